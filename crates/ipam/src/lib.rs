@@ -1,1 +1,24 @@
-//! ipam
+//! Addresses, without any I/O: pools, the blocks they are cut into, and the choice of the next address.
+//!
+//! A pool (one subnet, perhaps narrowed) is cut into aligned [`Block`]s. Exactly one host owns a block, so inside it
+//! that host chooses alone; the shared store is asked only who owns which block. Three consequences shape this crate:
+//!
+//! - *Arithmetic, never walks.* A /64 has 2^56 blocks. Every question is answered from the few blocks and addresses
+//!   that are in use, with 128-bit arithmetic over both families ([`address`]).
+//! - *A released address rests.* What was freed last is what stale ARP caches and clients still talk to, so an
+//!   address comes back oldest first and not before a cool-down, unless nothing else is free ([`Held::choose`]).
+//! - *Density over locality in small pools.* A /28 is cut into single addresses, so that the last free one can be
+//!   used from any host; larger pools trade some density for fewer claims ([`Range::default_block_prefix`]).
+//!
+//! `cluster` moves blocks and leases through the store; time and state are arguments here, so that a simulator can
+//! replay any order of events.
+
+mod address;
+mod block;
+mod held;
+mod range;
+
+pub use address::{host_bits, is_network, nth, offset};
+pub use block::Block;
+pub use held::{Choice, Held};
+pub use range::{Range, RangeError, RangeSet, overlapping};
