@@ -87,7 +87,7 @@ impl Range {
             Some(_) => Ok(address),
             None => Err(refuse(
                 key,
-                address,
+                &address,
                 format!("not a usable address of subnet {subnet}"),
             )),
         };

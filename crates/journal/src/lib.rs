@@ -1,1 +1,22 @@
-//! journal
+//! What this host remembers until its next boot: small JSON documents under `/run/crosshost`, and locks over them.
+//!
+//! CNI verbs are processes that live for milliseconds and can be killed at any instruction. So what a verb is about
+//! to do is written here *before* it is done; the next ADD, DEL or GC reads what its predecessor meant to do and
+//! repairs it. Three properties make that work, and are all that this crate has:
+//!
+//! - a document is replaced by rename: a reader sees the old or the new one, never half of it ([`Journal::save`]);
+//! - a [`Lock`] is an `flock`, which the kernel drops when its process dies, so a killed verb never blocks the next;
+//! - names come from a hash of the attachment, because container ids can be longer than a file name ([`Attachment`]).
+//!
+//! The directory is a tmpfs: after a reboot there are no containers and, rightly, no journal.
+
+mod attachment;
+mod document;
+mod lock;
+
+pub use attachment::Attachment;
+pub use document::{Error, Journal};
+pub use lock::Lock;
+
+/// Where the documents live on a host.
+pub const ROOT: &str = "/run/crosshost";

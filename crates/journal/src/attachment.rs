@@ -1,0 +1,73 @@
+//! The key of all that we make: one interface of one container on one network.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// A container's attachment to a network, as CNI keys it. The parts are checked by the caller (CNI's own rules).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Attachment {
+    /// Network name.
+    pub network: String,
+    /// Container id as the runtime gave it; 72 characters and more are common.
+    #[serde(rename = "containerID")]
+    pub container: String,
+    /// Interface name inside the container.
+    pub ifname: String,
+}
+
+impl Attachment {
+    /// 16 hex digits that stand for this attachment where its parts do not fit, such as file names.
+    pub fn hash(&self) -> String {
+        // No part can contain a NUL, so no two attachments are spelled alike.
+        digest(&[&self.network, &self.container, &self.ifname])
+    }
+
+    /// 16 hex digits that stand for the container, over all its networks.
+    pub fn container_hash(&self) -> String {
+        digest(&[&self.container])
+    }
+}
+
+impl fmt::Display for Attachment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} of container {} on network {}",
+            self.ifname, self.container, self.network
+        )
+    }
+}
+
+fn digest(parts: &[&str]) -> String {
+    let sum = Sha256::digest(parts.join("\0"));
+    let short = sum
+        .iter()
+        .take(8)
+        .fold(0u64, |number, byte| number << 8 | u64::from(*byte));
+    format!("{short:016x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attachment(network: &str, container: &str, ifname: &str) -> Attachment {
+        Attachment {
+            network: network.into(),
+            container: container.into(),
+            ifname: ifname.into(),
+        }
+    }
+
+    #[test]
+    fn hashes_tell_attachments_apart_and_containers_together() {
+        let (a, b) = (attachment("n", "c", "eth0"), attachment("n", "c", "eth1"));
+        assert_ne!(a.hash(), b.hash());
+        assert_ne!(a.hash(), attachment("nc", "", "eth0").hash());
+        assert_eq!(a.container_hash(), b.container_hash());
+        assert_eq!(a.hash().len(), 16);
+    }
+}

@@ -1,0 +1,226 @@
+//! Documents: one JSON value a file, replaced as a whole.
+
+use std::{
+    fs, io,
+    marker::PhantomData,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::Lock;
+
+/// A document or lock could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file system refused, for example because it is full.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A document is not what this version writes. It is never overwritten by guess.
+    #[error("{path}: not a document of this version: {source}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Where and why decoding failed.
+        source: serde_json::Error,
+    },
+    /// Another verb held the lock for all of the time that this one could wait.
+    #[error("{path}: still locked by another process after {waited:?}")]
+    Busy {
+        /// The lock's file.
+        path: PathBuf,
+        /// How long we waited.
+        waited: Duration,
+    },
+}
+
+/// A folder of documents of one kind, and the locks that guard them.
+#[derive(Debug, Clone)]
+pub struct Journal<T> {
+    dir: PathBuf,
+    locks: PathBuf,
+    kind: PhantomData<T>,
+}
+
+impl<T: Serialize + DeserializeOwned> Journal<T> {
+    /// The folder `kind` below `root` (see [`crate::ROOT`]). Nothing is created until something is saved or locked.
+    pub fn new(root: &Path, kind: &str) -> Self {
+        Self {
+            dir: root.join(kind),
+            locks: root.join("locks"),
+            kind: PhantomData,
+        }
+    }
+
+    /// The document of that name, `None` if there is none.
+    pub fn load(&self, name: &str) -> Result<Option<T>, Error> {
+        load_file(self.path(name))
+    }
+
+    /// Writes the document whole or not at all. The root is a tmpfs, so nothing is synced: what a reboot loses has
+    /// no container left either.
+    pub fn save(&self, name: &str, document: &T) -> Result<(), Error> {
+        let path = self.path(name);
+        let new = self.dir.join(format!(".{name}.{}", std::process::id()));
+        let fail = |source| Error::Io {
+            path: path.clone(),
+            source,
+        };
+        let bytes = serde_json::to_vec(document).map_err(|error| fail(error.into()))?;
+        make_dir(&self.dir)?;
+        fs::write(&new, bytes)
+            .and_then(|()| fs::rename(&new, &path))
+            .map_err(|error| {
+                let _ = fs::remove_file(&new);
+                fail(error)
+            })
+    }
+
+    /// Removes the document; one that is not there is fine.
+    pub fn remove(&self, name: &str) -> Result<(), Error> {
+        let path = self.path(name);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(Error::Io { path, source })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// All documents, in no order.
+    pub fn all(&self) -> Result<Vec<T>, Error> {
+        let fail = |source| Error::Io {
+            path: self.dir.clone(),
+            source,
+        };
+        let entries = match fs::read_dir(&self.dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(fail(error)),
+        };
+        let mut documents = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(fail)?.path();
+            // Half-written ones of a killed verb start with a dot; nobody will ever rename them.
+            if path.extension().is_some_and(|e| e == "json") && !is_hidden(&path) {
+                documents.extend(load_file(path)?);
+            }
+        }
+        Ok(documents)
+    }
+
+    /// Takes the host-wide lock of that name, waiting at most `patience`.
+    pub fn lock(&self, name: &str, patience: Duration) -> Result<Lock, Error> {
+        make_dir(&self.locks)?;
+        let path = self.locks.join(name);
+        Lock::acquire(path.clone(), Instant::now() + patience).map_err(|source| {
+            match source.kind() {
+                io::ErrorKind::TimedOut => Error::Busy {
+                    path,
+                    waited: patience,
+                },
+                _ => Error::Io { path, source },
+            }
+        })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("{name}.json"))
+    }
+}
+
+fn load_file<T: DeserializeOwned>(path: PathBuf) -> Result<Option<T>, Error> {
+    match fs::read(&path) {
+        Ok(bytes) => match serde_json::from_slice(&bytes) {
+            Ok(document) => Ok(Some(document)),
+            Err(source) => Err(Error::Unreadable { path, source }),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(Error::Io { path, source }),
+    }
+}
+
+fn is_hidden(path: &Path) -> bool {
+    path.file_name()
+        .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+}
+
+/// Documents name containers and addresses: only root may read them.
+fn make_dir(path: &Path) -> Result<(), Error> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|source| Error::Io {
+            path: path.to_owned(),
+            source,
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn journal() -> (tempfile::TempDir, Journal<Vec<u32>>) {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::new(dir.path(), "numbers");
+        (dir, journal)
+    }
+
+    #[test]
+    fn documents_are_kept_listed_and_removed() {
+        let (_dir, journal) = journal();
+        assert_eq!(
+            (journal.load("a").unwrap(), journal.all().unwrap()),
+            (None, vec![])
+        );
+        journal.save("a", &vec![1]).unwrap();
+        journal.save("a", &vec![2]).unwrap();
+        assert_eq!(
+            (journal.load("a").unwrap(), journal.all().unwrap()),
+            (Some(vec![2]), vec![vec![2]])
+        );
+        journal.remove("a").unwrap();
+        journal.remove("a").unwrap();
+        assert_eq!(journal.all().unwrap(), Vec::<Vec<u32>>::new());
+    }
+
+    #[test]
+    fn a_half_written_document_of_a_killed_verb_is_not_seen() {
+        let (dir, journal) = journal();
+        journal.save("a", &vec![1]).unwrap();
+        fs::write(dir.path().join("numbers/.b.77"), "[1").unwrap();
+        assert_eq!(journal.all().unwrap(), vec![vec![1]]);
+    }
+
+    #[test]
+    fn an_unreadable_document_is_an_error_that_names_it() {
+        let (dir, journal) = journal();
+        journal.save("a", &vec![1]).unwrap();
+        fs::write(dir.path().join("numbers/a.json"), "{").unwrap();
+        assert!(
+            journal
+                .load("a")
+                .unwrap_err()
+                .to_string()
+                .contains("numbers/a.json")
+        );
+    }
+
+    #[test]
+    fn a_lock_that_stays_held_is_reported() {
+        let (_dir, journal) = journal();
+        let _held = journal.lock("host", Duration::ZERO).unwrap();
+        assert!(matches!(
+            journal.lock("host", Duration::from_millis(5)),
+            Err(Error::Busy { .. })
+        ));
+    }
+}
