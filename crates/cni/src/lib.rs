@@ -1,1 +1,29 @@
-//! cni
+//! The CNI specification as a library: configuration, environment, results of every version, errors, the life of a
+//! plugin process and delegation to other plugins.
+//!
+//! The three plugins differ in what they do, never in how they speak. All that is common to speaking lives here, so
+//! that a plugin's own code starts with a checked [`Call`] and ends with a [`CniResult`] or an [`Error`]. The crate is
+//! synchronous and small, since a plugin lives for milliseconds and is started for every container. It is the only
+//! one that prints on standard output, because that is the protocol.
+
+mod args;
+mod call;
+mod conf;
+mod decode;
+mod delegate;
+mod error;
+mod names;
+mod result;
+mod skeleton;
+mod version;
+
+pub use args::CniArgs;
+pub use call::{Call, Command};
+pub use conf::NetConf;
+pub use decode::decode;
+pub use delegate::{Delegate, Running};
+pub use error::{Error, code};
+pub use names::{BadName, ContainerId, IfName, NetworkName};
+pub use result::{CniResult, Dns, Interface, Ip, Route};
+pub use skeleton::{Plugin, run};
+pub use version::Version;

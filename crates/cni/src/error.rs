@@ -1,0 +1,112 @@
+//! The one error that leaves a plugin. Inside a verb errors may be of any kind; at the edge they become a code that a
+//! runtime can act on, a message for a person and details for a log.
+
+/// Error codes: below 100 the specification's (section "Error"), from 100 on ours. Stable, documented in `docs/`.
+pub mod code {
+    /// The `cniVersion` of the configuration is not supported, or has no such verb.
+    pub const VERSION: u32 = 1;
+    /// A field that the plugin refuses; the message has key and value.
+    pub const UNSUPPORTED: u32 = 2;
+    /// The container is unknown: promises the runtime that no DEL is needed.
+    pub const UNKNOWN_CONTAINER: u32 = 3;
+    /// A bad or missing environment variable; the message names it.
+    pub const ENV: u32 = 4;
+    /// Reading or writing failed.
+    pub const IO: u32 = 5;
+    /// Configuration, `prevResult` or a delegate's answer is not what the specification says.
+    pub const DECODE: u32 = 6;
+    /// The configuration is JSON, its values are not acceptable.
+    pub const CONFIG: u32 = 7;
+    /// The network namespace is none, or is the plugin's own (not in the specification; in the reference library).
+    pub const NETNS: u32 = 8;
+    /// Try again later.
+    pub const AGAIN: u32 = 11;
+    /// STATUS only: an ADD would fail.
+    pub const NOT_READY: u32 = 50;
+    /// STATUS only: an ADD would fail, and containers that run may lack connectivity.
+    pub const LIMITED: u32 = 51;
+    /// A delegated plugin died, or failed without a CNI error object.
+    pub const DELEGATE: u32 = 198;
+    /// A bug of ours: the plugin panicked.
+    pub const INTERNAL: u32 = 199;
+}
+
+/// What a failed verb prints. `msg` and `details` are logged by runtimes: they never hold a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    /// One of [`code`], or a plugin's own from 100 on.
+    pub code: u32,
+    /// One line: the object, what was tried, what was said about it.
+    pub msg: String,
+    /// More, for a log; may be empty.
+    pub details: String,
+}
+
+impl Error {
+    /// An error of any code.
+    pub fn new(code: u32, msg: impl Into<String>) -> Self {
+        Self {
+            code,
+            msg: msg.into(),
+            details: String::new(),
+        }
+    }
+    /// Unsupported version, or verb in this version.
+    pub fn version(msg: impl Into<String>) -> Self {
+        Self::new(code::VERSION, msg)
+    }
+    /// A field that is refused: `msg` holds key and value.
+    pub fn unsupported(msg: impl Into<String>) -> Self {
+        Self::new(code::UNSUPPORTED, msg)
+    }
+    /// Environment.
+    pub fn env(msg: impl Into<String>) -> Self {
+        Self::new(code::ENV, msg)
+    }
+    /// Reading, writing, running.
+    pub fn io(msg: impl Into<String>) -> Self {
+        Self::new(code::IO, msg)
+    }
+    /// Not decodable.
+    pub fn decode(msg: impl Into<String>) -> Self {
+        Self::new(code::DECODE, msg)
+    }
+    /// Decodable, not acceptable.
+    pub fn config(msg: impl Into<String>) -> Self {
+        Self::new(code::CONFIG, msg)
+    }
+    /// Network namespace.
+    pub fn netns(msg: impl Into<String>) -> Self {
+        Self::new(code::NETNS, msg)
+    }
+    /// Try again later.
+    pub fn again(msg: impl Into<String>) -> Self {
+        Self::new(code::AGAIN, msg)
+    }
+    /// STATUS: not ready.
+    pub fn not_ready(msg: impl Into<String>) -> Self {
+        Self::new(code::NOT_READY, msg)
+    }
+    /// STATUS: not ready, and running containers may be affected.
+    pub fn limited(msg: impl Into<String>) -> Self {
+        Self::new(code::LIMITED, msg)
+    }
+    /// The same error with `details`.
+    #[must_use]
+    pub fn with_details(mut self, details: impl Into<String>) -> Self {
+        self.details = details.into();
+        self
+    }
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.msg)?;
+        if !self.details.is_empty() {
+            write!(f, ": {}", self.details)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {}
