@@ -1,0 +1,141 @@
+//! Names in the store. A key must mean the same thing in a Consul URL, in a JSON document and as a file path, so its
+//! alphabet is the part of all three that needs no quoting: what passes here is never escaped, folded or normalised again.
+
+use std::fmt;
+
+use crate::Error;
+
+/// Longest key in bytes.
+pub const MAX_KEY: usize = 512;
+
+/// Longest segment in bytes: a file name (255) less the one-byte suffix of the `dir` backend; a DNS name (253) still fits.
+pub const MAX_SEGMENT: usize = 254;
+
+/// A checked key: segments of `[A-Za-z0-9._:+-]`, neither `.` nor `..`, joined by `/`; at most [`MAX_KEY`] bytes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(String);
+
+impl Key {
+    /// Checks `key` and takes it; [`Error::BadKey`] says which rule it breaks.
+    pub fn new(key: impl Into<String>) -> Result<Self, Error> {
+        let key = key.into();
+        let bad = |why: String| Err(Error::BadKey(format!("{key:?}: {why}")));
+        if key.len() > MAX_KEY {
+            return bad(format!("{} bytes, at most {MAX_KEY}", key.len()));
+        }
+        for segment in key.split('/') {
+            match segment {
+                "" => return bad("an empty segment".into()),
+                "." | ".." => return bad(format!("the segment {segment:?}")),
+                _ if segment.len() > MAX_SEGMENT => {
+                    return bad(format!(
+                        "a segment of {} bytes, at most {MAX_SEGMENT}",
+                        segment.len()
+                    ));
+                }
+                _ => {}
+            }
+            if let Some(other) = segment
+                .chars()
+                .find(|&c| !(c.is_ascii_alphanumeric() || "._:+-".contains(c)))
+            {
+                return bad(format!("{other:?} is not of [A-Za-z0-9._:+-]"));
+            }
+        }
+        Ok(Self(key))
+    }
+
+    /// The key one `segment` further down (a `segment` with `/` in it goes down further).
+    pub fn join(&self, segment: &str) -> Result<Self, Error> {
+        Self::new(format!("{}/{segment}", self.0))
+    }
+
+    /// The whole key.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The last segment.
+    pub fn last(&self) -> &str {
+        self.0.rsplit('/').next().unwrap_or_default()
+    }
+
+    /// Whether this is `prefix` itself or a key below it: `a/b` covers `a/b` and `a/b/c`, not `a/bc`.
+    pub fn is_within(&self, prefix: &Self) -> bool {
+        match self.0.strip_prefix(prefix.as_str()) {
+            Some(rest) => rest.is_empty() || rest.starts_with('/'),
+            None => false,
+        }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn bad_keys_are_refused_with_the_reason() {
+        for (key, why) in [
+            ("", "empty segment"),
+            ("/a", "empty segment"),
+            ("a/", "empty segment"),
+            ("a//b", "empty segment"),
+            ("a/./b", "the segment"),
+            ("../etc/passwd", "the segment"),
+            ("a b", "' '"),
+            ("a?b", "'?'"),
+            ("a=b", "'='"),
+            ("a%2Fb", "'%'"),
+            ("naïve", "'ï'"),
+            ("a\0", "'\\0'"),
+            (&"a".repeat(MAX_SEGMENT + 1), "a segment of 255 bytes"),
+            (&["abcdefgh"; 58].join("/"), ", at most 512"),
+        ] {
+            let error = Key::new(key).expect_err(key).to_string();
+            assert!(error.contains(why), "{key:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn good_keys_come_back_unchanged() {
+        for key in [
+            "a",
+            "crosshost/v1/leases/ov_net1/10.0.0.2",
+            "n/fd00::1",
+            "x/..a/b+c:d",
+        ] {
+            assert_eq!(Key::new(key).expect(key).as_str(), key);
+        }
+        let key = Key::new("a/b").expect("good").join("c.d").expect("good");
+        assert_eq!((key.as_str(), key.last()), ("a/b/c.d", "c.d"));
+        assert!(key.join("../x").is_err());
+    }
+
+    #[test]
+    fn a_prefix_covers_whole_segments_only() {
+        let key = |text: &str| Key::new(text).expect("good");
+        assert!(key("a/b").is_within(&key("a/b")));
+        assert!(key("a/b/c").is_within(&key("a/b")));
+        assert!(!key("a/bc").is_within(&key("a/b")));
+        assert!(!key("a").is_within(&key("a/b")));
+    }
+
+    proptest! {
+        /// Whatever passes needs no quoting in a URL path and cannot leave a directory.
+        #[test]
+        fn what_passes_is_plain(text in ".{0,40}") {
+            if let Ok(key) = Key::new(text.as_str()) {
+                prop_assert!(key.as_str().bytes().all(|b| b.is_ascii_graphic() && !b"%?#\"\\&= ".contains(&b)));
+                prop_assert!(key.as_str().split('/').all(|s| !s.is_empty() && s != "." && s != ".."));
+            }
+        }
+    }
+}
