@@ -1,18 +1,36 @@
-//! Network namespaces.
+//! Network namespaces: open, make, enter, remove.
+//!
+//! A thread's namespace is a property of that thread, and a runtime's helper threads keep for ever the one in which they
+//! were started. So nobody here moves: work inside a namespace runs on a thread that is made for it and dies with it.
+//! A persistent namespace is a bind mount on a file. The file alone, left by a reboot or by an unmount behind our back, is not a
+//! namespace; hence every open checks the file system behind the path, and calls the rest [`NetnsError::Gone`].
 
+use std::fs;
 use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
+use std::thread;
+
+use netns_rs::{Env, NetNs};
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+/// `statfs` type of the file system that namespaces live on (uapi `linux/magic.h`).
+const NSFS_MAGIC: i64 = 0x6e73_6673;
 
 /// An open network namespace; holding it keeps the namespace alive.
 #[derive(Debug)]
 pub struct Netns {
+    fd: OwnedFd,
     path: PathBuf,
+    id: (u64, u64),
 }
 
 /// A namespace could not be opened, made or entered.
 #[derive(Debug, thiserror::Error)]
 pub enum NetnsError {
-    /// Nothing is at the path, or what is there is not a network namespace (a plain file is left after a reboot or an unmount).
+    /// Nothing is at the path, or what is there is not a namespace (a plain file is left after a reboot or an unmount).
     #[error("network namespace {} is gone", path.display())]
     Gone {
         /// The path that was tried.
@@ -38,30 +56,95 @@ pub enum NetnsError {
     },
 }
 
+impl NetnsError {
+    fn io(path: &Path, what: impl Into<String>, source: impl Into<io::Error>) -> Self {
+        Self::Io {
+            path: path.to_owned(),
+            what: what.into(),
+            source: source.into(),
+        }
+    }
+}
+
 impl Netns {
     /// The calling thread's namespace.
     pub fn current() -> Result<Self, NetnsError> {
-        todo!()
+        Self::open(Path::new("/proc/thread-self/ns/net"))
     }
 
     /// Opens the namespace bound at `path` (`/run/netns/x`, `/proc/<pid>/ns/net`).
     pub fn open(path: &Path) -> Result<Self, NetnsError> {
-        todo!("{path:?}")
+        let gone = || NetnsError::Gone {
+            path: path.to_owned(),
+        };
+        // NONBLOCK: the path comes from outside, and opening a FIFO would wait for its writer.
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let fd = match rustix::fs::open(path, flags, Mode::empty()) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::SRCH | Errno::NXIO) => return Err(gone()),
+            Err(errno) => return Err(NetnsError::io(path, "open", errno)),
+        };
+        let failed = |errno| NetnsError::io(path, "stat", errno);
+        if rustix::fs::fstatfs(&fd).map_err(failed)?.f_type != NSFS_MAGIC {
+            return Err(gone());
+        }
+        let stat = rustix::fs::fstat(&fd).map_err(failed)?;
+        Ok(Self {
+            fd,
+            path: path.to_owned(),
+            id: (stat.st_dev, stat.st_ino),
+        })
     }
 
     /// Makes the namespace `dir/name`, or opens it if it is there already. Safe against other processes that do the same.
     pub fn create(dir: &Path, name: &str) -> Result<Self, NetnsError> {
-        todo!("{dir:?} {name}")
+        let path = checked(dir, name)?;
+        fs::create_dir_all(dir).map_err(|e| NetnsError::io(&path, "make its directory", e))?;
+        let _lock = lock(dir).map_err(|e| NetnsError::io(&path, "lock its directory", e))?;
+        if !is_namespace(&path) {
+            let made = NetNs::new_with_env(name, Place(dir));
+            made.map_err(|e| NetnsError::io(&path, "create", io::Error::other(e)))?;
+        }
+        Self::open(&path)
     }
 
     /// Removes `dir/name`; true if there was something to remove. The kernel tears the namespace down later, when its last user is gone.
     pub fn remove(dir: &Path, name: &str) -> Result<bool, NetnsError> {
-        todo!("{dir:?} {name}")
+        let path = checked(dir, name)?;
+        let _lock = match lock(dir) {
+            Ok(lock) => lock,
+            Err(Errno::NOENT) => return Ok(false),
+            Err(errno) => return Err(NetnsError::io(&path, "lock its directory", errno)),
+        };
+        if is_namespace(&path) {
+            let removed = NetNs::get_from_env(name, Place(dir)).and_then(NetNs::remove);
+            removed.map_err(|e| NetnsError::io(&path, "unmount", io::Error::other(e)))?;
+            return Ok(true);
+        }
+        match fs::remove_file(&path) {
+            Ok(()) => Ok(true),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(NetnsError::io(&path, "remove its file", e)),
+        }
     }
 
     /// Names of the namespaces in `dir`, sorted; none if `dir` is absent.
     pub fn list(dir: &Path) -> Result<Vec<String>, NetnsError> {
-        todo!("{dir:?}")
+        let failed = |e| NetnsError::io(dir, "list", e);
+        let entries = match fs::read_dir(dir) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(failed(e)),
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(failed)?;
+            if is_namespace(&entry.path()) {
+                names.extend(entry.file_name().into_string());
+            }
+        }
+        names.sort();
+        Ok(names)
     }
 
     /// Where it was opened from, for messages.
@@ -70,24 +153,105 @@ impl Netns {
     }
 
     /// Device and inode: equal for two handles exactly if they are the same namespace.
-    pub fn id(&self) -> Result<(u64, u64), NetnsError> {
-        todo!()
+    pub fn id(&self) -> (u64, u64) {
+        self.id
     }
 
     /// Whether both are the same namespace.
-    pub fn same_as(&self, other: &Self) -> Result<bool, NetnsError> {
-        Ok(self.id()? == other.id()?)
+    pub fn same_as(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
+
+    /// For `IFLA_NET_NS_FD`; valid as long as `self` is.
+    pub(crate) fn raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
     }
 
     /// Runs `f` in the namespace on a thread that ends with it. The calling thread does not move.
     pub fn run<T: Send>(&self, f: impl FnOnce() -> T + Send) -> Result<T, NetnsError> {
-        let _ = f;
-        todo!()
+        let enter_and_run = || {
+            move_into_link_name_space(self.fd.as_fd(), Some(LinkNameSpaceType::Network))?;
+            Ok(f())
+        };
+        let joined = thread::scope(|scope| {
+            let thread = thread::Builder::new()
+                .name("netns".to_owned())
+                .spawn_scoped(scope, enter_and_run)?;
+            Ok(thread.join())
+        });
+        let failed = |what, e: io::Error| NetnsError::io(&self.path, what, e);
+        match joined.map_err(|e| failed("start a thread", e))? {
+            Ok(entered) => entered.map_err(|e: Errno| failed("enter", e.into())),
+            Err(panic) => {
+                let text = panic
+                    .downcast_ref::<&str>()
+                    .copied()
+                    .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+                Err(NetnsError::Panicked {
+                    path: self.path.clone(),
+                    message: text.unwrap_or("no message").to_owned(),
+                })
+            }
+        }
     }
 
     /// Writes `/proc/sys/<key>` inside the namespace, in order, e.g. `("net/ipv4/ip_forward", "1")`.
     /// A missing `net/ipv6/...` file (IPv6 switched off) counts as written.
     pub fn sysctl(&self, settings: &[(&str, &str)]) -> Result<(), NetnsError> {
-        todo!("{settings:?}")
+        self.run(|| {
+            for (key, value) in settings {
+                match fs::write(Path::new("/proc/sys").join(key), value) {
+                    Err(e)
+                        if e.kind() == io::ErrorKind::NotFound && key.starts_with("net/ipv6/") => {}
+                    written => written.map_err(|e| {
+                        NetnsError::io(&self.path, format!("set {key} to {value}"), e)
+                    })?,
+                }
+            }
+            Ok(())
+        })?
     }
+}
+
+/// Where our namespaces are bound, for netns-rs.
+struct Place<'a>(&'a Path);
+
+impl Env for Place<'_> {
+    fn persist_dir(&self) -> PathBuf {
+        self.0.to_owned()
+    }
+
+    /// netns-rs would bind the directory onto itself and make it shared, as `ip netns` does for private roots. Two processes
+    /// at once stack such mounts and nobody removes them; `/run` is shared where mount namespaces come and go.
+    fn init(&self) -> netns_rs::Result<()> {
+        Ok(())
+    }
+}
+
+/// `dir/name`, if `name` is one path segment.
+fn checked(dir: &Path, name: &str) -> Result<PathBuf, NetnsError> {
+    let path = dir.join(name);
+    if path.parent() == Some(dir) && path.file_name().is_some_and(|last| last == name) {
+        return Ok(path);
+    }
+    Err(NetnsError::io(
+        dir,
+        format!("name {name:?}"),
+        io::Error::from(io::ErrorKind::InvalidInput),
+    ))
+}
+
+/// Makers and removers in one directory take turns; released when dropped.
+fn lock(dir: &Path) -> Result<OwnedFd, Errno> {
+    let fd = rustix::fs::open(
+        dir,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    rustix::fs::flock(&fd, FlockOperation::LockExclusive)?;
+    Ok(fd)
+}
+
+fn is_namespace(path: &Path) -> bool {
+    rustix::fs::statfs(path).is_ok_and(|stat| stat.f_type == NSFS_MAGIC)
 }

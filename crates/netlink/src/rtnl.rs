@@ -1,14 +1,223 @@
-//! The netlink socket.
+//! The netlink socket: requests out, answers back, in the order asked.
+//!
+//! A netlink socket belongs to the namespace it was made in, whoever uses it. So it is made by a short-lived thread inside
+//! the namespace and used from outside. rtnetlink's own connection task is not used: it drops a message that it cannot
+//! decode and the error that ends a dump, waits for ever after a receive overrun, and keeps the kernel's error text to itself. Of
+//! rtnetlink we take the message builders, and exchange the messages here.
 
+use std::fmt;
+
+use futures_util::lock::Mutex;
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage,
+    NetlinkPayload,
+};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{AsyncSocket, AsyncSocketExt, TokioSocket};
+use rustix::io::Errno;
+use tokio::runtime::Handle;
+
+use crate::error::Refusal;
 use crate::{Netns, NetnsError};
 
-/// A route netlink socket that belongs to one namespace, whoever uses it.
-#[derive(Debug)]
-pub struct Rtnl {}
+/// The kernel answers inside our send: this many acknowledgements fit into the default receive buffer (208 KiB, about 1 KiB each).
+const WINDOW: usize = 64;
+/// The kernel sends a dump in pieces of at most 32 KiB.
+const RECEIVE_BUFFER: usize = 64 * 1024;
+/// How often a dump is begun anew because something changed meanwhile.
+const DUMP_ATTEMPTS: usize = 10;
+
+/// A route netlink socket that belongs to one namespace, whoever uses it. Calls at the same time take turns.
+pub struct Rtnl {
+    wire: Mutex<Wire>,
+}
+
+impl fmt::Debug for Rtnl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rtnl").finish_non_exhaustive()
+    }
+}
 
 impl Rtnl {
-    /// Opens a socket that was born in `netns`. Must be called inside a tokio runtime, which then drives the socket.
+    /// Opens a socket that was born in `netns`. Must be called inside a tokio runtime with I/O enabled, which then drives the socket.
     pub fn open(netns: &Netns) -> Result<Self, NetnsError> {
-        todo!("{netns:?}")
+        let failed = |source| NetnsError::Io {
+            path: netns.path().to_owned(),
+            what: "open a netlink socket".to_owned(),
+            source,
+        };
+        let runtime = Handle::try_current().map_err(|e| failed(std::io::Error::other(e)))?;
+        let socket = netns.run(|| {
+            let _runtime = runtime.enter();
+            let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
+            socket.socket_mut().set_ext_ack(true)?;
+            // Else each refusal carries the whole request back.
+            socket.socket_mut().set_cap_ack(true)?;
+            Ok(socket)
+        })?;
+        let wire = Wire {
+            socket: socket.map_err(failed)?,
+            sequence: 0,
+        };
+        Ok(Self {
+            wire: Mutex::new(wire),
+        })
+    }
+
+    /// One request that changes something.
+    pub(crate) async fn tell(
+        &self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+    ) -> Result<(), Refusal> {
+        let answers = self
+            .wire
+            .lock()
+            .await
+            .exchange(vec![(message, flags)])
+            .await?;
+        answers.into_iter().try_for_each(|answer| answer.end)
+    }
+
+    /// Many requests that change something; each window of them goes out in one send. One result per request.
+    pub(crate) async fn tell_all(
+        &self,
+        requests: Vec<(RouteNetlinkMessage, u16)>,
+    ) -> Result<Vec<Result<(), Refusal>>, Refusal> {
+        let mut wire = self.wire.lock().await;
+        let mut results = Vec::with_capacity(requests.len());
+        let mut requests = requests.into_iter().peekable();
+        while requests.peek().is_some() {
+            let window = requests.by_ref().take(WINDOW).collect();
+            results.extend(
+                wire.exchange(window)
+                    .await?
+                    .into_iter()
+                    .map(|answer| answer.end),
+            );
+        }
+        Ok(results)
+    }
+
+    /// One object.
+    pub(crate) async fn get(
+        &self,
+        message: RouteNetlinkMessage,
+    ) -> Result<RouteNetlinkMessage, Refusal> {
+        let answers = self.wire.lock().await.exchange(vec![(message, 0)]).await?;
+        let mut object = None;
+        for answer in answers {
+            answer.end?;
+            object = answer.messages.into_iter().next();
+        }
+        object.ok_or_else(|| Refusal::new(Errno::BADMSG, "the kernel's answer was not understood"))
+    }
+
+    /// All objects of a kind. One that cannot be decoded is left out: an exotic device of the host's must not hide ours.
+    pub(crate) async fn dump(
+        &self,
+        message: RouteNetlinkMessage,
+    ) -> Result<Vec<RouteNetlinkMessage>, Refusal> {
+        let mut wire = self.wire.lock().await;
+        for _ in 0..DUMP_ATTEMPTS {
+            for answer in wire.exchange(vec![(message.clone(), NLM_F_DUMP)]).await? {
+                answer.end?;
+                if !answer.interrupted {
+                    return Ok(answer.messages);
+                }
+            }
+        }
+        Err(Refusal::new(
+            Errno::INTR,
+            "changed each time while it was read",
+        ))
+    }
+}
+
+/// The socket and the number of the last request.
+struct Wire {
+    socket: TokioSocket,
+    sequence: u32,
+}
+
+/// What came back for one request.
+struct Answer {
+    messages: Vec<RouteNetlinkMessage>,
+    interrupted: bool,
+    ended: bool,
+    end: Result<(), Refusal>,
+}
+
+impl Wire {
+    /// Sends the requests (message, flags) in one datagram and awaits the end of each answer. A call that is dropped half-way leaves
+    /// answers behind; the next one knows them by their old numbers.
+    async fn exchange(
+        &mut self,
+        requests: Vec<(RouteNetlinkMessage, u16)>,
+    ) -> Result<Vec<Answer>, Refusal> {
+        let first = self.sequence.wrapping_add(1);
+        let mut datagram = Vec::new();
+        let mut answers = Vec::with_capacity(requests.len());
+        for (message, flags) in requests {
+            self.sequence = self.sequence.wrapping_add(1);
+            let mut request = NetlinkMessage::from(message);
+            request.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
+            request.header.sequence_number = self.sequence;
+            request.finalize();
+            let start = datagram.len();
+            datagram.resize((start + request.buffer_len()).next_multiple_of(4), 0);
+            request.serialize(&mut datagram[start..]);
+            answers.push(Answer {
+                messages: Vec::new(),
+                interrupted: false,
+                ended: false,
+                end: Ok(()),
+            });
+        }
+        self.socket.send(&datagram).await?;
+
+        let mut received = Vec::with_capacity(RECEIVE_BUFFER);
+        while answers.iter().any(|answer| !answer.ended) {
+            received.clear();
+            self.socket.recv(&mut received).await?;
+            let mut rest = received.as_slice();
+            while let Ok(buffer) = NetlinkBuffer::new_checked(rest) {
+                let len = buffer.length() as usize;
+                let number = buffer.sequence_number().wrapping_sub(first);
+                if let Some(answer) = answers.get_mut(number as usize) {
+                    answer.take(&rest[..len]);
+                }
+                rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
+            }
+        }
+        Ok(answers)
+    }
+}
+
+impl Answer {
+    /// Takes one message of the answer; one that cannot be decoded is skipped.
+    fn take(&mut self, bytes: &[u8]) {
+        let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes) else {
+            return;
+        };
+        let flags = message.header.flags;
+        self.interrupted |= flags & NLM_F_DUMP_INTR != 0;
+        match message.payload {
+            NetlinkPayload::InnerMessage(inner) => self.messages.push(inner),
+            NetlinkPayload::Error(error) => {
+                self.ended = true;
+                if error.code.is_some() {
+                    self.end = Err(Refusal::from_error(error.raw_code(), &error.header, flags));
+                }
+            }
+            NetlinkPayload::Done(done) => {
+                self.ended = true;
+                if done.code < 0 {
+                    self.end = Err(Refusal::from_done(done.code, &done.extended_ack));
+                }
+            }
+            _ => {}
+        }
     }
 }
