@@ -19,6 +19,6 @@ mod held;
 mod range;
 
 pub use address::{host_bits, is_network, nth, offset};
-pub use block::Block;
+pub use block::{BadBlock, Block};
 pub use held::{Choice, Held};
 pub use range::{Range, RangeError, RangeSet, overlapping};

@@ -1,0 +1,166 @@
+//! What can go wrong between hosts, and which CNI error code each is.
+
+use std::net::IpAddr;
+
+use ipam::Block;
+
+use crate::records::Lease;
+
+/// An operation on the shared records did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store did not do its part.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// A record is not what this version reads; it is left as it is.
+    #[error("record {key}: {why}")]
+    Record {
+        /// Key of the record.
+        key: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A setting is missing or wrong.
+    #[error("{key}: {why}")]
+    Setting {
+        /// Where: a file, a key or a variable, with its value where it is no secret.
+        key: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// There is no network of that name.
+    #[error("network {0}: not in the store")]
+    NoNetwork(String),
+    /// A network of that name exists and is not the wanted one.
+    #[error("network {name}: {key} is {wanted} here and {have} in the store")]
+    Differs {
+        /// The network.
+        name: String,
+        /// The key that differs.
+        key: &'static str,
+        /// The value that was asked for.
+        wanted: String,
+        /// The value that the store has.
+        have: String,
+    },
+    /// A network to be created exists already.
+    #[error("network {0}: exists already")]
+    Exists(String),
+    /// The network is being removed.
+    #[error("network {0}: is being removed; finish with: crosshost network rm {0}")]
+    Removing(String),
+    /// Two networks would share addresses.
+    #[error("network {name}: subnet {subnet} overlaps {other_subnet} of network {other}")]
+    Overlap {
+        /// The network to be created.
+        name: String,
+        /// Its subnet.
+        subnet: String,
+        /// The network that has the addresses.
+        other: String,
+        /// The subnet of the other.
+        other_subnet: String,
+    },
+    /// The VXLAN network identifier belongs to another network.
+    #[error("network {name}: vni {vni} belongs to network {other}")]
+    VniTaken {
+        /// The network to be created.
+        name: String,
+        /// The identifier.
+        vni: u32,
+        /// The network that has it.
+        other: String,
+    },
+    /// The network still has endpoints.
+    #[error("network {name}: has {} endpoint(s): {}", .leases.len(), holders(.leases))]
+    InUse {
+        /// The network.
+        name: String,
+        /// Who holds which address.
+        leases: Vec<(IpAddr, Lease)>,
+    },
+    /// All blocks have an owner.
+    #[error("network {network}: no free block is left: {}", block_owners(.owners))]
+    NoBlock {
+        /// The network.
+        network: String,
+        /// How many blocks each node owns.
+        owners: Vec<(String, usize)>,
+    },
+    /// The block belongs to another node.
+    #[error("network {network}: address {address} lies in block {block} of node {node}")]
+    ForeignBlock {
+        /// The network.
+        network: String,
+        /// The address that was asked for.
+        address: IpAddr,
+        /// Its block.
+        block: Block,
+        /// The owner.
+        node: String,
+    },
+    /// There is no node of that name.
+    #[error("node {0}: not registered")]
+    NoNode(String),
+    /// Other writers were quicker each time.
+    #[error("{0}: changed by others at each of our {ATTEMPTS} attempts; try again", ATTEMPTS = crate::ATTEMPTS)]
+    Contended(String),
+}
+
+impl Error {
+    /// Whether the store could not be reached in time, so that the host must go on alone.
+    pub fn is_away(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_away())
+    }
+
+    /// The CNI error code of this error: codes of the CNI specification up to 99, ours from 100 (`docs/errors.md`).
+    pub fn code(&self) -> u32 {
+        match self {
+            Self::Store(error) if error.is_away() => 11,
+            Self::Contended(_) => 11,
+            Self::Store(store::Error::Denied { .. }) => 106,
+            Self::Setting { .. }
+            | Self::Store(
+                store::Error::BadUrl { .. }
+                | store::Error::BadKey(_)
+                | store::Error::BadSetting { .. },
+            ) => 7,
+            Self::Store(_) | Self::Record { .. } => 105,
+            Self::NoNetwork(_) | Self::Differs { .. } | Self::Removing(_) => 103,
+            Self::Exists(_) | Self::Overlap { .. } | Self::VniTaken { .. } => 104,
+            Self::NoBlock { .. } => 102,
+            Self::ForeignBlock { .. } => 108,
+            Self::InUse { .. } | Self::NoNode(_) => 109,
+        }
+    }
+}
+
+fn holders(leases: &[(IpAddr, Lease)]) -> String {
+    let spell = |(address, lease): &(IpAddr, Lease)| {
+        format!(
+            "{address} {} of container {} on node {}",
+            lease.ifname, lease.container, lease.node
+        )
+    };
+    list(leases.iter().map(spell))
+}
+
+fn block_owners(owners: &[(String, usize)]) -> String {
+    list(
+        owners
+            .iter()
+            .map(|(node, blocks)| format!("node {node} has {blocks}")),
+    )
+}
+
+/// The first few, and how many more: an error is read by a person.
+fn list(items: impl ExactSizeIterator<Item = String>) -> String {
+    const SHOWN: usize = 20;
+    let more = items.len().saturating_sub(SHOWN);
+    let text = items.take(SHOWN).collect::<Vec<_>>().join(", ");
+    if more > 0 {
+        format!("{text} and {more} more")
+    } else {
+        text
+    }
+}

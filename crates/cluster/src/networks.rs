@@ -1,0 +1,416 @@
+//! Networks: created once for all hosts, refused where they would collide, removed only when nobody is on them.
+//!
+//! All creations and removals meet in one record, `subnets`, which each of them swaps: so two hosts cannot create
+//! overlapping networks at the same moment. Networks are made rarely; attachments never touch that record.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use ipam::RangeSet;
+use store::{Entry, Key, Op, Outcome};
+
+use crate::{
+    ATTEMPTS, BlockRecord, CHUNK, Cluster, Egress, Error, Lease, Network, NetworkState, Versioned,
+    leases::address_and_lease,
+    records::{SubnetsRecord, VniRecord, decode, encode, subnets},
+};
+
+/// VNIs that we choose start here; lower ones are left to operators (Docker starts at 4096, plus one here).
+const FIRST_VNI: u32 = 4097;
+/// The last VNI: 24 bits (RFC 7348).
+const LAST_VNI: u32 = (1 << 24) - 1;
+
+/// A network as a conflist or an operator asks for it. What is absent is left to the store's record, or to defaults.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NetworkSpec {
+    /// Its name.
+    pub name: String,
+    /// Whether it is a VXLAN segment, which needs an identifier of its own.
+    pub segment: bool,
+    /// Checked ranges; empty: whatever the store has.
+    pub ranges: Vec<RangeSet>,
+    /// VXLAN network identifier.
+    pub vni: Option<u32>,
+    /// Block length in bits.
+    pub block_prefix: Option<u8>,
+    /// MTU of the containers' interfaces.
+    pub mtu: Option<u32>,
+    /// UDP port of the tunnels.
+    pub vxlan_port: Option<u16>,
+    /// The way out.
+    pub egress: Option<Egress>,
+}
+
+/// Whether a network had to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Created {
+    /// It was made.
+    New(Versioned<Network>),
+    /// The store has it, and it is the wanted one.
+    Present(Versioned<Network>),
+}
+
+impl NetworkSpec {
+    /// Refuses a spec that asks for something else than `network` is; both values are in the message.
+    pub fn agree(&self, network: &Network) -> Result<(), Error> {
+        let spell_ranges = |ranges: &[RangeSet]| serde_json::to_string(ranges).unwrap_or_default();
+        let asked: [(&'static str, Option<String>, Option<String>); 6] = [
+            (
+                "vni",
+                self.vni.map(|v| v.to_string()),
+                network.vni.map(|v| v.to_string()),
+            ),
+            (
+                "mtu",
+                self.mtu.map(|v| v.to_string()),
+                network
+                    .mtu
+                    .map(|v| v.to_string())
+                    .or(self.mtu.map(|v| v.to_string())),
+            ),
+            (
+                "vxlanPort",
+                self.vxlan_port.map(|v| v.to_string()),
+                Some(network.vxlan_port.unwrap_or(4789).to_string()),
+            ),
+            (
+                "egress",
+                self.egress.as_ref().map(spell_egress),
+                network
+                    .egress
+                    .as_ref()
+                    .or(self.egress.as_ref())
+                    .map(spell_egress),
+            ),
+            (
+                "ipam.blockPrefix",
+                self.block_prefix.map(|v| v.to_string()),
+                network.block_prefix.map(|v| v.to_string()),
+            ),
+            (
+                "ipam.ranges",
+                (!self.ranges.is_empty()).then(|| spell_ranges(&self.ranges)),
+                Some(spell_ranges(&network.ranges)),
+            ),
+        ];
+        for (key, wanted, have) in asked {
+            if let Some(wanted) = wanted
+                && Some(&wanted) != have.as_ref()
+            {
+                let have = have.unwrap_or_else(|| "not set".to_owned());
+                return Err(Error::Differs {
+                    name: self.name.clone(),
+                    key,
+                    wanted,
+                    have,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn into_network(self, vni: Option<u32>) -> Network {
+        let Self {
+            name,
+            ranges,
+            block_prefix,
+            mtu,
+            vxlan_port,
+            egress,
+            ..
+        } = self;
+        Network {
+            name,
+            vni,
+            ranges,
+            block_prefix,
+            mtu,
+            vxlan_port,
+            egress,
+            state: NetworkState::Ready,
+        }
+    }
+}
+
+fn spell_egress(egress: &Egress) -> String {
+    serde_json::to_string(egress).unwrap_or_default()
+}
+
+impl Cluster<'_> {
+    /// The network as the store has it.
+    pub async fn network(&self, name: &str) -> Result<Option<Versioned<Network>>, Error> {
+        self.store
+            .get(&self.layout.network(name)?)
+            .await?
+            .map(|entry| decode(&entry))
+            .transpose()
+    }
+
+    /// All networks, by name.
+    pub async fn networks(&self) -> Result<Vec<Versioned<Network>>, Error> {
+        self.store
+            .read(&[self.layout.networks()?])
+            .await?
+            .iter()
+            .map(decode)
+            .collect()
+    }
+
+    /// Creates the network, or finds that it exists as wanted. Each registered node is given a block at once, so
+    /// that the first attachment anywhere is known everywhere.
+    pub async fn ensure_network(&self, spec: &NetworkSpec) -> Result<Created, Error> {
+        let name = &spec.name;
+        let (own, vnis, all) = (
+            self.layout.network(name)?,
+            self.layout.vnis()?,
+            self.layout.subnets()?,
+        );
+        let nodes = self.layout.nodes()?;
+        for _ in 0..ATTEMPTS {
+            let entries = self
+                .store
+                .read(&[own.clone(), vnis.clone(), all.clone(), nodes.clone()])
+                .await?;
+            let find = |key: &Key| entries.iter().find(|entry| entry.key == *key);
+            if let Some(entry) = find(&own) {
+                let present = decode::<Network>(entry)?;
+                spec.agree(&present.record)?;
+                return Ok(Created::Present(present));
+            }
+            if spec.ranges.is_empty() {
+                return Err(Error::NoNetwork(name.clone()));
+            }
+            let vni = if spec.segment {
+                Some(free_vni(spec, &vnis, &entries)?)
+            } else {
+                None
+            };
+            let (subnets_op, _) = self.swap_subnets(find(&all), |record| {
+                refuse_overlap(spec, record)?;
+                record.networks.insert(name.clone(), subnets(&spec.ranges));
+                Ok(())
+            })?;
+            let network = spec.clone().into_network(vni);
+            let mut ops = vec![
+                subnets_op,
+                Op::Create {
+                    key: own.clone(),
+                    value: encode(&network)?,
+                },
+            ];
+            if let Some(vni) = vni {
+                ops.push(Op::Create {
+                    key: self.layout.vni(vni)?,
+                    value: encode(&VniRecord {
+                        network: name.clone(),
+                    })?,
+                });
+            }
+            let names = entries
+                .iter()
+                .filter(|entry| entry.key.is_within(&nodes))
+                .map(|entry| entry.key.last());
+            let gifts = self.first_blocks(&network, names)?;
+            let room = (CHUNK - ops.len()).min(gifts.len());
+            ops.extend_from_slice(&gifts[..room]);
+            let Outcome::Done(revisions) = self.store.apply(&ops).await? else {
+                continue;
+            };
+            for gift in &gifts[room..] {
+                // The network stands: a node may meanwhile have claimed this block itself, which is as good.
+                self.store.apply(std::slice::from_ref(gift)).await?;
+            }
+            return Ok(Created::New(Versioned {
+                record: network,
+                revision: revisions[1],
+            }));
+        }
+        Err(Error::Contended(own.as_str().to_owned()))
+    }
+
+    /// Creates a network that must not exist yet.
+    pub async fn create_network(&self, spec: &NetworkSpec) -> Result<Network, Error> {
+        match self.ensure_network(spec).await {
+            Ok(Created::New(network)) => Ok(network.record),
+            Ok(Created::Present(_)) | Err(Error::Differs { .. }) => {
+                Err(Error::Exists(spec.name.clone()))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes a network that has no endpoints. First no new lease can be written, then the leases are counted: so
+    /// no attachment slips in between. A removal that was interrupted is taken up again.
+    pub async fn remove_network(&self, name: &str) -> Result<(), Error> {
+        let (own, all) = (self.layout.network(name)?, self.layout.subnets()?);
+        let (blocks, leases) = (self.layout.blocks(name)?, self.layout.leases(name)?);
+        for _ in 0..ATTEMPTS {
+            let Some(mut network) = self.network(name).await? else {
+                return Err(Error::NoNetwork(name.to_owned()));
+            };
+            let before = network.record.state;
+            network.record.state = NetworkState::Removing;
+            let Some(revision) = self
+                .store
+                .swap(&own, &encode(&network.record)?, network.revision)
+                .await?
+            else {
+                continue;
+            };
+            let entries = self
+                .store
+                .read(&[all.clone(), blocks.clone(), leases.clone()])
+                .await?;
+            let held = entries
+                .iter()
+                .filter(|e| e.key.is_within(&leases))
+                .map(address_and_lease);
+            let held = held.collect::<Result<Vec<_>, _>>()?;
+            if !held.is_empty() {
+                network.record.state = before;
+                self.store
+                    .swap(&own, &encode(&network.record)?, revision)
+                    .await?;
+                return Err(Error::InUse {
+                    name: name.to_owned(),
+                    leases: unversioned(held),
+                });
+            }
+            let block_ops: Vec<Op> = entries
+                .iter()
+                .filter(|e| e.key.is_within(&blocks))
+                .map(delete)
+                .collect();
+            for chunk in block_ops.chunks(CHUNK) {
+                self.store.apply(chunk).await?;
+            }
+            let (subnets_op, _) =
+                self.swap_subnets(entries.iter().find(|e| e.key == all), |record| {
+                    record.networks.remove(name);
+                    Ok(())
+                })?;
+            let mut ops = vec![
+                subnets_op,
+                Op::Delete {
+                    key: own.clone(),
+                    revision,
+                },
+            ];
+            if let Some(vni) = network.record.vni
+                && let Some(entry) = self.store.get(&self.layout.vni(vni)?).await?
+            {
+                ops.push(delete(&entry));
+            }
+            if let Outcome::Done(_) = self.store.apply(&ops).await? {
+                return Ok(());
+            }
+        }
+        Err(Error::Contended(own.as_str().to_owned()))
+    }
+
+    /// The write that changes the record of all subnets, from what was read of it.
+    fn swap_subnets(
+        &self,
+        present: Option<&Entry>,
+        change: impl FnOnce(&mut SubnetsRecord) -> Result<(), Error>,
+    ) -> Result<(Op, SubnetsRecord), Error> {
+        let key = self.layout.subnets()?;
+        let mut record = present.map(decode::<SubnetsRecord>).transpose()?;
+        let revision = record.as_ref().map(|r| r.revision);
+        let mut record = record.take().map(|r| r.record).unwrap_or_default();
+        change(&mut record)?;
+        let value = encode(&record)?;
+        let op = match revision {
+            None => Op::Create { key, value },
+            Some(revision) => Op::Swap {
+                key,
+                value,
+                revision,
+            },
+        };
+        Ok((op, record))
+    }
+
+    /// A block of each set for each node, lowest first, while there are any.
+    fn first_blocks<'n>(
+        &self,
+        network: &Network,
+        nodes: impl Iterator<Item = &'n str>,
+    ) -> Result<Vec<Op>, Error> {
+        let mut taken = BTreeSet::new();
+        let mut gifts = Vec::new();
+        for node in nodes {
+            for set in &network.ranges {
+                let free = set
+                    .iter()
+                    .find_map(|range| range.free_block(network.block_prefix(range), &taken));
+                let Some(block) = free else { continue };
+                taken.insert(block);
+                let value = encode(&BlockRecord {
+                    node: node.to_owned(),
+                })?;
+                gifts.push(Op::Create {
+                    key: self.layout.block(&network.name, block)?,
+                    value,
+                });
+            }
+        }
+        Ok(gifts)
+    }
+}
+
+fn delete(entry: &Entry) -> Op {
+    Op::Delete {
+        key: entry.key.clone(),
+        revision: entry.revision,
+    }
+}
+
+fn unversioned(leases: Vec<(IpAddr, Versioned<Lease>)>) -> Vec<(IpAddr, Lease)> {
+    leases
+        .into_iter()
+        .map(|(address, lease)| (address, lease.record))
+        .collect()
+}
+
+fn refuse_overlap(spec: &NetworkSpec, record: &SubnetsRecord) -> Result<(), Error> {
+    let ours = subnets(&spec.ranges);
+    for (other, theirs) in record
+        .networks
+        .iter()
+        .filter(|(other, _)| **other != spec.name)
+    {
+        if let Some((subnet, other_subnet)) = ipam::overlapping(&ours, theirs) {
+            return Err(Error::Overlap {
+                name: spec.name.clone(),
+                subnet: subnet.to_string(),
+                other: other.clone(),
+                other_subnet: other_subnet.to_string(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The VNI that the spec asks for, or the lowest free one.
+fn free_vni(spec: &NetworkSpec, vnis: &Key, entries: &[Entry]) -> Result<u32, Error> {
+    let taken = |vni: u32| {
+        entries
+            .iter()
+            .find(|e| e.key.is_within(vnis) && e.key.last() == vni.to_string())
+    };
+    if let Some(vni) = spec.vni {
+        return match taken(vni) {
+            None => Ok(vni),
+            Some(entry) => {
+                let other = decode::<VniRecord>(entry)?.record.network;
+                Err(Error::VniTaken {
+                    name: spec.name.clone(),
+                    vni,
+                    other,
+                })
+            }
+        };
+    }
+    let free = (FIRST_VNI..=LAST_VNI).find(|vni| taken(*vni).is_none());
+    free.ok_or_else(|| Error::Contended(vnis.as_str().to_owned()))
+}

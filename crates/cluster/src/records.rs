@@ -1,0 +1,302 @@
+//! The records: small JSON documents that an operator can read in Consul's own UI.
+//!
+//! Each carries `schema`. One of a newer schema is refused with a clear error and never rewritten, so an old binary
+//! cannot damage what a new one wrote.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use ipam::RangeSet;
+use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use store::Entry;
+
+use crate::Error;
+
+/// The schema that this version writes, and the newest that it reads.
+pub(crate) const SCHEMA: u32 = 1;
+
+/// A record and the revision of the store at which it was read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Versioned<T> {
+    /// The record.
+    pub record: T,
+    /// The store's revision of its key.
+    pub revision: u64,
+}
+
+/// A host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Node {
+    /// Its name, unique in the cluster.
+    pub name: String,
+    /// Its tunnel address; absent on a host that only allocates addresses (no `overlay` ran there yet).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vtep: Option<IpAddr>,
+    /// `/proc/sys/kernel/random/boot_id`: what was before the last boot is void.
+    #[serde(rename = "bootID")]
+    pub boot_id: String,
+    /// When the host last registered, in seconds since 1970.
+    pub last_contact: u64,
+}
+
+/// How containers of a network reach the outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EgressMode {
+    /// One more NIC on a host-local bridge, masqueraded (Docker: `docker_gwbridge`).
+    GwBridge,
+    /// Not at all: an internal network.
+    None,
+}
+
+/// Egress as a conflist or the operator asks for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "EgressForm", rename_all = "camelCase")]
+pub struct Egress {
+    /// The way out.
+    pub mode: EgressMode,
+    /// The egress bridge's subnet on each host; default: one that is free on the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subnet: Option<IpNetwork>,
+}
+
+/// `"none"` for short, or the object.
+#[derive(Deserialize)]
+#[serde(
+    untagged,
+    expecting = "want \"gwbridge\", \"none\" or {\"mode\": ..., \"subnet\": ...}"
+)]
+enum EgressForm {
+    Mode(EgressMode),
+    Full {
+        mode: EgressMode,
+        #[serde(default)]
+        subnet: Option<IpNetwork>,
+    },
+}
+
+impl From<EgressForm> for Egress {
+    fn from(form: EgressForm) -> Self {
+        match form {
+            EgressForm::Mode(mode) => Self { mode, subnet: None },
+            EgressForm::Full { mode, subnet } => Self { mode, subnet },
+        }
+    }
+}
+
+/// Whether a network takes attachments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkState {
+    /// It does.
+    #[default]
+    Ready,
+    /// It is being removed: no new lease can be written.
+    Removing,
+}
+
+/// A network as all hosts see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Network {
+    /// Its name.
+    pub name: String,
+    /// VXLAN network identifier; absent on a network under a foreign interface plugin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vni: Option<u32>,
+    /// An attachment gets one address of each set.
+    pub ranges: Vec<RangeSet>,
+    /// Block length in bits; absent: by the size of each subnet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block_prefix: Option<u8>,
+    /// MTU of the containers' interfaces; absent: the underlay's less the tunnel's overhead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+    /// UDP port of the tunnels; absent: 4789.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vxlan_port: Option<u16>,
+    /// The way out; absent: the egress bridge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<Egress>,
+    /// Whether it takes attachments.
+    #[serde(default)]
+    pub state: NetworkState,
+}
+
+impl Network {
+    /// All subnets, in the order of the ranges.
+    pub fn subnets(&self) -> Vec<IpNetwork> {
+        subnets(&self.ranges)
+    }
+
+    /// The block length in bits of the pool that `range` draws from.
+    pub fn block_prefix(&self, range: &ipam::Range) -> u8 {
+        self.block_prefix
+            .unwrap_or_else(|| range.default_block_prefix())
+    }
+}
+
+/// All subnets of the ranges, each once.
+pub(crate) fn subnets(ranges: &[RangeSet]) -> Vec<IpNetwork> {
+    let mut subnets: Vec<IpNetwork> = Vec::new();
+    for range in ranges.iter().flatten() {
+        if !subnets.contains(&range.subnet) {
+            subnets.push(range.subnet);
+        }
+    }
+    subnets
+}
+
+/// Who owns a block.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BlockRecord {
+    /// The owning node.
+    pub node: String,
+}
+
+/// Who holds an address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Lease {
+    /// The node of the container.
+    pub node: String,
+    /// The boot of that node in which the container runs.
+    #[serde(rename = "bootID")]
+    pub boot_id: String,
+    /// The container's id as the runtime gave it.
+    #[serde(rename = "containerID")]
+    pub container: String,
+    /// The interface's name in the container.
+    pub ifname: String,
+    /// When it was given, in seconds since 1970.
+    pub since: u64,
+}
+
+impl Lease {
+    /// Whether both are of the same attachment in the same life of the node, whenever they were given.
+    pub fn same_holder(&self, other: &Self) -> bool {
+        Self {
+            since: other.since,
+            ..self.clone()
+        } == *other
+    }
+}
+
+/// Which network has a VXLAN network identifier.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct VniRecord {
+    pub(crate) network: String,
+}
+
+/// Which network has which subnets.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SubnetsRecord {
+    pub(crate) networks: BTreeMap<String, Vec<IpNetwork>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Enveloped<T> {
+    schema: u32,
+    #[serde(flatten)]
+    record: T,
+}
+
+/// The record as it is stored.
+pub(crate) fn encode<T: Serialize>(record: &T) -> Result<Vec<u8>, Error> {
+    let why = |error: serde_json::Error| Error::Record {
+        key: String::new(),
+        why: error.to_string(),
+    };
+    serde_json::to_vec(&Enveloped {
+        schema: SCHEMA,
+        record,
+    })
+    .map_err(why)
+}
+
+/// The record of an entry, refused when a newer version wrote it.
+pub(crate) fn decode<T: DeserializeOwned>(entry: &Entry) -> Result<Versioned<T>, Error> {
+    #[derive(Deserialize)]
+    struct Head {
+        schema: u32,
+    }
+    let bad = |why: String| Error::Record {
+        key: entry.key.as_str().to_owned(),
+        why,
+    };
+    let head: Head = serde_json::from_slice(&entry.value).map_err(|e| bad(e.to_string()))?;
+    if head.schema > SCHEMA {
+        let newer = format!(
+            "schema {} is newer than {SCHEMA}, the newest that this version reads; upgrade",
+            head.schema
+        );
+        return Err(bad(newer));
+    }
+    let body: Enveloped<T> =
+        serde_json::from_slice(&entry.value).map_err(|e| bad(e.to_string()))?;
+    Ok(Versioned {
+        record: body.record,
+        revision: entry.revision,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use store::Key;
+
+    fn entry(value: &str) -> Entry {
+        Entry {
+            key: Key::new("p/v1/blocks/n/10.0.0.0_29").unwrap(),
+            value: value.into(),
+            revision: 7,
+        }
+    }
+
+    #[test]
+    fn records_round_trip_and_carry_their_schema() {
+        let block = BlockRecord {
+            node: "docker01".into(),
+        };
+        let text = String::from_utf8(encode(&block).unwrap()).unwrap();
+        assert_eq!(text, r#"{"schema":1,"node":"docker01"}"#);
+        assert_eq!(
+            decode::<BlockRecord>(&entry(&text)).unwrap(),
+            Versioned {
+                record: block,
+                revision: 7
+            }
+        );
+    }
+
+    #[test]
+    fn newer_and_foreign_records_are_refused_by_key() {
+        for (value, word) in [
+            (r#"{"schema":2,"node":"a"}"#, "newer"),
+            ("hello", "expected"),
+            (r#"{"schema":1}"#, "node"),
+        ] {
+            let message = decode::<BlockRecord>(&entry(value))
+                .unwrap_err()
+                .to_string();
+            assert!(
+                message.contains("p/v1/blocks/n/10.0.0.0_29") && message.contains(word),
+                "{message}"
+            );
+        }
+    }
+
+    #[test]
+    fn egress_has_a_short_and_a_long_form() {
+        let short: Egress = serde_json::from_str(r#""none""#).unwrap();
+        let long: Egress =
+            serde_json::from_str(r#"{"mode":"gwbridge","subnet":"172.18.0.0/16"}"#).unwrap();
+        assert_eq!(
+            (short.mode, long.mode),
+            (EgressMode::None, EgressMode::GwBridge)
+        );
+        assert!(serde_json::from_str::<Egress>(r#""bridge""#).is_err());
+    }
+}

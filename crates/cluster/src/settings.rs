@@ -1,0 +1,251 @@
+//! Where the store is and who this node is: conflist over file over environment over defaults.
+//!
+//! The file, `/etc/crosshost/config.json`, lets one conflist serve every host. Secrets are named by file.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Layout};
+
+/// The host's own settings; the variable `CROSSHOST_CONFIG` names another file.
+pub const CONFIG_FILE: &str = "/etc/crosshost/config.json";
+const DEFAULT_STORE: &str = "dir:///var/lib/crosshost";
+const DEFAULT_PREFIX: &str = "crosshost";
+
+/// The keys `store` and `node`, as a conflist or the configuration file has them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Settings {
+    /// The shared store.
+    #[serde(default)]
+    pub store: StoreSettings,
+    /// This host.
+    #[serde(default)]
+    pub node: NodeSettings,
+}
+
+/// How to reach the store.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StoreSettings {
+    /// `consul://host:port`, `consuls://host:port` (TLS), `consul+unix:///path` or `dir:///path`.
+    pub url: Option<String>,
+    /// First segments of all keys.
+    pub prefix: Option<String>,
+    /// File that holds the ACL token.
+    pub token_file: Option<PathBuf>,
+    /// Certificates of the authorities to trust, PEM.
+    pub ca_file: Option<PathBuf>,
+    /// Client certificate, PEM.
+    pub cert_file: Option<PathBuf>,
+    /// Key of the client certificate, PEM.
+    pub key_file: Option<PathBuf>,
+}
+
+/// Who this host is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeSettings {
+    /// Name in the cluster; default: the host name.
+    pub name: Option<String>,
+    /// Interface that carries the tunnels.
+    pub underlay: Option<String>,
+    /// Tunnel address; must be on this host.
+    pub vtep: Option<IpAddr>,
+}
+
+/// Settings with all sources folded in.
+#[derive(Debug, Clone)]
+pub struct Resolved {
+    /// How to reach the store.
+    pub store: store::Config,
+    /// Where the records lie in it.
+    pub layout: Layout,
+    /// Name of this node.
+    pub node: String,
+    /// Interface that carries the tunnels, if named.
+    pub underlay: Option<String>,
+    /// Tunnel address, if named.
+    pub vtep: Option<IpAddr>,
+}
+
+impl Settings {
+    /// Folds in the configuration file and the environment below what a conflist says.
+    pub fn resolve(self, env: &HashMap<String, String>) -> Result<Resolved, Error> {
+        let variable = |name: &str| env.get(name).filter(|value| !value.is_empty()).cloned();
+        let file = match variable("CROSSHOST_CONFIG") {
+            Some(named) => read(Path::new(&named), true)?,
+            None => read(Path::new(CONFIG_FILE), false)?,
+        };
+        let (conf, host) = (self, file);
+        let path = |conf: Option<PathBuf>, host: Option<PathBuf>, name: &str| {
+            conf.or(host).or(variable(name).map(PathBuf::from))
+        };
+        let token_file = path(
+            conf.store.token_file,
+            host.store.token_file,
+            "CONSUL_HTTP_TOKEN_FILE",
+        );
+        let store = store::Config {
+            url: conf
+                .store
+                .url
+                .or(host.store.url)
+                .or(variable("CONSUL_HTTP_ADDR"))
+                .or(Some(DEFAULT_STORE.to_owned())),
+            // A file, named anywhere, says more than a token in the environment.
+            token: if token_file.is_some() {
+                None
+            } else {
+                variable("CONSUL_HTTP_TOKEN")
+            },
+            token_file,
+            ca_file: path(conf.store.ca_file, host.store.ca_file, "CONSUL_CACERT"),
+            cert_file: path(
+                conf.store.cert_file,
+                host.store.cert_file,
+                "CONSUL_CLIENT_CERT",
+            ),
+            key_file: path(
+                conf.store.key_file,
+                host.store.key_file,
+                "CONSUL_CLIENT_KEY",
+            ),
+            ..store::Config::default()
+        };
+        let prefix = conf
+            .store
+            .prefix
+            .or(host.store.prefix)
+            .unwrap_or_else(|| DEFAULT_PREFIX.to_owned());
+        let node = conf
+            .node
+            .name
+            .or(host.node.name)
+            .map_or_else(host_name, Ok)?;
+        let layout =
+            Layout::new(&prefix).map_err(|e| setting(&format!("store.prefix {prefix:?}"), &e))?;
+        // The name becomes one segment of a key.
+        if node.contains('/') || layout.node(&node).is_err() {
+            return Err(setting(
+                &format!("node.name {node:?}"),
+                &"want letters, digits, '-', '_', '.'",
+            ));
+        }
+        let (underlay, vtep) = (
+            conf.node.underlay.or(host.node.underlay),
+            conf.node.vtep.or(host.node.vtep),
+        );
+        Ok(Resolved {
+            store,
+            layout,
+            node,
+            underlay,
+            vtep,
+        })
+    }
+}
+
+fn setting(key: &str, why: &dyn std::fmt::Display) -> Error {
+    Error::Setting {
+        key: key.to_owned(),
+        why: why.to_string(),
+    }
+}
+
+/// The file's settings; none if it is absent and nobody named it.
+fn read(path: &Path, named: bool) -> Result<Settings, Error> {
+    let key = path.display().to_string();
+    match std::fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| setting(&key, &error)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !named => Ok(Settings::default()),
+        Err(error) => Err(setting(&key, &error)),
+    }
+}
+
+fn host_name() -> Result<String, Error> {
+    let path = "/proc/sys/kernel/hostname";
+    let name = std::fs::read_to_string(path).map_err(|error| setting(path, &error))?;
+    Ok(name.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env(pairs: &[(&str, &str)]) -> HashMap<String, String> {
+        pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn conflist_over_file_over_environment_over_defaults() {
+        let dir = std::env::temp_dir().join(format!("crosshost-settings-{}", std::process::id()));
+        std::fs::write(
+            &dir,
+            r#"{"store": {"url": "consul://file:1", "prefix": "file"}, "node": {"name": "n1"}}"#,
+        )
+        .unwrap();
+        let file = ("CROSSHOST_CONFIG", dir.to_str().unwrap());
+        let conflist = Settings {
+            store: StoreSettings {
+                url: Some("consul://conf:1".into()),
+                ..Default::default()
+            },
+            ..Default::default()
+        };
+        let environment = ("CONSUL_HTTP_ADDR", "env:8500");
+
+        let all = conflist.resolve(&env(&[file, environment])).unwrap();
+        assert_eq!(all.store.url.as_deref(), Some("consul://conf:1"));
+        assert_eq!(
+            (all.node.as_str(), all.layout.nodes().unwrap().as_str()),
+            ("n1", "file/v1/nodes")
+        );
+        let from_file = Settings::default()
+            .resolve(&env(&[file, environment]))
+            .unwrap();
+        assert_eq!(from_file.store.url.as_deref(), Some("consul://file:1"));
+        std::fs::write(&dir, "{}").unwrap();
+        let from_env = Settings::default()
+            .resolve(&env(&[file, environment]))
+            .unwrap();
+        assert_eq!(from_env.store.url.as_deref(), Some("env:8500"));
+        let default = Settings::default().resolve(&env(&[file])).unwrap();
+        assert_eq!(default.store.url.as_deref(), Some(DEFAULT_STORE));
+        std::fs::remove_file(&dir).unwrap();
+    }
+
+    #[test]
+    fn bad_settings_name_their_place_and_value() {
+        let missing =
+            Settings::default().resolve(&env(&[("CROSSHOST_CONFIG", "/nowhere/config.json")]));
+        assert!(
+            missing
+                .unwrap_err()
+                .to_string()
+                .contains("/nowhere/config.json")
+        );
+        let name = Settings {
+            node: NodeSettings {
+                name: Some("a/b".into()),
+                ..Default::default()
+            },
+            ..Default::default()
+        };
+        assert!(
+            name.resolve(&env(&[]))
+                .unwrap_err()
+                .to_string()
+                .contains("a/b")
+        );
+    }
+}
