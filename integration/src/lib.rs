@@ -1,1 +1,40 @@
-//! lab
+//! A laboratory for whole-system tests and for the demo: Linux hosts, containers, a Consul and an
+//! outside world, made of namespaces of this machine.
+//!
+//! Three things make it worth having its own kit. The product keeps state in `/run`, `/var/lib` and
+//! `/etc`, so a host needs its own of each, and the product needs no test-only switch. Scenarios run
+//! in parallel and are killed at any moment, so nothing may depend on names that the machine shares
+//! or on a clean-up step that might not run: all that a [`Lab`] makes hangs on a few holder processes
+//! that end when the test process does. And a scenario should read like what a user does.
+//!
+//! The kit panics instead of returning errors: a laboratory that cannot be built has nothing to
+//! report but where it broke, and `#[track_caller]` says where.
+#![expect(
+    clippy::expect_used,
+    clippy::return_self_not_must_use,
+    reason = "a test kit: it insists, and stops the test where it broke"
+)]
+
+mod call;
+mod consul;
+mod container;
+mod footprint;
+mod host;
+mod lab;
+mod programs;
+mod proxy;
+mod run;
+mod server;
+mod space;
+
+pub use call::Call;
+pub use consul::Consul;
+pub use container::Container;
+pub use footprint::Footprint;
+pub use host::Host;
+pub use lab::{Backend, Lab, OUTSIDE};
+pub use programs::{Programs, workspace};
+pub use proxy::{Proxy, Request};
+pub use run::{Finished, Running};
+pub use server::Server;
+pub use space::{Net, Space};

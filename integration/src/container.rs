@@ -1,0 +1,179 @@
+//! A container: a named network namespace of a host, with the few things a test does inside.
+//!
+//! The name outlives the namespace: a scenario may remove the namespace and still call DEL.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::host::Host;
+use crate::lab::{at, hear};
+use crate::run::{Finished, run};
+use crate::space::Net;
+
+/// A container's network namespace on one host.
+pub struct Container<'host> {
+    host: &'host Host,
+    name: String,
+}
+
+impl<'host> Container<'host> {
+    #[track_caller]
+    pub(crate) fn create(host: &'host Host, name: &str) -> Self {
+        let container = Container {
+            host,
+            name: name.to_owned(),
+        };
+        host.space().run(&["ip", "netns", "add", name]).ok();
+        // Off by default in Linux; a broadcast ping is how a scenario sees who shares the segment.
+        container.sysctl("net/ipv4/icmp_echo_ignore_broadcasts", "0");
+        container
+    }
+
+    /// The container's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The host it runs on.
+    pub fn host(&self) -> &'host Host {
+        self.host
+    }
+
+    /// The namespace's path on the host, as `CNI_NETNS` gives it.
+    pub fn netns(&self) -> String {
+        format!("/run/netns/{}", self.name)
+    }
+
+    /// The namespace itself.
+    #[track_caller]
+    pub fn net(&self) -> Net {
+        let name = format!("{} on {}", self.name, self.host.name());
+        Net::open(&self.host.space().path(self.netns()), &name)
+    }
+
+    /// Removes the namespace, as a runtime may before it says DEL.
+    #[track_caller]
+    pub fn remove(&self) {
+        self.host
+            .space()
+            .run(&["ip", "netns", "delete", &self.name])
+            .ok();
+    }
+
+    /// A command inside.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = self.host.space().command("nsenter");
+        command
+            .arg(format!("--net={}", self.netns()))
+            .args(["--", program]);
+        command
+    }
+
+    /// Runs `words` inside, to the end.
+    #[track_caller]
+    pub fn run(&self, words: &[&str]) -> Finished {
+        let mut command = self.command(words[0]);
+        command.args(&words[1..]);
+        run(command)
+    }
+
+    /// What `ip -json WORDS` says inside.
+    #[track_caller]
+    pub fn ip(&self, words: &[&str]) -> Value {
+        let words: Vec<_> = ["ip", "-details", "-json"]
+            .iter()
+            .chain(words)
+            .copied()
+            .collect();
+        self.run(&words).ok().json()
+    }
+
+    /// The link called `name`, as `ip -json` gives it, or null.
+    #[track_caller]
+    pub fn link(&self, name: &str) -> Value {
+        named(&self.ip(&["link"]), name)
+    }
+
+    /// The first IPv4 address of the interface `name`, without its prefix length.
+    #[track_caller]
+    pub fn address(&self, name: &str) -> Option<IpAddr> {
+        let links = named(&self.ip(&["-4", "address"]), name);
+        let address = links["addr_info"][0]["local"].as_str()?;
+        Some(address.parse().expect("an address from ip"))
+    }
+
+    /// One echo request of `extra` options; whether it was answered within two seconds.
+    #[track_caller]
+    pub fn pings(&self, address: IpAddr, extra: &[&str]) -> bool {
+        self.ping(address, extra).status.success()
+    }
+
+    /// The same with all that ping said.
+    #[track_caller]
+    pub fn ping(&self, address: IpAddr, extra: &[&str]) -> Finished {
+        let address = address.to_string();
+        let words = [&["ping", "-n", "-c1", "-W2"], extra, &[&address]].concat();
+        self.run(&words)
+    }
+
+    /// Everyone who answers a broadcast ping to `address` within two seconds, sorted.
+    #[track_caller]
+    pub fn answers_to_broadcast(&self, address: &str) -> Vec<IpAddr> {
+        let words = ["ping", "-n", "-b", "-c2", "-i0.5", "-w2", address];
+        let said = self.run(&words).stdout;
+        let mut answers: Vec<IpAddr> = said
+            .lines()
+            .filter_map(|line| line.split("bytes from ").nth(1)?.split(':').next())
+            .map(|address| address.parse().expect("an address from ping"))
+            .collect();
+        answers.sort();
+        answers.dedup();
+        answers
+    }
+
+    /// What a TCP server says that speaks first, such as the one at [`crate::OUTSIDE`].
+    #[track_caller]
+    pub fn hears(&self, server: &str) -> std::io::Result<String> {
+        let server: SocketAddr = at(server);
+        hear(&self.net(), server)
+    }
+
+    /// Sets a sysctl, given as a path below `/proc/sys`.
+    #[track_caller]
+    pub fn sysctl(&self, path: &str, value: &str) {
+        let file = Path::new("/proc/sys").join(path);
+        self.net()
+            .run(|| std::fs::write(&file, value))
+            .unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+    }
+
+    /// How many datagrams this namespace has cut into fragments (`/proc/net/snmp`, Ip: `FragCreates`).
+    #[track_caller]
+    pub fn fragments_made(&self) -> u64 {
+        let path = "/proc/thread-self/net/snmp";
+        let table = self.net().run(|| std::fs::read_to_string(path));
+        let table = table.expect("the namespace's counters");
+        let mut rows = table.lines().filter(|line| line.starts_with("Ip: "));
+        let (names, values) = (rows.next().expect("names"), rows.next().expect("values"));
+        names
+            .split_whitespace()
+            .zip(values.split_whitespace())
+            .find(|(name, _)| *name == "FragCreates")
+            .and_then(|(_, value)| value.parse().ok())
+            .expect("a FragCreates counter")
+    }
+}
+
+/// The entry of an `ip -json` listing whose `ifname` is `name`, or null.
+fn named(listing: &Value, name: &str) -> Value {
+    listing
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|entry| entry["ifname"] == name)
+        .cloned()
+        .unwrap_or_default()
+}

@@ -1,0 +1,135 @@
+//! What a network plugin can leave behind on a host, so that "nothing is left" is a comparison.
+//!
+//! Taken before and after: links, addresses, routes, the whole nftables ruleset, mounts, named network
+//! namespaces, and the records of `/run/crosshost`. A lock file and the local copy of the store's news
+//! are no leftovers: they are small, hold no attachment, and vanish at reboot. Nor is the one mount that
+//! makes `/run/crosshost/netns` a place for namespaces.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::host::Host;
+
+/// Everything on a host that an attachment adds to, one line a thing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Footprint {
+    lines: BTreeSet<String>,
+}
+
+impl Footprint {
+    #[track_caller]
+    pub(crate) fn of(host: &Host) -> Footprint {
+        let space = host.space();
+        let listed = |words: &[&str]| space.run(words).ok();
+        let mut lines = BTreeSet::new();
+
+        for link in array(&listed(&["ip", "-json", "-details", "link"]).json()) {
+            let kind = &link["linkinfo"]["info_kind"];
+            lines.insert(format!("link {} {kind} {}", link["ifname"], link["master"]));
+        }
+        for link in array(&listed(&["ip", "-json", "address"]).json()) {
+            for address in array(&link["addr_info"]) {
+                let length = &address["prefixlen"];
+                let line = format!(
+                    "address {}/{length} on {}",
+                    address["local"], link["ifname"]
+                );
+                lines.extend((!is_kernels_own(&line)).then_some(line));
+            }
+        }
+        let routes = listed(&["ip", "route", "show", "table", "all"]).stdout;
+        for route in routes.lines().filter(|route| !is_kernels_own(route)) {
+            lines.insert(format!("route {}", route.replace(" linkdown", "").trim()));
+        }
+        let ruleset = listed(&["nft", "list", "ruleset"]);
+        lines.extend(
+            ruleset
+                .stdout
+                .lines()
+                .map(|it| format!("nftables {}", it.trim())),
+        );
+
+        let mounts = std::fs::read_to_string(format!("/proc/{}/mounts", space.pid()));
+        for mount in mounts.expect("the host's mounts").lines() {
+            let target = mount.split(' ').nth(1).unwrap_or(mount);
+            if target != "/run/crosshost/netns" && target != "/run/netns" {
+                lines.insert(format!("mount {target}"));
+            }
+        }
+        for folder in [
+            "/run/netns",
+            "/run/crosshost/netns",
+            "/run/crosshost/journal",
+        ] {
+            let files = files_below(&space.path(folder));
+            lines.extend(files.iter().map(|file| format!("file {folder}/{file}")));
+        }
+        Footprint { lines }
+    }
+
+    /// The lines in which two footprints differ: `+` is here and not in `before`, `-` the other way.
+    pub fn since(&self, before: &Footprint) -> Vec<String> {
+        let more = self
+            .lines
+            .difference(&before.lines)
+            .map(|line| format!("+ {line}"));
+        let less = before
+            .lines
+            .difference(&self.lines)
+            .map(|line| format!("- {line}"));
+        more.chain(less).collect()
+    }
+
+    /// Insists that nothing came and nothing went.
+    #[track_caller]
+    pub fn assert_same_as(&self, before: &Footprint, what: &str) {
+        let difference = self.since(before);
+        assert!(
+            difference.is_empty(),
+            "{what}:\n  {}",
+            difference.join("\n  ")
+        );
+    }
+
+    /// How many things there are.
+    pub fn len(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// Whether there is nothing at all; no host is like that.
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+}
+
+/// IPv6 link-local addresses and multicast routes come and go with a link's carrier, a while later.
+fn is_kernels_own(line: &str) -> bool {
+    line.contains("fe80:") || line.contains("ff00::/8")
+}
+
+fn array(value: &Value) -> Vec<Value> {
+    value.as_array().cloned().unwrap_or_default()
+}
+
+/// All files below `folder`, as paths relative to it, sorted; none if there is no such folder.
+pub(crate) fn files_below(folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut waiting = vec![folder.to_path_buf()];
+    while let Some(next) = waiting.pop() {
+        let Ok(entries) = std::fs::read_dir(&next) else {
+            continue;
+        };
+        for path in entries.flatten().map(|entry| entry.path()) {
+            if path.is_dir() {
+                waiting.push(path);
+            } else {
+                let relative = path.strip_prefix(folder).unwrap_or(&path);
+                found.push(relative.to_string_lossy().into_owned());
+            }
+        }
+    }
+    found.sort();
+    found
+}

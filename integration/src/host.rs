@@ -1,0 +1,167 @@
+//! One Linux host of the laboratory: its own network, `/run`, `/etc` and `/var/lib`, and its own boot id.
+//!
+//! The real `/etc` and `/var/lib` are lower layers of overlay mounts, so that a host can have folders
+//! there that the machine lacks and nothing is ever written to the machine. The folders which the product
+//! and CNI own start empty, whatever the machine has in them. IP forwarding is off, as on any fresh Debian.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::call::Call;
+use crate::container::Container;
+use crate::footprint::Footprint;
+use crate::programs::Programs;
+use crate::run::{Finished, Running, run};
+use crate::space::Space;
+
+/// A host; see [`crate::Lab::new`].
+pub struct Host {
+    space: Space,
+    vtep: String,
+    boot_id: String,
+}
+
+impl Host {
+    /// Gives a space that has its network the files of a host.
+    #[track_caller]
+    pub(crate) fn furnish(space: Space, vtep: &str) -> Host {
+        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/uuid").expect("a uuid");
+        let name = space.name().to_owned();
+        space.script(&format!(
+            "mount -t tmpfs run /run
+             own=/dev/shm/hosts/{name}
+             for folder in /etc /var/lib; do
+                 mkdir -p $own$folder/upper $own$folder/work
+                 mount -t overlay overlay $folder \
+                     -o lowerdir=$folder,upperdir=$own$folder/upper,workdir=$own$folder/work
+             done
+             for folder in /etc/crosshost /etc/cni /var/lib/crosshost /var/lib/cni; do
+                 mkdir -p $folder
+                 mount -t tmpfs own $folder
+             done
+             mkdir /etc/cni/net.d
+             echo {} > $own/boot_id
+             mount --bind $own/boot_id /proc/sys/kernel/random/boot_id",
+            boot_id.trim()
+        ));
+        Host {
+            space,
+            vtep: vtep.to_owned(),
+            boot_id: boot_id.trim().to_owned(),
+        }
+    }
+
+    /// The host's name: docker01 and so on.
+    pub fn name(&self) -> &str {
+        self.space.name()
+    }
+
+    /// The host's address on the underlay, its tunnel end.
+    pub fn vtep(&self) -> &str {
+        &self.vtep
+    }
+
+    /// The host's own boot id.
+    pub fn boot_id(&self) -> &str {
+        &self.boot_id
+    }
+
+    /// The namespaces and files of the host.
+    pub fn space(&self) -> &Space {
+        &self.space
+    }
+
+    /// Writes `/etc/crosshost/config.json` with the store at `url`.
+    #[track_caller]
+    pub fn configure(&self, url: &str) {
+        self.configure_store(&json!({ "url": url }));
+    }
+
+    /// Writes `/etc/crosshost/config.json` with any `store` object, say one with a token.
+    #[track_caller]
+    pub fn configure_store(&self, store: &Value) {
+        let config = json!({
+            "store": store,
+            "node": { "name": self.name(), "vtep": self.vtep },
+        });
+        self.space
+            .write("/etc/crosshost/config.json", config.to_string());
+    }
+
+    /// Puts a network configuration where CNI runtimes look for it.
+    #[track_caller]
+    pub fn install(&self, conflist: &Value) {
+        let name = conflist["name"].as_str().expect("a conflist with a name");
+        let path = format!("/etc/cni/net.d/{name}.conflist");
+        self.space.write(&path, format!("{conflist:#}"));
+    }
+
+    /// A new container: a named network namespace, as a runtime would make it.
+    #[track_caller]
+    pub fn container(&self, name: &str) -> Container<'_> {
+        Container::create(self, name)
+    }
+
+    /// The operator's command, run to its end.
+    #[track_caller]
+    pub fn crosshost(&self, words: &[&str]) -> Finished {
+        let mut command = self.space.command(Programs::product("crosshost"));
+        command.args(words);
+        run(command)
+    }
+
+    /// The JSON answer of a listing command.
+    #[track_caller]
+    pub fn listed(&self, words: &[&str]) -> Value {
+        let words: Vec<_> = words.iter().chain(&["--json"]).copied().collect();
+        self.crosshost(&words).ok().json()
+    }
+
+    /// `cnitool VERB NETWORK NETNS` with the configurations of this host, run to its end.
+    #[track_caller]
+    pub fn cnitool(&self, verb: &str, network: &str, container: &str, ifname: &str) -> Finished {
+        run(self.cnitool_command(verb, network, container, ifname))
+    }
+
+    /// The same, only started: for many at once.
+    #[track_caller]
+    pub fn start_cnitool(
+        &self,
+        verb: &str,
+        network: &str,
+        container: &str,
+        ifname: &str,
+    ) -> Running {
+        Running::start(self.cnitool_command(verb, network, container, ifname), b"")
+    }
+
+    fn cnitool_command(&self, verb: &str, network: &str, container: &str, ifname: &str) -> Command {
+        let mut command = self.space.command(Programs::cnitool());
+        command
+            .args([verb, network, &format!("/run/netns/{container}")])
+            .env("NETCONFPATH", "/etc/cni/net.d")
+            .env("CNI_PATH", Programs::cni_path())
+            .env("CNI_IFNAME", ifname);
+        command
+    }
+
+    /// A call of one of our plugins with any environment and any bytes, as a runtime makes it.
+    #[track_caller]
+    pub fn call(&self, plugin: &str, verb: &str) -> Call<'_> {
+        Call::new(self, Programs::product(plugin), verb)
+    }
+
+    /// A call of one of Debian's reference plugins.
+    #[track_caller]
+    pub fn reference(&self, plugin: &str, verb: &str) -> Call<'_> {
+        Call::new(self, PathBuf::from(Programs::REFERENCE).join(plugin), verb)
+    }
+
+    /// All that a network plugin could leave on this host.
+    #[track_caller]
+    pub fn footprint(&self) -> Footprint {
+        Footprint::of(self)
+    }
+}

@@ -1,0 +1,199 @@
+//! The world of one test: hosts on an underlay segment, a router, an outside beyond it, and a store.
+//!
+//! ```text
+//!   docker01 .11   docker02 .12   docker03 .13      consul .5
+//!      ens3|          ens3|          ens3|          ens3|
+//!   ---------------- underlay 192.168.1.0/24, MTU 1500 ----------------
+//!                          | .1  router
+//!                          | 203.0.113.1
+//!                       outside 203.0.113.9: a TCP server that tells callers their address
+//! ```
+//!
+//! The router knows the underlay and the outside only: a packet that leaves a host with a container's
+//! own address gets no answer. All of the world's files are in one tmpfs, mounted over `/dev/shm` (which
+//! exists everywhere and holds nobody's sources), so a `dir` store there is one file system for all hosts.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::net::SocketAddr;
+
+use crate::consul::{Consul, Release};
+use crate::host::Host;
+use crate::server::Server;
+use crate::space::{Net, Space};
+
+/// Where the server beyond the underlay listens; it answers with the caller's address as it sees it.
+pub const OUTSIDE: &str = "203.0.113.9:80";
+
+/// The store that the hosts share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// Files in a folder that all hosts see.
+    Dir,
+    /// A current Consul.
+    Consul,
+    /// The oldest Consul that we support, 1.8.7.
+    OldestConsul,
+    /// A current Consul that refuses everything without a token.
+    GuardedConsul,
+}
+
+/// A private world; all of it is gone when this value is dropped or the test process ends.
+pub struct Lab {
+    hosts: Vec<Host>,
+    consul: Option<Consul>,
+    outside: Space,
+    _answering: Server,
+    world: Space,
+}
+
+impl Lab {
+    /// A world with `hosts` hosts, named docker01, docker02 and so on, whose `/etc/crosshost/config.json`
+    /// names the store and the host's own name and VTEP.
+    #[track_caller]
+    pub fn new(hosts: u8, backend: Backend) -> Lab {
+        let world = Space::new("router", None);
+        world.script(
+            "mount -t tmpfs lab /dev/shm
+             ip link set lo up
+             echo 1 > /proc/sys/net/ipv4/ip_forward
+             ip link add underlay type bridge
+             ip address add 192.168.1.1/24 dev underlay
+             ip link set underlay up",
+        );
+        let outside = Space::new("outside", Some(&world));
+        world.script(&format!(
+            "ip link add outside type veth peer name ens3 netns {}
+             ip address add 203.0.113.1/24 dev outside
+             ip link set outside up",
+            outside.pid()
+        ));
+        settle(&outside, "203.0.113.9", "203.0.113.1");
+        let answering = Server::start(outside.net(), at(OUTSIDE), |mut connection| {
+            if let Ok(peer) = connection.peer_addr() {
+                let _ = write!(connection, "{}", peer.ip());
+            }
+        });
+
+        let release = match backend {
+            Backend::Dir => None,
+            Backend::Consul => Some(Release::Current),
+            Backend::GuardedConsul => Some(Release::Guarded),
+            Backend::OldestConsul => Some(Release::Oldest),
+        };
+        let consul = release.map(|release| {
+            let space = Space::new("consul", Some(&world));
+            plug(&world, &space, "192.168.1.5");
+            Consul::start(space, release)
+        });
+        let mut lab = Lab {
+            hosts: Vec::new(),
+            consul,
+            outside,
+            _answering: answering,
+            world,
+        };
+        for number in 1..=hosts {
+            lab.add_host(number);
+        }
+        lab
+    }
+
+    /// Adds host number `number`, as if a machine were bought while the others run.
+    #[track_caller]
+    pub fn add_host(&mut self, number: u8) -> &Host {
+        let name = format!("docker{number:02}");
+        let vtep = format!("192.168.1.{}", 10 + number);
+        let space = Space::new(&name, Some(&self.world));
+        plug(&self.world, &space, &vtep);
+        let host = Host::furnish(space, &vtep);
+        host.configure(&self.store_url());
+        self.hosts.push(host);
+        &self.hosts[self.hosts.len() - 1]
+    }
+
+    /// All hosts, docker01 first.
+    pub fn hosts(&self) -> &[Host] {
+        &self.hosts
+    }
+
+    /// Host number `number`, from 1.
+    #[track_caller]
+    pub fn host(&self, number: usize) -> &Host {
+        &self.hosts[number - 1]
+    }
+
+    /// The Consul of this world.
+    #[track_caller]
+    pub fn consul(&self) -> &Consul {
+        self.consul.as_ref().expect("a world with a Consul")
+    }
+
+    /// The namespace beyond the underlay.
+    pub fn outside(&self) -> &Space {
+        &self.outside
+    }
+
+    /// The namespace of the underlay and the router.
+    pub fn router(&self) -> &Space {
+        &self.world
+    }
+
+    /// The store's address as the hosts' configuration names it.
+    pub fn store_url(&self) -> String {
+        match &self.consul {
+            Some(consul) => format!("consul://{}", consul.address()),
+            None => "dir:///dev/shm/store".to_owned(),
+        }
+    }
+
+    /// Every file of the `dir` store by its path below the store's folder.
+    #[track_caller]
+    pub fn stored_files(&self) -> BTreeMap<String, Vec<u8>> {
+        let root = self.world.path("/dev/shm/store");
+        crate::footprint::files_below(&root)
+            .into_iter()
+            .map(|path| {
+                (
+                    path.clone(),
+                    std::fs::read(root.join(&path)).expect("a file"),
+                )
+            })
+            .collect()
+    }
+}
+
+/// Plugs `space` into the underlay with one cable: `ens3` inside, the space's name on the bridge.
+fn plug(world: &Space, space: &Space, address: &str) {
+    world.script(&format!(
+        "ip link add {} master underlay up type veth peer name ens3 netns {}",
+        space.name(),
+        space.pid()
+    ));
+    settle(space, address, "192.168.1.1");
+}
+
+fn settle(space: &Space, address: &str, router: &str) {
+    space.script(&format!(
+        "ip link set lo up
+         ip address add {address}/24 dev ens3
+         ip link set ens3 up
+         ip route add default via {router}"
+    ));
+}
+
+/// Parses `a.b.c.d:port`.
+#[track_caller]
+pub(crate) fn at(address: &str) -> SocketAddr {
+    address.parse().expect("an address and a port")
+}
+
+/// What the server at `address` says to a caller in `net` that connects and only listens.
+pub(crate) fn hear(net: &Net, address: SocketAddr) -> std::io::Result<String> {
+    let patience = std::time::Duration::from_secs(3);
+    net.run(|| {
+        let mut connection = std::net::TcpStream::connect_timeout(&address, patience)?;
+        connection.set_read_timeout(Some(patience))?;
+        std::io::read_to_string(&mut connection)
+    })
+}

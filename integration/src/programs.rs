@@ -1,0 +1,69 @@
+//! Where the programs are that the laboratory runs: ours, cnitool, Consul, Debian's reference plugins.
+
+use std::path::{Path, PathBuf};
+
+/// The folder that holds the workspace's `Cargo.toml`.
+pub fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("integration/ lies in the workspace")
+}
+
+/// Finds programs, or stops the test with what to run first.
+pub struct Programs;
+
+impl Programs {
+    /// Debian's containernetworking-plugins.
+    pub const REFERENCE: &str = "/usr/lib/cni";
+
+    /// The folder of our static binaries: `CROSSHOST_BIN`, or `bin/` of the workspace.
+    pub fn product_folder() -> PathBuf {
+        std::env::var_os("CROSSHOST_BIN").map_or_else(|| workspace().join("bin"), PathBuf::from)
+    }
+
+    /// One of our binaries.
+    #[track_caller]
+    pub fn product(name: &str) -> PathBuf {
+        existing(Self::product_folder().join(name), "make build")
+    }
+
+    /// The CNI project's own command line client.
+    #[track_caller]
+    pub fn cnitool() -> PathBuf {
+        existing(workspace().join("target/tools/cnitool"), "make deps")
+    }
+
+    /// Consul 1.20.1, or the one on PATH.
+    #[track_caller]
+    pub fn consul() -> PathBuf {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path)
+            .map(|folder| folder.join("consul"))
+            .find(|file| file.is_file())
+            .unwrap_or_else(|| existing(workspace().join("target/tools/consul"), "make deps"))
+    }
+
+    /// The oldest Consul that we support, Debian bullseye's.
+    #[track_caller]
+    pub fn oldest_consul() -> PathBuf {
+        existing(
+            workspace().join("target/tools/consul-1.8.7/usr/bin/consul"),
+            "make deps",
+        )
+    }
+
+    /// What a runtime would put into `CNI_PATH`: ours first, then the reference plugins.
+    pub fn cni_path() -> String {
+        format!("{}:{}", Self::product_folder().display(), Self::REFERENCE)
+    }
+}
+
+#[track_caller]
+fn existing(file: PathBuf, remedy: &str) -> PathBuf {
+    assert!(
+        file.is_file(),
+        "{} is missing: run `{remedy}` first",
+        file.display()
+    );
+    file
+}

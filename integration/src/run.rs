@@ -1,0 +1,185 @@
+//! Running a command to its end, or to a deadline, with all it printed.
+//!
+//! Output goes to unnamed files, not to pipes: a killed plugin's child may outlive it and hold a pipe
+//! open, and a test that waits for end-of-file would then wait for the wrong process. Standard input
+//! is a pipe, as a runtime gives it.
+
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use serde_json::Value;
+
+/// How long a command may take unless a test says otherwise.
+pub(crate) const LIMIT: Duration = Duration::from_mins(1);
+
+/// A command that has been started.
+pub struct Running {
+    line: String,
+    child: Child,
+    stdout: File,
+    stderr: File,
+    started: Instant,
+}
+
+/// A command that has ended.
+#[derive(Debug)]
+pub struct Finished {
+    /// The command as a user would type it, for messages.
+    pub line: String,
+    /// How it ended.
+    pub status: ExitStatus,
+    /// All of its standard output.
+    pub stdout: String,
+    /// All of its standard error.
+    pub stderr: String,
+    /// From just before the start to the end of the process.
+    pub took: Duration,
+}
+
+impl Running {
+    /// Starts `command` with `stdin` fed through a pipe by a thread of its own.
+    #[track_caller]
+    pub fn start(mut command: Command, stdin: &[u8]) -> Running {
+        let line = spelled(&command);
+        let stdout = tempfile::tempfile().expect("a file for standard output");
+        let stderr = tempfile::tempfile().expect("a file for standard error");
+        command
+            .stdin(Stdio::piped())
+            .stdout(stdout.try_clone().expect("duplicate a file"))
+            .stderr(stderr.try_clone().expect("duplicate a file"));
+        let started = Instant::now();
+        let mut child = command
+            .spawn()
+            .unwrap_or_else(|cause| panic!("cannot start {line}: {cause}"));
+        let mut pipe = child.stdin.take().expect("a piped standard input");
+        if stdin.len() <= 4096 {
+            // Fits into any pipe. The command may end without reading: then there is nobody to tell.
+            let _ = pipe.write_all(stdin);
+        } else {
+            let bytes = stdin.to_vec();
+            std::thread::spawn(move || pipe.write_all(&bytes));
+        }
+        Running {
+            line,
+            child,
+            stdout,
+            stderr,
+            started,
+        }
+    }
+
+    /// The process id; the namespace tools exec, so it is the command's own.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends SIGKILL; a process that has ended already is left as it is.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+    }
+
+    /// Whether the process has not ended yet.
+    #[track_caller]
+    pub fn is_alive(&mut self) -> bool {
+        self.child.try_wait().expect("wait").is_none()
+    }
+
+    /// Waits for the end, at most for `limit`; a command that takes longer is killed and fails the test.
+    #[track_caller]
+    pub fn wait(mut self, limit: Duration) -> Finished {
+        let ended = ends_within(&self.child, limit);
+        if !ended {
+            self.kill();
+        }
+        let status = self.child.wait().expect("wait");
+        let took = self.started.elapsed();
+        let finished = Finished {
+            line: self.line,
+            status,
+            stdout: all_of(&mut self.stdout),
+            stderr: all_of(&mut self.stderr),
+            took,
+        };
+        assert!(ended, "still running after {limit:?}: {finished}");
+        finished
+    }
+}
+
+impl Finished {
+    /// Insists on success.
+    #[track_caller]
+    pub fn ok(self) -> Finished {
+        assert!(self.status.success(), "failed: {self}");
+        self
+    }
+
+    /// Insists on failure.
+    #[track_caller]
+    pub fn failed(self) -> Finished {
+        assert!(!self.status.success(), "should have failed: {self}");
+        self
+    }
+
+    /// Standard output as one JSON document and nothing else.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|cause| panic!("not one JSON document ({cause}): {self}"))
+    }
+}
+
+impl std::fmt::Display for Finished {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Finished { line, status, .. } = self;
+        writeln!(f, "{line}\n  {status} after {:?}", self.took)?;
+        writeln!(f, "  stdout: {}", clipped(&self.stdout))?;
+        write!(f, "  stderr: {}", clipped(&self.stderr))
+    }
+}
+
+/// Runs `command` to its end, at most [`LIMIT`], with an empty standard input.
+#[track_caller]
+pub(crate) fn run(command: Command) -> Finished {
+    Running::start(command, b"").wait(LIMIT)
+}
+
+/// Blocks on a pidfd: no polling, so the time measured is the command's.
+fn ends_within(child: &Child, limit: Duration) -> bool {
+    let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid")).expect("a pid");
+    let fd = pidfd_open(pid, PidfdFlags::empty()).expect("pidfd_open");
+    let limit = Timespec::try_from(limit).expect("a limit");
+    let mut waiting = [PollFd::new(&fd, PollFlags::IN)];
+    poll(&mut waiting, Some(&limit)).expect("poll") > 0
+}
+
+fn all_of(file: &mut File) -> String {
+    let mut bytes = Vec::new();
+    file.rewind().expect("rewind");
+    file.read_to_end(&mut bytes).expect("read back the output");
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The command line without the wrapping that enters a namespace.
+fn spelled(command: &Command) -> String {
+    let words: Vec<_> = std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    let from = words
+        .iter()
+        .rposition(|word| word == "--")
+        .map_or(0, |at| at + 1);
+    words[from..].join(" ")
+}
+
+fn clipped(text: &str) -> String {
+    const MOST: usize = 4000;
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{} [...]", &text[..end]),
+        None => text.trim_end().to_owned(),
+    }
+}
