@@ -1,7 +1,8 @@
-//! One call of a plugin: environment and configuration, checked.
+//! One call of a plugin: environment and configuration, checked. An empty variable is an unset one, as runtimes that
+//! fill in all of them expect.
 
 use crate::{CniArgs, ContainerId, Error, IfName, NetConf};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 /// `CNI_COMMAND`.
@@ -17,6 +18,15 @@ pub enum Command {
 }
 
 impl Command {
+    const ALL: [Self; 6] = [
+        Self::Add,
+        Self::Del,
+        Self::Check,
+        Self::Gc,
+        Self::Status,
+        Self::Version,
+    ];
+
     /// As in the environment: `ADD`.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -26,6 +36,32 @@ impl Command {
             Self::Gc => "GC",
             Self::Status => "STATUS",
             Self::Version => "VERSION",
+        }
+    }
+
+    /// The command named `text`. Code 4.
+    pub(crate) fn parse(text: &OsStr) -> Result<Self, Error> {
+        let found = Self::ALL.into_iter().find(|c| text == c.as_str());
+        let bad = || {
+            Error::env(format!(
+                "CNI_COMMAND: {} is no command of CNI",
+                text.display()
+            ))
+        };
+        found.ok_or_else(bad)
+    }
+
+    /// Whether it is about one attachment.
+    pub(crate) const fn has_attachment(self) -> bool {
+        matches!(self, Self::Add | Self::Del | Self::Check)
+    }
+
+    /// The variables that must be set. Without `CNI_PATH` a DEL can do all but delegate, so it is not refused.
+    const fn required(self) -> &'static [&'static str] {
+        match self {
+            Self::Add | Self::Check => &["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH"],
+            Self::Del => &["CNI_CONTAINERID", "CNI_IFNAME"],
+            Self::Gc | Self::Status | Self::Version => &[],
         }
     }
 }
@@ -39,7 +75,8 @@ pub struct Call {
     pub container: Option<ContainerId>,
     /// Always there in ADD, DEL, CHECK; none in the others.
     pub ifname: Option<IfName>,
-    /// ADD, CHECK: always there, a namespace and not our own. DEL: there if it is one and not our own.
+    /// `CNI_NETNS` as given. In a plugin started by [`crate::run`]: in ADD and CHECK always there, in DEL only if it
+    /// is there to be entered; never our own namespace. None in the other verbs.
     pub netns: Option<PathBuf>,
     /// `CNI_ARGS`.
     pub args: CniArgs,
@@ -54,13 +91,61 @@ pub struct Call {
 }
 
 impl Call {
-    /// Checks environment and configuration, without looking at the machine ([`crate::run`] checks the namespace).
+    /// Checks environment and configuration, without a look at the machine ([`crate::run`] checks the namespace).
     /// Codes 4, 6, 1, 7 in this order.
-    pub fn new(_env: Vec<(OsString, OsString)>, _stdin: Vec<u8>) -> Result<Self, Error> {
-        todo!()
+    pub fn new(env: Vec<(OsString, OsString)>, stdin: Vec<u8>) -> Result<Self, Error> {
+        let command = Command::parse(variable(&env, "CNI_COMMAND").unwrap_or_default())?;
+        let missing: Vec<&str> = command
+            .required()
+            .iter()
+            .copied()
+            .filter(|name| variable(&env, name).is_none())
+            .collect();
+        if !missing.is_empty() {
+            let (command, missing) = (command.as_str(), missing.join(", "));
+            return Err(Error::env(format!("{command} needs {missing}")));
+        }
+        let text = |name| {
+            let value = variable(&env, name).filter(|_| command.has_attachment());
+            value.map(|v| v.to_string_lossy().into_owned())
+        };
+        let bad = |name| move |e| Error::env(format!("{name}: {e}"));
+        let container = text("CNI_CONTAINERID")
+            .map(ContainerId::new)
+            .transpose()
+            .map_err(bad("CNI_CONTAINERID"))?;
+        let ifname = text("CNI_IFNAME")
+            .map(IfName::new)
+            .transpose()
+            .map_err(bad("CNI_IFNAME"))?;
+        let netns = variable(&env, "CNI_NETNS").filter(|_| command.has_attachment());
+        let netns = netns.map(PathBuf::from);
+        let args = text("CNI_ARGS").unwrap_or_default();
+        let path = variable(&env, "CNI_PATH").unwrap_or_default();
+        let path = std::env::split_paths(path).filter(|dir| !dir.as_os_str().is_empty());
+        Ok(Self {
+            command,
+            container,
+            ifname,
+            netns,
+            args: CniArgs::parse(&args),
+            path: path.collect(),
+            conf: NetConf::parse(&stdin, command)?,
+            stdin,
+            env,
+        })
     }
+
     /// Container and interface of ADD, DEL, CHECK; code 4 in other verbs.
     pub fn attachment(&self) -> Result<(&ContainerId, &IfName), Error> {
-        todo!()
+        let both = self.container.as_ref().zip(self.ifname.as_ref());
+        let command = self.command.as_str();
+        both.ok_or_else(|| Error::env(format!("{command} is not about one attachment")))
     }
+}
+
+/// A variable of `env`, if it is set and not empty.
+pub(crate) fn variable<'a>(env: &'a [(OsString, OsString)], name: &str) -> Option<&'a OsStr> {
+    let (_, value) = env.iter().find(|(key, _)| key == name)?;
+    (!value.is_empty()).then_some(value)
 }

@@ -1,35 +1,129 @@
-//! The network configuration on standard input.
+//! The network configuration on standard input: what every plugin reads of it, and the checks that are the same for
+//! all. Unknown keys are always somebody else's, never an error.
 
-use crate::{CniResult, Command, ContainerId, Error, IfName, NetworkName, Version};
+use crate::{CniResult, Command, ContainerId, Error, IfName, NetworkName, Version, decode};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// What every plugin reads of its configuration; the rest is [`NetConf::decode`]d by the plugin from `raw`.
+/// What every plugin reads of its configuration; the rest is [`NetConf::decode`]d by the plugin.
 #[derive(Debug, Clone)]
 pub struct NetConf {
-    /// `cniVersion`; 0.1.0 if absent.
+    /// `cniVersion`; 0.1.0 if absent or empty.
     pub version: Version,
     /// `name`.
     pub name: NetworkName,
     /// `type`; empty if absent. For an IPAM plugin it is the interface plugin's.
     pub plugin_type: String,
-    /// `prevResult`. For ADD and CHECK one that cannot be read is an error; for other verbs it counts as absent.
+    /// `prevResult`. For ADD and CHECK one that cannot be read is an error; for other verbs it counts as absent, since
+    /// a detachment must not fail because a cache is corrupt.
     pub prev_result: Option<CniResult>,
     /// All of it, as sent.
     pub raw: Value,
 }
 
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Head {
+    cni_version: String,
+    name: String,
+    r#type: String,
+    prev_result: Option<Value>,
+}
+
+/// Keys of the attachments that a GC spares; libcni sends the second beside the first, as its older name.
+const VALID: [&str; 2] = ["cni.dev/valid-attachments", "cni.dev/attachments"];
+
+#[derive(Deserialize)]
+struct Attachment {
+    #[serde(rename = "containerID")]
+    container: ContainerId,
+    ifname: IfName,
+}
+
 impl NetConf {
     /// Reads and checks `stdin` for `command`. Codes 6, 1, 7 in this order.
-    pub fn parse(_stdin: &[u8], _command: Command) -> Result<Self, Error> {
-        todo!()
+    pub fn parse(stdin: &[u8], command: Command) -> Result<Self, Error> {
+        let bad = |why: &dyn std::fmt::Display| {
+            Error::decode(format!("network configuration on standard input: {why}"))
+        };
+        let raw: Value = serde_json::from_slice(stdin).map_err(|e| bad(&e))?;
+        if !raw.is_object() {
+            return Err(bad(&"not a JSON object"));
+        }
+        let head: Head = decode(&raw)?;
+        let version = version(&head.cni_version, command)?;
+        let name = NetworkName::new(head.name).map_err(|e| Error::config(format!("name: {e}")))?;
+        let prev_result = head
+            .prev_result
+            .map(|prev| CniResult::from_value(&prev, version))
+            .transpose();
+        let prev_result = match (prev_result, command) {
+            (Ok(prev), _) => prev,
+            (Err(e), Command::Add | Command::Check) => {
+                return Err(Error::decode(format!("prevResult: {}", e.msg)));
+            }
+            (Err(_), _) => None,
+        };
+        Ok(Self {
+            version,
+            name,
+            plugin_type: head.r#type,
+            prev_result,
+            raw,
+        })
     }
+
+    /// The version in which to answer to a configuration that is refused.
+    pub(crate) fn version_of(stdin: &[u8]) -> Version {
+        let raw: Value = serde_json::from_slice(stdin).unwrap_or_default();
+        let head = decode::<Head>(&raw).ok();
+        head.and_then(|head| Version::parse(&head.cni_version))
+            .unwrap_or(Version::LATEST)
+    }
+
     /// The whole configuration as a plugin's own type; see [`crate::decode`].
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        crate::decode(&self.raw)
+        decode(&self.raw)
     }
-    /// GC: the attachments that stay: both spellings of the key together; absent, null and `[]` mean none. Code 7.
+
+    /// GC: the attachments that stay, of both spellings of the key together. Absent, null and `[]` mean none, as
+    /// libcni intends. Anything else that is not a list of container IDs and interface names is code 7: what is not
+    /// understood must not be taken for "remove all".
     pub fn valid_attachments(&self) -> Result<Vec<(ContainerId, IfName)>, Error> {
-        todo!()
+        let mut valid = Vec::new();
+        for key in VALID {
+            let list = match self.raw.get(key) {
+                None | Some(Value::Null) => continue,
+                Some(list) => list,
+            };
+            let dot = |e: Error| {
+                let dot = if e.msg.starts_with('[') { "" } else { ": " };
+                Error::config(format!("{key}{dot}{}", e.msg))
+            };
+            let list: Vec<Attachment> = decode(list).map_err(dot)?;
+            valid.extend(list.into_iter().map(|a| (a.container, a.ifname)));
+        }
+        Ok(valid)
     }
+}
+
+/// The version of a configuration, if we speak it and it has the verb.
+fn version(text: &str, command: Command) -> Result<Version, Error> {
+    let version = Version::parse(text).ok_or_else(|| {
+        let names = Version::names();
+        Error::version(format!("cniVersion: {text:?} is not supported"))
+            .with_details(format!("config is {text:?}, plugin supports {names:?}"))
+    })?;
+    let since = match command {
+        Command::Add | Command::Del | Command::Version => Version::V0_1_0,
+        Command::Check => Version::V0_4_0,
+        Command::Gc | Command::Status => Version::V1_1_0,
+    };
+    if version < since {
+        let command = command.as_str();
+        let msg = format!("cniVersion: {version} has no {command}, which came with {since}");
+        return Err(Error::version(msg));
+    }
+    Ok(version)
 }

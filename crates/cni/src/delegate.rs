@@ -1,73 +1,121 @@
-//! Running another plugin, as an interface plugin does with its IPAM plugin.
+//! Running another plugin, as an interface plugin does with its IPAM plugin (specification, section 4).
+//!
+//! The delegate gets the very bytes that we got, and our environment: whatever a runtime or a later version of the
+//! specification puts there is for it too. Its errors are passed on unchanged, its standard error is copied to ours.
 
-use crate::{Call, CniResult, Command, Error};
-use std::marker::PhantomData;
+use crate::{Call, CniResult, Command, Error, Running};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::process::{self, Stdio};
 use std::time::Duration;
 
-/// A plugin to which a call can be passed on: same bytes on stdin, same environment but for `CNI_COMMAND`.
+/// A plugin to which a call can be passed on.
 #[derive(Debug, Clone)]
 pub struct Delegate<'a> {
+    call: &'a Call,
     program: PathBuf,
-    call: PhantomData<&'a Call>,
+    limit: Option<Duration>,
 }
 
 impl<'a> Delegate<'a> {
-    /// The regular file `name` in the first directory of `CNI_PATH` that has one. Code 4 without `CNI_PATH`, 7 if
-    /// there is none or the name is no plugin's name or is the calling plugin itself (which would never end).
-    pub fn find(_call: &'a Call, _name: &str) -> Result<Self, Error> {
-        todo!()
+    /// The regular file `name` in the first directory of `CNI_PATH` that has one. Code 4 without `CNI_PATH`; 7 if
+    /// there is none, if the name is no plugin's name, or is the calling plugin itself (which would never end).
+    pub fn find(call: &'a Call, name: &str) -> Result<Self, Error> {
+        if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
+            return Err(Error::config(format!("{name:?} is not a plugin's name")));
+        }
+        if name == call.conf.plugin_type {
+            let msg = format!("plugin {name} cannot delegate to itself");
+            return Err(Error::config(msg));
+        }
+        if call.path.is_empty() {
+            let msg = format!("CNI_PATH is needed to run plugin {name}");
+            return Err(Error::env(msg));
+        }
+        let mut programs = call.path.iter().map(|dir| dir.join(name));
+        let program = programs.find(|program| program.is_file()).ok_or_else(|| {
+            let dirs: Vec<_> = call.path.iter().map(|d| d.display().to_string()).collect();
+            Error::config(format!("plugin {name} is in no directory of CNI_PATH"))
+                .with_details(dirs.join(", "))
+        })?;
+        Ok(Self {
+            call,
+            program,
+            limit: None,
+        })
     }
-    /// The same, which is killed when it has not ended after `limit` (code 11). Without: no limit but the runtime's.
+
+    /// The same, killed when it has not ended after `limit` (code 11). Without it the runtime's limit holds, which
+    /// kills us.
     #[must_use]
-    pub fn within(self, _limit: Duration) -> Self {
-        todo!()
+    pub fn within(self, limit: Duration) -> Self {
+        Self {
+            limit: Some(limit),
+            ..self
+        }
     }
+
     /// The file that is run.
     pub fn program(&self) -> &Path {
         &self.program
     }
-    /// ADD; a result without version has the configuration's; `null` is an empty one.
+
+    /// ADD; a result without version has the configuration's, `null` is an empty one.
     pub fn add(&self) -> Result<CniResult, Error> {
         self.spawn()?.wait()
     }
+
     /// DEL, also as undo of an ADD.
     pub fn del(&self) -> Result<(), Error> {
         self.start(Command::Del)?.finish()
     }
+
     /// CHECK.
     pub fn check(&self) -> Result<(), Error> {
         self.start(Command::Check)?.finish()
     }
+
     /// GC.
     pub fn gc(&self) -> Result<(), Error> {
         self.start(Command::Gc)?.finish()
     }
+
     /// STATUS.
     pub fn status(&self) -> Result<(), Error> {
         self.start(Command::Status)?.finish()
     }
+
     /// Starts an ADD that runs beside the caller.
     pub fn spawn(&self) -> Result<Running, Error> {
         self.start(Command::Add)
     }
-    /// Starts any verb beside the caller.
-    pub fn start(&self, _command: Command) -> Result<Running, Error> {
-        todo!()
+
+    /// Starts any verb beside the caller. Code 5 if the program cannot be run.
+    pub fn start(&self, command: Command) -> Result<Running, Error> {
+        let who = format!("plugin {}", self.program.display());
+        let mut plugin = process::Command::new(&self.program);
+        plugin
+            .env_clear()
+            .envs(self.call.env.iter().map(|(key, value)| (key, value)))
+            .env("CNI_COMMAND", command.as_str())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let child = spawn(&mut plugin).map_err(|e| Error::io(format!("{who}: {e}")))?;
+        let stdin = self.call.stdin.clone();
+        Running::new(child, who, stdin, self.call.conf.version, self.limit)
     }
 }
 
-/// A delegate at work. Dropped, it is waited for and its answer is lost: no ADD goes on behind our back.
-#[derive(Debug)]
-pub struct Running(());
-
-impl Running {
-    /// The result of an ADD.
-    pub fn wait(self) -> Result<CniResult, Error> {
-        todo!()
+/// A binary that is being replaced is "text file busy" for a moment.
+fn spawn(plugin: &mut process::Command) -> std::io::Result<process::Child> {
+    for pause in [50, 100, 200, 400, 800] {
+        match plugin.spawn() {
+            Err(e) if e.kind() == ErrorKind::ExecutableFileBusy => {
+                std::thread::sleep(Duration::from_millis(pause));
+            }
+            done => return done,
+        }
     }
-    /// The end of any other verb.
-    pub fn finish(self) -> Result<(), Error> {
-        todo!()
-    }
+    plugin.spawn()
 }

@@ -1,6 +1,9 @@
 //! The one error that leaves a plugin. Inside a verb errors may be of any kind; at the edge they become a code that a
 //! runtime can act on, a message for a person and details for a log.
 
+use crate::Version;
+use serde_json::{Value, json};
+
 /// Error codes: below 100 the specification's (section "Error"), from 100 on ours. Stable, documented in `docs/`.
 pub mod code {
     /// The `cniVersion` of the configuration is not supported, or has no such verb.
@@ -91,6 +94,31 @@ impl Error {
     pub fn limited(msg: impl Into<String>) -> Self {
         Self::new(code::LIMITED, msg)
     }
+    /// The error object on standard output (specification, section "Error").
+    pub fn to_value(&self, version: Version) -> Value {
+        let msg = if self.msg.is_empty() {
+            "unknown error"
+        } else {
+            &self.msg
+        };
+        let mut object = json!({"cniVersion": version.as_str(), "code": self.code, "msg": msg});
+        if !self.details.is_empty() {
+            object["details"] = json!(self.details);
+        }
+        object
+    }
+
+    /// Another plugin's error object; none if `value` is not one.
+    pub fn from_value(value: &Value) -> Option<Self> {
+        let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
+        let code = value.get("code")?.as_u64()?;
+        Some(Self {
+            code: u32::try_from(code).ok().filter(|code| *code != 0)?,
+            msg: text("msg").to_owned(),
+            details: text("details").to_owned(),
+        })
+    }
+
     /// The same error with `details`.
     #[must_use]
     pub fn with_details(mut self, details: impl Into<String>) -> Self {
@@ -110,3 +138,38 @@ impl std::fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_object_of_the_specification() {
+        let error = Error::config("vni: 16777216 is too large").with_details("24 bits");
+        let object = json!({"cniVersion": "0.4.0", "code": 7, "msg": "vni: 16777216 is too large", "details": "24 bits"});
+        assert_eq!(error.to_value(Version::V0_4_0), object);
+        assert_eq!(Error::from_value(&object), Some(error));
+    }
+
+    #[test]
+    fn no_empty_fields() {
+        let object = Error::new(5, "").to_value(Version::LATEST);
+        assert_eq!(
+            object,
+            json!({"cniVersion": "1.1.0", "code": 5, "msg": "unknown error"})
+        );
+    }
+
+    #[test]
+    fn what_is_no_error_object() {
+        for no in [
+            json!({}),
+            json!({"code": 0, "msg": "x"}),
+            json!({"code": -1}),
+            json!({"code": "7"}),
+            json!([7]),
+        ] {
+            assert_eq!(Error::from_value(&no), None, "{no}");
+        }
+    }
+}

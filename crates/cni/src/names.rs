@@ -76,12 +76,97 @@ name!(
     IfName, "interface name", interface
 );
 
-/// Why `s` is no identifier.
-fn identifier(_s: &str) -> Option<&'static str> {
-    todo!()
+/// Longest identifier: a file may be named after it, and the specification has no limit of its own.
+const MAX_IDENTIFIER: usize = 255;
+
+/// Why `s` is no identifier (the reference's `ValidateContainerID` and `ValidateNetworkName`).
+fn identifier(s: &str) -> Option<&'static str> {
+    let Some(first) = s.chars().next() else {
+        return Some("must not be empty");
+    };
+    if s.len() > MAX_IDENTIFIER {
+        return Some("must not be longer than 255 bytes");
+    }
+    if !first.is_ascii_alphanumeric() {
+        return Some("must start with a letter or a digit");
+    }
+    let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    (!s.chars().all(inner)).then_some("may hold only letters, digits, '_', '.' and '-'")
 }
 
 /// Why `s` is no interface name.
-fn interface(_s: &str) -> Option<&'static str> {
-    todo!()
+fn interface(s: &str) -> Option<&'static str> {
+    if s.is_empty() {
+        return Some("must not be empty");
+    }
+    if s.len() > 15 {
+        return Some("must not be longer than 15 bytes");
+    }
+    if s == "." || s == ".." {
+        return Some("must not be \".\" or \"..\"");
+    }
+    let outer = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | ':');
+    s.chars()
+        .any(outer)
+        .then_some("must not hold '/', ':', white space or control characters")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identifiers() {
+        let long = "a".repeat(255);
+        for good in ["a", "0", "default-0123456789abcdef", "A_b.c-", &long] {
+            assert!(ContainerId::new(good).is_ok(), "{good}");
+            assert!(NetworkName::new(good).is_ok(), "{good}");
+        }
+        let longer = "a".repeat(256);
+        for bad in [
+            "", "-a", ".", "..", "_x", "a/b", "a b", "a\n", "\u{e9}", "a\0", &longer,
+        ] {
+            assert!(ContainerId::new(bad).is_err(), "{bad:?}");
+            assert!(NetworkName::new(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn interface_names() {
+        for good in ["e", "eth0", "123456789012345", "...", "veth@if3", "\u{e9}"] {
+            assert!(IfName::new(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            ".",
+            "..",
+            "a/b",
+            "a:b",
+            "a b",
+            "a\tb",
+            "a\0",
+            "1234567890123456",
+        ] {
+            assert!(IfName::new(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_message_has_the_value() {
+        let text = IfName::new("a/b").map_err(|e| e.to_string());
+        assert_eq!(
+            text,
+            Err(
+                "interface name \"a/b\": must not hold '/', ':', white space or control characters"
+                    .into()
+            )
+        );
+    }
+
+    #[test]
+    fn checked_when_read_too() {
+        assert!(serde_json::from_str::<ContainerId>("\"../x\"").is_err());
+        let id: ContainerId = serde_json::from_str("\"x1\"").unwrap();
+        assert_eq!(serde_json::to_string(&id).unwrap(), "\"x1\"");
+    }
 }

@@ -1,7 +1,16 @@
-//! The life of a plugin process, from environment to exit code.
+//! The life of a plugin process, from environment to exit code. What a plugin adds to it are five verbs.
 
-use crate::{Call, CniResult, ContainerId, Error, IfName};
+use crate::call::variable;
+use crate::{
+    Call, CniResult, Command, ContainerId, Error, IfName, NetConf, Version, netns, output,
+};
+use serde_json::json;
+use std::ffi::OsString;
+use std::io::Read;
 use std::process::ExitCode;
+
+/// Largest configuration, in bytes. A `prevResult` of a megabyte is in use, ten are a mistake.
+const MAX_STDIN: usize = 8 << 20;
 
 /// A plugin: five verbs.
 pub trait Plugin {
@@ -21,11 +30,83 @@ pub trait Plugin {
     fn status(&self, call: &Call) -> Result<(), Error>;
 }
 
-/// The whole of a plugin's `main`.
+/// The whole of a plugin's `main`. Prints one JSON object at most; the exit code is 0 or 1.
 #[allow(
     clippy::needless_pass_by_value,
     reason = "a plugin is a unit struct: `run(Overlay)`"
 )]
-pub fn run(_plugin: impl Plugin) -> ExitCode {
-    todo!()
+pub fn run<P: Plugin>(plugin: P) -> ExitCode {
+    output::catch_panics();
+    let env: Vec<_> = std::env::vars_os().collect();
+    let said = match variable(&env, "CNI_COMMAND") {
+        None => {
+            let versions = Version::names().join(", ");
+            output::note(&format!("CNI {} plugin {}", P::NAME, P::VERSION));
+            output::note(&format!("CNI protocol versions supported: {versions}"));
+            return ExitCode::SUCCESS;
+        }
+        // Without a look at standard input, which may never end. So the version is not echoed but our newest, as the
+        // reference answers.
+        Some(command) if command == Command::Version.as_str() => Ok(Some(
+            json!({"cniVersion": Version::LATEST.as_str(), "supportedVersions": Version::names()}),
+        )),
+        Some(_) => answer(&plugin, env),
+    };
+    let (object, code) = match said {
+        Ok(None) => return ExitCode::SUCCESS,
+        Ok(Some(object)) => (object, ExitCode::SUCCESS),
+        Err((error, version)) => (error.to_value(version), ExitCode::FAILURE),
+    };
+    match output::print(&object) {
+        Ok(()) => code,
+        // An ADD of which nobody learns is not a success.
+        Err(e) => {
+            output::note(&format!("standard output: {e}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What to print, or the error and the version to print it in.
+fn answer(
+    plugin: &impl Plugin,
+    env: Vec<(OsString, OsString)>,
+) -> Result<Option<serde_json::Value>, (Error, Version)> {
+    let stdin = stdin().map_err(|e| (e, Version::LATEST))?;
+    let refused = |e| (e, NetConf::version_of(&stdin));
+    let mut call = Call::new(env, stdin.clone()).map_err(refused)?;
+    let version = call.conf.version;
+    output::set_version(version);
+    let done = netns::guard(&mut call).and_then(|()| verb(plugin, &call));
+    done.map_err(|e| (e, version))
+}
+
+fn verb(plugin: &impl Plugin, call: &Call) -> Result<Option<serde_json::Value>, Error> {
+    match call.command {
+        Command::Add => return plugin.add(call)?.to_value(call.conf.version).map(Some),
+        Command::Del => plugin.del(call)?,
+        Command::Check => plugin.check(call)?,
+        Command::Gc => plugin.gc(call, &call.conf.valid_attachments()?)?,
+        Command::Status => plugin.status(call)?,
+        Command::Version => {}
+    }
+    Ok(None)
+}
+
+/// All of standard input. Codes 5 and 6.
+fn stdin() -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    let limit = MAX_STDIN as u64 + 1;
+    std::io::stdin()
+        .lock()
+        .take(limit)
+        .read_to_end(&mut bytes)
+        .map_err(|e| Error::io(format!("standard input: {e}")))?;
+    if bytes.len() > MAX_STDIN {
+        return Err(Error::decode(format!(
+            "network configuration on standard input: larger than {} MiB",
+            MAX_STDIN >> 20
+        )));
+    }
+    Ok(bytes)
 }

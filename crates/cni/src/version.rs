@@ -37,6 +37,11 @@ impl Version {
         Self::ALL.into_iter().find(|v| v.as_str() == text)
     }
 
+    /// All, as VERSION prints them.
+    pub fn names() -> [&'static str; 7] {
+        Self::ALL.map(Self::as_str)
+    }
+
     /// As in `cniVersion`.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -54,5 +59,27 @@ impl Version {
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_is_found_by_its_own_text() {
+        for version in Version::ALL {
+            assert_eq!(Version::parse(version.as_str()), Some(version));
+        }
+        assert_eq!(Version::parse(""), Some(Version::V0_1_0));
+        for bad in ["1.1", "v1.0.0", "1.2.0", " 1.0.0", "garbage"] {
+            assert_eq!(Version::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn they_are_in_order() {
+        assert!(Version::ALL.is_sorted());
+        assert_eq!(Version::ALL.last(), Some(&Version::LATEST));
     }
 }

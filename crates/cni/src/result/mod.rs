@@ -1,13 +1,22 @@
 //! What an ADD answers, and what the next plugin gets as `prevResult`: one form for all versions.
+//!
+//! There are three forms on the wire (0.1.0 and 0.2.0; 0.3.0 to 0.4.0; 1.0.0 and 1.1.0). In memory there is only the
+//! newest; `read` and `write` translate. A chained plugin must pass on what it was given, keys that nobody knows
+//! included, so every object keeps those in `extra`. A key that came in an older version than the one that defined it
+//! is such an unknown key too: it goes out as it came in.
 
-use crate::{Error, Version};
+mod legacy;
+mod read;
+mod write;
+
 use ipnetwork::IpNetwork;
+use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::net::IpAddr;
 
-/// A result, in the shape of 1.1.0. `extra` everywhere holds the keys that we do not know, so that a chained plugin
-/// passes on what it was given.
-#[derive(Debug, Clone, Default, PartialEq)]
+/// A result, in the shape of 1.1.0. Read it with [`CniResult::from_value`]: plain serde would miss `extra`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 pub struct CniResult {
     /// Host side and container side devices.
     pub interfaces: Vec<Interface>,
@@ -18,47 +27,59 @@ pub struct CniResult {
     /// Name service.
     pub dns: Dns,
     /// Unknown keys.
+    #[serde(default, rename = "$extra")]
     pub extra: Map<String, Value>,
 }
 
 /// A device. `Interface { name, ..Default::default() }`.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 pub struct Interface {
     /// Its name.
     pub name: String,
     /// Its hardware address.
+    #[serde(deserialize_with = "read::text")]
     pub mac: Option<String>,
     /// Bytes; written in 1.1.0 only.
     pub mtu: Option<u32>,
     /// The namespace as in `CNI_NETNS`; none on the host.
+    #[serde(deserialize_with = "read::text")]
     pub sandbox: Option<String>,
     /// `socketPath`; never ours.
+    #[serde(deserialize_with = "read::text")]
     pub socket_path: Option<String>,
     /// `pciID`; never ours.
+    #[serde(rename = "pciID", deserialize_with = "read::text")]
     pub pci_id: Option<String>,
     /// Unknown keys.
+    #[serde(default, rename = "$extra")]
     pub extra: Map<String, Value>,
 }
 
 /// An address. `Ip { gateway, ..Ip::new(address) }`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Ip {
     /// Address with its network's prefix length.
+    #[serde(deserialize_with = "read::cidr")]
     pub address: IpNetwork,
     /// The network's gateway.
+    #[serde(default, deserialize_with = "read::address")]
     pub gateway: Option<IpAddr>,
     /// Index in `interfaces`; none from an IPAM plugin.
     pub interface: Option<usize>,
     /// Unknown keys.
+    #[serde(default, rename = "$extra")]
     pub extra: Map<String, Value>,
 }
 
 /// A route. `Route { gw, ..Route::to(dst) }`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Route {
     /// Destination.
+    #[serde(deserialize_with = "read::cidr")]
     pub dst: IpNetwork,
     /// None: the gateway of the address of the same family, if it has one.
+    #[serde(default, deserialize_with = "read::address")]
     pub gw: Option<IpAddr>,
     /// Bytes.
     pub mtu: Option<u32>,
@@ -71,21 +92,25 @@ pub struct Route {
     /// Kernel's number (253 = link).
     pub scope: Option<u8>,
     /// Unknown keys.
+    #[serde(default, rename = "$extra")]
     pub extra: Map<String, Value>,
 }
 
 /// Name service.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 pub struct Dns {
     /// Servers' addresses.
     pub nameservers: Vec<String>,
     /// Local domain.
+    #[serde(deserialize_with = "read::text")]
     pub domain: Option<String>,
     /// Search list.
     pub search: Vec<String>,
     /// Resolver options.
     pub options: Vec<String>,
     /// Unknown keys.
+    #[serde(default, rename = "$extra")]
     pub extra: Map<String, Value>,
 }
 
@@ -114,16 +139,5 @@ impl Route {
             scope: None,
             extra: Map::new(),
         }
-    }
-}
-
-impl CniResult {
-    /// Reads a result of any version; `default` if it does not say its own. Code 6.
-    pub fn from_value(_value: &Value, _default: Version) -> Result<Self, Error> {
-        todo!()
-    }
-    /// Writes it in `version`. Code 7 for a version that needs an address (0.1.0, 0.2.0) if there is none.
-    pub fn to_value(&self, _version: Version) -> Result<Value, Error> {
-        todo!()
     }
 }

@@ -1,0 +1,59 @@
+//! The only place that prints: at most one JSON object on standard output, whatever happens.
+//!
+//! A release build aborts on panic, and a runtime that finds standard output empty shows nothing but an exit code. So a
+//! panic prints the same error object as any failure before the process ends. Whoever speaks first is heard, the other
+//! is silent: two objects would be none.
+
+use crate::{Error, Version, code};
+use serde_json::Value;
+use std::io::{self, Write};
+use std::panic::PanicHookInfo;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The version of the configuration, once it is known.
+static VERSION: OnceLock<Version> = OnceLock::new();
+static SPOKEN: AtomicBool = AtomicBool::new(false);
+
+/// Sets the version in which a panic is told. The first one stays.
+pub(crate) fn set_version(version: Version) {
+    let _ = VERSION.set(version);
+}
+
+/// Prints `object` on a line of its own, unless something was printed before. The reader may be gone: no panic.
+pub(crate) fn print(object: &Value) -> io::Result<()> {
+    if SPOKEN.swap(true, Ordering::SeqCst) {
+        return Ok(());
+    }
+    let mut out = io::stdout().lock();
+    out.write_all(format!("{object}\n").as_bytes())?;
+    out.flush()
+}
+
+/// A line for a person, on standard error.
+pub(crate) fn note(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// From now on a panic, of any thread, prints an error object of code 199 and ends the process with exit code 1.
+pub(crate) fn catch_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let error = told(panic);
+        note(&error.to_string());
+        let version = VERSION.get().copied().unwrap_or(Version::LATEST);
+        let _ = print(&error.to_value(version));
+        std::process::exit(1);
+    }));
+}
+
+fn told(panic: &PanicHookInfo<'_>) -> Error {
+    let place = panic.location().map(ToString::to_string);
+    let place = place.unwrap_or_else(|| "an unknown place".to_owned());
+    Error::new(code::INTERNAL, format!("internal error at {place}"))
+        .with_details(panic.payload_as_str().unwrap_or_default())
+}
+
+/// A delegate's standard error, as it is.
+pub(crate) fn copy(bytes: &[u8]) {
+    let _ = io::stderr().write_all(bytes);
+}

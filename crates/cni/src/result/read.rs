@@ -1,0 +1,92 @@
+//! From JSON of any version.
+
+use super::{CniResult, Interface, legacy};
+use crate::{Error, Version, decode};
+use ipnetwork::IpNetwork;
+use serde::de::{self, Deserialize, Deserializer};
+use serde_json::{Map, Value};
+use std::net::IpAddr;
+
+#[derive(Default, serde::Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Head {
+    cni_version: String,
+}
+
+impl CniResult {
+    /// Reads a result of any version; `default` if it does not say its own. Null is an empty result, as some IPAM
+    /// plugins print. Code 6, with path and value.
+    pub fn from_value(value: &Value, default: Version) -> Result<Self, Error> {
+        if value.is_null() {
+            return Ok(Self::default());
+        }
+        read(value, default).map_err(|e| Error::decode(e.msg))
+    }
+}
+
+fn read(value: &Value, default: Version) -> Result<CniResult, Error> {
+    let Head { cni_version } = decode(value)?;
+    let version = if cni_version.is_empty() {
+        default
+    } else {
+        let bad = || Error::decode(format!("cniVersion: {cni_version:?} is not supported"));
+        Version::parse(&cni_version).ok_or_else(bad)?
+    };
+    let mut result = if version < Version::V0_3_0 {
+        legacy::read(value)?
+    } else {
+        decode::<CniResult>(value)?
+    };
+    forget(&mut result.extra, "cniVersion");
+    for ip in &mut result.ips {
+        // 0.3.0 to 0.4.0 name the family; the address has it.
+        forget(&mut ip.extra, "version");
+    }
+    if version < Version::V1_1_0 {
+        result.interfaces.iter_mut().for_each(not_yet_known);
+    }
+    Ok(result)
+}
+
+/// Drops `key` in any case.
+fn forget(extra: &mut Map<String, Value>, key: &str) {
+    extra.retain(|k, _| !k.eq_ignore_ascii_case(key));
+}
+
+/// The keys that 1.1.0 gave to interfaces are unknown keys before.
+fn not_yet_known(interface: &mut Interface) {
+    let keys = [
+        ("mtu", interface.mtu.take().map(Value::from)),
+        ("socketPath", interface.socket_path.take().map(Value::from)),
+        ("pciID", interface.pci_id.take().map(Value::from)),
+    ];
+    for (key, value) in keys {
+        if let Some(value) = value {
+            interface.extra.insert(key.to_owned(), value);
+        }
+    }
+}
+
+/// An address with a prefix length; without one it would silently become a network of one host.
+pub(super) fn cidr<'de, D: Deserializer<'de>>(from: D) -> Result<IpNetwork, D::Error> {
+    let text = String::deserialize(from)?;
+    if !text.contains('/') {
+        return Err(de::Error::custom(format!("{text:?} has no prefix length")));
+    }
+    let bad = |e| de::Error::custom(format!("{text:?} is no address with prefix length: {e}"));
+    text.parse().map_err(bad)
+}
+
+/// Go writes an absent address as an empty string.
+pub(super) fn address<'de, D: Deserializer<'de>>(from: D) -> Result<Option<IpAddr>, D::Error> {
+    let Some(text) = text(from)? else {
+        return Ok(None);
+    };
+    let bad = |_| de::Error::custom(format!("{text:?} is no address"));
+    text.parse().map(Some).map_err(bad)
+}
+
+/// The same for a text.
+pub(super) fn text<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    Ok(Option::<String>::deserialize(from)?.filter(|text| !text.is_empty()))
+}
