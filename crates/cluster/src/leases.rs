@@ -1,7 +1,8 @@
 //! Leases: a host publishes which of its addresses an attachment holds, and takes that back.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
+use ipam::Block;
 use store::{Op, Outcome};
 
 use crate::{
@@ -9,69 +10,89 @@ use crate::{
     records::{decode, encode},
 };
 
-/// The facts on which a lease rests, as the host last saw them. A lease is written only while both hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The facts on which a lease rests, as the host last saw them. A lease is written only while all of them hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeaseGuard {
-    /// The block of the address, ours, and the revision at which it became ours.
-    pub block: (ipam::Block, u64),
     /// Revision of the network's record.
     pub network: u64,
+    /// The blocks of the addresses, ours, and the revisions at which they became ours.
+    pub blocks: BTreeMap<Block, u64>,
 }
 
-/// What became of a lease that was to be published.
+/// What became of leases that were to be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Published {
-    /// It stands at this revision.
-    Done(u64),
-    /// Network or block are no longer as the guard says: read the news and choose again.
+    /// They stand, at these revisions, in the order of the addresses.
+    Done(Vec<u64>),
+    /// Network or block are no longer as the guard says: read the news and choose again. Nothing was written.
     Stale,
-    /// Somebody else has a lease on the address; it must not be given out.
-    Taken(Versioned<Lease>),
+    /// Somebody else has a lease on this address; it must not be given out. Nothing was written.
+    Taken(IpAddr, Versioned<Lease>),
 }
 
 impl Cluster<'_> {
-    /// Publishes that `lease` has `address`. One write; one read more where a lease is in the way.
+    /// Publishes that `lease` has all of `addresses`, or none of them. One write; one read more where a lease is in
+    /// the way.
     pub async fn publish(
         &self,
         network: &str,
-        address: IpAddr,
+        addresses: &[IpAddr],
         lease: &Lease,
-        guard: LeaseGuard,
+        guard: &LeaseGuard,
     ) -> Result<Published, Error> {
-        let key = self.layout.lease(network, address)?;
-        let ops = [
-            Op::Check {
-                key: self.layout.network(network)?,
-                revision: guard.network,
-            },
-            Op::Check {
-                key: self.layout.block(network, guard.block.0)?,
-                revision: guard.block.1,
-            },
-            Op::Create {
-                key: key.clone(),
-                value: encode(lease)?,
-            },
-        ];
-        match self.store.apply(&ops).await? {
-            Outcome::Done(revisions) => Ok(Published::Done(
-                revisions.last().copied().unwrap_or_default(),
-            )),
-            Outcome::Conflict(0 | 1) => Ok(Published::Stale),
-            Outcome::Conflict(_) => match self.store.get(&key).await? {
-                None => Ok(Published::Stale),
-                Some(entry) => {
-                    let held = decode::<Lease>(&entry)?;
-                    // Ours: a write whose answer was lost, or one of a killed verb of this attachment.
-                    let ours = held.record.same_holder(lease);
-                    Ok(if ours {
-                        Published::Done(held.revision)
-                    } else {
-                        Published::Taken(held)
-                    })
-                }
-            },
+        let mut ops = vec![Op::Check {
+            key: self.layout.network(network)?,
+            revision: guard.network,
+        }];
+        for (block, revision) in &guard.blocks {
+            ops.push(Op::Check {
+                key: self.layout.block(network, *block)?,
+                revision: *revision,
+            });
         }
+        let checks = ops.len();
+        let value = encode(lease)?;
+        for address in addresses {
+            ops.push(Op::Create {
+                key: self.layout.lease(network, *address)?,
+                value: value.clone(),
+            });
+        }
+        match self.store.apply(&ops).await? {
+            Outcome::Done(revisions) => Ok(Published::Done(revisions[checks..].to_vec())),
+            Outcome::Conflict(index) if index < checks => Ok(Published::Stale),
+            Outcome::Conflict(_) => self.who_has(network, addresses, lease).await,
+        }
+    }
+
+    /// Whose leases were in the way: ours (a write whose answer was lost, or one of a killed verb), or another's.
+    async fn who_has(
+        &self,
+        network: &str,
+        addresses: &[IpAddr],
+        lease: &Lease,
+    ) -> Result<Published, Error> {
+        let keys = addresses
+            .iter()
+            .map(|a| self.layout.lease(network, *a))
+            .collect::<Result<Vec<_>, _>>()?;
+        let entries = self.store.read(&keys).await?;
+        let mut ours = BTreeMap::new();
+        for (address, held) in entries
+            .iter()
+            .map(address_and_lease)
+            .collect::<Result<Vec<_>, _>>()?
+        {
+            if !held.record.same_holder(lease) {
+                return Ok(Published::Taken(address, held));
+            }
+            ours.insert(address, held.revision);
+        }
+        let all = addresses
+            .iter()
+            .map(|address| ours.get(address).copied())
+            .collect::<Option<Vec<_>>>();
+        Ok(all.map_or(Published::Stale, Published::Done))
     }
 
     /// Takes back the lease of `holder` on `address`; nothing happens to a lease of anyone else. With the `revision`

@@ -50,8 +50,8 @@ async fn guard(cluster: &Cluster<'_>, network: &str, node: &str) -> LeaseGuard {
     let news = cluster.news(network).await.unwrap();
     let (block, revision) = news.blocks_of(node).pop_first().unwrap();
     LeaseGuard {
-        block: (block, revision),
         network: news.network.unwrap().revision,
+        blocks: [(block, revision)].into(),
     }
 }
 
@@ -202,7 +202,7 @@ async fn a_lease_is_one_write_and_is_refused_on_old_news() {
     let fresh = guard(&cluster, "a", "n1").await;
     let calls = store.calls();
     let published = cluster
-        .publish("a", address("10.0.0.2"), &lease("n1", "c1"), fresh)
+        .publish("a", &[address("10.0.0.2")], &lease("n1", "c1"), &fresh)
         .await
         .unwrap();
     assert!(matches!(published, Published::Done(_)));
@@ -211,12 +211,12 @@ async fn a_lease_is_one_write_and_is_refused_on_old_news() {
     let again = cluster
         .publish(
             "a",
-            address("10.0.0.2"),
+            &[address("10.0.0.2")],
             &Lease {
                 since: 9,
                 ..lease("n1", "c1")
             },
-            fresh,
+            &fresh,
         )
         .await
         .unwrap();
@@ -225,25 +225,25 @@ async fn a_lease_is_one_write_and_is_refused_on_old_news() {
         "a repeated write of the same attachment finds its own lease"
     );
     let other = cluster
-        .publish("a", address("10.0.0.2"), &lease("n1", "c2"), fresh)
+        .publish("a", &[address("10.0.0.2")], &lease("n1", "c2"), &fresh)
         .await
         .unwrap();
-    assert!(matches!(other, Published::Taken(held) if held.record.container == "c1"));
+    assert!(matches!(other, Published::Taken(_, held) if held.record.container == "c1"));
 
     let old = LeaseGuard {
-        block: (fresh.block.0, fresh.block.1 + 1),
-        ..fresh
+        blocks: fresh.blocks.iter().map(|(b, r)| (*b, r + 1)).collect(),
+        ..fresh.clone()
     };
     assert_eq!(
         cluster
-            .publish("a", address("10.0.0.3"), &lease("n1", "c3"), old)
+            .publish("a", &[address("10.0.0.3")], &lease("n1", "c3"), &old)
             .await
             .unwrap(),
         Published::Stale
     );
     cluster.remove_node("n1").await.unwrap();
     let removed = cluster
-        .publish("a", address("10.0.0.3"), &lease("n1", "c3"), fresh)
+        .publish("a", &[address("10.0.0.3")], &lease("n1", "c3"), &fresh)
         .await
         .unwrap();
     assert_eq!(
@@ -266,7 +266,7 @@ async fn only_its_holder_releases_a_lease() {
     let fresh = guard(&cluster, "a", "n1").await;
     let ip = address("10.0.0.2");
     let Published::Done(old) = cluster
-        .publish("a", ip, &lease("n1", "c1"), fresh)
+        .publish("a", &[ip], &lease("n1", "c1"), &fresh)
         .await
         .unwrap()
     else {
@@ -282,15 +282,15 @@ async fn only_its_holder_releases_a_lease() {
         "another attachment's release does nothing"
     );
     cluster
-        .release("a", ip, &lease("n1", "c1"), Some(old))
+        .release("a", ip, &lease("n1", "c1"), Some(old[0]))
         .await
         .unwrap();
     cluster
-        .publish("a", ip, &lease("n1", "c2"), fresh)
+        .publish("a", &[ip], &lease("n1", "c2"), &fresh)
         .await
         .unwrap();
     cluster
-        .release("a", ip, &lease("n1", "c1"), Some(old))
+        .release("a", ip, &lease("n1", "c1"), Some(old[0]))
         .await
         .unwrap();
     let leases = cluster.leases("a").await.unwrap();
@@ -312,7 +312,7 @@ async fn a_network_with_endpoints_is_not_removed_and_one_without_leaves_nothing(
     let fresh = guard(&cluster, "a", "n1").await;
     let ip = address("10.0.0.2");
     cluster
-        .publish("a", ip, &lease("n1", "c1"), fresh)
+        .publish("a", &[ip], &lease("n1", "c1"), &fresh)
         .await
         .unwrap();
     let refused = cluster.remove_network("a").await.unwrap_err().to_string();
@@ -323,7 +323,7 @@ async fn a_network_with_endpoints_is_not_removed_and_one_without_leaves_nothing(
 
     let fresh = guard(&cluster, "a", "n1").await;
     let second = cluster
-        .publish("a", address("10.0.0.3"), &lease("n1", "c2"), fresh)
+        .publish("a", &[address("10.0.0.3")], &lease("n1", "c2"), &fresh)
         .await
         .unwrap();
     assert!(
@@ -408,5 +408,32 @@ async fn when_all_blocks_have_owners_the_error_says_who_has_how_many() {
     assert!(
         full.contains("n1 has 7") && full.contains("n2 has 6"),
         "{full}"
+    );
+}
+
+#[tokio::test]
+async fn a_pair_is_published_in_one_write_or_not_at_all() {
+    let store = Mem::new();
+    let cluster = cluster(&store);
+    cluster.register(&node("n1")).await.unwrap();
+    cluster
+        .create_network(&spec("a", "10.0.0.0/24"))
+        .await
+        .unwrap();
+    let fresh = guard(&cluster, "a", "n1").await;
+    let pair = [address("10.0.0.2"), address("10.0.0.3")];
+    cluster
+        .publish("a", &pair[1..], &lease("n1", "c1"), &fresh)
+        .await
+        .unwrap();
+    let refused = cluster
+        .publish("a", &pair, &lease("n1", "c2"), &fresh)
+        .await
+        .unwrap();
+    assert!(matches!(refused, Published::Taken(address, _) if address == pair[1]));
+    assert_eq!(
+        cluster.leases("a").await.unwrap().len(),
+        1,
+        "half a pair is never left behind"
     );
 }

@@ -17,8 +17,10 @@ mod address;
 mod block;
 mod held;
 mod range;
+mod schema;
 
 pub use address::{host_bits, is_network, nth, offset};
 pub use block::{BadBlock, Block};
 pub use held::{Choice, Held};
 pub use range::{Range, RangeError, RangeSet, overlapping};
+pub use schema::Schema;

@@ -38,16 +38,30 @@ pub struct Range {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{key}: {value}: {why}")]
 pub struct RangeError {
-    key: &'static str,
+    key: String,
     value: String,
     why: String,
 }
 
-fn refuse(key: &'static str, value: &impl ToString, why: impl Into<String>) -> RangeError {
+fn refuse(key: &str, value: &impl ToString, why: impl Into<String>) -> RangeError {
     RangeError {
-        key,
+        key: key.to_owned(),
         value: value.to_string(),
         why: why.into(),
+    }
+}
+
+impl RangeError {
+    pub(crate) fn new(key: &str, value: &impl ToString, why: impl Into<String>) -> Self {
+        refuse(key, value, why)
+    }
+
+    /// The same error with its key below `path`.
+    pub(crate) fn below(self, path: &str) -> Self {
+        Self {
+            key: format!("{path}.{}", self.key),
+            ..self
+        }
     }
 }
 
@@ -175,6 +189,11 @@ impl Range {
         }
         None
     }
+}
+
+/// Bits of an address of the network's family.
+pub(crate) fn width_of(network: IpNetwork) -> u8 {
+    width(network.ip())
 }
 
 /// The first (`from_start` 1) or last usable address: beside the network address, and for v4 the broadcast address.
