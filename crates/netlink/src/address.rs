@@ -1,17 +1,86 @@
 //! Addresses of links.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use ipnetwork::IpNetwork;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use rtnetlink::AddressMessageBuilder;
+use rustix::io::Errno;
 
 use crate::{Error, Rtnl};
 
 impl Rtnl {
-    /// Gives link `index` the address; fine if it has it. IPv6 without duplicate address detection.
+    /// Gives link `index` the address; fine if it has it. IPv6 without duplicate address detection: who hands out the
+    /// addresses knows that they are unique, and a second of waiting for each container is a second too much.
     pub async fn add_address(&self, index: u32, address: IpNetwork) -> Result<(), Error> {
-        todo!("{index} {address}")
+        let mut message = match address {
+            IpNetwork::V4(v4) => AddressMessageBuilder::<Ipv4Addr>::new()
+                .address(v4.ip(), v4.prefix())
+                .build(),
+            IpNetwork::V6(v6) => AddressMessageBuilder::<Ipv6Addr>::new()
+                .address(v6.ip(), v6.prefix())
+                .build(),
+        };
+        message.header.index = index;
+        if address.is_ipv6() {
+            message.header.flags |= AddressHeaderFlags::Nodad;
+        }
+        match self
+            .tell(
+                RouteNetlinkMessage::NewAddress(message),
+                NLM_F_CREATE | NLM_F_EXCL,
+            )
+            .await
+        {
+            Err(refusal) if refusal.is(Errno::EXIST) => Ok(()),
+            added => added
+                .map_err(|refusal| refusal.on(format_args!("address {address} on link {index}"))),
+        }
     }
 
     /// Addresses of link `index`, or of all links: (link index, address with prefix length).
     pub async fn addresses(&self, index: Option<u32>) -> Result<Vec<(u32, IpNetwork)>, Error> {
-        todo!("{index:?}")
+        let found = self
+            .dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()))
+            .await;
+        let addresses = found
+            .map_err(|refusal| refusal.on("list of addresses"))?
+            .into_iter()
+            .filter_map(|message| {
+                let RouteNetlinkMessage::NewAddress(message) = message else {
+                    return None;
+                };
+                let wanted = index.is_none_or(|index| index == message.header.index);
+                if wanted {
+                    Some((message.header.index, own(&message)?))
+                } else {
+                    None
+                }
+            });
+        Ok(addresses.collect())
     }
+}
+
+/// The link's own address. On a point-to-point link `IFA_ADDRESS` is the peer's, and `IFA_LOCAL` ours; most IPv6 ones have no `IFA_LOCAL`.
+fn own(message: &AddressMessage) -> Option<IpNetwork> {
+    let find = |wanted: fn(&AddressAttribute) -> Option<IpAddr>| {
+        message.attributes.iter().find_map(wanted)
+    };
+    let local = find(|attribute| {
+        if let AddressAttribute::Local(ip) = attribute {
+            Some(*ip)
+        } else {
+            None
+        }
+    });
+    let address = find(|attribute| {
+        if let AddressAttribute::Address(ip) = attribute {
+            Some(*ip)
+        } else {
+            None
+        }
+    });
+    IpNetwork::new(local.or(address)?, message.header.prefix_len).ok()
 }

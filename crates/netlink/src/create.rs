@@ -1,7 +1,20 @@
-//! Making bridges, VXLAN devices and veth pairs.
+//! Making bridges, VXLAN devices and veth pairs, each in one message and born where it belongs.
+//!
+//! Nothing is made in one namespace and moved to another: a move costs a grace period, shows the link for a moment to the
+//! host's udev and NetworkManager, and fails where the name is taken on the host. A VXLAN device made with `IFLA_NET_NS_FD` is born in
+//! that namespace, but finds its underlay, opens its UDP socket and keeps its VNI unique in the namespace of the netlink
+//! socket (`vxlan_newlink` gets both; so it is from 4.x through 6.18). That is what the sandbox needs: the tunnel's packets
+//! pass the host's routes and firewall, the segment's frames never do.
 
 use std::net::IpAddr;
 
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkMessage};
+use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVxlan};
+use rustix::io::Errno;
+
+use crate::error::Refusal;
 use crate::{Error, Link, Mac, Netns, Rtnl};
 
 /// A bridge to make.
@@ -64,24 +77,99 @@ pub struct VethEnd {
     pub mtu: u32,
     /// Group number, 0 for none.
     pub group: u32,
-    /// Bring it up at once. Leave it down to write sysctls first (accept_ra, dad) and raise it by [`Rtnl::set_link`].
+    /// Bring it up at once. Leave it down to write sysctls first (`accept_ra`, `dad_transmits`) and raise it by [`Rtnl::set_link`].
     pub up: bool,
 }
 
 impl Rtnl {
     /// Makes a bridge, up, without multicast snooping. [`Error::is_exists`] if the name is taken.
     pub async fn create_bridge(&self, bridge: &Bridge) -> Result<Link, Error> {
-        todo!("{bridge:?}")
+        // Only attributes whose value matters: a kernel without bridge VLANs refuses even vlan_filtering 0.
+        let message = LinkBridge::new(&bridge.name).mcast_snooping(false).up();
+        let message = shared(message, bridge.mac, bridge.mtu, bridge.group).build();
+        self.create(message, format!("bridge {}", bridge.name))
+            .await?;
+        self.created(&bridge.name).await
     }
 
     /// Makes a VXLAN device in namespace `into`, up; its UDP socket stays in this socket's namespace.
     /// [`Error::is_exists`] if the name or the VNI is taken: also, for a short time, by a namespace that the kernel is still tearing down.
     pub async fn create_vxlan(&self, vxlan: &Vxlan, into: &Netns) -> Result<(), Error> {
-        todo!("{vxlan:?} {into:?}")
+        let message = LinkVxlan::new(&vxlan.name, vxlan.vni)
+            .port(vxlan.port)
+            .dev(vxlan.underlay)
+            .learning(false);
+        let message = match vxlan.local {
+            IpAddr::V4(local) => message.local(local),
+            IpAddr::V6(local) => message.local6(local),
+        };
+        let mut message = message.mtu(vxlan.mtu).setns_by_fd(into.raw_fd()).up();
+        if let Some(master) = vxlan.master {
+            message = message.controller(master);
+        }
+        let what = format!(
+            "vxlan {} (VNI {}) into {}",
+            vxlan.name,
+            vxlan.vni,
+            into.path().display()
+        );
+        self.create(message.build(), what).await
     }
 
     /// Makes a veth pair; this end is up. Returns this end. [`Error::is_exists`] if a name is taken.
     pub async fn create_veth(&self, veth: &Veth, peer_ns: &Netns) -> Result<Link, Error> {
-        todo!("{veth:?} {peer_ns:?}")
+        let peer = LinkUnspec::new_with_name(&veth.peer.name).setns_by_fd(peer_ns.raw_fd());
+        let mut peer = shared(peer, veth.peer.mac, veth.peer.mtu, veth.peer.group);
+        if veth.peer.up {
+            peer = peer.up();
+        }
+        let message = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Veth)
+            .name(&veth.name)
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer.build())))
+            .up();
+        let mut message = shared(message, veth.mac, veth.mtu, veth.group);
+        if let Some(master) = veth.master {
+            message = message.controller(master);
+        }
+        let what = format!(
+            "veth {} with {} into {}",
+            veth.name,
+            veth.peer.name,
+            peer_ns.path().display()
+        );
+        self.create(message.build(), what).await?;
+        self.created(&veth.name).await
+    }
+
+    async fn create(&self, message: LinkMessage, what: String) -> Result<(), Error> {
+        let made = self
+            .tell(
+                RouteNetlinkMessage::NewLink(message),
+                NLM_F_CREATE | NLM_F_EXCL,
+            )
+            .await;
+        made.map_err(|refusal| refusal.on(what))
+    }
+
+    /// The kernel does not say which index it gave (it echoes only since 6.0).
+    async fn created(&self, name: &str) -> Result<Link, Error> {
+        let gone = || {
+            Refusal::new(Errno::NODEV, "vanished after it was made").on(format_args!("link {name}"))
+        };
+        self.link(name).await?.ok_or_else(gone)
+    }
+}
+
+/// What all kinds have in common.
+fn shared<T>(
+    message: LinkMessageBuilder<T>,
+    mac: Option<Mac>,
+    mtu: u32,
+    group: u32,
+) -> LinkMessageBuilder<T> {
+    let message = message.mtu(mtu).link_group(group);
+    match mac {
+        Some(mac) => message.address(mac.0.to_vec()),
+        None => message,
     }
 }

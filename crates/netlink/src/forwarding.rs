@@ -1,9 +1,29 @@
 //! Forwarding entries of a sandbox: dump and change.
+//!
+//! A remote container takes three entries. The VXLAN device's FDB knows the host of its MAC. The bridge's FDB knows that
+//! the MAC is behind the VXLAN port: known, not learned, so no frame to it is flooded to the containers. The bridge's neighbour
+//! table knows its MAC, from which the bridge answers ARP and ND itself; it does so only if the MAC's FDB entry is on a port
+//! with `neigh_suppress` (kernel `net/bridge/br_arp_nd_proxy.c`), so all three belong together.
+//! The kernel adds entries of its own (MACs of the ports, multicast groups): they differ in state, and the dump leaves them out,
+//! so that what was added is exactly what is dumped and a comparison of desired and dumped entries is all that a reconcile needs.
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::collections::{BTreeSet, HashSet};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_REPLACE};
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rustix::io::Errno;
 
 use crate::{Error, Mac, Rtnl};
+
+/// The MAC under which a VXLAN device looks up where to send what it has no entry for.
+const ALL_ZERO: Mac = Mac([0; 6]);
+/// State of a VXLAN FDB entry that never ages (`NUD_PERMANENT | NUD_NOARP`, as iproute2 writes it).
+const VXLAN_STATIC: NeighbourState = NeighbourState::Other(0x80 | 0x40);
 
 /// One forwarding entry of a sandbox's bridge and VXLAN device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,15 +66,202 @@ pub enum Change {
     Remove(Forward),
 }
 
+impl fmt::Display for Forward {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flood { vtep } => write!(f, "flooding to {vtep}"),
+            Self::Fdb { mac, vtep } => write!(f, "vxlan entry {mac} at {vtep}"),
+            Self::Port { mac } => write!(f, "bridge entry {mac}"),
+            Self::Neigh { addr, mac } => write!(f, "neighbour {addr} is {mac}"),
+        }
+    }
+}
+
 impl Rtnl {
     /// The entries that somebody configured on `bridge` and its port `vxlan` (link indices); what the kernel makes by itself is left out.
     pub async fn forwarding(&self, bridge: u32, vxlan: u32) -> Result<Forwarding, Error> {
-        todo!("{bridge} {vxlan}")
+        let mut forwarding = Forwarding::new();
+        for family in [AddressFamily::Bridge, AddressFamily::Unspec] {
+            let mut question = NeighbourMessage::default();
+            question.header.family = family;
+            let found = self.dump(RouteNetlinkMessage::GetNeighbour(question)).await;
+            let found = found.map_err(|refusal| {
+                refusal.on(format_args!("list of the entries of bridge {bridge}"))
+            })?;
+            forwarding.extend(found.iter().filter_map(|message| match message {
+                RouteNetlinkMessage::NewNeighbour(message) => decode(message, bridge, vxlan),
+                _ => None,
+            }));
+        }
+        Ok(forwarding)
     }
 
     /// Makes the changes in few sends. All are tried; the first error is returned.
     /// In any order: an `Add` wins over a `Remove` of the same MAC or address.
     pub async fn change(&self, bridge: u32, vxlan: u32, changes: &[Change]) -> Result<(), Error> {
-        todo!("{bridge} {vxlan} {changes:?}")
+        let added: HashSet<Forward> = changes.iter().filter_map(Change::added).map(key).collect();
+        // An Add replaces: to remove what it replaces first would leave a gap, to remove it afterwards would remove the new entry
+        // (the kernel does not compare a neighbour's MAC).
+        let needed = |change: &&Change| !matches!(change, Change::Remove(entry) if added.contains(&key(*entry)));
+        let changes: Vec<Change> = changes.iter().filter(needed).copied().collect();
+        let requests = changes
+            .iter()
+            .map(|change| request(*change, bridge, vxlan))
+            .collect();
+        let results = self
+            .tell_all(requests)
+            .await
+            .map_err(|refusal| refusal.on(format_args!("entries of bridge {bridge}")))?;
+        for (change, result) in changes.into_iter().zip(results) {
+            match (change, result) {
+                (_, Ok(())) => {}
+                (Change::Remove(_), Err(refusal)) if refusal.is(Errno::NOENT) => {}
+                (Change::Add(entry), Err(refusal)) => {
+                    return Err(
+                        refusal.on(format_args!("{entry} on bridge {bridge}, vxlan {vxlan}"))
+                    );
+                }
+                (Change::Remove(entry), Err(refusal)) => {
+                    return Err(refusal.on(format_args!(
+                        "removal of {entry} on bridge {bridge}, vxlan {vxlan}"
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Change {
+    fn added(&self) -> Option<Forward> {
+        match *self {
+            Self::Add(entry) => Some(entry),
+            Self::Remove(_) => None,
+        }
+    }
+}
+
+/// What the kernel tells entries apart by: equal for two of which the second replaces the first.
+fn key(entry: Forward) -> Forward {
+    match entry {
+        Forward::Fdb { mac, .. } => Forward::Fdb {
+            mac,
+            vtep: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        },
+        Forward::Neigh { addr, .. } => Forward::Neigh {
+            addr,
+            mac: ALL_ZERO,
+        },
+        Forward::Flood { .. } | Forward::Port { .. } => entry,
+    }
+}
+
+fn request(change: Change, bridge: u32, vxlan: u32) -> (RouteNetlinkMessage, u16) {
+    let (entry, adds) = match change {
+        Change::Add(entry) => (entry, true),
+        Change::Remove(entry) => (entry, false),
+    };
+    let mut message = NeighbourMessage::default();
+    message.header.family = AddressFamily::Bridge;
+    message.header.ifindex = vxlan;
+    let (mac, dst) = match entry {
+        Forward::Flood { vtep } => (ALL_ZERO, Some(vtep)),
+        Forward::Fdb { mac, vtep } => (mac, Some(vtep)),
+        Forward::Port { mac } => (mac, None),
+        Forward::Neigh { addr, mac } => (mac, Some(addr)),
+    };
+    match entry {
+        Forward::Flood { .. } | Forward::Fdb { .. } => {
+            message.header.flags = NeighbourFlags::Own;
+            message.header.state = VXLAN_STATIC;
+        }
+        Forward::Port { .. } => {
+            message.header.flags = NeighbourFlags::Controller;
+            message.header.state = NeighbourState::Noarp;
+        }
+        Forward::Neigh { addr, .. } => {
+            message.header.family = if addr.is_ipv4() {
+                AddressFamily::Inet
+            } else {
+                AddressFamily::Inet6
+            };
+            message.header.ifindex = bridge;
+            message.header.state = NeighbourState::Permanent;
+        }
+    }
+    message
+        .attributes
+        .push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
+    message
+        .attributes
+        .extend(dst.map(|dst| NeighbourAttribute::Destination(dst.into())));
+    // The all-zero MAC has a list of destinations; the kernel refuses to replace it and appends a known one only once.
+    let how = if matches!(entry, Forward::Flood { .. }) {
+        NLM_F_APPEND
+    } else {
+        NLM_F_REPLACE
+    };
+    if adds {
+        (
+            RouteNetlinkMessage::NewNeighbour(message),
+            NLM_F_CREATE | how,
+        )
+    } else {
+        (RouteNetlinkMessage::DelNeighbour(message), 0)
+    }
+}
+
+/// `None` for entries of other links and for those the kernel made.
+fn decode(message: &NeighbourMessage, bridge: u32, vxlan: u32) -> Option<Forward> {
+    let header = &message.header;
+    let mut mac = None;
+    let mut dst = None;
+    let mut master = None;
+    for attribute in &message.attributes {
+        match attribute {
+            NeighbourAttribute::LinkLayerAddress(bytes) => {
+                mac = bytes.as_slice().try_into().ok().map(Mac);
+            }
+            NeighbourAttribute::Destination(address) => dst = ip(address),
+            NeighbourAttribute::Controller(index) => master = Some(*index),
+            _ => {}
+        }
+    }
+    let mac = mac?;
+    match header.family {
+        AddressFamily::Inet | AddressFamily::Inet6 => {
+            let configured = header.ifindex == bridge && header.state == NeighbourState::Permanent;
+            dst.filter(|_| configured)
+                .map(|addr| Forward::Neigh { addr, mac })
+        }
+        AddressFamily::Bridge if header.ifindex != vxlan => None,
+        AddressFamily::Bridge if header.flags.contains(NeighbourFlags::Own) => match dst {
+            Some(vtep) if mac == ALL_ZERO => Some(Forward::Flood { vtep }),
+            Some(vtep) => Some(Forward::Fdb { mac, vtep }),
+            None => None,
+        },
+        // PERMANENT is the port's own MAC, another state a learned one.
+        AddressFamily::Bridge
+            if header.state == NeighbourState::Noarp && master == Some(bridge) =>
+        {
+            Some(Forward::Port { mac })
+        }
+        _ => None,
+    }
+}
+
+/// The VTEP of an FDB entry comes as bare bytes.
+fn ip(address: &NeighbourAddress) -> Option<IpAddr> {
+    match address {
+        NeighbourAddress::Inet(v4) => Some((*v4).into()),
+        NeighbourAddress::Inet6(v6) => Some((*v6).into()),
+        NeighbourAddress::Other(bytes) => {
+            let v4 = <[u8; 4]>::try_from(bytes.as_slice()).map(|v4| Ipv4Addr::from(v4).into());
+            v4.or_else(|_| {
+                <[u8; 16]>::try_from(bytes.as_slice()).map(|v6| Ipv6Addr::from(v6).into())
+            })
+            .ok()
+        }
+        _ => None,
     }
 }

@@ -1,6 +1,17 @@
 //! Links: look up, change, remove.
+//!
+//! To take a link away costs the kernel an RCU grace period (tens of milliseconds), but one only for all that one message
+//! names. Hence [`Rtnl::remove_group`]: an attachment's links share a group number, so one message removes them together, and
+//! a veth's far end goes with it in whatever namespace it is.
 
 use std::net::IpAddr;
+
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{
+    InfoData, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+};
+use rtnetlink::{LinkBridgePort, LinkUnspec};
+use rustix::io::Errno;
 
 use crate::{Error, Mac, Rtnl};
 
@@ -30,7 +41,7 @@ pub struct Link {
 }
 
 /// The tunnel side of a VXLAN device.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct VxlanInfo {
     /// VXLAN network identifier.
     pub vni: u32,
@@ -79,31 +90,168 @@ pub struct Port {
 impl Rtnl {
     /// The link of that name, `None` if there is none.
     pub async fn link(&self, name: &str) -> Result<Option<Link>, Error> {
-        todo!("{name}")
+        let mut message = LinkUnspec::new_with_name(name).build();
+        message.attributes.push(without_statistics());
+        match self.get(RouteNetlinkMessage::GetLink(message)).await {
+            Ok(RouteNetlinkMessage::NewLink(found)) => Ok(Some(Link::from(found))),
+            Ok(_) => Ok(None),
+            Err(refusal) if refusal.is(Errno::NODEV) => Ok(None),
+            Err(refusal) => Err(refusal.on(format_args!("link {name}"))),
+        }
     }
 
     /// All links of the namespace, by index.
     pub async fn links(&self) -> Result<Vec<Link>, Error> {
-        todo!()
+        let mut message = LinkMessage::default();
+        message.attributes.push(without_statistics());
+        let found = self.dump(RouteNetlinkMessage::GetLink(message)).await;
+        let mut links: Vec<Link> = found
+            .map_err(|refusal| refusal.on("list of links"))?
+            .into_iter()
+            .filter_map(|message| match message {
+                RouteNetlinkMessage::NewLink(link) => Some(Link::from(link)),
+                _ => None,
+            })
+            .collect();
+        links.sort_by_key(|link| link.index);
+        Ok(links)
     }
 
     /// Changes a link.
     pub async fn set_link(&self, index: u32, change: &LinkChange) -> Result<(), Error> {
-        todo!("{index} {change:?}")
+        let mut message = LinkUnspec::new_with_index(index);
+        message = match change.up {
+            Some(true) => message.up(),
+            Some(false) => message.down(),
+            None => message,
+        };
+        let mut message = message.build();
+        message
+            .attributes
+            .extend(change.mtu.map(LinkAttribute::Mtu));
+        message
+            .attributes
+            .extend(change.master.map(LinkAttribute::Controller));
+        message
+            .attributes
+            .extend(change.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
+        message
+            .attributes
+            .extend(change.group.map(LinkAttribute::Group));
+        message
+            .attributes
+            .extend(change.alias.clone().map(LinkAttribute::IfAlias));
+        message
+            .attributes
+            .extend(change.name.clone().map(LinkAttribute::IfName));
+        let done = self.tell(RouteNetlinkMessage::SetLink(message), 0).await;
+        done.map_err(|refusal| refusal.on(format_args!("link {index}: {change:?}")))
     }
 
     /// Changes the bridge port `index`.
     pub async fn set_port(&self, index: u32, port: &Port) -> Result<(), Error> {
-        todo!("{index} {port:?}")
+        let mut message = LinkBridgePort::new(index);
+        if let Some(on) = port.neigh_suppress {
+            message = message.neigh_suppress(on);
+        }
+        if let Some(on) = port.learning {
+            message = message.learning(on);
+        }
+        if let Some(on) = port.isolated {
+            message = message.isolated(on);
+        }
+        if let Some(on) = port.hairpin {
+            message = message.hairpin(on);
+        }
+        // NEWLINK: SETLINK does not look at a port's data.
+        let done = self
+            .tell(RouteNetlinkMessage::NewLink(message.build()), 0)
+            .await;
+        done.map_err(|refusal| refusal.on(format_args!("bridge port {index}: {port:?}")))
     }
 
     /// Removes the link of that name; false if there was none.
     pub async fn remove_link(&self, name: &str) -> Result<bool, Error> {
-        todo!("{name}")
+        self.remove(
+            LinkUnspec::new_with_name(name).build(),
+            format!("removal of link {name}"),
+        )
+        .await
     }
 
     /// Removes all links of the group (not 0) in this namespace in one batch; false if there were none.
     pub async fn remove_group(&self, group: u32) -> Result<bool, Error> {
-        todo!("{group}")
+        let message = LinkUnspec::new_with_index(0).link_group(group).build();
+        self.remove(message, format!("removal of link group {group}"))
+            .await
     }
+
+    async fn remove(&self, message: LinkMessage, what: String) -> Result<bool, Error> {
+        match self.tell(RouteNetlinkMessage::DelLink(message), 0).await {
+            Ok(()) => Ok(true),
+            Err(refusal) if refusal.is(Errno::NODEV) => Ok(false),
+            Err(refusal) => Err(refusal.on(what)),
+        }
+    }
+}
+
+/// Statistics are half of a link's message, and nobody here reads them.
+fn without_statistics() -> LinkAttribute {
+    LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])
+}
+
+impl From<LinkMessage> for Link {
+    fn from(message: LinkMessage) -> Self {
+        let mut link = Self {
+            index: message.header.index,
+            name: String::new(),
+            mac: None,
+            mtu: 0,
+            up: message.header.flags.contains(LinkFlags::Up),
+            kind: None,
+            master: None,
+            group: 0,
+            alias: None,
+            vxlan: None,
+        };
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name = name,
+                LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok().map(Mac),
+                LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::Controller(master) => link.master = Some(master),
+                LinkAttribute::Group(group) => link.group = group,
+                LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
+                LinkAttribute::LinkInfo(infos) => {
+                    for info in infos {
+                        match info {
+                            LinkInfo::Kind(kind) => link.kind = Some(kind.to_string()),
+                            LinkInfo::Data(InfoData::Vxlan(infos)) => {
+                                link.vxlan = Some(vxlan_info(infos));
+                            }
+                            _ => {}
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        link
+    }
+}
+
+fn vxlan_info(infos: Vec<InfoVxlan>) -> VxlanInfo {
+    let mut vxlan = VxlanInfo::default();
+    for info in infos {
+        match info {
+            InfoVxlan::Id(vni) => vxlan.vni = vni,
+            InfoVxlan::Port(port) => vxlan.port = port,
+            InfoVxlan::Local(local) => vxlan.local = Some(local.into()),
+            InfoVxlan::Local6(local) => vxlan.local = Some(local.into()),
+            InfoVxlan::Link(underlay) => vxlan.underlay = underlay,
+            InfoVxlan::Learning(learning) => vxlan.learning = learning,
+            _ => {}
+        }
+    }
+    vxlan
 }

@@ -9,8 +9,8 @@ pub struct Mac(pub [u8; 6]);
 
 impl fmt::Display for Mac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+        let bytes = self.0.map(|byte| format!("{byte:02x}"));
+        f.write_str(&bytes.join(":"))
     }
 }
 
@@ -44,5 +44,33 @@ impl FromStr for Mac {
             return Err(bad());
         }
         Ok(Self(bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_and_back() {
+        let mac = Mac([2, 0x42, 0x0a, 0, 0, 0xff]);
+        assert_eq!(mac.to_string(), "02:42:0a:00:00:ff");
+        assert_eq!("02:42:0A:00:00:ff".parse(), Ok(mac));
+    }
+
+    #[test]
+    fn other_text_is_refused() {
+        for bad in [
+            "",
+            "02",
+            "02:42:0a:00:00",
+            "02:42:0a:00:00:ff:",
+            "02:42:0a:00:00:ff:00",
+            "2:42:a:0:0:2",
+            "+2:42:0a:00:00:ff",
+            "02-42-0a-00-00-ff",
+        ] {
+            assert!(bad.parse::<Mac>().is_err(), "{bad}");
+        }
     }
 }

@@ -3,11 +3,22 @@
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteScope, RouteType, RouteVia,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::RouteMessageBuilder;
+use rustix::io::Errno;
 
+use crate::error::Refusal;
 use crate::{Error, Rtnl};
 
+/// The kernel's own table of local and broadcast addresses (uapi `RT_TABLE_LOCAL`).
+const TABLE_LOCAL: u32 = 255;
+
 /// A unicast route.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Route {
     /// Destination network; prefix length 0 for the default route.
     pub dst: IpNetwork,
@@ -38,19 +49,177 @@ pub struct Hop {
     pub gateway: Option<IpAddr>,
 }
 
+impl Route {
+    /// A route in the main table with nothing special.
+    pub fn new(dst: IpNetwork, gateway: Option<IpAddr>, dev: u32) -> Self {
+        Self {
+            dst,
+            gateway,
+            dev,
+            mtu: None,
+            advmss: None,
+            priority: None,
+            table: None,
+            scope: None,
+        }
+    }
+}
+
 impl Rtnl {
     /// Adds a route. [`Error::is_exists`] if one with the same destination, priority and table is there.
     pub async fn add_route(&self, route: &Route) -> Result<(), Error> {
-        todo!("{route:?}")
+        let added = match message(route) {
+            Ok(message) => {
+                self.tell(
+                    RouteNetlinkMessage::NewRoute(message),
+                    NLM_F_CREATE | NLM_F_EXCL,
+                )
+                .await
+            }
+            Err(refusal) => Err(refusal),
+        };
+        added.map_err(|refusal| {
+            let via = route
+                .gateway
+                .map(|gateway| format!(" via {gateway}"))
+                .unwrap_or_default();
+            refusal.on(format_args!(
+                "route to {}{via} on link {}",
+                route.dst, route.dev
+            ))
+        })
     }
 
     /// All unicast routes with a single next hop, of all tables but `local`.
     pub async fn routes(&self) -> Result<Vec<Route>, Error> {
-        todo!()
+        let mut routes = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut question = RouteMessage::default();
+            question.header.address_family = family;
+            let found = self.dump(RouteNetlinkMessage::GetRoute(question)).await;
+            for answer in found.map_err(|refusal| refusal.on("list of routes"))? {
+                // Without IPv6 the kernel answers a question for it with all families.
+                if let RouteNetlinkMessage::NewRoute(answer) = answer
+                    && answer.header.address_family == family
+                {
+                    routes.extend(decode(&answer));
+                }
+            }
+        }
+        Ok(routes)
     }
 
-    /// The kernel's routing decision for a packet to `to`; an error ([`Error::is_gone`] or ENETUNREACH) if there is none.
+    /// The kernel's routing decision for a packet to `to`; an error (mostly ENETUNREACH) if there is none.
     pub async fn route_to(&self, to: IpAddr) -> Result<Hop, Error> {
-        todo!("{to}")
+        let what = format!("route to {to}");
+        let len = if to.is_ipv4() { 32 } else { 128 };
+        let message = RouteMessageBuilder::<IpAddr>::new().destination_prefix(to, len);
+        let message = message.map_err(|e| misfit(e).on(&what))?.build();
+        let answer = self
+            .get(RouteNetlinkMessage::GetRoute(message))
+            .await
+            .map_err(|refusal| refusal.on(&what))?;
+        let mut hop = None;
+        let mut source = None;
+        let mut gateway = None;
+        if let RouteNetlinkMessage::NewRoute(answer) = answer {
+            for attribute in answer.attributes {
+                match attribute {
+                    RouteAttribute::Oif(dev) => hop = Some(dev),
+                    RouteAttribute::PrefSource(address) => source = ip(&address),
+                    RouteAttribute::Gateway(address) => gateway = ip(&address),
+                    RouteAttribute::Via(RouteVia::Inet6(address)) => gateway = Some(address.into()),
+                    _ => {}
+                }
+            }
+        }
+        let dev =
+            hop.ok_or_else(|| Refusal::new(Errno::NETUNREACH, "no link leads there").on(&what))?;
+        Ok(Hop {
+            dev,
+            source,
+            gateway,
+        })
+    }
+}
+
+/// What the builder finds wrong, e.g. an IPv4 gateway to an IPv6 network.
+fn misfit(error: impl std::fmt::Display) -> Refusal {
+    Refusal::new(Errno::INVAL, error.to_string())
+}
+
+fn message(route: &Route) -> Result<RouteMessage, Refusal> {
+    // The kernel refuses a destination with host bits.
+    let mut builder = RouteMessageBuilder::<IpAddr>::new()
+        .destination_prefix(route.dst.network(), route.dst.prefix())
+        .map_err(misfit)?
+        .output_interface(route.dev);
+    builder = match route.gateway {
+        Some(gateway) => builder.gateway(gateway).map_err(misfit)?,
+        // Universe, the default, wants a gateway; IPv6 has no scopes and does not look.
+        None => builder.scope(RouteScope::Link),
+    };
+    if let Some(scope) = route.scope {
+        builder = builder.scope(scope.into());
+    }
+    if let Some(table) = route.table {
+        builder = builder.table_id(table);
+    }
+    if let Some(priority) = route.priority {
+        builder = builder.priority(priority);
+    }
+    let mut message = builder.build();
+    let mut metrics: Vec<_> = route.mtu.map(RouteMetric::Mtu).into_iter().collect();
+    metrics.extend(route.advmss.map(RouteMetric::Advmss));
+    if !metrics.is_empty() {
+        message.attributes.push(RouteAttribute::Metrics(metrics));
+    }
+    Ok(message)
+}
+
+/// `None` for what [`Rtnl::routes`] leaves out.
+fn decode(message: &RouteMessage) -> Option<Route> {
+    let any: IpAddr = match message.header.address_family {
+        AddressFamily::Inet => std::net::Ipv4Addr::UNSPECIFIED.into(),
+        _ => std::net::Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let mut dst = any;
+    let mut route = Route::new(IpNetwork::new(any, 0).ok()?, None, 0);
+    route.table = Some(message.header.table.into());
+    route.scope = Some(message.header.scope.into());
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(address) => dst = ip(address)?,
+            RouteAttribute::Gateway(address) => route.gateway = ip(address),
+            RouteAttribute::Via(RouteVia::Inet6(address)) => {
+                route.gateway = Some((*address).into());
+            }
+            RouteAttribute::Oif(dev) => route.dev = *dev,
+            RouteAttribute::Priority(priority) => route.priority = Some(*priority),
+            RouteAttribute::Table(table) => route.table = Some(*table),
+            RouteAttribute::Metrics(metrics) => {
+                for metric in metrics {
+                    match metric {
+                        RouteMetric::Mtu(mtu) => route.mtu = Some(*mtu),
+                        RouteMetric::Advmss(advmss) => route.advmss = Some(*advmss),
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    route.dst = IpNetwork::new(dst, message.header.destination_prefix_length).ok()?;
+    let ours = message.header.kind == RouteType::Unicast
+        && route.dev != 0
+        && route.table != Some(TABLE_LOCAL);
+    ours.then_some(route)
+}
+
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(v4) => Some((*v4).into()),
+        RouteAddress::Inet6(v6) => Some((*v6).into()),
+        _ => None,
     }
 }
