@@ -17,6 +17,7 @@
 //! Store and clock are arguments, so that a simulator can drive the same code through any order of events.
 
 mod blocks;
+mod conflist;
 mod error;
 mod layout;
 mod leases;
@@ -26,6 +27,7 @@ mod nodes;
 mod records;
 mod settings;
 
+pub use conflist::Conflist;
 pub use error::Error;
 pub use layout::Layout;
 pub use leases::{LeaseGuard, Published};

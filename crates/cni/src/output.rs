@@ -30,8 +30,8 @@ pub(crate) fn print(object: &Value) -> io::Result<()> {
     out.flush()
 }
 
-/// A line for a person, on standard error.
-pub(crate) fn note(line: &str) {
+/// A line for a person, on standard error: what did not stop the verb, but should be known.
+pub fn note(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 

@@ -1,1 +1,5 @@
-fn main() {}
+//! The `ipam-kv` binary.
+
+fn main() -> std::process::ExitCode {
+    cni::run(ipam_kv::IpamKv)
+}

@@ -1,0 +1,181 @@
+//! What a conflist says of a network: the keys that every plugin of ours reads in the same way.
+
+use std::collections::HashMap;
+
+use serde::Deserialize;
+
+use crate::{Egress, Error, NetworkSpec, NodeSettings, Resolved, Settings, StoreSettings};
+
+/// The smallest MTU with which IPv4 hosts must cope (RFC 791).
+const LEAST_MTU: u32 = 576;
+/// The largest IP packet.
+const MOST_MTU: u32 = 65_535;
+
+/// A plugin's configuration, decoded without regard to the case of its keys by the caller.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Conflist {
+    /// The interface plugin's name.
+    #[serde(rename = "type", default)]
+    pub plugin: String,
+    /// The shared store.
+    #[serde(default)]
+    pub store: StoreSettings,
+    /// This host.
+    #[serde(default)]
+    pub node: NodeSettings,
+    /// VXLAN network identifier, 1 to 2^24 - 1.
+    #[serde(default)]
+    pub vni: Option<u32>,
+    /// MTU of the containers' interfaces in bytes.
+    #[serde(default)]
+    pub mtu: Option<u32>,
+    /// UDP port of the tunnels.
+    #[serde(default)]
+    pub vxlan_port: Option<u16>,
+    /// The way out.
+    #[serde(default)]
+    pub egress: Option<Egress>,
+    /// The pools.
+    #[serde(default)]
+    pub ipam: Option<ipam::Schema>,
+}
+
+impl Conflist {
+    /// The network that the configuration describes, checked; errors name key and value.
+    pub fn spec(&self, name: &str) -> Result<NetworkSpec, Error> {
+        let ranges = self.ipam.as_ref().map(ipam::Schema::ranges).transpose();
+        let ranges = ranges
+            .map_err(|error| bad(error.to_string()))?
+            .unwrap_or_default();
+        let segment = self.plugin == "overlay";
+        let spec = NetworkSpec {
+            name: name.to_owned(),
+            segment,
+            ranges,
+            block_prefix: self.ipam.as_ref().and_then(|ipam| ipam.block_prefix),
+            ..NetworkSpec::default()
+        };
+        // Under a foreign interface plugin there is no VXLAN segment, and its keys mean something else.
+        if !segment {
+            return Ok(spec);
+        }
+        let Self {
+            vni,
+            mtu,
+            vxlan_port,
+            egress,
+            ..
+        } = self.clone();
+        NetworkSpec {
+            vni,
+            mtu,
+            vxlan_port,
+            egress,
+            ..spec
+        }
+        .check()
+    }
+
+    /// Store and node, with file and environment folded in.
+    pub fn settings(&self, env: &HashMap<String, String>) -> Result<Resolved, Error> {
+        Settings {
+            store: self.store.clone(),
+            node: self.node.clone(),
+        }
+        .resolve(env)
+    }
+}
+
+impl NetworkSpec {
+    /// The spec, if its numbers can be meant; errors name key and value.
+    pub fn check(self) -> Result<Self, Error> {
+        match &self {
+            Self { vni: Some(vni), .. } if *vni == 0 || *vni >= 1 << 24 => {
+                Err(bad(format!("vni: {vni}: want 1 to {}", (1 << 24) - 1)))
+            }
+            Self { mtu: Some(mtu), .. } if !(LEAST_MTU..=MOST_MTU).contains(mtu) => {
+                Err(bad(format!("mtu: {mtu}: want {LEAST_MTU} to {MOST_MTU}")))
+            }
+            Self {
+                vxlan_port: Some(0),
+                ..
+            } => Err(bad("vxlanPort: 0: want 1 to 65535".to_owned())),
+            Self {
+                egress:
+                    Some(Egress {
+                        subnet: Some(subnet),
+                        ..
+                    }),
+                ..
+            } if !ipam::is_network(*subnet)
+                || !subnet.is_ipv4()
+                || ipam::host_bits(*subnet) < 2 =>
+            {
+                Err(bad(format!(
+                    "egress.subnet: {subnet}: want an IPv4 network without host bits, /30 or larger"
+                )))
+            }
+            _ => Ok(self),
+        }
+    }
+}
+
+fn bad(text: String) -> Error {
+    match text.split_once(": ") {
+        Some((key, why)) => Error::Setting {
+            key: key.to_owned(),
+            why: why.to_owned(),
+        },
+        None => Error::Setting {
+            key: text,
+            why: String::new(),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(json: &str) -> Result<NetworkSpec, String> {
+        let conflist: Conflist = serde_json::from_str(json).unwrap();
+        conflist.spec("n").map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_foreign_plugins_keys_are_not_ours() {
+        assert_eq!(
+            spec(r#"{"type": "bridge", "mtu": 9, "vni": 0}"#)
+                .unwrap()
+                .mtu,
+            None
+        );
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_refused_with_key_and_value() {
+        for (json, key, value) in [
+            (r#"{"type": "overlay", "vni": 0}"#, "vni", "0"),
+            (r#"{"type": "overlay", "vni": 16777216}"#, "vni", "16777216"),
+            (r#"{"type": "overlay", "mtu": 20}"#, "mtu", "20"),
+            (r#"{"type": "overlay", "vxlanPort": 0}"#, "vxlanPort", "0"),
+            (
+                r#"{"type": "overlay", "egress": {"mode": "gwbridge", "subnet": "172.18.0.9/16"}}"#,
+                "egress.subnet",
+                "172.18.0.9/16",
+            ),
+            (
+                r#"{"type": "overlay", "ipam": {"subnet": "10.0.0.7/24"}}"#,
+                "ipam.subnet",
+                "10.0.0.7/24",
+            ),
+        ] {
+            let message = spec(json).unwrap_err();
+            assert!(
+                message.starts_with(&format!("{key}: {value}: ")),
+                "{message}"
+            );
+        }
+    }
+}
