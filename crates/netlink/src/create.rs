@@ -77,7 +77,7 @@ pub struct VethEnd {
     pub mtu: u32,
     /// Group number, 0 for none.
     pub group: u32,
-    /// Bring it up at once. Leave it down to write sysctls first (`accept_ra`, `dad_transmits`) and raise it by [`Rtnl::set_link`].
+    /// Bring it up at once, for the price of one more socket. Or leave it down to write sysctls first (`accept_ra`, `dad_transmits`) and raise it by [`Rtnl::set_link`].
     pub up: bool,
 }
 
@@ -118,26 +118,31 @@ impl Rtnl {
 
     /// Makes a veth pair; this end is up. Returns this end. [`Error::is_exists`] if a name is taken.
     pub async fn create_veth(&self, veth: &Veth, peer_ns: &Netns) -> Result<Link, Error> {
-        let peer = LinkUnspec::new_with_name(&veth.peer.name).setns_by_fd(peer_ns.raw_fd());
-        let mut peer = shared(peer, veth.peer.mac, veth.peer.mtu, veth.peer.group);
-        if veth.peer.up {
-            peer = peer.up();
-        }
-        let message = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Veth)
-            .name(&veth.name)
-            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer.build())))
-            .up();
-        let mut message = shared(message, veth.mac, veth.mtu, veth.group);
-        if let Some(master) = veth.master {
-            message = message.controller(master);
-        }
         let what = format!(
             "veth {} with {} into {}",
             veth.name,
             veth.peer.name,
             peer_ns.path().display()
         );
-        self.create(message.build(), what).await?;
+        let peer = LinkUnspec::new_with_name(&veth.peer.name).setns_by_fd(peer_ns.raw_fd());
+        let peer = shared(peer, veth.peer.mac, veth.peer.mtu, veth.peer.group).build();
+        let message = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Veth)
+            .name(&veth.name)
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
+            .up();
+        let mut message = shared(message, veth.mac, veth.mtu, veth.group);
+        if let Some(master) = veth.master {
+            message = message.controller(master);
+        }
+        self.create(message.build(), what.clone()).await?;
+        if veth.peer.up {
+            // Not in the same message: the kernel would raise the peer before the two are tied (ENOTCONN).
+            let raise = LinkUnspec::new_with_name(&veth.peer.name).up().build();
+            let there = Rtnl::open(peer_ns)
+                .map_err(|e| Refusal::new(Errno::IO, e.to_string()).on(&what))?;
+            let raised = there.tell(RouteNetlinkMessage::SetLink(raise), 0).await;
+            raised.map_err(|refusal| refusal.on(format_args!("{what}: peer up")))?;
+        }
         self.created(&veth.name).await
     }
 

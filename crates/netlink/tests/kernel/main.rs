@@ -1,0 +1,16 @@
+//! The verbs against the running kernel, each test in namespaces of its own; `ip` and `bridge` tell what really happened.
+#![allow(
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    reason = "a test may panic"
+)]
+
+mod forwarding;
+mod kit;
+mod link;
+mod netns;
+mod route;
+mod rtnl;
+mod suppress;
+mod veth;
+mod vxlan;

@@ -1,0 +1,164 @@
+//! Namespaces: made once, opened only if they are namespaces, entered by nobody who matters.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::thread;
+
+use netlink::{Netns, NetnsError};
+
+use crate::kit::{Lab, sh};
+
+fn gone(path: &Path) -> bool {
+    matches!(Netns::open(path), Err(NetnsError::Gone { path: told }) if told == path)
+}
+
+#[test]
+fn create_opens_what_is_there_and_remove_can_be_repeated() {
+    let lab = Lab::new();
+    let dir = lab.dir().join("deep/er");
+    let first = Netns::create(&dir, "a").unwrap();
+    let again = Netns::create(&dir, "a").unwrap();
+    let other = Netns::create(&dir, "b").unwrap();
+    assert!(
+        first.same_as(&again)
+            && !first.same_as(&other)
+            && !first.same_as(&Netns::current().unwrap())
+    );
+    assert_eq!(first.id().1, fs::metadata(dir.join("a")).unwrap().ino());
+    assert_eq!(Netns::list(&dir).unwrap(), ["a", "b"]);
+
+    assert!(Netns::remove(&dir, "a").unwrap());
+    assert!(!Netns::remove(&dir, "a").unwrap());
+    assert!(!dir.join("a").exists());
+    assert!(Netns::remove(&dir, "b").unwrap());
+    assert_eq!(Netns::list(&dir).unwrap(), [""; 0]);
+    assert!(!Netns::remove(Path::new("/nonexistent"), "a").unwrap());
+    assert_eq!(Netns::list(Path::new("/nonexistent")).unwrap(), [""; 0]);
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(dir.to_str().unwrap()), "a mount is left");
+}
+
+#[test]
+fn what_is_no_namespace_is_gone() {
+    let lab = Lab::new();
+    let file = lab.dir().join("file");
+    fs::write(&file, "").unwrap();
+    assert!(gone(&file));
+    assert!(gone(&file.join("below")));
+    assert!(gone(lab.dir()));
+    assert!(gone(&lab.dir().join("absent")));
+    assert!(gone(Path::new("/proc/999999999/ns/net")));
+    let fifo = lab.dir().join("fifo");
+    assert!(
+        std::process::Command::new("mkfifo")
+            .arg(&fifo)
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert!(gone(&fifo), "and it does not wait for a writer");
+}
+
+#[test]
+fn a_file_left_by_a_reboot_is_no_obstacle() {
+    let lab = Lab::new();
+    fs::write(lab.dir().join("a"), "").unwrap();
+    assert_eq!(Netns::list(lab.dir()).unwrap(), [""; 0]);
+    assert!(!lab.netns("a").same_as(&Netns::current().unwrap()));
+    fs::write(lab.dir().join("b"), "").unwrap();
+    assert!(Netns::remove(lab.dir(), "b").unwrap());
+    assert!(!lab.dir().join("b").exists());
+}
+
+#[test]
+fn many_creators_get_one_namespace() {
+    let lab = Lab::new();
+    let ids: Vec<_> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..8)
+            .map(|_| scope.spawn(|| lab.netns("a").id()))
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
+    });
+    assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+    assert!(Netns::remove(lab.dir(), "a").unwrap());
+    assert!(gone(&lab.dir().join("a")), "mounted twice");
+}
+
+#[test]
+fn names_are_one_path_segment() {
+    let lab = Lab::new();
+    for name in ["", ".", "..", "a/b", "/a", "a/", "../a"] {
+        assert!(Netns::create(lab.dir(), name).is_err(), "{name:?}");
+        assert!(Netns::remove(lab.dir(), name).is_err(), "{name:?}");
+    }
+}
+
+#[test]
+fn run_enters_on_another_thread() {
+    let lab = Lab::new();
+    let ns = lab.netns("a");
+    let before = Netns::current().unwrap();
+    let borrowed = String::from("borrowed");
+    let (inside, len) = ns
+        .run(|| (Netns::current().unwrap(), borrowed.len()))
+        .unwrap();
+    assert!(inside.same_as(&ns));
+    assert_eq!(len, 8);
+    assert!(Netns::current().unwrap().same_as(&before));
+}
+
+#[test]
+fn a_panic_inside_is_an_error() {
+    let lab = Lab::new();
+    let ns = lab.netns("a");
+    let error = ns.run(|| panic!("over {}", 9000)).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("the work inside panicked: over 9000"),
+        "{error}"
+    );
+    assert!(
+        error.to_string().contains(ns.path().to_str().unwrap()),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_namespace_of_another_kind_cannot_be_entered() {
+    let mount = Netns::open(Path::new("/proc/self/ns/mnt")).unwrap();
+    assert!(mount.run(|| ()).unwrap_err().to_string().contains("enter"));
+}
+
+#[test]
+fn sysctls_are_written_inside() {
+    let lab = Lab::new();
+    let ns = lab.netns("a");
+    let here = fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap();
+    ns.sysctl(&[
+        ("net/ipv4/ip_forward", "1"),
+        ("net/ipv6/conf/nosuch/accept_ra", "0"),
+        ("net/ipv6/conf/all/forwarding", "1"),
+    ])
+    .unwrap();
+    assert_eq!(
+        sh(
+            &ns,
+            "cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding"
+        ),
+        "1\n1\n"
+    );
+    assert_eq!(
+        fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap(),
+        here
+    );
+    let error = ns
+        .sysctl(&[("net/ipv4/nosuch", "1")])
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("set net/ipv4/nosuch to 1"), "{error}");
+}
