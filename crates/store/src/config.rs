@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::consul::Consul;
 use crate::{Error, Store};
 
 /// The store of a host without a configured one.
@@ -65,8 +66,5 @@ impl fmt::Debug for Config {
 /// Opens the store that `config` names. Reads local files, but does not touch the network.
 pub fn open(config: &Config) -> Result<Box<dyn Store>, Error> {
     let url = config.url.as_deref().unwrap_or(DEFAULT_URL);
-    Err(Error::BadUrl {
-        url: url.into(),
-        why: "no such backend yet".into(),
-    })
+    Ok(Box::new(Consul::open(url, config)?))
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// A store's failure. After an error from `apply` that [is away](Error::is_away) the write may or may not have been made.
+/// A store's failure.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No connection: refused, no route, name unknown, or cut off.
@@ -49,6 +49,14 @@ pub enum Error {
         url: String,
         /// What came instead of what.
         what: String,
+    },
+    /// TLS failed: a certificate, a name, a protocol.
+    #[error("store {url}: TLS: {cause}")]
+    Tls {
+        /// The store.
+        url: String,
+        /// What the TLS library said.
+        cause: String,
     },
     /// More than the store takes; nothing was sent.
     #[error("{what}: {size} is more than {limit}")]

@@ -18,7 +18,9 @@
 //!
 //! Futures here are not `Send`: a verb runs on one thread, because a thread that may enter namespaces must not share a pool.
 
+mod budget;
 mod config;
+pub mod consul;
 mod error;
 mod key;
 pub mod mem;

@@ -1,0 +1,126 @@
+//! How long a verb may wait for its store. A container runtime waits for each of our verbs, so the time that all store calls
+//! of one verb spend together is bounded, not the time of each call: ten calls to a stuck store must not take ten times as long.
+
+use std::cell::Cell;
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+
+/// How long in all to try again when nobody listens. An agent that restarts is back within that; one that is down is
+/// better reported soon, since a verb can do its work from the host's own blocks.
+const REFUSED: Duration = Duration::from_millis(1500);
+
+/// Time left for a verb's calls.
+pub(crate) struct Budget {
+    total: Duration,
+    left: Cell<Duration>,
+    refused: Cell<Duration>,
+}
+
+impl Budget {
+    pub(crate) fn new(total: Duration) -> Self {
+        Self {
+            total,
+            left: Cell::new(total),
+            refused: Cell::new(REFUSED.min(total)),
+        }
+    }
+
+    /// Begins anew: what comes now is another unit of work.
+    pub(crate) fn fill(&self) {
+        self.left.set(self.total);
+        self.refused.set(REFUSED.min(self.total));
+    }
+
+    pub(crate) fn left(&self) -> Duration {
+        self.left.get()
+    }
+
+    pub(crate) fn total(&self) -> Duration {
+        self.total
+    }
+
+    pub(crate) fn spend(&self, time: Duration) {
+        self.left.set(self.left.get().saturating_sub(time));
+    }
+
+    /// Takes a pause of `time` before another attempt out of the budget; `false` if it does not cover that.
+    pub(crate) fn afford(&self, time: Duration, refused: bool) -> bool {
+        if refused {
+            match self.refused.get().checked_sub(time) {
+                Some(rest) => self.refused.set(rest),
+                None => return false,
+            }
+        }
+        let covered = self.left.get() > time;
+        self.spend(time);
+        covered
+    }
+}
+
+/// Pauses between attempts: doubling, and jittered so that hosts which failed together do not come back together.
+pub(crate) struct Backoff {
+    next: Duration,
+    most: Duration,
+}
+
+impl Backoff {
+    pub(crate) fn new(first: Duration, most: Duration) -> Self {
+        Self { next: first, most }
+    }
+
+    /// The next pause: between half of the step and all of it.
+    pub(crate) fn pause(&mut self) -> Duration {
+        let step = self.next;
+        self.next = (step * 2).min(self.most);
+        let jitter = random() % 512;
+        step * (512 + u32::try_from(jitter).unwrap_or(0)) / 1024
+    }
+}
+
+/// A random number, from the keys that the standard library draws for its hash maps: good enough to tell two writers
+/// apart and to spread retries, and no crate.
+pub(crate) fn random() -> u64 {
+    RandomState::new().hash_one(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_connection_is_given_up_long_before_the_budget() {
+        let budget = Budget::new(Duration::from_secs(10));
+        let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
+        let mut paused = Duration::ZERO;
+        loop {
+            let pause = backoff.pause();
+            if !budget.afford(pause, true) {
+                break;
+            }
+            paused += pause;
+        }
+        assert!(
+            paused > Duration::from_millis(400) && paused <= REFUSED,
+            "{paused:?}"
+        );
+        assert!(
+            budget.left() >= Duration::from_secs(8),
+            "other failures still have theirs"
+        );
+        budget.fill();
+        assert!(budget.afford(Duration::from_secs(1), true));
+    }
+
+    #[test]
+    fn nothing_is_afforded_beyond_the_total() {
+        let budget = Budget::new(Duration::from_millis(100));
+        budget.spend(Duration::from_millis(60));
+        assert!(!budget.afford(Duration::from_millis(50), false));
+        assert_eq!(budget.left(), Duration::ZERO);
+    }
+
+    #[test]
+    fn two_draws_differ() {
+        assert_ne!(random(), random());
+    }
+}

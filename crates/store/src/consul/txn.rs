@@ -1,0 +1,171 @@
+//! The documents of Consul's transaction endpoint, `PUT /v1/txn`: all that we read and write goes through it. One transaction
+//! reads several prefixes as of one moment, and a write's answer carries the new revisions, which the plain key endpoint
+//! would need a second read for. A transaction of reads alone does not go through the cluster's log (source:
+//! `agent/txn_endpoint.go`; seen in both tested versions: the raft index stays).
+//!
+//! Consul keeps a revision when a write changes nothing. `Flags`, a number that it stores beside each value, is therefore drawn anew
+//! for each transaction: so every write changes something, and a writer can recognise its own write.
+
+use std::borrow::Cow;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+
+use crate::{Key, Op, Outcome};
+
+#[derive(Serialize)]
+struct Item<'a> {
+    #[serde(rename = "KV")]
+    kv: Step<'a>,
+}
+
+#[derive(Default, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Step<'a> {
+    verb: &'static str,
+    key: Cow<'a, str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flags: Option<u64>,
+}
+
+/// A key with its value, as Consul writes it.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Pair {
+    pub(super) key: String,
+    pub(super) value: Option<String>,
+    pub(super) flags: u64,
+    pub(super) modify_index: u64,
+}
+
+impl Pair {
+    pub(super) fn value(&self) -> Result<Vec<u8>, String> {
+        let value = STANDARD.decode(self.value.as_deref().unwrap_or_default());
+        value.map_err(|error| format!("the value of {}: {error}", self.key))
+    }
+}
+
+#[derive(Deserialize)]
+struct Done {
+    #[serde(rename = "Results")]
+    results: Vec<Written>,
+}
+
+#[derive(Deserialize)]
+struct Written {
+    #[serde(rename = "KV")]
+    kv: Pair,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Undone {
+    errors: Vec<Objection>,
+}
+
+/// Why Consul did not do an operation.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Objection {
+    pub(super) op_index: usize,
+    pub(super) what: String,
+}
+
+impl Objection {
+    /// Whether it is the token that is at fault, and not a condition.
+    pub(super) fn is_denial(&self) -> bool {
+        self.what.contains("ermission denied")
+    }
+}
+
+/// A transaction that reads everything at or below `prefixes`, and more: Consul's prefixes end anywhere.
+pub(super) fn read(prefixes: &[Key]) -> Vec<u8> {
+    document(prefixes.iter().map(|key| Step {
+        verb: "get-tree",
+        key: key.as_str().into(),
+        ..Step::default()
+    }))
+}
+
+/// A transaction that writes `ops`, each written key marked with `flags`.
+pub(super) fn write(ops: &[Op], flags: u64) -> Vec<u8> {
+    document(ops.iter().map(|op| {
+        let (verb, index) = match op {
+            Op::Create { .. } => ("cas", 0),
+            Op::Swap { revision, .. } => ("cas", *revision),
+            Op::Delete { revision, .. } => ("delete-cas", *revision),
+            Op::Check { revision, .. } => ("check-index", *revision),
+        };
+        Step {
+            verb,
+            key: op.key().as_str().into(),
+            value: op.value().map(|value| STANDARD.encode(value)),
+            index: Some(index),
+            flags: op.value().map(|_| flags),
+        }
+    }))
+}
+
+/// A transaction that fails, and whose objections tell whether `prefixes` may be read: two operations for each, about the
+/// key itself and about keys below it. Consul leaves what a token may not read out of a read, without a word; a check it denies.
+pub(super) fn probe(prefixes: &[Key]) -> Vec<u8> {
+    let keys = prefixes
+        .iter()
+        .flat_map(|key| [key.as_str().into(), format!("{key}/").into()]);
+    document(keys.map(|key| Step {
+        verb: "check-index",
+        key,
+        index: Some(1),
+        ..Step::default()
+    }))
+}
+
+fn document<'a>(steps: impl Iterator<Item = Step<'a>>) -> Vec<u8> {
+    let items: Vec<_> = steps.map(|kv| Item { kv }).collect();
+    // Writing plain structs to memory cannot fail.
+    serde_json::to_vec(&items).unwrap_or_default()
+}
+
+/// The pairs of a transaction's answer.
+pub(super) fn pairs(body: &[u8]) -> Result<Vec<Pair>, String> {
+    let done: Done = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    Ok(done.results.into_iter().map(|result| result.kv).collect())
+}
+
+/// The answer to a transaction of `ops` that happened. Consul answers each operation but deletes, in order.
+pub(super) fn outcome(ops: &[Op], body: &[u8]) -> Result<Outcome, String> {
+    let mut pairs = pairs(body)?.into_iter();
+    let mut revisions = Vec::new();
+    for op in ops {
+        let revision = match op {
+            Op::Delete { .. } => 0,
+            _ => match pairs.next() {
+                Some(pair) if pair.key == op.key().as_str() => pair.modify_index,
+                _ => return Err(format!("no result for {}", op.key())),
+            },
+        };
+        revisions.push(if op.value().is_some() { revision } else { 0 });
+    }
+    Ok(Outcome::Done(revisions))
+}
+
+/// The outcome of a transaction of `ops` that happened and gave all its keys this revision.
+pub(super) fn done(ops: &[Op], revision: u64) -> Outcome {
+    Outcome::Done(
+        ops.iter()
+            .map(|op| op.value().map_or(0, |_| revision))
+            .collect(),
+    )
+}
+
+/// The answer to a transaction that did not happen, sorted by operation.
+pub(super) fn objections(body: &[u8]) -> Result<Vec<Objection>, String> {
+    let mut undone: Undone = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    undone.errors.sort_by_key(|objection| objection.op_index);
+    Ok(undone.errors)
+}
