@@ -9,9 +9,8 @@
 
 use crate::Error;
 use serde::de::value::{MapAccessDeserializer, StrDeserializer};
-use serde::de::{
-    self, DeserializeOwned, DeserializeSeed, IntoDeserializer, MapAccess, SeqAccess, Visitor,
-};
+use serde::de::{self, DeserializeOwned, DeserializeSeed, IntoDeserializer};
+use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserializer, forward_to_deserialize_any};
 use serde_json::Value;
 use std::fmt::Display;
@@ -23,7 +22,7 @@ pub(crate) const EXTRA: &str = "$extra";
 const CLIP: usize = 300;
 
 /// `value` as a `T`. Struct fields match in any case, exact spelling preferred; map keys are untouched; null is
-/// absent; unknown keys are ignored. Code 7: `ipam.ranges[0][0].subnet: invalid prefix: "10.0.0.0/33"`.
+/// absent; unknown keys are ignored. Code 7: `ipam.ranges[0][0].subnet: invalid address: 10.0.0.0/33`.
 pub fn decode<T: DeserializeOwned>(value: &Value) -> Result<T, Error> {
     T::deserialize(Node(value)).map_err(|e| {
         Error::config(if e.path.is_empty() {
@@ -163,7 +162,7 @@ impl<'de> Deserializer<'de> for Node<'de> {
     ) -> Result<V::Value, Fault> {
         let Value::Object(map) = self.0 else {
             // Not forwarded: a derived struct would take a list for its fields in order.
-            return Err(de::Error::invalid_type(self.unexpected(), &visitor));
+            return Err(de::Error::invalid_type(self.unexpected(), &"an object"));
         };
         visitor.visit_map(Fields::of_struct(map, fields))
     }

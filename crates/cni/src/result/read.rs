@@ -73,7 +73,7 @@ pub(super) fn cidr<'de, D: Deserializer<'de>>(from: D) -> Result<IpNetwork, D::E
     if !text.contains('/') {
         return Err(de::Error::custom(format!("{text:?} has no prefix length")));
     }
-    let bad = |e| de::Error::custom(format!("{text:?} is no address with prefix length: {e}"));
+    let bad = |_| de::Error::custom(format!("{text:?} is no address with prefix length"));
     text.parse().map_err(bad)
 }
 
