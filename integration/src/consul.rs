@@ -90,7 +90,7 @@ impl Consul {
 
     fn ask(&self, method: &str, target: &str, body: &str) -> std::io::Result<(u16, String)> {
         let address = self.address();
-        let token = if self.guarded { MANAGEMENT } else { "" };
+        let token = self.management_token().unwrap_or_default();
         self.space.net().run(|| {
             let patience = Duration::from_secs(10);
             let mut connection = TcpStream::connect_timeout(&address, patience)?;
@@ -107,6 +107,11 @@ impl Consul {
             let code = head.split(' ').nth(1).and_then(|code| code.parse().ok());
             Ok((code.unwrap_or(0), body.to_owned()))
         })
+    }
+
+    /// The token that may do everything, of a guarded Consul.
+    pub fn management_token(&self) -> Option<&'static str> {
+        self.guarded.then_some(MANAGEMENT)
     }
 
     /// A token of a guarded Consul that has the rights which `rules` (Consul's own words) give.
@@ -127,12 +132,16 @@ impl Consul {
         Proxy::start(self.space.net(), at("192.168.1.5:18500"), self.address())
     }
 
-    /// A server beside Consul, on `port`, that answers every request with `bytes`.
+    /// Something else beside Consul, on `port`: to each that connects it says `bytes` and hangs up, or,
+    /// with no bytes to say, hangs on in silence.
     #[track_caller]
-    pub fn liar(&self, port: u16, bytes: &'static [u8]) -> Server {
+    pub fn impostor(&self, port: u16, bytes: &'static [u8]) -> Server {
         let address = SocketAddr::new(self.address().ip(), port);
         Server::start(self.space.net(), address, move |mut connection| {
             let _ = connection.read(&mut [0; 8192]);
+            if bytes.is_empty() {
+                let _ = connection.read_to_end(&mut Vec::new());
+            }
             let _ = connection.write_all(bytes);
         })
     }

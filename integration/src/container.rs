@@ -22,14 +22,18 @@ pub struct Container<'host> {
 impl<'host> Container<'host> {
     #[track_caller]
     pub(crate) fn create(host: &'host Host, name: &str) -> Self {
-        let container = Container {
-            host,
-            name: name.to_owned(),
-        };
+        let container = Container::existing(host, name);
         host.space().run(&["ip", "netns", "add", name]).ok();
         // Off by default in Linux; a broadcast ping is how a scenario sees who shares the segment.
         container.sysctl("net/ipv4/icmp_echo_ignore_broadcasts", "0");
         container
+    }
+
+    pub(crate) fn existing(host: &'host Host, name: &str) -> Self {
+        Container {
+            host,
+            name: name.to_owned(),
+        }
     }
 
     /// The container's name.
@@ -148,22 +152,6 @@ impl<'host> Container<'host> {
         self.net()
             .run(|| std::fs::write(&file, value))
             .unwrap_or_else(|e| panic!("{}: {e}", file.display()));
-    }
-
-    /// How many datagrams this namespace has cut into fragments (`/proc/net/snmp`, Ip: `FragCreates`).
-    #[track_caller]
-    pub fn fragments_made(&self) -> u64 {
-        let path = "/proc/thread-self/net/snmp";
-        let table = self.net().run(|| std::fs::read_to_string(path));
-        let table = table.expect("the namespace's counters");
-        let mut rows = table.lines().filter(|line| line.starts_with("Ip: "));
-        let (names, values) = (rows.next().expect("names"), rows.next().expect("values"));
-        names
-            .split_whitespace()
-            .zip(values.split_whitespace())
-            .find(|(name, _)| *name == "FragCreates")
-            .and_then(|(_, value)| value.parse().ok())
-            .expect("a FragCreates counter")
     }
 }
 

@@ -104,6 +104,11 @@ impl Host {
         Container::create(self, name)
     }
 
+    /// A container that is there already.
+    pub fn existing(&self, name: &str) -> Container<'_> {
+        Container::existing(self, name)
+    }
+
     /// The operator's command, run to its end.
     #[track_caller]
     pub fn crosshost(&self, words: &[&str]) -> Finished {

@@ -18,6 +18,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 
 use crate::consul::{Consul, Release};
+use crate::footprint::{Footprint, files_below};
 use crate::host::Host;
 use crate::server::Server;
 use crate::space::{Net, Space};
@@ -40,6 +41,7 @@ pub enum Backend {
 
 /// A private world; all of it is gone when this value is dropped or the test process ends.
 pub struct Lab {
+    backend: Backend,
     hosts: Vec<Host>,
     consul: Option<Consul>,
     outside: Space,
@@ -87,6 +89,7 @@ impl Lab {
             Consul::start(space, release)
         });
         let mut lab = Lab {
+            backend,
             hosts: Vec::new(),
             consul,
             outside,
@@ -110,6 +113,11 @@ impl Lab {
         host.configure(&self.store_url());
         self.hosts.push(host);
         &self.hosts[self.hosts.len() - 1]
+    }
+
+    /// The kind of store that the hosts share.
+    pub fn backend(&self) -> Backend {
+        self.backend
     }
 
     /// All hosts, docker01 first.
@@ -147,11 +155,26 @@ impl Lab {
         }
     }
 
+    /// What there is on each host now, to compare with later.
+    #[track_caller]
+    pub fn footprints(&self) -> Vec<Footprint> {
+        self.hosts.iter().map(Host::footprint).collect()
+    }
+
+    /// Insists that every host is as it was.
+    #[track_caller]
+    pub fn assert_same_as(&self, before: &[Footprint], when: &str) {
+        for (host, before) in self.hosts.iter().zip(before) {
+            let what = format!("{} {when}", host.name());
+            host.footprint().assert_same_as(before, &what);
+        }
+    }
+
     /// Every file of the `dir` store by its path below the store's folder.
     #[track_caller]
     pub fn stored_files(&self) -> BTreeMap<String, Vec<u8>> {
         let root = self.world.path("/dev/shm/store");
-        crate::footprint::files_below(&root)
+        files_below(&root)
             .into_iter()
             .map(|path| {
                 (

@@ -26,6 +26,7 @@ mod proxy;
 mod run;
 mod server;
 mod space;
+mod suite;
 
 pub use call::Call;
 pub use consul::Consul;
@@ -38,3 +39,4 @@ pub use proxy::{Proxy, Request};
 pub use run::{Finished, Running};
 pub use server::Server;
 pub use space::{Net, Space};
+pub use suite::{Attachment, address_of, conflist, netconf};

@@ -82,6 +82,25 @@ impl Running {
         let _ = self.child.kill();
     }
 
+    /// The child of this process that runs `program`, awaited until this process ends.
+    #[track_caller]
+    pub fn child(&mut self, program: &str) -> Option<Pid> {
+        while self.is_alive() {
+            // A plugin may start its delegate from any of its threads.
+            let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid()));
+            for task in tasks.into_iter().flatten().flatten() {
+                let children = std::fs::read_to_string(task.path().join("children"));
+                for child in children.unwrap_or_default().split_whitespace() {
+                    let name = std::fs::read_to_string(format!("/proc/{child}/comm"));
+                    if name.is_ok_and(|name| name.trim() == program) {
+                        return child.parse().ok().and_then(Pid::from_raw);
+                    }
+                }
+            }
+        }
+        None
+    }
+
     /// Whether the process has not ended yet.
     #[track_caller]
     pub fn is_alive(&mut self) -> bool {

@@ -165,6 +165,21 @@ impl Net {
         })
     }
 
+    /// How many datagrams this namespace has cut into fragments (`/proc/net/snmp`, Ip: `FragCreates`).
+    #[track_caller]
+    pub fn fragments_made(&self) -> u64 {
+        let table = self.run(|| std::fs::read_to_string("/proc/thread-self/net/snmp"));
+        let table = table.expect("the namespace's counters");
+        let mut rows = table.lines().filter(|line| line.starts_with("Ip: "));
+        let (names, values) = (rows.next().expect("names"), rows.next().expect("values"));
+        names
+            .split_whitespace()
+            .zip(values.split_whitespace())
+            .find(|(name, _)| *name == "FragCreates")
+            .and_then(|(_, value)| value.parse().ok())
+            .expect("a FragCreates counter")
+    }
+
     /// Moves the calling thread, for a thread that stays until it ends.
     pub(crate) fn enter(&self) {
         let kind = Some(LinkNameSpaceType::Network);

@@ -2,6 +2,8 @@
 //! the real cnitool, and a real Consul. If these fail, no other scenario's verdict counts.
 #![allow(clippy::unwrap_used, reason = "a test: it stops where it broke")]
 
+mod reader;
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
@@ -145,9 +147,11 @@ fn a_guarded_consul_gives_rights_by_token() {
 }
 
 #[test]
-fn a_liar_says_what_it_is_told() {
+fn an_impostor_says_what_it_is_told() {
     let lab = Lab::new(1, Backend::Consul);
-    let _liar: Server = lab.consul().liar(18600, b"HTTP/1.1 200 OK\r\n\r\n<html>");
+    let _impostor: Server = lab
+        .consul()
+        .impostor(18600, b"HTTP/1.1 200 OK\r\n\r\n<html>");
     let heard = ask(lab.host(1), "192.168.1.5:18600", "GET /", "");
     assert!(heard.ends_with("<html>"), "{heard}");
 }
@@ -238,4 +242,14 @@ fn a_command_that_hangs_fails_the_test() {
     let mut command = lab.host(1).space().command("sleep");
     command.arg("1000");
     Running::start(command, b"").wait(std::time::Duration::from_millis(100));
+}
+
+#[test]
+fn consulrs_reads_what_consul_holds() {
+    let lab = Lab::new(0, Backend::GuardedConsul);
+    assert!(reader::records(&lab).is_empty());
+    let key = "/v1/kv/crosshost/v1/leases/ov_net1/fd00::2";
+    lab.consul().request("PUT", key, r#"{"node":"docker01"}"#);
+    let records = reader::records(&lab);
+    assert_eq!(records["leases/ov_net1/fd00::2"], r#"{"node":"docker01"}"#);
 }

@@ -1,0 +1,98 @@
+//! What a user of crosshost does: the conflist of the design, an attachment through cnitool, its end.
+
+use std::net::IpAddr;
+
+use serde_json::{Value, json};
+
+use crate::container::Container;
+use crate::host::Host;
+use crate::run::Finished;
+
+/// The conflist of the design (section 7): the same on each host, since what differs between hosts is
+/// in `/etc/crosshost/config.json`.
+pub fn conflist(name: &str, subnet: &str) -> Value {
+    json!({
+        "cniVersion": "1.0.0",
+        "cniVersions": ["1.1.0"],
+        "name": name,
+        "plugins": [{
+            "type": "overlay",
+            "capabilities": { "ips": true, "mac": true, "ipRanges": true, "aliases": true },
+            "ipam": { "type": "ipam-kv", "ranges": [[{ "subnet": subnet }]] },
+        }],
+    })
+}
+
+/// The configuration that a runtime hands to the first plugin of [`conflist`] at one spec version.
+pub fn netconf(name: &str, subnet: &str, version: &str) -> Value {
+    let mut conf = conflist(name, subnet)["plugins"][0].clone();
+    conf["cniVersion"] = version.into();
+    conf["name"] = name.into();
+    conf
+}
+
+/// A container's place in a network, made through cnitool.
+pub struct Attachment<'host> {
+    /// The container.
+    pub container: Container<'host>,
+    /// The network's name.
+    pub network: String,
+    /// The interface's name inside.
+    pub ifname: String,
+    /// The address in the network, from the result.
+    pub address: IpAddr,
+    /// The result of ADD as cnitool printed it.
+    pub result: Value,
+}
+
+impl<'host> Attachment<'host> {
+    /// A new container `name` on `host`, attached to `network` as eth0.
+    #[track_caller]
+    pub fn new(host: &'host Host, name: &str, network: &str) -> Self {
+        Self::of(host.container(name), network, "eth0")
+    }
+
+    /// Attaches `container` to `network` as `ifname`.
+    #[track_caller]
+    pub fn of(container: Container<'host>, network: &str, ifname: &str) -> Self {
+        let added = container
+            .host()
+            .cnitool("add", network, container.name(), ifname);
+        let result = added.ok().json();
+        Attachment {
+            address: address_of(&result, ifname),
+            container,
+            network: network.to_owned(),
+            ifname: ifname.to_owned(),
+            result,
+        }
+    }
+
+    /// The host it is on.
+    pub fn host(&self) -> &'host Host {
+        self.container.host()
+    }
+
+    /// `cnitool del`, with the namespace's path whether or not it still exists.
+    #[track_caller]
+    pub fn detach(&self) -> Finished {
+        let (network, name) = (&self.network, self.container.name());
+        self.host().cnitool("del", network, name, &self.ifname)
+    }
+}
+
+/// The address that a result of spec 0.3.0 or later gives to the interface `ifname` in the sandbox.
+#[track_caller]
+pub fn address_of(result: &Value, ifname: &str) -> IpAddr {
+    let interfaces = result["interfaces"].as_array();
+    let position = interfaces
+        .and_then(|all| all.iter().position(|one| one["name"] == ifname))
+        .unwrap_or_else(|| panic!("no interface {ifname} in {result:#}"));
+    let ips = result["ips"].as_array().into_iter().flatten();
+    let mut addresses = ips
+        .filter(|ip| ip["interface"] == position)
+        .filter_map(|ip| ip["address"].as_str()?.split('/').next()?.parse().ok());
+    addresses
+        .next()
+        .unwrap_or_else(|| panic!("no address of {ifname} in {result:#}"))
+}

@@ -1,0 +1,49 @@
+//! The binaries as `make build` leaves them: static, stripped, small. They go to hosts that have
+//! neither our libraries nor, on a container host's plugin folder, room to spare.
+
+use std::process::Command;
+
+use integration::Programs;
+
+const NAMES: [&str; 3] = ["overlay", "ipam-kv", "crosshost"];
+const MOST: u64 = 4_000_000;
+
+#[test]
+fn are_static() {
+    for name in NAMES {
+        let said = Command::new("ldd").arg(Programs::product(name)).output();
+        let said = said.expect("ldd, of libc-bin");
+        let text = String::from_utf8_lossy(&said.stdout) + String::from_utf8_lossy(&said.stderr);
+        let is_static = ["statically linked", "not a dynamic executable"];
+        assert!(
+            is_static.iter().any(|words| text.contains(words)),
+            "{name}: {text}"
+        );
+    }
+}
+
+#[test]
+fn are_stripped() {
+    for name in NAMES {
+        let said = Command::new("readelf")
+            .args(["--section-headers", "--wide"])
+            .arg(Programs::product(name))
+            .output()
+            .expect("readelf, of binutils");
+        let text = String::from_utf8_lossy(&said.stdout);
+        assert!(text.contains(".text"), "{name}: {text}");
+        for section in [".symtab", ".debug_"] {
+            assert!(!text.contains(section), "{name} has {section}");
+        }
+    }
+}
+
+#[test]
+fn are_below_four_megabytes() {
+    for name in NAMES {
+        let size = std::fs::metadata(Programs::product(name))
+            .expect("a file")
+            .len();
+        assert!(size < MOST, "{name} has {size} bytes");
+    }
+}

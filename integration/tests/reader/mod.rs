@@ -1,0 +1,77 @@
+//! What the store holds, read without any of our code: on Consul by consulrs, the client that the
+//! owner's design card names, on `dir` from the files.
+#![allow(
+    clippy::unwrap_used,
+    dead_code,
+    reason = "a test, and not each reads all"
+)]
+
+use std::collections::BTreeMap;
+
+use consulrs::api::kv::requests::ReadKeyRequestBuilder;
+use consulrs::client::{ConsulClient, ConsulClientSettingsBuilder};
+use consulrs::error::ClientError;
+use integration::{Backend, Consul, Lab};
+
+/// Every record of ours by its key below `crosshost/v1/`; a record is its JSON text.
+pub(crate) fn records(lab: &Lab) -> BTreeMap<String, String> {
+    match lab.backend() {
+        Backend::Dir => from_files(lab),
+        _ => through_consulrs(lab.consul()),
+    }
+}
+
+/// The same without the hosts' own records: their last contact moves with every verb.
+pub(crate) fn records_but_nodes(lab: &Lab) -> BTreeMap<String, String> {
+    let mut all = records(lab);
+    all.retain(|key, _| !key.starts_with("nodes/"));
+    all
+}
+
+/// The keys of a kind of record, say of `leases/ov_net1/`.
+pub(crate) fn keys_below(records: &BTreeMap<String, String>, prefix: &str) -> Vec<String> {
+    let keys = records.keys().filter(|key| key.starts_with(prefix));
+    keys.cloned().collect()
+}
+
+fn from_files(lab: &Lab) -> BTreeMap<String, String> {
+    lab.stored_files()
+        .into_iter()
+        .filter_map(|(path, bytes)| {
+            let key = path.split_once("crosshost/v1/")?.1.to_owned();
+            Some((key, String::from_utf8_lossy(&bytes).into_owned()))
+        })
+        .collect()
+}
+
+fn through_consulrs(consul: &Consul) -> BTreeMap<String, String> {
+    let mut settings = ConsulClientSettingsBuilder::default();
+    settings.address(format!("http://{}", consul.address()));
+    if let Some(token) = consul.management_token() {
+        settings.token(token);
+    }
+    let settings = settings.build().unwrap();
+    let answer = consul.space().net().run(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let client = ConsulClient::new(settings).unwrap();
+        let mut all = ReadKeyRequestBuilder::default();
+        let all = all.recurse(true);
+        runtime.block_on(consulrs::kv::read(&client, "crosshost", Some(all)))
+    });
+    let pairs = match answer {
+        Ok(answer) => answer.response,
+        Err(ClientError::APIError { code: 404, .. }) => Vec::new(),
+        Err(error) => panic!("consulrs: {error}"),
+    };
+    pairs
+        .into_iter()
+        .map(|pair| {
+            let key = pair.key.strip_prefix("crosshost/v1/").unwrap().to_owned();
+            let value: Vec<u8> = pair.value.unwrap_or_default().try_into().unwrap();
+            (key, String::from_utf8(value).unwrap())
+        })
+        .collect()
+}
