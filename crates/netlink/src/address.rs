@@ -1,4 +1,7 @@
 //! Addresses of links.
+//!
+//! Written for containers: an address that is there already is fine, for a verb may be repeated, and one of IPv6 is usable
+//! at once. What [`Rtnl::addresses`] tells can be compared with what was added.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -63,7 +66,8 @@ impl Rtnl {
     }
 }
 
-/// The link's own address. On a point-to-point link `IFA_ADDRESS` is the peer's, and `IFA_LOCAL` ours; most IPv6 ones have no `IFA_LOCAL`.
+/// The link's own address. On a point-to-point link `IFA_ADDRESS` is the peer's and `IFA_LOCAL` ours; most IPv6
+/// addresses have no `IFA_LOCAL`.
 fn own(message: &AddressMessage) -> Option<IpNetwork> {
     let find = |wanted: fn(&AddressAttribute) -> Option<IpAddr>| {
         message.attributes.iter().find_map(wanted)

@@ -1,10 +1,11 @@
 //! Making bridges, VXLAN devices and veth pairs, each in one message and born where it belongs.
 //!
-//! Nothing is made in one namespace and moved to another: a move costs a grace period, shows the link for a moment to the
-//! host's udev and NetworkManager, and fails where the name is taken on the host. A VXLAN device made with `IFLA_NET_NS_FD` is born in
-//! that namespace, but finds its underlay, opens its UDP socket and keeps its VNI unique in the namespace of the netlink
-//! socket (`vxlan_newlink` gets both; so it is from 4.x through 6.18). That is what the sandbox needs: the tunnel's packets
-//! pass the host's routes and firewall, the segment's frames never do.
+//! Nothing is made in one namespace and moved to another: a move costs a grace period, shows the link for a moment
+//! to udev and NetworkManager on the host, and fails where the name is taken there. A VXLAN device made with
+//! `IFLA_NET_NS_FD` is born in that namespace, but finds its underlay, opens its UDP socket and keeps its VNI
+//! unique in the namespace of the netlink socket: `ops->newlink` gets that one (`rtnl_newlink_create`, the same in
+//! 5.10 and in 6.18). So it suits the sandbox: the tunnel's packets pass the host's routes and firewall, the
+//! segment's frames never do.
 
 use std::net::IpAddr;
 
@@ -77,7 +78,8 @@ pub struct VethEnd {
     pub mtu: u32,
     /// Group number, 0 for none.
     pub group: u32,
-    /// Bring it up at once, for the price of one more socket. Or leave it down to write sysctls first (`accept_ra`, `dad_transmits`) and raise it by [`Rtnl::set_link`].
+    /// Bring it up at once, for the price of one more socket. Or leave it down to write sysctls first
+    /// (`accept_ra`, `dad_transmits`) and raise it by [`Rtnl::set_link`].
     pub up: bool,
 }
 
@@ -93,7 +95,8 @@ impl Rtnl {
     }
 
     /// Makes a VXLAN device in namespace `into`, up; its UDP socket stays in this socket's namespace.
-    /// [`Error::is_exists`] if the name or the VNI is taken: also, for a short time, by a namespace that the kernel is still tearing down.
+    /// [`Error::is_exists`] if the name or the VNI is taken: the VNI also, for a short time, by the device of a removed
+    /// namespace that the kernel is still tearing down; try again.
     pub async fn create_vxlan(&self, vxlan: &Vxlan, into: &Netns) -> Result<(), Error> {
         let message = LinkVxlan::new(&vxlan.name, vxlan.vni)
             .port(vxlan.port)

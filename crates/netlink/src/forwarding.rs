@@ -1,11 +1,13 @@
 //! Forwarding entries of a sandbox: dump and change.
 //!
-//! A remote container takes three entries. The VXLAN device's FDB knows the host of its MAC. The bridge's FDB knows that
-//! the MAC is behind the VXLAN port: known, not learned, so no frame to it is flooded to the containers. The bridge's neighbour
-//! table knows its MAC, from which the bridge answers ARP and ND itself; it does so only if the MAC's FDB entry is on a port
-//! with `neigh_suppress` (kernel `net/bridge/br_arp_nd_proxy.c`), so all three belong together.
-//! The kernel adds entries of its own (MACs of the ports, multicast groups): they differ in state, and the dump leaves them out,
-//! so that what was added is exactly what is dumped and a comparison of desired and dumped entries is all that a reconcile needs.
+//! A remote container takes three entries. The FDB of the VXLAN device knows the host of its MAC. The FDB of the
+//! bridge knows that the MAC is behind the VXLAN port: known, not learned, so no frame to it is flooded to the
+//! containers. The neighbour table of the bridge knows its MAC, from which the bridge answers ARP and ND itself; it
+//! does so only if the FDB entry of that MAC is on a port with `neigh_suppress` (kernel
+//! `net/bridge/br_arp_nd_proxy.c`): all three belong together.
+//!
+//! The kernel adds entries of its own (MACs of the ports, multicast groups). They differ in state, and the dump
+//! leaves them out, so that what was added is exactly what is dumped, and a reconcile is a comparison of two sets.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fmt;
@@ -78,7 +80,8 @@ impl fmt::Display for Forward {
 }
 
 impl Rtnl {
-    /// The entries that somebody configured on `bridge` and its port `vxlan` (link indices); what the kernel makes by itself is left out.
+    /// The entries that somebody configured on `bridge` and its port `vxlan` (link indices); what the kernel makes by
+    /// itself is left out.
     pub async fn forwarding(&self, bridge: u32, vxlan: u32) -> Result<Forwarding, Error> {
         let mut forwarding = Forwarding::new();
         for family in [AddressFamily::Bridge, AddressFamily::Unspec] {
@@ -100,8 +103,8 @@ impl Rtnl {
     /// In any order: an `Add` wins over a `Remove` of the same MAC or address.
     pub async fn change(&self, bridge: u32, vxlan: u32, changes: &[Change]) -> Result<(), Error> {
         let added: HashSet<Forward> = changes.iter().filter_map(Change::added).map(key).collect();
-        // An Add replaces: to remove what it replaces first would leave a gap, to remove it afterwards would remove the new entry
-        // (the kernel does not compare a neighbour's MAC).
+        // An Add replaces. To remove first what it replaces would leave a gap; to remove it afterwards would remove the
+        // new entry, for the kernel does not compare a neighbour's MAC.
         let needed = |change: &&Change| !matches!(change, Change::Remove(entry) if added.contains(&key(*entry)));
         let changes: Vec<Change> = changes.iter().filter(needed).copied().collect();
         let requests = changes

@@ -1,4 +1,14 @@
-//! The kernel's network objects, as idempotent verbs: namespaces, links, addresses, routes, forwarding entries.
+//! The kernel's network objects as verbs: namespaces, links, addresses, routes, forwarding entries.
+//!
+//! All that the plugins know of rtnetlink is here, and nothing of rtnetlink's types comes out: that family of
+//! crates breaks its API every few months, our rooms should not. A [`Netns`] is an open namespace; an [`Rtnl`] is a
+//! socket that was born in one and is used from outside, so the process itself never changes namespace. A caller
+//! opens one for the host, one for the sandbox and one for the container, and hands them down.
+//!
+//! Verbs say what they do when the object is there already: `create_` is an error ([`Error::is_exists`]),
+//! `add_address`, `change` and `set_` can be repeated, `remove_` tells whether there was something. Errors carry
+//! the kernel's own sentence. There is no unsafe code: rustix moves a short-lived thread into the namespace,
+//! and tokio takes the socket that the thread made there.
 
 mod address;
 mod create;
@@ -14,7 +24,7 @@ pub use create::{Bridge, Veth, VethEnd, Vxlan};
 pub use error::Error;
 pub use forwarding::{Change, Forward, Forwarding};
 pub use link::{Link, LinkChange, Port, VxlanInfo};
-pub use mac::Mac;
+pub use mac::{BadMac, Mac};
 pub use netns::{Netns, NetnsError};
 pub use route::{Hop, Route};
 pub use rtnl::Rtnl;

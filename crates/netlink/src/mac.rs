@@ -1,4 +1,7 @@
 //! A hardware address, checked when it is read from text.
+//!
+//! A MAC comes in from configuration and goes into the kernel, records and results. What is not six bytes is refused at
+//! the door, and the text form is one everywhere: lower case, as `ip` shows it.
 
 use std::fmt;
 use std::str::FromStr;

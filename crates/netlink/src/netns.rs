@@ -1,9 +1,11 @@
 //! Network namespaces: open, make, enter, remove.
 //!
-//! A thread's namespace is a property of that thread, and a runtime's helper threads keep for ever the one in which they
-//! were started. So nobody here moves: work inside a namespace runs on a thread that is made for it and dies with it.
-//! A persistent namespace is a bind mount on a file. The file alone, left by a reboot or by an unmount behind our back, is not a
-//! namespace; hence every open checks the file system behind the path, and calls the rest [`NetnsError::Gone`].
+//! Each thread has its namespace, and a runtime's helper threads keep for ever the one in which they were started.
+//! So nobody here moves: work inside a namespace runs on a thread that is made for it and dies with it.
+//!
+//! A persistent namespace is a bind mount on a file. The file alone, left by a reboot or by an unmount behind our
+//! back, is no namespace; hence every open checks the file system behind the path, and calls the rest
+//! [`NetnsError::Gone`].
 
 use std::fs;
 use std::io;
@@ -96,7 +98,8 @@ impl Netns {
         })
     }
 
-    /// Makes the namespace `dir/name`, or opens it if it is there already. Safe against other processes that do the same.
+    /// Makes the namespace `dir/name`, or opens it if it is there already. Safe against other processes that do the
+    /// same.
     pub fn create(dir: &Path, name: &str) -> Result<Self, NetnsError> {
         let path = checked(dir, name)?;
         fs::create_dir_all(dir).map_err(|e| NetnsError::io(&path, "make its directory", e))?;
@@ -108,7 +111,8 @@ impl Netns {
         Self::open(&path)
     }
 
-    /// Removes `dir/name`; true if there was something to remove. The kernel tears the namespace down later, when its last user is gone.
+    /// Removes `dir/name`; true if there was something to remove. The kernel tears the namespace down later, when its
+    /// last user is gone.
     pub fn remove(dir: &Path, name: &str) -> Result<bool, NetnsError> {
         let path = checked(dir, name)?;
         let _lock = match lock(dir) {
@@ -221,8 +225,8 @@ impl Env for Place<'_> {
         self.0.to_owned()
     }
 
-    /// netns-rs would bind the directory onto itself and make it shared, as `ip netns` does for private roots. Two processes
-    /// at once stack such mounts and nobody removes them; `/run` is shared where mount namespaces come and go.
+    /// netns-rs would bind the directory onto itself and make it shared, as `ip netns` does for private roots. Two
+    /// processes at once stack such mounts, and nobody removes them; systemd has made `/run` shared already.
     fn init(&self) -> netns_rs::Result<()> {
         Ok(())
     }

@@ -1,4 +1,7 @@
 //! Routes and the routing decision.
+//!
+//! The fields are those of a CNI route, so that a result's routes pass through unchanged, and what was added comes back
+//! from [`Rtnl::routes`] as it was, except that the kernel fills in table, scope and, for IPv6, priority.
 
 use std::net::IpAddr;
 

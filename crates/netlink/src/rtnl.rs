@@ -1,9 +1,9 @@
 //! The netlink socket: requests out, answers back, in the order asked.
 //!
-//! A netlink socket belongs to the namespace it was made in, whoever uses it. So it is made by a short-lived thread inside
-//! the namespace and used from outside. rtnetlink's own connection task is not used: it drops a message that it cannot
-//! decode and the error that ends a dump, waits for ever after a receive overrun, and keeps the kernel's error text to itself. Of
-//! rtnetlink we take the message builders, and exchange the messages here.
+//! A netlink socket belongs to the namespace it was made in, whoever uses it. So it is made by a short-lived thread
+//! inside the namespace and used from outside. rtnetlink's own connection task is not used: it loses the error that
+//! ends a dump, waits for ever after a receive overrun, sends one request a wake-up and leaves the kernel's error
+//! text undecoded. Of rtnetlink we take the message builders, and exchange the messages here.
 
 use std::fmt;
 
@@ -21,7 +21,8 @@ use tokio::runtime::Handle;
 use crate::error::Refusal;
 use crate::{Netns, NetnsError};
 
-/// The kernel answers inside our send: this many acknowledgements fit into the default receive buffer (208 KiB, about 1 KiB each).
+/// Requests in one send. The kernel answers inside it, and what does not fit into the receive buffer is lost: of
+/// acknowledgements 256 fit into the default 208 KiB, 384 do not (measured on 6.18).
 const WINDOW: usize = 64;
 /// The kernel sends a dump in pieces of at most 32 KiB.
 const RECEIVE_BUFFER: usize = 64 * 1024;
@@ -40,7 +41,8 @@ impl fmt::Debug for Rtnl {
 }
 
 impl Rtnl {
-    /// Opens a socket that was born in `netns`. Must be called inside a tokio runtime with I/O enabled, which then drives the socket.
+    /// Opens a socket that was born in `netns`. Must be called inside a tokio runtime with I/O enabled, which then
+    /// drives the socket.
     pub fn open(netns: &Netns) -> Result<Self, NetnsError> {
         let failed = |source| NetnsError::Io {
             path: netns.path().to_owned(),
@@ -114,7 +116,7 @@ impl Rtnl {
         object.ok_or_else(|| Refusal::new(Errno::BADMSG, "the kernel's answer was not understood"))
     }
 
-    /// All objects of a kind. One that cannot be decoded is left out: an exotic device of the host's must not hide ours.
+    /// All objects of a kind. One that cannot be decoded is left out: an exotic device of the host must not hide ours.
     pub(crate) async fn dump(
         &self,
         message: RouteNetlinkMessage,
@@ -142,6 +144,7 @@ struct Wire {
 }
 
 /// What came back for one request.
+#[derive(Debug)]
 struct Answer {
     messages: Vec<RouteNetlinkMessage>,
     interrupted: bool,
@@ -150,8 +153,8 @@ struct Answer {
 }
 
 impl Wire {
-    /// Sends the requests (message, flags) in one datagram and awaits the end of each answer. A call that is dropped half-way leaves
-    /// answers behind; the next one knows them by their old numbers.
+    /// Sends the requests (message, flags) in one datagram and awaits the end of each answer. A call that is dropped
+    /// half-way leaves answers behind; the next one knows them by their old numbers.
     async fn exchange(
         &mut self,
         requests: Vec<(RouteNetlinkMessage, u16)>,
@@ -168,12 +171,7 @@ impl Wire {
             let start = datagram.len();
             datagram.resize((start + request.buffer_len()).next_multiple_of(4), 0);
             request.serialize(&mut datagram[start..]);
-            answers.push(Answer {
-                messages: Vec::new(),
-                interrupted: false,
-                ended: false,
-                end: Ok(()),
-            });
+            answers.push(Answer::default());
         }
         self.socket.send(&datagram).await?;
 
@@ -192,6 +190,17 @@ impl Wire {
             }
         }
         Ok(answers)
+    }
+}
+
+impl Default for Answer {
+    fn default() -> Self {
+        Self {
+            messages: Vec::new(),
+            interrupted: false,
+            ended: false,
+            end: Ok(()),
+        }
     }
 }
 
@@ -219,5 +228,51 @@ impl Answer {
             }
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_core::{DoneMessage, NetlinkHeader};
+    use netlink_packet_route::link::LinkMessage;
+
+    use super::*;
+
+    fn answer(payload: NetlinkPayload<RouteNetlinkMessage>, flags: u16) -> Answer {
+        let mut message = NetlinkMessage::new(NetlinkHeader::default(), payload);
+        message.header.flags = flags;
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        let mut answer = Answer::default();
+        answer.take(&bytes);
+        answer
+    }
+
+    #[test]
+    fn a_dump_that_ends_in_an_error_is_no_short_list() {
+        let mut done = DoneMessage::default();
+        assert_eq!(answer(NetlinkPayload::Done(done.clone()), 0).end, Ok(()));
+        done.code = -4;
+        let failed = answer(NetlinkPayload::Done(done), 0);
+        assert!(failed.ended && failed.end.is_err_and(|refusal| refusal.is(Errno::INTR)));
+    }
+
+    #[test]
+    fn an_interrupted_dump_is_seen() {
+        let link =
+            || NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(LinkMessage::default()));
+        let whole = answer(link(), 0);
+        assert!(!whole.interrupted && !whole.ended && whole.messages.len() == 1);
+        assert!(answer(link(), NLM_F_DUMP_INTR).interrupted);
+    }
+
+    #[test]
+    fn garbage_is_skipped() {
+        let mut answer = Answer::default();
+        for len in 0..64 {
+            answer.take(&vec![0xff; len]);
+        }
+        assert!(!answer.ended && answer.messages.is_empty());
     }
 }

@@ -252,6 +252,11 @@ fn an_error_names_the_entry_and_the_others_are_made() {
             [flood("192.0.2.2"), flood("192.0.2.3")].into()
         );
 
+        // More refusals, with the kernel's sentences, than fit into the receive buffer at once.
+        let refused = vec![Add(fdb(MAC_A, "fd00::9")); 1000];
+        let error = host.nl.change(bridge, vxlan, &refused).await.unwrap_err();
+        assert!(error.to_string().ends_with("(EAFNOSUPPORT)"), "{error}");
+
         let error = host
             .nl
             .change(bridge, 9999, &[Remove(flood("192.0.2.2"))])

@@ -125,7 +125,8 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    /// The underlay link `u0` with address `vtep` must be there. The container gets `address` (with prefix length), unless empty.
+    /// The underlay link `u0` with address `vtep` must be there. The container gets
+    /// the addresses (with prefix length).
     pub(crate) async fn new(
         lab: &Lab,
         name: &str,

@@ -72,11 +72,16 @@ fn a_link_can_be_changed() {
         .unwrap();
         let link = nl.link("renamed").await.unwrap().unwrap();
         assert_eq!((link.master, link.mtu), (None, 1300), "only what was named");
+        let change = LinkChange {
+            up: Some(true),
+            mtu: Some(9000),
+            ..LinkChange::default()
+        };
+        let error = nl.set_link(9999, &change).await.unwrap_err();
+        assert!(error.is_gone());
         assert!(
-            nl.set_link(9999, &LinkChange::default())
-                .await
-                .unwrap_err()
-                .is_gone()
+            error.to_string().starts_with("link 9999: up mtu 9000: "),
+            "{error}"
         );
     });
 }

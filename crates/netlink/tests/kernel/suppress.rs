@@ -1,4 +1,4 @@
-//! The bridge answers ARP and ND for known remote addresses itself; the underlay carries questions for unknown ones only.
+//! The bridge answers ARP and ND for known remote addresses; the underlay carries questions for unknown ones only.
 
 use std::net::UdpSocket;
 use std::time::Duration;
