@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::consul::Consul;
+use crate::dir::Dir;
 use crate::{Error, Store};
 
 /// The store of a host without a configured one.
@@ -63,8 +64,18 @@ impl fmt::Debug for Config {
     }
 }
 
-/// Opens the store that `config` names. Reads local files, but does not touch the network.
+/// Opens the store that `config` names. Reads local files (`dir` makes its directory), but does not touch the network.
 pub fn open(config: &Config) -> Result<Box<dyn Store>, Error> {
     let url = config.url.as_deref().unwrap_or(DEFAULT_URL);
-    Ok(Box::new(Consul::open(url, config)?))
+    let Some(path) = url.strip_prefix("dir://") else {
+        return Ok(Box::new(Consul::open(url, config)?));
+    };
+    if !path.starts_with('/') {
+        let why = "the path of a directory starts with /".into();
+        return Err(Error::BadUrl {
+            url: url.into(),
+            why,
+        });
+    }
+    Ok(Box::new(Dir::open(path, config.timeout)?))
 }

@@ -8,8 +8,8 @@
 //!
 //! | URL | backend |
 //! |---|---|
-//! | `consul://host:port`, `consuls://host:port` (TLS), `consul+unix:///socket` | consul: the one that hosts share |
-//! | `dir:///path` | dir: files of one machine, any number of processes |
+//! | `consul://host:port`, `consuls://host:port` (TLS), `consul+unix:///socket` | [`consul`]: the one that hosts share |
+//! | `dir:///path` | [`dir`]: files of one machine, any number of processes |
 //! | none (tests only) | [`mem`]: a map |
 //!
 //! A store lives as long as a verb, for which it has one time budget ([`Config::timeout`]): all waiting and retrying of all its
@@ -21,6 +21,7 @@
 mod budget;
 mod config;
 pub mod consul;
+pub mod dir;
 mod error;
 mod key;
 pub mod mem;

@@ -27,7 +27,6 @@ pub struct Mem {
     changed: Arc<Notify>,
 }
 
-#[derive(Default)]
 struct State {
     index: u64,
     entries: BTreeMap<Key, Entry>,
@@ -95,28 +94,40 @@ impl State {
             .unwrap_or(0)
     }
 
-    fn perform(&mut self, op: &Op) -> u64 {
-        let (index, key) = (self.index, op.key().clone());
+    fn perform(&mut self, op: &Op) {
+        let (revision, key) = (self.index, op.key().clone());
         match op {
             Op::Create { value, .. } | Op::Swap { value, .. } => {
+                let value = value.clone();
                 self.removed.remove(&key);
                 self.entries.insert(
                     key.clone(),
                     Entry {
                         key,
-                        value: value.clone(),
-                        revision: index,
+                        value,
+                        revision,
                     },
                 );
-                index
             }
             Op::Delete { .. } => {
                 if self.entries.remove(&key).is_some() {
-                    self.removed.insert(key, index);
+                    self.removed.insert(key, revision);
                 }
-                0
             }
-            Op::Check { .. } => 0,
+            Op::Check { .. } => {}
+        }
+    }
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            // 0 means "from the beginning", so that an empty store is already at 1.
+            index: 1,
+            entries: BTreeMap::new(),
+            removed: BTreeMap::new(),
+            fault: None,
+            calls: 0,
         }
     }
 }
@@ -136,7 +147,9 @@ impl Store for Mem {
             return Ok(Outcome::Conflict(first));
         }
         state.index += 1;
-        let revisions = ops.iter().map(|op| state.perform(op)).collect();
+        for op in ops {
+            state.perform(op);
+        }
         self.changed.notify_waiters();
         if state.fault == Some(Fault::LostAnswers) {
             let cause = "told to lose answers".into();
@@ -146,7 +159,7 @@ impl Store for Mem {
                 cause,
             });
         }
-        Ok(Outcome::Done(revisions))
+        Ok(op::done(ops, state.index))
     }
 
     async fn watch(&self, prefix: &Key, index: u64, wait: Duration) -> Result<Snapshot, Error> {
@@ -166,7 +179,7 @@ impl Store for Mem {
         let state = self.lock();
         Ok(Snapshot {
             entries: state.within(std::slice::from_ref(prefix)),
-            index: state.index.max(1),
+            index: state.index,
         })
     }
 }

@@ -89,6 +89,15 @@ pub enum Outcome {
     Conflict(usize),
 }
 
+/// The outcome of `ops` that happened and gave all their keys this revision.
+pub(crate) fn done(ops: &[Op], revision: u64) -> Outcome {
+    Outcome::Done(
+        ops.iter()
+            .map(|op| op.value().map_or(0, |_| revision))
+            .collect(),
+    )
+}
+
 /// Refuses what no backend takes: too many operations, too many bytes, a key named twice.
 pub(crate) fn check(ops: &[Op]) -> Result<(), Error> {
     limit("operations in one transaction", ops.len(), MAX_OPS)?;

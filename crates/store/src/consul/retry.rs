@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use super::Consul;
 use super::transport::{Answer, Ask, Failure};
-use super::txn::{self, Pair};
+use super::txn::Pair;
 use crate::budget::Backoff;
-use crate::{Error, Key, Op, Outcome};
+use crate::{Error, Key, Op, Outcome, op};
 
 /// Most time for one attempt at a request that does not block by intent.
 const ATTEMPT: Duration = Duration::from_secs(5);
@@ -110,7 +110,7 @@ impl Consul {
             |pair: &&Pair| pair.flags == mark && keys.iter().any(|key| key.as_str() == pair.key);
         // All keys of a transaction get the same revision.
         Ok(match pairs.iter().find(is_ours) {
-            Some(pair) => txn::done(ops, pair.modify_index),
+            Some(pair) => op::done(ops, pair.modify_index),
             None => Outcome::Conflict(conflict),
         })
     }

@@ -154,15 +154,6 @@ pub(super) fn outcome(ops: &[Op], body: &[u8]) -> Result<Outcome, String> {
     Ok(Outcome::Done(revisions))
 }
 
-/// The outcome of a transaction of `ops` that happened and gave all its keys this revision.
-pub(super) fn done(ops: &[Op], revision: u64) -> Outcome {
-    Outcome::Done(
-        ops.iter()
-            .map(|op| op.value().map_or(0, |_| revision))
-            .collect(),
-    )
-}
-
 /// The answer to a transaction that did not happen, sorted by operation.
 pub(super) fn objections(body: &[u8]) -> Result<Vec<Objection>, String> {
     let mut undone: Undone = serde_json::from_slice(body).map_err(|error| error.to_string())?;

@@ -1,0 +1,157 @@
+//! Transactions of files, all or nothing over a crash at any instruction. A transaction is first written as one record,
+//! made durable and given its name, `=redo`: that is the moment at which it happens. Then its files are written, and
+//! the record becomes `=last`. Who finds `=redo` under the lock finishes what a killed writer left; doing it twice
+//! makes no difference.
+//!
+//! `=last` also remembers the store's revision, which only rises and is given to every key of a transaction, and the keys
+//! of the last few hundred changes, by which a watcher sees whether one of them concerns it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+
+use super::files::{Files, io_error, read, sync};
+use crate::{Error, Key, Op};
+
+/// The name under which a finished transaction's record stays; watchers wait for its renaming.
+pub(super) const LAST: &str = "=last";
+const REDO: &str = "=redo";
+
+/// How many changes a record remembers.
+const RECENT: usize = 256;
+
+/// A transaction, and the store's state after it.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Record {
+    /// The store's revision. An empty store has 1, so that 0 stays free for "from the beginning".
+    pub(super) revision: u64,
+    /// Keys with their new values in base64, or without if they are removed.
+    changes: Vec<(String, Option<String>)>,
+    /// The last changed keys, oldest first: all of those with a revision above `forgotten`.
+    recent: Vec<(u64, String)>,
+    forgotten: u64,
+}
+
+impl Record {
+    /// The record of the next transaction.
+    pub(super) fn next(mut self, ops: &[Op]) -> Self {
+        self.revision += 1;
+        self.changes.clear();
+        for op in ops {
+            let value = match op {
+                Op::Create { value, .. } | Op::Swap { value, .. } => Some(STANDARD.encode(value)),
+                Op::Delete { .. } => None,
+                Op::Check { .. } => continue,
+            };
+            self.changes.push((op.key().to_string(), value));
+            self.recent.push((self.revision, op.key().to_string()));
+        }
+        let old = self.recent.len().saturating_sub(RECENT);
+        for (revision, _) in self.recent.drain(..old) {
+            self.forgotten = revision;
+        }
+        self
+    }
+
+    /// Whether something at or below `prefix` changed after `index`. An index that is not yet reached is from another store.
+    pub(super) fn changed(&self, prefix: &Key, index: u64) -> bool {
+        let concerns = |key: &str| Key::new(key).is_ok_and(|key| key.is_within(prefix));
+        let later = self.recent.iter().filter(|(revision, _)| *revision > index);
+        index > self.revision || index < self.forgotten || { later }.any(|(_, key)| concerns(key))
+    }
+}
+
+impl Files {
+    /// Whether a transaction has happened whose files are not all written.
+    pub(super) fn is_unfinished(&self) -> bool {
+        self.root.join(REDO).exists()
+    }
+
+    /// Finishes what a killed writer left. Needs the exclusive lock.
+    pub(super) fn recover(&self) -> Result<(), Error> {
+        match self.record(REDO)? {
+            Some(record) => self.finish(&record),
+            None => Ok(()),
+        }
+    }
+
+    /// The record of the last transaction.
+    pub(super) fn last(&self) -> Result<Record, Error> {
+        if let Some(record) = self.record(LAST)? {
+            return Ok(record);
+        }
+        // A new store, or one whose record was removed: no revision that is in use may be given again.
+        let revision = self
+            .all()?
+            .iter()
+            .map(|entry| entry.revision)
+            .max()
+            .unwrap_or(1);
+        Ok(Record {
+            revision,
+            changes: Vec::new(),
+            recent: Vec::new(),
+            forgotten: revision,
+        })
+    }
+
+    /// Makes the transaction happen; [`Files::finish`] does the rest. Needs the exclusive lock.
+    pub(super) fn commit(&self, record: &Record) -> Result<(), Error> {
+        let redo = self.root.join(REDO);
+        let content = serde_json::to_vec(record).map_err(|error| io_error(&redo, error.into()))?;
+        self.replace(&redo, &[&content])?;
+        sync(&self.root)
+    }
+
+    /// Writes the files of a transaction that happened. Needs the exclusive lock.
+    pub(super) fn finish(&self, record: &Record) -> Result<(), Error> {
+        let mut folders = BTreeSet::new();
+        for (key, value) in &record.changes {
+            self.change(record, key, value.as_deref(), &mut folders)?;
+        }
+        for folder in &folders {
+            sync(folder)?;
+        }
+        let last = self.root.join(LAST);
+        fs::rename(self.root.join(REDO), &last).map_err(|error| io_error(&last, error))
+    }
+
+    fn change(
+        &self,
+        record: &Record,
+        key: &str,
+        value: Option<&str>,
+        folders: &mut BTreeSet<PathBuf>,
+    ) -> Result<(), Error> {
+        let key = Key::new(key)?;
+        let Some(value) = value else {
+            return self.remove(&key, folders);
+        };
+        let value = STANDARD
+            .decode(value)
+            .map_err(|error| self.garbled(REDO, &error.to_string()))?;
+        self.put(&key, &value, record.revision, folders)
+    }
+
+    fn record(&self, name: &str) -> Result<Option<Record>, Error> {
+        let Some(content) = read(&self.root.join(name))? else {
+            return Ok(None);
+        };
+        let record = serde_json::from_slice(&content);
+        record
+            .map(Some)
+            .map_err(|error| self.garbled(name, &error.to_string()))
+    }
+
+    fn garbled(&self, name: &str, why: &str) -> Error {
+        let what = format!("{}: {why}", self.root.join(name).display());
+        Error::Garbage {
+            url: self.url.clone(),
+            what,
+        }
+    }
+}
