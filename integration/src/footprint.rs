@@ -7,10 +7,12 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::Value;
 
 use crate::host::Host;
+use crate::run::{Finished, run};
 
 /// Everything on a host that an attachment adds to, one line a thing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +24,21 @@ impl Footprint {
     #[track_caller]
     pub(crate) fn of(host: &Host) -> Footprint {
         let space = host.space();
-        let listed = |words: &[&str]| space.run(words).ok();
+        Self::taken(&space.root(), space.pid(), |words| space.run(words))
+    }
+
+    /// The footprint of the machine that the laboratory runs on.
+    #[track_caller]
+    pub fn of_this_machine() -> Footprint {
+        Self::taken(Path::new("/"), std::process::id(), |words| {
+            let mut command = Command::new(words[0]);
+            command.args(&words[1..]);
+            run(command)
+        })
+    }
+
+    fn taken(root: &Path, pid: u32, run: impl Fn(&[&str]) -> Finished) -> Footprint {
+        let listed = |words: &[&str]| run(words).ok();
         let mut lines = BTreeSet::new();
 
         for link in array(&listed(&["ip", "-json", "-details", "link"]).json()) {
@@ -51,20 +67,16 @@ impl Footprint {
                 .map(|it| format!("nftables {}", it.trim())),
         );
 
-        let mounts = std::fs::read_to_string(format!("/proc/{}/mounts", space.pid()));
+        let mounts = std::fs::read_to_string(format!("/proc/{pid}/mounts"));
         for mount in mounts.expect("the host's mounts").lines() {
             let target = mount.split(' ').nth(1).unwrap_or(mount);
             if target != "/run/crosshost/netns" && target != "/run/netns" {
                 lines.insert(format!("mount {target}"));
             }
         }
-        for folder in [
-            "/run/netns",
-            "/run/crosshost/netns",
-            "/run/crosshost/journal",
-        ] {
-            let files = files_below(&space.path(folder));
-            lines.extend(files.iter().map(|file| format!("file {folder}/{file}")));
+        for folder in ["run/netns", "run/crosshost/netns", "run/crosshost/journal"] {
+            let files = files_below(&root.join(folder));
+            lines.extend(files.iter().map(|file| format!("file /{folder}/{file}")));
         }
         Footprint { lines }
     }

@@ -155,6 +155,19 @@ impl Lab {
         }
     }
 
+    /// The network namespaces of this world by their identities; see [`Space::identity`].
+    #[track_caller]
+    pub fn identities(&self) -> Vec<String> {
+        let hosts = self.hosts.iter().map(Host::space);
+        let others = [&self.outside, &self.world].into_iter();
+        let consul = self.consul.iter().map(Consul::space);
+        hosts
+            .chain(others)
+            .chain(consul)
+            .map(Space::identity)
+            .collect()
+    }
+
     /// What there is on each host now, to compare with later.
     #[track_caller]
     pub fn footprints(&self) -> Vec<Footprint> {

@@ -38,5 +38,5 @@ pub use programs::{Programs, workspace};
 pub use proxy::{Proxy, Request};
 pub use run::{Finished, Running};
 pub use server::Server;
-pub use space::{Net, Space};
+pub use space::{Net, Space, inhabited};
 pub use suite::{Attachment, address_of, conflist, netconf};

@@ -5,6 +5,7 @@
 //! SIGKILL, since the kernel then closes the pipe. With the last process of a space go its mounts, its
 //! named namespaces and its links, so no clean-up code has to run.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -124,6 +125,12 @@ impl Space {
         std::fs::write(&file, text).unwrap_or_else(|e| panic!("write {}: {e}", file.display()));
     }
 
+    /// The network namespace's identity, as `/proc/PID/ns/net` links to it.
+    #[track_caller]
+    pub fn identity(&self) -> String {
+        identity_of(&format!("/proc/{}", self.pid())).expect("a living holder")
+    }
+
     /// The network namespace.
     #[track_caller]
     pub fn net(&self) -> Net {
@@ -138,6 +145,21 @@ impl Drop for Space {
         let _ = self.holder.kill();
         let _ = self.holder.wait();
     }
+}
+
+/// The identities of all network namespaces that some process of this machine lives in.
+#[track_caller]
+pub fn inhabited() -> BTreeSet<String> {
+    let processes = std::fs::read_dir("/proc").expect("/proc");
+    processes
+        .flatten()
+        .filter_map(|process| identity_of(&process.path().to_string_lossy()))
+        .collect()
+}
+
+fn identity_of(process: &str) -> Option<String> {
+    let link = std::fs::read_link(format!("{process}/ns/net")).ok()?;
+    Some(link.to_string_lossy().into_owned())
 }
 
 impl Net {

@@ -4,12 +4,11 @@
 
 mod reader;
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use integration::{Backend, Container, Host, Lab, OUTSIDE, Running, Server};
+use integration::{Backend, Container, Host, Lab, OUTSIDE, Running, Server, inhabited};
 use serde_json::{Value, json};
 
 fn bridge_conflist(subnet: &str) -> Value {
@@ -172,16 +171,6 @@ fn ask(host: &Host, server: &str, request: &str, body: &str) -> String {
     })
 }
 
-/// Every network namespace that some process lives in.
-fn inhabited() -> BTreeSet<String> {
-    std::fs::read_dir("/proc")
-        .unwrap()
-        .flatten()
-        .filter_map(|process| std::fs::read_link(process.path().join("ns/net")).ok())
-        .map(|link| link.to_string_lossy().into_owned())
-        .collect()
-}
-
 const VICTIM: &str = "CROSSHOST_LAB_VICTIM";
 
 /// Not a test of its own: the process that the next test kills.
@@ -189,11 +178,7 @@ const VICTIM: &str = "CROSSHOST_LAB_VICTIM";
 fn victim() {
     if std::env::var_os(VICTIM).is_some() {
         let lab = Lab::new(2, Backend::Consul);
-        let pids = lab
-            .hosts()
-            .iter()
-            .map(|host| host.space().pid().to_string());
-        let said = pids.collect::<Vec<_>>().join(" ");
+        let said = lab.identities().join(" ");
         std::fs::write(std::env::var_os(VICTIM).unwrap(), said).unwrap();
         loop {
             std::thread::park();
@@ -210,7 +195,7 @@ fn a_killed_test_process_leaves_nothing() {
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    let pids = loop {
+    let identities = loop {
         let said = std::fs::read_to_string(note.path()).unwrap();
         if !said.is_empty() {
             break said;
@@ -218,11 +203,7 @@ fn a_killed_test_process_leaves_nothing() {
         assert!(test.try_wait().unwrap().is_none(), "the victim ended early");
         std::thread::sleep(std::time::Duration::from_millis(50));
     };
-    let spaces: Vec<_> = pids
-        .split(' ')
-        .map(|pid| std::fs::read_link(format!("/proc/{pid}/ns/net")).unwrap())
-        .map(|link| link.to_string_lossy().into_owned())
-        .collect();
+    let spaces: Vec<_> = identities.split(' ').map(str::to_owned).collect();
     assert!(spaces.iter().all(|space| inhabited().contains(space)));
     test.kill().unwrap();
     test.wait().unwrap();

@@ -41,7 +41,7 @@ fn come_through_cnitool_at_each_version() {
     for version in VERSIONS {
         let mut list = conflist("ov_net1", SUBNET);
         list["cniVersion"] = version.into();
-        list["cniVersions"] = Value::Null;
+        list.as_object_mut().unwrap().remove("cniVersions");
         host.install(&list);
         let attached = Attachment::new(host, "t1", "ov_net1");
         assert_eq!(attached.result["cniVersion"], version);

@@ -141,6 +141,25 @@ fn standard_output_belongs_to_the_protocol_and_the_operator() {
     }
 }
 
+#[test]
+fn every_habit_is_a_short_recipe_with_a_line_of_help() {
+    let makefile = std::fs::read_to_string(workspace().join("Makefile")).expect("a Makefile");
+    let habits = "deps build test demo bench lint fmt install clean help";
+    for habit in habits.split(' ') {
+        let start = format!("{habit}:");
+        let mut lines = makefile
+            .lines()
+            .skip_while(|line| !line.starts_with(&start));
+        let head = lines.next().unwrap_or_default();
+        assert!(
+            head.contains(" ## "),
+            "make {habit} has no line of help: {head}"
+        );
+        let recipe = lines.take_while(|line| line.starts_with('\t')).count();
+        assert!((1..=3).contains(&recipe), "make {habit} has {recipe} lines");
+    }
+}
+
 fn is_ours(name: &str) -> bool {
     LIBRARIES.contains(&name) || PLUGINS.contains(&name) || name == "crosshost"
 }

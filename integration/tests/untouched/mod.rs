@@ -33,7 +33,7 @@ pub(crate) struct Bench<'lab> {
 
 pub(crate) struct State {
     footprint: Footprint,
-    inside: Value,
+    inside: String,
     records: BTreeMap<String, String>,
 }
 
@@ -57,7 +57,7 @@ impl<'lab> Bench<'lab> {
     pub(crate) fn state(&self) -> State {
         State {
             footprint: self.lab.host(1).footprint(),
-            inside: self.container.ip(&["address"]),
+            inside: self.container.run(&["ip", "-brief", "address"]).ok().stdout,
             records: reader::records_but_nodes(self.lab),
         }
     }
@@ -66,7 +66,7 @@ impl<'lab> Bench<'lab> {
         let now = self.state();
         let mut changed = now.footprint.since(&before.footprint);
         if now.inside != before.inside {
-            changed.push(format!("in the container: {:#}", now.inside));
+            changed.push(format!("in the container: {}", now.inside));
         }
         if now.records != before.records {
             changed.push(format!("in the store: {:?}", now.records));

@@ -1,0 +1,48 @@
+# crosshost: a command for each habit. `make help` lists them.
+export PATH := $(PATH):/usr/local/go/bin:$(HOME)/.cargo/bin
+STORE ?= dir
+PREFIX ?= /usr/local
+CNI_BIN ?= /opt/cni/bin
+# Recursive on purpose: rustc is asked only where a recipe needs the answer.
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+RELEASE = target/$(HOST)/release
+DEPS = integration/tools/deps.sh
+
+.DEFAULT_GOAL := help
+.PHONY: deps build test demo bench lint fmt install clean help
+
+deps: ## install what tests need: Debian packages, cnitool, Consul (instant when nothing is missing)
+	$(DEPS) packages cnitool consul oldest-consul
+
+build: ## static, stripped binaries into bin/ (needs Rust only)
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target $(HOST) -p overlay -p ipam-kv -p crosshost
+	install -D -t bin $(RELEASE)/overlay $(RELEASE)/ipam-kv $(RELEASE)/crosshost
+
+test: deps build ## the whole test suite (as root: it makes network namespaces)
+	@test "$$(id -u)" = 0 || { echo "make test: run it as root, it makes network namespaces"; exit 1; }
+	cargo test --workspace --locked
+
+demo: build ## a tour in under a minute: three hosts, one network; STORE=dir or STORE=consul
+	$(DEPS) demo-packages cnitool $(STORE:dir=)
+	cargo run --quiet --locked -p integration --bin demo -- $(STORE)
+
+bench: deps build ## time ADD and DEL beside the reference plugins; table and plot in target/bench/
+	cargo run --quiet --release --locked -p integration --bin bench
+
+lint: deps ## formatting, clippy pedantic, licenses and sources of dependencies
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	$(DEPS) cargo-deny check
+
+fmt: ## format all code
+	cargo fmt --all
+
+install: build ## plugins into CNI_BIN (/opt/cni/bin), crosshost into PREFIX/bin (/usr/local/bin); DESTDIR works
+	install -D -t $(DESTDIR)$(CNI_BIN) bin/overlay bin/ipam-kv
+	install -D -t $(DESTDIR)$(PREFIX)/bin bin/crosshost
+
+clean: ## remove all that was built, the tools too
+	rm -rf bin target
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))

@@ -1,0 +1,64 @@
+#!/bin/sh
+# Installs what the tests, the demo and the lint need, by the names given as arguments, each only if it is missing:
+#   demo-packages  Debian packages for the demo      packages       those and the ones for all tests
+#   cnitool        the CNI project's client, built   consul         Consul 1.20.1, built (3 minutes), unless one is on PATH
+#   oldest-consul  Debian bullseye's Consul 1.8.7    cargo-deny     checks of dependencies, built (5 minutes)
+#   check          runs cargo-deny
+# What is built goes to target/tools; the versions are pinned by go.mod and go.sum beside this file.
+set -eu
+
+root=$(cd "$(dirname "$0")/../.." && pwd)
+tools=$root/target/tools
+
+# ip, ping and nft are the laboratory's hands and eyes.
+for_demo="iproute2 iputils-ping nftables"
+# The reference plugins; gcc for cargo's linking; libssl for consulrs, the tests' independent reader of Consul.
+for_tests="containernetworking-plugins gcc libc6-dev libssl-dev pkg-config openssl"
+
+packages() {
+    missing=
+    for package in "$@"; do
+        state=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
+        [ "$state" = installed ] || missing="$missing $package"
+    done
+    [ -n "$missing" ] || return 0
+    echo "deps: installing$missing"
+    apt-get update -q
+    # shellcheck disable=SC2086 # a list of words
+    DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $missing
+}
+
+# go_tool NAME PACKAGE: builds the main package that integration/tools/NAME/go.mod pins.
+go_tool() {
+    [ ! -x "$tools/$1" ] || return 0
+    echo "deps: building $1 (go build $2)"
+    mkdir -p "$tools"
+    (cd "$root/integration/tools/$1" && CGO_ENABLED=0 go build -trimpath -o "$tools/$1.new" "$2")
+    mv "$tools/$1.new" "$tools/$1"
+}
+
+for part in "$@"; do
+    case $part in
+    demo-packages) packages $for_demo ;;
+    packages) packages $for_demo $for_tests ;;
+    cnitool) go_tool cnitool github.com/containernetworking/cni/cnitool ;;
+    consul) command -v consul >/dev/null || go_tool consul github.com/hashicorp/consul ;;
+    oldest-consul)
+        [ -x "$tools/consul-1.8.7/usr/bin/consul" ] || "$root/integration/tools/consul-1.8.7.sh"
+        ;;
+    cargo-deny)
+        [ -x "$tools/bin/cargo-deny" ] ||
+            cargo install --locked --root "$tools" --target-dir "$tools/cargo-deny-build" cargo-deny@0.20.2
+        rm -rf "$tools/cargo-deny-build"
+        ;;
+    check)
+        # The advisory database is a git repository, which not every place that runs this can reach.
+        echo "deps: SKIPPED: the RustSec advisories (run 'target/tools/bin/cargo-deny check advisories' where git can fetch them)"
+        cd "$root" && "$tools/bin/cargo-deny" --locked check bans licenses sources
+        ;;
+    *)
+        echo "deps.sh: no part is called $part" >&2
+        exit 2
+        ;;
+    esac
+done
