@@ -120,14 +120,16 @@ impl Netns {
             Err(Errno::NOENT) => return Ok(false),
             Err(errno) => return Err(NetnsError::io(&path, "lock its directory", errno)),
         };
-        if is_namespace(&path) {
+        let mut was_there = false;
+        // Others may have mounted a second one on top.
+        while is_namespace(&path) {
             let removed = NetNs::get_from_env(name, Place(dir)).and_then(NetNs::remove);
             removed.map_err(|e| NetnsError::io(&path, "unmount", io::Error::other(e)))?;
-            return Ok(true);
+            was_there = true;
         }
         match fs::remove_file(&path) {
             Ok(()) => Ok(true),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(was_there),
             Err(e) => Err(NetnsError::io(&path, "remove its file", e)),
         }
     }

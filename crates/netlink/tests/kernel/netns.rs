@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::process::Command;
 use std::thread;
 
 use netlink::{Netns, NetnsError};
@@ -51,7 +52,7 @@ fn what_is_no_namespace_is_gone() {
     assert!(gone(Path::new("/proc/999999999/ns/net")));
     let fifo = lab.dir().join("fifo");
     assert!(
-        std::process::Command::new("mkfifo")
+        Command::new("mkfifo")
             .arg(&fifo)
             .status()
             .unwrap()
@@ -86,6 +87,21 @@ fn many_creators_get_one_namespace() {
     assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
     assert!(Netns::remove(lab.dir(), "a").unwrap());
     assert!(gone(&lab.dir().join("a")), "mounted twice");
+}
+
+#[test]
+fn namespaces_stacked_by_others_are_removed_too() {
+    let lab = Lab::new();
+    let (path, other) = (lab.dir().join("a"), lab.dir().join("b"));
+    lab.netns("a");
+    lab.netns("b");
+    let mount = Command::new("mount")
+        .arg("--bind")
+        .args([&other, &path])
+        .status();
+    assert!(mount.unwrap().success());
+    assert!(Netns::remove(lab.dir(), "a").unwrap());
+    assert!(!path.exists());
 }
 
 #[test]

@@ -117,10 +117,16 @@ fn routes_come_back_as_they_were_added() {
             again.to_string(),
             format!("route to 0.0.0.0/0 via 10.0.0.1 on link {dev}: File exists (EEXIST)")
         );
-        // Site bits in the destination are ours to remove.
+        // Host bits in the destination are ours to remove; without a gateway the scope is the link.
         nl.add_route(&Route::new(net("203.0.113.9/24"), None, dev))
             .await
             .unwrap();
+        let on_link = Route {
+            table: Some(254),
+            scope: Some(253),
+            ..Route::new(net("203.0.113.0/24"), None, dev)
+        };
+        assert!(nl.routes().await.unwrap().contains(&on_link));
         let mixed = Route::new(net("fd02::/64"), Some(addr("10.0.0.1")), dev);
         assert!(
             nl.add_route(&mixed)
