@@ -1,1 +1,17 @@
-fn main() {}
+//! The `crosshost` binary: the operator's command.
+
+mod command;
+mod endpoint;
+mod network;
+mod node;
+mod sync;
+mod table;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match command::run(std::env::args_os().skip(1)) {
+        Ok(text) => table::print(&text),
+        Err(error) => table::complain(&error),
+    }
+}

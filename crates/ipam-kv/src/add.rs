@@ -6,19 +6,19 @@ use cluster::{Cluster, Published};
 use cni::{Call, CniResult, Error, Ip};
 use ipam::{Choice, Range, RangeSet};
 use ipnetwork::IpNetwork;
-use journal::Attachment;
+use journal::{Attachment, clock};
 
 use crate::{
     code,
     conf::{Conf, failed},
-    desk::{Desk, clock},
+    desk::Desk,
     ledger::{COOL_DOWN, Entry, Ledger, Stage},
 };
 
 /// How often a choice that the store refused is made again.
 const ATTEMPTS: u32 = 16;
 
-pub async fn add(call: &Call) -> Result<CniResult, Error> {
+pub(crate) async fn add(call: &Call) -> Result<CniResult, Error> {
     let conf = Conf::read(call)?;
     let attachment = Conf::attachment(call)?;
     let store = store::open(&conf.settings.store).map_err(|error| failed(error.into()))?;

@@ -11,7 +11,7 @@ use crate::{
     ledger::Stage,
 };
 
-pub fn check(call: &Call) -> Result<(), Error> {
+pub(crate) fn check(call: &Call) -> Result<(), Error> {
     let conf = Conf::read(call)?;
     let attachment = Conf::attachment(call)?;
     let previous = call

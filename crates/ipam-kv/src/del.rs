@@ -9,7 +9,7 @@ use crate::{
     ledger::is_of,
 };
 
-pub async fn del(call: &Call) -> Result<(), Error> {
+pub(crate) async fn del(call: &Call) -> Result<(), Error> {
     let conf = Conf::read(call)?;
     let attachment = Conf::attachment(call)?;
     let store = store::open(&conf.settings.store).map_err(|error| failed(error.into()))?;

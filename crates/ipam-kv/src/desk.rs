@@ -4,7 +4,7 @@ use std::{net::IpAddr, path::Path, time::Duration};
 
 use cluster::{Cluster, NetworkSpec, Node, Published, Resolved};
 use cni::Error;
-use journal::{Attachment, Journal, Lock};
+use journal::{Attachment, Journal, Lock, clock};
 
 use crate::{
     conf::failed,
@@ -13,31 +13,6 @@ use crate::{
 
 /// Longest wait for another verb of the same attachment, and for the ledger.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// This host's clocks and its boot.
-pub mod clock {
-    use std::time::SystemTime;
-
-    /// Seconds since boot, counting the time in which the host slept.
-    pub fn uptime() -> u64 {
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-        u64::try_from(now.tv_sec).unwrap_or_default()
-    }
-
-    /// Seconds since 1970.
-    pub fn unix() -> u64 {
-        SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs())
-    }
-
-    /// The id of this boot.
-    pub fn boot_id() -> std::io::Result<String> {
-        Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?
-            .trim()
-            .to_owned())
-    }
-}
 
 /// Ledger, locks and store.
 pub struct Desk<'a> {

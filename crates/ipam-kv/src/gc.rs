@@ -8,7 +8,7 @@ use crate::{
     desk::Desk,
 };
 
-pub async fn gc(call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(), Error> {
+pub(crate) async fn gc(call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(), Error> {
     let conf = Conf::read(call)?;
     let store = store::open(&conf.settings.store).map_err(|error| failed(error.into()))?;
     let cluster = Cluster::new(&*store, conf.settings.layout.clone());
@@ -25,11 +25,9 @@ pub async fn gc(call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(), Erro
         failures = desk.give_back(&doomed).await?;
     }
     failures.extend(desk.release_unknown(|lease| !listed(lease)).await.err());
-    match failures.is_empty() {
-        true => Ok(()),
-        false => {
-            let all: Vec<_> = failures.iter().map(ToString::to_string).collect();
-            Err(Error::new(failures[0].code(), all.join("; ")))
-        }
-    }
+    let Some(first) = failures.first() else {
+        return Ok(());
+    };
+    let all: Vec<_> = failures.iter().map(ToString::to_string).collect();
+    Err(Error::new(first.code(), all.join("; ")))
 }

@@ -25,7 +25,7 @@ pub struct Ledger {
     pub blocks: BTreeMap<Block, u64>,
     /// Addresses in use.
     pub leases: BTreeMap<IpAddr, Entry>,
-    /// Addresses that were given back, and when ([`crate::clock::uptime`]).
+    /// Addresses that were given back, and when ([`journal::clock::uptime`]).
     pub freed: BTreeMap<IpAddr, u64>,
 }
 

@@ -26,7 +26,7 @@ mod status;
 
 use cni::{Call, CniResult, ContainerId, Error, IfName};
 
-pub use desk::{clock, sync};
+pub use desk::sync;
 
 /// Error codes of our own (`docs/errors.md`); those of the shared records are in `cluster::Error::code`.
 pub mod code {

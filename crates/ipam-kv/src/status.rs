@@ -5,16 +5,17 @@ use std::time::Duration;
 use cluster::Cluster;
 use cni::{Call, Error};
 use ipam::Choice;
+use journal::clock;
 
 use crate::{
     conf::{Conf, failed},
-    desk::{Desk, clock},
+    desk::Desk,
 };
 
 /// STATUS is polled: it answers within a second.
 const PATIENCE: Duration = Duration::from_millis(800);
 
-pub async fn status(call: &Call) -> Result<(), Error> {
+pub(crate) async fn status(call: &Call) -> Result<(), Error> {
     let conf = Conf::read(call)?;
     let settings = store::Config {
         timeout: PATIENCE,
@@ -35,12 +36,11 @@ pub async fn status(call: &Call) -> Result<(), Error> {
             .all(|set| set.iter().any(room))
     });
     match cluster.news(&conf.spec.name).await {
-        Err(_) if own_room => Ok(()),
+        Ok(_) | Err(_) if own_room => Ok(()),
         Err(error) => Err(Error::not_ready(format!(
             "network {}: {error}",
             conf.spec.name
         ))),
-        Ok(_) if own_room => Ok(()),
         Ok(news) => {
             let ranges = news
                 .network

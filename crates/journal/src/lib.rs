@@ -11,6 +11,7 @@
 //! The directory is a tmpfs: after a reboot there are no containers and, rightly, no journal.
 
 mod attachment;
+pub mod clock;
 mod document;
 mod lock;
 

@@ -1,1 +1,114 @@
-//! overlay
+//! `overlay`: attaches containers to a network that spans hosts, as a CNI interface plugin.
+//!
+//! # Why it looks like this
+//!
+//! The classic overlay driver told every host about every container: by gossip, by a watcher of misses in the kernel,
+//! by a record for each endpoint. All of it was sometimes late, and late news about a container is a packet that goes
+//! to the wrong host. Here nothing is told per container. Hosts own *blocks* of addresses, a container's MAC is a
+//! function of its address, and so each host *computes* the forwarding entries of every address that can exist,
+//! before it exists ([`forwarding`]). What is not known floods to all hosts with a block, so that late news cost
+//! packets and not reachability.
+//!
+//! Each network has on each host a *sandbox*: a namespace with a bridge and a VXLAN device ([`sandbox`]). Containers
+//! hang on the bridge by veth pairs. The host's firewall, routing and daemons never see the segment. The way out is a
+//! second NIC on a host-local bridge ([`egress`]), once for a container.
+//!
+//! A verb is a process of milliseconds that can be killed at any instruction. So it writes down what it is about to
+//! make before it makes it ([`record`]), makes only what can be named again from the CNI call ([`names`]), and every
+//! removal is of the kind "gone or not there". There is one teardown, for DEL, GC, a failed ADD and a killed one.
+//!
+//! `add`, `del`, `check`, `gc` and `status` are the verbs; [`conf`] and [`host`] are what they start from.
+
+mod add;
+mod check;
+pub mod conf;
+mod del;
+pub mod egress;
+mod endpoint;
+pub mod forwarding;
+mod gc;
+pub mod host;
+pub mod names;
+pub mod record;
+pub mod sandbox;
+mod status;
+pub mod sync;
+mod teardown;
+
+use cni::{Call, CniResult, ContainerId, Error, IfName};
+
+/// Error codes of our own (`docs/errors.md`); those of the shared records are in `cluster::Error::code`.
+pub mod code {
+    /// The attachment exists already.
+    pub const DUPLICATE: u32 = 100;
+    /// The interface name is taken in the container.
+    pub const IFNAME: u32 = 101;
+    /// No address is left.
+    pub const POOL: u32 = 102;
+    /// The network or the host is set up differently.
+    pub const DIFFERS: u32 = 103;
+    /// The kernel refused.
+    pub const KERNEL: u32 = 107;
+    /// CHECK found a deviation.
+    pub const DEVIATION: u32 = 110;
+}
+
+/// The plugin.
+pub struct Overlay;
+
+impl cni::Plugin for Overlay {
+    const NAME: &str = "overlay";
+
+    fn add(&self, call: &Call) -> Result<CniResult, Error> {
+        run(add::add(call))
+    }
+
+    fn del(&self, call: &Call) -> Result<(), Error> {
+        run(del::del(call))
+    }
+
+    fn check(&self, call: &Call) -> Result<(), Error> {
+        run(check::check(call))
+    }
+
+    fn gc(&self, call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(), Error> {
+        run(gc::gc(call, valid))
+    }
+
+    fn status(&self, call: &Call) -> Result<(), Error> {
+        run(status::status(call))
+    }
+}
+
+/// Runs a verb on a runtime of its own: one thread, built only now that the environment has been checked.
+fn run<T>(verb: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build();
+    runtime
+        .map_err(|error| Error::io(format!("async runtime: {error}")))?
+        .block_on(verb)
+}
+
+/// An error of the shared records as a CNI error.
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "the shape that map_err wants"
+)]
+pub fn failed(error: cluster::Error) -> Error {
+    Error::new(error.code(), error.to_string())
+}
+
+/// A refusal of the kernel as a CNI error.
+pub fn kernel(error: &dyn std::error::Error) -> Error {
+    Error::new(code::KERNEL, error.to_string())
+}
+
+/// A local document or lock that could not be used: busy is worth another try, the rest is the host's.
+pub fn local(error: &journal::Error) -> Error {
+    match error {
+        journal::Error::Busy { .. } => Error::again(error.to_string()),
+        _ => Error::io(error.to_string()),
+    }
+}

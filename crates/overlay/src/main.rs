@@ -1,1 +1,5 @@
-fn main() {}
+//! The `overlay` binary.
+
+fn main() -> std::process::ExitCode {
+    cni::run(overlay::Overlay)
+}

@@ -1,0 +1,206 @@
+//! The command line: `crosshost <noun> <verb>`, and what all verbs start from.
+
+use std::{collections::HashMap, ffi::OsString};
+
+use anyhow::{Context as _, Result, bail};
+use cluster::{Cluster, Resolved, Settings};
+use lexopt::{Arg, Parser, ValueExt as _};
+use store::Store;
+
+use crate::{endpoint, network, node, sync};
+
+const HELP: &str = "\
+crosshost: one network for the containers of several hosts
+
+  crosshost network create NAME --subnet CIDR...   make a network, known on all hosts at once
+      [--gateway ADDRESS] [--range START-END] [--vni N] [--mtu BYTES] [--vxlan-port PORT]
+      [--egress gwbridge|none] [--egress-subnet CIDR] [--block-prefix BITS]
+  crosshost network ls                             all networks
+  crosshost network inspect NAME                   one network with its blocks and endpoints
+  crosshost network rm NAME                        remove a network without endpoints
+  crosshost node ls                                all hosts
+  crosshost node rm NAME                           forget a host that will not come back
+  crosshost endpoint ls [--local]                  who has which address; --local: what this host holds, without the store
+  crosshost sync                                   make this host known, its forwarding and the store up to date
+
+  --json      machine-readable output of ls and inspect
+  --help, --version
+
+Settings come from /etc/crosshost/config.json (or the file that CROSSHOST_CONFIG names), then from CONSUL_HTTP_ADDR
+and its like.
+";
+
+/// The words of a command line, sorted.
+#[derive(Debug, Default)]
+pub struct Words {
+    /// What is not an option.
+    pub plain: Vec<String>,
+    /// Options with their values, in order.
+    pub options: Vec<(String, String)>,
+    /// `--json`.
+    pub json: bool,
+    /// `--local`.
+    pub local: bool,
+}
+
+impl Words {
+    /// The value of an option that is given at most once.
+    pub fn option<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>>
+    where
+        T::Err: std::error::Error + Send + Sync + 'static,
+    {
+        let mut values = self
+            .options
+            .iter()
+            .filter(|(option, _)| option == name)
+            .map(|(_, value)| value);
+        let Some(value) = values.next() else {
+            return Ok(None);
+        };
+        if values.next().is_some() {
+            bail!("--{name}: given twice");
+        }
+        value
+            .parse()
+            .map(Some)
+            .with_context(|| format!("--{name} {value}"))
+    }
+
+    /// The one name that a verb is about.
+    pub fn name(&self) -> Result<&str> {
+        match self.plain.get(2..) {
+            Some([name]) => Ok(name),
+            Some([]) | None => bail!(
+                "{}: want a name; see crosshost --help",
+                self.plain.join(" ")
+            ),
+            Some([_, more, ..]) => bail!("{more:?}: one name at a time"),
+        }
+    }
+}
+
+/// What a verb needs: the settings of this host and its store.
+pub struct Session {
+    /// Settings with file and environment folded in.
+    pub settings: Resolved,
+    store: Box<dyn Store>,
+}
+
+impl Session {
+    fn open() -> Result<Self> {
+        let env: HashMap<String, String> = std::env::vars_os()
+            .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
+            .collect();
+        let settings = Settings::default().resolve(&env)?;
+        let store = store::open(&settings.store)?;
+        Ok(Self { settings, store })
+    }
+
+    /// The shared records.
+    pub fn cluster(&self) -> Cluster<'_> {
+        Cluster::new(&*self.store, self.settings.layout.clone())
+    }
+}
+
+/// Runs a command line; the text to print, or why not.
+pub fn run(args: impl Iterator<Item = OsString>) -> Result<String> {
+    let Some(words) = parse(args)? else {
+        return Ok(HELP.to_owned());
+    };
+    let plain: Vec<&str> = words.plain.iter().map(String::as_str).collect();
+    if plain == ["version"] {
+        return Ok(format!("crosshost {}\n", env!("CARGO_PKG_VERSION")));
+    }
+    if plain.as_slice() == ["endpoint", "ls"] && words.local {
+        return endpoint::local(&words);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()?;
+    let session = Session::open()?;
+    runtime.block_on(async {
+        match plain.as_slice() {
+            ["network", "create", ..] => network::create(&session, &words).await,
+            ["network", "ls"] => network::list(&session, &words).await,
+            ["network", "inspect", ..] => network::inspect(&session, &words).await,
+            ["network", "rm", ..] => network::remove(&session, &words).await,
+            ["node", "ls"] => node::list(&session, &words).await,
+            ["node", "rm", ..] => node::remove(&session, &words).await,
+            ["endpoint", "ls"] => endpoint::list(&session, &words).await,
+            ["sync"] => sync::sync(&session).await,
+            other => bail!(
+                "{:?}: no such command; see crosshost --help",
+                other.join(" ")
+            ),
+        }
+    })
+}
+
+/// The words, or nothing where help is wanted.
+fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Words>> {
+    const VALUED: [&str; 9] = [
+        "subnet",
+        "gateway",
+        "range",
+        "vni",
+        "mtu",
+        "vxlan-port",
+        "egress",
+        "egress-subnet",
+        "block-prefix",
+    ];
+    let mut words = Words::default();
+    let mut parser = Parser::from_args(args);
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Arg::Long("help") | Arg::Short('h') => return Ok(None),
+            Arg::Long("version") | Arg::Short('V') => words.plain = vec!["version".to_owned()],
+            Arg::Long("json") => words.json = true,
+            Arg::Long("local") => words.local = true,
+            Arg::Long(name) if VALUED.contains(&name) => {
+                let name = name.to_owned();
+                let value = parser.value()?.string()?;
+                words.options.push((name, value));
+            }
+            Arg::Value(value) => words.plain.push(value.string()?),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    Ok(if words.plain.is_empty() {
+        None
+    } else {
+        Some(words)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Words {
+        parse(line.split(' ').map(OsString::from)).unwrap().unwrap()
+    }
+
+    #[test]
+    fn options_may_stand_anywhere_and_name_their_value_when_bad() {
+        let words = words("network create --vni x ov_net1 --subnet 10.0.0.0/24 --subnet fd00::/64");
+        assert_eq!(words.name().unwrap(), "ov_net1");
+        assert!(format!("{:#}", words.option::<u32>("vni").unwrap_err()).contains("--vni x"));
+        assert!(
+            words
+                .option::<String>("subnet")
+                .unwrap_err()
+                .to_string()
+                .contains("twice")
+        );
+    }
+
+    #[test]
+    fn unknown_words_are_refused_and_none_is_help() {
+        assert!(parse(["--nope"].into_iter().map(OsString::from)).is_err());
+        assert_eq!(run(std::iter::empty()).unwrap(), HELP);
+        let error = run(["network".into(), "destroy".into()].into_iter()).unwrap_err();
+        assert!(error.to_string().contains("network destroy"), "{error}");
+    }
+}

@@ -1,0 +1,269 @@
+//! `crosshost network`: create, ls, inspect, rm.
+
+use std::net::IpAddr;
+
+use anyhow::{Context as _, Result, bail};
+use cluster::{Egress, EgressMode, Network, NetworkSpec};
+use ipam::{Range, Schema};
+use ipnetwork::IpNetwork;
+use serde_json::json;
+
+use crate::{
+    command::{Session, Words},
+    endpoint,
+    table::{json, table},
+};
+
+/// Makes a network from the options.
+pub async fn create(session: &Session, words: &Words) -> Result<String> {
+    let spec = spec(words)?;
+    let network = session.cluster().create_network(&spec).await?;
+    Ok(format!("{}\n", summary(&network).join("  ")))
+}
+
+fn spec(words: &Words) -> Result<NetworkSpec> {
+    let name = cni::NetworkName::new(words.name()?).context("network name")?;
+    let (gateway, bounds) = (
+        words.option::<IpAddr>("gateway")?,
+        words.option::<String>("range")?,
+    );
+    let (range_start, range_end) = bounds
+        .map(|bounds| parse_bounds(&bounds))
+        .transpose()?
+        .unzip();
+    let mut ranges = Vec::new();
+    for (_, value) in words
+        .options
+        .iter()
+        .filter(|(option, _)| option == "subnet")
+    {
+        let subnet: IpNetwork = value.parse().with_context(|| format!("--subnet {value}"))?;
+        ranges.push(vec![Range {
+            subnet,
+            range_start,
+            range_end,
+            gateway,
+        }]);
+    }
+    if ranges.is_empty() {
+        bail!("--subnet: missing: a network needs one, such as --subnet 10.0.0.0/24");
+    }
+    if ranges.len() > 1 && (gateway.is_some() || range_start.is_some()) {
+        bail!(
+            "--gateway, --range: with one --subnet only; for several write the ranges into the conflist"
+        );
+    }
+    let block_prefix = words.option("block-prefix")?;
+    let ranges = Schema {
+        ranges: Some(ranges),
+        block_prefix,
+        ..Schema::default()
+    }
+    .ranges()?;
+    let egress_subnet = words.option("egress-subnet")?;
+    let egress = match (words.option::<String>("egress")?.as_deref(), egress_subnet) {
+        (None, None) => None,
+        (None | Some("gwbridge"), subnet) => Some(Egress {
+            mode: EgressMode::GwBridge,
+            subnet,
+        }),
+        (Some("none"), None) => Some(Egress {
+            mode: EgressMode::None,
+            subnet: None,
+        }),
+        (Some("none"), Some(subnet)) => {
+            bail!("--egress-subnet {subnet}: there is no egress bridge with --egress none")
+        }
+        (Some(other), _) => bail!("--egress {other}: want gwbridge or none"),
+    };
+    let spec = NetworkSpec {
+        name: name.to_string(),
+        segment: true,
+        ranges,
+        vni: words.option("vni")?,
+        block_prefix,
+        mtu: words.option("mtu")?,
+        vxlan_port: words.option("vxlan-port")?,
+        egress,
+    };
+    Ok(spec.check()?)
+}
+
+fn parse_bounds(text: &str) -> Result<(IpAddr, IpAddr)> {
+    let (start, end) = text
+        .split_once('-')
+        .with_context(|| format!("--range {text}: want START-END"))?;
+    let parse = |part: &str| {
+        part.parse()
+            .with_context(|| format!("--range {text}: {part}"))
+    };
+    Ok((parse(start)?, parse(end)?))
+}
+
+fn subnets(network: &Network) -> Vec<String> {
+    network.subnets().iter().map(ToString::to_string).collect()
+}
+
+/// Name, VNI, subnets, scope.
+fn summary(network: &Network) -> [String; 4] {
+    let vni = network
+        .vni
+        .map_or_else(|| "-".to_owned(), |vni| vni.to_string());
+    [
+        network.name.clone(),
+        vni,
+        subnets(network).join(","),
+        "global".to_owned(),
+    ]
+}
+
+fn described(network: &Network) -> serde_json::Value {
+    let state = network.state;
+    json!({"name": network.name, "vni": network.vni, "subnets": subnets(network), "scope": "global", "state": state})
+}
+
+/// All networks.
+pub async fn list(session: &Session, words: &Words) -> Result<String> {
+    let networks = session.cluster().networks().await?;
+    let networks: Vec<&Network> = networks.iter().map(|network| &network.record).collect();
+    if words.json {
+        return Ok(json(
+            &networks.iter().map(|network| described(network)).collect(),
+        ));
+    }
+    let rows: Vec<_> = networks.iter().map(|network| summary(network)).collect();
+    Ok(table(["NAME", "VNI", "SUBNETS", "SCOPE"], &rows))
+}
+
+/// One network with its blocks and endpoints.
+pub async fn inspect(session: &Session, words: &Words) -> Result<String> {
+    let (cluster, name) = (session.cluster(), words.name()?);
+    let news = cluster.news(name).await?;
+    let network = &news
+        .network
+        .as_ref()
+        .ok_or_else(|| cluster::Error::NoNetwork(name.to_owned()))?
+        .record;
+    let leases = cluster.leases(name).await?;
+    let gateways: Vec<IpAddr> = network
+        .ranges
+        .iter()
+        .flatten()
+        .filter_map(|range| range.gateway)
+        .collect();
+    let used = |block: &ipam::Block| {
+        leases
+            .iter()
+            .filter(|(address, _)| block.contains(*address))
+            .count()
+    };
+    if words.json {
+        let mut described = described(network);
+        let blocks = news.blocks.iter().map(|(block, owner)| {
+            json!({"block": format!("{}/{}", block.first(), block.prefix()), "node": owner.record.node, "used": used(block)})
+        });
+        described["gateway"] = json!(gateways.first());
+        described["ranges"] = json!(network.ranges);
+        described["mtu"] = json!(network.mtu);
+        described["vxlanPort"] = json!(network.vxlan_port.unwrap_or(4789));
+        described["egress"] = json!(
+            network
+                .egress
+                .as_ref()
+                .map_or(EgressMode::GwBridge, |egress| egress.mode)
+        );
+        described["blocks"] = blocks.collect();
+        let endpoints = leases
+            .iter()
+            .map(|(address, lease)| endpoint::described(None, *address, &lease.record));
+        described["endpoints"] = endpoints.collect();
+        return Ok(json(&described));
+    }
+    let [name, vni, subnets, scope] = summary(network);
+    let gateways: Vec<_> = gateways.iter().map(ToString::to_string).collect();
+    let head = format!(
+        "network {name}: vni {vni}, subnets {subnets}, gateway {}, scope {scope}\n\n",
+        gateways.join(",")
+    );
+    let blocks: Vec<_> = news
+        .blocks
+        .iter()
+        .map(|(block, owner)| {
+            [
+                format!("{}/{}", block.first(), block.prefix()),
+                owner.record.node.clone(),
+                used(block).to_string(),
+            ]
+        })
+        .collect();
+    let endpoints: Vec<_> = leases
+        .iter()
+        .map(|(address, lease)| endpoint::row(*address, &lease.record))
+        .collect();
+    let endpoints = if endpoints.is_empty() {
+        "no endpoints\n".to_owned()
+    } else {
+        table(endpoint::HEADINGS, &endpoints)
+    };
+    Ok(format!(
+        "{head}{}\n{endpoints}",
+        table(["BLOCK", "NODE", "USED"], &blocks)
+    ))
+}
+
+/// Removes a network without endpoints.
+pub async fn remove(session: &Session, words: &Words) -> Result<String> {
+    let name = words.name()?;
+    session.cluster().remove_network(name).await?;
+    Ok(format!("{name}\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec_of(options: &[(&str, &str)]) -> Result<NetworkSpec> {
+        let options = options
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
+        spec(&Words {
+            plain: ["network", "create", "n"].map(String::from).to_vec(),
+            options,
+            ..Words::default()
+        })
+    }
+
+    #[test]
+    fn a_network_needs_a_subnet_and_takes_the_rest_by_option() {
+        assert!(spec_of(&[]).unwrap_err().to_string().contains("--subnet"));
+        let spec = spec_of(&[
+            ("subnet", "10.0.0.0/24"),
+            ("range", "10.0.0.16-10.0.0.31"),
+            ("egress", "none"),
+        ])
+        .unwrap();
+        assert_eq!(spec.ranges[0][0].start().to_string(), "10.0.0.16");
+        assert_eq!(spec.egress.unwrap().mode, EgressMode::None);
+    }
+
+    #[test]
+    fn bad_options_are_named_with_their_value() {
+        for (options, value) in [
+            (vec![("subnet", "10.0.0.0/33")], "10.0.0.0/33"),
+            (vec![("subnet", "10.0.0.5/24")], "10.0.0.5/24"),
+            (vec![("subnet", "10.0.0.0/24"), ("vni", "0")], "vni: 0"),
+            (
+                vec![("subnet", "10.0.0.0/24"), ("egress", "gateway")],
+                "--egress gateway",
+            ),
+            (
+                vec![("subnet", "10.0.0.0/24"), ("range", "10.0.0.5")],
+                "--range 10.0.0.5",
+            ),
+        ] {
+            let message = format!("{:#}", spec_of(&options).unwrap_err());
+            assert!(message.contains(value), "{message}");
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! What the operator sees: aligned columns, or JSON. The one place of this binary that prints.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "an operator's command speaks to its terminal"
+)]
+
+use std::{io::Write as _, process::ExitCode};
+
+/// Columns under headings, each as wide as its widest cell.
+pub fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> String {
+    let width = |column: usize| {
+        rows.iter()
+            .map(|row| row[column].len())
+            .chain([headings[column].len()])
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: [usize; N] = std::array::from_fn(width);
+    let line = |cells: [&str; N]| {
+        let padded = cells
+            .iter()
+            .zip(widths)
+            .map(|(cell, width)| format!("{cell:width$}"));
+        format!("{}\n", padded.collect::<Vec<_>>().join("  ").trim_end())
+    };
+    let body = rows
+        .iter()
+        .map(|row| line(std::array::from_fn(|column| row[column].as_str())));
+    std::iter::once(line(headings)).chain(body).collect()
+}
+
+/// A JSON value as text for a person or a pipe.
+pub fn json(value: &serde_json::Value) -> String {
+    format!("{value:#}\n")
+}
+
+/// Prints the answer. A reader that went away (`crosshost network ls | head -1`) is no error.
+pub fn print(text: &str) -> ExitCode {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => complain(&error.into()),
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+/// Prints why there is no answer.
+pub fn complain(error: &anyhow::Error) -> ExitCode {
+    eprintln!("crosshost: {error:#}");
+    ExitCode::FAILURE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_align() {
+        let rows = [
+            ["a".to_owned(), "long".to_owned()],
+            ["bcd".to_owned(), "x".to_owned()],
+        ];
+        assert_eq!(
+            table(["N", "VALUE"], &rows),
+            "N    VALUE\na    long\nbcd  x\n"
+        );
+    }
+}

@@ -1,0 +1,32 @@
+//! This host's clocks and its boot: what makes a document of `/run` old.
+
+use std::{io, time::SystemTime};
+
+/// Seconds since boot, counting the time in which the host slept.
+pub fn uptime() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    u64::try_from(now.tv_sec).unwrap_or_default()
+}
+
+/// Seconds since 1970.
+pub fn unix() -> u64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+/// The id of this boot, from `/proc/sys/kernel/random/boot_id`.
+pub fn boot_id() -> io::Result<String> {
+    Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?
+        .trim()
+        .to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn this_boot_is_younger_than_the_world() {
+        assert!(super::uptime() > 0 && super::uptime() < super::unix());
+        assert_eq!(super::boot_id().unwrap().len(), 36);
+    }
+}

@@ -1,0 +1,325 @@
+//! ADD: note, make beside the IPAM plugin, address, forward, answer. Or undo.
+
+use std::path::Path;
+
+use cluster::{Cluster, EgressMode, News, Versioned};
+use cni::{Call, CniResult, Delegate, Error};
+use journal::Attachment;
+use netlink::{Netns, NetnsError, Rtnl};
+
+use crate::{
+    code,
+    conf::Conf,
+    egress::{self, Nic},
+    endpoint, failed,
+    host::{Host, Underlay},
+    kernel, local,
+    names::EGRESS_NIC,
+    record::{Record, Stage},
+    sandbox::{self, Sandbox},
+    teardown,
+};
+
+/// How often an ADD starts anew because the network was made anew while it was at work.
+const ATTEMPTS: u32 = 3;
+
+/// What an ADD works with.
+struct Work<'a> {
+    call: &'a Call,
+    conf: &'a Conf,
+    attachment: &'a Attachment,
+    host: &'a Host,
+    cluster: &'a Cluster<'a>,
+    container: &'a Netns,
+    inside: &'a Rtnl,
+    ipam: &'a Delegate<'a>,
+}
+
+pub(crate) async fn add(call: &Call) -> Result<CniResult, Error> {
+    let conf = Conf::read(call)?;
+    let attachment = Conf::attachment(call)?;
+    let ipam = Delegate::find(call, &conf.ipam)?;
+    let host = Host::open()?;
+    let path = call.netns.as_deref().unwrap_or(Path::new(""));
+    let container = Netns::open(path).map_err(|error| match error {
+        NetnsError::Gone { .. } => Error::netns(format!("CNI_NETNS: {error}")),
+        _ => kernel(&error),
+    })?;
+    let store = store::open(&conf.settings.store).map_err(|error| failed(error.into()))?;
+    let cluster = Cluster::new(&*store, conf.settings.layout.clone());
+
+    let _alone = host.lock(&format!("container-{}", attachment.container_hash()))?;
+    repair(&host, &attachment, &ipam).await?;
+    let inside = Rtnl::open(&container).map_err(|error| kernel(&error))?;
+    refuse_taken_names(&host, &attachment, &inside).await?;
+
+    let record = Record {
+        attachment: attachment.clone(),
+        netns: path.to_owned(),
+        netns_id: container.id(),
+        stage: Stage::Making,
+    };
+    let work = Work {
+        call,
+        conf: &conf,
+        attachment: &attachment,
+        host: &host,
+        cluster: &cluster,
+        container: &container,
+        inside: &inside,
+        ipam: &ipam,
+    };
+    for _ in 0..ATTEMPTS {
+        let known = work.known_news().await?;
+        host.records
+            .save(&attachment.hash(), &record)
+            .map_err(|error| local(&error))?;
+        match work.make(&known).await {
+            Ok(Some(result)) => {
+                let made = Record {
+                    stage: Stage::Made,
+                    ..record
+                };
+                host.records
+                    .save(&attachment.hash(), &made)
+                    .map_err(|error| local(&error))?;
+                return Ok(result);
+            }
+            // Our copy of the news was of another network of this name. What was made from it goes.
+            Ok(None) => work.undo(&record).await,
+            Err(error) => {
+                work.undo(&record).await;
+                return Err(error);
+            }
+        }
+    }
+    Err(Error::again(format!(
+        "network {}: made anew at each of {ATTEMPTS} attempts",
+        attachment.network
+    )))
+}
+
+/// A finished attachment of the same key is a duplicate; an unfinished one is a killed ADD, and is taken down.
+async fn repair(host: &Host, attachment: &Attachment, ipam: &Delegate<'_>) -> Result<(), Error> {
+    let Some(record) = host
+        .records
+        .load(&attachment.hash())
+        .map_err(|error| local(&error))?
+    else {
+        return Ok(());
+    };
+    if record.stage == Stage::Made {
+        return Err(Error::new(
+            code::DUPLICATE,
+            format!("{attachment}: exists already; DEL it first"),
+        ));
+    }
+    teardown::links(host, attachment, Some(&record), None).await?;
+    ipam.del()?;
+    teardown::forget(host, attachment)
+}
+
+/// The interface name must be free in the container, and so must the egress NIC's unless it is ours.
+async fn refuse_taken_names(
+    host: &Host,
+    attachment: &Attachment,
+    inside: &Rtnl,
+) -> Result<(), Error> {
+    let taken = |name: &str| {
+        Err(Error::new(
+            code::IFNAME,
+            format!("CNI_IFNAME: {name}: the container has an interface of that name"),
+        ))
+    };
+    if inside
+        .link(&attachment.ifname)
+        .await
+        .map_err(|error| kernel(&error))?
+        .is_some()
+        || attachment.ifname == EGRESS_NIC
+    {
+        return taken(&attachment.ifname);
+    }
+    let no_egress_yet = egress::ledger(host)?.is_none_or(|ledger| ledger.is_last(attachment));
+    if no_egress_yet
+        && inside
+            .link(EGRESS_NIC)
+            .await
+            .map_err(|error| kernel(&error))?
+            .is_some()
+    {
+        return taken(EGRESS_NIC);
+    }
+    Ok(())
+}
+
+impl Work<'_> {
+    /// The copy of the news, if it fits the configuration; else the store's. This alone decides whether the ADD has
+    /// to wait for the store before it starts.
+    async fn known_news(&self) -> Result<News, Error> {
+        let copy = self
+            .host
+            .news
+            .load(&self.conf.spec.name)
+            .map_err(|error| local(&error))?;
+        if let Some(news) = copy.filter(|news| self.fits(news)) {
+            return Ok(news);
+        }
+        let news = self
+            .host
+            .join(self.cluster, &self.conf.settings, &self.conf.spec)
+            .await?;
+        self.keep(&news)?;
+        Ok(news)
+    }
+
+    fn fits(&self, news: &News) -> bool {
+        let network = news.ready_network(&self.conf.spec.name);
+        network.is_ok_and(|network| {
+            network.record.vni.is_some() && self.conf.spec.agree(&network.record).is_ok()
+        })
+    }
+
+    fn keep(&self, news: &News) -> Result<(), Error> {
+        self.host
+            .news
+            .save(&self.conf.spec.name, news)
+            .map_err(|error| local(&error))
+    }
+
+    /// Makes everything; `None` if the store meanwhile has another network of this name than `known` says.
+    async fn make(&self, known: &News) -> Result<Option<CniResult>, Error> {
+        let network = known.ready_network(&self.conf.spec.name).map_err(failed)?;
+        let underlay = self.host.underlay(&self.conf.settings).await?;
+        let mtu = sandbox::mtu(&network.record, self.conf.spec.mtu, &underlay)?;
+        let asking = self.ipam.spawn()?;
+        let (made, news) = tokio::join!(self.plug(network, mtu, &underlay), self.fresh_news(known));
+        // Also where the kernel refused: an IPAM plugin at work must end before it can be undone.
+        let given = asking.wait();
+        let (sandbox, nic) = made?;
+        let Some(news) = news? else { return Ok(None) };
+        let given = given?;
+        if given.ips.is_empty() {
+            return Err(Error::decode(format!(
+                "IPAM plugin {}: gave no address",
+                self.conf.ipam
+            )));
+        }
+        let mac = endpoint::address(
+            self.container,
+            self.inside,
+            self.attachment,
+            &given,
+            nic.is_some(),
+        )
+        .await?;
+        if let Some(nic) = nic.filter(|nic| nic.first) {
+            endpoint::open_egress(self.container, self.inside, &nic).await?;
+        }
+        sandbox
+            .reconcile(
+                &network.record,
+                &news,
+                &self.conf.settings.node,
+                underlay.vtep,
+            )
+            .await?;
+        let netns = self
+            .call
+            .netns
+            .as_deref()
+            .unwrap_or(Path::new(""))
+            .display()
+            .to_string();
+        Ok(Some(endpoint::result(
+            self.attachment,
+            &netns,
+            mac,
+            mtu,
+            given,
+            nic,
+        )))
+    }
+
+    /// The kernel's part that needs no address: sandbox, veth pair, egress NIC.
+    async fn plug(
+        &self,
+        network: &Versioned<cluster::Network>,
+        mtu: u32,
+        underlay: &Underlay,
+    ) -> Result<(Sandbox, Option<Nic>), Error> {
+        let sandbox = {
+            let _lock = self
+                .host
+                .lock(&format!("network-{}", network.record.name))?;
+            sandbox::enter(self.host, &network.record.name, &self.attachment.hash())?;
+            sandbox::ensure(self.host, &network.record, mtu, underlay).await?
+        };
+        endpoint::plug(&sandbox, self.attachment, mtu, self.container).await?;
+        let egress = self
+            .conf
+            .spec
+            .egress
+            .clone()
+            .or(network.record.egress.clone());
+        let nic = match egress {
+            Some(egress) if egress.mode == EgressMode::None => None,
+            egress => {
+                let subnet = egress.and_then(|egress| egress.subnet);
+                Some(egress::ensure(self.host, self.attachment, subnet, self.container).await?)
+            }
+        };
+        Ok((sandbox, nic))
+    }
+
+    /// One read of news, or the copy if the store is away. `None` if the network is no longer the `known` one.
+    async fn fresh_news(&self, known: &News) -> Result<Option<News>, Error> {
+        let name = &self.conf.spec.name;
+        let mut news = match self.cluster.news(name).await {
+            Ok(news) => news,
+            Err(error) if error.is_away() => {
+                cni::log(&format!(
+                    "{}: forwarding from the last news: {error}",
+                    self.attachment
+                ));
+                return Ok(Some(known.clone()));
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        let revision = |news: &News| news.network.as_ref().map(|network| network.revision);
+        if revision(&news) != revision(known) {
+            self.host.news.remove(name).map_err(|error| local(&error))?;
+            return Ok(None);
+        }
+        if self
+            .host
+            .enrol(self.cluster, &self.conf.settings, &news)
+            .await?
+        {
+            news = self.cluster.news(name).await.map_err(failed)?;
+        }
+        if news != *known {
+            self.keep(&news)?;
+        }
+        Ok(Some(news))
+    }
+
+    /// Takes down what an ADD made that cannot be finished. Its error counts, not this one's; what stays is in the
+    /// journal for the runtime's DEL.
+    async fn undo(&self, record: &Record) {
+        let links = teardown::links(
+            self.host,
+            self.attachment,
+            Some(record),
+            self.call.netns.as_deref(),
+        )
+        .await;
+        let addresses = self.ipam.del();
+        let undone = links
+            .and(addresses)
+            .and_then(|()| teardown::forget(self.host, self.attachment));
+        if let Err(error) = undone {
+            cni::log(&format!("{}: undo: {error}", self.attachment));
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! The configuration, checked as a whole before anything is done.
+
+use std::collections::HashMap;
+
+use cluster::{Conflist, NetworkSpec, Resolved};
+use cni::{Call, Error};
+use journal::Attachment;
+use serde::Deserialize;
+
+use crate::failed;
+
+/// A checked configuration.
+pub struct Conf {
+    /// Store and node.
+    pub settings: Resolved,
+    /// The network as this configuration describes it.
+    pub spec: NetworkSpec,
+    /// `ipam.type`: the plugin that hands out addresses.
+    pub ipam: String,
+}
+
+#[derive(Deserialize)]
+struct Wire {
+    #[serde(default)]
+    ipam: Option<WireIpam>,
+}
+
+#[derive(Deserialize)]
+struct WireIpam {
+    #[serde(rename = "type", default)]
+    plugin: Option<String>,
+}
+
+impl Conf {
+    /// Reads and checks the configuration of a call. Code 7, naming key and value.
+    pub fn read(call: &Call) -> Result<Self, Error> {
+        let wire: Wire = call.conf.decode()?;
+        let ipam = wire
+            .ipam
+            .ok_or_else(|| Error::config("ipam: missing: want {\"type\": \"ipam-kv\", ...}"))?;
+        let ipam = ipam.plugin.filter(|plugin| !plugin.is_empty());
+        let ipam = ipam.ok_or_else(|| {
+            Error::config("ipam.type: missing: want the name of an IPAM plugin, such as ipam-kv")
+        })?;
+        let conflist: Conflist = call.conf.decode()?;
+        // This plugin may be installed under another name (nerdctl gives some options only to well-known types).
+        let conflist = Conflist {
+            plugin: "overlay".to_owned(),
+            ..conflist
+        };
+        let spec = conflist.spec(call.conf.name.as_str()).map_err(failed)?;
+        let settings = conflist.settings(&environment(call)).map_err(failed)?;
+        Ok(Self {
+            settings,
+            spec,
+            ipam,
+        })
+    }
+
+    /// The attachment that a call is about.
+    pub fn attachment(call: &Call) -> Result<Attachment, Error> {
+        let (container, ifname) = call.attachment()?;
+        let network = call.conf.name.to_string();
+        Ok(Attachment {
+            network,
+            container: container.to_string(),
+            ifname: ifname.to_string(),
+        })
+    }
+}
+
+/// The environment as text; what is no UTF-8 is none of ours.
+fn environment(call: &Call) -> HashMap<String, String> {
+    let text = |(key, value): &(std::ffi::OsString, std::ffi::OsString)| {
+        Some((key.to_str()?.into(), value.to_str()?.into()))
+    };
+    call.env.iter().filter_map(text).collect()
+}

@@ -1,0 +1,362 @@
+//! Egress: the way out of a container, a second NIC on a host-local bridge whose traffic is masqueraded.
+//!
+//! One NIC for a container however many networks it has; it goes with the last of them. The bridge and the nftables
+//! table go with the last container. Who has which address stands in a document of the host, never in the store: the
+//! addresses mean nothing beyond it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
+};
+
+use cni::Error;
+use ipnetwork::{IpNetwork, Ipv4Network};
+use journal::Attachment;
+use netlink::{Bridge, Netns, Port, Veth, VethEnd};
+use nft::Nft;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    code,
+    forwarding::mac_of,
+    host::Host,
+    kernel, local,
+    names::{self, EGRESS_BRIDGE, EGRESS_NIC},
+};
+
+/// The document's name, and its lock's.
+const NAME: &str = "egress";
+/// Owner of our element in the nftables set.
+const OWNER: &str = "egress bridge";
+/// MTU of the egress NICs in bytes.
+pub(crate) const MTU: u32 = 1500;
+
+/// The host's egress addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ledger {
+    /// The bridge's subnet; the bridge has its first address.
+    pub subnet: Ipv4Network,
+    /// Containers by their address.
+    pub leases: BTreeMap<Ipv4Addr, Lease>,
+}
+
+/// A container on the egress bridge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// The container's hash.
+    pub container: String,
+    /// The hashes of its attachments that want a way out. With the last one the NIC goes.
+    pub attachments: BTreeSet<String>,
+}
+
+/// A container's egress NIC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Nic {
+    /// Its address with the bridge's prefix length.
+    pub address: Ipv4Network,
+    /// The bridge's address.
+    pub gateway: Ipv4Addr,
+    /// Whether this attachment is the container's first, so that the NIC has to be made.
+    pub first: bool,
+}
+
+impl Ledger {
+    /// The address of the bridge.
+    pub fn gateway(&self) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.subnet.network()) + 1)
+    }
+
+    /// The container's address, the lowest free one if it has none; `None` if all are taken.
+    fn enter(&mut self, container: &str, attachment: &str) -> Option<Nic> {
+        let known = self
+            .leases
+            .iter()
+            .find(|(_, lease)| lease.container == container)
+            .map(|(address, _)| *address);
+        let (first, last) = (
+            u32::from(self.gateway()) + 1,
+            u32::from(self.subnet.broadcast()),
+        );
+        let address = known.or_else(|| {
+            (first..last)
+                .map(Ipv4Addr::from)
+                .find(|a| !self.leases.contains_key(a))
+        })?;
+        let lease = Lease {
+            container: container.to_owned(),
+            attachments: BTreeSet::new(),
+        };
+        let lease = self.leases.entry(address).or_insert(lease);
+        lease.attachments.insert(attachment.to_owned());
+        let address = Ipv4Network::new(address, self.subnet.prefix()).ok()?;
+        Some(Nic {
+            address,
+            gateway: self.gateway(),
+            first: known.is_none(),
+        })
+    }
+
+    /// Forgets the attachment; whether it was its container's last.
+    fn leave(&mut self, attachment: &str) -> bool {
+        let before = self.leases.len();
+        for lease in self.leases.values_mut() {
+            lease.attachments.remove(attachment);
+        }
+        self.leases.retain(|_, lease| !lease.attachments.is_empty());
+        self.leases.len() < before
+    }
+
+    /// Whether no other attachment keeps the container's NIC.
+    pub fn is_last(&self, attachment: &Attachment) -> bool {
+        let (container, hash) = (attachment.container_hash(), attachment.hash());
+        let mut others = self
+            .leases
+            .values()
+            .filter(|lease| lease.container == container);
+        !others.any(|lease| lease.attachments.iter().any(|other| *other != hash))
+    }
+}
+
+/// The egress document.
+pub fn ledger(host: &Host) -> Result<Option<Ledger>, Error> {
+    host.egress.load(NAME).map_err(|error| local(&error))
+}
+
+/// Gives the container its way out: the bridge, the masquerade and, with its first attachment, the NIC (down).
+pub async fn ensure(
+    host: &Host,
+    attachment: &Attachment,
+    wanted: Option<IpNetwork>,
+    container: &Netns,
+) -> Result<Nic, Error> {
+    let _lock = host.lock(NAME)?;
+    let mut ledger = match ledger(host)? {
+        Some(ledger) => ledger,
+        None => Ledger {
+            subnet: choose_subnet(host, wanted).await?,
+            leases: BTreeMap::new(),
+        },
+    };
+    if let Some(wanted) = wanted.filter(|wanted| *wanted != IpNetwork::V4(ledger.subnet)) {
+        let why = format!(
+            "egress.subnet: {wanted}: this host's egress bridge has {} in use",
+            ledger.subnet
+        );
+        return Err(Error::new(code::DIFFERS, why));
+    }
+    let nic = ledger
+        .enter(&attachment.container_hash(), &attachment.hash())
+        .ok_or_else(|| {
+            Error::new(
+                code::POOL,
+                format!(
+                    "egress subnet {}: no address is left on this host",
+                    ledger.subnet
+                ),
+            )
+        })?;
+    host.egress
+        .save(NAME, &ledger)
+        .map_err(|error| local(&error))?;
+    let bridge = ensure_bridge(host, &ledger).await?;
+    if nic.first {
+        let group = names::group(attachment);
+        let mac = Some(mac_of(nic.address.ip().into()));
+        let peer = VethEnd {
+            name: EGRESS_NIC.to_owned(),
+            mac,
+            mtu: MTU,
+            group,
+            up: false,
+        };
+        let name = names::egress_port(attachment);
+        let veth = Veth {
+            name,
+            mac: None,
+            mtu: MTU,
+            master: Some(bridge),
+            group: 0,
+            peer,
+        };
+        let port = host
+            .rtnl
+            .create_veth(&veth, container)
+            .await
+            .map_err(|error| kernel(&error))?;
+        let isolated = Port {
+            isolated: Some(true),
+            ..Port::default()
+        };
+        host.rtnl
+            .set_port(port.index, &isolated)
+            .await
+            .map_err(|error| kernel(&error))?;
+    }
+    Ok(nic)
+}
+
+/// The bridge with its address, forwarding and the masquerade, each made where it lacks.
+async fn ensure_bridge(host: &Host, ledger: &Ledger) -> Result<u32, Error> {
+    let found = host
+        .rtnl
+        .link(EGRESS_BRIDGE)
+        .await
+        .map_err(|error| kernel(&error))?;
+    let bridge = if let Some(bridge) = found {
+        bridge
+    } else {
+        let mac = Some(mac_of(ledger.gateway().into()));
+        let spec = Bridge {
+            name: EGRESS_BRIDGE.to_owned(),
+            mac,
+            mtu: MTU,
+            group: 0,
+        };
+        host.rtnl
+            .create_bridge(&spec)
+            .await
+            .map_err(|error| kernel(&error))?
+    };
+    let address = Ipv4Network::new(ledger.gateway(), ledger.subnet.prefix());
+    let address = address.map_err(|error| Error::config(format!("egress.subnet: {error}")))?;
+    host.rtnl
+        .add_address(bridge.index, address.into())
+        .await
+        .map_err(|error| kernel(&error))?;
+    forward_v4()?;
+    let firewall = |error: nft::Error| Error::new(code::KERNEL, error.to_string());
+    let mut nft = Nft::open().map_err(firewall)?;
+    nft.ensure(&nft::Config {
+        egress_bridge: EGRESS_BRIDGE,
+    })
+    .map_err(firewall)?;
+    nft.add_egress(ledger.subnet.into(), OWNER)
+        .map_err(firewall)?;
+    Ok(bridge.index)
+}
+
+/// Lets the host forward. Read first: on most hosts somebody did so long ago, and a write tells all interfaces.
+fn forward_v4() -> Result<(), Error> {
+    let path = "/proc/sys/net/ipv4/ip_forward";
+    let fail = |error: std::io::Error| Error::new(code::KERNEL, format!("{path}: {error}"));
+    if std::fs::read_to_string(path).map_err(fail)?.trim() == "1" {
+        Ok(())
+    } else {
+        std::fs::write(path, "1").map_err(fail)
+    }
+}
+
+/// The wanted subnet, or the first of Docker's customary ones that nothing on this host is on the way to.
+async fn choose_subnet(host: &Host, wanted: Option<IpNetwork>) -> Result<Ipv4Network, Error> {
+    let mut taken: Vec<IpNetwork> = host
+        .rtnl
+        .routes()
+        .await
+        .map_err(|e| kernel(&e))?
+        .iter()
+        .map(|route| route.dst)
+        .collect();
+    taken.extend(
+        host.rtnl
+            .addresses(None)
+            .await
+            .map_err(|e| kernel(&e))?
+            .iter()
+            .map(|(_, address)| *address),
+    );
+    taken.retain(|network| network.prefix() > 0);
+    let free = |subnet: IpNetwork| ipam::overlapping(&[subnet], &taken).map(|(_, other)| other);
+    if let Some(IpNetwork::V4(wanted)) = wanted {
+        return match free(wanted.into()) {
+            None => Ok(wanted),
+            Some(other) => Err(Error::new(
+                code::DIFFERS,
+                format!("egress.subnet: {wanted}: this host has {other} already"),
+            )),
+        };
+    }
+    let customary =
+        (18..32u8).filter_map(|n| Ipv4Network::new(Ipv4Addr::new(172, n, 0, 0), 16).ok());
+    let mut customary = customary.filter(|subnet| {
+        free(IpAddr::V4(subnet.ip()).into()).is_none() && free((*subnet).into()).is_none()
+    });
+    let none = || {
+        Error::config(
+            "egress.subnet: none of 172.18.0.0/16 to 172.31.0.0/16 is free on this host; name one",
+        )
+    };
+    customary.next().ok_or_else(none)
+}
+
+/// Takes the attachment off the egress bridge; the bridge and the table go with the last container of the host.
+pub async fn leave(host: &Host, attachment: &Attachment) -> Result<(), Error> {
+    let _lock = host.lock(NAME)?;
+    let Some(mut ledger) = ledger(host)? else {
+        return Ok(());
+    };
+    if ledger.leave(&attachment.hash()) {
+        let port = names::egress_port(attachment);
+        host.rtnl
+            .remove_link(&port)
+            .await
+            .map_err(|error| kernel(&error))?;
+    }
+    if !ledger.leases.is_empty() {
+        return host
+            .egress
+            .save(NAME, &ledger)
+            .map_err(|error| local(&error));
+    }
+    let firewall = |error: nft::Error| Error::new(code::KERNEL, error.to_string());
+    Nft::open()
+        .and_then(|mut nft| nft.remove_table())
+        .map_err(firewall)?;
+    host.rtnl
+        .remove_link(EGRESS_BRIDGE)
+        .await
+        .map_err(|error| kernel(&error))?;
+    host.egress.remove(NAME).map_err(|error| local(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attachment(container: &str, ifname: &str) -> Attachment {
+        Attachment {
+            network: "n".into(),
+            container: container.into(),
+            ifname: ifname.into(),
+        }
+    }
+
+    #[test]
+    fn a_container_has_one_address_until_its_last_attachment_leaves() {
+        let mut ledger = Ledger {
+            subnet: "172.18.0.0/29".parse().unwrap(),
+            leases: BTreeMap::new(),
+        };
+        let (eth0, eth1) = (attachment("c1", "eth0"), attachment("c1", "eth1"));
+        let first = ledger.enter(&eth0.container_hash(), &eth0.hash()).unwrap();
+        assert_eq!(
+            (first.address.to_string().as_str(), first.first),
+            ("172.18.0.2/29", true)
+        );
+        assert!(ledger.is_last(&eth0));
+        let second = ledger.enter(&eth1.container_hash(), &eth1.hash()).unwrap();
+        assert_eq!((second.address, second.first), (first.address, false));
+        assert!(!ledger.is_last(&eth0));
+        assert!(!ledger.leave(&eth0.hash()) && ledger.leave(&eth1.hash()));
+        assert!(ledger.leases.is_empty());
+    }
+
+    #[test]
+    fn a_full_subnet_gives_no_address() {
+        let mut ledger = Ledger {
+            subnet: "172.18.0.0/30".parse().unwrap(),
+            leases: BTreeMap::new(),
+        };
+        assert!(ledger.enter("c1", "a1").is_some());
+        assert_eq!(ledger.enter("c2", "a2"), None);
+    }
+}

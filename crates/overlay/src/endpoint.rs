@@ -1,0 +1,240 @@
+//! The container's side of an attachment: its NIC, addresses and routes.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use cni::{CniResult, Error, Interface, Ip};
+use ipnetwork::{IpNetwork, Ipv4Network};
+use journal::Attachment;
+use netlink::{LinkChange, Mac, Netns, Rtnl, Veth, VethEnd};
+
+use crate::{
+    egress::Nic,
+    forwarding::mac_of,
+    kernel,
+    names::{self, EGRESS_BRIDGE, EGRESS_NIC},
+    sandbox::Sandbox,
+};
+
+/// The destination of the default route.
+const EVERYWHERE: Ipv4Network = match Ipv4Network::new_checked(Ipv4Addr::UNSPECIFIED, 0) {
+    Some(network) => network,
+    None => unreachable!(),
+};
+
+/// Makes the veth pair between sandbox and container; the container's end stays down until it has its addresses.
+pub(crate) async fn plug(
+    sandbox: &Sandbox,
+    attachment: &Attachment,
+    mtu: u32,
+    container: &Netns,
+) -> Result<(), Error> {
+    let group = names::group(attachment);
+    let peer = VethEnd {
+        name: attachment.ifname.clone(),
+        mac: None,
+        mtu,
+        group,
+        up: false,
+    };
+    let name = names::port(attachment);
+    let veth = Veth {
+        name,
+        mac: None,
+        mtu,
+        master: Some(sandbox.bridge),
+        group: 0,
+        peer,
+    };
+    sandbox
+        .rtnl
+        .create_veth(&veth, container)
+        .await
+        .map(drop)
+        .map_err(|error| kernel(&error))
+}
+
+/// No address but ours: router advertisements would bring others.
+fn quiet(container: &Netns, ifname: &str, has_v6: bool) -> Result<(), Error> {
+    let key = |name: &str| format!("net/ipv6/conf/{ifname}/{name}");
+    let (accept_ra, keep, disable) = (
+        key("accept_ra"),
+        key("keep_addr_on_down"),
+        key("disable_ipv6"),
+    );
+    let mut settings = vec![(accept_ra.as_str(), "0"), (keep.as_str(), "1")];
+    if has_v6 {
+        settings.push((disable.as_str(), "0"));
+    }
+    container.sysctl(&settings).map_err(|error| kernel(&error))
+}
+
+/// Gives the container's end its MAC, raises it, and gives it addresses and routes. Returns the MAC.
+pub(crate) async fn address(
+    container: &Netns,
+    rtnl: &Rtnl,
+    attachment: &Attachment,
+    ipam: &CniResult,
+    egress: bool,
+) -> Result<Mac, Error> {
+    let ifname = &attachment.ifname;
+    let first = ipam.ips.iter().map(|ip| ip.address.ip());
+    // The MAC of a pair comes from its IPv4 address.
+    let first = first
+        .min_by_key(IpAddr::is_ipv6)
+        .ok_or_else(|| Error::decode("IPAM result: no address"))?;
+    let mac = mac_of(first);
+    quiet(
+        container,
+        ifname,
+        ipam.ips.iter().any(|ip| ip.address.is_ipv6()),
+    )?;
+    let link = rtnl.link(ifname).await.map_err(|error| kernel(&error))?;
+    let link = link.ok_or_else(|| {
+        Error::new(
+            crate::code::KERNEL,
+            format!("{ifname}: gone as soon as it was made"),
+        )
+    })?;
+    let change = LinkChange {
+        mac: Some(mac),
+        up: Some(true),
+        ..LinkChange::default()
+    };
+    rtnl.set_link(link.index, &change)
+        .await
+        .map_err(|error| kernel(&error))?;
+    for ip in &ipam.ips {
+        rtnl.add_address(link.index, ip.address)
+            .await
+            .map_err(|error| kernel(&error))?;
+    }
+    for route in applied_routes(ipam, egress) {
+        let gateway = route.gw.or_else(|| gateway_of(&ipam.ips, route.dst));
+        let cni::Route {
+            dst,
+            mtu,
+            advmss,
+            priority,
+            table,
+            scope,
+            ..
+        } = route.clone();
+        let route = netlink::Route {
+            dst,
+            gateway,
+            dev: link.index,
+            mtu,
+            advmss,
+            priority,
+            table,
+            scope,
+        };
+        rtnl.add_route(&route)
+            .await
+            .map_err(|error| kernel(&error))?;
+    }
+    Ok(mac)
+}
+
+/// The IPAM plugin's routes that go over the segment: with an egress NIC the default route is that one's.
+fn applied_routes(ipam: &CniResult, egress: bool) -> Vec<cni::Route> {
+    let ours = |route: &&cni::Route| !(egress && route.dst.prefix() == 0 && route.dst.is_ipv4());
+    ipam.routes.iter().filter(ours).cloned().collect()
+}
+
+/// A route without a gateway goes by the gateway of its family, as in the reference plugins.
+fn gateway_of(ips: &[Ip], dst: IpNetwork) -> Option<IpAddr> {
+    ips.iter()
+        .find(|ip| ip.address.is_ipv4() == dst.is_ipv4())
+        .and_then(|ip| ip.gateway)
+}
+
+/// Raises the egress NIC with its address and the default route.
+pub(crate) async fn open_egress(container: &Netns, rtnl: &Rtnl, nic: &Nic) -> Result<(), Error> {
+    quiet(container, EGRESS_NIC, false)?;
+    let link = rtnl
+        .link(EGRESS_NIC)
+        .await
+        .map_err(|error| kernel(&error))?;
+    let link = link.ok_or_else(|| {
+        Error::new(
+            crate::code::KERNEL,
+            format!("{EGRESS_NIC}: gone as soon as it was made"),
+        )
+    })?;
+    rtnl.add_address(link.index, nic.address.into())
+        .await
+        .map_err(|error| kernel(&error))?;
+    rtnl.set_link(
+        link.index,
+        &LinkChange {
+            up: Some(true),
+            ..LinkChange::default()
+        },
+    )
+    .await
+    .map_err(|e| kernel(&e))?;
+    let route = netlink::Route::new(EVERYWHERE.into(), Some(nic.gateway.into()), link.index);
+    match rtnl.add_route(&route).await {
+        Err(error) if !error.is_exists() => Err(kernel(&error)),
+        _ => Ok(()),
+    }
+}
+
+/// The result: the container's NIC first, then its egress NIC and what that hangs on.
+pub(crate) fn result(
+    attachment: &Attachment,
+    netns: &str,
+    mac: Mac,
+    mtu: u32,
+    ipam: CniResult,
+    nic: Option<Nic>,
+) -> CniResult {
+    let inside = |name: &str, mac: Mac, mtu: u32| Interface {
+        name: name.to_owned(),
+        mac: Some(mac.to_string()),
+        mtu: Some(mtu),
+        sandbox: Some(netns.to_owned()),
+        ..Interface::default()
+    };
+    let outside = |name: String| Interface {
+        name,
+        ..Interface::default()
+    };
+    let routes = applied_routes(&ipam, nic.is_some());
+    let mut result = CniResult {
+        dns: ipam.dns,
+        routes,
+        ..CniResult::default()
+    };
+    result.interfaces.push(inside(&attachment.ifname, mac, mtu));
+    // With an egress NIC nothing answers at the segment's gateway address.
+    let gateway = |ip: &Ip| if nic.is_some() { None } else { ip.gateway };
+    result.ips.extend(ipam.ips.iter().map(|ip| Ip {
+        gateway: gateway(ip),
+        interface: Some(0),
+        ..Ip::new(ip.address)
+    }));
+    if let Some(nic) = nic {
+        result.interfaces.push(inside(
+            EGRESS_NIC,
+            mac_of(nic.address.ip().into()),
+            crate::egress::MTU,
+        ));
+        result.interfaces.push(outside(EGRESS_BRIDGE.to_owned()));
+        result
+            .interfaces
+            .push(outside(names::egress_port(attachment)));
+        let gateway = Some(nic.gateway.into());
+        result.ips.push(Ip {
+            gateway,
+            interface: Some(1),
+            ..Ip::new(nic.address.into())
+        });
+        result.routes.push(cni::Route {
+            gw: gateway,
+            ..cni::Route::to(EVERYWHERE.into())
+        });
+    }
+    result
+}

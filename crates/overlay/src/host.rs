@@ -1,0 +1,282 @@
+//! This host, as one verb sees it: its namespace and socket, its documents, its place on the underlay.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    time::Duration,
+};
+
+use cluster::{Cluster, NetworkSpec, News, Node, Resolved};
+use cni::Error;
+use ipnetwork::IpNetwork;
+use journal::{Journal, Lock};
+use netlink::{Link, Netns, Rtnl};
+
+use crate::{egress::Ledger, failed, kernel, local, record::Record, sandbox::Users};
+
+/// Longest wait for another verb of this host.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Bytes that VXLAN adds to a packet: inner Ethernet 14, VXLAN 8, UDP 8, and the outer IP header.
+const OVERHEAD_V4: u32 = 50;
+const OVERHEAD_V6: u32 = 70;
+
+/// What all verbs need of the host.
+pub struct Host {
+    /// The host's own namespace.
+    pub netns: Netns,
+    /// A socket in it.
+    pub rtnl: Rtnl,
+    /// Attachments.
+    pub records: Journal<Record>,
+    /// The last news of each network.
+    pub news: Journal<News>,
+    /// Who uses which sandbox.
+    pub users: Journal<Users>,
+    /// Who has which egress address.
+    pub egress: Journal<Ledger>,
+}
+
+/// Where the tunnels leave this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Underlay {
+    /// Interface index.
+    pub index: u32,
+    /// Interface name.
+    pub name: String,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// Our tunnel address.
+    pub vtep: IpAddr,
+}
+
+impl Underlay {
+    /// MTU of a segment over this underlay.
+    pub fn segment_mtu(&self) -> u32 {
+        self.mtu.saturating_sub(if self.vtep.is_ipv4() {
+            OVERHEAD_V4
+        } else {
+            OVERHEAD_V6
+        })
+    }
+}
+
+impl Host {
+    /// Opens what a verb needs. Must run inside the runtime.
+    pub fn open() -> Result<Self, Error> {
+        let netns = Netns::current().map_err(|error| kernel(&error))?;
+        let rtnl = Rtnl::open(&netns).map_err(|error| kernel(&error))?;
+        let root = Path::new(journal::ROOT);
+        Ok(Self {
+            netns,
+            rtnl,
+            records: Journal::new(root, "journal/overlay"),
+            news: Journal::new(root, "news"),
+            users: Journal::new(root, "sandbox"),
+            egress: Journal::new(root, "egress"),
+        })
+    }
+
+    /// A lock of this host.
+    pub fn lock(&self, name: &str) -> Result<Lock, Error> {
+        self.records
+            .lock(name, PATIENCE)
+            .map_err(|error| local(&error))
+    }
+
+    /// Finds the underlay: the named address or interface, else where the route to the store leaves, else where the
+    /// default route does.
+    pub async fn underlay(&self, settings: &Resolved) -> Result<Underlay, Error> {
+        let links = self.rtnl.links().await.map_err(|error| kernel(&error))?;
+        let addresses = self
+            .rtnl
+            .addresses(None)
+            .await
+            .map_err(|error| kernel(&error))?;
+        let on = |link: &Link| {
+            addresses
+                .iter()
+                .find(|(index, a)| *index == link.index && is_global(*a))
+                .map(|(_, a)| a.ip())
+        };
+        let named = settings.underlay.as_ref();
+        let (link, vtep) = match (named, settings.vtep) {
+            (Some(name), vtep) => {
+                let link = links.iter().find(|link| link.name == *name);
+                let link = link.ok_or_else(|| {
+                    Error::config(format!(
+                        "node.underlay: {name}: no such interface on this host"
+                    ))
+                })?;
+                let own = vtep.map_or_else(
+                    || on(link),
+                    |vtep| has(&addresses, vtep, Some(link.index)).map(|_| vtep),
+                );
+                let missing = || match vtep {
+                    Some(vtep) => Error::config(format!(
+                        "node.vtep: {vtep}: not an address of interface {name}"
+                    )),
+                    None => Error::config(format!("node.underlay: {name}: has no address")),
+                };
+                (link, own.ok_or_else(missing)?)
+            }
+            (None, Some(vtep)) => {
+                let index = has(&addresses, vtep, None);
+                let link = index.and_then(|index| links.iter().find(|link| link.index == index));
+                (
+                    link.ok_or_else(|| {
+                        Error::config(format!("node.vtep: {vtep}: not an address of this host"))
+                    })?,
+                    vtep,
+                )
+            }
+            (None, None) => self.by_route(settings, &links).await?,
+        };
+        Ok(Underlay {
+            index: link.index,
+            name: link.name.clone(),
+            mtu: link.mtu,
+            vtep,
+        })
+    }
+
+    async fn by_route<'l>(
+        &self,
+        settings: &Resolved,
+        links: &'l [Link],
+    ) -> Result<(&'l Link, IpAddr), Error> {
+        let nowhere = || {
+            Error::config("node.vtep: no route leaves this host; name node.underlay or node.vtep")
+        };
+        // Any address beyond the host does for the default route: nothing is sent (TEST-NET-1 of RFC 5737).
+        let targets = [
+            store_address(settings.store.url.as_deref().unwrap_or_default()),
+            Some(IpAddr::from([192, 0, 2, 1])),
+        ];
+        for target in targets
+            .into_iter()
+            .flatten()
+            .filter(|target| !target.is_loopback())
+        {
+            let Ok(hop) = self.rtnl.route_to(target).await else {
+                continue;
+            };
+            let link = links
+                .iter()
+                .find(|link| link.index == hop.dev && link.name != "lo");
+            if let Some(found) = link.zip(hop.source) {
+                return Ok(found);
+            }
+        }
+        Err(nowhere())
+    }
+
+    /// The news of a network, made true where this host has a part in it: the node is known with its address and
+    /// boot, and the network exists as wanted.
+    pub async fn join(
+        &self,
+        cluster: &Cluster<'_>,
+        settings: &Resolved,
+        spec: &NetworkSpec,
+    ) -> Result<News, Error> {
+        let mut news = cluster.news(&spec.name).await.map_err(failed)?;
+        let mut joined = false;
+        if self.enrol(cluster, settings, &news).await? {
+            joined = true;
+        }
+        if news.network.is_none() {
+            cluster.ensure_network(spec).await.map_err(failed)?;
+            joined = true;
+        }
+        if joined {
+            news = cluster.news(&spec.name).await.map_err(failed)?;
+        }
+        let network = news.ready_network(&spec.name).map_err(failed)?;
+        spec.agree(&network.record).map_err(failed)?;
+        if network.record.vni.is_none() {
+            let why = format!(
+                "network {}: has no VXLAN segment: it was made for another interface plugin",
+                spec.name
+            );
+            return Err(Error::new(crate::code::DIFFERS, why));
+        }
+        Ok(news)
+    }
+
+    /// Makes this node known unless the news have it as it is; says whether that was needed.
+    pub async fn enrol(
+        &self,
+        cluster: &Cluster<'_>,
+        settings: &Resolved,
+        news: &News,
+    ) -> Result<bool, Error> {
+        let boot_id =
+            journal::clock::boot_id().map_err(|error| Error::io(format!("boot id: {error}")))?;
+        let vtep = Some(self.underlay(settings).await?.vtep);
+        let known = news.nodes.get(&settings.node);
+        if known.is_some_and(|node| node.record.boot_id == boot_id && node.record.vtep == vtep) {
+            return Ok(false);
+        }
+        let node = Node {
+            name: settings.node.clone(),
+            vtep,
+            boot_id,
+            last_contact: journal::clock::unix(),
+        };
+        cluster.register(&node).await.map_err(failed)?;
+        Ok(true)
+    }
+}
+
+fn has(addresses: &[(u32, IpNetwork)], wanted: IpAddr, link: Option<u32>) -> Option<u32> {
+    let on = |(index, address): &&(u32, IpNetwork)| {
+        address.ip() == wanted && link.is_none_or(|link| link == *index)
+    };
+    addresses.iter().find(on).map(|(index, _)| *index)
+}
+
+/// An address that other hosts can reach: not loopback, not link-local.
+fn is_global(address: IpNetwork) -> bool {
+    match address.ip() {
+        IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
+        IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
+    }
+}
+
+/// The address in a store's URL, if it is one and not a name.
+fn store_address(url: &str) -> Option<IpAddr> {
+    let place = url.split_once("://").map_or(url, |(_, place)| place);
+    let place = place.split('/').next()?;
+    let socket: Result<SocketAddr, _> = place.parse();
+    socket
+        .map(|socket| socket.ip())
+        .ok()
+        .or_else(|| place.trim_matches(['[', ']']).parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stores_address_is_read_from_its_url() {
+        let found = [
+            "consul://192.168.1.5:8500",
+            "192.168.1.5",
+            "consuls://[fd00::5]:8501/x",
+            "consul://name:8500",
+            "dir:///x",
+        ];
+        let found = found.map(|url| store_address(url).map(|address| address.to_string()));
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(
+            found,
+            [
+                some("192.168.1.5"),
+                some("192.168.1.5"),
+                some("fd00::5"),
+                None,
+                None
+            ]
+        );
+    }
+}

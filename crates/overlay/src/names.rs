@@ -1,0 +1,63 @@
+//! The name of every kernel object that is ours, each made in one place.
+//!
+//! Interface names have 15 bytes and container ids 72 and more, so what belongs to an attachment or a container is
+//! named after a hash. All of it can be named again from the CNI call alone: a DEL finds what it must remove though
+//! nothing else was kept.
+
+use std::path::PathBuf;
+
+use journal::Attachment;
+
+/// The bridge in each sandbox.
+pub const BRIDGE: &str = "br0";
+/// The tunnel device in each sandbox.
+pub const VXLAN: &str = "vxlan0";
+/// The host-local NAT bridge.
+pub const EGRESS_BRIDGE: &str = "ch-egress";
+/// The egress NIC in a container. Never `ethN`: a container's second network may be `eth1`.
+pub const EGRESS_NIC: &str = "gw0";
+
+/// Where the sandboxes' namespaces are bound.
+pub fn sandboxes() -> PathBuf {
+    PathBuf::from(journal::ROOT).join("netns")
+}
+
+/// The host-side end of an attachment, a port of the sandbox's bridge.
+pub fn port(attachment: &Attachment) -> String {
+    format!("chp{}", &attachment.hash()[..12])
+}
+
+/// The host-side end of a container's egress NIC, a port of the egress bridge.
+pub fn egress_port(attachment: &Attachment) -> String {
+    format!("che{}", &attachment.container_hash()[..12])
+}
+
+/// The link group of all our links in a container: it marks them as ours, and lets the kernel remove them in one
+/// batch. Never 0, the group of everybody.
+pub fn group(attachment: &Attachment) -> u32 {
+    u32::from_str_radix(&attachment.container_hash()[..8], 16)
+        .unwrap_or_default()
+        .max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_fit_an_interface_and_follow_the_attachment() {
+        let attachment = |network: &str, ifname: &str| Attachment {
+            network: network.into(),
+            container: "c".repeat(90),
+            ifname: ifname.into(),
+        };
+        let (one, two) = (attachment("a", "eth0"), attachment("b", "eth1"));
+        assert_eq!((port(&one).len(), egress_port(&one).len()), (15, 15));
+        assert_ne!(port(&one), port(&two));
+        assert_eq!(
+            (egress_port(&one), group(&one)),
+            (egress_port(&two), group(&two))
+        );
+        assert_ne!(group(&one), 0);
+    }
+}

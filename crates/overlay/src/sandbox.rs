@@ -1,0 +1,217 @@
+//! The sandbox: one namespace per network and host, with the bridge and the tunnel device.
+//!
+//! It keeps the segment away from all that a host does to its own traffic. It appears with the first endpoint of the
+//! network on this host and goes with the last one.
+
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+
+use cluster::{Network, News};
+use cni::Error;
+use netlink::{Bridge, Link, Mac, Netns, Port, Rtnl, Vxlan};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    forwarding::{changes, desired},
+    host::{Host, Underlay},
+    kernel, local,
+    names::{self, BRIDGE, VXLAN},
+};
+
+/// The port that IANA gave to VXLAN.
+const VXLAN_PORT: u16 = 4789;
+/// How long a VNI may stay taken by a sandbox that the kernel is still tearing down.
+const TEARDOWN: Duration = Duration::from_secs(3);
+
+/// The attachments that use a sandbox, by hash. It is removed with the last one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Users(pub BTreeSet<String>);
+
+/// An open sandbox.
+pub struct Sandbox {
+    /// A socket in it.
+    pub rtnl: Rtnl,
+    /// Index of the bridge.
+    pub bridge: u32,
+    /// Index of the tunnel device.
+    pub vxlan: u32,
+}
+
+/// MTU of the network's interfaces on this host, in bytes.
+pub fn mtu(network: &Network, wanted: Option<u32>, underlay: &Underlay) -> Result<u32, Error> {
+    let most = underlay.segment_mtu();
+    match wanted.or(network.mtu) {
+        Some(mtu) if mtu > most => {
+            let why = format!(
+                "mtu: {mtu}: underlay {} carries {most} at most inside the tunnel",
+                underlay.name
+            );
+            Err(Error::config(why))
+        }
+        Some(mtu) => Ok(mtu),
+        None => Ok(most),
+    }
+}
+
+/// Makes the sandbox, or mends what it lacks; the caller holds the network's lock.
+pub async fn ensure(
+    host: &Host,
+    network: &Network,
+    mtu: u32,
+    underlay: &Underlay,
+) -> Result<Sandbox, Error> {
+    let netns =
+        Netns::create(&names::sandboxes(), &network.name).map_err(|error| kernel(&error))?;
+    let rtnl = Rtnl::open(&netns).map_err(|error| kernel(&error))?;
+    let vni = network.vni.unwrap_or_default();
+    let links = rtnl.links().await.map_err(|error| kernel(&error))?;
+    let find = |name: &str| links.iter().find(|link| link.name == name).cloned();
+
+    let bridge = if let Some(bridge) = find(BRIDGE) {
+        bridge
+    } else {
+        // The host has no address on the segment, and must not get one by itself.
+        netns
+            .sysctl(&[("net/ipv6/conf/default/disable_ipv6", "1")])
+            .map_err(|error| kernel(&error))?;
+        let [_, a, b, c] = vni.to_be_bytes();
+        let spec = Bridge {
+            name: BRIDGE.to_owned(),
+            mac: Some(Mac([0x02, 0x43, 0, a, b, c])),
+            mtu,
+            group: 0,
+        };
+        rtnl.create_bridge(&spec)
+            .await
+            .map_err(|error| kernel(&error))?
+    };
+    let spec = Vxlan {
+        name: VXLAN.to_owned(),
+        vni,
+        port: network.vxlan_port.unwrap_or(VXLAN_PORT),
+        local: underlay.vtep,
+        underlay: underlay.index,
+        mtu,
+        master: Some(bridge.index),
+    };
+    let vxlan = match find(VXLAN) {
+        Some(vxlan) if fits(&vxlan, &spec) => vxlan,
+        other => {
+            if other.is_some() {
+                rtnl.remove_link(VXLAN)
+                    .await
+                    .map_err(|error| kernel(&error))?;
+            }
+            create_vxlan(host, &spec, &netns).await?;
+            let made = rtnl.link(VXLAN).await.map_err(|error| kernel(&error))?;
+            made.ok_or_else(|| {
+                Error::new(
+                    crate::code::KERNEL,
+                    format!("{VXLAN}: gone as soon as it was made"),
+                )
+            })?
+        }
+    };
+    let port = Port {
+        neigh_suppress: Some(true),
+        learning: Some(false),
+        ..Port::default()
+    };
+    rtnl.set_port(vxlan.index, &port)
+        .await
+        .map_err(|error| kernel(&error))?;
+    Ok(Sandbox {
+        bridge: bridge.index,
+        vxlan: vxlan.index,
+        rtnl,
+    })
+}
+
+fn fits(link: &Link, spec: &Vxlan) -> bool {
+    let tunnel = link.vxlan.as_ref().is_some_and(|info| {
+        info.vni == spec.vni
+            && info.port == spec.port
+            && info.local == Some(spec.local)
+            && !info.learning
+            && info.underlay == spec.underlay
+    });
+    tunnel && link.up && link.mtu == spec.mtu && link.master == spec.master
+}
+
+async fn create_vxlan(host: &Host, spec: &Vxlan, netns: &Netns) -> Result<(), Error> {
+    let begun = std::time::Instant::now();
+    loop {
+        match host.rtnl.create_vxlan(spec, netns).await {
+            // A sandbox of this network that was removed a moment ago still holds the VNI.
+            Err(error) if error.is_exists() && begun.elapsed() < TEARDOWN => {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            Err(error) => return Err(kernel(&error)),
+            Ok(()) => return Ok(()),
+        }
+    }
+}
+
+impl Sandbox {
+    /// Brings the forwarding entries to what the news say, and says how many were not so.
+    pub async fn reconcile(
+        &self,
+        network: &Network,
+        news: &News,
+        node: &str,
+        vtep: IpAddr,
+    ) -> Result<usize, Error> {
+        let present = self
+            .rtnl
+            .forwarding(self.bridge, self.vxlan)
+            .await
+            .map_err(|error| kernel(&error))?;
+        let steps = changes(&desired(network, news, node, vtep), &present);
+        self.rtnl
+            .change(self.bridge, self.vxlan, &steps)
+            .await
+            .map_err(|error| kernel(&error))?;
+        Ok(steps.len())
+    }
+}
+
+/// An existing sandbox's socket, `None` if there is no sandbox.
+pub fn open(network: &str) -> Result<Option<Rtnl>, Error> {
+    match Netns::open(&names::sandboxes().join(network)) {
+        Ok(netns) => Rtnl::open(&netns).map(Some).map_err(|error| kernel(&error)),
+        Err(netlink::NetnsError::Gone { .. }) => Ok(None),
+        Err(error) => Err(kernel(&error)),
+    }
+}
+
+/// Notes that an attachment uses the network's sandbox; the caller holds the network's lock.
+pub fn enter(host: &Host, network: &str, attachment: &str) -> Result<(), Error> {
+    let mut users = host
+        .users
+        .load(network)
+        .map_err(|e| local(&e))?
+        .unwrap_or_default();
+    users.0.insert(attachment.to_owned());
+    host.users.save(network, &users).map_err(|e| local(&e))
+}
+
+/// Notes that an attachment does not use it any more, and removes the sandbox with its last user.
+pub async fn leave(host: &Host, network: &str, attachment: &str) -> Result<(), Error> {
+    let _lock = host.lock(&format!("network-{network}"))?;
+    let mut users = host
+        .users
+        .load(network)
+        .map_err(|e| local(&e))?
+        .unwrap_or_default();
+    users.0.remove(attachment);
+    if !users.0.is_empty() {
+        return host.users.save(network, &users).map_err(|e| local(&e));
+    }
+    if let Some(rtnl) = open(network)? {
+        // The kernel empties a namespace at its leisure; the VNI must be free for the next sandbox now.
+        rtnl.remove_link(VXLAN)
+            .await
+            .map_err(|error| kernel(&error))?;
+    }
+    Netns::remove(&names::sandboxes(), network).map_err(|error| kernel(&error))?;
+    host.users.remove(network).map_err(|e| local(&e))
+}
