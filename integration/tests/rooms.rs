@@ -115,10 +115,11 @@ fn every_file_says_what_it_is_for_and_stays_short() {
 
 #[test]
 fn one_room_may_be_unsafe() {
-    let word = concat!("un", "safe");
+    // Spelled apart, so that this file does not find itself.
+    let forms = ["{", "fn", "impl", "trait", "extern"].map(|next| format!("un{} {next}", "safe"));
     for (path, text) in sources() {
         if !path.starts_with("crates/netlink") {
-            let at = code(&text).find(|(_, line)| words(line).any(|it| it == word));
+            let at = code(&text).find(|(_, line)| forms.iter().any(|form| line.contains(form)));
             assert!(at.is_none(), "{}: {at:?}", path.display());
         }
     }
@@ -215,8 +216,4 @@ fn sources() -> Vec<(PathBuf, String)> {
 fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let lines = text.lines().enumerate();
     lines.map(|(at, line)| (at + 1, line.split("//").next().unwrap_or(line)))
-}
-
-fn words(line: &str) -> impl Iterator<Item = &str> {
-    line.split(|letter: char| !letter.is_alphanumeric() && letter != '_')
 }

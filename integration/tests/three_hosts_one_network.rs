@@ -246,10 +246,8 @@ fn the_store_holds_a_lease_for_each(lab: &Lab, attached: &[Attachment]) {
     let leases = reader::keys_below(&records, "leases/ov_net1/");
     assert_eq!(leases.len(), 3, "{leases:?}");
     for one in attached {
-        let lease = records
-            .iter()
-            .find(|(key, _)| key.contains(&format!("leases/ov_net1/{}", one.address)));
-        let (_, lease) = lease.unwrap_or_else(|| panic!("no lease of {}", one.address));
+        let lease = records.get(&format!("leases/ov_net1/{}", one.address));
+        let lease = lease.unwrap_or_else(|| panic!("no lease of {}: {leases:?}", one.address));
         for word in [one.host().name(), one.host().boot_id(), "eth0", "cnitool-"] {
             assert!(lease.contains(word), "{word} in {lease}");
         }

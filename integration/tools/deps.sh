@@ -13,7 +13,7 @@ tools=$root/target/tools
 # ip, ping and nft are the laboratory's hands and eyes.
 for_demo="iproute2 iputils-ping nftables"
 # The reference plugins; gcc for cargo's linking; libssl for consulrs, the tests' independent reader of Consul.
-for_tests="containernetworking-plugins gcc libc6-dev libssl-dev pkg-config openssl"
+for_tests="containernetworking-plugins gcc libc6-dev libssl-dev pkg-config"
 
 packages() {
     missing=

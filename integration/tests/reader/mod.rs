@@ -34,12 +34,15 @@ pub(crate) fn keys_below(records: &BTreeMap<String, String>, prefix: &str) -> Ve
     keys.cloned().collect()
 }
 
+/// The key `a/b` is the file `a/b=`: a line with the revision, then the value.
 fn from_files(lab: &Lab) -> BTreeMap<String, String> {
     lab.stored_files()
         .into_iter()
         .filter_map(|(path, bytes)| {
-            let key = path.split_once("crosshost/v1/")?.1.to_owned();
-            Some((key, String::from_utf8_lossy(&bytes).into_owned()))
+            let key = path.strip_prefix("crosshost/v1/")?.strip_suffix('=')?;
+            let text = String::from_utf8(bytes).unwrap();
+            let (_, value) = text.split_once('\n').unwrap();
+            Some((key.to_owned(), value.to_owned()))
         })
         .collect()
 }
