@@ -2,9 +2,40 @@
 //!
 //! Setting an element costs some microseconds here and two milliseconds through the `nft` program, which also may be
 //! missing, built without JSON, or older than what wrote the rules. So the product never runs `nft`; the tests do, as the
-//! oracle: `skeleton.nft` is the human form of the table, and the kernel must not be able to tell the two apart.
+//! oracle: `skeleton.nft` is the human form of the table, and nft must not be able to tell the two apart.
+//!
+//! Any number of processes work on the table at once, and none holds a lock. What is decided by looking (repairing, deleting
+//! an element by its owner) is sent under the generation id that was read before the look, and looked at again if someone
+//! was faster. The id counts every commit in the network namespace, also of kube-proxy or firewalld; so a retry waits for a
+//! random while, and gives up at last. Other tables are neither read nor written.
+
+mod channel;
+mod element;
+mod error;
+mod masquerade;
+mod repair;
+mod skeleton;
+#[cfg(test)]
+mod tests;
+
+use std::hash::{BuildHasher, RandomState};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
+use netlink_packet_netfilter::nftables::NfTablesMessage;
+
+use channel::{Change, Channel};
+use element::Interval;
+pub use error::{Error, Reason};
+use masquerade::IFNAME_BYTES;
+use repair::Comparison;
+use skeleton::{IPV4, IPV6, Skeleton, on_table, table};
+
+/// A verb's whole time for being faster than others. One look and change takes some 100 us, so this is thousands of tries.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// The longest wait before another try.
+const LONGEST_PAUSE: Duration = Duration::from_millis(4);
 
 /// What the rules depend on. All processes of a host must agree on it: each `ensure` turns the rules to its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,80 +44,158 @@ pub struct Config<'a> {
     pub egress_bridge: &'a str,
 }
 
+impl Config<'_> {
+    fn skeleton(&self) -> Result<Skeleton, Error> {
+        let unfit = |why| Error::Unfit {
+            what: "egress bridge",
+            name: self.egress_bridge.to_owned(),
+            why,
+        };
+        match self.egress_bridge.len() {
+            0 => Err(unfit("empty")),
+            IFNAME_BYTES.. => Err(unfit("longer than 15 bytes")),
+            _ => Ok(Skeleton::new(self.egress_bridge)),
+        }
+    }
+}
+
 /// How the kernel's table compares with what [`Nft::ensure`] would make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
     /// There is no table `inet crosshost`.
     Missing,
-    /// The table is there, but a set, a chain or a rule is missing, strange, or too much.
+    /// The table is there, but a set, a chain or a rule is missing, or is not as wanted, or is too much.
     Damaged,
     /// All there.
     Complete,
 }
 
-/// Why the kernel's table is not as wanted.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The kernel refused.
-    #[error("{what}: {text}")]
-    Refused {
-        /// The object and what was tried.
-        what: String,
-        /// Positive errno.
-        errno: i32,
-        /// The kernel's ext-ack sentence and the errno's name.
-        text: String,
-    },
-}
-
 /// An nfnetlink socket, in the network namespace in which the calling thread was at [`Nft::open`].
 #[derive(Debug)]
-pub struct Nft {}
+pub struct Nft {
+    channel: Channel,
+}
 
 impl Nft {
     /// Opens the socket. Nothing is asked of the kernel yet.
     pub fn open() -> Result<Self, Error> {
-        todo!()
+        Ok(Self {
+            channel: Channel::open()?,
+        })
     }
 
-    /// Makes the table complete, whatever it was before; elements of sets stay. Safe against other processes doing the same.
+    /// Makes the table complete, whatever it was before. Elements stay, but for those of a set that has to be made anew
+    /// because its type was wrong. Safe against other processes that do the same.
     pub fn ensure(&mut self, config: &Config<'_>) -> Result<(), Error> {
-        let _ = config;
-        todo!()
+        let skeleton = config.skeleton()?;
+        self.decide(|channel| {
+            let found = skeleton.find(channel)?;
+            Ok((Comparison::new(&skeleton, &found).repairs(), ()))
+        })
     }
 
     /// Compares without touching.
     pub fn status(&mut self, config: &Config<'_>) -> Result<Status, Error> {
-        let _ = config;
-        todo!()
+        let skeleton = config.skeleton()?;
+        self.decide(|channel| {
+            let found = skeleton.find(channel)?;
+            Ok((vec![], Comparison::new(&skeleton, &found).status()))
+        })
     }
 
     /// Masquerades what comes from `network` (host bits are ignored) and leaves otherwise than by the egress bridge.
-    /// `owner` is shown by `nft` as the element's comment. Idempotent: the first owner stays. The table must be there.
+    /// `owner` is shown by `nft` as the element's comment: at most 127 bytes, no quotes. Idempotent: the first owner stays.
+    /// An error if the table is missing, or if `network` overlaps another one.
     pub fn add_egress(&mut self, network: IpNetwork, owner: &str) -> Result<(), Error> {
-        let _ = (network, owner);
-        todo!()
+        let wanted = Interval::of(network);
+        let addition = || wanted.addition(owner);
+        self.decide(|channel| {
+            let there = Interval::all(channel, wanted.family())?;
+            match there.iter().find(|(other, _)| other.overlaps(&wanted)) {
+                None => Ok((vec![addition()?], ())),
+                Some((other, _)) if *other == wanted => Ok((vec![], ())),
+                Some((other, owner)) => Err(Error::Overlap {
+                    what: wanted.deed("add"),
+                    other: other.to_string(),
+                    owner: owner.clone(),
+                }),
+            }
+        })
     }
 
     /// Undoes [`Nft::add_egress`] whoever the owner is; true if there was something to undo. No table is nothing to undo.
     pub fn remove_egress(&mut self, network: IpNetwork) -> Result<bool, Error> {
-        let _ = network;
-        todo!()
+        self.remove(network, |_| true)
     }
 
     /// Undoes [`Nft::add_egress`] only if `owner` holds the network: compare and delete, without a gap between the two.
     pub fn remove_egress_of(&mut self, network: IpNetwork, owner: &str) -> Result<bool, Error> {
-        let _ = (network, owner);
-        todo!()
+        self.remove(network, |holder| holder == owner)
     }
 
-    /// All masqueraded networks with their owners, IPv4 first, ascending. Empty if the table is missing.
+    fn remove(&mut self, network: IpNetwork, may: impl Fn(&str) -> bool) -> Result<bool, Error> {
+        let unwanted = Interval::of(network);
+        self.decide(|channel| {
+            let there = Interval::all(channel, unwanted.family())?;
+            let ours = there
+                .iter()
+                .any(|(other, owner)| *other == unwanted && may(owner));
+            let removal = ours.then(|| unwanted.removal());
+            Ok((removal.into_iter().collect(), ours))
+        })
+    }
+
+    /// All masqueraded networks with their owners, IPv4 first, ascending. Empty if the table is missing. A range that
+    /// someone added by hand and that is no network is left out.
     pub fn egress(&mut self) -> Result<Vec<(IpNetwork, String)>, Error> {
-        todo!()
+        let intervals = self.decide(|channel| {
+            let mut intervals = Interval::all(channel, &IPV4)?;
+            intervals.extend(Interval::all(channel, &IPV6)?);
+            Ok((vec![], intervals))
+        })?;
+        let networks = intervals.into_iter();
+        Ok(networks
+            .filter_map(|(interval, owner)| Some((interval.network()?, owner)))
+            .collect())
     }
 
-    /// Removes the whole table; true if there was one.
+    /// Removes the whole table with all that anyone put into it; true if there was one.
     pub fn remove_table(&mut self) -> Result<bool, Error> {
-        todo!()
+        self.decide(|channel| {
+            let there = !channel
+                .get(&on_table("read"), NfTablesMessage::GetTable(table(vec![])))?
+                .is_empty();
+            let removal = there.then(|| Change {
+                what: on_table("remove"),
+                flags: 0,
+                message: NfTablesMessage::DeleteTable(table(vec![])),
+            });
+            Ok((removal.into_iter().collect(), there))
+        })
+    }
+
+    /// Looks, decides on changes, and makes them only if nobody changed a rule in between; else all of it once more. After
+    /// random pauses, up to twice as long each time, so that two of us part.
+    fn decide<T>(
+        &mut self,
+        mut look: impl FnMut(&mut Channel) -> Result<(Vec<Change>, T), Error>,
+    ) -> Result<T, Error> {
+        let start = Instant::now();
+        let mut pause = Duration::from_micros(50);
+        loop {
+            let generation = self.channel.generation()?;
+            let outcome = look(&mut self.channel).and_then(|(changes, verdict)| {
+                self.channel.commit(generation, changes).map(|()| verdict)
+            });
+            match outcome {
+                Err(Error::Busy { .. }) if start.elapsed() < PATIENCE => {
+                    // A fresh hasher is seeded at random: jitter without another dependency.
+                    let dice = u32::try_from(RandomState::new().hash_one(()) % 1000).unwrap_or(0);
+                    thread::sleep(pause * dice / 1000);
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                outcome => return outcome,
+            }
+        }
     }
 }

@@ -1,0 +1,327 @@
+//! The nfnetlink socket: questions, and batches that the kernel takes whole or not at all.
+//!
+//! Two things of nfnetlink decide how the rest of the crate is written. A batch is a transaction, so no process ever sees
+//! half of our table. And a batch may carry the generation id of the rule set: the kernel then refuses it with ERESTART if
+//! anyone in this network namespace has committed since. Read the id, look, decide, send: that is compare-and-swap over
+//! everything that we looked at. (net/netfilter/nfnetlink.c: `nfnetlink_rcv_batch`)
+
+use netlink_packet_core::{
+    DefaultNla, Emitable, ErrorMessage, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST,
+    NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator, parse_string,
+};
+use netlink_packet_netfilter::nftables::{GenAttribute, GenMessage, NfTablesMessage};
+use netlink_packet_netfilter::none::ControlMessage;
+use netlink_packet_netfilter::{
+    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
+};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+
+use crate::error::{ENOENT, ERESTART, Error, Reason};
+
+const NFNL_SUBSYS_NFTABLES: u16 = 10;
+const NFNL_MSG_BATCH_BEGIN: u8 = 16;
+const NFNL_BATCH_GENID: u16 = 1;
+const NLMSGERR_ATTR_MSG: u16 = 1;
+/// The kernel builds dumps in pieces of at most 32 KiB.
+const RECEIVE_BYTES: usize = 64 << 10;
+
+type Message = NetlinkMessage<NetfilterMessage>;
+
+/// One step of a batch.
+#[derive(Debug)]
+pub(crate) struct Change {
+    /// The object and what is tried, for the error.
+    pub(crate) what: String,
+    /// `NLM_F_CREATE` and its like.
+    pub(crate) flags: u16,
+    pub(crate) message: NfTablesMessage,
+}
+
+/// The rule set's generation, counted by the kernel per network namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Generation(u32);
+
+#[derive(Debug)]
+pub(crate) struct Channel {
+    socket: Socket,
+    sequence: u32,
+}
+
+impl Channel {
+    pub(crate) fn open() -> Result<Self, Error> {
+        let open = || {
+            let mut socket = Socket::new(NETLINK_NETFILTER)?;
+            socket.bind_auto()?;
+            socket.connect(&SocketAddr::new(0, 0))?;
+            socket.set_ext_ack(true)?;
+            socket.set_cap_ack(true)?;
+            Ok(socket)
+        };
+        let socket = open().map_err(|source| Error::Socket {
+            what: "open".to_owned(),
+            source,
+        })?;
+        Ok(Self {
+            socket,
+            sequence: 0,
+        })
+    }
+
+    pub(crate) fn generation(&mut self) -> Result<Generation, Error> {
+        let what = "read the generation of the rules";
+        let question = NfTablesMessage::GetGen(GenMessage { attributes: vec![] });
+        for answer in self.ask(what, question, 0)? {
+            if let NfTablesMessage::NewGen(generation) = answer {
+                for attribute in generation.attributes {
+                    if let GenAttribute::Id(id) = attribute {
+                        return Ok(Generation(id));
+                    }
+                }
+            }
+        }
+        Err(Error::Strange {
+            what: what.to_owned(),
+            why: "no generation id".to_owned(),
+        })
+    }
+
+    /// One object; nothing if it is not there.
+    pub(crate) fn get(
+        &mut self,
+        what: &str,
+        question: NfTablesMessage,
+    ) -> Result<Vec<NfTablesMessage>, Error> {
+        self.ask(what, question, 0)
+    }
+
+    /// All objects that match; nothing if what holds them is not there. [`Error::Busy`] if they changed meanwhile.
+    pub(crate) fn dump(
+        &mut self,
+        what: &str,
+        question: NfTablesMessage,
+    ) -> Result<Vec<NfTablesMessage>, Error> {
+        self.ask(what, question, NLM_F_DUMP)
+    }
+
+    fn ask(
+        &mut self,
+        what: &str,
+        question: NfTablesMessage,
+        flags: u16,
+    ) -> Result<Vec<NfTablesMessage>, Error> {
+        let sequence = self.next_sequence();
+        let mut bytes = vec![];
+        put(
+            &mut bytes,
+            sequence,
+            NLM_F_ACK | flags,
+            NetfilterProtoFamily::Inet,
+            0,
+            question,
+        );
+        self.send(what, &bytes)?;
+        let mut answers = vec![];
+        let mut interrupted = false;
+        loop {
+            for message in self.receive(what)? {
+                if message.header.sequence_number != sequence {
+                    continue; // the rest of an answer to an earlier batch that failed early
+                }
+                interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
+                let end = match message.payload {
+                    NetlinkPayload::InnerMessage(NetfilterMessage {
+                        inner: NetfilterMessageInner::NfTables(answer),
+                        ..
+                    }) => {
+                        answers.push(answer);
+                        continue;
+                    }
+                    NetlinkPayload::Done(done) if done.code == 0 => None,
+                    NetlinkPayload::Done(done) => Some(reason(done.code, &done.extended_ack)),
+                    NetlinkPayload::Error(error) => refusal(&error),
+                    _ => continue,
+                };
+                return match end {
+                    None if interrupted => Err(Error::Busy {
+                        what: what.to_owned(),
+                    }),
+                    None => Ok(answers),
+                    Some(reason) if reason.errno == ENOENT => Ok(vec![]),
+                    Some(reason) => Err(Error::Refused {
+                        what: what.to_owned(),
+                        reason,
+                    }),
+                };
+            }
+        }
+    }
+
+    /// Makes all changes or none, and only if nobody committed any since `generation`, else [`Error::Busy`]. No changes:
+    /// nothing is made, but it is as certain that what was read since is of one piece.
+    pub(crate) fn commit(
+        &mut self,
+        generation: Generation,
+        changes: Vec<Change>,
+    ) -> Result<(), Error> {
+        let Some(batch) = changes.last().map(|last| last.what.clone()) else {
+            return match self.generation()? {
+                now if now == generation => Ok(()),
+                _ => Err(Error::Busy {
+                    what: "compare the rules".to_owned(),
+                }),
+            };
+        };
+        let begin = self.next_sequence();
+        let id = DefaultNla::new(NFNL_BATCH_GENID, generation.0.to_be_bytes().to_vec());
+        let head = ControlMessage::Other {
+            message_type: NFNL_MSG_BATCH_BEGIN,
+            attributes: vec![id],
+        };
+        let none = NetfilterProtoFamily::Unspec;
+        let mut bytes = vec![];
+        put(&mut bytes, begin, 0, none, NFNL_SUBSYS_NFTABLES, head);
+        let mut steps = vec![];
+        for change in changes {
+            let sequence = self.next_sequence();
+            let flags = change.flags | NLM_F_ACK;
+            put(
+                &mut bytes,
+                sequence,
+                flags,
+                NetfilterProtoFamily::Inet,
+                0,
+                change.message,
+            );
+            steps.push((sequence, change.what));
+        }
+        let end = self.next_sequence();
+        put(
+            &mut bytes,
+            end,
+            0,
+            none,
+            NFNL_SUBSYS_NFTABLES,
+            ControlMessage::BatchEnd,
+        );
+        self.send(&batch, &bytes)?;
+
+        // Each step is answered, and the answers come together; but what concerns the whole batch (a stale generation, no
+        // right to do this, a failed commit) is said of its first message, and then it may be the only answer.
+        let mut first_refusal = None;
+        loop {
+            for message in self.receive(&batch)? {
+                let NetlinkPayload::Error(answer) = message.payload else {
+                    continue;
+                };
+                let sequence = message.header.sequence_number;
+                let refused = refusal(&answer);
+                if sequence == begin {
+                    match refused {
+                        Some(reason) if reason.errno == ERESTART => {
+                            return Err(Error::Busy { what: batch });
+                        }
+                        Some(reason) => {
+                            return Err(Error::Refused {
+                                what: batch,
+                                reason,
+                            });
+                        }
+                        None => continue,
+                    }
+                }
+                let Some(step) = steps.iter().position(|(known, _)| *known == sequence) else {
+                    continue;
+                };
+                if let Some(reason) = refused
+                    && first_refusal.is_none()
+                {
+                    first_refusal = Some(Error::Refused {
+                        what: steps[step].1.clone(),
+                        reason,
+                    });
+                }
+                if step + 1 == steps.len() {
+                    return first_refusal.map_or(Ok(()), Err);
+                }
+            }
+        }
+    }
+
+    fn next_sequence(&mut self) -> u32 {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.sequence
+    }
+
+    fn send(&self, what: &str, bytes: &[u8]) -> Result<(), Error> {
+        match self.socket.send(bytes, 0) {
+            Ok(_) => Ok(()),
+            Err(source) => Err(Error::Socket {
+                what: what.to_owned(),
+                source,
+            }),
+        }
+    }
+
+    fn receive(&self, what: &str) -> Result<Vec<Message>, Error> {
+        let mut bytes = Vec::with_capacity(RECEIVE_BYTES);
+        while let Err(source) = self.socket.recv(&mut bytes, 0) {
+            if source.kind() != std::io::ErrorKind::Interrupted {
+                return Err(Error::Socket {
+                    what: what.to_owned(),
+                    source,
+                });
+            }
+        }
+        let mut messages = vec![];
+        let mut rest = bytes.as_slice();
+        while !rest.is_empty() {
+            let message = Message::deserialize(rest).map_err(|why| Error::Strange {
+                what: what.to_owned(),
+                why: why.to_string(),
+            })?;
+            let length = usize::try_from(message.header.length).unwrap_or(usize::MAX);
+            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+            messages.push(message);
+        }
+        Ok(messages)
+    }
+}
+
+fn put(
+    bytes: &mut Vec<u8>,
+    sequence: u32,
+    flags: u16,
+    family: NetfilterProtoFamily,
+    resource: u16,
+    body: impl Into<NetfilterMessageInner>,
+) {
+    let header = NetfilterHeader::new(family, 0, resource);
+    let mut message = Message::from(NetfilterMessage::new(header, body));
+    message.header.flags = NLM_F_REQUEST | flags;
+    message.header.sequence_number = sequence;
+    message.finalize();
+    let start = bytes.len();
+    bytes.resize(start + message.buffer_len().next_multiple_of(4), 0);
+    message.serialize(&mut bytes[start..]);
+}
+
+/// None is an acknowledgement.
+fn refusal(error: &ErrorMessage) -> Option<Reason> {
+    // What follows the code is the header of our own message alone (NETLINK_CAP_ACK is on), then the attributes.
+    let attributes = error
+        .header
+        .get(NetlinkHeader::default().buffer_len()..)
+        .unwrap_or_default();
+    error.code.map(|code| reason(code.get(), attributes))
+}
+
+fn reason(code: i32, attributes: &[u8]) -> Reason {
+    let text = NlasIterator::new(attributes)
+        .filter_map(Result::ok)
+        .find(|attribute| attribute.kind() == NLMSGERR_ATTR_MSG)
+        .and_then(|attribute| parse_string(attribute.value()).ok());
+    Reason {
+        errno: code.saturating_neg(),
+        text,
+    }
+}

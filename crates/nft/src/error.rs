@@ -1,0 +1,92 @@
+//! What can go wrong. An error always names the object and what was tried, because it travels up to an operator who has
+//! never heard of netlink; the errno stays in it for callers that branch.
+
+use std::fmt;
+use std::io;
+
+pub(crate) const ENOENT: i32 = 2;
+/// Not in errno(3), since no system call returns it: nfnetlink's answer to a batch that carries a stale generation id.
+pub(crate) const ERESTART: i32 = 85;
+
+/// Why the kernel's table is not as wanted.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel refused.
+    #[error("{what}: {reason}")]
+    Refused {
+        /// The object and what was tried.
+        what: String,
+        /// The kernel's answer.
+        reason: Reason,
+    },
+    /// The network shares addresses with another one in the set, which an interval set cannot hold.
+    #[error("{what}: overlaps with {other} of {owner:?}")]
+    Overlap {
+        /// The network and what was tried.
+        what: String,
+        /// The one that is there.
+        other: String,
+        /// Its owner; empty if it was added by hand.
+        owner: String,
+    },
+    /// Other programs changed the host's rules each time between our look and our change, until our patience ended.
+    #[error("{what}: other programs keep changing the rules of this host")]
+    Busy {
+        /// The object and what was tried.
+        what: String,
+    },
+    /// The netlink socket itself failed.
+    #[error("{what}: netfilter socket: {source}")]
+    Socket {
+        /// What was tried.
+        what: String,
+        /// The system call's error.
+        source: io::Error,
+    },
+    /// The kernel's answer is not what we know of nfnetlink.
+    #[error("{what}: answer not understood: {why}")]
+    Strange {
+        /// What was tried.
+        what: String,
+        /// What was not understood.
+        why: String,
+    },
+    /// A name that the kernel or `nft` could not hold.
+    #[error("{what} {name:?}: {why}")]
+    Unfit {
+        /// What the name is for.
+        what: &'static str,
+        /// The name.
+        name: String,
+        /// The rule that it breaks.
+        why: &'static str,
+    },
+}
+
+impl Error {
+    /// Positive errno if the kernel refused.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Refused { reason, .. } => Some(reason.errno),
+            _ => None,
+        }
+    }
+}
+
+/// The kernel's answer: its own sentence (ext-ack) if it had one, and the errno.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reason {
+    /// Positive.
+    pub errno: i32,
+    /// Of `NLMSGERR_ATTR_MSG`.
+    pub text: Option<String>,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(text) = &self.text {
+            write!(f, "{text}: ")?;
+        }
+        write!(f, "{}", io::Error::from_raw_os_error(self.errno))
+    }
+}

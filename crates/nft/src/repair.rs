@@ -1,0 +1,163 @@
+//! From what the kernel has to what we want, as one batch.
+//!
+//! Nothing is done to a table that is complete, which is the case for all verbs but the first: a commit is work for the
+//! kernel, and it would make the batches of others stale. Any flaw has all rules written anew, since within one transaction
+//! no packet sees the chain empty. An object of ours that has another shape is removed and made again; only then do a
+//! set's elements go.
+//!
+//! A rule has to be exactly ours, expression by expression, as the kernel dumps it. Should a future kernel dump one attribute
+//! more, then every verb writes the rules anew, needlessly but still atomically, and the test of `skeleton.nft` tells.
+
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE};
+use netlink_packet_netfilter::nftables::{
+    ChainMessage, NfTablesMessage, RuleAttribute, SetAttribute, SetMessage,
+};
+
+use crate::Status;
+use crate::channel::Change;
+use crate::skeleton::{AWAKE, Found, Skeleton, chain, on, on_table, rule, set, table};
+
+/// Tells nft that the keys are in network byte order (libnftnl: `NFTNL_UDATA_SET_KEYBYTEORDER`, `BYTEORDER_BIG_ENDIAN`).
+const KEY_BYTE_ORDER: [u8; 6] = [0, 4, 2, 0, 0, 0];
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fit {
+    Absent,
+    Same,
+    Strange,
+}
+
+/// The kernel adds attributes (handle, use count): all wanted ones have to be there, others are none of ours.
+fn fit<T: PartialEq>(wanted: &[T], found: Option<&Vec<T>>) -> Fit {
+    match found {
+        None => Fit::Absent,
+        Some(found) if wanted.iter().all(|attribute| found.contains(attribute)) => Fit::Same,
+        Some(_) => Fit::Strange,
+    }
+}
+
+/// What is wanted against what there is; `sets` and `chains` in the order of the skeleton.
+pub(crate) struct Comparison<'a> {
+    wanted: &'a Skeleton,
+    table: Fit,
+    sets: Vec<Fit>,
+    chains: Vec<Fit>,
+    rules_fit: bool,
+}
+
+impl<'a> Comparison<'a> {
+    pub(crate) fn new(wanted: &'a Skeleton, found: &Found) -> Self {
+        let sets = wanted.sets.iter().zip(&found.sets);
+        let chains = || wanted.chains.iter().zip(&found.chains);
+        Self {
+            wanted,
+            table: fit(&[AWAKE], found.table.as_ref()),
+            sets: sets
+                .map(|((_, wanted), found)| fit(wanted, found.as_ref()))
+                .collect(),
+            chains: chains()
+                .map(|(wanted, (found, _))| fit(&wanted.attributes, found.as_ref()))
+                .collect(),
+            rules_fit: chains().all(|(wanted, (_, rules))| wanted.rules == *rules),
+        }
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        let mut all = self.sets.iter().chain(&self.chains).chain([&self.table]);
+        if self.table == Fit::Absent {
+            Status::Missing
+        } else if self.rules_fit && all.all(|fit| *fit == Fit::Same) {
+            Status::Complete
+        } else {
+            Status::Damaged
+        }
+    }
+
+    /// What turns the one into the other; nothing if the table is complete.
+    pub(crate) fn repairs(&self) -> Vec<Change> {
+        let mut changes = vec![];
+        if self.status() != Status::Complete {
+            self.clear(&mut changes);
+            self.build(&mut changes);
+        }
+        changes
+    }
+
+    /// Rules first, since they hold the sets, and chains may hold each other.
+    fn clear(&self, changes: &mut Vec<Change>) {
+        let mut push = |what, message| {
+            let flags = 0;
+            changes.push(Change {
+                what,
+                flags,
+                message,
+            });
+        };
+        let chains = || self.wanted.chains.iter().zip(&self.chains);
+        for (wanted, _) in chains().filter(|(_, fit)| **fit != Fit::Absent) {
+            let message = NfTablesMessage::DeleteRule(rule(wanted.name, vec![]));
+            push(on("empty chain", wanted.name), message);
+        }
+        for (wanted, _) in chains().filter(|(_, fit)| **fit == Fit::Strange) {
+            let message = NfTablesMessage::DeleteChain(chain(wanted.name));
+            push(on("remove chain", wanted.name), message);
+        }
+        let sets = self.wanted.sets.iter().zip(&self.sets);
+        for ((name, _), _) in sets.filter(|(_, fit)| **fit == Fit::Strange) {
+            push(
+                on("remove set", name),
+                NfTablesMessage::DeleteSet(set(name)),
+            );
+        }
+    }
+
+    /// Sets first, since rules name them.
+    fn build(&self, changes: &mut Vec<Change>) {
+        let mut push = |what, flags, message| {
+            let flags = NLM_F_CREATE | flags;
+            changes.push(Change {
+                what,
+                flags,
+                message,
+            });
+        };
+        push(
+            on_table("make"),
+            0,
+            NfTablesMessage::NewTable(table(vec![AWAKE])),
+        );
+        let sets = (1..).zip(self.wanted.sets.iter().zip(&self.sets));
+        for (id, ((name, wanted), _)) in sets.filter(|(_, (_, fit))| **fit != Fit::Same) {
+            let mut attributes = wanted.clone();
+            attributes.push(SetAttribute::Id(id)); // within this batch; the kernel insists on one
+            attributes.push(SetAttribute::UserData(KEY_BYTE_ORDER.to_vec()));
+            push(
+                on("make set", name),
+                0,
+                NfTablesMessage::NewSet(SetMessage { attributes }),
+            );
+        }
+        let chains = self.wanted.chains.iter().zip(&self.chains);
+        for (wanted, _) in chains.filter(|(_, fit)| **fit != Fit::Same) {
+            let message = ChainMessage {
+                attributes: wanted.attributes.clone(),
+            };
+            push(
+                on("make chain", wanted.name),
+                0,
+                NfTablesMessage::NewChain(message),
+            );
+        }
+        for wanted in &self.wanted.chains {
+            for expressions in &wanted.rules {
+                let expressions = RuleAttribute::Expressions(expressions.clone());
+                let message = NfTablesMessage::NewRule(rule(wanted.name, vec![expressions]));
+                push(
+                    on("make a rule of chain", wanted.name),
+                    NLM_F_APPEND,
+                    message,
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Making, repairing and removing the table, beside others who do the same and others who have tables of their own.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Barrier, Mutex};
+use std::thread;
+
+use crate::{Config, Error, Nft, Status};
+
+use super::CONFIG;
+use super::kit::{Finish, Namespace};
+
+const TEXT: &str = include_str!("../skeleton.nft");
+
+fn status(namespace: &Namespace) -> Status {
+    namespace.run(|| Nft::open().unwrap().status(&CONFIG).unwrap())
+}
+
+fn ensure(namespace: &Namespace) {
+    namespace.run(|| Nft::open().unwrap().ensure(&CONFIG).unwrap());
+}
+
+fn assert_whole(namespace: &Namespace) {
+    let ours = namespace.sh("nft -s list table inet crosshost");
+    assert!(
+        TEXT.ends_with(&ours),
+        "{ours}\n---- is not the file:\n{TEXT}"
+    );
+}
+
+#[test]
+fn a_complete_table_is_left_alone() {
+    let namespace = Namespace::new();
+    ensure(&namespace);
+    let handles = namespace.sh("nft -a list ruleset");
+    ensure(&namespace);
+    assert_eq!(namespace.sh("nft -a list ruleset"), handles);
+}
+
+#[test]
+fn twenty_at_once_make_one_set_of_rules() {
+    let namespace = Namespace::new();
+    let barrier = Barrier::new(20);
+    let failures = Mutex::new(vec![]); // a panic would leave the others at the barrier for ever
+    let verb = |leads: bool| {
+        let mut nft = Nft::open().unwrap();
+        for _ in 0..100 {
+            barrier.wait();
+            let made = nft.ensure(&CONFIG).map_err(|error| error.to_string());
+            barrier.wait();
+            let checked = if leads {
+                check_and_remove(&mut nft)
+            } else {
+                Ok(())
+            };
+            failures
+                .lock()
+                .unwrap()
+                .extend([made, checked].into_iter().filter_map(Result::err));
+        }
+    };
+    thread::scope(|scope| {
+        for number in 0..20 {
+            let (namespace, verb) = (&namespace, &verb);
+            scope.spawn(move || namespace.run(|| verb(number == 0)));
+        }
+    });
+    assert_eq!(failures.into_inner().unwrap(), Vec::<String>::new());
+}
+
+fn check_and_remove(nft: &mut Nft) -> Result<(), String> {
+    let status = nft.status(&CONFIG);
+    let removed = nft.remove_table();
+    match (status, removed) {
+        (Ok(Status::Complete), Ok(true)) => Ok(()),
+        other => Err(format!("{other:?}")),
+    }
+}
+
+#[test]
+fn twenty_at_once_beside_a_busy_stranger() {
+    let namespace = Namespace::new();
+    let finished = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !finished.load(Ordering::Relaxed) {
+                namespace.sh("nft add table inet other; nft delete table inet other");
+            }
+        });
+        let _finish = Finish(&finished);
+        let verbs: Vec<_> = (0..20)
+            .map(|_| scope.spawn(|| ensure(&namespace)))
+            .collect();
+        for verb in verbs {
+            verb.join().unwrap();
+        }
+    });
+    assert_whole(&namespace);
+}
+
+#[test]
+fn a_flushed_ruleset_is_seen_and_repaired() {
+    let namespace = Namespace::new();
+    assert_eq!(status(&namespace), Status::Missing);
+    ensure(&namespace);
+    assert_eq!(status(&namespace), Status::Complete);
+    namespace.sh("nft flush ruleset");
+    assert_eq!(status(&namespace), Status::Missing);
+    ensure(&namespace);
+    assert_eq!(status(&namespace), Status::Complete);
+    assert_whole(&namespace);
+}
+
+#[test]
+fn every_damage_is_seen_and_repaired() {
+    let t = "inet crosshost";
+    let empty = format!("nft flush chain {t} postrouting");
+    let damages = [
+        empty.clone(),
+        format!("nft add rule {t} postrouting counter"),
+        format!("nft insert rule {t} postrouting ip saddr 10.0.0.0/8 accept"),
+        format!("{empty}; nft add rule {t} postrouting ip saddr @egress4 masquerade"),
+        format!("{empty}; nft delete chain {t} postrouting"),
+        format!(
+            "{empty}; nft delete chain {t} postrouting
+             nft add chain {t} postrouting '{{ type nat hook postrouting priority 0; }}'"
+        ),
+        format!(
+            "{empty}; nft delete chain {t} postrouting
+             nft add chain {t} postrouting '{{ type filter hook postrouting priority 100; policy drop; }}'"
+        ),
+        format!("{empty}; nft delete set {t} egress6"),
+        format!(
+            "{empty}; nft delete set {t} egress6
+             nft add set {t} egress6 '{{ type ipv6_addr; }}'"
+        ),
+        format!(
+            "{empty}; nft delete set {t} egress6
+             nft add set {t} egress6 '{{ type mark; }}'
+             nft add rule {t} postrouting meta mark @egress6 drop"
+        ),
+        format!("nft add table {t} '{{ flags dormant; }}'"),
+    ];
+    for damage in damages {
+        let namespace = Namespace::new();
+        ensure(&namespace);
+        namespace.sh(&damage);
+        assert_eq!(status(&namespace), Status::Damaged, "{damage}");
+        ensure(&namespace);
+        assert_eq!(status(&namespace), Status::Complete, "{damage}");
+        assert_whole(&namespace);
+    }
+}
+
+#[test]
+fn a_repair_keeps_the_elements() {
+    let namespace = Namespace::new();
+    namespace.run(|| {
+        let network = "172.18.0.0/16".parse().unwrap();
+        let mut nft = Nft::open().unwrap();
+        nft.ensure(&CONFIG).unwrap();
+        nft.add_egress(network, "gw").unwrap();
+        let other = Config {
+            egress_bridge: "other-bridge-15",
+        };
+        assert_eq!(nft.status(&other).unwrap(), Status::Damaged);
+        nft.ensure(&other).unwrap();
+        assert_eq!(nft.status(&other).unwrap(), Status::Complete);
+        assert_eq!(nft.egress().unwrap(), [(network, "gw".to_owned())]);
+    });
+    let rules = namespace.sh("nft list chain inet crosshost postrouting");
+    assert_eq!(rules.matches("masquerade").count(), 2);
+    assert_eq!(rules.matches("\"other-bridge-15\"").count(), 2);
+}
+
+#[test]
+fn other_tables_are_never_touched() {
+    let namespace = Namespace::new();
+    // One has our names in it, one has our name in another family.
+    namespace.sh("nft -f - <<'END'
+table inet other {
+    set egress4 { type ipv4_addr; flags interval; elements = { 172.18.0.0/16 } }
+    chain postrouting { type nat hook postrouting priority srcnat; ip saddr @egress4 masquerade; }
+}
+table ip crosshost {
+    chain postrouting { type nat hook postrouting priority srcnat; counter; }
+}
+END");
+    let before = namespace.sh("nft -a list ruleset");
+    namespace.run(|| {
+        let mut nft = Nft::open().unwrap();
+        assert_eq!(nft.status(&CONFIG).unwrap(), Status::Missing);
+        assert_eq!(nft.egress().unwrap(), []);
+        nft.ensure(&CONFIG).unwrap();
+        let network = "172.18.0.0/16".parse().unwrap();
+        nft.add_egress(network, "gw").unwrap();
+        assert!(nft.remove_egress(network).unwrap());
+        assert!(nft.remove_table().unwrap());
+        assert!(!nft.remove_egress(network).unwrap());
+        assert!(!nft.remove_table().unwrap(), "idempotent");
+    });
+    assert_eq!(namespace.sh("nft -a list ruleset"), before);
+}
+
+#[test]
+fn a_bridge_name_that_linux_cannot_have_is_refused() {
+    let mut nft = Nft::open().unwrap(); // asks the kernel nothing before the name is right
+    for egress_bridge in ["", "sixteen-bytes-xx"] {
+        let error = nft.ensure(&Config { egress_bridge }).unwrap_err();
+        assert!(matches!(error, Error::Unfit { .. }), "{error}");
+        assert!(error.to_string().contains(egress_bridge), "{error}");
+    }
+}
+
+#[test]
+fn errors_name_the_object_and_the_kernels_answer() {
+    let namespace = Namespace::new();
+    namespace.sh("nft add table inet crosshost; nft add chain inet crosshost guest");
+    namespace.sh("nft add set inet crosshost egress4 '{ type ipv4_addr; }'");
+    namespace.sh("nft add rule inet crosshost guest ip saddr @egress4 drop");
+    let error = namespace.run(|| Nft::open().unwrap().ensure(&CONFIG).unwrap_err());
+    let text = error.to_string();
+    let expected = "remove set egress4 of table inet crosshost: ";
+    assert!(
+        text.starts_with(expected) && text.contains("busy"),
+        "{text}"
+    );
+    assert_eq!(error.errno(), Some(16), "{text}");
+}

@@ -1,0 +1,14 @@
+//! The crate against the real kernel and the real `nft`, each test in network namespaces of its own. Needs root.
+
+mod decide;
+mod egress;
+mod ensure;
+mod kit;
+mod skeleton;
+mod traffic;
+
+use crate::Config;
+
+const CONFIG: Config<'_> = Config {
+    egress_bridge: "crosshost0",
+};
