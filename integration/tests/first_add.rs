@@ -52,10 +52,8 @@ fn a_network_is_born_from_the_conflist() {
     );
 
     let networks = lab.host(2).listed(&["network", "ls"]);
-    assert_eq!(
-        networks,
-        json!([{ "name": "ov_net1", "vni": 4097, "subnets": ["10.0.0.0/24"], "scope": "global" }])
-    );
+    assert_eq!(networks[0]["vni"], 4097);
+    assert_eq!(networks[0]["subnets"], json!(["10.0.0.0/24"]));
 }
 
 #[test]
