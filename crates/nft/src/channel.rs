@@ -39,7 +39,7 @@ pub(crate) struct Change {
 
 /// The rule set's generation, counted by the kernel per network namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Generation(u32);
+pub(crate) struct Generation(pub(crate) u32);
 
 #[derive(Debug)]
 pub(crate) struct Channel {

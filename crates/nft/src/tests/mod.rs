@@ -10,5 +10,5 @@ mod traffic;
 use crate::Config;
 
 const CONFIG: Config<'_> = Config {
-    egress_bridge: "crosshost0",
+    egress_bridge: "ch-egress",
 };

@@ -49,15 +49,15 @@ impl Lab {
     fn new() -> Self {
         let [container, neighbour, router, server] = [(); 4].map(|()| Namespace::new());
         router.sh(&format!(
-            "ip link add crosshost0 type bridge
+            "ip link add ch-egress type bridge
              ip link add c0 type veth peer eth0 netns {}
              ip link add c1 type veth peer eth0 netns {}
              ip link add out type veth peer eth0 netns {}
-             ip link set c0 master crosshost0
-             ip link set c1 master crosshost0
-             for link in crosshost0 c0 c1 out; do ip link set $link up; done
-             ip addr add 10.1.0.1/24 dev crosshost0
-             ip addr add fd01::1/64 dev crosshost0 nodad
+             ip link set c0 master ch-egress
+             ip link set c1 master ch-egress
+             for link in ch-egress c0 c1 out; do ip link set $link up; done
+             ip addr add 10.1.0.1/24 dev ch-egress
+             ip addr add fd01::1/64 dev ch-egress nodad
              ip addr add 10.2.0.1/24 dev out
              ip addr add fd02::1/64 dev out nodad
              echo 1 > /proc/sys/net/ipv4/ip_forward
