@@ -160,3 +160,78 @@ pub(super) fn objections(body: &[u8]) -> Result<Vec<Objection>, String> {
     undone.errors.sort_by_key(|objection| objection.op_index);
     Ok(undone.errors)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(text: &str) -> Key {
+        Key::new(text).expect("good")
+    }
+
+    fn text(document: Vec<u8>) -> String {
+        String::from_utf8(document).expect("JSON")
+    }
+
+    #[test]
+    fn operations_are_consuls_verbs() {
+        let (value, revision) = (b"1".to_vec(), 7);
+        let ops = [
+            Op::Create {
+                key: key("a"),
+                value: value.clone(),
+            },
+            Op::Swap {
+                key: key("b"),
+                value,
+                revision,
+            },
+            Op::Delete {
+                key: key("c"),
+                revision,
+            },
+            Op::Check {
+                key: key("d"),
+                revision,
+            },
+        ];
+        assert_eq!(
+            text(write(&ops, 5)),
+            concat!(
+                r#"[{"KV":{"Verb":"cas","Key":"a","Value":"MQ==","Index":0,"Flags":5}},"#,
+                r#"{"KV":{"Verb":"cas","Key":"b","Value":"MQ==","Index":7,"Flags":5}},"#,
+                r#"{"KV":{"Verb":"delete-cas","Key":"c","Index":7}},"#,
+                r#"{"KV":{"Verb":"check-index","Key":"d","Index":7}}]"#
+            )
+        );
+        assert_eq!(
+            text(read(&[key("a/b")])),
+            r#"[{"KV":{"Verb":"get-tree","Key":"a/b"}}]"#
+        );
+    }
+
+    /// As Consul 1.8.7 answers: no value, nothing for the delete, the check with the revision that it has.
+    #[test]
+    fn results_are_matched_with_their_operations() {
+        let body = r#"{"Results":[{"KV":{"LockIndex":0,"Key":"d","Flags":0,"Value":null,"CreateIndex":3,"ModifyIndex":7}},
+            {"KV":{"LockIndex":0,"Key":"a","Flags":5,"Value":null,"CreateIndex":9,"ModifyIndex":9}}],"Errors":null}"#;
+        let ops = [
+            Op::Delete {
+                key: key("c"),
+                revision: 7,
+            },
+            Op::Check {
+                key: key("d"),
+                revision: 7,
+            },
+            Op::Create {
+                key: key("a"),
+                value: Vec::new(),
+            },
+        ];
+        assert_eq!(
+            outcome(&ops, body.as_bytes()),
+            Ok(Outcome::Done(vec![0, 0, 9]))
+        );
+    }
+}

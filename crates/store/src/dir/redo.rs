@@ -155,3 +155,98 @@ impl Files {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn key(text: &str) -> Key {
+        Key::new(text).expect("good")
+    }
+
+    fn files() -> (tempfile::TempDir, Files) {
+        let dir = tempfile::TempDir::new().expect("a directory");
+        let (root, url) = (dir.path().to_owned(), "dir:".into());
+        (dir, Files { root, url })
+    }
+
+    fn create(name: &str) -> Op {
+        let value = name.into();
+        Op::Create {
+            key: key(name),
+            value,
+        }
+    }
+
+    /// Every moment at which a writer may be killed: before the record has its name nothing has happened, after that
+    /// everything has.
+    #[test]
+    fn a_transaction_happens_when_its_record_has_its_name() {
+        let ops = [create("a"), create("b/c"), create("d")];
+        for step in 0..=ops.len() + 2 {
+            let (dir, files) = files();
+            let record = files.last().expect("empty").next(&ops);
+            if step == 0 {
+                std::fs::write(dir.path().join("=new"), "{\"revision\":2,\"chan")
+                    .expect("a torn record");
+            } else {
+                files.commit(&record).expect("committed");
+            }
+            for (key, value) in record.changes.iter().take(step.saturating_sub(1)) {
+                files
+                    .change(&record, key, value.as_deref(), &mut BTreeSet::new())
+                    .expect("changed");
+            }
+            if step == ops.len() + 2 {
+                files.finish(&record).expect("finished");
+            }
+
+            assert_eq!(files.is_unfinished(), (1..=ops.len() + 1).contains(&step));
+            files.recover().expect("recovered");
+            files.recover().expect("once more");
+            assert!(!files.is_unfinished());
+            let entries = files.all().expect("readable");
+            assert_eq!(
+                entries.len(),
+                if step == 0 { 0 } else { ops.len() },
+                "step {step}"
+            );
+            assert!(entries.iter().all(|entry| entry.revision == 2));
+            assert_eq!(
+                files.last().expect("readable").revision,
+                if step == 0 { 1 } else { 2 }
+            );
+        }
+    }
+
+    #[test]
+    fn a_damaged_record_is_named() {
+        let (dir, files) = files();
+        std::fs::write(dir.path().join(REDO), "{").expect("written");
+        let error = files.recover().expect_err("damaged").to_string();
+        assert!(error.contains("=redo: EOF"), "{error}");
+    }
+
+    #[test]
+    fn a_record_knows_what_changed_until_it_forgets() {
+        let (_dir, files) = files();
+        let mut record = files.last().expect("empty");
+        assert!(!record.changed(&key("a"), 1));
+        record = record.next(&[create("a/b"), create("c")]);
+        assert!(record.changed(&key("a"), 1) && record.changed(&key("c"), 1));
+        assert!(!record.changed(&key("a/c"), 1) && !record.changed(&key("a"), 2));
+        assert!(record.changed(&key("x"), 3), "an index of another store");
+
+        for _ in 0..RECENT {
+            record = record.next(&[create("d")]);
+        }
+        assert!(record.recent.len() <= RECENT);
+        assert!(
+            record.changed(&key("a"), 1),
+            "what is forgotten may have been below it"
+        );
+        assert!(!record.changed(&key("a"), record.forgotten));
+    }
+}
