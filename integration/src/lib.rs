@@ -36,7 +36,7 @@ pub use host::Host;
 pub use lab::{Backend, Lab, OUTSIDE};
 pub use programs::{Programs, workspace};
 pub use proxy::{Proxy, Request};
-pub use run::{Finished, Running};
+pub use run::{Finished, Process, Running};
 pub use server::Server;
 pub use space::{Net, Space, inhabited};
 pub use suite::{Attachment, address_of, conflist, netconf};

@@ -6,11 +6,12 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
+use std::os::fd::OwnedFd;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde_json::Value;
 
 /// How long a command may take unless a test says otherwise.
@@ -24,6 +25,9 @@ pub struct Running {
     stderr: File,
     started: Instant,
 }
+
+/// A process that is somebody else's child, held by a pidfd: no polling, and no id that is reused.
+pub struct Process(OwnedFd);
 
 /// A command that has ended.
 #[derive(Debug)]
@@ -84,7 +88,7 @@ impl Running {
 
     /// The child of this process that runs `program`, awaited until this process ends.
     #[track_caller]
-    pub fn child(&mut self, program: &str) -> Option<Pid> {
+    pub fn child(&mut self, program: &str) -> Option<Process> {
         while self.is_alive() {
             // A plugin may start its delegate from any of its threads.
             let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid()));
@@ -93,7 +97,7 @@ impl Running {
                 for child in children.unwrap_or_default().split_whitespace() {
                     let name = std::fs::read_to_string(format!("/proc/{child}/comm"));
                     if name.is_ok_and(|name| name.trim() == program) {
-                        return child.parse().ok().and_then(Pid::from_raw);
+                        return Process::of(child.parse().expect("a pid"));
                     }
                 }
             }
@@ -110,7 +114,8 @@ impl Running {
     /// Waits for the end, at most for `limit`; a command that takes longer is killed and fails the test.
     #[track_caller]
     pub fn wait(mut self, limit: Duration) -> Finished {
-        let ended = ends_within(&self.child, limit);
+        let process = Process::of(self.pid()).expect("not yet waited for");
+        let ended = process.ends_within(limit);
         if !ended {
             self.kill();
         }
@@ -166,13 +171,23 @@ pub(crate) fn run(command: Command) -> Finished {
     Running::start(command, b"").wait(LIMIT)
 }
 
-/// Blocks on a pidfd: no polling, so the time measured is the command's.
-fn ends_within(child: &Child, limit: Duration) -> bool {
-    let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid")).expect("a pid");
-    let fd = pidfd_open(pid, PidfdFlags::empty()).expect("pidfd_open");
-    let limit = Timespec::try_from(limit).expect("a limit");
-    let mut waiting = [PollFd::new(&fd, PollFlags::IN)];
-    poll(&mut waiting, Some(&limit)).expect("poll") > 0
+impl Process {
+    fn of(pid: u32) -> Option<Process> {
+        let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
+        Some(Process(pidfd_open(pid, PidfdFlags::empty()).ok()?))
+    }
+
+    /// Sends SIGKILL; a process that has ended already is left as it is.
+    pub fn kill(&self) {
+        let _ = pidfd_send_signal(&self.0, Signal::KILL);
+    }
+
+    /// Blocks until the process has ended, at most for `limit`; whether it has.
+    pub fn ends_within(&self, limit: Duration) -> bool {
+        let limit = Timespec::try_from(limit).expect("a limit");
+        let mut waiting = [PollFd::new(&self.0, PollFlags::IN)];
+        poll(&mut waiting, Some(&limit)).expect("poll") > 0
+    }
 }
 
 fn all_of(file: &mut File) -> String {

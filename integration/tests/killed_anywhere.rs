@@ -1,9 +1,9 @@
 //! SIGKILL at fifty points of an ADD, to `overlay` or to the `ipam-kv` that it runs: DEL then leaves
 //! nothing, and an ADD that follows without a DEL repairs and completes.
 //!
-//! The points are spread over the time that an ADD takes here, measured first. A kill lands where the
-//! scheduler lets it, so no two runs cut at the same instructions; a round whose ADD completed before
-//! the kill counts as an ordinary ADD.
+//! The points are spread over the time that the victim lives here, measured first and again whenever it
+//! ended before its kill. Such a round is an ordinary ADD and is not counted. A kill lands where the
+//! scheduler lets it, so no two runs of this test cut at the same instructions.
 #![allow(clippy::expect_used, reason = "a test: it stops where it broke")]
 
 mod reader;
@@ -11,11 +11,11 @@ mod reader;
 use std::time::{Duration, Instant};
 
 use integration::{Backend, Call, Container, Finished, Lab, address_of, netconf};
-use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
 const POINTS: u32 = 50;
 const SUBNET: &str = "10.0.0.0/24";
+const LIMIT: Duration = Duration::from_secs(30);
 const ID: &str = "killed-0123456789";
 
 #[test]
@@ -53,19 +53,22 @@ fn sweep(backend: Backend, victim: &str) {
     round.call("ADD").run().ok();
     round.call("DEL").run().ok();
     let untouched = lab.footprints();
-    let span = round.measured(victim);
+    let mut span = round.lifetime(victim);
 
-    let mut cut_short = 0;
-    for point in 0..POINTS {
-        // A little beyond the median, so that the end of a slow ADD is hit too.
-        let after = span.mul_f64(1.2 * f64::from(point) / f64::from(POINTS));
+    let mut hits = 0;
+    for turn in 0..5 * POINTS {
+        // Steps of the golden section spread any number of points evenly.
+        let after = span.mul_f64((f64::from(turn) * 0.618_034).fract());
         let what = format!("{victim} killed {after:?} after its start");
 
         let killed = round.killed(victim, after);
-        cut_short += u32::from(!killed.status.success());
         round.call("DEL").run().ok();
         lab.assert_same_as(&untouched, &format!("{what}, then DEL"));
         round.assert_no_lease(&format!("{what}, then DEL"));
+        if killed.status.success() {
+            span = round.lifetime(victim);
+            continue;
+        }
 
         let killed = round.killed(victim, after);
         let add = round.call("ADD").run();
@@ -73,18 +76,18 @@ fn sweep(backend: Backend, victim: &str) {
         if serde_json::from_str::<Value>(&killed.stdout).is_ok_and(|it| it["ips"].is_array()) {
             assert!(!add.status.success(), "{what}: a second ADD: {add}");
         } else {
-            let result = add.ok().json();
-            let address = address_of(&result, "eth0");
+            let address = address_of(&add.ok().json(), "eth0");
             assert_eq!(round.container.address("eth0"), Some(address), "{what}");
         }
         round.call("DEL").run().ok();
         lab.assert_same_as(&untouched, &format!("{what}, ADD again, DEL"));
         round.assert_no_lease(&format!("{what}, ADD again, DEL"));
+        hits += 1;
+        if hits == POINTS {
+            return;
+        }
     }
-    assert!(
-        cut_short > POINTS / 4,
-        "only {cut_short} of {POINTS} kills hit a running ADD"
-    );
+    panic!("only {hits} kills hit a running {victim}");
 }
 
 struct Round<'lab> {
@@ -99,24 +102,22 @@ impl Round<'_> {
         call.netns(&self.container.netns()).conf(&self.conf)
     }
 
-    /// How long `victim` lives in an ordinary ADD: the median of five.
-    fn measured(&self, victim: &str) -> Duration {
-        let mut spans: Vec<_> = (0..5)
-            .map(|_| {
-                let start = Instant::now();
-                let mut add = self.call("ADD").start();
-                let mut born = Duration::ZERO;
-                if victim != "overlay" {
-                    add.child(victim).expect("overlay runs its IPAM plugin");
-                    born = start.elapsed();
-                }
-                let took = add.wait(Duration::from_secs(30)).ok().took;
-                self.call("DEL").run().ok();
-                took.saturating_sub(born)
-            })
-            .collect();
-        spans.sort();
-        spans[2]
+    /// How long `victim` lives in an ordinary ADD: the shortest of three.
+    fn lifetime(&self, victim: &str) -> Duration {
+        let lifetimes = (0..3).map(|_| {
+            let mut add = self.call("ADD").start();
+            let mut lifetime = None;
+            if victim != "overlay" {
+                let child = add.child(victim).expect("overlay runs its IPAM plugin");
+                let born = Instant::now();
+                assert!(child.ends_within(LIMIT), "{victim} ends");
+                lifetime = Some(born.elapsed());
+            }
+            let took = add.wait(LIMIT).ok().took;
+            self.call("DEL").run().ok();
+            lifetime.unwrap_or(took)
+        });
+        lifetimes.min().expect("three of them")
     }
 
     /// An ADD whose `victim` gets SIGKILL `after` its start.
@@ -127,10 +128,9 @@ impl Round<'_> {
             add.kill();
         } else if let Some(child) = add.child(victim) {
             std::thread::sleep(after);
-            // It may have ended by itself; its id is not reused this quickly.
-            let _ = kill_process(child, Signal::KILL);
+            child.kill();
         }
-        let finished = add.wait(Duration::from_secs(30));
+        let finished = add.wait(LIMIT);
         if victim != "overlay" && !finished.status.success() {
             let error = finished.json();
             assert!(
