@@ -25,6 +25,7 @@ mod networks;
 mod news;
 mod nodes;
 mod records;
+mod removal;
 mod settings;
 
 pub use conflist::Conflist;

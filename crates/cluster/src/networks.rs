@@ -3,14 +3,13 @@
 //! All creations and removals meet in one record, `subnets`, which each of them swaps: so two hosts cannot create
 //! overlapping networks at the same moment. Networks are made rarely; attachments never touch that record.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::collections::BTreeSet;
 
 use ipam::RangeSet;
 use store::{Entry, Key, Op, Outcome};
 
 use crate::{
-    ATTEMPTS, BlockRecord, CHUNK, Cluster, Egress, Error, Lease, Network, NetworkState, Versioned,
-    leases::address_and_lease,
+    ATTEMPTS, BlockRecord, CHUNK, Cluster, Egress, Error, Network, NetworkState, Versioned,
     records::{SubnetsRecord, VniRecord, decode, encode, subnets},
 };
 
@@ -238,77 +237,8 @@ impl Cluster<'_> {
         }
     }
 
-    /// Removes a network that has no endpoints. First no new lease can be written, then the leases are counted: so
-    /// no attachment slips in between. A removal that was interrupted is taken up again.
-    pub async fn remove_network(&self, name: &str) -> Result<(), Error> {
-        let (own, all) = (self.layout.network(name)?, self.layout.subnets()?);
-        let (blocks, leases) = (self.layout.blocks(name)?, self.layout.leases(name)?);
-        for _ in 0..ATTEMPTS {
-            let Some(mut network) = self.network(name).await? else {
-                return Err(Error::NoNetwork(name.to_owned()));
-            };
-            let before = network.record.state;
-            network.record.state = NetworkState::Removing;
-            let Some(revision) = self
-                .store
-                .swap(&own, &encode(&network.record)?, network.revision)
-                .await?
-            else {
-                continue;
-            };
-            let entries = self
-                .store
-                .read(&[all.clone(), blocks.clone(), leases.clone()])
-                .await?;
-            let held = entries
-                .iter()
-                .filter(|e| e.key.is_within(&leases))
-                .map(address_and_lease);
-            let held = held.collect::<Result<Vec<_>, _>>()?;
-            if !held.is_empty() {
-                network.record.state = before;
-                self.store
-                    .swap(&own, &encode(&network.record)?, revision)
-                    .await?;
-                return Err(Error::InUse {
-                    name: name.to_owned(),
-                    leases: unversioned(held),
-                });
-            }
-            let block_ops: Vec<Op> = entries
-                .iter()
-                .filter(|e| e.key.is_within(&blocks))
-                .map(delete)
-                .collect();
-            for chunk in block_ops.chunks(CHUNK) {
-                self.store.apply(chunk).await?;
-            }
-            let (subnets_op, _) =
-                self.swap_subnets(entries.iter().find(|e| e.key == all), |record| {
-                    record.networks.remove(name);
-                    Ok(())
-                })?;
-            let mut ops = vec![
-                subnets_op,
-                Op::Delete {
-                    key: own.clone(),
-                    revision,
-                },
-            ];
-            if let Some(vni) = network.record.vni
-                && let Some(entry) = self.store.get(&self.layout.vni(vni)?).await?
-            {
-                ops.push(delete(&entry));
-            }
-            if let Outcome::Done(_) = self.store.apply(&ops).await? {
-                return Ok(());
-            }
-        }
-        Err(Error::Contended(own.as_str().to_owned()))
-    }
-
     /// The write that changes the record of all subnets, from what was read of it.
-    fn swap_subnets(
+    pub(crate) fn swap_subnets(
         &self,
         present: Option<&Entry>,
         change: impl FnOnce(&mut SubnetsRecord) -> Result<(), Error>,
@@ -356,20 +286,6 @@ impl Cluster<'_> {
         }
         Ok(gifts)
     }
-}
-
-fn delete(entry: &Entry) -> Op {
-    Op::Delete {
-        key: entry.key.clone(),
-        revision: entry.revision,
-    }
-}
-
-fn unversioned(leases: Vec<(IpAddr, Versioned<Lease>)>) -> Vec<(IpAddr, Lease)> {
-    leases
-        .into_iter()
-        .map(|(address, lease)| (address, lease.record))
-        .collect()
 }
 
 fn refuse_overlap(spec: &NetworkSpec, record: &SubnetsRecord) -> Result<(), Error> {

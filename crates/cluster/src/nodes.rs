@@ -1,10 +1,8 @@
-//! Nodes: a host makes itself known, and an operator removes one that will not come back.
-
-use store::{Op, Outcome};
+//! Nodes: a host makes itself known.
 
 use crate::{
-    ATTEMPTS, CHUNK, Cluster, Error, Node, Versioned,
-    records::{BlockRecord, Lease, decode, encode},
+    ATTEMPTS, Cluster, Error, Node, Versioned,
+    records::{decode, encode},
 };
 
 impl Cluster<'_> {
@@ -41,50 +39,5 @@ impl Cluster<'_> {
             .iter()
             .map(decode)
             .collect()
-    }
-
-    /// Forgets a node with all that it owned: its blocks and leases are free at once.
-    pub async fn remove_node(&self, name: &str) -> Result<(), Error> {
-        let key = self.layout.node(name)?;
-        let read = [
-            key.clone(),
-            self.layout.all_blocks()?,
-            self.layout.all_leases()?,
-        ];
-        'again: for _ in 0..ATTEMPTS {
-            let entries = self.store.read(&read).await?;
-            let node = entries
-                .iter()
-                .find(|e| e.key == key)
-                .ok_or_else(|| Error::NoNode(name.to_owned()))?;
-            let mut doomed = Vec::new();
-            for entry in &entries {
-                let owner = if entry.key.is_within(&read[1]) {
-                    decode::<BlockRecord>(entry)?.record.node
-                } else if entry.key.is_within(&read[2]) {
-                    decode::<Lease>(entry)?.record.node
-                } else {
-                    continue;
-                };
-                if owner == name {
-                    doomed.push(Op::Delete {
-                        key: entry.key.clone(),
-                        revision: entry.revision,
-                    });
-                }
-            }
-            // The node's own record goes last: until then the removal can be repeated by name.
-            doomed.push(Op::Delete {
-                key: key.clone(),
-                revision: node.revision,
-            });
-            for chunk in doomed.chunks(CHUNK) {
-                if let Outcome::Conflict(_) = self.store.apply(chunk).await? {
-                    continue 'again;
-                }
-            }
-            return Ok(());
-        }
-        Err(Error::Contended(key.as_str().to_owned()))
     }
 }

@@ -75,6 +75,16 @@ pub struct Resolved {
     pub vtep: Option<IpAddr>,
 }
 
+impl Resolved {
+    /// Opens the store; nothing is sent yet. A URL that is none is a setting like others.
+    pub fn open_store(&self) -> Result<Box<dyn store::Store>, Error> {
+        store::open(&self.store).map_err(|error| match error {
+            store::Error::BadUrl { url, why } => setting(&format!("store.url: {url}"), &why),
+            other => other.into(),
+        })
+    }
+}
+
 impl Settings {
     /// Folds in the configuration file and the environment below what a conflist says.
     pub fn resolve(self, env: &HashMap<String, String>) -> Result<Resolved, Error> {

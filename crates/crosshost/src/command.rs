@@ -92,7 +92,7 @@ impl Session {
             .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
             .collect();
         let settings = Settings::default().resolve(&env)?;
-        let store = store::open(&settings.store)?;
+        let store = settings.open_store()?;
         Ok(Self { settings, store })
     }
 

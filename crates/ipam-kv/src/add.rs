@@ -21,7 +21,7 @@ const ATTEMPTS: u32 = 16;
 pub(crate) async fn add(call: &Call) -> Result<CniResult, Error> {
     let conf = Conf::read(call)?;
     let attachment = Conf::attachment(call)?;
-    let store = store::open(&conf.settings.store).map_err(|error| failed(error.into()))?;
+    let store = conf.settings.open_store().map_err(failed)?;
     let cluster = Cluster::new(&*store, conf.settings.layout.clone());
     let desk = Desk::new(&cluster, &conf.settings, &attachment.network)?;
 

@@ -12,7 +12,7 @@ use crate::{
 pub(crate) async fn del(call: &Call) -> Result<(), Error> {
     let conf = Conf::read(call)?;
     let attachment = Conf::attachment(call)?;
-    let store = store::open(&conf.settings.store).map_err(|error| failed(error.into()))?;
+    let store = conf.settings.open_store().map_err(failed)?;
     let cluster = Cluster::new(&*store, conf.settings.layout.clone());
     let desk = Desk::new(&cluster, &conf.settings, &attachment.network)?;
 

@@ -10,7 +10,7 @@ use crate::{
 
 pub(crate) async fn gc(call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(), Error> {
     let conf = Conf::read(call)?;
-    let store = store::open(&conf.settings.store).map_err(|error| failed(error.into()))?;
+    let store = conf.settings.open_store().map_err(failed)?;
     let cluster = Cluster::new(&*store, conf.settings.layout.clone());
     let desk = Desk::new(&cluster, &conf.settings, &conf.spec.name)?;
 

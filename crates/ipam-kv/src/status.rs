@@ -17,11 +17,9 @@ const PATIENCE: Duration = Duration::from_millis(800);
 
 pub(crate) async fn status(call: &Call) -> Result<(), Error> {
     let conf = Conf::read(call)?;
-    let settings = store::Config {
-        timeout: PATIENCE,
-        ..conf.settings.store.clone()
-    };
-    let store = store::open(&settings).map_err(|error| failed(error.into()))?;
+    let mut settings = conf.settings.clone();
+    settings.store.timeout = PATIENCE;
+    let store = settings.open_store().map_err(failed)?;
     let cluster = Cluster::new(&*store, conf.settings.layout.clone());
     let desk = Desk::new(&cluster, &conf.settings, &conf.spec.name)?;
 

@@ -64,11 +64,12 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
         load_file(self.path(name))
     }
 
-    /// Writes the document whole or not at all. The root is a tmpfs, so nothing is synced: what a reboot loses has
+    /// Writes the document whole or not at all; the caller holds a [lock](Self::lock) that keeps other writers of the
+    /// same document out. The root is a tmpfs, so nothing is synced: what a reboot loses has
     /// no container left either.
     pub fn save(&self, name: &str, document: &T) -> Result<(), Error> {
         let path = self.path(name);
-        let new = self.dir.join(format!(".{name}.{}", std::process::id()));
+        let new = self.half_written(name);
         let fail = |source| Error::Io {
             path: path.clone(),
             source,
@@ -83,15 +84,17 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
             })
     }
 
-    /// Removes the document; one that is not there is fine.
+    /// Removes the document, and what a killed [`Journal::save`] left of it; one that is not there is fine.
     pub fn remove(&self, name: &str) -> Result<(), Error> {
-        let path = self.path(name);
-        match fs::remove_file(&path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                Err(Error::Io { path, source })
+        for path in [self.half_written(name), self.path(name)] {
+            match fs::remove_file(&path) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::Io { path, source });
+                }
+                _ => {}
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 
     /// All documents, in no order.
@@ -129,6 +132,12 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
                 _ => Error::Io { path, source },
             }
         })
+    }
+
+    /// Where a document is written before it is renamed: one place for each name, so that the next writer or remover
+    /// cleans up after a killed one.
+    fn half_written(&self, name: &str) -> PathBuf {
+        self.dir.join(format!(".{name}"))
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -193,11 +202,13 @@ mod tests {
     }
 
     #[test]
-    fn a_half_written_document_of_a_killed_verb_is_not_seen() {
+    fn a_half_written_document_of_a_killed_verb_is_not_seen_and_goes_with_the_document() {
         let (dir, journal) = journal();
         journal.save("a", &vec![1]).unwrap();
-        fs::write(dir.path().join("numbers/.b.77"), "[1").unwrap();
+        fs::write(dir.path().join("numbers/.a"), "[1").unwrap();
         assert_eq!(journal.all().unwrap(), vec![vec![1]]);
+        journal.remove("a").unwrap();
+        assert_eq!(fs::read_dir(dir.path().join("numbers")).unwrap().count(), 0);
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub(crate) async fn add(call: &Call) -> Result<CniResult, Error> {
         NetnsError::Gone { .. } => Error::netns(format!("CNI_NETNS: {error}")),
         _ => kernel(&error),
     })?;
-    let store = store::open(&conf.settings.store).map_err(|error| failed(error.into()))?;
+    let store = conf.settings.open_store().map_err(failed)?;
     let cluster = Cluster::new(&*store, conf.settings.layout.clone());
 
     let _alone = host.lock(&format!("container-{}", attachment.container_hash()))?;
@@ -169,7 +169,7 @@ impl Work<'_> {
             .host
             .join(self.cluster, &self.conf.settings, &self.conf.spec)
             .await?;
-        self.keep(&news)?;
+        self.host.keep(&self.conf.spec.name, &news)?;
         Ok(news)
     }
 
@@ -178,13 +178,6 @@ impl Work<'_> {
         network.is_ok_and(|network| {
             network.record.vni.is_some() && self.conf.spec.agree(&network.record).is_ok()
         })
-    }
-
-    fn keep(&self, news: &News) -> Result<(), Error> {
-        self.host
-            .news
-            .save(&self.conf.spec.name, news)
-            .map_err(|error| local(&error))
     }
 
     /// Makes everything; `None` if the store meanwhile has another network of this name than `known` says.
@@ -299,7 +292,7 @@ impl Work<'_> {
             news = self.cluster.news(name).await.map_err(failed)?;
         }
         if news != *known {
-            self.keep(&news)?;
+            self.host.keep(&self.conf.spec.name, &news)?;
         }
         Ok(Some(news))
     }

@@ -83,6 +83,12 @@ impl Host {
             .map_err(|error| local(&error))
     }
 
+    /// Keeps the news of a network for the next verb.
+    pub fn keep(&self, network: &str, news: &News) -> Result<(), Error> {
+        let _lock = self.lock(&format!("news-{network}"))?;
+        self.news.save(network, news).map_err(|error| local(&error))
+    }
+
     /// Finds the underlay: the named address or interface, else where the route to the store leaves, else where the
     /// default route does.
     pub async fn underlay(&self, settings: &Resolved) -> Result<Underlay, Error> {

@@ -5,7 +5,7 @@ use cluster::{Cluster, News, Resolved};
 use cni::Error;
 use netlink::Netns;
 
-use crate::{failed, host::Host, kernel, local, names, sandbox};
+use crate::{failed, host::Host, kernel, names, sandbox};
 
 /// What a sync did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,9 +47,7 @@ pub async fn sync(cluster: &Cluster<'_>, settings: &Resolved) -> Result<Vec<Sync
         let changes = sandbox
             .reconcile(record, &news, &settings.node, underlay.vtep)
             .await?;
-        host.news
-            .save(&network, &news)
-            .map_err(|error| local(&error))?;
+        host.keep(&network, &news)?;
         done.push(Synced { network, changes });
     }
     Ok(done)

@@ -1,0 +1,204 @@
+//! Blocks and leases: who may write which.
+
+use cluster::{Error, Lease, LeaseGuard, Published};
+use ipam::Range;
+use store::mem::Mem;
+
+use crate::{address, cluster, guard, lease, node, spec};
+
+#[tokio::test]
+async fn a_lease_is_one_write_and_is_refused_on_old_news() {
+    let store = Mem::new();
+    let cluster = cluster(&store);
+    cluster.register(&node("n1")).await.unwrap();
+    cluster
+        .create_network(&spec("a", "10.0.0.0/24"))
+        .await
+        .unwrap();
+    let fresh = guard(&cluster, "a", "n1").await;
+    let calls = store.calls();
+    let published = cluster
+        .publish("a", &[address("10.0.0.2")], &lease("n1", "c1"), &fresh)
+        .await
+        .unwrap();
+    assert!(matches!(published, Published::Done(_)));
+    assert_eq!(store.calls() - calls, 1);
+
+    let again = cluster
+        .publish(
+            "a",
+            &[address("10.0.0.2")],
+            &Lease {
+                since: 9,
+                ..lease("n1", "c1")
+            },
+            &fresh,
+        )
+        .await
+        .unwrap();
+    assert_eq!(
+        again, published,
+        "a repeated write of the same attachment finds its own lease"
+    );
+    let other = cluster
+        .publish("a", &[address("10.0.0.2")], &lease("n1", "c2"), &fresh)
+        .await
+        .unwrap();
+    assert!(matches!(other, Published::Taken(_, held) if held.record.container == "c1"));
+
+    let old = LeaseGuard {
+        blocks: fresh.blocks.iter().map(|(b, r)| (*b, r + 1)).collect(),
+        ..fresh.clone()
+    };
+    assert_eq!(
+        cluster
+            .publish("a", &[address("10.0.0.3")], &lease("n1", "c3"), &old)
+            .await
+            .unwrap(),
+        Published::Stale
+    );
+    cluster.remove_node("n1").await.unwrap();
+    let removed = cluster
+        .publish("a", &[address("10.0.0.3")], &lease("n1", "c3"), &fresh)
+        .await
+        .unwrap();
+    assert_eq!(
+        removed,
+        Published::Stale,
+        "a removed node cannot use its old block"
+    );
+    assert!(cluster.leases("a").await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn only_its_holder_releases_a_lease() {
+    let store = Mem::new();
+    let cluster = cluster(&store);
+    cluster.register(&node("n1")).await.unwrap();
+    cluster
+        .create_network(&spec("a", "10.0.0.0/24"))
+        .await
+        .unwrap();
+    let fresh = guard(&cluster, "a", "n1").await;
+    let ip = address("10.0.0.2");
+    let Published::Done(old) = cluster
+        .publish("a", &[ip], &lease("n1", "c1"), &fresh)
+        .await
+        .unwrap()
+    else {
+        panic!()
+    };
+    cluster
+        .release("a", ip, &lease("n1", "c2"), None)
+        .await
+        .unwrap();
+    assert_eq!(
+        cluster.leases("a").await.unwrap().len(),
+        1,
+        "another attachment's release does nothing"
+    );
+    cluster
+        .release("a", ip, &lease("n1", "c1"), Some(old[0]))
+        .await
+        .unwrap();
+    cluster
+        .publish("a", &[ip], &lease("n1", "c2"), &fresh)
+        .await
+        .unwrap();
+    cluster
+        .release("a", ip, &lease("n1", "c1"), Some(old[0]))
+        .await
+        .unwrap();
+    let leases = cluster.leases("a").await.unwrap();
+    assert_eq!(
+        leases[0].1.record.container, "c2",
+        "a late release does not free the next holder"
+    );
+}
+
+#[tokio::test]
+async fn a_host_that_is_full_claims_the_next_block_though_its_news_are_old() {
+    let store = Mem::new();
+    let cluster = cluster(&store);
+    cluster.register(&node("n1")).await.unwrap();
+    cluster
+        .create_network(&spec("a", "10.0.0.0/24"))
+        .await
+        .unwrap();
+    let ranges = [Range::of("10.0.0.0/24".parse().unwrap()).unwrap()];
+    let mut old = cluster.news("a").await.unwrap();
+    let first = cluster
+        .claim_block("a", "n2", &ranges, &mut cluster.news("a").await.unwrap())
+        .await
+        .unwrap();
+    let second = cluster
+        .claim_block("a", "n3", &ranges, &mut old)
+        .await
+        .unwrap();
+    assert_eq!(
+        [first.to_string(), second.to_string()],
+        ["10.0.0.8_29", "10.0.0.16_29"]
+    );
+    let foreign = cluster
+        .claim_block_of("a", "n2", address("10.0.0.18"), &ranges[0], &mut old)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&foreign, Error::ForeignBlock { node, .. } if node == "n3"),
+        "{foreign}"
+    );
+}
+
+#[tokio::test]
+async fn when_all_blocks_have_owners_the_error_says_who_has_how_many() {
+    let store = Mem::new();
+    let cluster = cluster(&store);
+    cluster
+        .create_network(&spec("a", "10.0.0.0/28"))
+        .await
+        .unwrap();
+    let ranges = [Range::of("10.0.0.0/28".parse().unwrap()).unwrap()];
+    let mut news = cluster.news("a").await.unwrap();
+    for n in 0..13 {
+        cluster
+            .claim_block("a", ["n1", "n2"][n % 2], &ranges, &mut news)
+            .await
+            .unwrap();
+    }
+    let full = cluster
+        .claim_block("a", "n1", &ranges, &mut news)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        full.contains("n1 has 7") && full.contains("n2 has 6"),
+        "{full}"
+    );
+}
+
+#[tokio::test]
+async fn a_pair_is_published_in_one_write_or_not_at_all() {
+    let store = Mem::new();
+    let cluster = cluster(&store);
+    cluster.register(&node("n1")).await.unwrap();
+    cluster
+        .create_network(&spec("a", "10.0.0.0/24"))
+        .await
+        .unwrap();
+    let fresh = guard(&cluster, "a", "n1").await;
+    let pair = [address("10.0.0.2"), address("10.0.0.3")];
+    cluster
+        .publish("a", &pair[1..], &lease("n1", "c1"), &fresh)
+        .await
+        .unwrap();
+    let refused = cluster
+        .publish("a", &pair, &lease("n1", "c2"), &fresh)
+        .await
+        .unwrap();
+    assert!(matches!(refused, Published::Taken(address, _) if address == pair[1]));
+    assert_eq!(
+        cluster.leases("a").await.unwrap().len(),
+        1,
+        "half a pair is never left behind"
+    );
+}

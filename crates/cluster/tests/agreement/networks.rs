@@ -1,0 +1,192 @@
+//! Networks: made once for all, refused where they collide, removed when empty.
+
+use cluster::{Created, Error, NetworkSpec, Published};
+use store::{Store as _, mem::Mem};
+
+use crate::{address, cluster, guard, lease, node, spec};
+
+#[tokio::test]
+async fn every_registered_node_has_a_block_of_a_new_network() {
+    let store = Mem::new();
+    let cluster = cluster(&store);
+    for name in ["docker01", "docker02", "docker03"] {
+        cluster.register(&node(name)).await.unwrap();
+    }
+    let network = cluster
+        .create_network(&spec("ov_net1", "10.0.0.0/24"))
+        .await
+        .unwrap();
+    assert_eq!(network.vni, Some(4097));
+    let news = cluster.news("ov_net1").await.unwrap();
+    let owners: Vec<_> = news
+        .blocks
+        .iter()
+        .map(|(b, r)| (b.to_string(), r.record.node.clone()))
+        .collect();
+    let expected = [
+        ("10.0.0.0_29", "docker01"),
+        ("10.0.0.8_29", "docker02"),
+        ("10.0.0.16_29", "docker03"),
+    ];
+    assert_eq!(owners, expected.map(|(b, n)| (b.to_owned(), n.to_owned())));
+}
+
+#[tokio::test]
+async fn more_nodes_than_fit_one_transaction_get_their_blocks_too() {
+    let store = Mem::new();
+    let cluster = cluster(&store);
+    for n in 0..100 {
+        cluster.register(&node(&format!("n{n:03}"))).await.unwrap();
+    }
+    cluster
+        .create_network(&spec("big", "10.0.0.0/16"))
+        .await
+        .unwrap();
+    assert_eq!(cluster.news("big").await.unwrap().blocks.len(), 100);
+}
+
+#[tokio::test]
+async fn a_second_network_gets_its_own_vni_and_may_not_overlap() {
+    let store = Mem::new();
+    let cluster = cluster(&store);
+    cluster
+        .create_network(&spec("a", "10.0.0.0/24"))
+        .await
+        .unwrap();
+    assert_eq!(
+        cluster
+            .create_network(&spec("b", "10.0.1.0/24"))
+            .await
+            .unwrap()
+            .vni,
+        Some(4098)
+    );
+    let overlap = cluster
+        .create_network(&spec("c", "10.0.0.0/16"))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&overlap, Error::Overlap { other, .. } if other == "a"),
+        "{overlap}"
+    );
+    let taken = NetworkSpec {
+        vni: Some(4097),
+        ..spec("d", "10.0.2.0/24")
+    };
+    let taken = cluster.create_network(&taken).await.unwrap_err();
+    assert!(
+        matches!(&taken, Error::VniTaken { vni: 4097, other, .. } if other == "a"),
+        "{taken}"
+    );
+    assert_eq!(
+        store
+            .read(&[cluster.layout().networks().unwrap()])
+            .await
+            .unwrap()
+            .len(),
+        2
+    );
+}
+
+#[tokio::test]
+async fn an_existing_network_is_taken_as_it_is_or_refused_with_both_values() {
+    let store = Mem::new();
+    let cluster = cluster(&store);
+    cluster
+        .create_network(&spec("a", "10.0.0.0/24"))
+        .await
+        .unwrap();
+    let same = cluster
+        .ensure_network(&spec("a", "10.0.0.0/24"))
+        .await
+        .unwrap();
+    assert!(matches!(same, Created::Present(_)));
+    let mtu = NetworkSpec {
+        mtu: Some(1400),
+        ..spec("a", "10.0.0.0/24")
+    };
+    assert!(
+        cluster.ensure_network(&mtu).await.is_ok(),
+        "what the record leaves open, a conflist may set"
+    );
+    for other in [
+        spec("a", "10.9.0.0/24"),
+        NetworkSpec {
+            vni: Some(5000),
+            ..spec("a", "10.0.0.0/24")
+        },
+    ] {
+        let error = cluster
+            .ensure_network(&other)
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("10.9.0.0/24") || error.contains("5000 here and 4097"),
+            "{error}"
+        );
+    }
+    assert!(matches!(
+        cluster.create_network(&spec("a", "10.0.0.0/24")).await,
+        Err(Error::Exists(_))
+    ));
+    let unknown = NetworkSpec {
+        name: "x".into(),
+        ..NetworkSpec::default()
+    };
+    assert!(matches!(
+        cluster.ensure_network(&unknown).await,
+        Err(Error::NoNetwork(_))
+    ));
+}
+
+#[tokio::test]
+async fn a_network_with_endpoints_is_not_removed_and_one_without_leaves_nothing() {
+    let store = Mem::new();
+    let cluster = cluster(&store);
+    cluster.register(&node("n1")).await.unwrap();
+    cluster
+        .create_network(&spec("a", "10.0.0.0/24"))
+        .await
+        .unwrap();
+    let fresh = guard(&cluster, "a", "n1").await;
+    let ip = address("10.0.0.2");
+    cluster
+        .publish("a", &[ip], &lease("n1", "c1"), &fresh)
+        .await
+        .unwrap();
+    let refused = cluster.remove_network("a").await.unwrap_err().to_string();
+    assert!(
+        refused.contains("c1") && refused.contains("10.0.0.2") && refused.contains("n1"),
+        "{refused}"
+    );
+
+    let fresh = guard(&cluster, "a", "n1").await;
+    let second = cluster
+        .publish("a", &[address("10.0.0.3")], &lease("n1", "c2"), &fresh)
+        .await
+        .unwrap();
+    assert!(
+        matches!(second, Published::Done(_)),
+        "a refused removal leaves the network usable"
+    );
+    cluster
+        .release("a", ip, &lease("n1", "c1"), None)
+        .await
+        .unwrap();
+    cluster
+        .release("a", address("10.0.0.3"), &lease("n1", "c2"), None)
+        .await
+        .unwrap();
+    cluster.remove_network("a").await.unwrap();
+    let rest = store
+        .read(&[store::Key::new("crosshost").unwrap()])
+        .await
+        .unwrap();
+    let rest: Vec<_> = rest.iter().map(|e| e.key.as_str()).collect();
+    assert_eq!(rest, ["crosshost/v1/nodes/n1", "crosshost/v1/subnets"]);
+    cluster
+        .create_network(&spec("b", "10.0.0.0/16"))
+        .await
+        .expect("its subnet is free again");
+}
