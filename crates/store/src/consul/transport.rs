@@ -14,7 +14,7 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{HOST, HeaderValue};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::tls::Tls;
 use super::url::Url;
@@ -105,17 +105,16 @@ impl Transport {
 
     /// Asks, and waits at most for `limit` for the whole answer.
     pub(super) async fn exchange(&self, ask: &Ask, limit: Duration) -> Result<Answer, Failure> {
-        let late = |after, cause: &str| Error::Timeout {
-            url: self.url(),
-            after,
-            cause: cause.into(),
+        let late = |cause: &str| {
+            let (url, after, cause) = (self.url(), limit, cause.into());
+            Error::Timeout { url, after, cause }
         };
-        let connect = CONNECT.min(limit);
-        let mut sender = match timeout(connect, self.sender()).await {
+        let begun = Instant::now();
+        let mut sender = match timeout(CONNECT.min(limit), self.sender()).await {
             Ok(sender) => sender?,
-            Err(_) => return Err(Failure::Unsent(late(connect, "no connection"))),
+            Err(_) => return Err(Failure::Unsent(late("no connection"))),
         };
-        match timeout(limit, self.talk(&mut sender, ask)).await {
+        match timeout_at(begun + limit, self.talk(&mut sender, ask)).await {
             Ok(Ok(answer)) => {
                 let mut idle = self.idle.borrow_mut();
                 if idle.len() < KEEP {
@@ -124,7 +123,7 @@ impl Transport {
                 Ok(answer)
             }
             Ok(Err(failure)) => Err(failure),
-            Err(_) => Err(Failure::Lost(late(limit, "connected, but no whole answer"))),
+            Err(_) => Err(Failure::Lost(late("connected, but no whole answer"))),
         }
     }
 

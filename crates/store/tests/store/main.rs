@@ -15,3 +15,4 @@ mod fake;
 mod garbage;
 mod lost_answers;
 mod names;
+mod tls;

@@ -91,7 +91,7 @@ fn hosts_file() {
     let _silent = UdpSocket::bind("127.0.0.1:53").unwrap();
     for host in ["127.0.0.1", "localhost", "consul.example", "AGENT"] {
         assert!(
-            read(host, &fake, Duration::from_millis(900))
+            read(host, &fake, Duration::from_millis(1500))
                 .unwrap()
                 .is_some(),
             "{host}"
@@ -126,7 +126,7 @@ fn name_server() {
     thread::spawn(move || serve(&socket));
     for host in ["agent.dc1.example", "agent"] {
         assert!(
-            read(host, &fake, Duration::from_millis(900))
+            read(host, &fake, Duration::from_millis(1500))
                 .unwrap()
                 .is_some(),
             "{host}"

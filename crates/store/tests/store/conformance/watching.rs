@@ -96,17 +96,12 @@ pub(super) fn a_watch_ends_after_its_wait(bench: &Bench, base: &Key) {
         assert_eq!(again, seen);
         // A watch does not hold up the store's other calls.
         let started = Instant::now();
-        let (_, entry) = tokio::join!(
-            store.watch(base, seen.index, Duration::from_millis(400)),
-            async {
-                let entry = store.get(&quiet).await.unwrap();
-                (entry, started.elapsed())
-            }
-        );
+        let watch = store.watch(base, seen.index, Duration::from_millis(1500));
+        let read = async { (store.get(&quiet).await.unwrap(), started.elapsed()) };
+        let (_, (entry, took)) = tokio::join!(watch, read);
         assert!(
-            entry.0.is_some() && entry.1 < Duration::from_millis(300),
-            "{:?}",
-            entry.1
+            entry.is_some() && took < Duration::from_millis(1200),
+            "{took:?}"
         );
     });
 }
