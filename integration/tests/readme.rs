@@ -1,0 +1,206 @@
+//! The README, typed: its walk-through runs word for word on three hosts that have nothing of ours yet, with the files that
+//! it names, and what it shows as answers must come. So a reader never types a command that nobody has run.
+//!
+//! The language of a fenced block says what it is. `sh docker01 docker02`: typed on these hosts, one after the other;
+//! with `stays` it goes on in a terminal of its own. `text`: the answer to the block before, `...` standing for anything.
+//! `json FILE`: that file. `sh` alone: a command that CI runs. None: a picture.
+#![allow(clippy::expect_used, reason = "a test: it stops where it broke")]
+
+use std::process::Command;
+use std::time::Duration;
+
+use integration::{Attachment, Backend, Host, Lab, Programs, Running, workspace};
+use serde_json::{Value, json};
+
+const LIMIT: Duration = Duration::from_mins(1);
+
+#[test]
+fn the_walk_through_works_as_it_stands() {
+    let lab = Lab::new(3, Backend::Dir);
+    for host in lab.hosts() {
+        strip(host);
+    }
+    // Somebody has put a Consul on docker01, unless this machine has one there itself.
+    let consul = lab.host(1).space().path("/usr/local/bin/consul");
+    let _ = std::os::unix::fs::symlink(Programs::consul(), consul);
+    let untouched = lab.footprints();
+
+    let (mut answer, mut staying) = (String::new(), Vec::new());
+    let host = |name: &str| {
+        let known = lab.hosts().iter().find(|host| host.name() == name);
+        known.unwrap_or_else(|| panic!("README: {name} is no host"))
+    };
+    for block in blocks() {
+        match &block.words()[..] {
+            ["sh", name, "stays"] => staying.push(start(host(name), "exec ", &block.text)),
+            ["sh", names @ ..] => {
+                for name in names {
+                    let typed = start(host(name), "", &block.text).wait(LIMIT).ok();
+                    answer = typed.stdout;
+                }
+            }
+            ["text"] => assert_shows(&answer, &block.text),
+            _ => {}
+        }
+    }
+    for service in &mut staying {
+        assert!(service.is_alive(), "it stays until the end");
+        service.kill();
+    }
+    lab.assert_same_as(&untouched, "after the walk-through");
+    for host in lab.hosts() {
+        for folder in ["opt/cni/bin", "etc/cni/net.d", "etc/crosshost"] {
+            let left = std::fs::read_dir(host.space().path(format!("/{folder}")));
+            assert_eq!(left.expect(folder).count(), 0, "{folder} is empty again");
+        }
+    }
+}
+
+#[test]
+fn other_commands_are_run_by_ci_and_shown_files_are_as_shown() {
+    let ci = read(".ci/run");
+    let mut seen = 0;
+    for block in blocks() {
+        match &block.words()[..] {
+            // The recipe of `make demo` ends in the program that the next test runs.
+            ["sh"] => {
+                for line in block.text.lines().filter(|line| *line != "make demo") {
+                    assert!(ci.lines().any(|run| run == line), "{line}: not in .ci/run");
+                }
+            }
+            ["json", file] => assert_eq!(read(file), block.text, "{file}"),
+            [] | ["text"] | ["sh", ..] => {}
+            other => panic!("README: what is a block of {other:?}?"),
+        }
+        seen += 1;
+    }
+    assert!(seen > 10, "the README was read");
+}
+
+#[test]
+fn the_demo_ends_well() {
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_demo"));
+    demo.arg("dir");
+    let said = Running::start(demo, b"").wait(LIMIT).ok();
+    assert!(said.stdout.contains("Nothing is left"), "{said}");
+}
+
+#[test]
+fn install_is_what_the_readme_says() {
+    let said = Command::new("make")
+        .args(["--dry-run", "--old-file=build", "install"])
+        .current_dir(workspace())
+        .output()
+        .expect("make");
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(!said.is_empty());
+    assert!(read("README.md").contains(&said), "{said}");
+}
+
+#[test]
+fn the_shipped_conflist_declares_only_what_is_acted_on() {
+    let conflist: Value = serde_json::from_str(&read("cni-conf/overlay.conflist")).expect("JSON");
+    let capabilities = &conflist["plugins"][0]["capabilities"];
+    assert_eq!(*capabilities, json!({ "ips": true }));
+
+    let lab = Lab::new(1, Backend::Dir);
+    let host = lab.host(1);
+    host.install(&conflist);
+    let first = Attachment::new(host, "t1", "ov_net1");
+    assert_eq!(first.address.to_string(), "10.0.0.2", "without a wish");
+    let container = host.container("t2");
+    let typed = format!(
+        "CAP_ARGS='{}' CNI_PATH={} {} add ov_net1 {}",
+        json!({ "ips": ["10.0.0.77/24"] }),
+        Programs::cni_path(),
+        Programs::cnitool().display(),
+        container.netns(),
+    );
+    start(host, "", &typed).wait(LIMIT).ok();
+    let address = container.address("eth0").expect("an address");
+    assert_eq!(address.to_string(), "10.0.0.77", "the capability ips");
+}
+
+/// Makes a host one that nobody has prepared: no configuration, and folders for programs that are its own.
+fn strip(host: &Host) {
+    host.space().script(&format!(
+        "rm /etc/crosshost/config.json
+         own=/dev/shm/hosts/{}
+         for folder in /opt /usr/local; do
+             mkdir -p $own$folder/upper $own$folder/work
+             mount -t overlay overlay $folder \
+                 -o lowerdir=$folder,upperdir=$own$folder/upper,workdir=$own$folder/work
+         done
+         rm -rf /opt/cni",
+        host.name()
+    ));
+}
+
+/// Types `text` on `host`, which for once also has a host name of its own, in the folder of the workspace.
+fn start(host: &Host, how: &str, text: &str) -> Running {
+    let mut shell = host.space().command("setpriv");
+    shell.args(["--pdeathsig", "KILL", "--", "unshare", "--uts", "--"]);
+    // Not `current_dir`: who enters a mount namespace starts at its root.
+    let typed = format!(
+        "echo {} > /proc/sys/kernel/hostname; cd {}\n{how}{text}",
+        host.name(),
+        workspace().display()
+    );
+    shell.args(["sh", "-euc", &typed]);
+    Running::start(shell, b"")
+}
+
+/// A fenced block of the README.
+struct Block {
+    language: String,
+    text: String,
+}
+
+impl Block {
+    fn words(&self) -> Vec<&str> {
+        self.language.split_whitespace().collect()
+    }
+}
+
+fn blocks() -> Vec<Block> {
+    let mut blocks = Vec::new();
+    let mut open: Option<Block> = None;
+    for line in read("README.md").lines() {
+        match (line.strip_prefix("```"), &mut open) {
+            (Some(_), Some(_)) => blocks.extend(open.take()),
+            (Some(language), None) => {
+                let (language, text) = (language.to_owned(), String::new());
+                open = Some(Block { language, text });
+            }
+            (None, Some(block)) => block.text.extend([line, "\n"]),
+            (None, None) => {}
+        }
+    }
+    blocks
+}
+
+/// Insists that the lines of `shown` came in this order. Spaces count as one, `...` as anything.
+fn assert_shows(answer: &str, shown: &str) {
+    let single = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut said = answer.lines().map(single);
+    for wanted in shown.lines().map(single).filter(|line| !line.is_empty()) {
+        let found = said.any(|line| fits(&line, &wanted));
+        assert!(
+            found,
+            "the README shows {wanted:?}, but there came\n{answer}"
+        );
+    }
+}
+
+fn fits(line: &str, wanted: &str) -> bool {
+    let (said, wanted): (Vec<_>, Vec<_>) = (line.split(' ').collect(), wanted.split(' ').collect());
+    let same = |(said, wanted): (&&str, &&str)| match wanted.split_once("...") {
+        Some((head, tail)) => said.starts_with(head) && said.ends_with(tail),
+        None => said == wanted,
+    };
+    said.len() == wanted.len() && said.iter().zip(&wanted).all(same)
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(workspace().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
