@@ -21,6 +21,7 @@ pub(crate) const LIMIT: Duration = Duration::from_mins(1);
 pub struct Running {
     line: String,
     child: Child,
+    process: Process,
     stdout: File,
     stderr: File,
     started: Instant,
@@ -59,6 +60,7 @@ impl Running {
         let mut child = command
             .spawn()
             .unwrap_or_else(|cause| panic!("cannot start {line}: {cause}"));
+        let process = Process::of(child.id()).expect("a child that nobody has waited for");
         let mut pipe = child.stdin.take().expect("a piped standard input");
         if stdin.len() <= 4096 {
             // Fits into any pipe. The command may end without reading: then there is nobody to tell.
@@ -70,6 +72,7 @@ impl Running {
         Running {
             line,
             child,
+            process,
             stdout,
             stderr,
             started,
@@ -82,13 +85,13 @@ impl Running {
     }
 
     /// Sends SIGKILL; a process that has ended already is left as it is.
-    pub fn kill(&mut self) {
-        let _ = self.child.kill();
+    pub fn kill(&self) {
+        self.process.kill();
     }
 
     /// The child of this process that runs `program`, awaited until this process ends.
     #[track_caller]
-    pub fn child(&mut self, program: &str) -> Option<Process> {
+    pub fn child(&self, program: &str) -> Option<Process> {
         while self.is_alive() {
             // A plugin may start its delegate from any of its threads.
             let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid()));
@@ -106,16 +109,14 @@ impl Running {
     }
 
     /// Whether the process has not ended yet.
-    #[track_caller]
-    pub fn is_alive(&mut self) -> bool {
-        self.child.try_wait().expect("wait").is_none()
+    pub fn is_alive(&self) -> bool {
+        !self.process.ends_within(Duration::ZERO)
     }
 
     /// Waits for the end, at most for `limit`; a command that takes longer is killed and fails the test.
     #[track_caller]
     pub fn wait(mut self, limit: Duration) -> Finished {
-        let process = Process::of(self.pid()).expect("not yet waited for");
-        let ended = process.ends_within(limit);
+        let ended = self.process.ends_within(limit);
         if !ended {
             self.kill();
         }
