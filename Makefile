@@ -7,6 +7,9 @@ CNI_BIN ?= /opt/cni/bin
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 RELEASE = target/$(HOST)/release
 DEPS = integration/tools/deps.sh
+# What lld, rustc's own linker on x86_64, can leave out of a static binary (docs/decisions/0003-binary-size.md).
+LEAN_x86_64 = -C link-arg=-Wl,--icf=all,--pack-dyn-relocs=relr,--no-eh-frame-hdr,-T,$(CURDIR)/crates/unwind.ld
+STATIC = -C target-feature=+crt-static $(LEAN_$(firstword $(subst -, ,$(HOST))))
 
 .DEFAULT_GOAL := help
 .PHONY: deps build test demo bench lint fmt install clean help
@@ -15,7 +18,7 @@ deps: ## install what tests need: Debian packages, cnitool, Consul (instant when
 	$(DEPS) packages cnitool consul oldest-consul
 
 build: ## static, stripped binaries into bin/ (needs Rust only)
-	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target $(HOST) -p overlay -p ipam-kv -p crosshost
+	RUSTFLAGS="$(STATIC)" cargo build --release --locked --target $(HOST) -p overlay -p ipam-kv -p crosshost
 	install -D -t bin $(RELEASE)/overlay $(RELEASE)/ipam-kv $(RELEASE)/crosshost
 
 test: deps build ## the whole test suite (as root: it makes network namespaces)
@@ -26,8 +29,9 @@ demo: build ## a tour in under a minute: three hosts, one network; STORE=dir or 
 	$(DEPS) demo-packages cnitool $(STORE:dir=)
 	cargo run --quiet --locked -p integration --bin demo -- $(STORE)
 
-bench: deps build ## time ADD and DEL beside the reference plugins; table and plot in target/bench/
-	cargo run --quiet --release --locked -p integration --bin bench
+bench: deps build ## time ADD and DEL beside the reference plugins; table and plot in target/bench/; ROUNDS=40
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target $(HOST) -p integration --bin bench -p netlink --example floor
+	$(RELEASE)/bench $(ROUNDS)
 
 lint: deps ## formatting, clippy pedantic, licenses and sources of dependencies
 	cargo fmt --all --check

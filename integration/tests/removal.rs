@@ -155,3 +155,23 @@ fn assert_no_leases(lab: &Lab) {
     let leases = reader::keys_below(&reader::records(lab), "leases/");
     assert!(leases.is_empty(), "{leases:?}");
 }
+
+#[test]
+fn of_another_network_leaves_an_interface_of_the_same_name() {
+    let lab = three_hosts(Backend::Dir);
+    let host = lab.host(1);
+    let t1 = host.container("t1");
+    let call = |verb: &str, network: &str, subnet: &str| {
+        let call = host
+            .call("overlay", verb)
+            .id("same-0123456789")
+            .netns(&t1.netns());
+        call.conf(&netconf(network, subnet, "1.0.0")).run().ok()
+    };
+    call("ADD", "ov_net1", SUBNET);
+    let address = t1.address("eth0");
+    // A runtime's DEL before its ADD (nerdctl), or a late one of a network that the container has left.
+    call("DEL", "ov_net2", "10.0.1.0/24");
+    assert!(address.is_some() && t1.address("eth0") == address);
+    assert!(t1.address("gw0").is_some(), "nor its way out");
+}

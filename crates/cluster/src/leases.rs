@@ -130,7 +130,12 @@ impl Cluster<'_> {
     /// All leases of a network by address.
     pub async fn leases(&self, network: &str) -> Result<Vec<(IpAddr, Versioned<Lease>)>, Error> {
         let entries = self.store.read(&[self.layout.leases(network)?]).await?;
-        entries.iter().map(address_and_lease).collect()
+        let mut leases = entries
+            .iter()
+            .map(address_and_lease)
+            .collect::<Result<Vec<_>, _>>()?;
+        leases.sort_by_key(|(address, _)| *address);
+        Ok(leases)
     }
 }
 

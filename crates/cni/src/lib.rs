@@ -27,7 +27,7 @@ pub use decode::decode;
 pub use delegate::Delegate;
 pub use error::{Error, code};
 pub use names::{BadName, ContainerId, IfName, NetworkName};
-pub use output::note as log;
+pub use output::{caller_listens, note as log};
 pub use result::{CniResult, Dns, Interface, Ip, Route};
 pub use running::Running;
 pub use skeleton::{Plugin, run};

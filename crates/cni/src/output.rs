@@ -5,8 +5,10 @@
 //! is silent: two objects would be none.
 
 use crate::{Error, Version, code};
+use rustix::event::{PollFd, PollFlags, poll};
 use serde_json::Value;
 use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::PanicHookInfo;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,6 +30,32 @@ pub(crate) fn print(object: &Value) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(format!("{object}\n").as_bytes())?;
     out.flush()
+}
+
+/// Refuses to go on when the caller died: code 5.
+///
+/// A runtime that is killed leaves its plugin at work, and its DEL may come before that plugin has even begun. An ADD
+/// calls this once it holds the lock that keeps a DEL out: then either that DEL is still to come, or the ADD ends here.
+/// A caller is dead when nobody can read what it wants to be told (pipe(7): POLLERR at the writing end).
+pub fn caller_listens() -> Result<(), Error> {
+    if is_heard(io::stdout().as_fd()) {
+        return Ok(());
+    }
+    Err(Error::io(
+        "standard output: its reader is gone, so is the caller; nothing was made",
+    ))
+}
+
+fn is_heard(output: BorrowedFd<'_>) -> bool {
+    let mut polled = [PollFd::new(&output, PollFlags::OUT)];
+    let at_once = rustix::event::Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    match poll(&mut polled, Some(&at_once)) {
+        Ok(_) => !polled[0].revents().contains(PollFlags::ERR),
+        Err(_) => true,
+    }
 }
 
 /// A line for a person, on standard error: what did not stop the verb, but should be known.
@@ -56,4 +84,23 @@ fn told(panic: &PanicHookInfo<'_>) -> Error {
 /// A delegate's standard error, as it is.
 pub(crate) fn copy(bytes: &[u8]) {
     let _ = io::stderr().write_all(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_heard;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn a_pipe_is_heard_as_long_as_its_reader_lives() {
+        let (reader, writer) = std::io::pipe().unwrap();
+        assert!(is_heard(writer.as_fd()));
+        drop(reader);
+        assert!(!is_heard(writer.as_fd()));
+        let null = std::fs::File::options()
+            .write(true)
+            .open("/dev/null")
+            .unwrap();
+        assert!(is_heard(null.as_fd()));
+    }
 }

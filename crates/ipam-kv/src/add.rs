@@ -26,6 +26,7 @@ pub(crate) async fn add(call: &Call) -> Result<CniResult, Error> {
     let desk = Desk::new(&cluster, &conf.settings, &attachment.network)?;
 
     let _alone = desk.lock_attachment(&attachment)?;
+    cni::caller_listens()?;
     undo_unfinished(&desk, &attachment).await?;
     let addresses = lease(&desk, &conf, &attachment).await?;
     let ledger = desk
@@ -92,9 +93,15 @@ async fn lease(
             refused => {
                 let _lock = desk.lock()?;
                 let mut ledger = desk.ready_ledger(&conf.spec).await?;
-                ledger.leases.retain(|address, entry| {
-                    !(addresses.contains(address) && entry.lease == lease)
-                });
+                if refused.is_ok() {
+                    // Nothing was written.
+                    ledger.leases.retain(|address, entry| {
+                        !(addresses.contains(address) && entry.lease == lease)
+                    });
+                } else {
+                    // Something may have been: to be released when the store makes sense again.
+                    ledger.give_back(&addresses);
+                }
                 let outcome = learn(desk, conf, refused, &mut ledger).await;
                 desk.save(&ledger)?;
                 outcome?;

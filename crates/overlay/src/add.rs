@@ -1,6 +1,6 @@
 //! ADD: note, make beside the IPAM plugin, address, forward, answer. Or undo.
 
-use std::path::Path;
+use std::{net::IpAddr, path::Path};
 
 use cluster::{Cluster, EgressMode, News, Versioned};
 use cni::{Call, CniResult, Delegate, Error};
@@ -49,6 +49,7 @@ pub(crate) async fn add(call: &Call) -> Result<CniResult, Error> {
     let cluster = Cluster::new(&*store, conf.settings.layout.clone());
 
     let _alone = host.lock(&format!("container-{}", attachment.container_hash()))?;
+    cni::caller_listens()?;
     repair(&host, &attachment, &ipam).await?;
     let inside = Rtnl::open(&container).map_err(|error| kernel(&error))?;
     refuse_taken_names(&host, &attachment, &inside).await?;
@@ -186,7 +187,10 @@ impl Work<'_> {
         let underlay = self.host.underlay(&self.conf.settings).await?;
         let mtu = sandbox::mtu(&network.record, self.conf.spec.mtu, &underlay)?;
         let asking = self.ipam.spawn()?;
-        let (made, news) = tokio::join!(self.plug(network, mtu, &underlay), self.fresh_news(known));
+        let (made, news) = tokio::join!(
+            self.plug(network, mtu, &underlay),
+            self.fresh_news(known, underlay.vtep)
+        );
         // Also where the kernel refused: an IPAM plugin at work must end before it can be undone.
         let given = asking.wait();
         let (sandbox, nic) = made?;
@@ -266,7 +270,7 @@ impl Work<'_> {
     }
 
     /// One read of news, or the copy if the store is away. `None` if the network is no longer the `known` one.
-    async fn fresh_news(&self, known: &News) -> Result<Option<News>, Error> {
+    async fn fresh_news(&self, known: &News, vtep: IpAddr) -> Result<Option<News>, Error> {
         let name = &self.conf.spec.name;
         let mut news = match self.cluster.news(name).await {
             Ok(news) => news,
@@ -286,7 +290,7 @@ impl Work<'_> {
         }
         if self
             .host
-            .enrol(self.cluster, &self.conf.settings, &news)
+            .enrol(self.cluster, &self.conf.settings, &news, vtep)
             .await?
         {
             news = self.cluster.news(name).await.map_err(failed)?;

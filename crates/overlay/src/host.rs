@@ -186,7 +186,8 @@ impl Host {
     ) -> Result<News, Error> {
         let mut news = cluster.news(&spec.name).await.map_err(failed)?;
         let mut joined = false;
-        if self.enrol(cluster, settings, &news).await? {
+        let vtep = self.underlay(settings).await?.vtep;
+        if self.enrol(cluster, settings, &news, vtep).await? {
             joined = true;
         }
         if news.network.is_none() {
@@ -208,16 +209,17 @@ impl Host {
         Ok(news)
     }
 
-    /// Makes this node known unless the news have it as it is; says whether that was needed.
+    /// Makes this node known with its tunnel address unless the news have it as it is; says whether that was needed.
     pub async fn enrol(
         &self,
         cluster: &Cluster<'_>,
         settings: &Resolved,
         news: &News,
+        vtep: IpAddr,
     ) -> Result<bool, Error> {
         let boot_id =
             journal::clock::boot_id().map_err(|error| Error::io(format!("boot id: {error}")))?;
-        let vtep = Some(self.underlay(settings).await?.vtep);
+        let vtep = Some(vtep);
         let known = news.nodes.get(&settings.node);
         if known.is_some_and(|node| node.record.boot_id == boot_id && node.record.vtep == vtep) {
             return Ok(false);

@@ -24,6 +24,7 @@ pub async fn sync(cluster: &Cluster<'_>, settings: &Resolved) -> Result<Vec<Sync
         .into_iter()
         .map(|node| (node.record.name.clone(), node))
         .collect();
+    let underlay = host.underlay(settings).await?;
     host.enrol(
         cluster,
         settings,
@@ -31,6 +32,7 @@ pub async fn sync(cluster: &Cluster<'_>, settings: &Resolved) -> Result<Vec<Sync
             nodes,
             ..News::default()
         },
+        underlay.vtep,
     )
     .await?;
     let mut done = Vec::new();
@@ -41,7 +43,6 @@ pub async fn sync(cluster: &Cluster<'_>, settings: &Resolved) -> Result<Vec<Sync
         let Some(record) = news.network.as_ref().map(|network| &network.record) else {
             continue;
         };
-        let underlay = host.underlay(settings).await?;
         let mtu = sandbox::mtu(record, None, &underlay)?;
         let sandbox = sandbox::ensure(&host, record, mtu, &underlay).await?;
         let changes = sandbox

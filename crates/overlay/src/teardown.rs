@@ -27,21 +27,45 @@ pub(crate) async fn links(
     netns: Option<&Path>,
 ) -> Result<(), Error> {
     let mut errors = Vec::new();
+    let sandbox = sandbox::open(&attachment.network)?;
+    // What the attachment has in the container, known by the host's ends: their names are its own. An interface of
+    // the same name that somebody else made, or that belongs to another network, stays.
+    let mut doomed = Vec::new();
+    let (port, egress_port) = (names::port(attachment), names::egress_port(attachment));
+    if let Some(rtnl) = &sandbox
+        && rtnl
+            .link(&port)
+            .await
+            .map_err(|error| kernel(&error))?
+            .is_some()
+    {
+        doomed.push(attachment.ifname.as_str());
+    }
     let last = egress::ledger(host)?.is_none_or(|ledger| ledger.is_last(attachment));
+    if last
+        && host
+            .rtnl
+            .link(&egress_port)
+            .await
+            .map_err(|error| kernel(&error))?
+            .is_some()
+    {
+        doomed.push(EGRESS_NIC);
+    }
     // From the container both pairs go in one batch, for one of the kernel's grace periods.
-    match container(host, record, netns) {
-        Ok(Some(container)) => errors.extend(inside(&container, attachment, last).await.err()),
-        Ok(None) => {}
-        Err(error) => errors.push(error),
+    if !doomed.is_empty() {
+        match container(host, record, netns) {
+            Ok(Some(container)) => {
+                errors.extend(inside(&container, attachment, &doomed).await.err());
+            }
+            Ok(None) => {}
+            Err(error) => errors.push(error),
+        }
     }
     // Where the container is gone, or was never reached, the host's ends are left.
-    match sandbox::open(&attachment.network) {
-        Ok(Some(rtnl)) => {
-            let removed = rtnl.remove_link(&names::port(attachment)).await;
-            errors.extend(removed.err().map(|error| kernel(&error)));
-        }
-        Ok(None) => {}
-        Err(error) => errors.push(error),
+    if let Some(rtnl) = sandbox.filter(|_| doomed.contains(&attachment.ifname.as_str())) {
+        let removed = rtnl.remove_link(&port).await;
+        errors.extend(removed.err().map(|error| kernel(&error)));
     }
     errors.extend(egress::leave(host, attachment).await.err());
     errors.extend(
@@ -70,23 +94,29 @@ fn container(
     }
 }
 
-/// Removes our links in the container: all of them with its last attachment, else the attachment's. Our group marks
-/// what is ours; a link of the same name that somebody else made stays.
-async fn inside(container: &Netns, attachment: &Attachment, last: bool) -> Result<(), Error> {
+/// Removes the `doomed` links in the container, as one batch where no other network has a link of ours there. Our
+/// group marks what is ours.
+async fn inside(container: &Netns, attachment: &Attachment, doomed: &[&str]) -> Result<(), Error> {
     let rtnl = Rtnl::open(container).map_err(|error| kernel(&error))?;
     let group = names::group(attachment);
     let links = rtnl.links().await.map_err(|error| kernel(&error))?;
-    let ours: Vec<_> = links.iter().filter(|link| link.group == group).collect();
-    let mine = |name: &str| name == attachment.ifname || (last && name == EGRESS_NIC);
-    let removed = if ours.iter().all(|link| mine(&link.name)) {
-        rtnl.remove_group(group).await
-    } else {
-        match ours.iter().find(|link| link.name == attachment.ifname) {
-            Some(link) => rtnl.remove_link(&link.name).await,
-            None => Ok(false),
-        }
-    };
-    removed.map(drop).map_err(|error| kernel(&error))
+    let (going, staying): (Vec<_>, Vec<_>) = links
+        .iter()
+        .filter(|link| link.group == group)
+        .partition(|link| doomed.contains(&link.name.as_str()));
+    if staying.is_empty() {
+        return rtnl
+            .remove_group(group)
+            .await
+            .map(drop)
+            .map_err(|error| kernel(&error));
+    }
+    for link in going {
+        rtnl.remove_link(&link.name)
+            .await
+            .map_err(|error| kernel(&error))?;
+    }
+    Ok(())
 }
 
 /// Removes the record, after everything that it spoke of.
