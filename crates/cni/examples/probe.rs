@@ -1,6 +1,6 @@
 //! A plugin for the tests of this crate: a real process that does what its configuration's key `probe` says.
 
-use cni::{Call, CniResult, ContainerId, Delegate, Error, IfName, Plugin, run};
+use cni::{Call, ContainerId, Delegate, Error, IfName, Plugin, Tell, run};
 use serde::Deserialize;
 use std::process::ExitCode;
 
@@ -53,12 +53,12 @@ fn obey(call: &Call) -> Result<Conf, Error> {
 impl Plugin for Probe {
     const NAME: &str = "probe";
 
-    fn add(&self, call: &Call) -> Result<CniResult, Error> {
+    fn add(&self, call: &Call, tell: Tell<'_>) -> Result<(), Error> {
         let conf = obey(call)?;
         if !conf.ipam.r#type.is_empty() {
-            return Delegate::find(call, &conf.ipam.r#type)?.add();
+            return tell(&Delegate::find(call, &conf.ipam.r#type)?.add()?);
         }
-        Ok(call.conf.prev_result.clone().unwrap_or_default())
+        tell(&call.conf.prev_result.clone().unwrap_or_default())
     }
 
     fn del(&self, call: &Call) -> Result<(), Error> {

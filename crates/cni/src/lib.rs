@@ -30,5 +30,5 @@ pub use names::{BadName, ContainerId, IfName, NetworkName};
 pub use output::{caller_listens, note as log};
 pub use result::{CniResult, Dns, Interface, Ip, Route};
 pub use running::Running;
-pub use skeleton::{Plugin, run};
+pub use skeleton::{Plugin, Tell, run};
 pub use version::Version;

@@ -12,14 +12,18 @@ use std::process::ExitCode;
 /// Largest configuration, in bytes. A `prevResult` of a megabyte is in use, ten are a mistake.
 const MAX_STDIN: usize = 8 << 20;
 
+/// Prints an ADD's result in the configuration's version. Code 5 if nobody reads it, 7 if that version cannot say it.
+pub type Tell<'a> = &'a dyn Fn(&CniResult) -> Result<(), Error>;
+
 /// A plugin: five verbs.
 pub trait Plugin {
     /// Its `type`, the name of its binary.
     const NAME: &str;
     /// Shown in the about text.
     const VERSION: &str = env!("CARGO_PKG_VERSION");
-    /// Attaches; the result is printed in the configuration's version.
-    fn add(&self, call: &Call) -> Result<CniResult, Error>;
+    /// Attaches, and answers by `tell`. What it does after that it does for an ADD that is known to have succeeded: a
+    /// plugin killed before has told nobody, and its next ADD is no duplicate.
+    fn add(&self, call: &Call, tell: Tell<'_>) -> Result<(), Error>;
     /// Detaches: silent success also when there is nothing left to do.
     fn del(&self, call: &Call) -> Result<(), Error>;
     /// Compares the attachment with `call.conf.prev_result`.
@@ -78,19 +82,27 @@ fn answer(
     let version = call.conf.version;
     output::set_version(version);
     let done = netns::guard(&mut call).and_then(|()| verb(plugin, &call));
-    done.map_err(|e| (e, version))
+    done.map(|()| None).map_err(|e| (e, version))
 }
 
-fn verb(plugin: &impl Plugin, call: &Call) -> Result<Option<serde_json::Value>, Error> {
+fn verb(plugin: &impl Plugin, call: &Call) -> Result<(), Error> {
     match call.command {
-        Command::Add => return plugin.add(call)?.to_value(call.conf.version).map(Some),
+        Command::Add => plugin.add(call, &|result| {
+            let printed = output::print(&result.to_value(call.conf.version)?);
+            // To be told elsewhere: there is no second try on standard output.
+            printed.map_err(|e| {
+                let unheard = format!("standard output: {e}");
+                output::note(&unheard);
+                Error::io(unheard)
+            })
+        })?,
         Command::Del => plugin.del(call)?,
         Command::Check => plugin.check(call)?,
         Command::Gc => plugin.gc(call, &call.conf.valid_attachments()?)?,
         Command::Status => plugin.status(call)?,
         Command::Version => {}
     }
-    Ok(None)
+    Ok(())
 }
 
 /// All of standard input. Codes 5 and 6.

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use cluster::{Cluster, Published};
-use cni::{Call, CniResult, Error, Ip};
+use cni::{Call, CniResult, Error, Ip, Tell};
 use ipam::{Choice, Range, RangeSet};
 use ipnetwork::IpNetwork;
 use journal::{Attachment, clock};
@@ -18,7 +18,7 @@ use crate::{
 /// How often a choice that the store refused is made again.
 const ATTEMPTS: u32 = 16;
 
-pub(crate) async fn add(call: &Call) -> Result<CniResult, Error> {
+pub(crate) async fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
     let conf = Conf::read(call)?;
     let attachment = Conf::attachment(call)?;
     let store = conf.settings.open_store().map_err(failed)?;
@@ -28,11 +28,36 @@ pub(crate) async fn add(call: &Call) -> Result<CniResult, Error> {
     let _alone = desk.lock_attachment(&attachment)?;
     cni::caller_listens()?;
     undo_unfinished(&desk, &attachment).await?;
-    let addresses = lease(&desk, &conf, &attachment).await?;
+    let leased = lease(&desk, &conf, &attachment).await?;
     let ledger = desk
         .ledger()?
         .ok_or_else(|| Error::io("ledger: gone while in use"))?;
-    answer(&conf, &ledger, &addresses)
+    let told = answer(&conf, &ledger, &leased).and_then(|result| tell(&result));
+    if told.is_err() {
+        let addresses: Vec<_> = leased.iter().map(|(address, _)| *address).collect();
+        desk.give_back(&addresses).await?;
+        return told;
+    }
+    // Told first: addresses of which nobody learnt are no duplicate for the next ADD. What fails from here on is no
+    // reason to call the ADD failed.
+    let noted = desk.update(|ledger| {
+        for (address, revision) in &leased {
+            if let Some(entry) = ledger.leases.get_mut(address) {
+                entry.stage = Stage::Held(*revision);
+            }
+        }
+    });
+    // The store is there: tell it what it missed, if anything. What it does not take stays noted.
+    let store_is_there = leased.iter().all(|(_, revision)| revision.is_some());
+    let replayed = if store_is_there {
+        desk.replay().await.map(drop)
+    } else {
+        Ok(())
+    };
+    if let Err(error) = noted.and(replayed) {
+        cni::log(&format!("{attachment}: {error}"));
+    }
+    Ok(())
 }
 
 /// What a killed ADD of this attachment left is given back; what a finished one holds is a duplicate.
@@ -53,12 +78,13 @@ async fn undo_unfinished(desk: &Desk<'_>, attachment: &Attachment) -> Result<(),
     desk.give_back(&addresses).await.map(drop)
 }
 
-/// Chooses and publishes until the store agrees; the addresses in the order of the range sets.
+/// Chooses and publishes until the store agrees; the addresses in the order of the range sets, with the revisions of
+/// their leases, none while the store is away.
 async fn lease(
     desk: &Desk<'_>,
     conf: &Conf,
     attachment: &Attachment,
-) -> Result<Vec<IpAddr>, Error> {
+) -> Result<Vec<(IpAddr, Option<u64>)>, Error> {
     let network = &attachment.network;
     let lease = desk.lease(attachment);
     for _ in 0..ATTEMPTS {
@@ -108,18 +134,7 @@ async fn lease(
                 continue;
             }
         };
-        desk.update(|ledger| {
-            for (address, revision) in addresses.iter().zip(&revisions) {
-                if let Some(entry) = ledger.leases.get_mut(address) {
-                    entry.stage = Stage::Held(*revision);
-                }
-            }
-        })?;
-        if revisions.iter().all(Option::is_some) {
-            // The store is there: tell it what it missed, if anything. A failure keeps that noted.
-            desk.replay().await?;
-        }
-        return Ok(addresses);
+        return Ok(addresses.into_iter().zip(revisions).collect());
     }
     Err(Error::again(format!(
         "network {network}: the store refused each of {ATTEMPTS} choices"
@@ -292,9 +307,13 @@ async fn requested(
 }
 
 /// The result: addresses with their pools' lengths and gateways, routes and resolver as configured.
-fn answer(conf: &Conf, ledger: &Ledger, addresses: &[IpAddr]) -> Result<CniResult, Error> {
+fn answer(
+    conf: &Conf,
+    ledger: &Ledger,
+    leased: &[(IpAddr, Option<u64>)],
+) -> Result<CniResult, Error> {
     let mut ips = Vec::new();
-    for address in addresses {
+    for (address, _) in leased {
         let mut ranges = ledger.network.record.ranges.iter().flatten();
         let range = ranges.find(|range| range.subnet.contains(*address));
         let range = range.ok_or_else(|| {

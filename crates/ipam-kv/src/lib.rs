@@ -24,7 +24,7 @@ mod gc;
 pub mod ledger;
 mod status;
 
-use cni::{Call, CniResult, ContainerId, Error, IfName};
+use cni::{Call, ContainerId, Error, IfName, Tell};
 
 pub use desk::sync;
 
@@ -44,8 +44,8 @@ pub struct IpamKv;
 impl cni::Plugin for IpamKv {
     const NAME: &str = "ipam-kv";
 
-    fn add(&self, call: &Call) -> Result<CniResult, Error> {
-        run(add::add(call))
+    fn add(&self, call: &Call, tell: Tell<'_>) -> Result<(), Error> {
+        run(add::add(call, tell))
     }
 
     fn del(&self, call: &Call) -> Result<(), Error> {

@@ -3,7 +3,7 @@
 use std::{net::IpAddr, path::Path};
 
 use cluster::{Cluster, EgressMode, News, Versioned};
-use cni::{Call, CniResult, Delegate, Error};
+use cni::{Call, CniResult, Delegate, Error, Tell};
 use journal::Attachment;
 use netlink::{Netns, NetnsError, Rtnl};
 
@@ -35,7 +35,7 @@ struct Work<'a> {
     ipam: &'a Delegate<'a>,
 }
 
-pub(crate) async fn add(call: &Call) -> Result<CniResult, Error> {
+pub(crate) async fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
     let conf = Conf::read(call)?;
     let attachment = Conf::attachment(call)?;
     let ipam = Delegate::find(call, &conf.ipam)?;
@@ -77,14 +77,19 @@ pub(crate) async fn add(call: &Call) -> Result<CniResult, Error> {
             .map_err(|error| local(&error))?;
         match work.make(&known).await {
             Ok(Some(result)) => {
+                if let Err(unheard) = tell(&result) {
+                    work.undo(&record).await;
+                    return Err(unheard);
+                }
+                // Told first: an attachment of which nobody learnt is no duplicate for the next ADD.
                 let made = Record {
                     stage: Stage::Made,
                     ..record
                 };
-                host.records
-                    .save(&attachment.hash(), &made)
-                    .map_err(|error| local(&error))?;
-                return Ok(result);
+                if let Err(error) = host.records.save(&attachment.hash(), &made) {
+                    cni::log(&format!("{attachment}: {error}"));
+                }
+                return Ok(());
             }
             // Our copy of the news was of another network of this name. What was made from it goes.
             Ok(None) => work.undo(&record).await,

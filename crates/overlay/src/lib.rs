@@ -35,7 +35,7 @@ mod status;
 pub mod sync;
 mod teardown;
 
-use cni::{Call, CniResult, ContainerId, Error, IfName};
+use cni::{Call, ContainerId, Error, IfName, Tell};
 
 /// Error codes of our own (`docs/errors.md`); those of the shared records are in `cluster::Error::code`.
 pub mod code {
@@ -59,8 +59,8 @@ pub struct Overlay;
 impl cni::Plugin for Overlay {
     const NAME: &str = "overlay";
 
-    fn add(&self, call: &Call) -> Result<CniResult, Error> {
-        run(add::add(call))
+    fn add(&self, call: &Call, tell: Tell<'_>) -> Result<(), Error> {
+        run(add::add(call, tell))
     }
 
     fn del(&self, call: &Call) -> Result<(), Error> {
