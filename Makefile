@@ -30,7 +30,7 @@ demo: build ## a tour in under a minute: three hosts, one network; STORE=dir or 
 	cargo run --quiet --locked -p integration --bin demo -- $(STORE)
 
 bench: deps build ## time ADD and DEL beside the reference plugins; table and plot in target/bench/; ROUNDS=40
-	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target $(HOST) -p integration --bin bench -p netlink --example floor
+	RUSTFLAGS="$(STATIC)" cargo build --release --locked --target $(HOST) -p integration --bin bench -p netlink --example floor
 	$(RELEASE)/bench $(ROUNDS)
 
 lint: deps ## formatting, clippy pedantic, licenses and sources of dependencies

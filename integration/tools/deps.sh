@@ -12,8 +12,9 @@ tools=$root/target/tools
 
 # ip, ping and nft are the laboratory's hands and eyes.
 for_demo="iproute2 iputils-ping nftables"
-# The reference plugins; gcc for cargo's linking; libssl for consulrs, the tests' independent reader of Consul.
-for_tests="containernetworking-plugins gcc libc6-dev libssl-dev pkg-config"
+# The reference plugins; gcc for cargo's linking; libssl for consulrs, the tests' independent reader of Consul;
+# strace counts system calls for the benchmark.
+for_tests="containernetworking-plugins gcc libc6-dev libssl-dev pkg-config strace"
 
 packages() {
     missing=

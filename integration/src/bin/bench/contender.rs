@@ -1,0 +1,283 @@
+//! Who runs: each plugin and store that is compared, on a host of its own where it finds what it would find in daily life.
+//!
+//! Warm contenders have one resident endpoint, so that our sandbox and egress bridge, or the reference's `cni0`, are there
+//! and stay. A cold contender's ADD is the first on its host and its DEL the last, so each makes all that and takes it down.
+//! The hosts of our contenders are two of three that have the network, as forwarding costs something for each of the others.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use integration::{Footprint, Host, Lab, Programs, netconf};
+use serde_json::{Value, json};
+
+use crate::inside::{Answer, Cost, Order, Runner};
+
+/// Large enough that all rounds of a host fit into its first block.
+const SUBNET: &str = "10.0.0.0/16";
+const NETWORK: &str = "bench";
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    Add,
+    Del,
+}
+
+impl Verb {
+    pub fn name(self) -> &'static str {
+        match self {
+            Verb::Add => "ADD",
+            Verb::Del => "DEL",
+        }
+    }
+}
+
+/// What a contender executes.
+enum Work {
+    Plugin { file: PathBuf, conf: Value },
+    Floor(PathBuf),
+    Nothing,
+}
+
+pub struct Contender<'lab> {
+    pub name: &'static str,
+    /// Whether its ADD is the first on its host.
+    cold: bool,
+    host: &'lab Host,
+    runner: Runner,
+    work: Work,
+    /// To be as before once everything is detached.
+    before: Option<Footprint>,
+}
+
+/// The contenders' names by which the targets refer to them.
+pub const OURS: &str = "overlay + ipam-kv, Consul";
+pub const REFERENCE: &str = "bridge + host-local";
+
+/// All contenders, unprepared. `plain` has four hosts, the others three.
+pub fn line_up<'lab>(
+    consul: &'lab Lab,
+    dir: &'lab Lab,
+    plain: &'lab Lab,
+    floor: &Path,
+) -> Vec<Contender<'lab>> {
+    for lab in [consul, dir] {
+        for host in lab.hosts() {
+            host.crosshost(&["sync"]).ok();
+        }
+        let create = ["network", "create", NETWORK, "--subnet", SUBNET];
+        lab.host(1).crosshost(&create).ok();
+    }
+    let contender = |name, host: &'lab Host, cold, work| Contender {
+        name,
+        cold,
+        runner: Runner::start(host),
+        host,
+        work,
+        before: None,
+    };
+    let reference = |masquerade| Work::Plugin {
+        file: Path::new(Programs::REFERENCE).join("bridge"),
+        conf: reference_conf(masquerade),
+    };
+    let ours = || Work::Plugin {
+        file: Programs::product("overlay"),
+        conf: netconf(NETWORK, SUBNET, "1.0.0"),
+    };
+    vec![
+        contender(OURS, consul.host(1), false, ours()),
+        contender("overlay + ipam-kv, dir", dir.host(1), false, ours()),
+        contender(REFERENCE, plain.host(1), false, reference(false)),
+        contender(
+            "bridge + host-local, ipMasq",
+            plain.host(2),
+            false,
+            reference(true),
+        ),
+        contender(
+            "floor: the kernel work alone",
+            plain.host(3),
+            false,
+            Work::Floor(floor.to_owned()),
+        ),
+        contender(
+            "nothing: exec of /bin/true",
+            plain.host(3),
+            false,
+            Work::Nothing,
+        ),
+        contender(
+            "overlay + ipam-kv, Consul: first, last",
+            consul.host(2),
+            true,
+            ours(),
+        ),
+        contender(
+            "overlay + ipam-kv, dir: first, last",
+            dir.host(2),
+            true,
+            ours(),
+        ),
+        contender(
+            "bridge + host-local: first, last",
+            plain.host(4),
+            true,
+            reference(false),
+        ),
+    ]
+}
+
+/// What Debian's users of containerd and podman have, with or without masquerading.
+fn reference_conf(masquerade: bool) -> Value {
+    json!({
+        "cniVersion": "1.0.0",
+        "name": NETWORK,
+        "type": "bridge",
+        "bridge": "cni0",
+        "isGateway": true,
+        "ipMasq": masquerade,
+        "ipam": {
+            "type": "host-local",
+            "ranges": [[{ "subnet": SUBNET }]],
+            "routes": [{ "dst": "0.0.0.0/0" }],
+        },
+    })
+}
+
+impl Contender<'_> {
+    /// Makes the containers 0 to `containers` - 1, and attaches number 0 as the resident.
+    pub fn prepare(&mut self, containers: usize) {
+        if matches!(self.work, Work::Nothing) {
+            return;
+        }
+        let last = containers - 1;
+        let make = format!("for i in $(seq 0 {last}); do ip netns add c$i; done");
+        self.host.space().script(&make);
+        if let Work::Floor(file) = &self.work {
+            let setup = [&file.to_string_lossy(), "setup"];
+            self.host.space().run(&setup).ok();
+        }
+        if self.is_ours() {
+            self.before = Some(self.host.footprint());
+        }
+        if !self.cold {
+            self.run(Verb::Add, 0);
+        }
+    }
+
+    /// Detaches the resident. Insists, for our plugins, that the host is as it was before the first ADD.
+    pub fn finish(&mut self) {
+        if !self.cold {
+            self.run(Verb::Del, 0);
+        }
+        if let Some(before) = &self.before {
+            self.host.footprint().assert_same_as(before, self.name);
+        }
+    }
+
+    /// One call for container `number`.
+    pub fn run(&mut self, verb: Verb, number: usize) -> Cost {
+        let order = self.order(verb, number);
+        let answer = self.runner.run(&order);
+        self.check(verb, &answer);
+        self.after(verb);
+        answer.cost
+    }
+
+    /// One call under `strace`: successful execs and all system calls, of all processes. `None` if there is no strace.
+    pub fn trace(&mut self, verb: Verb, number: usize) -> Option<(u32, u32)> {
+        const COUNTS: &str = "/dev/shm/strace";
+        let strace = Path::new("/usr/bin/strace");
+        if !strace.is_file() {
+            self.run(verb, number);
+            return None;
+        }
+        let plain = self.order(verb, number);
+        let options = ["-f", "-c", "-U", "calls,errors,name", "-o", COUNTS, "--"];
+        let mut arguments: Vec<String> = options.map(str::to_owned).into();
+        arguments.push(plain.program.display().to_string());
+        arguments.extend(plain.arguments);
+        let answer = self.runner.run(&Order {
+            program: strace.to_owned(),
+            arguments,
+            ..plain
+        });
+        self.check(verb, &answer);
+        self.after(verb);
+        let counts = std::fs::read_to_string(self.host.space().path(COUNTS));
+        let counts = counts.expect("what strace counted");
+        Some((counted("execve", &counts)?, counted("total", &counts)?))
+    }
+
+    fn order(&self, verb: Verb, number: usize) -> Order {
+        let container = format!("c{number}");
+        let netns = self.host.existing(&container).netns();
+        let mut order = Order {
+            program: "/bin/true".into(),
+            arguments: Vec::new(),
+            variables: BTreeMap::new(),
+            stdin: String::new(),
+        };
+        match &self.work {
+            Work::Nothing => {}
+            Work::Floor(file) => {
+                order.program.clone_from(file);
+                order.arguments = match verb {
+                    Verb::Add => vec!["add".to_owned(), netns, (number + 2).to_string()],
+                    Verb::Del => vec!["del".to_owned(), netns],
+                };
+            }
+            Work::Plugin { file, conf } => {
+                order.program.clone_from(file);
+                order.stdin = conf.to_string();
+                let variables = [
+                    ("CNI_COMMAND", verb.name().to_owned()),
+                    ("CNI_CONTAINERID", container),
+                    ("CNI_NETNS", netns),
+                    ("CNI_IFNAME", "eth0".to_owned()),
+                    ("CNI_PATH", Programs::cni_path()),
+                ];
+                let variables = variables.map(|(name, value)| (name.to_owned(), value));
+                order.variables = variables.into();
+            }
+        }
+        order
+    }
+
+    /// A plugin that ended well but did nothing must not win.
+    fn check(&self, verb: Verb, answer: &Answer) {
+        if matches!(self.work, Work::Plugin { .. }) && verb == Verb::Add {
+            let result: Value = serde_json::from_str(&answer.stdout).expect("a CNI result");
+            assert!(
+                result["ips"][0]["address"].is_string(),
+                "{}: {result}",
+                self.name
+            );
+        }
+    }
+
+    /// The reference never takes down its bridge, so that a cold one has to be helped.
+    fn after(&self, verb: Verb) {
+        if self.cold && verb == Verb::Del && !self.is_ours() {
+            self.host.space().script("ip link delete cni0");
+        }
+    }
+
+    fn is_ours(&self) -> bool {
+        matches!(&self.work, Work::Plugin { file, .. } if file.ends_with("overlay"))
+    }
+}
+
+/// The calls named `name` that succeeded, by strace's table of calls, errors (blank if none) and names.
+fn counted(name: &str, table: &str) -> Option<u32> {
+    let mut rows = table
+        .lines()
+        .map(|row| row.split_whitespace().collect::<Vec<_>>());
+    let row = rows.find(|row| row.len() >= 2 && row.last() == Some(&name))?;
+    let calls: u32 = row[0].parse().ok()?;
+    let failed = if name == "execve" && row.len() == 3 {
+        row[1].parse().ok()?
+    } else {
+        0
+    };
+    Some(calls - failed)
+}
