@@ -1,0 +1,61 @@
+//! What each verb costs at the store, as the table of `docs/architecture.md` says it. Invariant 9 of the design promises that
+//! these numbers are small and bounded; a change that moves one should be seen, and the table moved with it.
+#![allow(clippy::expect_used, reason = "a test: it stops where it broke")]
+
+use integration::{Attachment, Backend, Lab, Proxy, conflist, netconf, workspace};
+
+const SUBNET: &str = "10.0.0.0/24";
+
+#[test]
+fn are_as_many_as_the_document_says() {
+    let lab = Lab::new(2, Backend::Consul);
+    let proxy = lab.consul().proxy();
+    for host in lab.hosts() {
+        host.configure(&proxy.url());
+        host.crosshost(&["sync"]).ok();
+        host.install(&conflist("ov_net1", SUBNET));
+    }
+    let create = ["network", "create", "ov_net1", "--subnet", SUBNET];
+    lab.host(2).crosshost(&create).ok();
+    proxy.take();
+
+    let host = lab.host(1);
+    let add = |name| Attachment::new(host, name, "ov_net1");
+    let first = add("t1");
+    let mut measured = vec![row("ADD, the first of a network, on a known host", &proxy)];
+    add("t2");
+    measured.push(row("ADD after that", &proxy));
+    // A block of eight addresses, of which network and gateway take two.
+    for name in ["t3", "t4", "t5", "t6"] {
+        add(name);
+    }
+    proxy.take();
+    let beyond = add("t7");
+    assert_eq!(beyond.address.to_string(), "10.0.0.16", "of another block");
+    measured.push(row("ADD that needs another block", &proxy));
+    host.cnitool("check", "ov_net1", "t1", "eth0").ok();
+    measured.push(row("CHECK", &proxy));
+    let conf = netconf("ov_net1", SUBNET, "1.1.0");
+    host.call("overlay", "STATUS").conf(&conf).run().ok();
+    measured.push(row("STATUS", &proxy));
+    first.detach().ok();
+    measured.push(row("DEL", &proxy));
+    first.detach().ok();
+    measured.push(row("DEL again", &proxy));
+
+    let text = std::fs::read_to_string(workspace().join("docs/architecture.md"));
+    let text = text.expect("the document");
+    let table = text.lines().skip_while(|line| !line.starts_with("| verb"));
+    let rows = table.skip(2).take_while(|line| line.starts_with('|'));
+    assert_eq!(rows.collect::<Vec<_>>(), measured);
+}
+
+/// A row of the table, from what passed since the last one.
+fn row(verb: &str, proxy: &Proxy) -> String {
+    let seen = proxy.take();
+    let writes = |operation: &String| ["cas", "delete-cas"].contains(&operation.as_str());
+    let writing = seen
+        .iter()
+        .filter(|request| request.operations().iter().any(writes));
+    format!("| {verb} | {} | {} |", seen.len(), writing.count())
+}
