@@ -1,9 +1,9 @@
 //! The README, typed: its walk-through runs word for word on three hosts that have nothing of ours yet, with the files that
 //! it names, and what it shows as answers must come. So a reader never types a command that nobody has run.
 //!
-//! The language of a fenced block says what it is. `sh docker01 docker02`: typed on these hosts, one after the other;
-//! with `stays` it goes on in a terminal of its own. `text`: the answer to the block before, `...` standing for anything.
-//! `json FILE`: that file. `sh` alone: a command that CI runs. None: a picture.
+//! The language of a fenced block says what it is. `sh`, with a first line `# on docker01, docker02`: typed on these hosts,
+//! one after the other; without that line, commands that CI runs. `text`: the answer to the block before, `...` standing
+//! for anything. `json FILE`: that file. None: a picture.
 #![allow(clippy::expect_used, reason = "a test: it stops where it broke")]
 
 use std::process::Command;
@@ -26,21 +26,25 @@ fn the_walk_through_works_as_it_stands() {
     let untouched = lab.footprints();
 
     let (mut answer, mut staying) = (String::new(), Vec::new());
-    let host = |name: &str| {
-        let known = lab.hosts().iter().find(|host| host.name() == name);
-        known.unwrap_or_else(|| panic!("README: {name} is no host"))
-    };
     for block in blocks() {
-        match &block.words()[..] {
-            ["sh", name, "stays"] => staying.push(start(host(name), "exec ", &block.text)),
-            ["sh", names @ ..] => {
-                for name in names {
-                    let typed = start(host(name), "", &block.text).wait(LIMIT).ok();
-                    answer = typed.stdout;
+        match block {
+            Block::Typed(places, text) => {
+                let (names, stays) = match places.strip_suffix(", in a terminal of its own") {
+                    Some(names) => (names, true),
+                    None => (&places[..], false),
+                };
+                for name in names.split(", ") {
+                    let host = lab.hosts().iter().find(|host| host.name() == name);
+                    let host = host.unwrap_or_else(|| panic!("README: {name} is no host"));
+                    if stays {
+                        staying.push(start(host, &format!("exec {text}")));
+                    } else {
+                        answer = start(host, &text).wait(LIMIT).ok().stdout;
+                    }
                 }
             }
-            ["text"] => assert_shows(&answer, &block.text),
-            _ => {}
+            Block::Answer(text) => assert_shows(&answer, &text),
+            Block::OfCi(_) | Block::File(..) | Block::Picture => {}
         }
     }
     for service in &mut staying {
@@ -59,22 +63,24 @@ fn the_walk_through_works_as_it_stands() {
 #[test]
 fn other_commands_are_run_by_ci_and_shown_files_are_as_shown() {
     let ci = read(".ci/run");
-    let mut seen = 0;
+    let (mut commands, mut files) = (0, 0);
     for block in blocks() {
-        match &block.words()[..] {
-            // The recipe of `make demo` ends in the program that the next test runs.
-            ["sh"] => {
-                for line in block.text.lines().filter(|line| *line != "make demo") {
+        match block {
+            Block::OfCi(text) => {
+                // The recipe of `make demo` ends in the program that the next test runs.
+                for line in text.lines().filter(|line| *line != "make demo") {
                     assert!(ci.lines().any(|run| run == line), "{line}: not in .ci/run");
+                    commands += 1;
                 }
             }
-            ["json", file] => assert_eq!(read(file), block.text, "{file}"),
-            [] | ["text"] | ["sh", ..] => {}
-            other => panic!("README: what is a block of {other:?}?"),
+            Block::File(path, text) => {
+                assert_eq!(read(&path), text, "{path}");
+                files += 1;
+            }
+            Block::Typed(..) | Block::Answer(_) | Block::Picture => {}
         }
-        seen += 1;
     }
-    assert!(seen > 10, "the README was read");
+    assert_eq!((commands, files), (1, 2), "what the README shows");
 }
 
 #[test]
@@ -116,7 +122,7 @@ fn the_shipped_conflist_declares_only_what_is_acted_on() {
         Programs::cnitool().display(),
         container.netns(),
     );
-    start(host, "", &typed).wait(LIMIT).ok();
+    start(host, &typed).wait(LIMIT).ok();
     let address = container.address("eth0").expect("an address");
     assert_eq!(address.to_string(), "10.0.0.77", "the capability ips");
 }
@@ -137,12 +143,12 @@ fn strip(host: &Host) {
 }
 
 /// Types `text` on `host`, which for once also has a host name of its own, in the folder of the workspace.
-fn start(host: &Host, how: &str, text: &str) -> Running {
+fn start(host: &Host, text: &str) -> Running {
     let mut shell = host.space().command("setpriv");
     shell.args(["--pdeathsig", "KILL", "--", "unshare", "--uts", "--"]);
     // Not `current_dir`: who enters a mount namespace starts at its root.
     let typed = format!(
-        "echo {} > /proc/sys/kernel/hostname; cd {}\n{how}{text}",
+        "echo {} > /proc/sys/kernel/hostname; cd {}\n{text}",
         host.name(),
         workspace().display()
     );
@@ -151,28 +157,45 @@ fn start(host: &Host, how: &str, text: &str) -> Running {
 }
 
 /// A fenced block of the README.
-struct Block {
-    language: String,
-    text: String,
+enum Block {
+    /// Where it is typed, as the first line says, and the other lines.
+    Typed(String, String),
+    OfCi(String),
+    Answer(String),
+    /// Its path and its content.
+    File(String, String),
+    Picture,
 }
 
 impl Block {
-    fn words(&self) -> Vec<&str> {
-        self.language.split_whitespace().collect()
+    fn new(language: &str, text: String) -> Block {
+        let places = text.split_once('\n').and_then(|(first, rest)| {
+            let places = first.strip_prefix("# on ")?;
+            Some((places.to_owned(), rest.to_owned()))
+        });
+        let words: Vec<_> = language.split(' ').collect();
+        match (&words[..], places) {
+            (["sh"], Some((places, text))) => Block::Typed(places, text),
+            (["sh"], None) => Block::OfCi(text),
+            (["text"], _) => Block::Answer(text),
+            (["json", path], _) => Block::File((*path).to_owned(), text),
+            ([""], _) => Block::Picture,
+            _ => panic!("README: what is a block of {language}?"),
+        }
     }
 }
 
 fn blocks() -> Vec<Block> {
     let mut blocks = Vec::new();
-    let mut open: Option<Block> = None;
+    let mut open: Option<(String, String)> = None;
     for line in read("README.md").lines() {
         match (line.strip_prefix("```"), &mut open) {
-            (Some(_), Some(_)) => blocks.extend(open.take()),
-            (Some(language), None) => {
-                let (language, text) = (language.to_owned(), String::new());
-                open = Some(Block { language, text });
+            (Some(_), Some((language, text))) => {
+                blocks.push(Block::new(language, std::mem::take(text)));
+                open = None;
             }
-            (None, Some(block)) => block.text.extend([line, "\n"]),
+            (Some(language), None) => open = Some((language.to_owned(), String::new())),
+            (None, Some((_, text))) => text.extend([line, "\n"]),
             (None, None) => {}
         }
     }
