@@ -3,7 +3,7 @@
 //! Everything above this crate is built from three verbs. [`Store::read`] sees several prefixes in one round trip.
 //! [`Store::apply`] writes a list of [`Op`]s, all or none of them, each under a condition on what its key is now; no
 //! write is unconditional, so two hosts can never overwrite each other's news unseen. [`Store::watch`] sleeps until something below
-//! a prefix changes. A backend is whatever can do these three; one conformance suite (`tests/conformance`) holds all backends to the
+//! a prefix changes. A backend is whatever can do these three; one conformance suite (`tests/store/conformance`) holds all backends to the
 //! same meaning, and the URL picks the backend:
 //!
 //! | URL | backend |
@@ -59,15 +59,15 @@ pub struct Snapshot {
 /// A store. Calls may be made side by side on one thread.
 #[async_trait(?Send)]
 pub trait Store {
-    /// All entries at or below each of `prefixes` (at most [`MAX_OPS`]), as of one moment, sorted by key, each once; one round
-    /// trip. `a/b` covers `a/b` and `a/b/c`, not `a/bc`.
+    /// All entries at or below each of `prefixes` (at most [`MAX_OPS`]), as of one moment, sorted by key, each once; one
+    /// round trip, and on Consul one more when a prefix is first found empty. `a/b` covers `a/b` and `a/b/c`, not `a/bc`.
     async fn read(&self, prefixes: &[Key]) -> Result<Vec<Entry>, Error>;
 
     /// Does all of `ops`, or none; one round trip. At most [`MAX_OPS`] with [`MAX_BYTES`], each key once, else an error
     /// before anything is sent.
     ///
-    /// After an error that [is away](Error::is_away) the write may have been made, or may still be made: read back before
-    /// building on either. Repeating it is safe, since every operation has a condition.
+    /// After an error that [is away](Error::is_away), and after [`Error::Garbage`], the write may have been made: read back
+    /// before building on either. Repeating it is safe, since every operation has a condition.
     async fn apply(&self, ops: &[Op]) -> Result<Outcome, Error>;
 
     /// Waits until something at or below `prefix` was written or removed after `index`, at most for `wait`, then returns

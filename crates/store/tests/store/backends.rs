@@ -48,6 +48,33 @@ fn consul_conforms(binary: &str) {
     });
 }
 
+/// Reads are many: they must not be entries in the cluster's log.
+#[test]
+fn a_read_does_not_go_through_raft() {
+    const READS: u64 = 50;
+    for binary in [NEW, OLD] {
+        let agent = Agent::plain(binary);
+        let log_index = || {
+            let output = agent.command().arg("info").output().unwrap();
+            let info = String::from_utf8(output.stdout).unwrap();
+            let line = info
+                .lines()
+                .find_map(|line| line.trim().strip_prefix("last_log_index = "));
+            line.unwrap().parse::<u64>().unwrap()
+        };
+        run(async {
+            let store = open(&agent.config()).unwrap();
+            store.create(&key("a"), b"1").await.unwrap().unwrap();
+            let before = log_index();
+            for _ in 0..READS {
+                assert_eq!(store.read(&[key("a"), key("b")]).await.unwrap().len(), 1);
+            }
+            // Consul itself writes now and then.
+            assert!(log_index() < before + READS / 5);
+        });
+    }
+}
+
 #[test]
 fn mem_suffers_on_command() {
     run(async {
