@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::consul::Consul;
+use crate::consul::{Consul, without_user};
 use crate::dir::Dir;
 use crate::{Error, Store};
 
@@ -48,11 +48,11 @@ impl Default for Config {
     }
 }
 
-/// Everything but the token.
+/// Everything but what is secret.
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
-            .field("url", &self.url)
+            .field("url", &self.url.as_deref().map(without_user))
             .field("token", &self.token.as_ref().map(|_| "(secret)"))
             .field("token_file", &self.token_file)
             .field("ca_file", &self.ca_file)
@@ -78,4 +78,33 @@ pub fn open(config: &Config) -> Result<Box<dyn Store>, Error> {
         });
     }
     Ok(Box::new(Dir::open(path, config.timeout)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_secret_is_shown() {
+        let url = Some("http://admin:hunter2@10.0.0.1".into());
+        let config = Config {
+            url,
+            token: Some("s3cret".into()),
+            ..Config::default()
+        };
+        let shown = format!("{config:?}");
+        assert!(
+            shown.contains("10.0.0.1") && !shown.contains("hunter2") && !shown.contains("s3cret")
+        );
+    }
+
+    #[test]
+    fn a_directory_is_named_by_its_whole_path() {
+        let config = Config {
+            url: Some("dir://here".into()),
+            ..Config::default()
+        };
+        let error = open(&config).err().map(|error| error.to_string());
+        assert!(error.is_some_and(|error| error.contains("starts with /")));
+    }
 }

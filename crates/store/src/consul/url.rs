@@ -25,11 +25,7 @@ pub(super) enum Place {
 impl Url {
     pub(super) fn parse(text: &str) -> Result<Self, Error> {
         let bad = |why: &str| {
-            // What stands before an `@` is user and password: those stay out of messages.
-            let url = match text.rsplit_once('@') {
-                Some((_, rest)) => format!("...@{rest}"),
-                None => text.into(),
-            };
+            let url = without_user(text);
             Err(Error::BadUrl {
                 url,
                 why: why.into(),
@@ -98,6 +94,14 @@ impl Url {
             Place::Name(host, port) => format!("{host}:{port}"),
             Place::Socket(_) => "localhost".into(),
         }
+    }
+}
+
+/// What stands before an `@` is user and password: those stay out of messages.
+pub(crate) fn without_user(url: &str) -> String {
+    match url.rsplit_once('@') {
+        Some((_, rest)) => format!("...@{rest}"),
+        None => url.into(),
     }
 }
 
