@@ -92,6 +92,19 @@ impl<'a> Delegate<'a> {
 
     /// Starts any verb beside the caller. Code 5 if the program cannot be run.
     pub fn start(&self, command: Command) -> Result<Running, Error> {
+        self.starting(command)()
+    }
+
+    /// The same ADD as [`Self::spawn`], started on a thread: an exec holds its caller up for as long as a veth pair
+    /// takes to make. Whether it could be run is said at the end.
+    pub fn spawn_beside(&self) -> Starting {
+        Starting(std::thread::spawn(self.starting(Command::Add)))
+    }
+
+    fn starting(
+        &self,
+        command: Command,
+    ) -> impl FnOnce() -> Result<Running, Error> + Send + 'static {
         let who = format!("plugin {}", self.program.display());
         let mut plugin = process::Command::new(&self.program);
         plugin
@@ -101,9 +114,25 @@ impl<'a> Delegate<'a> {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let child = spawn(&mut plugin).map_err(|e| Error::io(format!("{who}: {e}")))?;
-        let stdin = self.call.stdin.clone();
-        Running::new(child, who, stdin, self.call.conf.version, self.limit)
+        let (stdin, version, limit) = (self.call.stdin.clone(), self.call.conf.version, self.limit);
+        move || {
+            let child = spawn(&mut plugin).map_err(|e| Error::io(format!("{who}: {e}")))?;
+            Running::new(child, who, stdin, version, limit)
+        }
+    }
+}
+
+/// An ADD on its way to [`Running`].
+#[derive(Debug)]
+pub struct Starting(std::thread::JoinHandle<Result<Running, Error>>);
+
+impl Starting {
+    /// The result of the ADD.
+    pub fn wait(self) -> Result<CniResult, Error> {
+        let started = self.0.join();
+        started
+            .map_err(|_| Error::new(crate::code::INTERNAL, "start of a plugin: panicked"))??
+            .wait()
     }
 }
 

@@ -24,7 +24,7 @@ pub use args::CniArgs;
 pub use call::{Call, Command};
 pub use conf::NetConf;
 pub use decode::decode;
-pub use delegate::Delegate;
+pub use delegate::{Delegate, Starting};
 pub use error::{Error, code};
 pub use names::{BadName, ContainerId, IfName, NetworkName};
 pub use output::{caller_listens, note as log};

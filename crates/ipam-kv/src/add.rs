@@ -27,11 +27,7 @@ pub(crate) async fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
 
     let _alone = desk.lock_attachment(&attachment)?;
     cni::caller_listens()?;
-    undo_unfinished(&desk, &attachment).await?;
-    let leased = lease(&desk, &conf, &attachment).await?;
-    let ledger = desk
-        .ledger()?
-        .ok_or_else(|| Error::io("ledger: gone while in use"))?;
+    let (leased, ledger) = lease(&desk, &conf, &attachment).await?;
     let told = answer(&conf, &ledger, &leased).and_then(|result| tell(&result));
     if told.is_err() {
         let addresses: Vec<_> = leased.iter().map(|(address, _)| *address).collect();
@@ -49,10 +45,11 @@ pub(crate) async fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
     });
     // The store is there: tell it what it missed, if anything. What it does not take stays noted.
     let store_is_there = leased.iter().all(|(_, revision)| revision.is_some());
-    let replayed = if store_is_there {
-        desk.replay().await.map(drop)
-    } else {
-        Ok(())
+    let replayed = match &noted {
+        Ok(Some(ledger)) if store_is_there && !ledger.unpublished().is_empty() => {
+            desk.replay().await.map(drop)
+        }
+        _ => Ok(()),
     };
     if let Err(error) = noted.and(replayed) {
         cni::log(&format!("{attachment}: {error}"));
@@ -60,22 +57,21 @@ pub(crate) async fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// What a killed ADD of this attachment left is given back; what a finished one holds is a duplicate.
-async fn undo_unfinished(desk: &Desk<'_>, attachment: &Attachment) -> Result<(), Error> {
-    let Some(ledger) = desk.ledger()? else {
-        return Ok(());
-    };
-    let addresses = ledger.of(attachment);
-    let held = addresses
-        .iter()
-        .find(|address| matches!(ledger.leases[*address].stage, Stage::Held(_)));
-    if let Some(address) = held {
-        return Err(Error::new(
-            code::DUPLICATE,
-            format!("{attachment}: exists already and holds {address}; DEL it first"),
-        ));
+/// What a killed ADD of this attachment left, to be given back; what a finished one holds is a duplicate.
+fn left_behind(ledger: &Ledger, attachment: &Attachment) -> Result<Vec<IpAddr>, Error> {
+    let mut left = Vec::new();
+    for address in ledger.of(attachment) {
+        match ledger.leases[&address].stage {
+            Stage::Chosen => left.push(address),
+            // Waits for the store, and is in nobody's way.
+            Stage::Freeing(_) => {}
+            Stage::Held(_) => {
+                let why = format!("{attachment}: exists already and holds {address}; DEL it first");
+                return Err(Error::new(code::DUPLICATE, why));
+            }
+        }
     }
-    desk.give_back(&addresses).await.map(drop)
+    Ok(left)
 }
 
 /// Chooses and publishes until the store agrees; the addresses in the order of the range sets, with the revisions of
@@ -84,13 +80,19 @@ async fn lease(
     desk: &Desk<'_>,
     conf: &Conf,
     attachment: &Attachment,
-) -> Result<Vec<(IpAddr, Option<u64>)>, Error> {
+) -> Result<(Vec<(IpAddr, Option<u64>)>, Ledger), Error> {
     let network = &attachment.network;
     let lease = desk.lease(attachment);
     for _ in 0..ATTEMPTS {
-        let (addresses, guard) = {
-            let _lock = desk.lock()?;
+        let (addresses, guard, ledger) = {
+            let lock = desk.lock()?;
             let mut ledger = desk.ready_ledger(&conf.spec).await?;
+            let left = left_behind(&ledger, attachment)?;
+            if !left.is_empty() {
+                drop(lock);
+                desk.give_back(&left).await?;
+                continue;
+            }
             let addresses = choose(desk, conf, network, &mut ledger).await?;
             for address in &addresses {
                 ledger.freed.remove(address);
@@ -106,7 +108,7 @@ async fn lease(
             let guard = ledger
                 .guard(&addresses)
                 .ok_or_else(|| Error::io("ledger: an address in no block of ours"))?;
-            (addresses, guard)
+            (addresses, guard, ledger)
         };
         let revisions: Vec<Option<u64>> = match desk
             .cluster
@@ -134,7 +136,7 @@ async fn lease(
                 continue;
             }
         };
-        return Ok(addresses.into_iter().zip(revisions).collect());
+        return Ok((addresses.into_iter().zip(revisions).collect(), ledger));
     }
     Err(Error::again(format!(
         "network {network}: the store refused each of {ATTEMPTS} choices"

@@ -70,19 +70,18 @@ impl<'a> Desk<'a> {
             .map_err(|e| local(&e))
     }
 
-    /// Changes the ledger under its lock, if there is one.
-    pub fn update(&self, change: impl FnOnce(&mut Ledger)) -> Result<(), Error> {
+    /// Changes the ledger under its lock, if there is one; returns it as it is then.
+    pub fn update(&self, change: impl FnOnce(&mut Ledger)) -> Result<Option<Ledger>, Error> {
         let _lock = self.lock()?;
         let Some(mut ledger) = self.ledger()? else {
-            return Ok(());
+            return Ok(None);
         };
         let before = ledger.clone();
         change(&mut ledger);
-        if ledger == before {
-            Ok(())
-        } else {
-            self.save(&ledger)
+        if ledger != before {
+            self.save(&ledger)?;
         }
+        Ok(Some(ledger))
     }
 
     /// A lease of this node for an attachment.
@@ -169,8 +168,7 @@ impl<'a> Desk<'a> {
     /// Gives addresses back: noted in the ledger first, then released in the store, then free. A store that does not
     /// take the release keeps it noted; the next verb or sync tries again.
     pub async fn give_back(&self, addresses: &[IpAddr]) -> Result<Vec<cluster::Error>, Error> {
-        self.update(|ledger| ledger.give_back(addresses))?;
-        let Some(ledger) = self.ledger()? else {
+        let Some(ledger) = self.update(|ledger| ledger.give_back(addresses))? else {
             return Ok(Vec::new());
         };
         let entries = ledger.unpublished();

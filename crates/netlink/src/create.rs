@@ -119,8 +119,8 @@ impl Rtnl {
         self.create(message.build(), what).await
     }
 
-    /// Makes a veth pair; this end is up. Returns this end. [`Error::is_exists`] if a name is taken.
-    pub async fn create_veth(&self, veth: &Veth, peer_ns: &Netns) -> Result<Link, Error> {
+    /// Makes a veth pair; this end is up. [`Error::is_exists`] if a name is taken.
+    pub async fn create_veth(&self, veth: &Veth, peer_ns: &Netns) -> Result<(), Error> {
         let what = format!(
             "veth {} with {} into {}",
             veth.name,
@@ -146,7 +146,7 @@ impl Rtnl {
             let raised = there.tell(RouteNetlinkMessage::SetLink(raise), 0).await;
             raised.map_err(|refusal| refusal.on(format_args!("{what}: peer up")))?;
         }
-        self.created(&veth.name).await
+        Ok(())
     }
 
     async fn create(&self, message: LinkMessage, what: String) -> Result<(), Error> {

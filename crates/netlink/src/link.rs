@@ -149,9 +149,9 @@ impl Rtnl {
         done.map_err(|refusal| refusal.on(format_args!("link {index}: {change}")))
     }
 
-    /// Changes the bridge port `index`.
-    pub async fn set_port(&self, index: u32, port: &Port) -> Result<(), Error> {
-        let mut message = LinkBridgePort::new(index);
+    /// Changes the bridge port of that name.
+    pub async fn set_port(&self, name: &str, port: &Port) -> Result<(), Error> {
+        let mut message = LinkBridgePort::new(0).name(name);
         if let Some(on) = port.neigh_suppress {
             message = message.neigh_suppress(on);
         }
@@ -168,7 +168,7 @@ impl Rtnl {
         let done = self
             .tell(RouteNetlinkMessage::NewLink(message.build()), 0)
             .await;
-        done.map_err(|refusal| refusal.on(format_args!("bridge port {index}: {port:?}")))
+        done.map_err(|refusal| refusal.on(format_args!("bridge port {name}: {port:?}")))
     }
 
     /// Removes the link of that name; false if there was none.

@@ -6,6 +6,7 @@
 //! text undecoded. Of rtnetlink we take the message builders, and exchange the messages here.
 
 use std::fmt;
+use std::io;
 
 use futures_util::lock::Mutex;
 use netlink_packet_core::{
@@ -40,31 +41,48 @@ impl fmt::Debug for Rtnl {
     }
 }
 
+fn failed(netns: &Netns, source: io::Error) -> NetnsError {
+    NetnsError::Io {
+        path: netns.path().to_owned(),
+        what: "open a netlink socket".to_owned(),
+        source,
+    }
+}
+
+/// A socket of the namespace in which the calling thread is; the thread has entered the runtime.
+fn socket() -> io::Result<TokioSocket> {
+    let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
+    socket.socket_mut().set_ext_ack(true)?;
+    // Else each refusal carries the whole request back.
+    socket.socket_mut().set_cap_ack(true)?;
+    Ok(socket)
+}
+
 impl Rtnl {
     /// Opens a socket that was born in `netns`. Must be called inside a tokio runtime with I/O enabled, which then
     /// drives the socket.
     pub fn open(netns: &Netns) -> Result<Self, NetnsError> {
-        let failed = |source| NetnsError::Io {
-            path: netns.path().to_owned(),
-            what: "open a netlink socket".to_owned(),
-            source,
-        };
-        let runtime = Handle::try_current().map_err(|e| failed(std::io::Error::other(e)))?;
+        let runtime = Handle::try_current().map_err(|e| failed(netns, io::Error::other(e)))?;
         let socket = netns.run(|| {
             let _runtime = runtime.enter();
-            let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
-            socket.socket_mut().set_ext_ack(true)?;
-            // Else each refusal carries the whole request back.
-            socket.socket_mut().set_cap_ack(true)?;
-            Ok(socket)
+            socket()
         })?;
+        Ok(Self::over(socket.map_err(|e| failed(netns, e))?))
+    }
+
+    /// The same in the calling thread's namespace `netns`, which needs no thread.
+    pub fn here(netns: &Netns) -> Result<Self, NetnsError> {
+        Ok(Self::over(socket().map_err(|e| failed(netns, e))?))
+    }
+
+    fn over(socket: TokioSocket) -> Self {
         let wire = Wire {
-            socket: socket.map_err(failed)?,
+            socket,
             sequence: 0,
         };
-        Ok(Self {
+        Self {
             wire: Mutex::new(wire),
-        })
+        }
     }
 
     /// One request that changes something.

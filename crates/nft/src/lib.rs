@@ -94,6 +94,11 @@ impl Nft {
         })
     }
 
+    /// How often anyone has changed any rule of this namespace. As long as it stays, so does all that was seen.
+    pub fn generation(&mut self) -> Result<u32, Error> {
+        self.channel.generation().map(|generation| generation.0)
+    }
+
     /// Compares without touching.
     pub fn status(&mut self, config: &Config<'_>) -> Result<Status, Error> {
         let skeleton = config.skeleton()?;

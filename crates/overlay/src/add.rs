@@ -1,9 +1,10 @@
 //! ADD: note, make beside the IPAM plugin, address, forward, answer. Or undo.
 
-use std::{net::IpAddr, path::Path};
+use std::path::Path;
 
-use cluster::{Cluster, EgressMode, News, Versioned};
+use cluster::{Cluster, EgressMode, Network, News, Versioned};
 use cni::{Call, CniResult, Delegate, Error, Tell};
+use ipnetwork::IpNetwork;
 use journal::Attachment;
 use netlink::{Netns, NetnsError, Rtnl};
 
@@ -12,7 +13,7 @@ use crate::{
     conf::Conf,
     egress::{self, Nic},
     endpoint, failed,
-    host::{Host, Underlay},
+    host::Host,
     kernel, local,
     names::EGRESS_NIC,
     record::{Record, Stage},
@@ -131,32 +132,21 @@ async fn refuse_taken_names(
     attachment: &Attachment,
     inside: &Rtnl,
 ) -> Result<(), Error> {
-    let taken = |name: &str| {
-        Err(Error::new(
-            code::IFNAME,
-            format!("CNI_IFNAME: {name}: the container has an interface of that name"),
-        ))
+    let links = inside.links().await.map_err(|error| kernel(&error))?;
+    let present = |name: &str| links.iter().any(|link| link.name == name);
+    let new_egress = egress::ledger(host)?.is_none_or(|ledger| ledger.is_last(attachment));
+    let ifname = attachment.ifname.as_str();
+    let taken = if present(ifname) || ifname == EGRESS_NIC {
+        ifname
+    } else if new_egress && present(EGRESS_NIC) {
+        EGRESS_NIC
+    } else {
+        return Ok(());
     };
-    if inside
-        .link(&attachment.ifname)
-        .await
-        .map_err(|error| kernel(&error))?
-        .is_some()
-        || attachment.ifname == EGRESS_NIC
-    {
-        return taken(&attachment.ifname);
-    }
-    let no_egress_yet = egress::ledger(host)?.is_none_or(|ledger| ledger.is_last(attachment));
-    if no_egress_yet
-        && inside
-            .link(EGRESS_NIC)
-            .await
-            .map_err(|error| kernel(&error))?
-            .is_some()
-    {
-        return taken(EGRESS_NIC);
-    }
-    Ok(())
+    Err(Error::new(
+        code::IFNAME,
+        format!("CNI_IFNAME: {taken}: the container has an interface of that name"),
+    ))
 }
 
 impl Work<'_> {
@@ -189,17 +179,14 @@ impl Work<'_> {
     /// Makes everything; `None` if the store meanwhile has another network of this name than `known` says.
     async fn make(&self, known: &News) -> Result<Option<CniResult>, Error> {
         let network = known.ready_network(&self.conf.spec.name).map_err(failed)?;
-        let underlay = self.host.underlay(&self.conf.settings).await?;
-        let mtu = sandbox::mtu(&network.record, self.conf.spec.mtu, &underlay)?;
-        let asking = self.ipam.spawn()?;
-        let (made, news) = tokio::join!(
-            self.plug(network, mtu, &underlay),
-            self.fresh_news(known, underlay.vtep)
-        );
+        let asking = self.ipam.spawn_beside();
+        let (made, news) = tokio::join!(self.plug(known, network), self.fresh_news(known));
         // Also where the kernel refused: an IPAM plugin at work must end before it can be undone.
         let given = asking.wait();
-        let (sandbox, nic) = made?;
-        let Some(news) = news? else { return Ok(None) };
+        let (sandbox, mtu, nic) = made?;
+        let Some(mut news) = news? else {
+            return Ok(None);
+        };
         let given = given?;
         if given.ips.is_empty() {
             return Err(Error::decode(format!(
@@ -207,24 +194,27 @@ impl Work<'_> {
                 self.conf.ipam
             )));
         }
-        let mac = endpoint::address(
-            self.container,
-            self.inside,
-            self.attachment,
-            &given,
-            nic.is_some(),
-        )
-        .await?;
+        let mac = endpoint::address(self.inside, self.attachment, &given, nic.is_some()).await?;
         if let Some(nic) = nic.filter(|nic| nic.first) {
-            endpoint::open_egress(self.container, self.inside, &nic).await?;
+            endpoint::open_egress(self.inside, &nic).await?;
+        }
+        if news != *known {
+            self.host.keep(&self.conf.spec.name, &news)?;
+        }
+        // Where that fails, the store went away: the others hear of us with the next verb or sync.
+        let enrolled = self
+            .host
+            .enrol(self.cluster, &self.conf.settings, &news, sandbox.vtep)
+            .await;
+        if enrolled.is_ok_and(|changed| changed) {
+            news = self
+                .cluster
+                .news(&self.conf.spec.name)
+                .await
+                .map_err(failed)?;
         }
         sandbox
-            .reconcile(
-                &network.record,
-                &news,
-                &self.conf.settings.node,
-                underlay.vtep,
-            )
+            .reconcile(&network.record, &news, &self.conf.settings.node)
             .await?;
         let netns = self
             .call
@@ -243,41 +233,52 @@ impl Work<'_> {
         )))
     }
 
-    /// The kernel's part that needs no address: sandbox, veth pair, egress NIC.
+    /// The kernel's part that needs no address: sandbox, veth pair, egress NIC. Also the container's MTU.
     async fn plug(
         &self,
-        network: &Versioned<cluster::Network>,
-        mtu: u32,
-        underlay: &Underlay,
-    ) -> Result<(Sandbox, Option<Nic>), Error> {
-        let sandbox = {
-            let _lock = self
-                .host
-                .lock(&format!("network-{}", network.record.name))?;
-            sandbox::enter(self.host, &network.record.name, &self.attachment.hash())?;
-            sandbox::ensure(self.host, &network.record, mtu, underlay).await?
-        };
+        known: &News,
+        network: &Versioned<Network>,
+    ) -> Result<(Sandbox, u32, Option<Nic>), Error> {
+        let network = &network.record;
+        let sandbox = self.sandbox(known, network).await?;
+        let mtu = sandbox::mtu(network, self.conf.spec.mtu, sandbox.mtu)?;
         endpoint::plug(&sandbox, self.attachment, mtu, self.container).await?;
-        let egress = self
-            .conf
-            .spec
-            .egress
-            .clone()
-            .or(network.record.egress.clone());
-        let nic = match egress {
+        let nic = match self.conf.spec.egress.clone().or(network.egress.clone()) {
             Some(egress) if egress.mode == EgressMode::None => None,
             egress => {
                 let subnet = egress.and_then(|egress| egress.subnet);
                 Some(egress::ensure(self.host, self.attachment, subnet, self.container).await?)
             }
         };
-        Ok((sandbox, nic))
+        let mut links = vec![self.attachment.ifname.as_str()];
+        links.extend(nic.filter(|nic| nic.first).map(|_| EGRESS_NIC));
+        let has_v6 = network.subnets().iter().any(IpNetwork::is_ipv6);
+        endpoint::quiet(self.container, &links, has_v6)?;
+        Ok((sandbox, mtu, nic))
+    }
+
+    /// The network's sandbox, found or made. The underlay is looked for where the sandbox does not stand as it should.
+    async fn sandbox(&self, known: &News, network: &Network) -> Result<Sandbox, Error> {
+        let _lock = self.host.lock(&format!("network-{}", network.name))?;
+        sandbox::enter(self.host, &network.name, &self.attachment.hash())?;
+        let own = known
+            .nodes
+            .get(&self.conf.settings.node)
+            .and_then(|node| node.record.vtep);
+        let vtep = own.filter(|own| self.conf.settings.vtep.is_none_or(|named| named == *own));
+        if let Some(vtep) = vtep
+            && let Some(sandbox) = sandbox::find(network, vtep).await?
+        {
+            return Ok(sandbox);
+        }
+        let underlay = self.host.underlay(&self.conf.settings).await?;
+        sandbox::ensure(self.host, network, &underlay).await
     }
 
     /// One read of news, or the copy if the store is away. `None` if the network is no longer the `known` one.
-    async fn fresh_news(&self, known: &News, vtep: IpAddr) -> Result<Option<News>, Error> {
+    async fn fresh_news(&self, known: &News) -> Result<Option<News>, Error> {
         let name = &self.conf.spec.name;
-        let mut news = match self.cluster.news(name).await {
+        let news = match self.cluster.news(name).await {
             Ok(news) => news,
             Err(error) if error.is_away() => {
                 cni::log(&format!(
@@ -292,16 +293,6 @@ impl Work<'_> {
         if revision(&news) != revision(known) {
             self.host.news.remove(name).map_err(|error| local(&error))?;
             return Ok(None);
-        }
-        if self
-            .host
-            .enrol(self.cluster, &self.conf.settings, &news, vtep)
-            .await?
-        {
-            news = self.cluster.news(name).await.map_err(failed)?;
-        }
-        if news != *known {
-            self.host.keep(&self.conf.spec.name, &news)?;
         }
         Ok(Some(news))
     }

@@ -38,6 +38,9 @@ pub struct Ledger {
     pub subnet: Ipv4Network,
     /// Containers by their address.
     pub leases: BTreeMap<Ipv4Addr, Lease>,
+    /// The kernel's count of changes to any rules when ours were last seen whole: while it stays, so are they.
+    #[serde(default)]
+    pub rules: Option<u32>,
 }
 
 /// A container on the egress bridge.
@@ -135,6 +138,7 @@ pub async fn ensure(
         None => Ledger {
             subnet: choose_subnet(host, wanted).await?,
             leases: BTreeMap::new(),
+            rules: None,
         },
     };
     if let Some(wanted) = wanted.filter(|wanted| *wanted != IpNetwork::V4(ledger.subnet)) {
@@ -159,6 +163,7 @@ pub async fn ensure(
         .save(NAME, &ledger)
         .map_err(|error| local(&error))?;
     let bridge = ensure_bridge(host, &ledger).await?;
+    ensure_rules(host, &mut ledger)?;
     if nic.first {
         let group = names::group(attachment);
         let mac = Some(mac_of(nic.address.ip().into()));
@@ -178,8 +183,7 @@ pub async fn ensure(
             group: 0,
             peer,
         };
-        let port = host
-            .rtnl
+        host.rtnl
             .create_veth(&veth, container)
             .await
             .map_err(|error| kernel(&error))?;
@@ -188,15 +192,16 @@ pub async fn ensure(
             ..Port::default()
         };
         host.rtnl
-            .set_port(port.index, &isolated)
+            .set_port(&veth.name, &isolated)
             .await
             .map_err(|error| kernel(&error))?;
     }
     Ok(nic)
 }
 
-/// The bridge with its address, forwarding and the masquerade, each made where it lacks.
+/// The bridge with its address, each made where it lacks, and forwarding.
 async fn ensure_bridge(host: &Host, ledger: &Ledger) -> Result<u32, Error> {
+    forward_v4()?;
     let found = host
         .rtnl
         .link(EGRESS_BRIDGE)
@@ -223,16 +228,29 @@ async fn ensure_bridge(host: &Host, ledger: &Ledger) -> Result<u32, Error> {
         .add_address(bridge.index, address.into())
         .await
         .map_err(|error| kernel(&error))?;
-    forward_v4()?;
+    Ok(bridge.index)
+}
+
+/// The masquerade, looked at again only after somebody changed rules on this host.
+fn ensure_rules(host: &Host, ledger: &mut Ledger) -> Result<(), Error> {
     let firewall = |error: nft::Error| Error::new(code::KERNEL, error.to_string());
     let mut nft = Nft::open().map_err(firewall)?;
+    let before = nft.generation().map_err(firewall)?;
+    if ledger.rules == Some(before) {
+        return Ok(());
+    }
     nft.ensure(&nft::Config {
         egress_bridge: EGRESS_BRIDGE,
     })
     .map_err(firewall)?;
     nft.add_egress(ledger.subnet.into(), OWNER)
         .map_err(firewall)?;
-    Ok(bridge.index)
+    // Unchanged all the while, so whole at this count. Else the next ADD looks again.
+    ledger.rules =
+        Some(before).filter(|before| nft.generation().is_ok_and(|after| after == *before));
+    host.egress
+        .save(NAME, ledger)
+        .map_err(|error| local(&error))
 }
 
 /// Lets the host forward. Read first: on most hosts somebody did so long ago, and a write tells all interfaces.
@@ -335,6 +353,7 @@ mod tests {
         let mut ledger = Ledger {
             subnet: "172.18.0.0/29".parse().unwrap(),
             leases: BTreeMap::new(),
+            rules: None,
         };
         let (eth0, eth1) = (attachment("c1", "eth0"), attachment("c1", "eth1"));
         let first = ledger.enter(&eth0.container_hash(), &eth0.hash()).unwrap();
@@ -355,6 +374,7 @@ mod tests {
         let mut ledger = Ledger {
             subnet: "172.18.0.0/30".parse().unwrap(),
             leases: BTreeMap::new(),
+            rules: None,
         };
         assert!(ledger.enter("c1", "a1").is_some());
         assert_eq!(ledger.enter("c2", "a2"), None);

@@ -49,28 +49,29 @@ pub(crate) async fn plug(
         .rtnl
         .create_veth(&veth, container)
         .await
-        .map(drop)
         .map_err(|error| kernel(&error))
 }
 
-/// No address but ours: router advertisements would bring others.
-fn quiet(container: &Netns, ifname: &str, has_v6: bool) -> Result<(), Error> {
-    let key = |name: &str| format!("net/ipv6/conf/{ifname}/{name}");
-    let (accept_ra, keep, disable) = (
-        key("accept_ra"),
-        key("keep_addr_on_down"),
-        key("disable_ipv6"),
-    );
-    let mut settings = vec![(accept_ra.as_str(), "0"), (keep.as_str(), "1")];
-    if has_v6 {
-        settings.push((disable.as_str(), "0"));
+/// No address but ours: router advertisements would bring others. For all of the container's new links at once, while
+/// they are down: each entry into a namespace costs a thread.
+pub(crate) fn quiet(container: &Netns, links: &[&str], has_v6: bool) -> Result<(), Error> {
+    let mut settings = Vec::new();
+    for link in links {
+        let key = |name: &str| format!("net/ipv6/conf/{link}/{name}");
+        settings.extend([(key("accept_ra"), "0"), (key("keep_addr_on_down"), "1")]);
+        if has_v6 {
+            settings.push((key("disable_ipv6"), "0"));
+        }
     }
+    let settings: Vec<_> = settings
+        .iter()
+        .map(|(key, value)| (key.as_str(), *value))
+        .collect();
     container.sysctl(&settings).map_err(|error| kernel(&error))
 }
 
 /// Gives the container's end its MAC, raises it, and gives it addresses and routes. Returns the MAC.
 pub(crate) async fn address(
-    container: &Netns,
     rtnl: &Rtnl,
     attachment: &Attachment,
     ipam: &CniResult,
@@ -83,11 +84,6 @@ pub(crate) async fn address(
         .min_by_key(IpAddr::is_ipv6)
         .ok_or_else(|| Error::decode("IPAM result: no address"))?;
     let mac = mac_of(first);
-    quiet(
-        container,
-        ifname,
-        ipam.ips.iter().any(|ip| ip.address.is_ipv6()),
-    )?;
     let link = rtnl.link(ifname).await.map_err(|error| kernel(&error))?;
     let link = link.ok_or_else(|| {
         Error::new(
@@ -150,8 +146,7 @@ fn gateway_of(ips: &[Ip], dst: IpNetwork) -> Option<IpAddr> {
 }
 
 /// Raises the egress NIC with its address and the default route.
-pub(crate) async fn open_egress(container: &Netns, rtnl: &Rtnl, nic: &Nic) -> Result<(), Error> {
-    quiet(container, EGRESS_NIC, false)?;
+pub(crate) async fn open_egress(rtnl: &Rtnl, nic: &Nic) -> Result<(), Error> {
     let link = rtnl
         .link(EGRESS_NIC)
         .await

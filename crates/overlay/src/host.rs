@@ -64,7 +64,7 @@ impl Host {
     /// Opens what a verb needs. Must run inside the runtime.
     pub fn open() -> Result<Self, Error> {
         let netns = Netns::current().map_err(|error| kernel(&error))?;
-        let rtnl = Rtnl::open(&netns).map_err(|error| kernel(&error))?;
+        let rtnl = Rtnl::here(&netns).map_err(|error| kernel(&error))?;
         let root = Path::new(journal::ROOT);
         Ok(Self {
             netns,

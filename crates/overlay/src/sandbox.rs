@@ -34,31 +34,67 @@ pub struct Sandbox {
     pub bridge: u32,
     /// Index of the tunnel device.
     pub vxlan: u32,
+    /// MTU of the segment on this host in bytes: the most that an attachment may ask for.
+    pub mtu: u32,
+    /// The tunnel address that it sends from.
+    pub vtep: IpAddr,
 }
 
-/// MTU of the network's interfaces on this host, in bytes.
-pub fn mtu(network: &Network, wanted: Option<u32>, underlay: &Underlay) -> Result<u32, Error> {
-    let most = underlay.segment_mtu();
+/// MTU of a container's interface, in bytes: as asked for by its conflist, or by the network, or the segment's.
+pub fn mtu(network: &Network, wanted: Option<u32>, segment: u32) -> Result<u32, Error> {
     match wanted.or(network.mtu) {
-        Some(mtu) if mtu > most => {
-            let why = format!(
-                "mtu: {mtu}: underlay {} carries {most} at most inside the tunnel",
-                underlay.name
-            );
-            Err(Error::config(why))
-        }
+        Some(mtu) if mtu > segment => Err(Error::config(format!(
+            "mtu: {mtu}: this host's underlay carries {segment} at most inside the tunnel"
+        ))),
         Some(mtu) => Ok(mtu),
-        None => Ok(most),
+        None => Ok(segment),
+    }
+}
+
+/// The sandbox, if it stands as the network wants it and sends from `vtep`; the caller holds the network's lock. This
+/// is what most ADDs find: two questions to the kernel, whatever else is on the host.
+pub async fn find(network: &Network, vtep: IpAddr) -> Result<Option<Sandbox>, Error> {
+    let Some(rtnl) = open(&network.name)? else {
+        return Ok(None);
+    };
+    let bridge = rtnl
+        .link(BRIDGE)
+        .await
+        .map_err(|error| kernel(&error))?
+        .filter(|bridge| bridge.up);
+    let vxlan = rtnl.link(VXLAN).await.map_err(|error| kernel(&error))?;
+    let Some((bridge, vxlan)) = bridge.zip(vxlan) else {
+        return Ok(None);
+    };
+    let underlay = vxlan.vxlan.as_ref().map_or(0, |info| info.underlay);
+    let spec = spec(network, vtep, underlay, vxlan.mtu, bridge.index);
+    if !fits(&vxlan, &spec) {
+        return Ok(None);
+    }
+    Ok(Some(Sandbox {
+        rtnl,
+        bridge: bridge.index,
+        vxlan: vxlan.index,
+        mtu: vxlan.mtu,
+        vtep,
+    }))
+}
+
+fn spec(network: &Network, vtep: IpAddr, underlay: u32, mtu: u32, bridge: u32) -> Vxlan {
+    Vxlan {
+        name: VXLAN.to_owned(),
+        vni: network.vni.unwrap_or_default(),
+        port: network.vxlan_port.unwrap_or(VXLAN_PORT),
+        local: vtep,
+        underlay,
+        mtu,
+        master: Some(bridge),
     }
 }
 
 /// Makes the sandbox, or mends what it lacks; the caller holds the network's lock.
-pub async fn ensure(
-    host: &Host,
-    network: &Network,
-    mtu: u32,
-    underlay: &Underlay,
-) -> Result<Sandbox, Error> {
+pub async fn ensure(host: &Host, network: &Network, underlay: &Underlay) -> Result<Sandbox, Error> {
+    let mtu = underlay.segment_mtu();
     let netns =
         Netns::create(&names::sandboxes(), &network.name).map_err(|error| kernel(&error))?;
     let rtnl = Rtnl::open(&netns).map_err(|error| kernel(&error))?;
@@ -84,15 +120,7 @@ pub async fn ensure(
             .await
             .map_err(|error| kernel(&error))?
     };
-    let spec = Vxlan {
-        name: VXLAN.to_owned(),
-        vni,
-        port: network.vxlan_port.unwrap_or(VXLAN_PORT),
-        local: underlay.vtep,
-        underlay: underlay.index,
-        mtu,
-        master: Some(bridge.index),
-    };
+    let spec = spec(network, underlay.vtep, underlay.index, mtu, bridge.index);
     let vxlan = match find(VXLAN) {
         Some(vxlan) if fits(&vxlan, &spec) => vxlan,
         other => {
@@ -116,13 +144,15 @@ pub async fn ensure(
         learning: Some(false),
         ..Port::default()
     };
-    rtnl.set_port(vxlan.index, &port)
+    rtnl.set_port(VXLAN, &port)
         .await
         .map_err(|error| kernel(&error))?;
     Ok(Sandbox {
+        rtnl,
         bridge: bridge.index,
         vxlan: vxlan.index,
-        rtnl,
+        mtu,
+        vtep: underlay.vtep,
     })
 }
 
@@ -158,14 +188,13 @@ impl Sandbox {
         network: &Network,
         news: &News,
         node: &str,
-        vtep: IpAddr,
     ) -> Result<usize, Error> {
         let present = self
             .rtnl
             .forwarding(self.bridge, self.vxlan)
             .await
             .map_err(|error| kernel(&error))?;
-        let steps = changes(&desired(network, news, node, vtep), &present);
+        let steps = changes(&desired(network, news, node, self.vtep), &present);
         self.rtnl
             .change(self.bridge, self.vxlan, &steps)
             .await

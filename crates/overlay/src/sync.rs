@@ -43,11 +43,8 @@ pub async fn sync(cluster: &Cluster<'_>, settings: &Resolved) -> Result<Vec<Sync
         let Some(record) = news.network.as_ref().map(|network| &network.record) else {
             continue;
         };
-        let mtu = sandbox::mtu(record, None, &underlay)?;
-        let sandbox = sandbox::ensure(&host, record, mtu, &underlay).await?;
-        let changes = sandbox
-            .reconcile(record, &news, &settings.node, underlay.vtep)
-            .await?;
+        let sandbox = sandbox::ensure(&host, record, &underlay).await?;
+        let changes = sandbox.reconcile(record, &news, &settings.node).await?;
         host.keep(&network, &news)?;
         done.push(Synced { network, changes });
     }

@@ -283,7 +283,7 @@ fn entries_do_not_depend_on_port_flags() {
             isolated: Some(false),
             hairpin: None,
         };
-        host.nl.set_port(host.vxlan.index, &port).await.unwrap();
+        host.nl.set_port(&host.vxlan.name, &port).await.unwrap();
         let desired = many(2);
         host.change(&desired.iter().copied().map(Add).collect::<Vec<_>>())
             .await;

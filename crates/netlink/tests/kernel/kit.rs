@@ -188,7 +188,8 @@ pub(crate) async fn wire(lab: &Lab, left: (&str, &str), right: (&str, &str)) -> 
     let (a_nl, b_nl) = (Rtnl::open(&a).unwrap(), Rtnl::open(&b).unwrap());
     let mut pair = veth("u0", "u0", None, 0);
     (pair.mtu, pair.peer.mtu) = (1500, 1500);
-    let end = a_nl.create_veth(&pair, &b).await.unwrap();
+    a_nl.create_veth(&pair, &b).await.unwrap();
+    let end = a_nl.link("u0").await.unwrap().unwrap();
     a_nl.add_address(end.index, left.1.parse().unwrap())
         .await
         .unwrap();

@@ -37,10 +37,10 @@ fn a_link_can_be_changed() {
     run(async {
         let nl = Rtnl::open(&ns).unwrap();
         let br = nl.create_bridge(&bridge("br0")).await.unwrap();
-        let end = nl
-            .create_veth(&veth("p0", "p1", None, 0), &ns)
+        nl.create_veth(&veth("p0", "p1", None, 0), &ns)
             .await
             .unwrap();
+        let end = nl.link("p0").await.unwrap().unwrap();
         let change = LinkChange {
             up: Some(false),
             mtu: Some(1300),
@@ -93,10 +93,10 @@ fn a_bridge_port_can_be_changed() {
     run(async {
         let nl = Rtnl::open(&ns).unwrap();
         let br = nl.create_bridge(&bridge("br0")).await.unwrap();
-        let end = nl
-            .create_veth(&veth("p0", "p1", Some(br.index), 0), &ns)
+        nl.create_veth(&veth("p0", "p1", Some(br.index), 0), &ns)
             .await
             .unwrap();
+        let end = nl.link("p0").await.unwrap().unwrap();
         assert_eq!(end.master, Some(br.index));
         let flags = || {
             let data = shown(&ns, "p0")["linkinfo"]["info_slave_data"].clone();
@@ -110,10 +110,10 @@ fn a_bridge_port_can_be_changed() {
             isolated: Some(true),
             hairpin: Some(true),
         };
-        nl.set_port(end.index, &all).await.unwrap();
+        nl.set_port("p0", &all).await.unwrap();
         assert_eq!(flags(), [true, false, true, true]);
         nl.set_port(
-            end.index,
+            "p0",
             &Port {
                 isolated: Some(false),
                 ..Port::default()

@@ -58,7 +58,7 @@ fn known_neighbours_are_answered_locally() {
             learning: Some(false),
             ..Port::default()
         };
-        a.nl.set_port(a.vxlan.index, &suppress).await.unwrap();
+        a.nl.set_port(&a.vxlan.name, &suppress).await.unwrap();
         let (vtep, mac) = (addr("192.0.2.2"), mac(REMOTE));
         let known = ["10.0.0.3", "fd00::3"].map(|ip| Forward::Neigh {
             addr: addr(ip),

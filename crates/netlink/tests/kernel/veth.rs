@@ -18,7 +18,8 @@ fn both_ends_are_as_wanted() {
         (pair.mac, pair.mtu) = (Some(mac("02:42:00:00:00:01")), 1450);
         (pair.peer.mac, pair.peer.mtu, pair.peer.group) =
             (Some(mac("02:42:0a:00:00:02")), 1400, 78);
-        let end = nl.create_veth(&pair, &container).await.unwrap();
+        nl.create_veth(&pair, &container).await.unwrap();
+        let end = nl.link("ch3f2a91").await.unwrap().unwrap();
         assert_eq!(
             (end.mac, end.mtu, end.master, end.group, end.up),
             (pair.mac, 1450, Some(br.index), 77, true)
