@@ -17,7 +17,7 @@ pub fn conflist(name: &str, subnet: &str) -> Value {
         "name": name,
         "plugins": [{
             "type": "overlay",
-            "capabilities": { "ips": true, "mac": true, "ipRanges": true, "aliases": true },
+            "capabilities": { "ips": true },
             "ipam": { "type": "ipam-kv", "ranges": [[{ "subnet": subnet }]] },
         }],
     })

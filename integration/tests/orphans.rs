@@ -43,7 +43,7 @@ fn orphan(host: &Host, plugin: &str, container: &Container<'_>) -> Command {
     let bin = integration::Programs::product(plugin);
     let script = "{ sleep 0.2; \"$0\" </run/conf.json; } | true";
     let mut command = host.space().command("bash");
-    command.args(["-o", "pipefail", "-c", &script]).arg(bin);
+    command.args(["-o", "pipefail", "-c", script]).arg(bin);
     command.stdout(Stdio::null());
     command.envs([
         ("CNI_COMMAND", "ADD"),

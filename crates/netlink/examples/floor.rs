@@ -93,12 +93,8 @@ fn add(container: &str, number: u16) -> Result<()> {
     enter(&container)?;
     let mut container = Channel::open()?;
     for (name, address) in [("eth0", inside), ("gw0", way_out)] {
-        // Before the link is up, or a router's advertisement could be faster.
-        fs::write(format!("/proc/sys/net/ipv6/conf/{name}/accept_ra"), "0")?;
-        fs::write(
-            format!("/proc/sys/net/ipv6/conf/{name}/keep_addr_on_down"),
-            "1",
-        )?;
+        // As `overlay` does on a network without IPv6, before the link is up.
+        fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1")?;
         let index = container.index(name)?;
         container.raise(index)?;
         container.address(index, address)?;

@@ -52,18 +52,26 @@ pub(crate) async fn plug(
         .map_err(|error| kernel(&error))
 }
 
-/// No address but ours: router advertisements would bring others. For all of the container's new links at once, while
-/// they are down: each entry into a namespace costs a thread.
+/// No address but ours, on all of the container's new links at once, while they are down: each entry into a namespace
+/// costs a thread. Where the network has no IPv6 the links have none either: no link-local address, no multicast joins
+/// and router solicitations that would flood to every host. Where it has, nobody's router advertisement counts.
 pub(crate) fn quiet(container: &Netns, links: &[&str], has_v6: bool) -> Result<(), Error> {
-    let mut settings = Vec::new();
-    for link in links {
-        let key = |name: &str| format!("net/ipv6/conf/{link}/{name}");
-        settings.extend([(key("accept_ra"), "0"), (key("keep_addr_on_down"), "1")]);
-        if has_v6 {
-            settings.push((key("disable_ipv6"), "0"));
-        }
-    }
-    let settings: Vec<_> = settings
+    let wanted: &[(&str, &str)] = if has_v6 {
+        &[
+            ("disable_ipv6", "0"),
+            ("accept_ra", "0"),
+            ("keep_addr_on_down", "1"),
+        ]
+    } else {
+        &[("disable_ipv6", "1")]
+    };
+    let keys = links
+        .iter()
+        .flat_map(|link| wanted.iter().map(move |(name, value)| (link, name, *value)));
+    let keys: Vec<_> = keys
+        .map(|(link, name, value)| (format!("net/ipv6/conf/{link}/{name}"), value))
+        .collect();
+    let settings: Vec<_> = keys
         .iter()
         .map(|(key, value)| (key.as_str(), *value))
         .collect();
