@@ -281,3 +281,17 @@ fn counted(name: &str, table: &str) -> Option<u32> {
     };
     Some(calls - failed)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failed_execs_are_no_execs_but_are_calls() {
+        let table = "    calls    errors syscall\n--------- --------- ------\n        5         3 execve\n       30           mmap\n\
+                     --------- --------- ------\n       35         3 total\n";
+        assert_eq!(counted("execve", table), Some(2));
+        assert_eq!(counted("total", table), Some(35));
+        assert_eq!(counted("clone3", table), None);
+    }
+}

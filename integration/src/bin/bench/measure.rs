@@ -110,3 +110,22 @@ pub fn measure(contenders: &mut [Contender], rounds: usize) -> (Vec<Sample>, Vec
 fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_lies_between_the_two_in_the_middle() {
+        let of = |values: &[f64]| {
+            let it = Spread::of(values.to_vec());
+            format!(
+                "{} {} {} {} {}",
+                it.min, it.quarter, it.median, it.three_quarters, it.max
+            )
+        };
+        assert_eq!(of(&[9.0, 1.0, 2.0, 3.0, 4.0]), "1 2 3 4 9");
+        assert_eq!(of(&[4.0, 1.0, 3.0, 2.0]), "1 1.5 2.5 3.5 4");
+        assert_eq!(of(&[7.0]), "7 7 7 7 7");
+    }
+}

@@ -140,3 +140,15 @@ fn scale(end: f64) -> (f64, u8) {
 fn float(count: usize) -> f64 {
     count as f64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scale_is_round_and_reaches_the_end_in_ten_steps_or_fewer() {
+        assert_eq!(scale(18.0), (2.0, 9));
+        assert_eq!(scale(0.2), (0.5, 1));
+        assert_eq!(scale(203.0), (50.0, 5));
+    }
+}
