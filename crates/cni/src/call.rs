@@ -2,6 +2,7 @@
 //! fill in all of them expect.
 
 use crate::{CniArgs, ContainerId, Error, IfName, NetConf};
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
@@ -134,6 +135,14 @@ impl Call {
             stdin,
             env,
         })
+    }
+
+    /// The environment as text; what is no UTF-8 is left out.
+    pub fn variables(&self) -> HashMap<String, String> {
+        let text = |(key, value): &(OsString, OsString)| {
+            Some((key.to_str()?.to_owned(), value.to_str()?.to_owned()))
+        };
+        self.env.iter().filter_map(text).collect()
     }
 
     /// Container and interface of ADD, DEL, CHECK; code 4 in other verbs.

@@ -1,6 +1,6 @@
 //! The configuration: `host-local`'s schema and our own keys, checked as a whole before anything is done.
 
-use std::{collections::HashMap, net::IpAddr, path::PathBuf};
+use std::{net::IpAddr, path::PathBuf};
 
 use cluster::{Conflist, NetworkSpec, Resolved};
 use cni::{Call, Dns, Error, Route};
@@ -63,7 +63,7 @@ impl Conf {
             .ipam
             .ok_or_else(|| Error::config("ipam: missing: an IPAM plugin needs its section"))?;
         let spec = conflist.spec(call.conf.name.as_str()).map_err(failed)?;
-        let settings = conflist.settings(&environment(call)).map_err(failed)?;
+        let settings = conflist.settings(&call.variables()).map_err(failed)?;
         Ok(Self {
             settings,
             spec,
@@ -87,14 +87,6 @@ impl Conf {
             ifname: ifname.to_string(),
         })
     }
-}
-
-/// The environment as text; what is no UTF-8 is none of ours.
-fn environment(call: &Call) -> HashMap<String, String> {
-    let text = |(key, value): &(std::ffi::OsString, std::ffi::OsString)| {
-        Some((key.to_str()?.into(), value.to_str()?.into()))
-    };
-    call.env.iter().filter_map(text).collect()
 }
 
 /// All addresses asked for: capability `ips`, `args.cni.ips`, `CNI_ARGS` `IP`, each once. The later twins count only

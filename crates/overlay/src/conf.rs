@@ -1,7 +1,5 @@
 //! The configuration, checked as a whole before anything is done.
 
-use std::collections::HashMap;
-
 use cluster::{Conflist, NetworkSpec, Resolved};
 use cni::{Call, Error};
 use journal::Attachment;
@@ -49,7 +47,7 @@ impl Conf {
             ..conflist
         };
         let spec = conflist.spec(call.conf.name.as_str()).map_err(failed)?;
-        let settings = conflist.settings(&environment(call)).map_err(failed)?;
+        let settings = conflist.settings(&call.variables()).map_err(failed)?;
         Ok(Self {
             settings,
             spec,
@@ -67,12 +65,4 @@ impl Conf {
             ifname: ifname.to_string(),
         })
     }
-}
-
-/// The environment as text; what is no UTF-8 is none of ours.
-fn environment(call: &Call) -> HashMap<String, String> {
-    let text = |(key, value): &(std::ffi::OsString, std::ffi::OsString)| {
-        Some((key.to_str()?.into(), value.to_str()?.into()))
-    };
-    call.env.iter().filter_map(text).collect()
 }
