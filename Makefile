@@ -17,7 +17,8 @@ STATIC = -C target-feature=+crt-static $(LEAN_$(firstword $(subst -, ,$(HOST))))
 deps: ## install what tests need: Debian packages, cnitool, Consul (instant when nothing is missing)
 	$(DEPS) packages cnitool consul oldest-consul
 
-build: ## static, stripped binaries into bin/ (needs Rust only)
+build: ## static, stripped binaries into bin/ (needs Rust; installs gcc where there is none)
+	$(DEPS) build-packages
 	RUSTFLAGS="$(STATIC)" cargo build --release --locked --target $(HOST) -p overlay -p ipam-kv -p crosshost
 	install -D -t bin $(RELEASE)/overlay $(RELEASE)/ipam-kv $(RELEASE)/crosshost
 

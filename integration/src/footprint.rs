@@ -74,7 +74,13 @@ impl Footprint {
                 lines.insert(format!("mount {target}"));
             }
         }
-        for folder in ["run/netns", "run/crosshost/netns", "run/crosshost/journal"] {
+        for folder in [
+            "run/netns",
+            "run/crosshost/netns",
+            "run/crosshost/journal",
+            "run/crosshost/sandbox",
+            "run/crosshost/egress",
+        ] {
             let files = files_below(&root.join(folder));
             lines.extend(files.iter().map(|file| format!("file /{folder}/{file}")));
         }

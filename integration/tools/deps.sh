@@ -1,5 +1,6 @@
 #!/bin/sh
 # Installs what the tests, the demo and the lint need, by the names given as arguments, each only if it is missing:
+#   build-packages Debian packages for cargo
 #   demo-packages  Debian packages for the demo      packages       those and the ones for all tests
 #   cnitool        the CNI project's client, built   consul         Consul 1.20.1, built (3 minutes), unless one is on PATH
 #   oldest-consul  Debian bullseye's Consul 1.8.7    cargo-deny     checks of dependencies, built (5 minutes)
@@ -12,9 +13,11 @@ tools=$root/target/tools
 
 # ip, ping and nft are the laboratory's hands and eyes.
 for_demo="iproute2 iputils-ping nftables"
-# The reference plugins; gcc for cargo's linking; libssl for consulrs, the tests' independent reader of Consul;
+# cargo's linker, and what it links with.
+for_build="gcc libc6-dev"
+# The reference plugins; openssl makes the tests' certificates; libssl for consulrs, the tests' independent reader of Consul;
 # strace counts system calls for the benchmark.
-for_tests="containernetworking-plugins gcc libc6-dev libssl-dev pkg-config strace"
+for_tests="containernetworking-plugins openssl libssl-dev pkg-config strace"
 
 packages() {
     missing=
@@ -40,8 +43,9 @@ go_tool() {
 
 for part in "$@"; do
     case $part in
+    build-packages) packages $for_build ;;
     demo-packages) packages $for_demo ;;
-    packages) packages $for_demo $for_tests ;;
+    packages) packages $for_build $for_demo $for_tests ;;
     cnitool) go_tool cnitool github.com/containernetworking/cni/cnitool ;;
     consul) command -v consul >/dev/null || go_tool consul github.com/hashicorp/consul ;;
     oldest-consul)

@@ -105,6 +105,10 @@ fn interface(s: &str) -> Option<&'static str> {
     if s == "." || s == ".." {
         return Some("must not be \".\" or \"..\"");
     }
+    // The kernel's own words: settings of all interfaces, of those to come, and a number to be filled in.
+    if s == "all" || s == "default" || s.contains('%') {
+        return Some("must not be \"all\" or \"default\", nor hold '%'");
+    }
     let outer = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | ':');
     s.chars()
         .any(outer)
@@ -146,6 +150,9 @@ mod tests {
             "a\tb",
             "a\0",
             "1234567890123456",
+            "eth%d",
+            "all",
+            "default",
         ] {
             assert!(IfName::new(bad).is_err(), "{bad:?}");
         }

@@ -11,7 +11,7 @@ use journal::{Attachment, clock};
 use crate::{
     code,
     conf::{Conf, failed},
-    desk::Desk,
+    desk::{Desk, lock_attachment},
     ledger::{COOL_DOWN, Entry, Ledger, Stage},
 };
 
@@ -25,7 +25,7 @@ pub(crate) async fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
     let cluster = Cluster::new(&*store, conf.settings.layout.clone());
     let desk = Desk::new(&cluster, &conf.settings, &attachment.network)?;
 
-    let _alone = desk.lock_attachment(&attachment)?;
+    let _alone = lock_attachment(&attachment)?;
     cni::caller_listens()?;
     let (leased, ledger) = lease(&desk, &conf, &attachment).await?;
     let told = answer(&conf, &ledger, &leased).and_then(|result| tell(&result));

@@ -1,35 +1,58 @@
-//! DEL: from the attachment alone, as often as anyone likes, also with the store away.
+//! DEL: from the attachment alone, as often as anyone likes. First it is noted, which needs no store, no settings and no
+//! network; then the store is told, now or by a later verb.
 
-use cluster::Cluster;
+use cluster::{Cluster, Conflist};
 use cni::{Call, Error};
+use journal::Attachment;
 
 use crate::{
     conf::{Conf, failed},
-    desk::Desk,
-    ledger::is_of,
+    desk::{Desk, give_back_locally, lock_attachment},
+    ledger::{Ledger, is_of},
 };
 
 pub(crate) async fn del(call: &Call) -> Result<(), Error> {
-    let conf = Conf::read(call)?;
     let attachment = Conf::attachment(call)?;
-    let store = conf.settings.open_store().map_err(failed)?;
-    let cluster = Cluster::new(&*store, conf.settings.layout.clone());
-    let desk = Desk::new(&cluster, &conf.settings, &attachment.network)?;
-
-    let _alone = desk.lock_attachment(&attachment)?;
-    let failures = match desk.ledger()? {
-        Some(ledger) => desk.give_back(&ledger.of(&attachment)).await?,
-        // No ADD since the boot, or /run was lost: the store may know a lease.
-        None => desk
-            .release_unknown(|lease| is_of(lease, &attachment))
-            .await
-            .err()
-            .into_iter()
-            .collect(),
-    };
-    // Noted in the ledger, these are made up for later: they are no reason to keep a container.
-    for failure in failures {
-        cni::log(&format!("{attachment}: release postponed: {failure}"));
+    let _alone = lock_attachment(&attachment)?;
+    let ledger = give_back_locally(&attachment)?;
+    // What fails from here on is made up for later: no reason to keep a container.
+    if let Err(error) = tell_store(call, &attachment, ledger.as_ref()).await {
+        cni::log(&format!("{attachment}: release postponed: {error}"));
     }
     Ok(())
+}
+
+/// Releases in the store what the ledger has as given back; without a ledger, what the store has of the attachment.
+async fn tell_store(
+    call: &Call,
+    attachment: &Attachment,
+    ledger: Option<&Ledger>,
+) -> Result<(), Error> {
+    let given_back = ledger.map(|ledger| {
+        let of = ledger.of(attachment);
+        ledger
+            .unpublished()
+            .into_iter()
+            .filter(|(address, _)| of.contains(address))
+            .collect::<Vec<_>>()
+    });
+    if given_back.as_ref().is_some_and(Vec::is_empty) {
+        return Ok(());
+    }
+    let conflist: Conflist = call.conf.decode()?;
+    let settings = conflist.settings(&call.variables()).map_err(failed)?;
+    let store = settings.open_store().map_err(failed)?;
+    let cluster = Cluster::new(&*store, settings.layout.clone());
+    let desk = Desk::new(&cluster, &settings, &attachment.network)?;
+    match given_back {
+        Some(entries) => match desk.settle(entries).await?.into_iter().next() {
+            Some(failure) => Err(failed(failure)),
+            None => Ok(()),
+        },
+        // No ADD since the boot, or /run was lost.
+        None => desk
+            .release_unknown(|lease| is_of(lease, attachment))
+            .await
+            .map_err(failed),
+    }
 }

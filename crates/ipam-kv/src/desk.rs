@@ -44,13 +44,6 @@ impl<'a> Desk<'a> {
         })
     }
 
-    /// Keeps other verbs of the same attachment out.
-    pub fn lock_attachment(&self, attachment: &Attachment) -> Result<Lock, Error> {
-        self.ledgers
-            .lock(&format!("ipam-kv-{}", attachment.hash()), PATIENCE)
-            .map_err(|e| local(&e))
-    }
-
     /// Keeps other verbs of this host off the network's ledger.
     pub fn lock(&self) -> Result<Lock, Error> {
         self.ledgers
@@ -58,9 +51,16 @@ impl<'a> Desk<'a> {
             .map_err(|e| local(&e))
     }
 
-    /// The ledger as it is, `None` if this host has none for the network since its boot.
+    /// The ledger as it is, `None` if this host has none for the network since its boot. One that cannot be read is as
+    /// good as none: the store has what it said.
     pub fn ledger(&self) -> Result<Option<Ledger>, Error> {
-        self.ledgers.load(self.network).map_err(|e| local(&e))
+        match self.ledgers.load(self.network) {
+            Err(error @ journal::Error::Unreadable { .. }) => {
+                cni::log(&error.to_string());
+                Ok(None)
+            }
+            loaded => loaded.map_err(|error| local(&error)),
+        }
     }
 
     /// Writes the ledger; the caller holds the [lock](Self::lock).
@@ -125,6 +125,7 @@ impl<'a> Desk<'a> {
                     name,
                     vtep: None,
                     boot_id,
+                    machine_id: clock::machine_id(),
                     last_contact: clock::unix(),
                 })
                 .await?;
@@ -165,7 +166,7 @@ impl<'a> Desk<'a> {
         Ok(())
     }
 
-    /// Gives addresses back: noted in the ledger first, then released in the store, then free. A store that does not
+    /// Gives addresses back: noted in the ledger first (see [`give_back_locally`]), then released in the store, then free. A store that does not
     /// take the release keeps it noted; the next verb or sync tries again.
     pub async fn give_back(&self, addresses: &[IpAddr]) -> Result<Vec<cluster::Error>, Error> {
         let Some(ledger) = self.update(|ledger| ledger.give_back(addresses))? else {
@@ -189,7 +190,11 @@ impl<'a> Desk<'a> {
         self.settle(ledger.unpublished()).await
     }
 
-    async fn settle(&self, entries: Vec<(IpAddr, Entry)>) -> Result<Vec<cluster::Error>, Error> {
+    /// Tells the store of entries that it does not know.
+    pub async fn settle(
+        &self,
+        entries: Vec<(IpAddr, Entry)>,
+    ) -> Result<Vec<cluster::Error>, Error> {
         let (mut settled, mut failures) = (Vec::new(), Vec::new());
         for (address, entry) in entries {
             let done = match entry.stage {
@@ -236,20 +241,40 @@ impl<'a> Desk<'a> {
         address: IpAddr,
         entry: &Entry,
     ) -> Result<Option<u64>, cluster::Error> {
-        let network = || cluster::Error::NoNetwork(self.network.to_owned());
-        let ledger = self.ledger().ok().flatten().ok_or_else(network)?;
-        let guard = ledger.guard(&[address]).ok_or_else(network)?;
-        match self
-            .cluster
-            .publish(self.network, &[address], &entry.lease, &guard)
-            .await?
-        {
-            Published::Done(revisions) => Ok(revisions.first().copied()),
-            Published::Stale => Err(cluster::Error::Contended(format!("lease of {address}"))),
-            Published::Taken(..) => Err(cluster::Error::Contended(format!(
-                "lease of {address}: the store has another's"
-            ))),
+        let changed = |why: &str| cluster::Error::Contended(format!("lease of {address}: {why}"));
+        for _ in 0..2 {
+            let ledger = self
+                .ledger()
+                .ok()
+                .flatten()
+                .ok_or_else(|| changed("no ledger"))?;
+            let guard = ledger
+                .guard(&[address])
+                .ok_or_else(|| changed("its block is no longer ours"))?;
+            match self
+                .cluster
+                .publish(self.network, &[address], &entry.lease, &guard)
+                .await?
+            {
+                Published::Done(revisions) => return Ok(revisions.first().copied()),
+                Published::Taken(_, held) => {
+                    return Err(changed(&format!(
+                        "the store has it for container {}",
+                        held.record.container
+                    )));
+                }
+                // Something about the network changed while the store was away: look again, once.
+                Published::Stale => {
+                    let news = self.cluster.news(self.network).await?;
+                    let network = news.ready_network(self.network)?.clone();
+                    let blocks = news.blocks_of(self.node);
+                    let learnt =
+                        self.update(|ledger| (ledger.network, ledger.blocks) = (network, blocks));
+                    learnt.map_err(|error| changed(&error.msg))?;
+                }
+            }
         }
+        Err(changed("the network changes faster than it can be read"))
     }
 
     /// Finds and releases leases of this node in the store that the ledger does not know: it was lost with `/run`.
@@ -288,4 +313,31 @@ pub fn local(error: &journal::Error) -> Error {
         journal::Error::Busy { .. } => Error::again(error.to_string()),
         _ => Error::io(error.to_string()),
     }
+}
+
+/// Notes that an attachment's addresses are given back, without any store: what DEL can always do. `None` if there is
+/// no ledger to note it in.
+pub fn give_back_locally(attachment: &Attachment) -> Result<Option<Ledger>, Error> {
+    let ledgers = ledgers(Path::new(journal::ROOT));
+    let name = &attachment.network;
+    let _lock = ledgers
+        .lock(&format!("ledger-{name}"), PATIENCE)
+        .map_err(|error| local(&error))?;
+    let Ok(Some(mut ledger)) = ledgers.load(name) else {
+        return Ok(None);
+    };
+    let addresses = ledger.of(attachment);
+    if !addresses.is_empty() {
+        ledger.give_back(&addresses);
+        ledgers.save(name, &ledger).map_err(|error| local(&error))?;
+    }
+    Ok(Some(ledger))
+}
+
+/// Keeps other verbs of the same attachment out.
+pub fn lock_attachment(attachment: &Attachment) -> Result<Lock, Error> {
+    let ledgers = ledgers(Path::new(journal::ROOT));
+    ledgers
+        .lock(&format!("ipam-kv-{}", attachment.hash()), PATIENCE)
+        .map_err(|error| local(&error))
 }

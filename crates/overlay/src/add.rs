@@ -153,12 +153,7 @@ impl Work<'_> {
     /// The copy of the news, if it fits the configuration; else the store's. This alone decides whether the ADD has
     /// to wait for the store before it starts.
     async fn known_news(&self) -> Result<News, Error> {
-        let copy = self
-            .host
-            .news
-            .load(&self.conf.spec.name)
-            .map_err(|error| local(&error))?;
-        if let Some(news) = copy.filter(|news| self.fits(news)) {
+        if let Some(news) = self.copy()?.filter(|news| self.fits(news)) {
             return Ok(news);
         }
         let news = self
@@ -167,6 +162,17 @@ impl Work<'_> {
             .await?;
         self.host.keep(&self.conf.spec.name, &news)?;
         Ok(news)
+    }
+
+    /// The copy of the news; one that cannot be read is as good as none.
+    fn copy(&self) -> Result<Option<News>, Error> {
+        match self.host.news.load(&self.conf.spec.name) {
+            Err(error @ journal::Error::Unreadable { .. }) => {
+                cni::log(&error.to_string());
+                Ok(None)
+            }
+            loaded => loaded.map_err(|error| local(&error)),
+        }
     }
 
     fn fits(&self, news: &News) -> bool {
@@ -195,23 +201,44 @@ impl Work<'_> {
             )));
         }
         let mac = endpoint::address(self.inside, self.attachment, &given, nic.is_some()).await?;
-        if let Some(nic) = nic.filter(|nic| nic.first) {
+        if let Some(nic) = nic.filter(|nic| nic.new) {
             endpoint::open_egress(self.inside, &nic).await?;
+            egress::opened(self.host, self.attachment)?;
         }
-        if news != *known {
-            self.host.keep(&self.conf.spec.name, &news)?;
-        }
-        // Where that fails, the store went away: the others hear of us with the next verb or sync.
-        let enrolled = self
+        match self
             .host
             .enrol(self.cluster, &self.conf.settings, &news, sandbox.vtep)
-            .await;
-        if enrolled.is_ok_and(|changed| changed) {
+            .await
+        {
+            Ok(false) => {}
+            Ok(true) => {
+                news = self
+                    .cluster
+                    .news(&self.conf.spec.name)
+                    .await
+                    .map_err(failed)?;
+            }
+            Err(error) if error.code == cni::code::AGAIN => {
+                cni::log(&format!("{}: {error}", self.attachment));
+            }
+            Err(error) => return Err(error),
+        }
+        let _lock = self
+            .host
+            .lock(&format!("network-{}", network.record.name))?;
+        // Another ADD may have brought newer news than ours while we were at work: they must not be undone.
+        if self
+            .copy()?
+            .is_some_and(|copy| copy != *known && copy != news)
+        {
             news = self
                 .cluster
                 .news(&self.conf.spec.name)
                 .await
-                .map_err(failed)?;
+                .unwrap_or(news);
+        }
+        if news != *known {
+            self.host.keep(&self.conf.spec.name, &news)?;
         }
         sandbox
             .reconcile(&network.record, &news, &self.conf.settings.node)
@@ -251,7 +278,7 @@ impl Work<'_> {
             }
         };
         let mut links = vec![self.attachment.ifname.as_str()];
-        links.extend(nic.filter(|nic| nic.first).map(|_| EGRESS_NIC));
+        links.extend(nic.filter(|nic| nic.new).map(|_| EGRESS_NIC));
         let has_v6 = network.subnets().iter().any(IpNetwork::is_ipv6);
         endpoint::quiet(self.container, &links, has_v6)?;
         Ok((sandbox, mtu, nic))

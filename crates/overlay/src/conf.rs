@@ -32,14 +32,7 @@ struct WireIpam {
 impl Conf {
     /// Reads and checks the configuration of a call. Code 7, naming key and value.
     pub fn read(call: &Call) -> Result<Self, Error> {
-        let wire: Wire = call.conf.decode()?;
-        let ipam = wire
-            .ipam
-            .ok_or_else(|| Error::config("ipam: missing: want {\"type\": \"ipam-kv\", ...}"))?;
-        let ipam = ipam.plugin.filter(|plugin| !plugin.is_empty());
-        let ipam = ipam.ok_or_else(|| {
-            Error::config("ipam.type: missing: want the name of an IPAM plugin, such as ipam-kv")
-        })?;
+        let ipam = ipam(call)?;
         let conflist: Conflist = call.conf.decode()?;
         // This plugin may be installed under another name (nerdctl gives some options only to well-known types).
         let conflist = Conflist {
@@ -65,4 +58,16 @@ impl Conf {
             ifname: ifname.to_string(),
         })
     }
+}
+
+/// `ipam.type`: all that a removal needs of the configuration. Code 7.
+pub fn ipam(call: &Call) -> Result<String, Error> {
+    let wire: Wire = call.conf.decode()?;
+    let ipam = wire
+        .ipam
+        .ok_or_else(|| Error::config("ipam: missing: want {\"type\": \"ipam-kv\", ...}"))?;
+    let ipam = ipam.plugin.filter(|plugin| !plugin.is_empty());
+    ipam.ok_or_else(|| {
+        Error::config("ipam.type: missing: want the name of an IPAM plugin, such as ipam-kv")
+    })
 }

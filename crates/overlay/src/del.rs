@@ -2,10 +2,14 @@
 
 use cni::{Call, Command, Delegate, Error};
 
-use crate::{conf::Conf, host::Host, local, teardown};
+use crate::{
+    conf::{self, Conf},
+    host::Host,
+    local, teardown,
+};
 
 pub(crate) async fn del(call: &Call) -> Result<(), Error> {
-    let conf = Conf::read(call)?;
+    let ipam = conf::ipam(call)?;
     let attachment = Conf::attachment(call)?;
     let host = Host::open()?;
     let _alone = host.lock(&format!("container-{}", attachment.container_hash()))?;
@@ -14,7 +18,7 @@ pub(crate) async fn del(call: &Call) -> Result<(), Error> {
         .load(&attachment.hash())
         .map_err(|error| local(&error))?;
     // The IPAM plugin works beside the kernel; it is asked also where nothing else is left.
-    let ipam = Delegate::find(call, &conf.ipam).and_then(|ipam| ipam.start(Command::Del));
+    let ipam = Delegate::find(call, &ipam).and_then(|ipam| ipam.start(Command::Del));
     let links = teardown::links(&host, &attachment, record.as_ref(), call.netns.as_deref()).await;
     let addresses = ipam.and_then(cni::Running::finish);
     links.and(addresses)?;

@@ -38,6 +38,9 @@ pub struct Ledger {
     pub subnet: Ipv4Network,
     /// Containers by their address.
     pub leases: BTreeMap<Ipv4Addr, Lease>,
+    /// Whether the bridge was found without this document, with containers that only they themselves know.
+    #[serde(default)]
+    pub adopted: bool,
     /// The kernel's count of changes to any rules when ours were last seen whole: while it stays, so are they.
     #[serde(default)]
     pub rules: Option<u32>,
@@ -50,6 +53,9 @@ pub struct Lease {
     pub container: String,
     /// The hashes of its attachments that want a way out. With the last one the NIC goes.
     pub attachments: BTreeSet<String>,
+    /// Whether the NIC came to work. A killed ADD leaves it in any state, for the next one to make anew.
+    #[serde(default)]
+    pub open: bool,
 }
 
 /// A container's egress NIC.
@@ -59,8 +65,8 @@ pub struct Nic {
     pub address: Ipv4Network,
     /// The bridge's address.
     pub gateway: Ipv4Addr,
-    /// Whether this attachment is the container's first, so that the NIC has to be made.
-    pub first: bool,
+    /// Whether the NIC was made just now and has still to be raised in the container.
+    pub new: bool,
 }
 
 impl Ledger {
@@ -80,22 +86,30 @@ impl Ledger {
             u32::from(self.gateway()) + 1,
             u32::from(self.subnet.broadcast()),
         );
-        let address = known.or_else(|| {
-            (first..last)
-                .map(Ipv4Addr::from)
-                .find(|a| !self.leases.contains_key(a))
-        })?;
+        let free = |n: &u32| !self.leases.contains_key(&Ipv4Addr::from(*n));
+        // Addresses are given from the bottom: on an adopted bridge those at the top are the ones that nobody has.
+        let mut all = first..last;
+        let mut lowest = || {
+            if self.adopted {
+                all.rfind(free)
+            } else {
+                all.find(free)
+            }
+        };
+        let address = known.or_else(|| lowest().map(Ipv4Addr::from))?;
         let lease = Lease {
             container: container.to_owned(),
             attachments: BTreeSet::new(),
+            open: false,
         };
         let lease = self.leases.entry(address).or_insert(lease);
         lease.attachments.insert(attachment.to_owned());
+        let new = !lease.open;
         let address = Ipv4Network::new(address, self.subnet.prefix()).ok()?;
         Some(Nic {
             address,
             gateway: self.gateway(),
-            first: known.is_none(),
+            new,
         })
     }
 
@@ -135,11 +149,7 @@ pub async fn ensure(
     let _lock = host.lock(NAME)?;
     let mut ledger = match ledger(host)? {
         Some(ledger) => ledger,
-        None => Ledger {
-            subnet: choose_subnet(host, wanted).await?,
-            leases: BTreeMap::new(),
-            rules: None,
-        },
+        None => begin(host, wanted).await?,
     };
     if let Some(wanted) = wanted.filter(|wanted| *wanted != IpNetwork::V4(ledger.subnet)) {
         let why = format!(
@@ -164,7 +174,12 @@ pub async fn ensure(
         .map_err(|error| local(&error))?;
     let bridge = ensure_bridge(host, &ledger).await?;
     ensure_rules(host, &mut ledger)?;
-    if nic.first {
+    if nic.new {
+        // Whatever a killed ADD left of it.
+        host.rtnl
+            .remove_link(&names::egress_port(attachment))
+            .await
+            .map_err(|error| kernel(&error))?;
         let group = names::group(attachment);
         let mac = Some(mac_of(nic.address.ip().into()));
         let peer = VethEnd {
@@ -197,6 +212,60 @@ pub async fn ensure(
             .map_err(|error| kernel(&error))?;
     }
     Ok(nic)
+}
+
+/// A new document: of the bridge that stands although `/run` was lost, or of one to be made.
+async fn begin(host: &Host, wanted: Option<IpNetwork>) -> Result<Ledger, Error> {
+    let (leases, rules) = (BTreeMap::new(), None);
+    if let Some(bridge) = host
+        .rtnl
+        .link(EGRESS_BRIDGE)
+        .await
+        .map_err(|error| kernel(&error))?
+    {
+        let addresses = host
+            .rtnl
+            .addresses(Some(bridge.index))
+            .await
+            .map_err(|error| kernel(&error))?;
+        let own = addresses.iter().find_map(|(_, address)| match address {
+            IpNetwork::V4(v4) => Ipv4Network::new(v4.network(), v4.prefix()).ok(),
+            IpNetwork::V6(_) => None,
+        });
+        if let Some(subnet) = own {
+            return Ok(Ledger {
+                subnet,
+                leases,
+                adopted: true,
+                rules,
+            });
+        }
+    }
+    Ok(Ledger {
+        subnet: choose_subnet(host, wanted).await?,
+        leases,
+        adopted: false,
+        rules,
+    })
+}
+
+/// Notes that the container's NIC works.
+pub fn opened(host: &Host, attachment: &Attachment) -> Result<(), Error> {
+    let _lock = host.lock(NAME)?;
+    let Some(mut ledger) = ledger(host)? else {
+        return Ok(());
+    };
+    let container = attachment.container_hash();
+    for lease in ledger
+        .leases
+        .values_mut()
+        .filter(|lease| lease.container == container)
+    {
+        lease.open = true;
+    }
+    host.egress
+        .save(NAME, &ledger)
+        .map_err(|error| local(&error))
 }
 
 /// The bridge with its address, each made where it lacks, and forwarding.
@@ -309,21 +378,41 @@ async fn choose_subnet(host: &Host, wanted: Option<IpNetwork>) -> Result<Ipv4Net
 /// Takes the attachment off the egress bridge; the bridge and the table go with the last container of the host.
 pub async fn leave(host: &Host, attachment: &Attachment) -> Result<(), Error> {
     let _lock = host.lock(NAME)?;
-    let Some(mut ledger) = ledger(host)? else {
-        return Ok(());
-    };
-    if ledger.leave(&attachment.hash()) {
+    let mut known = ledger(host)?;
+    let gone = known
+        .as_mut()
+        .is_none_or(|ledger| ledger.leave(&attachment.hash()));
+    if gone {
         let port = names::egress_port(attachment);
         host.rtnl
             .remove_link(&port)
             .await
             .map_err(|error| kernel(&error))?;
     }
-    if !ledger.leases.is_empty() {
+    if let Some(ledger) = known.as_ref().filter(|ledger| !ledger.leases.is_empty()) {
         return host
             .egress
-            .save(NAME, &ledger)
+            .save(NAME, ledger)
             .map_err(|error| local(&error));
+    }
+    // The document may have been lost with /run: the kernel knows whether containers are left.
+    let Some(bridge) = host
+        .rtnl
+        .link(EGRESS_BRIDGE)
+        .await
+        .map_err(|error| kernel(&error))?
+    else {
+        return host.egress.remove(NAME).map_err(|error| local(&error));
+    };
+    let links = host.rtnl.links().await.map_err(|error| kernel(&error))?;
+    if links.iter().any(|link| link.master == Some(bridge.index)) {
+        return match &known {
+            Some(ledger) => host
+                .egress
+                .save(NAME, ledger)
+                .map_err(|error| local(&error)),
+            None => Ok(()),
+        };
     }
     let firewall = |error: nft::Error| Error::new(code::KERNEL, error.to_string());
     Nft::open()
@@ -353,17 +442,22 @@ mod tests {
         let mut ledger = Ledger {
             subnet: "172.18.0.0/29".parse().unwrap(),
             leases: BTreeMap::new(),
+            adopted: false,
             rules: None,
         };
         let (eth0, eth1) = (attachment("c1", "eth0"), attachment("c1", "eth1"));
         let first = ledger.enter(&eth0.container_hash(), &eth0.hash()).unwrap();
         assert_eq!(
-            (first.address.to_string().as_str(), first.first),
+            (first.address.to_string().as_str(), first.new),
             ("172.18.0.2/29", true)
         );
         assert!(ledger.is_last(&eth0));
         let second = ledger.enter(&eth1.container_hash(), &eth1.hash()).unwrap();
-        assert_eq!((second.address, second.first), (first.address, false));
+        assert_eq!(
+            (second.address, second.new),
+            (first.address, true),
+            "made anew until it works"
+        );
         assert!(!ledger.is_last(&eth0));
         assert!(!ledger.leave(&eth0.hash()) && ledger.leave(&eth1.hash()));
         assert!(ledger.leases.is_empty());
@@ -374,6 +468,7 @@ mod tests {
         let mut ledger = Ledger {
             subnet: "172.18.0.0/30".parse().unwrap(),
             leases: BTreeMap::new(),
+            adopted: false,
             rules: None,
         };
         assert!(ledger.enter("c1", "a1").is_some());

@@ -110,6 +110,7 @@ mod tests {
             name: format!("docker0{n}"),
             vtep: Some([192, 168, 1, 10 + n].into()),
             boot_id: "b".into(),
+            machine_id: None,
             last_contact: 0,
         };
         let block = |(block, node): &(&str, &str)| {

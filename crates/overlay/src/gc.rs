@@ -3,10 +3,10 @@
 use cni::{Call, ContainerId, Delegate, Error, IfName};
 use journal::Attachment;
 
-use crate::{conf::Conf, host::Host, local, teardown};
+use crate::{conf, host::Host, local, teardown};
 
 pub(crate) async fn gc(call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(), Error> {
-    let conf = Conf::read(call)?;
+    let ipam = conf::ipam(call)?;
     let host = Host::open()?;
     let listed = |attachment: &Attachment| {
         let is = |(container, ifname): &(ContainerId, IfName)| {
@@ -17,7 +17,7 @@ pub(crate) async fn gc(call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(
     let mut errors = Vec::new();
     for record in host.records.all().map_err(|error| local(&error))? {
         let attachment = &record.attachment;
-        if attachment.network != conf.spec.name || listed(attachment) {
+        if attachment.network != call.conf.name.as_str() || listed(attachment) {
             continue;
         }
         let _alone = host.lock(&format!("container-{}", attachment.container_hash()))?;
@@ -26,11 +26,7 @@ pub(crate) async fn gc(call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(
             Err(error) => errors.push(error),
         }
     }
-    errors.extend(
-        Delegate::find(call, &conf.ipam)
-            .and_then(|ipam| ipam.gc())
-            .err(),
-    );
+    errors.extend(Delegate::find(call, &ipam).and_then(|ipam| ipam.gc()).err());
     match errors.first() {
         None => Ok(()),
         Some(first) => {

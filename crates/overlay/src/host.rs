@@ -228,6 +228,7 @@ impl Host {
             name: settings.node.clone(),
             vtep,
             boot_id,
+            machine_id: journal::clock::machine_id(),
             last_contact: journal::clock::unix(),
         };
         cluster.register(&node).await.map_err(failed)?;

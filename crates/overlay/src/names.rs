@@ -17,6 +17,9 @@ pub const EGRESS_BRIDGE: &str = "ch-egress";
 /// The egress NIC in a container. Never `ethN`: a container's second network may be `eth1`.
 pub const EGRESS_NIC: &str = "gw0";
 
+/// How the names of all ports of sandboxes begin.
+pub const PORT: &str = "chp";
+
 /// Where the sandboxes' namespaces are bound.
 pub fn sandboxes() -> PathBuf {
     PathBuf::from(journal::ROOT).join("netns")
@@ -24,7 +27,7 @@ pub fn sandboxes() -> PathBuf {
 
 /// The host-side end of an attachment, a port of the sandbox's bridge.
 pub fn port(attachment: &Attachment) -> String {
-    format!("chp{}", &attachment.hash()[..12])
+    format!("{PORT}{}", &attachment.hash()[..12])
 }
 
 /// The host-side end of a container's egress NIC, a port of the egress bridge.

@@ -235,7 +235,17 @@ pub async fn leave(host: &Host, network: &str, attachment: &str) -> Result<(), E
     if !users.0.is_empty() {
         return host.users.save(network, &users).map_err(|e| local(&e));
     }
+    remove_unused(host, network).await
+}
+
+/// Removes the sandbox of a network that has no users; the caller holds the network's lock. The list of users may have
+/// been lost with `/run`: a sandbox that still has a container's port stays.
+pub async fn remove_unused(host: &Host, network: &str) -> Result<(), Error> {
     if let Some(rtnl) = open(network)? {
+        let links = rtnl.links().await.map_err(|error| kernel(&error))?;
+        if links.iter().any(|link| link.name.starts_with(names::PORT)) {
+            return Ok(());
+        }
         // The kernel empties a namespace at its leisure; the VNI must be free for the next sandbox now.
         rtnl.remove_link(VXLAN)
             .await

@@ -5,7 +5,7 @@ use cluster::{Cluster, News, Resolved};
 use cni::Error;
 use netlink::Netns;
 
-use crate::{failed, host::Host, kernel, names, sandbox};
+use crate::{failed, host::Host, kernel, local, names, sandbox};
 
 /// What a sync did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +38,16 @@ pub async fn sync(cluster: &Cluster<'_>, settings: &Resolved) -> Result<Vec<Sync
     let mut done = Vec::new();
     for network in Netns::list(&names::sandboxes()).map_err(|error| kernel(&error))? {
         let _lock = host.lock(&format!("network-{network}"))?;
+        // Listed before it was locked: its last user may have gone with it since, or been killed while leaving.
+        if host
+            .users
+            .load(&network)
+            .map_err(|error| local(&error))?
+            .is_none_or(|users| users.0.is_empty())
+        {
+            sandbox::remove_unused(&host, &network).await?;
+            continue;
+        }
         let news = cluster.news(&network).await.map_err(failed)?;
         // A network that the store has lost still serves the containers it has; there is nothing newer to say.
         let Some(record) = news.network.as_ref().map(|network| &network.record) else {
