@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::consul::{Consul, without_user};
+use crate::consul::{Consul, without_secrets};
 use crate::dir::Dir;
 use crate::{Error, Store};
 
@@ -52,7 +52,7 @@ impl Default for Config {
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
-            .field("url", &self.url.as_deref().map(without_user))
+            .field("url", &self.url.as_deref().map(without_secrets))
             .field("token", &self.token.as_ref().map(|_| "(secret)"))
             .field("token_file", &self.token_file)
             .field("ca_file", &self.ca_file)
@@ -73,7 +73,7 @@ pub fn open(config: &Config) -> Result<Box<dyn Store>, Error> {
     if !path.starts_with('/') {
         let why = "the path of a directory starts with /".into();
         return Err(Error::BadUrl {
-            url: url.into(),
+            url: without_secrets(url),
             why,
         });
     }

@@ -25,12 +25,15 @@ pub(super) enum Place {
 impl Url {
     pub(super) fn parse(text: &str) -> Result<Self, Error> {
         let bad = |why: &str| {
-            let url = without_user(text);
+            let url = without_secrets(text);
             Err(Error::BadUrl {
                 url,
                 why: why.into(),
             })
         };
+        if text.contains(['?', '#']) {
+            return bad("nothing follows host and port, or the path; a token belongs into a file");
+        }
         let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
         let (tls, default_port) = match scheme {
             "consul" | "" => (false, 8500),
@@ -97,12 +100,20 @@ impl Url {
     }
 }
 
-/// What stands before an `@` is user and password: those stay out of messages.
-pub(crate) fn without_user(url: &str) -> String {
-    match url.rsplit_once('@') {
-        Some((_, rest)) => format!("...@{rest}"),
-        None => url.into(),
+/// What stands before an `@` is user and password, and what follows `?` or `#` may be a token: those stay out of messages.
+pub(crate) fn without_secrets(url: &str) -> String {
+    let (head, tail) = url.split_at(url.find(['?', '#']).unwrap_or(url.len()));
+    let Some(mark) = tail.chars().next() else {
+        return match head.rsplit_once('@') {
+            Some((_, place)) => format!("...@{place}"),
+            None => head.into(),
+        };
+    };
+    // An `@` further on: the mark may stand in a password, and all that is before it may be secret.
+    if tail.contains('@') {
+        return "...".into();
     }
+    format!("{}{mark}...", without_secrets(head))
 }
 
 impl fmt::Display for Url {
@@ -167,10 +178,20 @@ mod tests {
             ("unix://run/consul.sock", "starts with /"),
             ("http://admin:hunter2@10.0.0.1", "use a token"),
             ("etcd://admin:hunter2@10.0.0.1", "not one of"),
+            ("consul://h:1/?token=hunter2", "nothing follows"),
+            ("consul://h:1#hunter2", "nothing follows"),
+            ("unix:///run/consul.sock?token=hunter2", "nothing follows"),
+            ("consul://hunter2?x@h:1", "nothing follows"),
+            ("consul://h:1/?token=x@hunter2", "nothing follows"),
+            ("consul://a:hunter2@h:1/?x", "nothing follows"),
         ] {
             let error = Url::parse(text).expect_err(text).to_string();
             assert!(error.contains(why), "{text}: {error}");
             assert!(!error.contains("hunter2"), "{error}");
         }
+        assert_eq!(
+            without_secrets("consul://h:1/?token=x"),
+            "consul://h:1/?..."
+        );
     }
 }
