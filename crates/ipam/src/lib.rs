@@ -17,6 +17,7 @@ mod address;
 mod block;
 mod held;
 mod range;
+mod reserved;
 mod schema;
 
 pub use address::{host_bits, is_network, nth, offset};

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Block,
     address::{host_bits, is_network, nth, number, offset, width},
+    reserved::not_for_hosts,
 };
 
 /// The alternatives for one address of an attachment: the first range with room gives it.
@@ -94,6 +95,9 @@ impl Range {
                 &subnet,
                 "too small: no address is left beside network, gateway and broadcast",
             ));
+        }
+        if let Some(why) = not_for_hosts(subnet) {
+            return Err(refuse("subnet", &subnet, why));
         }
         let (first, last) = (usable_end(subnet, 1), usable_end(subnet, 0));
         let inside = |key, address: IpAddr| match offset(first, address).zip(offset(address, last))
