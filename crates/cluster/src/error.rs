@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipam::Block;
 
-use crate::records::Lease;
+use crate::{Node, records::Lease};
 
 /// An operation on the shared records did not happen.
 #[derive(Debug, thiserror::Error)]
@@ -102,6 +102,24 @@ pub enum Error {
     /// There is no node of that name.
     #[error("node {0}: not registered")]
     NoNode(String),
+    /// The name is another host's.
+    #[error(
+        "node {}: is another host{}; name this host differently (node.name in {}), or, if the other is gone \
+         or this host changed its address with the reboot: crosshost node rm {} --force",
+        .0.name, traits(.0), crate::CONFIG_FILE, .0.name
+    )]
+    NodeTaken(Box<Node>),
+    /// The node still has endpoints.
+    #[error(
+        "node {name}: has {} endpoint(s): {}; if it will not come back: crosshost node rm {name} --force",
+        .leases.len(), held(.leases)
+    )]
+    NodeInUse {
+        /// The node.
+        name: String,
+        /// Which of its attachments hold which address of which network.
+        leases: Vec<(String, IpAddr, Lease)>,
+    },
     /// Other writers were quicker each time.
     #[error("{0}: changed by others at each of our {ATTEMPTS} attempts; try again", ATTEMPTS = crate::ATTEMPTS)]
     Contended(String),
@@ -126,11 +144,13 @@ impl Error {
                 | store::Error::BadSetting { .. },
             ) => 7,
             Self::Store(_) | Self::Record { .. } => 105,
-            Self::NoNetwork(_) | Self::Differs { .. } | Self::Removing(_) => 103,
+            Self::NoNetwork(_) | Self::Differs { .. } | Self::Removing(_) | Self::NodeTaken(_) => {
+                103
+            }
             Self::Exists(_) | Self::Overlap { .. } | Self::VniTaken { .. } => 104,
             Self::NoBlock { .. } => 102,
             Self::ForeignBlock { .. } => 108,
-            Self::InUse { .. } | Self::NoNode(_) => 109,
+            Self::InUse { .. } | Self::NodeInUse { .. } | Self::NoNode(_) => 109,
         }
     }
 }
@@ -143,6 +163,27 @@ fn holders(leases: &[(IpAddr, Lease)]) -> String {
         )
     };
     list(leases.iter().map(spell))
+}
+
+fn held(leases: &[(String, IpAddr, Lease)]) -> String {
+    let spell = |(network, address, lease): &(String, IpAddr, Lease)| {
+        format!(
+            "{address} of network {network}, {} of container {}",
+            lease.ifname, lease.container
+        )
+    };
+    list(leases.iter().map(spell))
+}
+
+/// What an operator can tell the other host by.
+fn traits(node: &Node) -> String {
+    let vtep = node.vtep.map(|vtep| format!("tunnel address {vtep}"));
+    let machine = node.machine_id.as_ref().map(|id| format!("machine {id}"));
+    let known: Vec<_> = vtep.into_iter().chain(machine).collect();
+    if known.is_empty() {
+        return String::new();
+    }
+    format!(" ({})", known.join(", "))
 }
 
 fn block_owners(owners: &[(String, usize)]) -> String {

@@ -36,6 +36,9 @@ pub struct Node {
     /// `/proc/sys/kernel/random/boot_id`: what was before the last boot is void.
     #[serde(rename = "bootID")]
     pub boot_id: String,
+    /// `/etc/machine-id`: tells a host that was booted anew from another one of the same name; absent where unknown.
+    #[serde(default, rename = "machineID", skip_serializing_if = "Option::is_none")]
+    pub machine_id: Option<String>,
     /// When the host last registered, in seconds since 1970.
     pub last_contact: u64,
 }

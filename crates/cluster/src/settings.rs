@@ -3,13 +3,14 @@
 //! The file, `/etc/crosshost/config.json`, lets one conflist serve every host. Secrets are named by file.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     io,
     net::IpAddr,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 
 use crate::{Error, Layout};
 
@@ -173,10 +174,43 @@ fn setting(key: &str, why: &dyn std::fmt::Display) -> Error {
 fn read(path: &Path, named: bool) -> Result<Settings, Error> {
     let key = path.display().to_string();
     match std::fs::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| setting(&key, &error)),
+        Ok(bytes) => {
+            let file = serde_json::from_slice(&bytes).map_err(|error| setting(&key, &error))?;
+            refuse_misspelt(&key, &file)?;
+            serde_json::from_value(file).map_err(|error| setting(&key, &error))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound && !named => Ok(Settings::default()),
         Err(error) => Err(setting(&key, &error)),
     }
+}
+
+/// Refuses keys that are none, and values that do not fit, by their names. In the file only, which is ours alone: a
+/// conflist has keys of others too, but here a misspelt `store` would leave the host alone with a store of its own.
+fn refuse_misspelt(path: &str, file: &Value) -> Result<(), Error> {
+    let known = serde_json::to_value(Settings::default()).map_err(|error| setting(path, &error))?;
+    let unknown = |key: &str, known: &Value| {
+        let keys = known.as_object().into_iter().flat_map(Map::keys);
+        let want = keys.cloned().collect::<BTreeSet<_>>();
+        let want = want.into_iter().collect::<Vec<_>>().join(", ");
+        setting(
+            &format!("{path}: {key}"),
+            &format!("unknown key; want one of {want}"),
+        )
+    };
+    for (section, keys) in file.as_object().into_iter().flatten() {
+        let Some(known) = known.get(section) else {
+            return Err(unknown(section, &known));
+        };
+        for (key, value) in keys.as_object().into_iter().flatten() {
+            let name = format!("{section}.{key}");
+            if known.get(key).is_none() {
+                return Err(unknown(&name, known));
+            }
+            serde_json::from_value::<Settings>(json!({section: {key: value}}))
+                .map_err(|error| setting(&format!("{path}: {name}"), &error))?;
+        }
+    }
+    Ok(())
 }
 
 fn host_name() -> Result<String, Error> {
@@ -232,6 +266,38 @@ mod tests {
         let default = Settings::default().resolve(&env(&[file])).unwrap();
         assert_eq!(default.store.url.as_deref(), Some(DEFAULT_STORE));
         std::fs::remove_file(&dir).unwrap();
+    }
+
+    #[test]
+    fn the_file_has_no_unknown_keys_and_bad_values_are_named() {
+        let path = std::env::temp_dir().join(format!("crosshost-misspelt-{}", std::process::id()));
+        for (json, what) in [
+            (
+                r#"{"stroe": {"url": "consul://h"}}"#,
+                "stroe: unknown key; want one of node, store",
+            ),
+            (
+                r#"{"store": {"token": "t"}}"#,
+                "store.token: unknown key; want one of caFile,",
+            ),
+            (r#"{"node": {"vtep": "x"}}"#, "node.vtep: "),
+            (r#"{"store": "consul://h"}"#, "invalid type: string"),
+            (r#"{"store": {"url": 5}"#, "line 1"),
+        ] {
+            std::fs::write(&path, json).unwrap();
+            let text = path.to_str().unwrap();
+            let error = Settings::default()
+                .resolve(&env(&[("CROSSHOST_CONFIG", text)]))
+                .unwrap_err()
+                .to_string();
+            assert!(
+                error.starts_with(&format!("{text}: ")) && error.contains(what),
+                "{error}"
+            );
+        }
+        std::fs::remove_file(&path).unwrap();
+        let conflist: Settings = serde_json::from_str(r#"{"stroe": {}}"#).unwrap();
+        assert_eq!(conflist, Settings::default(), "a conflist has others' keys");
     }
 
     #[test]

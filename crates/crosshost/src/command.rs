@@ -2,12 +2,15 @@
 
 use std::{collections::HashMap, ffi::OsString};
 
-use anyhow::{Context as _, Result, bail};
 use cluster::{Cluster, Resolved, Settings};
 use lexopt::{Arg, Parser, ValueExt as _};
 use store::Store;
 
 use crate::{endpoint, network, node, sync};
+
+/// An error is its text: whatever captures a backtrace would, with `RUST_BACKTRACE` set, walk the unwind tables that a
+/// released binary does not have (`docs/decisions/0003-binary-size.md`), and abort.
+pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 const HELP: &str = "\
 crosshost: one network for the containers of several hosts
@@ -19,7 +22,7 @@ crosshost: one network for the containers of several hosts
   crosshost network inspect NAME                   one network with its blocks and endpoints
   crosshost network rm NAME                        remove a network without endpoints
   crosshost node ls                                all hosts
-  crosshost node rm NAME                           forget a host that will not come back
+  crosshost node rm NAME [--force]                 forget a host that will not come back; --force: and its endpoints
   crosshost endpoint ls [--local]                  who has which address; --local: what this host holds, without the store
   crosshost sync                                   make this host known, its forwarding and the store up to date
 
@@ -41,13 +44,15 @@ pub struct Words {
     pub json: bool,
     /// `--local`.
     pub local: bool,
+    /// `--force`.
+    pub force: bool,
 }
 
 impl Words {
     /// The value of an option that is given at most once.
     pub fn option<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>>
     where
-        T::Err: std::error::Error + Send + Sync + 'static,
+        T::Err: std::fmt::Display,
     {
         let mut values = self
             .options
@@ -58,23 +63,23 @@ impl Words {
             return Ok(None);
         };
         if values.next().is_some() {
-            bail!("--{name}: given twice");
+            return Err(format!("--{name}: given twice").into());
         }
-        value
-            .parse()
-            .map(Some)
-            .with_context(|| format!("--{name} {value}"))
+        let parsed = value.parse();
+        Ok(Some(
+            parsed.map_err(|error| format!("--{name} {value}: {error}"))?,
+        ))
     }
 
     /// The one name that a verb is about.
     pub fn name(&self) -> Result<&str> {
         match self.plain.get(2..) {
             Some([name]) => Ok(name),
-            Some([]) | None => bail!(
-                "{}: want a name; see crosshost --help",
-                self.plain.join(" ")
-            ),
-            Some([_, more, ..]) => bail!("{more:?}: one name at a time"),
+            Some([]) | None => {
+                let verb = self.plain.join(" ");
+                Err(format!("{verb}: want a name; see crosshost --help").into())
+            }
+            Some([_, more, ..]) => Err(format!("{more:?}: one name at a time").into()),
         }
     }
 }
@@ -129,10 +134,10 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<String> {
             ["node", "rm", ..] => node::remove(&session, &words).await,
             ["endpoint", "ls"] => endpoint::list(&session, &words).await,
             ["sync"] => sync::sync(&session).await,
-            other => bail!(
-                "{:?}: no such command; see crosshost --help",
-                other.join(" ")
-            ),
+            other => {
+                let words = other.join(" ");
+                Err(format!("{words:?}: no such command; see crosshost --help").into())
+            }
         }
     })
 }
@@ -158,6 +163,7 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Words>> {
             Arg::Long("version") | Arg::Short('V') => words.plain = vec!["version".to_owned()],
             Arg::Long("json") => words.json = true,
             Arg::Long("local") => words.local = true,
+            Arg::Long("force") => words.force = true,
             Arg::Long(name) if VALUED.contains(&name) => {
                 let name = name.to_owned();
                 let value = parser.value()?.string()?;
@@ -186,7 +192,10 @@ mod tests {
     fn options_may_stand_anywhere_and_name_their_value_when_bad() {
         let words = words("network create --vni x ov_net1 --subnet 10.0.0.0/24 --subnet fd00::/64");
         assert_eq!(words.name().unwrap(), "ov_net1");
-        assert!(format!("{:#}", words.option::<u32>("vni").unwrap_err()).contains("--vni x"));
+        assert_eq!(
+            words.option::<u32>("vni").unwrap_err().to_string(),
+            "--vni x: invalid digit found in string"
+        );
         assert!(
             words
                 .option::<String>("subnet")

@@ -2,13 +2,12 @@
 
 use std::{net::IpAddr, path::Path};
 
-use anyhow::Result;
 use cluster::Lease;
 use ipam_kv::ledger::Stage;
 use serde_json::{Value, json};
 
 use crate::{
-    command::{Session, Words},
+    command::{Result, Session, Words},
     table::{json, table},
 };
 

@@ -12,6 +12,6 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     match command::run(std::env::args_os().skip(1)) {
         Ok(text) => table::print(&text),
-        Err(error) => table::complain(&error),
+        Err(error) => table::complain(&*error),
     }
 }

@@ -2,14 +2,13 @@
 
 use std::net::IpAddr;
 
-use anyhow::{Context as _, Result, bail};
-use cluster::{Egress, EgressMode, Network, NetworkSpec};
+use cluster::{Egress, EgressMode, Network, NetworkSpec, NetworkState};
 use ipam::{Range, Schema};
 use ipnetwork::IpNetwork;
 use serde_json::json;
 
 use crate::{
-    command::{Session, Words},
+    command::{Result, Session, Words},
     endpoint,
     table::{json, table},
 };
@@ -22,7 +21,8 @@ pub async fn create(session: &Session, words: &Words) -> Result<String> {
 }
 
 fn spec(words: &Words) -> Result<NetworkSpec> {
-    let name = cni::NetworkName::new(words.name()?).context("network name")?;
+    let name =
+        cni::NetworkName::new(words.name()?).map_err(|error| format!("network name: {error}"))?;
     let (gateway, bounds) = (
         words.option::<IpAddr>("gateway")?,
         words.option::<String>("range")?,
@@ -37,7 +37,9 @@ fn spec(words: &Words) -> Result<NetworkSpec> {
         .iter()
         .filter(|(option, _)| option == "subnet")
     {
-        let subnet: IpNetwork = value.parse().with_context(|| format!("--subnet {value}"))?;
+        let subnet: IpNetwork = value
+            .parse()
+            .map_err(|error| format!("--subnet {value}: {error}"))?;
         ranges.push(vec![Range {
             subnet,
             range_start,
@@ -46,12 +48,11 @@ fn spec(words: &Words) -> Result<NetworkSpec> {
         }]);
     }
     if ranges.is_empty() {
-        bail!("--subnet: missing: a network needs one, such as --subnet 10.0.0.0/24");
+        return Err("--subnet: missing: a network needs one, such as --subnet 10.0.0.0/24".into());
     }
     if ranges.len() > 1 && (gateway.is_some() || range_start.is_some()) {
-        bail!(
-            "--gateway, --range: with one --subnet only; for several write the ranges into the conflist"
-        );
+        let why = "with one --subnet only; for several write the ranges into the conflist";
+        return Err(format!("--gateway, --range: {why}").into());
     }
     let block_prefix = words.option("block-prefix")?;
     let ranges = Schema {
@@ -72,9 +73,12 @@ fn spec(words: &Words) -> Result<NetworkSpec> {
             subnet: None,
         }),
         (Some("none"), Some(subnet)) => {
-            bail!("--egress-subnet {subnet}: there is no egress bridge with --egress none")
+            let why = "there is no egress bridge with --egress none";
+            return Err(format!("--egress-subnet {subnet}: {why}").into());
         }
-        (Some(other), _) => bail!("--egress {other}: want gwbridge or none"),
+        (Some(other), _) => {
+            return Err(format!("--egress {other}: want gwbridge or none").into());
+        }
     };
     let spec = NetworkSpec {
         name: name.to_string(),
@@ -92,10 +96,10 @@ fn spec(words: &Words) -> Result<NetworkSpec> {
 fn parse_bounds(text: &str) -> Result<(IpAddr, IpAddr)> {
     let (start, end) = text
         .split_once('-')
-        .with_context(|| format!("--range {text}: want START-END"))?;
+        .ok_or_else(|| format!("--range {text}: want START-END"))?;
     let parse = |part: &str| {
         part.parse()
-            .with_context(|| format!("--range {text}: {part}"))
+            .map_err(|error| format!("--range {text}: {part}: {error}"))
     };
     Ok((parse(start)?, parse(end)?))
 }
@@ -131,8 +135,31 @@ pub async fn list(session: &Session, words: &Words) -> Result<String> {
             &networks.iter().map(|network| described(network)).collect(),
         ));
     }
+    Ok(listed(&networks))
+}
+
+/// The networks as a table; their state only where one is not as it should be.
+fn listed(networks: &[&Network]) -> String {
     let rows: Vec<_> = networks.iter().map(|network| summary(network)).collect();
-    Ok(table(["NAME", "VNI", "SUBNETS", "SCOPE"], &rows))
+    if networks.iter().all(|network| state(network).is_empty()) {
+        return table(["NAME", "VNI", "SUBNETS", "SCOPE"], &rows);
+    }
+    let rows: Vec<_> = rows
+        .into_iter()
+        .zip(networks)
+        .map(|([name, vni, subnets, scope], network)| {
+            [name, vni, subnets, scope, state(network).to_owned()]
+        })
+        .collect();
+    table(["NAME", "VNI", "SUBNETS", "SCOPE", "STATE"], &rows)
+}
+
+/// What is to be said of a network's state: nothing while it takes attachments.
+fn state(network: &Network) -> &'static str {
+    match network.state {
+        NetworkState::Ready => "",
+        NetworkState::Removing => "removing",
+    }
 }
 
 /// One network with its blocks and endpoints.
@@ -180,9 +207,13 @@ pub async fn inspect(session: &Session, words: &Words) -> Result<String> {
         return Ok(json(&described));
     }
     let [name, vni, subnets, scope] = summary(network);
+    let state = match state(network) {
+        "" => String::new(),
+        state => format!(", {state}"),
+    };
     let gateways: Vec<_> = gateways.iter().map(ToString::to_string).collect();
     let head = format!(
-        "network {name}: vni {vni}, subnets {subnets}, gateway {}, scope {scope}\n\n",
+        "network {name}: vni {vni}, subnets {subnets}, gateway {}, scope {scope}{state}\n\n",
         gateways.join(",")
     );
     let blocks: Vec<_> = news
@@ -245,6 +276,24 @@ mod tests {
         .unwrap();
         assert_eq!(spec.ranges[0][0].start().to_string(), "10.0.0.16");
         assert_eq!(spec.egress.unwrap().mode, EgressMode::None);
+    }
+
+    #[test]
+    fn a_state_is_shown_only_where_a_network_is_being_removed() {
+        let network = |state: &str| -> Network {
+            serde_json::from_value(json!({"name": "n", "vni": 4097, "ranges": [], "state": state}))
+                .unwrap()
+        };
+        let (ready, removing) = (network("ready"), network("removing"));
+        assert_eq!(
+            listed(&[&ready]),
+            "NAME  VNI   SUBNETS  SCOPE\nn     4097           global\n"
+        );
+        assert_eq!(
+            listed(&[&ready, &removing]),
+            "NAME  VNI   SUBNETS  SCOPE   STATE\nn     4097           global\n\
+             n     4097           global  removing\n"
+        );
     }
 
     #[test]

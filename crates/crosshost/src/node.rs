@@ -1,11 +1,10 @@
 //! `crosshost node`: ls, rm.
 
-use anyhow::Result;
 use journal::clock;
 use serde_json::json;
 
 use crate::{
-    command::{Session, Words},
+    command::{Result, Session, Words},
     table::{json, table},
 };
 
@@ -17,7 +16,7 @@ pub async fn list(session: &Session, words: &Words) -> Result<String> {
             .map_or_else(|| "-".to_owned(), |vtep| vtep.to_string())
     };
     if words.json {
-        let described = |node: &cluster::Node| json!({"name": node.name, "vtep": node.vtep, "bootId": node.boot_id, "lastContact": node.last_contact});
+        let described = |node: &cluster::Node| json!({"name": node.name, "vtep": node.vtep, "bootId": node.boot_id, "machineId": node.machine_id, "lastContact": node.last_contact});
         return Ok(json(
             &nodes.iter().map(|node| described(&node.record)).collect(),
         ));
@@ -48,9 +47,9 @@ fn ago(seconds: u64) -> String {
     }
 }
 
-/// Forgets a host that will not come back.
+/// Forgets a host that will not come back; one that still has endpoints with `--force` only.
 pub async fn remove(session: &Session, words: &Words) -> Result<String> {
     let name = words.name()?;
-    session.cluster().remove_node(name).await?;
+    session.cluster().remove_node(name, words.force).await?;
     Ok(format!("{name}\n"))
 }

@@ -2,14 +2,15 @@
 
 use std::path::Path;
 
-use anyhow::{Result, anyhow, bail};
+use cluster::Node;
+use journal::clock;
 
-use crate::command::Session;
+use crate::command::{Result, Session};
 
 /// Does all of it once.
 pub async fn sync(session: &Session) -> Result<String> {
     let (cluster, settings) = (session.cluster(), &session.settings);
-    let failed = |error: cni::Error| anyhow!(error.to_string());
+    let failed = |error: cni::Error| error.to_string();
     let mut lines = Vec::new();
     for done in overlay::sync::sync(&cluster, settings)
         .await
@@ -20,6 +21,16 @@ pub async fn sync(session: &Session) -> Result<String> {
             done.network, done.changes
         ));
     }
+    // The verbs write a known node's record only where it changed; that this host was here just now is said here. After
+    // them: a host whose name is another's has been refused by its tunnel address.
+    let node = Node {
+        name: settings.node.clone(),
+        vtep: None,
+        boot_id: clock::boot_id()?,
+        machine_id: clock::machine_id(),
+        last_contact: clock::unix(),
+    };
+    cluster.register(&node).await?;
     let mut late = Vec::new();
     for ledger in ipam_kv::desk::ledgers(Path::new(journal::ROOT)).all()? {
         let network = &ledger.network.record.name;
@@ -33,7 +44,7 @@ pub async fn sync(session: &Session) -> Result<String> {
         );
     }
     if !late.is_empty() {
-        bail!("{}", late.join("; "));
+        return Err(late.join("; ").into());
     }
     lines.push(format!("node {}: in sync\n", settings.node));
     Ok(lines.join("\n"))

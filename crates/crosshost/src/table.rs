@@ -38,14 +38,14 @@ pub fn json(value: &serde_json::Value) -> String {
 /// Prints the answer. A reader that went away (`crosshost network ls | head -1`) is no error.
 pub fn print(text: &str) -> ExitCode {
     match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => complain(&error.into()),
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => complain(&error),
         _ => ExitCode::SUCCESS,
     }
 }
 
 /// Prints why there is no answer.
-pub fn complain(error: &anyhow::Error) -> ExitCode {
-    eprintln!("crosshost: {error:#}");
+pub fn complain(error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("crosshost: {error}");
     ExitCode::FAILURE
 }
 

@@ -1,4 +1,4 @@
-//! This host's clocks and its boot: what makes a document of `/run` old.
+//! This host's clocks, its boot and its machine: what makes a document of `/run` old, and a host another one.
 
 use std::{io, time::SystemTime};
 
@@ -22,11 +22,23 @@ pub fn boot_id() -> io::Result<String> {
         .to_owned())
 }
 
+/// The id of this installation, from `/etc/machine-id` (machine-id(5)); it outlives boots. `None` where there is none.
+pub fn machine_id() -> Option<String> {
+    let id = std::fs::read_to_string("/etc/machine-id").ok()?;
+    Some(id.trim().to_owned()).filter(|id| !id.is_empty())
+}
+
 #[cfg(test)]
 mod tests {
     #[test]
     fn this_boot_is_younger_than_the_world() {
         assert!(super::uptime() > 0 && super::uptime() < super::unix());
         assert_eq!(super::boot_id().unwrap().len(), 36);
+    }
+
+    #[test]
+    fn a_machine_id_is_a_word_or_nothing() {
+        let id = super::machine_id();
+        assert!(id.is_none_or(|id| !id.is_empty() && !id.contains(char::is_whitespace)));
     }
 }

@@ -57,7 +57,7 @@ async fn a_lease_is_one_write_and_is_refused_on_old_news() {
             .unwrap(),
         Published::Stale
     );
-    cluster.remove_node("n1").await.unwrap();
+    cluster.remove_node("n1", true).await.unwrap();
     let removed = cluster
         .publish("a", &[address("10.0.0.3")], &lease("n1", "c3"), &fresh)
         .await

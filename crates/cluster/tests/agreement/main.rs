@@ -3,6 +3,7 @@
 
 mod leases;
 mod networks;
+mod nodes;
 
 use std::net::IpAddr;
 
@@ -20,6 +21,7 @@ fn node(name: &str) -> Node {
         name: name.into(),
         vtep,
         boot_id: "boot-1".into(),
+        machine_id: Some("machine-1".into()),
         last_contact: 1,
     }
 }

@@ -161,7 +161,8 @@ async fn a_network_with_endpoints_is_not_removed_and_one_without_leaves_nothing(
         "{refused}"
     );
 
-    let fresh = guard(&cluster, "a", "n1").await;
+    let unmoved = guard(&cluster, "a", "n1").await;
+    assert_eq!(unmoved, fresh, "a refused removal writes nothing");
     let second = cluster
         .publish("a", &[address("10.0.0.3")], &lease("n1", "c2"), &fresh)
         .await
@@ -189,4 +190,36 @@ async fn a_network_with_endpoints_is_not_removed_and_one_without_leaves_nothing(
         .create_network(&spec("b", "10.0.0.0/16"))
         .await
         .expect("its subnet is free again");
+}
+
+#[tokio::test]
+async fn an_interrupted_removal_is_taken_back_where_there_are_endpoints() {
+    let store = Mem::new();
+    let cluster = cluster(&store);
+    cluster.register(&node("n1")).await.unwrap();
+    cluster
+        .create_network(&spec("a", "10.0.0.0/24"))
+        .await
+        .unwrap();
+    let fresh = guard(&cluster, "a", "n1").await;
+    cluster
+        .publish("a", &[address("10.0.0.2")], &lease("n1", "c1"), &fresh)
+        .await
+        .unwrap();
+    // A removal that was killed between its first write and its count.
+    let key = cluster.layout().network("a").unwrap();
+    let entry = store.get(&key).await.unwrap().unwrap();
+    let removing = String::from_utf8(entry.value).unwrap();
+    let removing = removing.replace(r#""ready""#, r#""removing""#);
+    store
+        .swap(&key, removing.as_bytes(), entry.revision)
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(cluster.news("a").await.unwrap().ready_network("a").is_err());
+
+    let refused = cluster.remove_network("a").await.unwrap_err();
+    assert!(matches!(refused, Error::InUse { .. }), "{refused}");
+    let news = cluster.news("a").await.unwrap();
+    assert!(news.ready_network("a").is_ok(), "it is of use again");
 }

@@ -1,0 +1,116 @@
+//! Nodes: a name is one host's, a living host is not forgotten by mistake.
+
+use cluster::{Error, Node};
+use store::mem::Mem;
+
+use crate::{address, cluster, guard, lease, node, spec};
+
+/// The node after a boot.
+fn rebooted(name: &str) -> Node {
+    Node {
+        boot_id: "boot-2".into(),
+        ..node(name)
+    }
+}
+
+#[tokio::test]
+async fn a_second_host_of_the_same_name_is_refused_and_told_what_to_do() {
+    let store = Mem::new();
+    let cluster = cluster(&store);
+    cluster.register(&node("n1")).await.unwrap();
+    let other_address = Node {
+        vtep: Some(address("192.168.1.12")),
+        ..rebooted("n1")
+    };
+    let other_machine = Node {
+        machine_id: Some("machine-2".into()),
+        vtep: None,
+        ..rebooted("n1")
+    };
+    for other in [other_address, other_machine] {
+        let taken = cluster.register(&other).await.unwrap_err();
+        assert!(matches!(taken, Error::NodeTaken(_)), "{taken}");
+        assert_eq!(taken.code(), 103);
+        let text = taken.to_string();
+        for word in [
+            "node n1",
+            "192.168.1.11",
+            "machine-1",
+            "node.name",
+            "crosshost node rm n1 --force",
+        ] {
+            assert!(text.contains(word), "{word}: {text}");
+        }
+    }
+    let nodes = cluster.nodes().await.unwrap();
+    assert_eq!(nodes[0].record, node("n1"), "the first keeps its record");
+}
+
+#[tokio::test]
+async fn a_host_is_itself_after_a_boot_and_with_a_new_address_in_the_same_boot() {
+    let store = Mem::new();
+    let cluster = cluster(&store);
+    let old = Node {
+        machine_id: None,
+        ..node("n1")
+    };
+    cluster.register(&old).await.unwrap();
+    let unnamed = Node {
+        machine_id: None,
+        vtep: None,
+        ..rebooted("n1")
+    };
+    for same in [rebooted("n1"), unnamed] {
+        let known = cluster.register(&same).await.unwrap().record;
+        assert_eq!(known, rebooted("n1"), "what is known stays known");
+    }
+    let moved = Node {
+        vtep: Some(address("192.168.1.99")),
+        ..rebooted("n1")
+    };
+    assert_eq!(cluster.register(&moved).await.unwrap().record, moved);
+}
+
+#[tokio::test]
+async fn each_registration_moves_the_last_contact() {
+    let store = Mem::new();
+    let cluster = cluster(&store);
+    cluster.register(&node("n1")).await.unwrap();
+    let later = Node {
+        vtep: None,
+        last_contact: 77,
+        ..node("n1")
+    };
+    cluster.register(&later).await.unwrap();
+    let known = &cluster.nodes().await.unwrap()[0].record;
+    assert_eq!((known.last_contact, known.vtep), (77, node("n1").vtep));
+}
+
+#[tokio::test]
+async fn a_node_with_endpoints_is_forgotten_by_force_only() {
+    let store = Mem::new();
+    let cluster = cluster(&store);
+    cluster.register(&node("n1")).await.unwrap();
+    cluster.register(&node("n2")).await.unwrap();
+    cluster
+        .create_network(&spec("a", "10.0.0.0/24"))
+        .await
+        .unwrap();
+    let fresh = guard(&cluster, "a", "n1").await;
+    cluster
+        .publish("a", &[address("10.0.0.2")], &lease("n1", "c1"), &fresh)
+        .await
+        .unwrap();
+    let refused = cluster.remove_node("n1", false).await.unwrap_err();
+    assert_eq!(refused.code(), 109);
+    let text = refused.to_string();
+    for word in ["10.0.0.2", "network a", "c1", "node rm n1 --force"] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    assert_eq!(guard(&cluster, "a", "n1").await, fresh, "nothing is gone");
+
+    cluster.remove_node("n2", false).await.unwrap();
+    cluster.remove_node("n1", true).await.unwrap();
+    assert!(cluster.leases("a").await.unwrap().is_empty());
+    assert!(cluster.nodes().await.unwrap().is_empty());
+}
