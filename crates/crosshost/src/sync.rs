@@ -1,7 +1,5 @@
 //! `crosshost sync`: this host is known, its forwarding follows the news, and the store knows what it missed.
 
-use std::path::Path;
-
 use cluster::Node;
 use journal::clock;
 
@@ -31,18 +29,11 @@ pub async fn sync(session: &Session) -> Result<String> {
         last_contact: clock::unix(),
     };
     cluster.register(&node).await?;
-    let mut late = Vec::new();
-    for ledger in ipam_kv::desk::ledgers(Path::new(journal::ROOT)).all()? {
-        let network = &ledger.network.record.name;
-        let failures = ipam_kv::sync(&cluster, settings, network)
-            .await
-            .map_err(failed)?;
-        late.extend(
-            failures
-                .iter()
-                .map(|failure| format!("network {network}: {failure}")),
-        );
-    }
+    let late = ipam_kv::sync(&cluster, settings).await.map_err(failed)?;
+    let late: Vec<_> = late
+        .iter()
+        .map(|(network, failure)| format!("network {network}: {failure}"))
+        .collect();
     if !late.is_empty() {
         return Err(late.join("; ").into());
     }

@@ -7,7 +7,7 @@ use journal::Attachment;
 
 use crate::{
     conf::{Conf, failed},
-    desk::{Desk, give_back_locally, lock_attachment},
+    desk::{Desk, give_back_locally, local, lock_attachment, unheard},
     ledger::{Ledger, is_of},
 };
 
@@ -18,6 +18,10 @@ pub(crate) async fn del(call: &Call) -> Result<(), Error> {
     // What fails from here on is made up for later: no reason to keep a container.
     if let Err(error) = tell_store(call, &attachment, ledger.as_ref()).await {
         cni::log(&format!("{attachment}: release postponed: {error}"));
+        if ledger.is_none() {
+            let noted = unheard().save(&attachment.hash(), &attachment);
+            noted.map_err(|error| local(&error))?;
+        }
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! The desk of one verb: the ledger with its locks, the store, and the moves between them.
 
-use std::{net::IpAddr, path::Path, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, path::Path, time::Duration};
 
 use cluster::{Cluster, NetworkSpec, Node, Published, Resolved};
 use cni::Error;
@@ -8,7 +8,7 @@ use journal::{Attachment, Journal, Lock, clock};
 
 use crate::{
     conf::failed,
-    ledger::{Entry, Ledger, Stage},
+    ledger::{Entry, Ledger, Stage, is_of},
 };
 
 /// Longest wait for another verb of the same attachment, and for the ledger.
@@ -113,6 +113,7 @@ impl<'a> Desk<'a> {
     }
 
     async fn begin(&self, spec: &NetworkSpec) -> Result<Ledger, cluster::Error> {
+        self.tell_unheard().await?;
         let mut news = self.cluster.news(self.network).await?;
         if news
             .nodes
@@ -277,6 +278,20 @@ impl<'a> Desk<'a> {
         Err(changed("the network changes faster than it can be read"))
     }
 
+    /// Releases what was given back on this network when nobody could hear of it.
+    pub async fn tell_unheard(&self) -> Result<(), cluster::Error> {
+        let documents = unheard();
+        let local = |error: journal::Error| cluster::Error::Contended(error.to_string());
+        for attachment in documents.all().map_err(local)? {
+            if attachment.network == self.network {
+                self.release_unknown(|lease| is_of(lease, &attachment))
+                    .await?;
+                documents.remove(&attachment.hash()).map_err(local)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Finds and releases leases of this node in the store that the ledger does not know: it was lost with `/run`.
     pub async fn release_unknown(
         &self,
@@ -298,13 +313,30 @@ pub fn ledgers(root: &Path) -> Journal<Ledger> {
     Journal::new(root, "ledger")
 }
 
-/// Brings the store up to date with what this host did on `network` while it was away. What failed is returned.
+/// Brings the store up to date with what this host did while it was away. What failed is returned, with its network.
 pub async fn sync(
     cluster: &Cluster<'_>,
     settings: &Resolved,
-    network: &str,
-) -> Result<Vec<cluster::Error>, Error> {
-    Desk::new(cluster, settings, network)?.replay().await
+) -> Result<Vec<(String, cluster::Error)>, Error> {
+    let ledgers = ledgers(Path::new(journal::ROOT))
+        .all()
+        .map_err(|error| local(&error))?;
+    let pending = unheard().all().map_err(|error| local(&error))?;
+    let known = ledgers.into_iter().map(|ledger| ledger.network.record.name);
+    let networks: BTreeSet<String> = known
+        .chain(pending.into_iter().map(|attachment| attachment.network))
+        .collect();
+    let mut failures = Vec::new();
+    for network in networks {
+        let desk = Desk::new(cluster, settings, &network)?;
+        let late = desk
+            .replay()
+            .await?
+            .into_iter()
+            .chain(desk.tell_unheard().await.err());
+        failures.extend(late.map(|failure| (network.clone(), failure)));
+    }
+    Ok(failures)
 }
 
 /// A local document or lock that could not be used: busy is worth another try, the rest is the host's.
@@ -332,6 +364,11 @@ pub fn give_back_locally(attachment: &Attachment) -> Result<Option<Ledger>, Erro
         ledgers.save(name, &ledger).map_err(|error| local(&error))?;
     }
     Ok(Some(ledger))
+}
+
+/// Attachments whose addresses were given back with neither a ledger to note it in nor a store to tell.
+pub fn unheard() -> Journal<Attachment> {
+    Journal::new(Path::new(journal::ROOT), "unheard")
 }
 
 /// Keeps other verbs of the same attachment out.
