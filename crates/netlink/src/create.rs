@@ -11,7 +11,7 @@ use std::net::IpAddr;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkMessage};
+use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkMessage};
 use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVxlan};
 use rustix::io::Errno;
 
@@ -128,12 +128,12 @@ impl Rtnl {
             peer_ns.path().display()
         );
         let peer = LinkUnspec::new_with_name(&veth.peer.name).setns_by_fd(peer_ns.raw_fd());
-        let peer = shared(peer, veth.peer.mac, veth.peer.mtu, veth.peer.group).build();
+        let peer = one_queue(shared(peer, veth.peer.mac, veth.peer.mtu, veth.peer.group)).build();
         let message = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Veth)
             .name(&veth.name)
             .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
             .up();
-        let mut message = shared(message, veth.mac, veth.mtu, veth.group);
+        let mut message = one_queue(shared(message, veth.mac, veth.mtu, veth.group));
         if let Some(master) = veth.master {
             message = message.controller(master);
         }
@@ -166,6 +166,14 @@ impl Rtnl {
         };
         self.link(name).await?.ok_or_else(gone)
     }
+}
+
+/// What a veth without XDP ends up with anyway. Unasked, the kernel makes a queue for each CPU and then waits for a
+/// grace period to take them away again (`veth_newlink` in drivers/net/veth.c).
+fn one_queue<T>(message: LinkMessageBuilder<T>) -> LinkMessageBuilder<T> {
+    message
+        .append_extra_attribute(LinkAttribute::NumTxQueues(1))
+        .append_extra_attribute(LinkAttribute::NumRxQueues(1))
 }
 
 /// What all kinds have in common.

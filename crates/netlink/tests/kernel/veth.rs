@@ -37,6 +37,11 @@ fn both_ends_are_as_wanted() {
         );
         let seen = shown(&container, "eth0");
         assert_eq!(
+            (&seen["num_tx_queues"], &seen["num_rx_queues"]),
+            (&1.into(), &1.into()),
+            "one queue from the start"
+        );
+        assert_eq!(
             (seen["address"].as_str(), seen["group"].as_str()),
             (Some("02:42:0a:00:00:02"), Some("78"))
         );
