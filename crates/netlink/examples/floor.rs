@@ -181,6 +181,8 @@ impl Channel {
             LinkAttribute::Address(mac),
             LinkAttribute::Mtu(veth.mtu),
             LinkAttribute::Group(GROUP),
+            LinkAttribute::NumTxQueues(1),
+            LinkAttribute::NumRxQueues(1),
         ];
         let mut link = LinkMessage::default();
         link.header.flags = LinkFlags::Up;
@@ -189,6 +191,8 @@ impl Channel {
             LinkAttribute::IfName(veth.port.to_owned()),
             LinkAttribute::Mtu(veth.mtu),
             LinkAttribute::Controller(veth.bridge),
+            LinkAttribute::NumTxQueues(1),
+            LinkAttribute::NumRxQueues(1),
             LinkAttribute::LinkInfo(vec![
                 LinkInfo::Kind(InfoKind::Veth),
                 LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
