@@ -47,3 +47,16 @@ fn are_below_four_megabytes() {
         assert!(size < MOST, "{name} has {size} bytes");
     }
 }
+
+#[test]
+fn say_what_is_wrong_whatever_the_environment_asks_for() {
+    // Without unwind tables a library that takes a backtrace on its own would abort instead.
+    let said = Command::new(Programs::product("crosshost"))
+        .args(["network", "destroy"])
+        .env("RUST_BACKTRACE", "1")
+        .output()
+        .expect("crosshost");
+    let text = String::from_utf8_lossy(&said.stderr);
+    assert_eq!(said.status.code(), Some(1), "{text}");
+    assert!(text.contains("network destroy"), "{text}");
+}
