@@ -94,7 +94,15 @@ fn the_demo_ends_well() {
 #[test]
 fn install_is_what_the_readme_says() {
     let said = Command::new("make")
-        .args(["--dry-run", "--old-file=build", "install"])
+        .args([
+            "--dry-run",
+            "--no-print-directory",
+            "--old-file=build",
+            "install",
+        ])
+        // Of the make that may run this test.
+        .env_remove("MAKEFLAGS")
+        .env_remove("MAKELEVEL")
         .current_dir(workspace())
         .output()
         .expect("make");
