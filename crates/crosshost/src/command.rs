@@ -119,6 +119,16 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<String> {
     if plain.as_slice() == ["endpoint", "ls"] && words.local {
         return endpoint::local(&words);
     }
+    let unknown = || {
+        format!(
+            "{:?}: no such command; see crosshost --help",
+            plain.join(" ")
+        )
+    };
+    // Asked before the store is opened: a slip of the pen makes no directory.
+    if !is_command(&plain) {
+        return Err(unknown().into());
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
@@ -134,12 +144,20 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<String> {
             ["node", "rm", ..] => node::remove(&session, &words).await,
             ["endpoint", "ls"] => endpoint::list(&session, &words).await,
             ["sync"] => sync::sync(&session).await,
-            other => {
-                let words = other.join(" ");
-                Err(format!("{words:?}: no such command; see crosshost --help").into())
-            }
+            _ => Err(unknown().into()),
         }
     })
+}
+
+/// Whether there is a command of these words.
+fn is_command(plain: &[&str]) -> bool {
+    matches!(
+        plain,
+        ["network", "create" | "inspect" | "rm", ..]
+            | ["network" | "node" | "endpoint", "ls"]
+            | ["node", "rm", ..]
+            | ["sync"]
+    )
 }
 
 /// The words, or nothing where help is wanted.
@@ -207,6 +225,7 @@ mod tests {
 
     #[test]
     fn unknown_words_are_refused_and_none_is_help() {
+        assert!(is_command(&["node", "rm", "docker03"]) && !is_command(&["node", "inspect"]));
         assert!(parse(["--nope"].into_iter().map(OsString::from)).is_err());
         assert_eq!(run(std::iter::empty()).unwrap(), HELP);
         let error = run(["network".into(), "destroy".into()].into_iter()).unwrap_err();
