@@ -119,45 +119,56 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<String> {
     if plain.as_slice() == ["endpoint", "ls"] && words.local {
         return endpoint::local(&words);
     }
-    let unknown = || {
-        format!(
-            "{:?}: no such command; see crosshost --help",
-            plain.join(" ")
-        )
+    // Known before the store is opened: a slip of the pen makes no directory.
+    let Some(command) = command(&plain) else {
+        let words = plain.join(" ");
+        return Err(format!("{words:?}: no such command; see crosshost --help").into());
     };
-    // Asked before the store is opened: a slip of the pen makes no directory.
-    if !is_command(&plain) {
-        return Err(unknown().into());
-    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
         .build()?;
     let session = Session::open()?;
     runtime.block_on(async {
-        match plain.as_slice() {
-            ["network", "create", ..] => network::create(&session, &words).await,
-            ["network", "ls"] => network::list(&session, &words).await,
-            ["network", "inspect", ..] => network::inspect(&session, &words).await,
-            ["network", "rm", ..] => network::remove(&session, &words).await,
-            ["node", "ls"] => node::list(&session, &words).await,
-            ["node", "rm", ..] => node::remove(&session, &words).await,
-            ["endpoint", "ls"] => endpoint::list(&session, &words).await,
-            ["sync"] => sync::sync(&session).await,
-            _ => Err(unknown().into()),
+        match command {
+            Command::NetworkCreate => network::create(&session, &words).await,
+            Command::NetworkList => network::list(&session, &words).await,
+            Command::NetworkInspect => network::inspect(&session, &words).await,
+            Command::NetworkRemove => network::remove(&session, &words).await,
+            Command::NodeList => node::list(&session, &words).await,
+            Command::NodeRemove => node::remove(&session, &words).await,
+            Command::EndpointList => endpoint::list(&session, &words).await,
+            Command::Sync => sync::sync(&session).await,
         }
     })
 }
 
-/// Whether there is a command of these words.
-fn is_command(plain: &[&str]) -> bool {
-    matches!(
-        plain,
-        ["network", "create" | "inspect" | "rm", ..]
-            | ["network" | "node" | "endpoint", "ls"]
-            | ["node", "rm", ..]
-            | ["sync"]
-    )
+/// What needs the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Command {
+    NetworkCreate,
+    NetworkList,
+    NetworkInspect,
+    NetworkRemove,
+    NodeList,
+    NodeRemove,
+    EndpointList,
+    Sync,
+}
+
+/// The command of these words.
+fn command(plain: &[&str]) -> Option<Command> {
+    Some(match plain {
+        ["network", "create", ..] => Command::NetworkCreate,
+        ["network", "ls"] => Command::NetworkList,
+        ["network", "inspect", ..] => Command::NetworkInspect,
+        ["network", "rm", ..] => Command::NetworkRemove,
+        ["node", "ls"] => Command::NodeList,
+        ["node", "rm", ..] => Command::NodeRemove,
+        ["endpoint", "ls"] => Command::EndpointList,
+        ["sync"] => Command::Sync,
+        _ => return None,
+    })
 }
 
 /// The words, or nothing where help is wanted.
@@ -225,7 +236,11 @@ mod tests {
 
     #[test]
     fn unknown_words_are_refused_and_none_is_help() {
-        assert!(is_command(&["node", "rm", "docker03"]) && !is_command(&["node", "inspect"]));
+        assert_eq!(
+            command(&["node", "rm", "docker03"]),
+            Some(Command::NodeRemove)
+        );
+        assert_eq!(command(&["node", "inspect"]), None);
         assert!(parse(["--nope"].into_iter().map(OsString::from)).is_err());
         assert_eq!(run(std::iter::empty()).unwrap(), HELP);
         let error = run(["network".into(), "destroy".into()].into_iter()).unwrap_err();

@@ -167,7 +167,7 @@ impl<'a> Desk<'a> {
         Ok(())
     }
 
-    /// Gives addresses back: noted in the ledger first (see [`give_back_locally`]), then released in the store, then free. A store that does not
+    /// Gives addresses back: noted in the ledger first, then released in the store, then free. A store that does not
     /// take the release keeps it noted; the next verb or sync tries again.
     pub async fn give_back(&self, addresses: &[IpAddr]) -> Result<Vec<cluster::Error>, Error> {
         let Some(ledger) = self.update(|ledger| ledger.give_back(addresses))? else {

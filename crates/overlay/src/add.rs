@@ -49,7 +49,7 @@ pub(crate) async fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
     let store = conf.settings.open_store().map_err(failed)?;
     let cluster = Cluster::new(&*store, conf.settings.layout.clone());
 
-    let _alone = host.lock(&format!("container-{}", attachment.container_hash()))?;
+    let _alone = host.lock_container(&attachment)?;
     cni::caller_listens()?;
     repair(&host, &attachment, &ipam).await?;
     let inside = Rtnl::open(&container).map_err(|error| kernel(&error))?;
@@ -223,9 +223,7 @@ impl Work<'_> {
             }
             Err(error) => return Err(error),
         }
-        let _lock = self
-            .host
-            .lock(&format!("network-{}", network.record.name))?;
+        let _lock = self.host.lock_network(&network.record.name)?;
         // Another ADD may have brought newer news than ours while we were at work: they must not be undone.
         if self
             .copy()?
@@ -286,7 +284,7 @@ impl Work<'_> {
 
     /// The network's sandbox, found or made. The underlay is looked for where the sandbox does not stand as it should.
     async fn sandbox(&self, known: &News, network: &Network) -> Result<Sandbox, Error> {
-        let _lock = self.host.lock(&format!("network-{}", network.name))?;
+        let _lock = self.host.lock_network(&network.name)?;
         sandbox::enter(self.host, &network.name, &self.attachment.hash())?;
         let own = known
             .nodes

@@ -12,7 +12,7 @@ pub(crate) async fn del(call: &Call) -> Result<(), Error> {
     let ipam = conf::ipam(call)?;
     let attachment = Conf::attachment(call)?;
     let host = Host::open()?;
-    let _alone = host.lock(&format!("container-{}", attachment.container_hash()))?;
+    let _alone = host.lock_container(&attachment)?;
     let record = host
         .records
         .load(&attachment.hash())

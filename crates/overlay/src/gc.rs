@@ -20,7 +20,7 @@ pub(crate) async fn gc(call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(
         if attachment.network != call.conf.name.as_str() || listed(attachment) {
             continue;
         }
-        let _alone = host.lock(&format!("container-{}", attachment.container_hash()))?;
+        let _alone = host.lock_container(attachment)?;
         match teardown::links(&host, attachment, Some(&record), None).await {
             Ok(()) => errors.extend(teardown::forget(&host, attachment).err()),
             Err(error) => errors.push(error),

@@ -9,7 +9,7 @@ use std::{
 use cluster::{Cluster, NetworkSpec, News, Node, Resolved};
 use cni::Error;
 use ipnetwork::IpNetwork;
-use journal::{Journal, Lock};
+use journal::{Attachment, Journal, Lock};
 use netlink::{Link, Netns, Rtnl};
 
 use crate::{egress::Ledger, failed, kernel, local, record::Record, sandbox::Users};
@@ -74,6 +74,16 @@ impl Host {
             users: Journal::new(root, "sandbox"),
             egress: Journal::new(root, "egress"),
         })
+    }
+
+    /// Keeps other verbs off a network's sandbox on this host.
+    pub fn lock_network(&self, network: &str) -> Result<Lock, Error> {
+        self.lock(&format!("network-{network}"))
+    }
+
+    /// Keeps other verbs off a container, over all its networks.
+    pub fn lock_container(&self, attachment: &Attachment) -> Result<Lock, Error> {
+        self.lock(&format!("container-{}", attachment.container_hash()))
     }
 
     /// A lock of this host.

@@ -225,7 +225,7 @@ pub fn enter(host: &Host, network: &str, attachment: &str) -> Result<(), Error> 
 
 /// Notes that an attachment does not use it any more, and removes the sandbox with its last user.
 pub async fn leave(host: &Host, network: &str, attachment: &str) -> Result<(), Error> {
-    let _lock = host.lock(&format!("network-{network}"))?;
+    let _lock = host.lock_network(network)?;
     let mut users = host
         .users
         .load(network)

@@ -37,7 +37,7 @@ pub async fn sync(cluster: &Cluster<'_>, settings: &Resolved) -> Result<Vec<Sync
     .await?;
     let mut done = Vec::new();
     for network in Netns::list(&names::sandboxes()).map_err(|error| kernel(&error))? {
-        let _lock = host.lock(&format!("network-{network}"))?;
+        let _lock = host.lock_network(&network)?;
         // Listed before it was locked: its last user may have gone with it since, or been killed while leaving.
         if host
             .users
