@@ -1,13 +1,17 @@
-//! A real Consul in a namespace of its own on the underlay, 192.168.1.5.
+//! A real Consul agent in a namespace of its own on the underlay.
 //!
-//! One server in development mode: it keeps its data in memory and is its own leader at once. It is
-//! killed with the thread that started it (`setpriv --pdeathsig`), which in a test is the test's own.
+//! Alone, at 192.168.1.5, it is one server in development mode: it keeps its data in memory and is its own leader
+//! at once. Three that keep their data in files and elect a leader are a [`crate::ConsulCluster`]. An agent is killed
+//! with the thread that started it (`setpriv --pdeathsig`), which in a test is the test's own: so a scenario restarts
+//! agents from its main thread, and none outlives it, however it ends.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::lab::at;
@@ -28,22 +32,30 @@ pub(crate) enum Release {
 /// The management token of a guarded Consul.
 const MANAGEMENT: &str = "5f1d0a52-0000-4000-8000-5f1d0a520000";
 
-/// A running agent.
+/// An agent that was started; see [`Consul::kill`] and [`Consul::pause`] for what it can suffer.
 pub struct Consul {
     agent: Child,
-    guarded: bool,
+    setup: Setup,
+    paused: bool,
     space: Space,
+}
+
+/// What it takes to start an agent, for the first time or again.
+pub(crate) struct Setup {
+    pub(crate) program: PathBuf,
+    /// Its address on the underlay.
+    pub(crate) address: &'static str,
+    /// Its own folder: configuration, log, and data if it keeps any.
+    pub(crate) folder: String,
+    /// Whether it keeps nothing and needs nobody (`-dev`).
+    pub(crate) alone: bool,
+    pub(crate) guarded: bool,
 }
 
 impl Consul {
     #[track_caller]
     pub(crate) fn start(space: Space, release: Release) -> Consul {
-        let program = match release {
-            Release::Oldest => Programs::oldest_consul(),
-            Release::Current | Release::Guarded => Programs::consul(),
-        };
-        // All requests of a host come from one address, and a scenario makes many at once.
-        let mut config = json!({ "limits": { "http_max_conns_per_client": 4000 } });
+        let mut config = json!({});
         if release == Release::Guarded {
             config["acl"] = json!({
                 "enabled": true,
@@ -51,30 +63,85 @@ impl Consul {
                 "tokens": { "initial_management": MANAGEMENT, "agent": MANAGEMENT },
             });
         }
-        space.write("/dev/shm/consul/config.json", config.to_string());
-        let log = std::fs::File::create(space.path("/dev/shm/consul/log")).expect("a log file");
-        let mut command = space.command("setpriv");
-        command
-            .args(["--pdeathsig", "KILL", "--"])
-            .arg(program)
-            .args(["agent", "-dev", "-bind=192.168.1.5", "-client=0.0.0.0"])
-            .arg("-config-file=/dev/shm/consul/config.json")
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("duplicate a file"))
-            .stderr(log);
-        let agent = command.spawn().expect("start consul");
-        let mut consul = Consul {
-            agent,
+        let setup = Setup {
+            program: match release {
+                Release::Oldest => Programs::oldest_consul(),
+                Release::Current | Release::Guarded => Programs::consul(),
+            },
+            address: "192.168.1.5",
+            folder: "/dev/shm/consul".to_owned(),
+            alone: true,
             guarded: release == Release::Guarded,
-            space,
         };
+        let mut consul = Consul::launch(space, setup, config);
         consul.await_leader();
         consul
     }
 
+    /// Starts an agent with `config`, Consul's own words, and does not wait for anything.
+    #[track_caller]
+    pub(crate) fn launch(space: Space, setup: Setup, mut config: Value) -> Consul {
+        config["bind_addr"] = setup.address.into();
+        config["client_addr"] = "0.0.0.0".into();
+        // All requests of a host come from one address, and a scenario makes many at once.
+        config["limits"] = json!({ "http_max_conns_per_client": 4000 });
+        space.write(&format!("{}/config.json", setup.folder), config.to_string());
+        Consul {
+            agent: spawn(&space, &setup),
+            setup,
+            paused: false,
+            space,
+        }
+    }
+
+    /// Ends the agent at once, with SIGKILL.
+    #[track_caller]
+    pub fn kill(&mut self) {
+        self.agent.kill().expect("kill consul");
+        self.agent.wait().expect("wait for consul");
+        self.paused = false;
+    }
+
+    /// Starts the killed agent again, on the same address and with the data that it kept; for the thread that will
+    /// outlive it.
+    #[track_caller]
+    pub fn restart(&mut self) {
+        assert!(!self.is_alive(), "consul is running already");
+        self.agent = spawn(&self.space, &self.setup);
+    }
+
+    /// Stops the agent where it is (SIGSTOP): it accepts connections still, and says nothing.
+    #[track_caller]
+    pub fn pause(&mut self) {
+        self.signal(Signal::STOP);
+        self.paused = true;
+    }
+
+    /// Lets a paused agent go on.
+    #[track_caller]
+    pub fn resume(&mut self) {
+        self.signal(Signal::CONT);
+        self.paused = false;
+    }
+
+    #[track_caller]
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.agent), signal).expect("signal consul");
+    }
+
+    /// Whether it runs, and is not paused.
+    #[track_caller]
+    pub fn is_serving(&mut self) -> bool {
+        !self.paused && self.is_alive()
+    }
+
+    fn is_alive(&mut self) -> bool {
+        matches!(self.agent.try_wait(), Ok(None))
+    }
+
     /// Where its HTTP interface is.
     pub fn address(&self) -> SocketAddr {
-        at("192.168.1.5:8500")
+        at(&format!("{}:8500", self.setup.address))
     }
 
     /// Its namespaces.
@@ -85,14 +152,21 @@ impl Consul {
     /// One request with the management token if there is one: the status code and the body.
     #[track_caller]
     pub fn request(&self, method: &str, target: &str, body: &str) -> (u16, String) {
-        self.ask(method, target, body).expect("an answer of consul")
+        let patience = Duration::from_secs(10);
+        self.ask(method, target, body, patience)
+            .expect("an answer of consul")
     }
 
-    fn ask(&self, method: &str, target: &str, body: &str) -> std::io::Result<(u16, String)> {
+    pub(crate) fn ask(
+        &self,
+        method: &str,
+        target: &str,
+        body: &str,
+        patience: Duration,
+    ) -> std::io::Result<(u16, String)> {
         let address = self.address();
         let token = self.management_token().unwrap_or_default();
         self.space.net().run(|| {
-            let patience = Duration::from_secs(10);
             let mut connection = TcpStream::connect_timeout(&address, patience)?;
             connection.set_read_timeout(Some(patience))?;
             write!(
@@ -109,9 +183,38 @@ impl Consul {
         })
     }
 
+    /// Saves all that Consul holds under a name of the scenario's choice (`consul snapshot save`).
+    #[track_caller]
+    pub fn save_snapshot(&self, name: &str) {
+        self.operate(&["snapshot", "save"], &self.snapshot(name));
+    }
+
+    /// Puts Consul back to what it held when the snapshot was taken (`consul snapshot restore`).
+    #[track_caller]
+    pub fn restore_snapshot(&self, name: &str) {
+        self.operate(&["snapshot", "restore"], &self.snapshot(name));
+    }
+
+    /// Removes every record of ours, as a slip of the hand would (`consul kv delete -recurse crosshost`).
+    #[track_caller]
+    pub fn empty(&self) {
+        self.operate(&["kv", "delete", "-recurse"], "crosshost");
+    }
+
+    fn snapshot(&self, name: &str) -> String {
+        format!("{}/{name}.snap", self.setup.folder)
+    }
+
+    #[track_caller]
+    fn operate(&self, words: &[&str], what: &str) {
+        let program = self.setup.program.to_string_lossy();
+        let words = [&[&*program], words, &[what]].concat();
+        self.space.run(&words).ok();
+    }
+
     /// The token that may do everything, of a guarded Consul.
     pub fn management_token(&self) -> Option<&'static str> {
-        self.guarded.then_some(MANAGEMENT)
+        self.setup.guarded.then_some(MANAGEMENT)
     }
 
     /// A token of a guarded Consul that has the rights which `rules` (Consul's own words) give.
@@ -129,7 +232,8 @@ impl Consul {
     /// A proxy in front, on port 18500, which remembers every request.
     #[track_caller]
     pub fn proxy(&self) -> Proxy {
-        Proxy::start(self.space.net(), at("192.168.1.5:18500"), self.address())
+        let front = SocketAddr::new(self.address().ip(), 18500);
+        Proxy::start(self.space.net(), front, self.address())
     }
 
     /// Something else beside Consul, on `port`: to each that connects it says `bytes` and hangs up, or,
@@ -146,21 +250,45 @@ impl Consul {
         })
     }
 
-    fn await_leader(&mut self) {
+    /// Waits until the agent knows a leader that can answer.
+    #[track_caller]
+    pub(crate) fn await_leader(&mut self) {
         let deadline = Instant::now() + Duration::from_mins(1);
-        loop {
-            let asked = self.ask("GET", "/v1/kv/lab?consistent", "");
-            if matches!(asked, Ok((404, _))) {
-                return;
-            }
-            let ended = self.agent.try_wait().expect("wait for consul");
-            if ended.is_some() || Instant::now() > deadline {
-                let log = std::fs::read_to_string(self.space.path("/dev/shm/consul/log"));
-                panic!("consul has no leader ({asked:?}, {ended:?}):\n{log:?}");
+        while !self.has_leader() {
+            if !self.is_alive() || Instant::now() > deadline {
+                let log = self.space.path(format!("{}/log", self.setup.folder));
+                panic!("consul has no leader:\n{:?}", std::fs::read_to_string(log));
             }
             std::thread::sleep(Duration::from_millis(50));
         }
     }
+
+    /// Whether a read that only a leader can answer is answered here, within a second.
+    pub(crate) fn has_leader(&self) -> bool {
+        let asked = self.ask("GET", "/v1/kv/lab?consistent", "", Duration::from_secs(1));
+        matches!(asked, Ok((404, _)))
+    }
+}
+
+/// Starts the agent; what an earlier one of the same folder logged is kept.
+#[track_caller]
+fn spawn(space: &Space, setup: &Setup) -> Child {
+    let log = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(space.path(format!("{}/log", setup.folder)))
+        .expect("a log file");
+    let mut command = space.command("setpriv");
+    command
+        .args(["--pdeathsig", "KILL", "--"])
+        .arg(&setup.program)
+        .args(["agent", "-config-file"])
+        .arg(format!("{}/config.json", setup.folder))
+        .args(setup.alone.then_some("-dev"))
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("duplicate a file"))
+        .stderr(log);
+    command.spawn().expect("start consul")
 }
 
 impl Drop for Consul {

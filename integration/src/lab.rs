@@ -200,7 +200,7 @@ impl Lab {
 }
 
 /// Plugs `space` into the underlay with one cable: `ens3` inside, the space's name on the bridge.
-fn plug(world: &Space, space: &Space, address: &str) {
+pub(crate) fn plug(world: &Space, space: &Space, address: &str) {
     world.script(&format!(
         "ip link add {} master underlay up type veth peer name ens3 netns {}",
         space.name(),

@@ -17,6 +17,7 @@
 
 mod call;
 mod consul;
+mod consul_cluster;
 mod container;
 mod footprint;
 mod host;
@@ -30,6 +31,7 @@ mod suite;
 
 pub use call::Call;
 pub use consul::Consul;
+pub use consul_cluster::ConsulCluster;
 pub use container::Container;
 pub use footprint::Footprint;
 pub use host::Host;

@@ -47,7 +47,8 @@ fn from_files(lab: &Lab) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn through_consulrs(consul: &Consul) -> BTreeMap<String, String> {
+/// The same of one Consul agent, whatever world it is in.
+pub(crate) fn through_consulrs(consul: &Consul) -> BTreeMap<String, String> {
     let mut settings = ConsulClientSettingsBuilder::default();
     settings.address(format!("http://{}", consul.address()));
     if let Some(token) = consul.management_token() {
