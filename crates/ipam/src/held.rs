@@ -1,21 +1,25 @@
 //! What one host holds of one network, and which address it gives out next.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+use std::{collections::BTreeSet, net::IpAddr};
+
+use crate::{
+    Block, Range, Used,
+    address::{address, number, offset},
+    pool::Span,
 };
 
-use crate::{Block, Range};
-
-/// What this host may and may not give out: its blocks, the addresses in use, and when the others were freed.
+/// What this host may and may not give out. Times are in seconds of a clock that does not stop while the host sleeps.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Held {
-    /// Blocks that this host owns.
-    pub blocks: BTreeSet<Block>,
-    /// Addresses that must not be given out: held by an attachment, or kept by somebody else inside our block.
-    pub used: BTreeSet<IpAddr>,
-    /// Addresses that were given back and when, in seconds of a clock that does not stop while the host sleeps.
-    pub freed: BTreeMap<IpAddr, u64>,
+pub struct Held<'a> {
+    /// Blocks of ours with which of their addresses are in use.
+    pub blocks: Vec<(Block, &'a Used)>,
+    /// Single addresses of ours outside our blocks that are not in use (given to us in another host's block): the last
+    /// resort.
+    pub singles: Vec<IpAddr>,
+    /// Addresses inside our blocks that are somebody else's.
+    pub barred: BTreeSet<IpAddr>,
+    /// Addresses that were given back, and when; oldest first, each once.
+    pub freed: &'a [(IpAddr, u64)],
 }
 
 /// The allocator's answer.
@@ -25,113 +29,156 @@ pub enum Choice {
     Ready(IpAddr),
     /// Only addresses in their cool-down are left; this one was freed first. Better to claim another block.
     Cooling(IpAddr),
-    /// Every address of the host's blocks is in use.
+    /// Every address that the host could give is in use.
     Full,
 }
 
-impl Held {
-    /// The next address that `range` offers from the host's blocks: the lowest that nobody had, else the one freed
-    /// first. `now` and `cool_down` in seconds, on the clock of `freed`.
+/// A block and the part of it that a range offers, with what cannot be given out of it.
+struct Share {
+    block: Block,
+    offered: Vec<Span>,
+    closed: Used,
+}
+
+impl Held<'_> {
+    /// The next address that `range` offers: the lowest one of our blocks that nobody had, else the one that was freed
+    /// first if it has rested for `cool_down`, else that one as [`Choice::Cooling`], else a single.
     pub fn choose(&self, range: &Range, now: u64, cool_down: u64) -> Choice {
-        let mut oldest: Option<(u64, IpAddr)> = None;
-        for block in self.blocks.iter().filter(|block| range.uses(**block)) {
-            for address in block
-                .addresses()
-                .filter(|a| range.offers(*a) && !self.used.contains(a))
-            {
-                let Some(freed) = self.freed.get(&address) else {
-                    return Choice::Ready(address);
-                };
-                oldest = Some(oldest.map_or((*freed, address), |o| o.min((*freed, address))));
-            }
+        let mut shares = self.shares(range);
+        let oldest = self
+            .take_freed(&mut shares)
+            .into_iter()
+            .min_by_key(|(_, at)| *at);
+        if let Some(fresh) = shares.iter().find_map(Share::lowest) {
+            return Choice::Ready(fresh);
         }
-        match oldest {
-            Some((freed, address)) if now.saturating_sub(freed) >= cool_down => {
-                Choice::Ready(address)
-            }
-            Some((_, address)) => Choice::Cooling(address),
+        // Singles rest like all others: nobody else gives them out, so what is freed of them is noted here too.
+        let single = || {
+            let offered = self.singles.iter().filter(|a| range.offers(**a));
+            offered
+                .map(|a| (*a, self.freed_at(*a)))
+                .min_by_key(|(_, at)| *at)
+        };
+        match oldest.map(|(a, at)| (a, Some(at))).or_else(single) {
+            Some((a, Some(at))) if now.saturating_sub(at) < cool_down => Choice::Cooling(a),
+            Some((a, _)) => Choice::Ready(a),
             None => Choice::Full,
         }
     }
+
+    /// Whether `address` could be given to somebody who asks for it: ours, offered by `range`, unused, not barred and
+    /// not in its cool-down.
+    pub fn is_free(&self, range: &Range, address: IpAddr, now: u64, cool_down: u64) -> bool {
+        let unused = |(block, used): &(Block, &Used)| {
+            let n = place(*block, address);
+            n.is_some_and(|n| !used.contains(n))
+        };
+        let rested = |at: u64| now.saturating_sub(at) >= cool_down;
+        range.offers(address)
+            && (self.blocks.iter().any(unused) || self.singles.contains(&address))
+            && !self.barred.contains(&address)
+            && self.freed_at(address).is_none_or(rested)
+    }
+
+    /// How many addresses [`Held::choose`] could give out of our blocks one after the other as [`Choice::Ready`].
+    pub fn room(&self, range: &Range, now: u64, cool_down: u64) -> u64 {
+        let mut shares = self.shares(range);
+        let freed = self.take_freed(&mut shares).into_iter();
+        let rested = freed
+            .filter(|(_, at)| now.saturating_sub(*at) >= cool_down)
+            .count();
+        shares.iter().map(Share::fresh).sum::<u64>() + rested as u64
+    }
+
+    /// The part of `range` that lies in our blocks, lowest first.
+    fn shares(&self, range: &Range) -> Vec<Share> {
+        let spans = range.spans();
+        let mut shares: Vec<Share> = Vec::new();
+        for (block, used) in &self.blocks {
+            let offered: Vec<Span> = range.clip(&spans, *block).collect();
+            if !offered.is_empty() {
+                shares.push(Share {
+                    block: *block,
+                    offered,
+                    closed: (*used).clone(),
+                });
+            }
+        }
+        shares.sort_unstable_by_key(|share| share.block);
+        for address in &self.barred {
+            if let Some((share, n)) = share_of(&mut shares, *address) {
+                share.closed.insert(n);
+            }
+        }
+        shares
+    }
+
+    /// Closes the freed addresses that could be given out again, so that only those that nobody had are left open, and
+    /// returns them with the times of their release.
+    fn take_freed(&self, shares: &mut [Share]) -> Vec<(IpAddr, u64)> {
+        let mut freed = Vec::new();
+        for (address, at) in self.freed {
+            if let Some((share, n)) = share_of(shares, *address)
+                && share.offers(*address)
+                && !share.closed.contains(n)
+            {
+                share.closed.insert(n);
+                freed.push((*address, *at));
+            }
+        }
+        freed
+    }
+
+    /// When an address was given back, if it was.
+    fn freed_at(&self, address: IpAddr) -> Option<u64> {
+        let freed = self.freed.iter().find(|(freed, _)| *freed == address);
+        freed.map(|(_, at)| *at)
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
+impl Share {
+    /// The lowest address that is offered and not closed.
+    fn lowest(&self) -> Option<IpAddr> {
+        let first = number(self.block.first());
+        self.offered.iter().find_map(|(low, high)| {
+            let n = self.closed.next_free(u64::try_from(low - first).ok()?);
+            let free = !self.closed.contains(n) && first + u128::from(n) <= *high;
+            free.then(|| address(self.block.first(), first + u128::from(n)))?
+        })
+    }
 
-    fn held(blocks: &[&str], used: &[&str], freed: &[(&str, u64)]) -> Held {
-        Held {
-            blocks: blocks.iter().map(|b| b.parse().unwrap()).collect(),
-            used: used.iter().map(|a| a.parse().unwrap()).collect(),
-            freed: freed
-                .iter()
-                .map(|(a, t)| (a.parse().unwrap(), *t))
-                .collect(),
+    /// How many addresses are offered and not closed.
+    fn fresh(&self) -> u64 {
+        let first = number(self.block.first());
+        let mut count = 0;
+        for (low, high) in &self.offered {
+            // What a set cannot note is never given out, so nothing is lost by stopping at its end.
+            let numbers = (low - first..=high - first).map_while(|n| u16::try_from(n).ok());
+            count += numbers
+                .filter(|n| !self.closed.contains(u64::from(*n)))
+                .count() as u64;
         }
+        count
     }
 
-    fn pool() -> Range {
-        Range::of("10.0.0.0/24".parse().unwrap()).unwrap()
+    fn offers(&self, address: IpAddr) -> bool {
+        let n = number(address);
+        self.offered
+            .iter()
+            .any(|(low, high)| (*low..=*high).contains(&n))
     }
+}
 
-    fn address(text: &str) -> IpAddr {
-        text.parse().unwrap()
-    }
+/// The share whose block holds `address`, and the address's number there. Blocks are in order and apart.
+fn share_of(shares: &mut [Share], address: IpAddr) -> Option<(&mut Share, u64)> {
+    let after = shares.partition_point(|share| offset(share.block.first(), address).is_some());
+    let share = shares.get_mut(after.checked_sub(1)?)?;
+    let n = place(share.block, address)?;
+    Some((share, n))
+}
 
-    #[test]
-    fn network_and_gateway_are_skipped_and_the_lowest_fresh_address_comes_first() {
-        assert_eq!(
-            held(&["10.0.0.0_29"], &[], &[]).choose(&pool(), 0, 60),
-            Choice::Ready(address("10.0.0.2"))
-        );
-        let with_freed = held(&["10.0.0.0_29"], &["10.0.0.3"], &[("10.0.0.2", 0)]);
-        assert_eq!(
-            with_freed.choose(&pool(), 1000, 60),
-            Choice::Ready(address("10.0.0.4"))
-        );
-    }
-
-    #[test]
-    fn freed_addresses_come_back_oldest_first_after_the_cool_down() {
-        let all = held(
-            &["10.0.0.8_30"],
-            &["10.0.0.8", "10.0.0.9"],
-            &[("10.0.0.10", 100), ("10.0.0.11", 90)],
-        );
-        assert_eq!(
-            all.choose(&pool(), 149, 60),
-            Choice::Cooling(address("10.0.0.11"))
-        );
-        assert_eq!(
-            all.choose(&pool(), 150, 60),
-            Choice::Ready(address("10.0.0.11"))
-        );
-    }
-
-    #[test]
-    fn full_and_blockless_hosts_say_so() {
-        assert_eq!(Held::default().choose(&pool(), 0, 0), Choice::Full);
-        assert_eq!(
-            held(&["10.0.0.9_32"], &["10.0.0.9"], &[]).choose(&pool(), 0, 0),
-            Choice::Full
-        );
-    }
-
-    proptest! {
-        /// Whatever was freed when: giving out until full yields each usable address of the blocks exactly once.
-        #[test]
-        fn every_address_is_given_once(freed in proptest::collection::btree_map(0u8..64, 0u64..200, 0..40), now in 0u64..300) {
-            let mut held = held(&["10.0.0.0_29", "10.0.0.32_29", "10.0.0.248_29"], &[], &[]);
-            held.freed = freed.into_iter().map(|(n, t)| (IpAddr::from([10, 0, 0, n]), t)).collect();
-            let mut given = BTreeSet::new();
-            while let Choice::Ready(a) | Choice::Cooling(a) = held.choose(&pool(), now, 60) {
-                prop_assert!(pool().offers(a) && held.blocks.iter().any(|b| b.contains(a)));
-                prop_assert!(given.insert(a), "{a} twice");
-                held.used.insert(a);
-            }
-            // 8 - network - gateway, 8, 8 - broadcast
-            prop_assert_eq!(given.len(), 6 + 8 + 7);
-        }
-    }
+/// The number of an address in a block, if it is there.
+fn place(block: Block, address: IpAddr) -> Option<u64> {
+    let n = offset(block.first(), address).filter(|n| *n < block.size());
+    n.and_then(|n| u64::try_from(n).ok())
 }

@@ -8,20 +8,28 @@
 //! - *A released address rests.* What was freed last is what stale ARP caches and clients still talk to, so an
 //!   address comes back oldest first and not before a cool-down, unless nothing else is free ([`Held::choose`]).
 //! - *Density over locality in small pools.* A /28 is cut into single addresses, so that the last free one can be
-//!   used from any host; larger pools trade some density for fewer claims ([`Range::default_block_prefix`]).
+//!   used from any host; larger pools trade some density for fewer claims ([`block_prefix`]).
 //!
 //! `cluster` moves blocks and leases through the store; time and state are arguments here, so that a simulator can
 //! replay any order of events.
 
 mod address;
 mod block;
+mod check;
 mod held;
+mod pool;
 mod range;
 mod reserved;
 mod schema;
+mod size;
+mod used;
 
 pub use address::{host_bits, is_network, nth, offset};
 pub use block::{BadBlock, Block};
+pub use check::{RangeError, overlapping};
 pub use held::{Choice, Held};
-pub use range::{Range, RangeError, RangeSet, overlapping};
+pub use pool::place_of;
+pub use range::{Range, RangeSet, twin};
 pub use schema::Schema;
+pub use size::block_prefix;
+pub use used::{BadUsed, Used};

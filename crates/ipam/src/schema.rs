@@ -1,11 +1,12 @@
-//! The `ipam` section of a configuration, as far as it names pools: `host-local`'s words and `blockPrefix`.
+//! The `ipam` section of a configuration, as far as it names pools: `host-local`'s words, whereabouts' `exclude`, and
+//! `blockPrefix`.
 
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use serde::Deserialize;
 
-use crate::{Range, RangeError, RangeSet, overlapping, range::width_of};
+use crate::{Range, RangeError, RangeSet, check::includes, overlapping, size::check_asked};
 
 /// The pools of a configuration, unchecked. Routes and resolver settings are the IPAM plugin's own business.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -26,9 +27,18 @@ pub struct Schema {
     /// As in [`Range`], of the old form.
     #[serde(default)]
     pub gateway: Option<IpAddr>,
-    /// Length in bits of the blocks that hosts own.
+    /// Addresses never given out, each of whatever range has it in its subnet.
+    #[serde(default)]
+    pub exclude: Option<Vec<IpNetwork>>,
+    /// Length in bits of the blocks that hosts own, as [`block_prefix`](crate::block_prefix) reads it.
     #[serde(default)]
     pub block_prefix: Option<u8>,
+    /// Where `host-local` keeps its data: those of each directory are kept apart.
+    #[serde(default)]
+    pub data_dir: Option<String>,
+    /// Seconds after which the blocks of a silent node are taken from it; absent: never.
+    #[serde(default)]
+    pub reclaim_after: Option<u64>,
 }
 
 impl Schema {
@@ -36,19 +46,15 @@ impl Schema {
     pub fn ranges(&self) -> Result<Vec<RangeSet>, RangeError> {
         let mut sets = Vec::new();
         if let Some(subnet) = self.subnet {
-            let Self {
-                range_start,
-                range_end,
-                gateway,
-                ..
-            } = *self;
             let range = Range {
                 subnet,
-                range_start,
-                range_end,
-                gateway,
+                range_start: self.range_start,
+                range_end: self.range_end,
+                gateway: self.gateway,
+                exclude: Vec::new(),
             };
-            sets.push(vec![range.check().map_err(|error| error.below("ipam"))?]);
+            let checked = self.with_exclusions(range).check();
+            sets.push(vec![checked.map_err(|error| error.below("ipam"))?]);
         }
         for (outer, set) in self.ranges.iter().flatten().enumerate() {
             let path = |inner: usize| format!("ipam.ranges[{outer}][{inner}]");
@@ -59,16 +65,28 @@ impl Schema {
                     "a set needs a range",
                 ));
             }
-            let checked = set.iter().cloned().enumerate();
-            let checked = checked
-                .map(|(inner, range)| range.check().map_err(|error| error.below(&path(inner))));
+            let checked = set.iter().cloned().enumerate().map(|(inner, range)| {
+                let checked = self.with_exclusions(range).check();
+                checked.map_err(|error| error.below(&path(inner)))
+            });
             sets.push(checked.collect::<Result<RangeSet, _>>()?);
         }
         self.check_together(&sets)?;
         Ok(sets)
     }
 
-    /// What only shows with all ranges side by side: families mixed in a set, sets that overlap, the block length.
+    /// The range with those of the section's exclusions that lie in its subnet.
+    fn with_exclusions(&self, mut range: Range) -> Range {
+        let all = self.exclude.iter().flatten().copied();
+        let subnet = range.subnet;
+        range
+            .exclude
+            .extend(all.filter(|entry| includes(subnet, *entry)));
+        range
+    }
+
+    /// What only shows with all ranges side by side: families mixed in a set, sets that overlap, exclusions of no
+    /// range, the block length.
     fn check_together(&self, sets: &[RangeSet]) -> Result<(), RangeError> {
         let subnets = |set: &RangeSet| set.iter().map(|range| range.subnet).collect::<Vec<_>>();
         for (n, set) in sets.iter().enumerate() {
@@ -91,20 +109,19 @@ impl Schema {
                     ));
                 }
             }
-            let Some(prefix) = self.block_prefix else {
-                continue;
-            };
-            for subnet in subnets(set) {
-                let most = (subnet.prefix() + 24).min(width_of(subnet));
-                // 2^12 addresses: forwarding entries are computed for each address of a block.
-                let least = subnet.prefix().max(width_of(subnet) - 12);
-                if prefix < least || prefix > most {
-                    let why = format!("want {least} to {most} for subnet {subnet}");
-                    return Err(RangeError::new("ipam.blockPrefix", &prefix, why));
-                }
-            }
         }
-        Ok(())
+        let nowhere = |entry: &&IpNetwork| {
+            let mut ranges = sets.iter().flatten();
+            !ranges.any(|range| includes(range.subnet, **entry))
+        };
+        if let Some(entry) = self.exclude.iter().flatten().find(nowhere) {
+            let why = "not inside the subnet of a range";
+            return Err(RangeError::new("ipam.exclude", entry, why));
+        }
+        match self.block_prefix {
+            Some(asked) => check_asked(sets, asked),
+            None => Ok(()),
+        }
     }
 }
 
@@ -118,6 +135,7 @@ mod tests {
             range_start: None,
             range_end: None,
             gateway: None,
+            exclude: Vec::new(),
         };
         let ranges = sets
             .iter()

@@ -1,0 +1,130 @@
+//! What a range refuses, and the defaults that it fills in: those of the reference plugin, so that a configuration
+//! written for `host-local` means the same here.
+//!
+//! The gateway is the first address unless named, the network and (v4) broadcast addresses and the gateway are never
+//! given out, /31 and /32 are too small.
+
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+
+use crate::{
+    Range,
+    address::{host_bits, is_network, nth, offset},
+    reserved::not_for_hosts,
+};
+
+/// Why a range cannot be used; the text names key and value.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {value}: {why}")]
+pub struct RangeError {
+    key: String,
+    value: String,
+    why: String,
+}
+
+impl RangeError {
+    pub(crate) fn new(key: &str, value: &impl ToString, why: impl Into<String>) -> Self {
+        Self {
+            key: key.to_owned(),
+            value: value.to_string(),
+            why: why.into(),
+        }
+    }
+
+    /// The same error with its key below `path`.
+    pub(crate) fn below(self, path: &str) -> Self {
+        Self {
+            key: format!("{path}.{}", self.key),
+            ..self
+        }
+    }
+}
+
+impl Range {
+    /// The range with its defaults filled in and its exclusions in order, or why it is refused.
+    pub fn check(self) -> Result<Self, RangeError> {
+        let subnet = self.subnet;
+        if !is_network(subnet) {
+            let network = format!("{}/{}", subnet.network(), subnet.prefix());
+            let why = format!("has host bits set; the network is {network}");
+            return Err(RangeError::new("subnet", &subnet, why));
+        }
+        if host_bits(subnet) < 2 {
+            let why = "too small: no address is left beside network, gateway and broadcast";
+            return Err(RangeError::new("subnet", &subnet, why));
+        }
+        if let Some(why) = not_for_hosts(subnet) {
+            return Err(RangeError::new("subnet", &subnet, why));
+        }
+        let (first, last) = usable(subnet);
+        let inside = |key, address: IpAddr| {
+            let why = || format!("not a usable address of subnet {subnet}");
+            offset(first, address)
+                .zip(offset(address, last))
+                .map(|_| address)
+                .ok_or_else(|| RangeError::new(key, &address, why()))
+        };
+        let start = self
+            .range_start
+            .map_or(Ok(first), |a| inside("rangeStart", a))?;
+        let end = self.range_end.map_or(Ok(last), |a| inside("rangeEnd", a))?;
+        if offset(start, end).is_none() {
+            let why = format!("lies before rangeStart {start}");
+            return Err(RangeError::new("rangeEnd", &end, why));
+        }
+        let gateway = self.gateway.unwrap_or(first);
+        // The reference lets the gateway stand anywhere; outside its subnet it could not be reached.
+        if !subnet.contains(gateway) {
+            let why = format!("not in subnet {subnet}");
+            return Err(RangeError::new("gateway", &gateway, why));
+        }
+        Ok(Self {
+            subnet,
+            range_start: Some(start),
+            range_end: Some(end),
+            gateway: Some(gateway),
+            exclude: exclusions(subnet, self.exclude)?,
+        })
+    }
+}
+
+/// The exclusions of a subnet in one spelling, so that two configurations that mean the same compare equal: without
+/// host bits (whereabouts' own example has some), in order, none inside another.
+fn exclusions(subnet: IpNetwork, given: Vec<IpNetwork>) -> Result<Vec<IpNetwork>, RangeError> {
+    let mut exclude = Vec::with_capacity(given.len());
+    for entry in given {
+        if !includes(subnet, entry) {
+            let why = format!("not inside subnet {subnet}");
+            return Err(RangeError::new("exclude", &entry, why));
+        }
+        exclude.push(IpNetwork::new(entry.network(), entry.prefix()).unwrap_or(entry));
+    }
+    // Networks are nested or apart, so those inside another one follow it.
+    exclude.sort_unstable();
+    exclude.dedup_by(|next, kept| includes(*kept, *next));
+    Ok(exclude)
+}
+
+/// First and last usable address: beside the network address, and for v4 the broadcast address.
+pub(crate) fn usable(subnet: IpNetwork) -> (IpAddr, IpAddr) {
+    let network = subnet.network();
+    let most = 1u128
+        .checked_shl(u32::from(host_bits(subnet)))
+        .map_or(u128::MAX, |n| n - 1);
+    let broadcast = u128::from(subnet.is_ipv4() && most > 0);
+    let at = |n| nth(network, n).unwrap_or(network);
+    (at(1), at(most - broadcast))
+}
+
+/// Whether `inner` is the network `outer` or a part of it.
+pub(crate) fn includes(outer: IpNetwork, inner: IpNetwork) -> bool {
+    outer.prefix() <= inner.prefix() && outer.contains(inner.network())
+}
+
+/// The first pair of subnets of which one contains the other's start, if any.
+pub fn overlapping(ours: &[IpNetwork], theirs: &[IpNetwork]) -> Option<(IpNetwork, IpNetwork)> {
+    let meet = |a: &IpNetwork, b: &IpNetwork| a.contains(b.network()) || b.contains(a.network());
+    ours.iter()
+        .find_map(|a| theirs.iter().find(|b| meet(a, b)).map(|b| (*a, *b)))
+}

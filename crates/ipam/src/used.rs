@@ -1,0 +1,145 @@
+//! Which addresses of a block are in use: one bit each, so that a record of a block says it in a few characters.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+/// Numbers of a set: those of the addresses of the largest block.
+const CAPACITY: u64 = 1 << crate::size::MOST_BLOCK_BITS;
+
+/// A set of addresses of one block, by their number: how far each lies above the block's first address. Spelled in
+/// hexadecimal: digit `k` from the left has the numbers `4k` to `4k+3`, the lowest number in its lowest bit; zeros at
+/// the end are left out, so that the empty set is `""`.
+///
+/// Only numbers below 4096, the addresses of the largest block, can be noted. All others count as in use for ever:
+/// an address that cannot be noted must not be given out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Used(
+    /// 64 numbers a word; the last word is never 0, so that equal sets compare equal.
+    Vec<u64>,
+);
+
+impl Used {
+    /// Whether address `n` of the block is in use; always so from 4096 on.
+    pub fn contains(&self, n: u64) -> bool {
+        let (word, bit) = place(n);
+        n >= CAPACITY || self.0.get(word).is_some_and(|word| word & bit != 0)
+    }
+
+    /// Notes that address `n` of the block is in use.
+    pub fn insert(&mut self, n: u64) {
+        let (word, bit) = place(n);
+        if n >= CAPACITY {
+            return;
+        }
+        if word >= self.0.len() {
+            self.0.resize(word + 1, 0);
+        }
+        self.0[word] |= bit;
+    }
+
+    /// Notes that address `n` of the block is in use no longer.
+    pub fn remove(&mut self, n: u64) {
+        let (word, bit) = place(n);
+        if let Some(word) = self.0.get_mut(word) {
+            *word &= !bit;
+        }
+        while self.0.last() == Some(&0) {
+            self.0.pop();
+        }
+    }
+
+    /// How many addresses are in use.
+    pub fn len(&self) -> usize {
+        self.0.iter().map(|word| word.count_ones() as usize).sum()
+    }
+
+    /// Whether no address is in use.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The lowest number from `from` on that is not in use; a full block is passed 64 numbers a step.
+    pub(crate) fn next_free(&self, from: u64) -> u64 {
+        let mut n = from;
+        while let Some(word) = self.0.get(place(n).0) {
+            let ones = u64::from((word >> (n % 64)).trailing_ones());
+            let left = 64 - n % 64;
+            if ones < left {
+                return n + ones;
+            }
+            n += left;
+        }
+        n
+    }
+}
+
+/// Word and bit of a number; a word that no set has if there is none.
+fn place(n: u64) -> (usize, u64) {
+    (usize::try_from(n / 64).unwrap_or(usize::MAX), 1 << (n % 64))
+}
+
+impl fmt::Display for Used {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A word's lowest digit comes first, so a word is written backwards.
+        let digits = self
+            .0
+            .iter()
+            .flat_map(|word| (0..16).map(move |k| word >> (4 * k) & 15));
+        let used = self
+            .0
+            .last()
+            .map_or(0, |last| 16 - last.leading_zeros() as usize / 4);
+        let words = self.0.len().saturating_sub(1);
+        for digit in digits.take(16 * words + used) {
+            write!(f, "{digit:x}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The text is not a set of addresses.
+#[derive(Debug, thiserror::Error)]
+#[error("{text:?} is not a set of addresses in use: {why}")]
+pub struct BadUsed {
+    text: String,
+    why: &'static str,
+}
+
+impl FromStr for Used {
+    type Err = BadUsed;
+
+    fn from_str(text: &str) -> Result<Self, BadUsed> {
+        let bad = |why| BadUsed {
+            text: text.chars().take(40).collect(),
+            why,
+        };
+        let mut used = Self::default();
+        for (k, digit) in (0u64..).zip(text.chars()) {
+            let digit = digit
+                .to_digit(16)
+                .ok_or_else(|| bad("want hexadecimal digits only"))?;
+            for n in (0..4).filter(|n| digit >> n & 1 == 1).map(|n| 4 * k + n) {
+                if n >= CAPACITY {
+                    return Err(bad("a block has at most 4096 addresses"));
+                }
+                used.insert(n);
+            }
+        }
+        Ok(used)
+    }
+}
+
+impl TryFrom<String> for Used {
+    type Error = BadUsed;
+    fn try_from(text: String) -> Result<Self, BadUsed> {
+        text.parse()
+    }
+}
+
+impl From<Used> for String {
+    fn from(used: Used) -> Self {
+        used.to_string()
+    }
+}
