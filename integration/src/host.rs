@@ -63,7 +63,7 @@ impl Host {
         &self.vtep
     }
 
-    /// The host's own boot id.
+    /// The host's own boot id, until it is booted anew.
     pub fn boot_id(&self) -> &str {
         &self.boot_id
     }
@@ -71,6 +71,26 @@ impl Host {
     /// The namespaces and files of the host.
     pub fn space(&self) -> &Space {
         &self.space
+    }
+
+    /// Boots the host anew: containers, their links and rules are gone, `/run` is empty, and the boot id is
+    /// the one that comes back; `/etc` and `/var/lib` stay. End the programs that you started here first.
+    #[track_caller]
+    pub fn reboot(&self) -> String {
+        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/uuid").expect("a uuid");
+        self.space.script(&format!(
+            "ip -all netns delete
+             umount --lazy /run
+             mount -t tmpfs run /run
+             for link in $(ip -o link | cut -d' ' -f2 | cut -d@ -f1 | tr -d :); do
+                 case $link in lo | ens3) ;; *) ip link delete $link || true ;; esac
+             done
+             nft flush ruleset
+             echo 0 > /proc/sys/net/ipv4/ip_forward
+             echo {} > /proc/sys/kernel/random/boot_id",
+            boot_id.trim()
+        ));
+        boot_id.trim().to_owned()
     }
 
     /// Writes `/etc/crosshost/config.json` with the store at `url`.
