@@ -1,40 +1,68 @@
 //! Blocks: claiming one is the only act between hosts that needs agreement, and it is one conditional write.
+//!
+//! A claim takes what nobody ever had first, from a place in the pool that is the node's own: so hosts that claim at
+//! the same moment seldom want the same block. Then what was given back and is dropped by all; then what was given to
+//! a node at the network's creation that never used it.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, time::Duration};
 
-use ipam::{Block, Range};
-use store::{Op, Outcome};
+use ipam::{Block, Range, place_of};
+use store::Op;
 
-use crate::{ATTEMPTS, BlockRecord, Cluster, Error, News, Versioned, records::encode};
+use crate::{
+    ATTEMPTS, BlockRecord, BlockState, Cluster, Error, Network, News, Versioned, records::encode,
+};
+
+/// How hard a claim tries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// Only what is to be had at once, for need to come.
+    Spare,
+    /// Also what takes asking and waiting, for at most this long.
+    Needed(Duration),
+}
 
 impl Cluster<'_> {
-    /// Claims for `node` a block from which one of `set` can be served: the lowest that nobody has, of the first
-    /// range that has one. Brings `news` up to date where it was old.
+    /// Claims for `node` a block from which one of `set` can be served. Brings `news` up to date where it was old.
     pub async fn claim_block(
         &self,
         name: &str,
         node: &str,
         set: &[Range],
         news: &mut News,
+        how: Claim,
     ) -> Result<Block, Error> {
+        let mut late = Vec::new();
         for _ in 0..ATTEMPTS {
-            let network = &news.ready_network(name)?.record;
+            let network = news.ready_network(name)?.record.clone();
             let taken = news.blocks.keys().copied().collect();
+            let place = place_of(node);
             let free = set
                 .iter()
-                .find_map(|range| range.free_block(network.block_prefix(range), &taken));
-            let block = free.ok_or_else(|| no_block(name, news))?;
-            if self.take(name, node, block, news).await? {
-                return Ok(block);
+                .find_map(|range| range.free_block(network.block_prefix(range), &taken, place));
+            if let Some(block) = free {
+                if self.take(name, node, set, block, news).await? {
+                    return Ok(block);
+                }
+                *news = self.news(name).await?;
+                // The claim was made after all, and only its answer was lost.
+                if news
+                    .blocks
+                    .get(&block)
+                    .is_some_and(|owner| owner.record.is_of(node))
+                {
+                    return Ok(block);
+                }
+                continue;
             }
-            *news = self.news(name).await?;
-            // The claim was made after all, and only its answer was lost.
-            if news
-                .blocks
-                .get(&block)
-                .is_some_and(|owner| owner.record.node == node)
+            match self
+                .claim_returned(name, node, set, news, how, &mut late)
+                .await?
             {
-                return Ok(block);
+                Some(block) => return Ok(block),
+                // Others were quicker, or something was made free just now.
+                None if late.is_empty() && self.free_idle(name, node, set, news, how).await? => {}
+                None => return Err(no_block(name, news, late)),
             }
         }
         Err(Error::Contended(
@@ -42,44 +70,148 @@ impl Cluster<'_> {
         ))
     }
 
-    /// Claims for `node` the block of a wanted `address`, unless it has it already.
-    pub async fn claim_block_of(
+    /// Claims for `node` this very block, one that nobody has; whether it has it now.
+    pub async fn claim_this_block(
         &self,
         name: &str,
         node: &str,
-        address: IpAddr,
-        range: &Range,
+        block: Block,
         news: &mut News,
-    ) -> Result<Block, Error> {
-        for _ in 0..ATTEMPTS {
-            let prefix = news.ready_network(name)?.record.block_prefix(range);
-            let outside = || Error::NoBlock {
-                network: name.to_owned(),
-                owners: Vec::new(),
-            };
-            let block = Block::containing(address, prefix).ok_or_else(outside)?;
-            let owner = news
-                .blocks
-                .get(&block)
-                .map(|owner| owner.record.node.clone());
-            match owner {
-                Some(owner) if owner == node => return Ok(block),
-                Some(node) => {
-                    let network = name.to_owned();
-                    return Err(Error::ForeignBlock {
-                        network,
-                        address,
-                        block,
-                        node,
+        patience: Duration,
+    ) -> Result<bool, Error> {
+        let claimed = match news.blocks.get(&block).cloned() {
+            None => self.take(name, node, &[], block, news).await?,
+            Some(present) if present.record.is_of(node) => return Ok(true),
+            Some(present) if present.record.state == BlockState::Returned => {
+                let late = self.still_late(name, node, &present, patience).await?;
+                if !late.is_empty() {
+                    return Err(Error::Waiting {
+                        network: name.to_owned(),
+                        what: format!("block {block}"),
+                        nodes: late,
                     });
                 }
-                None if self.take(name, node, block, news).await? => return Ok(block),
-                None => *news = self.news(name).await?,
+                self.retake(name, node, block, &present, news).await?
             }
+            Some(_) => false,
+        };
+        if !claimed {
+            *news = self.news(name).await?;
         }
-        Err(Error::Contended(
-            self.layout.blocks(name)?.as_str().to_owned(),
-        ))
+        Ok(claimed)
+    }
+
+    /// Claims one of the blocks that were given back, if there is one that all hosts have dropped.
+    async fn claim_returned(
+        &self,
+        name: &str,
+        node: &str,
+        set: &[Range],
+        news: &mut News,
+        how: Claim,
+        late: &mut Vec<String>,
+    ) -> Result<Option<Block>, Error> {
+        let usable = |block: &Block, record: &BlockRecord| {
+            record.state == BlockState::Returned
+                && set.iter().any(|range| {
+                    range.uses(*block)
+                        && block
+                            .addresses()
+                            .any(|a| range.offers(a) && !record.exclusions.contains_key(&a))
+                })
+        };
+        let mut returned: Vec<_> = news
+            .blocks
+            .iter()
+            .filter(|(block, present)| usable(block, &present.record))
+            .map(|(block, present)| (*block, present.clone()))
+            .collect();
+        // What was dropped first is dropped by most; our own of before changes no home at all.
+        let dropped = |present: &Versioned<BlockRecord>| match present.record.node == node {
+            true => 0,
+            false => present.record.dropped.unwrap_or(present.revision),
+        };
+        returned.sort_by_key(|(_, present)| dropped(present));
+        let Some((block, present)) = returned.first().cloned() else {
+            return Ok(None);
+        };
+        let patience = match how {
+            Claim::Spare => Duration::ZERO,
+            Claim::Needed(patience) => patience,
+        };
+        *late = self.still_late(name, node, &present, patience).await?;
+        if !late.is_empty() {
+            return Ok(None);
+        }
+        if self.retake(name, node, block, &present, news).await? {
+            return Ok(Some(block));
+        }
+        *news = self.news(name).await?;
+        let ours = news
+            .blocks
+            .get(&block)
+            .is_some_and(|owner| owner.record.is_of(node));
+        Ok(ours.then_some(block))
+    }
+
+    /// Who may still send to the last owner of a returned block.
+    async fn still_late(
+        &self,
+        name: &str,
+        node: &str,
+        present: &Versioned<BlockRecord>,
+        patience: Duration,
+    ) -> Result<Vec<String>, Error> {
+        #[cfg(feature = "planted")]
+        if self.planted == Some(crate::Planted::ReturnUnacknowledged) {
+            return Ok(Vec::new());
+        }
+        if present.record.node == node {
+            return Ok(Vec::new());
+        }
+        let dropped = present.record.dropped.unwrap_or(present.revision);
+        self.all_dropped(name, node, dropped, patience).await
+    }
+
+    /// Takes a block from a node that was given it and keeps no ledger of the network, so that it cannot have used it:
+    /// it is nobody's then, and can be claimed when all have dropped it. Whether there was one.
+    async fn free_idle(
+        &self,
+        name: &str,
+        node: &str,
+        set: &[Range],
+        news: &mut News,
+        how: Claim,
+    ) -> Result<bool, Error> {
+        if how == Claim::Spare {
+            return Ok(false);
+        }
+        let mut asked = BTreeMap::new();
+        let others = news.blocks.clone();
+        for (block, present) in others.iter().filter(|(block, present)| {
+            let foreign = present.record.state == BlockState::Owned && present.record.node != node;
+            foreign && set.iter().any(|range| range.uses(**block))
+        }) {
+            let owner = &present.record.node;
+            if !asked.contains_key(owner) {
+                asked.insert(owner.clone(), self.idle(name, owner).await?);
+            }
+            let Some(Some(idle)) = asked.get(owner) else {
+                continue;
+            };
+            let freed = self
+                .rewrite(name, *block, present, idle, |record| {
+                    record.state = BlockState::Returned;
+                    record.kept = false;
+                })
+                .await?;
+            if let Some(freed) = freed {
+                news.blocks.insert(*block, freed);
+                return Ok(true);
+            }
+            asked.remove(owner);
+        }
+        Ok(false)
     }
 
     /// One conditional write: the block is nobody's and the network is as `news` has it.
@@ -87,13 +219,13 @@ impl Cluster<'_> {
         &self,
         name: &str,
         node: &str,
+        set: &[Range],
         block: Block,
         news: &mut News,
     ) -> Result<bool, Error> {
         let network = news.ready_network(name)?;
-        let record = BlockRecord {
-            node: node.to_owned(),
-        };
+        let mut record = BlockRecord::of(node);
+        record.kept = first_of(&network.record, set, node, news);
         let ops = [
             Op::Check {
                 key: self.layout.network(name)?,
@@ -104,22 +236,114 @@ impl Cluster<'_> {
                 value: encode(&record)?,
             },
         ];
-        let Outcome::Done(revisions) = self.store.apply(&ops).await? else {
+        let Some(revisions) = self.done(&ops).await? else {
             return Ok(false);
         };
         let revision = revisions.last().copied().unwrap_or_default();
         news.blocks.insert(block, Versioned { record, revision });
         Ok(true)
     }
+
+    /// One conditional write: a returned block is `node`'s; what of it was given to others stays theirs.
+    async fn retake(
+        &self,
+        name: &str,
+        node: &str,
+        block: Block,
+        present: &Versioned<BlockRecord>,
+        news: &mut News,
+    ) -> Result<bool, Error> {
+        let network = news.ready_network(name)?;
+        let check = Op::Check {
+            key: self.layout.network(name)?,
+            revision: network.revision,
+        };
+        let set: Vec<Range> = (network.record.ranges.iter())
+            .find(|set| set.iter().any(|range| range.uses(block)))
+            .cloned()
+            .unwrap_or_default();
+        let kept = first_of(&network.record, &set, node, news);
+        let taken = self
+            .rewrite(name, block, present, &[check], |record| {
+                node.clone_into(&mut record.node);
+                record.state = BlockState::Owned;
+                record.dropped = None;
+                record.kept = kept;
+            })
+            .await?;
+        if let Some(taken) = &taken {
+            news.blocks.insert(block, taken.clone());
+        }
+        Ok(taken.is_some())
+    }
+
+    /// Gives a block back: it is nobody's, if its record is still the one that the owner has. The new record.
+    pub async fn return_block(
+        &self,
+        name: &str,
+        block: Block,
+        present: &Versioned<BlockRecord>,
+    ) -> Result<Option<Versioned<BlockRecord>>, Error> {
+        self.rewrite(name, block, present, &[], |record| {
+            record.state = BlockState::Returned;
+            record.kept = false;
+        })
+        .await
+    }
+
+    /// The one way to change a block's record: from what it was when read, under further conditions; `None` if one of
+    /// them does not hold any more.
+    pub(crate) async fn rewrite(
+        &self,
+        name: &str,
+        block: Block,
+        present: &Versioned<BlockRecord>,
+        conditions: &[Op],
+        change: impl FnOnce(&mut BlockRecord),
+    ) -> Result<Option<Versioned<BlockRecord>>, Error> {
+        let mut record = present.record.pinned(present.revision);
+        change(&mut record);
+        let mut ops = conditions.to_vec();
+        ops.push(Op::Swap {
+            key: self.layout.block(name, block)?,
+            value: encode(&record)?,
+            revision: present.revision,
+        });
+        let revision = self.done(&ops).await?.and_then(|r| r.last().copied());
+        Ok(revision.map(|revision| Versioned { record, revision }))
+    }
+
+    /// The records of some blocks as they are now.
+    pub(crate) async fn block(
+        &self,
+        name: &str,
+        block: Block,
+    ) -> Result<Option<Versioned<BlockRecord>>, Error> {
+        let entry = self.store.get(&self.layout.block(name, block)?).await?;
+        entry.as_ref().map(crate::records::decode).transpose()
+    }
 }
 
-fn no_block(network: &str, news: &News) -> Error {
+/// Whether a block of `set` would be the node's first one there on a network that reclaims: that one it keeps.
+fn first_of(network: &Network, set: &[Range], node: &str, news: &News) -> bool {
+    let in_set = |block: &Block| set.iter().any(|range| range.uses(*block));
+    network.reclaim_after.is_some()
+        && !set.is_empty()
+        && !news.blocks.iter().any(|(block, present)| {
+            in_set(block) && present.record.is_of(node) && present.record.kept
+        })
+}
+
+fn no_block(network: &str, news: &News, late: Vec<String>) -> Error {
     let mut owners: BTreeMap<String, usize> = BTreeMap::new();
     for block in news.blocks.values() {
-        *owners.entry(block.record.node.clone()).or_default() += 1;
+        if block.record.state == BlockState::Owned {
+            *owners.entry(block.record.node.clone()).or_default() += 1;
+        }
     }
     Error::NoBlock {
         network: network.to_owned(),
         owners: owners.into_iter().collect(),
+        late,
     }
 }

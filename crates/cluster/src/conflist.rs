@@ -10,6 +10,8 @@ use crate::{Egress, Error, NetworkSpec, NodeSettings, Resolved, Settings, StoreS
 const LEAST_MTU: u32 = 576;
 /// The largest IP packet.
 const MOST_MTU: u32 = 65_535;
+/// A node that does nothing but its usual verbs must be able to show up several times in this, in seconds.
+const LEAST_RECLAIM: u64 = 10;
 
 /// A plugin's configuration, decoded without regard to the case of its keys by the caller.
 #[derive(Debug, Clone, Deserialize)]
@@ -49,8 +51,15 @@ impl Conflist {
             .map_err(|error| bad(error.to_string()))?
             .unwrap_or_default();
         let segment = self.plugin == "overlay";
+        let reclaim_after = self.ipam.as_ref().and_then(|ipam| ipam.reclaim_after);
+        if let Some(seconds) = reclaim_after.filter(|seconds| *seconds < LEAST_RECLAIM) {
+            let why = format!("ipam.reclaimAfter: {seconds}: want {LEAST_RECLAIM} seconds or more");
+            return Err(bad(why));
+        }
         let spec = NetworkSpec {
             name: name.to_owned(),
+            id: Some(unique()),
+            reclaim_after,
             segment,
             ranges,
             block_prefix: self.ipam.as_ref().and_then(|ipam| ipam.block_prefix),
@@ -83,7 +92,8 @@ impl Conflist {
             store: self.store.clone(),
             node: self.node.clone(),
         }
-        .resolve(env)
+        .resolve(env)?
+        .within(self.ipam.as_ref().and_then(|ipam| ipam.data_dir.as_deref()))
     }
 }
 
@@ -119,6 +129,37 @@ impl NetworkSpec {
             _ => Ok(self),
         }
     }
+}
+
+impl Resolved {
+    /// Apart from configurations that name another directory, or none.
+    fn within(self, data_dir: Option<&str>) -> Result<Self, Error> {
+        match data_dir.filter(|dir| !dir.is_empty()) {
+            None => Ok(self),
+            Some(dir) => {
+                let unfit = |error: store::Error| bad(format!("ipam.dataDir: {dir}: {error}"));
+                self.apart(&realm(dir)).map_err(|error| match error {
+                    Error::Store(error) => unfit(error),
+                    other => other,
+                })
+            }
+        }
+    }
+}
+
+/// A directory's name as one segment of a key: what a key cannot have is written as `-` and two hex digits.
+fn realm(dir: &str) -> String {
+    let spell = |byte: u8| match byte {
+        b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'_' => char::from(byte).to_string(),
+        _ => format!("-{byte:02x}"),
+    };
+    dir.bytes().map(spell).collect()
+}
+
+/// A word that is used once: of the kernel, since a network outlives boots and clocks.
+pub fn unique() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/uuid")
+        .map_or_else(|_| String::new(), |word| word.trim().to_owned())
 }
 
 fn bad(text: String) -> Error {

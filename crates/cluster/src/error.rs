@@ -2,8 +2,6 @@
 
 use std::net::IpAddr;
 
-use ipam::Block;
-
 use crate::{Node, records::Lease};
 
 /// An operation on the shared records did not happen.
@@ -80,25 +78,95 @@ pub enum Error {
         leases: Vec<(IpAddr, Lease)>,
     },
     /// All blocks have an owner.
-    #[error("network {network}: no free block is left: {}", block_owners(.owners))]
+    #[error("network {network}: no free block is left: {}{}", block_owners(.owners), waiting(.late))]
     NoBlock {
         /// The network.
         network: String,
         /// How many blocks each node owns.
         owners: Vec<(String, usize)>,
+        /// Who has not dropped the last owner of blocks that were given back.
+        late: Vec<String>,
     },
-    /// The block belongs to another node.
-    #[error("network {network}: address {address} lies in block {block} of node {node}")]
-    ForeignBlock {
+    /// What changes hands waits for hosts that have not answered in time.
+    #[error("network {network}: {what}{}; try again then", waiting(.nodes))]
+    Waiting {
         /// The network.
         network: String,
-        /// The address that was asked for.
+        /// What changes hands.
+        what: String,
+        /// For whom it waits.
+        nodes: Vec<String>,
+    },
+    /// The node that has an address does not give it away.
+    #[error("network {network}: address {address}: node {node} has it in use or has asked for it")]
+    Refused {
+        /// The network.
+        network: String,
+        /// The address.
         address: IpAddr,
-        /// Its block.
-        block: Block,
-        /// The owner.
+        /// The node that has it.
         node: String,
     },
+    /// A requested address is another attachment's.
+    #[error(
+        "address {address}: held by {} of container {} on node {}", .lease.ifname, .lease.container, .lease.node
+    )]
+    Held {
+        /// The address.
+        address: IpAddr,
+        /// Who holds it.
+        lease: Box<Lease>,
+    },
+    /// A requested address cannot be given to anyone, or to this attachment.
+    #[error("requested address {address}: {why}")]
+    BadAddress {
+        /// The address.
+        address: IpAddr,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The attachment has its addresses already.
+    #[error(
+        "{ifname} of container {container} on network {network}: exists already and holds {held}; DEL it first"
+    )]
+    Duplicate {
+        /// The network.
+        network: String,
+        /// The container.
+        container: String,
+        /// Its interface.
+        ifname: String,
+        /// What it holds.
+        held: String,
+    },
+    /// No address is left for this host.
+    #[error("network {network}: address pool exhausted: {why}")]
+    Exhausted {
+        /// The network.
+        network: String,
+        /// Who has what, and what could be done.
+        why: String,
+    },
+    /// A container holds an address that the store has for another by now.
+    #[error(
+        "network {network}: address {address} of container {container} here is {other}'s in the store"
+    )]
+    Lost {
+        /// The network.
+        network: String,
+        /// The address.
+        address: IpAddr,
+        /// The container that holds it on this host.
+        container: String,
+        /// Whose it is in the store.
+        other: String,
+    },
+    /// A document of this host could not be used.
+    #[error("{0}")]
+    Local(String),
+    /// Another verb of this host held a lock for too long.
+    #[error("{0}")]
+    Busy(String),
     /// There is no node of that name.
     #[error("node {0}: not registered")]
     NoNode(String),
@@ -135,7 +203,8 @@ impl Error {
     pub fn code(&self) -> u32 {
         match self {
             Self::Store(error) if error.is_away() => 11,
-            Self::Contended(_) => 11,
+            Self::Contended(_) | Self::Busy(_) => 11,
+            Self::Local(_) => 5,
             Self::Store(store::Error::Denied { .. }) => 106,
             Self::Setting { .. }
             | Self::Store(
@@ -148,8 +217,13 @@ impl Error {
                 103
             }
             Self::Exists(_) | Self::Overlap { .. } | Self::VniTaken { .. } => 104,
-            Self::NoBlock { .. } => 102,
-            Self::ForeignBlock { .. } => 108,
+            Self::Duplicate { .. } => 100,
+            Self::NoBlock { .. } | Self::Exhausted { .. } => 102,
+            Self::Waiting { .. }
+            | Self::Refused { .. }
+            | Self::Held { .. }
+            | Self::BadAddress { .. }
+            | Self::Lost { .. } => 108,
             Self::InUse { .. } | Self::NodeInUse { .. } | Self::NoNode(_) => 109,
         }
     }
@@ -194,8 +268,17 @@ fn block_owners(owners: &[(String, usize)]) -> String {
     )
 }
 
+/// For whom something waits, and what to do about it.
+fn waiting(nodes: &[String]) -> String {
+    if nodes.is_empty() {
+        return String::new();
+    }
+    let nodes = list(nodes.iter().map(|node| format!("node {node}")));
+    format!(" waits for {nodes} to drop its old home; run there: crosshost sync")
+}
+
 /// The first few, and how many more: an error is read by a person.
-fn list(items: impl ExactSizeIterator<Item = String>) -> String {
+pub(crate) fn list(items: impl ExactSizeIterator<Item = String>) -> String {
     const SHOWN: usize = 20;
     let more = items.len().saturating_sub(SHOWN);
     let text = items.take(SHOWN).collect::<Vec<_>>().join(", ");

@@ -8,15 +8,21 @@ use store::Key;
 /// The keys of all records, below one prefix.
 #[derive(Debug, Clone)]
 pub struct Layout {
+    prefix: Key,
     root: Key,
 }
 
 impl Layout {
     /// The layout below `prefix`, such as `crosshost`.
     pub fn new(prefix: &str) -> Result<Self, store::Error> {
-        Ok(Self {
-            root: Key::new(prefix)?.join("v1")?,
-        })
+        let prefix = Key::new(prefix)?;
+        let root = prefix.join("v1")?;
+        Ok(Self { prefix, root })
+    }
+
+    /// A layout of its own below this one, for a configuration that keeps its data apart (`ipam.dataDir`).
+    pub fn apart(&self, realm: &str) -> Result<Self, store::Error> {
+        Self::new(self.prefix.join("data")?.join(realm)?.as_str())
     }
 
     fn key(&self, path: &str) -> Result<Key, store::Error> {
@@ -86,5 +92,30 @@ impl Layout {
     /// The lease of an address.
     pub fn lease(&self, network: &str, address: IpAddr) -> Result<Key, store::Error> {
         self.leases(network)?.join(&address.to_string())
+    }
+
+    /// Who keeps a ledger of which network.
+    pub fn all_ledgers(&self) -> Result<Key, store::Error> {
+        self.key("ledgers")
+    }
+
+    /// That a node keeps a ledger of a network: it may give out addresses of its blocks on its own.
+    pub fn ledger(&self, network: &str, node: &str) -> Result<Key, store::Error> {
+        self.all_ledgers()?.join(network)?.join(node)
+    }
+
+    /// What the nodes acknowledged, on all networks.
+    pub fn all_acks(&self) -> Result<Key, store::Error> {
+        self.key("acks")
+    }
+
+    /// What the nodes acknowledged on a network: all that forward on it.
+    pub fn acks(&self, network: &str) -> Result<Key, store::Error> {
+        self.all_acks()?.join(network)
+    }
+
+    /// What one node acknowledged.
+    pub fn ack(&self, network: &str, node: &str) -> Result<Key, store::Error> {
+        self.acks(network)?.join(node)
     }
 }

@@ -6,7 +6,7 @@ use ipam::Block;
 use store::{Op, Outcome};
 
 use crate::{
-    ATTEMPTS, Cluster, Error, Lease, Versioned,
+    ATTEMPTS, CHUNK, Cluster, Error, Lease, Versioned,
     records::{decode, encode},
 };
 
@@ -116,7 +116,9 @@ impl Cluster<'_> {
                     .map(|entry| decode::<Lease>(&entry))
                     .transpose()?
                 {
-                    Some(held) if held.record.same_holder(holder) => held.revision,
+                    Some(held) if held.record.same_holder(holder) || self.unversioned() => {
+                        held.revision
+                    }
                     _ => return Ok(()),
                 },
             };
@@ -125,6 +127,79 @@ impl Cluster<'_> {
             }
         }
         Err(Error::Contended(key.as_str().to_owned()))
+    }
+
+    /// Takes back the leases of `holder` on `held`, addresses and the revisions of their leases: in one write where all
+    /// revisions are known and still right, else one by one.
+    pub async fn release_all(
+        &self,
+        network: &str,
+        holder: &Lease,
+        held: &[(IpAddr, Option<u64>)],
+    ) -> Result<(), Error> {
+        for chunk in held.chunks(CHUNK) {
+            let mut ops = Vec::new();
+            for (address, revision) in chunk {
+                let key = self.layout.lease(network, *address)?;
+                ops.extend(revision.map(|revision| Op::Delete { key, revision }));
+            }
+            if ops.len() == chunk.len() && self.done(&ops).await?.is_some() {
+                continue;
+            }
+            for (address, _) in chunk {
+                self.release(network, *address, holder, None).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes leases that still have these revisions; whether all had.
+    pub(crate) async fn delete_all(
+        &self,
+        network: &str,
+        leases: &[(IpAddr, u64)],
+    ) -> Result<bool, Error> {
+        let mut all = true;
+        for chunk in leases.chunks(CHUNK) {
+            let delete = |(address, revision): &(IpAddr, u64)| {
+                let key = self.layout.lease(network, *address)?;
+                Ok::<_, Error>(Op::Delete {
+                    key,
+                    revision: *revision,
+                })
+            };
+            let ops = chunk.iter().map(delete).collect::<Result<Vec<_>, _>>()?;
+            all &= self.done(&ops).await?.is_some();
+        }
+        Ok(all)
+    }
+
+    /// The leases on some addresses.
+    pub async fn leases_on(
+        &self,
+        network: &str,
+        addresses: &[IpAddr],
+    ) -> Result<BTreeMap<IpAddr, Versioned<Lease>>, Error> {
+        let mut leases = BTreeMap::new();
+        for chunk in addresses.chunks(CHUNK) {
+            let keys = chunk.iter().map(|a| self.layout.lease(network, *a));
+            let keys = keys.collect::<Result<Vec<_>, _>>()?;
+            for entry in self.store.read(&keys).await? {
+                leases.extend([address_and_lease(&entry)?]);
+            }
+        }
+        Ok(leases)
+    }
+
+    #[cfg(feature = "planted")]
+    fn unversioned(&self) -> bool {
+        self.planted == Some(crate::Planted::ReleaseUnversioned)
+    }
+
+    #[cfg(not(feature = "planted"))]
+    #[allow(clippy::unused_self, reason = "its twin for tests looks at it")]
+    const fn unversioned(&self) -> bool {
+        false
     }
 
     /// All leases of a network by address.

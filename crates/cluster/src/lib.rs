@@ -10,31 +10,50 @@
 //!     <prefix>/v1/networks/<net>            vni, ranges, options
 //!     <prefix>/v1/vnis/<vni>                the network that has it
 //!     <prefix>/v1/subnets                   which network has which subnets: all creations meet in this one record
-//!     <prefix>/v1/blocks/<net>/<block>      the node that owns it
+//!     <prefix>/v1/blocks/<net>/<block>      the node that owns it, and whose single addresses of it are
 //!     <prefix>/v1/leases/<net>/<address>    the attachment that holds it
+//!     <prefix>/v1/ledgers/<net>/<node>      that the node may give out addresses of its blocks on its own
+//!     <prefix>/v1/acks/<net>/<node>         that the node forwards on the network, and by how new news
 //! ```
 //!
-//! Store and clock are arguments, so that a simulator can drive the same code through any order of events.
+//! [`Allocator`] is the host's side of it: what a verb does with these records and with what the host remembers.
+//! Store, clock and memory are arguments, so that a simulator drives the same code through any order of events
+//! (`tests/simulation`). `docs/ipam.md` names each race, who wins it, and which test shows it.
 
+mod acknowledgement;
+mod allocator;
 mod blocks;
 mod conflist;
 mod error;
+mod exclusions;
 mod layout;
 mod leases;
 mod networks;
 mod news;
 mod nodes;
+mod ownership;
+mod reclaim;
 mod records;
 mod removal;
+mod restore;
 mod settings;
 
-pub use conflist::Conflist;
+pub use allocator::{
+    Allocator, Clock, Flux, Held, Holder, Holding, Host, Leased, Ledger, Memory, Own, Request,
+    Shelf, Stage, note_gone,
+};
+pub use blocks::Claim;
+pub use conflist::{Conflist, unique};
 pub use error::Error;
 pub use layout::Layout;
 pub use leases::{LeaseGuard, Published};
 pub use networks::{Created, NetworkSpec};
 pub use news::News;
-pub use records::{BlockRecord, Egress, EgressMode, Lease, Network, NetworkState, Node, Versioned};
+pub use ownership::{BlockRecord, BlockState, Exclusion, ExclusionState};
+pub use records::{
+    Acknowledgement, Egress, EgressMode, Lease, LedgerRecord, Network, NetworkState, Node,
+    Versioned,
+};
 pub use settings::{CONFIG_FILE, NodeSettings, Resolved, Settings, StoreSettings};
 
 use store::Store;
@@ -49,12 +68,40 @@ const CHUNK: usize = 64;
 pub struct Cluster<'a> {
     store: &'a dyn Store,
     layout: Layout,
+    #[cfg(feature = "planted")]
+    planted: Option<Planted>,
+}
+
+/// A bug that the simulator must find. For its tests alone.
+#[cfg(feature = "planted")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Planted {
+    /// A release deletes whatever lease is there.
+    ReleaseUnversioned,
+    /// An address of another host's block is taken without anyone's consent.
+    ExclusionUnacknowledged,
+    /// A block that was given back is taken before all have dropped its last owner.
+    ReturnUnacknowledged,
+    /// On a network that reclaims, addresses of any block are given out while the store is away.
+    ReclaimUnfenced,
 }
 
 impl<'a> Cluster<'a> {
     /// The records below `layout` in `store`.
     pub fn new(store: &'a dyn Store, layout: Layout) -> Self {
-        Self { store, layout }
+        Self {
+            store,
+            layout,
+            #[cfg(feature = "planted")]
+            planted: None,
+        }
+    }
+
+    /// The same with a bug, or without.
+    #[cfg(feature = "planted")]
+    #[must_use]
+    pub fn plant(self, planted: Option<Planted>) -> Self {
+        Self { planted, ..self }
     }
 
     /// The key layout in use.

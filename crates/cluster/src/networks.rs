@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use ipam::RangeSet;
+use ipam::{Block, Range, RangeSet};
 use store::{Entry, Key, Op, Outcome};
 
 use crate::{
@@ -23,6 +23,8 @@ const LAST_VNI: u32 = (1 << 24) - 1;
 pub struct NetworkSpec {
     /// Its name.
     pub name: String,
+    /// What tells it from another one of this name, if it has to be created: any word that is used once.
+    pub id: Option<String>,
     /// Whether it is a VXLAN segment, which needs an identifier of its own.
     pub segment: bool,
     /// Checked ranges; empty: whatever the store has.
@@ -37,6 +39,8 @@ pub struct NetworkSpec {
     pub vxlan_port: Option<u16>,
     /// The way out.
     pub egress: Option<Egress>,
+    /// Seconds after which the blocks of a silent node are taken from it.
+    pub reclaim_after: Option<u64>,
 }
 
 /// Whether a network had to be made.
@@ -52,7 +56,7 @@ impl NetworkSpec {
     /// Refuses a spec that asks for something else than `network` is; both values are in the message.
     pub fn agree(&self, network: &Network) -> Result<(), Error> {
         let spell_ranges = |ranges: &[RangeSet]| serde_json::to_string(ranges).unwrap_or_default();
-        let asked: [(&'static str, Option<String>, Option<String>); 6] = [
+        let asked: [(&'static str, Option<String>, Option<String>); 7] = [
             (
                 "vni",
                 self.vni.map(|v| v.to_string()),
@@ -86,6 +90,11 @@ impl NetworkSpec {
                 network.block_prefix.map(|v| v.to_string()),
             ),
             (
+                "ipam.reclaimAfter",
+                self.reclaim_after.map(|v| v.to_string()),
+                network.reclaim_after.map(|v| v.to_string()),
+            ),
+            (
                 "ipam.ranges",
                 (!self.ranges.is_empty()).then(|| spell_ranges(&self.ranges)),
                 Some(spell_ranges(&network.ranges)),
@@ -110,21 +119,25 @@ impl NetworkSpec {
     fn into_network(self, vni: Option<u32>) -> Network {
         let Self {
             name,
+            id,
             ranges,
             block_prefix,
             mtu,
             vxlan_port,
             egress,
+            reclaim_after,
             ..
         } = self;
         Network {
             name,
+            id,
             vni,
             ranges,
             block_prefix,
             mtu,
             vxlan_port,
             egress,
+            reclaim_after,
             state: NetworkState::Ready,
         }
     }
@@ -260,7 +273,8 @@ impl Cluster<'_> {
         Ok((op, record))
     }
 
-    /// A block of each set for each node, lowest first, while there are any.
+    /// A block of each set for each node, lowest first, while there are any. Where pools of both families are cut alike,
+    /// a node gets the same one of each, so that it can give pairs with equal host parts.
     fn first_blocks<'n>(
         &self,
         network: &Network,
@@ -269,18 +283,31 @@ impl Cluster<'_> {
         let mut taken = BTreeSet::new();
         let mut gifts = Vec::new();
         for node in nodes {
+            let mut first: Option<(&Range, Block)> = None;
             for set in &network.ranges {
-                let free = set
-                    .iter()
-                    .find_map(|range| range.free_block(network.block_prefix(range), &taken));
-                let Some(block) = free else { continue };
+                let twin = first.and_then(|(from, block)| {
+                    set.iter().find_map(|range| {
+                        let address = ipam::twin(block.first(), from, range)?;
+                        let twin = Block::containing(address, network.block_prefix(range))?;
+                        (range.uses(twin) && !taken.contains(&twin)).then_some((range, twin))
+                    })
+                });
+                let free = twin.or_else(|| {
+                    set.iter().find_map(|range| {
+                        let free = range.free_block(network.block_prefix(range), &taken, 0)?;
+                        Some((range, free))
+                    })
+                });
+                let Some((range, block)) = free else { continue };
+                first.get_or_insert((range, block));
                 taken.insert(block);
-                let value = encode(&BlockRecord {
-                    node: node.to_owned(),
-                })?;
+                let record = BlockRecord {
+                    kept: network.reclaim_after.is_some(),
+                    ..BlockRecord::of(node)
+                };
                 gifts.push(Op::Create {
                     key: self.layout.block(&network.name, block)?,
-                    value,
+                    value: encode(&record)?,
                 });
             }
         }
@@ -288,7 +315,7 @@ impl Cluster<'_> {
     }
 }
 
-fn refuse_overlap(spec: &NetworkSpec, record: &SubnetsRecord) -> Result<(), Error> {
+pub(crate) fn refuse_overlap(spec: &NetworkSpec, record: &SubnetsRecord) -> Result<(), Error> {
     let ours = subnets(&spec.ranges);
     for (other, theirs) in record
         .networks

@@ -1,11 +1,15 @@
 //! The news of a network: all that a host must know to allocate on it and to forward to the others. One read.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use ipam::Block;
 use serde::{Deserialize, Serialize};
+use store::{Entry, Key};
 
-use crate::{BlockRecord, Cluster, Error, Network, Node, Versioned, records::decode};
+use crate::{
+    BlockRecord, Cluster, Error, Lease, Network, Node, Versioned, leases::address_and_lease,
+    records::decode,
+};
 
 /// What the store says of one network and of all nodes. Hosts keep a copy, to go on while the store is away.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -15,7 +19,7 @@ pub struct News {
     pub network: Option<Versioned<Network>>,
     /// All nodes, by name.
     pub nodes: BTreeMap<String, Versioned<Node>>,
-    /// All owned blocks of the network.
+    /// All blocks of the network that somebody has or had.
     pub blocks: BTreeMap<Block, Versioned<BlockRecord>>,
 }
 
@@ -32,27 +36,117 @@ impl News {
         }
     }
 
-    /// The blocks of `node`, with the revisions at which it owns them.
-    pub fn blocks_of(&self, node: &str) -> BTreeMap<Block, u64> {
-        let own = self
-            .blocks
-            .iter()
-            .filter(|(_, block)| block.record.node == node);
-        own.map(|(block, record)| (*block, record.revision))
-            .collect()
+    /// The block that decides about `address`: of those that contain it the smallest, since an address out of the
+    /// dynamic range is claimed by itself, inside the bounds of somebody's block.
+    pub fn block_of(&self, address: IpAddr) -> Option<(Block, &Versioned<BlockRecord>)> {
+        let range = self
+            .network
+            .as_ref()
+            .and_then(|network| network.record.range_of(address).map(|r| (network, r)));
+        let (network, range) = range?;
+        let block = network.record.block_of(range, address)?;
+        self.blocks.get(&block).map(|record| (block, record))
+    }
+
+    /// Whose address it is; nobody's if it is free or changes hands.
+    pub fn home(&self, address: IpAddr) -> Option<&str> {
+        self.block_of(address)
+            .and_then(|(_, block)| block.record.home(address))
+    }
+
+    /// All addresses that have a home, with it: what a host that forwards by these news sends where. Blocks are small
+    /// by construction, so this is a walk over the addresses that can exist, not over the pool.
+    pub fn homes(&self) -> impl Iterator<Item = (IpAddr, &str)> {
+        let network = self.network.as_ref().map(|network| &network.record);
+        let network = network.into_iter();
+        network.flat_map(move |network| {
+            self.blocks.iter().flat_map(move |(block, record)| {
+                let mine = move |address: &IpAddr| {
+                    network
+                        .range_of(*address)
+                        .and_then(|range| network.block_of(range, *address))
+                        == Some(*block)
+                };
+                let addresses = block.addresses().filter(mine);
+                addresses.filter_map(|address| Some((address, record.record.home(address)?)))
+            })
+        })
+    }
+
+    /// The nodes that have an address of the network.
+    pub fn owners(&self) -> impl Iterator<Item = &str> {
+        self.blocks.values().flat_map(|block| {
+            let owner = block
+                .record
+                .is_of(&block.record.node)
+                .then_some(&block.record.node);
+            let given = block.record.exclusions.values();
+            let given = given.filter(|e| e.state == crate::ExclusionState::Given);
+            owner
+                .into_iter()
+                .chain(given.map(|e| &e.node))
+                .map(String::as_str)
+        })
+    }
+
+    /// The highest revision at which an address of the network lost its home; 0 if each has one.
+    pub fn last_dropped(&self) -> u64 {
+        let blocks = self.blocks.values();
+        blocks
+            .map(|block| block.record.last_dropped(block.revision))
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// The highest revision in these news: they are as new as this at least.
+    pub fn revision(&self) -> u64 {
+        let blocks = self.blocks.values().map(|block| block.revision);
+        blocks
+            .chain(self.network.as_ref().map(|n| n.revision))
+            .max()
+            .unwrap_or(0)
     }
 }
 
 impl Cluster<'_> {
     /// The news of `network`, in one round trip.
     pub async fn news(&self, network: &str) -> Result<News, Error> {
+        let keys = self.news_keys(network)?;
+        let entries = self.store.read(&keys).await?;
+        self.sort_news(network, &entries)
+    }
+
+    /// The news of `network` and all its leases, as of one moment. Its size is that of the pool: for a host that must
+    /// find its own leases.
+    pub async fn news_and_leases(
+        &self,
+        network: &str,
+    ) -> Result<(News, Vec<(IpAddr, Versioned<Lease>)>), Error> {
+        let leases = self.layout.leases(network)?;
+        let mut keys = self.news_keys(network)?;
+        keys.push(leases.clone());
+        let entries = self.store.read(&keys).await?;
+        let (leases, news): (Vec<Entry>, Vec<Entry>) =
+            entries.into_iter().partition(|e| e.key.is_within(&leases));
+        let leases = leases
+            .iter()
+            .map(address_and_lease)
+            .collect::<Result<_, _>>()?;
+        Ok((self.sort_news(network, &news)?, leases))
+    }
+
+    fn news_keys(&self, network: &str) -> Result<Vec<Key>, Error> {
+        Ok(vec![
+            self.layout.nodes()?,
+            self.layout.network(network)?,
+            self.layout.blocks(network)?,
+        ])
+    }
+
+    fn sort_news(&self, network: &str, entries: &[Entry]) -> Result<News, Error> {
         let (nodes, blocks) = (self.layout.nodes()?, self.layout.blocks(network)?);
-        let entries = self
-            .store
-            .read(&[nodes.clone(), self.layout.network(network)?, blocks.clone()])
-            .await?;
         let mut news = News::default();
-        for entry in &entries {
+        for entry in entries {
             if entry.key.is_within(&nodes) {
                 news.nodes
                     .insert(entry.key.last().to_owned(), decode(entry)?);

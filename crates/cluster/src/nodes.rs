@@ -1,7 +1,7 @@
 //! Nodes: a host makes itself known.
 
 use crate::{
-    ATTEMPTS, Cluster, Error, Node, Versioned,
+    ATTEMPTS, Cluster, Error, LedgerRecord, Node, Versioned,
     records::{decode, encode},
 };
 
@@ -37,6 +37,31 @@ impl Cluster<'_> {
             }
         }
         Err(Error::Contended(key.as_str().to_owned()))
+    }
+
+    /// Makes sure that `node` is known in this boot and keeps a ledger of `network`; the news that it acts on are to be
+    /// read after this. The revision of its record before, `None` where the store knew no such node: one lower than
+    /// the host has seen, or none, tells that the store has forgotten something. One read where all is as it should
+    /// be.
+    pub async fn enrol(&self, network: &str, node: &Node) -> Result<Option<u64>, Error> {
+        let (own, ledger) = (
+            self.layout.node(&node.name)?,
+            self.layout.ledger(network, &node.name)?,
+        );
+        let entries = self.store.read(&[own.clone(), ledger.clone()]).await?;
+        let find = |key: &store::Key| entries.iter().find(|entry| entry.key == *key);
+        let known = find(&own).map(decode::<Node>).transpose()?;
+        if known
+            .as_ref()
+            .is_none_or(|known| known.record.boot_id != node.boot_id)
+        {
+            self.register(node).await?;
+        }
+        let kept = find(&ledger).map(decode::<LedgerRecord>).transpose()?;
+        if kept.is_none_or(|kept| kept.record.boot_id != node.boot_id) {
+            self.keep_ledger(network, &node.name, &node.boot_id).await?;
+        }
+        Ok(known.map(|known| known.revision))
     }
 
     /// All nodes, by name.

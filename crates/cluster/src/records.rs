@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use ipam::RangeSet;
+use ipam::{Block, RangeSet};
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use store::Entry;
@@ -105,6 +105,9 @@ pub enum NetworkState {
 pub struct Network {
     /// Its name.
     pub name: String,
+    /// Tells it from another network of the same name, made after it was removed or forgotten.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
     /// VXLAN network identifier; absent on a network under a foreign interface plugin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vni: Option<u32>,
@@ -122,6 +125,9 @@ pub struct Network {
     /// The way out; absent: the egress bridge.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub egress: Option<Egress>,
+    /// Seconds after which the blocks of a silent node are taken from it; absent: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reclaim_after: Option<u64>,
     /// Whether it takes attachments.
     #[serde(default)]
     pub state: NetworkState,
@@ -135,8 +141,31 @@ impl Network {
 
     /// The block length in bits of the pool that `range` draws from.
     pub fn block_prefix(&self, range: &ipam::Range) -> u8 {
-        self.block_prefix
-            .unwrap_or_else(|| range.default_block_prefix())
+        ipam::block_prefix(&self.ranges, self.block_prefix, range)
+    }
+
+    /// The range that `address` belongs to, dynamic or not.
+    pub fn range_of(&self, address: IpAddr) -> Option<&ipam::Range> {
+        let mut ranges = self.ranges.iter().flatten();
+        ranges.find(|range| range.may_hold(address))
+    }
+
+    /// The block that an address of `range` would be claimed with: one of the pool's, or the address by itself where
+    /// it lies out of the dynamic range.
+    pub fn block_of(&self, range: &ipam::Range, address: IpAddr) -> Option<Block> {
+        let prefix = if range.offers(address) {
+            self.block_prefix(range)
+        } else if address.is_ipv4() {
+            32
+        } else {
+            128
+        };
+        Block::containing(address, prefix)
+    }
+
+    /// Whether both are the same network and not only of the same name.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.name == other.name && self.id.is_some() && self.id == other.id
     }
 }
 
@@ -151,12 +180,25 @@ pub(crate) fn subnets(ranges: &[RangeSet]) -> Vec<IpNetwork> {
     subnets
 }
 
-/// Who owns a block.
+/// That a node keeps a ledger of a network since a boot: it must be asked before an address of its blocks is
+/// another's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct BlockRecord {
-    /// The owning node.
-    pub node: String,
+pub struct LedgerRecord {
+    /// The boot of the node; its ledger went with it.
+    #[serde(rename = "bootID")]
+    pub boot_id: String,
+}
+
+/// That a node forwards on a network, and by which news.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Acknowledgement {
+    /// The boot of the node; what it forwarded went with it.
+    #[serde(rename = "bootID")]
+    pub boot_id: String,
+    /// It sends nothing any more to a home that was dropped at this revision of the store or before.
+    pub seen: u64,
 }
 
 /// Who holds an address.
@@ -248,6 +290,7 @@ pub(crate) fn decode<T: DeserializeOwned>(entry: &Entry) -> Result<Versioned<T>,
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::BlockRecord;
     use store::Key;
 
     fn entry(value: &str) -> Entry {
@@ -260,9 +303,7 @@ mod tests {
 
     #[test]
     fn records_round_trip_and_carry_their_schema() {
-        let block = BlockRecord {
-            node: "docker01".into(),
-        };
+        let block = BlockRecord::of("docker01");
         let text = String::from_utf8(encode(&block).unwrap()).unwrap();
         assert_eq!(text, r#"{"schema":1,"node":"docker01"}"#);
         assert_eq!(

@@ -5,9 +5,10 @@ use std::net::IpAddr;
 use store::{Entry, Key, Op, Outcome};
 
 use crate::{
-    ATTEMPTS, CHUNK, Cluster, Error, Lease, Network, NetworkState, Versioned,
+    ATTEMPTS, BlockRecord, BlockState, CHUNK, Cluster, Error, ExclusionState, Lease, Network,
+    NetworkState, Versioned,
     leases::address_and_lease,
-    records::{BlockRecord, decode, encode},
+    records::{decode, encode},
 };
 
 impl Cluster<'_> {
@@ -17,6 +18,10 @@ impl Cluster<'_> {
     pub async fn remove_network(&self, name: &str) -> Result<(), Error> {
         let (own, all) = (self.layout.network(name)?, self.layout.subnets()?);
         let (blocks, leases) = (self.layout.blocks(name)?, self.layout.leases(name)?);
+        let beside = [
+            self.layout.all_ledgers()?.join(name)?,
+            self.layout.acks(name)?,
+        ];
         'again: for _ in 0..ATTEMPTS {
             let entries = self.store.read(&[own.clone(), leases.clone()]).await?;
             let network = entries.iter().find(|e| e.key == own);
@@ -41,7 +46,13 @@ impl Cluster<'_> {
             network.revision = revision;
             let entries = self
                 .store
-                .read(&[all.clone(), blocks.clone(), leases.clone()])
+                .read(&[
+                    all.clone(),
+                    blocks.clone(),
+                    leases.clone(),
+                    beside[0].clone(),
+                    beside[1].clone(),
+                ])
                 .await?;
             let held = leases_in(&entries, &leases)?;
             if !held.is_empty() {
@@ -50,7 +61,7 @@ impl Cluster<'_> {
             }
             let block_ops: Vec<Op> = entries
                 .iter()
-                .filter(|e| e.key.is_within(&blocks))
+                .filter(|e| e.key.is_within(&blocks) || beside.iter().any(|b| e.key.is_within(b)))
                 .map(delete)
                 .collect();
             for chunk in block_ops.chunks(CHUNK - 1) {
@@ -98,54 +109,61 @@ impl Cluster<'_> {
         Ok(())
     }
 
-    /// Forgets a node with all that it owned: its blocks and leases are free at once. One that still has leases only
-    /// with `force`, for a host that is dead: the containers of a living one would go on with addresses that others get.
+    /// Forgets a node: its blocks are nobody's at once, and its leases are gone. One that still has leases only with
+    /// `force`, for a host that is dead: the containers of a living one would go on with addresses that others get.
+    /// Other hosts claim its blocks when all of them have dropped it.
     pub async fn remove_node(&self, name: &str, force: bool) -> Result<(), Error> {
         let key = self.layout.node(name)?;
-        let read = [
-            key.clone(),
-            self.layout.all_blocks()?,
-            self.layout.all_leases()?,
-        ];
+        let (blocks, leases) = (self.layout.all_blocks()?, self.layout.all_leases()?);
+        let beside = [self.layout.all_ledgers()?, self.layout.all_acks()?];
         'again: for _ in 0..ATTEMPTS {
+            let read = [
+                key.clone(),
+                blocks.clone(),
+                leases.clone(),
+                beside[0].clone(),
+                beside[1].clone(),
+            ];
             let entries = self.store.read(&read).await?;
             let node = entries
                 .iter()
                 .find(|e| e.key == key)
                 .ok_or_else(|| Error::NoNode(name.to_owned()))?;
-            let (mut doomed, mut held) = (Vec::new(), Vec::new());
-            for entry in &entries {
-                let owner = if entry.key.is_within(&read[1]) {
-                    decode::<BlockRecord>(entry)?.record.node
-                } else if entry.key.is_within(&read[2]) {
-                    let (address, lease) = address_and_lease(entry)?;
-                    if lease.record.node == name {
-                        held.push((network_of(entry), address, lease.record.clone()));
-                    }
-                    lease.record.node
-                } else {
-                    continue;
-                };
-                if owner == name {
-                    doomed.push(Op::Delete {
-                        key: entry.key.clone(),
-                        revision: entry.revision,
-                    });
-                }
-            }
+            let held = leases_of(&entries, &leases, name)?;
             if !force && !held.is_empty() {
+                let held = held
+                    .into_iter()
+                    .map(|(entry, address, lease)| (network_of(entry), address, lease));
                 return Err(Error::NodeInUse {
                     name: name.to_owned(),
-                    leases: held,
+                    leases: held.collect(),
                 });
             }
+            // First the blocks: after that it can write no lease, so those that are read then are all.
+            let mut ops = Vec::new();
+            for entry in entries.iter().filter(|e| e.key.is_within(&blocks)) {
+                ops.extend(disowned(entry, name)?);
+            }
+            for chunk in ops.chunks(CHUNK) {
+                if self.done(chunk).await?.is_none() {
+                    continue 'again;
+                }
+            }
+            let entries = self.store.read(&read).await?;
+            let mut doomed: Vec<Op> = leases_of(&entries, &leases, name)?
+                .into_iter()
+                .map(|(entry, ..)| delete(entry))
+                .collect();
+            let own =
+                |e: &&Entry| beside.iter().any(|b| e.key.is_within(b)) && e.key.last() == name;
+            doomed.extend(entries.iter().filter(own).map(delete));
             // The node's own record goes last: until then the removal can be repeated by name.
             doomed.push(Op::Delete {
                 key: key.clone(),
                 revision: node.revision,
             });
             for chunk in doomed.chunks(CHUNK) {
-                if let Outcome::Conflict(_) = self.store.apply(chunk).await? {
+                if self.done(chunk).await?.is_none() {
                     continue 'again;
                 }
             }
@@ -153,6 +171,54 @@ impl Cluster<'_> {
         }
         Err(Error::Contended(key.as_str().to_owned()))
     }
+}
+
+/// The write by which nothing of a block is `node`'s any more, if anything is.
+fn disowned(entry: &Entry, node: &str) -> Result<Option<Op>, Error> {
+    let present = decode::<BlockRecord>(entry)?;
+    let mut record = present.record.pinned(present.revision);
+    if record.node == node && record.state != BlockState::Returned {
+        record.state = BlockState::Returned;
+        record.dropped = None;
+        record.kept = false;
+    }
+    record.exclusions.retain(|_, exclusion| {
+        exclusion.node != node
+            || matches!(
+                exclusion.state,
+                ExclusionState::Given | ExclusionState::Returned
+            )
+    });
+    for exclusion in record.exclusions.values_mut() {
+        if exclusion.node == node && exclusion.state == ExclusionState::Given {
+            exclusion.state = ExclusionState::Returned;
+            exclusion.dropped = None;
+        }
+    }
+    if record == present.record.pinned(present.revision) {
+        return Ok(None);
+    }
+    Ok(Some(Op::Swap {
+        key: entry.key.clone(),
+        value: encode(&record)?,
+        revision: present.revision,
+    }))
+}
+
+/// The leases of a node among the entries.
+fn leases_of<'e>(
+    entries: &'e [Entry],
+    leases: &Key,
+    node: &str,
+) -> Result<Vec<(&'e Entry, IpAddr, Lease)>, Error> {
+    let mut held = Vec::new();
+    for entry in entries.iter().filter(|e| e.key.is_within(leases)) {
+        let (address, lease) = address_and_lease(entry)?;
+        if lease.record.node == node {
+            held.push((entry, address, lease.record));
+        }
+    }
+    Ok(held)
 }
 
 fn delete(entry: &Entry) -> Op {

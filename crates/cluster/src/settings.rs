@@ -68,6 +68,8 @@ pub struct Resolved {
     pub store: store::Config,
     /// Where the records lie in it.
     pub layout: Layout,
+    /// What keeps the records apart from those of other configurations, if anything does: one segment of a key.
+    pub realm: Option<String>,
     /// Name of this node.
     pub node: String,
     /// Interface that carries the tunnels, if named.
@@ -77,6 +79,16 @@ pub struct Resolved {
 }
 
 impl Resolved {
+    /// The same with records of their own, below those of this configuration.
+    pub fn apart(self, realm: &str) -> Result<Self, Error> {
+        let layout = self.layout.apart(realm)?;
+        Ok(Self {
+            layout,
+            realm: Some(realm.to_owned()),
+            ..self
+        })
+    }
+
     /// Opens the store; nothing is sent yet. A URL that is none is a setting like others.
     pub fn open_store(&self) -> Result<Box<dyn store::Store>, Error> {
         store::open(&self.store).map_err(|error| match error {
@@ -156,6 +168,7 @@ impl Settings {
         Ok(Resolved {
             store,
             layout,
+            realm: None,
             node,
             underlay,
             vtep,

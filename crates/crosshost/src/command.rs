@@ -18,6 +18,7 @@ crosshost: one network for the containers of several hosts
   crosshost network create NAME --subnet CIDR...   make a network, known on all hosts at once
       [--gateway ADDRESS] [--range START-END] [--vni N] [--mtu BYTES] [--vxlan-port PORT]
       [--egress gwbridge|none] [--egress-subnet CIDR] [--block-prefix BITS]
+      [--exclude CIDR]... [--reclaim-after SECONDS]
   crosshost network ls                             all networks
   crosshost network inspect NAME                   one network with its blocks and endpoints
   crosshost network rm NAME                        remove a network without endpoints
@@ -173,7 +174,7 @@ fn command(plain: &[&str]) -> Option<Command> {
 
 /// The words, or nothing where help is wanted.
 fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Words>> {
-    const VALUED: [&str; 9] = [
+    const VALUED: [&str; 11] = [
         "subnet",
         "gateway",
         "range",
@@ -183,6 +184,8 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Words>> {
         "egress",
         "egress-subnet",
         "block-prefix",
+        "exclude",
+        "reclaim-after",
     ];
     let mut words = Words::default();
     let mut parser = Parser::from_args(args);

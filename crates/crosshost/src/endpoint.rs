@@ -1,9 +1,9 @@
 //! `crosshost endpoint`: who has which address, as the store or as this host knows it.
 
-use std::{net::IpAddr, path::Path};
+use std::net::IpAddr;
 
-use cluster::Lease;
-use ipam_kv::ledger::Stage;
+use cluster::{Held, Lease, Shelf, Stage};
+use ipam_kv::shelf::Files;
 use serde_json::{Value, json};
 
 use crate::{
@@ -78,22 +78,27 @@ pub async fn list(session: &Session, words: &Words) -> Result<String> {
 /// What this host holds, from its own documents: works with the store away, and shows what that does not know yet.
 pub fn local(words: &Words) -> Result<String> {
     let mut all = Vec::new();
-    for ledger in ipam_kv::desk::ledgers(Path::new(journal::ROOT)).all()? {
-        for (address, entry) in ledger.leases {
-            let state = match entry.stage {
-                Stage::Chosen => "being made",
-                Stage::Held(Some(_)) => "published",
-                Stage::Held(None) => "not yet in the store",
-                Stage::Freeing(_) => "freed, not yet in the store",
-            };
-            all.push((
-                ledger.network.record.name.clone(),
-                address,
-                entry.lease,
-                state,
-            ));
+    for (_, files) in Files::all()? {
+        for network in files.networks()? {
+            for holding in files.holdings(&network)? {
+                let state = |held: &Held| match (holding.stage, held.revision) {
+                    (Stage::Chosen, _) => "being made",
+                    (_, Some(_)) => "published",
+                    (_, None) => "not yet in the store",
+                };
+                let held = holding
+                    .addresses
+                    .iter()
+                    .map(|held| (held.address, state(held)));
+                let left = holding.left.iter();
+                let left = left.map(|held| (held.address, "freed, not yet in the store"));
+                for (address, state) in held.chain(left) {
+                    all.push((network.clone(), address, holding.lease.clone(), state));
+                }
+            }
         }
     }
+    all.sort_by(|one, other| (&one.0, one.1).cmp(&(&other.0, other.1)));
     if words.json {
         let described = |(network, address, lease, state): &(String, IpAddr, Lease, &str)| {
             let mut value = described(Some(network), *address, lease);

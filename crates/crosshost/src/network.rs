@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use cluster::{Egress, EgressMode, Network, NetworkSpec, NetworkState};
+use cluster::{BlockRecord, BlockState, Egress, EgressMode, Network, NetworkSpec, NetworkState};
 use ipam::{Range, Schema};
 use ipnetwork::IpNetwork;
 use serde_json::json;
@@ -45,6 +45,7 @@ fn spec(words: &Words) -> Result<NetworkSpec> {
             range_start,
             range_end,
             gateway,
+            exclude: Vec::new(),
         }]);
     }
     if ranges.is_empty() {
@@ -55,8 +56,17 @@ fn spec(words: &Words) -> Result<NetworkSpec> {
         return Err(format!("--gateway, --range: {why}").into());
     }
     let block_prefix = words.option("block-prefix")?;
+    let exclude = (words.options.iter())
+        .filter(|(option, _)| option == "exclude")
+        .map(|(_, value)| {
+            value
+                .parse()
+                .map_err(|error| format!("--exclude {value}: {error}"))
+        })
+        .collect::<std::result::Result<Vec<IpNetwork>, _>>()?;
     let ranges = Schema {
         ranges: Some(ranges),
+        exclude: Some(exclude),
         block_prefix,
         ..Schema::default()
     }
@@ -82,6 +92,8 @@ fn spec(words: &Words) -> Result<NetworkSpec> {
     };
     let spec = NetworkSpec {
         name: name.to_string(),
+        id: Some(cluster::unique()),
+        reclaim_after: words.option("reclaim-after")?,
         segment: true,
         ranges,
         vni: words.option("vni")?,
@@ -181,13 +193,21 @@ pub async fn inspect(session: &Session, words: &Words) -> Result<String> {
     let used = |block: &ipam::Block| {
         leases
             .iter()
-            .filter(|(address, _)| block.contains(*address))
+            .filter(|(address, _)| news.block_of(*address).is_some_and(|(of, _)| of == *block))
             .count()
+    };
+    let owner = |record: &BlockRecord| match record.state {
+        BlockState::Owned => record.node.clone(),
+        BlockState::Returned => format!("- (was {}'s)", record.node),
+        BlockState::Reclaiming => format!("- (being taken from {})", record.node),
     };
     if words.json {
         let mut described = described(network);
         let blocks = news.blocks.iter().map(|(block, owner)| {
-            json!({"block": format!("{}/{}", block.first(), block.prefix()), "node": owner.record.node, "used": used(block)})
+            let mut value = json!(owner.record);
+            value["block"] = json!(format!("{}/{}", block.first(), block.prefix()));
+            value["used"] = json!(used(block));
+            value
         });
         described["gateway"] = json!(gateways.first());
         described["ranges"] = json!(network.ranges);
@@ -219,14 +239,32 @@ pub async fn inspect(session: &Session, words: &Words) -> Result<String> {
     let blocks: Vec<_> = news
         .blocks
         .iter()
-        .map(|(block, owner)| {
+        .map(|(block, present)| {
             [
                 format!("{}/{}", block.first(), block.prefix()),
-                owner.record.node.clone(),
+                owner(&present.record),
                 used(block).to_string(),
             ]
         })
         .collect();
+    let exclusions: Vec<_> = (news.blocks.values())
+        .flat_map(|block| &block.record.exclusions)
+        .map(|(address, exclusion)| {
+            [
+                address.to_string(),
+                exclusion.node.clone(),
+                format!("{:?}", exclusion.state).to_lowercase(),
+            ]
+        })
+        .collect();
+    let exclusions = if exclusions.is_empty() {
+        String::new()
+    } else {
+        format!(
+            "\n{}",
+            table(["ADDRESS OF ANOTHER'S BLOCK", "NODE", "STATE"], &exclusions)
+        )
+    };
     let endpoints: Vec<_> = leases
         .iter()
         .map(|(address, lease)| endpoint::row(*address, &lease.record))
@@ -237,7 +275,7 @@ pub async fn inspect(session: &Session, words: &Words) -> Result<String> {
         table(endpoint::HEADINGS, &endpoints)
     };
     Ok(format!(
-        "{head}{}\n{endpoints}",
+        "{head}{}{exclusions}\n{endpoints}",
         table(["BLOCK", "NODE", "USED"], &blocks)
     ))
 }

@@ -29,7 +29,7 @@ pub async fn sync(session: &Session) -> Result<String> {
         last_contact: clock::unix(),
     };
     cluster.register(&node).await?;
-    let late = ipam_kv::sync(&cluster, settings).await.map_err(failed)?;
+    let late = ipam_kv::sync(settings).await.map_err(failed)?;
     let late: Vec<_> = late
         .iter()
         .map(|(network, failure)| format!("network {network}: {failure}"))

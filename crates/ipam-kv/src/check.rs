@@ -1,45 +1,74 @@
-//! CHECK: the attachment holds exactly the addresses of its result. The ledger is enough; no store is asked.
+//! CHECK: the attachment holds exactly the addresses of its result, here and in the store. With the store away, here.
 
-use std::{collections::BTreeSet, net::IpAddr, path::Path};
+use std::{collections::BTreeSet, net::IpAddr};
 
+use cluster::{Holding, Shelf, Stage};
 use cni::{Call, Error};
 
 use crate::{
     code,
-    conf::Conf,
-    desk::{ledgers, local},
-    ledger::Stage,
+    conf::{Conf, failed},
+    desk::{Desk, holder},
 };
 
-pub(crate) fn check(call: &Call) -> Result<(), Error> {
+pub(crate) async fn check(call: &Call) -> Result<(), Error> {
     let conf = Conf::read(call)?;
     let attachment = Conf::attachment(call)?;
-    let previous = call
-        .conf
-        .prev_result
-        .as_ref()
-        .ok_or_else(|| Error::config("prevResult: missing; CHECK needs it"))?;
-    let ledger = ledgers(Path::new(journal::ROOT))
-        .load(&conf.spec.name)
-        .map_err(|error| local(&error))?;
-    let held: BTreeSet<IpAddr> = ledger
-        .iter()
-        .flat_map(|ledger| {
-            ledger
-                .of(&attachment)
-                .into_iter()
-                .filter(|a| matches!(ledger.leases[a].stage, Stage::Held(_)))
-        })
-        .collect();
+    let previous = call.conf.prev_result.as_ref();
+    let previous = previous.ok_or_else(|| Error::config("prevResult: missing; CHECK needs it"))?;
+    let desk = Desk::new(conf.settings.clone())?;
     let deviation =
         |what: String| Err(Error::new(code::DEVIATION, format!("{attachment}: {what}")));
-    if held.is_empty() {
+
+    let holding = desk
+        .files()
+        .holding(&conf.spec.name, &holder(&attachment))
+        .map_err(failed)?;
+    let Some(holding) = holding.filter(|h| h.stage == Stage::Given && !h.addresses.is_empty())
+    else {
         return deviation("holds no address".to_owned());
-    }
+    };
     // Later plugins in the chain, and the interface plugin itself, may have added addresses; none of ours may lack.
     let listed: BTreeSet<IpAddr> = previous.ips.iter().map(|ip| ip.address.ip()).collect();
-    match held.iter().find(|address| !listed.contains(address)) {
-        Some(address) => deviation(format!("holds {address}, which its result does not list")),
+    let mut held = holding.addresses.iter().map(|held| held.address);
+    if let Some(address) = held.find(|address| !listed.contains(address)) {
+        return deviation(format!("holds {address}, which its result does not list"));
+    }
+    match in_the_store(&desk, &conf.spec.name, &holding).await? {
+        Some(what) => deviation(what),
         None => Ok(()),
     }
+}
+
+/// What the store says otherwise; nothing of leases that it does not know yet, or if it is away.
+async fn in_the_store(
+    desk: &Desk,
+    network: &str,
+    holding: &Holding,
+) -> Result<Option<String>, Error> {
+    let published = holding
+        .addresses
+        .iter()
+        .filter(|held| held.revision.is_some());
+    let published: Vec<IpAddr> = published.map(|held| held.address).collect();
+    let leases = match desk.open().cluster().leases_on(network, &published).await {
+        Err(error) if error.is_away() => return Ok(None),
+        leases => leases.map_err(failed)?,
+    };
+    Ok(published
+        .into_iter()
+        .find_map(|address| match leases.get(&address) {
+            None => Some(format!(
+                "holds {address}, of which the store has no lease; run: crosshost sync"
+            )),
+            Some(lease) if !lease.record.same_holder(&holding.lease) => {
+                let other = &lease.record;
+                let who = format!(
+                    "{} of container {} on node {}",
+                    other.ifname, other.container, other.node
+                );
+                Some(format!("holds {address}, which the store has for {who}"))
+            }
+            Some(_) => None,
+        }))
 }

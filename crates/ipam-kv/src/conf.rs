@@ -3,9 +3,11 @@
 use std::{net::IpAddr, path::PathBuf};
 
 use cluster::{Conflist, NetworkSpec, Resolved};
-use cni::{Call, Dns, Error, Route};
+use cni::{Call, Dns, Error, Route, Version};
+use ipam::{Range, RangeSet};
 use journal::Attachment;
 use serde::Deserialize;
+use serde_json::Value;
 
 /// What the stdin of an IPAM plugin holds for us beside [`Conflist`].
 #[derive(Deserialize)]
@@ -29,9 +31,12 @@ struct WireIpam {
 }
 
 #[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct WireIps {
     #[serde(default)]
     ips: Option<Vec<String>>,
+    #[serde(default)]
+    ip_ranges: Option<Value>,
 }
 
 #[derive(Default, Deserialize)]
@@ -48,6 +53,8 @@ pub struct Conf {
     pub spec: NetworkSpec,
     /// Addresses that the runtime asks for.
     pub requested: Vec<IpAddr>,
+    /// Ranges to which the runtime narrows the choice.
+    pub narrow: Vec<RangeSet>,
     /// Routes for the result.
     pub routes: Vec<Route>,
     /// Resolver settings for the result.
@@ -57,17 +64,24 @@ pub struct Conf {
 impl Conf {
     /// Reads and checks the configuration of a call. Codes 4 and 7, naming key and value.
     pub fn read(call: &Call) -> Result<Self, Error> {
-        let conflist: Conflist = call.conf.decode()?;
-        let wire: Wire = call.conf.decode()?;
+        let mut conflist: Conflist = call.conf.decode()?;
+        let mut wire: Wire = call.conf.decode()?;
         let ipam = wire
             .ipam
             .ok_or_else(|| Error::config("ipam: missing: an IPAM plugin needs its section"))?;
+        let asked = wire
+            .runtime_config
+            .as_mut()
+            .and_then(|runtime| runtime.ip_ranges.take());
+        let narrow = with_ranges(&mut conflist, asked)?;
         let spec = conflist.spec(call.conf.name.as_str()).map_err(failed)?;
+        refuse_second_of_a_family(call, &spec)?;
         let settings = conflist.settings(&call.variables()).map_err(failed)?;
         Ok(Self {
             settings,
             spec,
             requested: requested(call, wire.runtime_config, wire.args)?,
+            narrow,
             routes: ipam.routes.unwrap_or_default(),
             dns: ipam
                 .resolv_conf
@@ -89,8 +103,66 @@ impl Conf {
     }
 }
 
-/// All addresses asked for: capability `ips`, `args.cni.ips`, `CNI_ARGS` `IP`, each once. The later twins count only
-/// where the earlier are absent (CNI conventions).
+/// What `runtimeConfig.ipRanges` mean: ranges inside the configured pools narrow the choice of this one attachment; others
+/// come before the configured ones, as in the reference, and are pools like them.
+///
+/// Sets of ranges as the convention has it, or ranges alone, as go-cni's type would send them.
+fn with_ranges(conflist: &mut Conflist, asked: Option<Value>) -> Result<Vec<RangeSet>, Error> {
+    let sets: Vec<RangeSet> = match asked {
+        None | Some(Value::Null) => return Ok(Vec::new()),
+        Some(Value::Array(sets)) if sets.iter().all(Value::is_object) => {
+            let ranges: Vec<Range> = cni::decode(&Value::Array(sets))?;
+            ranges.into_iter().map(|range| vec![range]).collect()
+        }
+        Some(sets) => cni::decode(&sets)?,
+    };
+    if sets.is_empty() {
+        return Ok(Vec::new());
+    }
+    let key = |error: &dyn std::fmt::Display| {
+        Error::config(format!("runtimeConfig.ipRanges: {error}").replace("ipam.ranges", "entry "))
+    };
+    let alone = ipam::Schema {
+        ranges: Some(sets.clone()),
+        ..ipam::Schema::default()
+    };
+    let checked = alone.ranges().map_err(|error| key(&error))?;
+    let pools = conflist.ipam.get_or_insert_default();
+    let own = pools
+        .ranges()
+        .map_err(|error| Error::config(error.to_string()))?;
+    let inside = |range: &Range| own.iter().flatten().any(|whole| range.within(whole));
+    if !own.is_empty() && checked.iter().flatten().all(inside) {
+        return Ok(checked);
+    }
+    let mut ranges = sets;
+    // The old single form comes before `ranges`; the runtime's come before both.
+    let old = own
+        .len()
+        .saturating_sub(pools.ranges.as_ref().map_or(0, Vec::len));
+    ranges.extend(own.into_iter().take(old));
+    ranges.extend(pools.ranges.take().unwrap_or_default());
+    pools.subnet = None;
+    pools.ranges = Some(ranges);
+    Ok(Vec::new())
+}
+
+/// Results of spec versions before 0.3.0 hold one address of each family.
+fn refuse_second_of_a_family(call: &Call, spec: &NetworkSpec) -> Result<(), Error> {
+    let count = |v4: bool| {
+        let of_family = |set: &&RangeSet| set.first().is_some_and(|r| r.subnet.is_ipv4() == v4);
+        spec.ranges.iter().filter(of_family).count()
+    };
+    let version = call.conf.version;
+    if version < Version::V0_3_0 && (count(true) > 1 || count(false) > 1) {
+        let why = format!("cniVersion: {version}: has room for one address of each family only");
+        return Err(Error::config(why));
+    }
+    Ok(())
+}
+
+/// All addresses asked for: capability `ips`, `args.cni.ips`, `CNI_ARGS` `IP`, each once. A later source counts for the
+/// families that the earlier ones lack: nerdctl sends `--ip` by the last and `--ip6` by the first.
 fn requested(
     call: &Call,
     runtime: Option<WireIps>,
@@ -110,14 +182,21 @@ fn requested(
             .map(parse)
             .collect::<Result<Vec<IpAddr>, Error>>()
     };
-    let mut asked = from("runtimeConfig.ips", runtime.and_then(|r| r.ips))?;
-    if asked.is_empty() {
-        asked = from("args.cni.ips", args.and_then(|a| a.cni).and_then(|c| c.ips))?;
+    let sources = [
+        from("runtimeConfig.ips", runtime.and_then(|r| r.ips))?,
+        from("args.cni.ips", args.and_then(|a| a.cni).and_then(|c| c.ips))?,
+        call.args.ips()?,
+    ];
+    let mut asked: Vec<IpAddr> = Vec::new();
+    for source in sources {
+        let known = asked.clone();
+        let lacking = |address: &IpAddr| known.iter().all(|k| k.is_ipv4() != address.is_ipv4());
+        for address in source.into_iter().filter(lacking) {
+            if !asked.contains(&address) {
+                asked.push(address);
+            }
+        }
     }
-    if asked.is_empty() {
-        asked = call.args.ips()?;
-    }
-    asked.dedup();
     Ok(asked)
 }
 

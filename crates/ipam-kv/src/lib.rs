@@ -1,18 +1,15 @@
 //! `ipam-kv`: addresses from the shared store, as a CNI IPAM plugin under any interface plugin.
 //!
-//! The protocol in one paragraph. A host owns blocks of each network (`cluster`). Inside them it chooses alone, under
-//! a lock of the host, from a [`ledger`] under `/run/crosshost`: what it owns, what is in use, what was freed when.
-//! The choice is in the ledger before anything else happens; then one conditional write publishes it; then the
-//! ledger notes that it stands. A verb killed in between leaves a ledger entry that the attachment's next verb
-//! undoes. With the store away an address of an own block is given out all the same, and published when the store
-//! is back; a released one is remembered and released then. The other side of every race is in the store's
-//! conditions: a block that is no longer ours refuses the lease, a lease of somebody else is never deleted.
+//! The protocol is `cluster`'s [`Allocator`](cluster::Allocator): a host owns blocks of each network, chooses inside them alone, and
+//! publishes its choice by one conditional write; with the store away it goes on and tells the store later.
+//! `docs/ipam.md` has the whole of it. This crate reads the configuration, keeps the host's documents, and
+//! speaks CNI.
 //!
 //! | file | what |
 //! |---|---|
 //! | [`conf`] | the configuration: `host-local`'s words |
-//! | [`ledger`] | what this host holds of a network, pure |
-//! | [`desk`] | ledger, locks and store of one verb |
+//! | [`shelf`] | the host's documents, below `/run/crosshost` |
+//! | [`desk`] | settings, store and documents of one verb |
 //! | `add`, `del`, `check`, `gc`, `status` | the verbs |
 
 mod add;
@@ -21,7 +18,7 @@ pub mod conf;
 mod del;
 pub mod desk;
 mod gc;
-pub mod ledger;
+pub mod shelf;
 mod status;
 
 use cni::{Call, ContainerId, Error, IfName, Tell};
@@ -30,10 +27,6 @@ pub use desk::sync;
 
 /// Error codes of our own (`docs/errors.md`); those of the shared records are in `cluster::Error::code`.
 pub mod code {
-    /// The attachment exists already.
-    pub const DUPLICATE: u32 = 100;
-    /// The requested address cannot be given: held by another, or not in the pool.
-    pub const ADDRESS: u32 = 108;
     /// CHECK found a deviation.
     pub const DEVIATION: u32 = 110;
 }
@@ -53,7 +46,7 @@ impl cni::Plugin for IpamKv {
     }
 
     fn check(&self, call: &Call) -> Result<(), Error> {
-        check::check(call)
+        run(check::check(call))
     }
 
     fn gc(&self, call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(), Error> {

@@ -1,11 +1,11 @@
-//! STATUS: could an ADD get an address? Not when the store is away and this host has no room of its own.
+//! STATUS: could an ADD get an address? Not when the store is away and this host has no room of its own, nor when the pool
+//! is exhausted.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
-use cluster::Cluster;
+use cluster::{BlockState, Cluster, NetworkSpec};
 use cni::{Call, Error};
-use ipam::Choice;
-use journal::clock;
+use ipam::RangeSet;
 
 use crate::{
     conf::{Conf, failed},
@@ -19,53 +19,64 @@ pub(crate) async fn status(call: &Call) -> Result<(), Error> {
     let conf = Conf::read(call)?;
     let mut settings = conf.settings.clone();
     settings.store.timeout = PATIENCE;
-    let store = settings.open_store().map_err(failed)?;
-    let cluster = Cluster::new(&*store, conf.settings.layout.clone());
-    let desk = Desk::new(&cluster, &conf.settings, &conf.spec.name)?;
-
-    let own_room = desk.ledger()?.is_some_and(|ledger| {
-        let held = ledger.held();
-        let room = |range| held.choose(range, clock::uptime(), 0) != Choice::Full;
-        ledger
-            .network
-            .record
-            .ranges
-            .iter()
-            .all(|set| set.iter().any(room))
-    });
-    match cluster.news(&conf.spec.name).await {
-        Ok(_) | Err(_) if own_room => Ok(()),
+    let desk = Desk::new(settings)?;
+    let open = desk.open();
+    if open
+        .allocator(&conf.spec.name)
+        .has_room()
+        .await
+        .map_err(failed)?
+    {
+        return Ok(());
+    }
+    match shared_room(open.cluster(), &conf.spec).await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Error::not_ready(format!(
+            "network {}: address pool exhausted",
+            conf.spec.name
+        ))),
         Err(error) => Err(Error::not_ready(format!(
             "network {}: {error}",
             conf.spec.name
         ))),
-        Ok(news) => {
-            let ranges = news
-                .network
-                .as_ref()
-                .map_or(&conf.spec.ranges, |network| &network.record.ranges);
-            let taken = news.blocks.keys().copied().collect();
-            let prefix = |range: &ipam::Range| {
-                let default = range.default_block_prefix();
-                news.network
-                    .as_ref()
-                    .map_or(default, |network| network.record.block_prefix(range))
-            };
-            let room = |set: &ipam::RangeSet| {
-                set.iter()
-                    .any(|range| range.free_block(prefix(range), &taken).is_some())
-            };
-            let full = || {
-                Error::not_ready(format!(
-                    "network {}: address pool exhausted",
-                    conf.spec.name
-                ))
-            };
-            if ranges.iter().all(room) {
-                Ok(())
-            } else {
-                Err(full())
-            }
-        }
     }
+}
+
+/// Whether the store has room for one address of each set: a block that is nobody's, or an address that nobody holds.
+async fn shared_room(cluster: &Cluster<'_>, spec: &NetworkSpec) -> Result<bool, cluster::Error> {
+    let news = cluster.news(&spec.name).await?;
+    let Some(network) = &news.network else {
+        // To be made by the first ADD, if the configuration says how.
+        return match spec.ranges.is_empty() {
+            true => Err(cluster::Error::NoNetwork(spec.name.clone())),
+            false => Ok(true),
+        };
+    };
+    let network = &news.ready_network(&spec.name).map(|_| network)?.record;
+    let taken: BTreeSet<_> = news
+        .blocks
+        .iter()
+        .filter(|(_, block)| block.record.state == BlockState::Owned)
+        .map(|(block, _)| *block)
+        .collect();
+    let free = |set: &&RangeSet| {
+        set.iter().any(|range| {
+            range
+                .free_block(network.block_prefix(range), &taken, 0)
+                .is_some()
+        })
+    };
+    let full: Vec<&RangeSet> = network.ranges.iter().filter(|set| !free(set)).collect();
+    if full.is_empty() {
+        return Ok(true);
+    }
+    let leases = cluster.leases(&spec.name).await?;
+    let held: BTreeSet<IpAddr> = leases.into_iter().map(|(address, _)| address).collect();
+    let unheard = |set: &&RangeSet| {
+        let blocks = news.blocks.keys();
+        blocks.flat_map(|block| block.addresses()).any(|address| {
+            set.iter().any(|range| range.offers(address)) && !held.contains(&address)
+        })
+    };
+    Ok(full.iter().all(|set| unheard(&set)))
 }

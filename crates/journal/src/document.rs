@@ -99,6 +99,24 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
 
     /// All documents, in no order.
     pub fn all(&self) -> Result<Vec<T>, Error> {
+        self.collect(Err)
+    }
+
+    /// All documents that can be read, in no order; of the others `unreadable` hears.
+    pub fn all_readable(&self, unreadable: &dyn Fn(&Error)) -> Result<Vec<T>, Error> {
+        self.collect(|error| match error {
+            Error::Unreadable { .. } => {
+                unreadable(&error);
+                Ok(None)
+            }
+            _ => Err(error),
+        })
+    }
+
+    fn collect(
+        &self,
+        failed: impl Fn(Error) -> Result<Option<T>, Error>,
+    ) -> Result<Vec<T>, Error> {
         let fail = |source| Error::Io {
             path: self.dir.clone(),
             source,
@@ -113,7 +131,7 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
             let path = entry.map_err(fail)?.path();
             // Half-written ones of a killed verb start with a dot; nobody will ever rename them.
             if path.extension().is_some_and(|e| e == "json") && !is_hidden(&path) {
-                documents.extend(load_file(path)?);
+                documents.extend(load_file(path).or_else(&failed)?);
             }
         }
         Ok(documents)

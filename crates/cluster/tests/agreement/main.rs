@@ -1,6 +1,7 @@
 //! Hosts against one store: what they must agree on, and what must be refused.
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+mod handover;
 mod leases;
 mod networks;
 mod nodes;
@@ -52,7 +53,11 @@ fn address(text: &str) -> IpAddr {
 
 async fn guard(cluster: &Cluster<'_>, network: &str, node: &str) -> LeaseGuard {
     let news = cluster.news(network).await.unwrap();
-    let (block, revision) = news.blocks_of(node).pop_first().unwrap();
+    let mut own = news
+        .blocks
+        .iter()
+        .filter(|(_, block)| block.record.is_of(node));
+    let (block, revision) = own.next().map(|(b, v)| (*b, v.revision)).unwrap();
     LeaseGuard {
         network: news.network.unwrap().revision,
         blocks: [(block, revision)].into(),

@@ -1,0 +1,207 @@
+//! Acknowledgements: which hosts forward on a network, and by which news.
+//!
+//! A host makes itself known as forwarding *before* it reads the news that it forwards by, and acknowledges *after* it has
+//! applied them. So whoever wants an address that lost its home at revision R needs only to read the
+//! acknowledgements: each host that could still send to the old home is among them, with less than R. A host that
+//! comes later reads news in which the old home is gone.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use store::{Op, Outcome};
+
+use crate::{
+    ATTEMPTS, Acknowledgement, Cluster, Error, LedgerRecord, News, Node, Versioned,
+    records::{decode, encode},
+};
+
+/// How often a wait looks again: the time to wait is cut into as many parts, each of which a change ends early.
+pub(crate) const WAKES: u32 = 16;
+
+impl Cluster<'_> {
+    /// Makes known that `node` forwards on `network` from now on: nothing changes hands without it. One read and one
+    /// write; the news to forward by are to be read after it.
+    pub async fn join(
+        &self,
+        network: &str,
+        node: &str,
+        boot_id: &str,
+    ) -> Result<Versioned<Acknowledgement>, Error> {
+        let key = self.layout.ack(network, node)?;
+        for _ in 0..ATTEMPTS {
+            let record = Acknowledgement {
+                boot_id: boot_id.to_owned(),
+                seen: 0,
+            };
+            let value = encode(&record)?;
+            // Written also where it is there already: a leave of before, still under way, must not remove it.
+            let written = match self.store.get(&key).await? {
+                None => self.store.create(&key, &value).await?,
+                Some(present) => self.store.swap(&key, &value, present.revision).await?,
+            };
+            if let Some(revision) = written {
+                return Ok(Versioned { record, revision });
+            }
+        }
+        Err(Error::Contended(key.as_str().to_owned()))
+    }
+
+    /// Acknowledges that `node` forwards by `news` now. Writes only if something lost its home since the last time.
+    /// Where the store has forgotten that the node forwards it is told again, without an acknowledgement: news are
+    /// to be read once more.
+    pub async fn acknowledge(
+        &self,
+        network: &str,
+        node: &str,
+        news: &News,
+        own: &Versioned<Acknowledgement>,
+    ) -> Result<Versioned<Acknowledgement>, Error> {
+        if news.last_dropped() <= own.record.seen {
+            return Ok(own.clone());
+        }
+        let record = Acknowledgement {
+            seen: news.revision(),
+            ..own.record.clone()
+        };
+        let key = self.layout.ack(network, node)?;
+        match self
+            .store
+            .swap(&key, &encode(&record)?, own.revision)
+            .await?
+        {
+            Some(revision) => Ok(Versioned { record, revision }),
+            None => self.join(network, node, &own.record.boot_id).await,
+        }
+    }
+
+    /// Makes known that `node` forwards on `network` no more. Nothing happens if it has joined again since.
+    pub async fn leave(
+        &self,
+        network: &str,
+        node: &str,
+        own: &Versioned<Acknowledgement>,
+    ) -> Result<(), Error> {
+        let key = self.layout.ack(network, node)?;
+        self.store.delete(&key, own.revision).await?;
+        Ok(())
+    }
+
+    /// The nodes other than `node` that forward on `network`, and the revision that each has acknowledged.
+    pub(crate) async fn forwarders(
+        &self,
+        network: &str,
+        node: &str,
+    ) -> Result<BTreeMap<String, u64>, Error> {
+        let (acks, nodes) = (self.layout.acks(network)?, self.layout.nodes()?);
+        let entries = self.store.read(&[acks.clone(), nodes.clone()]).await?;
+        let mut boots = BTreeMap::new();
+        for entry in entries.iter().filter(|e| e.key.is_within(&nodes)) {
+            let known = decode::<Node>(entry)?.record;
+            boots.insert(known.name, known.boot_id);
+        }
+        let mut seen = BTreeMap::new();
+        for entry in entries.iter().filter(|e| e.key.is_within(&acks)) {
+            let (name, ack) = (entry.key.last(), decode::<Acknowledgement>(entry)?.record);
+            // A node that was removed, or booted since, forwards nothing of what it did then.
+            if boots.get(name) == Some(&ack.boot_id) && name != node {
+                seen.insert(name.to_owned(), ack.seen);
+            }
+        }
+        Ok(seen)
+    }
+
+    /// The nodes other than `node` that forward on `network` and may still send to a home that was dropped at
+    /// `revision`.
+    pub async fn waiting_for(
+        &self,
+        network: &str,
+        node: &str,
+        revision: u64,
+    ) -> Result<Vec<String>, Error> {
+        let forwarders = self.forwarders(network, node).await?.into_iter();
+        Ok(forwarders
+            .filter(|(_, seen)| *seen < revision)
+            .map(|(name, _)| name)
+            .collect())
+    }
+
+    /// Waits until all have dropped what was dropped at `revision`, at most for `patience`; who has not, then.
+    pub async fn all_dropped(
+        &self,
+        network: &str,
+        node: &str,
+        revision: u64,
+        patience: Duration,
+    ) -> Result<Vec<String>, Error> {
+        let mut late = self.waiting_for(network, node, revision).await?;
+        if patience.is_zero() {
+            return Ok(late);
+        }
+        let acks = self.layout.acks(network)?;
+        let mut index = 0;
+        for _ in 0..=WAKES {
+            if late.is_empty() {
+                break;
+            }
+            // Index 0 answers at once with where to go on from; what came before it is seen by the next look.
+            index = self
+                .store
+                .watch(&acks, index, patience / WAKES)
+                .await?
+                .index;
+            late = self.waiting_for(network, node, revision).await?;
+        }
+        Ok(late)
+    }
+
+    /// Makes known that `node` keeps a ledger of `network`: from now on it must be asked before one of its addresses
+    /// is another's. Its news are to be read after this. One read, and one write unless it is known already.
+    pub async fn keep_ledger(&self, network: &str, node: &str, boot_id: &str) -> Result<(), Error> {
+        let key = self.layout.ledger(network, node)?;
+        for _ in 0..ATTEMPTS {
+            let value = encode(&LedgerRecord {
+                boot_id: boot_id.to_owned(),
+            })?;
+            let written = match self.store.get(&key).await? {
+                None => self.store.create(&key, &value).await?,
+                Some(entry) => match decode::<LedgerRecord>(&entry)?.record.boot_id == boot_id {
+                    true => return Ok(()),
+                    false => self.store.swap(&key, &value, entry.revision).await?,
+                },
+            };
+            if written.is_some() {
+                return Ok(());
+            }
+        }
+        Err(Error::Contended(key.as_str().to_owned()))
+    }
+
+    /// The condition that `node` keeps no ledger of `network`, so that what it owns there nobody can be giving out;
+    /// `None` if it keeps one.
+    pub(crate) async fn idle(&self, network: &str, node: &str) -> Result<Option<Vec<Op>>, Error> {
+        let (ledger, own) = (self.layout.ledger(network, node)?, self.layout.node(node)?);
+        let entries = self.store.read(&[ledger.clone(), own.clone()]).await?;
+        let find = |key| entries.iter().find(|entry| entry.key == key);
+        let Some(kept) = find(ledger.clone()) else {
+            // Revision 0 is no key's: this holds only while there is none.
+            return Ok(Some(vec![Op::Delete {
+                key: ledger,
+                revision: 0,
+            }]));
+        };
+        let boot = decode::<LedgerRecord>(kept)?.record.boot_id;
+        let Some(known) = find(own.clone()) else {
+            return Ok(None);
+        };
+        let check = |key, revision| Op::Check { key, revision };
+        Ok((decode::<Node>(known)?.record.boot_id != boot)
+            .then(|| vec![check(ledger, kept.revision), check(own, known.revision)]))
+    }
+
+    /// Does `ops`; whether they were done.
+    pub(crate) async fn done(&self, ops: &[Op]) -> Result<Option<Vec<u64>>, Error> {
+        Ok(match self.store.apply(ops).await? {
+            Outcome::Done(revisions) => Some(revisions),
+            Outcome::Conflict(_) => None,
+        })
+    }
+}

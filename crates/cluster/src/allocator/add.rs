@@ -1,0 +1,389 @@
+//! ADD: choose, note, publish.
+
+use std::net::IpAddr;
+
+use ipam::{Choice, Range, RangeSet};
+
+use super::{ATTEMPTS, Allocator, Held, Holder, Holding, Leased, Ledger, Request, Stage};
+use crate::{Error, LeaseGuard, Network, Published};
+
+/// What a choice under the ledger's lock comes to.
+pub(super) enum Chosen {
+    /// One address of each set, noted.
+    Noted(Vec<IpAddr>, LeaseGuard, Network),
+    /// The host has none ready; it has to be got from the store first.
+    Needs(Need),
+    /// A killed ADD of the same attachment left something, which has to go first.
+    Leftover,
+}
+
+/// What a choice lacks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Need {
+    /// Room in one of these ranges.
+    Room(RangeSet),
+    /// This very address.
+    Address(IpAddr),
+    /// The address that goes with the one already chosen; another one will do.
+    Twin(IpAddr),
+}
+
+/// What was tried in vain, so that the choice makes do without.
+#[derive(Default)]
+pub(super) struct Tried {
+    /// More room: what is left is what only cools down.
+    pub(super) room: bool,
+    /// Twins.
+    pub(super) twins: Vec<IpAddr>,
+    /// Publishing: the store is away, and on a network that reclaims not every block will do.
+    pub(super) away: bool,
+}
+
+impl Allocator<'_> {
+    /// Leases one address of each range set for a holder that has none, and notes it as chosen; [`Self::told`] makes
+    /// it stand. While the store is away, from the host's own blocks.
+    pub async fn add(&self, request: &Request<'_>) -> Result<Leased, Error> {
+        let mut tried = Tried::default();
+        for _ in 0..ATTEMPTS {
+            let (addresses, guard, network) = match self.choose(request, &tried).await? {
+                Chosen::Noted(addresses, guard, network) => (addresses, guard, network),
+                Chosen::Leftover => {
+                    self.note_gone(&request.holder).await?;
+                    // What the store does not take now stays noted, and is in nobody's way.
+                    let _ = self.release(&request.holder).await;
+                    continue;
+                }
+                Chosen::Needs(need) => {
+                    self.provide(request, need, &mut tried).await?;
+                    continue;
+                }
+            };
+            let lease = self.lease(&request.holder);
+            let published = self
+                .cluster
+                .publish(self.network, &addresses, &lease, &guard)
+                .await;
+            match published {
+                Ok(Published::Done(revisions)) => {
+                    let revisions: Vec<_> = revisions.into_iter().map(Some).collect();
+                    self.note_revisions(&request.holder, &revisions).await?;
+                    return Ok(Leased { network, addresses });
+                }
+                // The host goes on from its own blocks (invariant 8).
+                Err(error) if error.is_away() => {
+                    if self.may_go_on(&addresses).await? {
+                        return Ok(Leased { network, addresses });
+                    }
+                    self.give_up(&request.holder).await?;
+                    if tried.away {
+                        return Err(error);
+                    }
+                    tried.away = true;
+                }
+                // Nothing was written.
+                Ok(refused) => self.learn(request, &addresses, refused).await?,
+                // Something may have been: to be released when the store makes sense again.
+                Err(error) => {
+                    self.give_up(&request.holder).await?;
+                    return Err(error);
+                }
+            }
+        }
+        Err(Error::Contended(format!(
+            "network {}: addresses",
+            self.network
+        )))
+    }
+
+    /// What was chosen goes back; whether the store has it is for a later verb to find out.
+    async fn give_up(&self, holder: &Holder) -> Result<(), Error> {
+        self.note_gone(holder).await?;
+        if let Some(mut open) = self.open().await? {
+            open.ledger.fall_behind(holder);
+            self.save(&open.ledger)?;
+        }
+        Ok(())
+    }
+
+    async fn choose(&self, request: &Request<'_>, tried: &Tried) -> Result<Chosen, Error> {
+        let mut open = self.ready(request.spec).await?;
+        let holding = self.shelf.holding(self.network, &request.holder)?;
+        let left = match holding {
+            Some(holding) if holding.stage == Stage::Given => {
+                return Err(self.duplicate(&request.holder, &holding));
+            }
+            Some(holding) if holding.stage == Stage::Chosen => return Ok(Chosen::Leftover),
+            // Waits for the store, and is in nobody's way.
+            Some(holding) if !holding.unheard => holding.left,
+            Some(_) => return Ok(Chosen::Leftover),
+            None => Vec::new(),
+        };
+        let ledger = &mut open.ledger;
+        let addresses = match self.pick_all(ledger, request, tried)? {
+            Ok(addresses) => addresses,
+            Err(need) => return Ok(Chosen::Needs(need)),
+        };
+        let guard = ledger.guard(&addresses, &self.host.node);
+        let guard = guard.ok_or_else(|| Error::Local("ledger: chose what is not ours".into()))?;
+        ledger.take(&request.holder, &addresses);
+        self.save(ledger)?;
+        let held = |address: &IpAddr| Held {
+            address: *address,
+            revision: None,
+        };
+        let holding = Holding {
+            lease: self.lease(&request.holder),
+            stage: Stage::Chosen,
+            addresses: addresses.iter().map(held).collect(),
+            left,
+            unheard: false,
+        };
+        self.shelf.save_holding(self.network, &holding)?;
+        Ok(Chosen::Noted(
+            addresses,
+            guard,
+            ledger.network.record.clone(),
+        ))
+    }
+
+    /// One address for each range set, or what is needed for that.
+    pub(super) fn pick_all(
+        &self,
+        ledger: &Ledger,
+        request: &Request<'_>,
+        tried: &Tried,
+    ) -> Result<Result<Vec<IpAddr>, Need>, Error> {
+        let sets = &ledger.network.record.ranges;
+        let asked = assigned(sets, request.requested)?;
+        let mut addresses: Vec<IpAddr> = Vec::new();
+        for (set, asked) in sets.iter().zip(asked) {
+            if let Some(address) = asked {
+                if !ledger.is_ours(address, &self.host.node) {
+                    return Ok(Err(Need::Address(address)));
+                }
+                if ledger.uses(address) {
+                    // Who has it is in a holding or in the store.
+                    return Ok(Err(Need::Address(address)));
+                }
+                addresses.push(address);
+                continue;
+            }
+            let first = addresses
+                .first()
+                .and_then(|a| Some((*a, ledger.network.record.range_of(*a)?)));
+            match self.pick(ledger, narrowed(set, request.narrow), first, tried) {
+                Ok(address) => addresses.push(address),
+                Err(need) => return Ok(Err(need)),
+            }
+        }
+        Ok(Ok(addresses))
+    }
+
+    /// The allocator's choice from one set.
+    fn pick(
+        &self,
+        ledger: &Ledger,
+        set: &[Range],
+        first: Option<(IpAddr, &Range)>,
+        tried: &Tried,
+    ) -> Result<IpAddr, Need> {
+        let (view, now) = (
+            ledger.view(&self.host.node, self.kept_only(ledger, tried)),
+            self.clock.uptime(),
+        );
+        if let Some((first, from)) = first {
+            for range in set {
+                let Some(twin) = ipam::twin(first, from, range).filter(|twin| range.offers(*twin))
+                else {
+                    continue;
+                };
+                if view.is_free(range, twin, now, self.cool_down) {
+                    return Ok(twin);
+                }
+                // In nobody's block, as far as we know: then it can be had.
+                let unknown = !ledger.is_ours(twin, &self.host.node);
+                if unknown && !tried.twins.contains(&twin) && !tried.away {
+                    return Err(Need::Twin(twin));
+                }
+            }
+        }
+        let mut cooling = None;
+        for range in set {
+            match view.choose(range, now, self.cool_down) {
+                Choice::Ready(address) => return Ok(address),
+                Choice::Cooling(address) => cooling = cooling.or(Some(address)),
+                Choice::Full => {}
+            }
+        }
+        match cooling {
+            Some(address) if tried.room => Ok(address),
+            _ => Err(Need::Room(set.to_vec())),
+        }
+    }
+
+    #[cfg_attr(
+        not(feature = "planted"),
+        allow(clippy::unused_self, reason = "its twin for tests looks at it")
+    )]
+    fn kept_only(&self, ledger: &Ledger, tried: &Tried) -> bool {
+        #[cfg(feature = "planted")]
+        if self.cluster.planted == Some(crate::Planted::ReclaimUnfenced) {
+            return false;
+        }
+        tried.away && ledger.network.record.reclaim_after.is_some()
+    }
+
+    /// Whether addresses may be given out though the store does not know.
+    async fn may_go_on(&self, addresses: &[IpAddr]) -> Result<bool, Error> {
+        #[cfg(feature = "planted")]
+        if self.cluster.planted == Some(crate::Planted::ReclaimUnfenced) {
+            return Ok(true);
+        }
+        let open = self.open().await?;
+        Ok(open.is_some_and(|open| {
+            addresses
+                .iter()
+                .all(|address| open.ledger.outlasts(*address))
+        }))
+    }
+
+    /// Notes at which revisions the leases stand.
+    async fn note_revisions(
+        &self,
+        holder: &Holder,
+        revisions: &[Option<u64>],
+    ) -> Result<(), Error> {
+        let _lock = self.shelf.lock(self.network).await?;
+        let Some(mut holding) = self.shelf.holding(self.network, holder)? else {
+            return Ok(());
+        };
+        for (held, revision) in holding.addresses.iter_mut().zip(revisions) {
+            held.revision = *revision;
+        }
+        // Told first, noted then: an ADD of which nobody learnt is no duplicate for the next one.
+        self.shelf.save_holding(self.network, &holding)
+    }
+
+    /// Takes from a refusal what makes the next choice better, or gives up. What was chosen is free again.
+    async fn learn(
+        &self,
+        request: &Request<'_>,
+        addresses: &[IpAddr],
+        refused: Published,
+    ) -> Result<(), Error> {
+        let Some(mut open) = self.open().await? else {
+            return Ok(());
+        };
+        let ledger = &mut open.ledger;
+        ledger.unchoose(&request.holder, addresses);
+        self.save(ledger)?;
+        self.drop_addresses(&request.holder)?;
+        match refused {
+            Published::Taken(address, holder) => {
+                let ours = holder.record.node == self.host.node;
+                let known = self.shelf.holding(self.network, &holder.record.holder())?;
+                let known = known.is_some_and(|h| h.all().any(|held| held.address == address));
+                if ours && !known {
+                    // A lease of ours of which no container knows: the store was put back to an earlier state.
+                    self.release_leases(&[(address, holder)]).await?;
+                } else if request.requested.contains(&address) {
+                    return Err(Error::Held {
+                        address,
+                        lease: Box::new(holder.record),
+                    });
+                } else {
+                    ledger.mark(address, true);
+                    ledger.foreign.insert(address);
+                    self.save(ledger)?;
+                }
+            }
+            _ => self.refresh(ledger, Some(request.spec)).await?,
+        }
+        Ok(())
+    }
+
+    /// The holding without the addresses that were chosen for it; none is left if it has nothing else.
+    fn drop_addresses(&self, holder: &Holder) -> Result<(), Error> {
+        let Some(mut holding) = self.shelf.holding(self.network, holder)? else {
+            return Ok(());
+        };
+        if holding.left.is_empty() {
+            return self.shelf.remove_holding(self.network, holder);
+        }
+        holding.addresses.clear();
+        holding.stage = Stage::Gone;
+        self.shelf.save_holding(self.network, &holding)
+    }
+
+    /// The caller has its answer: the addresses stand. What fails here is no reason to call the ADD failed.
+    pub async fn told(&self, holder: &Holder) -> Result<(), Error> {
+        let lock = self.shelf.lock(self.network).await?;
+        let Some(mut holding) = self.shelf.holding(self.network, holder)? else {
+            return Ok(());
+        };
+        holding.stage = Stage::Given;
+        self.shelf.save_holding(self.network, &holding)?;
+        if holding.addresses.iter().all(|held| held.revision.is_some()) {
+            return Ok(());
+        }
+        drop(lock);
+        if let Some(mut open) = self.open().await? {
+            open.ledger.fall_behind(holder);
+            self.save(&open.ledger)?;
+        }
+        Ok(())
+    }
+
+    fn duplicate(&self, holder: &Holder, holding: &Holding) -> Error {
+        let held: Vec<_> = holding
+            .addresses
+            .iter()
+            .map(|h| h.address.to_string())
+            .collect();
+        Error::Duplicate {
+            network: self.network.to_owned(),
+            container: holder.container.clone(),
+            ifname: holder.ifname.clone(),
+            held: held.join(", "),
+        }
+    }
+}
+
+/// Which requested address goes to which set.
+fn assigned(sets: &[RangeSet], requested: &[IpAddr]) -> Result<Vec<Option<IpAddr>>, Error> {
+    let mut asked = vec![None; sets.len()];
+    for address in requested {
+        let bad = |why: String| Error::BadAddress {
+            address: *address,
+            why,
+        };
+        let serves = |set: &&RangeSet| set.iter().any(|range| range.may_hold(*address));
+        let Some(n) = sets.iter().position(|set| serves(&set)) else {
+            let pools = sets
+                .iter()
+                .flatten()
+                .map(|r| format!("{}-{} of {}", r.start(), r.end(), r.subnet));
+            let pools: Vec<_> = pools.collect();
+            return Err(bad(format!(
+                "not an address that the network gives ({})",
+                pools.join(", ")
+            )));
+        };
+        if let Some(other) = asked[n].filter(|other| other != address) {
+            return Err(bad(format!(
+                "so is {other}, and the network gives one of their kind"
+            )));
+        }
+        asked[n] = Some(*address);
+    }
+    Ok(asked)
+}
+
+/// The ranges of a set, or those to which a caller narrows it.
+fn narrowed<'r>(set: &'r RangeSet, narrow: &'r [RangeSet]) -> &'r [Range] {
+    let inside = |range: &Range| set.iter().any(|whole| range.within(whole));
+    narrow
+        .iter()
+        .find(|set| set.iter().all(inside))
+        .unwrap_or(set)
+}

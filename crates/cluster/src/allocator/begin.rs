@@ -1,0 +1,330 @@
+//! The ledger from the store: at first, when it proved old, and when the store has forgotten.
+//!
+//! The node makes itself known as keeping a ledger before it reads what it puts in there; so whoever changes its blocks later
+//! must ask it. All reading of news into the ledger is done under the ledger's lock, so that older news can never undo
+//! what a quicker verb of this host did.
+
+use std::{any::Any, collections::BTreeSet, net::IpAddr, time::Duration};
+
+use super::{Allocator, Held, Holding, Ledger, Memory, Stage};
+use crate::{Created, Error, ExclusionState, Lease, NetworkSpec, News, Versioned};
+
+/// The ledger, open for change.
+pub(super) struct Open {
+    pub(super) ledger: Ledger,
+    _lock: Box<dyn Any>,
+}
+
+impl Allocator<'_> {
+    /// The ledger under its lock, as the last verb left it; `None` if this host has none since its boot.
+    pub(super) async fn open(&self) -> Result<Option<Open>, Error> {
+        let lock = self.shelf.lock(self.network).await?;
+        Ok(self.load()?.map(|ledger| Open {
+            ledger,
+            _lock: lock,
+        }))
+    }
+
+    fn load(&self) -> Result<Option<Ledger>, Error> {
+        let Some(mut ledger) = self.shelf.ledger(self.network)? else {
+            return Ok(None);
+        };
+        if let Some(flux) = &ledger.flux {
+            let holding = self.shelf.holding(self.network, &flux.holder)?;
+            ledger.settle(holding.as_ref(), self.clock.uptime());
+        }
+        Ok(Some(ledger))
+    }
+
+    pub(super) fn save(&self, ledger: &Ledger) -> Result<(), Error> {
+        self.shelf.save_ledger(self.network, ledger)
+    }
+
+    /// The ledger, begun from the store if this is the first verb on the network since the boot, read again if it is of
+    /// another network than `spec` describes.
+    pub(super) async fn ready(&self, spec: &NetworkSpec) -> Result<Open, Error> {
+        let lock = self.shelf.lock(self.network).await?;
+        let ledger = match self.load()? {
+            Some(ledger) if spec.agree(&ledger.network.record).is_ok() => ledger,
+            Some(mut ledger) => {
+                self.refresh(&mut ledger, Some(spec)).await?;
+                spec.agree(&ledger.network.record)?;
+                ledger
+            }
+            None => self.begin(spec).await?,
+        };
+        Ok(Open {
+            ledger,
+            _lock: lock,
+        })
+    }
+
+    /// The first ledger since the boot: leases of this boot are taken over, those of an earlier one have no container
+    /// any more and are released. The caller holds the lock.
+    async fn begin(&self, spec: &NetworkSpec) -> Result<Ledger, Error> {
+        self.cluster.enrol(self.network, &self.node()).await?;
+        let (mut news, mut leases) = self.cluster.news_and_leases(self.network).await?;
+        if news.network.is_none() {
+            self.create(spec).await?;
+            (news, leases) = self.cluster.news_and_leases(self.network).await?;
+        }
+        let network = news.ready_network(self.network)?.clone();
+        spec.agree(&network.record)?;
+        let mut ledger = Ledger::new(network.clone());
+        ledger.contact = self.clock.uptime();
+        let new = ledger.update(&news, &network, &self.host.node);
+        self.take_over(&mut ledger, &leases).await?;
+        self.fill(&mut ledger, &new)?;
+        self.remember(&news)?;
+        self.save(&ledger)?;
+        Ok(ledger)
+    }
+
+    async fn create(&self, spec: &NetworkSpec) -> Result<Created, Error> {
+        self.cluster.ensure_network(spec).await
+    }
+
+    /// Makes holdings of the leases that the store has for this node, and releases those that nobody holds any more:
+    /// of an earlier boot, or given back unheard.
+    async fn take_over(
+        &self,
+        ledger: &mut Ledger,
+        leases: &[(IpAddr, Versioned<Lease>)],
+    ) -> Result<(), Error> {
+        let mut gone = Vec::new();
+        for (address, lease) in leases {
+            if lease.record.node != self.host.node {
+                ledger.mark(*address, true);
+                if ledger.uses(*address) {
+                    ledger.foreign.insert(*address);
+                }
+                continue;
+            }
+            let present = self.shelf.holding(self.network, &lease.record.holder())?;
+            let unheard = present.as_ref().is_some_and(|holding| holding.unheard);
+            if lease.record.boot_id != self.host.boot_id || unheard {
+                gone.push((*address, lease.clone()));
+            } else if present
+                .as_ref()
+                .is_none_or(|h| h.all().all(|held| held.address != *address))
+            {
+                let mut holding = present.unwrap_or_else(|| Holding {
+                    lease: lease.record.clone(),
+                    stage: Stage::Given,
+                    addresses: Vec::new(),
+                    left: Vec::new(),
+                    unheard: false,
+                });
+                let held = Held {
+                    address: *address,
+                    revision: Some(lease.revision),
+                };
+                // The order of the sets: IPv4 before IPv6 is as good as any where it is lost.
+                match holding.stage {
+                    Stage::Given => holding.addresses.push(held),
+                    _ => holding.left.push(held),
+                }
+                self.shelf.save_holding(self.network, &holding)?;
+            }
+        }
+        self.release_leases(&gone).await?;
+        for holding in self.shelf.holdings(self.network)? {
+            if holding.unheard && holding.addresses.is_empty() && holding.left.is_empty() {
+                self.shelf.remove_holding(self.network, &holding.holder())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Releases leases that no container of this host holds any more.
+    pub(super) async fn release_leases(
+        &self,
+        gone: &[(IpAddr, Versioned<Lease>)],
+    ) -> Result<(), Error> {
+        // All at once where nobody interferes: after a reboot these are all that the node had.
+        let all: Vec<_> = gone
+            .iter()
+            .map(|(address, lease)| (*address, lease.revision))
+            .collect();
+        if self.cluster.delete_all(self.network, &all).await? {
+            return Ok(());
+        }
+        for (address, lease) in gone {
+            self.cluster
+                .release(self.network, *address, &lease.record, None)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Marks as in use what holdings have of blocks that are new to the ledger.
+    pub(super) fn fill(&self, ledger: &mut Ledger, new: &[ipam::Block]) -> Result<(), Error> {
+        if new.is_empty() {
+            return Ok(());
+        }
+        for holding in self.shelf.holdings(self.network)? {
+            for held in holding.all() {
+                if ledger
+                    .block_of(held.address)
+                    .is_some_and(|block| new.contains(&block))
+                {
+                    ledger.mark(held.address, true);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the news again, and tells the store what it has forgotten, if anything. Answers what this node was asked
+    /// for. The caller holds the lock; the ledger is saved.
+    pub(super) async fn refresh(
+        &self,
+        ledger: &mut Ledger,
+        spec: Option<&NetworkSpec>,
+    ) -> Result<(), Error> {
+        let memory = self.shelf.memory(self.network)?.news;
+        let known = self.cluster.enrol(self.network, &self.node()).await?;
+        let before = memory.nodes.get(&self.host.node).map(|node| node.revision);
+        let mut lost = before > known;
+        let mut news = self.cluster.news(self.network).await?;
+        let holds = self.holds()?;
+        let same = (memory.network.as_ref().zip(news.network.as_ref()))
+            .is_some_and(|(memory, present)| memory.record.is_same(&present.record));
+        if same || (news.network.is_none() && holds) {
+            lost |= self
+                .cluster
+                .restore(self.network, &memory, &mut news)
+                .await?;
+        } else if holds {
+            lost = true;
+        }
+        if news.network.is_none() {
+            let spec = spec.ok_or_else(|| Error::NoNetwork(self.network.to_owned()))?;
+            self.create(spec).await?;
+            news = self.cluster.news(self.network).await?;
+        }
+        let network = news.ready_network(self.network)?.clone();
+        if lost {
+            self.take_back(&network, &mut news).await?;
+        }
+        let new = ledger.update(&news, &network, &self.host.node);
+        self.fill(ledger, &new)?;
+        ledger.contact = self.clock.uptime();
+        if lost {
+            self.publish_anew(ledger).await?;
+        }
+        self.remember(&news)?;
+        self.save(ledger)?;
+        self.answer(ledger).await
+    }
+
+    /// Whether a container of this host has an address of the network.
+    fn holds(&self) -> Result<bool, Error> {
+        let holdings = self.shelf.holdings(self.network)?;
+        Ok(holdings.iter().any(|holding| holding.stage == Stage::Given))
+    }
+
+    /// Makes ours again what containers here hold and the store has as nobody's, or not at all. What is another's by
+    /// now is asked for; until that is settled it shows as lost.
+    async fn take_back(
+        &self,
+        network: &Versioned<crate::Network>,
+        news: &mut News,
+    ) -> Result<(), Error> {
+        for holding in self.shelf.holdings(self.network)? {
+            for held in holding.all() {
+                if news.home(held.address) == Some(&self.host.node) {
+                    continue;
+                }
+                let range = network.record.range_of(held.address);
+                let block = range.and_then(|range| network.record.block_of(range, held.address));
+                let Some(block) = block else { continue };
+                if let Err(error) = self.get(block, held.address, news, Duration::ZERO).await
+                    && error.is_away()
+                {
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets which leases the store has, so that all are published again; and releases those that came back from the
+    /// past, of which no container here knows.
+    async fn publish_anew(&self, ledger: &mut Ledger) -> Result<(), Error> {
+        let mut held = BTreeSet::new();
+        for mut holding in self.shelf.holdings(self.network)? {
+            held.extend(holding.all().map(|h| h.address));
+            for address in holding.addresses.iter_mut().chain(&mut holding.left) {
+                address.revision = None;
+            }
+            self.shelf.save_holding(self.network, &holding)?;
+            if holding.stage != Stage::Chosen {
+                ledger.fall_behind(&holding.holder());
+            }
+        }
+        self.save(ledger)?;
+        let leases = self.cluster.leases(self.network).await?;
+        let zombies = leases.into_iter().filter(|(address, lease)| {
+            lease.record.node == self.host.node && !held.contains(address)
+        });
+        self.release_leases(&zombies.collect::<Vec<_>>()).await
+    }
+
+    /// Keeps the news for the day on which the store forgets them, and notes who has been silent since when.
+    pub(super) fn remember(&self, news: &News) -> Result<(), Error> {
+        let before = self.shelf.memory(self.network)?;
+        let now = self.clock.uptime();
+        let since = |name: &String, revision: u64| match before.observed.get(name) {
+            Some((seen, since)) if *seen == revision => *since,
+            _ => now,
+        };
+        let observed = (news.nodes.iter())
+            .map(|(name, node)| (name.clone(), (node.revision, since(name, node.revision))))
+            .collect();
+        let mut news = news.clone();
+        // Blocks never go while their network lives: where these are the older news, the newer record counts.
+        let networks = before.news.network.zip(news.network.as_ref());
+        if networks.is_some_and(|(before, now)| before.record.is_same(&now.record)) {
+            for (block, known) in before.news.blocks {
+                let present = news.blocks.entry(block).or_insert_with(|| known.clone());
+                if present.revision < known.revision {
+                    *present = known;
+                }
+            }
+        }
+        self.shelf
+            .save_memory(self.network, &Memory { news, observed })
+    }
+
+    /// Answers what this node was asked for of its blocks. What it grants it has noted before as another's.
+    async fn answer(&self, ledger: &mut Ledger) -> Result<(), Error> {
+        let asked: Vec<_> = (ledger.blocks.iter())
+            .filter(|(_, own)| {
+                let mut exclusions = own.record.exclusions.values();
+                own.record.is_of(&self.host.node)
+                    && exclusions.any(|e| e.state == ExclusionState::Asked)
+            })
+            .map(|(block, own)| {
+                let present = Versioned {
+                    record: own.record.clone(),
+                    revision: own.revision,
+                };
+                (*block, present)
+            })
+            .collect();
+        for (block, present) in asked {
+            let in_use = |address| ledger.uses(address);
+            let answered = self
+                .cluster
+                .answer(self.network, block, &present, in_use)
+                .await?;
+            if let Some(answered) = answered {
+                ledger.as_of = ledger.as_of.max(answered.revision);
+                ledger.put(block, &answered, &self.host.node);
+                self.save(ledger)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,262 @@
+//! The ledger's own moves, without store or clock: what is in use, what may be chosen, what the news change.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use ipam::{Block, Held, Range, Used, offset};
+
+use crate::{
+    BlockRecord, Flux, Holder, Holding, LeaseGuard, Ledger, Network, News, Own, Versioned,
+};
+
+impl Ledger {
+    /// A ledger of a network, without blocks.
+    pub(super) fn new(network: Versioned<Network>) -> Self {
+        Self {
+            network,
+            blocks: [].into(),
+            freed: Vec::new(),
+            foreign: BTreeSet::new(),
+            flux: None,
+            leaving: BTreeSet::new(),
+            as_of: 0,
+            behind: Vec::new(),
+            contact: 0,
+        }
+    }
+
+    /// The block that decides about an address.
+    pub(super) fn block_of(&self, address: IpAddr) -> Option<Block> {
+        let range = self.network.record.range_of(address)?;
+        self.network.record.block_of(range, address)
+    }
+
+    /// Notes whether an address is in use. One of a block that is not ours is nobody's business here.
+    pub(super) fn mark(&mut self, address: IpAddr, in_use: bool) {
+        let own = self
+            .block_of(address)
+            .and_then(|block| Some((block, self.blocks.get_mut(&block)?)));
+        let Some((block, own)) = own else { return };
+        let Some(bit) = bit(block, address) else {
+            return;
+        };
+        if in_use {
+            own.used.insert(bit);
+        } else {
+            own.used.remove(bit);
+        }
+    }
+
+    /// Whether an address of a block of ours is in use.
+    pub(super) fn uses(&self, address: IpAddr) -> bool {
+        let block = self.block_of(address);
+        let own = block.and_then(|block| self.blocks.get(&block).zip(bit(block, address)));
+        own.is_some_and(|(own, bit)| own.used.contains(bit))
+    }
+
+    /// The addresses are `holder`'s from now on.
+    pub(super) fn take(&mut self, holder: &Holder, addresses: &[IpAddr]) {
+        self.freed
+            .retain(|(address, _)| !addresses.contains(address));
+        for address in addresses {
+            self.mark(*address, true);
+        }
+        self.flux = flux(holder, addresses);
+    }
+
+    /// The addresses are `holder`'s no more, and rest from `now` on.
+    pub(super) fn free(&mut self, holder: &Holder, addresses: &[IpAddr], now: u64) {
+        for address in addresses {
+            if self.uses(*address) {
+                self.mark(*address, false);
+                self.freed.push((*address, now));
+            }
+        }
+        self.flux = flux(holder, addresses);
+    }
+
+    /// The addresses were chosen and never left the host: free without a rest.
+    pub(super) fn unchoose(&mut self, holder: &Holder, addresses: &[IpAddr]) {
+        for address in addresses {
+            self.mark(*address, false);
+        }
+        self.flux = flux(holder, addresses);
+    }
+
+    /// Brings to an end what was under way: the holding has the last word.
+    pub(super) fn settle(&mut self, holding: Option<&Holding>, now: u64) {
+        let Some(flux) = self.flux.take() else { return };
+        for address in flux.addresses {
+            let held = holding.is_some_and(|holding| holding.all().any(|h| h.address == address));
+            if held {
+                self.freed.retain(|(freed, _)| *freed != address);
+                self.mark(address, true);
+            } else if self.uses(address) && !self.foreign.contains(&address) {
+                self.mark(address, false);
+                self.freed.push((address, now));
+            }
+        }
+    }
+
+    /// What may be chosen from.
+    pub(super) fn view(&self, node: &str, kept_only: bool) -> Held<'_> {
+        let mut held = Held {
+            blocks: Vec::new(),
+            singles: Vec::new(),
+            barred: BTreeSet::new(),
+            freed: &self.freed,
+        };
+        for (block, own) in &self.blocks {
+            if own.record.is_of(node) {
+                if !kept_only || own.record.kept {
+                    held.blocks.push((*block, &own.used));
+                }
+                let barred = own.record.exclusions.keys();
+                held.barred
+                    .extend(barred.filter(|a| own.record.home(**a) != Some(node)));
+            } else if !kept_only {
+                let given = own.record.given_to(node);
+                held.singles
+                    .extend(given.filter(|address| !self.uses(*address)));
+            }
+        }
+        held
+    }
+
+    /// Whether an address is ours to give.
+    pub(super) fn is_ours(&self, address: IpAddr, node: &str) -> bool {
+        let own = self
+            .block_of(address)
+            .and_then(|block| self.blocks.get(&block));
+        own.is_some_and(|own| own.record.home(address) == Some(node))
+    }
+
+    /// Whether an address may be given out while the store is away.
+    pub(super) fn outlasts(&self, address: IpAddr) -> bool {
+        let own = self
+            .block_of(address)
+            .and_then(|block| self.blocks.get(&block));
+        self.network.record.reclaim_after.is_none() || own.is_some_and(|own| own.record.kept)
+    }
+
+    /// The facts under which leases on `addresses` may be published; `None` if one is not ours.
+    pub(super) fn guard(&self, addresses: &[IpAddr], node: &str) -> Option<LeaseGuard> {
+        let block = |address: &IpAddr| {
+            let block = self
+                .block_of(*address)
+                .filter(|_| self.is_ours(*address, node))?;
+            Some((block, self.blocks.get(&block)?.revision))
+        };
+        Some(LeaseGuard {
+            network: self.network.revision,
+            blocks: addresses.iter().map(block).collect::<Option<_>>()?,
+        })
+    }
+
+    /// How many addresses of one set could be given out at once.
+    pub(super) fn room(&self, set: &[Range], node: &str, now: u64, cool_down: u64) -> u64 {
+        let view = self.view(node, false);
+        set.iter()
+            .map(|range| view.room(range, now, cool_down))
+            .sum()
+    }
+
+    /// Takes a block as our own write left it, unless the ledger knows better by now.
+    pub(super) fn put(
+        &mut self,
+        block: Block,
+        present: &Versioned<BlockRecord>,
+        node: &str,
+    ) -> bool {
+        if present.revision < self.as_of || self.leaving.contains(&(block, None)) {
+            return false;
+        }
+        self.keep(block, present, node)
+    }
+
+    /// Blocks and network as the news have them, read under the ledger's lock. Says which blocks are new here: what is
+    /// in use of them is to be found out.
+    pub(super) fn update(
+        &mut self,
+        news: &News,
+        network: &Versioned<Network>,
+        node: &str,
+    ) -> Vec<Block> {
+        self.network = network.clone();
+        self.as_of = news.revision();
+        // A give-back is over when its block is another's, or is ours by a later record.
+        self.leaving.retain(|(block, address)| {
+            let present = news.blocks.get(block).map(|present| &present.record);
+            present.is_some_and(|record| match address {
+                None => record.is_of(node),
+                Some(address) => record.given_to(node).any(|given| given == *address),
+            })
+        });
+        let ours = |block: &Block, record: &BlockRecord| {
+            (record.is_of(node) || record.given_to(node).next().is_some())
+                && !self.leaving.contains(&(*block, None))
+        };
+        let present: Vec<_> = (news.blocks.iter())
+            .filter(|(block, present)| ours(block, &present.record))
+            .collect();
+        let names: BTreeSet<Block> = present.iter().map(|(block, _)| **block).collect();
+        self.blocks.retain(|block, _| names.contains(block));
+        let mut new = Vec::new();
+        for (block, record) in present {
+            if !self.blocks.contains_key(block) {
+                new.push(*block);
+            }
+            self.keep(*block, record, node);
+        }
+        let still: Vec<_> = self.blocks.keys().copied().collect();
+        self.freed
+            .retain(|(address, _)| still.iter().any(|block| block.contains(*address)));
+        new
+    }
+
+    fn keep(&mut self, block: Block, present: &Versioned<BlockRecord>, node: &str) -> bool {
+        let mut record = present.record.clone();
+        for (leaving, address) in &self.leaving {
+            if *leaving == block
+                && let Some(address) = address
+            {
+                record.exclusions.remove(address);
+            }
+        }
+        if !record.is_of(node) && record.given_to(node).next().is_none() {
+            return false;
+        }
+        let revision = present.revision;
+        let used = self
+            .blocks
+            .remove(&block)
+            .map_or_else(Used::default, |own| own.used);
+        self.blocks.insert(
+            block,
+            Own {
+                revision,
+                record,
+                used,
+            },
+        );
+        true
+    }
+
+    /// Notes that the store does not know an attachment's latest.
+    pub(super) fn fall_behind(&mut self, holder: &Holder) {
+        if !self.behind.contains(holder) {
+            self.behind.push(holder.clone());
+        }
+    }
+}
+
+fn flux(holder: &Holder, addresses: &[IpAddr]) -> Option<Flux> {
+    Some(Flux {
+        holder: holder.clone(),
+        addresses: addresses.to_vec(),
+    })
+}
+
+/// The number of an address in its block.
+fn bit(block: Block, address: IpAddr) -> Option<u64> {
+    offset(block.first(), address).and_then(|n| u64::try_from(n).ok())
+}

@@ -1,0 +1,98 @@
+//! The allocator: what a host does with its part of a network, verb by verb.
+//!
+//! Inside its blocks a host chooses alone, under a lock of the host. The order of an ADD is: choose, note the choice, let go of
+//! the lock, publish the lease by one conditional write, answer, note that it was answered. Where the store refuses, the
+//! host's copy of something was old: it reads again and chooses anew. Where the store is away, the address is given out
+//! all the same, since the block is the host's, and published later. So one write to the store is all that a usual ADD costs,
+//! and no document of the host that it reads or writes grows with the number of containers.
+//!
+//! | file | what |
+//! |---|---|
+//! | `shelf` | what a host remembers, and the traits by which it does |
+//! | `ledger` | the choice's part of that, pure |
+//! | `begin` | the ledger from the store: at first, when it proved old, when the store has forgotten |
+//! | `add`, `room` | an ADD; where it gets an address from when the host has none ready |
+//! | `del` | a DEL and a GC |
+//! | `tend`, `sync` | what is done after a verb, and what an operator or a watcher has done |
+
+mod add;
+mod begin;
+mod del;
+mod ledger;
+mod room;
+mod shelf;
+mod sync;
+mod tend;
+
+use std::{net::IpAddr, time::Duration};
+
+use ipam::RangeSet;
+
+pub use del::note_gone;
+pub use shelf::{Clock, Flux, Held, Holder, Holding, Host, Ledger, Memory, Own, Shelf, Stage};
+
+use crate::{Cluster, Lease, Network, NetworkSpec, Node};
+
+/// How often a choice that the store refused is made again.
+const ATTEMPTS: u32 = 16;
+
+/// One host's allocator of one network.
+pub struct Allocator<'a> {
+    /// The shared records.
+    pub cluster: &'a Cluster<'a>,
+    /// The host's documents.
+    pub shelf: &'a dyn Shelf,
+    /// The host's clocks.
+    pub clock: &'a dyn Clock,
+    /// Who the host is.
+    pub host: &'a Host,
+    /// The network.
+    pub network: &'a str,
+    /// Longest wait for other hosts, where what is asked for is still theirs.
+    pub patience: Duration,
+    /// Seconds for which a freed address rests, unless nothing else is free.
+    pub cool_down: u64,
+}
+
+/// What an ADD asks for.
+pub struct Request<'r> {
+    /// The network, as the configuration describes it.
+    pub spec: &'r NetworkSpec,
+    /// For whom.
+    pub holder: Holder,
+    /// Addresses that must be among the answer's.
+    pub requested: &'r [IpAddr],
+    /// Ranges to which the choice is narrowed; none: all that the network has.
+    pub narrow: &'r [RangeSet],
+}
+
+/// What an ADD got: one address of each range set, in their order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leased {
+    /// The network.
+    pub network: Network,
+    /// The addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Allocator<'_> {
+    fn node(&self) -> Node {
+        Node {
+            name: self.host.node.clone(),
+            vtep: None,
+            boot_id: self.host.boot_id.clone(),
+            machine_id: self.host.machine_id.clone(),
+            last_contact: self.clock.unix(),
+        }
+    }
+
+    fn lease(&self, holder: &Holder) -> Lease {
+        Lease {
+            node: self.host.node.clone(),
+            boot_id: self.host.boot_id.clone(),
+            container: holder.container.clone(),
+            ifname: holder.ifname.clone(),
+            since: self.clock.unix(),
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! What a host remembers of its own part of a network, and where it puts it. Kept apart from the protocol, so that a
+//! simulator can be a host too.
+//!
+//! Two kinds of document, so that no verb's work grows with the number of containers. The [`Ledger`] has what the
+//! choice of an address needs: blocks, a bit for each address in use, what was freed when. A [`Holding`] has what
+//! one attachment holds. Where both change, the ledger goes first and names the attachment ([`Flux`]): whoever finds a flux reads that
+//! attachment's holding, which has the last word.
+
+use std::{
+    any::Any,
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use async_trait::async_trait;
+use ipam::{Block, Used};
+use serde::{Deserialize, Serialize};
+
+use crate::{BlockRecord, Error, Lease, Network, News, Versioned};
+
+/// The container's side of an attachment; with the network it is the key of all that we make.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Holder {
+    /// The container's id as the runtime gave it.
+    #[serde(rename = "containerID")]
+    pub container: String,
+    /// The interface's name in the container.
+    pub ifname: String,
+}
+
+/// What this host may give out of one network, and what of it is in use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ledger {
+    /// The network as last read.
+    pub network: Versioned<Network>,
+    /// Our blocks, and those of other hosts of which we were given an address.
+    pub blocks: BTreeMap<Block, Own>,
+    /// Addresses that were given back, and when on [`Clock::uptime`]; oldest first.
+    pub freed: Vec<(IpAddr, u64)>,
+    /// Addresses in use for which we have no holding: leases of other nodes inside our blocks.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub foreign: BTreeSet<IpAddr>,
+    /// The change that was under way when this was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flux: Option<Flux>,
+    /// Blocks, and single addresses of other hosts' blocks, that are about to be given back: whatever the store says,
+    /// they are not ours any more.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub leaving: BTreeSet<(Block, Option<IpAddr>)>,
+    /// How new the news are that this rests on: a revision of the store.
+    #[serde(default)]
+    pub as_of: u64,
+    /// Attachments of which the store does not know the latest, in the order in which that came to be.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub behind: Vec<Holder>,
+    /// When this node last made itself known in the store, on [`Clock::uptime`].
+    #[serde(default)]
+    pub contact: u64,
+}
+
+/// A block as this host last read it, and what of it is in use here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Own {
+    /// The store's revision of its record.
+    pub revision: u64,
+    /// Its record.
+    pub record: BlockRecord,
+    /// Which of its addresses are in use.
+    pub used: Used,
+}
+
+/// A holding that was about to be written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flux {
+    /// Whose.
+    pub holder: Holder,
+    /// The addresses that came or went with it.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// What one attachment holds on this host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holding {
+    /// The lease as published or to be published.
+    pub lease: Lease,
+    /// How far it is.
+    pub stage: Stage,
+    /// Its addresses, in the order of the range sets.
+    pub addresses: Vec<Held>,
+    /// Addresses that it has given back and that the store still has for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left: Vec<Held>,
+    /// It was given back on a host that knew neither its addresses nor the store: whatever the store has of it is to
+    /// be released.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unheard: bool,
+}
+
+/// An address and the store's revision of its lease; none if the store may not have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// The address.
+    pub address: IpAddr,
+    /// Revision of its lease.
+    pub revision: Option<u64>,
+}
+
+/// The life of a holding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// Chosen by an ADD that has not answered: at work now, or killed.
+    Chosen,
+    /// Given out.
+    Given,
+    /// Given back.
+    Gone,
+}
+
+/// What this host last read of a network, to go on from where the store forgets.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Memory {
+    /// The news.
+    pub news: News,
+    /// For each node the revision of its record, and since when it has been that, on [`Clock::uptime`].
+    #[serde(default)]
+    pub observed: BTreeMap<String, (u64, u64)>,
+}
+
+/// Where a host keeps its documents: on a real one below `/run/crosshost`, so that a reboot loses them with the
+/// containers. Each write is whole or not at all.
+#[async_trait(?Send)]
+pub trait Shelf {
+    /// Keeps other verbs of this host off the network's documents until the guard is dropped.
+    async fn lock(&self, network: &str) -> Result<Box<dyn Any>, Error>;
+    /// Keeps other verbs from getting room on the network at the same time; taken before [`Shelf::lock`], if both are.
+    async fn lock_claims(&self, network: &str) -> Result<Box<dyn Any>, Error>;
+
+    /// The network's ledger, `None` if there is none or it cannot be read: the store has what it said.
+    fn ledger(&self, network: &str) -> Result<Option<Ledger>, Error>;
+    /// Writes the ledger; the caller holds the lock.
+    fn save_ledger(&self, network: &str, ledger: &Ledger) -> Result<(), Error>;
+
+    /// What an attachment holds.
+    fn holding(&self, network: &str, holder: &Holder) -> Result<Option<Holding>, Error>;
+    /// Writes it; the caller holds the lock.
+    fn save_holding(&self, network: &str, holding: &Holding) -> Result<(), Error>;
+    /// Removes it; one that is not there is fine. The caller holds the lock.
+    fn remove_holding(&self, network: &str, holder: &Holder) -> Result<(), Error>;
+    /// All of a network, in no order.
+    fn holdings(&self, network: &str) -> Result<Vec<Holding>, Error>;
+
+    /// What was last read of the network; nothing if there is none or it cannot be read.
+    fn memory(&self, network: &str) -> Result<Memory, Error>;
+    /// Writes it; the caller holds the lock.
+    fn save_memory(&self, network: &str, memory: &Memory) -> Result<(), Error>;
+}
+
+/// A host's clocks.
+pub trait Clock {
+    /// Seconds since boot, counting the time in which the host slept (`CLOCK_BOOTTIME`): never goes back.
+    fn uptime(&self) -> u64;
+    /// Seconds since 1970, as the host believes.
+    fn unix(&self) -> u64;
+}
+
+/// Who a host is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    /// Name of its node.
+    pub node: String,
+    /// The id of this boot.
+    pub boot_id: String,
+    /// The id of this installation, if known.
+    pub machine_id: Option<String>,
+}
+
+impl Holding {
+    /// Whose it is.
+    pub fn holder(&self) -> Holder {
+        self.lease.holder()
+    }
+
+    /// All its addresses that are in use: held, or given back and still in the store.
+    pub fn all(&self) -> impl Iterator<Item = &Held> {
+        self.addresses.iter().chain(&self.left)
+    }
+}
+
+impl Lease {
+    /// Whose it is.
+    pub fn holder(&self) -> Holder {
+        Holder {
+            container: self.container.clone(),
+            ifname: self.ifname.clone(),
+        }
+    }
+}

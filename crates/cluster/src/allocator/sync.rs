@@ -1,0 +1,165 @@
+//! Sync: all of a host's duties on a network, whether or not a verb comes by; and what STATUS asks.
+
+use std::net::IpAddr;
+
+use super::{Allocator, Held, Stage, tend::is_behind};
+use crate::{BlockState, Error, ExclusionState, News, Versioned};
+
+impl Allocator<'_> {
+    /// Reads the news, answers what this node is asked for, tells the store what it missed or forgot, and gives back what is
+    /// not needed. The news are all that it reads, and this host's own leases. What could not be done is
+    /// returned.
+    pub async fn sync(&self) -> Result<Vec<Error>, Error> {
+        let Some(mut open) = self.open().await? else {
+            return self.sync_unheard().await;
+        };
+        let register = self.cluster.register(&self.node()).await;
+        match self.refresh(&mut open.ledger, None).await {
+            // Removed by an operator, and nothing here is on it.
+            Err(Error::NoNetwork(_)) => return Ok(Vec::new()),
+            refreshed => refreshed?,
+        }
+        register?;
+        drop(open);
+        self.look_after_own_leases().await?;
+        let mut failures = self.replay().await?;
+        let news = self.cluster.news(self.network).await?;
+        failures.extend(self.tidy(&news).await.err());
+        failures.extend(self.tend().await.err());
+        Ok(failures)
+    }
+
+    /// Without a ledger: what was given back when nobody could hear of it.
+    async fn sync_unheard(&self) -> Result<Vec<Error>, Error> {
+        let mut failures = Vec::new();
+        for holding in self.shelf.holdings(self.network)? {
+            failures.extend(self.release(&holding.holder()).await.err());
+        }
+        Ok(failures)
+    }
+
+    /// Whatever of our holdings the store does not have is to be told again; also what a killed verb did not tell.
+    async fn look_after_own_leases(&self) -> Result<(), Error> {
+        let holdings = self.shelf.holdings(self.network)?;
+        let held = |h: &&super::Holding| h.stage == Stage::Given;
+        let addresses: Vec<IpAddr> = (holdings.iter().filter(held))
+            .flat_map(|holding| holding.addresses.iter().filter(|h| h.revision.is_some()))
+            .map(|held| held.address)
+            .collect();
+        let leases = self.cluster.leases_on(self.network, &addresses).await?;
+        let Some(mut open) = self.open().await? else {
+            return Ok(());
+        };
+        for holding in holdings {
+            let holder = holding.holder();
+            // As it is now: a verb may have been quicker.
+            let Some(mut now) = self.shelf.holding(self.network, &holder)? else {
+                continue;
+            };
+            if now == holding && now.stage == Stage::Given {
+                let missing = |held: &Held| {
+                    let lease = leases.get(&held.address);
+                    held.revision.is_some()
+                        && lease.is_none_or(|l| !l.record.same_holder(&holding.lease))
+                };
+                let forgotten: Vec<_> = now
+                    .addresses
+                    .iter()
+                    .filter(|h| missing(h))
+                    .map(|h| h.address)
+                    .collect();
+                if !forgotten.is_empty() {
+                    for held in &mut now.addresses {
+                        if forgotten.contains(&held.address) {
+                            held.revision = None;
+                        }
+                    }
+                    self.shelf.save_holding(self.network, &now)?;
+                }
+            }
+            if is_behind(&now) {
+                open.ledger.fall_behind(&holder);
+            }
+        }
+        self.save(&open.ledger)
+    }
+
+    /// Ends exclusions that are over, in our blocks and in those that are nobody's, reclaims that were interrupted, and
+    /// the memory of foreign leases that are gone.
+    async fn tidy(&self, news: &News) -> Result<(), Error> {
+        let (name, node) = (self.network, self.host.node.as_str());
+        for (block, present) in &news.blocks {
+            let record = &present.record;
+            if record.state == BlockState::Reclaiming {
+                self.cluster
+                    .reclaim(name, &record.node, 0, &mut news.clone())
+                    .await?;
+            } else if record.is_of(node) || record.state == BlockState::Returned {
+                let now = self.clock.unix();
+                let ended = self
+                    .cluster
+                    .absorb(name, node, *block, present, now)
+                    .await?;
+                if let Some(ended) = ended
+                    && let Some(mut open) = self.open().await?
+                    && record.is_of(node)
+                {
+                    self.put_whole(&mut open.ledger, *block, &ended)?;
+                }
+            }
+        }
+        let Some(open) = self.open().await? else {
+            return Ok(());
+        };
+        let foreign: Vec<IpAddr> = open.ledger.foreign.iter().copied().collect();
+        drop(open);
+        if foreign.is_empty() {
+            return Ok(());
+        }
+        let leases = self.cluster.leases_on(name, &foreign).await?;
+        if let Some(mut open) = self.open().await? {
+            for address in foreign
+                .into_iter()
+                .filter(|address| !leases.contains_key(address))
+            {
+                open.ledger.foreign.remove(&address);
+                open.ledger.mark(address, false);
+            }
+            self.save(&open.ledger)?;
+        }
+        Ok(())
+    }
+
+    fn put_whole(
+        &self,
+        ledger: &mut super::Ledger,
+        block: ipam::Block,
+        present: &Versioned<crate::BlockRecord>,
+    ) -> Result<(), Error> {
+        ledger.put(block, present, &self.host.node);
+        self.save(ledger)
+    }
+
+    /// Whether this host could give out an address of each set without asking anybody.
+    pub async fn has_room(&self) -> Result<bool, Error> {
+        let Some(open) = self.open().await? else {
+            return Ok(false);
+        };
+        let network = &open.ledger.network.record;
+        let room = |set: &Vec<ipam::Range>| {
+            open.ledger
+                .room(set, &self.host.node, self.clock.uptime(), 0)
+                > 0
+        };
+        Ok(network.ranges.iter().all(room))
+    }
+
+    /// Whether any exclusion or block of `news` waits for this node's answer.
+    pub fn is_asked(&self, news: &News) -> bool {
+        news.blocks.values().any(|present| {
+            let mut exclusions = present.record.exclusions.values();
+            present.record.is_of(&self.host.node)
+                && exclusions.any(|e| e.state == ExclusionState::Asked)
+        })
+    }
+}

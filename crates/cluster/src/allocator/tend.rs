@@ -1,0 +1,365 @@
+//! What is done after a verb, when its caller has the answer: the store is told what it missed, another block is taken
+//! before the last one is full, and blocks that stayed empty are given back.
+
+use std::net::IpAddr;
+
+use ipam::{Block, Range};
+
+use super::{Allocator, Held, Holder, Ledger, Stage};
+use crate::{Claim, Error, Published};
+
+impl Allocator<'_> {
+    /// Does what is due. Costs nothing at the store where nothing is.
+    pub async fn tend(&self) -> Result<(), Error> {
+        let Some(open) = self.open().await? else {
+            return Ok(());
+        };
+        let ledger = open.ledger.clone();
+        drop(open);
+        if !ledger.behind.is_empty()
+            && let Some(failure) = self.replay().await?.into_iter().next()
+        {
+            return Err(failure);
+        }
+        self.show_up(&ledger).await?;
+        for set in self.low(&ledger) {
+            self.claim_ahead(&set).await?;
+        }
+        self.give_back().await
+    }
+
+    /// On a network that reclaims, this node is heard of often enough.
+    async fn show_up(&self, ledger: &Ledger) -> Result<(), Error> {
+        let Some(after) = ledger.network.record.reclaim_after else {
+            return Ok(());
+        };
+        if self.clock.uptime().saturating_sub(ledger.contact) <= after / 4 {
+            return Ok(());
+        }
+        self.cluster.register(&self.node()).await?;
+        if let Some(mut open) = self.open().await? {
+            open.ledger.contact = self.clock.uptime();
+            self.save(&open.ledger)?;
+        }
+        Ok(())
+    }
+
+    /// The sets of which less than a quarter of a block is left here. Pools of single-address blocks are small: there each
+    /// address is claimed when it is needed.
+    fn low(&self, ledger: &Ledger) -> Vec<Vec<Range>> {
+        let low = |set: &&Vec<Range>| {
+            let size = block_size(ledger, set);
+            size > 1 && self.room(ledger, set) <= size / 4
+        };
+        ledger
+            .network
+            .record
+            .ranges
+            .iter()
+            .filter(low)
+            .cloned()
+            .collect()
+    }
+
+    fn room(&self, ledger: &Ledger, set: &[Range]) -> u64 {
+        ledger.room(set, &self.host.node, self.clock.uptime(), self.cool_down)
+    }
+
+    async fn claim_ahead(&self, set: &[Range]) -> Result<(), Error> {
+        let _claims = self.shelf.lock_claims(self.network).await?;
+        let size = match self.open().await? {
+            Some(open) if self.room(&open.ledger, set) <= block_size(&open.ledger, set) / 4 => {
+                block_size(&open.ledger, set)
+            }
+            _ => return Ok(()),
+        };
+        if size <= 1 {
+            return Ok(());
+        }
+        let mut news = self.cluster.news(self.network).await?;
+        let claimed = self
+            .cluster
+            .claim_block(self.network, &self.host.node, set, &mut news, Claim::Spare)
+            .await;
+        match claimed {
+            Ok(block) => {
+                if let Some(mut open) = self.open().await?
+                    && let Some(present) = news.blocks.get(&block)
+                    && open.ledger.put(block, present, &self.host.node)
+                {
+                    self.save(&open.ledger)?;
+                }
+                Ok(())
+            }
+            // A pool without a spare block is not an error before somebody needs it.
+            Err(Error::NoBlock { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Gives back what stayed empty: blocks, while enough room is left, and single addresses of other hosts.
+    pub(super) async fn give_back(&self) -> Result<(), Error> {
+        let (leaving, ledger) = {
+            let Some(mut open) = self.open().await? else {
+                return Ok(());
+            };
+            let due = self.due(&open.ledger);
+            if !due.is_empty() {
+                for (block, address) in &due {
+                    open.ledger.leaving.insert((*block, *address));
+                    match address {
+                        None => drop(open.ledger.blocks.remove(block)),
+                        Some(address) => {
+                            if let Some(own) = open.ledger.blocks.get_mut(block) {
+                                own.record.exclusions.remove(address);
+                            }
+                        }
+                    }
+                }
+                self.save(&open.ledger)?;
+            }
+            (open.ledger.leaving.clone(), open.ledger.clone())
+        };
+        drop(ledger);
+        for (block, address) in leaving {
+            self.hand_in(block, address).await?;
+        }
+        Ok(())
+    }
+
+    /// Tells the store of one give-back that is noted.
+    async fn hand_in(&self, block: Block, address: Option<IpAddr>) -> Result<(), Error> {
+        let node = &self.host.node;
+        let mut as_of = 0;
+        let present = self.cluster.block(self.network, block).await?;
+        let ours = present.as_ref().is_some_and(|present| match address {
+            None => present.record.is_of(node),
+            Some(address) => present.record.given_to(node).any(|given| given == address),
+        });
+        if let Some(present) = present.filter(|_| ours) {
+            let returned = match address {
+                None => {
+                    self.cluster
+                        .return_block(self.network, block, &present)
+                        .await?
+                }
+                Some(address) => {
+                    self.cluster
+                        .return_exclusion(self.network, block, &present, address)
+                        .await?
+                }
+            };
+            // Changed meanwhile: the next verb tries again.
+            let Some(returned) = returned else {
+                return Ok(());
+            };
+            as_of = returned.revision;
+        }
+        if let Some(mut open) = self.open().await? {
+            open.ledger.as_of = open.ledger.as_of.max(as_of);
+            open.ledger.leaving.remove(&(block, address));
+            self.save(&open.ledger)?;
+        }
+        Ok(())
+    }
+
+    /// What is empty, has rested, and is not needed.
+    fn due(&self, ledger: &Ledger) -> Vec<(Block, Option<IpAddr>)> {
+        let (node, now) = (&self.host.node, self.clock.uptime());
+        let cooling = |address: IpAddr| {
+            ledger
+                .freed
+                .iter()
+                .any(|(freed, at)| *freed == address && now.saturating_sub(*at) < self.cool_down)
+        };
+        let mut due = Vec::new();
+        for (block, own) in &ledger.blocks {
+            if own.record.is_of(node) {
+                continue;
+            }
+            let given = own.record.given_to(node);
+            let idle = given.filter(|address| !ledger.uses(*address) && !cooling(*address));
+            due.extend(idle.map(|address| (*block, Some(address))));
+        }
+        for set in &ledger.network.record.ranges {
+            let size = block_size(ledger, set);
+            let of_set = |block: &&Block| set.iter().any(|range| range.uses(**block));
+            let own: Vec<_> = (ledger.blocks.iter())
+                .filter(|(block, own)| own.record.is_of(node) && of_set(block))
+                .collect();
+            let mut room = self.room(ledger, set);
+            // The first one stays: there the next ADD is at home everywhere.
+            for (block, own) in own.into_iter().skip(1).rev() {
+                let empty =
+                    own.used.is_empty() && own.record.exclusions.is_empty() && !own.record.kept;
+                let rested = !ledger
+                    .freed
+                    .iter()
+                    .any(|(address, _)| block.contains(*address) && cooling(*address));
+                let size = size.max(1);
+                if empty && rested && room >= size + (size / 2).max(1) {
+                    room -= size;
+                    due.push((*block, None));
+                }
+            }
+        }
+        // Static addresses, claimed by themselves out of the dynamic range.
+        for (block, own) in &ledger.blocks {
+            let single = block.size() == 1 && own.record.is_of(node);
+            let address = block.first();
+            let fixed = ledger
+                .network
+                .record
+                .range_of(address)
+                .is_some_and(|range| !range.offers(address));
+            if single
+                && fixed
+                && own.used.is_empty()
+                && own.record.exclusions.is_empty()
+                && !cooling(address)
+            {
+                due.push((*block, None));
+            }
+        }
+        due
+    }
+
+    /// Tells the store what it missed: releases and leases, in the order in which they came to be. What it does not
+    /// take stays noted, and is returned.
+    pub(super) async fn replay(&self) -> Result<Vec<Error>, Error> {
+        let Some(open) = self.open().await? else {
+            return Ok(Vec::new());
+        };
+        let behind = open.ledger.behind.clone();
+        drop(open);
+        let (mut told, mut failures) = (Vec::new(), Vec::new());
+        for holder in behind {
+            match self.catch_up(&holder).await {
+                Ok(()) => told.push(holder),
+                Err(error) => {
+                    let away = error.is_away();
+                    failures.push(error);
+                    if away {
+                        break;
+                    }
+                }
+            }
+        }
+        if !told.is_empty()
+            && let Some(mut open) = self.open().await?
+        {
+            // Something new may have come since: it is behind again only if its holding says so.
+            for holder in told {
+                let holding = self.shelf.holding(self.network, &holder)?;
+                if holding.is_none_or(|holding| !is_behind(&holding)) {
+                    open.ledger.behind.retain(|other| *other != holder);
+                }
+            }
+            self.save(&open.ledger)?;
+        }
+        Ok(failures)
+    }
+
+    /// Tells the store an attachment's latest: what it gave back, then what it holds.
+    pub(super) async fn catch_up(&self, holder: &Holder) -> Result<(), Error> {
+        self.release(holder).await?;
+        for _ in 0..2 {
+            let Some(holding) = self.shelf.holding(self.network, holder)? else {
+                return Ok(());
+            };
+            let unpublished = holding.addresses.iter().any(|held| held.revision.is_none());
+            if holding.stage != Stage::Given || !unpublished {
+                return Ok(());
+            }
+            let addresses: Vec<_> = holding.addresses.iter().map(|held| held.address).collect();
+            let guard = match self.open().await? {
+                None => return Ok(()),
+                Some(open) => open.ledger.guard(&addresses, &self.host.node),
+            };
+            if let Some(guard) = guard {
+                match self
+                    .cluster
+                    .publish(self.network, &addresses, &holding.lease, &guard)
+                    .await?
+                {
+                    Published::Done(revisions) => {
+                        return self.note_published(holder, &addresses, &revisions).await;
+                    }
+                    Published::Taken(address, other) => {
+                        let other = format!(
+                            "container {} on node {}",
+                            other.record.container, other.record.node
+                        );
+                        return Err(self.lost(holder, address, other));
+                    }
+                    Published::Stale => {}
+                }
+            }
+            if let Some(mut open) = self.open().await? {
+                self.refresh(&mut open.ledger, None).await?;
+            }
+        }
+        let Some(open) = self.open().await? else {
+            return Ok(());
+        };
+        let holding = self.shelf.holding(self.network, holder)?;
+        let stray = holding
+            .iter()
+            .flat_map(|h| &h.addresses)
+            .map(|held| held.address);
+        let stray = stray
+            .into_iter()
+            .find(|a| !open.ledger.is_ours(*a, &self.host.node));
+        match stray {
+            Some(address) => Err(self.lost(holder, address, "another node".to_owned())),
+            None => Err(Error::Contended(format!("network {}", self.network))),
+        }
+    }
+
+    fn lost(&self, holder: &Holder, address: IpAddr, other: String) -> Error {
+        Error::Lost {
+            network: self.network.to_owned(),
+            address,
+            container: holder.container.clone(),
+            other,
+        }
+    }
+
+    async fn note_published(
+        &self,
+        holder: &Holder,
+        addresses: &[IpAddr],
+        revisions: &[u64],
+    ) -> Result<(), Error> {
+        let _lock = self.shelf.lock(self.network).await?;
+        let Some(mut holding) = self.shelf.holding(self.network, holder)? else {
+            return Ok(());
+        };
+        for held in holding.addresses.iter_mut().chain(&mut holding.left) {
+            let known = addresses
+                .iter()
+                .position(|address| *address == held.address);
+            if let Some(n) = known {
+                held.revision = revisions.get(n).copied();
+            }
+        }
+        self.shelf.save_holding(self.network, &holding)
+    }
+}
+
+/// Whether the store does not know a holding's latest.
+pub(super) fn is_behind(holding: &super::Holding) -> bool {
+    let unpublished = |held: &Held| held.revision.is_none();
+    !holding.left.is_empty()
+        || holding.unheard
+        || (holding.stage == Stage::Given && holding.addresses.iter().any(unpublished))
+}
+
+/// How many addresses a block of the set has.
+fn block_size(ledger: &Ledger, set: &[Range]) -> u64 {
+    let network = &ledger.network.record;
+    let size = set
+        .first()
+        .and_then(|range| Block::containing(range.start(), network.block_prefix(range)));
+    size.map_or(1, |block| u64::try_from(block.size()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,283 @@
+//! Exclusions: one address of another host's block, for a container that asks for this very address, or where a pool has
+//! no block left.
+//!
+//! The asker writes its request into the block's record. The owner answers when it next hears of it: it strikes the
+//! request out where the address is in use, else it grants it and never gives the address out again. When all
+//! other hosts have dropped the owner as the address's home, the asker takes it. An owner that keeps no ledger of the
+//! network cannot have given it out, and need not be asked.
+
+use std::{net::IpAddr, time::Duration};
+
+use ipam::Block;
+
+use crate::{
+    ATTEMPTS, BlockRecord, BlockState, Cluster, Error, Exclusion, ExclusionState, News, Versioned,
+    acknowledgement::WAKES,
+};
+
+/// Seconds after which a request that nobody follows up is taken back.
+const FORGOTTEN: u64 = 900;
+
+impl Cluster<'_> {
+    /// Gets `address` of another host's `block` for `node`: asks, waits for the owner and for the other hosts at most
+    /// for `patience` each, takes. A request that was not answered in time stays, for the next attempt. `now` in
+    /// seconds since 1970.
+    pub async fn obtain(
+        &self,
+        name: &str,
+        node: &str,
+        address: IpAddr,
+        block: Block,
+        news: &mut News,
+        patience: Duration,
+        now: u64,
+    ) -> Result<(), Error> {
+        let mut asked = false;
+        for _ in 0..ATTEMPTS {
+            let present = news.blocks.get(&block).cloned();
+            let present = present.filter(|present| present.record.state != BlockState::Reclaiming);
+            let Some(present) = present else {
+                return Err(Error::Contended(format!("block {block} of network {name}")));
+            };
+            let owner = present.record.node.clone();
+            let waiting = |nodes| Error::Waiting {
+                network: name.to_owned(),
+                what: format!("address {address}"),
+                nodes,
+            };
+            let changed = match present.record.exclusions.get(&address).cloned() {
+                None if asked => {
+                    return Err(Error::Refused {
+                        network: name.to_owned(),
+                        address,
+                        node: owner,
+                    });
+                }
+                None => {
+                    let request = self.ask(name, node, address, block, &present, now).await?;
+                    asked = request.is_some();
+                    request
+                }
+                Some(own) if own.node == node && own.state == ExclusionState::Given => {
+                    return Ok(());
+                }
+                Some(own) if own.node == node && own.state == ExclusionState::Asked => {
+                    asked = true;
+                    if self
+                        .wait_for_answer(name, block, &present, patience)
+                        .await?
+                    {
+                        *news = self.news(name).await?;
+                        continue;
+                    }
+                    return Err(waiting(vec![owner]));
+                }
+                // Ours, granted or given back: or another's, given back. It is nobody's now.
+                Some(free) if free.node == node || free.state == ExclusionState::Returned => {
+                    let ours = free.node == node && free.state == ExclusionState::Returned;
+                    let late = match free.dropped_at(present.revision).filter(|_| !ours) {
+                        Some(dropped) => self.not_dropped(name, node, dropped, patience).await?,
+                        None => Vec::new(),
+                    };
+                    if !late.is_empty() {
+                        return Err(waiting(late));
+                    }
+                    self.set_exclusion(name, block, &present, address, |exclusion| {
+                        node.clone_into(&mut exclusion.node);
+                        exclusion.state = ExclusionState::Given;
+                        exclusion.dropped = None;
+                    })
+                    .await?
+                }
+                Some(other) => {
+                    return Err(Error::Refused {
+                        network: name.to_owned(),
+                        address,
+                        node: other.node,
+                    });
+                }
+            };
+            match changed {
+                Some(record) => drop(news.blocks.insert(block, record)),
+                None => *news = self.news(name).await?,
+            }
+        }
+        Err(Error::Contended(
+            self.layout.block(name, block)?.as_str().to_owned(),
+        ))
+    }
+
+    /// Writes the request: granted at once where the owner keeps no ledger.
+    async fn ask(
+        &self,
+        name: &str,
+        node: &str,
+        address: IpAddr,
+        block: Block,
+        present: &Versioned<BlockRecord>,
+        now: u64,
+    ) -> Result<Option<Versioned<BlockRecord>>, Error> {
+        let returned = present.record.state == BlockState::Returned;
+        let idle = match returned {
+            true => Some(Vec::new()),
+            false => self.idle(name, &present.record.node).await?,
+        };
+        let mut state = match idle {
+            Some(_) => ExclusionState::Granted,
+            None => ExclusionState::Asked,
+        };
+        if self.planted_exclusion() {
+            state = ExclusionState::Granted;
+        }
+        let exclusion = Exclusion {
+            node: node.to_owned(),
+            state,
+            dropped: None,
+            since: now,
+        };
+        self.rewrite(name, block, present, &idle.unwrap_or_default(), |record| {
+            record.exclusions.insert(address, exclusion);
+        })
+        .await
+    }
+
+    async fn not_dropped(
+        &self,
+        name: &str,
+        node: &str,
+        dropped: u64,
+        patience: Duration,
+    ) -> Result<Vec<String>, Error> {
+        if self.planted_exclusion() {
+            return Ok(Vec::new());
+        }
+        self.all_dropped(name, node, dropped, patience).await
+    }
+
+    #[cfg(feature = "planted")]
+    fn planted_exclusion(&self) -> bool {
+        self.planted == Some(crate::Planted::ExclusionUnacknowledged)
+    }
+
+    #[cfg(not(feature = "planted"))]
+    #[allow(clippy::unused_self, reason = "its twin for tests looks at it")]
+    const fn planted_exclusion(&self) -> bool {
+        false
+    }
+
+    /// Waits until the block's record is another one; whether it is.
+    async fn wait_for_answer(
+        &self,
+        name: &str,
+        block: Block,
+        present: &Versioned<BlockRecord>,
+        patience: Duration,
+    ) -> Result<bool, Error> {
+        let key = self.layout.block(name, block)?;
+        let mut index = 0;
+        for _ in 0..=WAKES {
+            let snapshot = self.store.watch(&key, index, patience / WAKES).await?;
+            index = snapshot.index;
+            let same = |e: &store::Entry| e.key == key && e.revision == present.revision;
+            if !snapshot.entries.iter().any(same) {
+                return Ok(true);
+            }
+            if patience.is_zero() {
+                return Ok(false);
+            }
+        }
+        Ok(false)
+    }
+
+    async fn set_exclusion(
+        &self,
+        name: &str,
+        block: Block,
+        present: &Versioned<BlockRecord>,
+        address: IpAddr,
+        change: impl FnOnce(&mut Exclusion),
+    ) -> Result<Option<Versioned<BlockRecord>>, Error> {
+        self.rewrite(name, block, present, &[], |record| {
+            if let Some(exclusion) = record.exclusions.get_mut(&address) {
+                change(exclusion);
+            }
+        })
+        .await
+    }
+
+    /// The owner's answer to what it was asked for in `block`: addresses that are `in_use` are refused, the others
+    /// granted. The owner has noted before that it gives the latter out no more. `None` if the record has changed.
+    pub async fn answer(
+        &self,
+        name: &str,
+        block: Block,
+        present: &Versioned<BlockRecord>,
+        in_use: impl Fn(IpAddr) -> bool,
+    ) -> Result<Option<Versioned<BlockRecord>>, Error> {
+        self.rewrite(name, block, present, &[], |record| {
+            let asked = |exclusion: &Exclusion| exclusion.state == ExclusionState::Asked;
+            record
+                .exclusions
+                .retain(|address, exclusion| !(asked(exclusion) && in_use(*address)));
+            for exclusion in record.exclusions.values_mut().filter(|e| asked(e)) {
+                exclusion.state = ExclusionState::Granted;
+            }
+        })
+        .await
+    }
+
+    /// Gives back an address of another host's block. `None` if the record has changed.
+    pub async fn return_exclusion(
+        &self,
+        name: &str,
+        block: Block,
+        present: &Versioned<BlockRecord>,
+        address: IpAddr,
+    ) -> Result<Option<Versioned<BlockRecord>>, Error> {
+        self.set_exclusion(name, block, present, address, |exclusion| {
+            exclusion.state = ExclusionState::Returned;
+            exclusion.dropped = None;
+        })
+        .await
+    }
+
+    /// The exclusions of a block without those that are over: given back and dropped by all, or asked for long ago and
+    /// not followed up. `None` if there is none of these, or if the record has changed. `now` in seconds since 1970.
+    pub async fn absorb(
+        &self,
+        name: &str,
+        node: &str,
+        block: Block,
+        present: &Versioned<BlockRecord>,
+        now: u64,
+    ) -> Result<Option<Versioned<BlockRecord>>, Error> {
+        let old = |e: &Exclusion| {
+            matches!(e.state, ExclusionState::Asked | ExclusionState::Granted)
+                && now.saturating_sub(e.since) > FORGOTTEN
+        };
+        let returned = |e: &Exclusion| e.state == ExclusionState::Returned;
+        let exclusions = present.record.exclusions.values();
+        if !exclusions.clone().any(|e| old(e) || returned(e)) {
+            return Ok(None);
+        }
+        let forwarders = self.forwarders(name, node).await?;
+        let dropped = |e: &Exclusion| {
+            let since = e.dropped_at(present.revision).unwrap_or(u64::MAX);
+            returned(e) && forwarders.values().all(|seen| *seen >= since)
+        };
+        let over = |e: &Exclusion| old(e) || dropped(e);
+        if !exclusions.clone().any(over) {
+            return Ok(None);
+        }
+        let doomed: Vec<IpAddr> = (present.record.exclusions.iter())
+            .filter(|(_, exclusion)| over(exclusion))
+            .map(|(address, _)| *address)
+            .collect();
+        self.rewrite(name, block, present, &[], |record| {
+            record
+                .exclusions
+                .retain(|address, _| !doomed.contains(address));
+        })
+        .await
+    }
+}

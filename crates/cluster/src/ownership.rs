@@ -1,0 +1,225 @@
+//! Who owns a block, and who has which address of another host's block.
+//!
+//! An address changes its home only after every host that forwards on the network has dropped the old one (invariant 5 of
+//! the design). So nothing here goes from one owner to the next directly: there is always a state without an owner
+//! in between, and the revision of the store at which that state began ([`BlockRecord::dropped`],
+//! [`Exclusion::dropped`]) is what the hosts acknowledge ([`crate::Cluster::acknowledge`]).
+//!
+//! ```text
+//!     block:      (no record) --claim--> owned --give back--> returned --claim--> owned ...
+//!                                          \--reclaim--> reclaiming --> returned
+//!     exclusion:  (none) --ask--> asked --owner: granted--> granted --all have dropped--> given
+//!                                   \--owner: in use--> (none)                              |
+//!                 (none) <--owner, all have dropped-- returned <--------give back-----------/
+//! ```
+//!
+//! A block's record is never deleted while its network lives: one that is missing was forgotten by the store.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use serde::{Deserialize, Serialize};
+
+/// Who owns a block, and what of it is somebody else's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BlockRecord {
+    /// The owner; of a block that is nobody's, the last one.
+    pub node: String,
+    /// Whether it is the owner's.
+    #[serde(default, skip_serializing_if = "BlockState::is_owned")]
+    pub state: BlockState,
+    /// The revision from which on the block is nobody's; absent: that of this record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dropped: Option<u64>,
+    /// On a network with `reclaimAfter`: the owner may give out addresses of this block while the store is away,
+    /// because the block is never reclaimed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub kept: bool,
+    /// Addresses of the block that another node has, or asked for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub exclusions: BTreeMap<IpAddr, Exclusion>,
+}
+
+/// Whose a block is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BlockState {
+    /// Its node's.
+    #[default]
+    Owned,
+    /// Nobody's: to be claimed when all hosts have dropped it.
+    Returned,
+    /// Nobody's, and not to be claimed before its leases have been made exclusions.
+    Reclaiming,
+}
+
+impl BlockState {
+    fn is_owned(&self) -> bool {
+        *self == Self::Owned
+    }
+}
+
+/// One address of a block that goes to another node than the block's owner.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Exclusion {
+    /// The node that has it or asked for it.
+    pub node: String,
+    /// How far it is.
+    pub state: ExclusionState,
+    /// The revision from which on the address is nobody's; absent: that of the block's record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dropped: Option<u64>,
+    /// When it was asked for, in seconds since 1970: a request that nobody follows up is taken back.
+    #[serde(default)]
+    pub since: u64,
+}
+
+/// The life of an exclusion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ExclusionState {
+    /// The owner has not answered yet.
+    Asked,
+    /// The owner will not use it; other hosts may still send to the owner.
+    Granted,
+    /// It is the node's.
+    Given,
+    /// The node has given it back; other hosts may still send to the node.
+    Returned,
+}
+
+impl BlockRecord {
+    /// A block of `node`.
+    pub fn of(node: &str) -> Self {
+        Self {
+            node: node.to_owned(),
+            state: BlockState::Owned,
+            dropped: None,
+            kept: false,
+            exclusions: BTreeMap::new(),
+        }
+    }
+
+    /// Whether it is `node`'s.
+    pub fn is_of(&self, node: &str) -> bool {
+        self.state == BlockState::Owned && self.node == node
+    }
+
+    /// Whose address this is, of one that lies in the block: nobody's while it changes hands.
+    pub fn home(&self, address: IpAddr) -> Option<&str> {
+        match self.exclusions.get(&address) {
+            Some(exclusion) => {
+                (exclusion.state == ExclusionState::Given).then_some(exclusion.node.as_str())
+            }
+            None => (self.state == BlockState::Owned).then_some(self.node.as_str()),
+        }
+    }
+
+    /// The addresses in it that were given to `node` one by one.
+    pub fn given_to<'r>(&'r self, node: &'r str) -> impl Iterator<Item = IpAddr> + 'r {
+        self.exclusions
+            .iter()
+            .filter(move |(_, exclusion)| {
+                exclusion.state == ExclusionState::Given && exclusion.node == node
+            })
+            .map(|(address, _)| *address)
+    }
+
+    /// The highest revision at which anything of this record, itself read at `revision`, became nobody's; 0 if all of
+    /// it has a home. A host that forwards by news as new as this has dropped all old homes.
+    pub fn last_dropped(&self, revision: u64) -> u64 {
+        let own = (self.state != BlockState::Owned).then(|| self.dropped.unwrap_or(revision));
+        let single = self
+            .exclusions
+            .values()
+            .filter_map(|e| e.dropped_at(revision));
+        single.chain(own).max().unwrap_or(0)
+    }
+
+    /// The record before it is changed: what became nobody's at or before `revision` says so itself, since the
+    /// record's own revision is about to change.
+    pub(crate) fn pinned(&self, revision: u64) -> Self {
+        let mut pinned = self.clone();
+        if pinned.state != BlockState::Owned {
+            pinned.dropped.get_or_insert(revision);
+        }
+        for exclusion in pinned.exclusions.values_mut() {
+            exclusion.dropped = exclusion.dropped_at(revision);
+        }
+        pinned
+    }
+
+    /// The record for a store that has forgotten it: revisions of before mean nothing there.
+    pub(crate) fn unpinned(&self) -> Self {
+        let mut record = self.clone();
+        record.dropped = None;
+        for exclusion in record.exclusions.values_mut() {
+            exclusion.dropped = None;
+        }
+        record
+    }
+}
+
+impl Exclusion {
+    /// The revision from which on the address has no home, of a record read at `revision`; `None` if it has one.
+    pub fn dropped_at(&self, revision: u64) -> Option<u64> {
+        (self.state != ExclusionState::Given).then(|| self.dropped.unwrap_or(revision))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exclusion(state: ExclusionState, dropped: Option<u64>) -> Exclusion {
+        Exclusion {
+            node: "n2".into(),
+            state,
+            dropped,
+            since: 0,
+        }
+    }
+
+    #[test]
+    fn an_address_has_no_home_while_it_changes_hands() {
+        let address: IpAddr = "10.0.0.9".parse().unwrap();
+        let mut block = BlockRecord::of("n1");
+        assert_eq!(block.home(address), Some("n1"));
+        for (state, home) in [
+            (ExclusionState::Asked, None),
+            (ExclusionState::Granted, None),
+            (ExclusionState::Given, Some("n2")),
+            (ExclusionState::Returned, None),
+        ] {
+            block.exclusions.insert(address, exclusion(state, None));
+            assert_eq!(block.home(address), home, "{state:?}");
+            assert_eq!(block.home("10.0.0.10".parse().unwrap()), Some("n1"));
+        }
+        block.state = BlockState::Returned;
+        assert_eq!(block.home("10.0.0.10".parse().unwrap()), None);
+    }
+
+    #[test]
+    fn what_was_dropped_keeps_its_revision_when_the_record_changes() {
+        let address: IpAddr = "10.0.0.9".parse().unwrap();
+        let mut block = BlockRecord::of("n1");
+        assert_eq!(block.last_dropped(7), 0);
+        block
+            .exclusions
+            .insert(address, exclusion(ExclusionState::Asked, None));
+        assert_eq!(block.last_dropped(7), 7);
+        let pinned = block.pinned(7);
+        assert_eq!(pinned.last_dropped(12), 7);
+        assert_eq!(pinned.unpinned().last_dropped(12), 12);
+        let mut given = pinned;
+        given.exclusions.get_mut(&address).unwrap().state = ExclusionState::Given;
+        assert_eq!(given.pinned(12).last_dropped(15), 0);
+    }
+
+    #[test]
+    fn the_plain_record_is_what_it_always_was() {
+        let text = serde_json::to_string(&BlockRecord::of("docker01")).unwrap();
+        assert_eq!(text, r#"{"node":"docker01"}"#);
+    }
+}

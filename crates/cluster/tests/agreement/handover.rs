@@ -1,0 +1,378 @@
+//! Blocks and addresses that change hands: never before all that forward have dropped the old home.
+
+use std::{net::IpAddr, time::Duration};
+
+use cluster::{
+    BlockState, Claim, Cluster, Error, ExclusionState, NetworkSpec, News, Node, Versioned,
+};
+use ipam::{Block, Range};
+use store::mem::Mem;
+
+use crate::{address, cluster, guard, lease, node, spec};
+
+const NOW: Duration = Duration::ZERO;
+
+/// A network on three nodes that all keep a ledger; its news.
+async fn three(cluster: &Cluster<'_>, spec: &NetworkSpec) -> News {
+    for name in ["n1", "n2", "n3"] {
+        cluster.register(&node(name)).await.unwrap();
+        cluster.keep_ledger("a", name, "boot-1").await.unwrap();
+    }
+    cluster.create_network(spec).await.unwrap();
+    cluster.news("a").await.unwrap()
+}
+
+fn with_id(subnet: &str) -> NetworkSpec {
+    NetworkSpec {
+        id: Some("first".into()),
+        ..spec("a", subnet)
+    }
+}
+
+fn block_of(news: &News, node: &str) -> (Block, Versioned<cluster::BlockRecord>) {
+    let mut own = news
+        .blocks
+        .iter()
+        .filter(|(_, block)| block.record.is_of(node));
+    own.next()
+        .map(|(block, present)| (*block, present.clone()))
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_block_given_back_is_anothers_when_all_have_dropped_it_and_its_last_owners_at_once() {
+    let store = Mem::new();
+    let cluster = cluster(&store);
+    // Four blocks of four, all owned.
+    let spec = NetworkSpec {
+        block_prefix: Some(30),
+        ..with_id("10.0.0.0/28")
+    };
+    let mut news = three(&cluster, &spec).await;
+    let set = [Range::of("10.0.0.0/28".parse().unwrap()).unwrap()];
+    cluster
+        .claim_block("a", "n1", &set, &mut news, Claim::Spare)
+        .await
+        .unwrap();
+    let ack = cluster.join("a", "n3", "boot-1").await.unwrap();
+
+    let (block, present) = block_of(&news, "n2");
+    cluster
+        .return_block("a", block, &present)
+        .await
+        .unwrap()
+        .unwrap();
+    let mut news = cluster.news("a").await.unwrap();
+    assert_eq!(news.home(block.first()), None);
+    let needed = Claim::Needed(NOW);
+    let refused = cluster
+        .claim_block("a", "n1", &set, &mut news, needed)
+        .await
+        .unwrap_err();
+    assert!(refused.to_string().contains("node n3"), "{refused}");
+
+    cluster.acknowledge("a", "n3", &news, &ack).await.unwrap();
+    let claimed = cluster
+        .claim_block("a", "n1", &set, &mut news, needed)
+        .await
+        .unwrap();
+    assert_eq!(claimed, block);
+
+    let (block, present) = block_of(&news, "n3");
+    cluster
+        .return_block("a", block, &present)
+        .await
+        .unwrap()
+        .unwrap();
+    cluster.join("a", "n2", "boot-1").await.unwrap();
+    let mut news = cluster.news("a").await.unwrap();
+    let again = cluster
+        .claim_this_block("a", "n3", block, &mut news, NOW)
+        .await;
+    assert!(again.unwrap(), "its home does not change");
+}
+
+#[tokio::test]
+async fn who_left_or_was_removed_or_booted_since_is_not_waited_for() {
+    let store = Mem::new();
+    let cluster = cluster(&store);
+    let news = three(&cluster, &with_id("10.0.0.0/24")).await;
+    let (block, present) = block_of(&news, "n2");
+    let returned = cluster
+        .return_block("a", block, &present)
+        .await
+        .unwrap()
+        .unwrap();
+    let late = async || {
+        cluster
+            .waiting_for("a", "n1", returned.revision)
+            .await
+            .unwrap()
+    };
+
+    let ack = cluster.join("a", "n3", "boot-1").await.unwrap();
+    assert_eq!(late().await, ["n3"]);
+    cluster.leave("a", "n3", &ack).await.unwrap();
+    assert!(late().await.is_empty());
+
+    let old = cluster.join("a", "n3", "boot-1").await.unwrap();
+    cluster.join("a", "n3", "boot-1").await.unwrap();
+    cluster.leave("a", "n3", &old).await.unwrap();
+    assert_eq!(
+        late().await,
+        ["n3"],
+        "a late leave does not undo the next join"
+    );
+    let booted = Node {
+        boot_id: "boot-2".into(),
+        ..node("n3")
+    };
+    cluster.register(&booted).await.unwrap();
+    assert!(late().await.is_empty());
+
+    cluster.join("a", "n3", "boot-2").await.unwrap();
+    assert_eq!(late().await, ["n3"]);
+    cluster.remove_node("n3", true).await.unwrap();
+    assert!(late().await.is_empty());
+}
+
+#[tokio::test]
+async fn an_address_of_anothers_block_takes_its_owners_consent_and_everyones_acknowledgement() {
+    let store = Mem::new();
+    let cluster = cluster(&store);
+    let mut news = three(&cluster, &with_id("10.0.0.0/24")).await;
+    let (block, _) = block_of(&news, "n2");
+    let wanted = block.last();
+    let ack = cluster.join("a", "n3", "boot-1").await.unwrap();
+    let obtain =
+        async |news: &mut News| cluster.obtain("a", "n1", wanted, block, news, NOW, 5).await;
+
+    let unanswered = obtain(&mut news).await.unwrap_err();
+    assert!(
+        matches!(&unanswered, Error::Waiting { nodes, .. } if nodes == &["n2"]),
+        "{unanswered}"
+    );
+    let news = &mut cluster.news("a").await.unwrap();
+    assert_eq!(news.home(wanted), None, "nobody sends there any more");
+    cluster
+        .answer("a", block, &news.blocks[&block], |_| false)
+        .await
+        .unwrap()
+        .unwrap();
+    *news = cluster.news("a").await.unwrap();
+    let unseen = obtain(news).await.unwrap_err();
+    assert!(
+        matches!(&unseen, Error::Waiting { nodes, .. } if nodes == &["n3"]),
+        "{unseen}"
+    );
+    assert!(unseen.to_string().contains("crosshost sync"), "{unseen}");
+
+    cluster.acknowledge("a", "n3", news, &ack).await.unwrap();
+    obtain(news).await.unwrap();
+    assert_eq!(cluster.news("a").await.unwrap().home(wanted), Some("n1"));
+
+    // And back: the owner has it again when all have dropped n1.
+    let present = news.blocks[&block].clone();
+    cluster
+        .return_exclusion("a", block, &present, wanted)
+        .await
+        .unwrap()
+        .unwrap();
+    let news = cluster.news("a").await.unwrap();
+    let absorb = async |news: &News| {
+        cluster
+            .absorb("a", "n2", block, &news.blocks[&block], 6)
+            .await
+            .unwrap()
+    };
+    assert!(absorb(&news).await.is_none(), "n3 has not seen it");
+    let ack = cluster.join("a", "n3", "boot-1").await.unwrap();
+    cluster.acknowledge("a", "n3", &news, &ack).await.unwrap();
+    assert!(absorb(&news).await.is_some());
+    assert_eq!(cluster.news("a").await.unwrap().home(wanted), Some("n2"));
+}
+
+#[tokio::test]
+async fn an_owner_refuses_what_it_has_in_use() {
+    let store = Mem::new();
+    let cluster = cluster(&store);
+    let mut news = three(&cluster, &with_id("10.0.0.0/24")).await;
+    let (block, _) = block_of(&news, "n2");
+    let wanted = block.last();
+    cluster
+        .obtain("a", "n1", wanted, block, &mut news, NOW, 5)
+        .await
+        .unwrap_err();
+    let news = cluster.news("a").await.unwrap();
+    cluster
+        .answer("a", block, &news.blocks[&block], |address| {
+            address == wanted
+        })
+        .await
+        .unwrap()
+        .unwrap();
+    let news = cluster.news("a").await.unwrap();
+    assert_eq!(news.home(wanted), Some("n2"));
+    assert!(news.blocks[&block].record.exclusions.is_empty());
+}
+
+#[tokio::test]
+async fn a_node_that_never_used_its_block_need_not_be_asked() {
+    let store = Mem::new();
+    let cluster = cluster(&store);
+    for name in ["n1", "n2"] {
+        cluster.register(&node(name)).await.unwrap();
+    }
+    cluster
+        .create_network(&with_id("10.0.0.0/24"))
+        .await
+        .unwrap();
+    let mut news = cluster.news("a").await.unwrap();
+    let (block, _) = block_of(&news, "n2");
+    let mut old = news.clone();
+    cluster
+        .obtain("a", "n1", block.last(), block, &mut news, NOW, 5)
+        .await
+        .unwrap();
+    assert_eq!(news.home(block.last()), Some("n1"));
+
+    // From the moment on at which it keeps a ledger it is asked, whatever the asker has read before.
+    cluster.keep_ledger("a", "n2", "boot-1").await.unwrap();
+    let wanted = address("10.0.0.12");
+    assert!(block.contains(wanted));
+    let asked = cluster
+        .obtain("a", "n1", wanted, block, &mut old, NOW, 5)
+        .await;
+    assert!(matches!(asked, Err(Error::Waiting { .. })));
+}
+
+#[tokio::test]
+async fn a_removed_nodes_blocks_and_addresses_are_nobodys_and_its_leases_gone() {
+    let store = Mem::new();
+    let cluster = cluster(&store);
+    let mut news = three(&cluster, &with_id("10.0.0.0/24")).await;
+    let (theirs, _) = block_of(&news, "n2");
+    let (own, _) = block_of(&news, "n1");
+    cluster
+        .obtain("a", "n1", theirs.last(), theirs, &mut news, NOW, 5)
+        .await
+        .unwrap_err();
+    let held = [own.last()];
+    let fresh = guard(&cluster, "a", "n1").await;
+    cluster
+        .publish("a", &held, &lease("n1", "c1"), &fresh)
+        .await
+        .unwrap();
+    cluster.remove_node("n1", true).await.unwrap();
+
+    let news = cluster.news("a").await.unwrap();
+    assert_eq!(news.blocks[&own].record.state, BlockState::Returned);
+    assert!(
+        news.blocks[&theirs].record.exclusions.is_empty(),
+        "a request dies with its node"
+    );
+    assert!(cluster.leases("a").await.unwrap().is_empty());
+    let late = cluster
+        .publish("a", &held, &lease("n1", "c2"), &fresh)
+        .await
+        .unwrap();
+    assert_eq!(
+        late,
+        cluster::Published::Stale,
+        "it cannot use its block when it comes back"
+    );
+}
+
+#[tokio::test]
+async fn of_a_silent_node_only_what_nobody_can_hold_is_taken() {
+    let store = Mem::new();
+    let cluster = cluster(&store);
+    let spec = NetworkSpec {
+        reclaim_after: Some(60),
+        ..with_id("10.0.0.0/24")
+    };
+    let mut news = three(&cluster, &spec).await;
+    let set = [Range::of("10.0.0.0/24".parse().unwrap()).unwrap()];
+    let (kept, present) = block_of(&news, "n2");
+    assert!(present.record.kept, "its first one");
+    let second = cluster
+        .claim_block("a", "n2", &set, &mut news, Claim::Spare)
+        .await
+        .unwrap();
+    let guarded = cluster::LeaseGuard {
+        network: news.network.as_ref().unwrap().revision,
+        blocks: [(second, news.blocks[&second].revision)].into(),
+    };
+    let held: IpAddr = second.last();
+    cluster
+        .publish("a", &[held], &lease("n2", "c1"), &guarded)
+        .await
+        .unwrap();
+
+    let silent = news.nodes["n2"].revision;
+    cluster.register(&node("n2")).await.unwrap();
+    let taken = cluster.reclaim("a", "n2", silent, &mut news).await.unwrap();
+    assert_eq!(taken, 0, "it has been heard of since");
+    let mut news = cluster.news("a").await.unwrap();
+    let silent = news.nodes["n2"].revision;
+    assert_eq!(
+        cluster.reclaim("a", "n2", silent, &mut news).await.unwrap(),
+        1
+    );
+    let record = &news.blocks[&second].record;
+    assert_eq!(
+        (record.state, record.home(held)),
+        (BlockState::Returned, Some("n2"))
+    );
+    assert_eq!(record.exclusions[&held].state, ExclusionState::Given);
+    assert!(news.blocks[&kept].record.is_of("n2"));
+    let more = lease("n2", "c2");
+    let late = cluster
+        .publish("a", &[second.first()], &more, &guarded)
+        .await
+        .unwrap();
+    assert_eq!(late, cluster::Published::Stale);
+}
+
+#[tokio::test]
+async fn what_the_store_forgot_is_written_again_and_what_it_knows_better_is_left() {
+    let store = Mem::new();
+    let old = cluster(&store);
+    let spec = with_id("10.0.0.0/24");
+    let memory = three(&old, &spec).await;
+
+    let empty = Mem::new();
+    let cluster = cluster(&empty);
+    let mut news = cluster.news("a").await.unwrap();
+    assert!(cluster.restore("a", &memory, &mut news).await.unwrap());
+    let owners = |news: &News| -> Vec<_> {
+        news.blocks
+            .iter()
+            .map(|(block, present)| (*block, present.record.node.clone()))
+            .collect()
+    };
+    assert_eq!(owners(&news), owners(&memory));
+    assert!(
+        news.network
+            .as_ref()
+            .unwrap()
+            .record
+            .is_same(&memory.network.as_ref().unwrap().record)
+    );
+    assert!(
+        !cluster.restore("a", &memory, &mut news).await.unwrap(),
+        "once"
+    );
+
+    // Another network of that name is not ours to mend.
+    let other = Mem::new();
+    let cluster = crate::cluster(&other);
+    let spec = NetworkSpec {
+        id: Some("second".into()),
+        ..spec
+    };
+    cluster.create_network(&spec).await.unwrap();
+    let mut news = cluster.news("a").await.unwrap();
+    assert!(!cluster.restore("a", &memory, &mut news).await.unwrap());
+    assert!(news.blocks.is_empty());
+}

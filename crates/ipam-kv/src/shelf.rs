@@ -1,0 +1,180 @@
+//! The host's documents of this plugin, below `/run/crosshost`: ledger, holdings and memory of each network. A reboot
+//! loses them with the containers.
+
+use std::{
+    any::Any,
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use cluster::{Clock, Error, Holder, Holding, Ledger, Memory, Shelf};
+use journal::{Attachment, Journal, Lock, clock};
+
+/// Longest wait for another verb of this host.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The documents of configurations that keep their records in one place.
+pub struct Files {
+    root: PathBuf,
+    ledgers: Journal<Ledger>,
+    memories: Journal<Memory>,
+}
+
+impl Files {
+    /// Those of the usual configuration, or of the one whose records are apart as `realm`.
+    pub fn new(realm: Option<&str>) -> Self {
+        let root = Path::new(journal::ROOT);
+        let root = realm.map_or_else(|| root.to_owned(), |realm| root.join("data").join(realm));
+        Self {
+            ledgers: Journal::new(&root, "ledger"),
+            memories: Journal::new(&root, "memory"),
+            root,
+        }
+    }
+
+    /// All of this host: the usual ones, and those that are apart, with their realms.
+    pub fn all() -> Result<Vec<(Option<String>, Self)>, Error> {
+        let mut all = vec![(None, Self::new(None))];
+        let realms = names(&Path::new(journal::ROOT).join("data"))?;
+        all.extend(realms.into_iter().map(|realm| {
+            let files = Self::new(Some(&realm));
+            (Some(realm), files)
+        }));
+        Ok(all)
+    }
+
+    /// The networks of which there is a document.
+    pub fn networks(&self) -> Result<Vec<String>, Error> {
+        let ledgers = names(&self.root.join("ledger"))?.into_iter();
+        let ledgers = ledgers.filter_map(|name| name.strip_suffix(".json").map(str::to_owned));
+        let mut networks: Vec<_> = ledgers.filter(|name| !name.starts_with('.')).collect();
+        networks.extend(names(&self.root.join("holding"))?);
+        networks.sort();
+        networks.dedup();
+        Ok(networks)
+    }
+
+    /// Keeps other verbs of the same attachment out.
+    pub fn lock_attachment(&self, attachment: &Attachment) -> Result<Lock, Error> {
+        self.take(&format!("ipam-kv-{}", attachment.hash()))
+    }
+
+    fn take(&self, name: &str) -> Result<Lock, Error> {
+        self.ledgers
+            .lock(name, PATIENCE)
+            .map_err(|error| local(&error))
+    }
+
+    fn holdings_of(&self, network: &str) -> Journal<Holding> {
+        Journal::new(&self.root, &format!("holding/{network}"))
+    }
+}
+
+/// The name of a holding's document.
+fn name(network: &str, holder: &Holder) -> String {
+    let Holder { container, ifname } = holder.clone();
+    Attachment {
+        network: network.to_owned(),
+        container,
+        ifname,
+    }
+    .hash()
+}
+
+/// A document that cannot be read is as good as none: the store has what it said.
+fn readable<T>(loaded: Result<Option<T>, journal::Error>) -> Result<Option<T>, Error> {
+    match loaded {
+        Err(error @ journal::Error::Unreadable { .. }) => {
+            cni::log(&error.to_string());
+            Ok(None)
+        }
+        loaded => loaded.map_err(|error| local(&error)),
+    }
+}
+
+/// A local document or lock that could not be used: busy is worth another try, the rest is the host's.
+fn local(error: &journal::Error) -> Error {
+    match error {
+        journal::Error::Busy { .. } => Error::Busy(error.to_string()),
+        _ => Error::Local(error.to_string()),
+    }
+}
+
+/// What is in a directory; nothing if there is none.
+fn names(dir: &Path) -> Result<Vec<String>, Error> {
+    let failed = |error: io::Error| Error::Local(format!("{}: {error}", dir.display()));
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(failed)?,
+    };
+    let name = |entry: io::Result<fs::DirEntry>| {
+        entry.map(|entry| entry.file_name().to_string_lossy().into_owned())
+    };
+    entries.map(name).collect::<io::Result<_>>().map_err(failed)
+}
+
+#[async_trait(?Send)]
+impl Shelf for Files {
+    async fn lock(&self, network: &str) -> Result<Box<dyn Any>, Error> {
+        Ok(Box::new(self.take(&format!("ledger-{network}"))?))
+    }
+
+    async fn lock_claims(&self, network: &str) -> Result<Box<dyn Any>, Error> {
+        Ok(Box::new(self.take(&format!("claims-{network}"))?))
+    }
+
+    fn ledger(&self, network: &str) -> Result<Option<Ledger>, Error> {
+        readable(self.ledgers.load(network))
+    }
+
+    fn save_ledger(&self, network: &str, ledger: &Ledger) -> Result<(), Error> {
+        self.ledgers
+            .save(network, ledger)
+            .map_err(|error| local(&error))
+    }
+
+    fn holding(&self, network: &str, holder: &Holder) -> Result<Option<Holding>, Error> {
+        readable(self.holdings_of(network).load(&name(network, holder)))
+    }
+
+    fn save_holding(&self, network: &str, holding: &Holding) -> Result<(), Error> {
+        let holdings = self.holdings_of(network);
+        let name = name(network, &holding.holder());
+        holdings.save(&name, holding).map_err(|error| local(&error))
+    }
+
+    fn remove_holding(&self, network: &str, holder: &Holder) -> Result<(), Error> {
+        let holdings = self.holdings_of(network);
+        holdings
+            .remove(&name(network, holder))
+            .map_err(|error| local(&error))
+    }
+
+    fn holdings(&self, network: &str) -> Result<Vec<Holding>, Error> {
+        self.holdings_of(network)
+            .all_readable(&|error| cni::log(&error.to_string()))
+            .map_err(|error| local(&error))
+    }
+
+    fn memory(&self, network: &str) -> Result<Memory, Error> {
+        Ok(readable(self.memories.load(network))?.unwrap_or_default())
+    }
+
+    fn save_memory(&self, network: &str, memory: &Memory) -> Result<(), Error> {
+        self.memories
+            .save(network, memory)
+            .map_err(|error| local(&error))
+    }
+}
+
+impl Clock for Files {
+    fn uptime(&self) -> u64 {
+        clock::uptime()
+    }
+
+    fn unix(&self) -> u64 {
+        clock::unix()
+    }
+}
