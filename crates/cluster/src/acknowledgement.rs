@@ -18,7 +18,7 @@ use crate::{
 pub(crate) const WAKES: u32 = 16;
 
 impl Cluster<'_> {
-    /// Makes known that `node` forwards on `network` from now on: nothing changes hands without it. One read and one
+    /// Makes known that `node` forwards on `network` from now on: nothing changes hands without it. Usually one
     /// write; the news to forward by are to be read after it.
     pub async fn join(
         &self,
@@ -27,20 +27,21 @@ impl Cluster<'_> {
         boot_id: &str,
     ) -> Result<Versioned<Acknowledgement>, Error> {
         let key = self.layout.ack(network, node)?;
+        let record = Acknowledgement {
+            boot_id: boot_id.to_owned(),
+            seen: 0,
+        };
+        let value = encode(&record)?;
+        let mut written = self.store.create(&key, &value).await?;
         for _ in 0..ATTEMPTS {
-            let record = Acknowledgement {
-                boot_id: boot_id.to_owned(),
-                seen: 0,
-            };
-            let value = encode(&record)?;
-            // Written also where it is there already: a leave of before, still under way, must not remove it.
-            let written = match self.store.get(&key).await? {
-                None => self.store.create(&key, &value).await?,
-                Some(present) => self.store.swap(&key, &value, present.revision).await?,
-            };
             if let Some(revision) = written {
                 return Ok(Versioned { record, revision });
             }
+            // Written also where it is there already: a leave of before, still under way, must not remove it.
+            written = match self.store.get(&key).await? {
+                None => self.store.create(&key, &value).await?,
+                Some(present) => self.store.swap(&key, &value, present.revision).await?,
+            };
         }
         Err(Error::Contended(key.as_str().to_owned()))
     }

@@ -1,7 +1,7 @@
 //! Nodes: a host makes itself known.
 
 use crate::{
-    ATTEMPTS, Cluster, Error, LedgerRecord, Node, Versioned,
+    ATTEMPTS, CHUNK, Cluster, Error, LedgerRecord, Node, Versioned,
     records::{decode, encode},
 };
 
@@ -58,10 +58,42 @@ impl Cluster<'_> {
             self.register(node).await?;
         }
         let kept = find(&ledger).map(decode::<LedgerRecord>).transpose()?;
-        if kept.is_none_or(|kept| kept.record.boot_id != node.boot_id) {
+        let value = encode(&LedgerRecord {
+            boot_id: node.boot_id.clone(),
+        })?;
+        let written = match kept {
+            Some(kept) if kept.record.boot_id == node.boot_id => Some(kept.revision),
+            Some(kept) => self.store.swap(&ledger, &value, kept.revision).await?,
+            None => self.store.create(&ledger, &value).await?,
+        };
+        if written.is_none() {
+            // Another verb of this host was quicker, or its answer was lost.
             self.keep_ledger(network, &node.name, &node.boot_id).await?;
         }
         Ok(known.map(|known| known.revision))
+    }
+
+    /// The networks of which `node` keeps a ledger, or kept one before it booted.
+    pub async fn ledgers_of(&self, node: &str) -> Result<Vec<String>, Error> {
+        let networks = self.networks().await?;
+        let names: Vec<String> = networks
+            .into_iter()
+            .map(|network| network.record.name)
+            .collect();
+        let mut kept = Vec::new();
+        for names in names.chunks(CHUNK) {
+            let keys = names.iter().map(|name| self.layout.ledger(name, node));
+            let keys = keys.collect::<Result<Vec<_>, _>>()?;
+            let entries = self.store.read(&keys).await?;
+            let has = |key: &store::Key| entries.iter().any(|entry| entry.key == *key);
+            kept.extend(
+                keys.iter()
+                    .zip(names)
+                    .filter(|(key, _)| has(key))
+                    .map(|(_, name)| name.clone()),
+            );
+        }
+        Ok(kept)
     }
 
     /// All nodes, by name.

@@ -96,8 +96,18 @@ pub async fn sync(settings: &Resolved) -> Result<Vec<(String, Error)>, cni::Erro
             None => settings.clone(),
         };
         let desk = Desk::new(settings)?;
-        for network in files.networks().map_err(failed)? {
-            let open = desk.open();
+        let open = desk.open();
+        let mut networks = files.networks().map_err(failed)?;
+        // After a reboot the store alone knows on which networks this node was.
+        networks.extend(
+            open.cluster()
+                .ledgers_of(&desk.host.node)
+                .await
+                .map_err(failed)?,
+        );
+        networks.sort();
+        networks.dedup();
+        for network in networks {
             let failed = match open.allocator(&network).sync().await {
                 Ok(failures) => failures,
                 Err(error) => vec![error],

@@ -25,7 +25,7 @@ impl Allocator<'_> {
         }))
     }
 
-    fn load(&self) -> Result<Option<Ledger>, Error> {
+    pub(super) fn load(&self) -> Result<Option<Ledger>, Error> {
         let Some(mut ledger) = self.shelf.ledger(self.network)? else {
             return Ok(None);
         };
@@ -51,7 +51,7 @@ impl Allocator<'_> {
                 spec.agree(&ledger.network.record)?;
                 ledger
             }
-            None => self.begin(spec).await?,
+            None => self.begin(Some(spec)).await?,
         };
         Ok(Open {
             ledger,
@@ -61,15 +61,17 @@ impl Allocator<'_> {
 
     /// The first ledger since the boot: leases of this boot are taken over, those of an earlier one have no container
     /// any more and are released. The caller holds the lock.
-    async fn begin(&self, spec: &NetworkSpec) -> Result<Ledger, Error> {
+    pub(super) async fn begin(&self, spec: Option<&NetworkSpec>) -> Result<Ledger, Error> {
         self.cluster.enrol(self.network, &self.node()).await?;
         let (mut news, mut leases) = self.cluster.news_and_leases(self.network).await?;
-        if news.network.is_none() {
+        if let Some(spec) = spec.filter(|_| news.network.is_none()) {
             self.create(spec).await?;
             (news, leases) = self.cluster.news_and_leases(self.network).await?;
         }
         let network = news.ready_network(self.network)?.clone();
-        spec.agree(&network.record)?;
+        if let Some(spec) = spec {
+            spec.agree(&network.record)?;
+        }
         let mut ledger = Ledger::new(network.clone());
         ledger.contact = self.clock.uptime();
         let new = ledger.update(&news, &network, &self.host.node);

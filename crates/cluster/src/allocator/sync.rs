@@ -10,31 +10,26 @@ impl Allocator<'_> {
     /// not needed. The news are all that it reads, and this host's own leases. What could not be done is
     /// returned.
     pub async fn sync(&self) -> Result<Vec<Error>, Error> {
-        let Some(mut open) = self.open().await? else {
-            return self.sync_unheard().await;
+        let lock = self.shelf.lock(self.network).await?;
+        let refreshed = match self.load()? {
+            // The first act since the boot, or since the host's documents were lost.
+            None => self.begin(None).await.map(drop),
+            Some(mut ledger) => {
+                self.cluster.register(&self.node()).await?;
+                self.refresh(&mut ledger, None).await
+            }
         };
-        let register = self.cluster.register(&self.node()).await;
-        match self.refresh(&mut open.ledger, None).await {
+        drop(lock);
+        match refreshed {
             // Removed by an operator, and nothing here is on it.
             Err(Error::NoNetwork(_)) => return Ok(Vec::new()),
             refreshed => refreshed?,
         }
-        register?;
-        drop(open);
         self.look_after_own_leases().await?;
         let mut failures = self.replay().await?;
         let news = self.cluster.news(self.network).await?;
         failures.extend(self.tidy(&news).await.err());
         failures.extend(self.tend().await.err());
-        Ok(failures)
-    }
-
-    /// Without a ledger: what was given back when nobody could hear of it.
-    async fn sync_unheard(&self) -> Result<Vec<Error>, Error> {
-        let mut failures = Vec::new();
-        for holding in self.shelf.holdings(self.network)? {
-            failures.extend(self.release(&holding.holder()).await.err());
-        }
         Ok(failures)
     }
 

@@ -1,0 +1,250 @@
+//! Time and the order of events. One thread, one queue of what happens when, one of tasks that can go on: so that a run is
+//! a function of its seed. Nothing here waits; an hour passes when the queue has nothing before it.
+
+use std::{
+    cell::{Cell, RefCell},
+    cmp::Ordering,
+    collections::{BTreeMap, BinaryHeap, VecDeque},
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, Wake, Waker},
+};
+
+type Task = Pin<Box<dyn Future<Output = ()>>>;
+/// Number of a task; never used again in a run.
+pub type TaskId = u64;
+
+/// The queue of tasks that were woken: the one thing that a `Waker` must share, which wants `Send`.
+type Ready = Arc<Mutex<VecDeque<TaskId>>>;
+
+struct Wakeup {
+    task: TaskId,
+    ready: Ready,
+}
+
+impl Wake for Wakeup {
+    fn wake(self: Arc<Self>) {
+        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        ready.push_back(self.task);
+    }
+}
+
+struct Event {
+    at: u64,
+    /// Events of one moment happen in the order in which they were planned.
+    number: u64,
+    act: Box<dyn FnOnce()>,
+}
+
+impl PartialEq for Event {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+impl Eq for Event {}
+impl PartialOrd for Event {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Event {
+    /// The earliest is the greatest: the heap gives the greatest first.
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.at, other.number).cmp(&(self.at, self.number))
+    }
+}
+
+/// The one thread. All methods may be called from within tasks and events.
+#[derive(Default)]
+pub struct Executor {
+    now: Cell<u64>,
+    count: Cell<u64>,
+    steps: Cell<u64>,
+    events: RefCell<BinaryHeap<Event>>,
+    /// `None` while it is being polled.
+    tasks: RefCell<BTreeMap<TaskId, Option<(Task, Waker)>>>,
+    /// The task that is being polled, and whether it was aborted meanwhile.
+    current: Cell<Option<TaskId>>,
+    doomed: Cell<bool>,
+    ready: Ready,
+}
+
+impl Executor {
+    /// Milliseconds since the run began.
+    pub fn now(&self) -> u64 {
+        self.now.get()
+    }
+
+    /// How often anything went on so far.
+    pub fn steps(&self) -> u64 {
+        self.steps.get()
+    }
+
+    fn number(&self) -> u64 {
+        self.count.set(self.count.get() + 1);
+        self.count.get()
+    }
+
+    /// Does `act` in `delay` milliseconds.
+    pub fn after(&self, delay: u64, act: impl FnOnce() + 'static) {
+        let event = Event {
+            at: self.now() + delay,
+            number: self.number(),
+            act: Box::new(act),
+        };
+        self.events.borrow_mut().push(event);
+    }
+
+    /// Goes on in `delay` milliseconds.
+    pub async fn sleep(&self, delay: u64) {
+        let (give, take) = slot();
+        self.after(delay, move || give.give(()));
+        take.await;
+    }
+
+    /// A new task, which begins with the next step.
+    pub fn spawn(&self, task: impl Future<Output = ()> + 'static) -> TaskId {
+        let id = self.number();
+        let waker = Waker::from(Arc::new(Wakeup {
+            task: id,
+            ready: self.ready.clone(),
+        }));
+        waker.wake_by_ref();
+        self.tasks.borrow_mut().insert(id, Some((Box::pin(task), waker)));
+        id
+    }
+
+    /// Drops a task where it stands; its own, as soon as it waits.
+    pub fn abort(&self, id: TaskId) {
+        if self.current.get() == Some(id) {
+            self.doomed.set(true);
+            return;
+        }
+        // Dropped after the borrow has ended: a guard in it may wake others.
+        let gone = self.tasks.borrow_mut().remove(&id);
+        drop(gone);
+    }
+
+    /// Lets one task go on, or, if none can, goes to the next event. `false`: nothing will happen any more.
+    pub fn step(&self) -> bool {
+        self.steps.set(self.steps.get() + 1);
+        let woken = self.ready.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        if let Some(id) = woken {
+            self.poll(id);
+            return true;
+        }
+        let Some(event) = self.events.borrow_mut().pop() else {
+            return false;
+        };
+        self.now.set(event.at);
+        (event.act)();
+        true
+    }
+
+    fn poll(&self, id: TaskId) {
+        let taken = self.tasks.borrow_mut().get_mut(&id).and_then(Option::take);
+        let Some((mut task, waker)) = taken else { return };
+        self.current.set(Some(id));
+        let poll = task.as_mut().poll(&mut Context::from_waker(&waker));
+        self.current.set(None);
+        if self.doomed.take() || poll.is_ready() {
+            self.tasks.borrow_mut().remove(&id);
+            drop(task);
+        } else if let Some(place) = self.tasks.borrow_mut().get_mut(&id) {
+            *place = Some((task, waker));
+        }
+    }
+}
+
+struct Slot<T> {
+    value: Option<T>,
+    waker: Option<Waker>,
+}
+
+/// Puts a value into the slot.
+pub struct Give<T>(Rc<RefCell<Slot<T>>>);
+/// Waits for the slot's value.
+pub struct Take<T>(Rc<RefCell<Slot<T>>>);
+
+/// A place for one value, from one part of the simulation to a task. A giver that is dropped leaves the taker waiting
+/// for ever, as a lost message does.
+pub fn slot<T>() -> (Give<T>, Take<T>) {
+    let slot = Rc::new(RefCell::new(Slot {
+        value: None,
+        waker: None,
+    }));
+    (Give(slot.clone()), Take(slot))
+}
+
+impl<T> Give<T> {
+    pub fn give(&self, value: T) {
+        let mut slot = self.0.borrow_mut();
+        slot.value.get_or_insert(value);
+        if let Some(waker) = slot.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// Whether somebody still waits.
+    pub fn is_wanted(&self) -> bool {
+        Rc::strong_count(&self.0) > 1
+    }
+}
+
+impl<T> Future for Take<T> {
+    type Output = T;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        let mut slot = self.0.borrow_mut();
+        if let Some(value) = slot.value.take() {
+            return Poll::Ready(value);
+        }
+        slot.waker = Some(context.waker().clone());
+        Poll::Pending
+    }
+}
+
+/// A lock that is had in the order in which it was asked for, and that dies with its holder, as `flock` does.
+#[derive(Clone, Default)]
+pub struct FairLock(Rc<RefCell<Queue>>);
+
+#[derive(Default)]
+struct Queue {
+    held: bool,
+    waiting: VecDeque<Give<Held>>,
+}
+
+/// Holds a [`FairLock`].
+pub struct Held(FairLock);
+
+impl FairLock {
+    pub async fn lock(&self) -> Held {
+        let turn = {
+            let mut queue = self.0.borrow_mut();
+            if !queue.held {
+                queue.held = true;
+                return Held(self.clone());
+            }
+            let (give, take) = slot();
+            queue.waiting.push_back(give);
+            take
+        };
+        turn.await
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut queue = self.0.0.borrow_mut();
+        while let Some(next) = queue.waiting.pop_front() {
+            if next.is_wanted() {
+                // What is handed over is the guard itself: if the next one dies before it goes on, its slot drops it.
+                next.give(Self(self.0.clone()));
+                return;
+            }
+        }
+        queue.held = false;
+    }
+}

@@ -1,0 +1,96 @@
+//! The store, as `store`'s traits describe it, without any way to reach it (that is `line.rs`): keys, revisions that never
+//! repeat, transactions, and being restored from an older state.
+
+use std::collections::BTreeMap;
+
+use store::{Entry, Key, Op, Outcome};
+
+/// What the store holds.
+#[derive(Clone)]
+pub struct Model {
+    /// Counts writes; no revision is used twice, also not over a restore.
+    index: u64,
+    entries: BTreeMap<Key, Entry>,
+    /// When keys that are gone were removed, for those that watch them.
+    removed: BTreeMap<Key, u64>,
+}
+
+impl Model {
+    pub fn new() -> Self {
+        Self {
+            index: 1,
+            entries: BTreeMap::new(),
+            removed: BTreeMap::new(),
+        }
+    }
+
+    /// All entries at or below one of the prefixes, each once, in order.
+    pub fn within(&self, prefixes: &[Key]) -> Vec<Entry> {
+        let covered = |key: &Key| prefixes.iter().any(|prefix| key.is_within(prefix));
+        self.entries.values().filter(|e| covered(&e.key)).cloned().collect()
+    }
+
+    pub fn get(&self, key: &Key) -> Option<&Entry> {
+        self.entries.get(key)
+    }
+
+    /// The index of the last change at or below `prefix`.
+    pub fn last_change(&self, prefix: &Key) -> u64 {
+        let written = self.entries.values().map(|entry| (&entry.key, entry.revision));
+        let removed = self.removed.iter().map(|(key, index)| (key, *index));
+        let all = written.chain(removed).filter(|(key, _)| key.is_within(prefix));
+        all.map(|(_, index)| index).max().unwrap_or(0)
+    }
+
+    pub fn index(&self) -> u64 {
+        self.index
+    }
+
+    /// The first operation whose condition does not hold.
+    pub fn conflict(&self, ops: &[Op]) -> Option<usize> {
+        ops.iter().position(|op| {
+            let current = self.entries.get(op.key()).map(|entry| entry.revision);
+            !match op {
+                Op::Create { .. } => current.is_none(),
+                Op::Swap { revision, .. } | Op::Check { revision, .. } => current == Some(*revision),
+                Op::Delete { revision, .. } => current.is_none_or(|current| current == *revision),
+            }
+        })
+    }
+
+    /// Does all operations, or says which one stands against it.
+    pub fn apply(&mut self, ops: &[Op]) -> Outcome {
+        if let Some(first) = self.conflict(ops) {
+            return Outcome::Conflict(first);
+        }
+        self.index += 1;
+        let revision = self.index;
+        let mut revisions = Vec::with_capacity(ops.len());
+        for op in ops {
+            let key = op.key().clone();
+            if let Some(value) = op.value() {
+                let entry = Entry {
+                    key: key.clone(),
+                    value: value.to_vec(),
+                    revision,
+                };
+                self.removed.remove(&key);
+                self.entries.insert(key, entry);
+                revisions.push(revision);
+            } else {
+                if matches!(op, Op::Delete { .. }) && self.entries.remove(&key).is_some() {
+                    self.removed.insert(key, revision);
+                }
+                revisions.push(0);
+            }
+        }
+        Outcome::Done(revisions)
+    }
+
+    /// Goes back to `old`, or to nothing. The count goes on: what is written from now on has revisions that nobody saw.
+    pub fn restore(&mut self, old: Option<Self>) {
+        let index = self.index + 1;
+        *self = old.unwrap_or_else(Self::new);
+        self.index = index;
+    }
+}

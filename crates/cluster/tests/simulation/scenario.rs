@@ -1,0 +1,143 @@
+//! What a seed draws before it begins: how many hosts, which pool, which faults and how often. Each run has only some of
+//! the faults, since two of them at once can hide what either would show.
+
+use cluster::{NetworkSpec, Planted};
+use ipam::RangeSet;
+
+use crate::random::Random;
+
+/// Name of the one network.
+pub const NETWORK: &str = "net";
+
+/// A run's conditions.
+#[derive(Debug, Clone)]
+pub struct Scenario {
+    pub hosts: usize,
+    pub spec: NetworkSpec,
+    /// Whether hosts forward: an overlay. Else the plugin works under a foreign interface plugin.
+    pub forwards: bool,
+    pub planted: Option<Planted>,
+    /// How many things the runtimes and the operator do before the end.
+    pub acts: u64,
+    /// Longest pause between two of them, in ms.
+    pub pause: u64,
+    /// Containers of a host.
+    pub containers: u64,
+    /// One way of a message, at most, in ms.
+    pub delay: u64,
+    /// How long a verb waits for other hosts, in ms.
+    pub patience: u64,
+    /// Seconds that an address rests.
+    pub cool_down: u64,
+    /// Every so many ms a host syncs by itself; 0: only when told to.
+    pub watcher: u64,
+    pub faults: Faults,
+}
+
+/// How often what goes wrong, per mille.
+#[derive(Debug, Clone, Default)]
+pub struct Faults {
+    /// A request is lost.
+    pub lost_request: u64,
+    /// An answer is lost.
+    pub lost_answer: u64,
+    /// A request of which nobody waits for the answer any more arrives late, or a second time.
+    pub late: u64,
+    /// A process sleeps long between an answer and what it does about it.
+    pub stall: u64,
+    /// A process dies at a call of the store.
+    pub crash: u64,
+    /// A process dies between two writes of its own documents.
+    pub crash_writing: u64,
+    /// The caller is not there any more when it is told its address.
+    pub untold: u64,
+    /// Of the acts: a host is cut off; the store is away; a clock jumps; a host dies; the store is restored; a long time
+    /// passes.
+    pub partition: u64,
+    pub outage: u64,
+    pub clock_jump: u64,
+    pub host_death: u64,
+    pub restore: u64,
+    pub long_pause: u64,
+}
+
+impl Scenario {
+    /// The conditions of a seed.
+    pub fn draw(random: &mut Random, planted: Option<Planted>) -> Self {
+        let hosts = usize::try_from(random.between(2, 5)).unwrap_or(2);
+        let reclaims = random.chance(250);
+        let mut scenario = Self {
+            hosts,
+            spec: NetworkSpec {
+                name: NETWORK.to_owned(),
+                id: Some(format!("id-{}", random.below(1000))),
+                reclaim_after: reclaims.then(|| *random.pick(&[120, 300, 900])),
+                ..pool(random)
+            },
+            forwards: random.chance(700),
+            planted,
+            acts: random.between(20, 70),
+            pause: *random.pick(&[50, 500, 5_000, 30_000]),
+            containers: random.between(3, 8),
+            delay: *random.pick(&[2, 20, 500]),
+            patience: *random.pick(&[0, 2_000, 20_000]),
+            cool_down: *random.pick(&[0, 5, 60]),
+            watcher: *random.pick(&[0, 0, 7_000, 30_000]),
+            faults: Faults::draw(random),
+        };
+        scenario.spec.segment = scenario.forwards;
+        scenario
+    }
+}
+
+impl Faults {
+    fn draw(random: &mut Random) -> Self {
+        let mut all = Self::default();
+        // One run in six has none: it shows what a quiet cluster does.
+        if random.chance(160) {
+            return all;
+        }
+        let mut some = |fault: &mut u64, of: [u64; 3]| {
+            if random.chance(400) {
+                *fault = *random.pick(&of);
+            }
+        };
+        some(&mut all.lost_request, [5, 30, 150]);
+        some(&mut all.lost_answer, [5, 30, 150]);
+        some(&mut all.late, [10, 100, 500]);
+        some(&mut all.stall, [3, 20, 60]);
+        some(&mut all.crash, [5, 20, 80]);
+        some(&mut all.crash_writing, [5, 20, 80]);
+        some(&mut all.untold, [10, 50, 200]);
+        some(&mut all.partition, [20, 50, 100]);
+        some(&mut all.outage, [10, 30, 60]);
+        some(&mut all.clock_jump, [10, 30, 60]);
+        some(&mut all.host_death, [10, 30, 60]);
+        some(&mut all.restore, [5, 15, 30]);
+        some(&mut all.long_pause, [10, 30, 60]);
+        all
+    }
+}
+
+/// One of the pools: small, since what matters happens where there is hardly an address left.
+fn pool(random: &mut Random) -> NetworkSpec {
+    let pools: [(&str, Option<u8>); 9] = [
+        (r#"[[{"subnet":"10.1.0.0/28"}]]"#, None),
+        (r#"[[{"subnet":"10.1.0.0/28","exclude":["10.1.0.4/31"]}]]"#, None),
+        (r#"[[{"subnet":"10.1.0.0/28","rangeStart":"10.1.0.3","rangeEnd":"10.1.0.9"}]]"#, Some(30)),
+        (r#"[[{"subnet":"10.1.0.0/27"}]]"#, Some(30)),
+        (r#"[[{"subnet":"10.1.0.0/27","exclude":["10.1.0.8/30","10.1.0.17"]}]]"#, Some(29)),
+        (r#"[[{"subnet":"10.1.0.0/26"}]]"#, Some(29)),
+        (r#"[[{"subnet":"10.1.0.0/28"},{"subnet":"10.2.0.0/29"}]]"#, None),
+        (r#"[[{"subnet":"10.1.0.0/28"}],[{"subnet":"fd00:1::/120"}]]"#, None),
+        (r#"[[{"subnet":"10.1.0.0/27"}],[{"subnet":"fd00:1::/64"}]]"#, None),
+    ];
+    let (ranges, block_prefix) = random.pick(&pools);
+    let ranges: Vec<RangeSet> = serde_json::from_str(ranges).unwrap();
+    let checked = ranges.into_iter().map(|set| set.into_iter().map(|range| range.check().unwrap()).collect());
+    NetworkSpec {
+        ranges: checked.collect(),
+        block_prefix: *block_prefix,
+        ..NetworkSpec::default()
+    }
+}

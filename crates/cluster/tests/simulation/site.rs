@@ -1,0 +1,122 @@
+//! A host as the allocator sees it: its documents, locks and clocks. Each write of a document is whole or not at all, and a
+//! process can die before or after it.
+
+use std::{any::Any, rc::Rc};
+
+use async_trait::async_trait;
+use cluster::{Clock, Error, Holder, Holding, Host, Ledger, Memory, Shelf};
+
+use crate::world::{self, Process, World};
+
+/// When the calendar begins, in seconds since 1970.
+const EPOCH: i64 = 1_700_000_000;
+
+/// The host of a process.
+pub struct Site {
+    pub world: Rc<World>,
+    pub process: Rc<Process>,
+    pub index: usize,
+}
+
+impl Site {
+    /// Who the host is in this boot.
+    pub fn host(&self) -> Host {
+        let host = self.world.host(self.index);
+        Host {
+            node: host.name.clone(),
+            boot_id: format!("{}-boot-{}", host.name, host.boot),
+            machine_id: Some(format!("machine-{}", host.name)),
+        }
+    }
+
+    /// Writes, unless the process dies before or is dead.
+    fn write(&self, what: impl FnOnce(&mut world::Host)) {
+        let world = &self.world;
+        let dies = world.strikes(world.scenario.faults.crash_writing);
+        let before = dies && world.chance(500);
+        if before {
+            world.kill(&self.process);
+        }
+        if self.process.is_alive() {
+            what(&mut world.host_mut(self.index));
+        }
+        if dies {
+            world.kill(&self.process);
+        }
+    }
+
+    async fn while_alive(&self) {
+        if !self.process.is_alive() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+#[async_trait(?Send)]
+impl Shelf for Site {
+    async fn lock(&self, _network: &str) -> Result<Box<dyn Any>, Error> {
+        self.while_alive().await;
+        let lock = self.world.host(self.index).lock.clone();
+        Ok(Box::new(lock.lock().await))
+    }
+
+    async fn lock_claims(&self, _network: &str) -> Result<Box<dyn Any>, Error> {
+        self.while_alive().await;
+        let lock = self.world.host(self.index).claims.clone();
+        Ok(Box::new(lock.lock().await))
+    }
+
+    fn ledger(&self, _network: &str) -> Result<Option<Ledger>, Error> {
+        Ok(self.world.host(self.index).ledger.clone())
+    }
+
+    fn save_ledger(&self, _network: &str, ledger: &Ledger) -> Result<(), Error> {
+        self.write(|host| host.ledger = Some(ledger.clone()));
+        Ok(())
+    }
+
+    fn holding(&self, _network: &str, holder: &Holder) -> Result<Option<Holding>, Error> {
+        Ok(self.world.host(self.index).holdings.get(holder).cloned())
+    }
+
+    fn save_holding(&self, _network: &str, holding: &Holding) -> Result<(), Error> {
+        self.write(|host| {
+            host.holdings.insert(holding.holder(), holding.clone());
+        });
+        Ok(())
+    }
+
+    fn remove_holding(&self, _network: &str, holder: &Holder) -> Result<(), Error> {
+        self.write(|host| {
+            host.holdings.remove(holder);
+        });
+        Ok(())
+    }
+
+    fn holdings(&self, _network: &str) -> Result<Vec<Holding>, Error> {
+        Ok(self.world.host(self.index).holdings.values().cloned().collect())
+    }
+
+    fn memory(&self, _network: &str) -> Result<Memory, Error> {
+        Ok(self.world.host(self.index).memory.clone())
+    }
+
+    fn save_memory(&self, _network: &str, memory: &Memory) -> Result<(), Error> {
+        self.write(|host| host.memory = memory.clone());
+        Ok(())
+    }
+}
+
+impl Clock for Site {
+    fn uptime(&self) -> u64 {
+        let host = self.world.host(self.index);
+        let passed = self.world.executor.now() - host.booted;
+        (passed + passed * host.drift / 1_000_000) / 1000
+    }
+
+    fn unix(&self) -> u64 {
+        let host = self.world.host(self.index);
+        let now = i64::try_from(self.world.executor.now() / 1000).unwrap_or(i64::MAX);
+        u64::try_from(EPOCH + now + host.calendar).unwrap_or(0)
+    }
+}

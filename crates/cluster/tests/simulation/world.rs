@@ -1,0 +1,293 @@
+//! All that there is in a run: hosts with their clocks and documents, the store, the weather between them, the containers,
+//! and the processes that act. Only `line.rs` lets a process reach the store.
+
+use std::{
+    cell::{Cell, Ref, RefCell, RefMut},
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    net::IpAddr,
+    rc::Rc,
+};
+
+use cluster::{Acknowledgement, Holder, Holding, Layout, Ledger, Memory, News, Versioned};
+
+use crate::{
+    executor::{Executor, FairLock, TaskId},
+    invariants::Violation,
+    line::Parked,
+    model::Model,
+    random::Random,
+    scenario::Scenario,
+};
+
+/// One run.
+pub struct World {
+    pub executor: Executor,
+    pub random: RefCell<Random>,
+    pub scenario: Scenario,
+    pub layout: Layout,
+    pub store: RefCell<Model>,
+    pub parked: RefCell<Vec<Parked>>,
+    pub weather: RefCell<Weather>,
+    hosts: Vec<RefCell<Host>>,
+    /// Who has which address in use, by the container's own view.
+    pub running: RefCell<BTreeMap<IpAddr, (usize, Holder)>>,
+    pub violation: RefCell<Option<Violation>>,
+    /// The most calls of the store that a verb of this kind made undisturbed.
+    pub tally: RefCell<BTreeMap<&'static str, u32>>,
+    trace: Option<RefCell<Vec<String>>>,
+    processes: Cell<u64>,
+}
+
+/// What is wrong between hosts and store.
+#[derive(Default)]
+pub struct Weather {
+    /// Nothing is: no fault happens.
+    pub calm: bool,
+    /// The store does not serve.
+    pub away: bool,
+    /// Hosts that cannot reach it.
+    pub cut_off: BTreeSet<usize>,
+    /// Counts restores: what was under way to the store before one is gone.
+    pub epoch: u64,
+    /// The store was restored and not all hosts have synced since.
+    pub forgotten: bool,
+    /// No new verbs now.
+    pub hold: bool,
+}
+
+/// A host. What is below `up` is gone with a reboot.
+#[derive(Default)]
+pub struct Host {
+    pub name: String,
+    /// Counts boots.
+    pub boot: u64,
+    /// Milliseconds of the simulation at which it booted.
+    pub booted: u64,
+    /// How much its clock gains, in millionths.
+    pub drift: u64,
+    /// Seconds by which its calendar is wrong.
+    pub calendar: i64,
+    /// An operator is removing it from the cluster.
+    pub removing: bool,
+    pub up: bool,
+    pub processes: Vec<Rc<Process>>,
+    pub ledger: Option<Ledger>,
+    pub holdings: BTreeMap<Holder, Holding>,
+    pub memory: Memory,
+    pub lock: FairLock,
+    pub claims: FairLock,
+    pub forwarding: Forwarding,
+    /// Attachments for which the runtime owes a DEL, running or not.
+    pub owed: BTreeSet<Holder>,
+    /// Attachments with a verb at work: the lock on the attachment.
+    pub busy: BTreeMap<Holder, u64>,
+}
+
+/// The overlay's part of a host.
+#[derive(Default)]
+pub struct Forwarding {
+    pub lock: FairLock,
+    /// Attachments on the sandbox; with the last one it goes.
+    pub users: BTreeSet<Holder>,
+    /// What the host wrote when it joined.
+    pub own: Option<Versioned<Acknowledgement>>,
+    /// A leave that the store has not confirmed.
+    pub leaving: Option<Versioned<Acknowledgement>>,
+    /// The news by which the kernel forwards.
+    pub applied: Option<News>,
+}
+
+/// A verb at work; one of the operator has no host.
+pub struct Process {
+    pub id: u64,
+    pub host: Option<usize>,
+    pub kind: &'static str,
+    alive: Cell<bool>,
+    task: Cell<TaskId>,
+    /// Calls of the store so far.
+    pub calls: Cell<u32>,
+    /// Something went wrong in its sight.
+    pub disturbed: Cell<bool>,
+    /// Milliseconds that it has waited for the store in vain.
+    pub spent: Cell<u64>,
+}
+
+impl Process {
+    pub fn is_alive(&self) -> bool {
+        self.alive.get()
+    }
+}
+
+impl World {
+    pub fn new(seed: u64, planted: Option<cluster::Planted>, tracing: bool) -> Rc<Self> {
+        let mut random = Random::new(seed);
+        let scenario = Scenario::draw(&mut random, planted);
+        let hosts = (0..scenario.hosts).map(|index| {
+            RefCell::new(Host {
+                name: format!("n{index}"),
+                drift: random.below(200),
+                ..Host::default()
+            })
+        });
+        let hosts = hosts.collect();
+        let world = Rc::new(Self {
+            executor: Executor::default(),
+            random: RefCell::new(random),
+            scenario,
+            layout: Layout::new("sim").unwrap(),
+            store: RefCell::new(Model::new()),
+            parked: RefCell::default(),
+            weather: RefCell::default(),
+            hosts,
+            running: RefCell::default(),
+            violation: RefCell::default(),
+            tally: RefCell::default(),
+            trace: tracing.then(RefCell::default),
+            processes: Cell::new(0),
+        });
+        world.say(|| format!("{:?}", world.scenario));
+        world
+    }
+
+    pub fn host(&self, index: usize) -> Ref<'_, Host> {
+        self.hosts[index].borrow()
+    }
+
+    pub fn host_mut(&self, index: usize) -> RefMut<'_, Host> {
+        self.hosts[index].borrow_mut()
+    }
+
+    pub fn hosts(&self) -> std::ops::Range<usize> {
+        0..self.hosts.len()
+    }
+
+    /// Hosts that run, in a random order.
+    pub fn live(&self) -> Vec<usize> {
+        let mut live: Vec<_> = self.hosts().filter(|host| self.host(*host).up).collect();
+        self.random.borrow_mut().shuffle(&mut live);
+        live
+    }
+
+    pub fn chance(&self, permille: u64) -> bool {
+        self.random.borrow_mut().chance(permille)
+    }
+
+    pub fn below(&self, bound: u64) -> u64 {
+        self.random.borrow_mut().below(bound)
+    }
+
+    /// Whether a fault happens now, of those that can happen at any moment.
+    pub fn strikes(&self, permille: u64) -> bool {
+        permille > 0 && !self.weather.borrow().calm && self.chance(permille)
+    }
+
+    /// One more line of the trace, if there is one.
+    pub fn say(&self, line: impl FnOnce() -> String) {
+        if let Some(trace) = &self.trace {
+            let now = self.executor.now();
+            trace.borrow_mut().push(format!("{:>6}.{:03} {}", now / 1000, now % 1000, line()));
+        }
+    }
+
+    pub fn trace(&self) -> Vec<String> {
+        self.trace.as_ref().map(|trace| trace.borrow().clone()).unwrap_or_default()
+    }
+
+    /// Notes the first invariant that was broken.
+    pub fn accuse(&self, violation: impl FnOnce() -> Violation) {
+        let mut found = self.violation.borrow_mut();
+        if found.is_none() {
+            let violation = violation();
+            self.say(|| format!("VIOLATION {violation}"));
+            *found = Some(violation);
+        }
+    }
+
+    /// Starts a process that does what `act` says.
+    pub fn start<F: Future<Output = ()> + 'static>(
+        self: &Rc<Self>,
+        host: Option<usize>,
+        kind: &'static str,
+        act: impl FnOnce(Rc<Process>) -> F,
+    ) -> Rc<Process> {
+        self.processes.set(self.processes.get() + 1);
+        let process = Rc::new(Process {
+            id: self.processes.get(),
+            host,
+            kind,
+            alive: Cell::new(true),
+            task: Cell::new(0),
+            calls: Cell::new(0),
+            disturbed: Cell::new(false),
+            spent: Cell::new(0),
+        });
+        if let Some(host) = host {
+            self.host_mut(host).processes.push(process.clone());
+        }
+        let (world, own, act) = (self.clone(), process.clone(), act(process.clone()));
+        process.task.set(self.executor.spawn(async move {
+            act.await;
+            world.buried(&own);
+        }));
+        process
+    }
+
+    /// Kills a process where it stands. What it has sent is on its way.
+    pub fn kill(&self, process: &Process) {
+        if process.is_alive() {
+            self.say(|| format!("{} dies", self.spell(process)));
+            self.buried(process);
+            self.executor.abort(process.task.get());
+        }
+    }
+
+    fn buried(&self, process: &Process) {
+        process.alive.set(false);
+        if let Some(host) = process.host {
+            let mut host = self.host_mut(host);
+            host.processes.retain(|other| other.id != process.id);
+            host.busy.retain(|_, owner| *owner != process.id);
+        }
+    }
+
+    /// A process in the trace.
+    pub fn spell(&self, process: &Process) -> String {
+        let host = process.host.map_or("operator".to_owned(), |host| format!("n{host}"));
+        format!("{host} {}#{}", process.kind, process.id)
+    }
+
+    /// Whether any verb is at work anywhere.
+    pub fn is_busy(&self) -> bool {
+        self.hosts().any(|host| !self.host(host).processes.is_empty())
+    }
+
+    /// A host starts, with nothing in its memory.
+    pub fn boot(&self, index: usize) {
+        let mut host = self.host_mut(index);
+        *host = Host {
+            name: std::mem::take(&mut host.name),
+            boot: host.boot + 1,
+            booted: self.executor.now(),
+            drift: host.drift,
+            calendar: host.calendar,
+            up: true,
+            ..Host::default()
+        };
+        self.say(|| format!("{} boots, boot {}", host.name, host.boot));
+    }
+
+    /// A host stops at once, with all that is on it.
+    pub fn power_off(&self, index: usize) {
+        self.say(|| format!("n{index} is dead"));
+        let processes = self.host(index).processes.clone();
+        for process in processes {
+            self.kill(&process);
+        }
+        self.running.borrow_mut().retain(|_, (host, _)| *host != index);
+        let mut host = self.host_mut(index);
+        host.up = false;
+        host.forwarding = Forwarding::default();
+        host.owed.clear();
+    }
+}
