@@ -128,3 +128,130 @@ pub fn overlapping(ours: &[IpNetwork], theirs: &[IpNetwork]) -> Option<(IpNetwor
     ours.iter()
         .find_map(|a| theirs.iter().find(|b| meet(a, b)).map(|b| (*a, *b)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(json: [Option<&str>; 4], exclude: &[&str]) -> Result<Range, RangeError> {
+        let [subnet, start, end, gateway] = json;
+        let address = |text: Option<&str>| text.map(|t| t.parse().unwrap());
+        let subnet = subnet.unwrap().parse().unwrap();
+        Range {
+            subnet,
+            range_start: address(start),
+            range_end: address(end),
+            gateway: address(gateway),
+            exclude: exclude.iter().map(|e| e.parse().unwrap()).collect(),
+        }
+        .check()
+    }
+
+    #[test]
+    fn defaults_are_the_references() {
+        let v4 = range([Some("10.0.0.0/24"), None, None, None], &[]).unwrap();
+        assert_eq!(
+            (v4.start().to_string(), v4.end().to_string()),
+            ("10.0.0.1".into(), "10.0.0.254".into())
+        );
+        assert_eq!(v4.gateway.unwrap().to_string(), "10.0.0.1");
+        let v6 = range([Some("fd00::/64"), None, None, None], &[]).unwrap();
+        assert_eq!(
+            (v6.start().to_string(), v6.end().to_string()),
+            ("fd00::1".into(), "fd00::ffff:ffff:ffff:ffff".into())
+        );
+    }
+
+    #[test]
+    fn refusals_name_key_and_value() {
+        let subnet = Some("10.0.0.0/24");
+        for (given, key, value) in [
+            (
+                [Some("10.0.0.5/24"), None, None, None],
+                "subnet",
+                "10.0.0.5/24",
+            ),
+            (
+                [Some("10.0.0.0/31"), None, None, None],
+                "subnet",
+                "10.0.0.0/31",
+            ),
+            (
+                [Some("fd00::/127"), None, None, None],
+                "subnet",
+                "fd00::/127",
+            ),
+            (
+                [subnet, Some("10.0.1.5"), None, None],
+                "rangeStart",
+                "10.0.1.5",
+            ),
+            (
+                [subnet, None, Some("10.0.0.255"), None],
+                "rangeEnd",
+                "10.0.0.255",
+            ),
+            (
+                [subnet, Some("10.0.0.9"), Some("10.0.0.8"), None],
+                "rangeEnd",
+                "10.0.0.8",
+            ),
+            (
+                [subnet, None, None, Some("10.9.0.1")],
+                "gateway",
+                "10.9.0.1",
+            ),
+            (
+                [subnet, Some("fd00::1"), None, None],
+                "rangeStart",
+                "fd00::1",
+            ),
+        ] {
+            let message = range(given, &[]).unwrap_err().to_string();
+            assert!(
+                message.starts_with(&format!("{key}: {value}:")),
+                "{message}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_exclusion_that_is_not_inside_the_subnet_is_refused() {
+        for (entry, value) in [
+            ("10.0.1.0/28", "10.0.1.0/28"),
+            ("10.0.0.0/23", "10.0.0.0/23"),
+            ("10.0.1.7", "10.0.1.7/32"),
+            ("fd00::/120", "fd00::/120"),
+        ] {
+            let given = range(
+                [Some("10.0.0.0/24"), None, None, None],
+                &["10.0.0.9", entry],
+            );
+            let message = given.unwrap_err().to_string();
+            let wanted = format!("exclude: {value}: not inside subnet 10.0.0.0/24");
+            assert_eq!(message, wanted);
+        }
+    }
+
+    #[test]
+    fn exclusions_have_one_spelling() {
+        let given = [
+            "10.0.0.7",
+            "10.0.0.66/26",
+            "10.0.0.6",
+            "10.0.0.64/28",
+            "10.0.0.7/32",
+        ];
+        let range = range([Some("10.0.0.0/24"), None, None, None], &given).unwrap();
+        let spelled: Vec<_> = range.exclude.iter().map(ToString::to_string).collect();
+        assert_eq!(spelled, ["10.0.0.6/32", "10.0.0.7/32", "10.0.0.64/26"]);
+    }
+
+    #[test]
+    fn overlap_is_found_in_both_directions() {
+        let net = |text: &str| vec![text.parse().unwrap()];
+        assert!(overlapping(&net("10.0.0.0/16"), &net("10.0.5.0/24")).is_some());
+        assert!(overlapping(&net("10.0.5.0/24"), &net("10.0.0.0/16")).is_some());
+        assert!(overlapping(&net("10.0.5.0/24"), &net("10.0.6.0/24")).is_none());
+    }
+}

@@ -11,7 +11,7 @@ use crate::{
 /// What this host may and may not give out. Times are in seconds of a clock that does not stop while the host sleeps.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Held<'a> {
-    /// Blocks of ours with which of their addresses are in use.
+    /// Blocks of ours, in any order but apart, with which of their addresses are in use.
     pub blocks: Vec<(Block, &'a Used)>,
     /// Single addresses of ours outside our blocks that are not in use (given to us in another host's block): the last
     /// resort.
@@ -42,7 +42,8 @@ struct Share {
 
 impl Held<'_> {
     /// The next address that `range` offers: the lowest one of our blocks that nobody had, else the one that was freed
-    /// first if it has rested for `cool_down`, else that one as [`Choice::Cooling`], else a single.
+    /// first if it has rested for `cool_down`, else that one as [`Choice::Cooling`], else a single, by the same rules.
+    /// A freed address that is in use, barred or not ours is as if it had not been freed.
     pub fn choose(&self, range: &Range, now: u64, cool_down: u64) -> Choice {
         let mut shares = self.shares(range);
         let oldest = self
@@ -54,8 +55,9 @@ impl Held<'_> {
         }
         // Singles rest like all others: nobody else gives them out, so what is freed of them is noted here too.
         let single = || {
-            let offered = self.singles.iter().filter(|a| range.offers(**a));
-            offered
+            let open = |a: &&IpAddr| range.offers(**a) && !self.barred.contains(*a);
+            let singles = self.singles.iter().filter(open);
+            singles
                 .map(|a| (*a, self.freed_at(*a)))
                 .min_by_key(|(_, at)| *at)
         };

@@ -75,11 +75,11 @@ impl Range {
             Block::containing(first, prefix)
         };
         let spans = self.spans();
-        let search = |from: u128, to: u128| {
+        let search = |from: u128| {
             let mut next = from;
             for (low, high) in &spans {
                 next = next.max(index(*low));
-                while next <= index(*high).min(to) {
+                while next <= index(*high) {
                     let block = block(next)?;
                     if !taken.contains(&block) {
                         return Some(block);
@@ -91,8 +91,7 @@ impl Range {
         };
         let (first, last) = (index(number(self.start())), index(number(self.end())));
         let count = last.checked_sub(first)?.saturating_add(1);
-        let from = first + u128::from(place) % count;
-        search(from, last).or_else(|| search(first, from.checked_sub(1)?))
+        search(first + u128::from(place) % count).or_else(|| search(first))
     }
 }
 

@@ -115,3 +115,95 @@ pub fn twin(of: IpAddr, from: &Range, to: &Range) -> Option<IpAddr> {
 fn between(low: IpAddr, address: IpAddr, high: IpAddr) -> bool {
     offset(low, address).is_some() && offset(address, high).is_some()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(subnet: &str, start: Option<&str>, end: Option<&str>, exclude: &[&str]) -> Range {
+        Range {
+            subnet: subnet.parse().unwrap(),
+            range_start: start.map(|a| a.parse().unwrap()),
+            range_end: end.map(|a| a.parse().unwrap()),
+            gateway: None,
+            exclude: exclude.iter().map(|e| e.parse().unwrap()).collect(),
+        }
+        .check()
+        .unwrap()
+    }
+
+    #[test]
+    fn an_address_is_offered_or_static_or_neither() {
+        let v4 = range(
+            "10.0.0.0/24",
+            Some("10.0.0.16"),
+            Some("10.0.0.31"),
+            &["10.0.0.20", "10.0.0.240/29"],
+        );
+        let v6 = range("fd00::/64", Some("fd00::10"), None, &["fd00::8:0/112"]);
+        for (range, address, offered, asked_for) in [
+            (&v4, "10.0.0.0", false, false),
+            (&v4, "10.0.0.1", false, false),
+            (&v4, "10.0.0.2", false, true),
+            (&v4, "10.0.0.15", false, true),
+            (&v4, "10.0.0.16", true, false),
+            (&v4, "10.0.0.20", false, false),
+            (&v4, "10.0.0.31", true, false),
+            (&v4, "10.0.0.32", false, true),
+            (&v4, "10.0.0.241", false, false),
+            (&v4, "10.0.0.254", false, true),
+            (&v4, "10.0.0.255", false, false),
+            (&v4, "10.0.1.2", false, false),
+            (&v4, "fd00::2", false, false),
+            (&v6, "fd00::", false, false),
+            (&v6, "fd00::1", false, false),
+            (&v6, "fd00::f", false, true),
+            (&v6, "fd00::10", true, false),
+            (&v6, "fd00::8:9", false, false),
+            (&v6, "fd00::ffff:ffff:ffff:ffff", true, false),
+            (&v6, "fd00:0:0:1::", false, false),
+        ] {
+            let a = address.parse().unwrap();
+            assert_eq!(
+                (range.offers(a), range.is_static(a)),
+                (offered, asked_for),
+                "{address}"
+            );
+            assert_eq!(range.may_hold(a), offered || asked_for, "{address}");
+        }
+    }
+
+    #[test]
+    fn a_range_within_another_leaves_it_at_neither_end() {
+        let pool = range("10.0.0.0/24", Some("10.0.0.16"), Some("10.0.0.200"), &[]);
+        for (subnet, start, end, within) in [
+            ("10.0.0.0/24", Some("10.0.0.16"), Some("10.0.0.200"), true),
+            ("10.0.0.0/24", Some("10.0.0.20"), Some("10.0.0.20"), true),
+            ("10.0.0.0/24", None, Some("10.0.0.200"), false),
+            ("10.0.0.0/24", Some("10.0.0.16"), None, false),
+            ("10.0.0.64/26", None, None, true),
+            ("10.0.0.0/26", None, None, false),
+            ("10.0.0.192/26", None, None, false),
+            ("10.0.0.0/23", Some("10.0.0.20"), Some("10.0.0.30"), false),
+            ("10.0.1.0/24", None, None, false),
+            ("fd00::/120", None, None, false),
+        ] {
+            let asked = range(subnet, start, end, &[]);
+            assert_eq!(asked.within(&pool), within, "{subnet} {start:?} {end:?}");
+        }
+    }
+
+    #[test]
+    fn twins_have_the_same_host_part() {
+        let v4 = range("10.0.0.0/16", None, None, &[]);
+        let twin_in = |of: &str, subnet: &str| {
+            let to = range(subnet, None, None, &[]);
+            twin(of.parse().unwrap(), &v4, &to).map(|a| a.to_string())
+        };
+        assert_eq!(twin_in("10.0.1.7", "fd00::/64").unwrap(), "fd00::107");
+        assert_eq!(twin_in("10.0.1.7", "10.9.0.0/23").unwrap(), "10.9.1.7");
+        assert_eq!(twin_in("10.0.1.7", "10.9.0.0/24"), None, "too small");
+        assert_eq!(twin_in("10.1.0.7", "fd00::/64"), None, "not of the pool");
+        assert_eq!(twin_in("fd00::7", "fd00::/64"), None, "of the other family");
+    }
+}

@@ -193,4 +193,53 @@ mod tests {
         }
         assert!(ranges(&[&["10.0.0.0/24"], &["fd00::/120"]], None).is_ok());
     }
+
+    /// A schema of these ranges and exclusions, and what its ranges exclude.
+    fn excluded(subnets: &[&str], exclude: &[&str]) -> Result<Vec<Vec<String>>, RangeError> {
+        let range = |subnet: &&str| Range {
+            subnet: subnet.parse().unwrap(),
+            range_start: None,
+            range_end: None,
+            gateway: None,
+            exclude: vec![],
+        };
+        let schema = Schema {
+            subnet: subnets.first().map(|subnet| subnet.parse().unwrap()),
+            ranges: Some(subnets[1..].iter().map(|s| vec![range(s)]).collect()),
+            exclude: Some(exclude.iter().map(|e| e.parse().unwrap()).collect()),
+            ..Schema::default()
+        };
+        let sets = schema.ranges()?;
+        let words = |range: &Range| range.exclude.iter().map(ToString::to_string).collect();
+        Ok(sets.iter().flatten().map(words).collect())
+    }
+
+    #[test]
+    fn an_exclusion_is_of_every_range_whose_subnet_has_it() {
+        let subnets = ["10.0.0.0/24", "10.1.0.0/24", "fd00::/64"];
+        let exclude = ["fd00::/65", "10.1.0.9", "10.0.0.64/28", "10.0.0.7"];
+        assert_eq!(
+            excluded(&subnets, &exclude).unwrap(),
+            [
+                vec!["10.0.0.7/32", "10.0.0.64/28"],
+                vec!["10.1.0.9/32"],
+                vec!["fd00::/65"]
+            ]
+        );
+        for (stray, value) in [("10.2.0.1", "10.2.0.1/32"), ("10.0.0.0/23", "10.0.0.0/23")] {
+            let message = excluded(&subnets, &["10.0.0.7", stray]).unwrap_err();
+            let wanted = format!("ipam.exclude: {value}: not inside the subnet of a range");
+            assert_eq!(message.to_string(), wanted);
+        }
+    }
+
+    #[test]
+    fn a_ranges_own_exclusions_are_named_by_their_path() {
+        let json =
+            r#"{"ranges": [[{"subnet": "10.0.0.0/24", "exclude": ["10.0.0.7", "10.9.0.0/30"]}]]}"#;
+        let schema: Schema = serde_json::from_str(json).unwrap();
+        let message = schema.ranges().unwrap_err().to_string();
+        let wanted = "ipam.ranges[0][0].exclude: 10.9.0.0/30: not inside subnet 10.0.0.0/24";
+        assert_eq!(message, wanted);
+    }
 }

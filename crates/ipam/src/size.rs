@@ -76,3 +76,86 @@ pub(crate) fn check_asked(sets: &[RangeSet], asked: u8) -> Result<(), RangeError
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sets(subnets: &[&str]) -> Vec<RangeSet> {
+        let set = |subnet: &&str| vec![Range::of(subnet.parse().unwrap()).unwrap()];
+        subnets.iter().map(set).collect()
+    }
+
+    /// The block lengths of the pools of a network.
+    fn prefixes(subnets: &[&str], asked: Option<u8>) -> Vec<u8> {
+        let sets = sets(subnets);
+        let ranges = sets.iter().flatten();
+        ranges
+            .map(|range| block_prefix(&sets, asked, range))
+            .collect()
+    }
+
+    #[test]
+    fn blocks_follow_the_pools_size() {
+        for (subnet, prefix) in [
+            ("10.0.0.0/24", 29),
+            ("10.0.0.0/16", 26),
+            ("10.0.0.0/27", 31),
+            ("10.0.0.0/28", 32),
+            ("10.0.0.0/29", 32),
+            ("fd00::/64", 120),
+            ("fd00::/123", 127),
+            ("fd00::/124", 128),
+            ("fd00::/126", 128),
+        ] {
+            assert_eq!(prefixes(&[subnet], None), [prefix], "{subnet}");
+        }
+    }
+
+    #[test]
+    fn all_pools_of_a_network_have_blocks_of_one_size() {
+        assert_eq!(prefixes(&["10.0.0.0/24", "fd00::/64"], None), [29, 125]);
+        assert_eq!(prefixes(&["fd00::/64", "10.0.0.0/28"], None), [128, 32]);
+        assert_eq!(prefixes(&["10.0.0.0/16", "fd00::/124"], None), [32, 128]);
+        assert_eq!(
+            prefixes(&["10.0.0.0/16", "10.1.0.0/24", "fd00::/64"], None),
+            [29, 29, 125]
+        );
+        let alternatives = vec![sets(&["10.0.0.0/16", "10.1.0.0/24"]).concat()];
+        assert_eq!(block_prefix(&alternatives, None, &alternatives[0][0]), 29);
+    }
+
+    #[test]
+    fn what_is_asked_for_is_the_length_of_v4_blocks_if_there_are_any() {
+        assert_eq!(prefixes(&["10.0.0.0/24"], Some(28)), [28]);
+        assert_eq!(prefixes(&["fd00::/64", "10.0.0.0/16"], Some(24)), [120, 24]);
+        assert_eq!(prefixes(&["fd00::/64"], Some(118)), [118]);
+    }
+
+    #[test]
+    fn a_size_fits_all_pools_or_is_refused_with_its_bounds() {
+        for (subnets, asked, bounds) in [
+            (&["10.0.0.0/24"][..], 23, "want 24 to 32"),
+            (&["10.0.0.0/24"], 33, "want 24 to 32"),
+            (&["10.0.0.0/16"], 19, "want 20 to 32"),
+            (&["fd00::/64"], 115, "want 116 to 128"),
+            (&["fd00::/64"], 29, "want 116 to 128"),
+            (&["10.0.0.0/16", "fd00::/124"], 27, "want 28 to 32"),
+            (&["10.0.0.0/16", "fd00::/64"], 125, "want 20 to 32"),
+        ] {
+            let (least, most) = bounds[5..].split_once(" to ").unwrap();
+            let message = check_asked(&sets(subnets), asked).unwrap_err().to_string();
+            let start = format!("ipam.blockPrefix: {asked}: {bounds} for subnet ");
+            assert!(message.starts_with(&start), "{message}");
+            for end in [least, most] {
+                check_asked(&sets(subnets), end.parse().unwrap()).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn a_v4_pool_has_at_most_two_to_the_24_blocks() {
+        let message = check_asked(&sets(&["10.0.0.0/7"]), 32).unwrap_err();
+        assert!(message.to_string().contains("want 20 to 31"), "{message}");
+    }
+}

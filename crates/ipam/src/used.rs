@@ -143,3 +143,92 @@ impl From<Used> for String {
         used.to_string()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use proptest::prelude::*;
+
+    fn of(numbers: impl IntoIterator<Item = u64>) -> Used {
+        let mut used = Used::default();
+        numbers.into_iter().for_each(|n| used.insert(n));
+        used
+    }
+
+    #[test]
+    fn the_spelling_is_short_and_has_the_lowest_number_first() {
+        for (numbers, text) in [
+            (vec![], ""),
+            (vec![0], "1"),
+            (vec![3, 4], "81"),
+            ((0..8).collect(), "ff"),
+            (vec![64], "00000000000000001"),
+        ] {
+            assert_eq!(of(numbers).to_string(), text);
+        }
+        assert_eq!(of(0..4096).to_string(), "f".repeat(1024));
+        assert_eq!("FF00".parse::<Used>().unwrap(), of(0..8));
+    }
+
+    #[test]
+    fn garbage_is_refused_with_its_reason() {
+        let large = "0".repeat(1024) + "1";
+        for (text, why) in [
+            ("xyz", "hexadecimal"),
+            ("1 ", "hexadecimal"),
+            ("-1", "hexadecimal"),
+            ("é", "hexadecimal"),
+            (&large, "4096"),
+        ] {
+            let message = serde_json::from_value::<Used>(text.into()).unwrap_err();
+            let message = message.to_string();
+            assert!(
+                message.contains("is not a set of addresses in use") && message.contains(why),
+                "{message}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_noted_is_never_free() {
+        let mut used = Used::default();
+        for n in [4096, u64::MAX] {
+            used.insert(n);
+            used.remove(n);
+            assert!(used.contains(n) && used.is_empty());
+        }
+        assert!(!used.contains(4095));
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_a_set_of_numbers(
+            // Few numbers, at the ends of words, so that what was put in is often taken out again.
+            steps in proptest::collection::vec((any::<bool>(), prop_oneof![0u64..3, 62u64..66, 254u64..258]), 0..100),
+            probe in 0u64..4096,
+        ) {
+            let (mut used, mut set) = (Used::default(), BTreeSet::new());
+            for (insert, n) in steps {
+                if insert {
+                    used.insert(n);
+                    set.insert(n);
+                } else {
+                    used.remove(n);
+                    set.remove(&n);
+                }
+                prop_assert_eq!((used.len(), used.is_empty()), (set.len(), set.is_empty()));
+            }
+            prop_assert_eq!(used.contains(probe), set.contains(&probe));
+            prop_assert!((0..300).all(|n| used.contains(n) == set.contains(&n)));
+            prop_assert_eq!(&used, &of(set.iter().copied()));
+        }
+
+        #[test]
+        fn the_next_free_number_is_the_lowest(numbers in proptest::collection::btree_set(0u64..140, 0..140), from in 0u64..200) {
+            let lowest = (from..=200).find(|n| !numbers.contains(n)).unwrap();
+            prop_assert_eq!(of(numbers).next_free(from), lowest);
+        }
+    }
+}
