@@ -28,15 +28,8 @@ pub fn block_prefix(sets: &[RangeSet], asked: Option<u8>, range: &Range) -> u8 {
     width(range.subnet.ip()).saturating_sub(bits)
 }
 
-impl Range {
-    /// The block length in bits that would fit this subnet best: 3/8 of the host bits, so /29 of a /24 and /26 of a
-    /// /16, at most 256 addresses; single addresses from /28 down. [`block_prefix`] has what a network uses.
-    pub fn default_block_prefix(&self) -> u8 {
-        width(self.subnet.ip()) - default_bits(self)
-    }
-}
-
-/// log2 of the addresses of a block of this range by default.
+/// log2 of the addresses of the block that would fit a range's subnet best: 3/8 of the host bits, so a /29 of a /24 and
+/// a /26 of a /16, at most 256 addresses; single addresses from /28 (IPv6: /124) down.
 fn default_bits(range: &Range) -> u8 {
     match u16::from(host_bits(range.subnet)) {
         0..=4 => 0,
