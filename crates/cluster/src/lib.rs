@@ -56,7 +56,7 @@ pub use records::{
 };
 pub use settings::{CONFIG_FILE, NodeSettings, Resolved, Settings, StoreSettings};
 
-use store::Store;
+pub use store::Store;
 
 /// How often an operation reads again after another host was quicker, before it gives up.
 const ATTEMPTS: u32 = 16;

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use cluster::{Allocator, Cluster, Error, Holder, Host, Resolved};
+use cluster::{Allocator, Cluster, Error, Holder, Host, Resolved, Store};
 use journal::{Attachment, clock};
-use store::Store;
 
 use crate::{conf::failed, shelf::Files};
 
