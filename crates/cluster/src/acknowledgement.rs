@@ -164,10 +164,10 @@ impl Cluster<'_> {
             })?;
             let written = match self.store.get(&key).await? {
                 None => self.store.create(&key, &value).await?,
-                Some(entry) => match decode::<LedgerRecord>(&entry)?.record.boot_id == boot_id {
-                    true => return Ok(()),
-                    false => self.store.swap(&key, &value, entry.revision).await?,
-                },
+                Some(entry) if decode::<LedgerRecord>(&entry)?.record.boot_id == boot_id => {
+                    return Ok(());
+                }
+                Some(entry) => self.store.swap(&key, &value, entry.revision).await?,
             };
             if written.is_some() {
                 return Ok(());

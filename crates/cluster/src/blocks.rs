@@ -127,9 +127,13 @@ impl Cluster<'_> {
             .map(|(block, present)| (*block, present.clone()))
             .collect();
         // What was dropped first is dropped by most; our own of before changes no home at all.
-        let dropped = |present: &Versioned<BlockRecord>| match present.record.node == node {
-            true => 0,
-            false => present.record.dropped.unwrap_or(present.revision),
+        let dropped = |present: &Versioned<BlockRecord>| {
+            let since = present.record.dropped.unwrap_or(present.revision);
+            if present.record.node == node {
+                0
+            } else {
+                since
+            }
         };
         returned.sort_by_key(|(_, present)| dropped(present));
         let Some((block, present)) = returned.first().cloned() else {

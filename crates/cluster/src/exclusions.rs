@@ -22,6 +22,10 @@ impl Cluster<'_> {
     /// Gets `address` of another host's `block` for `node`: asks, waits for the owner and for the other hosts at most
     /// for `patience` each, takes. A request that was not answered in time stays, for the next attempt. `now` in
     /// seconds since 1970.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "what, whose, for whom, how long: none goes with another"
+    )]
     pub async fn obtain(
         &self,
         name: &str,
@@ -117,10 +121,10 @@ impl Cluster<'_> {
         present: &Versioned<BlockRecord>,
         now: u64,
     ) -> Result<Option<Versioned<BlockRecord>>, Error> {
-        let returned = present.record.state == BlockState::Returned;
-        let idle = match returned {
-            true => Some(Vec::new()),
-            false => self.idle(name, &present.record.node).await?,
+        let idle = if present.record.state == BlockState::Returned {
+            Some(Vec::new())
+        } else {
+            self.idle(name, &present.record.node).await?
         };
         let mut state = match idle {
             Some(_) => ExclusionState::Granted,

@@ -54,6 +54,10 @@ pub enum BlockState {
 }
 
 impl BlockState {
+    #[allow(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "the shape that serde wants"
+    )]
     fn is_owned(&self) -> bool {
         *self == Self::Owned
     }

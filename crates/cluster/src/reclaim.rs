@@ -34,13 +34,12 @@ impl Cluster<'_> {
             if !candidate {
                 continue;
             }
-            let stopped = match record.state {
-                BlockState::Reclaiming => Some(present),
-                _ => {
-                    let stop = |record: &mut BlockRecord| record.state = BlockState::Reclaiming;
-                    self.rewrite(name, block, &present, std::slice::from_ref(&silent), stop)
-                        .await?
-                }
+            let stopped = if record.state == BlockState::Reclaiming {
+                Some(present)
+            } else {
+                let stop = |record: &mut BlockRecord| record.state = BlockState::Reclaiming;
+                let silent = std::slice::from_ref(&silent);
+                self.rewrite(name, block, &present, silent, stop).await?
             };
             let Some(stopped) = stopped else { continue };
             if let Some(freed) = self.finish(name, block, &stopped).await? {

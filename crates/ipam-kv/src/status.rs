@@ -47,9 +47,10 @@ async fn shared_room(cluster: &Cluster<'_>, spec: &NetworkSpec) -> Result<bool, 
     let news = cluster.news(&spec.name).await?;
     let Some(network) = &news.network else {
         // To be made by the first ADD, if the configuration says how.
-        return match spec.ranges.is_empty() {
-            true => Err(cluster::Error::NoNetwork(spec.name.clone())),
-            false => Ok(true),
+        return if spec.ranges.is_empty() {
+            Err(cluster::Error::NoNetwork(spec.name.clone()))
+        } else {
+            Ok(true)
         };
     };
     let network = &news.ready_network(&spec.name).map(|_| network)?.record;
@@ -78,5 +79,5 @@ async fn shared_room(cluster: &Cluster<'_>, spec: &NetworkSpec) -> Result<bool, 
             set.iter().any(|range| range.offers(address)) && !held.contains(&address)
         })
     };
-    Ok(full.iter().all(|set| unheard(&set)))
+    Ok(full.iter().all(unheard))
 }

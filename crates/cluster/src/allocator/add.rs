@@ -2,9 +2,10 @@
 
 use std::net::IpAddr;
 
-use ipam::{Choice, Range, RangeSet};
-
-use super::{ATTEMPTS, Allocator, Held, Holder, Holding, Leased, Ledger, Request, Stage};
+use super::{
+    ATTEMPTS, Allocator, Held, Holder, Holding, Leased, Request, Stage,
+    choice::{Need, Tried},
+};
 use crate::{Error, LeaseGuard, Network, Published};
 
 /// What a choice under the ledger's lock comes to.
@@ -15,28 +16,6 @@ pub(super) enum Chosen {
     Needs(Need),
     /// A killed ADD of the same attachment left something, which has to go first.
     Leftover,
-}
-
-/// What a choice lacks.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Need {
-    /// Room in one of these ranges.
-    Room(RangeSet),
-    /// This very address.
-    Address(IpAddr),
-    /// The address that goes with the one already chosen; another one will do.
-    Twin(IpAddr),
-}
-
-/// What was tried in vain, so that the choice makes do without.
-#[derive(Default)]
-pub(super) struct Tried {
-    /// More room: what is left is what only cools down.
-    pub(super) room: bool,
-    /// Twins.
-    pub(super) twins: Vec<IpAddr>,
-    /// Publishing: the store is away, and on a network that reclaims not every block will do.
-    pub(super) away: bool,
 }
 
 impl Allocator<'_> {
@@ -144,93 +123,6 @@ impl Allocator<'_> {
             guard,
             ledger.network.record.clone(),
         ))
-    }
-
-    /// One address for each range set, or what is needed for that.
-    pub(super) fn pick_all(
-        &self,
-        ledger: &Ledger,
-        request: &Request<'_>,
-        tried: &Tried,
-    ) -> Result<Result<Vec<IpAddr>, Need>, Error> {
-        let sets = &ledger.network.record.ranges;
-        let asked = assigned(sets, request.requested)?;
-        let mut addresses: Vec<IpAddr> = Vec::new();
-        for (set, asked) in sets.iter().zip(asked) {
-            if let Some(address) = asked {
-                if !ledger.is_ours(address, &self.host.node) {
-                    return Ok(Err(Need::Address(address)));
-                }
-                if ledger.uses(address) {
-                    // Who has it is in a holding or in the store.
-                    return Ok(Err(Need::Address(address)));
-                }
-                addresses.push(address);
-                continue;
-            }
-            let first = addresses
-                .first()
-                .and_then(|a| Some((*a, ledger.network.record.range_of(*a)?)));
-            match self.pick(ledger, narrowed(set, request.narrow), first, tried) {
-                Ok(address) => addresses.push(address),
-                Err(need) => return Ok(Err(need)),
-            }
-        }
-        Ok(Ok(addresses))
-    }
-
-    /// The allocator's choice from one set.
-    fn pick(
-        &self,
-        ledger: &Ledger,
-        set: &[Range],
-        first: Option<(IpAddr, &Range)>,
-        tried: &Tried,
-    ) -> Result<IpAddr, Need> {
-        let (view, now) = (
-            ledger.view(&self.host.node, self.kept_only(ledger, tried)),
-            self.clock.uptime(),
-        );
-        if let Some((first, from)) = first {
-            for range in set {
-                let Some(twin) = ipam::twin(first, from, range).filter(|twin| range.offers(*twin))
-                else {
-                    continue;
-                };
-                if view.is_free(range, twin, now, self.cool_down) {
-                    return Ok(twin);
-                }
-                // In nobody's block, as far as we know: then it can be had.
-                let unknown = !ledger.is_ours(twin, &self.host.node);
-                if unknown && !tried.twins.contains(&twin) && !tried.away {
-                    return Err(Need::Twin(twin));
-                }
-            }
-        }
-        let mut cooling = None;
-        for range in set {
-            match view.choose(range, now, self.cool_down) {
-                Choice::Ready(address) => return Ok(address),
-                Choice::Cooling(address) => cooling = cooling.or(Some(address)),
-                Choice::Full => {}
-            }
-        }
-        match cooling {
-            Some(address) if tried.room => Ok(address),
-            _ => Err(Need::Room(set.to_vec())),
-        }
-    }
-
-    #[cfg_attr(
-        not(feature = "planted"),
-        allow(clippy::unused_self, reason = "its twin for tests looks at it")
-    )]
-    fn kept_only(&self, ledger: &Ledger, tried: &Tried) -> bool {
-        #[cfg(feature = "planted")]
-        if self.cluster.planted == Some(crate::Planted::ReclaimUnfenced) {
-            return false;
-        }
-        tried.away && ledger.network.record.reclaim_after.is_some()
     }
 
     /// Whether addresses may be given out though the store does not know.
@@ -347,43 +239,4 @@ impl Allocator<'_> {
             held: held.join(", "),
         }
     }
-}
-
-/// Which requested address goes to which set.
-fn assigned(sets: &[RangeSet], requested: &[IpAddr]) -> Result<Vec<Option<IpAddr>>, Error> {
-    let mut asked = vec![None; sets.len()];
-    for address in requested {
-        let bad = |why: String| Error::BadAddress {
-            address: *address,
-            why,
-        };
-        let serves = |set: &&RangeSet| set.iter().any(|range| range.may_hold(*address));
-        let Some(n) = sets.iter().position(|set| serves(&set)) else {
-            let pools = sets
-                .iter()
-                .flatten()
-                .map(|r| format!("{}-{} of {}", r.start(), r.end(), r.subnet));
-            let pools: Vec<_> = pools.collect();
-            return Err(bad(format!(
-                "not an address that the network gives ({})",
-                pools.join(", ")
-            )));
-        };
-        if let Some(other) = asked[n].filter(|other| other != address) {
-            return Err(bad(format!(
-                "so is {other}, and the network gives one of their kind"
-            )));
-        }
-        asked[n] = Some(*address);
-    }
-    Ok(asked)
-}
-
-/// The ranges of a set, or those to which a caller narrows it.
-fn narrowed<'r>(set: &'r RangeSet, narrow: &'r [RangeSet]) -> &'r [Range] {
-    let inside = |range: &Range| set.iter().any(|whole| range.within(whole));
-    narrow
-        .iter()
-        .find(|set| set.iter().all(inside))
-        .unwrap_or(set)
 }

@@ -60,7 +60,7 @@ impl Ledger {
         for address in addresses {
             self.mark(*address, true);
         }
-        self.flux = flux(holder, addresses);
+        self.flux = Some(flux(holder, addresses));
     }
 
     /// The addresses are `holder`'s no more, and rest from `now` on.
@@ -71,7 +71,7 @@ impl Ledger {
                 self.freed.push((*address, now));
             }
         }
-        self.flux = flux(holder, addresses);
+        self.flux = Some(flux(holder, addresses));
     }
 
     /// The addresses were chosen and never left the host: free without a rest.
@@ -79,7 +79,7 @@ impl Ledger {
         for address in addresses {
             self.mark(*address, false);
         }
-        self.flux = flux(holder, addresses);
+        self.flux = Some(flux(holder, addresses));
     }
 
     /// Brings to an end what was under way: the holding has the last word.
@@ -249,11 +249,11 @@ impl Ledger {
     }
 }
 
-fn flux(holder: &Holder, addresses: &[IpAddr]) -> Option<Flux> {
-    Some(Flux {
+fn flux(holder: &Holder, addresses: &[IpAddr]) -> Flux {
+    Flux {
         holder: holder.clone(),
         addresses: addresses.to_vec(),
-    })
+    }
 }
 
 /// The number of an address in its block.

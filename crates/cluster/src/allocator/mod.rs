@@ -11,12 +11,13 @@
 //! | `shelf` | what a host remembers, and the traits by which it does |
 //! | `ledger` | the choice's part of that, pure |
 //! | `begin` | the ledger from the store: at first, when it proved old, when the store has forgotten |
-//! | `add`, `room` | an ADD; where it gets an address from when the host has none ready |
+//! | `add`, `choice`, `room` | an ADD; its choice; where it gets an address from when the host has none ready |
 //! | `del` | a DEL and a GC |
 //! | `tend`, `sync` | what is done after a verb, and what an operator or a watcher has done |
 
 mod add;
 mod begin;
+mod choice;
 mod del;
 mod ledger;
 mod room;

@@ -11,7 +11,7 @@ use ipam::{Block, Range};
 
 use super::{
     Allocator, Request,
-    add::{Need, Tried},
+    choice::{Need, Tried},
 };
 use crate::{BlockState, Claim, Error, ExclusionState, Lease, News, Versioned};
 
@@ -42,7 +42,7 @@ impl Allocator<'_> {
                 // Another one will do.
                 let news = self.cluster.news(self.network).await;
                 if let Ok(mut news) = news
-                    && let Some(block) = self.block_of(&news, twin)
+                    && let Some(block) = block_of(&news, twin)
                     && !news.blocks.contains_key(&block)
                 {
                     let claimed = self
@@ -62,11 +62,6 @@ impl Allocator<'_> {
                 Ok(())
             }
         }
-    }
-
-    fn block_of(&self, news: &News, address: IpAddr) -> Option<Block> {
-        let network = &news.network.as_ref()?.record;
-        network.block_of(network.range_of(address)?, address)
     }
 
     /// Puts a block into the ledger as our own write left it.
@@ -167,7 +162,7 @@ impl Allocator<'_> {
     async fn provide_address(&self, address: IpAddr) -> Result<(), Error> {
         self.refuse_held(address).await?;
         let mut news = self.cluster.news(self.network).await?;
-        let Some(block) = self.block_of(&news, address) else {
+        let Some(block) = block_of(&news, address) else {
             return Err(Error::BadAddress {
                 address,
                 why: "not in the pool".into(),
@@ -257,7 +252,7 @@ impl Allocator<'_> {
             match self.get(block, address, &mut news, patience).await {
                 Ok(()) => return self.take_in(&news, block).await,
                 Err(error @ (Error::Waiting { .. } | Error::Refused { .. })) => {
-                    hints.push(error.to_string())
+                    hints.push(error.to_string());
                 }
                 Err(error) => return Err(error),
             }
@@ -302,7 +297,7 @@ impl Allocator<'_> {
                     e.state == ExclusionState::Returned
                         || (e.node == *node && e.state != ExclusionState::Given)
                 });
-                let of_block = self.block_of(news, *address) == Some(*block);
+                let of_block = block_of(news, *address) == Some(*block);
                 to_be_had
                     && of_block
                     && !held.contains_key(address)
@@ -320,4 +315,10 @@ impl Allocator<'_> {
             .map(|(_, _, address, block)| (address, block))
             .collect()
     }
+}
+
+/// The block that an address would be claimed with.
+fn block_of(news: &News, address: IpAddr) -> Option<Block> {
+    let network = &news.network.as_ref()?.record;
+    network.block_of(network.range_of(address)?, address)
 }
