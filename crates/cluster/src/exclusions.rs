@@ -257,7 +257,7 @@ impl Cluster<'_> {
     ) -> Result<Option<Versioned<BlockRecord>>, Error> {
         let old = |e: &Exclusion| {
             matches!(e.state, ExclusionState::Asked | ExclusionState::Granted)
-                && now.saturating_sub(e.since) > FORGOTTEN
+                && now.abs_diff(e.since) > FORGOTTEN
         };
         let returned = |e: &Exclusion| e.state == ExclusionState::Returned;
         let exclusions = present.record.exclusions.values();

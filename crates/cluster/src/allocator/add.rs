@@ -172,11 +172,7 @@ impl Allocator<'_> {
         self.drop_addresses(&request.holder)?;
         match refused {
             Published::Taken(address, holder) => {
-                let ours = holder.record.node == self.host.node;
-                let known = self.shelf.holding(self.network, &holder.record.holder())?;
-                let known = known.is_some_and(|h| h.all().any(|held| held.address == address));
-                if ours && !known {
-                    // A lease of ours of which no container knows: the store was put back to an earlier state.
+                if self.is_zombie(address, &holder.record)? {
                     self.release_leases(&[(address, holder)]).await?;
                 } else if request.requested.contains(&address) {
                     return Err(Error::Held {

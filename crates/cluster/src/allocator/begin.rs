@@ -4,7 +4,7 @@
 //! must ask it. All reading of news into the ledger is done under the ledger's lock, so that older news can never undo
 //! what a quicker verb of this host did.
 
-use std::{any::Any, collections::BTreeSet, net::IpAddr, time::Duration};
+use std::{any::Any, net::IpAddr, time::Duration};
 
 use super::{Allocator, Held, Holding, Ledger, Memory, Stage};
 use crate::{Created, Error, ExclusionState, Lease, NetworkSpec, News, Versioned};
@@ -254,9 +254,7 @@ impl Allocator<'_> {
     /// Forgets which leases the store has, so that all are published again; and releases those that came back from the
     /// past, of which no container here knows.
     async fn publish_anew(&self, ledger: &mut Ledger) -> Result<(), Error> {
-        let mut held = BTreeSet::new();
         for mut holding in self.shelf.holdings(self.network)? {
-            held.extend(holding.all().map(|h| h.address));
             for address in holding.addresses.iter_mut().chain(&mut holding.left) {
                 address.revision = None;
             }
@@ -266,11 +264,24 @@ impl Allocator<'_> {
             }
         }
         self.save(ledger)?;
-        let leases = self.cluster.leases(self.network).await?;
-        let zombies = leases.into_iter().filter(|(address, lease)| {
-            lease.record.node == self.host.node && !held.contains(address)
-        });
-        self.release_leases(&zombies.collect::<Vec<_>>()).await
+        let mut zombies = Vec::new();
+        for (address, lease) in self.cluster.leases(self.network).await? {
+            if self.is_zombie(address, &lease.record)? {
+                zombies.push((address, lease));
+            }
+        }
+        self.release_leases(&zombies).await
+    }
+
+    /// Whether a lease is this node's and no container here knows of it: the store was put back to an earlier state, or
+    /// the host lost its documents.
+    pub(super) fn is_zombie(&self, address: IpAddr, lease: &Lease) -> Result<bool, Error> {
+        if lease.node != self.host.node {
+            return Ok(false);
+        }
+        let holding = self.shelf.holding(self.network, &lease.holder())?;
+        Ok(lease.boot_id != self.host.boot_id
+            || holding.is_none_or(|holding| holding.all().all(|held| held.address != address)))
     }
 
     /// Keeps the news for the day on which the store forgets them, and notes who has been silent since when.

@@ -263,7 +263,7 @@ impl Allocator<'_> {
     /// Tells the store an attachment's latest: what it gave back, then what it holds.
     pub(super) async fn catch_up(&self, holder: &Holder) -> Result<(), Error> {
         self.release(holder).await?;
-        for _ in 0..2 {
+        for _ in 0..4 {
             let Some(holding) = self.shelf.holding(self.network, holder)? else {
                 return Ok(());
             };
@@ -284,6 +284,11 @@ impl Allocator<'_> {
                 {
                     Published::Done(revisions) => {
                         return self.note_published(holder, &addresses, &revisions).await;
+                    }
+                    Published::Taken(address, other)
+                        if self.is_zombie(address, &other.record)? =>
+                    {
+                        self.release_leases(&[(address, other)]).await?;
                     }
                     Published::Taken(address, other) => {
                         let other = format!(

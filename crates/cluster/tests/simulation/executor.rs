@@ -112,7 +112,9 @@ impl Executor {
             ready: self.ready.clone(),
         }));
         waker.wake_by_ref();
-        self.tasks.borrow_mut().insert(id, Some((Box::pin(task), waker)));
+        self.tasks
+            .borrow_mut()
+            .insert(id, Some((Box::pin(task), waker)));
         id
     }
 
@@ -130,7 +132,11 @@ impl Executor {
     /// Lets one task go on, or, if none can, goes to the next event. `false`: nothing will happen any more.
     pub fn step(&self) -> bool {
         self.steps.set(self.steps.get() + 1);
-        let woken = self.ready.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let woken = self
+            .ready
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop_front();
         if let Some(id) = woken {
             self.poll(id);
             return true;
@@ -143,9 +149,18 @@ impl Executor {
         true
     }
 
+    /// Drops all tasks and events.
+    pub fn clear(&self) {
+        let events = std::mem::take(&mut *self.events.borrow_mut());
+        let tasks = std::mem::take(&mut *self.tasks.borrow_mut());
+        drop((events, tasks));
+    }
+
     fn poll(&self, id: TaskId) {
         let taken = self.tasks.borrow_mut().get_mut(&id).and_then(Option::take);
-        let Some((mut task, waker)) = taken else { return };
+        let Some((mut task, waker)) = taken else {
+            return;
+        };
         self.current.set(Some(id));
         let poll = task.as_mut().poll(&mut Context::from_waker(&waker));
         self.current.set(None);

@@ -94,18 +94,19 @@ impl Line {
             std::future::pending::<()>().await;
         }
         let (reply, answer) = slot();
-        let mut draw = |fault: u64, most: u64| {
+        let draw = |fault: u64, most: u64| {
             let strikes = world.strikes(fault);
             strikes.then(|| 1 + world.random.borrow_mut().skewed(most))
         };
         let late = draw(faults.late, 60_000);
         let stall = draw(faults.stall, 1_000_000).unwrap_or(0);
+        let back = world.random.borrow_mut().skewed(world.scenario.delay);
         let letter = Letter {
             request,
             process: process.clone(),
             reply,
             epoch: world.weather.borrow().epoch,
-            back: world.random.borrow_mut().skewed(world.scenario.delay),
+            back,
             lost_request: world.strikes(faults.lost_request),
             lost_answer: world.strikes(faults.lost_answer),
             dies_after: crashes && kind == 1,
@@ -128,7 +129,10 @@ impl World {
     fn arrive(self: &Rc<Self>, letter: Letter) {
         let (away, epoch) = {
             let weather = self.weather.borrow();
-            let cut = letter.process.host.is_some_and(|host| weather.cut_off.contains(&host));
+            let cut = letter
+                .process
+                .host
+                .is_some_and(|host| weather.cut_off.contains(&host));
             (weather.away || cut, weather.epoch)
         };
         if away || epoch != letter.epoch {
@@ -147,7 +151,11 @@ impl World {
             let (prefix, index, wait) = (prefix.clone(), *index, wait.as_millis());
             let id = Rc::downgrade(&letter.process);
             let number = letter.process.calls.get();
-            self.parked.borrow_mut().push(Parked { prefix, index, letter });
+            self.parked.borrow_mut().push(Parked {
+                prefix,
+                index,
+                letter,
+            });
             let world = self.clone();
             let wait = u64::try_from(wait).unwrap_or(u64::MAX / 2);
             return self.executor.after(wait, move || {
@@ -169,12 +177,21 @@ impl World {
             return self.fail(letter, ATTEMPT, silence());
         }
         if letter.stall > 0 {
-            self.say(|| format!("{} sleeps for {} ms", self.spell(&letter.process), letter.stall));
+            self.say(|| {
+                format!(
+                    "{} sleeps for {} ms",
+                    self.spell(&letter.process),
+                    letter.stall
+                )
+            });
         }
         let world = self.clone();
         self.executor.after(letter.back + letter.stall, move || {
             let weather = world.weather.borrow();
-            let cut = letter.process.host.is_some_and(|host| weather.cut_off.contains(&host));
+            let cut = letter
+                .process
+                .host
+                .is_some_and(|host| weather.cut_off.contains(&host));
             // A process that sleeps has its answer already: it is in the socket.
             let broken = (cut || weather.away) && letter.stall == 0;
             drop(weather);
@@ -202,7 +219,8 @@ impl World {
         if !matches!(letter.request, Request::Apply(_)) {
             return;
         }
-        let (world, process, request) = (self.clone(), letter.process.clone(), letter.request.clone());
+        let (world, process, request) =
+            (self.clone(), letter.process.clone(), letter.request.clone());
         let epoch = letter.epoch;
         self.executor.after(delay, move || {
             let weather = world.weather.borrow();
@@ -260,7 +278,9 @@ fn spell(op: &Op) -> String {
     let key = op.key().as_str().trim_start_matches("sim/v1/").to_owned();
     match op {
         Op::Create { value, .. } => format!("create {key} {}", text(value)),
-        Op::Swap { value, revision, .. } => format!("swap {key}@{revision} {}", text(value)),
+        Op::Swap {
+            value, revision, ..
+        } => format!("swap {key}@{revision} {}", text(value)),
         Op::Delete { revision, .. } => format!("delete {key}@{revision}"),
         Op::Check { revision, .. } => format!("check {key}@{revision}"),
     }
@@ -276,7 +296,11 @@ impl Store for Line {
     }
 
     async fn apply(&self, ops: &[Op]) -> Result<Outcome, Error> {
-        assert!(ops.len() <= store::MAX_OPS, "{} operations in one transaction", ops.len());
+        assert!(
+            ops.len() <= store::MAX_OPS,
+            "{} operations in one transaction",
+            ops.len()
+        );
         match self.call(Request::Apply(ops.to_vec())).await? {
             Answer::Outcome(outcome) => Ok(outcome),
             _ => unreachable!("a write is answered with its outcome"),
@@ -284,7 +308,10 @@ impl Store for Line {
     }
 
     async fn watch(&self, prefix: &Key, index: u64, wait: Duration) -> Result<Snapshot, Error> {
-        match self.call(Request::Watch(prefix.clone(), index, wait)).await? {
+        match self
+            .call(Request::Watch(prefix.clone(), index, wait))
+            .await?
+        {
             Answer::Snapshot(snapshot) => Ok(snapshot),
             _ => unreachable!("a watch is answered with a snapshot"),
         }

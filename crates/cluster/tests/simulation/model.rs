@@ -27,7 +27,11 @@ impl Model {
     /// All entries at or below one of the prefixes, each once, in order.
     pub fn within(&self, prefixes: &[Key]) -> Vec<Entry> {
         let covered = |key: &Key| prefixes.iter().any(|prefix| key.is_within(prefix));
-        self.entries.values().filter(|e| covered(&e.key)).cloned().collect()
+        self.entries
+            .values()
+            .filter(|e| covered(&e.key))
+            .cloned()
+            .collect()
     }
 
     pub fn get(&self, key: &Key) -> Option<&Entry> {
@@ -36,9 +40,14 @@ impl Model {
 
     /// The index of the last change at or below `prefix`.
     pub fn last_change(&self, prefix: &Key) -> u64 {
-        let written = self.entries.values().map(|entry| (&entry.key, entry.revision));
+        let written = self
+            .entries
+            .values()
+            .map(|entry| (&entry.key, entry.revision));
         let removed = self.removed.iter().map(|(key, index)| (key, *index));
-        let all = written.chain(removed).filter(|(key, _)| key.is_within(prefix));
+        let all = written
+            .chain(removed)
+            .filter(|(key, _)| key.is_within(prefix));
         all.map(|(_, index)| index).max().unwrap_or(0)
     }
 
@@ -52,7 +61,9 @@ impl Model {
             let current = self.entries.get(op.key()).map(|entry| entry.revision);
             !match op {
                 Op::Create { .. } => current.is_none(),
-                Op::Swap { revision, .. } | Op::Check { revision, .. } => current == Some(*revision),
+                Op::Swap { revision, .. } | Op::Check { revision, .. } => {
+                    current == Some(*revision)
+                }
                 Op::Delete { revision, .. } => current.is_none_or(|current| current == *revision),
             }
         })

@@ -7,7 +7,10 @@ pub struct Random(u64);
 impl Random {
     pub fn new(seed: u64) -> Self {
         // Neighbouring seeds begin far apart.
-        Self(seed.wrapping_mul(0xd134_2543_de82_ef95).wrapping_add(0x2545_f491_4f6c_dd1d))
+        Self(
+            seed.wrapping_mul(0xd134_2543_de82_ef95)
+                .wrapping_add(0x2545_f491_4f6c_dd1d),
+        )
     }
 
     pub fn next(&mut self) -> u64 {

@@ -123,18 +123,40 @@ impl Faults {
 fn pool(random: &mut Random) -> NetworkSpec {
     let pools: [(&str, Option<u8>); 9] = [
         (r#"[[{"subnet":"10.1.0.0/28"}]]"#, None),
-        (r#"[[{"subnet":"10.1.0.0/28","exclude":["10.1.0.4/31"]}]]"#, None),
-        (r#"[[{"subnet":"10.1.0.0/28","rangeStart":"10.1.0.3","rangeEnd":"10.1.0.9"}]]"#, Some(30)),
+        (
+            r#"[[{"subnet":"10.1.0.0/28","exclude":["10.1.0.4/31"]}]]"#,
+            None,
+        ),
+        (
+            r#"[[{"subnet":"10.1.0.0/28","rangeStart":"10.1.0.3","rangeEnd":"10.1.0.9"}]]"#,
+            Some(30),
+        ),
         (r#"[[{"subnet":"10.1.0.0/27"}]]"#, Some(30)),
-        (r#"[[{"subnet":"10.1.0.0/27","exclude":["10.1.0.8/30","10.1.0.17"]}]]"#, Some(29)),
+        (
+            r#"[[{"subnet":"10.1.0.0/27","exclude":["10.1.0.8/30","10.1.0.17"]}]]"#,
+            Some(29),
+        ),
         (r#"[[{"subnet":"10.1.0.0/26"}]]"#, Some(29)),
-        (r#"[[{"subnet":"10.1.0.0/28"},{"subnet":"10.2.0.0/29"}]]"#, None),
-        (r#"[[{"subnet":"10.1.0.0/28"}],[{"subnet":"fd00:1::/120"}]]"#, None),
-        (r#"[[{"subnet":"10.1.0.0/27"}],[{"subnet":"fd00:1::/64"}]]"#, None),
+        (
+            r#"[[{"subnet":"10.1.0.0/28"},{"subnet":"10.2.0.0/29"}]]"#,
+            None,
+        ),
+        (
+            r#"[[{"subnet":"10.1.0.0/28"}],[{"subnet":"fd00:1::/120"}]]"#,
+            None,
+        ),
+        (
+            r#"[[{"subnet":"10.1.0.0/27"}],[{"subnet":"fd00:1::/64"}]]"#,
+            None,
+        ),
     ];
     let (ranges, block_prefix) = random.pick(&pools);
     let ranges: Vec<RangeSet> = serde_json::from_str(ranges).unwrap();
-    let checked = ranges.into_iter().map(|set| set.into_iter().map(|range| range.check().unwrap()).collect());
+    let checked = ranges.into_iter().map(|set| {
+        set.into_iter()
+            .map(|range| range.check().unwrap())
+            .collect()
+    });
     NetworkSpec {
         ranges: checked.collect(),
         block_prefix: *block_prefix,

@@ -94,7 +94,13 @@ impl Shelf for Site {
     }
 
     fn holdings(&self, _network: &str) -> Result<Vec<Holding>, Error> {
-        Ok(self.world.host(self.index).holdings.values().cloned().collect())
+        Ok(self
+            .world
+            .host(self.index)
+            .holdings
+            .values()
+            .cloned()
+            .collect())
     }
 
     fn memory(&self, _network: &str) -> Result<Memory, Error> {

@@ -37,6 +37,8 @@ pub struct World {
     pub tally: RefCell<BTreeMap<&'static str, u32>>,
     trace: Option<RefCell<Vec<String>>>,
     processes: Cell<u64>,
+    /// The run is over.
+    pub ended: Cell<bool>,
 }
 
 /// What is wrong between hosts and store.
@@ -145,6 +147,7 @@ impl World {
             tally: RefCell::default(),
             trace: tracing.then(RefCell::default),
             processes: Cell::new(0),
+            ended: Cell::new(false),
         });
         world.say(|| format!("{:?}", world.scenario));
         world
@@ -186,12 +189,17 @@ impl World {
     pub fn say(&self, line: impl FnOnce() -> String) {
         if let Some(trace) = &self.trace {
             let now = self.executor.now();
-            trace.borrow_mut().push(format!("{:>6}.{:03} {}", now / 1000, now % 1000, line()));
+            trace
+                .borrow_mut()
+                .push(format!("{:>6}.{:03} {}", now / 1000, now % 1000, line()));
         }
     }
 
     pub fn trace(&self) -> Vec<String> {
-        self.trace.as_ref().map(|trace| trace.borrow().clone()).unwrap_or_default()
+        self.trace
+            .as_ref()
+            .map(|trace| trace.borrow().clone())
+            .unwrap_or_default()
     }
 
     /// Notes the first invariant that was broken.
@@ -253,13 +261,16 @@ impl World {
 
     /// A process in the trace.
     pub fn spell(&self, process: &Process) -> String {
-        let host = process.host.map_or("operator".to_owned(), |host| format!("n{host}"));
+        let host = process
+            .host
+            .map_or("operator".to_owned(), |host| format!("n{host}"));
         format!("{host} {}#{}", process.kind, process.id)
     }
 
     /// Whether any verb is at work anywhere.
     pub fn is_busy(&self) -> bool {
-        self.hosts().any(|host| !self.host(host).processes.is_empty())
+        self.hosts()
+            .any(|host| !self.host(host).processes.is_empty())
     }
 
     /// A host starts, with nothing in its memory.
@@ -284,7 +295,9 @@ impl World {
         for process in processes {
             self.kill(&process);
         }
-        self.running.borrow_mut().retain(|_, (host, _)| *host != index);
+        self.running
+            .borrow_mut()
+            .retain(|_, (host, _)| *host != index);
         let mut host = self.host_mut(index);
         host.up = false;
         host.forwarding = Forwarding::default();

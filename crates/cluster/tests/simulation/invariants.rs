@@ -1,0 +1,214 @@
+//! What must hold after each step. Each check is made where the state changes that it is about, which is the same as
+//! after each step and a hundred times cheaper; [`World::check_all`] makes all of them at once, at quiet moments.
+
+use std::{fmt, net::IpAddr};
+
+use cluster::{Holder, Lease};
+use store::{Key, Op};
+
+use crate::{
+    scenario::NETWORK,
+    world::{Process, World},
+};
+
+/// An invariant that was broken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Violation {
+    /// Two running containers have one address.
+    Doubled(String),
+    /// A host sends what is for a running container to another host.
+    Misdelivered(String),
+    /// The lease of a running container is gone or another's.
+    Unleased(String),
+    /// A verb asked the store too often.
+    RoundTrips(String),
+    /// An address cannot be had any more, or a record stays that nobody needs.
+    Lost(String),
+    /// A verb failed though nothing was wrong, never ended, or something panicked.
+    Failed(String),
+}
+
+impl Violation {
+    /// Which invariant, without the particulars.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Doubled(_) => "doubled",
+            Self::Misdelivered(_) => "misdelivered",
+            Self::Unleased(_) => "unleased",
+            Self::RoundTrips(_) => "round trips",
+            Self::Lost(_) => "lost",
+            Self::Failed(_) => "failed",
+        }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Doubled(what)
+        | Self::Misdelivered(what)
+        | Self::Unleased(what)
+        | Self::RoundTrips(what)
+        | Self::Lost(what)
+        | Self::Failed(what)) = self;
+        write!(f, "{}: {what}", self.name())
+    }
+}
+
+impl World {
+    /// A container was told its addresses and runs.
+    pub fn run(&self, host: usize, holder: &Holder, addresses: &[IpAddr]) {
+        self.say(|| format!("n{host} {} runs with {addresses:?}", holder.container));
+        for address in addresses {
+            let before = self
+                .running
+                .borrow_mut()
+                .insert(*address, (host, holder.clone()));
+            if let Some((other, container)) = before {
+                self.accuse(|| {
+                    let (one, two) = (&container.container, &holder.container);
+                    Violation::Doubled(format!("{address}: {one} on n{other} and {two} on n{host}"))
+                });
+            }
+            for other in self.hosts().filter(|other| *other != host) {
+                self.check_entry(other, *address, host);
+            }
+        }
+    }
+
+    /// A container runs no more.
+    pub fn stop(&self, host: usize, holder: &Holder) {
+        let mut running = self.running.borrow_mut();
+        let before = running.len();
+        running.retain(|_, (on, container)| *on != host || container != holder);
+        if running.len() < before {
+            self.say(|| format!("n{host} {} stops", holder.container));
+        }
+    }
+
+    /// The addresses of a host's running containers, in order.
+    pub fn running_on(&self, host: usize) -> Vec<Holder> {
+        let running = self.running.borrow();
+        let mut holders: Vec<_> = running
+            .values()
+            .filter(|(on, _)| *on == host)
+            .map(|(_, h)| h.clone())
+            .collect();
+        holders.sort();
+        holders.dedup();
+        holders
+    }
+
+    /// A host forwards by other news now.
+    pub fn check_forwarding(&self, host: usize) {
+        let running: Vec<_> = self
+            .running
+            .borrow()
+            .iter()
+            .map(|(a, (on, _))| (*a, *on))
+            .collect();
+        for (address, on) in running {
+            if on != host {
+                self.check_entry(host, address, on);
+            }
+        }
+    }
+
+    /// What `host` knows of an address that is in use on `home`: nothing, or the truth.
+    fn check_entry(&self, host: usize, address: IpAddr, home: usize) {
+        if self.weather.borrow().forgotten {
+            return;
+        }
+        let there = self.host(home).name.clone();
+        let host_state = self.host(host);
+        let entry = host_state
+            .forwarding
+            .applied
+            .as_ref()
+            .and_then(|news| news.home(address));
+        if let Some(entry) = entry.filter(|entry| *entry != there) {
+            self.accuse(|| {
+                Violation::Misdelivered(format!(
+                    "{address} of {there}: n{host} sends it to {entry}"
+                ))
+            });
+        }
+    }
+
+    /// A write is about to be made: it takes no running container's lease away.
+    pub fn check_write(&self, ops: &[Op], process: &Process) {
+        let leases = self.layout.leases(NETWORK).unwrap();
+        for op in ops {
+            let gone =
+                matches!(op, Op::Delete { .. } | Op::Swap { .. }) && op.key().is_within(&leases);
+            if !gone || self.weather.borrow().forgotten {
+                continue;
+            }
+            let Some(before) = self.lease_at(op.key()) else {
+                continue;
+            };
+            let after = op.value().map(lease_of);
+            if after.is_some_and(|after| after.same_holder(&before)) {
+                continue;
+            }
+            let address: IpAddr = op.key().last().parse().unwrap();
+            if self.is_of_running(address, &before) {
+                self.accuse(|| {
+                    let (who, holder) = (self.spell(process), &before.container);
+                    Violation::Unleased(format!(
+                        "{address}: {who} takes it from {holder} on {}, which runs",
+                        before.node
+                    ))
+                });
+            }
+        }
+    }
+
+    fn is_of_running(&self, address: IpAddr, lease: &Lease) -> bool {
+        let running = self.running.borrow();
+        running.get(&address).is_some_and(|(host, holder)| {
+            let host = self.host(*host);
+            lease.node == host.name
+                && lease.boot_id == format!("{}-boot-{}", host.name, host.boot)
+                && lease.holder() == *holder
+        })
+    }
+
+    fn lease_at(&self, key: &Key) -> Option<Lease> {
+        self.store
+            .borrow()
+            .get(key)
+            .map(|entry| lease_of(&entry.value))
+    }
+
+    /// All that can be checked at once, when every host has synced.
+    pub fn check_all(&self) {
+        for host in self.hosts() {
+            self.check_forwarding(host);
+        }
+        let running: Vec<_> = self
+            .running
+            .borrow()
+            .iter()
+            .map(|(a, r)| (*a, r.clone()))
+            .collect();
+        for (address, (host, holder)) in running {
+            let lease = self.lease_at(&self.layout.lease(NETWORK, address).unwrap());
+            if lease
+                .as_ref()
+                .is_none_or(|lease| !self.is_of_running(address, lease))
+            {
+                self.accuse(|| {
+                    let has = lease.map(|l| format!("{} on {}", l.container, l.node));
+                    Violation::Unleased(format!(
+                        "{address} of {} on n{host}: the store has {has:?}",
+                        holder.container
+                    ))
+                });
+            }
+        }
+    }
+}
+
+fn lease_of(value: &[u8]) -> Lease {
+    serde_json::from_slice(value).unwrap()
+}

@@ -1,0 +1,281 @@
+//! What happens to the hosts: runtimes add and delete containers, operators do what operators do, cables and clocks fail.
+//! One task for all of it, which draws one act after the other.
+
+use std::{net::IpAddr, rc::Rc};
+
+use cluster::Holder;
+
+use crate::{executor::slot, model::Model, verbs, world::World};
+
+/// Restores need something to go back to: how many old states are kept.
+const BACKUPS: usize = 3;
+
+/// The life of a cluster before its end.
+pub async fn live(world: &Rc<World>) {
+    for host in world.hosts() {
+        world.boot(host);
+        if world.chance(700) {
+            verbs::sync(world, host, None);
+        }
+    }
+    if world.scenario.watcher > 0 {
+        for host in world.hosts() {
+            watch(world, host);
+        }
+    }
+    let mut backups = Vec::new();
+    for _ in 0..world.scenario.acts {
+        let pause = world.random.borrow_mut().skewed(world.scenario.pause);
+        world.executor.sleep(pause).await;
+        if world.violation.borrow().is_some() {
+            return;
+        }
+        if world.chance(100) {
+            backups.push(world.store.borrow().clone());
+            if backups.len() > BACKUPS {
+                let oldest = world.random.borrow_mut().index(BACKUPS);
+                backups.remove(oldest);
+            }
+        }
+        act(world, &mut backups).await;
+    }
+}
+
+/// The host's watcher: syncs time and again while the simulation is not at its end.
+fn watch(world: &Rc<World>, host: usize) {
+    let (world, again) = (world.clone(), world.clone());
+    again.executor.after(world.scenario.watcher, move || {
+        let calm = world.weather.borrow().calm;
+        if calm {
+            return;
+        }
+        let idle = world
+            .host(host)
+            .processes
+            .iter()
+            .all(|process| process.kind != "sync");
+        if world.host(host).up && idle && !world.weather.borrow().hold {
+            verbs::sync(&world, host, None);
+        }
+        watch(&world, host);
+    });
+}
+
+async fn act(world: &Rc<World>, backups: &mut Vec<Model>) {
+    let faults = &world.scenario.faults;
+    let host = world.random.borrow_mut().index(world.scenario.hosts);
+    if world.chance(faults.partition) {
+        return cut_off(world, host);
+    }
+    if world.chance(faults.outage) {
+        return outage(world);
+    }
+    if world.chance(faults.clock_jump) {
+        let jump = i64::try_from(world.below(20_000)).unwrap_or(0) - 10_000;
+        world.say(|| format!("n{host}: the calendar jumps by {jump} s"));
+        world.host_mut(host).calendar += jump;
+        return;
+    }
+    if world.chance(faults.host_death) && world.host(host).up {
+        return world.power_off(host);
+    }
+    if world.chance(faults.restore) {
+        return restore(world, backups).await;
+    }
+    if world.chance(faults.long_pause) {
+        let pause = world.random.borrow_mut().between(60_000, 2_000_000);
+        world.say(|| format!("nothing happens for {pause} ms"));
+        return world.executor.sleep(pause).await;
+    }
+    if !world.host(host).up {
+        return down(world, host);
+    }
+    verb(world, host);
+}
+
+/// A host that is down comes back, or is removed by its operator.
+fn down(world: &Rc<World>, host: usize) {
+    if world.host(host).removing {
+        return;
+    }
+    match world.below(4) {
+        0 => verbs::remove_node(world, host, None),
+        1 => {}
+        _ => world.boot(host),
+    }
+}
+
+/// One verb on a host that is up, unless it has enough to do.
+fn verb(world: &Rc<World>, host: usize) {
+    let kinds: Vec<_> = world
+        .host(host)
+        .processes
+        .iter()
+        .map(|process| process.kind)
+        .collect();
+    if kinds.len() > 6 || kinds.contains(&"GC") {
+        return;
+    }
+    let kind = world.below(100);
+    if kind < 20 && kind >= 12 {
+        if kinds.iter().all(|kind| *kind == "sync") {
+            // Some containers have died, and nobody said so.
+            for holder in world.running_on(host) {
+                if world.chance(200) {
+                    world.stop(host, &holder);
+                }
+            }
+            verbs::gc(world, host, None);
+        }
+        return;
+    }
+    if kind < 12 {
+        return verbs::sync(world, host, None);
+    }
+    let holder = Holder {
+        container: format!("c{host}{}", world.below(world.scenario.containers)),
+        ifname: "eth0".into(),
+    };
+    if world.host(host).busy.contains_key(&holder) {
+        return;
+    }
+    let runs = world.running_on(host).contains(&holder);
+    // A runtime does not add what runs, and may delete what never was.
+    if runs || kind >= 88 {
+        return verbs::del(world, host, holder, None);
+    }
+    let requested = if kind < 40 { wish(world) } else { Vec::new() };
+    verbs::add(world, host, holder, requested, None);
+}
+
+/// Addresses that a container asks for: anywhere in the pool.
+fn wish(world: &World) -> Vec<IpAddr> {
+    let mut wishes = Vec::new();
+    for set in &world.scenario.spec.ranges {
+        if !wishes.is_empty() && world.chance(500) {
+            continue;
+        }
+        let range = world.random.borrow_mut().pick(set).clone();
+        let size = if range.subnet.is_ipv4() {
+            1 << (32 - range.subnet.prefix())
+        } else {
+            40
+        };
+        let wish = ipam::nth(range.subnet.network(), u128::from(world.below(size)));
+        wishes.extend(wish.filter(|address| range.may_hold(*address)));
+    }
+    wishes
+}
+
+fn cut_off(world: &Rc<World>, host: usize) {
+    let time = world.random.borrow_mut().skewed(2_000_000);
+    if world.weather.borrow_mut().cut_off.insert(host) {
+        world.say(|| format!("n{host} is cut off for {time} ms"));
+        let again = world.clone();
+        world.executor.after(time, move || {
+            again.weather.borrow_mut().cut_off.remove(&host);
+            again.say(|| format!("n{host} is back on the network"));
+        });
+    }
+}
+
+fn outage(world: &Rc<World>) {
+    let time = world.random.borrow_mut().skewed(1_000_000);
+    if !std::mem::replace(&mut world.weather.borrow_mut().away, true) {
+        world.say(|| format!("the store is away for {time} ms"));
+        let again = world.clone();
+        world.executor.after(time, move || {
+            let mut weather = again.weather.borrow_mut();
+            if !weather.hold {
+                weather.away = false;
+            }
+            drop(weather);
+            again.say(|| "the store is back".into());
+        });
+    }
+}
+
+/// The store is put back to an old state, or to nothing, as operators are told to: it is taken away, all verbs come to
+/// their end, it comes back, every host that runs syncs, and only then verbs go on. Without that a host that does not
+/// know yet could be overtaken by one that claims what the store has forgotten.
+async fn restore(world: &Rc<World>, backups: &mut Vec<Model>) {
+    {
+        let mut weather = world.weather.borrow_mut();
+        (weather.hold, weather.away) = (true, true);
+    }
+    world.say(|| "the store stops, to be restored".into());
+    for _ in 0..600 {
+        if !world.is_busy() {
+            break;
+        }
+        world.executor.sleep(1000).await;
+    }
+    for host in world.hosts() {
+        let processes = world.host(host).processes.clone();
+        for process in processes {
+            world.kill(&process);
+        }
+    }
+    let old = if backups.is_empty() || world.chance(250) {
+        None
+    } else {
+        let index = world.random.borrow_mut().index(backups.len());
+        // What is newer than the state that is restored never was.
+        backups.truncate(index + 1);
+        backups.last().cloned()
+    };
+    if old.is_none() {
+        backups.clear();
+    }
+    world.say(|| {
+        format!(
+            "the store is restored to revision {:?}",
+            old.as_ref().map(Model::index)
+        )
+    });
+    world.store.borrow_mut().restore(old);
+    {
+        let mut weather = world.weather.borrow_mut();
+        weather.epoch += 1;
+        weather.forgotten = true;
+        weather.calm = true;
+        weather.away = false;
+        weather.cut_off.clear();
+    }
+    sync_all(world, 1).await;
+    {
+        let mut weather = world.weather.borrow_mut();
+        weather.forgotten = false;
+        weather.hold = false;
+        weather.calm = false;
+    }
+    world.say(|| "all hosts have synced".into());
+    world.check_all();
+}
+
+/// Every host that runs syncs, in a random order, one after the other or all at once.
+pub async fn sync_all(world: &Rc<World>, rounds: usize) {
+    for _ in 0..rounds {
+        let together = world.chance(300);
+        let mut waiting = Vec::new();
+        for host in world.live() {
+            let (give, take) = slot();
+            verbs::sync(world, host, Some(give));
+            if together {
+                waiting.push(take);
+            } else {
+                settle(world, take.await);
+            }
+        }
+        for take in waiting {
+            settle(world, take.await);
+        }
+    }
+}
+
+/// A verb in a calm must succeed.
+pub fn settle(world: &World, result: Result<Vec<IpAddr>, String>) {
+    if let Err(error) = result {
+        world.accuse(|| crate::invariants::Violation::Failed(format!("in a calm: {error}")));
+    }
+}

@@ -1,0 +1,295 @@
+//! The verbs as processes: what a plugin does around the allocator, in its order.
+
+use std::{net::IpAddr, rc::Rc, time::Duration};
+
+use cluster::{Allocator, Cluster, Error, Holder, Host, Request};
+
+use crate::{
+    executor::Give,
+    invariants::Violation,
+    line::Line,
+    scenario::NETWORK,
+    site::Site,
+    world::{Process, World},
+};
+
+/// What a verb came to, for the one that started it.
+pub type Ended = Give<Result<Vec<IpAddr>, String>>;
+
+/// What a process works with.
+struct Bench {
+    line: Line,
+    site: Site,
+    host: Host,
+}
+
+impl Bench {
+    fn new(world: &Rc<World>, process: &Rc<Process>, index: usize) -> Self {
+        let line = Line {
+            world: world.clone(),
+            process: process.clone(),
+        };
+        let site = Site {
+            world: world.clone(),
+            process: process.clone(),
+            index,
+        };
+        let host = site.host();
+        Self { line, site, host }
+    }
+
+    fn cluster(&self) -> Cluster<'_> {
+        let world = &self.line.world;
+        Cluster::new(&self.line, world.layout.clone()).plant(world.scenario.planted)
+    }
+
+    fn allocator<'a>(&'a self, cluster: &'a Cluster<'a>) -> Allocator<'a> {
+        let scenario = &self.line.world.scenario;
+        Allocator {
+            cluster,
+            shelf: &self.site,
+            clock: &self.site,
+            host: &self.host,
+            network: NETWORK,
+            patience: Duration::from_millis(scenario.patience),
+            cool_down: scenario.cool_down,
+        }
+    }
+
+    /// Goes no further in a process that died.
+    async fn survive(&self) {
+        if !self.site.process.is_alive() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// ADD of an attachment that has no other verb at work.
+pub fn add(
+    world: &Rc<World>,
+    host: usize,
+    holder: Holder,
+    requested: Vec<IpAddr>,
+    ended: Option<Ended>,
+) {
+    let w = world.clone();
+    let container = holder.clone();
+    let process = world.start(Some(host), "ADD", move |process| async move {
+        w.say(|| format!("{} {} {requested:?}", w.spell(&process), holder.container));
+        let bench = Bench::new(&w, &process, host);
+        let added = adding(&w, &bench, &holder, &requested).await;
+        bench.survive().await;
+        w.report(&process, added, ended);
+    });
+    let mut state = world.host_mut(host);
+    state.owed.insert(container.clone());
+    state.busy.insert(container, process.id);
+}
+
+async fn adding(
+    w: &World,
+    bench: &Bench,
+    holder: &Holder,
+    requested: &[IpAddr],
+) -> Result<Vec<IpAddr>, Error> {
+    let (cluster, site) = (bench.cluster(), &bench.site);
+    let allocator = bench.allocator(&cluster);
+    if w.scenario.forwards {
+        w.enter_sandbox(site.index, holder).await;
+        // Beside the allocator's work in the plugin; before it here, which is the same to other hosts.
+        let _ = w.refresh(&cluster, site, false).await;
+    }
+    let request = Request {
+        spec: &w.scenario.spec,
+        holder: holder.clone(),
+        requested,
+        narrow: &[],
+    };
+    let before = site.process.calls.get();
+    let roomy = w.has_known_room(site.index, requested);
+    let leased = match allocator.add(&request).await {
+        Ok(leased) => leased,
+        Err(error) => {
+            bench.survive().await;
+            return Err(error);
+        }
+    };
+    bench.survive().await;
+    let calls = site.process.calls.get() - before;
+    if roomy && !site.process.disturbed.get() && calls != 1 && w.weather.borrow().calm {
+        w.accuse(|| Violation::RoundTrips(format!("{calls} in an ADD that has room")));
+    }
+    if w.strikes(w.scenario.faults.untold) {
+        w.say(|| format!("{}: nobody listens", w.spell(&site.process)));
+        allocator.note_gone(holder).await?;
+        allocator.release(holder).await?;
+        return Err(Error::Busy("nobody listens".into()));
+    }
+    w.run(site.index, holder, &leased.addresses);
+    allocator.told(holder).await?;
+    let tended = allocator.tend().await;
+    bench.survive().await;
+    if w.scenario.forwards {
+        for _ in 0..4 {
+            let refreshed = w.refresh(&cluster, site, false).await;
+            bench.survive().await;
+            let at_home = {
+                let host = w.host(site.index);
+                let news = host.forwarding.applied.as_ref();
+                news.is_none_or(|news| {
+                    leased
+                        .addresses
+                        .iter()
+                        .all(|a| news.home(*a) == Some(&host.name))
+                })
+            };
+            if at_home || refreshed.is_err() {
+                break;
+            }
+        }
+    }
+    match tended {
+        Err(error) if !error.is_away() => Err(error),
+        _ => Ok(leased.addresses),
+    }
+}
+
+/// DEL, of whatever is or was there.
+pub fn del(world: &Rc<World>, host: usize, holder: Holder, ended: Option<Ended>) {
+    let w = world.clone();
+    let container = holder.clone();
+    let process = world.start(Some(host), "DEL", move |process| async move {
+        w.say(|| format!("{} {}", w.spell(&process), holder.container));
+        let bench = Bench::new(&w, &process, host);
+        w.stop(host, &holder);
+        let deleted = deleting(&w, &bench, &holder).await;
+        bench.survive().await;
+        if deleted.is_ok() {
+            w.host_mut(host).owed.remove(&holder);
+        }
+        w.report(&process, deleted.map(|()| Vec::new()), ended);
+    });
+    world.host_mut(host).busy.insert(container, process.id);
+}
+
+async fn deleting(w: &World, bench: &Bench, holder: &Holder) -> Result<(), Error> {
+    let cluster = bench.cluster();
+    let allocator = bench.allocator(&cluster);
+    allocator.note_gone(holder).await?;
+    let released = allocator.release(holder).await;
+    let tended = allocator.tend().await;
+    bench.survive().await;
+    if w.scenario.forwards {
+        w.leave_sandbox(&cluster, &bench.site, holder).await;
+    }
+    // What the store did not hear is noted: the DEL has succeeded.
+    match released.and(tended) {
+        Err(error) if !error.is_away() => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// GC: what does not run and is not being added has gone.
+pub fn gc(world: &Rc<World>, host: usize, ended: Option<Ended>) {
+    let w = world.clone();
+    world.start(Some(host), "GC", move |process| async move {
+        w.say(|| w.spell(&process));
+        let bench = Bench::new(&w, &process, host);
+        let cluster = bench.cluster();
+        let allocator = bench.allocator(&cluster);
+        let listed = |holder: &Holder| {
+            w.host(host).busy.contains_key(holder) || w.running_on(host).contains(holder)
+        };
+        let collected = allocator.gc(&listed).await;
+        let tended = allocator.tend().await;
+        bench.survive().await;
+        let failed = collected.map(|failures| failures.into_iter().next());
+        let collected = match failed {
+            Ok(None) => tended,
+            Ok(Some(error)) | Err(error) => Err(error),
+        };
+        w.report(&process, collected.map(|()| Vec::new()), ended);
+    });
+}
+
+/// `crosshost sync`, or its watcher.
+pub fn sync(world: &Rc<World>, host: usize, ended: Option<Ended>) {
+    let w = world.clone();
+    world.start(Some(host), "sync", move |process| async move {
+        w.say(|| w.spell(&process));
+        let bench = Bench::new(&w, &process, host);
+        let cluster = bench.cluster();
+        let synced = bench.allocator(&cluster).sync().await;
+        bench.survive().await;
+        let mut synced = match synced.map(|failures| failures.into_iter().next()) {
+            Ok(None) => Ok(()),
+            Ok(Some(error)) | Err(error) => Err(error),
+        };
+        if w.scenario.forwards {
+            let refreshed = w.refresh(&cluster, &bench.site, true).await;
+            bench.survive().await;
+            synced = synced.and(refreshed);
+        }
+        w.report(&process, synced.map(|()| Vec::new()), ended);
+    });
+}
+
+/// `crosshost node rm --force`, of a host that is down.
+pub fn remove_node(world: &Rc<World>, host: usize, ended: Option<Ended>) {
+    world.host_mut(host).removing = true;
+    let w = world.clone();
+    world.start(None, "node rm", move |process| async move {
+        let name = w.host(host).name.clone();
+        w.say(|| format!("{} {name}", w.spell(&process)));
+        let line = Line {
+            world: w.clone(),
+            process: process.clone(),
+        };
+        let cluster = Cluster::new(&line, w.layout.clone()).plant(w.scenario.planted);
+        let removed = match cluster.remove_node(&name, true).await {
+            Err(Error::NoNode(_)) => Ok(()),
+            removed => removed,
+        };
+        // The host stays down while a request may still be under way.
+        w.executor.sleep(70_000).await;
+        w.host_mut(host).removing = false;
+        w.report(&process, removed.map(|()| Vec::new()), ended);
+    });
+}
+
+impl World {
+    /// A verb has ended.
+    fn report(&self, process: &Process, result: Result<Vec<IpAddr>, Error>, ended: Option<Ended>) {
+        let result = result.map_err(|error| {
+            let lost = matches!(error, Error::Lost { .. });
+            let sound = !lost && (error.is_away() || EXPECTED.contains(&error.code()));
+            if !sound {
+                self.accuse(|| Violation::Failed(format!("{}: {error}", self.spell(process))));
+            }
+            error.to_string()
+        });
+        self.say(|| {
+            format!(
+                "{} ends after {} calls: {result:?}",
+                self.spell(process),
+                process.calls.get()
+            )
+        });
+        if !process.disturbed.get() && self.weather.borrow().calm {
+            let mut tally = self.tally.borrow_mut();
+            let most = tally.entry(process.kind).or_default();
+            *most = (*most).max(process.calls.get());
+        }
+        if let Some(ended) = ended {
+            ended.give(result);
+        }
+    }
+
+    /// Whether the host has a ledger that is up to date and an address ready for each set.
+    fn has_known_room(&self, _host: usize, _requested: &[IpAddr]) -> bool {
+        false
+    }
+}
+
+/// Codes of errors that the world can bring about; others say that the host's own part went wrong.
+const EXPECTED: [u32; 5] = [11, 100, 102, 103, 108];
