@@ -15,9 +15,6 @@ use crate::{
     acknowledgement::WAKES,
 };
 
-/// Seconds after which a request that nobody follows up is taken back.
-const FORGOTTEN: u64 = 900;
-
 impl Cluster<'_> {
     /// Gets `address` of another host's `block` for `node`: asks, waits for the owner and for the other hosts at most
     /// for `patience` each, takes. A request that was not answered in time stays, for the next attempt. `now` in
@@ -246,22 +243,19 @@ impl Cluster<'_> {
     }
 
     /// The exclusions of a block without those that are over: given back and dropped by all, or asked for long ago and
-    /// not followed up. `None` if there is none of these, or if the record has changed. `now` in seconds since 1970.
+    /// not followed up, which `old` knows. `None` if there is none of these, or if the record has changed.
     pub async fn absorb(
         &self,
         name: &str,
         node: &str,
         block: Block,
         present: &Versioned<BlockRecord>,
-        now: u64,
+        old: &dyn Fn(IpAddr, &Exclusion) -> bool,
     ) -> Result<Option<Versioned<BlockRecord>>, Error> {
-        let old = |e: &Exclusion| {
-            matches!(e.state, ExclusionState::Asked | ExclusionState::Granted)
-                && now.abs_diff(e.since) > FORGOTTEN
-        };
+        let old = |a: &IpAddr, e: &Exclusion| e.is_request() && old(*a, e);
         let returned = |e: &Exclusion| e.state == ExclusionState::Returned;
-        let exclusions = present.record.exclusions.values();
-        if !exclusions.clone().any(|e| old(e) || returned(e)) {
+        let exclusions = &present.record.exclusions;
+        if !exclusions.iter().any(|(a, e)| old(a, e) || returned(e)) {
             return Ok(None);
         }
         let forwarders = self.forwarders(name, node).await?;
@@ -269,14 +263,13 @@ impl Cluster<'_> {
             let since = e.dropped_at(present.revision).unwrap_or(u64::MAX);
             returned(e) && forwarders.values().all(|seen| *seen >= since)
         };
-        let over = |e: &Exclusion| old(e) || dropped(e);
-        if !exclusions.clone().any(over) {
-            return Ok(None);
-        }
-        let doomed: Vec<IpAddr> = (present.record.exclusions.iter())
-            .filter(|(_, exclusion)| over(exclusion))
+        let doomed: Vec<IpAddr> = (exclusions.iter())
+            .filter(|(a, e)| old(a, e) || dropped(e))
             .map(|(address, _)| *address)
             .collect();
+        if doomed.is_empty() {
+            return Ok(None);
+        }
         self.rewrite(name, block, present, &[], |record| {
             record
                 .exclusions

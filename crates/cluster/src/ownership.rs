@@ -166,6 +166,11 @@ impl BlockRecord {
 }
 
 impl Exclusion {
+    /// Whether it is a request that was not followed up yet.
+    pub fn is_request(&self) -> bool {
+        matches!(self.state, ExclusionState::Asked | ExclusionState::Granted)
+    }
+
     /// The revision from which on the address has no home, of a record read at `revision`; `None` if it has one.
     pub fn dropped_at(&self, revision: u64) -> Option<u64> {
         (self.state != ExclusionState::Given).then(|| self.dropped.unwrap_or(revision))

@@ -7,7 +7,7 @@
 use std::{any::Any, net::IpAddr, time::Duration};
 
 use super::{Allocator, Held, Holding, Ledger, Memory, Stage};
-use crate::{Created, Error, ExclusionState, Lease, NetworkSpec, News, Versioned};
+use crate::{Created, Error, Exclusion, ExclusionState, Lease, NetworkSpec, News, Versioned};
 
 /// The ledger, open for change.
 pub(super) struct Open {
@@ -206,9 +206,7 @@ impl Allocator<'_> {
             news = self.cluster.news(self.network).await?;
         }
         let network = news.ready_network(self.network)?.clone();
-        if lost {
-            self.take_back(&network, &mut news).await?;
-        }
+        self.take_back(&network, &mut news).await?;
         let new = ledger.update(&news, &network, &self.host.node);
         self.fill(ledger, &new)?;
         ledger.contact = self.clock.uptime();
@@ -234,7 +232,8 @@ impl Allocator<'_> {
         news: &mut News,
     ) -> Result<(), Error> {
         for holding in self.shelf.holdings(self.network)? {
-            for held in holding.all() {
+            let held = holding.addresses.iter();
+            for held in held.filter(|_| holding.stage == Stage::Given) {
                 if news.home(held.address) == Some(&self.host.node) {
                     continue;
                 }
@@ -306,8 +305,24 @@ impl Allocator<'_> {
                 }
             }
         }
-        self.shelf
-            .save_memory(self.network, &Memory { news, observed })
+        let requests = news
+            .blocks
+            .values()
+            .flat_map(|block| &block.record.exclusions);
+        let requests = requests.filter(|(_, exclusion)| exclusion.is_request());
+        let requests = requests
+            .map(|(address, exclusion)| {
+                let name = request(*address, exclusion);
+                let since = before.requests.get(&name).copied().unwrap_or(now);
+                (name, since)
+            })
+            .collect();
+        let memory = Memory {
+            news,
+            observed,
+            requests,
+        };
+        self.shelf.save_memory(self.network, &memory)
     }
 
     /// Answers what this node was asked for of its blocks. What it grants it has noted before as another's.
@@ -340,4 +355,9 @@ impl Allocator<'_> {
         }
         Ok(())
     }
+}
+
+/// What tells one request for an address from the next.
+pub(super) fn request(address: IpAddr, exclusion: &Exclusion) -> String {
+    format!("{address} {} {}", exclusion.node, exclusion.since)
 }

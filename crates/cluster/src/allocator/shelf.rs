@@ -128,6 +128,9 @@ pub struct Memory {
     /// For each node the revision of its record, and since when it has been that, on [`Clock::uptime`].
     #[serde(default)]
     pub observed: BTreeMap<String, (u64, u64)>,
+    /// Since when each request for an address of another's block has been there, on [`Clock::uptime`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub requests: BTreeMap<String, u64>,
 }
 
 /// Where a host keeps its documents: on a real one below `/run/crosshost`, so that a reboot loses them with the

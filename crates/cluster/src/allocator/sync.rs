@@ -2,8 +2,11 @@
 
 use std::net::IpAddr;
 
-use super::{Allocator, Held, Stage, tend::is_behind};
-use crate::{BlockState, Error, ExclusionState, News, Versioned};
+use super::{Allocator, Held, Stage, begin::request, tend::is_behind};
+use crate::{BlockState, Error, Exclusion, ExclusionState, News, Versioned};
+
+/// Seconds after which a request for an address that nobody follows up is taken back.
+const FORGOTTEN: u64 = 900;
 
 impl Allocator<'_> {
     /// Reads the news, answers what this node is asked for, tells the store what it missed or forgot, and gives back what is
@@ -83,6 +86,11 @@ impl Allocator<'_> {
     /// the memory of foreign leases that are gone.
     async fn tidy(&self, news: &News) -> Result<(), Error> {
         let (name, node) = (self.network, self.host.node.as_str());
+        let (now, memory) = (self.clock.uptime(), self.shelf.memory(name)?);
+        let forgotten = |address, exclusion: &Exclusion| {
+            let since = memory.requests.get(&request(address, exclusion));
+            since.is_some_and(|since| now.saturating_sub(*since) > FORGOTTEN)
+        };
         for (block, present) in &news.blocks {
             let record = &present.record;
             if record.state == BlockState::Reclaiming {
@@ -90,10 +98,9 @@ impl Allocator<'_> {
                     .reclaim(name, &record.node, 0, &mut news.clone())
                     .await?;
             } else if record.is_of(node) || record.state == BlockState::Returned {
-                let now = self.clock.unix();
                 let ended = self
                     .cluster
-                    .absorb(name, node, *block, present, now)
+                    .absorb(name, node, *block, present, &forgotten)
                     .await?;
                 if let Some(ended) = ended
                     && let Some(mut open) = self.open().await?

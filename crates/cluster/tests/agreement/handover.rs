@@ -181,7 +181,7 @@ async fn an_address_of_anothers_block_takes_its_owners_consent_and_everyones_ack
     let news = cluster.news("a").await.unwrap();
     let absorb = async |news: &News| {
         cluster
-            .absorb("a", "n2", block, &news.blocks[&block], 6)
+            .absorb("a", "n2", block, &news.blocks[&block], &|_, _| false)
             .await
             .unwrap()
     };
