@@ -255,7 +255,10 @@ impl Cluster<'_> {
         let old = |a: &IpAddr, e: &Exclusion| e.is_request() && old(*a, e);
         let returned = |e: &Exclusion| e.state == ExclusionState::Returned;
         let exclusions = &present.record.exclusions;
-        if !exclusions.iter().any(|(a, e)| old(a, e) || returned(e)) {
+        // The block has become the node's own since.
+        let redundant =
+            |e: &Exclusion| e.state == ExclusionState::Given && present.record.is_of(&e.node);
+        if !(exclusions.iter()).any(|(a, e)| old(a, e) || returned(e) || redundant(e)) {
             return Ok(None);
         }
         let forwarders = self.forwarders(name, node).await?;
@@ -264,7 +267,7 @@ impl Cluster<'_> {
             returned(e) && forwarders.values().all(|seen| *seen >= since)
         };
         let doomed: Vec<IpAddr> = (exclusions.iter())
-            .filter(|(a, e)| old(a, e) || dropped(e))
+            .filter(|(a, e)| old(a, e) || dropped(e) || redundant(e))
             .map(|(address, _)| *address)
             .collect();
         if doomed.is_empty() {
