@@ -82,8 +82,26 @@ impl Cluster<'_> {
         own: &Versioned<Acknowledgement>,
     ) -> Result<(), Error> {
         let key = self.layout.ack(network, node)?;
-        self.store.delete(&key, own.revision).await?;
+        let mut revision = own.revision;
+        while !self.store.delete(&key, revision).await? {
+            match self.store.get(&key).await? {
+                // Revisions only grow: an earlier one of ours has come back, with a store that was put back.
+                Some(present) if present.revision < revision => revision = present.revision,
+                _ => break,
+            }
+        }
         Ok(())
+    }
+
+    /// Whether the store still knows of a join as we do. Not so if it was emptied or put back since.
+    pub async fn knows_of(
+        &self,
+        network: &str,
+        node: &str,
+        own: &Versioned<Acknowledgement>,
+    ) -> Result<bool, Error> {
+        let present = self.store.get(&self.layout.ack(network, node)?).await?;
+        Ok(present.is_some_and(|present| present.revision == own.revision))
     }
 
     /// The nodes other than `node` that forward on `network`, and the revision that each has acknowledged.

@@ -79,8 +79,10 @@ impl World {
         let mut anew = false;
         if sync {
             anew = self.register(cluster, site).await?;
-            let known = cluster.waiting_for(NETWORK, "", u64::MAX).await?;
-            anew |= !known.contains(&me.node);
+            let own = self.host(site.index).forwarding.own.clone();
+            if let Some(own) = own {
+                anew |= !cluster.knows_of(NETWORK, &me.node, &own).await?;
+            }
         }
         for _ in 0..ATTEMPTS {
             let mut own = self.host(site.index).forwarding.own.clone();
