@@ -256,8 +256,7 @@ impl Cluster<'_> {
         let returned = |e: &Exclusion| e.state == ExclusionState::Returned;
         let exclusions = &present.record.exclusions;
         // The block has become the node's own since.
-        let redundant =
-            |e: &Exclusion| e.state == ExclusionState::Given && present.record.is_of(&e.node);
+        let redundant = |e: &Exclusion| present.record.is_of(&e.node);
         if !(exclusions.iter()).any(|(a, e)| old(a, e) || returned(e) || redundant(e)) {
             return Ok(None);
         }

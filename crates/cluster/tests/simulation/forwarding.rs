@@ -59,6 +59,12 @@ impl World {
         let lock = self.host(site.index).forwarding.lock.clone();
         let locked = lock.lock().await;
         if self.host(site.index).forwarding.users.is_empty() {
+            if sync && self.host(site.index).forwarding.leaving.is_none() {
+                let node = site.host().node;
+                for (network, join) in cluster.joins_of(&node).await? {
+                    cluster.leave(&network, &node, &join).await?;
+                }
+            }
             drop(locked);
             return if sync {
                 self.tell_leave(cluster, site).await
