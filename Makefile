@@ -12,7 +12,7 @@ LEAN_x86_64 = -C link-arg=-Wl,--icf=all,--pack-dyn-relocs=relr,--no-eh-frame-hdr
 STATIC = -C target-feature=+crt-static $(LEAN_$(firstword $(subst -, ,$(HOST))))
 
 .DEFAULT_GOAL := help
-.PHONY: deps build test demo bench lint fmt install clean help
+.PHONY: deps build test demo bench scale lint fmt install clean help
 
 deps: ## install what tests need: Debian packages, cnitool, Consul (instant when nothing is missing)
 	$(DEPS) packages cnitool consul oldest-consul
@@ -33,6 +33,10 @@ demo: build ## a tour in under a minute: three hosts, one network; STORE=dir or 
 bench: deps build ## time ADD and DEL beside the reference plugins; table and plot in target/bench/; ROUNDS=40
 	RUSTFLAGS="$(STATIC)" cargo build --release --locked --target $(HOST) -p integration --bin bench -p netlink --example floor
 	$(RELEASE)/bench $(ROUNDS)
+
+scale: deps build ## many leases, hosts, ADDs at once; into target/bench/; PART=growth|burst|traffic|herd ROUNDS=60
+	RUSTFLAGS="$(STATIC)" cargo build --release --locked --target $(HOST) -p integration --bin bench -p store --example bare_write
+	$(RELEASE)/bench scale $(PART) $(ROUNDS)
 
 lint: deps ## formatting, clippy pedantic, licenses and sources of dependencies
 	cargo fmt --all --check

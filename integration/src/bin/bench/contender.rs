@@ -4,7 +4,6 @@
 //! and stay. A cold contender's ADD is the first on its host and its DEL the last, so each makes all that and takes it down.
 //! The hosts of our contenders are two of three that have the network, as forwarding costs something for each of the others.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use integration::{Footprint, Host, Lab, Programs, netconf};
@@ -211,36 +210,20 @@ impl Contender<'_> {
     fn order(&self, verb: Verb, number: usize) -> Order {
         let container = format!("c{number}");
         let netns = self.host.existing(&container).netns();
-        let mut order = Order {
-            program: "/bin/true".into(),
-            arguments: Vec::new(),
-            variables: BTreeMap::new(),
-            stdin: String::new(),
-        };
         match &self.work {
-            Work::Nothing => {}
+            Work::Nothing => Order::program("/bin/true", &[]),
             Work::Floor(file) => {
-                order.program.clone_from(file);
-                order.arguments = match verb {
-                    Verb::Add => vec!["add".to_owned(), netns, (number + 2).to_string()],
-                    Verb::Del => vec!["del".to_owned(), netns],
+                let address = (number + 2).to_string();
+                let arguments: &[&str] = match verb {
+                    Verb::Add => &["add", &netns, &address],
+                    Verb::Del => &["del", &netns],
                 };
+                Order::program(file, arguments)
             }
             Work::Plugin { file, conf } => {
-                order.program.clone_from(file);
-                order.stdin = conf.to_string();
-                let variables = [
-                    ("CNI_COMMAND", verb.name().to_owned()),
-                    ("CNI_CONTAINERID", container),
-                    ("CNI_NETNS", netns),
-                    ("CNI_IFNAME", "eth0".to_owned()),
-                    ("CNI_PATH", Programs::cni_path()),
-                ];
-                let variables = variables.map(|(name, value)| (name.to_owned(), value));
-                order.variables = variables.into();
+                Order::plugin(file, verb.name(), &container, netns, conf)
             }
         }
-        order
     }
 
     /// A plugin that ended well but did nothing must not win.

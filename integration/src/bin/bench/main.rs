@@ -1,4 +1,5 @@
 //! `make bench [ROUNDS=n]`: what ADD and DEL cost, beside the reference plugins and beside the kernel's own part.
+//! `make scale [PART=name] [ROUNDS=n]`: what becomes of that with many leases, hosts and ADDs at once (`scale`).
 //!
 //! Everything happens in hosts of the laboratory, which go with this process. The tables go to standard output and, with
 //! every sample and a plot, to `target/bench`. A missed target does not fail the benchmark, a failing plugin does.
@@ -13,11 +14,13 @@
 
 mod contender;
 mod inside;
+mod machine;
 mod measure;
 mod plot;
+mod scale;
+mod spread;
 mod table;
 
-use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use integration::{Backend, Lab, workspace};
@@ -25,15 +28,20 @@ use integration::{Backend, Lab, workspace};
 const ROUNDS: usize = 40;
 
 fn main() {
-    let argument = std::env::args().nth(1);
-    if argument.as_deref() == Some(inside::ARGUMENT) {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.first().is_some_and(|it| it == inside::ARGUMENT) {
         return inside::serve().expect("orders from the benchmark");
     }
-    let rounds = argument.map_or(ROUNDS, |it| it.parse().expect("bench [ROUNDS]"));
-    let floor = beside_this("examples/floor");
     // Before anything is started, so that all of it, Consul too, goes before whatever else this machine is busy with.
     let _ = rustix::process::nice(-15);
+    match arguments.split_first() {
+        Some((word, rest)) if word == scale::ARGUMENT => scale::run(rest),
+        rounds => add_and_del(rounds.map_or(ROUNDS, |it| it.0.parse().expect("bench [ROUNDS]"))),
+    }
+}
 
+fn add_and_del(rounds: usize) {
+    let floor = machine::beside_this("examples/floor");
     let started = Instant::now();
     let say = |what: &str| eprintln!("[{:5.1} s] {what}", started.elapsed().as_secs_f32());
     say("ten hosts in three worlds, one with a Consul");
@@ -47,16 +55,15 @@ fn main() {
         contender.prepare(rounds + 2);
     }
     say(&format!("{rounds} rounds of {} contenders", names.len()));
-    let before = load();
+    let before = machine::load();
     let (samples, lines) = measure::measure(&mut contenders, rounds);
-    let after = load();
+    let after = machine::load();
     contenders.iter_mut().for_each(contender::Contender::finish);
     say("done\n");
 
     let caption = format!(
-        "n = {rounds} each, interleaved; Linux {}, {} CPUs, load {before} before and {after} after",
-        kernel(),
-        std::thread::available_parallelism().map_or(0, Into::into),
+        "n = {rounds} each, interleaved; {}, load {before} before and {after} after",
+        machine::described(),
     );
     let text = format!(
         "{}\n{caption}\n\n{}",
@@ -64,38 +71,16 @@ fn main() {
         table::targets(&lines)
     );
     println!("{text}");
+    keep("add-del.md", &text);
+    keep("add-del.csv", &table::csv(&names, &samples));
+    keep("add-del.svg", &plot::plot(&lines, &caption));
+}
+
+/// Writes a file into `target/bench` and says where it is.
+fn keep(name: &str, content: &str) {
     let folder = workspace().join("target/bench");
     std::fs::create_dir_all(&folder).expect("make target/bench");
-    for (name, content) in [
-        ("add-del.md", text),
-        ("add-del.csv", table::csv(&names, &samples)),
-        ("add-del.svg", plot::plot(&lines, &caption)),
-    ] {
-        let file = folder.join(name);
-        std::fs::write(&file, content).expect("write into target/bench");
-        println!("{}", file.display());
-    }
-}
-
-/// A program that the same build has made.
-fn beside_this(path: &str) -> PathBuf {
-    let this = std::env::current_exe().expect("the benchmark's own file");
-    let file = this.parent().unwrap_or(Path::new("")).join(path);
-    assert!(
-        file.is_file(),
-        "{} is missing: run `make bench`",
-        file.display()
-    );
-    file
-}
-
-fn kernel() -> String {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease");
-    release.unwrap_or_default().trim().to_owned()
-}
-
-/// The load of the last minute: with more than there are CPUs, the numbers are the neighbours' too.
-fn load() -> String {
-    let loads = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    loads.split(' ').next().unwrap_or_default().to_owned()
+    let file = folder.join(name);
+    std::fs::write(&file, content).expect("write into target/bench");
+    println!("{}", file.display());
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::contender::{Contender, Verb};
 use crate::inside::Cost;
+use crate::spread::{Spread, milliseconds};
 
 /// Long enough for a namespace's links to go, after a cold DEL.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -33,34 +34,6 @@ pub struct Line {
     pub peak: u64,
     /// Execs and system calls of one run, by strace.
     pub calls: Option<(u32, u32)>,
-}
-
-/// Order statistics.
-pub struct Spread {
-    pub min: f64,
-    pub quarter: f64,
-    pub median: f64,
-    pub three_quarters: f64,
-    pub max: f64,
-}
-
-impl Spread {
-    fn of(mut values: Vec<f64>) -> Spread {
-        values.sort_by(f64::total_cmp);
-        let last = values.len() - 1;
-        // The mean of the two neighbours where the place falls between two.
-        let at = |quarters: usize| {
-            let place = last * quarters;
-            f64::midpoint(values[place / 4], values[place.div_ceil(4)])
-        };
-        Spread {
-            min: values[0],
-            quarter: at(1),
-            median: at(2),
-            three_quarters: at(3),
-            max: values[last],
-        }
-    }
 }
 
 /// Runs everybody `rounds` times, then once more under strace. Containers are numbered so that each is used once.
@@ -105,27 +78,4 @@ pub fn measure(contenders: &mut [Contender], rounds: usize) -> (Vec<Sample>, Vec
         }
     }
     (samples, lines)
-}
-
-fn milliseconds(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e3
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_median_lies_between_the_two_in_the_middle() {
-        let of = |values: &[f64]| {
-            let it = Spread::of(values.to_vec());
-            format!(
-                "{} {} {} {} {}",
-                it.min, it.quarter, it.median, it.three_quarters, it.max
-            )
-        };
-        assert_eq!(of(&[9.0, 1.0, 2.0, 3.0, 4.0]), "1 2 3 4 9");
-        assert_eq!(of(&[4.0, 1.0, 3.0, 2.0]), "1 1.5 2.5 3.5 4");
-        assert_eq!(of(&[7.0]), "7 7 7 7 7");
-    }
 }

@@ -119,7 +119,7 @@ fn panel(svg: &mut String, all: &[Line], rows: &[&Line], top: f64) {
     }
 }
 
-fn text(svg: &mut String, (x, y): (f64, f64), anchor: &str, color: &str, words: &str) {
+pub fn text(svg: &mut String, (x, y): (f64, f64), anchor: &str, color: &str, words: &str) {
     let _ = writeln!(
         svg,
         "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" fill=\"{color}\">{words}</text>"

@@ -50,6 +50,12 @@ fn table(lines: &[Line], verb: Verb) -> String {
             syscalls,
         ]);
     }
+    markdown(&rows)
+}
+
+/// Rows of equal length as a Markdown table that is aligned as it is; the first row is the head.
+pub fn markdown<Row: AsRef<[String]>>(rows: &[Row]) -> String {
+    let rows: Vec<&[String]> = rows.iter().map(AsRef::as_ref).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
     let mut text = String::new();
     for (number, row) in rows.iter().enumerate() {
@@ -87,7 +93,6 @@ pub fn targets(lines: &[Line]) -> String {
     let part = add.map_or(f64::NAN, |add| of_reference(lines, add));
     let ours = lines.iter().filter(|line| line.name.starts_with("overlay"));
     let peak = ours.map(|line| line.peak).max().unwrap_or(0);
-    let verdict = |holds| if holds { "PASS" } else { "MISS" };
     format!(
         "{}  ADD with both NICs, NAT and Consul at most half of the reference bridge + host-local without NAT: \
          {part:.2} of it\n\
@@ -96,6 +101,11 @@ pub fn targets(lines: &[Line]) -> String {
         verdict(peak < MOST_MEMORY),
         megabytes(peak),
     )
+}
+
+/// The word that a target's line begins with.
+pub fn verdict(holds: bool) -> &'static str {
+    if holds { "PASS" } else { "MISS" }
 }
 
 /// Every sample.
@@ -117,7 +127,7 @@ pub fn csv(names: &[&str], samples: &[Sample]) -> String {
     text
 }
 
-fn megabytes(bytes: u64) -> String {
+pub fn megabytes(bytes: u64) -> String {
     let tenths = bytes.div_ceil(100_000);
     format!("{}.{}", tenths / 10, tenths % 10)
 }
