@@ -1,8 +1,8 @@
 //! ADD: note, make beside the IPAM plugin, address, forward, answer. Or undo.
 
-use std::path::Path;
+use std::{net::IpAddr, path::Path};
 
-use cluster::{Cluster, EgressMode, Network, News, Versioned};
+use cluster::{Cluster, EgressMode, Network, News};
 use cni::{Call, CniResult, Delegate, Error, Tell};
 use ipnetwork::IpNetwork;
 use journal::Attachment;
@@ -16,6 +16,7 @@ use crate::{
     host::Host,
     kernel, local,
     names::EGRESS_NIC,
+    news::{Follower, Heard, Known},
     record::{Record, Stage},
     sandbox::{self, Sandbox},
     teardown,
@@ -31,6 +32,7 @@ struct Work<'a> {
     attachment: &'a Attachment,
     host: &'a Host,
     cluster: &'a Cluster<'a>,
+    follower: Follower<'a>,
     container: &'a Netns,
     inside: &'a Rtnl,
     ipam: &'a Delegate<'a>,
@@ -67,12 +69,18 @@ pub(crate) async fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
         attachment: &attachment,
         host: &host,
         cluster: &cluster,
+        follower: Follower {
+            host: &host,
+            cluster: &cluster,
+            settings: &conf.settings,
+            network: &conf.spec.name,
+        },
         container: &container,
         inside: &inside,
         ipam: &ipam,
     };
     for _ in 0..ATTEMPTS {
-        let known = work.known_news().await?;
+        let known = work.follower.known(&conf.spec).await?;
         host.records
             .save(&attachment.hash(), &record)
             .map_err(|error| local(&error))?;
@@ -150,49 +158,20 @@ async fn refuse_taken_names(
 }
 
 impl Work<'_> {
-    /// The copy of the news, if it fits the configuration; else the store's. This alone decides whether the ADD has
-    /// to wait for the store before it starts.
-    async fn known_news(&self) -> Result<News, Error> {
-        if let Some(news) = self.copy()?.filter(|news| self.fits(news)) {
-            return Ok(news);
-        }
-        let news = self
-            .host
-            .join(self.cluster, &self.conf.settings, &self.conf.spec)
-            .await?;
-        self.host.keep(&self.conf.spec.name, &news)?;
-        Ok(news)
-    }
-
-    /// The copy of the news; one that cannot be read is as good as none.
-    fn copy(&self) -> Result<Option<News>, Error> {
-        match self.host.news.load(&self.conf.spec.name) {
-            Err(error @ journal::Error::Unreadable { .. }) => {
-                cni::log(&error.to_string());
-                Ok(None)
-            }
-            loaded => loaded.map_err(|error| local(&error)),
-        }
-    }
-
-    fn fits(&self, news: &News) -> bool {
-        let network = news.ready_network(&self.conf.spec.name);
-        network.is_ok_and(|network| {
-            network.record.vni.is_some() && self.conf.spec.agree(&network.record).is_ok()
-        })
-    }
-
     /// Makes everything; `None` if the store meanwhile has another network of this name than `known` says.
-    async fn make(&self, known: &News) -> Result<Option<CniResult>, Error> {
-        let network = known.ready_network(&self.conf.spec.name).map_err(failed)?;
+    async fn make(&self, known: &Known) -> Result<Option<CniResult>, Error> {
+        let network = &self.conf.spec.name;
+        let record = &known.news.ready_network(network).map_err(failed)?.record;
         let asking = self.ipam.spawn_beside();
-        let (made, news) = tokio::join!(self.plug(known, network), self.fresh_news(known));
+        let (made, heard) =
+            tokio::join!(self.plug(&known.news, record), self.follower.fresh(known));
         // Also where the kernel refused: an IPAM plugin at work must end before it can be undone.
         let given = asking.wait();
         let (sandbox, mtu, nic) = made?;
-        let Some(mut news) = news? else {
+        let mut heard = heard?;
+        if matches!(heard, Heard::Renewed) {
             return Ok(None);
-        };
+        }
         let given = given?;
         if given.ips.is_empty() {
             return Err(Error::decode(format!(
@@ -205,52 +184,26 @@ impl Work<'_> {
             endpoint::open_egress(self.inside, &nic).await?;
             egress::opened(self.host, self.attachment)?;
         }
-        match self
-            .host
-            .enrol(self.cluster, &self.conf.settings, &news, sandbox.vtep)
-            .await
+        let news = match &heard {
+            Heard::News(reading) => &reading.news,
+            _ => &known.news,
+        };
+        if !self.is_registered(news, sandbox.vtep).await? {
+            heard = self.follower.hear(true).await?;
+        }
+        let addresses: Vec<_> = given.ips.iter().map(|ip| ip.address.ip()).collect();
         {
-            Ok(false) => {}
-            Ok(true) => {
-                news = self
-                    .cluster
-                    .news(&self.conf.spec.name)
-                    .await
-                    .map_err(failed)?;
+            let _lock = self.host.lock_network(network)?;
+            let follower = &self.follower;
+            let applied = follower.apply(&sandbox, heard, known, &addresses).await?;
+            if applied.is_none() {
+                return Ok(None);
             }
-            Err(error) if error.code == cni::code::AGAIN => {
-                cni::log(&format!("{}: {error}", self.attachment));
-            }
-            Err(error) => return Err(error),
         }
-        let _lock = self.host.lock_network(&network.record.name)?;
-        // Another ADD may have brought newer news than ours while we were at work: they must not be undone.
-        if self
-            .copy()?
-            .is_some_and(|copy| copy != *known && copy != news)
-        {
-            news = self
-                .cluster
-                .news(&self.conf.spec.name)
-                .await
-                .unwrap_or(news);
-        }
-        if news != *known {
-            self.host.keep(&self.conf.spec.name, &news)?;
-        }
-        sandbox
-            .reconcile(&network.record, &news, &self.conf.settings.node)
-            .await?;
-        let netns = self
-            .call
-            .netns
-            .as_deref()
-            .unwrap_or(Path::new(""))
-            .display()
-            .to_string();
+        let netns = self.call.netns.as_deref().unwrap_or(Path::new(""));
         Ok(Some(endpoint::result(
             self.attachment,
-            &netns,
+            &netns.display().to_string(),
             mac,
             mtu,
             given,
@@ -258,13 +211,29 @@ impl Work<'_> {
         )))
     }
 
+    /// Whether this node was known as it is, so that the others counted with it when the news were read. Where it was
+    /// not, it is made known, if the store can be reached.
+    async fn is_registered(&self, news: &News, vtep: IpAddr) -> Result<bool, Error> {
+        let enrolled = self
+            .host
+            .enrol(self.cluster, &self.conf.settings, news, vtep)
+            .await;
+        match enrolled {
+            Ok(needed) => Ok(!needed),
+            Err(error) if error.code == cni::code::AGAIN => {
+                cni::log(&format!("{}: {error}", self.attachment));
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// The kernel's part that needs no address: sandbox, veth pair, egress NIC. Also the container's MTU.
     async fn plug(
         &self,
         known: &News,
-        network: &Versioned<Network>,
+        network: &Network,
     ) -> Result<(Sandbox, u32, Option<Nic>), Error> {
-        let network = &network.record;
         let sandbox = self.sandbox(known, network).await?;
         let mtu = sandbox::mtu(network, self.conf.spec.mtu, sandbox.mtu)?;
         endpoint::plug(&sandbox, self.attachment, mtu, self.container).await?;
@@ -300,28 +269,6 @@ impl Work<'_> {
         sandbox::ensure(self.host, network, &underlay).await
     }
 
-    /// One read of news, or the copy if the store is away. `None` if the network is no longer the `known` one.
-    async fn fresh_news(&self, known: &News) -> Result<Option<News>, Error> {
-        let name = &self.conf.spec.name;
-        let news = match self.cluster.news(name).await {
-            Ok(news) => news,
-            Err(error) if error.is_away() => {
-                cni::log(&format!(
-                    "{}: forwarding from the last news: {error}",
-                    self.attachment
-                ));
-                return Ok(Some(known.clone()));
-            }
-            Err(error) => return Err(failed(error)),
-        };
-        let revision = |news: &News| news.network.as_ref().map(|network| network.revision);
-        if revision(&news) != revision(known) {
-            self.host.news.remove(name).map_err(|error| local(&error))?;
-            return Ok(None);
-        }
-        Ok(Some(news))
-    }
-
     /// Takes down what an ADD made that cannot be finished. Its error counts, not this one's; what stays is in the
     /// journal for the runtime's DEL.
     async fn undo(&self, record: &Record) {
@@ -339,5 +286,6 @@ impl Work<'_> {
         if let Err(error) = undone {
             cni::log(&format!("{}: undo: {error}", self.attachment));
         }
+        teardown::farewell(self.host, self.call).await;
     }
 }

@@ -9,9 +9,10 @@ use netlink::{Netns, Rtnl};
 use crate::{
     code,
     conf::Conf,
-    forwarding::{changes, desired},
+    forwarding::{Trust, changes, desired},
     host::Host,
     kernel, local,
+    membership::{self, Membership},
     names::{self, BRIDGE, VXLAN},
     record::Stage,
     sandbox,
@@ -123,15 +124,17 @@ async fn segment(host: &Host, conf: &Conf, attachment: &Attachment) -> Result<()
     else {
         return Ok(());
     };
-    let Some(network) = &news.network else {
+    if news.network.is_none() {
         return Ok(());
-    };
+    }
+    let member = membership::load(host, &attachment.network)?;
+    let trust = member.as_ref().map_or(Trust::Floods, Membership::trust);
     let vtep = host.underlay(&conf.settings).await?.vtep;
     let present = rtnl
         .forwarding(bridge.index, vxlan.index)
         .await
         .map_err(|error| kernel(&error))?;
-    let wanted = desired(&network.record, &news, &conf.settings.node, vtep);
+    let wanted = desired(&news, &conf.settings.node, vtep, trust);
     match changes(&wanted, &present).first() {
         None => Ok(()),
         Some(step) => deviation(

@@ -60,6 +60,12 @@ impl Conf {
     }
 }
 
+/// Store and node: what a removal uses of the configuration, if it can. Code 7.
+pub fn settings(call: &Call) -> Result<Resolved, Error> {
+    let conflist: Conflist = call.conf.decode()?;
+    conflist.settings(&call.variables()).map_err(failed)
+}
+
 /// `ipam.type`: all that a removal needs of the configuration. Code 7.
 pub fn ipam(call: &Call) -> Result<String, Error> {
     let wire: Wire = call.conf.decode()?;

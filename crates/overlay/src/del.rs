@@ -20,6 +20,7 @@ pub(crate) async fn del(call: &Call) -> Result<(), Error> {
     // The IPAM plugin works beside the kernel; it is asked also where nothing else is left.
     let ipam = Delegate::find(call, &ipam).and_then(|ipam| ipam.start(Command::Del));
     let links = teardown::links(&host, &attachment, record.as_ref(), call.netns.as_deref()).await;
+    teardown::farewell(&host, call).await;
     let addresses = ipam.and_then(cni::Running::finish);
     links.and(addresses)?;
     teardown::forget(&host, &attachment)

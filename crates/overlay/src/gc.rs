@@ -26,6 +26,7 @@ pub(crate) async fn gc(call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(
             Err(error) => errors.push(error),
         }
     }
+    teardown::farewell(&host, call).await;
     errors.extend(Delegate::find(call, &ipam).and_then(|ipam| ipam.gc()).err());
     match errors.first() {
         None => Ok(()),

@@ -12,7 +12,9 @@ use ipnetwork::IpNetwork;
 use journal::{Attachment, Journal, Lock};
 use netlink::{Link, Netns, Rtnl};
 
-use crate::{egress::Ledger, failed, kernel, local, record::Record, sandbox::Users};
+use crate::{
+    egress::Ledger, failed, kernel, local, membership::Membership, record::Record, sandbox::Users,
+};
 
 /// Longest wait for another verb of this host.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -28,8 +30,10 @@ pub struct Host {
     pub rtnl: Rtnl,
     /// Attachments.
     pub records: Journal<Record>,
-    /// The last news of each network.
+    /// The news that each network's sandbox forwards by.
     pub news: Journal<News>,
+    /// On which networks this host forwards, as the store was told.
+    pub members: Journal<Membership>,
     /// Who uses which sandbox.
     pub users: Journal<Users>,
     /// Who has which egress address.
@@ -71,6 +75,7 @@ impl Host {
             rtnl,
             records: Journal::new(root, "journal/overlay"),
             news: Journal::new(root, "news"),
+            members: Journal::new(root, "acks"),
             users: Journal::new(root, "sandbox"),
             egress: Journal::new(root, "egress"),
         })
@@ -187,24 +192,20 @@ impl Host {
     }
 
     /// The news of a network, made true where this host has a part in it: the node is known with its address and
-    /// boot, and the network exists as wanted.
-    pub async fn join(
+    /// boot, and the network exists as wanted. Also whether the node had to be made known.
+    pub async fn prepare(
         &self,
         cluster: &Cluster<'_>,
         settings: &Resolved,
         spec: &NetworkSpec,
-    ) -> Result<News, Error> {
+    ) -> Result<(News, bool), Error> {
         let mut news = cluster.news(&spec.name).await.map_err(failed)?;
-        let mut joined = false;
         let vtep = self.underlay(settings).await?.vtep;
-        if self.enrol(cluster, settings, &news, vtep).await? {
-            joined = true;
-        }
+        let registered = self.enrol(cluster, settings, &news, vtep).await?;
         if news.network.is_none() {
             cluster.ensure_network(spec).await.map_err(failed)?;
-            joined = true;
         }
-        if joined {
+        if registered || news.network.is_none() {
             news = cluster.news(&spec.name).await.map_err(failed)?;
         }
         let network = news.ready_network(&spec.name).map_err(failed)?;
@@ -216,7 +217,7 @@ impl Host {
             );
             return Err(Error::new(crate::code::DIFFERS, why));
         }
-        Ok(news)
+        Ok((news, registered))
     }
 
     /// Makes this node known with its tunnel address unless the news have it as it is; says whether that was needed.

@@ -7,7 +7,8 @@
 //! to the wrong host. Here nothing is told per container. Hosts own *blocks* of addresses, a container's MAC is a
 //! function of its address, and so each host *computes* the forwarding entries of every address that can exist,
 //! before it exists ([`forwarding`]). What is not known floods to all hosts with a block, so that late news cost
-//! packets and not reachability.
+//! packets and not reachability. Old news must not misdeliver either: an address changes its home only after every
+//! host that forwards on the network has dropped the old one and said so ([`membership`], `news`).
 //!
 //! Each network has on each host a *sandbox*: a namespace with a bridge and a VXLAN device ([`sandbox`]). Containers
 //! hang on the bridge by veth pairs. The host's firewall, routing and daemons never see the segment. The way out is a
@@ -28,7 +29,9 @@ mod endpoint;
 pub mod forwarding;
 mod gc;
 pub mod host;
+pub mod membership;
 pub mod names;
+mod news;
 pub mod record;
 pub mod sandbox;
 mod status;

@@ -11,9 +11,9 @@ use netlink::{Bridge, Link, Mac, Netns, Port, Rtnl, Vxlan};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    forwarding::{changes, desired},
+    forwarding::{Trust, changes, desired},
     host::{Host, Underlay},
-    kernel, local,
+    kernel, local, membership,
     names::{self, BRIDGE, VXLAN},
 };
 
@@ -182,19 +182,20 @@ async fn create_vxlan(host: &Host, spec: &Vxlan, netns: &Netns) -> Result<(), Er
 }
 
 impl Sandbox {
-    /// Brings the forwarding entries to what the news say, and says how many were not so.
+    /// Brings the forwarding entries to what the news say, as far as they can be relied on, and says how many were not
+    /// so; the caller holds the network's lock.
     pub async fn reconcile(
         &self,
-        network: &Network,
         news: &News,
         node: &str,
+        trust: Trust<'_>,
     ) -> Result<usize, Error> {
         let present = self
             .rtnl
             .forwarding(self.bridge, self.vxlan)
             .await
             .map_err(|error| kernel(&error))?;
-        let steps = changes(&desired(network, news, node, self.vtep), &present);
+        let steps = changes(&desired(news, node, self.vtep, trust), &present);
         self.rtnl
             .change(self.bridge, self.vxlan, &steps)
             .await
@@ -252,5 +253,6 @@ pub async fn remove_unused(host: &Host, network: &str) -> Result<(), Error> {
             .map_err(|error| kernel(&error))?;
     }
     Netns::remove(&names::sandboxes(), network).map_err(|error| kernel(&error))?;
+    membership::leave(host, network)?;
     host.users.remove(network).map_err(|e| local(&e))
 }

@@ -1,11 +1,17 @@
-//! Sync: this host is known, and its sandboxes forward as the news say. What every ADD does in passing, for all
-//! networks of the host at once.
+//! Sync: this host is known, its sandboxes forward as the news say, and the others know that they do. What every ADD
+//! does in passing, for all networks of the host at once; and what a verb could not tell the store is told.
 
 use cluster::{Cluster, News, Resolved};
 use cni::Error;
 use netlink::Netns;
 
-use crate::{failed, host::Host, kernel, local, names, sandbox};
+use crate::{
+    failed,
+    host::{Host, Underlay},
+    kernel, local, membership, names,
+    news::{Follower, Heard},
+    sandbox,
+};
 
 /// What a sync did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,38 +31,84 @@ pub async fn sync(cluster: &Cluster<'_>, settings: &Resolved) -> Result<Vec<Sync
         .map(|node| (node.record.name.clone(), node))
         .collect();
     let underlay = host.underlay(settings).await?;
-    host.enrol(
-        cluster,
-        settings,
-        &News {
-            nodes,
-            ..News::default()
-        },
-        underlay.vtep,
-    )
-    .await?;
+    let nodes = News {
+        nodes,
+        ..News::default()
+    };
+    let registered = host.enrol(cluster, settings, &nodes, underlay.vtep).await?;
     let mut done = Vec::new();
     for network in Netns::list(&names::sandboxes()).map_err(|error| kernel(&error))? {
-        let _lock = host.lock_network(&network)?;
-        // Listed before it was locked: its last user may have gone with it since, or been killed while leaving.
-        if host
-            .users
-            .load(&network)
-            .map_err(|error| local(&error))?
-            .is_none_or(|users| users.0.is_empty())
-        {
-            sandbox::remove_unused(&host, &network).await?;
-            continue;
-        }
-        let news = cluster.news(&network).await.map_err(failed)?;
-        // A network that the store has lost still serves the containers it has; there is nothing newer to say.
-        let Some(record) = news.network.as_ref().map(|network| &network.record) else {
-            continue;
+        let follower = Follower {
+            host: &host,
+            cluster,
+            settings,
+            network: &network,
         };
-        let sandbox = sandbox::ensure(&host, record, &underlay).await?;
-        let changes = sandbox.reconcile(record, &news, &settings.node).await?;
-        host.keep(&network, &news)?;
-        done.push(Synced { network, changes });
+        let changes = follow(&follower, &underlay, registered).await?;
+        done.extend(changes.map(|changes| Synced { network, changes }));
     }
+    leave(&host, cluster, settings).await?;
     Ok(done)
+}
+
+/// Brings one sandbox to the news; `None` where there is nothing to be brought.
+async fn follow(
+    follower: &Follower<'_>,
+    underlay: &Underlay,
+    registered: bool,
+) -> Result<Option<usize>, Error> {
+    let (host, network) = (follower.host, follower.network);
+    let _lock = host.lock_network(network)?;
+    // Listed before it was locked: its last user may have gone with it since, or been killed while leaving.
+    if !has_users(host, network)? {
+        sandbox::remove_unused(host, network).await?;
+        return Ok(None);
+    }
+    let away = || Error::again(format!("network {network}: the store went away"));
+    let anew = registered || !follower.is_known().await?;
+    let Heard::News(mut reading) = follower.hear(anew).await? else {
+        return Err(away());
+    };
+    if follower.is_older(&reading)? {
+        let Heard::News(again) = follower.hear(true).await? else {
+            return Err(away());
+        };
+        reading = again;
+    }
+    // A network that the store has lost still serves the containers it has; there is nothing newer to say.
+    let Some(record) = reading.news.network.clone().map(|network| network.record) else {
+        return Ok(None);
+    };
+    let sandbox = sandbox::ensure(host, &record, underlay).await?;
+    follower.follow(&sandbox, reading, &[]).await.map(Some)
+}
+
+/// Leaves the networks that have no sandbox here: a verb could not tell the store, or was killed before it did.
+async fn leave(host: &Host, cluster: &Cluster<'_>, settings: &Resolved) -> Result<(), Error> {
+    for member in host.members.all().map_err(|error| local(&error))? {
+        let network = &member.network;
+        {
+            let _lock = host.lock_network(network)?;
+            if has_users(host, network)? || sandbox::open(network)?.is_some() {
+                continue;
+            }
+            membership::leave(host, network)?;
+        }
+        membership::tell(host, cluster, network, &settings.node).await?;
+    }
+    // A join that this host does not know of came back with a store that was put back.
+    let node = &settings.node;
+    for (network, join) in cluster.joins_of(node).await.map_err(failed)? {
+        let _lock = host.lock_network(&network)?;
+        if !has_users(host, &network)? && membership::load(host, &network)?.is_none() {
+            let left = cluster.leave(&network, node, &join).await;
+            left.map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
+fn has_users(host: &Host, network: &str) -> Result<bool, Error> {
+    let users = host.users.load(network).map_err(|error| local(&error))?;
+    Ok(users.is_some_and(|users| !users.0.is_empty()))
 }

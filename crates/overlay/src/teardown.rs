@@ -3,14 +3,15 @@
 
 use std::path::Path;
 
-use cni::Error;
+use cluster::Cluster;
+use cni::{Call, Error};
 use journal::Attachment;
 use netlink::{Netns, NetnsError, Rtnl};
 
 use crate::{
-    egress,
+    conf, egress, failed,
     host::Host,
-    kernel, local,
+    kernel, local, membership,
     names::{self, EGRESS_NIC},
     record::Record,
     sandbox,
@@ -117,6 +118,25 @@ async fn inside(container: &Netns, attachment: &Attachment, doomed: &[&str]) -> 
             .map_err(|error| kernel(&error))?;
     }
     Ok(())
+}
+
+/// Tells the store that this host forwards no more on the call's network, where its sandbox is gone. That needs settings
+/// and a store, which a removal may lack: what cannot be told now is noted, for the next verb or sync.
+pub(crate) async fn farewell(host: &Host, call: &Call) {
+    let network = call.conf.name.as_str();
+    let told = async {
+        if !membership::load(host, network)?.is_some_and(|member| member.left) {
+            return Ok(());
+        }
+        let settings = conf::settings(call)?;
+        let store = settings.open_store().map_err(failed)?;
+        let cluster = Cluster::new(&*store, settings.layout.clone());
+        membership::tell(host, &cluster, network, &settings.node).await
+    };
+    let told: Result<(), Error> = told.await;
+    if let Err(error) = told {
+        cni::log(&format!("network {network}: not yet left: {error}"));
+    }
 }
 
 /// Removes the record, after everything that it spoke of.

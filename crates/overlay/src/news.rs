@@ -1,0 +1,325 @@
+//! News: what a host forwards by, and how newer ones take the place of older ones.
+//!
+//! Verbs read the news side by side, so that they come by them in any order. The copy below `/run` is what the sandbox
+//! forwards by. Under the network's lock a verb applies what it has read only if nothing else was applied since, and
+//! reads again otherwise; then it keeps the copy, and then it acknowledges. So what this host has acknowledged it
+//! never forgets, and an address that it has dropped stays dropped.
+//!
+//! With the store away the copy goes on being right if it was read as a member: until this host acknowledges newer
+//! news no address of it changes its home. Whoever is no member may only flood.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use cluster::{Cluster, NetworkSpec, News, Resolved};
+use cni::Error;
+
+use crate::{
+    failed,
+    forwarding::Trust,
+    host::Host,
+    local,
+    membership::{self, Membership},
+    sandbox::Sandbox,
+};
+
+/// How often news are applied anew because the store had forgotten that this host forwards.
+const ATTEMPTS: u32 = 3;
+
+/// One network's news on this host.
+pub(crate) struct Follower<'a> {
+    pub(crate) host: &'a Host,
+    pub(crate) cluster: &'a Cluster<'a>,
+    pub(crate) settings: &'a Resolved,
+    pub(crate) network: &'a str,
+}
+
+/// What a verb starts from.
+pub(crate) struct Known {
+    /// News that have the network.
+    pub(crate) news: News,
+    /// Whether they are the copy.
+    copied: bool,
+    /// Whether this node had to be registered: the store may have forgotten what else it knew of it.
+    registered: bool,
+}
+
+/// What came of asking for news.
+pub(crate) enum Heard {
+    /// The store is away.
+    Away,
+    /// The network is another one by now.
+    Renewed,
+    /// News.
+    News(Reading),
+}
+
+/// News, read as a member.
+pub(crate) struct Reading {
+    /// The news.
+    pub(crate) news: News,
+    /// The revision of the membership before they were read.
+    under: u64,
+}
+
+impl Follower<'_> {
+    /// The copy of the news, if it fits the configuration; else the store's. This alone decides whether an ADD has
+    /// to wait for the store before it starts.
+    pub(crate) async fn known(&self, spec: &NetworkSpec) -> Result<Known, Error> {
+        let fits = |news: &News| {
+            let network = news.ready_network(self.network);
+            network.is_ok_and(|network| {
+                network.record.vni.is_some() && spec.agree(&network.record).is_ok()
+            })
+        };
+        if let Some(news) = self.copy()?.filter(fits) {
+            return Ok(Known {
+                news,
+                copied: true,
+                registered: false,
+            });
+        }
+        let (news, registered) = self.host.prepare(self.cluster, self.settings, spec).await?;
+        Ok(Known {
+            news,
+            copied: false,
+            registered,
+        })
+    }
+
+    /// The copy of the news; one that cannot be read is as good as none.
+    fn copy(&self) -> Result<Option<News>, Error> {
+        match self.host.news.load(self.network) {
+            Err(error @ journal::Error::Unreadable { .. }) => {
+                cni::log(&error.to_string());
+                Ok(None)
+            }
+            loaded => loaded.map_err(|error| local(&error)),
+        }
+    }
+
+    /// Fresh news for a verb that started from `known`: one read, and before it a join where this host is no member.
+    /// Asks while others are at work: holds no lock.
+    pub(crate) async fn fresh(&self, known: &Known) -> Result<Heard, Error> {
+        let heard = self.hear(known.registered).await?;
+        let Heard::News(reading) = heard else {
+            return Ok(heard);
+        };
+        if revision(&reading.news) == revision(&known.news) {
+            return Ok(Heard::News(reading));
+        }
+        // What is kept of the other network is of no use to anyone.
+        let removed = self.host.news.remove(self.network);
+        removed.map_err(|error| local(&error))?;
+        Ok(Heard::Renewed)
+    }
+
+    /// News, read as a member; with `anew` after a join in any case. Never [`Heard::Renewed`].
+    pub(crate) async fn hear(&self, anew: bool) -> Result<Heard, Error> {
+        let (network, node) = (self.network, &self.settings.node);
+        let joined = membership::enter(self.host, self.cluster, network, node, anew).await;
+        let under = match joined {
+            Ok(own) => own.revision,
+            Err(error) if error.code == cni::code::AGAIN => return Ok(self.away(&error)),
+            Err(error) => return Err(error),
+        };
+        match self.cluster.news(network).await {
+            Ok(news) => Ok(Heard::News(Reading { news, under })),
+            Err(error) if error.is_away() => Ok(self.away(&error)),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Whether the store knows that this host forwards, as we know it. One read.
+    pub(crate) async fn is_known(&self) -> Result<bool, Error> {
+        let member = membership::load(self.host, self.network)?;
+        let Some(own) = member.as_ref().and_then(Membership::joined) else {
+            return Ok(false);
+        };
+        let (network, node) = (self.network, &self.settings.node);
+        self.cluster
+            .knows_of(network, node, own)
+            .await
+            .map_err(failed)
+    }
+
+    /// Whether we have acknowledged newer news than these: the store was put back to what it was once.
+    pub(crate) fn is_older(&self, reading: &Reading) -> Result<bool, Error> {
+        let member = membership::load(self.host, self.network)?;
+        let own = member.as_ref().and_then(Membership::joined);
+        Ok(own.is_some_and(|own| reading.news.revision() < own.record.seen))
+    }
+
+    fn away(&self, why: &dyn std::error::Error) -> Heard {
+        let network = self.network;
+        cni::log(&format!(
+            "network {network}: forwarding from the last news: {why}"
+        ));
+        Heard::Away
+    }
+
+    /// Makes the sandbox forward by what was heard, or by something newer, for a container that got `addresses`; the
+    /// caller holds the network's lock. `None` if the network is another one by now.
+    pub(crate) async fn apply(
+        &self,
+        sandbox: &Sandbox,
+        heard: Heard,
+        known: &Known,
+        addresses: &[IpAddr],
+    ) -> Result<Option<usize>, Error> {
+        let reading = match heard {
+            Heard::Renewed => return Ok(None),
+            Heard::Away => return self.go_on(sandbox, known, addresses).await.map(Some),
+            Heard::News(reading) if self.is_current(&reading, known, addresses)? => reading,
+            Heard::News(old) => match self.hear(false).await? {
+                Heard::News(new) if revision(&new.news) == revision(&old.news) => new,
+                Heard::Away => return self.go_on(sandbox, known, addresses).await.map(Some),
+                _ => return Ok(None),
+            },
+        };
+        self.follow(sandbox, reading, addresses).await.map(Some)
+    }
+
+    /// Whether nothing was applied, joined or left since the news were read, and they know of the container.
+    fn is_current(
+        &self,
+        reading: &Reading,
+        known: &Known,
+        addresses: &[IpAddr],
+    ) -> Result<bool, Error> {
+        let member = membership::load(self.host, self.network)?;
+        let joined = member.as_ref().and_then(Membership::joined);
+        if joined.is_none_or(|own| own.revision != reading.under) {
+            return Ok(false);
+        }
+        let copy = self.copy()?;
+        let before = Some(&known.news).filter(|_| known.copied);
+        let unchanged = copy.as_ref() == before || copy.as_ref() == Some(&reading.news);
+        Ok(unchanged && self.strays(&reading.news, addresses).is_empty())
+    }
+
+    /// Those of a container's `addresses` of which the news do not say that they are here.
+    fn strays(&self, news: &News, addresses: &[IpAddr]) -> BTreeSet<IpAddr> {
+        let Some(network) = news.network.as_ref().filter(|_| !news.blocks.is_empty()) else {
+            return BTreeSet::new();
+        };
+        let stray = |address: &&IpAddr| {
+            network.record.range_of(**address).is_some()
+                && news.home(**address) != Some(self.settings.node.as_str())
+        };
+        addresses.iter().filter(stray).copied().collect()
+    }
+
+    /// Makes the sandbox forward by news that were read under the network's lock, or are still current; says how many
+    /// entries were not so, and lets the others know. The caller holds the lock.
+    pub(crate) async fn follow(
+        &self,
+        sandbox: &Sandbox,
+        reading: Reading,
+        addresses: &[IpAddr],
+    ) -> Result<usize, Error> {
+        let (mut reading, mut changed) = (reading, 0);
+        for _ in 0..ATTEMPTS {
+            let local = self.strays(&reading.news, addresses);
+            let (news, node) = (&reading.news, &self.settings.node);
+            let trust = Trust::Homes { local: &local };
+            changed += sandbox.reconcile(news, node, trust).await?;
+            self.keep(&reading, &local)?;
+            if self.acknowledge(&reading).await? {
+                break;
+            }
+            match self.hear(false).await? {
+                Heard::News(new) if revision(&new.news) == revision(&reading.news) => reading = new,
+                // What is applied was read before the store took us for a member again.
+                _ => {
+                    let floods = sandbox.reconcile(&reading.news, node, Trust::Floods);
+                    return Ok(changed + floods.await?);
+                }
+            }
+        }
+        Ok(changed)
+    }
+
+    /// Notes what the sandbox forwards by.
+    fn keep(&self, reading: &Reading, local: &BTreeSet<IpAddr>) -> Result<(), Error> {
+        if self.copy()?.as_ref() != Some(&reading.news) {
+            self.host.keep(self.network, &reading.news)?;
+        }
+        let stands = |member: &Membership| member.follows && member.local == *local;
+        if membership::load(self.host, self.network)?.is_some_and(|member| stands(&member)) {
+            return Ok(());
+        }
+        membership::update(self.host, self.network, |member| {
+            let joined = |member: &&mut Membership| {
+                member.joined().map(|own| own.revision) == Some(reading.under)
+            };
+            if let Some(member) = member.as_mut().filter(joined) {
+                member.follows = true;
+                member.local.clone_from(local);
+            }
+        })
+    }
+
+    /// Lets the others know that the news are applied, if any of them waits for that; whether the store knew that we
+    /// forward.
+    async fn acknowledge(&self, reading: &Reading) -> Result<bool, Error> {
+        let (network, node) = (self.network, &self.settings.node);
+        let member = membership::load(self.host, network)?;
+        let Some(own) = member.as_ref().and_then(Membership::joined) else {
+            return Ok(true);
+        };
+        if own.revision != reading.under {
+            return Ok(true);
+        }
+        let told = self
+            .cluster
+            .acknowledge(network, node, &reading.news, own)
+            .await;
+        let told = match told {
+            Ok(told) if told == *own => return Ok(true),
+            Ok(told) => told,
+            Err(error) if error.is_away() => {
+                cni::log(&format!("network {network}: not acknowledged: {error}"));
+                return Ok(true);
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        let acknowledged = told.record.seen > 0;
+        membership::update(self.host, network, |member| {
+            let older = |member: &&mut Membership| {
+                let own = member.joined();
+                own.is_some_and(|own| own.revision < told.revision)
+            };
+            if let Some(member) = member.as_mut().filter(older) {
+                member.own = Some(told);
+                member.follows &= acknowledged;
+            }
+        })?;
+        Ok(acknowledged)
+    }
+
+    /// Without the store: by the copy, as far as it can be relied on, and never away from here for `addresses`.
+    async fn go_on(
+        &self,
+        sandbox: &Sandbox,
+        known: &Known,
+        addresses: &[IpAddr],
+    ) -> Result<usize, Error> {
+        let node = &self.settings.node;
+        let Some(copy) = self.copy()? else {
+            return sandbox.reconcile(&known.news, node, Trust::Floods).await;
+        };
+        let strays = self.strays(&copy, addresses);
+        let member = membership::update(self.host, self.network, |member| {
+            if let Some(member) = member {
+                member.local.extend(strays);
+            }
+            member.clone()
+        })?;
+        let trust = member.as_ref().map_or(Trust::Floods, Membership::trust);
+        sandbox.reconcile(&copy, node, trust).await
+    }
+}
+
+fn revision(news: &News) -> Option<u64> {
+    news.network.as_ref().map(|network| network.revision)
+}
