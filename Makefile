@@ -12,7 +12,7 @@ LEAN_x86_64 = -C link-arg=-Wl,--icf=all,--pack-dyn-relocs=relr,--no-eh-frame-hdr
 STATIC = -C target-feature=+crt-static $(LEAN_$(firstword $(subst -, ,$(HOST))))
 
 .DEFAULT_GOAL := help
-.PHONY: deps build test demo bench scale lint fmt install clean help
+.PHONY: deps build test demo bench scale soak lint fmt install clean help
 
 deps: ## install what tests need: Debian packages, cnitool, Consul (instant when nothing is missing)
 	$(DEPS) packages cnitool consul oldest-consul
@@ -37,6 +37,9 @@ bench: deps build ## time ADD and DEL beside the reference plugins; table and pl
 scale: deps build ## many leases, hosts, ADDs at once; into target/bench/; PART=growth|burst|traffic|herd ROUNDS=60
 	RUSTFLAGS="$(STATIC)" cargo build --release --locked --target $(HOST) -p integration --bin bench -p store --example bare_write
 	$(RELEASE)/bench scale $(PART) $(ROUNDS)
+
+soak: ## the simulator of the allocation protocol, a million lives of a cluster (hours); SEEDS=1000000 FIRST=0
+	SEEDS=$(or $(SEEDS),1000000) cargo test --locked -p cluster --test simulation -- seeds_keep --nocapture
 
 lint: deps ## formatting, clippy pedantic, licenses and sources of dependencies
 	cargo fmt --all --check

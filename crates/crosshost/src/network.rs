@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use cluster::{BlockRecord, BlockState, Egress, EgressMode, Network, NetworkSpec, NetworkState};
+use cluster::{
+    BlockRecord, BlockState, Egress, EgressMode, Network, NetworkSpec, NetworkState, News,
+};
 use ipam::{Range, Schema};
 use ipnetwork::IpNetwork;
 use serde_json::json;
@@ -247,24 +249,7 @@ pub async fn inspect(session: &Session, words: &Words) -> Result<String> {
             ]
         })
         .collect();
-    let exclusions: Vec<_> = (news.blocks.values())
-        .flat_map(|block| &block.record.exclusions)
-        .map(|(address, exclusion)| {
-            [
-                address.to_string(),
-                exclusion.node.clone(),
-                format!("{:?}", exclusion.state).to_lowercase(),
-            ]
-        })
-        .collect();
-    let exclusions = if exclusions.is_empty() {
-        String::new()
-    } else {
-        format!(
-            "\n{}",
-            table(["ADDRESS OF ANOTHER'S BLOCK", "NODE", "STATE"], &exclusions)
-        )
-    };
+    let exclusions = exclusions(&news);
     let endpoints: Vec<_> = leases
         .iter()
         .map(|(address, lease)| endpoint::row(*address, &lease.record))
@@ -278,6 +263,24 @@ pub async fn inspect(session: &Session, words: &Words) -> Result<String> {
         "{head}{}{exclusions}\n{endpoints}",
         table(["BLOCK", "NODE", "USED"], &blocks)
     ))
+}
+
+/// The single addresses that are not their block's owner's, as a table; nothing if there are none.
+fn exclusions(news: &News) -> String {
+    let rows: Vec<_> = (news.blocks.values())
+        .flat_map(|block| &block.record.exclusions)
+        .map(|(address, exclusion)| {
+            let state = format!("{:?}", exclusion.state).to_lowercase();
+            [address.to_string(), exclusion.node.clone(), state]
+        })
+        .collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    format!(
+        "\n{}",
+        table(["ADDRESS OF ANOTHER'S BLOCK", "NODE", "STATE"], &rows)
+    )
 }
 
 /// Removes a network without endpoints.

@@ -36,15 +36,30 @@ impl Allocator<'_> {
         Ok(failures)
     }
 
-    /// Whatever of our holdings the store does not have is to be told again; also what a killed verb did not tell.
+    /// Whatever of our holdings the store does not have is to be told again, also what a killed verb did not tell; and what
+    /// it has of our blocks for containers that nobody here knows goes. Reads the leases of our own blocks and no others.
     async fn look_after_own_leases(&self) -> Result<(), Error> {
         let holdings = self.shelf.holdings(self.network)?;
         let held = |h: &&super::Holding| h.stage == Stage::Given;
-        let addresses: Vec<IpAddr> = (holdings.iter().filter(held))
+        let mut addresses: Vec<IpAddr> = (holdings.iter().filter(held))
             .flat_map(|holding| holding.addresses.iter().filter(|h| h.revision.is_some()))
             .map(|held| held.address)
             .collect();
+        if let Some(open) = self.open().await? {
+            let own = open.ledger.blocks.iter();
+            let own = own.filter(|(_, own)| own.record.is_of(&self.host.node));
+            addresses.extend(own.flat_map(|(block, _)| block.addresses()));
+        }
+        addresses.sort_unstable();
+        addresses.dedup();
         let leases = self.cluster.leases_on(self.network, &addresses).await?;
+        let mut zombies = Vec::new();
+        for (address, lease) in &leases {
+            if self.is_zombie(*address, &lease.record)? {
+                zombies.push((*address, lease.clone()));
+            }
+        }
+        self.release_leases(&zombies).await?;
         let Some(mut open) = self.open().await? else {
             return Ok(());
         };

@@ -1,5 +1,14 @@
 //! `ipam` and `cluster`, unmodified, on hosts that exist only here.
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+#![allow(
+    clippy::print_stdout,
+    reason = "seeds and traces are for whoever runs it"
+)]
+#![allow(
+    clippy::unused_self,
+    clippy::struct_excessive_bools,
+    reason = "the world is one thing"
+)]
 
 mod ending;
 mod executor;
@@ -17,6 +26,17 @@ mod world;
 
 /// How many seeds every test run plays; `SEEDS` says otherwise.
 const SEEDS: u64 = 10_000;
+/// Most calls of the store that one verb may make where no fault disturbs it, whatever others do meanwhile, replays of what
+/// it postponed included.
+const BOUNDS: [(&str, u32); 5] = [
+    ("ADD", 150),
+    ("DEL", 30),
+    ("GC", 30),
+    ("node rm", 10),
+    ("sync", 120),
+];
+/// How many seeds a planted bug may hide in.
+const PLANTED_SEEDS: u64 = 3_000;
 
 fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -44,6 +64,13 @@ fn seeds_keep_all_invariants() {
     }
     println!("most calls of the store: {tally:?}");
     assert!(failures.is_empty(), "{} seed(s) failed", failures.len());
+    for (kind, most) in BOUNDS {
+        let calls = tally.get(kind).copied().unwrap_or(0);
+        assert!(
+            calls <= most,
+            "{kind}: {calls} calls of the store, at most {most}"
+        );
+    }
 }
 
 #[test]
@@ -55,4 +82,38 @@ fn replay() {
     }
     println!("{} steps", outcome.steps);
     assert_eq!(outcome.violation, None);
+}
+
+/// Plants a bug and plays seeds until one of them shows it as `expected`.
+fn finds(bug: cluster::Planted, expected: &[&str]) {
+    let seeds = variable("SEEDS").unwrap_or(PLANTED_SEEDS);
+    let (failures, _) = run::play_all(0..seeds, Some(bug), 1);
+    let failure = failures
+        .first()
+        .unwrap_or_else(|| panic!("{bug:?} went unseen in {seeds} seeds"));
+    let name = failure.violation.name();
+    println!("{bug:?}: seed {}: {}", failure.seed, failure.violation);
+    assert!(expected.contains(&name), "{bug:?} shows as {name}");
+}
+
+#[test]
+fn a_release_without_a_look_at_the_version_is_found() {
+    finds(cluster::Planted::ReleaseUnversioned, &["unleased"]);
+}
+
+#[test]
+fn an_address_taken_without_consent_is_found() {
+    let expected = ["doubled", "misdelivered"];
+    finds(cluster::Planted::ExclusionUnacknowledged, &expected);
+}
+
+#[test]
+fn a_block_taken_before_all_have_dropped_it_is_found() {
+    finds(cluster::Planted::ReturnUnacknowledged, &["misdelivered"]);
+}
+
+#[test]
+fn a_reclaim_without_a_fence_is_found() {
+    let expected = ["doubled", "misdelivered"];
+    finds(cluster::Planted::ReclaimUnfenced, &expected);
 }

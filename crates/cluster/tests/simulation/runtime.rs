@@ -117,7 +117,7 @@ fn verb(world: &Rc<World>, host: usize) {
         return;
     }
     let kind = world.below(100);
-    if kind < 20 && kind >= 12 {
+    if (12..20).contains(&kind) {
         if kinds.iter().all(|kind| *kind == "sync") {
             // Some containers have died, and nobody said so.
             for holder in world.running_on(host) {

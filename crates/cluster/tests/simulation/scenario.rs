@@ -86,6 +86,13 @@ impl Scenario {
             faults: Faults::draw(random),
         };
         scenario.spec.segment = scenario.forwards;
+        if planted == Some(Planted::ReclaimUnfenced) {
+            // What it takes: a host that is cut off, and others that wait long enough and need room.
+            scenario.spec.reclaim_after = Some(30);
+            (scenario.pause, scenario.acts, scenario.containers) = (5_000, 120, 8);
+            (scenario.faults.partition, scenario.faults.long_pause) = (60, 20);
+            (scenario.faults.outage, scenario.faults.restore) = (0, 0);
+        }
         scenario
     }
 }

@@ -105,8 +105,6 @@ async fn adding(
         requested,
         narrow: &[],
     };
-    let before = site.process.calls.get();
-    let roomy = w.has_known_room(site.index, requested);
     let leased = match allocator.add(&request).await {
         Ok(leased) => leased,
         Err(error) => {
@@ -115,10 +113,6 @@ async fn adding(
         }
     };
     bench.survive().await;
-    let calls = site.process.calls.get() - before;
-    if roomy && !site.process.disturbed.get() && calls != 1 && w.weather.borrow().calm {
-        w.accuse(|| Violation::RoundTrips(format!("{calls} in an ADD that has room")));
-    }
     if w.strikes(w.scenario.faults.untold) {
         w.say(|| format!("{}: nobody listens", w.spell(&site.process)));
         allocator.note_gone(holder).await?;
@@ -286,11 +280,6 @@ impl World {
         if let Some(ended) = ended {
             ended.give(result);
         }
-    }
-
-    /// Whether the host has a ledger that is up to date and an address ready for each set.
-    fn has_known_room(&self, _host: usize, _requested: &[IpAddr]) -> bool {
-        false
     }
 }
 
