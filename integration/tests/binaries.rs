@@ -6,7 +6,7 @@ use std::process::Command;
 use integration::Programs;
 
 const NAMES: [&str; 3] = ["overlay", "ipam-kv", "crosshost"];
-const MOST: u64 = 4_000_000;
+const MOST: u64 = 4 << 20;
 
 #[test]
 fn are_static() {

@@ -34,7 +34,8 @@ fn libraries_do_not_know_each_other_but_for_cluster() {
             };
             let beyond: Vec<_> = ours
                 .iter()
-                .filter(|it| !allowed.contains(&it.as_str()))
+                // Its own tests may know a crate with a feature on.
+                .filter(|it| !allowed.contains(&it.as_str()) && **it != name)
                 .collect();
             assert!(beyond.is_empty(), "{name} must not know {beyond:?}");
         }

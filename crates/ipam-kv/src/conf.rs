@@ -1,10 +1,11 @@
 //! The configuration: `host-local`'s schema and our own keys, checked as a whole before anything is done.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{collections::BTreeSet, net::IpAddr, path::PathBuf};
 
 use cluster::{Conflist, NetworkSpec, Resolved};
 use cni::{Call, Dns, Error, Route, Version};
 use ipam::{Range, RangeSet};
+use ipnetwork::IpNetwork;
 use journal::Attachment;
 use serde::Deserialize;
 use serde_json::Value;
@@ -161,8 +162,8 @@ fn refuse_second_of_a_family(call: &Call, spec: &NetworkSpec) -> Result<(), Erro
     Ok(())
 }
 
-/// All addresses asked for: capability `ips`, `args.cni.ips`, `CNI_ARGS` `IP`, each once. A later source counts for the
-/// families that the earlier ones lack: nerdctl sends `--ip` by the last and `--ip6` by the first.
+/// All addresses asked for, each once: capability `ips`, `args.cni.ips` and `CNI_ARGS` `IP` together, as in the reference.
+/// Runtimes mix them: nerdctl sends `--ip` by the last and `--ip6` by the first.
 fn requested(
     call: &Call,
     runtime: Option<WireIps>,
@@ -170,37 +171,25 @@ fn requested(
 ) -> Result<Vec<IpAddr>, Error> {
     let from = |key: &str, ips: Option<Vec<String>>| {
         let parse = |text: &String| {
-            let address = text
-                .split_once('/')
-                .map_or(text.as_str(), |(address, _)| address);
-            address
-                .parse()
-                .map_err(|_| Error::config(format!("{key}: {text:?} is not an IP address")))
+            let network: Result<IpNetwork, _> = text.parse();
+            let bad = |_| Error::config(format!("{key}: {text:?} is not an IP address"));
+            network.map(|network| network.ip()).map_err(bad)
         };
-        ips.unwrap_or_default()
-            .iter()
-            .map(parse)
-            .collect::<Result<Vec<IpAddr>, Error>>()
+        let ips = ips.unwrap_or_default();
+        ips.iter().map(parse).collect::<Result<Vec<_>, Error>>()
     };
-    let sources = [
-        from("runtimeConfig.ips", runtime.and_then(|r| r.ips))?,
-        from("args.cni.ips", args.and_then(|a| a.cni).and_then(|c| c.ips))?,
-        call.args.ips()?,
-    ];
-    let mut asked: Vec<IpAddr> = Vec::new();
-    for source in sources {
-        let known = asked.clone();
-        let lacking = |address: &IpAddr| known.iter().all(|k| k.is_ipv4() != address.is_ipv4());
-        for address in source.into_iter().filter(lacking) {
-            if !asked.contains(&address) {
-                asked.push(address);
-            }
-        }
-    }
-    Ok(asked)
+    let mut asked = from("runtimeConfig.ips", runtime.and_then(|r| r.ips))?;
+    asked.extend(from(
+        "args.cni.ips",
+        args.and_then(|a| a.cni).and_then(|c| c.ips),
+    )?);
+    asked.extend(call.args.ips()?);
+    // One spelling: `::ffff:10.0.0.5` is 10.0.0.5.
+    let asked: BTreeSet<_> = asked.iter().map(IpAddr::to_canonical).collect();
+    Ok(asked.into_iter().collect())
 }
 
-/// `nameserver`, `domain`, `search` and `options` of a resolver file.
+/// `nameserver`, `domain`, `search` and `options` of a resolver file. Lines of `search` add up, as in the reference.
 fn resolver(path: &std::path::Path) -> Result<Dns, Error> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| Error::config(format!("ipam.resolvConf: {}: {error}", path.display())))?;
@@ -209,8 +198,8 @@ fn resolver(path: &std::path::Path) -> Result<Dns, Error> {
         let mut words = line.split_whitespace().map(str::to_owned);
         match words.next().as_deref() {
             Some("nameserver") => dns.nameservers.extend(words.next()),
-            Some("domain") => dns.domain = words.next(),
-            Some("search") => dns.search = words.collect(),
+            Some("domain") => dns.domain = words.next().or(dns.domain),
+            Some("search") => dns.search.extend(words),
             Some("options") => dns.options.extend(words),
             _ => {}
         }

@@ -59,6 +59,7 @@ impl Range {
         }
         let (first, last) = usable(subnet);
         let inside = |key, address: IpAddr| {
+            let address = address.to_canonical();
             let why = || format!("not a usable address of subnet {subnet}");
             offset(first, address)
                 .zip(offset(address, last))
@@ -73,7 +74,7 @@ impl Range {
             let why = format!("lies before rangeStart {start}");
             return Err(RangeError::new("rangeEnd", &end, why));
         }
-        let gateway = self.gateway.unwrap_or(first);
+        let gateway = self.gateway.map_or(first, |gateway| gateway.to_canonical());
         // The reference lets the gateway stand anywhere; outside its subnet it could not be reached.
         if !subnet.contains(gateway) {
             let why = format!("not in subnet {subnet}");

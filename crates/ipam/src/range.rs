@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 use crate::{
     RangeError,
@@ -26,13 +26,25 @@ pub struct Range {
     /// The network, without host bits.
     pub subnet: IpNetwork,
     /// First address that may be given out; default: the first after the network address.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "given",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub range_start: Option<IpAddr>,
     /// Last address that may be given out; default: the last of the subnet, for v4 the one before broadcast.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "given",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub range_end: Option<IpAddr>,
     /// The gateway, never given out; default: the first address after the network address.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "given",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub gateway: Option<IpAddr>,
     /// Addresses never given out, as networks; a plain address is a network of one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -88,6 +100,11 @@ impl Range {
             && between(other.start(), self.end(), other.end())
     }
 
+    /// Whether some address lies from start to end of both.
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+        other.is_dynamic(self.start()) || self.is_dynamic(other.start())
+    }
+
     /// From start to end, whoever has it.
     fn is_dynamic(&self, address: IpAddr) -> bool {
         between(self.start(), address, self.end())
@@ -97,6 +114,14 @@ impl Range {
     fn is_kept(&self, address: IpAddr) -> bool {
         let excluded = |network: &IpNetwork| network.contains(address);
         self.gateway == Some(address) || self.exclude.iter().any(excluded)
+    }
+}
+
+/// An address as the reference reads it: an empty text is none, as templates leave it.
+pub(crate) fn given<'de, D: Deserializer<'de>>(from: D) -> Result<Option<IpAddr>, D::Error> {
+    match Option::<String>::deserialize(from)? {
+        Some(text) if !text.is_empty() => text.parse().map(Some).map_err(D::Error::custom),
+        _ => Ok(None),
     }
 }
 

@@ -12,11 +12,16 @@ pub(crate) fn not_for_hosts(subnet: IpNetwork) -> Option<&'static str> {
     if subnet.prefix() == 0 {
         return Some("the whole address space; want a part of it");
     }
-    // Special-purpose addresses: RFC 1122 3.2.1.3, RFC 5771, RFC 4291 2.5.3 and 2.7.
+    // Special-purpose addresses: RFC 1122 3.2.1.3, RFC 5771, RFC 4291 2.5.3, 2.5.5.2 and 2.7.
     let reserved = [
         ([127, 0, 0, 0].into(), 8, "has loopback addresses"),
         ([224, 0, 0, 0].into(), 4, "has multicast addresses"),
         (Ipv6Addr::LOCALHOST.into(), 128, "has the loopback address"),
+        (
+            [0, 0, 0, 0, 0, 0xffff, 0, 0].into(),
+            96,
+            "has IPv4 addresses in IPv6 spelling",
+        ),
         (
             [0xff00, 0, 0, 0, 0, 0, 0, 0].into(),
             8,
@@ -49,6 +54,7 @@ mod tests {
             ("ff00::/8", "multicast"),
             ("ff05::/64", "multicast"),
             ("::/64", "loopback"),
+            ("::ffff:10.0.0.0/120", "IPv6 spelling"),
         ] {
             let message = Range::of(subnet.parse().unwrap()).unwrap_err();
             let message = message.to_string();

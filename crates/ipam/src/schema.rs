@@ -6,7 +6,9 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use serde::Deserialize;
 
-use crate::{Range, RangeError, RangeSet, check::includes, overlapping, size::check_asked};
+use crate::{
+    Range, RangeError, RangeSet, check::includes, overlapping, range::given, size::check_asked,
+};
 
 /// The pools of a configuration, unchecked. Routes and resolver settings are the IPAM plugin's own business.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -19,13 +21,13 @@ pub struct Schema {
     #[serde(default)]
     pub subnet: Option<IpNetwork>,
     /// As in [`Range`], of the old form.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given")]
     pub range_start: Option<IpAddr>,
     /// As in [`Range`], of the old form.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given")]
     pub range_end: Option<IpAddr>,
     /// As in [`Range`], of the old form.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given")]
     pub gateway: Option<IpAddr>,
     /// Addresses never given out, each of whatever range has it in its subnet.
     #[serde(default)]
@@ -100,6 +102,18 @@ impl Schema {
                     "IPv4 and IPv6 in one set; one set a family",
                 ));
             }
+            for (at, range) in set.iter().enumerate() {
+                if let Some(other) = set[..at].iter().find(|other| range.overlaps(other)) {
+                    let why = format!(
+                        "{} to {} overlaps {} to {} of the same set",
+                        range.start(),
+                        range.end(),
+                        other.start(),
+                        other.end()
+                    );
+                    return Err(RangeError::new("ipam.ranges", &range.subnet, why));
+                }
+            }
             for earlier in &sets[..n] {
                 if let Some((one, other)) = overlapping(&subnets(earlier), &subnets(set)) {
                     return Err(RangeError::new(
@@ -173,6 +187,10 @@ mod tests {
             (
                 ranges(&[&["10.0.0.0/24"], &["10.0.0.0/25"]], None),
                 ["overlaps", "10.0.0.0/25"],
+            ),
+            (
+                ranges(&[&["10.0.0.0/24", "10.0.0.0/25"]], None),
+                ["of the same set", "10.0.0.0/25"],
             ),
             (
                 ranges(&[&["10.0.0.0/24", "fd00::/64"]], None),

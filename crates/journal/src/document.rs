@@ -113,10 +113,7 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
         })
     }
 
-    fn collect(
-        &self,
-        failed: impl Fn(Error) -> Result<Option<T>, Error>,
-    ) -> Result<Vec<T>, Error> {
+    fn collect(&self, failed: impl Fn(Error) -> Result<Option<T>, Error>) -> Result<Vec<T>, Error> {
         let fail = |source| Error::Io {
             path: self.dir.clone(),
             source,

@@ -20,8 +20,6 @@ pub enum Violation {
     Misdelivered(String),
     /// The lease of a running container is gone or another's.
     Unleased(String),
-    /// A verb asked the store too often.
-    RoundTrips(String),
     /// An address cannot be had any more, or a record stays that nobody needs.
     Lost(String),
     /// A verb failed though nothing was wrong, never ended, or something panicked.
@@ -35,7 +33,6 @@ impl Violation {
             Self::Doubled(_) => "doubled",
             Self::Misdelivered(_) => "misdelivered",
             Self::Unleased(_) => "unleased",
-            Self::RoundTrips(_) => "round trips",
             Self::Lost(_) => "lost",
             Self::Failed(_) => "failed",
         }
@@ -47,7 +44,6 @@ impl fmt::Display for Violation {
         let (Self::Doubled(what)
         | Self::Misdelivered(what)
         | Self::Unleased(what)
-        | Self::RoundTrips(what)
         | Self::Lost(what)
         | Self::Failed(what)) = self;
         write!(f, "{}: {what}", self.name())
