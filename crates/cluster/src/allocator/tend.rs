@@ -263,15 +263,16 @@ impl Allocator<'_> {
     /// Tells the store an attachment's latest: what it gave back, then what it holds.
     pub(super) async fn catch_up(&self, holder: &Holder) -> Result<(), Error> {
         self.release(holder).await?;
-        for _ in 0..4 {
+        for _ in 0..8 {
             let Some(holding) = self.shelf.holding(self.network, holder)? else {
                 return Ok(());
             };
-            let unpublished = holding.addresses.iter().any(|held| held.revision.is_none());
-            if holding.stage != Stage::Given || !unpublished {
+            // One by one: of a pair the store may have forgotten one and not the other.
+            let unpublished = holding.addresses.iter().find(|h| h.revision.is_none());
+            let Some(unpublished) = unpublished.filter(|_| holding.stage == Stage::Given) else {
                 return Ok(());
-            }
-            let addresses: Vec<_> = holding.addresses.iter().map(|held| held.address).collect();
+            };
+            let addresses = [unpublished.address];
             let guard = match self.open().await? {
                 None => return Ok(()),
                 Some(open) => open.ledger.guard(&addresses, &self.host.node),
@@ -283,7 +284,8 @@ impl Allocator<'_> {
                     .await?
                 {
                     Published::Done(revisions) => {
-                        return self.note_published(holder, &addresses, &revisions).await;
+                        self.note_published(holder, &addresses, &revisions).await?;
+                        continue;
                     }
                     Published::Taken(address, other)
                         if self.is_zombie(address, &other.record)? =>
