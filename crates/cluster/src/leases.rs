@@ -6,7 +6,7 @@ use ipam::Block;
 use store::{Op, Outcome};
 
 use crate::{
-    ATTEMPTS, CHUNK, Cluster, Error, Lease, Versioned,
+    CHUNK, Cluster, Error, Lease, Versioned,
     records::{decode, encode},
 };
 
@@ -95,66 +95,8 @@ impl Cluster<'_> {
         Ok(all.map_or(Published::Stale, Published::Done))
     }
 
-    /// Takes back the lease of `holder` on `address`; nothing happens to a lease of anyone else. With the `revision`
-    /// at which it was published this is one write, else one read before it.
-    pub async fn release(
-        &self,
-        network: &str,
-        address: IpAddr,
-        holder: &Lease,
-        revision: Option<u64>,
-    ) -> Result<(), Error> {
-        let key = self.layout.lease(network, address)?;
-        let mut known = revision;
-        for _ in 0..ATTEMPTS {
-            let revision = match known.take() {
-                Some(revision) => revision,
-                None => match self
-                    .store
-                    .get(&key)
-                    .await?
-                    .map(|entry| decode::<Lease>(&entry))
-                    .transpose()?
-                {
-                    Some(held) if held.record.same_holder(holder) || self.unversioned() => {
-                        held.revision
-                    }
-                    _ => return Ok(()),
-                },
-            };
-            if self.store.delete(&key, revision).await? {
-                return Ok(());
-            }
-        }
-        Err(Error::Contended(key.as_str().to_owned()))
-    }
-
-    /// Takes back the leases of `holder` on `held`, addresses and the revisions of their leases: in one write where all
-    /// revisions are known and still right, else one by one.
-    pub async fn release_all(
-        &self,
-        network: &str,
-        holder: &Lease,
-        held: &[(IpAddr, Option<u64>)],
-    ) -> Result<(), Error> {
-        for chunk in held.chunks(CHUNK) {
-            let mut ops = Vec::new();
-            for (address, revision) in chunk {
-                let key = self.layout.lease(network, *address)?;
-                ops.extend(revision.map(|revision| Op::Delete { key, revision }));
-            }
-            if ops.len() == chunk.len() && self.done(&ops).await?.is_some() {
-                continue;
-            }
-            for (address, _) in chunk {
-                self.release(network, *address, holder, None).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Deletes leases that still have these revisions; whether all had.
-    pub(crate) async fn delete_all(
+    /// Deletes leases that still have these revisions, all at once where all have, else each by itself; whether all had.
+    pub async fn delete_leases(
         &self,
         network: &str,
         leases: &[(IpAddr, u64)],
@@ -169,9 +111,29 @@ impl Cluster<'_> {
                 })
             };
             let ops = chunk.iter().map(delete).collect::<Result<Vec<_>, _>>()?;
-            all &= self.done(&ops).await?.is_some();
+            if self.done(&ops).await?.is_some() {
+                continue;
+            }
+            all = false;
+            for op in ops.iter().filter(|_| ops.len() > 1) {
+                self.done(std::slice::from_ref(op)).await?;
+            }
         }
         Ok(all)
+    }
+
+    /// Which of some addresses `holder` has leases on, and the leases' revisions.
+    pub async fn leased_to(
+        &self,
+        network: &str,
+        holder: &Lease,
+        addresses: &[IpAddr],
+    ) -> Result<Vec<(IpAddr, u64)>, Error> {
+        let leases = self.leases_on(network, addresses).await?.into_iter();
+        let own = leases.filter(|(_, held)| held.record.same_holder(holder) || self.unversioned());
+        Ok(own
+            .map(|(address, held)| (address, held.revision))
+            .collect())
     }
 
     /// The leases on some addresses.

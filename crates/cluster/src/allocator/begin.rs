@@ -138,25 +138,19 @@ impl Allocator<'_> {
         Ok(())
     }
 
-    /// Releases leases that no container of this host holds any more.
+    /// Releases leases that no container of this host holds any more. One that has changed meanwhile is for the next sync.
     pub(super) async fn release_leases(
         &self,
         gone: &[(IpAddr, Versioned<Lease>)],
     ) -> Result<(), Error> {
-        // All at once where nobody interferes: after a reboot these are all that the node had.
-        let all: Vec<_> = gone
+        let gone: Vec<_> = gone
             .iter()
             .map(|(address, lease)| (*address, lease.revision))
             .collect();
-        if self.cluster.delete_all(self.network, &all).await? {
-            return Ok(());
-        }
-        for (address, lease) in gone {
-            self.cluster
-                .release(self.network, *address, &lease.record, None)
-                .await?;
-        }
-        Ok(())
+        self.cluster
+            .delete_leases(self.network, &gone)
+            .await
+            .map(drop)
     }
 
     /// Marks as in use what holdings have of blocks that are new to the ledger.

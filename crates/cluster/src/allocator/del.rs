@@ -1,6 +1,8 @@
 //! DEL and GC: noted first, which needs no store; then the store is told, now or by a later verb.
 
-use super::{Allocator, Held, Holder, Holding, Shelf, Stage};
+use std::net::IpAddr;
+
+use super::{ATTEMPTS, Allocator, Held, Holder, Holding, Shelf, Stage};
 use crate::{Error, Lease};
 
 /// Notes that an attachment's addresses are given back. Needs no store and no settings: what a DEL can always do. They
@@ -55,40 +57,76 @@ impl Allocator<'_> {
         if holding.left.is_empty() {
             return Ok(());
         }
-        let left: Vec<_> = holding
-            .left
-            .iter()
-            .map(|held| (held.address, held.revision))
-            .collect();
-        let released = self
-            .cluster
-            .release_all(self.network, &holding.lease, &left)
-            .await;
-        let lock = self.open().await?;
-        if let Some(mut open) = lock {
-            match &released {
-                Ok(()) => {
-                    let addresses: Vec<_> = left.iter().map(|(address, _)| *address).collect();
-                    open.ledger.free(holder, &addresses, self.clock.uptime());
-                }
+        let told = self.tell_of_release(holder, &holding).await;
+        let open = self.open().await?;
+        let lock = match &open {
+            Some(_) => None,
+            None => Some(self.shelf.lock(self.network).await?),
+        };
+        let left = self.still_left(holder, &holding)?;
+        if let Some(mut open) = open.filter(|_| !left.is_empty()) {
+            match &told {
+                Ok(()) => open.ledger.free(holder, &left, self.clock.uptime()),
                 Err(_) => open.ledger.fall_behind(holder),
             }
             self.save(&open.ledger)?;
-            released?;
-            return self.forget(holder, &holding.left);
+            told?;
+            return self.forget(holder, &left);
         }
-        let _lock = self.shelf.lock(self.network).await?;
-        released?;
-        self.forget(holder, &holding.left)
+        told?;
+        self.forget(holder, &left)?;
+        drop(lock);
+        Ok(())
+    }
+
+    /// Deletes the leases of what a holding has given back: at the revisions at which they were written, and where those
+    /// are not known or not right, at those which the store has.
+    async fn tell_of_release(&self, holder: &Holder, holding: &Holding) -> Result<(), Error> {
+        let known = |held: &Held| held.revision.map(|revision| (held.address, revision));
+        let left: Option<Vec<_>> = holding.left.iter().map(known).collect();
+        if let Some(left) = left
+            && self.cluster.delete_leases(self.network, &left).await?
+        {
+            return Ok(());
+        }
+        for _ in 0..ATTEMPTS {
+            let addresses: Vec<_> = holding.left.iter().map(|held| held.address).collect();
+            let leases = self
+                .cluster
+                .leased_to(self.network, &holding.lease, &addresses)
+                .await?;
+            // Another verb may have been quicker, and the attachment be back at the same address: only while the address
+            // is still to be released was the lease that was read the old one.
+            let still = self.still_left(holder, holding)?;
+            let leases: Vec<_> = leases
+                .into_iter()
+                .filter(|(address, _)| still.contains(address))
+                .collect();
+            if leases.is_empty() || self.cluster.delete_leases(self.network, &leases).await? {
+                return Ok(());
+            }
+        }
+        let network = self.network;
+        Err(Error::Contended(format!("network {network}: leases")))
+    }
+
+    /// Which of the addresses that a holding had to release are still to be released.
+    fn still_left(&self, holder: &Holder, before: &Holding) -> Result<Vec<IpAddr>, Error> {
+        let now = self.shelf.holding(self.network, holder)?;
+        let still = |held: &&Held| {
+            let left = now.iter().flat_map(|holding| &holding.left);
+            left.into_iter().any(|now| now.address == held.address)
+        };
+        let left = before.left.iter().filter(still);
+        Ok(left.map(|held| held.address).collect())
     }
 
     /// The store has forgotten these addresses of a holding. The caller holds the lock.
-    fn forget(&self, holder: &Holder, gone: &[Held]) -> Result<(), Error> {
+    fn forget(&self, holder: &Holder, gone: &[IpAddr]) -> Result<(), Error> {
         let Some(mut holding) = self.shelf.holding(self.network, holder)? else {
             return Ok(());
         };
-        let still = |held: &Held| !gone.iter().any(|gone| gone.address == held.address);
-        holding.left.retain(still);
+        holding.left.retain(|held| !gone.contains(&held.address));
         if holding.left.is_empty() && holding.stage == Stage::Gone {
             return self.shelf.remove_holding(self.network, holder);
         }

@@ -295,10 +295,7 @@ impl Allocator<'_> {
                     // The address is ours, as the store has just confirmed, and a container here has it. A lease of a
                     // node whose address it is not has come back from the past.
                     Published::Taken(address, other) if other.record.node != self.host.node => {
-                        let revision = Some(other.revision);
-                        self.cluster
-                            .release(self.network, address, &other.record, revision)
-                            .await?;
+                        self.release_leases(&[(address, other)]).await?;
                     }
                     Published::Taken(address, other) => {
                         let other = format!("container {} here", other.record.container);

@@ -93,27 +93,25 @@ async fn only_its_holder_releases_a_lease() {
     else {
         panic!()
     };
-    cluster
-        .release("a", ip, &lease("n1", "c2"), None)
+    let of_another = cluster
+        .leased_to("a", &lease("n1", "c2"), &[ip])
         .await
         .unwrap();
-    assert_eq!(
-        cluster.leases("a").await.unwrap().len(),
-        1,
-        "another attachment's release does nothing"
+    assert!(
+        of_another.is_empty(),
+        "another attachment has none to release"
     );
-    cluster
-        .release("a", ip, &lease("n1", "c1"), Some(old[0]))
+    let own = cluster
+        .leased_to("a", &lease("n1", "c1"), &[ip])
         .await
         .unwrap();
+    assert_eq!(own, [(ip, old[0])]);
+    assert!(cluster.delete_leases("a", &own).await.unwrap());
     cluster
         .publish("a", &[ip], &lease("n1", "c2"), &fresh)
         .await
         .unwrap();
-    cluster
-        .release("a", ip, &lease("n1", "c1"), Some(old[0]))
-        .await
-        .unwrap();
+    assert!(!cluster.delete_leases("a", &own).await.unwrap());
     let leases = cluster.leases("a").await.unwrap();
     assert_eq!(
         leases[0].1.record.container, "c2",

@@ -171,14 +171,11 @@ async fn a_network_with_endpoints_is_not_removed_and_one_without_leaves_nothing(
         matches!(second, Published::Done(_)),
         "a refused removal leaves the network usable"
     );
-    cluster
-        .release("a", ip, &lease("n1", "c1"), None)
-        .await
-        .unwrap();
-    cluster
-        .release("a", address("10.0.0.3"), &lease("n1", "c2"), None)
-        .await
-        .unwrap();
+    let leases = cluster.leases("a").await.unwrap().into_iter();
+    let leases: Vec<_> = leases
+        .map(|(address, lease)| (address, lease.revision))
+        .collect();
+    assert!(cluster.delete_leases("a", &leases).await.unwrap());
     cluster.remove_network("a").await.unwrap();
     let rest = store
         .read(&[store::Key::new("crosshost").unwrap()])
