@@ -33,7 +33,14 @@ impl Allocator<'_> {
                     continue;
                 }
                 Chosen::Needs(need) => {
-                    self.provide(request, need, &mut tried).await?;
+                    match self.provide(request, need, &mut tried).await {
+                        // Gone from the store since, and nobody who had to write it again: ours to create.
+                        Err(Error::NoNetwork(_)) if !tried.created => {
+                            tried.created = true;
+                            self.renew(request).await?;
+                        }
+                        provided => provided?,
+                    }
                     continue;
                 }
             };
@@ -72,6 +79,14 @@ impl Allocator<'_> {
             "network {}: addresses",
             self.network
         )))
+    }
+
+    /// Brings the ledger up to date with the network that the store has now, created if there is none.
+    async fn renew(&self, request: &Request<'_>) -> Result<(), Error> {
+        match self.open().await? {
+            Some(mut open) => self.refresh(&mut open.ledger, Some(request.spec)).await,
+            None => Ok(()),
+        }
     }
 
     /// What was chosen goes back; whether the store has it is for a later verb to find out.

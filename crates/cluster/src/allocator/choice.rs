@@ -27,6 +27,8 @@ pub(super) struct Tried {
     pub(super) twins: Vec<IpAddr>,
     /// Publishing: the store is away, and on a network that reclaims not every block will do.
     pub(super) away: bool,
+    /// Creating the network, which the store has forgotten.
+    pub(super) created: bool,
 }
 
 impl Allocator<'_> {

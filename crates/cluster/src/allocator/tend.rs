@@ -11,6 +11,14 @@ use crate::{Claim, Error, Published};
 impl Allocator<'_> {
     /// Does what is due. Costs nothing at the store where nothing is.
     pub async fn tend(&self) -> Result<(), Error> {
+        match self.do_what_is_due().await {
+            // Removed by an operator, or forgotten by the store: the next ADD creates it.
+            Err(Error::NoNetwork(_)) => Ok(()),
+            tended => tended,
+        }
+    }
+
+    async fn do_what_is_due(&self) -> Result<(), Error> {
         let Some(open) = self.open().await? else {
             return Ok(());
         };

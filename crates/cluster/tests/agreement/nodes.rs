@@ -1,7 +1,7 @@
 //! Nodes: a name is one host's, a living host is not forgotten by mistake.
 
 use cluster::{Error, Node};
-use store::mem::Mem;
+use store::{Store as _, mem::Mem};
 
 use crate::{address, cluster, guard, lease, node, spec};
 
@@ -113,4 +113,33 @@ async fn a_node_with_endpoints_is_forgotten_by_force_only() {
     cluster.remove_node("n1", true).await.unwrap();
     assert!(cluster.leases("a").await.unwrap().is_empty());
     assert!(cluster.nodes().await.unwrap().is_empty());
+}
+
+/// A store that forgot is told of blocks by all hosts, but of a node by that node alone.
+#[tokio::test]
+async fn a_node_of_which_only_blocks_are_left_is_removed_too() {
+    let store = Mem::new();
+    let cluster = cluster(&store);
+    for name in ["n1", "n2"] {
+        cluster.register(&node(name)).await.unwrap();
+    }
+    cluster
+        .create_network(&spec("a", "10.0.0.0/24"))
+        .await
+        .unwrap();
+    let key = store::Key::new("crosshost/v1/nodes/n2").unwrap();
+    let entries = store.read(std::slice::from_ref(&key)).await.unwrap();
+    let revision = entries[0].revision;
+    let gone = store.apply(&[store::Op::Delete { key, revision }]).await;
+    assert!(matches!(gone, Ok(store::Outcome::Done(_))));
+
+    cluster.remove_node("n2", false).await.unwrap();
+    let news = cluster.news("a").await.unwrap();
+    assert!(
+        news.blocks.values().all(|block| !block.record.is_of("n2")),
+        "{:?}",
+        news.blocks
+    );
+    let again = cluster.remove_node("n2", false).await.unwrap_err();
+    assert!(again.to_string().contains("n2"), "{again}");
 }
