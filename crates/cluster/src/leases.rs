@@ -118,6 +118,7 @@ impl Cluster<'_> {
             for op in ops.iter().filter(|_| ops.len() > 1) {
                 self.done(std::slice::from_ref(op)).await?;
             }
+            self.delete_unversioned(&ops).await?;
         }
         Ok(all)
     }
@@ -130,7 +131,7 @@ impl Cluster<'_> {
         addresses: &[IpAddr],
     ) -> Result<Vec<(IpAddr, u64)>, Error> {
         let leases = self.leases_on(network, addresses).await?.into_iter();
-        let own = leases.filter(|(_, held)| held.record.same_holder(holder) || self.unversioned());
+        let own = leases.filter(|(_, held)| held.record.same_holder(holder));
         Ok(own
             .map(|(address, held)| (address, held.revision))
             .collect())
@@ -153,15 +154,23 @@ impl Cluster<'_> {
         Ok(leases)
     }
 
+    /// The planted bug: whatever is there goes.
     #[cfg(feature = "planted")]
-    fn unversioned(&self) -> bool {
-        self.planted == Some(crate::Planted::ReleaseUnversioned)
+    async fn delete_unversioned(&self, ops: &[Op]) -> Result<(), Error> {
+        if self.planted == Some(crate::Planted::ReleaseUnversioned) {
+            let keys: Vec<_> = ops.iter().map(|op| op.key().clone()).collect();
+            for entry in self.store.read(&keys).await? {
+                self.store.delete(&entry.key, entry.revision).await?;
+            }
+        }
+        Ok(())
     }
 
     #[cfg(not(feature = "planted"))]
     #[allow(clippy::unused_self, reason = "its twin for tests looks at it")]
-    const fn unversioned(&self) -> bool {
-        false
+    #[allow(clippy::unused_async, reason = "its twin for tests writes")]
+    async fn delete_unversioned(&self, _: &[Op]) -> Result<(), Error> {
+        Ok(())
     }
 
     /// All leases of a network by address.

@@ -241,7 +241,7 @@ pub(crate) struct SubnetsRecord {
     pub(crate) networks: BTreeMap<String, Vec<IpNetwork>>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
 struct Enveloped<T> {
     schema: u32,
     #[serde(flatten)]
@@ -279,10 +279,10 @@ pub(crate) fn decode<T: DeserializeOwned>(entry: &Entry) -> Result<Versioned<T>,
         );
         return Err(bad(newer));
     }
-    let body: Enveloped<T> =
-        serde_json::from_slice(&entry.value).map_err(|e| bad(e.to_string()))?;
+    // Not through the envelope: a flattened record is buffered before it is read.
+    let record = serde_json::from_slice(&entry.value).map_err(|e| bad(e.to_string()))?;
     Ok(Versioned {
-        record: body.record,
+        record,
         revision: entry.revision,
     })
 }
