@@ -33,23 +33,16 @@ const BLOCKS: u32 = 20;
 const SYNCS: usize = 3;
 const MANY: u32 = 1_000;
 
-/// One call: through the meter its traffic, without it its time, since a relay's waiting is not the store's.
 struct Sample {
     what: &'static str,
     hosts: u32,
-    found: Measured,
-}
-
-enum Measured {
-    Traffic(Traffic),
-    Milliseconds(f64),
+    traffic: Traffic,
+    ms: f64,
 }
 
 struct Bench<'lab> {
     lab: &'lab Lab,
     meter: Meter,
-    /// Whether the hosts reach Consul through the meter.
-    metered: bool,
     hosts: u32,
     /// Nodes that are only in the store.
     simulated: u32,
@@ -76,7 +69,6 @@ pub fn run(rounds: usize, say: &dyn Fn(&str)) -> Found {
     let mut bench = Bench {
         lab: &lab,
         meter,
-        metered: true,
         hosts: 3,
         simulated: 0,
         blocks: Vec::new(),
@@ -157,12 +149,12 @@ impl Bench<'_> {
     fn note(&mut self, what: &'static str, started: Instant) {
         let ms = milliseconds(started.elapsed());
         let (hosts, traffic) = (self.hosts, self.meter.take());
-        let found = if self.metered {
-            Measured::Traffic(traffic)
-        } else {
-            Measured::Milliseconds(ms)
-        };
-        self.samples.push(Sample { what, hosts, found });
+        self.samples.push(Sample {
+            what,
+            hosts,
+            traffic,
+            ms,
+        });
     }
 
     fn call(&mut self, what: &'static str, plugin: &Plugin, number: usize, verb: &str) {
