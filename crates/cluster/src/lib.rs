@@ -52,7 +52,7 @@ pub use news::News;
 pub use ownership::{BlockRecord, BlockState, Exclusion, ExclusionState};
 pub use records::{
     Acknowledgement, Egress, EgressMode, Lease, LedgerRecord, Network, NetworkState, Node,
-    Versioned,
+    Versioned, decode, encode,
 };
 pub use settings::{CONFIG_FILE, NodeSettings, Resolved, Settings, StoreSettings};
 

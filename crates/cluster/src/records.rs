@@ -249,7 +249,7 @@ struct Enveloped<T> {
 }
 
 /// The record as it is stored.
-pub(crate) fn encode<T: Serialize>(record: &T) -> Result<Vec<u8>, Error> {
+pub fn encode<T: Serialize>(record: &T) -> Result<Vec<u8>, Error> {
     let why = |error: serde_json::Error| Error::Record {
         key: String::new(),
         why: error.to_string(),
@@ -262,7 +262,7 @@ pub(crate) fn encode<T: Serialize>(record: &T) -> Result<Vec<u8>, Error> {
 }
 
 /// The record of an entry, refused when a newer version wrote it.
-pub(crate) fn decode<T: DeserializeOwned>(entry: &Entry) -> Result<Versioned<T>, Error> {
+pub fn decode<T: DeserializeOwned>(entry: &Entry) -> Result<Versioned<T>, Error> {
     #[derive(Deserialize)]
     struct Head {
         schema: u32,
