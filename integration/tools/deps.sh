@@ -4,7 +4,8 @@
 #   demo-packages  Debian packages for the demo      packages       those and the ones for all tests
 #   cnitool        the CNI project's client, built   consul         Consul 1.20.1, built (3 minutes), unless one is on PATH
 #   oldest-consul  Debian bullseye's Consul 1.8.7    cargo-deny     checks of dependencies, built (5 minutes)
-#   check          runs cargo-deny
+#   check          runs cargo-deny                 cargo-fuzz     coverage-guided fuzzing, built (1 minute)
+#   fuzz-packages  Debian packages for cargo-fuzz: libFuzzer is C++
 # What is built goes to target/tools; the versions are pinned by go.mod and go.sum beside this file.
 set -eu
 
@@ -15,6 +16,7 @@ tools=$root/target/tools
 for_demo="iproute2 iputils-ping nftables"
 # cargo's linker, and what it links with.
 for_build="gcc libc6-dev"
+for_fuzz="g++"
 # The reference plugins; openssl makes the tests' certificates; libssl for consulrs, the tests' independent reader of Consul;
 # strace counts system calls for the benchmark.
 for_tests="containernetworking-plugins openssl libssl-dev pkg-config strace"
@@ -44,6 +46,7 @@ go_tool() {
 for part in "$@"; do
     case $part in
     build-packages) packages $for_build ;;
+    fuzz-packages) packages $for_build $for_fuzz ;;
     demo-packages) packages $for_demo ;;
     packages) packages $for_build $for_demo $for_tests ;;
     cnitool) go_tool cnitool github.com/containernetworking/cni/cnitool ;;
@@ -55,6 +58,11 @@ for part in "$@"; do
         [ -x "$tools/bin/cargo-deny" ] ||
             cargo install --locked --root "$tools" --target-dir "$tools/cargo-deny-build" cargo-deny@0.20.2
         rm -rf "$tools/cargo-deny-build"
+        ;;
+    cargo-fuzz)
+        [ -x "$tools/bin/cargo-fuzz" ] ||
+            cargo install --locked --root "$tools" --target-dir "$tools/cargo-fuzz-build" cargo-fuzz@0.13.2
+        rm -rf "$tools/cargo-fuzz-build"
         ;;
     check)
         # The advisory database is a git repository, which not every place that runs this can reach.
