@@ -135,6 +135,10 @@ impl Shelf for Files {
             .map_err(|error| local(&error))
     }
 
+    fn remove_ledger(&self, network: &str) -> Result<(), Error> {
+        self.ledgers.remove(network).map_err(|error| local(&error))
+    }
+
     fn holding(&self, network: &str, holder: &Holder) -> Result<Option<Holding>, Error> {
         readable(self.holdings_of(network).load(&name(network, holder)))
     }

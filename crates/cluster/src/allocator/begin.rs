@@ -195,7 +195,10 @@ impl Allocator<'_> {
             lost = true;
         }
         if news.network.is_none() {
-            let spec = spec.ok_or_else(|| Error::NoNetwork(self.network.to_owned()))?;
+            let Some(spec) = spec else {
+                self.disown()?;
+                return Err(Error::NoNetwork(self.network.to_owned()));
+            };
             self.create(spec).await?;
             news = self.cluster.news(self.network).await?;
         }
@@ -210,6 +213,16 @@ impl Allocator<'_> {
         self.remember(&news)?;
         self.save(ledger)?;
         self.answer(ledger).await
+    }
+
+    /// The store has no such network, and nothing here needs it: what was ours of it is so no more, since who creates it
+    /// anew deals it out anew.
+    fn disown(&self) -> Result<(), Error> {
+        let holdings = self.shelf.holdings(self.network)?;
+        if holdings.iter().all(|holding| holding.addresses.is_empty()) {
+            self.shelf.remove_ledger(self.network)?;
+        }
+        Ok(())
     }
 
     /// Whether a container of this host has an address of the network.

@@ -146,6 +146,8 @@ pub trait Shelf {
     fn ledger(&self, network: &str) -> Result<Option<Ledger>, Error>;
     /// Writes the ledger; the caller holds the lock.
     fn save_ledger(&self, network: &str, ledger: &Ledger) -> Result<(), Error>;
+    /// Removes it; one that is not there is fine. The caller holds the lock.
+    fn remove_ledger(&self, network: &str) -> Result<(), Error>;
 
     /// What an attachment holds.
     fn holding(&self, network: &str, holder: &Holder) -> Result<Option<Holding>, Error>;

@@ -75,6 +75,11 @@ impl Shelf for Site {
         Ok(())
     }
 
+    fn remove_ledger(&self, _network: &str) -> Result<(), Error> {
+        self.write(|host| host.ledger = None);
+        Ok(())
+    }
+
     fn holding(&self, _network: &str, holder: &Holder) -> Result<Option<Holding>, Error> {
         Ok(self.world.host(self.index).holdings.get(holder).cloned())
     }
