@@ -56,6 +56,23 @@ fn a_chained_plugin_passes_on_what_it_got() {
     assert_eq!(passed(&oldest, Version::V0_2_0), oldest);
 }
 
+/// Found by fuzzing: an old result's unknown key `interface` made a new one that nobody could read.
+#[test]
+fn a_key_that_nobody_knew_means_nothing_in_another_form() {
+    let oldest = json!({"ip4": {"ip": "10.0.0.2/24", "interface": "x"}, "IPs": 5, "x": 1});
+    let result = CniResult::from_value(&oldest, Version::V0_2_0).unwrap();
+    assert_eq!(
+        result.to_value(Version::V1_0_0).unwrap(),
+        json!({"cniVersion": "1.0.0", "ips": [{"address": "10.0.0.2/24"}], "x": 1})
+    );
+    let newest = json!({"ips": [{"address": "10.0.0.2/24", "routes": 1}], "IP6": 2});
+    let result = CniResult::from_value(&newest, Version::V1_1_0).unwrap();
+    assert_eq!(
+        result.to_value(Version::V0_1_0).unwrap(),
+        json!({"cniVersion": "0.1.0", "ip4": {"ip": "10.0.0.2/24"}})
+    );
+}
+
 #[test]
 fn the_form_of_each_version() {
     let result = CniResult {

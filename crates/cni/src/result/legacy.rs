@@ -66,7 +66,7 @@ pub(super) fn write(result: &CniResult, object: &mut Map<String, Value>) -> bool
         write::put(&mut family, "gateway", ip.gateway.map(|g| g.to_string()));
         let routes = result.routes.iter().filter(|r| r.dst.is_ipv4() == v4);
         write::put_list(&mut family, "routes", routes.map(route).collect());
-        write::put_extra(&mut family, &ip.extra);
+        write::put_extra(&mut family, &ip.extra, &["ip", "gateway", "routes"]);
         object.insert(key.to_owned(), Value::Object(family));
         any = true;
     }
@@ -78,6 +78,6 @@ fn route(route: &Route) -> Value {
     let mut object = Map::new();
     write::put(&mut object, "dst", Some(route.dst.to_string()));
     write::put(&mut object, "gw", route.gw.map(|g| g.to_string()));
-    write::put_extra(&mut object, &route.extra);
+    write::put_extra(&mut object, &route.extra, &[]);
     Value::Object(object)
 }

@@ -1,4 +1,5 @@
-//! To JSON of any version. Empty is absent, as in the reference; `extra` never hides a key of ours.
+//! To JSON of any version. Empty is absent, as in the reference; `extra` never hides a key of ours, in whatever case:
+//! a key that nobody knew in the form that was read may mean something in the one that is written.
 
 use super::{CniResult, Dns, Interface, Ip, Route, legacy};
 use crate::{Error, Version};
@@ -31,7 +32,12 @@ impl CniResult {
         }
         let dns = dns(&self.dns);
         put(&mut object, "dns", (!dns.is_empty()).then_some(dns));
-        put_extra(&mut object, &self.extra);
+        let keys: &[&str] = if version < Version::V0_3_0 {
+            &["cniVersion", "ip4", "ip6", "dns"]
+        } else {
+            &["cniVersion", "interfaces", "ips", "routes", "dns"]
+        };
+        put_extra(&mut object, &self.extra, keys);
         Ok(Value::Object(object))
     }
 }
@@ -48,7 +54,8 @@ fn interface(from: &Interface, version: Version) -> Value {
         put(&mut object, "socketPath", from.socket_path.as_deref());
         put(&mut object, "pciID", from.pci_id.as_deref());
     }
-    put_extra(&mut object, &from.extra);
+    // Not the keys of 1.1.0: those that came in an older version go out as they came in.
+    put_extra(&mut object, &from.extra, &["name", "mac", "sandbox"]);
     Value::Object(object)
 }
 
@@ -61,7 +68,8 @@ fn ip(from: &Ip, version: Version) -> Value {
     put(&mut object, "interface", from.interface);
     put(&mut object, "address", Some(from.address.to_string()));
     put(&mut object, "gateway", from.gateway.map(|g| g.to_string()));
-    put_extra(&mut object, &from.extra);
+    let keys = ["version", "interface", "address", "gateway"];
+    put_extra(&mut object, &from.extra, &keys);
     Value::Object(object)
 }
 
@@ -74,7 +82,7 @@ fn route(from: &Route) -> Value {
     put(&mut object, "priority", from.priority);
     put(&mut object, "table", from.table);
     put(&mut object, "scope", from.scope);
-    put_extra(&mut object, &from.extra);
+    put_extra(&mut object, &from.extra, &[]);
     Value::Object(object)
 }
 
@@ -85,7 +93,7 @@ fn dns(from: &Dns) -> Map<String, Value> {
     put(&mut object, "domain", from.domain.as_deref());
     put_list(&mut object, "search", texts(&from.search));
     put_list(&mut object, "options", texts(&from.options));
-    put_extra(&mut object, &from.extra);
+    put_extra(&mut object, &from.extra, &[]);
     object
 }
 
@@ -99,8 +107,15 @@ pub(super) fn put_list(object: &mut Map<String, Value>, key: &str, list: Vec<Val
     put(object, key, (!list.is_empty()).then_some(list));
 }
 
-pub(super) fn put_extra(object: &mut Map<String, Value>, extra: &Map<String, Value>) {
+/// `keys` are those that the form itself has for this object, where what was read had others.
+pub(super) fn put_extra(
+    object: &mut Map<String, Value>,
+    extra: &Map<String, Value>,
+    keys: &[&str],
+) {
     for (key, value) in extra {
-        object.entry(key).or_insert_with(|| value.clone());
+        if !keys.iter().any(|ours| ours.eq_ignore_ascii_case(key)) {
+            object.entry(key).or_insert_with(|| value.clone());
+        }
     }
 }
