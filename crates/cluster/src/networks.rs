@@ -285,18 +285,15 @@ impl Cluster<'_> {
         for node in nodes {
             let mut first: Option<(&Range, Block)> = None;
             for set in &network.ranges {
-                let twin = first.and_then(|(from, block)| {
-                    set.iter().find_map(|range| {
-                        let address = ipam::twin(block.first(), from, range)?;
-                        let twin = Block::containing(address, network.block_prefix(range))?;
-                        (range.uses(twin) && !taken.contains(&twin)).then_some((range, twin))
-                    })
-                });
-                let free = twin.or_else(|| {
-                    set.iter().find_map(|range| {
-                        let free = range.free_block(network.block_prefix(range), &taken, 0)?;
-                        Some((range, free))
-                    })
+                let free = set.iter().find_map(|range| {
+                    let prefix = network.block_prefix(range);
+                    let twin = first
+                        .filter(|(from, _)| from.subnet.is_ipv4() != range.subnet.is_ipv4())
+                        .and_then(|(from, block)| ipam::twin(block.first(), from, range))
+                        .and_then(|address| Block::containing(address, prefix))
+                        .filter(|twin| range.uses(*twin) && !taken.contains(twin));
+                    let block = twin.or_else(|| range.free_block(prefix, &taken, 0))?;
+                    Some((range, block))
                 });
                 let Some((range, block)) = free else { continue };
                 first.get_or_insert((range, block));

@@ -77,24 +77,23 @@ impl Allocator<'_> {
             ledger.view(&self.host.node, self.kept_only(ledger, tried)),
             self.clock.uptime(),
         );
-        if let Some((first, from)) = first {
-            for range in set {
-                let Some(twin) = ipam::twin(first, from, range).filter(|twin| range.offers(*twin))
-                else {
-                    continue;
-                };
+        let mut cooling = None;
+        // One range after the other: a later one of the set is used when those before it have nothing left.
+        for (at, range) in set.iter().enumerate() {
+            let twin = first
+                .filter(|(first, _)| first.is_ipv4() != range.subnet.is_ipv4())
+                .and_then(|(first, from)| ipam::twin(first, from, range))
+                .filter(|twin| range.offers(*twin));
+            if let Some(twin) = twin {
                 if view.is_free(range, twin, now, self.cool_down) {
                     return Ok(twin);
                 }
-                // In nobody's block, as far as we know: then it can be had.
-                let unknown = !ledger.is_ours(twin, &self.host.node);
+                // In nobody's block, as far as we know: then it can be had. Not of a later range: the first may have room.
+                let unknown = at == 0 && !ledger.is_ours(twin, &self.host.node);
                 if unknown && !tried.twins.contains(&twin) && !tried.away {
                     return Err(Need::Twin(twin));
                 }
             }
-        }
-        let mut cooling = None;
-        for range in set {
             match view.choose(range, now, self.cool_down) {
                 Choice::Ready(address) => return Ok(address),
                 Choice::Cooling(address) => cooling = cooling.or(Some(address)),

@@ -100,7 +100,11 @@ impl Allocator<'_> {
         // What only cools down here is the next best, whatever keeps us from more.
         let was_tried = std::mem::replace(&mut tried.room, true);
         let cools = match self.open().await? {
-            Some(open) => self.pick_all(&open.ledger, request, tried)?.is_ok(),
+            // What another set lacks is no reason to refuse this one what it has.
+            Some(open) => {
+                let picked = self.pick_all(&open.ledger, request, tried)?;
+                picked.err() != Some(Need::Room(set.to_vec()))
+            }
             None => false,
         };
         match self.claim_room(set).await {
