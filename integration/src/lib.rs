@@ -41,4 +41,4 @@ pub use proxy::{Proxy, Request};
 pub use run::{Finished, Process, Running};
 pub use server::Server;
 pub use space::{Net, Space, inhabited};
-pub use suite::{Attachment, address_of, conflist, netconf};
+pub use suite::{Attachment, address_of, conflist, ipam, ipamconf, netconf};

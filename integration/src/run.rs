@@ -149,6 +149,19 @@ impl Finished {
         self
     }
 
+    /// Insists on a CNI error of this code whose text has all these words, and gives the text.
+    #[track_caller]
+    pub fn refused(self, code: u32, words: &[&str]) -> String {
+        let said = self.failed();
+        let error = said.json();
+        assert_eq!(error["code"], code, "the code of {said}");
+        let text = error["msg"].as_str().unwrap_or_default().to_owned();
+        for word in words {
+            assert!(text.contains(word), "no {word:?} in {said}");
+        }
+        text
+    }
+
     /// Standard output as one JSON document and nothing else.
     #[track_caller]
     pub fn json(&self) -> Value {

@@ -92,6 +92,23 @@ impl Range {
         self.offers(address) || self.is_static(address)
     }
 
+    /// What `address` is that no attachment can have it, if it is such an address of the subnet: for a person.
+    pub fn bars(&self, address: IpAddr) -> Option<String> {
+        let (first, last) = usable(self.subnet);
+        let excluded = |network: &&IpNetwork| network.contains(address);
+        if !self.subnet.contains(address) {
+            None
+        } else if self.gateway == Some(address) {
+            Some(format!("the gateway of {}", self.subnet))
+        } else if let Some(network) = self.exclude.iter().find(excluded) {
+            Some(format!("excluded by {network}"))
+        } else if between(first, address, last) {
+            None
+        } else {
+            Some(format!("an end of {}", self.subnet))
+        }
+    }
+
     /// Whether this range asks for no more than `other` has: the same subnet or one inside it, and start and end
     /// inside the other's. Gateways and exclusions are not compared: what may be given out is what both offer.
     pub fn within(&self, other: &Self) -> bool {
@@ -195,6 +212,8 @@ mod tests {
                 "{address}"
             );
             assert_eq!(range.may_hold(a), offered || asked_for, "{address}");
+            let barred = range.subnet.contains(a) && !range.may_hold(a);
+            assert_eq!(range.bars(a).is_some(), barred, "{address}");
         }
     }
 

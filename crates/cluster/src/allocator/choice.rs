@@ -129,6 +129,9 @@ fn assigned(sets: &[RangeSet], requested: &[IpAddr]) -> Result<Vec<Option<IpAddr
         };
         let serves = |set: &&RangeSet| set.iter().any(|range| range.may_hold(*address));
         let Some(n) = sets.iter().position(|set| serves(&set)) else {
+            if let Some(why) = sets.iter().flatten().find_map(|range| range.bars(*address)) {
+                return Err(bad(why));
+            }
             let pools = sets
                 .iter()
                 .flatten()
