@@ -4,7 +4,6 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-use crate::call::Call;
 use crate::container::Container;
 use crate::host::Host;
 use crate::run::Finished;
@@ -30,20 +29,6 @@ pub fn netconf(name: &str, subnet: &str, version: &str) -> Value {
     conf["cniVersion"] = version.into();
     conf["name"] = name.into();
     conf
-}
-
-/// The configuration at spec 1.1.0 that an interface plugin of others hands to `ipam-kv`, with this `ipam` section.
-pub fn ipamconf(name: &str, mut ipam: Value) -> Value {
-    ipam["type"] = "ipam-kv".into();
-    json!({ "cniVersion": "1.1.0", "name": name, "type": "bridge", "ipam": ipam })
-}
-
-/// A call of `ipam-kv` as such a plugin makes it for the container `id`. `inside` is any container of the host: an IPAM
-/// plugin is told of a namespace, and does not enter it.
-#[track_caller]
-pub fn ipam<'host>(inside: &Container<'host>, verb: &str, id: &str, conf: &Value) -> Call<'host> {
-    let call = inside.host().call("ipam-kv", verb).id(id);
-    call.netns(&inside.netns()).conf(conf)
 }
 
 /// A container's place in a network, made through cnitool.

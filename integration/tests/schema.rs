@@ -8,46 +8,14 @@ mod reader;
 
 use std::collections::BTreeSet;
 
-use integration::{Backend, Container, Finished, Lab, ipam, ipamconf};
+use integration::{Backend, Direct, Lab, addresses_in, ipamconf};
+use reader::leased;
 use serde_json::{Value, json};
-
-/// One container of each host, in whose name `ipam-kv` is called.
-fn insides(lab: &Lab) -> Vec<Container<'_>> {
-    let hosts = lab.hosts().iter();
-    hosts.map(|host| host.container("t1")).collect()
-}
-
-fn add(inside: &Container, id: &str, conf: &Value) -> Finished {
-    ipam(inside, "ADD", id, conf).run()
-}
-
-/// The addresses of a result with their lengths.
-fn addresses(result: &Value) -> Vec<&str> {
-    let ips = result["ips"].as_array().into_iter().flatten();
-    let addresses = ips.map(|ip| ip["address"].as_str().expect("an address"));
-    addresses.collect()
-}
-
-/// What an ADD gives that succeeds: its addresses with their lengths.
-#[track_caller]
-fn given(inside: &Container, id: &str, conf: &Value) -> Vec<String> {
-    let result = add(inside, id, conf).ok().json();
-    addresses(&result).into_iter().map(str::to_owned).collect()
-}
-
-/// The leased addresses of a network, by the store.
-fn leased(lab: &Lab, network: &str) -> BTreeSet<String> {
-    let below = format!("leases/{network}/");
-    let keys = reader::keys_below(&reader::records(lab), &below);
-    keys.iter()
-        .map(|key| key[below.len()..].to_owned())
-        .collect()
-}
 
 #[test]
 fn each_set_gives_one_address_and_the_later_ranges_of_a_set_stand_in_for_its_first() {
     let lab = Lab::new(2, Backend::Consul);
-    let insides = insides(&lab);
+    let hosts = Direct::on_all(&lab);
     let stand_in = json!({ "subnet": "10.2.0.0/29", "gateway": "10.2.0.6" });
     let conf = ipamconf(
         "net1",
@@ -59,9 +27,9 @@ fn each_set_gives_one_address_and_the_later_ranges_of_a_set_stand_in_for_its_fir
     );
     let mut first = BTreeSet::new();
     for number in 0..10 {
-        let result = add(&insides[number % 2], &format!("c{number}"), &conf);
+        let result = hosts[number % 2].add(&format!("c{number}"), &conf);
         let result = result.ok().json();
-        let [one, two, three] = addresses(&result)[..] else {
+        let [one, two, three] = &addresses_in(&result)[..] else {
             panic!("one address of each set: {result:#}")
         };
         let gateways: Vec<_> = (0..3).map(|at| &result["ips"][at]["gateway"]).collect();
@@ -80,8 +48,8 @@ fn each_set_gives_one_address_and_the_later_ranges_of_a_set_stand_in_for_its_fir
     let before = leased(&lab, "net1");
     assert_eq!(before.len(), 30, "{before:?}");
     // One set has nothing left: nothing of the others is held for that.
-    for inside in &insides {
-        add(inside, "last", &conf).refused(102, &["net1", "exhausted"]);
+    for host in &hosts {
+        host.add("last", &conf).refused(102, &["net1", "exhausted"]);
     }
     assert_eq!(leased(&lab, "net1"), before);
 }
@@ -89,8 +57,8 @@ fn each_set_gives_one_address_and_the_later_ranges_of_a_set_stand_in_for_its_fir
 #[test]
 fn the_old_single_form_says_all_that_a_range_can_say() {
     let lab = Lab::new(1, Backend::Dir);
-    let insides = insides(&lab);
-    let inside = &insides[0];
+    let hosts = Direct::on_all(&lab);
+    let host = &hosts[0];
     lab.host(1).space().write(
         "/etc/resolv.test",
         "# a comment\nnameserver 192.0.2.53\nnameserver 2001:db8::53\ndomain example.org\n\
@@ -110,10 +78,10 @@ fn the_old_single_form_says_all_that_a_range_can_say() {
         let address = format!("10.4.0.{last}/24");
         let ips = json!([{ "address": address, "gateway": "10.4.0.254" }]);
         let wanted = json!({ "cniVersion": "1.1.0", "ips": ips, "routes": routes, "dns": dns });
-        let result = add(inside, &format!("c{last}"), &conf).ok().json();
+        let result = host.add(&format!("c{last}"), &conf).ok().json();
         assert_eq!(result, wanted);
     }
-    add(inside, "c23", &conf).refused(102, &["net1", "exhausted"]);
+    host.add("c23", &conf).refused(102, &["net1", "exhausted"]);
 
     // Beside `ranges` it is the first set.
     let mut both = ipamconf(
@@ -121,17 +89,18 @@ fn the_old_single_form_says_all_that_a_range_can_say() {
         json!({ "subnet": "10.5.0.0/24", "rangeStart": "10.5.0.9" }),
     );
     both["ipam"]["ranges"] = json!([[{ "subnet": "10.1.0.0/24" }]]);
-    assert_eq!(given(inside, "c1", &both), ["10.5.0.9/24", "10.1.0.2/24"]);
+    assert_eq!(host.given("c1", &both), ["10.5.0.9/24", "10.1.0.2/24"]);
     both["ipam"]["resolvConf"] = "/etc/nowhere".into();
-    add(inside, "c2", &both).refused(7, &["ipam.resolvConf", "/etc/nowhere"]);
+    host.add("c2", &both)
+        .refused(7, &["ipam.resolvConf", "/etc/nowhere"]);
     assert_eq!(leased(&lab, "net2").len(), 2);
 }
 
 #[test]
 fn two_data_directories_never_see_each_other() {
     let lab = Lab::new(2, Backend::Consul);
-    let insides = insides(&lab);
-    let (one, two) = (&insides[0], &insides[1]);
+    let hosts = Direct::on_all(&lab);
+    let (one, two) = (&hosts[0], &hosts[1]);
     let conf = |dir: &str| {
         let ranges = json!([[{ "subnet": "10.5.0.0/24" }]]);
         let mut conf = ipamconf("net1", json!({ "ranges": ranges, "dataDir": dir }));
@@ -155,42 +124,42 @@ fn two_data_directories_never_see_each_other() {
     let dirs = ["", "/srv/a", "/srv/b"];
     let mut held = BTreeSet::new();
     for dir in dirs {
-        assert_eq!(given(one, "c1", &conf(dir)), ["10.5.0.2/24"], "{dir}");
+        assert_eq!(one.given("c1", &conf(dir)), ["10.5.0.2/24"], "{dir}");
         held.insert(below(dir, "10.5.0.2"));
         assert_eq!(leases(), held, "{dir}");
-        add(one, "c1", &conf(dir)).refused(100, &["c1", "10.5.0.2"]);
+        one.add("c1", &conf(dir)).refused(100, &["c1", "10.5.0.2"]);
     }
     // Within one they do: another host gets another address.
-    let far = given(two, "c1", &conf("/srv/a")).remove(0);
+    let far = two.given("c1", &conf("/srv/a")).remove(0);
     let far = far.trim_end_matches("/24");
     assert_ne!(far, "10.5.0.2");
     held.insert(below("/srv/a", far));
     let mut near = conf("/srv/b");
     near["runtimeConfig"] = json!({ "ips": [far] });
-    assert_eq!(given(one, "c2", &near), [format!("{far}/24")]);
+    assert_eq!(one.given("c2", &near), [format!("{far}/24")]);
     held.insert(below("/srv/b", far));
     assert_eq!(leases(), held);
     let listed = lab.host(1).listed(&["endpoint", "ls", "--local"]);
     assert_eq!(listed.as_array().map(Vec::len), Some(4), "{listed:#}");
 
     // What goes, goes in one of them; also if the store hears of it by a later sync.
-    ipam(one, "GC", "", &conf("/srv/b")).run().ok();
+    one.call("GC", "", &conf("/srv/b")).run().ok();
     held.retain(|key| !key.contains("-2fb/"));
     assert_eq!(leases(), held);
     lab.host(1).configure("consul://192.168.1.5:1");
-    ipam(one, "DEL", "c1", &conf("/srv/a")).run().ok();
+    one.call("DEL", "c1", &conf("/srv/a")).run().ok();
     assert_eq!(leases(), held);
     lab.host(1).configure(&lab.store_url());
     lab.host(1).crosshost(&["sync"]).ok();
     held.remove(&below("/srv/a", "10.5.0.2"));
     assert_eq!(leases(), held);
-    add(one, "c1", &conf("")).refused(100, &["c1", "10.5.0.2"]);
+    one.add("c1", &conf("")).refused(100, &["c1", "10.5.0.2"]);
 }
 
 #[test]
 fn keys_of_ours_mean_the_same_in_any_case_and_unknown_ones_mean_nothing() {
     let lab = Lab::new(1, Backend::Dir);
-    let insides = insides(&lab);
+    let hosts = Direct::on_all(&lab);
     let plain = json!({
         "cniVersion": "1.0.0", "name": "net1", "type": "bridge",
         "ipam": {
@@ -218,8 +187,8 @@ fn keys_of_ours_mean_the_same_in_any_case_and_unknown_ones_mean_nothing() {
     });
     let mut stored = Vec::new();
     for conf in [plain, odd] {
-        let mut result = add(&insides[0], "c1", &conf).ok().json();
-        assert_eq!(addresses(&result), ["10.6.0.45/24"]);
+        let mut result = hosts[0].add("c1", &conf).ok().json();
+        assert_eq!(addresses_in(&result), ["10.6.0.45/24"]);
         assert_eq!(result["routes"][0]["dst"], "0.0.0.0/0");
         // A route is passed on with what we do not know of it.
         result["routes"][0]
@@ -254,7 +223,7 @@ fn blocks(lab: &Lab) -> Vec<String> {
 #[test]
 fn what_is_excluded_is_given_to_nobody_and_a_request_for_it_is_refused_by_name() {
     let lab = Lab::new(2, Backend::Consul);
-    let insides = insides(&lab);
+    let hosts = Direct::on_all(&lab);
     // Of the /28 .2 to .14 are for containers.
     let range = json!({ "subnet": "10.7.0.0/28", "exclude": ["10.7.0.14", "10.7.0.3/32"] });
     let conf = ipamconf(
@@ -266,26 +235,29 @@ fn what_is_excluded_is_given_to_nobody_and_a_request_for_it_is_refused_by_name()
         let mut asking = conf.clone();
         let excluded = format!("10.7.0.{excluded}");
         asking["runtimeConfig"] = json!({ "ips": [excluded] });
-        for inside in &insides {
+        for host in &hosts {
             let by = format!("excluded by 10.7.0.{by}/");
-            add(inside, "asks", &asking).refused(108, &[&excluded, &by]);
+            host.add("asks", &asking).refused(108, &[&excluded, &by]);
         }
     }
     assert_eq!(leased(&lab, "net1"), BTreeSet::new());
-    let all =
-        (0..6).map(|number| given(&insides[number % 2], &format!("c{number}"), &conf).remove(0));
+    let all = (0..6).map(|number| {
+        hosts[number % 2]
+            .given(&format!("c{number}"), &conf)
+            .remove(0)
+    });
     let all: BTreeSet<_> = all.collect();
     assert_eq!(all, wanted.iter().map(|one| format!("{one}/28")).collect());
     assert_eq!(leased(&lab, "net1"), wanted.into());
-    for inside in &insides {
-        add(inside, "last", &conf).refused(102, &["net1", "exhausted"]);
+    for host in &hosts {
+        host.add("last", &conf).refused(102, &["net1", "exhausted"]);
     }
 }
 
 #[test]
 fn the_size_of_blocks_is_as_asked_for_and_stays_so() {
     let lab = Lab::new(2, Backend::Consul);
-    let insides = insides(&lab);
+    let hosts = Direct::on_all(&lab);
     let conf = |block_prefix: Value| {
         let ranges = json!([[{ "subnet": "10.8.0.0/24" }], [{ "subnet": "fd00:8::/64" }]]);
         ipamconf(
@@ -294,15 +266,17 @@ fn the_size_of_blocks_is_as_asked_for_and_stays_so() {
         )
     };
     for (asked, bounds) in [(23, "want 24 to 32"), (33, "want 24 to 32")] {
-        let said = add(&insides[0], "c1", &conf(json!(asked)));
+        let said = hosts[0].add("c1", &conf(json!(asked)));
         said.refused(7, &["ipam.blockPrefix", &asked.to_string(), bounds]);
     }
-    add(&insides[0], "c1", &conf(json!("/27"))).refused(7, &["ipam.blockPrefix", "/27"]);
+    hosts[0]
+        .add("c1", &conf(json!("/27")))
+        .refused(7, &["ipam.blockPrefix", "/27"]);
 
     // Twenty containers on each host: their blocks have room for thirty, and nobody comes between.
     for number in 0..20 {
-        for inside in &insides {
-            given(inside, &format!("c{number}"), &conf(json!(27)));
+        for host in &hosts {
+            host.given(&format!("c{number}"), &conf(json!(27)));
         }
     }
     let records = reader::records(&lab);
@@ -314,13 +288,15 @@ fn the_size_of_blocks_is_as_asked_for_and_stays_so() {
         let lengths: Vec<_> = lengths.by_ref().collect();
         assert_eq!(lengths, ["27", "123"], "{records:#?}");
     }
-    add(&insides[1], "more", &conf(json!(28))).refused(103, &["net1", "blockPrefix", "27", "28"]);
+    hosts[1]
+        .add("more", &conf(json!(28)))
+        .refused(103, &["net1", "blockPrefix", "27", "28"]);
 }
 
 #[test]
 fn the_result_has_the_shape_of_its_version() {
     let lab = Lab::new(1, Backend::Dir);
-    let insides = insides(&lab);
+    let hosts = Direct::on_all(&lab);
     let routes = json!([
         { "dst": "0.0.0.0/0" },
         { "dst": "10.99.0.0/16", "gw": "10.9.0.7", "mtu": 1400, "advmss": 1360, "priority": 9, "table": 50, "scope": 0 },
@@ -362,38 +338,36 @@ fn the_result_has_the_shape_of_its_version() {
                 "routes": routes, "dns": dns,
             }),
         };
-        let result = add(&insides[0], "c1", &conf).ok().json();
+        let result = hosts[0].add("c1", &conf).ok().json();
         assert_eq!(result, wanted, "{version}");
 
         // Each verb since its version; CHECK reads the result of its own version.
         conf["prevResult"] = result;
         for (verb, since) in [("CHECK", "0.4.0"), ("STATUS", "1.1.0"), ("GC", "1.1.0")] {
-            let said = ipam(&insides[0], verb, "c1", &conf).run();
+            let said = hosts[0].call(verb, "c1", &conf).run();
             if version < since {
                 said.refused(1, &[version, verb, since]);
             } else {
                 assert_eq!(said.ok().stdout, "", "{verb} at {version}");
             }
         }
-        assert_eq!(ipam(&insides[0], "DEL", "c1", &conf).run().ok().stdout, "");
+        assert_eq!(hosts[0].call("DEL", "c1", &conf).run().ok().stdout, "");
     }
 }
 
 #[test]
 fn the_oldest_versions_have_no_words_for_two_addresses_of_a_family() {
     let lab = Lab::new(1, Backend::Dir);
-    let insides = insides(&lab);
+    let hosts = Direct::on_all(&lab);
     let ranges = json!([[{ "subnet": "10.9.0.0/24" }], [{ "subnet": "10.10.0.0/24" }]]);
     let mut conf = ipamconf("net1", json!({ "ranges": ranges }));
     for (version, named) in [("0.1.0", "0.1.0"), ("0.2.0", "0.2.0"), ("", "0.1.0")] {
         conf["cniVersion"] = version.into();
-        add(&insides[0], "c1", &conf)
+        hosts[0]
+            .add("c1", &conf)
             .refused(7, &["cniVersion", named, "one address of each family"]);
     }
     assert_eq!(reader::records(&lab).len(), 0);
     conf["cniVersion"] = "0.3.0".into();
-    assert_eq!(
-        given(&insides[0], "c1", &conf),
-        ["10.9.0.2/24", "10.10.0.2/24"]
-    );
+    assert_eq!(hosts[0].given("c1", &conf), ["10.9.0.2/24", "10.10.0.2/24"]);
 }

@@ -6,7 +6,7 @@
     reason = "a test, and not each reads all"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use consulrs::api::kv::requests::ReadKeyRequestBuilder;
 use consulrs::client::{ConsulClient, ConsulClientSettingsBuilder};
@@ -32,6 +32,15 @@ pub(crate) fn records_but_nodes(lab: &Lab) -> BTreeMap<String, String> {
 pub(crate) fn keys_below(records: &BTreeMap<String, String>, prefix: &str) -> Vec<String> {
     let keys = records.keys().filter(|key| key.starts_with(prefix));
     keys.cloned().collect()
+}
+
+/// The leased addresses of a network.
+pub(crate) fn leased(lab: &Lab, network: &str) -> BTreeSet<String> {
+    let below = format!("leases/{network}/");
+    let keys = keys_below(&records(lab), &below);
+    keys.iter()
+        .map(|key| key[below.len()..].to_owned())
+        .collect()
 }
 
 /// The key `a/b` is the file `a/b=`: a line with the revision, then the value.
