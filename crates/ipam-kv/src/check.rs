@@ -1,4 +1,5 @@
-//! CHECK: the attachment holds exactly the addresses of its result, here and in the store. With the store away, here.
+//! CHECK: the attachment holds exactly the addresses of its result, as far as they are of our pools, here and in the
+//! store. With the store away, here.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -28,11 +29,17 @@ pub(crate) async fn check(call: &Call) -> Result<(), Error> {
     else {
         return deviation("holds no address".to_owned());
     };
-    // Later plugins in the chain, and the interface plugin itself, may have added addresses; none of ours may lack.
     let listed: BTreeSet<IpAddr> = previous.ips.iter().map(|ip| ip.address.ip()).collect();
-    let mut held = holding.addresses.iter().map(|held| held.address);
-    if let Some(address) = held.find(|address| !listed.contains(address)) {
+    let held: BTreeSet<IpAddr> = holding.addresses.iter().map(|held| held.address).collect();
+    if let Some(address) = held.difference(&listed).next() {
         return deviation(format!("holds {address}, which its result does not list"));
+    }
+    // Later plugins in the chain, and the interface plugin itself, may have added addresses; none of our pools.
+    let pools = || conf.spec.ranges.iter().flatten();
+    let ours = |address: &&IpAddr| pools().any(|range| range.subnet.contains(**address));
+    if let Some(address) = listed.difference(&held).find(ours) {
+        let why = "of the network's pools, which it does not hold";
+        return deviation(format!("its result lists {address}, {why}"));
     }
     match in_the_store(&desk, &conf.spec.name, &holding).await? {
         Some(what) => deviation(what),
