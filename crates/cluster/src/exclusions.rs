@@ -227,6 +227,33 @@ impl Cluster<'_> {
         .await
     }
 
+    /// Makes `address`, which has no home, `node`'s without asking or waiting: a container there has it already, as the
+    /// store once knew and has forgotten. Requests of others for it end. `None` if the record has changed.
+    pub async fn reinstate(
+        &self,
+        name: &str,
+        node: &str,
+        address: IpAddr,
+        block: Block,
+        present: &Versioned<BlockRecord>,
+        now: u64,
+    ) -> Result<Option<Versioned<BlockRecord>>, Error> {
+        self.rewrite(name, block, present, &[], |record| {
+            if record.is_of(node) {
+                record.exclusions.remove(&address);
+                return;
+            }
+            let given = Exclusion {
+                node: node.to_owned(),
+                state: ExclusionState::Given,
+                dropped: None,
+                since: now,
+            };
+            record.exclusions.insert(address, given);
+        })
+        .await
+    }
+
     /// Gives back an address of another host's block. `None` if the record has changed.
     pub async fn return_exclusion(
         &self,

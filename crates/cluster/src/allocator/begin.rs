@@ -4,7 +4,7 @@
 //! must ask it. All reading of news into the ledger is done under the ledger's lock, so that older news can never undo
 //! what a quicker verb of this host did.
 
-use std::{any::Any, net::IpAddr, time::Duration};
+use std::{any::Any, net::IpAddr};
 
 use super::{Allocator, Held, Holding, Ledger, Memory, Stage};
 use crate::{Created, Error, Exclusion, ExclusionState, Lease, NetworkSpec, News, Versioned};
@@ -213,81 +213,6 @@ impl Allocator<'_> {
         self.remember(&news)?;
         self.save(ledger)?;
         self.answer(ledger).await
-    }
-
-    /// The store has no such network, and nothing here needs it: what was ours of it is so no more, since who creates it
-    /// anew deals it out anew.
-    fn disown(&self) -> Result<(), Error> {
-        let holdings = self.shelf.holdings(self.network)?;
-        if holdings.iter().all(|holding| holding.addresses.is_empty()) {
-            self.shelf.remove_ledger(self.network)?;
-        }
-        Ok(())
-    }
-
-    /// Whether a container of this host has an address of the network.
-    fn holds(&self) -> Result<bool, Error> {
-        let holdings = self.shelf.holdings(self.network)?;
-        Ok(holdings.iter().any(|holding| holding.stage == Stage::Given))
-    }
-
-    /// Makes ours again what containers here hold and the store has as nobody's, or not at all. What is another's by
-    /// now is asked for; until that is settled it shows as lost.
-    async fn take_back(
-        &self,
-        network: &Versioned<crate::Network>,
-        news: &mut News,
-    ) -> Result<(), Error> {
-        for holding in self.shelf.holdings(self.network)? {
-            let held = holding.addresses.iter();
-            for held in held.filter(|_| holding.stage == Stage::Given) {
-                if news.home(held.address) == Some(&self.host.node) {
-                    continue;
-                }
-                let range = network.record.range_of(held.address);
-                let block = range.and_then(|range| network.record.block_of(range, held.address));
-                let Some(block) = block else { continue };
-                if let Err(error) = self.get(block, held.address, news, Duration::ZERO).await
-                    && error.is_away()
-                {
-                    return Err(error);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Forgets which leases the store has, so that all are published again; and releases those that came back from the
-    /// past, of which no container here knows.
-    async fn publish_anew(&self, ledger: &mut Ledger) -> Result<(), Error> {
-        for mut holding in self.shelf.holdings(self.network)? {
-            for address in holding.addresses.iter_mut().chain(&mut holding.left) {
-                address.revision = None;
-            }
-            self.shelf.save_holding(self.network, &holding)?;
-            if holding.stage != Stage::Chosen {
-                ledger.fall_behind(&holding.holder());
-            }
-        }
-        self.save(ledger)?;
-        let mut zombies = Vec::new();
-        for (address, lease) in self.cluster.leases(self.network).await? {
-            if self.is_zombie(address, &lease.record)? {
-                zombies.push((address, lease));
-            }
-        }
-        self.release_leases(&zombies).await
-    }
-
-    /// Whether a lease is this node's and no container here knows of it: the store was put back to an earlier state, or
-    /// the host lost its documents.
-    pub(super) fn is_zombie(&self, address: IpAddr, lease: &Lease) -> Result<bool, Error> {
-        if lease.node != self.host.node {
-            return Ok(false);
-        }
-        let holding = self.shelf.holding(self.network, &lease.holder())?;
-        Ok(lease.boot_id != self.host.boot_id
-            || holding.is_none_or(|holding| holding.all().all(|held| held.address != address)))
     }
 
     /// Keeps the news for the day on which the store forgets them, and notes who has been silent since when.

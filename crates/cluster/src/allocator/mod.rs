@@ -10,7 +10,8 @@
 //! |---|---|
 //! | `shelf` | what a host remembers, and the traits by which it does |
 //! | `ledger` | the choice's part of that, pure |
-//! | `begin` | the ledger from the store: at first, when it proved old, when the store has forgotten |
+//! | `begin` | the ledger from the store: at first, and when it proved old |
+//! | `forgotten` | what a host's own containers need when the store has forgotten them |
 //! | `add`, `choice`, `room` | an ADD; its choice; where it gets an address from when the host has none ready |
 //! | `del` | a DEL and a GC |
 //! | `tend`, `sync` | what is done after a verb, and what an operator or a watcher has done |
@@ -19,6 +20,7 @@ mod add;
 mod begin;
 mod choice;
 mod del;
+mod forgotten;
 mod ledger;
 mod room;
 mod shelf;

@@ -140,6 +140,12 @@ impl Allocator<'_> {
         let node = &self.host.node;
         let mut as_of = 0;
         let present = self.cluster.block(self.network, block).await?;
+        // Another verb may have handed it in, and a third have got it back, since the note was read: only while the note
+        // stands is what was just read to be given back.
+        let open = self.open().await?;
+        if open.is_none_or(|open| !open.ledger.leaving.contains(&(block, address))) {
+            return Ok(());
+        }
         let ours = present.as_ref().is_some_and(|present| match address {
             None => present.record.is_of(node),
             Some(address) => present.record.given_to(node).any(|given| given == address),

@@ -128,7 +128,7 @@ impl Faults {
 
 /// One of the pools: small, since what matters happens where there is hardly an address left.
 fn pool(random: &mut Random) -> NetworkSpec {
-    let pools: [(&str, Option<u8>); 9] = [
+    let pools: [(&str, Option<u8>); 10] = [
         (r#"[[{"subnet":"10.1.0.0/28"}]]"#, None),
         (
             r#"[[{"subnet":"10.1.0.0/28","exclude":["10.1.0.4/31"]}]]"#,
@@ -150,6 +150,10 @@ fn pool(random: &mut Random) -> NetworkSpec {
         ),
         (
             r#"[[{"subnet":"10.1.0.0/28"}],[{"subnet":"fd00:1::/120"}]]"#,
+            None,
+        ),
+        (
+            r#"[[{"subnet":"10.1.0.0/28"}],[{"subnet":"10.2.0.0/28"}]]"#,
             None,
         ),
         (

@@ -1,0 +1,113 @@
+//! What this host does for its containers when the store has forgotten them: it was emptied, or put back to an earlier
+//! state. `crate::restore` writes again what all hosts know; here a host sees to what only itself knows, its containers.
+
+use std::{net::IpAddr, time::Duration};
+
+use super::{ATTEMPTS, Allocator, Ledger, Stage};
+use crate::{BlockState, Error, Lease, News, Versioned};
+
+impl Allocator<'_> {
+    /// The store has no such network, and nothing here needs it: what was ours of it is so no more, since who creates it
+    /// anew deals it out anew.
+    pub(super) fn disown(&self) -> Result<(), Error> {
+        let holdings = self.shelf.holdings(self.network)?;
+        if holdings.iter().all(|holding| holding.addresses.is_empty()) {
+            self.shelf.remove_ledger(self.network)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a container of this host has an address of the network.
+    pub(super) fn holds(&self) -> Result<bool, Error> {
+        let holdings = self.shelf.holdings(self.network)?;
+        Ok(holdings.iter().any(|holding| holding.stage == Stage::Given))
+    }
+
+    /// Makes ours again what containers here hold and the store has as nobody's, or not at all. What is another's by
+    /// now is asked for; until that is settled it shows as lost.
+    pub(super) async fn take_back(
+        &self,
+        network: &Versioned<crate::Network>,
+        news: &mut News,
+    ) -> Result<(), Error> {
+        for holding in self.shelf.holdings(self.network)? {
+            let held = holding.addresses.iter();
+            for held in held.filter(|_| holding.stage == Stage::Given) {
+                let range = network.record.range_of(held.address);
+                let block = range.and_then(|range| network.record.block_of(range, held.address));
+                let Some(block) = block else { continue };
+                if let Err(error) = self.take_back_one(block, held.address, news).await
+                    && error.is_away()
+                {
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn take_back_one(
+        &self,
+        block: ipam::Block,
+        address: IpAddr,
+        news: &mut News,
+    ) -> Result<(), Error> {
+        let (name, node) = (self.network, self.host.node.as_str());
+        for _ in 0..ATTEMPTS {
+            let present = news.blocks.get(&block).cloned();
+            let homeless = present.filter(|present| {
+                present.record.home(address).is_none()
+                    && present.record.state != BlockState::Reclaiming
+            });
+            let Some(present) = homeless else {
+                if news.home(address) == Some(node) {
+                    return Ok(());
+                }
+                return self.get(block, address, news, Duration::ZERO).await;
+            };
+            let now = self.clock.unix();
+            let mended = self
+                .cluster
+                .reinstate(name, node, address, block, &present, now)
+                .await?;
+            match mended {
+                Some(record) => drop(news.blocks.insert(block, record)),
+                None => *news = self.cluster.news(name).await?,
+            }
+        }
+        Err(Error::Contended(format!("block {block} of network {name}")))
+    }
+
+    /// Forgets which leases the store has, so that all are published again; and releases those that came back from the
+    /// past, of which no container here knows.
+    pub(super) async fn publish_anew(&self, ledger: &mut Ledger) -> Result<(), Error> {
+        for mut holding in self.shelf.holdings(self.network)? {
+            for address in holding.addresses.iter_mut().chain(&mut holding.left) {
+                address.revision = None;
+            }
+            self.shelf.save_holding(self.network, &holding)?;
+            if holding.stage != Stage::Chosen {
+                ledger.fall_behind(&holding.holder());
+            }
+        }
+        self.save(ledger)?;
+        let mut zombies = Vec::new();
+        for (address, lease) in self.cluster.leases(self.network).await? {
+            if self.is_zombie(address, &lease.record)? {
+                zombies.push((address, lease));
+            }
+        }
+        self.release_leases(&zombies).await
+    }
+
+    /// Whether a lease is this node's and no container here knows of it: the store was put back to an earlier state, or
+    /// the host lost its documents.
+    pub(super) fn is_zombie(&self, address: IpAddr, lease: &Lease) -> Result<bool, Error> {
+        if lease.node != self.host.node {
+            return Ok(false);
+        }
+        let holding = self.shelf.holding(self.network, &lease.holder())?;
+        Ok(lease.boot_id != self.host.boot_id
+            || holding.is_none_or(|holding| holding.all().all(|held| held.address != address)))
+    }
+}
