@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -19,6 +20,8 @@ use crate::run::{Finished, run};
 pub struct Space {
     name: String,
     holder: Child,
+    /// Seconds by which the clock since boot is ahead of the machine's.
+    ahead: AtomicU64,
 }
 
 /// A network namespace that code of the test process can work in.
@@ -62,6 +65,7 @@ impl Space {
         Space {
             name: name.to_owned(),
             holder,
+            ahead: AtomicU64::new(0),
         }
     }
 
@@ -79,8 +83,13 @@ impl Space {
     /// `CONSUL_HTTP_ADDR`, must not reach the product. `nsenter` execs, so the child is the program itself.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");
+        command.args(["-t", &self.pid().to_string(), "-m", "-n"]);
+        if self.ahead.load(Ordering::Relaxed) > 0 {
+            let clock = self.path(self.clock());
+            command.arg(format!("--time={}", clock.display()));
+        }
         command
-            .args(["-t", &self.pid().to_string(), "-m", "-n", "--"])
+            .arg("--")
             .arg(program)
             .env_clear()
             .env(
@@ -89,6 +98,26 @@ impl Space {
             )
             .env("LC_ALL", "C");
         command
+    }
+
+    /// Lets the clock that counts since boot (`CLOCK_BOOTTIME`) jump ahead for all that is started in here from now on,
+    /// as if so many seconds had gone by in this space and in no other: a test need not sit out a rest or a grace. The
+    /// time of day stays as it is.
+    #[track_caller]
+    pub fn let_pass(&self, seconds: u64) {
+        let ahead = self.ahead.load(Ordering::Relaxed) + seconds;
+        let clock = self.clock();
+        // A time namespace that no process lives in, held by the file; a later one hides an earlier one.
+        self.script(&format!(
+            "touch {clock}
+             unshare --time={clock} --boottime {ahead} true"
+        ));
+        self.ahead.store(ahead, Ordering::Relaxed);
+    }
+
+    /// The file that holds this space's own clocks.
+    fn clock(&self) -> String {
+        format!("/dev/shm/clock-{}", self.name)
     }
 
     /// Runs `words` inside, to the end.
