@@ -3,8 +3,8 @@
 //!
 //! The asker writes its request into the block's record. The owner answers when it next hears of it: it strikes the
 //! request out where the address is in use, else it grants it and never gives the address out again. When all
-//! other hosts have dropped the owner as the address's home, the asker takes it. An owner that keeps no ledger of the
-//! network cannot have given it out, and need not be asked.
+//! other hosts have dropped the owner as the address's home, the asker takes it. An address that has gone to a node in this
+//! way is asked of that node. Who keeps no ledger of the network cannot have given it out, and need not be asked.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -40,29 +40,28 @@ impl Cluster<'_> {
             let Some(present) = present else {
                 return Err(Error::Contended(format!("block {block} of network {name}")));
             };
-            let owner = present.record.node.clone();
+            let exclusion = present.record.exclusions.get(&address).cloned();
+            let given = |e: &&Exclusion| e.state == ExclusionState::Given;
+            let holder = match exclusion.as_ref().filter(given) {
+                Some(given) => given.node.clone(),
+                None => present.record.node.clone(),
+            };
             let waiting = |nodes| Error::Waiting {
                 network: name.to_owned(),
                 what: format!("address {address}"),
                 nodes,
             };
-            let changed = match present.record.exclusions.get(&address).cloned() {
-                None if asked => {
-                    return Err(Error::Refused {
-                        network: name.to_owned(),
-                        address,
-                        node: owner,
-                    });
-                }
-                None => {
-                    let request = self.ask(name, node, address, block, &present, now).await?;
-                    asked = request.is_some();
-                    request
-                }
-                Some(own) if own.node == node && own.state == ExclusionState::Given => {
-                    return Ok(());
-                }
-                Some(own) if own.node == node && own.state == ExclusionState::Asked => {
+            let refused = |node| Error::Refused {
+                network: name.to_owned(),
+                address,
+                node,
+            };
+            let by_us = |e: &Exclusion| e.node == node;
+            let changed = match exclusion {
+                Some(own) if by_us(&own) && own.state == ExclusionState::Given => return Ok(()),
+                Some(waits)
+                    if waits.wanted || (by_us(&waits) && waits.state == ExclusionState::Asked) =>
+                {
                     asked = true;
                     if self
                         .wait_for_answer(name, block, &present, patience)
@@ -71,11 +70,11 @@ impl Cluster<'_> {
                         *news = self.news(name).await?;
                         continue;
                     }
-                    return Err(waiting(vec![owner]));
+                    return Err(waiting(vec![holder]));
                 }
                 // Ours, granted or given back: or another's, given back. It is nobody's now.
-                Some(free) if free.node == node || free.state == ExclusionState::Returned => {
-                    let ours = free.node == node && free.state == ExclusionState::Returned;
+                Some(free) if by_us(&free) || free.state == ExclusionState::Returned => {
+                    let ours = by_us(&free) && free.state == ExclusionState::Returned;
                     let late = match free.dropped_at(present.revision).filter(|_| !ours) {
                         Some(dropped) => self.not_dropped(name, node, dropped, patience).await?,
                         None => Vec::new(),
@@ -90,12 +89,17 @@ impl Cluster<'_> {
                     })
                     .await?
                 }
-                Some(other) => {
-                    return Err(Error::Refused {
-                        network: name.to_owned(),
-                        address,
-                        node: other.node,
-                    });
+                // Struck out by who has it; or another was first.
+                Some(other) if asked || other.state != ExclusionState::Given => {
+                    return Err(refused(other.node));
+                }
+                None if asked => return Err(refused(holder)),
+                None | Some(_) => {
+                    let request = self
+                        .ask(name, node, address, block, &present, &holder, now)
+                        .await?;
+                    asked = request.is_some();
+                    request
                 }
             };
             match changed {
@@ -108,7 +112,11 @@ impl Cluster<'_> {
         ))
     }
 
-    /// Writes the request: granted at once where the owner keeps no ledger.
+    /// Writes the request for what is `holder`'s: granted at once where it keeps no ledger.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "as of `obtain`, which it is a step of"
+    )]
     async fn ask(
         &self,
         name: &str,
@@ -116,12 +124,14 @@ impl Cluster<'_> {
         address: IpAddr,
         block: Block,
         present: &Versioned<BlockRecord>,
+        holder: &str,
         now: u64,
     ) -> Result<Option<Versioned<BlockRecord>>, Error> {
-        let idle = if present.record.state == BlockState::Returned {
+        let given = present.record.exclusions.contains_key(&address);
+        let idle = if present.record.state == BlockState::Returned && !given {
             Some(Vec::new())
         } else {
-            self.idle(name, &present.record.node).await?
+            self.idle(name, holder).await?
         };
         let mut state = match idle {
             Some(_) => ExclusionState::Granted,
@@ -130,14 +140,12 @@ impl Cluster<'_> {
         if self.planted_exclusion() {
             state = ExclusionState::Granted;
         }
-        let exclusion = Exclusion {
-            node: node.to_owned(),
-            state,
-            dropped: None,
-            since: now,
-        };
         self.rewrite(name, block, present, &idle.unwrap_or_default(), |record| {
-            record.exclusions.insert(address, exclusion);
+            let exclusion = Exclusion::of(node, state, now);
+            match record.exclusions.get_mut(&address) {
+                Some(given) if state == ExclusionState::Asked => given.wanted = true,
+                _ => drop(record.exclusions.insert(address, exclusion)),
+            }
         })
         .await
     }
@@ -206,22 +214,29 @@ impl Cluster<'_> {
         .await
     }
 
-    /// The owner's answer to what it was asked for in `block`: addresses that are `in_use` are refused, the others
-    /// granted. The owner has noted before that it gives the latter out no more. `None` if the record has changed.
+    /// `node`'s answer to what it was asked for in `block`: addresses that are `in_use` are refused, the others granted if
+    /// the block is its own; it has noted before that it gives these out no more. One that was given to it, and that is
+    /// not in use, it has to give back. `None` if the record has changed.
     pub async fn answer(
         &self,
         name: &str,
+        node: &str,
         block: Block,
         present: &Versioned<BlockRecord>,
         in_use: impl Fn(IpAddr) -> bool,
     ) -> Result<Option<Versioned<BlockRecord>>, Error> {
         self.rewrite(name, block, present, &[], |record| {
-            let asked = |exclusion: &Exclusion| exclusion.state == ExclusionState::Asked;
+            let own = record.is_of(node);
+            let asked = |e: &Exclusion| own && e.state == ExclusionState::Asked;
             record
                 .exclusions
                 .retain(|address, exclusion| !(asked(exclusion) && in_use(*address)));
-            for exclusion in record.exclusions.values_mut().filter(|e| asked(e)) {
-                exclusion.state = ExclusionState::Granted;
+            for (address, exclusion) in &mut record.exclusions {
+                if asked(exclusion) {
+                    exclusion.state = ExclusionState::Granted;
+                } else if exclusion.is_wanted_of(node) && in_use(*address) {
+                    exclusion.wanted = false;
+                }
             }
         })
         .await
@@ -243,12 +258,7 @@ impl Cluster<'_> {
                 record.exclusions.remove(&address);
                 return;
             }
-            let given = Exclusion {
-                node: node.to_owned(),
-                state: ExclusionState::Given,
-                dropped: None,
-                since: now,
-            };
+            let given = Exclusion::of(node, ExclusionState::Given, now);
             record.exclusions.insert(address, given);
         })
         .await
@@ -265,6 +275,7 @@ impl Cluster<'_> {
         self.set_exclusion(name, block, present, address, |exclusion| {
             exclusion.state = ExclusionState::Returned;
             exclusion.dropped = None;
+            exclusion.wanted = false;
         })
         .await
     }

@@ -13,6 +13,8 @@
 //!                 (none) <--owner, all have dropped-- returned <--------give back-----------/
 //! ```
 //!
+//! A node gives back what has rested, and at once what another asks for ([`Exclusion::wanted`]) and it does not use.
+//!
 //! A block's record is never deleted while its network lives: one that is missing was forgotten by the store.
 
 use std::{collections::BTreeMap, net::IpAddr};
@@ -77,6 +79,9 @@ pub struct Exclusion {
     /// When it was asked for, in seconds since 1970: a request that nobody follows up is taken back.
     #[serde(default)]
     pub since: u64,
+    /// Of one that is given: another node asks its node for it, which gives it back if it is not in use.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub wanted: bool,
 }
 
 /// The life of an exclusion.
@@ -166,6 +171,22 @@ impl BlockRecord {
 }
 
 impl Exclusion {
+    /// `node`'s, at that stage; asked for at `since` seconds after 1970.
+    pub fn of(node: &str, state: ExclusionState, since: u64) -> Self {
+        Self {
+            node: node.to_owned(),
+            state,
+            dropped: None,
+            since,
+            wanted: false,
+        }
+    }
+
+    /// Whether it is `node`'s, and another node asks for it.
+    pub(crate) fn is_wanted_of(&self, node: &str) -> bool {
+        self.wanted && self.state == ExclusionState::Given && self.node == node
+    }
+
     /// Whether it is a request that was not followed up yet.
     pub fn is_request(&self) -> bool {
         matches!(self.state, ExclusionState::Asked | ExclusionState::Granted)
@@ -183,10 +204,8 @@ mod tests {
 
     fn exclusion(state: ExclusionState, dropped: Option<u64>) -> Exclusion {
         Exclusion {
-            node: "n2".into(),
-            state,
             dropped,
-            since: 0,
+            ..Exclusion::of("n2", state, 0)
         }
     }
 

@@ -65,12 +65,8 @@ impl Cluster<'_> {
         self.rewrite(name, block, stopped, &[], |record| {
             record.state = BlockState::Returned;
             for (address, lease) in held {
-                let exclusion = Exclusion {
-                    node: lease.record.node,
-                    state: ExclusionState::Given,
-                    dropped: None,
-                    since: lease.record.since,
-                };
+                let held = lease.record;
+                let exclusion = Exclusion::of(&held.node, ExclusionState::Given, held.since);
                 record.exclusions.entry(address).or_insert(exclusion);
             }
         })

@@ -189,12 +189,7 @@ mod tests {
             (ExclusionState::Given, Some(vtep(3))),
             (ExclusionState::Returned, None),
         ] {
-            let exclusion = Exclusion {
-                node: "docker03".into(),
-                state,
-                dropped: None,
-                since: 0,
-            };
+            let exclusion = Exclusion::of("docker03", state, 0);
             let record = &mut news.blocks.get_mut(&block).unwrap().record;
             record.exclusions.insert(address, exclusion);
             let entries = wanted(&news);
@@ -210,12 +205,7 @@ mod tests {
     #[test]
     fn an_address_of_ours_that_was_given_away_goes_to_its_new_home() {
         let mut news = news(&[("10.0.0.0_29", "docker01")]);
-        let given = Exclusion {
-            node: "docker02".into(),
-            state: ExclusionState::Given,
-            dropped: None,
-            since: 0,
-        };
+        let given = Exclusion::of("docker02", ExclusionState::Given, 0);
         let block = news.blocks.values_mut().next().unwrap();
         block
             .record

@@ -257,13 +257,17 @@ impl Allocator<'_> {
         self.shelf.save_memory(self.network, &memory)
     }
 
-    /// Answers what this node was asked for of its blocks. What it grants it has noted before as another's.
+    /// Answers what this node was asked for. What it grants it has noted before as another's; what it has to give back,
+    /// as it does not use it, is due when it next gives back.
     async fn answer(&self, ledger: &mut Ledger) -> Result<(), Error> {
+        let node = &self.host.node;
         let asked: Vec<_> = (ledger.blocks.iter())
             .filter(|(_, own)| {
-                let mut exclusions = own.record.exclusions.values();
-                own.record.is_of(&self.host.node)
-                    && exclusions.any(|e| e.state == ExclusionState::Asked)
+                let asks = |(address, exclusion): (&IpAddr, &Exclusion)| match exclusion.state {
+                    ExclusionState::Asked => own.record.is_of(node),
+                    _ => exclusion.is_wanted_of(node) && ledger.uses(*address),
+                };
+                own.record.exclusions.iter().any(asks)
             })
             .map(|(block, own)| {
                 let present = Versioned {
@@ -277,11 +281,11 @@ impl Allocator<'_> {
             let in_use = |address| ledger.uses(address);
             let answered = self
                 .cluster
-                .answer(self.network, block, &present, in_use)
+                .answer(self.network, node, block, &present, in_use)
                 .await?;
             if let Some(answered) = answered {
                 ledger.as_of = ledger.as_of.max(answered.revision);
-                ledger.put(block, &answered, &self.host.node);
+                ledger.put(block, &answered, node);
                 self.save(ledger)?;
             }
         }

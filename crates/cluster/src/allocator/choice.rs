@@ -21,8 +21,8 @@ pub(super) enum Need {
 /// What was tried in vain, so that the choice makes do without.
 #[derive(Default)]
 pub(super) struct Tried {
-    /// More room: what is left is what only cools down.
-    pub(super) room: bool,
+    /// More room in these ranges: what is left of them is what only cools down.
+    pub(super) room: Vec<RangeSet>,
     /// Twins.
     pub(super) twins: Vec<IpAddr>,
     /// Publishing: the store is away, and on a network that reclaims not every block will do.
@@ -101,7 +101,7 @@ impl Allocator<'_> {
             }
         }
         match cooling {
-            Some(address) if tried.room => Ok(address),
+            Some(address) if tried.room.iter().any(|tried| tried == set) => Ok(address),
             _ => Err(Need::Room(set.to_vec())),
         }
     }

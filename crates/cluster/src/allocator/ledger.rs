@@ -115,8 +115,10 @@ impl Ledger {
                     .extend(barred.filter(|a| own.record.home(**a) != Some(node)));
             } else if !kept_only {
                 let given = own.record.given_to(node);
+                // What another asks for is about to be given back.
+                let wanted = |address: &IpAddr| own.record.exclusions[address].wanted;
                 held.singles
-                    .extend(given.filter(|address| !self.uses(*address)));
+                    .extend(given.filter(|address| !self.uses(*address) && !wanted(address)));
             }
         }
         held

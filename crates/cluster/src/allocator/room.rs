@@ -98,7 +98,8 @@ impl Allocator<'_> {
         tried: &mut Tried,
     ) -> Result<(), Error> {
         // What only cools down here is the next best, whatever keeps us from more.
-        let was_tried = std::mem::replace(&mut tried.room, true);
+        let was_tried = tried.room.iter().any(|tried| tried == set);
+        tried.room.push(set.to_vec());
         let cools = match self.open().await? {
             // What another set lacks is no reason to refuse this one what it has.
             Some(open) => {
@@ -281,7 +282,7 @@ impl Allocator<'_> {
     }
 
     /// Addresses of others that nobody holds: first those already asked for or given back, then of the block that has
-    /// most of them.
+    /// most of them, last those that only rest at a node that was given them one by one.
     fn candidates(
         &self,
         set: &[Range],
@@ -298,8 +299,9 @@ impl Allocator<'_> {
             let free = |address: &IpAddr| {
                 let exclusion = record.exclusions.get(address);
                 let to_be_had = exclusion.is_none_or(|e| {
-                    e.state == ExclusionState::Returned
-                        || (e.node == *node && e.state != ExclusionState::Given)
+                    let ours = e.node == *node;
+                    ours != (e.state == ExclusionState::Given)
+                        || e.state == ExclusionState::Returned
                 });
                 let of_block = block_of(news, *address) == Some(*block);
                 to_be_had
@@ -309,8 +311,12 @@ impl Allocator<'_> {
             };
             let addresses: Vec<_> = block.addresses().filter(free).collect();
             for address in &addresses {
-                let begun = record.exclusions.contains_key(address);
-                found.push((!begun, usize::MAX - addresses.len(), *address, *block));
+                let rank = match record.exclusions.get(address) {
+                    Some(begun) if begun.wanted || begun.state != ExclusionState::Given => 0,
+                    None => 1,
+                    Some(_) => 2,
+                };
+                found.push((rank, usize::MAX - addresses.len(), *address, *block));
             }
         }
         found.sort_unstable();

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{Allocator, Held, Stage, begin::request, tend::is_behind};
-use crate::{BlockState, Error, Exclusion, ExclusionState, News, Versioned};
+use crate::{BlockState, Error, Exclusion, News, Versioned};
 
 /// Seconds after which a request for an address that nobody follows up is taken back.
 const FORGOTTEN: u64 = 900;
@@ -169,14 +169,5 @@ impl Allocator<'_> {
                 > 0
         };
         Ok(network.ranges.iter().all(room))
-    }
-
-    /// Whether any exclusion or block of `news` waits for this node's answer.
-    pub fn is_asked(&self, news: &News) -> bool {
-        news.blocks.values().any(|present| {
-            let mut exclusions = present.record.exclusions.values();
-            present.record.is_of(&self.host.node)
-                && exclusions.any(|e| e.state == ExclusionState::Asked)
-        })
     }
 }

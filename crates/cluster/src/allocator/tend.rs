@@ -192,7 +192,9 @@ impl Allocator<'_> {
                 continue;
             }
             let given = own.record.given_to(node);
-            let idle = given.filter(|address| !ledger.uses(*address) && !cooling(*address));
+            let wanted = |address: &IpAddr| own.record.exclusions[address].wanted;
+            let rested = |address: &IpAddr| wanted(address) || !cooling(*address);
+            let idle = given.filter(|address| !ledger.uses(*address) && rested(address));
             due.extend(idle.map(|address| (*block, Some(address))));
         }
         for set in &ledger.network.record.ranges {

@@ -1,43 +1,10 @@
-//! Blocks and addresses that change hands: never before all that forward have dropped the old home.
+//! Blocks that change hands: never before all that forward have dropped the old home.
 
-use std::{net::IpAddr, time::Duration};
-
-use cluster::{
-    BlockState, Claim, Cluster, Error, ExclusionState, NetworkSpec, News, Node, Versioned,
-};
-use ipam::{Block, Range};
+use cluster::{BlockState, Claim, ExclusionState, NetworkSpec, News, Node};
+use ipam::Range;
 use store::mem::Mem;
 
-use crate::{address, cluster, guard, lease, node, spec};
-
-const NOW: Duration = Duration::ZERO;
-
-/// A network on three nodes that all keep a ledger; its news.
-async fn three(cluster: &Cluster<'_>, spec: &NetworkSpec) -> News {
-    for name in ["n1", "n2", "n3"] {
-        cluster.register(&node(name)).await.unwrap();
-        cluster.keep_ledger("a", name, "boot-1").await.unwrap();
-    }
-    cluster.create_network(spec).await.unwrap();
-    cluster.news("a").await.unwrap()
-}
-
-fn with_id(subnet: &str) -> NetworkSpec {
-    NetworkSpec {
-        id: Some("first".into()),
-        ..spec("a", subnet)
-    }
-}
-
-fn block_of(news: &News, node: &str) -> (Block, Versioned<cluster::BlockRecord>) {
-    let mut own = news
-        .blocks
-        .iter()
-        .filter(|(_, block)| block.record.is_of(node));
-    own.next()
-        .map(|(block, present)| (*block, present.clone()))
-        .unwrap()
-}
+use crate::{NOW, block_of, cluster, guard, lease, node, three, with_id};
 
 #[tokio::test]
 async fn a_block_given_back_is_anothers_when_all_have_dropped_it_and_its_last_owners_at_once() {
@@ -137,116 +104,6 @@ async fn who_left_or_was_removed_or_booted_since_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn an_address_of_anothers_block_takes_its_owners_consent_and_everyones_acknowledgement() {
-    let store = Mem::new();
-    let cluster = cluster(&store);
-    let mut news = three(&cluster, &with_id("10.0.0.0/24")).await;
-    let (block, _) = block_of(&news, "n2");
-    let wanted = block.last();
-    let ack = cluster.join("a", "n3", "boot-1").await.unwrap();
-    let obtain =
-        async |news: &mut News| cluster.obtain("a", "n1", wanted, block, news, NOW, 5).await;
-
-    let unanswered = obtain(&mut news).await.unwrap_err();
-    assert!(
-        matches!(&unanswered, Error::Waiting { nodes, .. } if nodes == &["n2"]),
-        "{unanswered}"
-    );
-    let news = &mut cluster.news("a").await.unwrap();
-    assert_eq!(news.home(wanted), None, "nobody sends there any more");
-    cluster
-        .answer("a", block, &news.blocks[&block], |_| false)
-        .await
-        .unwrap()
-        .unwrap();
-    *news = cluster.news("a").await.unwrap();
-    let unseen = obtain(news).await.unwrap_err();
-    assert!(
-        matches!(&unseen, Error::Waiting { nodes, .. } if nodes == &["n3"]),
-        "{unseen}"
-    );
-    assert!(unseen.to_string().contains("crosshost sync"), "{unseen}");
-
-    cluster.acknowledge("a", "n3", news, &ack).await.unwrap();
-    obtain(news).await.unwrap();
-    assert_eq!(cluster.news("a").await.unwrap().home(wanted), Some("n1"));
-
-    // And back: the owner has it again when all have dropped n1.
-    let present = news.blocks[&block].clone();
-    cluster
-        .return_exclusion("a", block, &present, wanted)
-        .await
-        .unwrap()
-        .unwrap();
-    let news = cluster.news("a").await.unwrap();
-    let absorb = async |news: &News| {
-        cluster
-            .absorb("a", "n2", block, &news.blocks[&block], &|_, _| false)
-            .await
-            .unwrap()
-    };
-    assert!(absorb(&news).await.is_none(), "n3 has not seen it");
-    let ack = cluster.join("a", "n3", "boot-1").await.unwrap();
-    cluster.acknowledge("a", "n3", &news, &ack).await.unwrap();
-    assert!(absorb(&news).await.is_some());
-    assert_eq!(cluster.news("a").await.unwrap().home(wanted), Some("n2"));
-}
-
-#[tokio::test]
-async fn an_owner_refuses_what_it_has_in_use() {
-    let store = Mem::new();
-    let cluster = cluster(&store);
-    let mut news = three(&cluster, &with_id("10.0.0.0/24")).await;
-    let (block, _) = block_of(&news, "n2");
-    let wanted = block.last();
-    cluster
-        .obtain("a", "n1", wanted, block, &mut news, NOW, 5)
-        .await
-        .unwrap_err();
-    let news = cluster.news("a").await.unwrap();
-    cluster
-        .answer("a", block, &news.blocks[&block], |address| {
-            address == wanted
-        })
-        .await
-        .unwrap()
-        .unwrap();
-    let news = cluster.news("a").await.unwrap();
-    assert_eq!(news.home(wanted), Some("n2"));
-    assert!(news.blocks[&block].record.exclusions.is_empty());
-}
-
-#[tokio::test]
-async fn a_node_that_never_used_its_block_need_not_be_asked() {
-    let store = Mem::new();
-    let cluster = cluster(&store);
-    for name in ["n1", "n2"] {
-        cluster.register(&node(name)).await.unwrap();
-    }
-    cluster
-        .create_network(&with_id("10.0.0.0/24"))
-        .await
-        .unwrap();
-    let mut news = cluster.news("a").await.unwrap();
-    let (block, _) = block_of(&news, "n2");
-    let mut old = news.clone();
-    cluster
-        .obtain("a", "n1", block.last(), block, &mut news, NOW, 5)
-        .await
-        .unwrap();
-    assert_eq!(news.home(block.last()), Some("n1"));
-
-    // From the moment on at which it keeps a ledger it is asked, whatever the asker has read before.
-    cluster.keep_ledger("a", "n2", "boot-1").await.unwrap();
-    let wanted = address("10.0.0.12");
-    assert!(block.contains(wanted));
-    let asked = cluster
-        .obtain("a", "n1", wanted, block, &mut old, NOW, 5)
-        .await;
-    assert!(matches!(asked, Err(Error::Waiting { .. })));
-}
-
-#[tokio::test]
 async fn a_removed_nodes_blocks_and_addresses_are_nobodys_and_its_leases_gone() {
     let store = Mem::new();
     let cluster = cluster(&store);
@@ -303,7 +160,7 @@ async fn of_a_silent_node_only_what_nobody_can_hold_is_taken() {
         network: news.network.as_ref().unwrap().revision,
         blocks: [(second, news.blocks[&second].revision)].into(),
     };
-    let held: IpAddr = second.last();
+    let held: std::net::IpAddr = second.last();
     cluster
         .publish("a", &[held], &lease("n2", "c1"), &guarded)
         .await

@@ -1,15 +1,16 @@
 //! Hosts against one store: what they must agree on, and what must be refused.
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+mod exclusions;
 mod handover;
 mod leases;
 mod networks;
 mod nodes;
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
-use cluster::{Cluster, Layout, Lease, LeaseGuard, NetworkSpec, Node};
-use ipam::Range;
+use cluster::{Cluster, Layout, Lease, LeaseGuard, NetworkSpec, News, Node, Versioned};
+use ipam::{Block, Range};
 use store::mem::Mem;
 
 fn cluster(store: &Mem) -> Cluster<'_> {
@@ -62,4 +63,33 @@ async fn guard(cluster: &Cluster<'_>, network: &str, node: &str) -> LeaseGuard {
         network: news.network.unwrap().revision,
         blocks: [(block, revision)].into(),
     }
+}
+
+const NOW: Duration = Duration::ZERO;
+
+/// A network on three nodes that all keep a ledger; its news.
+async fn three(cluster: &Cluster<'_>, spec: &NetworkSpec) -> News {
+    for name in ["n1", "n2", "n3"] {
+        cluster.register(&node(name)).await.unwrap();
+        cluster.keep_ledger("a", name, "boot-1").await.unwrap();
+    }
+    cluster.create_network(spec).await.unwrap();
+    cluster.news("a").await.unwrap()
+}
+
+fn with_id(subnet: &str) -> NetworkSpec {
+    NetworkSpec {
+        id: Some("first".into()),
+        ..spec("a", subnet)
+    }
+}
+
+fn block_of(news: &News, node: &str) -> (Block, Versioned<cluster::BlockRecord>) {
+    let mut own = news
+        .blocks
+        .iter()
+        .filter(|(_, block)| block.record.is_of(node));
+    own.next()
+        .map(|(block, present)| (*block, present.clone()))
+        .unwrap()
 }
