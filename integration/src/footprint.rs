@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::host::Host;
 use crate::run::{Finished, run};
+use crate::space::CLOCKS;
 
 /// Everything on a host that an attachment adds to, one line a thing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +71,8 @@ impl Footprint {
         let mounts = std::fs::read_to_string(format!("/proc/{pid}/mounts"));
         for mount in mounts.expect("the host's mounts").lines() {
             let target = mount.split(' ').nth(1).unwrap_or(mount);
-            if target != "/run/crosshost/netns" && target != "/run/netns" {
+            let of_the_lab = target == "/run/netns" || target.starts_with(CLOCKS);
+            if target != "/run/crosshost/netns" && !of_the_lab {
                 lines.insert(format!("mount {target}"));
             }
         }

@@ -24,6 +24,9 @@ pub struct Space {
     ahead: AtomicU64,
 }
 
+/// Where a space keeps its own clocks: a mount there is the laboratory's.
+pub(crate) const CLOCKS: &str = "/dev/shm/clock-";
+
 /// A network namespace that code of the test process can work in.
 pub struct Net {
     file: File,
@@ -109,7 +112,7 @@ impl Space {
         let clock = self.clock();
         // A time namespace that no process lives in, held by the file; a later one hides an earlier one.
         self.script(&format!(
-            "touch {clock}
+            "test -e {clock} || touch {clock}
              unshare --time={clock} --boottime {ahead} true"
         ));
         self.ahead.store(ahead, Ordering::Relaxed);
@@ -117,7 +120,7 @@ impl Space {
 
     /// The file that holds this space's own clocks.
     fn clock(&self) -> String {
-        format!("/dev/shm/clock-{}", self.name)
+        format!("{CLOCKS}{}", self.name)
     }
 
     /// Runs `words` inside, to the end.

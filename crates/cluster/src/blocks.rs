@@ -23,7 +23,8 @@ pub enum Claim {
 }
 
 impl Cluster<'_> {
-    /// Claims for `node` a block from which one of `set` can be served. Brings `news` up to date where it was old.
+    /// Claims for `node` a block from which one of `set` can be served, if it can be the one that goes with a block that
+    /// the node has of the other family. Brings `news` up to date where it was old.
     pub async fn claim_block(
         &self,
         name: &str,
@@ -37,9 +38,11 @@ impl Cluster<'_> {
             let network = news.ready_network(name)?.record.clone();
             let taken = news.blocks.keys().copied().collect();
             let place = place_of(node);
-            let free = set
-                .iter()
-                .find_map(|range| range.free_block(network.block_prefix(range), &taken, place));
+            let anywhere = || {
+                set.iter()
+                    .find_map(|range| range.free_block(network.block_prefix(range), &taken, place))
+            };
+            let free = mate(&network, news, node, set).or_else(anywhere);
             if let Some(block) = free {
                 if self.take(name, node, set, block, news).await? {
                     return Ok(block);
@@ -336,6 +339,20 @@ fn first_of(network: &Network, set: &[Range], node: &str, news: &News) -> bool {
         && !news.blocks.iter().any(|(block, present)| {
             in_set(block) && present.record.is_of(node) && present.record.kept
         })
+}
+
+/// A block of `set` that nobody has, and whose addresses have the host parts of those of a block that `node` has.
+fn mate(network: &Network, news: &News, node: &str, set: &[Range]) -> Option<Block> {
+    let to = set.first()?;
+    let mut own = news.blocks.iter().filter(|(_, it)| it.record.is_of(node));
+    let mate = |(own, _): (&Block, _)| {
+        let from = network.range_of(own.first())?;
+        let other_family = from.subnet.is_ipv4() != to.subnet.is_ipv4();
+        let twin = ipam::twin(own.first(), from, to).filter(|_| other_family)?;
+        let mate = network.block_of(to, twin)?;
+        (to.uses(mate) && !news.blocks.contains_key(&mate)).then_some(mate)
+    };
+    own.find_map(mate)
 }
 
 fn no_block(network: &str, news: &News, late: Vec<String>) -> Error {

@@ -7,6 +7,7 @@ use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use cluster::{Network, News};
 use cni::Error;
+use ipnetwork::IpNetwork;
 use netlink::{Bridge, Link, Mac, Netns, Port, Rtnl, Vxlan};
 use serde::{Deserialize, Serialize};
 
@@ -120,6 +121,21 @@ pub async fn ensure(host: &Host, network: &Network, underlay: &Underlay) -> Resu
             .await
             .map_err(|error| kernel(&error))?
     };
+    if network.subnets().iter().any(IpNetwork::is_ipv6) {
+        // Answers for remote neighbours need the family on the bridge; still no address, and nothing that it hears gives one.
+        let conf = |name: &str| format!("net/ipv6/conf/{BRIDGE}/{name}");
+        let keys = [
+            ("addr_gen_mode", "1"),
+            ("accept_ra", "0"),
+            ("disable_ipv6", "0"),
+        ];
+        let keys = keys.map(|(name, value)| (conf(name), value));
+        let settings: Vec<_> = keys
+            .iter()
+            .map(|(key, value)| (key.as_str(), *value))
+            .collect();
+        netns.sysctl(&settings).map_err(|error| kernel(&error))?;
+    }
     let spec = spec(network, underlay.vtep, underlay.index, mtu, bridge.index);
     let vxlan = match find(VXLAN) {
         Some(vxlan) if fits(&vxlan, &spec) => vxlan,

@@ -35,10 +35,9 @@ impl Key {
                 }
                 _ => {}
             }
-            if let Some(other) = segment
-                .chars()
-                .find(|&c| !(c.is_ascii_alphanumeric() || "._:+-".contains(c)))
-            {
+            if let Some(other) = segment.chars().find(
+                |c| !matches!(c, 'a'..='z' | 'A'..='Z' | '0'..='9' | '.' | '_' | ':' | '+' | '-'),
+            ) {
                 return bad(format!("{other:?} is not of [A-Za-z0-9._:+-]"));
             }
         }

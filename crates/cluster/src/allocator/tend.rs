@@ -52,21 +52,18 @@ impl Allocator<'_> {
         Ok(())
     }
 
-    /// The sets of which less than a quarter of a block is left here. Pools of single-address blocks are small: there each
-    /// address is claimed when it is needed.
+    /// The sets of which less than a quarter of a block is left here; those of the smaller family first, since a block
+    /// of the other can follow it. Pools of single-address blocks are small: there each address is claimed when it is
+    /// needed.
     fn low(&self, ledger: &Ledger) -> Vec<Vec<Range>> {
         let low = |set: &&Vec<Range>| {
             let size = block_size(ledger, set);
             size > 1 && self.room(ledger, set) <= size / 4
         };
-        ledger
-            .network
-            .record
-            .ranges
-            .iter()
-            .filter(low)
-            .cloned()
-            .collect()
+        let sets = ledger.network.record.ranges.iter().filter(low);
+        let mut low: Vec<_> = sets.cloned().collect();
+        low.sort_by_key(|set| set.first().is_some_and(|range| range.subnet.is_ipv6()));
+        low
     }
 
     fn room(&self, ledger: &Ledger, set: &[Range]) -> u64 {
