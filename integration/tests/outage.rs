@@ -25,8 +25,10 @@ const BUDGET: Duration = Duration::from_secs(13);
 const NOBODY: &str = "consul://192.168.1.6:1";
 const AWAY: &str = "192.168.1.6:8500";
 
+/// A pool whose blocks of eight are all whole.
 fn conf() -> Value {
-    ipamconf("net1", json!({ "ranges": [[{ "subnet": "10.1.0.0/24" }]] }))
+    let range = json!({ "subnet": "10.1.0.0/24", "rangeStart": "10.1.0.8" });
+    ipamconf("net1", json!({ "ranges": [[range]] }))
 }
 
 /// Hosts on the network `net1`, each with a block, whose agent is server 1.
@@ -270,7 +272,7 @@ fn a_host_gives_out_all_that_it_has_while_consul_is_stopped_and_says_when_that_i
     let full: Vec<_> = one.running.keys().map(ToString::to_string).collect();
     assert_eq!(
         full,
-        (8..16)
+        (16..24)
             .map(|last| format!("10.1.0.{last}"))
             .collect::<Vec<_>>()
     );
@@ -317,8 +319,8 @@ fn an_agent_that_answers_nobody_holds_no_verb_up_for_longer_than_its_budget() {
             said.refused(11, &[AWAY]);
         });
         scope.spawn(|| {
-            let host = Direct::on(lab.host(1));
-            let said = host.call("STATUS", "", &conf()).netns("").ifname("").run();
+            let status = lab.host(1).call("ipam-kv", "STATUS").conf(&conf());
+            let said = status.id("").netns("").ifname("").run();
             assert!(said.took < Duration::from_secs(1), "{said}");
             said.ok();
         });
