@@ -12,7 +12,7 @@ LEAN_x86_64 = -C link-arg=-Wl,--icf=all,--pack-dyn-relocs=relr,--no-eh-frame-hdr
 STATIC = -C target-feature=+crt-static $(LEAN_$(firstword $(subst -, ,$(HOST))))
 
 .DEFAULT_GOAL := help
-.PHONY: deps build test demo bench scale soak lint fmt install clean help
+.PHONY: deps build test demo bench scale soak fuzz lint fmt install clean help
 
 deps: ## install what tests need: Debian packages, cnitool, Consul (instant when nothing is missing)
 	$(DEPS) packages cnitool consul oldest-consul
@@ -40,6 +40,13 @@ scale: deps build ## many leases, hosts, ADDs at once; into target/bench/; PART=
 
 soak: ## the simulator of the allocation protocol, a million lives of a cluster (hours); SEEDS=1000000 FIRST=0
 	SEEDS=$(or $(SEEDS),1000000) cargo test --locked -p cluster --test simulation -- seeds_keep --nocapture
+
+FUZZED = configuration cni_args store_record prev_result
+fuzz: ## libFuzzer over what others write: each target for SECONDS=60; finds land in fuzz/artifacts
+	$(DEPS) fuzz-packages cargo-fuzz
+	set -e; for target in $(FUZZED); do mkdir -p fuzz/corpus/$$target; \
+		target/tools/bin/cargo-fuzz run --sanitizer none $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
+			-max_total_time=$(or $(SECONDS),60) -dict=fuzz/words.dict -print_final_stats=1; done
 
 lint: deps ## formatting, clippy pedantic, licenses and sources of dependencies
 	cargo fmt --all --check

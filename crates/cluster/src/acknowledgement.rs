@@ -216,6 +216,12 @@ impl Cluster<'_> {
         Err(Error::Contended(key.as_str().to_owned()))
     }
 
+    /// Whether `node` keeps a ledger of `network`, or kept one before it booted.
+    pub(crate) async fn keeps_ledger(&self, network: &str, node: &str) -> Result<bool, Error> {
+        let key = self.layout.ledger(network, node)?;
+        Ok(self.store.get(&key).await?.is_some())
+    }
+
     /// The condition that `node` keeps no ledger of `network`, so that what it owns there nobody can be giving out;
     /// `None` if it keeps one.
     pub(crate) async fn idle(&self, network: &str, node: &str) -> Result<Option<Vec<Op>>, Error> {

@@ -276,6 +276,10 @@ impl Cluster<'_> {
                 record.state = BlockState::Owned;
                 record.dropped = None;
                 record.kept = kept;
+                // What it had asked for or was given of the block it has with the block now.
+                record
+                    .exclusions
+                    .retain(|_, exclusion| exclusion.node != node);
             })
             .await?;
         if let Some(taken) = &taken {

@@ -34,6 +34,9 @@ pub mod code {
     pub const INTERNAL: u32 = 199;
 }
 
+/// Most bytes of a message.
+pub const LONGEST: usize = 2048;
+
 /// What a failed verb prints. `msg` and `details` are logged by runtimes: they never hold a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
@@ -46,11 +49,12 @@ pub struct Error {
 }
 
 impl Error {
-    /// An error of any code.
+    /// An error of any code. `msg`, which may quote any input, becomes a plain line of at most
+    /// [`LONGEST`] bytes: control characters are escaped, and of a longer one the middle is left out.
     pub fn new(code: u32, msg: impl Into<String>) -> Self {
         Self {
             code,
-            msg: msg.into(),
+            msg: line(msg.into()),
             details: String::new(),
         }
     }
@@ -127,6 +131,25 @@ impl Error {
     }
 }
 
+/// `text` as one plain line of at most [`LONGEST`] bytes, whatever it quotes.
+pub fn line(mut text: String) -> String {
+    if text.contains(char::is_control) {
+        let plain = |c: char| match c {
+            _ if c.is_control() => c.escape_default().to_string(),
+            _ => c.to_string(),
+        };
+        text = text.chars().map(plain).collect();
+    }
+    if text.len() > LONGEST {
+        const GAP: &str = " ... ";
+        let half = (LONGEST - GAP.len()) / 2;
+        let end = text.floor_char_boundary(half);
+        let rest = text.ceil_char_boundary(text.len() - half);
+        text.replace_range(end..rest, GAP);
+    }
+    text
+}
+
 impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.msg)?;
@@ -171,5 +194,15 @@ mod tests {
         ] {
             assert_eq!(Error::from_value(&no), None, "{no}");
         }
+    }
+
+    #[test]
+    fn a_message_is_one_plain_line_of_bounded_length_whatever_it_quotes() {
+        let error = Error::config("name: a\u{7f}b\nc \u{9b}31m");
+        assert_eq!(error.msg, "name: a\\u{7f}b\\nc \\u{9b}31m");
+        let long = Error::config(format!("name: {}: too long", "ä".repeat(2000)));
+        assert!(long.msg.len() <= LONGEST, "{}", long.msg.len());
+        assert!(long.msg.starts_with("name: ää") && long.msg.ends_with("ää: too long"));
+        assert!(long.msg.contains("ä ... ä"));
     }
 }

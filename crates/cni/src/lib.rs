@@ -25,7 +25,7 @@ pub use call::{Call, Command};
 pub use conf::NetConf;
 pub use decode::decode;
 pub use delegate::{Delegate, Starting};
-pub use error::{Error, code};
+pub use error::{Error, LONGEST, code, line};
 pub use names::{BadName, ContainerId, IfName, NetworkName};
 pub use output::{caller_listens, note as log};
 pub use result::{CniResult, Dns, Interface, Ip, Route};

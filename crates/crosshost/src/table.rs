@@ -45,7 +45,7 @@ pub fn print(text: &str) -> ExitCode {
 
 /// Prints why there is no answer.
 pub fn complain(error: &dyn std::error::Error) -> ExitCode {
-    eprintln!("crosshost: {error}");
+    eprintln!("crosshost: {}", cni::line(error.to_string()));
     ExitCode::FAILURE
 }
 

@@ -21,10 +21,15 @@ pub(crate) async fn check(call: &Call) -> Result<(), Error> {
     let deviation =
         |what: String| Err(Error::new(code::DEVIATION, format!("{attachment}: {what}")));
 
-    let holding = desk
-        .files()
-        .holding(&conf.spec.name, &holder(&attachment))
-        .map_err(failed)?;
+    let own = || desk.files().holding(&conf.spec.name, &holder(&attachment));
+    let mut holding = own().map_err(failed)?;
+    if holding.is_none() {
+        // The host may have lost its documents while the container runs.
+        let open = desk.open();
+        let looked = open.allocator(&conf.spec.name).look_back().await;
+        looked.map_err(failed)?;
+        holding = own().map_err(failed)?;
+    }
     let Some(holding) = holding.filter(|h| h.stage == Stage::Given && !h.addresses.is_empty())
     else {
         return deviation("holds no address".to_owned());
@@ -47,35 +52,36 @@ pub(crate) async fn check(call: &Call) -> Result<(), Error> {
     }
 }
 
-/// What the store says otherwise; nothing of leases that it does not know yet, or if it is away.
+/// What the store says otherwise; nothing if it is away. Of an address that it has not been told of yet, only if another
+/// node has it by now.
 async fn in_the_store(
     desk: &Desk,
     network: &str,
     holding: &Holding,
 ) -> Result<Option<String>, Error> {
-    let published = holding
-        .addresses
-        .iter()
-        .filter(|held| held.revision.is_some());
-    let published: Vec<IpAddr> = published.map(|held| held.address).collect();
-    let leases = match desk.open().cluster().leases_on(network, &published).await {
+    let addresses: Vec<IpAddr> = holding.addresses.iter().map(|held| held.address).collect();
+    let leases = match desk.open().cluster().leases_on(network, &addresses).await {
         Err(error) if error.is_away() => return Ok(None),
         leases => leases.map_err(failed)?,
     };
-    Ok(published
-        .into_iter()
-        .find_map(|address| match leases.get(&address) {
-            None => Some(format!(
+    Ok(holding.addresses.iter().find_map(|held| {
+        let (address, told) = (held.address, held.revision.is_some());
+        let lease = leases.get(&address).map(|lease| &lease.record);
+        match lease {
+            None if told => Some(format!(
                 "holds {address}, of which the store has no lease; run: crosshost sync"
             )),
-            Some(lease) if !lease.record.same_holder(&holding.lease) => {
-                let other = &lease.record;
+            Some(other)
+                if !other.same_holder(&holding.lease)
+                    && (told || other.node != holding.lease.node) =>
+            {
                 let who = format!(
                     "{} of container {} on node {}",
                     other.ifname, other.container, other.node
                 );
                 Some(format!("holds {address}, which the store has for {who}"))
             }
-            Some(_) => None,
-        }))
+            _ => None,
+        }
+    }))
 }

@@ -109,13 +109,15 @@ impl Conf {
 ///
 /// Sets of ranges as the convention has it, or ranges alone, as go-cni's type would send them.
 fn with_ranges(conflist: &mut Conflist, asked: Option<Value>) -> Result<Vec<RangeSet>, Error> {
+    // The decoder knows the place below the key: `[0]: ...`.
+    let below = |error: Error| Error::new(error.code, format!("runtimeConfig.ipRanges{error}"));
     let sets: Vec<RangeSet> = match asked {
         None | Some(Value::Null) => return Ok(Vec::new()),
         Some(Value::Array(sets)) if sets.iter().all(Value::is_object) => {
-            let ranges: Vec<Range> = cni::decode(&Value::Array(sets))?;
+            let ranges: Vec<Range> = cni::decode(&Value::Array(sets)).map_err(below)?;
             ranges.into_iter().map(|range| vec![range]).collect()
         }
-        Some(sets) => cni::decode(&sets)?,
+        Some(sets) => cni::decode(&sets).map_err(below)?,
     };
     if sets.is_empty() {
         return Ok(Vec::new());

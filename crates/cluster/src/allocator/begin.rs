@@ -25,6 +25,32 @@ impl Allocator<'_> {
         }))
     }
 
+    /// The same, begun again from the store where the host has lost it, in a reboot or while its containers run; `None`
+    /// if this node keeps none of the network.
+    pub(super) async fn recall(&self) -> Result<Option<Open>, Error> {
+        let lock = self.shelf.lock(self.network).await?;
+        let ledger = match self.load()? {
+            Some(ledger) => ledger,
+            None if self
+                .cluster
+                .keeps_ledger(self.network, &self.host.node)
+                .await? =>
+            {
+                self.begin(None).await?
+            }
+            None => return Ok(None),
+        };
+        Ok(Some(Open {
+            ledger,
+            _lock: lock,
+        }))
+    }
+
+    /// Begins the ledger again where the host has lost it, for who only looks.
+    pub async fn look_back(&self) -> Result<(), Error> {
+        self.recall().await.map(drop)
+    }
+
     pub(super) fn load(&self) -> Result<Option<Ledger>, Error> {
         let Some(mut ledger) = self.shelf.ledger(self.network)? else {
             return Ok(None);
@@ -73,7 +99,7 @@ impl Allocator<'_> {
             spec.agree(&network.record)?;
         }
         let mut ledger = Ledger::new(network.clone());
-        ledger.contact = self.clock.uptime();
+        ledger.begun = self.clock.uptime();
         let new = ledger.update(&news, &network, &self.host.node);
         self.take_over(&mut ledger, &leases).await?;
         self.fill(&mut ledger, &new)?;
@@ -206,7 +232,10 @@ impl Allocator<'_> {
         self.take_back(&network, &mut news).await?;
         let new = ledger.update(&news, &network, &self.host.node);
         self.fill(ledger, &new)?;
-        ledger.contact = self.clock.uptime();
+        if self.is_quiet(ledger) {
+            self.cluster.register(&self.node()).await?;
+            ledger.contact = self.clock.uptime();
+        }
         if lost {
             self.publish_anew(ledger).await?;
         }

@@ -4,7 +4,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use super::{ATTEMPTS, Allocator, Ledger, Stage};
-use crate::{BlockState, Error, Lease, News, Versioned};
+use crate::{BlockState, Error, Exclusion, ExclusionState, Lease, News, Versioned};
 
 impl Allocator<'_> {
     /// The store has no such network, and nothing here needs it: what was ours of it is so no more, since who creates it
@@ -55,9 +55,14 @@ impl Allocator<'_> {
         let (name, node) = (self.network, self.host.node.as_str());
         for _ in 0..ATTEMPTS {
             let present = news.blocks.get(&block).cloned();
-            let homeless = present.filter(|present| {
-                present.record.home(address).is_none()
-                    && present.record.state != BlockState::Reclaiming
+            let homeless = present.filter(|Versioned { record, .. }| {
+                // What its owner was asked for and has not answered, by us or by another, the owner may have in use.
+                let asked = |e: &Exclusion| e.state == ExclusionState::Asked;
+                let owners = record.state == BlockState::Owned && !record.is_of(node);
+                let unanswered = owners && record.exclusions.get(&address).is_some_and(asked);
+                record.home(address).is_none()
+                    && record.state != BlockState::Reclaiming
+                    && !unanswered
             });
             let Some(present) = homeless else {
                 if news.home(address) == Some(node) {

@@ -58,6 +58,9 @@ pub struct Ledger {
     /// When this node last made itself known in the store, on [`Clock::uptime`].
     #[serde(default)]
     pub contact: u64,
+    /// When this ledger was begun, on [`Clock::uptime`]: containers that a boot starts again find their blocks.
+    #[serde(default)]
+    pub begun: u64,
 }
 
 /// A block as this host last read it, and what of it is in use here.

@@ -19,6 +19,7 @@ impl Allocator<'_> {
             None => self.begin(None).await.map(drop),
             Some(mut ledger) => {
                 self.cluster.register(&self.node()).await?;
+                ledger.contact = self.clock.uptime();
                 self.refresh(&mut ledger, None).await
             }
         };

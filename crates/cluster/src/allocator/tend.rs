@@ -19,7 +19,8 @@ impl Allocator<'_> {
     }
 
     async fn do_what_is_due(&self) -> Result<(), Error> {
-        let Some(open) = self.open().await? else {
+        // After a reboot this voids what the host held, whichever verb comes first.
+        let Some(open) = self.recall().await? else {
             return Ok(());
         };
         let ledger = open.ledger.clone();
@@ -38,10 +39,7 @@ impl Allocator<'_> {
 
     /// On a network that reclaims, this node is heard of often enough.
     async fn show_up(&self, ledger: &Ledger) -> Result<(), Error> {
-        let Some(after) = ledger.network.record.reclaim_after else {
-            return Ok(());
-        };
-        if self.clock.uptime().saturating_sub(ledger.contact) <= after / 4 {
+        if !self.is_quiet(ledger) {
             return Ok(());
         }
         self.cluster.register(&self.node()).await?;
@@ -50,6 +48,12 @@ impl Allocator<'_> {
             self.save(&open.ledger)?;
         }
         Ok(())
+    }
+
+    /// Whether the store has heard so little of this node that it would soon pass for silent.
+    pub(super) fn is_quiet(&self, ledger: &Ledger) -> bool {
+        let quiet = self.clock.uptime().saturating_sub(ledger.contact);
+        (ledger.network.record.reclaim_after).is_some_and(|after| quiet > after / 4)
     }
 
     /// The sets of which less than a quarter of a block is left here; those of the smaller family first, since a block
@@ -205,10 +209,11 @@ impl Allocator<'_> {
             for (block, own) in own.into_iter().skip(1).rev() {
                 let empty =
                     own.used.is_empty() && own.record.exclusions.is_empty() && !own.record.kept;
-                let rested = !ledger
-                    .freed
-                    .iter()
-                    .any(|(address, _)| block.contains(*address) && cooling(*address));
+                let rested = now.saturating_sub(ledger.begun) >= self.cool_down
+                    && !ledger
+                        .freed
+                        .iter()
+                        .any(|(address, _)| block.contains(*address) && cooling(*address));
                 let size = size.max(1);
                 if empty && rested && room >= size + (size / 2).max(1) {
                     room -= size;
