@@ -4,7 +4,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use super::{ATTEMPTS, Allocator, Ledger, Stage};
-use crate::{BlockState, Error, Exclusion, ExclusionState, Lease, News, Versioned};
+use crate::{BlockRecord, BlockState, Error, Exclusion, ExclusionState, Lease, News, Versioned};
 
 impl Allocator<'_> {
     /// The store has no such network, and nothing here needs it: what was ours of it is so no more, since who creates it
@@ -55,15 +55,19 @@ impl Allocator<'_> {
         let (name, node) = (self.network, self.host.node.as_str());
         for _ in 0..ATTEMPTS {
             let present = news.blocks.get(&block).cloned();
-            let homeless = present.filter(|Versioned { record, .. }| {
-                // What its owner was asked for and has not answered, by us or by another, the owner may have in use.
-                let asked = |e: &Exclusion| e.state == ExclusionState::Asked;
-                let owners = record.state == BlockState::Owned && !record.is_of(node);
-                let unanswered = owners && record.exclusions.get(&address).is_some_and(asked);
-                record.home(address).is_none()
-                    && record.state != BlockState::Reclaiming
-                    && !unanswered
+            let homeless = present.filter(|present| {
+                present.record.home(address).is_none()
+                    && present.record.state != BlockState::Reclaiming
             });
+            // Asked of its owner, and not answered: no lease on it can be written since, and one that is there stands.
+            let leased = match &homeless {
+                Some(present) if is_unanswered(&present.record, node, address) => {
+                    let leases = self.cluster.leases_on(name, &[address]).await?;
+                    leases.values().any(|lease| lease.record.node != node)
+                }
+                _ => false,
+            };
+            let homeless = homeless.filter(|_| !leased);
             let Some(present) = homeless else {
                 if news.home(address) == Some(node) {
                     return Ok(());
@@ -115,4 +119,12 @@ impl Allocator<'_> {
         Ok(lease.boot_id != self.host.boot_id
             || holding.is_none_or(|holding| holding.all().all(|held| held.address != address)))
     }
+}
+
+/// Whether the owner of a block, which is not `node`, was asked for an address of it and has not answered.
+fn is_unanswered(record: &BlockRecord, node: &str, address: IpAddr) -> bool {
+    let asked = |e: &Exclusion| e.state == ExclusionState::Asked;
+    record.state == BlockState::Owned
+        && record.node != node
+        && record.exclusions.get(&address).is_some_and(asked)
 }
