@@ -99,6 +99,10 @@ fn carry(
 ) -> std::io::Result<()> {
     let from = client.peer_addr()?.ip();
     let mut consul = TcpStream::connect(upstream)?;
+    // What waits for more to send with it makes a time of its own.
+    for stream in [&client, &consul] {
+        stream.set_nodelay(true)?;
+    }
     let (mut answers, mut asking) = (consul.try_clone()?, client.try_clone()?);
     std::thread::spawn(move || {
         let _ = std::io::copy(&mut answers, &mut asking);

@@ -50,7 +50,7 @@ fn neighbours<'lab>(lab: &'lab Lab) -> Vec<(Container<'lab>, IpAddr)> {
 
 /// Starts the container `web` on a host, which gets this address.
 #[track_caller]
-fn start<'host>(host: &'host Host, address: IpAddr) -> Container<'host> {
+fn start(host: &Host, address: IpAddr) -> Container<'_> {
     let web = host.container("web");
     let added = call(&web, "ADD", &[address]).run().ok();
     assert_eq!(address_of(&added.json(), "eth0"), address, "{added}");

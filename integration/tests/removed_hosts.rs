@@ -174,3 +174,27 @@ fn a_host_that_holds_nothing_is_removed_without_force_and_uses_nothing_of_before
     following(&[two.host()], || one.given("back", &conf));
     nothing_is_left_over(&lab, NETWORK, 32);
 }
+
+#[test]
+fn a_host_that_has_anothers_name_collects_none_of_its_leases() {
+    let lab = two_hosts();
+    let [one, two] = [1, 2].map(|number| Direct::on(lab.host(number)));
+    let conf = four_blocks(None);
+    let address = ip(&one.given("kept", &conf)[0]);
+    let before = holders(&lab);
+    // As a machine that was cloned, or that somebody configured in haste.
+    let twin = json!({
+        "store": { "url": lab.store_url() }, "node": { "name": "docker01", "vtep": lab.host(2).vtep() },
+    });
+    let config = lab.host(2).space();
+    config.write("/etc/crosshost/config.json", twin.to_string());
+    let mut all = conf.clone();
+    all["cni.dev/valid-attachments"] = json!([]);
+    let gc = two.call("GC", "", &all).netns("").ifname("").run();
+    assert_eq!(holders(&lab), before, "{gc}");
+    two.call("DEL", "kept", &conf).run();
+    assert_eq!(holders(&lab), before);
+    two.add("more", &conf)
+        .refused(103, &["docker01", "is another host"]);
+    assert!(holders(&lab).contains_key(&address));
+}

@@ -2,7 +2,10 @@
 //! these numbers are small and bounded; a change that moves one should be seen, and the table moved with it.
 #![allow(clippy::expect_used, reason = "a test: it stops where it broke")]
 
-use integration::{Attachment, Backend, Lab, Proxy, conflist, netconf, workspace};
+use integration::{
+    Attachment, Backend, Direct, Lab, Proxy, conflist, ipamconf, netconf, workspace,
+};
+use serde_json::json;
 
 const SUBNET: &str = "10.0.0.0/24";
 
@@ -54,6 +57,27 @@ fn are_as_many_as_the_document_says() {
     let table = text.lines().skip_while(|line| !line.starts_with("| verb"));
     let rows = table.skip(2).take_while(|line| line.starts_with('|'));
     assert_eq!(rows.collect::<Vec<_>>(), measured);
+}
+
+#[test]
+fn the_first_add_reads_leases_of_no_other_host() {
+    let lab = Lab::new(2, Backend::Consul);
+    let conf = ipamconf("net1", json!({ "ranges": [[{ "subnet": "10.1.0.0/16" }]] }));
+    let others = Direct::on(lab.host(2));
+    for number in 0..20 {
+        others.given(&format!("c{number}"), &conf);
+    }
+    let proxy = lab.consul().proxy();
+    lab.host(1).configure(&proxy.url());
+    Direct::on(lab.host(1)).given("first", &conf);
+    let asked: String = proxy
+        .take()
+        .iter()
+        .map(|request| request.body.clone())
+        .collect();
+    // By its key, which a block of this host has; not the whole network's.
+    assert!(asked.contains("leases/net1/10.1."), "{asked}");
+    assert!(!asked.contains("leases/net1\""), "{asked}");
 }
 
 /// A row of the table, from what passed since the last one.

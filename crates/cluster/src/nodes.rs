@@ -96,6 +96,12 @@ impl Cluster<'_> {
         Ok(kept)
     }
 
+    /// One node.
+    pub async fn node(&self, name: &str) -> Result<Option<Versioned<Node>>, Error> {
+        let entry = self.store.get(&self.layout.node(name)?).await?;
+        entry.as_ref().map(decode).transpose()
+    }
+
     /// All nodes, by name.
     pub async fn nodes(&self) -> Result<Vec<Versioned<Node>>, Error> {
         self.store

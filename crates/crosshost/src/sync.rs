@@ -19,21 +19,28 @@ pub async fn sync(session: &Session) -> Result<String> {
             done.network, done.changes
         ));
     }
+    let late = ipam_kv::sync(settings).await.map_err(failed)?;
     // The verbs write a known node's record only where it changed; that this host was here just now is said here. After
-    // them: a host whose name is another's has been refused by its tunnel address.
+    // them: a host whose name is another's has been refused by its tunnel address, and whether the store was put back to
+    // an earlier state shows in the record as it was.
     let node = Node {
         name: settings.node.clone(),
-        vtep: None,
+        vtep: settings.vtep,
         boot_id: clock::boot_id()?,
         machine_id: clock::machine_id(),
         last_contact: clock::unix(),
     };
     cluster.register(&node).await?;
-    let late = ipam_kv::sync(settings).await.map_err(failed)?;
-    let late: Vec<_> = late
-        .iter()
-        .map(|(network, failure)| format!("network {network}: {failure}"))
-        .collect();
+    let named = |(network, failure): &(String, cluster::Error)| {
+        let (what, failure) = (format!("network {network}: "), failure.to_string());
+        if failure.starts_with(&what) {
+            failure
+        } else {
+            what + &failure
+        }
+    };
+    let mut late: Vec<_> = late.iter().map(named).collect();
+    late.dedup();
     if !late.is_empty() {
         return Err(late.join("; ").into());
     }

@@ -38,6 +38,7 @@ impl Desk {
                 node: settings.node.clone(),
                 boot_id,
                 machine_id: clock::machine_id(),
+                vtep: settings.vtep,
             },
             settings,
         })

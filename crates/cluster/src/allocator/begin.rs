@@ -4,10 +4,13 @@
 //! must ask it. All reading of news into the ledger is done under the ledger's lock, so that older news can never undo
 //! what a quicker verb of this host did.
 
-use std::{any::Any, net::IpAddr};
+use std::{any::Any, collections::BTreeMap, net::IpAddr};
 
 use super::{Allocator, Held, Holding, Ledger, Memory, Stage};
 use crate::{Created, Error, Exclusion, ExclusionState, Lease, NetworkSpec, News, Versioned};
+
+/// Most addresses of which leases are asked for one by one; 64 of them are a request.
+const MANY: u128 = 4096;
 
 /// The ledger, open for change.
 pub(super) struct Open {
@@ -89,10 +92,10 @@ impl Allocator<'_> {
     /// any more and are released. The caller holds the lock.
     pub(super) async fn begin(&self, spec: Option<&NetworkSpec>) -> Result<Ledger, Error> {
         self.cluster.enrol(self.network, &self.node()).await?;
-        let (mut news, mut leases) = self.cluster.news_and_leases(self.network).await?;
+        let mut news = self.cluster.news(self.network).await?;
         if let Some(spec) = spec.filter(|_| news.network.is_none()) {
             self.create(spec).await?;
-            (news, leases) = self.cluster.news_and_leases(self.network).await?;
+            news = self.cluster.news(self.network).await?;
         }
         let network = news.ready_network(self.network)?.clone();
         if let Some(spec) = spec {
@@ -101,7 +104,8 @@ impl Allocator<'_> {
         let mut ledger = Ledger::new(network.clone());
         ledger.begun = self.clock.uptime();
         let new = ledger.update(&news, &network, &self.host.node);
-        self.take_over(&mut ledger, &leases).await?;
+        let leases = self.leases_here(&ledger).await?;
+        self.take_over(&mut ledger, leases).await?;
         self.fill(&mut ledger, &new)?;
         self.remember(&news)?;
         self.save(&ledger)?;
@@ -112,29 +116,43 @@ impl Allocator<'_> {
         self.cluster.ensure_network(spec).await
     }
 
+    /// The leases on all addresses that are this host's to give: its own are nowhere else. Of a host with very many
+    /// it is cheaper to read all of the network than to ask for each.
+    pub(super) async fn leases_here(
+        &self,
+        ledger: &Ledger,
+    ) -> Result<BTreeMap<IpAddr, Versioned<Lease>>, Error> {
+        if ledger.size(&self.host.node) > MANY {
+            let all = self.cluster.leases(self.network).await?;
+            return Ok(all.into_iter().collect());
+        }
+        let addresses: Vec<_> = ledger.addresses(&self.host.node).collect();
+        self.cluster.leases_on(self.network, &addresses).await
+    }
+
     /// Makes holdings of the leases that the store has for this node, and releases those that nobody holds any more:
     /// of an earlier boot, or given back unheard.
     async fn take_over(
         &self,
         ledger: &mut Ledger,
-        leases: &[(IpAddr, Versioned<Lease>)],
+        leases: impl IntoIterator<Item = (IpAddr, Versioned<Lease>)>,
     ) -> Result<(), Error> {
         let mut gone = Vec::new();
         for (address, lease) in leases {
             if lease.record.node != self.host.node {
-                ledger.mark(*address, true);
-                if ledger.uses(*address) {
-                    ledger.foreign.insert(*address);
+                ledger.mark(address, true);
+                if ledger.uses(address) {
+                    ledger.foreign.insert(address);
                 }
                 continue;
             }
             let present = self.shelf.holding(self.network, &lease.record.holder())?;
             let unheard = present.as_ref().is_some_and(|holding| holding.unheard);
             if lease.record.boot_id != self.host.boot_id || unheard {
-                gone.push((*address, lease.clone()));
+                gone.push((address, lease));
             } else if present
                 .as_ref()
-                .is_none_or(|h| h.all().all(|held| held.address != *address))
+                .is_none_or(|h| h.all().all(|held| held.address != address))
             {
                 let mut holding = present.unwrap_or_else(|| Holding {
                     lease: lease.record.clone(),
@@ -144,7 +162,7 @@ impl Allocator<'_> {
                     unheard: false,
                 });
                 let held = Held {
-                    address: *address,
+                    address,
                     revision: Some(lease.revision),
                 };
                 // The order of the sets: IPv4 before IPv6 is as good as any where it is lost.

@@ -135,7 +135,12 @@ impl Allocator<'_> {
 
     /// Releases what the store has of a holder on this node.
     async fn release_unheard(&self, holder: &Holder) -> Result<(), Error> {
-        let leases = self.cluster.leases(self.network).await?.into_iter();
+        let ledger = match self.recall().await {
+            Ok(Some(open)) => open.ledger,
+            Ok(None) | Err(Error::NoNetwork(_)) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let leases = self.leases_here(&ledger).await?.into_iter();
         let own = leases.filter(|(_, lease)| {
             lease.record.node == self.host.node && lease.record.holder() == *holder
         });
@@ -157,8 +162,12 @@ impl Allocator<'_> {
         Ok(failures)
     }
 
-    /// Releases leases of this node that neither the host nor the caller knows.
+    /// Releases leases of this node that neither the host nor the caller knows, wherever they are: also where an interrupted
+    /// removal or a restored store left them. Not of a host that only has this one's name.
     async fn release_unknown(&self, listed: &dyn Fn(&Holder) -> bool) -> Result<(), Error> {
+        if !self.is_registered().await? {
+            return Ok(());
+        }
         let leases = self.cluster.leases(self.network).await?;
         let _lock = self.shelf.lock(self.network).await?;
         let mut gone = Vec::new();
@@ -173,5 +182,11 @@ impl Allocator<'_> {
             }
         }
         self.release_leases(&gone).await
+    }
+
+    /// Whether the store knows this node in this boot.
+    async fn is_registered(&self) -> Result<bool, Error> {
+        let node = self.cluster.node(&self.host.node).await?;
+        Ok(node.is_some_and(|node| node.record.boot_id == self.host.boot_id))
     }
 }

@@ -125,6 +125,30 @@ impl Ledger {
         held
     }
 
+    /// All addresses of our blocks, and those given to us one by one.
+    pub(super) fn addresses<'l>(&'l self, node: &'l str) -> impl Iterator<Item = IpAddr> + 'l {
+        self.blocks.iter().flat_map(move |(block, own)| {
+            let whole = own.record.is_of(node).then(|| block.addresses());
+            let single = own
+                .record
+                .given_to(node)
+                .filter(move |_| !own.record.is_of(node));
+            whole.into_iter().flatten().chain(single)
+        })
+    }
+
+    /// How many these are.
+    pub(super) fn size(&self, node: &str) -> u128 {
+        let size = |(block, own): (&Block, &Own)| {
+            if own.record.is_of(node) {
+                block.size()
+            } else {
+                own.record.given_to(node).count() as u128
+            }
+        };
+        self.blocks.iter().map(size).sum()
+    }
+
     /// Whether an address is ours to give.
     pub(super) fn is_ours(&self, address: IpAddr, node: &str) -> bool {
         let own = self

@@ -82,7 +82,7 @@ impl Allocator<'_> {
     fn node(&self) -> Node {
         Node {
             name: self.host.node.clone(),
-            vtep: None,
+            vtep: self.host.vtep,
             boot_id: self.host.boot_id.clone(),
             machine_id: self.host.machine_id.clone(),
             last_contact: self.clock.unix(),

@@ -184,6 +184,8 @@ pub struct Host {
     pub boot_id: String,
     /// The id of this installation, if known.
     pub machine_id: Option<String>,
+    /// The tunnel address that its settings name, which tells a clone of the machine from it.
+    pub vtep: Option<IpAddr>,
 }
 
 impl Holding {

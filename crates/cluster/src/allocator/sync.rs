@@ -17,11 +17,7 @@ impl Allocator<'_> {
         let refreshed = match self.load()? {
             // The first act since the boot, or since the host's documents were lost.
             None => self.begin(None).await.map(drop),
-            Some(mut ledger) => {
-                self.cluster.register(&self.node()).await?;
-                ledger.contact = self.clock.uptime();
-                self.refresh(&mut ledger, None).await
-            }
+            Some(mut ledger) => self.refresh(&mut ledger, None).await,
         };
         drop(lock);
         match refreshed {
@@ -47,9 +43,7 @@ impl Allocator<'_> {
             .map(|held| held.address)
             .collect();
         if let Some(open) = self.open().await? {
-            let own = open.ledger.blocks.iter();
-            let own = own.filter(|(_, own)| own.record.is_of(&self.host.node));
-            addresses.extend(own.flat_map(|(block, _)| block.addresses()));
+            addresses.extend(open.ledger.addresses(&self.host.node));
         }
         addresses.sort_unstable();
         addresses.dedup();

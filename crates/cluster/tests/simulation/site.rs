@@ -26,6 +26,7 @@ impl Site {
             node: host.name.clone(),
             boot_id: format!("{}-boot-{}", host.name, host.boot),
             machine_id: Some(format!("machine-{}", host.name)),
+            vtep: None,
         }
     }
 
