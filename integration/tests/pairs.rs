@@ -121,9 +121,9 @@ fn where_the_twin_is_taken_another_is_given() {
     assert!(v6.is_ipv6() && v6 != twin_of(next), "{v6}");
 
     // By a block of another host: whoever has the one of IPv4 has to do with others of IPv6, and makes no one wait.
-    let free = (1..31).map(|n| above(ip(V4), 8 * n));
+    let mut free = (1..31).map(|n| above(ip(V4), 8 * n));
     let taken = |first: &IpAddr| homes::around(&lab, NETWORK, *first).is_some();
-    let free = free.filter(|first| !taken(first)).next_back().expect("free");
+    let free = free.rfind(|first| !taken(first)).expect("free");
     hosts[1].given("theirs", &asking(&conf, &[twin_of(above(free, 2))]));
     assert!(taken(&twin_of(free)));
     let asked = asking(&conf, &[above(free, 2)]);
