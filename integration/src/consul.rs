@@ -9,6 +9,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -34,7 +35,7 @@ const MANAGEMENT: &str = "5f1d0a52-0000-4000-8000-5f1d0a520000";
 
 /// An agent that was started; see [`Consul::kill`] and [`Consul::pause`] for what it can suffer.
 pub struct Consul {
-    agent: Child,
+    agent: Mutex<Child>,
     setup: Setup,
     paused: bool,
     space: Space,
@@ -73,7 +74,7 @@ impl Consul {
             alone: true,
             guarded: release == Release::Guarded,
         };
-        let mut consul = Consul::launch(space, setup, config);
+        let consul = Consul::launch(space, setup, config);
         consul.await_leader();
         consul
     }
@@ -87,7 +88,7 @@ impl Consul {
         config["limits"] = json!({ "http_max_conns_per_client": 4000 });
         space.write(&format!("{}/config.json", setup.folder), config.to_string());
         Consul {
-            agent: spawn(&space, &setup),
+            agent: Mutex::new(spawn(&space, &setup)),
             setup,
             paused: false,
             space,
@@ -97,9 +98,12 @@ impl Consul {
     /// Ends the agent at once, with SIGKILL.
     #[track_caller]
     pub fn kill(&mut self) {
-        self.agent.kill().expect("kill consul");
-        self.agent.wait().expect("wait for consul");
+        end(&mut self.agent());
         self.paused = false;
+    }
+
+    fn agent(&self) -> MutexGuard<'_, Child> {
+        self.agent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Starts the killed agent again, on the same address and with the data that it kept; for the thread that will
@@ -107,7 +111,19 @@ impl Consul {
     #[track_caller]
     pub fn restart(&mut self) {
         assert!(!self.is_alive(), "consul is running already");
-        self.agent = spawn(&self.space, &self.setup);
+        *self.agent() = spawn(&self.space, &self.setup);
+    }
+
+    /// Puts another Consul in the place of this one, which kept its data in memory: empty, and counting its revisions
+    /// from the beginning.
+    #[track_caller]
+    pub fn replace(&self) {
+        assert!(self.setup.alone, "a server of a cluster keeps its data");
+        let mut agent = self.agent();
+        end(&mut agent);
+        *agent = spawn(&self.space, &self.setup);
+        drop(agent);
+        self.await_leader();
     }
 
     /// Stops the agent where it is (SIGSTOP): it accepts connections still, and says nothing.
@@ -126,7 +142,7 @@ impl Consul {
 
     #[track_caller]
     fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.agent), signal).expect("signal consul");
+        kill_process(Pid::from_child(&self.agent()), signal).expect("signal consul");
     }
 
     /// Whether it runs, and is not paused.
@@ -135,8 +151,8 @@ impl Consul {
         !self.paused && self.is_alive()
     }
 
-    fn is_alive(&mut self) -> bool {
-        matches!(self.agent.try_wait(), Ok(None))
+    fn is_alive(&self) -> bool {
+        matches!(self.agent().try_wait(), Ok(None))
     }
 
     /// Where its HTTP interface is.
@@ -252,7 +268,7 @@ impl Consul {
 
     /// Waits until the agent knows a leader that can answer.
     #[track_caller]
-    pub(crate) fn await_leader(&mut self) {
+    pub(crate) fn await_leader(&self) {
         let deadline = Instant::now() + Duration::from_mins(1);
         while !self.has_leader() {
             if !self.is_alive() || Instant::now() > deadline {
@@ -268,6 +284,12 @@ impl Consul {
         let asked = self.ask("GET", "/v1/kv/lab?consistent", "", Duration::from_secs(1));
         matches!(asked, Ok((404, _)))
     }
+}
+
+#[track_caller]
+fn end(agent: &mut Child) {
+    agent.kill().expect("kill consul");
+    agent.wait().expect("wait for consul");
 }
 
 /// Starts the agent; what an earlier one of the same folder logged is kept.
@@ -293,7 +315,8 @@ fn spawn(space: &Space, setup: &Setup) -> Child {
 
 impl Drop for Consul {
     fn drop(&mut self) {
-        let _ = self.agent.kill();
-        let _ = self.agent.wait();
+        let mut agent = self.agent();
+        let _ = agent.kill();
+        let _ = agent.wait();
     }
 }

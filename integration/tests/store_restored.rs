@@ -1,4 +1,5 @@
-//! The store loses its memory while containers run: it is emptied, or put back to an older snapshot. The hosts know what
+//! The store loses its memory while containers run: it is emptied, or put back to an older snapshot, or another one that
+//! counts its revisions from the beginning takes its place. The hosts know what
 //! they hold and tell it again, whichever verb comes first; nobody is given what a container has.
 //!
 //! Each scenario damages the store, lets the hosts do a few things in an order of its own, and ends with a sync on each.
@@ -94,9 +95,62 @@ fn after_the_restoration_of_a_snapshot_a_host_may_do_anything_first() {
     site.end_well();
 }
 
+#[test]
+fn another_consul_in_the_place_of_the_lost_one_is_filled_by_a_sync_on_each_host() {
+    let lab = lab();
+    let mut site = Site::of_many(&lab);
+    site.damage(Consul::replace);
+    site.take(&[Sync(1), Sync(2), Sync(3)]);
+    site.end_well();
+}
+
+#[test]
+fn another_consul_is_filled_whatever_a_host_does_first() {
+    let lab = lab();
+    let mut site = Site::of_many(&lab);
+    site.damage(Consul::replace);
+    site.take(&[Add(3), Del(2), Add(1), Del(1), Sync(2), Add(2), Del(3)]);
+    site.end_well();
+}
+
+/// The snapshot's revisions stay, and those that follow are again what they were of things that are forgotten.
+#[test]
+fn another_consul_that_was_given_an_old_snapshot_is_told_what_came_since() {
+    let lab = lab();
+    let mut site = Site::with_older_snapshot(&lab);
+    lab.host(1).crosshost(&["sync"]).ok();
+    site.damage(|consul| {
+        consul.replace();
+        consul.restore_snapshot(SNAPSHOT);
+    });
+    site.take(&[Sync(1), Sync(2), Sync(3), Add(2), Del(3), Add(1), Add(3)]);
+    site.end_well();
+}
+
+#[test]
+fn a_directory_that_was_emptied_is_filled_again() {
+    let lab = site_of(Backend::Dir);
+    let mut site = Site::of_many(&lab);
+    let root = lab.router().path("/dev/shm/store");
+    for entry in std::fs::read_dir(root).expect("the store").flatten() {
+        let path = entry.path();
+        let removed = match path.is_dir() {
+            true => std::fs::remove_dir_all(path),
+            false => std::fs::remove_file(path),
+        };
+        removed.expect("emptied");
+    }
+    site.take(&[Add(3), Del(2), Add(1), Sync(1), Sync(2), Sync(3)]);
+    site.end_well();
+}
+
 /// Three hosts on one network with a Consul that has not lost anything yet.
 fn lab() -> Lab {
-    let lab = Lab::new(3, Backend::Consul);
+    site_of(Backend::Consul)
+}
+
+fn site_of(backend: Backend) -> Lab {
+    let lab = Lab::new(3, backend);
     for host in lab.hosts() {
         host.crosshost(&["sync"]).ok();
     }

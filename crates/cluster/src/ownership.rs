@@ -27,6 +27,10 @@ use serde::{Deserialize, Serialize};
 pub struct BlockRecord {
     /// The owner; of a block that is nobody's, the last one.
     pub node: String,
+    /// How often it was changed. It tells the newer of two records also where the store's revisions cannot, because a
+    /// store that was put in the place of another begins to count anew.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub changes: u64,
     /// Whether it is the owner's.
     #[serde(default, skip_serializing_if = "BlockState::is_owned")]
     pub state: BlockState,
@@ -40,6 +44,14 @@ pub struct BlockRecord {
     /// Addresses of the block that another node has, or asked for.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub exclusions: BTreeMap<IpAddr, Exclusion>,
+}
+
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the shape that serde wants"
+)]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Whose a block is.
@@ -103,6 +115,7 @@ impl BlockRecord {
     pub fn of(node: &str) -> Self {
         Self {
             node: node.to_owned(),
+            changes: 0,
             state: BlockState::Owned,
             dropped: None,
             kept: false,
@@ -146,10 +159,11 @@ impl BlockRecord {
         single.chain(own).max().unwrap_or(0)
     }
 
-    /// The record before it is changed: what became nobody's at or before `revision` says so itself, since the
-    /// record's own revision is about to change.
+    /// The record, read at `revision`, before it is changed: the change is counted, and what became nobody's at or before
+    /// `revision` says so itself, since the record's own revision is about to change.
     pub(crate) fn pinned(&self, revision: u64) -> Self {
         let mut pinned = self.clone();
+        pinned.changes += 1;
         if pinned.state != BlockState::Owned {
             pinned.dropped.get_or_insert(revision);
         }
@@ -157,6 +171,11 @@ impl BlockRecord {
             exclusion.dropped = exclusion.dropped_at(revision);
         }
         pinned
+    }
+
+    /// Whether it is newer than `other`, a record of the same block, whichever store each is from.
+    pub(crate) fn is_newer(&self, other: &Self) -> bool {
+        self.changes > other.changes
     }
 
     /// The record for a store that has forgotten it: revisions of before mean nothing there.

@@ -1,9 +1,11 @@
 //! What a store forgot, told to it again: it was emptied, or restored from an old snapshot.
 //!
 //! A host remembers the news that it read last. Blocks are never deleted while their network lives, so a block that is
-//! in its memory and not in the store was forgotten, whoever owns it; so was one that the store has at an earlier
-//! revision, and so was a network on which the host has containers. All of that is written again as it was,
-//! before the host does anything else. What the store has at a later revision counts more than what a host remembers.
+//! in its memory and not in the store was forgotten, whoever owns it; so was a change of one that the store has with
+//! fewer changes, and so was a network on which the host has containers. All of that is written again as it was, before
+//! the host does anything else. What the store has with as many changes or more counts more than what a host remembers.
+//!
+//! The store's revisions tell nothing here: one that was put in the place of another counts anew, from wherever it is.
 
 use store::Op;
 
@@ -32,7 +34,7 @@ impl Cluster<'_> {
                 let value = encode(&known.record.unpinned())?;
                 match news.blocks.get(block) {
                     None => ops.push(Op::Create { key, value }),
-                    Some(present) if present.revision < known.revision => ops.push(Op::Swap {
+                    Some(present) if known.record.is_newer(&present.record) => ops.push(Op::Swap {
                         key,
                         value,
                         revision: present.revision,

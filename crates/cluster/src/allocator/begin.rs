@@ -279,7 +279,7 @@ impl Allocator<'_> {
         if networks.is_some_and(|(before, now)| before.record.is_same(&now.record)) {
             for (block, known) in before.news.blocks {
                 let present = news.blocks.entry(block).or_insert_with(|| known.clone());
-                if present.revision < known.revision {
+                if known.record.is_newer(&present.record) {
                     *present = known;
                 }
             }

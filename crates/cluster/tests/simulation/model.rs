@@ -1,5 +1,5 @@
-//! The store, as `store`'s traits describe it, without any way to reach it (that is `line.rs`): keys, revisions that never
-//! repeat, transactions, and being restored from an older state.
+//! The store, as `store`'s traits describe it, without any way to reach it (that is `line.rs`): keys, revisions that repeat
+//! in no life of a store, transactions, and being restored from an older state.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use store::{Entry, Key, Op, Outcome};
 /// What the store holds.
 #[derive(Clone)]
 pub struct Model {
-    /// Counts writes; no revision is used twice, also not over a restore.
+    /// Counts writes.
     index: u64,
     entries: BTreeMap<Key, Entry>,
     /// When keys that are gone were removed, for those that watch them.
@@ -98,10 +98,13 @@ impl Model {
         Outcome::Done(revisions)
     }
 
-    /// Goes back to `old`, or to nothing. The count goes on: what is written from now on has revisions that nobody saw.
-    pub fn restore(&mut self, old: Option<Self>) {
+    /// Goes back to `old`, or to nothing. In the same store the count goes on: what is written from now on has revisions
+    /// that nobody saw. A store that is `another` counts on from what it was given.
+    pub fn restore(&mut self, old: Option<Self>, another: bool) {
         let index = self.index + 1;
         *self = old.unwrap_or_else(Self::new);
-        self.index = index;
+        if !another {
+            self.index = index;
+        }
     }
 }

@@ -227,13 +227,17 @@ async fn restore(world: &Rc<World>, backups: &mut Vec<Model>) {
     if old.is_none() {
         backups.clear();
     }
+    let another = world.chance(500);
     world.say(|| {
-        format!(
-            "the store is restored to revision {:?}",
-            old.as_ref().map(Model::index)
-        )
+        let index = old.as_ref().map(Model::index);
+        let which = if another {
+            "another store"
+        } else {
+            "the store"
+        };
+        format!("{which} is restored to revision {index:?}")
     });
-    world.store.borrow_mut().restore(old);
+    world.store.borrow_mut().restore(old, another);
     {
         let mut weather = world.weather.borrow_mut();
         weather.epoch += 1;
