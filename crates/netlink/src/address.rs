@@ -5,9 +5,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::message::Message;
 use ipnetwork::IpNetwork;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use rtnetlink::AddressMessageBuilder;
 use rustix::io::Errno;
@@ -31,10 +31,7 @@ impl Rtnl {
             message.header.flags |= AddressHeaderFlags::Nodad;
         }
         match self
-            .tell(
-                RouteNetlinkMessage::NewAddress(message),
-                NLM_F_CREATE | NLM_F_EXCL,
-            )
+            .tell(Message::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)
             .await
         {
             Err(refusal) if refusal.is(Errno::EXIST) => Ok(()),
@@ -46,13 +43,13 @@ impl Rtnl {
     /// Addresses of link `index`, or of all links: (link index, address with prefix length).
     pub async fn addresses(&self, index: Option<u32>) -> Result<Vec<(u32, IpNetwork)>, Error> {
         let found = self
-            .dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()))
+            .dump(Message::GetAddress(AddressMessage::default()))
             .await;
         let addresses = found
             .map_err(|refusal| refusal.on("list of addresses"))?
             .into_iter()
             .filter_map(|message| {
-                let RouteNetlinkMessage::NewAddress(message) = message else {
+                let Message::NewAddress(message) = message else {
                     return None;
                 };
                 let wanted = index.is_none_or(|index| index == message.header.index);

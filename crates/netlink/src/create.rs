@@ -9,8 +9,8 @@
 
 use std::net::IpAddr;
 
+use crate::message::Message;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkMessage};
 use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVxlan};
 use rustix::io::Errno;
@@ -143,7 +143,7 @@ impl Rtnl {
             let raise = LinkUnspec::new_with_name(&veth.peer.name).up().build();
             let there = Rtnl::open(peer_ns)
                 .map_err(|e| Refusal::new(Errno::IO, e.to_string()).on(&what))?;
-            let raised = there.tell(RouteNetlinkMessage::SetLink(raise), 0).await;
+            let raised = there.tell(Message::SetLink(raise), 0).await;
             raised.map_err(|refusal| refusal.on(format_args!("{what}: peer up")))?;
         }
         Ok(())
@@ -151,10 +151,7 @@ impl Rtnl {
 
     async fn create(&self, message: LinkMessage, what: String) -> Result<(), Error> {
         let made = self
-            .tell(
-                RouteNetlinkMessage::NewLink(message),
-                NLM_F_CREATE | NLM_F_EXCL,
-            )
+            .tell(Message::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
             .await;
         made.map_err(|refusal| refusal.on(what))
     }

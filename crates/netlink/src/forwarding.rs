@@ -13,11 +13,12 @@ use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::message::Message;
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_REPLACE};
+use netlink_packet_route::AddressFamily;
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rustix::io::Errno;
 
 use crate::{Error, Mac, Rtnl};
@@ -87,12 +88,12 @@ impl Rtnl {
         for family in [AddressFamily::Bridge, AddressFamily::Unspec] {
             let mut question = NeighbourMessage::default();
             question.header.family = family;
-            let found = self.dump(RouteNetlinkMessage::GetNeighbour(question)).await;
+            let found = self.dump(Message::GetNeighbour(question)).await;
             let found = found.map_err(|refusal| {
                 refusal.on(format_args!("list of the entries of bridge {bridge}"))
             })?;
             forwarding.extend(found.iter().filter_map(|message| match message {
-                RouteNetlinkMessage::NewNeighbour(message) => decode(message, bridge, vxlan),
+                Message::NewNeighbour(message) => decode(message, bridge, vxlan),
                 _ => None,
             }));
         }
@@ -159,7 +160,7 @@ fn key(entry: Forward) -> Forward {
     }
 }
 
-fn request(change: Change, bridge: u32, vxlan: u32) -> (RouteNetlinkMessage, u16) {
+fn request(change: Change, bridge: u32, vxlan: u32) -> (Message, u16) {
     let (entry, adds) = match change {
         Change::Add(entry) => (entry, true),
         Change::Remove(entry) => (entry, false),
@@ -205,12 +206,9 @@ fn request(change: Change, bridge: u32, vxlan: u32) -> (RouteNetlinkMessage, u16
         NLM_F_REPLACE
     };
     if adds {
-        (
-            RouteNetlinkMessage::NewNeighbour(message),
-            NLM_F_CREATE | how,
-        )
+        (Message::NewNeighbour(message), NLM_F_CREATE | how)
     } else {
-        (RouteNetlinkMessage::DelNeighbour(message), 0)
+        (Message::DelNeighbour(message), 0)
     }
 }
 

@@ -12,10 +12,12 @@
 
 mod address;
 mod create;
+mod decode;
 mod error;
 mod forwarding;
 mod link;
 mod mac;
+mod message;
 mod netns;
 mod route;
 mod rtnl;

@@ -7,10 +7,8 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{
-    InfoData, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
-};
+use crate::message::Message;
+use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use rtnetlink::{LinkBridgePort, LinkUnspec};
 use rustix::io::Errno;
 
@@ -93,8 +91,8 @@ impl Rtnl {
     pub async fn link(&self, name: &str) -> Result<Option<Link>, Error> {
         let mut message = LinkUnspec::new_with_name(name).build();
         message.attributes.push(without_statistics());
-        match self.get(RouteNetlinkMessage::GetLink(message)).await {
-            Ok(RouteNetlinkMessage::NewLink(found)) => Ok(Some(Link::from(found))),
+        match self.get(Message::GetLink(message)).await {
+            Ok(Message::Link(found)) => Ok(Some(found)),
             Ok(_) => Ok(None),
             Err(refusal) if refusal.is(Errno::NODEV) => Ok(None),
             Err(refusal) => Err(refusal.on(format_args!("link {name}"))),
@@ -105,12 +103,12 @@ impl Rtnl {
     pub async fn links(&self) -> Result<Vec<Link>, Error> {
         let mut message = LinkMessage::default();
         message.attributes.push(without_statistics());
-        let found = self.dump(RouteNetlinkMessage::GetLink(message)).await;
+        let found = self.dump(Message::GetLink(message)).await;
         let mut links: Vec<Link> = found
             .map_err(|refusal| refusal.on("list of links"))?
             .into_iter()
             .filter_map(|message| match message {
-                RouteNetlinkMessage::NewLink(link) => Some(Link::from(link)),
+                Message::Link(link) => Some(link),
                 _ => None,
             })
             .collect();
@@ -145,7 +143,7 @@ impl Rtnl {
         message
             .attributes
             .extend(change.name.clone().map(LinkAttribute::IfName));
-        let done = self.tell(RouteNetlinkMessage::SetLink(message), 0).await;
+        let done = self.tell(Message::SetLink(message), 0).await;
         done.map_err(|refusal| refusal.on(format_args!("link {index}: {change}")))
     }
 
@@ -165,9 +163,7 @@ impl Rtnl {
             message = message.hairpin(on);
         }
         // NEWLINK: SETLINK does not look at a port's data.
-        let done = self
-            .tell(RouteNetlinkMessage::NewLink(message.build()), 0)
-            .await;
+        let done = self.tell(Message::NewLink(message.build()), 0).await;
         done.map_err(|refusal| refusal.on(format_args!("bridge port {name}: {port:?}")))
     }
 
@@ -188,7 +184,7 @@ impl Rtnl {
     }
 
     async fn remove(&self, message: LinkMessage, what: String) -> Result<bool, Error> {
-        match self.tell(RouteNetlinkMessage::DelLink(message), 0).await {
+        match self.tell(Message::DelLink(message), 0).await {
             Ok(()) => Ok(true),
             Err(refusal) if refusal.is(Errno::NODEV) => Ok(false),
             Err(refusal) => Err(refusal.on(what)),
@@ -215,60 +211,4 @@ impl fmt::Display for LinkChange {
 /// Statistics are half of a link's message, and nobody here reads them.
 fn without_statistics() -> LinkAttribute {
     LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])
-}
-
-impl From<LinkMessage> for Link {
-    fn from(message: LinkMessage) -> Self {
-        let mut link = Self {
-            index: message.header.index,
-            name: String::new(),
-            mac: None,
-            mtu: 0,
-            up: message.header.flags.contains(LinkFlags::Up),
-            kind: None,
-            master: None,
-            group: 0,
-            alias: None,
-            vxlan: None,
-        };
-        for attribute in message.attributes {
-            match attribute {
-                LinkAttribute::IfName(name) => link.name = name,
-                LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok().map(Mac),
-                LinkAttribute::Mtu(mtu) => link.mtu = mtu,
-                LinkAttribute::Controller(master) => link.master = Some(master),
-                LinkAttribute::Group(group) => link.group = group,
-                LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
-                LinkAttribute::LinkInfo(infos) => {
-                    for info in infos {
-                        match info {
-                            LinkInfo::Kind(kind) => link.kind = Some(kind.to_string()),
-                            LinkInfo::Data(InfoData::Vxlan(infos)) => {
-                                link.vxlan = Some(vxlan_info(infos));
-                            }
-                            _ => {}
-                        }
-                    }
-                }
-                _ => {}
-            }
-        }
-        link
-    }
-}
-
-fn vxlan_info(infos: Vec<InfoVxlan>) -> VxlanInfo {
-    let mut vxlan = VxlanInfo::default();
-    for info in infos {
-        match info {
-            InfoVxlan::Id(vni) => vxlan.vni = vni,
-            InfoVxlan::Port(port) => vxlan.port = port,
-            InfoVxlan::Local(local) => vxlan.local = Some(local.into()),
-            InfoVxlan::Local6(local) => vxlan.local = Some(local.into()),
-            InfoVxlan::Link(underlay) => vxlan.underlay = underlay,
-            InfoVxlan::Learning(learning) => vxlan.learning = learning,
-            _ => {}
-        }
-    }
-    vxlan
 }

@@ -5,12 +5,13 @@
 
 use std::net::IpAddr;
 
+use crate::message::Message;
 use ipnetwork::IpNetwork;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::AddressFamily;
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteScope, RouteType, RouteVia,
 };
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::RouteMessageBuilder;
 use rustix::io::Errno;
 
@@ -73,11 +74,8 @@ impl Rtnl {
     pub async fn add_route(&self, route: &Route) -> Result<(), Error> {
         let added = match message(route) {
             Ok(message) => {
-                self.tell(
-                    RouteNetlinkMessage::NewRoute(message),
-                    NLM_F_CREATE | NLM_F_EXCL,
-                )
-                .await
+                self.tell(Message::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL)
+                    .await
             }
             Err(refusal) => Err(refusal),
         };
@@ -99,10 +97,10 @@ impl Rtnl {
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut question = RouteMessage::default();
             question.header.address_family = family;
-            let found = self.dump(RouteNetlinkMessage::GetRoute(question)).await;
+            let found = self.dump(Message::GetRoute(question)).await;
             for answer in found.map_err(|refusal| refusal.on("list of routes"))? {
                 // Without IPv6 the kernel answers a question for it with all families.
-                if let RouteNetlinkMessage::NewRoute(answer) = answer
+                if let Message::NewRoute(answer) = answer
                     && answer.header.address_family == family
                 {
                     routes.extend(decode(&answer));
@@ -119,13 +117,13 @@ impl Rtnl {
         let message = RouteMessageBuilder::<IpAddr>::new().destination_prefix(to, len);
         let message = message.map_err(|e| misfit(e).on(&what))?.build();
         let answer = self
-            .get(RouteNetlinkMessage::GetRoute(message))
+            .get(Message::GetRoute(message))
             .await
             .map_err(|refusal| refusal.on(&what))?;
         let mut hop = None;
         let mut source = None;
         let mut gateway = None;
-        if let RouteNetlinkMessage::NewRoute(answer) = answer {
+        if let Message::NewRoute(answer) = answer {
             for attribute in answer.attributes {
                 match attribute {
                     RouteAttribute::Oif(dev) => hop = Some(dev),

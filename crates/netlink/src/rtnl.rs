@@ -8,12 +8,12 @@
 use std::fmt;
 use std::io;
 
+use crate::message::Message;
 use futures_util::lock::Mutex;
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage,
     NetlinkPayload,
 };
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, TokioSocket};
 use rustix::io::Errno;
@@ -86,11 +86,7 @@ impl Rtnl {
     }
 
     /// One request that changes something.
-    pub(crate) async fn tell(
-        &self,
-        message: RouteNetlinkMessage,
-        flags: u16,
-    ) -> Result<(), Refusal> {
+    pub(crate) async fn tell(&self, message: Message, flags: u16) -> Result<(), Refusal> {
         let answers = self
             .wire
             .lock()
@@ -103,7 +99,7 @@ impl Rtnl {
     /// Many requests that change something; each window of them goes out in one send. One result per request.
     pub(crate) async fn tell_all(
         &self,
-        requests: Vec<(RouteNetlinkMessage, u16)>,
+        requests: Vec<(Message, u16)>,
     ) -> Result<Vec<Result<(), Refusal>>, Refusal> {
         let mut wire = self.wire.lock().await;
         let mut results = Vec::with_capacity(requests.len());
@@ -121,10 +117,7 @@ impl Rtnl {
     }
 
     /// One object.
-    pub(crate) async fn get(
-        &self,
-        message: RouteNetlinkMessage,
-    ) -> Result<RouteNetlinkMessage, Refusal> {
+    pub(crate) async fn get(&self, message: Message) -> Result<Message, Refusal> {
         let answers = self.wire.lock().await.exchange(vec![(message, 0)]).await?;
         let mut object = None;
         for answer in answers {
@@ -135,10 +128,7 @@ impl Rtnl {
     }
 
     /// All objects of a kind. One that cannot be decoded is left out: an exotic device of the host must not hide ours.
-    pub(crate) async fn dump(
-        &self,
-        message: RouteNetlinkMessage,
-    ) -> Result<Vec<RouteNetlinkMessage>, Refusal> {
+    pub(crate) async fn dump(&self, message: Message) -> Result<Vec<Message>, Refusal> {
         let mut wire = self.wire.lock().await;
         for _ in 0..DUMP_ATTEMPTS {
             for answer in wire.exchange(vec![(message.clone(), NLM_F_DUMP)]).await? {
@@ -164,7 +154,7 @@ struct Wire {
 /// What came back for one request.
 #[derive(Debug)]
 struct Answer {
-    messages: Vec<RouteNetlinkMessage>,
+    messages: Vec<Message>,
     interrupted: bool,
     ended: bool,
     end: Result<(), Refusal>,
@@ -173,10 +163,7 @@ struct Answer {
 impl Wire {
     /// Sends the requests (message, flags) in one datagram and awaits the end of each answer. A call that is dropped
     /// half-way leaves answers behind; the next one knows them by their old numbers.
-    async fn exchange(
-        &mut self,
-        requests: Vec<(RouteNetlinkMessage, u16)>,
-    ) -> Result<Vec<Answer>, Refusal> {
+    async fn exchange(&mut self, requests: Vec<(Message, u16)>) -> Result<Vec<Answer>, Refusal> {
         let first = self.sequence.wrapping_add(1);
         let mut datagram = Vec::new();
         let mut answers = Vec::with_capacity(requests.len());
@@ -225,7 +212,7 @@ impl Default for Answer {
 impl Answer {
     /// Takes one message of the answer; one that cannot be decoded is skipped.
     fn take(&mut self, bytes: &[u8]) {
-        let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes) else {
+        let Ok(message) = NetlinkMessage::<Message>::deserialize(bytes) else {
             return;
         };
         let flags = message.header.flags;
@@ -256,7 +243,7 @@ mod tests {
 
     use super::*;
 
-    fn answer(payload: NetlinkPayload<RouteNetlinkMessage>, flags: u16) -> Answer {
+    fn answer(payload: NetlinkPayload<Message>, flags: u16) -> Answer {
         let mut message = NetlinkMessage::new(NetlinkHeader::default(), payload);
         message.header.flags = flags;
         message.finalize();
@@ -278,8 +265,7 @@ mod tests {
 
     #[test]
     fn an_interrupted_dump_is_seen() {
-        let link =
-            || NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(LinkMessage::default()));
+        let link = || NetlinkPayload::InnerMessage(Message::NewLink(LinkMessage::default()));
         let whole = answer(link(), 0);
         assert!(!whole.interrupted && !whole.ended && whole.messages.len() == 1);
         assert!(answer(link(), NLM_F_DUMP_INTR).interrupted);
