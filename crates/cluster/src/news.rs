@@ -1,6 +1,6 @@
 //! The news of a network: all that a host must know to allocate on it and to forward to the others. One read.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use ipam::Block;
 use serde::{Deserialize, Serialize};
@@ -116,6 +116,31 @@ impl Cluster<'_> {
         self.sort_news(network, &entries)
     }
 
+    /// Waits until a node was written or removed after `index`, at most for `wait`; all nodes, and the index to go on
+    /// from. Index 0 returns at once.
+    pub async fn watch_nodes(
+        &self,
+        index: u64,
+        wait: Duration,
+    ) -> Result<(BTreeMap<String, Versioned<Node>>, u64), Error> {
+        let heard = self.store.watch(&self.layout.nodes()?, index, wait).await?;
+        let nodes = heard.entries.iter().map(named_node);
+        Ok((nodes.collect::<Result<_, _>>()?, heard.index))
+    }
+
+    /// The same for the blocks of `network`.
+    pub async fn watch_blocks(
+        &self,
+        network: &str,
+        index: u64,
+        wait: Duration,
+    ) -> Result<(BTreeMap<Block, Versioned<BlockRecord>>, u64), Error> {
+        let blocks = self.layout.blocks(network)?;
+        let heard = self.store.watch(&blocks, index, wait).await?;
+        let blocks = heard.entries.iter().map(named_block);
+        Ok((blocks.collect::<Result<_, _>>()?, heard.index))
+    }
+
     /// The news of `network` and all its leases, as of one moment. Its size is that of the pool: for a host that must
     /// find its own leases.
     pub async fn news_and_leases(
@@ -148,19 +173,25 @@ impl Cluster<'_> {
         let mut news = News::default();
         for entry in entries {
             if entry.key.is_within(&nodes) {
-                news.nodes
-                    .insert(entry.key.last().to_owned(), decode(entry)?);
+                news.nodes.extend([named_node(entry)?]);
             } else if entry.key.is_within(&blocks) {
-                let why = |error: ipam::BadBlock| Error::Record {
-                    key: entry.key.as_str().to_owned(),
-                    why: error.to_string(),
-                };
-                news.blocks
-                    .insert(entry.key.last().parse().map_err(why)?, decode(entry)?);
+                news.blocks.extend([named_block(entry)?]);
             } else {
                 news.network = Some(decode(entry)?);
             }
         }
         Ok(news)
     }
+}
+
+fn named_node(entry: &Entry) -> Result<(String, Versioned<Node>), Error> {
+    Ok((entry.key.last().to_owned(), decode(entry)?))
+}
+
+fn named_block(entry: &Entry) -> Result<(Block, Versioned<BlockRecord>), Error> {
+    let why = |error: ipam::BadBlock| Error::Record {
+        key: entry.key.as_str().to_owned(),
+        why: error.to_string(),
+    };
+    Ok((entry.key.last().parse().map_err(why)?, decode(entry)?))
 }

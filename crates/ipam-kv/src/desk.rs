@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cluster::{Allocator, Cluster, Error, Holder, Host, Resolved, Store};
+use cluster::{Allocator, Cluster, Holder, Host, Resolved, Store};
 use journal::{Attachment, clock};
 
 use crate::{conf::failed, shelf::Files};
@@ -52,6 +52,11 @@ impl Desk {
         }
     }
 
+    /// The name of this node.
+    pub fn node(&self) -> &str {
+        &self.host.node
+    }
+
     /// The host's documents.
     pub fn files(&self) -> &Files {
         &self.files
@@ -84,36 +89,4 @@ pub fn holder(attachment: &Attachment) -> Holder {
         container: attachment.container.clone(),
         ifname: attachment.ifname.clone(),
     }
-}
-
-/// All of this host's duties on its networks: the store is told what it missed or forgot, other hosts get their answers. What
-/// failed is returned, with its network.
-pub async fn sync(settings: &Resolved) -> Result<Vec<(String, Error)>, cni::Error> {
-    let mut failures = Vec::new();
-    for (realm, files) in Files::all().map_err(failed)? {
-        let settings = match realm {
-            Some(realm) => settings.clone().apart(&realm).map_err(failed)?,
-            None => settings.clone(),
-        };
-        let desk = Desk::new(settings)?;
-        let open = desk.open();
-        let mut networks = files.networks().map_err(failed)?;
-        // After a reboot the store alone knows on which networks this node was.
-        networks.extend(
-            open.cluster()
-                .ledgers_of(&desk.host.node)
-                .await
-                .map_err(failed)?,
-        );
-        networks.sort();
-        networks.dedup();
-        for network in networks {
-            let failed = match open.allocator(&network).sync().await {
-                Ok(failures) => failures,
-                Err(error) => vec![error],
-            };
-            failures.extend(failed.into_iter().map(|error| (network.clone(), error)));
-        }
-    }
-    Ok(failures)
 }

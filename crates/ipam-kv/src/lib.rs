@@ -11,6 +11,7 @@
 //! | [`shelf`] | the host's documents, below `/run/crosshost` |
 //! | [`desk`] | settings, store and documents of one verb |
 //! | `add`, `del`, `check`, `gc`, `status` | the verbs |
+//! | `sync` | what is owed to others, verb or no verb |
 
 mod add;
 mod check;
@@ -20,10 +21,11 @@ pub mod desk;
 mod gc;
 pub mod shelf;
 mod status;
+mod sync;
 
 use cni::{Call, ContainerId, Error, IfName, Tell};
 
-pub use desk::sync;
+pub use sync::{Pool, sync};
 
 /// Error codes of our own (`docs/errors.md`); those of the shared records are in `cluster::Error::code`.
 pub mod code {

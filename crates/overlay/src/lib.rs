@@ -33,6 +33,7 @@ pub mod membership;
 pub mod names;
 mod news;
 pub mod record;
+pub mod repair;
 pub mod sandbox;
 mod status;
 pub mod sync;

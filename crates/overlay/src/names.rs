@@ -20,6 +20,9 @@ pub const EGRESS_NIC: &str = "gw0";
 /// How the names of all ports of sandboxes begin.
 pub const PORT: &str = "chp";
 
+/// How the names of all ports of the egress bridge begin.
+pub const EGRESS_PORT: &str = "che";
+
 /// Where the sandboxes' namespaces are bound.
 pub fn sandboxes() -> PathBuf {
     PathBuf::from(journal::ROOT).join("netns")
@@ -32,7 +35,7 @@ pub fn port(attachment: &Attachment) -> String {
 
 /// The host-side end of a container's egress NIC, a port of the egress bridge.
 pub fn egress_port(attachment: &Attachment) -> String {
-    format!("che{}", &attachment.container_hash()[..12])
+    format!("{EGRESS_PORT}{}", &attachment.container_hash()[..12])
 }
 
 /// The link group of all our links in a container: it marks them as ours, and lets the kernel remove them in one

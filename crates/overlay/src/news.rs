@@ -86,15 +86,8 @@ impl Follower<'_> {
         })
     }
 
-    /// The copy of the news; one that cannot be read is as good as none.
     fn copy(&self) -> Result<Option<News>, Error> {
-        match self.host.news.load(self.network) {
-            Err(error @ journal::Error::Unreadable { .. }) => {
-                cni::log(&error.to_string());
-                Ok(None)
-            }
-            loaded => loaded.map_err(|error| local(&error)),
-        }
+        copy(self.host, self.network)
     }
 
     /// Fresh news for a verb that started from `known`: one read, and before it a join where this host is no member.
@@ -322,4 +315,15 @@ impl Follower<'_> {
 
 fn revision(news: &News) -> Option<u64> {
     news.network.as_ref().map(|network| network.revision)
+}
+
+/// The copy of a network's news; one that cannot be read is as good as none.
+pub(crate) fn copy(host: &Host, network: &str) -> Result<Option<News>, Error> {
+    match host.news.load(network) {
+        Err(error @ journal::Error::Unreadable { .. }) => {
+            cni::log(&error.to_string());
+            Ok(None)
+        }
+        loaded => loaded.map_err(|error| local(&error)),
+    }
 }

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 use cluster::{Network, News};
 use cni::Error;
 use ipnetwork::IpNetwork;
-use netlink::{Bridge, Link, Mac, Netns, Port, Rtnl, Vxlan};
+use netlink::{Bridge, Link, LinkChange, Mac, Netns, Port, Rtnl, Vxlan};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -136,6 +136,26 @@ pub async fn ensure(host: &Host, network: &Network, underlay: &Underlay) -> Resu
             .collect();
         netns.sysctl(&settings).map_err(|error| kernel(&error))?;
     }
+    // A bridge that is down carries nothing, and one that was made anew has lost the ports of the old.
+    if !bridge.up {
+        change(
+            &rtnl,
+            &bridge,
+            LinkChange {
+                up: Some(true),
+                ..LinkChange::default()
+            },
+        )
+        .await?;
+    }
+    let strays = links.iter().filter(|link| is_port(link));
+    for stray in strays.filter(|link| link.master != Some(bridge.index)) {
+        let master = LinkChange {
+            master: Some(bridge.index),
+            ..LinkChange::default()
+        };
+        change(&rtnl, stray, master).await?;
+    }
     let spec = spec(network, underlay.vtep, underlay.index, mtu, bridge.index);
     let vxlan = match find(VXLAN) {
         Some(vxlan) if fits(&vxlan, &spec) => vxlan,
@@ -170,6 +190,16 @@ pub async fn ensure(host: &Host, network: &Network, underlay: &Underlay) -> Resu
         mtu,
         vtep: underlay.vtep,
     })
+}
+
+/// Whether a link of the sandbox is the host's end of an attachment.
+fn is_port(link: &Link) -> bool {
+    link.name.starts_with(names::PORT)
+}
+
+async fn change(rtnl: &Rtnl, link: &Link, change: LinkChange) -> Result<(), Error> {
+    let changed = rtnl.set_link(link.index, &change).await;
+    changed.map_err(|error| kernel(&error))
 }
 
 fn fits(link: &Link, spec: &Vxlan) -> bool {
@@ -260,7 +290,7 @@ pub async fn leave(host: &Host, network: &str, attachment: &str) -> Result<(), E
 pub async fn remove_unused(host: &Host, network: &str) -> Result<(), Error> {
     if let Some(rtnl) = open(network)? {
         let links = rtnl.links().await.map_err(|error| kernel(&error))?;
-        if links.iter().any(|link| link.name.starts_with(names::PORT)) {
+        if links.iter().any(is_port) {
             return Ok(());
         }
         // The kernel empties a namespace at its leisure; the VNI must be free for the next sandbox now.

@@ -44,18 +44,61 @@ pub async fn sync(cluster: &Cluster<'_>, settings: &Resolved) -> Result<Vec<Sync
             settings,
             network: &network,
         };
-        let changes = follow(&follower, &underlay, registered).await?;
+        let changes = follow(&follower, &underlay, Doubt::of(registered)).await?;
         done.extend(changes.map(|changes| Synced { network, changes }));
     }
     leave(&host, cluster, settings).await?;
     Ok(done)
 }
 
+/// Brings the sandbox of one network to the news, for who has heard that there are some: the store was there a moment
+/// ago and is not asked whether it still knows what this host told it. `None` where there is nothing to be brought.
+pub async fn sync_network(
+    cluster: &Cluster<'_>,
+    settings: &Resolved,
+    network: &str,
+) -> Result<Option<Synced>, Error> {
+    let host = Host::open()?;
+    let underlay = host.underlay(settings).await?;
+    let follower = Follower {
+        host: &host,
+        cluster,
+        settings,
+        network,
+    };
+    let changes = follow(&follower, &underlay, Doubt::None).await?;
+    Ok(changes.map(|changes| Synced {
+        network: network.to_owned(),
+        changes,
+    }))
+}
+
+/// Whether the store may have forgotten that this host forwards.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Doubt {
+    /// It has not.
+    None,
+    /// It is to be asked.
+    Some,
+    /// It has: it had forgotten the host itself.
+    Certain,
+}
+
+impl Doubt {
+    fn of(registered: bool) -> Self {
+        if registered {
+            Self::Certain
+        } else {
+            Self::Some
+        }
+    }
+}
+
 /// Brings one sandbox to the news; `None` where there is nothing to be brought.
 async fn follow(
     follower: &Follower<'_>,
     underlay: &Underlay,
-    registered: bool,
+    doubt: Doubt,
 ) -> Result<Option<usize>, Error> {
     let (host, network) = (follower.host, follower.network);
     let _lock = host.lock_network(network)?;
@@ -65,7 +108,11 @@ async fn follow(
         return Ok(None);
     }
     let away = || Error::again(format!("network {network}: the store went away"));
-    let anew = registered || !follower.is_known().await?;
+    let anew = match doubt {
+        Doubt::None => false,
+        Doubt::Some => !follower.is_known().await?,
+        Doubt::Certain => true,
+    };
     let Heard::News(mut reading) = follower.hear(anew).await? else {
         return Err(away());
     };
@@ -108,7 +155,7 @@ async fn leave(host: &Host, cluster: &Cluster<'_>, settings: &Resolved) -> Resul
     Ok(())
 }
 
-fn has_users(host: &Host, network: &str) -> Result<bool, Error> {
+pub(crate) fn has_users(host: &Host, network: &str) -> Result<bool, Error> {
     let users = host.users.load(network).map_err(|error| local(&error))?;
     Ok(users.is_some_and(|users| !users.0.is_empty()))
 }

@@ -58,18 +58,19 @@ impl Budget {
 }
 
 /// Pauses between attempts: doubling, and jittered so that hosts which failed together do not come back together.
-pub(crate) struct Backoff {
+pub struct Backoff {
     next: Duration,
     most: Duration,
 }
 
 impl Backoff {
-    pub(crate) fn new(first: Duration, most: Duration) -> Self {
+    /// From `first` on, doubling up to `most`.
+    pub fn new(first: Duration, most: Duration) -> Self {
         Self { next: first, most }
     }
 
     /// The next pause: between half of the step and all of it.
-    pub(crate) fn pause(&mut self) -> Duration {
+    pub fn pause(&mut self) -> Duration {
         let step = self.next;
         self.next = (step * 2).min(self.most);
         let jitter = random() % 512;

@@ -31,6 +31,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub use budget::Backoff;
 pub use config::{Config, DEFAULT_URL, open};
 pub use error::Error;
 pub use key::{Key, MAX_KEY, MAX_SEGMENT};

@@ -1,6 +1,9 @@
 //! The ledger's own moves, without store or clock: what is in use, what may be chosen, what the news change.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use ipam::{Block, Held, Range, Used, offset};
 
@@ -23,6 +26,31 @@ impl Ledger {
             contact: 0,
             begun: 0,
         }
+    }
+
+    /// When this node has to make itself known again, on [`Clock::uptime`](crate::Clock::uptime), so that it does not
+    /// pass for silent; `None` on a network that does not reclaim.
+    pub fn contact_due(&self) -> Option<u64> {
+        let after = self.network.record.reclaim_after?;
+        Some(self.contact.saturating_add(after / 4).saturating_add(1))
+    }
+
+    /// Whether these blocks of the network, just read, say anything of this node that the ledger has not heard: a block
+    /// or an address came or went, or somebody asks for one.
+    pub fn is_behind(&self, blocks: &BTreeMap<Block, Versioned<BlockRecord>>, node: &str) -> bool {
+        let of_us =
+            |record: &BlockRecord| record.is_of(node) || record.given_to(node).next().is_some();
+        let known = |block: &Block| self.blocks.get(block).map(|own| own.revision);
+        let present = |block: &Block| blocks.get(block).map(|present| present.revision);
+        // What the ledger wrote itself since is newer than a watch that was on its way.
+        let heard = |block: &Block| known(block) >= present(block);
+        blocks
+            .iter()
+            .any(|(block, present)| of_us(&present.record) && !heard(block))
+            || self
+                .blocks
+                .keys()
+                .any(|block| present(block).is_none() || !heard(block))
     }
 
     /// The block that decides about an address.

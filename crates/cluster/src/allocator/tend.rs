@@ -52,8 +52,8 @@ impl Allocator<'_> {
 
     /// Whether the store has heard so little of this node that it would soon pass for silent.
     pub(super) fn is_quiet(&self, ledger: &Ledger) -> bool {
-        let quiet = self.clock.uptime().saturating_sub(ledger.contact);
-        (ledger.network.record.reclaim_after).is_some_and(|after| quiet > after / 4)
+        let due = ledger.contact_due();
+        due.is_some_and(|due| self.clock.uptime() >= due)
     }
 
     /// The sets of which less than a quarter of a block is left here; those of the smaller family first, since a block

@@ -14,7 +14,7 @@ use std::{
 use cni::Error;
 use ipnetwork::{IpNetwork, Ipv4Network};
 use journal::Attachment;
-use netlink::{Bridge, Netns, Port, Veth, VethEnd};
+use netlink::{Bridge, LinkChange, Netns, Port, Veth, VethEnd};
 use nft::Nft;
 
 use crate::{
@@ -31,6 +31,10 @@ pub use ledger::{Lease, Ledger, Nic};
 const NAME: &str = "egress";
 /// Owner of our element in the nftables set.
 const OWNER: &str = "egress bridge";
+/// What the nftables table depends on.
+const RULES: nft::Config<'_> = nft::Config {
+    egress_bridge: EGRESS_BRIDGE,
+};
 /// MTU of the egress NICs in bytes.
 pub(crate) const MTU: u32 = 1500;
 
@@ -102,14 +106,7 @@ pub async fn ensure(
             .create_veth(&veth, container)
             .await
             .map_err(|error| kernel(&error))?;
-        let isolated = Port {
-            isolated: Some(true),
-            ..Port::default()
-        };
-        host.rtnl
-            .set_port(&veth.name, &isolated)
-            .await
-            .map_err(|error| kernel(&error))?;
+        isolate(host, &veth.name).await?;
     }
     Ok(nic)
 }
@@ -168,6 +165,61 @@ pub fn opened(host: &Host, attachment: &Attachment) -> Result<(), Error> {
         .map_err(|error| local(&error))
 }
 
+/// Mends the bridge, its ports and the masquerade, if containers here have a way out; whether something was wrong.
+pub async fn mend(host: &Host) -> Result<bool, Error> {
+    let _lock = host.lock(NAME)?;
+    let Some(mut ledger) = ledger(host)?.filter(|ledger| !ledger.leases.is_empty()) else {
+        return Ok(false);
+    };
+    let links = || async { host.rtnl.links().await.map_err(|error| kernel(&error)) };
+    let found = links()
+        .await?
+        .into_iter()
+        .find(|link| link.name == EGRESS_BRIDGE);
+    let mut wrong = found.is_none();
+    let bridge = ensure_bridge(host, &ledger).await?;
+    for link in links().await? {
+        let is_port = link.name.starts_with(names::EGRESS_PORT);
+        let change = LinkChange {
+            up: (!link.up).then_some(true),
+            master: (is_port && link.master != Some(bridge)).then_some(bridge),
+            ..LinkChange::default()
+        };
+        if (!is_port && link.index != bridge) || change == LinkChange::default() {
+            continue;
+        }
+        let changed = host.rtnl.set_link(link.index, &change).await;
+        changed.map_err(|error| kernel(&error))?;
+        if is_port {
+            isolate(host, &link.name).await?;
+        }
+        wrong = true;
+    }
+    wrong |= !rules_stand(&ledger)?;
+    ensure_rules(host, &mut ledger)?;
+    Ok(wrong)
+}
+
+/// Whether the table is whole. That somebody changed rules of his own is nothing wrong.
+fn rules_stand(ledger: &Ledger) -> Result<bool, Error> {
+    let firewall = |error: nft::Error| Error::new(code::KERNEL, error.to_string());
+    let mut nft = Nft::open().map_err(firewall)?;
+    if ledger.rules == Some(nft.generation().map_err(firewall)?) {
+        return Ok(true);
+    }
+    Ok(nft.status(&RULES).map_err(firewall)? == nft::Status::Complete)
+}
+
+/// Ports of the bridge do not talk to each other.
+async fn isolate(host: &Host, port: &str) -> Result<(), Error> {
+    let isolated = Port {
+        isolated: Some(true),
+        ..Port::default()
+    };
+    let done = host.rtnl.set_port(port, &isolated).await;
+    done.map_err(|error| kernel(&error))
+}
+
 /// The bridge with its address, each made where it lacks, and forwarding.
 async fn ensure_bridge(host: &Host, ledger: &Ledger) -> Result<u32, Error> {
     forward_v4()?;
@@ -208,10 +260,7 @@ fn ensure_rules(host: &Host, ledger: &mut Ledger) -> Result<(), Error> {
     if ledger.rules == Some(before) {
         return Ok(());
     }
-    nft.ensure(&nft::Config {
-        egress_bridge: EGRESS_BRIDGE,
-    })
-    .map_err(firewall)?;
+    nft.ensure(&RULES).map_err(firewall)?;
     nft.add_egress(ledger.subnet.into(), OWNER)
         .map_err(firewall)?;
     // Unchanged all the while, so whole at this count. Else the next ADD looks again.

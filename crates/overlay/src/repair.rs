@@ -1,0 +1,208 @@
+//! Repair: the sandboxes and the egress as they were last known to be right, without the store. What somebody deleted or
+//! changed on this host comes back, though no verb comes by. And whether something that was just heard is news here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cluster::{BlockRecord, News, Node, Resolved, Versioned};
+use cni::Error;
+use ipam::Block;
+use netlink::Netns;
+
+use crate::{
+    egress,
+    forwarding::Trust,
+    host::{Host, Underlay},
+    kernel,
+    membership::{self, Membership},
+    names, news, sandbox,
+    sync::{Synced, has_users},
+};
+
+/// What a repair found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Repaired {
+    /// What was wrong, by network; those that were right are not in it.
+    pub networks: Vec<Synced>,
+    /// Whether the way out of the containers was wrong.
+    pub egress: bool,
+    /// Whether the store has to be asked: it has another tunnel address of this host, or there is no copy of some news.
+    pub outdated: bool,
+}
+
+/// Mends all that is ours on this host. Asks nobody else.
+pub async fn repair(settings: &Resolved) -> Result<Repaired, Error> {
+    let mut repaired = Repaired::default();
+    let networks = networks()?;
+    if networks.is_empty() {
+        return Ok(repaired);
+    }
+    let host = Host::open()?;
+    let underlay = host.underlay(settings).await?;
+    for network in networks {
+        match mend(&host, settings, &underlay, &network).await? {
+            None => repaired.outdated = true,
+            Some(0) => {}
+            Some(changes) => repaired.networks.push(Synced { network, changes }),
+        }
+    }
+    repaired.egress = egress::mend(&host).await?;
+    Ok(repaired)
+}
+
+/// The networks that have a sandbox on this host.
+pub fn networks() -> Result<Vec<String>, Error> {
+    Netns::list(&names::sandboxes()).map_err(|error| kernel(&error))
+}
+
+/// Mends one sandbox; how much was wrong, `None` if the store alone knows what would be right.
+async fn mend(
+    host: &Host,
+    settings: &Resolved,
+    underlay: &Underlay,
+    network: &str,
+) -> Result<Option<usize>, Error> {
+    let _lock = host.lock_network(network)?;
+    if !has_users(host, network)? {
+        return Ok(Some(0));
+    }
+    let Some(copy) = news::copy(host, network)? else {
+        return Ok(None);
+    };
+    let Some(record) = copy.network.as_ref().map(|network| &network.record) else {
+        return Ok(None);
+    };
+    let known = copy.nodes.get(&settings.node);
+    if known.is_none_or(|known| known.record.vtep != Some(underlay.vtep)) {
+        return Ok(None);
+    }
+    let was_whole = sandbox::find(record, underlay.vtep).await?.is_some();
+    let sandbox = sandbox::ensure(host, record, underlay).await?;
+    let member = membership::load(host, network)?;
+    let trust = member.as_ref().map_or(Trust::Floods, Membership::trust);
+    let changes = sandbox.reconcile(&copy, &settings.node, trust).await?;
+    Ok(Some(changes + usize::from(!was_whole)))
+}
+
+/// What this host forwards by, as far as a watcher has to know to tell news.
+pub struct Known {
+    copies: BTreeMap<String, News>,
+}
+
+impl Known {
+    /// The copy of one network's news, or those of all.
+    pub fn load(network: Option<&str>) -> Result<Self, Error> {
+        let host = Host::open()?;
+        let networks = match network {
+            Some(network) => vec![network.to_owned()],
+            None => networks()?,
+        };
+        let mut copies = BTreeMap::new();
+        for network in networks {
+            let copy = news::copy(&host, &network)?.unwrap_or_default();
+            copies.insert(network, copy);
+        }
+        Ok(Self { copies })
+    }
+
+    /// Whether these blocks are other ones than those of the copy.
+    pub fn is_behind(
+        &self,
+        network: &str,
+        blocks: &BTreeMap<Block, Versioned<BlockRecord>>,
+    ) -> bool {
+        let revisions = |blocks: &BTreeMap<Block, Versioned<BlockRecord>>| {
+            let revision = |(block, present): (&Block, &Versioned<_>)| (*block, present.revision);
+            blocks.iter().map(revision).collect::<Vec<_>>()
+        };
+        let copy = self.copies.get(network);
+        copy.is_none_or(|copy| revisions(&copy.blocks) != revisions(blocks))
+    }
+
+    /// The networks that forward otherwise with these nodes. A last contact is no news.
+    pub fn behind(&self, nodes: &BTreeMap<String, Versioned<Node>>) -> Vec<String> {
+        let differs = |copy: &News| {
+            let vtep = |nodes: &BTreeMap<String, Versioned<Node>>, name: &str| {
+                nodes.get(name).and_then(|node| node.record.vtep)
+            };
+            let mut names: BTreeSet<&str> = copy.owners().collect();
+            if copy.blocks.is_empty() {
+                // A foreign IPAM plugin: every host may have any address.
+                names.extend(copy.nodes.keys().chain(nodes.keys()).map(String::as_str));
+            }
+            names
+                .into_iter()
+                .any(|name| vtep(&copy.nodes, name) != vtep(nodes, name))
+        };
+        let behind = self.copies.iter().filter(|(_, copy)| differs(copy));
+        behind.map(|(network, _)| network.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(name: &str, last: u8, revision: u64) -> (String, Versioned<Node>) {
+        let record = Node {
+            name: name.to_owned(),
+            vtep: Some([192, 168, 1, last].into()),
+            boot_id: "b".to_owned(),
+            machine_id: None,
+            last_contact: revision,
+        };
+        (name.to_owned(), Versioned { record, revision })
+    }
+
+    fn blocks(revision: u64) -> BTreeMap<Block, Versioned<BlockRecord>> {
+        let record = BlockRecord::of("docker02");
+        let block = "10.0.0.8_29".parse().unwrap();
+        [(block, Versioned { record, revision })].into()
+    }
+
+    fn known(blocks: BTreeMap<Block, Versioned<BlockRecord>>) -> Known {
+        let nodes = [node("docker01", 11, 1), node("docker02", 12, 2)].into();
+        let news = News {
+            network: None,
+            nodes,
+            blocks,
+        };
+        Known {
+            copies: [("n".to_owned(), news)].into(),
+        }
+    }
+
+    #[test]
+    fn a_contact_and_a_host_that_owns_nothing_are_no_news_of_nodes() {
+        let known = known(blocks(3));
+        let mut nodes: BTreeMap<_, _> = [node("docker01", 11, 7), node("docker02", 12, 8)].into();
+        nodes.extend([node("docker03", 13, 9)]);
+        assert_eq!(known.behind(&nodes), [""; 0]);
+        nodes.extend([node("docker02", 22, 10)]);
+        assert_eq!(known.behind(&nodes), ["n"]);
+        nodes.remove("docker02");
+        assert_eq!(known.behind(&nodes), ["n"]);
+    }
+
+    #[test]
+    fn without_blocks_every_host_is_news() {
+        let known = known(BTreeMap::new());
+        let nodes = [
+            node("docker01", 11, 1),
+            node("docker02", 12, 2),
+            node("docker03", 13, 9),
+        ];
+        assert_eq!(known.behind(&nodes.into()), ["n"]);
+    }
+
+    #[test]
+    fn blocks_are_news_by_their_revisions() {
+        let known = known(blocks(3));
+        assert!(!known.is_behind("n", &blocks(3)));
+        assert!(known.is_behind("n", &blocks(4)));
+        assert!(known.is_behind("n", &BTreeMap::new()));
+        assert!(
+            known.is_behind("other", &blocks(3)),
+            "one that it has no copy of"
+        );
+    }
+}
