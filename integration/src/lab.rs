@@ -137,6 +137,12 @@ impl Lab {
         self.consul.as_ref().expect("a world with a Consul")
     }
 
+    /// The same, to kill it or start it again.
+    #[track_caller]
+    pub fn consul_mut(&mut self) -> &mut Consul {
+        self.consul.as_mut().expect("a world with a Consul")
+    }
+
     /// The namespace beyond the underlay.
     pub fn outside(&self) -> &Space {
         &self.outside

@@ -29,6 +29,7 @@ mod run;
 mod server;
 mod space;
 mod suite;
+mod watching;
 
 pub use call::Call;
 pub use consul::Consul;
@@ -44,3 +45,4 @@ pub use run::{Finished, Process, Running};
 pub use server::Server;
 pub use space::{Net, Space, inhabited};
 pub use suite::{Attachment, address_of, conflist, netconf};
+pub use watching::Watching;

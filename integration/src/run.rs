@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -87,6 +88,26 @@ impl Running {
     /// Sends SIGKILL; a process that has ended already is left as it is.
     pub fn kill(&self) {
         self.process.kill();
+    }
+
+    /// Sends SIGTERM.
+    pub fn terminate(&self) {
+        self.process.signal(Signal::TERM);
+    }
+
+    /// Sends SIGHUP.
+    pub fn hang_up(&self) {
+        self.process.signal(Signal::HUP);
+    }
+
+    /// Standard error as far as it is written. Read at a place, since the process writes at the file's own.
+    pub fn stderr_so_far(&self) -> String {
+        let mut bytes = Vec::new();
+        let mut piece = [0; 4096];
+        while let Ok(count @ 1..) = self.stderr.read_at(&mut piece, bytes.len() as u64) {
+            bytes.extend(&piece[..count]);
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// The child of this process that runs `program`, awaited until this process ends.
@@ -193,7 +214,11 @@ impl Process {
 
     /// Sends SIGKILL; a process that has ended already is left as it is.
     pub fn kill(&self) {
-        let _ = pidfd_send_signal(&self.0, Signal::KILL);
+        self.signal(Signal::KILL);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let _ = pidfd_send_signal(&self.0, signal);
     }
 
     /// Blocks until the process has ended, at most for `limit`; whether it has.

@@ -6,7 +6,7 @@ use cluster::{Cluster, Resolved, Settings};
 use lexopt::{Arg, Parser, ValueExt as _};
 use store::Store;
 
-use crate::{endpoint, network, node, sync};
+use crate::{endpoint, network, node, sync, watch};
 
 /// An error is its text: whatever captures a backtrace would, with `RUST_BACKTRACE` set, walk the unwind tables that a
 /// released binary does not have (`docs/decisions/0003-binary-size.md`), and abort.
@@ -25,7 +25,8 @@ crosshost: one network for the containers of several hosts
   crosshost node ls                                all hosts
   crosshost node rm NAME [--force]                 forget a host that will not come back; --force: and its endpoints
   crosshost endpoint ls [--local]                  who has which address; --local: what this host holds, without the store
-  crosshost sync                                   make this host known, its forwarding and the store up to date
+  crosshost sync [--watch]                         make this host known, its forwarding and the store up to date;
+                                                   --watch: stay, and do so whenever others have news
 
   --json      machine-readable output of ls and inspect
   --help, --version
@@ -72,6 +73,11 @@ impl Words {
         ))
     }
 
+    /// Whether an option without a value is there.
+    fn has(&self, name: &str) -> bool {
+        self.options.iter().any(|(option, _)| option == name)
+    }
+
     /// The one name that a verb is about.
     pub fn name(&self) -> Result<&str> {
         match self.plain.get(2..) {
@@ -93,7 +99,8 @@ pub struct Session {
 }
 
 impl Session {
-    fn open() -> Result<Self> {
+    /// With the settings as they are now. Nothing is sent yet.
+    pub fn open() -> Result<Self> {
         let env: HashMap<String, String> = std::env::vars_os()
             .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
             .collect();
@@ -105,6 +112,19 @@ impl Session {
     /// The shared records.
     pub fn cluster(&self) -> Cluster<'_> {
         Cluster::new(&*self.store, self.settings.layout.clone())
+    }
+
+    /// The same, or those of a configuration that keeps its records apart.
+    pub fn cluster_of(
+        &self,
+        realm: Option<&str>,
+    ) -> std::result::Result<Cluster<'_>, cluster::Error> {
+        let layout = self.settings.layout.clone();
+        let layout = match realm {
+            Some(realm) => layout.apart(realm)?,
+            None => layout,
+        };
+        Ok(Cluster::new(&*self.store, layout))
     }
 }
 
@@ -129,6 +149,9 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<String> {
         .enable_io()
         .enable_time()
         .build()?;
+    if command == Command::Sync && words.has("watch") {
+        return runtime.block_on(watch::watch());
+    }
     let session = Session::open()?;
     runtime.block_on(async {
         match command {
@@ -196,6 +219,7 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Words>> {
             Arg::Long("json") => words.json = true,
             Arg::Long("local") => words.local = true,
             Arg::Long("force") => words.force = true,
+            Arg::Long("watch") => words.options.push(("watch".to_owned(), String::new())),
             Arg::Long(name) if VALUED.contains(&name) => {
                 let name = name.to_owned();
                 let value = parser.value()?.string()?;

@@ -6,6 +6,7 @@ mod network;
 mod node;
 mod sync;
 mod table;
+mod watch;
 
 use std::process::ExitCode;
 

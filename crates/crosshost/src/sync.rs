@@ -2,48 +2,78 @@
 
 use cluster::Node;
 use journal::clock;
+use overlay::sync::Synced;
 
 use crate::command::{Result, Session};
 
-/// Does all of it once.
+/// What was done, and what could not be.
+pub struct Done {
+    /// The networks whose sandboxes were brought to the news.
+    pub networks: Vec<Synced>,
+    late: Vec<(String, cluster::Error)>,
+}
+
+impl Done {
+    /// What could not be done, in one line; nothing if all was.
+    pub fn late(&self) -> Option<String> {
+        let named = |(network, failure): &(String, cluster::Error)| {
+            let (what, failure) = (format!("network {network}: "), failure.to_string());
+            if failure.starts_with(&what) {
+                failure
+            } else {
+                what + &failure
+            }
+        };
+        let mut late: Vec<_> = self.late.iter().map(named).collect();
+        late.dedup();
+        (!late.is_empty()).then(|| late.join("; "))
+    }
+
+    /// Whether that is because the store went away.
+    pub fn is_away(&self) -> bool {
+        self.late.iter().any(|(_, error)| error.is_away())
+    }
+}
+
+/// Does all of it once, for an operator.
 pub async fn sync(session: &Session) -> Result<String> {
+    let done = once(session, true).await?;
+    if let Some(late) = done.late() {
+        return Err(late.into());
+    }
+    let mut lines: Vec<_> = done.networks.iter().map(line).collect();
+    lines.push(format!("node {}: in sync\n", session.settings.node));
+    Ok(lines.join("\n"))
+}
+
+/// What was done to one network.
+pub fn line(done: &Synced) -> String {
+    format!(
+        "network {}: {} forwarding entries changed",
+        done.network, done.changes
+    )
+}
+
+/// Does all of it once; with `contact` the store also learns that this host was here just now.
+pub async fn once(session: &Session, contact: bool) -> Result<Done> {
     let (cluster, settings) = (session.cluster(), &session.settings);
     let failed = |error: cni::Error| error.to_string();
-    let mut lines = Vec::new();
-    for done in overlay::sync::sync(&cluster, settings)
+    let networks = overlay::sync::sync(&cluster, settings)
         .await
-        .map_err(failed)?
-    {
-        lines.push(format!(
-            "network {}: {} forwarding entries changed",
-            done.network, done.changes
-        ));
-    }
+        .map_err(failed)?;
     let late = ipam_kv::sync(settings).await.map_err(failed)?;
-    // The verbs write a known node's record only where it changed; that this host was here just now is said here. After
-    // them: a host whose name is another's has been refused by its tunnel address, and whether the store was put back to
-    // an earlier state shows in the record as it was.
-    let node = Node {
-        name: settings.node.clone(),
-        vtep: settings.vtep,
-        boot_id: clock::boot_id()?,
-        machine_id: clock::machine_id(),
-        last_contact: clock::unix(),
-    };
-    cluster.register(&node).await?;
-    let named = |(network, failure): &(String, cluster::Error)| {
-        let (what, failure) = (format!("network {network}: "), failure.to_string());
-        if failure.starts_with(&what) {
-            failure
-        } else {
-            what + &failure
-        }
-    };
-    let mut late: Vec<_> = late.iter().map(named).collect();
-    late.dedup();
-    if !late.is_empty() {
-        return Err(late.join("; ").into());
+    if contact {
+        // The verbs write a known node's record only where it changed; that this host was here just now is said here. After
+        // them: a host whose name is another's has been refused by its tunnel address, and whether the store was put back to
+        // an earlier state shows in the record as it was.
+        let node = Node {
+            name: settings.node.clone(),
+            vtep: settings.vtep,
+            boot_id: clock::boot_id()?,
+            machine_id: clock::machine_id(),
+            last_contact: clock::unix(),
+        };
+        cluster.register(&node).await?;
     }
-    lines.push(format!("node {}: in sync\n", settings.node));
-    Ok(lines.join("\n"))
+    Ok(Done { networks, late })
 }

@@ -1,0 +1,134 @@
+//! What is due: found out from what was heard and from this host's documents, done one after the other, and due until it is
+//! done.
+
+use std::collections::BTreeSet;
+
+use ipam_kv::Pool;
+use overlay::repair::Known;
+
+use super::{
+    line::{Heard, Records},
+    log::Log,
+};
+use crate::{command::Session, sync};
+
+/// What is to be done with the store.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Duties {
+    /// All that `crosshost sync` does.
+    pub whole: bool,
+    /// And to say that this host was here just now.
+    pub contact: bool,
+    /// Networks that have to forward otherwise.
+    pub sandboxes: BTreeSet<String>,
+    /// Pools of which somebody wants something.
+    pub pools: BTreeSet<Pool>,
+}
+
+impl Duties {
+    /// Whether nothing is due.
+    pub fn is_empty(&self) -> bool {
+        !self.whole && self.sandboxes.is_empty() && self.pools.is_empty()
+    }
+
+    /// What follows from something that was heard.
+    pub fn hear(&mut self, heard: &Heard) -> Result<(), cni::Error> {
+        self.whole |= heard.rewound;
+        let node = heard.node.as_str();
+        match &heard.records {
+            Records::Nodes(nodes) => {
+                let known = Known::load(None)?;
+                self.sandboxes.extend(known.behind(nodes));
+                if !nodes.contains_key(node) && !self.whole {
+                    Log::note(&format!(
+                        "node {node}: somebody has removed it; it lives, and registers anew"
+                    ));
+                    self.whole = true;
+                }
+            }
+            Records::Blocks(pool, blocks) => {
+                let network = &pool.network;
+                let is_sandbox =
+                    pool.realm.is_none() && overlay::repair::networks()?.contains(network);
+                if is_sandbox && Known::load(Some(network))?.is_behind(network, blocks) {
+                    self.sandboxes.insert(network.clone());
+                }
+                if Pool::all()?.contains(pool) && pool.is_behind(blocks, node)? {
+                    self.pools.insert(pool.clone());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what is due, until something says that the store is away; whether all was done.
+    pub async fn work_off(&mut self, session: &Session, log: &mut Log) -> bool {
+        if self.whole && !self.sync(session, log).await {
+            return false;
+        }
+        for network in self.sandboxes.clone() {
+            let about = format!("network {network}");
+            let (cluster, settings) = (session.cluster(), &session.settings);
+            match overlay::sync::sync_network(&cluster, settings, &network).await {
+                Ok(done) => {
+                    log.right(&about);
+                    changed(done.iter());
+                    self.sandboxes.remove(&network);
+                }
+                Err(error) => {
+                    log.wrong(&about, &error.msg);
+                    return false;
+                }
+            }
+        }
+        for pool in self.pools.clone() {
+            let about = format!("addresses of network {}", pool.network);
+            match pool.sync(&session.settings).await {
+                Ok(failures) => {
+                    self.pools.remove(&pool);
+                    match failures.first() {
+                        None => log.right(&about),
+                        Some(failure) => log.wrong(&about, &failure.to_string()),
+                    }
+                    if failures.iter().any(cluster::Error::is_away) {
+                        self.pools.insert(pool);
+                        return false;
+                    }
+                }
+                Err(error) => {
+                    log.wrong(&about, &error.msg);
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    async fn sync(&mut self, session: &Session, log: &mut Log) -> bool {
+        let done = match sync::once(session, self.contact).await {
+            Ok(done) => done,
+            Err(error) => {
+                log.wrong("sync", &error.to_string());
+                return false;
+            }
+        };
+        changed(done.networks.iter());
+        // What is not the store's fault stays as it is until somebody here does something about it.
+        match done.late() {
+            None => log.right("sync"),
+            Some(late) => log.wrong("sync", &late),
+        }
+        if done.is_away() {
+            return false;
+        }
+        *self = Self::default();
+        true
+    }
+}
+
+/// Says what was done to the forwarding, where something was.
+pub fn changed<'s>(networks: impl Iterator<Item = &'s overlay::sync::Synced>) {
+    for done in networks.filter(|done| done.changes > 0) {
+        Log::note(&sync::line(done));
+    }
+}

@@ -1,0 +1,235 @@
+//! The line to the store: one blocking query for each thing that is listened to, in a task of its own, each repeated for
+//! ever.
+//!
+//! Only the latest answer of each is kept for whoever works, so that a burst of changes is one piece of news and memory is
+//! bounded. After an answer a query rests, and then asks for all that has come since: a thing that changes a
+//! thousand times a second costs ten answers. A query that fails is tried again after a pause that doubles from
+//! one second to thirty and has jitter; the first one that is answered wakes the others.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    rc::Rc,
+    time::Duration,
+};
+
+use cluster::{BlockRecord, Node, Versioned};
+use ipam::Block;
+use ipam_kv::Pool;
+use store::Backoff;
+use tokio::{
+    sync::Notify,
+    task::{JoinHandle, spawn_local},
+    time::{sleep, timeout},
+};
+
+use crate::command::{Result, Session};
+
+/// How long a query waits at the store. Then all is sent once more, so not too short; a store that vanished without a word
+/// is noticed after that, so not too long.
+const WAIT: Duration = Duration::from_mins(5);
+/// How long a query of blocks rests after an answer.
+const REST: Duration = Duration::from_millis(100);
+/// And one of nodes: contacts of all hosts wake it. Nobody waits for it, since who owns a block is read with the block.
+const LONG_REST: Duration = Duration::from_secs(1);
+
+/// What is listened to.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    /// All hosts.
+    Nodes,
+    /// The blocks of a network.
+    Blocks(Pool),
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nodes => f.write_str("watch of nodes"),
+            Self::Blocks(pool) => write!(f, "watch of network {}", pool.network),
+        }
+    }
+}
+
+/// All records of a subject.
+pub enum Records {
+    /// Hosts by name.
+    Nodes(BTreeMap<String, Versioned<Node>>),
+    /// Blocks of a network.
+    Blocks(Pool, BTreeMap<Block, Versioned<BlockRecord>>),
+}
+
+/// An answer.
+pub struct Heard {
+    /// What there is.
+    pub records: Records,
+    /// Whether the store has gone back since the last answer: it was put back to what it was once.
+    pub rewound: bool,
+    /// Who this host is by the settings with which the store was asked.
+    pub node: String,
+}
+
+/// Why there was none.
+pub struct Failure {
+    /// Words for a person.
+    pub why: String,
+    /// Whether the store is away; else it refuses.
+    pub away: bool,
+}
+
+/// How a query ended.
+pub type Outcome = std::result::Result<Heard, Failure>;
+
+/// The queries under way.
+pub struct Line {
+    end: Rc<End>,
+    queries: BTreeMap<Subject, JoinHandle<()>>,
+}
+
+/// What the tasks share.
+#[derive(Default)]
+struct End {
+    session: RefCell<Option<Rc<Session>>>,
+    latest: RefCell<BTreeMap<Subject, Outcome>>,
+    news: Notify,
+    /// Of the queries that pause after a failure.
+    answered: Notify,
+    failing: Cell<bool>,
+}
+
+impl Line {
+    /// No query yet.
+    pub fn new() -> Self {
+        Self {
+            end: Rc::default(),
+            queries: BTreeMap::new(),
+        }
+    }
+
+    /// Listens to these subjects from here on, and to no others.
+    pub fn listen_to(&mut self, subjects: BTreeSet<Subject>) {
+        self.queries.retain(|subject, query| {
+            let stays = subjects.contains(subject);
+            if !stays {
+                query.abort();
+                self.end.latest.borrow_mut().remove(subject);
+            }
+            stays
+        });
+        for subject in subjects {
+            let end = &self.end;
+            self.queries
+                .entry(subject)
+                .or_insert_with_key(|subject| spawn_local(repeat(subject.clone(), end.clone())));
+        }
+    }
+
+    /// Waits until there is something to [take](Self::take).
+    pub async fn news(&self) {
+        self.end.news.notified().await;
+    }
+
+    /// The latest outcome of each query that ended since the last call.
+    pub fn take(&self) -> BTreeMap<Subject, Outcome> {
+        self.end.latest.take()
+    }
+}
+
+impl End {
+    /// One session for all queries, opened with the settings as they are then.
+    fn session(&self) -> Result<Rc<Session>> {
+        if let Some(session) = &*self.session.borrow() {
+            return Ok(session.clone());
+        }
+        let session = Rc::new(Session::open()?);
+        *self.session.borrow_mut() = Some(session.clone());
+        Ok(session)
+    }
+
+    fn tell(&self, subject: &Subject, outcome: Outcome) {
+        if outcome.is_ok() && self.failing.replace(false) {
+            self.answered.notify_waiters();
+        }
+        let mut latest = self.latest.borrow_mut();
+        // That it went back must not get lost behind a later answer.
+        let rewound = matches!(latest.get(subject), Some(Ok(before)) if before.rewound);
+        let outcome = outcome.map(|heard| Heard {
+            rewound: heard.rewound || rewound,
+            ..heard
+        });
+        latest.insert(subject.clone(), outcome);
+        self.news.notify_one();
+    }
+}
+
+async fn repeat(subject: Subject, end: Rc<End>) {
+    let mut backoff = pauses();
+    loop {
+        let failure = match end.session() {
+            Ok(session) => ask(&subject, &end, &session, &mut backoff).await,
+            Err(error) => Failure {
+                why: error.to_string(),
+                away: false,
+            },
+        };
+        // The next session has the settings as they are by then.
+        end.session.take();
+        end.failing.set(true);
+        end.tell(&subject, Err(failure));
+        let _ = timeout(backoff.pause(), end.answered.notified()).await;
+    }
+}
+
+/// Asks until that fails.
+async fn ask(subject: &Subject, end: &End, session: &Session, backoff: &mut Backoff) -> Failure {
+    let mut index = 0;
+    loop {
+        let (records, next) = match query(subject, session, index).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                return Failure {
+                    away: error.is_away(),
+                    why: error.to_string(),
+                };
+            }
+        };
+        *backoff = pauses();
+        if next != index {
+            let heard = Heard {
+                records,
+                rewound: next < index,
+                node: session.settings.node.clone(),
+            };
+            end.tell(subject, Ok(heard));
+        }
+        index = next;
+        sleep(match subject {
+            Subject::Nodes => LONG_REST,
+            Subject::Blocks(_) => REST,
+        })
+        .await;
+    }
+}
+
+async fn query(
+    subject: &Subject,
+    session: &Session,
+    index: u64,
+) -> std::result::Result<(Records, u64), cluster::Error> {
+    match subject {
+        Subject::Nodes => {
+            let (nodes, next) = session.cluster().watch_nodes(index, WAIT).await?;
+            Ok((Records::Nodes(nodes), next))
+        }
+        Subject::Blocks(pool) => {
+            let cluster = session.cluster_of(pool.realm.as_deref())?;
+            let (blocks, next) = cluster.watch_blocks(&pool.network, index, WAIT).await?;
+            Ok((Records::Blocks(pool.clone(), blocks), next))
+        }
+    }
+}
+
+fn pauses() -> Backoff {
+    Backoff::new(Duration::from_secs(1), Duration::from_secs(30))
+}

@@ -1,0 +1,227 @@
+//! The watcher itself: when to do what.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use ipam_kv::Pool;
+use journal::clock;
+use store::Backoff;
+use tokio::time::Instant;
+
+use super::{
+    duties::{Duties, changed},
+    line::{Line, Subject},
+    log::Log,
+};
+use crate::command::Session;
+
+/// How often this host's own kernel is compared with the last news. Asks nobody.
+const REPAIR: Duration = Duration::from_secs(30);
+/// How often everything is synced though nobody said anything: addresses have rested, a verb could not tell all.
+const WHOLE: Duration = Duration::from_mins(10);
+
+/// What is known, and what is due.
+pub struct Watcher {
+    line: Line,
+    log: Log,
+    duties: Duties,
+    pools: BTreeSet<Pool>,
+    /// Whether the store does not answer.
+    away: bool,
+    /// Whether a first sync was tried.
+    tried: bool,
+    /// What failed is not tried again before.
+    not_before: Instant,
+    backoff: Backoff,
+    repair: Instant,
+    whole: Instant,
+    /// When this node has to show up on a network that reclaims, in seconds since boot.
+    contact: Option<u64>,
+}
+
+impl Watcher {
+    /// One to which everything is new: it begins with a sync.
+    pub fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            line: Line::new(),
+            log: Log::default(),
+            duties: Duties {
+                whole: true,
+                contact: true,
+                ..Duties::default()
+            },
+            pools: BTreeSet::new(),
+            away: false,
+            tried: false,
+            not_before: now,
+            backoff: pauses(),
+            repair: now + REPAIR,
+            whole: now + WHOLE,
+            contact: None,
+        }
+    }
+
+    /// Somebody asks for a sync.
+    pub fn sync_now(&mut self) {
+        self.duties.whole = true;
+        self.duties.contact = true;
+        self.not_before = Instant::now();
+        self.away = false;
+    }
+
+    /// Looks at this host and at the clock.
+    pub fn look(&mut self) {
+        match subjects(&mut self.pools) {
+            Ok(subjects) => self.line.listen_to(subjects),
+            Err(error) => self.log.wrong("this host's documents", &error.msg),
+        }
+        if self.whole <= Instant::now() {
+            self.whole = Instant::now() + WHOLE;
+            self.duties.whole = true;
+        }
+        if self.contact.is_some_and(|due| due <= clock::uptime()) {
+            self.show_up();
+        }
+    }
+
+    /// Notes on which networks the store has to hear of this node, and when the next is.
+    fn show_up(&mut self) {
+        let now = clock::uptime();
+        self.contact = None;
+        for pool in &self.pools {
+            // One that cannot be read is for the next repair to complain of.
+            let Ok(Some(due)) = pool.contact_due() else {
+                continue;
+            };
+            if due <= now {
+                self.duties.pools.insert(pool.clone());
+            } else {
+                self.contact = Some(self.contact.map_or(due, |other| other.min(due)));
+            }
+        }
+    }
+
+    /// Waits until the store has said something.
+    pub async fn news(&self) {
+        self.line.news().await;
+    }
+
+    /// Notes what the store has said.
+    pub fn hear(&mut self) {
+        for (subject, outcome) in self.line.take() {
+            let about = subject.to_string();
+            match outcome {
+                Ok(heard) => {
+                    if std::mem::take(&mut self.away) {
+                        Log::note("the store is back");
+                        // What verbs could not tell it meanwhile, and what it may have forgotten.
+                        self.duties.whole = true;
+                        self.not_before = Instant::now();
+                    }
+                    match self.duties.hear(&heard) {
+                        Ok(()) => self.log.right(&about),
+                        Err(error) => self.log.wrong(&about, &error.msg),
+                    }
+                }
+                Err(failure) if failure.away => {
+                    if !std::mem::replace(&mut self.away, true) {
+                        Log::note(&format!(
+                            "the store is away, containers go on by the last news: {}",
+                            failure.why
+                        ));
+                    }
+                }
+                Err(failure) => self.log.wrong(&about, &failure.why),
+            }
+        }
+    }
+
+    /// Whether something is due that can be done now.
+    pub fn has_work(&self) -> bool {
+        self.must_repair() || self.can_sync()
+    }
+
+    fn must_repair(&self) -> bool {
+        self.repair <= Instant::now()
+    }
+
+    fn can_sync(&self) -> bool {
+        !self.away && !self.duties.is_empty() && self.not_before <= Instant::now()
+    }
+
+    /// Does what is due.
+    pub async fn work(&mut self) {
+        if self.must_repair() {
+            self.repair().await;
+            self.repair = Instant::now() + REPAIR;
+        }
+        if self.can_sync() {
+            let done = match Session::open() {
+                Ok(session) => {
+                    self.log.right("settings");
+                    self.duties.work_off(&session, &mut self.log).await
+                }
+                Err(error) => {
+                    self.log.wrong("settings", &error.to_string());
+                    false
+                }
+            };
+            if done {
+                self.backoff = pauses();
+            } else {
+                self.not_before = Instant::now() + self.backoff.pause();
+            }
+            self.tried = true;
+        }
+        self.show_up();
+    }
+
+    async fn repair(&mut self) {
+        let session = match Session::open() {
+            Ok(session) => session,
+            Err(error) => return self.log.wrong("settings", &error.to_string()),
+        };
+        match overlay::repair::repair(&session.settings).await {
+            Ok(repaired) => {
+                self.log.right("repair");
+                changed(repaired.networks.iter());
+                if repaired.egress {
+                    Log::note("the containers' way out was damaged, and is mended");
+                }
+                self.duties.whole |= repaired.outdated;
+            }
+            Err(error) => self.log.wrong("repair", &error.msg),
+        }
+    }
+
+    /// How things stand; nothing before a first sync was tried.
+    pub fn status(&self) -> Option<String> {
+        let networks = self.pools.len();
+        self.tried.then(|| {
+            if self.away {
+                "the store is away, containers go on by the last news".to_owned()
+            } else if let Some(about) = self.log.first() {
+                format!("{about}: does not work, see the log")
+            } else {
+                format!("in sync, {networks} networks here")
+            }
+        })
+    }
+}
+
+/// What is to be listened to: the nodes, and the blocks of each network that this host forwards or allocates on.
+fn subjects(pools: &mut BTreeSet<Pool>) -> Result<BTreeSet<Subject>, cni::Error> {
+    let sandboxes = overlay::repair::networks()?.into_iter();
+    let mut all: BTreeSet<Pool> = Pool::all()?.into_iter().collect();
+    all.extend(sandboxes.map(|network| Pool {
+        realm: None,
+        network,
+    }));
+    *pools = all;
+    let blocks = pools.iter().cloned().map(Subject::Blocks);
+    Ok(blocks.chain([Subject::Nodes]).collect())
+}
+
+fn pauses() -> Backoff {
+    Backoff::new(Duration::from_secs(1), Duration::from_secs(30))
+}
