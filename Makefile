@@ -12,7 +12,7 @@ LEAN_x86_64 = -C link-arg=-Wl,--icf=all,--pack-dyn-relocs=relr,--no-eh-frame-hdr
 STATIC = -C target-feature=+crt-static $(LEAN_$(firstword $(subst -, ,$(HOST))))
 
 .DEFAULT_GOAL := help
-.PHONY: deps build test demo bench scale soak fuzz lint fmt install clean help
+.PHONY: deps build test demo bench scale soak fuzz lint fmt install install-dist clean help
 
 deps: ## install what tests need: Debian packages, cnitool, Consul (instant when nothing is missing)
 	$(DEPS) packages cnitool consul oldest-consul
@@ -56,9 +56,14 @@ lint: deps ## formatting, clippy pedantic, licenses and sources of dependencies
 fmt: ## format all code
 	cargo fmt --all
 
-install: build ## plugins into CNI_BIN (/opt/cni/bin), crosshost into PREFIX/bin (/usr/local/bin); DESTDIR works
+install: build install-dist ## plugins into CNI_BIN (/opt/cni/bin), crosshost and its unit below PREFIX (/usr/local); DESTDIR works
 	install -D -t $(DESTDIR)$(CNI_BIN) bin/overlay bin/ipam-kv
 	install -D -t $(DESTDIR)$(PREFIX)/bin bin/crosshost
+
+install-dist:
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system dist/crosshost-sync.service
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/systemd/network dist/networkd/10-crosshost.network dist/networkd/10-crosshost.link
+	install -D -m 644 -t $(DESTDIR)/etc/NetworkManager/conf.d dist/NetworkManager/90-crosshost.conf
 
 clean: ## remove all that was built, the tools too
 	rm -rf bin target
