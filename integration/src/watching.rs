@@ -8,6 +8,9 @@ use crate::host::Host;
 use crate::programs::Programs;
 use crate::run::{Finished, Running};
 
+/// What the unit leaves it (`dist/crosshost-sync.service`, `CapabilityBoundingSet=`).
+const CAPABILITIES: &str = "-all,+net_admin,+sys_admin,+dac_override";
+
 /// A `crosshost sync --watch` that runs; it is gone with the thread that started it, or when this value is dropped.
 pub struct Watching {
     running: Option<Running>,
@@ -31,7 +34,8 @@ impl Host {
         let manager = UnixDatagram::bind(&path).expect("a socket as of a service manager");
         let mut command = self.space().command("setpriv");
         command
-            .args(["--pdeathsig", "KILL", "--"])
+            .args(["--pdeathsig", "KILL", "--no-new-privs"])
+            .args(["--bounding-set", CAPABILITIES, "--"])
             .arg(Programs::product("crosshost"))
             .args(["sync", "--watch"])
             .env("NOTIFY_SOCKET", &socket);

@@ -312,6 +312,24 @@ fn an_address_of_its_block_is_granted_by_a_watcher() {
 }
 
 #[test]
+fn a_watcher_shows_up_where_a_silent_host_would_lose_its_blocks() {
+    let lab = Lab::new(2, Backend::Consul);
+    let range = json!([[{ "subnet": "10.1.0.0/24" }]]);
+    let conf = ipamconf("net1", json!({ "ranges": range, "reclaimAfter": 12 }));
+    Direct::on(lab.host(1)).given("own", &conf);
+    Direct::on(lab.host(2)).given("own", &conf);
+    let watcher = lab.host(1).watch();
+    let contact = |number| node(&lab, lab.host(number)).expect("known").0;
+    for _ in 0..2 {
+        let (before, silent) = (contact(1), contact(2));
+        soon(Duration::from_secs(8), "in touch", &watcher, || {
+            contact(1) > before
+        });
+        assert_eq!(contact(2), silent, "no watcher, and no verb since");
+    }
+}
+
+#[test]
 fn an_idle_watcher_costs_nothing_and_a_contact_of_another_host_wakes_nobody() {
     let lab = lab(2);
     let host = lab.host(1);

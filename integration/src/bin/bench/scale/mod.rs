@@ -6,6 +6,7 @@
 //! | `growth` | does an ADD become slower as the pool fills, and what does it take longer than the write that it must do |
 //! | `burst` | how long 50 ADDs at once take one host |
 //! | `traffic` | what verbs and `crosshost sync` read and write at the store, with few hosts and with many |
+//! | `news` | how soon others send to a host that nobody knew, after its first ADD |
 //! | `herd` | what a thousand watching hosts cost a Consul when one of them changes something |
 
 mod burst;
@@ -13,6 +14,7 @@ mod curve;
 mod growth;
 mod herd;
 mod meter;
+mod news;
 mod report;
 mod seed;
 mod traffic;
@@ -25,7 +27,7 @@ use crate::{keep, machine};
 /// The word that asks for these parts.
 pub const ARGUMENT: &str = "scale";
 
-const PARTS: [&str; 4] = ["growth", "burst", "traffic", "herd"];
+const PARTS: [&str; 5] = ["growth", "burst", "traffic", "news", "herd"];
 
 /// What a part has found.
 pub struct Found {
@@ -58,6 +60,7 @@ pub fn run(words: &[String]) {
             "growth" => growth(rounds.unwrap_or(60), &say),
             "burst" => burst::run(rounds.unwrap_or(15), &say),
             "traffic" => traffic::run(rounds.unwrap_or(9), &say),
+            "news" => news::run(rounds.unwrap_or(60), &say),
             _ => herd::run(rounds.unwrap_or(10), &say),
         };
         say("done\n");
