@@ -9,6 +9,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -37,7 +38,7 @@ const MANAGEMENT: &str = "5f1d0a52-0000-4000-8000-5f1d0a520000";
 pub struct Consul {
     agent: Mutex<Child>,
     setup: Setup,
-    paused: bool,
+    paused: AtomicBool,
     space: Space,
 }
 
@@ -90,7 +91,7 @@ impl Consul {
         Consul {
             agent: Mutex::new(spawn(&space, &setup)),
             setup,
-            paused: false,
+            paused: AtomicBool::new(false),
             space,
         }
     }
@@ -99,7 +100,7 @@ impl Consul {
     #[track_caller]
     pub fn kill(&mut self) {
         end(&mut self.agent());
-        self.paused = false;
+        self.paused.store(false, Ordering::Relaxed);
     }
 
     fn agent(&self) -> MutexGuard<'_, Child> {
@@ -128,16 +129,16 @@ impl Consul {
 
     /// Stops the agent where it is (SIGSTOP): it accepts connections still, and says nothing.
     #[track_caller]
-    pub fn pause(&mut self) {
+    pub fn pause(&self) {
         self.signal(Signal::STOP);
-        self.paused = true;
+        self.paused.store(true, Ordering::Relaxed);
     }
 
     /// Lets a paused agent go on.
     #[track_caller]
-    pub fn resume(&mut self) {
+    pub fn resume(&self) {
         self.signal(Signal::CONT);
-        self.paused = false;
+        self.paused.store(false, Ordering::Relaxed);
     }
 
     #[track_caller]
@@ -147,8 +148,8 @@ impl Consul {
 
     /// Whether it runs, and is not paused.
     #[track_caller]
-    pub fn is_serving(&mut self) -> bool {
-        !self.paused && self.is_alive()
+    pub fn is_serving(&self) -> bool {
+        !self.paused.load(Ordering::Relaxed) && self.is_alive()
     }
 
     fn is_alive(&self) -> bool {

@@ -32,7 +32,7 @@ struct Head {
 }
 
 /// Keys of the attachments that a GC spares; libcni sends the second beside the first, as its older name.
-const VALID: [&str; 2] = ["cni.dev/valid-attachments", "cni.dev/attachments"];
+pub(crate) const VALID: [&str; 2] = ["cni.dev/valid-attachments", "cni.dev/attachments"];
 
 #[derive(Deserialize)]
 struct Attachment {

@@ -3,7 +3,8 @@
 //! The delegate gets the very bytes that we got, and our environment: whatever a runtime or a later version of the
 //! specification puts there is for it too. Its errors are passed on unchanged, its standard error is copied to ours.
 
-use crate::{Call, CniResult, Command, Error, Running};
+use crate::conf::VALID;
+use crate::{Call, CniResult, Command, ContainerId, Error, IfName, Running};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{self, Stdio};
@@ -15,6 +16,7 @@ pub struct Delegate<'a> {
     call: &'a Call,
     program: PathBuf,
     limit: Option<Duration>,
+    stdin: Vec<u8>,
 }
 
 impl<'a> Delegate<'a> {
@@ -42,6 +44,7 @@ impl<'a> Delegate<'a> {
             call,
             program,
             limit: None,
+            stdin: call.stdin.clone(),
         })
     }
 
@@ -75,8 +78,12 @@ impl<'a> Delegate<'a> {
         self.start(Command::Check)?.finish()
     }
 
-    /// GC.
-    pub fn gc(&self) -> Result<(), Error> {
+    /// GC that spares, beside what the caller listed, the attachments that are known to be `at_work`: the one case in
+    /// which the delegate's configuration differs from ours.
+    pub fn gc(mut self, at_work: &[(ContainerId, IfName)]) -> Result<(), Error> {
+        if !at_work.is_empty() {
+            self.stdin = sparing(&self.stdin, at_work)?;
+        }
         self.start(Command::Gc)?.finish()
     }
 
@@ -114,12 +121,29 @@ impl<'a> Delegate<'a> {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let (stdin, version, limit) = (self.call.stdin.clone(), self.call.conf.version, self.limit);
+        let (stdin, version, limit) = (self.stdin.clone(), self.call.conf.version, self.limit);
         move || {
             let child = spawn(&mut plugin).map_err(|e| Error::io(format!("{who}: {e}")))?;
             Running::new(child, who, stdin, version, limit)
         }
     }
+}
+
+/// The configuration with more attachments to spare.
+fn sparing(conf: &[u8], more: &[(ContainerId, IfName)]) -> Result<Vec<u8>, Error> {
+    let decode = |error: serde_json::Error| Error::decode(format!("configuration: {error}"));
+    let mut conf: serde_json::Map<_, _> = serde_json::from_slice(conf).map_err(decode)?;
+    let listed = conf.entry(VALID[0]).or_insert(serde_json::Value::Null);
+    if listed.is_null() {
+        *listed = serde_json::json!([]);
+    }
+    let more = more.iter().map(|(container, ifname)| {
+        serde_json::json!({ "containerID": container.as_str(), "ifname": ifname.as_str() })
+    });
+    if let Some(listed) = listed.as_array_mut() {
+        listed.extend(more);
+    }
+    serde_json::to_vec(&conf).map_err(decode)
 }
 
 /// An ADD on its way to [`Running`].

@@ -133,7 +133,7 @@ fn each_verb_is_passed_on() {
     let ipam = Delegate::find(&call, "ipam").unwrap();
     ipam.del().unwrap();
     ipam.check().unwrap();
-    ipam.gc().unwrap();
+    ipam.gc(&[]).unwrap();
     ipam.status().unwrap();
     let verbs = fs::read_to_string(dir.path().join("verbs")).unwrap();
     assert_eq!(verbs, "DEL\nCHECK\nGC\nSTATUS\n");

@@ -58,7 +58,7 @@ impl Files {
 
     /// Keeps other verbs of the same attachment out.
     pub fn lock_attachment(&self, attachment: &Attachment) -> Result<Lock, Error> {
-        self.take(&format!("ipam-kv-{}", attachment.hash()))
+        self.take(&of_attachment(&attachment.hash()))
     }
 
     fn take(&self, name: &str) -> Result<Lock, Error> {
@@ -70,6 +70,11 @@ impl Files {
     fn holdings_of(&self, network: &str) -> Journal<Holding> {
         Journal::new(&self.root, &format!("holding/{network}"))
     }
+}
+
+/// The name of the lock on an attachment.
+fn of_attachment(hash: &str) -> String {
+    format!("ipam-kv-{hash}")
 }
 
 /// The name of a holding's document.
@@ -123,6 +128,15 @@ impl Shelf for Files {
 
     async fn lock_claims(&self, network: &str) -> Result<Box<dyn Any>, Error> {
         Ok(Box::new(self.take(&format!("claims-{network}"))?))
+    }
+
+    fn lock_idle(&self, network: &str, holder: &Holder) -> Result<Option<Box<dyn Any>>, Error> {
+        let name = of_attachment(&name(network, holder));
+        match self.ledgers.lock(&name, Duration::ZERO) {
+            Ok(lock) => Ok(Some(Box::new(lock))),
+            Err(journal::Error::Busy { .. }) => Ok(None),
+            Err(error) => Err(local(&error)),
+        }
     }
 
     fn ledger(&self, network: &str) -> Result<Option<Ledger>, Error> {

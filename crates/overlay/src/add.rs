@@ -12,7 +12,7 @@ use crate::{
     code,
     conf::Conf,
     egress::{self, Nic},
-    endpoint, failed,
+    endpoint, failed, gc,
     host::Host,
     kernel, local,
     names::EGRESS_NIC,
@@ -84,6 +84,7 @@ pub(crate) async fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
         host.records
             .save(&attachment.hash(), &record)
             .map_err(|error| local(&error))?;
+        gc::in_peace(&host, &attachment.network)?;
         match work.make(&known).await {
             Ok(Some(result)) => {
                 if let Err(unheard) = tell(&result) {

@@ -1,9 +1,23 @@
 //! GC: what this host has of this network and nobody lists is taken down; then the IPAM plugin does the same.
+//!
+//! What an ADD is just making is no garbage, though the runtime that lists knows nothing of it yet: another one may share
+//! the network. An ADD holds its container's lock, notes what it will make, and then waits while a GC of the network is
+//! at work ([`in_peace`]); so a GC either finds the lock held, and spares the attachment here and in the IPAM plugin, or
+//! the ADD begins after it.
 
-use cni::{Call, ContainerId, Delegate, Error, IfName};
+use cni::{BadName, Call, ContainerId, Delegate, Error, IfName};
 use journal::Attachment;
 
 use crate::{conf, host::Host, local, teardown};
+
+/// Waits until no GC of the network is at work. The caller has noted what it is about to make.
+pub(crate) fn in_peace(host: &Host, network: &str) -> Result<(), Error> {
+    host.lock(&name(network)).map(drop)
+}
+
+fn name(network: &str) -> String {
+    format!("gc-{network}")
+}
 
 pub(crate) async fn gc(call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(), Error> {
     let ipam = conf::ipam(call)?;
@@ -14,20 +28,32 @@ pub(crate) async fn gc(call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(
         };
         valid.iter().any(is)
     };
-    let mut errors = Vec::new();
+    let network = call.conf.name.as_str();
+    let _peace = host.lock(&name(network))?;
+    let (mut errors, mut at_work) = (Vec::new(), Vec::new());
     for record in host.records.all().map_err(|error| local(&error))? {
         let attachment = &record.attachment;
-        if attachment.network != call.conf.name.as_str() || listed(attachment) {
+        if attachment.network != network || listed(attachment) {
             continue;
         }
-        let _alone = host.lock_container(attachment)?;
+        let Some(_alone) = host.lock_idle_container(attachment)? else {
+            at_work.push(key(attachment)?);
+            continue;
+        };
+        let now = host.records.load(&attachment.hash());
+        if now.map_err(|error| local(&error))?.as_ref() != Some(&record) {
+            // Deleted or added anew by who was quicker.
+            at_work.push(key(attachment)?);
+            continue;
+        }
         match teardown::links(&host, attachment, Some(&record), None).await {
             Ok(()) => errors.extend(teardown::forget(&host, attachment).err()),
             Err(error) => errors.push(error),
         }
     }
     teardown::farewell(&host, call).await;
-    errors.extend(Delegate::find(call, &ipam).and_then(|ipam| ipam.gc()).err());
+    let ipam = Delegate::find(call, &ipam).and_then(|ipam| ipam.gc(&at_work));
+    errors.extend(ipam.err());
     match errors.first() {
         None => Ok(()),
         Some(first) => {
@@ -35,4 +61,11 @@ pub(crate) async fn gc(call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(
             Err(Error::new(first.code, all.join("; ")))
         }
     }
+}
+
+fn key(attachment: &Attachment) -> Result<(ContainerId, IfName), Error> {
+    let odd = |error: BadName| Error::io(format!("journal of {attachment}: {error}"));
+    let container = ContainerId::new(&attachment.container).map_err(odd)?;
+    let ifname = IfName::new(&attachment.ifname).map_err(odd)?;
+    Ok((container, ifname))
 }

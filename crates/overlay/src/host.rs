@@ -91,6 +91,15 @@ impl Host {
         self.lock(&format!("container-{}", attachment.container_hash()))
     }
 
+    /// The same for who waits for nobody; `None` if a verb of the container is at work.
+    pub fn lock_idle_container(&self, attachment: &Attachment) -> Result<Option<Lock>, Error> {
+        let name = format!("container-{}", attachment.container_hash());
+        match self.records.lock(&name, Duration::ZERO) {
+            Err(journal::Error::Busy { .. }) => Ok(None),
+            locked => locked.map(Some).map_err(|error| local(&error)),
+        }
+    }
+
     /// A lock of this host.
     pub fn lock(&self, name: &str) -> Result<Lock, Error> {
         self.records

@@ -51,8 +51,8 @@ impl Allocator<'_> {
                 .await;
             match published {
                 Ok(Published::Done(revisions)) => {
-                    let revisions: Vec<_> = revisions.into_iter().map(Some).collect();
-                    self.note_revisions(&request.holder, &revisions).await?;
+                    let leases: Vec<_> = addresses.iter().copied().zip(revisions).collect();
+                    self.note_revisions(&request.holder, &leases).await?;
                     return Ok(Leased { network, addresses });
                 }
                 // The host goes on from its own blocks (invariant 8).
@@ -154,18 +154,21 @@ impl Allocator<'_> {
         }))
     }
 
-    /// Notes at which revisions the leases stand.
-    async fn note_revisions(
-        &self,
-        holder: &Holder,
-        revisions: &[Option<u64>],
-    ) -> Result<(), Error> {
-        let _lock = self.shelf.lock(self.network).await?;
-        let Some(mut holding) = self.shelf.holding(self.network, holder)? else {
-            return Ok(());
+    /// Notes at which revisions the leases stand. Where the attachment was given back meanwhile, nothing stands.
+    async fn note_revisions(&self, holder: &Holder, leases: &[(IpAddr, u64)]) -> Result<(), Error> {
+        let lock = self.shelf.lock(self.network).await?;
+        let holding = self.shelf.holding(self.network, holder)?;
+        let Some(mut holding) = holding.filter(|holding| holding.stage == Stage::Chosen) else {
+            drop(lock);
+            self.cluster.delete_leases(self.network, leases).await?;
+            let Holder { container, ifname } = holder;
+            return Err(Error::Contended(format!(
+                "network {}: {ifname} of container {container}, given back while it was added",
+                self.network
+            )));
         };
-        for (held, revision) in holding.addresses.iter_mut().zip(revisions) {
-            held.revision = *revision;
+        for (held, (_, revision)) in holding.addresses.iter_mut().zip(leases) {
+            held.revision = Some(*revision);
         }
         // Told first, noted then: an ADD of which nobody learnt is no duplicate for the next one.
         self.shelf.save_holding(self.network, &holding)

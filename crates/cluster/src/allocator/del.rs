@@ -149,11 +149,20 @@ impl Allocator<'_> {
 
     /// Gives back all that is not `listed`: holdings of this host, and leases that the store has for this node. What
     /// could not be told to the store is returned, and stays noted.
+    ///
+    /// An attachment with a verb at work is no garbage, whoever does not know of it yet; nor is one that was changed since
+    /// the list was made.
     pub async fn gc(&self, listed: &dyn Fn(&Holder) -> bool) -> Result<Vec<Error>, Error> {
         let mut failures = Vec::new();
         for holding in self.shelf.holdings(self.network)? {
             let holder = holding.holder();
-            if !listed(&holder) {
+            if listed(&holder) {
+                continue;
+            }
+            let Some(_idle) = self.shelf.lock_idle(self.network, &holder)? else {
+                continue;
+            };
+            if self.shelf.holding(self.network, &holder)? == Some(holding) {
                 self.note_gone(&holder).await?;
                 failures.extend(self.release(&holder).await.err());
             }

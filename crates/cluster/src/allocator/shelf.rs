@@ -144,6 +144,8 @@ pub trait Shelf {
     async fn lock(&self, network: &str) -> Result<Box<dyn Any>, Error>;
     /// Keeps other verbs from getting room on the network at the same time; taken before [`Shelf::lock`], if both are.
     async fn lock_claims(&self, network: &str) -> Result<Box<dyn Any>, Error>;
+    /// Keeps verbs of an attachment from beginning until the guard is dropped; `None` if one is at work. Waits for nobody.
+    fn lock_idle(&self, network: &str, holder: &Holder) -> Result<Option<Box<dyn Any>>, Error>;
 
     /// The network's ledger, `None` if there is none or it cannot be read: the store has what it said.
     fn ledger(&self, network: &str) -> Result<Option<Ledger>, Error>;

@@ -113,12 +113,12 @@ fn verb(world: &Rc<World>, host: usize) {
         .iter()
         .map(|process| process.kind)
         .collect();
-    if kinds.len() > 6 || kinds.contains(&"GC") {
+    if kinds.len() > 6 {
         return;
     }
     let kind = world.below(100);
     if (12..20).contains(&kind) {
-        if kinds.iter().all(|kind| *kind == "sync") {
+        if !kinds.contains(&"GC") {
             // Some containers have died, and nobody said so.
             for holder in world.running_on(host) {
                 if world.chance(200) {

@@ -53,6 +53,23 @@ impl Site {
     }
 }
 
+/// The lock on an attachment without a verb.
+struct Idle {
+    world: Rc<World>,
+    index: usize,
+    holder: Holder,
+    id: u64,
+}
+
+impl Drop for Idle {
+    fn drop(&mut self) {
+        let mut host = self.world.host_mut(self.index);
+        if host.busy.get(&self.holder) == Some(&self.id) {
+            host.busy.remove(&self.holder);
+        }
+    }
+}
+
 #[async_trait(?Send)]
 impl Shelf for Site {
     async fn lock(&self, _network: &str) -> Result<Box<dyn Any>, Error> {
@@ -65,6 +82,22 @@ impl Shelf for Site {
         self.while_alive().await;
         let lock = self.world.host(self.index).claims.clone();
         Ok(Box::new(lock.lock().await))
+    }
+
+    fn lock_idle(&self, _network: &str, holder: &Holder) -> Result<Option<Box<dyn Any>>, Error> {
+        let mut host = self.world.host_mut(self.index);
+        if host.busy.contains_key(holder) {
+            return Ok(None);
+        }
+        host.busy.insert(holder.clone(), self.process.id);
+        let (world, index, id) = (self.world.clone(), self.index, self.process.id);
+        let holder = holder.clone();
+        Ok(Some(Box::new(Idle {
+            world,
+            index,
+            holder,
+            id,
+        })))
     }
 
     fn ledger(&self, _network: &str) -> Result<Option<Ledger>, Error> {

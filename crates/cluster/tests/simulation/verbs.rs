@@ -185,7 +185,7 @@ async fn deleting(w: &World, bench: &Bench, holder: &Holder) -> Result<(), Error
     }
 }
 
-/// GC: what does not run and is not being added has gone.
+/// GC: what the runtime does not list has gone. It lists what runs; of what is just being added it may not know yet.
 pub fn gc(world: &Rc<World>, host: usize, ended: Option<Ended>) {
     let w = world.clone();
     world.start(Some(host), "GC", move |process| async move {
@@ -193,9 +193,7 @@ pub fn gc(world: &Rc<World>, host: usize, ended: Option<Ended>) {
         let bench = Bench::new(&w, &process, host);
         let cluster = bench.cluster();
         let allocator = bench.allocator(&cluster);
-        let listed = |holder: &Holder| {
-            w.host(host).busy.contains_key(holder) || w.running_on(host).contains(holder)
-        };
+        let listed = |holder: &Holder| w.running_on(host).contains(holder);
         let collected = allocator.gc(&listed).await;
         let tended = allocator.tend().await;
         bench.survive().await;
