@@ -63,6 +63,11 @@ impl Host {
         &self.vtep
     }
 
+    /// Its address of IPv6 on the underlay.
+    pub fn address6(&self) -> String {
+        crate::lab::over_ipv6(&self.vtep)
+    }
+
     /// The host's own boot id, until it is booted anew.
     pub fn boot_id(&self) -> &str {
         &self.boot_id

@@ -9,6 +9,7 @@
 //!                       outside 203.0.113.9: a TCP server that tells callers their address
 //! ```
 //!
+//! All of them have an address of IPv6 beside: `2001:db8:192:168:1::11` for 192.168.1.11, and so on.
 //! The router knows the underlay and the outside only: a packet that leaves a host with a container's
 //! own address gets no answer. All of the world's files are in one tmpfs, mounted over `/dev/shm` (which
 //! exists everywhere and holds nobody's sources), so a `dir` store there is one file system for all hosts.
@@ -25,6 +26,8 @@ use crate::space::{Net, Space};
 
 /// Where the server beyond the underlay listens; it answers with the caller's address as it sees it.
 pub const OUTSIDE: &str = "203.0.113.9:80";
+/// The same over IPv6.
+pub const OUTSIDE6: &str = "[2001:db8:203:0:113::9]:80";
 
 /// The store that the hosts share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +48,7 @@ pub struct Lab {
     hosts: Vec<Host>,
     consul: Option<Consul>,
     outside: Space,
-    _answering: Server,
+    _answering: [Server; 2],
     world: Space,
 }
 
@@ -59,22 +62,27 @@ impl Lab {
             "mount -t tmpfs lab /dev/shm
              ip link set lo up
              echo 1 > /proc/sys/net/ipv4/ip_forward
+             echo 1 > /proc/sys/net/ipv6/conf/all/forwarding
              ip link add underlay type bridge
              ip address add 192.168.1.1/24 dev underlay
+             ip address add 2001:db8:192:168:1::1/80 dev underlay nodad
              ip link set underlay up",
         );
         let outside = Space::new("outside", Some(&world));
         world.script(&format!(
             "ip link add outside type veth peer name ens3 netns {}
              ip address add 203.0.113.1/24 dev outside
+             ip address add 2001:db8:203:0:113::1/80 dev outside nodad
              ip link set outside up",
             outside.pid()
         ));
         settle(&outside, "203.0.113.9", "203.0.113.1");
-        let answering = Server::start(outside.net(), at(OUTSIDE), |mut connection| {
-            if let Ok(peer) = connection.peer_addr() {
-                let _ = write!(connection, "{}", peer.ip());
-            }
+        let answering = [OUTSIDE, OUTSIDE6].map(|address| {
+            Server::start(outside.net(), at(address), |mut connection| {
+                if let Ok(peer) = connection.peer_addr() {
+                    let _ = write!(connection, "{}", peer.ip());
+                }
+            })
         });
 
         let release = match backend {
@@ -216,12 +224,21 @@ pub(crate) fn plug(world: &Space, space: &Space, address: &str) {
 }
 
 fn settle(space: &Space, address: &str, router: &str) {
+    let [address6, router6] = [address, router].map(over_ipv6);
     space.script(&format!(
         "ip link set lo up
          ip address add {address}/24 dev ens3
+         ip address add {address6}/80 dev ens3 nodad
          ip link set ens3 up
-         ip route add default via {router}"
+         ip route add default via {router}
+         ip route add default via {router6}"
     ));
+}
+
+/// The address of IPv6 of who has this one of IPv4 in this world.
+pub(crate) fn over_ipv6(address: &str) -> String {
+    let [a, b, c, d] = std::array::from_fn(|at| address.split('.').nth(at).unwrap_or("0"));
+    format!("2001:db8:{a}:{b}:{c}::{d}")
 }
 
 /// Parses `a.b.c.d:port`.

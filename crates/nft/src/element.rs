@@ -57,7 +57,7 @@ impl Interval {
         channel: &mut Channel,
         family: &'static Family,
     ) -> Result<Vec<(Self, String)>, Error> {
-        let question = NfTablesMessage::GetSetElement(message(family, None));
+        let question = NfTablesMessage::GetSetElement(message(family.egress, None));
         let answers = channel.dump(&on("list set", family.egress), question)?;
         let mut parts: Vec<Part> = elements(answers).map(Part::new).collect();
         // At the border of two neighbours, the end of the first and the start of the second have one key.
@@ -99,7 +99,10 @@ impl Interval {
     }
 
     pub(crate) fn addition(&self, owner: &str) -> Result<Change, Error> {
-        let message = message(self.family, Some(self.elements(Some(comment(owner)?))));
+        let message = message(
+            self.family.egress,
+            Some(self.elements(Some(comment(owner)?))),
+        );
         let message = NfTablesMessage::NewSetElement(message);
         Ok(Change {
             what: self.deed("add"),
@@ -109,7 +112,7 @@ impl Interval {
     }
 
     pub(crate) fn removal(&self) -> Change {
-        let message = message(self.family, Some(self.elements(None)));
+        let message = message(self.family.egress, Some(self.elements(None)));
         let message = NfTablesMessage::DeleteSetElement(message);
         Change {
             what: self.deed("remove"),
@@ -193,7 +196,9 @@ impl Part {
     }
 }
 
-fn elements(answers: Vec<NfTablesMessage>) -> impl Iterator<Item = Vec<SetElementAttribute>> {
+pub(crate) fn elements(
+    answers: Vec<NfTablesMessage>,
+) -> impl Iterator<Item = Vec<SetElementAttribute>> {
     let messages = answers.into_iter().filter_map(|answer| match answer {
         NfTablesMessage::NewSetElement(message) => Some(message.attributes),
         _ => None,
@@ -208,13 +213,13 @@ fn elements(answers: Vec<NfTablesMessage>) -> impl Iterator<Item = Vec<SetElemen
     })
 }
 
-fn message(
-    family: &Family,
+pub(crate) fn message(
+    set: &str,
     elements: Option<Vec<ListAttribute<SetElementAttribute>>>,
 ) -> SetElementMessage {
     let mut attributes = vec![
         SetElementList::Table(TABLE.to_owned()),
-        SetElementList::Set(family.egress.to_owned()),
+        SetElementList::Set(set.to_owned()),
     ];
     attributes.extend(elements.map(SetElementList::Elements));
     SetElementMessage { attributes }

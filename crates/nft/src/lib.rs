@@ -12,13 +12,16 @@
 mod channel;
 mod element;
 mod error;
-mod masquerade;
 mod repair;
+mod rules;
 mod skeleton;
 #[cfg(test)]
 mod tests;
+mod tunnel;
 
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
+use std::net::{IpAddr, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -28,8 +31,8 @@ use netlink_packet_netfilter::nftables::NfTablesMessage;
 use channel::{Change, Channel};
 use element::Interval;
 pub use error::{Error, Reason};
-use masquerade::IFNAME_BYTES;
 use repair::Comparison;
+use rules::IFNAME_BYTES;
 use skeleton::{IPV4, IPV6, Skeleton, on_table, table};
 
 /// A verb's whole time for being faster than others. One look and change takes some 100 us, so this is thousands of tries.
@@ -162,6 +165,27 @@ impl Nft {
         Ok(networks
             .filter_map(|(interval, owner)| Some((interval.network()?, owner)))
             .collect())
+    }
+
+    /// From now on only `hosts` send to our tunnels' `ends` (tunnel address and UDP port), and no connection is tracked for
+    /// what comes and goes there; all others' packets to these ends are dropped. The sets become exactly these, in one
+    /// step. An error if the table is missing and there is something to guard.
+    pub fn guard(
+        &mut self,
+        ends: &BTreeSet<SocketAddr>,
+        hosts: &BTreeSet<IpAddr>,
+    ) -> Result<(), Error> {
+        let wanted = tunnel::of_ends(ends)
+            .into_iter()
+            .chain(tunnel::of_hosts(hosts));
+        let wanted: Vec<_> = wanted.collect();
+        self.decide(|channel| {
+            let mut changes = Vec::new();
+            for keys in &wanted {
+                changes.extend(keys.changes(channel)?);
+            }
+            Ok((changes, ()))
+        })
     }
 
     /// Removes the whole table with all that anyone put into it; true if there was one.

@@ -1,20 +1,26 @@
 //! What is in our table, as data: the same attributes make an object, and tell whether the kernel's one is as wanted.
-//! `skeleton.nft` says the same in nft's language. Sets and chains to come (published ports, VTEPs) are further entries of
+//! `skeleton.nft` says the same in nft's language. Sets and chains to come (published ports) are further entries of
 //! [`Skeleton::new`]; `repair` does not know what they are for.
 
 use netlink_packet_netfilter::nftables::{
-    ChainAttribute, ChainMessage, Hook, InetHookNumber, NfTablesMessage, RuleAttribute,
+    ChainAttribute, ChainMessage, Hook, InetHookNumber, NfTablesMessage, Register, RuleAttribute,
     RuleMessage, SetAttribute, SetFlags, SetMessage, TableAttribute, TableFlags, TableMessage,
 };
 
 use crate::channel::Channel;
 use crate::error::Error;
-use crate::masquerade::{Rule, masquerade};
+use crate::rules::{End, Rule, drop_strangers, masquerade, untracked};
 
 pub(crate) const TABLE: &str = "crosshost";
-const POSTROUTING: &str = "postrouting";
 /// nft's `srcnat` of the inet family.
-const SRCNAT: u32 = 100;
+const SRCNAT: i32 = 100;
+/// nft's `raw`: before connection tracking.
+const RAW: i32 = -300;
+/// nft's number of the type of a port, and the bits by which it joins the numbers of types to that of a tuple.
+const PORT_TYPE: u32 = 13;
+const TYPE_BITS: u32 = 6;
+/// In a tuple each part fills whole words.
+const WORD: u32 = 4;
 const NF_ACCEPT: u32 = 1;
 /// No flag, above all not `dormant`.
 pub(crate) const AWAKE: TableAttribute = TableAttribute::Flags(TableFlags::empty());
@@ -24,27 +30,39 @@ pub(crate) const AWAKE: TableAttribute = TableAttribute::Flags(TableFlags::empty
 pub(crate) struct Family {
     /// The set of networks to masquerade.
     pub(crate) egress: &'static str,
+    /// The set of our tunnels' ends.
+    pub(crate) tunnels: &'static str,
+    /// The set of the addresses that may send to them.
+    pub(crate) vteps: &'static str,
     pub(crate) nfproto: u8,
     /// nft's number of the data type, by which it prints an element.
     key_type: u32,
     pub(crate) key_bytes: u8,
     /// Of the source address in the IP header.
     pub(crate) source_offset: u32,
+    /// Where nft puts what follows an address in a tuple that begins in the first register.
+    pub(crate) behind_address: Register,
 }
 
 pub(crate) static IPV4: Family = Family {
     egress: "egress4",
+    tunnels: "tunnels4",
+    vteps: "vteps4",
     nfproto: 2,
     key_type: 7,
     key_bytes: 4,
     source_offset: 12,
+    behind_address: Register::Reg32_01,
 };
 pub(crate) static IPV6: Family = Family {
     egress: "egress6",
+    tunnels: "tunnels6",
+    vteps: "vteps6",
     nfproto: 10,
     key_type: 8,
     key_bytes: 16,
     source_offset: 8,
+    behind_address: Register::Reg2,
 };
 
 /// All objects of the table; later ones may refer to earlier ones.
@@ -70,36 +88,39 @@ impl Skeleton {
     /// `bridge` is the egress bridge, at most 15 bytes.
     pub(crate) fn new(bridge: &str) -> Self {
         let families = [&IPV4, &IPV6];
-        let sets = families.iter().map(|family| {
-            let attributes = vec![
-                SetAttribute::Table(TABLE.to_owned()),
-                SetAttribute::Name(family.egress.to_owned()),
-                SetAttribute::Flags(SetFlags::Interval),
-                SetAttribute::KeyType(family.key_type),
-                SetAttribute::KeyLen(family.key_bytes.into()),
-            ];
-            (family.egress, attributes)
+        let each = |rule: fn(&Family) -> Rule| families.map(rule).into_iter();
+        let egress = families.map(|family| {
+            let (key, bytes) = (family.key_type, family.key_bytes.into());
+            of_keys(family.egress, key, bytes, SetFlags::Interval)
         });
-        let postrouting = Chain {
-            name: POSTROUTING,
-            attributes: vec![
-                ChainAttribute::Table(TABLE.to_owned()),
-                ChainAttribute::Name(POSTROUTING.to_owned()),
-                ChainAttribute::Hook(vec![
-                    Hook::Number(InetHookNumber::PostRouting.into()),
-                    Hook::Priority(SRCNAT),
-                ]),
-                ChainAttribute::Policy(NF_ACCEPT),
-                ChainAttribute::Type("nat".to_owned()),
-            ],
-            rules: families
-                .iter()
-                .map(|family| masquerade(family, bridge))
-                .collect(),
-        };
+        let tunnels = families.map(|family| {
+            let key = family.key_type << TYPE_BITS | PORT_TYPE;
+            let bytes = u32::from(family.key_bytes) + WORD;
+            of_keys(family.tunnels, key, bytes, SetFlags::empty())
+        });
+        let vteps = families.map(|family| {
+            let (key, bytes) = (family.key_type, family.key_bytes.into());
+            of_keys(family.vteps, key, bytes, SetFlags::empty())
+        });
+        let inwards = |family: &Family| untracked(family, End::Destination);
+        let outwards = |family: &Family| untracked(family, End::Source);
+        let hides = families.map(|family| masquerade(family, bridge));
         Self {
-            sets: sets.collect(),
-            chains: vec![postrouting],
+            sets: egress.into_iter().chain(tunnels).chain(vteps).collect(),
+            chains: vec![
+                Chain::new(
+                    ("prerouting", "filter", InetHookNumber::PreRouting, RAW),
+                    each(drop_strangers).chain(each(inwards)).collect(),
+                ),
+                Chain::new(
+                    ("output", "filter", InetHookNumber::LocalOut, RAW),
+                    each(outwards).collect(),
+                ),
+                Chain::new(
+                    ("postrouting", "nat", InetHookNumber::PostRouting, SRCNAT),
+                    hides.into(),
+                ),
+            ],
         }
     }
 
@@ -142,6 +163,50 @@ impl Skeleton {
         }
         Ok(found)
     }
+}
+
+impl Chain {
+    /// Name, type, hook and priority of a chain that lets pass what no rule stops.
+    fn new(
+        (name, kind, hook, priority): (&'static str, &str, InetHookNumber, i32),
+        rules: Vec<Rule>,
+    ) -> Self {
+        let attributes = vec![
+            ChainAttribute::Table(TABLE.to_owned()),
+            ChainAttribute::Name(name.to_owned()),
+            ChainAttribute::Hook(vec![
+                Hook::Number(hook.into()),
+                Hook::Priority(priority.cast_unsigned()),
+            ]),
+            ChainAttribute::Policy(NF_ACCEPT),
+            ChainAttribute::Type(kind.to_owned()),
+        ];
+        Self {
+            name,
+            attributes,
+            rules,
+        }
+    }
+}
+
+/// A set with the type and the length in bytes of its keys.
+fn of_keys(
+    name: &'static str,
+    key: u32,
+    bytes: u32,
+    flags: SetFlags,
+) -> (&'static str, Vec<SetAttribute>) {
+    let mut attributes = vec![
+        SetAttribute::Table(TABLE.to_owned()),
+        SetAttribute::Name(name.to_owned()),
+        SetAttribute::KeyType(key),
+        SetAttribute::KeyLen(bytes),
+    ];
+    // The kernel dumps none where there are none.
+    if !flags.is_empty() {
+        attributes.push(SetAttribute::Flags(flags));
+    }
+    (name, attributes)
 }
 
 /// "make set egress4 of table inet crosshost"

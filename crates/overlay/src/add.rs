@@ -180,16 +180,16 @@ impl Work<'_> {
                 self.conf.ipam
             )));
         }
-        let mac = endpoint::address(self.inside, self.attachment, &given, nic.is_some()).await?;
-        if let Some(nic) = nic.filter(|nic| nic.new) {
+        let mac = endpoint::address(self.inside, self.attachment, &given, nic.as_ref()).await?;
+        if let Some(nic) = nic.filter(Nic::is_unfinished) {
             endpoint::open_egress(self.inside, &nic).await?;
-            egress::opened(self.host, self.attachment)?;
+            egress::opened(self.host, self.attachment, nic.v6.is_some())?;
         }
         let news = match &heard {
             Heard::News(reading) => &reading.news,
             _ => &known.news,
         };
-        if !self.is_registered(news, sandbox.vtep).await? {
+        if !self.is_registered(news, sandbox.end.ip()).await? {
             heard = self.follower.hear(true).await?;
         }
         let addresses: Vec<_> = given.ips.iter().map(|ip| ip.address.ip()).collect();
@@ -238,16 +238,17 @@ impl Work<'_> {
         let sandbox = self.sandbox(known, network).await?;
         let mtu = sandbox::mtu(network, self.conf.spec.mtu, sandbox.mtu)?;
         endpoint::plug(&sandbox, self.attachment, mtu, self.container).await?;
+        let has_v6 = network.subnets().iter().any(IpNetwork::is_ipv6);
         let nic = match self.conf.spec.egress.clone().or(network.egress.clone()) {
             Some(egress) if egress.mode == EgressMode::None => None,
             egress => {
                 let subnet = egress.and_then(|egress| egress.subnet);
-                Some(egress::ensure(self.host, self.attachment, subnet, self.container).await?)
+                let (host, container) = (self.host, self.container);
+                Some(egress::ensure(host, self.attachment, subnet, has_v6, container).await?)
             }
         };
         let mut links = vec![self.attachment.ifname.as_str()];
-        links.extend(nic.filter(|nic| nic.new).map(|_| EGRESS_NIC));
-        let has_v6 = network.subnets().iter().any(IpNetwork::is_ipv6);
+        links.extend(nic.filter(Nic::is_unfinished).map(|_| EGRESS_NIC));
         endpoint::quiet(self.container, &links, has_v6)?;
         Ok((sandbox, mtu, nic))
     }

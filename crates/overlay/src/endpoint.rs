@@ -1,9 +1,9 @@
 //! The container's side of an attachment: its NIC, addresses and routes.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use cni::{CniResult, Error, Interface, Ip};
-use ipnetwork::{IpNetwork, Ipv4Network};
+use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use journal::Attachment;
 use netlink::{LinkChange, Mac, Netns, Rtnl, Veth, VethEnd};
 
@@ -15,8 +15,12 @@ use crate::{
     sandbox::Sandbox,
 };
 
-/// The destination of the default route.
+/// The destinations of the default routes.
 const EVERYWHERE: Ipv4Network = match Ipv4Network::new_checked(Ipv4Addr::UNSPECIFIED, 0) {
+    Some(network) => network,
+    None => unreachable!(),
+};
+const EVERYWHERE6: Ipv6Network = match Ipv6Network::new_checked(Ipv6Addr::UNSPECIFIED, 0) {
     Some(network) => network,
     None => unreachable!(),
 };
@@ -83,7 +87,7 @@ pub(crate) async fn address(
     rtnl: &Rtnl,
     attachment: &Attachment,
     ipam: &CniResult,
-    egress: bool,
+    nic: Option<&Nic>,
 ) -> Result<Mac, Error> {
     let ifname = &attachment.ifname;
     let first = ipam.ips.iter().map(|ip| ip.address.ip());
@@ -112,7 +116,7 @@ pub(crate) async fn address(
             .await
             .map_err(|error| kernel(&error))?;
     }
-    for route in applied_routes(ipam, egress) {
+    for route in applied_routes(ipam, nic) {
         let gateway = route.gw.or_else(|| gateway_of(&ipam.ips, route.dst));
         let cni::Route {
             dst,
@@ -140,9 +144,15 @@ pub(crate) async fn address(
     Ok(mac)
 }
 
-/// The IPAM plugin's routes that go over the segment: with an egress NIC the default route is that one's.
-fn applied_routes(ipam: &CniResult, egress: bool) -> Vec<cni::Route> {
-    let ours = |route: &&cni::Route| !(egress && route.dst.prefix() == 0 && route.dst.is_ipv4());
+/// The IPAM plugin's routes that go over the segment: a default route of a family that has its way out by the egress NIC
+/// is that one's.
+fn applied_routes(ipam: &CniResult, nic: Option<&Nic>) -> Vec<cni::Route> {
+    let has_egress = |dst: &IpNetwork| match (dst, nic) {
+        (_, None) => false,
+        (IpNetwork::V4(_), Some(_)) => true,
+        (IpNetwork::V6(_), Some(nic)) => nic.v6.is_some(),
+    };
+    let ours = |route: &&cni::Route| !(route.dst.prefix() == 0 && has_egress(&route.dst));
     ipam.routes.iter().filter(ours).cloned().collect()
 }
 
@@ -153,35 +163,42 @@ fn gateway_of(ips: &[Ip], dst: IpNetwork) -> Option<IpAddr> {
         .and_then(|ip| ip.gateway)
 }
 
-/// Raises the egress NIC with its address and the default route.
+/// Gives the egress NIC what it has not yet of addresses and default routes, and raises it.
 pub(crate) async fn open_egress(rtnl: &Rtnl, nic: &Nic) -> Result<(), Error> {
-    let link = rtnl
-        .link(EGRESS_NIC)
-        .await
-        .map_err(|error| kernel(&error))?;
-    let link = link.ok_or_else(|| {
+    let link = rtnl.link(EGRESS_NIC).await;
+    let link = link.map_err(|error| kernel(&error))?.ok_or_else(|| {
         Error::new(
             crate::code::KERNEL,
             format!("{EGRESS_NIC}: gone as soon as it was made"),
         )
     })?;
-    rtnl.add_address(link.index, nic.address.into())
-        .await
-        .map_err(|error| kernel(&error))?;
-    rtnl.set_link(
-        link.index,
-        &LinkChange {
-            up: Some(true),
-            ..LinkChange::default()
-        },
-    )
-    .await
-    .map_err(|e| kernel(&e))?;
-    let route = netlink::Route::new(EVERYWHERE.into(), Some(nic.gateway.into()), link.index);
-    match rtnl.add_route(&route).await {
-        Err(error) if !error.is_exists() => Err(kernel(&error)),
-        _ => Ok(()),
+    let v4 = nic.new.then(|| {
+        let (address, gateway) = (nic.address.into(), nic.gateway.into());
+        (address, gateway, EVERYWHERE.into())
+    });
+    let v6 = nic.v6.filter(|v6| v6.new).map(|v6| {
+        let (address, gateway) = (v6.address.into(), v6.gateway.into());
+        (address, gateway, EVERYWHERE6.into())
+    });
+    let families: Vec<(IpNetwork, IpAddr, IpNetwork)> = v4.into_iter().chain(v6).collect();
+    for (address, _, _) in &families {
+        let added = rtnl.add_address(link.index, *address).await;
+        added.map_err(|error| kernel(&error))?;
     }
+    let up = LinkChange {
+        up: Some(true),
+        ..LinkChange::default()
+    };
+    let raised = rtnl.set_link(link.index, &up).await;
+    raised.map_err(|error| kernel(&error))?;
+    for (_, gateway, everywhere) in families {
+        let route = netlink::Route::new(everywhere, Some(gateway), link.index);
+        match rtnl.add_route(&route).await {
+            Err(error) if !error.is_exists() => return Err(kernel(&error)),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// The result: the container's NIC first, then its egress NIC and what that hangs on.
@@ -204,7 +221,7 @@ pub(crate) fn result(
         name,
         ..Interface::default()
     };
-    let routes = applied_routes(&ipam, nic.is_some());
+    let routes = applied_routes(&ipam, nic.as_ref());
     let mut result = CniResult {
         dns: ipam.dns,
         routes,
@@ -228,16 +245,21 @@ pub(crate) fn result(
         result
             .interfaces
             .push(outside(names::egress_port(attachment)));
-        let gateway = Some(nic.gateway.into());
-        result.ips.push(Ip {
-            gateway,
-            interface: Some(1),
-            ..Ip::new(nic.address.into())
-        });
-        result.routes.push(cni::Route {
-            gw: gateway,
-            ..cni::Route::to(EVERYWHERE.into())
-        });
+        let v6 = nic
+            .v6
+            .map(|v6| (v6.address.into(), v6.gateway.into(), EVERYWHERE6.into()));
+        let v4 = (nic.address.into(), nic.gateway.into(), EVERYWHERE.into());
+        for (address, gateway, everywhere) in [v4].into_iter().chain(v6) {
+            result.ips.push(Ip {
+                gateway: Some(gateway),
+                interface: Some(1),
+                ..Ip::new(address)
+            });
+            result.routes.push(cni::Route {
+                gw: Some(gateway),
+                ..cni::Route::to(everywhere)
+            });
+        }
     }
     result
 }

@@ -13,7 +13,8 @@ use journal::{Attachment, Journal, Lock};
 use netlink::{Link, Netns, Rtnl};
 
 use crate::{
-    egress::Ledger, failed, kernel, local, membership::Membership, record::Record, sandbox::Users,
+    egress::Ledger, failed, firewall::Table, kernel, local, membership::Membership, record::Record,
+    sandbox::Users,
 };
 
 /// Longest wait for another verb of this host.
@@ -38,6 +39,8 @@ pub struct Host {
     pub users: Journal<Users>,
     /// Who has which egress address.
     pub egress: Journal<Ledger>,
+    /// What the firewall's table should have.
+    pub firewall: Journal<Table>,
 }
 
 /// Where the tunnels leave this host.
@@ -78,6 +81,7 @@ impl Host {
             members: Journal::new(root, "acks"),
             users: Journal::new(root, "sandbox"),
             egress: Journal::new(root, "egress"),
+            firewall: Journal::new(root, "firewall"),
         })
     }
 

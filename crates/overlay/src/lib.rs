@@ -26,6 +26,7 @@ pub mod conf;
 mod del;
 pub mod egress;
 mod endpoint;
+pub mod firewall;
 pub mod forwarding;
 mod gc;
 pub mod host;

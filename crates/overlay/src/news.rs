@@ -14,7 +14,7 @@ use cluster::{Cluster, NetworkSpec, News, Resolved};
 use cni::Error;
 
 use crate::{
-    failed,
+    failed, firewall,
     forwarding::Trust,
     host::Host,
     local,
@@ -213,9 +213,9 @@ impl Follower<'_> {
         let (mut reading, mut changed) = (reading, 0);
         for _ in 0..ATTEMPTS {
             let local = self.strays(&reading.news, addresses);
-            let (news, node) = (&reading.news, &self.settings.node);
+            let news = &reading.news;
             let trust = Trust::Homes { local: &local };
-            changed += sandbox.reconcile(news, node, trust).await?;
+            changed += self.bring(sandbox, news, trust).await?;
             self.keep(&reading, &local)?;
             if self.acknowledge(&reading).await? {
                 break;
@@ -224,12 +224,24 @@ impl Follower<'_> {
                 Heard::News(new) if revision(&new.news) == revision(&reading.news) => reading = new,
                 // What is applied was read before the store took us for a member again.
                 _ => {
-                    let floods = sandbox.reconcile(&reading.news, node, Trust::Floods);
+                    let floods = self.bring(sandbox, &reading.news, Trust::Floods);
                     return Ok(changed + floods.await?);
                 }
             }
         }
         Ok(changed)
+    }
+
+    /// Lets the nodes of these news send to the sandbox, and makes it forward by them; how many entries were not so.
+    async fn bring(
+        &self,
+        sandbox: &Sandbox,
+        news: &News,
+        trust: Trust<'_>,
+    ) -> Result<usize, Error> {
+        firewall::guard(self.host, self.network, sandbox.end, news)?;
+        let node = &self.settings.node;
+        sandbox.reconcile(news, node, trust).await
     }
 
     /// Notes what the sandbox forwards by.
@@ -297,9 +309,8 @@ impl Follower<'_> {
         known: &Known,
         addresses: &[IpAddr],
     ) -> Result<usize, Error> {
-        let node = &self.settings.node;
         let Some(copy) = self.copy()? else {
-            return sandbox.reconcile(&known.news, node, Trust::Floods).await;
+            return self.bring(sandbox, &known.news, Trust::Floods).await;
         };
         let strays = self.strays(&copy, addresses);
         let member = membership::update(self.host, self.network, |member| {
@@ -309,7 +320,7 @@ impl Follower<'_> {
             member.clone()
         })?;
         let trust = member.as_ref().map_or(Trust::Floods, Membership::trust);
-        sandbox.reconcile(&copy, node, trust).await
+        self.bring(sandbox, &copy, trust).await
     }
 }
 

@@ -9,7 +9,7 @@ use ipam::Block;
 use netlink::Netns;
 
 use crate::{
-    egress,
+    egress, firewall,
     forwarding::Trust,
     host::{Host, Underlay},
     kernel,
@@ -79,8 +79,11 @@ async fn mend(
     let sandbox = sandbox::ensure(host, record, underlay).await?;
     let member = membership::load(host, network)?;
     let trust = member.as_ref().map_or(Trust::Floods, Membership::trust);
+    let unguarded = firewall::guard(host, network, sandbox.end, &copy)?;
     let changes = sandbox.reconcile(&copy, &settings.node, trust).await?;
-    Ok(Some(changes + usize::from(!was_whole)))
+    Ok(Some(
+        changes + usize::from(!was_whole) + usize::from(unguarded),
+    ))
 }
 
 /// What this host forwards by, as far as a watcher has to know to tell news.

@@ -3,7 +3,11 @@
 //! It keeps the segment away from all that a host does to its own traffic. It appears with the first endpoint of the
 //! network on this host and goes with the last one.
 
-use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use cluster::{Network, News};
 use cni::Error;
@@ -12,6 +16,7 @@ use netlink::{Bridge, Link, LinkChange, Mac, Netns, Port, Rtnl, Vxlan};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    firewall,
     forwarding::{Trust, changes, desired},
     host::{Host, Underlay},
     kernel, local, membership,
@@ -37,8 +42,8 @@ pub struct Sandbox {
     pub vxlan: u32,
     /// MTU of the segment on this host in bytes: the most that an attachment may ask for.
     pub mtu: u32,
-    /// The tunnel address that it sends from.
-    pub vtep: IpAddr,
+    /// The tunnel's end: the address that it sends from, and the port of all its ends.
+    pub end: SocketAddr,
 }
 
 /// MTU of a container's interface, in bytes: as asked for by its conflist, or by the network, or the segment's.
@@ -77,7 +82,7 @@ pub async fn find(network: &Network, vtep: IpAddr) -> Result<Option<Sandbox>, Er
         bridge: bridge.index,
         vxlan: vxlan.index,
         mtu: vxlan.mtu,
-        vtep,
+        end: SocketAddr::new(vtep, spec.port),
     }))
 }
 
@@ -188,7 +193,7 @@ pub async fn ensure(host: &Host, network: &Network, underlay: &Underlay) -> Resu
         bridge: bridge.index,
         vxlan: vxlan.index,
         mtu,
-        vtep: underlay.vtep,
+        end: SocketAddr::new(underlay.vtep, spec.port),
     })
 }
 
@@ -241,7 +246,7 @@ impl Sandbox {
             .forwarding(self.bridge, self.vxlan)
             .await
             .map_err(|error| kernel(&error))?;
-        let steps = changes(&desired(news, node, self.vtep, trust), &present);
+        let steps = changes(&desired(news, node, self.end.ip(), trust), &present);
         self.rtnl
             .change(self.bridge, self.vxlan, &steps)
             .await
@@ -299,6 +304,7 @@ pub async fn remove_unused(host: &Host, network: &str) -> Result<(), Error> {
             .map_err(|error| kernel(&error))?;
     }
     Netns::remove(&names::sandboxes(), network).map_err(|error| kernel(&error))?;
+    let _open = firewall::forget_tunnel(host, network)?;
     membership::leave(host, network)?;
     host.users.remove(network).map_err(|e| local(&e))
 }

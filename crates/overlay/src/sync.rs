@@ -6,7 +6,7 @@ use cni::Error;
 use netlink::Netns;
 
 use crate::{
-    failed,
+    egress, failed, firewall,
     host::{Host, Underlay},
     kernel, local, membership, names,
     news::{Follower, Heard},
@@ -47,6 +47,8 @@ pub async fn sync(cluster: &Cluster<'_>, settings: &Resolved) -> Result<Vec<Sync
         let changes = follow(&follower, &underlay, Doubt::of(registered)).await?;
         done.extend(changes.map(|changes| Synced { network, changes }));
     }
+    egress::mend(&host).await?;
+    firewall::mend(&host)?;
     leave(&host, cluster, settings).await?;
     Ok(done)
 }

@@ -6,6 +6,7 @@ mod ensure;
 mod kit;
 mod skeleton;
 mod traffic;
+mod tunnels;
 
 use crate::Config;
 

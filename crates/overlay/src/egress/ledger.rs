@@ -2,10 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{Ipv4Addr, Ipv6Addr},
 };
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use journal::Attachment;
 use serde::{Deserialize, Serialize};
 
@@ -14,14 +14,14 @@ use serde::{Deserialize, Serialize};
 pub struct Ledger {
     /// The bridge's subnet; the bridge has its first address.
     pub subnet: Ipv4Network,
+    /// Its subnet of IPv6, /64, from the first container that wants one. Host parts are those of IPv4.
+    #[serde(default)]
+    pub subnet6: Option<Ipv6Network>,
     /// Containers by their address.
     pub leases: BTreeMap<Ipv4Addr, Lease>,
     /// Whether the bridge was found without this document, with containers that only they themselves know.
     #[serde(default)]
     pub adopted: bool,
-    /// The kernel's count of changes to any rules when ours were last seen whole: while it stays, so are they.
-    #[serde(default)]
-    pub rules: Option<u32>,
 }
 
 /// A container on the egress bridge.
@@ -34,6 +34,9 @@ pub struct Lease {
     /// Whether the NIC came to work. A killed ADD leaves it in any state, for the next one to make anew.
     #[serde(default)]
     pub open: bool,
+    /// The same of its address of IPv6.
+    #[serde(default)]
+    pub open6: bool,
 }
 
 /// A container's egress NIC.
@@ -45,6 +48,26 @@ pub struct Nic {
     pub gateway: Ipv4Addr,
     /// Whether the NIC was made just now and has still to be raised in the container.
     pub new: bool,
+    /// The same of IPv6, where the attachment wants it.
+    pub v6: Option<Nic6>,
+}
+
+impl Nic {
+    /// Whether something of it has still to be set in the container.
+    pub fn is_unfinished(&self) -> bool {
+        self.new || self.v6.is_some_and(|v6| v6.new)
+    }
+}
+
+/// What a container's egress NIC has of IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Nic6 {
+    /// Its address with the bridge's prefix length.
+    pub address: Ipv6Network,
+    /// The bridge's address.
+    pub gateway: Ipv6Addr,
+    /// Whether the address has still to be set in the container.
+    pub new: bool,
 }
 
 impl Ledger {
@@ -53,8 +76,22 @@ impl Ledger {
         Ipv4Addr::from(u32::from(self.subnet.network()) + 1)
     }
 
-    /// The container's address, the lowest free one if it has none; `None` if all are taken.
-    pub(super) fn enter(&mut self, container: &str, attachment: &str) -> Option<Nic> {
+    /// What the containers on the bridge come from.
+    pub(super) fn subnets(&self) -> BTreeSet<IpNetwork> {
+        let v6 = self.subnet6.map(IpNetwork::V6);
+        v6.into_iter().chain([self.subnet.into()]).collect()
+    }
+
+    /// The address of IPv6 that stands beside one of IPv4: it has the same host part.
+    pub(super) fn counterpart(&self, address: Ipv4Addr) -> Option<Ipv6Addr> {
+        let subnet = self.subnet6?;
+        let host = u32::from(address) - u32::from(self.subnet.network());
+        Some((u128::from(subnet.network()) | u128::from(host)).into())
+    }
+
+    /// The container's address, the lowest free one if it has none, and with `v6` its counterpart of IPv6 where there is
+    /// a subnet of it; `None` if all are taken.
+    pub(super) fn enter(&mut self, container: &str, attachment: &str, v6: bool) -> Option<Nic> {
         let known = self
             .leases
             .iter()
@@ -79,15 +116,27 @@ impl Ledger {
             container: container.to_owned(),
             attachments: BTreeSet::new(),
             open: false,
+            open6: false,
         };
+        let counterparts = self.counterpart(address).zip(self.subnet6);
+        let gateway6 = self.counterpart(self.gateway());
         let lease = self.leases.entry(address).or_insert(lease);
         lease.attachments.insert(attachment.to_owned());
+        let nic6 = |((address, subnet), gateway): ((Ipv6Addr, Ipv6Network), Ipv6Addr)| {
+            Some(Nic6 {
+                address: Ipv6Network::new(address, subnet.prefix()).ok()?,
+                gateway,
+                new: !(lease.open && lease.open6),
+            })
+        };
+        let v6 = counterparts.zip(gateway6).filter(|_| v6).and_then(nic6);
         let new = !lease.open;
         let address = Ipv4Network::new(address, self.subnet.prefix()).ok()?;
         Some(Nic {
             address,
             gateway: self.gateway(),
             new,
+            v6,
         })
     }
 
@@ -128,18 +177,22 @@ mod tests {
     fn a_container_has_one_address_until_its_last_attachment_leaves() {
         let mut ledger = Ledger {
             subnet: "172.18.0.0/29".parse().unwrap(),
+            subnet6: None,
             leases: BTreeMap::new(),
             adopted: false,
-            rules: None,
         };
         let (eth0, eth1) = (attachment("c1", "eth0"), attachment("c1", "eth1"));
-        let first = ledger.enter(&eth0.container_hash(), &eth0.hash()).unwrap();
+        let first = ledger
+            .enter(&eth0.container_hash(), &eth0.hash(), false)
+            .unwrap();
         assert_eq!(
             (first.address.to_string().as_str(), first.new),
             ("172.18.0.2/29", true)
         );
         assert!(ledger.is_last(&eth0));
-        let second = ledger.enter(&eth1.container_hash(), &eth1.hash()).unwrap();
+        let second = ledger
+            .enter(&eth1.container_hash(), &eth1.hash(), false)
+            .unwrap();
         assert_eq!(
             (second.address, second.new),
             (first.address, true),
@@ -151,14 +204,33 @@ mod tests {
     }
 
     #[test]
+    fn an_address_of_ipv6_has_the_host_part_of_the_other_and_comes_when_it_is_wanted() {
+        let mut ledger = Ledger {
+            subnet: "172.18.0.0/16".parse().unwrap(),
+            subnet6: Some("fd12:3456:789a::/64".parse().unwrap()),
+            leases: BTreeMap::new(),
+            adopted: false,
+        };
+        assert_eq!(ledger.enter("c1", "a1", false).unwrap().v6, None);
+        ledger.leases.values_mut().next().unwrap().open = true;
+        let nic = ledger.enter("c1", "a2", true).unwrap();
+        let v6 = nic.v6.unwrap();
+        assert_eq!((nic.new, v6.new), (false, true), "only IPv6 is new");
+        assert_eq!(v6.address.to_string(), "fd12:3456:789a::2/64");
+        assert_eq!(v6.gateway.to_string(), "fd12:3456:789a::1");
+        ledger.leases.values_mut().next().unwrap().open6 = true;
+        assert!(!ledger.enter("c1", "a3", true).unwrap().v6.unwrap().new);
+    }
+
+    #[test]
     fn a_full_subnet_gives_no_address() {
         let mut ledger = Ledger {
             subnet: "172.18.0.0/30".parse().unwrap(),
+            subnet6: None,
             leases: BTreeMap::new(),
             adopted: false,
-            rules: None,
         };
-        assert!(ledger.enter("c1", "a1").is_some());
-        assert_eq!(ledger.enter("c2", "a2"), None);
+        assert!(ledger.enter("c1", "a1", false).is_some());
+        assert_eq!(ledger.enter("c2", "a2", false), None);
     }
 }

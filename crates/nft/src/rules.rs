@@ -1,0 +1,142 @@
+//! The rules, as the expressions that nft compiles from their lines in `skeleton.nft`. nft prints a rule by recognizing
+//! such sequences; so they are nft's, to the order of the attributes in a kernel's dump.
+
+use netlink_packet_netfilter::nftables::{
+    Cmp, DataAttribute, ExpressionAttribute, Expressions, Immediate, ListAttribute, Lookup, Meta,
+    MetaKey, Operator, Payload, Register, Verdict, VerdictAttribute,
+};
+
+use crate::skeleton::Family;
+
+/// Linux's IFNAMSIZ: `oifname` fills a register, name and zeros.
+pub(crate) const IFNAME_BYTES: usize = 16;
+/// `enum nft_payload_bases`
+const NETWORK_HEADER: u32 = 1;
+const TRANSPORT_HEADER: u32 = 2;
+/// Of the destination port in the UDP header.
+const PORT_OFFSET: u32 = 2;
+const PORT_BYTES: u32 = 2;
+const UDP: u8 = 17;
+const NF_DROP: u32 = 0;
+/// `NFT_LOOKUP_F_INV`
+const ABSENT: u32 = 1;
+const PRESENT: u32 = 0;
+
+type Expression = ListAttribute<ExpressionAttribute>;
+pub(crate) type Rule = Vec<Expression>;
+
+/// Which end of a packet is ours.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum End {
+    Source,
+    Destination,
+}
+
+impl Family {
+    fn offset(&self, end: End) -> u32 {
+        match end {
+            End::Source => self.source_offset,
+            End::Destination => self.source_offset + u32::from(self.key_bytes),
+        }
+    }
+}
+
+/// `ip saddr @egress4 oifname != "bridge" masquerade`. An inet table sees both families, hence nfproto first.
+pub(crate) fn masquerade(family: &Family, bridge: &str) -> Rule {
+    let mut name = bridge.as_bytes().to_vec();
+    name.resize(IFNAME_BYTES, 0);
+    let expressions = [
+        load(MetaKey::Nfproto),
+        compare(Operator::Equal, vec![family.nfproto]),
+        address(family, End::Source),
+        lookup(family.egress, PRESENT),
+        load(MetaKey::Oifname),
+        compare(Operator::NotEqual, name),
+        Expressions::Other {
+            expression_type: "masq".to_owned(),
+            attributes: vec![],
+        },
+    ];
+    expressions.into_iter().map(Into::into).collect()
+}
+
+/// `ip daddr . udp dport @tunnels4 ip saddr != @vteps4 drop`
+pub(crate) fn drop_strangers(family: &Family) -> Rule {
+    let verdict = DataAttribute::Verdict(vec![VerdictAttribute::Code(Verdict::Other(NF_DROP))]);
+    let dropped = [
+        address(family, End::Source),
+        lookup(family.vteps, ABSENT),
+        Expressions::Immediate(vec![
+            Immediate::DestinationRegister(Register::Verdict),
+            Immediate::Data(verdict),
+        ]),
+    ];
+    let mut rule = tunnel(family, End::Destination);
+    rule.extend(dropped.into_iter().map(Into::into));
+    rule
+}
+
+/// `ip daddr . udp dport @tunnels4 notrack`, or `saddr`.
+pub(crate) fn untracked(family: &Family, ours: End) -> Rule {
+    let mut rule = tunnel(family, ours);
+    // The kernel dumps it without data.
+    let name = ExpressionAttribute::Name("notrack".to_owned());
+    rule.push(ListAttribute::Element(vec![name]));
+    rule
+}
+
+/// `ip daddr . udp dport @tunnels4`: a packet of one of our tunnels. A tunnel's packets go to its port in both directions.
+fn tunnel(family: &Family, ours: End) -> Rule {
+    let expressions = [
+        load(MetaKey::Nfproto),
+        compare(Operator::Equal, vec![family.nfproto]),
+        load(MetaKey::L4Proto),
+        compare(Operator::Equal, vec![UDP]),
+        address(family, ours),
+        payload(
+            family.behind_address,
+            TRANSPORT_HEADER,
+            PORT_OFFSET,
+            PORT_BYTES,
+        ),
+        lookup(family.tunnels, PRESENT),
+    ];
+    expressions.into_iter().map(Into::into).collect()
+}
+
+fn address(family: &Family, end: End) -> Expressions {
+    let (offset, bytes) = (family.offset(end), family.key_bytes.into());
+    payload(Register::Reg1, NETWORK_HEADER, offset, bytes)
+}
+
+fn payload(register: Register, base: u32, offset: u32, bytes: u32) -> Expressions {
+    Expressions::Payload(vec![
+        Payload::DestinationRegister(register),
+        Payload::Base(base),
+        Payload::Offset(offset),
+        Payload::Len(bytes),
+    ])
+}
+
+fn lookup(set: &str, flags: u32) -> Expressions {
+    Expressions::Lookup(vec![
+        Lookup::Set(set.to_owned()),
+        Lookup::SourceRegister(Register::Reg1),
+        Lookup::Flags(flags),
+    ])
+}
+
+fn load(key: MetaKey) -> Expressions {
+    Expressions::Meta(vec![
+        Meta::Key(key),
+        Meta::DestinationRegister(Register::Reg1),
+    ])
+}
+
+fn compare(operator: Operator, value: Vec<u8>) -> Expressions {
+    Expressions::Cmp(vec![
+        Cmp::SourceRegister(Register::Reg1),
+        Cmp::Op(operator),
+        Cmp::Data(DataAttribute::Value(value)),
+    ])
+}

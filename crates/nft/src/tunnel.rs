@@ -1,0 +1,98 @@
+//! The tunnels' ends and the addresses that may send to them, as keys of plain sets.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+
+use netlink_packet_core::NLM_F_CREATE;
+use netlink_packet_netfilter::nftables::{
+    DataAttribute, ListAttribute, NfTablesMessage, SetElementAttribute,
+};
+
+use crate::channel::{Change, Channel};
+use crate::element::{elements, message};
+use crate::error::Error;
+use crate::skeleton::{Family, IPV4, IPV6, on};
+
+/// An attribute's length has 16 bits, and all elements of a message are in one.
+const AT_ONCE: usize = 500;
+
+/// One set's keys, each as the kernel has it: every part of a tuple padded to whole words.
+#[derive(Debug)]
+pub(crate) struct Keys {
+    set: &'static str,
+    keys: BTreeSet<Vec<u8>>,
+}
+
+/// The sets of tunnels' ends as they should be, IPv4 first.
+pub(crate) fn of_ends(ends: &BTreeSet<SocketAddr>) -> [Keys; 2] {
+    let keys = |family: &Family| {
+        let ends = ends.iter().filter(|end| end.is_ipv4() == (*family == IPV4));
+        let key = |end: &SocketAddr| {
+            let mut key = bytes(end.ip());
+            key.extend(end.port().to_be_bytes());
+            key.extend([0, 0]);
+            key
+        };
+        ends.map(key).collect()
+    };
+    [&IPV4, &IPV6].map(|family| Keys {
+        set: family.tunnels,
+        keys: keys(family),
+    })
+}
+
+/// The sets of VTEPs as they should be, IPv4 first.
+pub(crate) fn of_hosts(hosts: &BTreeSet<IpAddr>) -> [Keys; 2] {
+    [&IPV4, &IPV6].map(|family| {
+        let hosts = hosts
+            .iter()
+            .filter(|host| host.is_ipv4() == (*family == IPV4));
+        let keys = hosts.map(|host| bytes(*host)).collect();
+        let set = family.vteps;
+        Keys { set, keys }
+    })
+}
+
+impl Keys {
+    /// What makes the kernel's set this one; nothing if it is so. [`Error::Busy`] if it changed meanwhile.
+    pub(crate) fn changes(&self, channel: &mut Channel) -> Result<Vec<Change>, Error> {
+        let question = NfTablesMessage::GetSetElement(message(self.set, None));
+        let answers = channel.dump(&on("list set", self.set), question)?;
+        let there: BTreeSet<_> = elements(answers).filter_map(key).collect();
+        let missing: Vec<_> = self.keys.difference(&there).collect();
+        let excess: Vec<_> = there.difference(&self.keys).collect();
+        let excess = excess.chunks(AT_ONCE).map(|keys| Change {
+            what: on("remove elements of set", self.set),
+            flags: 0,
+            message: NfTablesMessage::DeleteSetElement(message(self.set, Some(list(keys)))),
+        });
+        let missing = missing.chunks(AT_ONCE).map(|keys| Change {
+            what: on("add elements to set", self.set),
+            flags: NLM_F_CREATE,
+            message: NfTablesMessage::NewSetElement(message(self.set, Some(list(keys)))),
+        });
+        Ok(excess.chain(missing).collect())
+    }
+}
+
+fn bytes(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+fn list(keys: &[&Vec<u8>]) -> Vec<ListAttribute<SetElementAttribute>> {
+    let element = |key: &&Vec<u8>| {
+        let key = SetElementAttribute::Key(DataAttribute::Value((*key).clone()));
+        ListAttribute::Element(vec![key])
+    };
+    keys.iter().map(element).collect()
+}
+
+fn key(element: Vec<SetElementAttribute>) -> Option<Vec<u8>> {
+    element.into_iter().find_map(|attribute| match attribute {
+        SetElementAttribute::Key(DataAttribute::Value(key)) => Some(key),
+        _ => None,
+    })
+}

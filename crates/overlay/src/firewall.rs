@@ -1,0 +1,179 @@
+//! Firewall: what this host's one nftables table should have, and that it has it.
+//!
+//! The table serves the whole host, and who uses it comes and goes by itself: networks whose tunnels are guarded, subnets
+//! that are hidden behind the host's address. A document says what all of them together want. Whoever changes it brings
+//! the kernel to it under the same lock, and notes at which count of the kernel's changes of rules it was last seen whole;
+//! while that count stays, a verb has nothing to look at. The table goes with its last user.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    net::{IpAddr, SocketAddr},
+};
+
+use cluster::News;
+use cni::Error;
+use ipnetwork::IpNetwork;
+use nft::Nft;
+use serde::{Deserialize, Serialize};
+
+use crate::{code, host::Host, local, names::EGRESS_BRIDGE};
+
+/// The document's name, and its lock's.
+const NAME: &str = "table";
+
+/// What the table should have.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Table {
+    /// The kernel's count of changes to any rules when all of this was last seen in the table.
+    #[serde(default)]
+    rules: Option<u32>,
+    /// Subnets that leave the host under its own address, by owner.
+    hidden: BTreeMap<String, BTreeSet<IpNetwork>>,
+    /// Networks with their tunnels.
+    tunnels: BTreeMap<String, Tunnel>,
+    /// Sets of tunnel addresses by their digests; networks that know the same hosts share one.
+    hosts: BTreeMap<String, BTreeSet<IpAddr>>,
+}
+
+/// A network's tunnel on this host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Tunnel {
+    /// Our tunnel address, and the UDP port.
+    end: SocketAddr,
+    /// Digest of the set of the addresses that may send to it.
+    hosts: String,
+}
+
+impl Table {
+    fn guard(&mut self, network: &str, end: SocketAddr, hosts: BTreeSet<IpAddr>) {
+        let mut digest = DefaultHasher::new();
+        hosts.hash(&mut digest);
+        let digest = format!("{:016x}", digest.finish());
+        let tunnel = Tunnel {
+            end,
+            hosts: digest.clone(),
+        };
+        self.tunnels.insert(network.to_owned(), tunnel);
+        self.hosts.insert(digest, hosts);
+        self.forget_hosts();
+    }
+
+    fn forget_hosts(&mut self) {
+        let used: BTreeSet<_> = self.tunnels.values().map(|tunnel| &tunnel.hosts).collect();
+        self.hosts.retain(|digest, _| used.contains(digest));
+    }
+
+    fn is_unused(&self) -> bool {
+        self.hidden.is_empty() && self.tunnels.is_empty()
+    }
+
+    /// Makes the kernel's table this one.
+    fn install(&self, nft: &mut Nft) -> Result<(), nft::Error> {
+        nft.ensure(&nft::Config {
+            egress_bridge: EGRESS_BRIDGE,
+        })?;
+        let wanted = |subnet: &IpNetwork, owner: &str| {
+            let subnets = self.hidden.get(owner);
+            subnets.is_some_and(|subnets| subnets.contains(subnet))
+        };
+        for (subnet, owner) in nft.egress()? {
+            if !wanted(&subnet, &owner) {
+                nft.remove_egress_of(subnet, &owner)?;
+            }
+        }
+        for (owner, subnets) in &self.hidden {
+            for subnet in subnets {
+                nft.add_egress(*subnet, owner)?;
+            }
+        }
+        let ends = self.tunnels.values().map(|tunnel| tunnel.end).collect();
+        let hosts = self.hosts.values().flatten().copied().collect();
+        nft.guard(&ends, &hosts)
+    }
+}
+
+/// Lets only the nodes of these news, and this host itself, send to the network's tunnel, which ends at `end`;
+/// whether the table was not so.
+pub fn guard(host: &Host, network: &str, end: SocketAddr, news: &News) -> Result<bool, Error> {
+    let vteps = news.nodes.values().filter_map(|node| node.record.vtep);
+    let hosts = vteps.filter(|vtep| vtep.is_ipv4() == end.is_ipv4());
+    let hosts = hosts.chain([end.ip()]).collect();
+    let guarded = bring(host, |table| table.guard(network, end, hosts));
+    guarded.map(|(_, changed)| changed)
+}
+
+/// Hides `subnets` behind the host's address, and no others of this owner; whether the table was not so.
+pub fn hide(host: &Host, owner: &str, subnets: BTreeSet<IpNetwork>) -> Result<bool, Error> {
+    let hide = |table: &mut Table| drop(table.hidden.insert(owner.to_owned(), subnets));
+    bring(host, hide).map(|(_, changed)| changed)
+}
+
+/// Hides nothing of this owner any more. What is returned is to be held until nothing else is to be done: to close the
+/// socket is to wait until the kernel has taken the table apart.
+pub fn show(host: &Host, owner: &str) -> Result<Nft, Error> {
+    let shown = bring(host, |table| drop(table.hidden.remove(owner)));
+    shown.map(|(nft, _)| nft)
+}
+
+/// Guards the network's tunnel no more: it is gone. What is returned is to be held, as that of [`show`].
+pub fn forget_tunnel(host: &Host, network: &str) -> Result<Nft, Error> {
+    let forgotten = bring(host, |table| {
+        table.tunnels.remove(network);
+        table.forget_hosts();
+    });
+    forgotten.map(|(nft, _)| nft)
+}
+
+/// Looks that the table is as the document says, and mends it; whether something was wrong.
+pub fn mend(host: &Host) -> Result<bool, Error> {
+    match document(host)? {
+        Some(_) => bring(host, |_| ()).map(|(_, changed)| changed),
+        None => Ok(false),
+    }
+}
+
+/// The document; one that cannot be read is as good as none: whoever uses the table says so again with its next verb.
+fn document(host: &Host) -> Result<Option<Table>, Error> {
+    match host.firewall.load(NAME) {
+        Err(error @ journal::Error::Unreadable { .. }) => {
+            cni::log(&error.to_string());
+            Ok(None)
+        }
+        loaded => loaded.map_err(|error| local(&error)),
+    }
+}
+
+/// Changes the document, and brings the kernel to it; whether the kernel was not so. The socket comes back open.
+fn bring(host: &Host, change: impl FnOnce(&mut Table)) -> Result<(Nft, bool), Error> {
+    let firewall = |error: nft::Error| Error::new(code::KERNEL, error.to_string());
+    let _lock = host.lock(NAME)?;
+    let before = document(host)?;
+    let mut after = before.clone().unwrap_or_default();
+    change(&mut after);
+    let mut nft = Nft::open().map_err(firewall)?;
+    if after.is_unused() {
+        let removed = nft.remove_table().map_err(firewall)?;
+        host.firewall.remove(NAME).map_err(|error| local(&error))?;
+        return Ok((nft, removed));
+    }
+    let count = nft.generation().map_err(firewall)?;
+    if before.as_ref() == Some(&after) && after.rules == Some(count) {
+        return Ok((nft, false));
+    }
+    let save = |table: &Table| {
+        host.firewall
+            .save(NAME, table)
+            .map_err(|error| local(&error))
+    };
+    if before.as_ref() != Some(&after) {
+        after.rules = None;
+        save(&after)?;
+    }
+    after.install(&mut nft).map_err(firewall)?;
+    // Unchanged all the while, so whole at this count. Else the next verb looks again.
+    let unchanged = nft.generation().map_err(firewall)? == count;
+    after.rules = unchanged.then_some(count);
+    save(&after)?;
+    Ok((nft, !unchanged))
+}

@@ -1,0 +1,187 @@
+//! The way out of a container: over IPv4 and IPv6, from networks of either or both, and after somebody broke it.
+#![allow(clippy::expect_used, reason = "a test: it stops where it broke")]
+
+use integration::{Attachment, Backend, Container, Host, Lab, OUTSIDE, OUTSIDE6, conflist};
+use serde_json::json;
+
+/// A host with networks of these subnets: `n0`, `n1` and so on.
+fn lab(networks: &[&[&str]]) -> Lab {
+    let lab = Lab::new(1, Backend::Dir);
+    for (number, subnets) in networks.iter().enumerate() {
+        let name = format!("n{number}");
+        let mut conf = conflist(&name, subnets[0]);
+        let ranges: Vec<_> = subnets
+            .iter()
+            .map(|subnet| json!([{"subnet": subnet}]))
+            .collect();
+        conf["plugins"][0]["ipam"]["ranges"] = json!(ranges);
+        lab.host(1).install(&conf);
+    }
+    lab
+}
+
+fn leaves_by(container: &Container<'_>, host: &Host) {
+    let heard = container.hears(OUTSIDE).expect("a way out over IPv4");
+    assert_eq!(heard, host.vtep(), "masqueraded");
+}
+
+fn leaves_by_ipv6(container: &Container<'_>, host: &Host) {
+    let heard = container.hears(OUTSIDE6).expect("a way out over IPv6");
+    assert_eq!(heard, host.address6(), "masqueraded");
+}
+
+#[test]
+fn networks_with_ipv6_have_a_way_out_over_it_and_others_have_none() {
+    let lab = lab(&[
+        &["10.0.0.0/24"],
+        &["10.0.1.0/24", "fd00:1::/64"],
+        &["fd00:2::/64"],
+    ]);
+    let host = lab.host(1);
+    // Forwarding stays on, as it does for IPv4.
+    let forward = "echo 1 > /proc/sys/net/ipv6/conf/all/forwarding";
+    host.space().script(forward);
+    let untouched = host.footprint();
+    let [v4, dual, v6] = ["n0", "n1", "n2"].map(|name| Attachment::new(host, name, name));
+    for attached in [&v4, &dual, &v6] {
+        leaves_by(&attached.container, host);
+    }
+    for attached in [&dual, &v6] {
+        leaves_by_ipv6(&attached.container, host);
+    }
+    assert!(v4.container.hears(OUTSIDE6).is_err(), "it has no IPv6");
+    let gw0 = v4.container.run(&["ip", "-6", "address", "show", "gw0"]);
+    assert_eq!(gw0.stdout.trim(), "", "not even an address of its own");
+    for attached in [&v4, &dual, &v6] {
+        attached.detach().ok();
+        attached.container.remove();
+    }
+    host.footprint()
+        .assert_same_as(&untouched, "after the last DEL");
+}
+
+#[test]
+fn the_result_tells_of_the_way_out_over_ipv6() {
+    let lab = lab(&[&["10.0.1.0/24", "fd00:1::/64"]]);
+    let host = lab.host(1);
+    let container = host.container("t1");
+    let result = host.cnitool("add", "n0", "t1", "eth0").ok().json();
+    let ips = result["ips"].as_array().expect("addresses");
+    let at_gw0 = ips.iter().filter(|ip| ip["interface"] == 1);
+    let gateways: Vec<_> = at_gw0
+        .map(|ip| ip["gateway"].as_str().expect("one"))
+        .collect();
+    assert_eq!(gateways[0], "172.18.0.1");
+    assert!(
+        gateways[1].starts_with("fd") && gateways[1].ends_with("::1"),
+        "{gateways:?}"
+    );
+    let routes = result["routes"].as_array().expect("routes");
+    let everywhere = |dst: &str| routes.iter().filter(|route| route["dst"] == dst).count();
+    assert_eq!(
+        (everywhere("0.0.0.0/0"), everywhere("::/0")),
+        (1, 1),
+        "{result}"
+    );
+    let address = ips
+        .iter()
+        .rfind(|ip| ip["interface"] == 1)
+        .expect("of IPv6");
+    let address = address["address"].as_str().expect("text");
+    let inside = container.run(&["ip", "-6", "address", "show", "gw0"]).ok();
+    assert!(inside.stdout.contains(address), "{}", inside.stdout);
+    host.cnitool("check", "n0", "t1", "eth0").ok();
+    host.cnitool("del", "n0", "t1", "eth0").ok();
+}
+
+#[test]
+fn a_containers_second_network_may_bring_ipv6() {
+    let lab = lab(&[&["10.0.0.0/24"], &["10.0.1.0/24", "fd00:1::/64"]]);
+    let host = lab.host(1);
+    let container = host.container("t1");
+    host.cnitool("add", "n0", "t1", "eth0").ok();
+    leaves_by(&container, host);
+    host.cnitool("add", "n1", "t1", "eth1").ok();
+    leaves_by(&container, host);
+    leaves_by_ipv6(&container, host);
+    host.cnitool("del", "n0", "t1", "eth0").ok();
+    leaves_by(&container, host);
+    leaves_by_ipv6(&container, host);
+    host.cnitool("del", "n1", "t1", "eth1").ok();
+}
+
+/// A host that begins to forward stops to listen to routers, where it is not told to go on.
+#[test]
+fn a_host_goes_on_listening_to_routers() {
+    let lab = lab(&[&["10.0.0.0/24"], &["fd00:1::/64"]]);
+    let host = lab.host(1);
+    let read = |key: &str| {
+        let path = format!("/proc/sys/net/ipv6/conf/{key}");
+        host.space()
+            .run(&["cat", &path])
+            .ok()
+            .stdout
+            .trim()
+            .to_owned()
+    };
+    host.space()
+        .script("echo 0 > /proc/sys/net/ipv6/conf/all/forwarding");
+    host.space()
+        .script("echo 1 > /proc/sys/net/ipv6/conf/ens3/accept_ra");
+    let v4 = Attachment::new(host, "v4", "n0");
+    assert_eq!(
+        read("all/forwarding"),
+        "0",
+        "for IPv4 alone nothing of IPv6 changes"
+    );
+    let v6 = Attachment::new(host, "v6", "n1");
+    leaves_by_ipv6(&v6.container, host);
+    assert_eq!(
+        (read("all/forwarding"), read("ens3/accept_ra")),
+        ("1".into(), "2".into())
+    );
+    assert_eq!(read("ch-egress/accept_ra"), "0", "but not to containers");
+    for attached in [v4, v6] {
+        attached.detach().ok();
+    }
+}
+
+#[test]
+fn sync_mends_what_somebody_broke() {
+    let lab = lab(&[&["10.0.1.0/24", "fd00:1::/64"]]);
+    let host = lab.host(1);
+    let (t1, t2) = (
+        Attachment::new(host, "t1", "n0"),
+        Attachment::new(host, "t2", "n0"),
+    );
+    let works = || {
+        [&t1, &t2].iter().all(|t| {
+            let (v4, v6) = (t.container.hears(OUTSIDE), t.container.hears(OUTSIDE6));
+            v4.is_ok_and(|heard| heard == host.vtep())
+                && v6.is_ok_and(|heard| heard == host.address6())
+        })
+    };
+    for damage in [
+        "nft flush ruleset",
+        "nft flush set inet crosshost egress4",
+        "nft delete table inet crosshost",
+        "nft flush chain inet crosshost postrouting",
+        "ip link delete ch-egress",
+        "ip link set ch-egress down",
+        "ip address flush dev ch-egress",
+        "for port in $(ip -br link show master ch-egress | cut -d@ -f1); do ip link set $port nomaster; done",
+        "echo 0 > /proc/sys/net/ipv4/ip_forward; echo 0 > /proc/sys/net/ipv6/conf/all/forwarding",
+    ] {
+        host.space().script(damage);
+        assert!(!works(), "{damage}: nothing was broken");
+        host.crosshost(&["sync"]).ok();
+        assert!(works(), "{damage}: not mended");
+    }
+    // What isolates the containers' ports is back as well.
+    let ports = host.space().run(&["bridge", "-d", "link"]).ok().stdout;
+    let isolated = ports.matches("isolated on").count();
+    assert_eq!(isolated, 2, "{ports}");
+    for attached in [t1, t2] {
+        attached.detach().ok();
+    }
+}
