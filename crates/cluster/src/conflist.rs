@@ -93,7 +93,17 @@ impl Conflist {
             node: self.node.clone(),
         }
         .resolve(env)?
-        .within(self.ipam.as_ref().and_then(|ipam| ipam.data_dir.as_deref()))
+        .within(self.data_dir())
+    }
+
+    /// What keeps the records apart from those of other configurations, if anything does: known without settings.
+    pub fn realm(&self) -> Option<String> {
+        self.data_dir().map(realm)
+    }
+
+    fn data_dir(&self) -> Option<&str> {
+        let dir = self.ipam.as_ref()?.data_dir.as_deref();
+        dir.filter(|dir| !dir.is_empty())
     }
 }
 
@@ -134,7 +144,7 @@ impl NetworkSpec {
 impl Resolved {
     /// Apart from configurations that name another directory, or none.
     fn within(self, data_dir: Option<&str>) -> Result<Self, Error> {
-        match data_dir.filter(|dir| !dir.is_empty()) {
+        match data_dir {
             None => Ok(self),
             Some(dir) => {
                 let unfit = |error: store::Error| bad(format!("ipam.dataDir: {dir}: {error}"));

@@ -1,7 +1,7 @@
 //! DEL: from the attachment alone, as often as anyone likes. First it is noted, which needs no store and no settings; then
 //! the store is told, now or by a later verb.
 
-use cluster::Conflist;
+use cluster::{Conflist, Resolved};
 use cni::{Call, Error};
 use journal::Attachment;
 
@@ -14,8 +14,10 @@ use crate::{
 pub(crate) async fn del(call: &Call) -> Result<(), Error> {
     let attachment = Conf::attachment(call)?;
     let conflist: Result<Conflist, Error> = call.conf.decode();
+    // Where it was noted when it was given, whatever became of the settings since.
+    let realm = conflist.as_ref().ok().and_then(Conflist::realm);
+    let files = Files::new(realm.as_deref());
     let settings = conflist.and_then(|conf| conf.settings(&call.variables()).map_err(failed));
-    let files = Files::new(settings.as_ref().ok().and_then(|s| s.realm.as_deref()));
 
     let _alone = files.lock_attachment(&attachment).map_err(failed)?;
     cluster::note_gone(&files, &attachment.network, &holder(&attachment))
@@ -23,7 +25,7 @@ pub(crate) async fn del(call: &Call) -> Result<(), Error> {
         .map_err(failed)?;
     // What fails from here on is made up for later: no reason to keep a container.
     let told = match settings {
-        Ok(settings) => tell_store(Desk::new(settings)?, &attachment).await,
+        Ok(settings) => tell_store(settings, &attachment).await,
         Err(error) => Err(error),
     };
     if let Err(error) = told {
@@ -32,7 +34,8 @@ pub(crate) async fn del(call: &Call) -> Result<(), Error> {
     Ok(())
 }
 
-async fn tell_store(desk: Desk, attachment: &Attachment) -> Result<(), Error> {
+async fn tell_store(settings: Resolved, attachment: &Attachment) -> Result<(), Error> {
+    let desk = Desk::new(settings)?;
     let open = desk.open();
     let allocator = open.allocator(&attachment.network);
     allocator
