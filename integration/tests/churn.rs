@@ -124,7 +124,7 @@ fn disturb(
         };
         *events.entry(what).or_default() += 1;
         let (strike, mend): (Blow, Blow) = if pauses {
-            (Consul::pause, Consul::resume)
+            (|server| server.pause(), |server| server.resume())
         } else {
             (Consul::kill, Consul::restart)
         };

@@ -1,5 +1,6 @@
 //! The verbs of `ipam-kv` where they refuse or repair: each error by its code and its words, and what is held before and
-//! after. ADD and DEL that succeed are in most other scenarios, GC and CHECK through a runtime in `foreign_plugins.rs`.
+//! after. ADD and DEL that succeed are in most other scenarios, GC and CHECK through a runtime in `foreign_plugins.rs`, STATUS in
+//! `status.rs`.
 #![allow(clippy::expect_used, reason = "a test: it stops where it broke")]
 
 mod reader;
@@ -7,7 +8,7 @@ mod reader;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use integration::{Backend, Direct, Finished, Lab, Programs, addresses_in, ipamconf};
+use integration::{Backend, Direct, Lab, Programs, addresses_in, ipamconf};
 use reader::{leased, records_but_nodes};
 use serde_json::{Value, json};
 
@@ -314,86 +315,4 @@ fn garbage_is_what_this_node_holds_of_this_network_and_nobody_lists() {
     assert_eq!(leased(&lab, "net1"), kept);
     one.host().crosshost(&["sync"]).ok();
     assert_eq!((leased(&lab, "net1"), leased(&lab, "net2")), others);
-}
-
-/// STATUS, which has a second at most whatever it says.
-#[track_caller]
-fn status(host: &Direct, conf: &Value) -> Finished {
-    let said = host.call("STATUS", "", conf).netns("").ifname("").run();
-    assert!(said.took < Duration::from_secs(1), "{said}");
-    said
-}
-
-#[test]
-fn status_is_as_an_add_would_be_in_a_pool_that_fills_up() {
-    let lab = Lab::new(2, Backend::Consul);
-    let hosts = Direct::on_all(&lab);
-    let conf = ipamconf("net1", json!({ "subnet": "10.3.0.0/28" }));
-    let nothing = records_but_nodes(&lab);
-    for host in &hosts {
-        assert_eq!(
-            status(host, &conf).ok().stdout,
-            "",
-            "a network that an ADD would make"
-        );
-        status(host, &ipamconf("net1", json!({}))).refused(50, &["net1"]);
-    }
-    assert_eq!(records_but_nodes(&lab), nothing);
-    for number in 0..13 {
-        for host in &hosts {
-            status(host, &conf).ok();
-        }
-        hosts[number % 2].given(&format!("c{number}"), &conf);
-    }
-    let full = records_but_nodes(&lab);
-    for host in &hosts {
-        status(host, &conf).refused(50, &["net1", "exhausted"]);
-    }
-    assert_eq!(records_but_nodes(&lab), full);
-    // Exhausted, and nobody to ask whether it still is.
-    hosts[0].host().configure(NOBODY);
-    status(&hosts[0], &conf).refused(50, &["net1", "192.168.1.5:1"]);
-    hosts[0].host().configure(&lab.store_url());
-    // What rests is given when there is nothing else, so that there is room.
-    hosts[1].call("DEL", "c1", &conf).run().ok();
-    status(&hosts[1], &conf).ok();
-    hosts[1].given("c13", &conf);
-}
-
-#[test]
-fn status_with_the_store_away_is_about_the_hosts_own_room() {
-    let lab = Lab::new(2, Backend::Consul);
-    // Small blocks, which are soon full.
-    let conf = ipamconf(
-        "net1",
-        json!({ "subnet": "10.3.0.0/24", "blockPrefix": 30 }),
-    );
-    let hosts = Direct::on_all(&lab);
-    let (one, two) = (&hosts[0], &hosts[1]);
-    one.given("first", &conf);
-    // Refused at once, lost on the way, taken and never answered.
-    let _silent = lab.consul().impostor(18600, b"");
-    for away in [NOBODY, NOWHERE, "consul://192.168.1.5:18600"] {
-        for host in &hosts {
-            host.host().configure(away);
-        }
-        status(one, &conf).ok();
-        status(two, &conf).refused(50, &["net1", away.trim_start_matches("consul://")]);
-    }
-    // It says so exactly as long as an ADD succeeds.
-    one.host().configure(NOBODY);
-    let mut number = 0;
-    while status(one, &conf).status.success() {
-        one.given(&format!("c{number}"), &conf);
-        number += 1;
-        assert!(number < 9, "more than a block and a spare one have");
-    }
-    assert!(number > 0, "it had room");
-    one.add("last", &conf).refused(11, &["192.168.1.5:1"]);
-    one.call("DEL", "c0", &conf).run().ok();
-    status(one, &conf).refused(50, &["net1", "192.168.1.5:1"]);
-    for host in &hosts {
-        host.host().configure(&lab.store_url());
-        status(host, &conf).ok();
-    }
 }

@@ -222,6 +222,16 @@ impl Cluster<'_> {
         Ok(self.store.get(&key).await?.is_some())
     }
 
+    /// Who keeps a ledger of `network`, each with the boot in which it began.
+    pub(crate) async fn ledgers(&self, network: &str) -> Result<BTreeMap<String, String>, Error> {
+        let entries = self.store.read(&[self.layout.ledgers(network)?]).await?;
+        let ledger = |entry| {
+            let ledger = decode::<LedgerRecord>(entry)?;
+            Ok((entry.key.last().to_owned(), ledger.record.boot_id))
+        };
+        entries.iter().map(ledger).collect()
+    }
+
     /// The condition that `node` keeps no ledger of `network`, so that what it owns there nobody can be giving out;
     /// `None` if it keeps one.
     pub(crate) async fn idle(&self, network: &str, node: &str) -> Result<Option<Vec<Op>>, Error> {

@@ -359,7 +359,7 @@ fn mate(network: &Network, news: &News, node: &str, set: &[Range]) -> Option<Blo
     own.find_map(mate)
 }
 
-fn no_block(network: &str, news: &News, late: Vec<String>) -> Error {
+pub(crate) fn no_block(network: &str, news: &News, late: Vec<String>) -> Error {
     let mut owners: BTreeMap<String, usize> = BTreeMap::new();
     for block in news.blocks.values() {
         if block.record.state == BlockState::Owned {

@@ -99,9 +99,14 @@ impl Layout {
         self.key("ledgers")
     }
 
+    /// Who keeps a ledger of a network.
+    pub fn ledgers(&self, network: &str) -> Result<Key, store::Error> {
+        self.all_ledgers()?.join(network)
+    }
+
     /// That a node keeps a ledger of a network: it may give out addresses of its blocks on its own.
     pub fn ledger(&self, network: &str, node: &str) -> Result<Key, store::Error> {
-        self.all_ledgers()?.join(network)?.join(node)
+        self.ledgers(network)?.join(node)
     }
 
     /// What the nodes acknowledged, on all networks.

@@ -115,7 +115,7 @@ impl Cluster<'_> {
 
 /// Whether `present` is of another host than `node`. In one boot a host is itself whatever its address (DHCP); over a
 /// boot it must have kept machine and tunnel address, as far as both are known: cloned machines share even the id.
-fn is_another(present: &Node, node: &Node) -> bool {
+pub(crate) fn is_another(present: &Node, node: &Node) -> bool {
     let machines = present.machine_id.as_ref().zip(node.machine_id.as_ref());
     present.boot_id != node.boot_id
         && (machines.is_some_and(|(theirs, ours)| theirs != ours)

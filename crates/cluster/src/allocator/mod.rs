@@ -15,6 +15,7 @@
 //! | `add`, `choice`, `room` | an ADD; its choice; where it gets an address from when the host has none ready |
 //! | `del` | a DEL and a GC |
 //! | `tend`, `sync` | what is done after a verb, and what an operator or a watcher has done |
+//! | `outlook` | whether an ADD would get an address: what STATUS asks |
 
 mod add;
 mod begin;
@@ -22,6 +23,7 @@ mod choice;
 mod del;
 mod forgotten;
 mod ledger;
+mod outlook;
 mod room;
 mod shelf;
 mod sync;

@@ -1,4 +1,4 @@
-//! Sync: all of a host's duties on a network, whether or not a verb comes by; and what STATUS asks.
+//! Sync: all of a host's duties on a network, whether or not a verb comes by.
 
 use std::net::IpAddr;
 
@@ -150,19 +150,5 @@ impl Allocator<'_> {
     ) -> Result<(), Error> {
         ledger.put(block, present, &self.host.node);
         self.save(ledger)
-    }
-
-    /// Whether this host could give out an address of each set without asking anybody.
-    pub async fn has_room(&self) -> Result<bool, Error> {
-        let Some(open) = self.open().await? else {
-            return Ok(false);
-        };
-        let network = &open.ledger.network.record;
-        let room = |set: &Vec<ipam::Range>| {
-            open.ledger
-                .room(set, &self.host.node, self.clock.uptime(), 0)
-                > 0
-        };
-        Ok(network.ranges.iter().all(room))
     }
 }

@@ -1,0 +1,152 @@
+//! Outlook: what STATUS asks. Would an ADD get an address here and now?
+//!
+//! It is asked often and answers within a second whatever goes on. So it takes no lock, which another verb may hold over all
+//! its requests to the store: a document is replaced as a whole, and what is read of it holds together. And it reads
+//! no lease, of which there may be many. What other hosts have left of their blocks is no room: it has to be asked for, and
+//! whether they are there to answer nobody knows before.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipam::{Block, Choice, RangeSet};
+
+use super::{Allocator, Ledger};
+use crate::{
+    BlockRecord, BlockState, Error, NetworkSpec, News, blocks::no_block, nodes::is_another,
+};
+
+impl Allocator<'_> {
+    /// Whether an ADD on the network that `spec` describes would get an address of each set; if not, the error with which
+    /// it would end. No read of the store while the host can go on alone, three at most.
+    pub async fn outlook(&self, spec: &NetworkSpec) -> Result<(), Error> {
+        let ledger = self.load()?;
+        let ledger = ledger.filter(|ledger| spec.agree(&ledger.network.record).is_ok());
+        if let Some(ledger) = &ledger {
+            // Of a network that reclaims, only what is kept outlasts the store.
+            let kept_only = ledger.network.record.reclaim_after.is_some();
+            if self.lacking(ledger, kept_only).is_empty() {
+                return Ok(());
+            }
+        }
+        let news = self.cluster.news(self.network).await?;
+        let known = news.nodes.get(&self.host.node).map(|known| &known.record);
+        if let Some(other) = known.filter(|known| is_another(known, &self.node())) {
+            return Err(Error::NodeTaken(Box::new(other.clone())));
+        }
+        // To be made by the first ADD, or written again by whoever is on it.
+        if news.network.is_none() && (!spec.ranges.is_empty() || self.holds()?) {
+            return Ok(());
+        }
+        let network = news.ready_network(self.network)?;
+        spec.agree(&network.record)?;
+        // The ledger as an ADD would bring it up to date; that of this boot's first ADD begins with all that is ours.
+        let mut ledger = ledger.unwrap_or_else(|| Ledger::new(network.clone()));
+        let new = ledger.update(&news, network, &self.host.node);
+        self.fill(&mut ledger, &new)?;
+        let mut lacking = self.lacking(&ledger, false);
+        lacking.retain(|set| !has_untouched(&news, set));
+        if lacking.is_empty() {
+            return Ok(());
+        }
+        self.could_take_over(&news, &lacking).await
+    }
+
+    /// The sets of which the ledger has no address, not even one that only rests.
+    fn lacking<'l>(&self, ledger: &'l Ledger, kept_only: bool) -> Vec<&'l RangeSet> {
+        let view = ledger.view(&self.host.node, kept_only);
+        let full = |set: &&RangeSet| {
+            let mut choices = set
+                .iter()
+                .map(|range| view.choose(range, self.clock.uptime(), 0));
+            choices.all(|choice| choice == Choice::Full)
+        };
+        ledger.network.record.ranges.iter().filter(full).collect()
+    }
+
+    /// Whether each of the sets can be served from a block that was another host's and needs no word of it.
+    async fn could_take_over(&self, news: &News, sets: &[&RangeSet]) -> Result<(), Error> {
+        let (name, node) = (self.network, self.host.node.as_str());
+        let seen = self.cluster.forwarders(name, node).await?;
+        let silent = self.of_the_silent(news, &seen).await?;
+        let mut late = BTreeSet::new();
+        for set in sets {
+            let found = news.blocks.iter().any(|(block, present)| {
+                let record = &present.record;
+                if !offers(set, *block, record) {
+                    return false;
+                }
+                if record.state != BlockState::Returned {
+                    return silent.contains(block);
+                }
+                let dropped = record.dropped.unwrap_or(present.revision);
+                let waits = seen.iter().filter(|(_, seen)| **seen < dropped);
+                let waits: Vec<_> = waits.map(|(name, _)| name.clone()).collect();
+                let free = record.node == node || waits.is_empty();
+                late.extend(waits);
+                free
+            });
+            if !found {
+                let why = no_block(name, news, late.into_iter().collect()).to_string();
+                let network = name.to_owned();
+                return Err(Error::Exhausted { network, why });
+            }
+        }
+        Ok(())
+    }
+
+    /// The blocks of hosts that never used them, and on a network that reclaims those of hosts not heard of for too long.
+    /// They become nobody's by an ADD, and whoever forwards has to acknowledge that in time: one that is behind already
+    /// will not.
+    async fn of_the_silent(
+        &self,
+        news: &News,
+        seen: &BTreeMap<String, u64>,
+    ) -> Result<BTreeSet<Block>, Error> {
+        if seen.values().any(|seen| *seen < news.last_dropped()) {
+            return Ok(BTreeSet::new());
+        }
+        let ledgers = self.cluster.ledgers(self.network).await?;
+        let is_idle = |owner: &String| match (ledgers.get(owner), news.nodes.get(owner)) {
+            (None, _) => true,
+            (Some(boot_id), Some(node)) => node.record.boot_id != *boot_id,
+            (Some(_), None) => false,
+        };
+        let after = news.network.as_ref().and_then(|n| n.record.reclaim_after);
+        let (now, observed) = (
+            self.clock.uptime(),
+            self.shelf.memory(self.network)?.observed,
+        );
+        let is_gone = |owner: &String| {
+            let known = news.nodes.get(owner).map(|node| node.revision);
+            let silent = observed.get(owner).zip(after);
+            silent.is_some_and(|((revision, since), after)| {
+                Some(*revision) == known && now.saturating_sub(*since) > after
+            })
+        };
+        let all = news.blocks.iter().filter(|(_, present)| {
+            let BlockRecord { node, kept, .. } = &present.record;
+            *node != self.host.node
+                && (is_idle(node) || (!kept && !seen.contains_key(node) && is_gone(node)))
+        });
+        Ok(all.map(|(block, _)| *block).collect())
+    }
+}
+
+/// Whether there is a block for the set that nobody ever had.
+fn has_untouched(news: &News, set: &RangeSet) -> bool {
+    let taken = news.blocks.keys().copied().collect();
+    let network = news.network.as_ref().map(|network| &network.record);
+    network.is_some_and(|network| {
+        let free = |range: &ipam::Range| range.free_block(network.block_prefix(range), &taken, 0);
+        set.iter().any(|range| free(range).is_some())
+    })
+}
+
+/// Whether the set has an address in the block that did not go to another node by itself.
+fn offers(set: &RangeSet, block: Block, record: &BlockRecord) -> bool {
+    set.iter().any(|range| {
+        range.uses(block)
+            && block
+                .addresses()
+                .any(|address| range.offers(address) && !record.exclusions.contains_key(&address))
+    })
+}
