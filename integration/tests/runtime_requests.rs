@@ -348,6 +348,14 @@ fn ranges_of_the_runtime_inside_the_pools_narrow_the_choice() {
     hosts[0]
         .add("bad", &conf(backwards))
         .refused(7, &["runtimeConfig.ipRanges", "rangeEnd", "10.7.0.8"]);
+    for nothing in ["10.7.0.1", "10.7.0.51"] {
+        let nothing =
+            json!({ "subnet": "10.7.0.0/24", "rangeStart": nothing, "rangeEnd": nothing });
+        let words = ["runtimeConfig.ipRanges", "10.7.0.", "no address is left"];
+        hosts[0]
+            .add("bad", &conf(json!([[nothing]])))
+            .refused(7, &words);
+    }
 }
 
 #[test]

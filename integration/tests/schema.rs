@@ -255,6 +255,21 @@ fn what_is_excluded_is_given_to_nobody_and_a_request_for_it_is_refused_by_name()
 }
 
 #[test]
+fn a_pool_without_an_address_to_give_is_refused_before_anything_is_made() {
+    let lab = Lab::new(1, Backend::Dir);
+    let host = Direct::on(lab.host(1));
+    let only = json!({ "subnet": "10.1.0.0/24", "rangeStart": "10.1.0.1", "rangeEnd": "10.1.0.1" });
+    let excluded = json!({ "subnet": "10.1.0.0/29", "exclude": ["10.1.0.0/29"] });
+    for ipam in [only, excluded] {
+        let words = ["ipam.ranges", "10.1.0.1 to 10.1.0.", "no address is left"];
+        let conf = ipamconf("net1", ipam);
+        host.add("c1", &conf).refused(7, &words);
+        host.call("STATUS", "", &conf).run().refused(7, &words);
+    }
+    assert_eq!(reader::records(&lab).len(), 0);
+}
+
+#[test]
 fn the_size_of_blocks_is_as_asked_for_and_stays_so() {
     let lab = Lab::new(2, Backend::Consul);
     let hosts = Direct::on_all(&lab);

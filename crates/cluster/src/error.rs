@@ -78,7 +78,7 @@ pub enum Error {
         leases: Vec<(IpAddr, Lease)>,
     },
     /// All blocks have an owner.
-    #[error("network {network}: no free block is left: {}{}", block_owners(.owners), waiting(.late))]
+    #[error("network {network}: no free block is left{}{}", block_owners(.owners), waiting(.late))]
     NoBlock {
         /// The network.
         network: String,
@@ -261,11 +261,11 @@ fn traits(node: &Node) -> String {
 }
 
 fn block_owners(owners: &[(String, usize)]) -> String {
-    list(
-        owners
-            .iter()
-            .map(|(node, blocks)| format!("node {node} has {blocks}")),
-    )
+    if owners.is_empty() {
+        return String::new();
+    }
+    let spell = |(node, blocks): &(String, usize)| format!("node {node} has {blocks}");
+    format!(": {}", list(owners.iter().map(spell)))
 }
 
 /// For whom something waits, and what to do about it.

@@ -129,13 +129,16 @@ fn with_ranges(conflist: &mut Conflist, asked: Option<Value>) -> Result<Vec<Rang
         ranges: Some(sets.clone()),
         ..ipam::Schema::default()
     };
-    let checked = alone.ranges().map_err(|error| key(&error))?;
+    let checked = alone.bounds().map_err(|error| key(&error))?;
     let pools = conflist.ipam.get_or_insert_default();
     let own = pools
         .ranges()
         .map_err(|error| Error::config(error.to_string()))?;
     let inside = |range: &Range| own.iter().flatten().any(|whole| range.within(whole));
     if !own.is_empty() && checked.iter().flatten().all(inside) {
+        for set in &checked {
+            refuse_empty(set, &own)?;
+        }
         return Ok(checked);
     }
     let mut ranges = sets;
@@ -148,6 +151,28 @@ fn with_ranges(conflist: &mut Conflist, asked: Option<Value>) -> Result<Vec<Rang
     pools.subnet = None;
     pools.ranges = Some(ranges);
     Ok(Vec::new())
+}
+
+/// Refuses ranges that leave nothing of the pools that they narrow.
+fn refuse_empty(set: &RangeSet, pools: &[RangeSet]) -> Result<(), Error> {
+    let leaves_nothing = |range: &Range| {
+        let whole = pools.iter().flatten().find(|whole| range.within(whole));
+        whole.is_none_or(|whole| {
+            let narrowed = Range {
+                gateway: whole.gateway,
+                exclude: whole.exclude.clone(),
+                ..range.clone()
+            };
+            narrowed.is_empty()
+        })
+    };
+    if let Some(first) = set.first().filter(|_| set.iter().all(leaves_nothing)) {
+        let (start, end) = (first.start(), first.end());
+        let why = "no address is left beside the gateway and what is excluded";
+        let msg = format!("runtimeConfig.ipRanges: {start} to {end}: {why}");
+        return Err(Error::config(msg));
+    }
+    Ok(())
 }
 
 /// Results of spec versions before 0.3.0 hold one address of each family.

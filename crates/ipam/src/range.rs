@@ -79,6 +79,11 @@ impl Range {
         self.is_dynamic(address) && !self.is_kept(address)
     }
 
+    /// Whether there is no such address at all: nothing is left beside the gateway and what is excluded.
+    pub fn is_empty(&self) -> bool {
+        self.spans().is_empty()
+    }
+
     /// Whether an attachment may hold `address` only by asking for it: a usable address of the subnet that
     /// `rangeStart` and `rangeEnd` leave out. Not so the network address (v6: the anycast address of the subnet's
     /// routers, RFC 4291 2.6.1), the v4 broadcast address, the gateway, and what is excluded.

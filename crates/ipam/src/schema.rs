@@ -44,8 +44,24 @@ pub struct Schema {
 }
 
 impl Schema {
-    /// The checked ranges; none if the configuration names none. Errors name the key below `ipam` and the value.
+    /// The checked ranges, with an address to give in each set; none if the configuration names none. Errors name the
+    /// key below `ipam` and the value.
     pub fn ranges(&self) -> Result<Vec<RangeSet>, RangeError> {
+        let sets = self.bounds()?;
+        if let Some(set) = sets.iter().find(|set| set.iter().all(Range::is_empty)) {
+            let spell = |range: &Range| {
+                let (start, end) = (range.start(), range.end());
+                format!("{start} to {end} of {}", range.subnet)
+            };
+            let ranges = set.iter().map(spell).collect::<Vec<_>>().join(", ");
+            let why = "no address is left beside the gateway and what is excluded";
+            return Err(RangeError::new("ipam.ranges", &ranges, why));
+        }
+        Ok(sets)
+    }
+
+    /// The same of ranges that only narrow others, whose gateways and exclusions these know.
+    pub fn bounds(&self) -> Result<Vec<RangeSet>, RangeError> {
         let mut sets = Vec::new();
         if let Some(subnet) = self.subnet {
             let range = Range {
@@ -210,6 +226,27 @@ mod tests {
             assert!(words.iter().all(|word| message.contains(word)), "{message}");
         }
         assert!(ranges(&[&["10.0.0.0/24"], &["fd00::/120"]], None).is_ok());
+    }
+
+    #[test]
+    fn a_set_without_an_address_to_give_is_refused_and_a_range_without_one_stands_aside() {
+        let parse = |json: &str| serde_json::from_str::<Schema>(json).unwrap().ranges();
+        let none = "no address is left beside the gateway and what is excluded";
+        for (json, ranges) in [
+            (
+                r#"{"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.1", "rangeEnd": "10.1.0.1"}"#,
+                "10.1.0.1 to 10.1.0.1 of 10.1.0.0/24",
+            ),
+            (
+                r#"{"ranges": [[{"subnet": "fd00::/126"}]], "exclude": ["fd00::2/127"]}"#,
+                "fd00::1 to fd00::3 of fd00::/126",
+            ),
+        ] {
+            let message = parse(json).unwrap_err().to_string();
+            assert_eq!(message, format!("ipam.ranges: {ranges}: {none}"));
+        }
+        let aside = r#"{"ranges": [[{"subnet": "10.1.0.0/24", "rangeEnd": "10.1.0.1"}, {"subnet": "10.2.0.0/24"}]]}"#;
+        assert_eq!(parse(aside).unwrap()[0].len(), 2);
     }
 
     /// A schema of these ranges and exclusions, and what its ranges exclude.

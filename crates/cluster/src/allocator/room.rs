@@ -271,7 +271,10 @@ impl Allocator<'_> {
             } = &lease.record;
             format!("{address} {ifname} of container {container} on node {node}")
         });
-        let mut why = format!("{none}; held: {}", crate::error::list(holders));
+        let mut why = none.to_string();
+        if !leases.is_empty() {
+            why = format!("{why}; held: {}", crate::error::list(holders));
+        }
         for hint in hints {
             why = format!("{why}; {hint}");
         }
