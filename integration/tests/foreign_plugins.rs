@@ -15,7 +15,7 @@ mod reader;
 use std::collections::BTreeMap;
 
 use foreign::{addresses, all_go, attach, id_of, lab, leases, on_interfaces};
-use integration::{Attachment, Backend, OUTSIDE, workspace};
+use integration::{Attachment, Backend, Direct, Lab, OUTSIDE, ipamconf, workspace};
 use serde_json::{Value, json};
 
 const GATEWAY: &str = "10.22.0.254";
@@ -274,4 +274,50 @@ fn a_container_on_a_bridge_and_on_the_segment() {
     assert_eq!(leases(&lab, "lan_net1"), on_interfaces(&on_segment));
     assert!(on_segment[0].container.pings(on_segment[1].address, &[]));
     all_go(&lab, &on_segment);
+}
+
+#[test]
+fn the_outer_plugins_own_keys_are_its_own_whatever_their_shape() {
+    let lab = Lab::new(1, Backend::Dir);
+    let host = Direct::on(lab.host(1));
+    let foreign = json!({
+        "mtu": "1450", "node": "x", "egress": true, "vni": "a", "vxlanPort": [4789],
+        "MTU": {}, "Node": ["x"],
+    });
+    let mut conf = ipamconf("net1", json!({ "subnet": "10.2.0.0/24" }));
+    conf["type"] = "calico".into();
+    let plain = conf.clone();
+    for (key, value) in foreign.as_object().expect("keys") {
+        conf[key] = value.clone();
+    }
+    assert_eq!(host.given("c1", &conf), ["10.2.0.2/24"]);
+    conf["prevResult"] = json!({ "cniVersion": "1.1.0", "ips": [{ "address": "10.2.0.2/24" }] });
+    for verb in ["CHECK", "STATUS", "DEL", "GC"] {
+        let said = host.call(verb, "c1", &conf).run().ok();
+        assert_eq!((&said.stdout[..], &said.stderr[..]), ("", ""), "{verb}");
+    }
+    let node = |node: Value| {
+        let mut conf = plain.clone();
+        conf["node"] = node;
+        conf
+    };
+
+    // What has our shape is ours, and a store always.
+    host.given("c2", &node(json!({ "name": "of-the-entry" })));
+    let held = leases(&lab, "net1").into_values().collect::<Vec<_>>();
+    assert_eq!(held, ["of-the-entry"]);
+    host.add("c3", &node(json!({ "name": 5 })))
+        .refused(7, &["node.name", "5"]);
+    let mut stored = plain.clone();
+    stored["store"] = "consul://192.168.1.5:8500".into();
+    host.add("c3", &stored)
+        .refused(7, &["store", "consul://192.168.1.5:8500"]);
+
+    // Under our own plugin all of them are.
+    let mut overlay = node(json!("x"));
+    overlay["type"] = "overlay".into();
+    host.add("c3", &overlay).refused(7, &["node", "x"]);
+    overlay["node"] = json!({});
+    overlay["mtu"] = "1450".into();
+    host.add("c3", &overlay).refused(7, &["mtu", "1450"]);
 }

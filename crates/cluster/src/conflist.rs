@@ -17,15 +17,25 @@ const LEAST_RECLAIM: u64 = 10;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Conflist {
-    /// The interface plugin's name.
-    #[serde(rename = "type", default)]
-    pub plugin: String,
     /// The shared store.
     #[serde(default)]
     pub store: StoreSettings,
     /// This host.
     #[serde(default)]
     pub node: NodeSettings,
+    /// The pools.
+    #[serde(default)]
+    pub ipam: Option<ipam::Schema>,
+    /// What the same configuration says of the VXLAN segment, where it is of the plugin `overlay`. Under any other
+    /// interface plugin these keys are that plugin's, and not even their shapes are ours to judge.
+    #[serde(skip)]
+    pub segment: Option<Segment>,
+}
+
+/// The keys of the plugin `overlay`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Segment {
     /// VXLAN network identifier, 1 to 2^24 - 1.
     #[serde(default)]
     pub vni: Option<u32>,
@@ -38,9 +48,6 @@ pub struct Conflist {
     /// The way out.
     #[serde(default)]
     pub egress: Option<Egress>,
-    /// The pools.
-    #[serde(default)]
-    pub ipam: Option<ipam::Schema>,
 }
 
 impl Conflist {
@@ -50,7 +57,6 @@ impl Conflist {
         let ranges = ranges
             .map_err(|error| bad(error.to_string()))?
             .unwrap_or_default();
-        let segment = self.plugin == "overlay";
         let reclaim_after = self.ipam.as_ref().and_then(|ipam| ipam.reclaim_after);
         if let Some(seconds) = reclaim_after.filter(|seconds| *seconds < LEAST_RECLAIM) {
             let why = format!("ipam.reclaimAfter: {seconds}: want {LEAST_RECLAIM} seconds or more");
@@ -60,22 +66,20 @@ impl Conflist {
             name: name.to_owned(),
             id: Some(unique()),
             reclaim_after,
-            segment,
+            segment: self.segment.is_some(),
             ranges,
             block_prefix: self.ipam.as_ref().and_then(|ipam| ipam.block_prefix),
             ..NetworkSpec::default()
         };
-        // Under a foreign interface plugin there is no VXLAN segment, and its keys mean something else.
-        if !segment {
+        let Some(segment) = self.segment.clone() else {
             return Ok(spec);
-        }
-        let Self {
+        };
+        let Segment {
             vni,
             mtu,
             vxlan_port,
             egress,
-            ..
-        } = self.clone();
+        } = segment;
         NetworkSpec {
             vni,
             mtu,
@@ -190,34 +194,35 @@ mod tests {
     use super::*;
 
     fn spec(json: &str) -> Result<NetworkSpec, String> {
-        let conflist: Conflist = serde_json::from_str(json).unwrap();
+        let conflist = Conflist {
+            segment: serde_json::from_str(json).unwrap(),
+            ..serde_json::from_str(json).unwrap()
+        };
         conflist.spec("n").map_err(|error| error.to_string())
     }
 
     #[test]
     fn a_foreign_plugins_keys_are_not_ours() {
-        assert_eq!(
-            spec(r#"{"type": "bridge", "mtu": 9, "vni": 0}"#)
-                .unwrap()
-                .mtu,
-            None
-        );
+        let foreign: Conflist =
+            serde_json::from_str(r#"{"mtu": "large", "vni": 0, "egress": true}"#).unwrap();
+        let spec = foreign.spec("n").unwrap();
+        assert_eq!((spec.mtu, spec.segment), (None, false));
     }
 
     #[test]
     fn numbers_out_of_range_are_refused_with_key_and_value() {
         for (json, key, value) in [
-            (r#"{"type": "overlay", "vni": 0}"#, "vni", "0"),
-            (r#"{"type": "overlay", "vni": 16777216}"#, "vni", "16777216"),
-            (r#"{"type": "overlay", "mtu": 20}"#, "mtu", "20"),
-            (r#"{"type": "overlay", "vxlanPort": 0}"#, "vxlanPort", "0"),
+            (r#"{"vni": 0}"#, "vni", "0"),
+            (r#"{"vni": 16777216}"#, "vni", "16777216"),
+            (r#"{"mtu": 20}"#, "mtu", "20"),
+            (r#"{"vxlanPort": 0}"#, "vxlanPort", "0"),
             (
-                r#"{"type": "overlay", "egress": {"mode": "gwbridge", "subnet": "172.18.0.9/16"}}"#,
+                r#"{"egress": {"mode": "gwbridge", "subnet": "172.18.0.9/16"}}"#,
                 "egress.subnet",
                 "172.18.0.9/16",
             ),
             (
-                r#"{"type": "overlay", "ipam": {"subnet": "10.0.0.7/24"}}"#,
+                r#"{"ipam": {"subnet": "10.0.0.7/24"}}"#,
                 "ipam.subnet",
                 "10.0.0.7/24",
             ),

@@ -43,7 +43,7 @@ pub use allocator::{
     Shelf, Stage, note_gone,
 };
 pub use blocks::Claim;
-pub use conflist::{Conflist, unique};
+pub use conflist::{Conflist, Segment, unique};
 pub use error::Error;
 pub use layout::Layout;
 pub use leases::{LeaseGuard, Published};

@@ -65,7 +65,7 @@ pub struct Conf {
 impl Conf {
     /// Reads and checks the configuration of a call. Codes 4 and 7, naming key and value.
     pub fn read(call: &Call) -> Result<Self, Error> {
-        let mut conflist: Conflist = call.conf.decode()?;
+        let mut conflist = Self::conflist(call)?;
         let mut wire: Wire = call.conf.decode()?;
         let ipam = wire
             .ipam
@@ -90,6 +90,23 @@ impl Conf {
                 .transpose()?
                 .unwrap_or_default(),
         })
+    }
+
+    /// The keys that our plugins share. Under an interface plugin of others its own keys are not looked at, nor is a
+    /// `node` that is no object, as it may have one itself. A `store` is always ours: to overlook one that is written
+    /// wrongly would leave this host alone with a store of its own.
+    pub fn conflist(call: &Call) -> Result<Conflist, Error> {
+        if call.conf.plugin_type == "overlay" {
+            return Ok(Conflist {
+                segment: Some(call.conf.decode()?),
+                ..call.conf.decode()?
+            });
+        }
+        let mut ours = call.conf.raw.clone();
+        if let Some(keys) = ours.as_object_mut() {
+            keys.retain(|key, value| !key.eq_ignore_ascii_case("node") || value.is_object());
+        }
+        cni::decode(&ours)
     }
 
     /// The attachment that a call is about.

@@ -13,7 +13,7 @@ use crate::{
 
 pub(crate) async fn del(call: &Call) -> Result<(), Error> {
     let attachment = Conf::attachment(call)?;
-    let conflist: Result<Conflist, Error> = call.conf.decode();
+    let conflist = Conf::conflist(call);
     // Where it was noted when it was given, whatever became of the settings since.
     let realm = conflist.as_ref().ok().and_then(Conflist::realm);
     let files = Files::new(realm.as_deref());

@@ -33,11 +33,10 @@ impl Conf {
     /// Reads and checks the configuration of a call. Code 7, naming key and value.
     pub fn read(call: &Call) -> Result<Self, Error> {
         let ipam = ipam(call)?;
-        let conflist: Conflist = call.conf.decode()?;
-        // This plugin may be installed under another name (nerdctl gives some options only to well-known types).
+        // Whatever the name under which this plugin is installed (nerdctl gives some options only to well-known types).
         let conflist = Conflist {
-            plugin: "overlay".to_owned(),
-            ..conflist
+            segment: Some(call.conf.decode()?),
+            ..call.conf.decode()?
         };
         let spec = conflist.spec(call.conf.name.as_str()).map_err(failed)?;
         let settings = conflist.settings(&call.variables()).map_err(failed)?;
