@@ -14,7 +14,7 @@ mod oracle;
 use std::collections::BTreeMap;
 
 use integration::{Backend, Call, Finished, Host, Lab};
-use oracle::case::Case;
+use oracle::case::{Case, RESOLVER};
 use oracle::rules::{Answer, RULES, Step, rule};
 use oracle::subnet::Subnet;
 use serde_json::Value;
@@ -28,6 +28,11 @@ fn the_same_configuration_means_the_same() {
     let lab = Lab::new(1, Backend::Dir);
     let host = lab.host(1);
     host.container("t1");
+    host.space().write(
+        RESOLVER,
+        "; a comment\nnameserver 192.0.2.53\nnameserver  fd00::53 # near\n\ndomain example.org\n\
+         search a.example.org\nsearch b.example.org c\noptions ndots:2 timeout:1\nsortlist 10.0.0.0\n",
+    );
     let number = |name| {
         std::env::var(name)
             .ok()
@@ -96,7 +101,7 @@ fn play(host: &Host, seed: u64, told: bool) -> Result<Vec<&'static str>, String>
         let call = |call: Call| {
             let call = call
                 .id(container)
-                .netns("/run/netns/t1")
+                .netns(case.netns)
                 .env("CNI_ARGS", &case.args);
             answer(&call.stdin(case.sent.clone()).run())
         };

@@ -316,3 +316,21 @@ fn garbage_is_what_this_node_holds_of_this_network_and_nobody_lists() {
     one.host().crosshost(&["sync"]).ok();
     assert_eq!((leased(&lab, "net1"), leased(&lab, "net2")), others);
 }
+
+#[test]
+fn an_address_needs_no_namespace() {
+    let lab = Lab::new(1, Backend::Dir);
+    let host = Direct::on(lab.host(1));
+    let mut conf = both_families();
+    for netns in ["/run/netns/absent", "/proc/self/ns/net", "/etc/hostname"] {
+        let call = |verb: &str, conf: &Value| host.call(verb, "c1", conf).netns(netns).run();
+        let result = call("ADD", &conf).ok().json();
+        assert_eq!(addresses_in(&result).len(), 2, "{netns}");
+        conf["prevResult"] = result;
+        call("CHECK", &conf).ok();
+        call("DEL", &conf).ok();
+    }
+    assert_eq!(leased(&lab, "net1"), BTreeSet::new());
+    let unnamed = host.call("ADD", "c1", &conf).netns("").run();
+    unnamed.refused(4, &["CNI_NETNS"]);
+}

@@ -37,9 +37,14 @@ fn status_is_as_an_add_would_be_in_a_pool_that_fills_up() {
             "",
             "a network that an ADD would make"
         );
-        status(host, &ipamconf("net1", json!({}))).refused(50, &["net1"]);
+        let bare = ipamconf("net1", json!({}));
+        status(host, &bare).refused(50, &["net1", "ipam.ranges"]);
     }
     assert_eq!(records_but_nodes(&lab), nothing);
+    let bare = ipamconf("net1", json!({}));
+    hosts[0]
+        .add("c1", &bare)
+        .refused(103, &["net1", "ipam.ranges"]);
     for number in 0..13 {
         for host in &hosts {
             status(host, &conf).ok();

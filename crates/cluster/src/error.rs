@@ -29,6 +29,11 @@ pub enum Error {
     /// There is no network of that name.
     #[error("network {0}: not in the store")]
     NoNetwork(String),
+    /// There is none, and nothing to make it of.
+    #[error(
+        "network {0}: not in the store, and there is no ipam.ranges or ipam.subnet to make it of"
+    )]
+    NoRanges(String),
     /// A network of that name exists and is not the wanted one.
     #[error("network {name}: {key} is {wanted} here and {have} in the store")]
     Differs {
@@ -213,9 +218,11 @@ impl Error {
                 | store::Error::BadSetting { .. },
             ) => 7,
             Self::Store(_) | Self::Record { .. } => 105,
-            Self::NoNetwork(_) | Self::Differs { .. } | Self::Removing(_) | Self::NodeTaken(_) => {
-                103
-            }
+            Self::NoNetwork(_)
+            | Self::NoRanges(_)
+            | Self::Differs { .. }
+            | Self::Removing(_)
+            | Self::NodeTaken(_) => 103,
             Self::Exists(_) | Self::Overlap { .. } | Self::VniTaken { .. } => 104,
             Self::Duplicate { .. } => 100,
             Self::NoBlock { .. } | Self::Exhausted { .. } => 102,

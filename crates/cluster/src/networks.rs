@@ -189,7 +189,7 @@ impl Cluster<'_> {
                 return Ok(Created::Present(present));
             }
             if spec.ranges.is_empty() {
-                return Err(Error::NoNetwork(name.clone()));
+                return Err(Error::NoRanges(name.clone()));
             }
             let vni = if spec.segment {
                 Some(free_vni(spec, &vnis, &entries)?)

@@ -76,7 +76,7 @@ pub struct Call {
     pub container: Option<ContainerId>,
     /// Always there in ADD, DEL, CHECK; none in the others.
     pub ifname: Option<IfName>,
-    /// `CNI_NETNS` as given. In a plugin started by [`crate::run`]: in ADD and CHECK always there, in DEL only if it
+    /// `CNI_NETNS` as given. In a plugin started by [`crate::run`] that needs it: in ADD and CHECK always there, in DEL only if it
     /// is there to be entered; never our own namespace. None in the other verbs.
     pub netns: Option<PathBuf>,
     /// `CNI_ARGS`.

@@ -21,6 +21,9 @@ pub trait Plugin {
     const NAME: &str;
     /// Shown in the about text.
     const VERSION: &str = env!("CARGO_PKG_VERSION");
+    /// Whether it works in the container's namespace. One that does not is told of it only: whatever `CNI_NETNS` names is
+    /// not looked at.
+    const NEEDS_NETNS: bool = true;
     /// Attaches, and answers by `tell`. What it does after that it does for an ADD that is known to have succeeded: a
     /// plugin killed before has told nobody, and its next ADD is no duplicate.
     fn add(&self, call: &Call, tell: Tell<'_>) -> Result<(), Error>;
@@ -72,8 +75,8 @@ pub fn run<P: Plugin>(plugin: P) -> ExitCode {
 }
 
 /// What to print, or the error and the version to print it in.
-fn answer(
-    plugin: &impl Plugin,
+fn answer<P: Plugin>(
+    plugin: &P,
     env: Vec<(OsString, OsString)>,
 ) -> Result<Option<serde_json::Value>, (Error, Version)> {
     let stdin = stdin().map_err(|e| (e, Version::LATEST))?;
@@ -81,7 +84,12 @@ fn answer(
     let mut call = Call::new(env, stdin.clone()).map_err(refused)?;
     let version = call.conf.version;
     output::set_version(version);
-    let done = netns::guard(&mut call).and_then(|()| verb(plugin, &call));
+    let guarded = if P::NEEDS_NETNS {
+        netns::guard(&mut call)
+    } else {
+        Ok(())
+    };
+    let done = guarded.and_then(|()| verb(plugin, &call));
     done.map(|()| None).map_err(|e| (e, version))
 }
 

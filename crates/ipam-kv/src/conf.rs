@@ -86,6 +86,8 @@ impl Conf {
             routes: ipam.routes.unwrap_or_default(),
             dns: ipam
                 .resolv_conf
+                // An empty text is none, as templates leave it.
+                .filter(|path| !path.as_os_str().is_empty())
                 .map(|path| resolver(&path))
                 .transpose()?
                 .unwrap_or_default(),

@@ -38,6 +38,8 @@ pub struct IpamKv;
 
 impl cni::Plugin for IpamKv {
     const NAME: &str = "ipam-kv";
+    /// Addresses are given before a container is entered, and need none.
+    const NEEDS_NETNS: bool = false;
 
     fn add(&self, call: &Call, tell: Tell<'_>) -> Result<(), Error> {
         run(add::add(call, tell))

@@ -26,6 +26,9 @@ const GARBAGE: &[&str] = &[
     "\"fe80::1%eth0\"",
 ];
 
+/// A resolver file that is there.
+pub(crate) const RESOLVER: &str = "/run/resolv.conf";
+
 /// A case as its seed made it.
 pub(crate) struct Case {
     /// The configuration, with its keys as documented.
@@ -34,6 +37,8 @@ pub(crate) struct Case {
     pub(crate) sent: String,
     /// `CNI_ARGS`.
     pub(crate) args: String,
+    /// `CNI_NETNS`, which no IPAM plugin looks at.
+    pub(crate) netns: &'static str,
 }
 
 impl Case {
@@ -74,6 +79,10 @@ impl Case {
                 ranges(random, &mut pools)
             };
         }
+        if random.percent(20) {
+            let files = ["", RESOLVER, "/run/nowhere"];
+            conf["ipam"]["resolvConf"] = (*random.pick(&files)).into();
+        }
         if random.percent(15) {
             spoil(random, &mut conf);
         }
@@ -91,6 +100,11 @@ impl Case {
             sent: sent.to_string(),
             conf,
             args,
+            netns: if seed.is_multiple_of(3) {
+                "/run/netns/absent"
+            } else {
+                "/run/netns/t1"
+            },
         }
     }
 }

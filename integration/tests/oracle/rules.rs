@@ -12,12 +12,13 @@ use super::subnet::{Subnet, address, number};
 
 /// All rules: a test run has to need each, or it goes.
 pub(crate) const RULES: &[&str] = &[
-    EDGE, GATEWAY, APART, ARGS, NARROW, ASIDE, PAIR, BLOCKS, REFUSED,
+    EDGE, GATEWAY, APART, ROUTE, ARGS, NARROW, ASIDE, PAIR, BLOCKS, REFUSED,
 ];
 
 const EDGE: &str = "the network and the broadcast address are no end of a range";
 const GATEWAY: &str = "a gateway is in its subnet";
 const APART: &str = "two sets have no subnet in common";
+const ROUTE: &str = "a route is not null";
 const ARGS: &str = "unknown keys of CNI_ARGS are left to others";
 const NARROW: &str = "ranges of the runtime inside the pools narrow the choice";
 const ASIDE: &str = "an address beside the range can be asked for";
@@ -156,6 +157,10 @@ fn stricter(case: &Case) -> Option<&'static str> {
     }
     if ranges().any(apart) {
         return Some(GATEWAY);
+    }
+    let routes = case.conf["ipam"]["routes"].as_array();
+    if routes.is_some_and(|routes| routes.iter().any(Value::is_null)) {
+        return Some(ROUTE);
     }
     let twice = all
         .iter()

@@ -33,7 +33,10 @@ impl Allocator<'_> {
             return Err(Error::NodeTaken(Box::new(other.clone())));
         }
         // To be made by the first ADD, or written again by whoever is on it.
-        if news.network.is_none() && (!spec.ranges.is_empty() || self.holds()?) {
+        if news.network.is_none() {
+            if spec.ranges.is_empty() && !self.holds()? {
+                return Err(Error::NoRanges(self.network.to_owned()));
+            }
             return Ok(());
         }
         let network = news.ready_network(self.network)?;

@@ -136,7 +136,7 @@ async fn an_existing_network_is_taken_as_it_is_or_refused_with_both_values() {
     };
     assert!(matches!(
         cluster.ensure_network(&unknown).await,
-        Err(Error::NoNetwork(_))
+        Err(Error::NoRanges(_))
     ));
 }
 
