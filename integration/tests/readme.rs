@@ -135,6 +135,58 @@ fn the_shipped_conflist_declares_only_what_is_acted_on() {
     assert_eq!(address.to_string(), "10.0.0.77", "the capability ips");
 }
 
+#[test]
+fn the_tables_of_keys_have_every_key_that_the_code_reads() {
+    let tables = read("cni-conf/README.md");
+    for (file, read_there) in [
+        (
+            "crates/cluster/src/settings.rs",
+            &["StoreSettings", "NodeSettings"][..],
+        ),
+        ("crates/cluster/src/conflist.rs", &["Conflist", "Segment"]),
+        ("crates/ipam/src/schema.rs", &["Schema"]),
+        ("crates/ipam/src/range.rs", &["Range"]),
+        (
+            "crates/ipam-kv/src/conf.rs",
+            &["Wire", "WireIpam", "WireIps", "WireArgs"],
+        ),
+    ] {
+        let source = read(file);
+        for name in read_there {
+            let fields = source.split(&format!("struct {name} {{\n")).nth(1);
+            let fields = fields.unwrap_or_else(|| panic!("{file}: no {name}"));
+            let lines = fields.lines().take_while(|line| *line != "}");
+            let code = lines.map(str::trim).filter(|line| !line.starts_with('/'));
+            let keys = code.filter_map(|line| line.split_once(": ")?.0.rsplit(' ').next());
+            // What is no key itself: `segment` stands for the keys of overlay, and attributes have colons too.
+            let is_key = |key: &&str| {
+                *key != "segment"
+                    && key
+                        .bytes()
+                        .all(|byte| byte == b'_' || byte.is_ascii_lowercase())
+            };
+            let keys: Vec<_> = keys.filter(is_key).map(camel).collect();
+            assert!(!keys.is_empty(), "{file}: {name}");
+            for key in keys {
+                let named = [('`', '`'), ('.', '`'), ('.', '.'), ('`', '.'), ('.', '[')];
+                let found = named
+                    .iter()
+                    .any(|(before, after)| tables.contains(&format!("{before}{key}{after}")));
+                assert!(found, "cni-conf/README.md has no {key} ({file}, {name})");
+            }
+        }
+    }
+}
+
+/// A field's name as a key.
+fn camel(field: &str) -> String {
+    let mut words = field.split('_');
+    let first = words.next().unwrap_or_default().to_owned();
+    words.fold(first, |key, word| {
+        key + &word[..1].to_uppercase() + &word[1..]
+    })
+}
+
 /// Makes a host one that nobody has prepared: no configuration, and folders for programs that are its own.
 fn strip(host: &Host) {
     host.space().script(&format!(
