@@ -134,9 +134,10 @@ fn a_directory_that_was_emptied_is_filled_again() {
     let root = lab.router().path("/dev/shm/store");
     for entry in std::fs::read_dir(root).expect("the store").flatten() {
         let path = entry.path();
-        let removed = match path.is_dir() {
-            true => std::fs::remove_dir_all(path),
-            false => std::fs::remove_file(path),
+        let removed = if path.is_dir() {
+            std::fs::remove_dir_all(path)
+        } else {
+            std::fs::remove_file(path)
         };
         removed.expect("emptied");
     }

@@ -4,7 +4,7 @@
 
 mod kit;
 
-use cni::{Call, CniResult, Delegate, Error, Ip};
+use cni::{Call, CniResult, ContainerId, Delegate, Error, IfName, Ip};
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::fs::{self, File, Permissions};
@@ -133,10 +133,31 @@ fn each_verb_is_passed_on() {
     let ipam = Delegate::find(&call, "ipam").unwrap();
     ipam.del().unwrap();
     ipam.check().unwrap();
-    ipam.gc(&[]).unwrap();
     ipam.status().unwrap();
+    ipam.gc(&[]).unwrap();
     let verbs = fs::read_to_string(dir.path().join("verbs")).unwrap();
-    assert_eq!(verbs, "DEL\nCHECK\nGC\nSTATUS\n");
+    assert_eq!(verbs, "DEL\nCHECK\nSTATUS\nGC\n");
+}
+
+#[test]
+fn a_gc_spares_what_is_at_work_beside_what_is_listed() {
+    let dir = plugin(r#"cat >"${0%/*}/stdin""#);
+    let (key, at_work) = (
+        "cni.dev/valid-attachments",
+        (ContainerId::new("b").unwrap(), IfName::new("eth1").unwrap()),
+    );
+    let entry = |container: &str, ifname: &str| json!({"containerID": container, "ifname": ifname});
+    for listed in [json!(null), json!([entry("a", "eth0")])] {
+        let call = call(&path(&dir), &json!({key: listed, "x": "kept"}));
+        let ipam = Delegate::find(&call, "ipam").unwrap();
+        ipam.gc(std::slice::from_ref(&at_work)).unwrap();
+        let passed = fs::read(dir.path().join("stdin")).unwrap();
+        let passed: Value = serde_json::from_slice(&passed).unwrap();
+        let mut wanted: Vec<_> = listed.as_array().cloned().unwrap_or_default();
+        wanted.push(entry("b", "eth1"));
+        assert_eq!(passed[key], json!(wanted));
+        assert_eq!(passed["x"], "kept");
+    }
 }
 
 #[test]
