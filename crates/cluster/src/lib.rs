@@ -26,6 +26,7 @@ mod blocks;
 mod conflist;
 mod error;
 mod exclusions;
+mod gifts;
 mod layout;
 mod leases;
 mod networks;

@@ -168,10 +168,11 @@ fn listed(networks: &[&Network]) -> String {
     table(["NAME", "VNI", "SUBNETS", "SCOPE", "STATE"], &rows)
 }
 
-/// What is to be said of a network's state: nothing while it takes attachments.
+/// What is to be said of a network's state: nothing while it is as it should be.
 fn state(network: &Network) -> &'static str {
     match network.state {
         NetworkState::Ready => "",
+        NetworkState::Creating => "creating",
         NetworkState::Removing => "removing",
     }
 }
@@ -320,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_is_shown_only_where_a_network_is_being_removed() {
+    fn a_state_is_shown_only_where_a_network_is_not_as_it_should_be() {
         let network = |state: &str| -> Network {
             serde_json::from_value(json!({"name": "n", "vni": 4097, "ranges": [], "state": state}))
                 .unwrap()

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cluster::{Allocator, Cluster, Error, Holder, Host, Resolved, Store};
+use cluster::{Allocator, Cluster, Error, Holder, Host, NetworkState, Resolved, Store};
 use journal::{Attachment, clock};
 
 use crate::{conf::failed, shelf::Files};
@@ -98,13 +98,18 @@ pub async fn sync(settings: &Resolved) -> Result<Vec<(String, Error)>, cni::Erro
         let desk = Desk::new(settings)?;
         let open = desk.open();
         let mut networks = files.networks().map_err(failed)?;
+        let shared = open.cluster().networks().await.map_err(failed)?;
+        for network in shared.iter().map(|network| &network.record) {
+            // Somebody must: who created it was killed, or had no time left.
+            if network.state == NetworkState::Creating {
+                let finished = open.cluster().finish_network(&network.name).await;
+                failures.extend(finished.err().map(|error| (network.name.clone(), error)));
+            }
+        }
         // After a reboot the store alone knows on which networks this node was.
-        networks.extend(
-            open.cluster()
-                .ledgers_of(&desk.host.node)
-                .await
-                .map_err(failed)?,
-        );
+        let shared: Vec<_> = shared.into_iter().map(|it| it.record.name).collect();
+        let ours = open.cluster().ledgers_of(&desk.host.node, &shared);
+        networks.extend(ours.await.map_err(failed)?);
         networks.sort();
         networks.dedup();
         for network in networks {
