@@ -10,10 +10,10 @@ pub async fn sync(session: &Session) -> Result<String> {
     let (cluster, settings) = (session.cluster(), &session.settings);
     let failed = |error: cni::Error| error.to_string();
     let mut lines = Vec::new();
-    for done in overlay::sync::sync(&cluster, settings)
-        .await
-        .map_err(failed)?
-    {
+    // Refused where this name is another host's: nothing more is done then.
+    let forwarding = overlay::sync::sync(&cluster, settings);
+    let forwarding = forwarding.await.map_err(failed)?;
+    for done in forwarding.done {
         lines.push(format!(
             "network {}: {} forwarding entries changed",
             done.network, done.changes
@@ -39,7 +39,9 @@ pub async fn sync(session: &Session) -> Result<String> {
             what + &failure
         }
     };
-    let mut late: Vec<_> = late.iter().map(named).collect();
+    let mut late: Vec<_> = (forwarding.failures.into_iter().map(failed))
+        .chain(late.iter().map(named))
+        .collect();
     late.dedup();
     if !late.is_empty() {
         return Err(late.join("; ").into());

@@ -22,33 +22,58 @@ pub struct Synced {
     pub changes: usize,
 }
 
-/// Registers this host and brings each of its sandboxes to the news.
-pub async fn sync(cluster: &Cluster<'_>, settings: &Resolved) -> Result<Vec<Synced>, Error> {
+/// What a sync did, and what it could not do.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The networks that forward by the newest news.
+    pub done: Vec<Synced>,
+    /// Why others do not.
+    pub failures: Vec<Error>,
+}
+
+/// Registers this host with its tunnel address and brings each of its sandboxes to the news. A host that has neither a
+/// sandbox nor a tunnel address in its record may be one that only allocates addresses: it needs no way out, and where it
+/// has none its record is left to who allocates. An error says that this host must do nothing else.
+pub async fn sync(cluster: &Cluster<'_>, settings: &Resolved) -> Result<Outcome, Error> {
     let host = Host::open()?;
     let nodes = cluster.nodes().await.map_err(failed)?;
     let nodes = nodes
         .into_iter()
         .map(|node| (node.record.name.clone(), node))
         .collect();
-    let underlay = host.underlay(settings).await?;
     let nodes = News {
         nodes,
         ..News::default()
     };
-    let registered = host.enrol(cluster, settings, &nodes, underlay.vtep).await?;
-    let mut done = Vec::new();
-    for network in Netns::list(&names::sandboxes()).map_err(|error| kernel(&error))? {
-        let follower = Follower {
-            host: &host,
-            cluster,
-            settings,
-            network: &network,
-        };
-        let changes = follow(&follower, &underlay, registered).await?;
-        done.extend(changes.map(|changes| Synced { network, changes }));
+    let sandboxes = Netns::list(&names::sandboxes()).map_err(|error| kernel(&error))?;
+    let (mut done, mut failures) = (Vec::new(), Vec::new());
+    match host.underlay(settings).await {
+        Ok(underlay) => {
+            let registered = host.enrol(cluster, settings, &nodes, underlay.vtep).await?;
+            for network in sandboxes {
+                let follower = Follower {
+                    host: &host,
+                    cluster,
+                    settings,
+                    network: &network,
+                };
+                match follow(&follower, &underlay, registered).await {
+                    Ok(changes) => done.extend(changes.map(|changes| Synced { network, changes })),
+                    Err(error) => failures.push(error),
+                }
+            }
+        }
+        Err(error) => {
+            let known = nodes.nodes.get(&settings.node);
+            let forwards = known.is_some_and(|node| node.record.vtep.is_some());
+            let named = settings.underlay.is_some() || settings.vtep.is_some();
+            if forwards || named || !sandboxes.is_empty() {
+                failures.push(error);
+            }
+        }
     }
-    leave(&host, cluster, settings).await?;
-    Ok(done)
+    failures.extend(leave(&host, cluster, settings).await.err());
+    Ok(Outcome { done, failures })
 }
 
 /// Brings one sandbox to the news; `None` where there is nothing to be brought.
