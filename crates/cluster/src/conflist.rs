@@ -138,22 +138,14 @@ impl Resolved {
             None => Ok(self),
             Some(dir) => {
                 let unfit = |error: store::Error| bad(format!("ipam.dataDir: {dir}: {error}"));
-                self.apart(&realm(dir)).map_err(|error| match error {
-                    Error::Store(error) => unfit(error),
-                    other => other,
-                })
+                self.apart(&crate::realm_of(dir))
+                    .map_err(|error| match error {
+                        Error::Store(error) => unfit(error),
+                        other => other,
+                    })
             }
         }
     }
-}
-
-/// A directory's name as one segment of a key: what a key cannot have is written as `-` and two hex digits.
-fn realm(dir: &str) -> String {
-    let spell = |byte: u8| match byte {
-        b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'_' => char::from(byte).to_string(),
-        _ => format!("-{byte:02x}"),
-    };
-    dir.bytes().map(spell).collect()
 }
 
 /// A word that is used once: of the kernel, since a network outlives boots and clocks.

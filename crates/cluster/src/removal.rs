@@ -117,6 +117,16 @@ impl Cluster<'_> {
         Ok(())
     }
 
+    /// What a node has leases on, each with its network.
+    pub async fn endpoints_of(&self, node: &str) -> Result<Vec<(String, IpAddr, Lease)>, Error> {
+        let leases = self.layout.all_leases()?;
+        let entries = self.store.read(std::slice::from_ref(&leases)).await?;
+        let held = leases_of(&entries, &leases, node)?.into_iter();
+        Ok(held
+            .map(|(entry, address, lease)| (network_of(entry), address, lease))
+            .collect())
+    }
+
     /// Forgets a node: its blocks are nobody's at once, and its leases are gone. One that still has leases only with
     /// `force`, for a host that is dead: the containers of a living one would go on with addresses that others get.
     /// Other hosts claim its blocks when all of them have dropped it.

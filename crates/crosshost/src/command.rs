@@ -27,6 +27,8 @@ crosshost: one network for the containers of several hosts
   crosshost endpoint ls [--local]                  who has which address; --local: what this host holds, without the store
   crosshost sync                                   make this host known, its forwarding and the store up to date
 
+A network whose conflist names a data directory (ipam.dataDir) is called NAME@DIRECTORY.
+
   --json      machine-readable output of ls and inspect
   --help, --version
 

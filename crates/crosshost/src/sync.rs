@@ -31,8 +31,8 @@ pub async fn sync(session: &Session) -> Result<String> {
         last_contact: clock::unix(),
     };
     cluster.register(&node).await?;
-    let named = |(network, failure): &(String, cluster::Error)| {
-        let (what, failure) = (format!("network {network}: "), failure.to_string());
+    let named = |(what, failure): &(String, cluster::Error)| {
+        let (what, failure) = (format!("{what}: "), failure.to_string());
         if failure.starts_with(&what) {
             failure
         } else {

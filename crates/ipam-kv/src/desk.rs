@@ -86,39 +86,68 @@ pub fn holder(attachment: &Attachment) -> Holder {
     }
 }
 
-/// All of this host's duties on its networks: the store is told what it missed or forgot, other hosts get their answers. What
-/// failed is returned, with its network.
+/// All of this host's duties on its networks, those of all data directories: the store is told what it missed or forgot, other
+/// hosts get their answers. What failed is returned, with the network or the directory that it is of; it is in nobody
+/// else's way.
 pub async fn sync(settings: &Resolved) -> Result<Vec<(String, Error)>, cni::Error> {
     let mut failures = Vec::new();
-    for (realm, files) in Files::all().map_err(failed)? {
-        let settings = match realm {
-            Some(realm) => settings.clone().apart(&realm).map_err(failed)?,
-            None => settings.clone(),
+    let mut realms = Files::realms().map_err(failed)?;
+    // After a reboot the store alone knows in which this node was.
+    match Desk::new(settings.clone())?.open().cluster().realms().await {
+        Ok(shared) => realms.extend(shared),
+        Err(error) => failures.push(("data directories".to_owned(), error)),
+    }
+    realms.sort();
+    realms.dedup();
+    for realm in [None].into_iter().chain(realms.into_iter().map(Some)) {
+        let place = realm.as_deref().map(cluster::directory_of);
+        let place = place.map_or_else(
+            || "networks".to_owned(),
+            |dir| format!("data directory {dir}"),
+        );
+        let apart = match &realm {
+            Some(realm) => settings.clone().apart(realm),
+            None => Ok(settings.clone()),
         };
-        let desk = Desk::new(settings)?;
-        let open = desk.open();
-        let mut networks = files.networks().map_err(failed)?;
-        let shared = open.cluster().networks().await.map_err(failed)?;
-        for network in shared.iter().map(|network| &network.record) {
-            // Somebody must: who created it was killed, or had no time left.
-            if network.state == NetworkState::Creating {
-                let finished = open.cluster().finish_network(&network.name).await;
-                failures.extend(finished.err().map(|error| (network.name.clone(), error)));
-            }
+        match apart {
+            Ok(settings) => match sync_realm(Desk::new(settings)?).await {
+                Ok(late) => failures.extend(late),
+                Err(error) => failures.push((place, error)),
+            },
+            Err(error) => failures.push((place, error)),
         }
-        // After a reboot the store alone knows on which networks this node was.
-        let shared: Vec<_> = shared.into_iter().map(|it| it.record.name).collect();
-        let ours = open.cluster().ledgers_of(&desk.host.node, &shared);
-        networks.extend(ours.await.map_err(failed)?);
-        networks.sort();
-        networks.dedup();
-        for network in networks {
-            let failed = match open.allocator(&network).sync().await {
-                Ok(failures) => failures,
-                Err(error) => vec![error],
-            };
-            failures.extend(failed.into_iter().map(|error| (network.clone(), error)));
+    }
+    Ok(failures)
+}
+
+/// The same of one realm.
+async fn sync_realm(desk: Desk) -> Result<Vec<(String, Error)>, Error> {
+    let mut failures = Vec::new();
+    let named = |network: &str| {
+        let realm = desk.settings.realm.as_deref();
+        format!("network {}", cluster::full_name(network, realm))
+    };
+    let open = desk.open();
+    let mut networks = desk.files.networks()?;
+    let shared = open.cluster().networks().await?;
+    for network in shared.iter().map(|network| &network.record) {
+        // Somebody must: who created it was killed, or had no time left.
+        if network.state == NetworkState::Creating {
+            let finished = open.cluster().finish_network(&network.name).await;
+            failures.extend(finished.err().map(|error| (named(&network.name), error)));
         }
+    }
+    // After a reboot the store alone knows on which networks this node was.
+    let shared: Vec<_> = shared.into_iter().map(|it| it.record.name).collect();
+    networks.extend(open.cluster().ledgers_of(&desk.host.node, &shared).await?);
+    networks.sort();
+    networks.dedup();
+    for network in networks {
+        let failed = match open.allocator(&network).sync().await {
+            Ok(failures) => failures,
+            Err(error) => vec![error],
+        };
+        failures.extend(failed.into_iter().map(|error| (named(&network), error)));
     }
     Ok(failures)
 }
