@@ -25,6 +25,11 @@ impl Layout {
         Self::new(self.data()?.join(realm)?.as_str())
     }
 
+    /// First segments of all keys.
+    pub fn prefix(&self) -> &str {
+        self.prefix.as_str()
+    }
+
     /// All that is apart.
     pub fn data(&self) -> Result<Key, store::Error> {
         self.prefix.join("data")

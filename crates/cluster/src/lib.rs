@@ -34,6 +34,7 @@ mod networks;
 mod news;
 mod nodes;
 mod ownership;
+mod place;
 mod realms;
 mod reclaim;
 mod records;
@@ -53,6 +54,7 @@ pub use leases::{LeaseGuard, Published};
 pub use networks::{Created, NetworkSpec};
 pub use news::News;
 pub use ownership::{BlockRecord, BlockState, Exclusion, ExclusionState};
+pub use place::Place;
 pub use realms::{directory_of, full_name, realm_of};
 pub use records::{
     Acknowledgement, Egress, EgressMode, Lease, LedgerRecord, Network, NetworkState, Node,

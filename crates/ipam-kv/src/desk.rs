@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cluster::{Allocator, Cluster, Error, Holder, Host, NetworkState, Resolved, Store};
+use cluster::{Allocator, Cluster, Error, Holder, Host, NetworkState, Resolved, Shelf, Store};
 use journal::{Attachment, clock};
 
 use crate::{conf::failed, shelf::Files};
@@ -39,6 +39,7 @@ impl Desk {
                 boot_id,
                 machine_id: clock::machine_id(),
                 vtep: settings.vtep,
+                place: Some(settings.place()),
             },
             settings,
         })
@@ -143,11 +144,34 @@ async fn sync_realm(desk: Desk) -> Result<Vec<(String, Error)>, Error> {
     networks.sort();
     networks.dedup();
     for network in networks {
-        let failed = match open.allocator(&network).sync().await {
-            Ok(failures) => failures,
-            Err(error) => vec![error],
+        let synced = match open.allocator(&network).sync().await {
+            Err(error @ Error::Elsewhere { .. }) => sync_elsewhere(&desk, &network, error).await,
+            synced => synced,
         };
+        let failed = synced.unwrap_or_else(|error| vec![error]);
         failures.extend(failed.into_iter().map(|error| (named(&network), error)));
     }
     Ok(failures)
+}
+
+/// The same of a network whose conflist names another store than the host's settings, as far as its ledger says how to get in;
+/// else why that is refused.
+async fn sync_elsewhere(desk: &Desk, network: &str, refused: Error) -> Result<Vec<Error>, Error> {
+    let place = desk.files.ledger(network)?.and_then(|ledger| ledger.place);
+    let Some(settings) = place.and_then(|place| desk.settings.at(&place)) else {
+        return Err(refused);
+    };
+    let store = settings.open_store()?;
+    let cluster = Cluster::new(&*store, settings.layout.clone());
+    let host = Host {
+        place: Some(settings.place()),
+        ..desk.host.clone()
+    };
+    let open = desk.open();
+    let allocator = Allocator {
+        cluster: &cluster,
+        host: &host,
+        ..open.allocator(network)
+    };
+    allocator.sync().await
 }

@@ -32,6 +32,7 @@ pub mod host;
 pub mod membership;
 pub mod names;
 mod news;
+mod place;
 pub mod record;
 pub mod sandbox;
 mod status;

@@ -10,7 +10,7 @@ use crate::{
     host::{Host, Underlay},
     kernel, local, membership, names,
     news::{Follower, Heard},
-    sandbox,
+    place, sandbox,
 };
 
 /// What a sync did.
@@ -51,13 +51,13 @@ pub async fn sync(cluster: &Cluster<'_>, settings: &Resolved) -> Result<Outcome,
         Ok(underlay) => {
             let registered = host.enrol(cluster, settings, &nodes, underlay.vtep).await?;
             for network in sandboxes {
-                let follower = Follower {
+                let at = At {
                     host: &host,
                     cluster,
                     settings,
                     network: &network,
                 };
-                match follow(&follower, &underlay, registered).await {
+                match at.follow(&underlay, registered).await {
                     Ok(changes) => done.extend(changes.map(|changes| Synced { network, changes })),
                     Err(error) => failures.push(error),
                 }
@@ -76,6 +76,67 @@ pub async fn sync(cluster: &Cluster<'_>, settings: &Resolved) -> Result<Outcome,
     Ok(Outcome { done, failures })
 }
 
+/// One network, from the host's own settings.
+struct At<'a> {
+    host: &'a Host,
+    cluster: &'a Cluster<'a>,
+    settings: &'a Resolved,
+    network: &'a str,
+}
+
+impl At<'_> {
+    /// The settings for the store that the network's documents are of, if that is another one than the host's settings name:
+    /// its conflist does. Refused where they do not say how to get in.
+    async fn elsewhere(&self) -> Result<Option<Resolved>, Error> {
+        let (settings, network) = (self.settings, self.network);
+        let there = place::elsewhere(self.host, self.cluster, settings, network).await?;
+        let Some(there) = there else {
+            return Ok(None);
+        };
+        let settings = settings.at(&there);
+        let refused = || failed(there.refuse(network, &self.settings.place()));
+        settings.map(Some).ok_or_else(refused)
+    }
+
+    /// [`follow`] by the store that the network is of.
+    async fn follow(&self, underlay: &Underlay, registered: bool) -> Result<Option<usize>, Error> {
+        let (host, network) = (self.host, self.network);
+        let Some(settings) = &self.elsewhere().await? else {
+            let (cluster, settings) = (self.cluster, self.settings);
+            let follower = Follower {
+                host,
+                cluster,
+                settings,
+                network,
+            };
+            return follow(&follower, underlay, registered).await;
+        };
+        let store = settings.open_store().map_err(failed)?;
+        let cluster = &Cluster::new(&*store, settings.layout.clone());
+        let nodes = cluster.news(network).await.map_err(failed)?;
+        let enrolled = host.enrol(cluster, settings, &nodes, underlay.vtep);
+        let registered = enrolled.await?;
+        let follower = Follower {
+            host,
+            cluster,
+            settings,
+            network,
+        };
+        follow(&follower, underlay, registered).await
+    }
+
+    /// [`membership::tell`] to the store that the network is of.
+    async fn tell(&self) -> Result<(), Error> {
+        let (host, network, node) = (self.host, self.network, &self.settings.node);
+        let Some(settings) = &self.elsewhere().await? else {
+            return membership::tell(host, self.cluster, network, node).await;
+        };
+        let store = settings.open_store().map_err(failed)?;
+        let cluster = Cluster::new(&*store, settings.layout.clone());
+        membership::tell(host, &cluster, network, node).await
+    }
+}
+
 /// Brings one sandbox to the news; `None` where there is nothing to be brought.
 async fn follow(
     follower: &Follower<'_>,
@@ -85,7 +146,7 @@ async fn follow(
     let (host, network) = (follower.host, follower.network);
     let _lock = host.lock_network(network)?;
     // Listed before it was locked: its last user may have gone with it since, or been killed while leaving.
-    if !has_users(host, network)? {
+    if !host.has_users(network)? {
         sandbox::remove_unused(host, network).await?;
         return Ok(None);
     }
@@ -114,26 +175,27 @@ async fn leave(host: &Host, cluster: &Cluster<'_>, settings: &Resolved) -> Resul
         let network = &member.network;
         {
             let _lock = host.lock_network(network)?;
-            if has_users(host, network)? || sandbox::open(network)?.is_some() {
+            if host.has_users(network)? || sandbox::open(network)?.is_some() {
                 continue;
             }
             membership::leave(host, network)?;
         }
-        membership::tell(host, cluster, network, &settings.node).await?;
+        let at = At {
+            host,
+            cluster,
+            settings,
+            network,
+        };
+        at.tell().await?;
     }
     // A join that this host does not know of came back with a store that was put back.
     let node = &settings.node;
     for (network, join) in cluster.joins_of(node).await.map_err(failed)? {
         let _lock = host.lock_network(&network)?;
-        if !has_users(host, &network)? && membership::load(host, &network)?.is_none() {
+        if !host.has_users(&network)? && membership::load(host, &network)?.is_none() {
             let left = cluster.leave(&network, node, &join).await;
             left.map_err(failed)?;
         }
     }
     Ok(())
-}
-
-fn has_users(host: &Host, network: &str) -> Result<bool, Error> {
-    let users = host.users.load(network).map_err(|error| local(&error))?;
-    Ok(users.is_some_and(|users| !users.0.is_empty()))
 }

@@ -14,7 +14,7 @@ impl Allocator<'_> {
     /// returned.
     pub async fn sync(&self) -> Result<Vec<Error>, Error> {
         let lock = self.shelf.lock(self.network).await?;
-        let refreshed = match self.load()? {
+        let refreshed = match self.load_of_here().await? {
             // The first act since the boot, or since the host's documents were lost.
             None => self.begin(None).await.map(drop),
             Some(mut ledger) => self.refresh(&mut ledger, None).await,
