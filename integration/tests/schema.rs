@@ -97,66 +97,6 @@ fn the_old_single_form_says_all_that_a_range_can_say() {
 }
 
 #[test]
-fn two_data_directories_never_see_each_other() {
-    let lab = Lab::new(2, Backend::Consul);
-    let hosts = Direct::on_all(&lab);
-    let (one, two) = (&hosts[0], &hosts[1]);
-    let conf = |dir: &str| {
-        let ranges = json!([[{ "subnet": "10.5.0.0/24" }]]);
-        let mut conf = ipamconf("net1", json!({ "ranges": ranges, "dataDir": dir }));
-        conf["cni.dev/valid-attachments"] = json!([]);
-        conf
-    };
-    let below = |dir: &str, address: &str| match dir {
-        "" => format!("crosshost/v1/leases/net1/{address}"),
-        _ => format!(
-            "crosshost/data/-2fsrv-2f{}/v1/leases/net1/{address}",
-            &dir[5..]
-        ),
-    };
-    let leases = || {
-        let (_, keys) = lab.consul().request("GET", "/v1/kv/crosshost?keys", "");
-        let keys: BTreeSet<String> = serde_json::from_str(&keys).expect("keys");
-        let leases = keys.into_iter().filter(|key| key.contains("/leases/"));
-        leases.collect::<BTreeSet<_>>()
-    };
-    // The same network, subnet and container, and each time the first address.
-    let dirs = ["", "/srv/a", "/srv/b"];
-    let mut held = BTreeSet::new();
-    for dir in dirs {
-        assert_eq!(one.given("c1", &conf(dir)), ["10.5.0.2/24"], "{dir}");
-        held.insert(below(dir, "10.5.0.2"));
-        assert_eq!(leases(), held, "{dir}");
-        one.add("c1", &conf(dir)).refused(100, &["c1", "10.5.0.2"]);
-    }
-    // Within one they do: another host gets another address.
-    let far = two.given("c1", &conf("/srv/a")).remove(0);
-    let far = far.trim_end_matches("/24");
-    assert_ne!(far, "10.5.0.2");
-    held.insert(below("/srv/a", far));
-    let mut near = conf("/srv/b");
-    near["runtimeConfig"] = json!({ "ips": [far] });
-    assert_eq!(one.given("c2", &near), [format!("{far}/24")]);
-    held.insert(below("/srv/b", far));
-    assert_eq!(leases(), held);
-    let listed = lab.host(1).listed(&["endpoint", "ls", "--local"]);
-    assert_eq!(listed.as_array().map(Vec::len), Some(4), "{listed:#}");
-
-    // What goes, goes in one of them; also if the store hears of it by a later sync.
-    one.call("GC", "", &conf("/srv/b")).run().ok();
-    held.retain(|key| !key.contains("-2fb/"));
-    assert_eq!(leases(), held);
-    lab.host(1).configure("consul://192.168.1.5:1");
-    one.call("DEL", "c1", &conf("/srv/a")).run().ok();
-    assert_eq!(leases(), held);
-    lab.host(1).configure(&lab.store_url());
-    lab.host(1).crosshost(&["sync"]).ok();
-    held.remove(&below("/srv/a", "10.5.0.2"));
-    assert_eq!(leases(), held);
-    one.add("c1", &conf("")).refused(100, &["c1", "10.5.0.2"]);
-}
-
-#[test]
 fn keys_of_ours_mean_the_same_in_any_case_and_unknown_ones_mean_nothing() {
     let lab = Lab::new(1, Backend::Dir);
     let hosts = Direct::on_all(&lab);

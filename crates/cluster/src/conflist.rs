@@ -102,7 +102,7 @@ impl Conflist {
 
     /// What keeps the records apart from those of other configurations, if anything does: known without settings.
     pub fn realm(&self) -> Option<String> {
-        self.data_dir().map(realm)
+        self.data_dir().map(crate::realm_of)
     }
 
     fn data_dir(&self) -> Option<&str> {
@@ -152,22 +152,14 @@ impl Resolved {
             None => Ok(self),
             Some(dir) => {
                 let unfit = |error: store::Error| bad(format!("ipam.dataDir: {dir}: {error}"));
-                self.apart(&realm(dir)).map_err(|error| match error {
-                    Error::Store(error) => unfit(error),
-                    other => other,
-                })
+                self.apart(&crate::realm_of(dir))
+                    .map_err(|error| match error {
+                        Error::Store(error) => unfit(error),
+                        other => other,
+                    })
             }
         }
     }
-}
-
-/// A directory's name as one segment of a key: what a key cannot have is written as `-` and two hex digits.
-fn realm(dir: &str) -> String {
-    let spell = |byte: u8| match byte {
-        b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'_' => char::from(byte).to_string(),
-        _ => format!("-{byte:02x}"),
-    };
-    dir.bytes().map(spell).collect()
 }
 
 /// A word that is used once: of the kernel, since a network outlives boots and clocks.

@@ -46,6 +46,19 @@ pub enum Error {
         /// The value that the store has.
         have: String,
     },
+    /// What this host holds of the network is of another store, or of another place in it.
+    #[error(
+        "network {network}: what this host has of it is of the store {there}, and these settings name {here}; \
+         name the same store, or end the network's containers on this host first"
+    )]
+    Elsewhere {
+        /// The network.
+        network: String,
+        /// Where what this host holds is known.
+        there: String,
+        /// Where the settings lead.
+        here: String,
+    },
     /// A network to be created exists already.
     #[error("network {0}: exists already")]
     Exists(String),
@@ -221,6 +234,7 @@ impl Error {
             Self::NoNetwork(_)
             | Self::NoRanges(_)
             | Self::Differs { .. }
+            | Self::Elsewhere { .. }
             | Self::Removing(_)
             | Self::NodeTaken(_) => 103,
             Self::Exists(_) | Self::Overlap { .. } | Self::VniTaken { .. } => 104,

@@ -22,7 +22,17 @@ impl Layout {
 
     /// A layout of its own below this one, for a configuration that keeps its data apart (`ipam.dataDir`).
     pub fn apart(&self, realm: &str) -> Result<Self, store::Error> {
-        Self::new(self.prefix.join("data")?.join(realm)?.as_str())
+        Self::new(self.data()?.join(realm)?.as_str())
+    }
+
+    /// First segments of all keys.
+    pub fn prefix(&self) -> &str {
+        self.prefix.as_str()
+    }
+
+    /// All that is apart.
+    pub fn data(&self) -> Result<Key, store::Error> {
+        self.prefix.join("data")
     }
 
     fn key(&self, path: &str) -> Result<Key, store::Error> {

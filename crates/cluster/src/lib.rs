@@ -14,6 +14,7 @@
 //!     <prefix>/v1/leases/<net>/<address>    the attachment that holds it
 //!     <prefix>/v1/ledgers/<net>/<node>      that the node may give out addresses of its blocks on its own
 //!     <prefix>/v1/acks/<net>/<node>         that the node forwards on the network, and by how new news
+//!     <prefix>/data/<realm>/v1/...          all of this once more for each data directory (`ipam.dataDir`)
 //! ```
 //!
 //! [`Allocator`] is the host's side of it: what a verb does with these records and with what the host remembers.
@@ -26,12 +27,15 @@ mod blocks;
 mod conflist;
 mod error;
 mod exclusions;
+mod gifts;
 mod layout;
 mod leases;
 mod networks;
 mod news;
 mod nodes;
 mod ownership;
+mod place;
+mod realms;
 mod reclaim;
 mod records;
 mod removal;
@@ -50,6 +54,8 @@ pub use leases::{LeaseGuard, Published};
 pub use networks::{Created, NetworkSpec};
 pub use news::News;
 pub use ownership::{BlockRecord, BlockState, Exclusion, ExclusionState};
+pub use place::Place;
+pub use realms::{directory_of, full_name, realm_of};
 pub use records::{
     Acknowledgement, Egress, EgressMode, Lease, LedgerRecord, Network, NetworkState, Node,
     Versioned, decode, encode,

@@ -3,13 +3,13 @@
 //! All creations and removals meet in one record, `subnets`, which each of them swaps: so two hosts cannot create
 //! overlapping networks at the same moment. Networks are made rarely; attachments never touch that record.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
-use ipam::{Block, Range, RangeSet};
+use ipam::RangeSet;
 use store::{Entry, Key, Op, Outcome};
 
 use crate::{
-    ATTEMPTS, BlockRecord, CHUNK, Cluster, Egress, Error, Network, NetworkState, Versioned,
+    ATTEMPTS, CHUNK, Cluster, Egress, Error, Network, NetworkState, Versioned,
     records::{SubnetsRecord, VniRecord, decode, encode, subnets},
 };
 
@@ -167,8 +167,9 @@ impl Cluster<'_> {
             .collect()
     }
 
-    /// Creates the network, or finds that it exists as wanted. Each registered node is given a block at once, so
-    /// that the first attachment anywhere is known everywhere.
+    /// Creates the network, or finds that it exists as wanted, in one transaction. Each registered node is given a block
+    /// with it, so that the first attachment anywhere is known everywhere; of more nodes than fit, the first ones, and
+    /// [`Self::finish_network`] gives the others theirs.
     pub async fn ensure_network(&self, spec: &NetworkSpec) -> Result<Created, Error> {
         let name = &spec.name;
         let (own, vnis, all) = (
@@ -201,7 +202,17 @@ impl Cluster<'_> {
                 record.networks.insert(name.clone(), subnets(&spec.ranges));
                 Ok(())
             })?;
-            let network = spec.clone().into_network(vni);
+            let mut network = spec.clone().into_network(vni);
+            let names = entries
+                .iter()
+                .filter(|entry| entry.key.is_within(&nodes))
+                .map(|entry| entry.key.last());
+            let mut gifts = self.gifts(&network, names, &BTreeMap::new())?;
+            let room = CHUNK - if vni.is_some() { 3 } else { 2 };
+            if gifts.len() > room {
+                network.state = NetworkState::Creating;
+                gifts.truncate(room);
+            }
             let mut ops = vec![
                 subnets_op,
                 Op::Create {
@@ -217,20 +228,10 @@ impl Cluster<'_> {
                     })?,
                 });
             }
-            let names = entries
-                .iter()
-                .filter(|entry| entry.key.is_within(&nodes))
-                .map(|entry| entry.key.last());
-            let gifts = self.first_blocks(&network, names)?;
-            let room = (CHUNK - ops.len()).min(gifts.len());
-            ops.extend_from_slice(&gifts[..room]);
+            ops.extend(gifts);
             let Outcome::Done(revisions) = self.store.apply(&ops).await? else {
                 continue;
             };
-            for gift in &gifts[room..] {
-                // The network stands: a node may meanwhile have claimed this block itself, which is as good.
-                self.store.apply(std::slice::from_ref(gift)).await?;
-            }
             return Ok(Created::New(Versioned {
                 record: network,
                 revision: revisions[1],
@@ -239,14 +240,21 @@ impl Cluster<'_> {
         Err(Error::Contended(own.as_str().to_owned()))
     }
 
-    /// Creates a network that must not exist yet.
+    /// Creates a network that must not exist yet, or finishes a creation that was killed or timed out.
     pub async fn create_network(&self, spec: &NetworkSpec) -> Result<Network, Error> {
-        match self.ensure_network(spec).await {
-            Ok(Created::New(network)) => Ok(network.record),
-            Ok(Created::Present(_)) | Err(Error::Differs { .. }) => {
-                Err(Error::Exists(spec.name.clone()))
+        let created = match self.ensure_network(spec).await {
+            Ok(Created::New(network)) => network.record,
+            Ok(Created::Present(network)) if network.record.state == NetworkState::Creating => {
+                network.record
             }
-            Err(error) => Err(error),
+            Ok(Created::Present(_)) | Err(Error::Differs { .. }) => {
+                return Err(Error::Exists(spec.name.clone()));
+            }
+            Err(error) => return Err(error),
+        };
+        match created.state {
+            NetworkState::Creating => Ok(self.finish_network(&spec.name).await?.record),
+            _ => Ok(created),
         }
     }
 
@@ -271,44 +279,6 @@ impl Cluster<'_> {
             },
         };
         Ok((op, record))
-    }
-
-    /// A block of each set for each node, lowest first, while there are any. Where pools of both families are cut alike,
-    /// a node gets the same one of each, so that it can give pairs with equal host parts.
-    fn first_blocks<'n>(
-        &self,
-        network: &Network,
-        nodes: impl Iterator<Item = &'n str>,
-    ) -> Result<Vec<Op>, Error> {
-        let mut taken = BTreeSet::new();
-        let mut gifts = Vec::new();
-        for node in nodes {
-            let mut first: Option<(&Range, Block)> = None;
-            for set in &network.ranges {
-                let free = set.iter().find_map(|range| {
-                    let prefix = network.block_prefix(range);
-                    let twin = first
-                        .filter(|(from, _)| from.subnet.is_ipv4() != range.subnet.is_ipv4())
-                        .and_then(|(from, block)| ipam::twin(block.first(), from, range))
-                        .and_then(|address| Block::containing(address, prefix))
-                        .filter(|twin| range.uses(*twin) && !taken.contains(twin));
-                    let block = twin.or_else(|| range.free_block(prefix, &taken, 0))?;
-                    Some((range, block))
-                });
-                let Some((range, block)) = free else { continue };
-                first.get_or_insert((range, block));
-                taken.insert(block);
-                let record = BlockRecord {
-                    kept: network.reclaim_after.is_some(),
-                    ..BlockRecord::of(node)
-                };
-                gifts.push(Op::Create {
-                    key: self.layout.block(&network.name, block)?,
-                    value: encode(&record)?,
-                });
-            }
-        }
-        Ok(gifts)
     }
 }
 

@@ -31,7 +31,7 @@ impl News {
             .as_ref()
             .ok_or_else(|| Error::NoNetwork(name.to_owned()))?;
         match network.record.state {
-            crate::NetworkState::Ready => Ok(network),
+            crate::NetworkState::Ready | crate::NetworkState::Creating => Ok(network),
             crate::NetworkState::Removing => Err(Error::Removing(name.to_owned())),
         }
     }

@@ -73,13 +73,8 @@ impl Cluster<'_> {
         Ok(known.map(|known| known.revision))
     }
 
-    /// The networks of which `node` keeps a ledger, or kept one before it booted.
-    pub async fn ledgers_of(&self, node: &str) -> Result<Vec<String>, Error> {
-        let networks = self.networks().await?;
-        let names: Vec<String> = networks
-            .into_iter()
-            .map(|network| network.record.name)
-            .collect();
+    /// Those of some networks of which `node` keeps a ledger, or kept one before it booted.
+    pub async fn ledgers_of(&self, node: &str, names: &[String]) -> Result<Vec<String>, Error> {
         let mut kept = Vec::new();
         for names in names.chunks(CHUNK) {
             let keys = names.iter().map(|name| self.layout.ledger(name, node));

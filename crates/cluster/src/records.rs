@@ -95,6 +95,8 @@ pub enum NetworkState {
     /// It does.
     #[default]
     Ready,
+    /// It does, but nodes that were registered when it was created may have no block yet.
+    Creating,
     /// It is being removed: no new lease can be written.
     Removing,
 }

@@ -31,10 +31,14 @@ impl Cluster<'_> {
             let held = leases_in(&entries, &leases)?;
             if !held.is_empty() {
                 if network.record.state == NetworkState::Removing {
-                    self.reopen(network).await?;
+                    self.reopen(network, NetworkState::Ready).await?;
                 }
                 return Err(in_use(name, held));
             }
+            let before = match network.record.state {
+                NetworkState::Removing => NetworkState::Ready,
+                state => state,
+            };
             network.record.state = NetworkState::Removing;
             let Some(revision) = self
                 .store
@@ -56,7 +60,7 @@ impl Cluster<'_> {
                 .await?;
             let held = leases_in(&entries, &leases)?;
             if !held.is_empty() {
-                self.reopen(network).await?;
+                self.reopen(network, before).await?;
                 return Err(in_use(name, held));
             }
             let block_ops: Vec<Op> = entries
@@ -100,13 +104,27 @@ impl Cluster<'_> {
     }
 
     /// The network takes attachments again. A host that was quicker knows better.
-    async fn reopen(&self, mut network: Versioned<Network>) -> Result<(), Error> {
-        network.record.state = NetworkState::Ready;
+    async fn reopen(
+        &self,
+        mut network: Versioned<Network>,
+        state: NetworkState,
+    ) -> Result<(), Error> {
+        network.record.state = state;
         let own = self.layout.network(&network.record.name)?;
         self.store
             .swap(&own, &encode(&network.record)?, network.revision)
             .await?;
         Ok(())
+    }
+
+    /// What a node has leases on, each with its network.
+    pub async fn endpoints_of(&self, node: &str) -> Result<Vec<(String, IpAddr, Lease)>, Error> {
+        let leases = self.layout.all_leases()?;
+        let entries = self.store.read(std::slice::from_ref(&leases)).await?;
+        let held = leases_of(&entries, &leases, node)?.into_iter();
+        Ok(held
+            .map(|(entry, address, lease)| (network_of(entry), address, lease))
+            .collect())
     }
 
     /// Forgets a node: its blocks are nobody's at once, and its leases are gone. One that still has leases only with

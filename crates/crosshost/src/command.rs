@@ -28,6 +28,8 @@ crosshost: one network for the containers of several hosts
   crosshost sync [--watch]                         make this host known, its forwarding and the store up to date;
                                                    --watch: stay, and do so whenever others have news
 
+A network whose conflist names a data directory (ipam.dataDir) is called NAME@DIRECTORY.
+
   --json      machine-readable output of ls and inspect
   --help, --version
 

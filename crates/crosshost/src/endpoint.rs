@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     command::{Result, Session, Words},
+    realms,
     table::{json, table},
 };
 
@@ -27,41 +28,41 @@ pub fn row(address: IpAddr, lease: &Lease) -> [String; 5] {
 }
 
 /// An endpoint as JSON.
-pub fn described(network: Option<&str>, address: IpAddr, lease: &Lease) -> Value {
+pub fn described(address: IpAddr, lease: &Lease) -> Value {
     let mac = overlay::forwarding::mac_of(address).to_string();
-    let mut value = json!({
+    json!({
         "address": address, "node": lease.node, "containerID": lease.container, "ifname": lease.ifname, "mac": mac,
         "since": lease.since,
-    });
-    if let Some(network) = network {
-        value["network"] = json!(network);
+    })
+}
+
+/// An endpoint as JSON among those of other networks.
+fn described_of(network: &str, realm: Option<&str>, address: IpAddr, lease: &Lease) -> Value {
+    let mut value = described(address, lease);
+    value["network"] = json!(network);
+    if let Some(realm) = realm {
+        value["dataDir"] = json!(cluster::directory_of(realm));
     }
     value
 }
 
 /// All endpoints of all networks.
 pub async fn list(session: &Session, words: &Words) -> Result<String> {
-    let cluster = session.cluster();
-    let mut all = Vec::new();
-    for network in cluster.networks().await? {
-        for (address, lease) in cluster.leases(&network.record.name).await? {
-            all.push((network.record.name.clone(), address, lease.record));
+    let (mut values, mut rows) = (Vec::new(), Vec::new());
+    for realm in realms::all(session).await? {
+        for network in realm.cluster.networks().await? {
+            let name = &network.record.name;
+            for (address, lease) in realm.cluster.leases(name).await? {
+                let lease = lease.record;
+                values.push(described_of(name, realm.name.as_deref(), address, &lease));
+                let [address, node, container, ifname, mac] = row(address, &lease);
+                rows.push([realm.called(name), address, node, container, ifname, mac]);
+            }
         }
     }
     if words.json {
-        return Ok(json(
-            &all.iter()
-                .map(|(network, address, lease)| described(Some(network), *address, lease))
-                .collect(),
-        ));
+        return Ok(json(&values.into()));
     }
-    let rows: Vec<_> = all
-        .iter()
-        .map(|(network, address, lease)| {
-            let [address, node, container, ifname, mac] = row(*address, lease);
-            [network.clone(), address, node, container, ifname, mac]
-        })
-        .collect();
     Ok(table(
         [
             "NETWORK",
@@ -78,7 +79,9 @@ pub async fn list(session: &Session, words: &Words) -> Result<String> {
 /// What this host holds, from its own documents: works with the store away, and shows what that does not know yet.
 pub fn local(words: &Words) -> Result<String> {
     let mut all = Vec::new();
-    for (_, files) in Files::all()? {
+    let realms = Files::realms()?.into_iter().map(Some);
+    for realm in [None].into_iter().chain(realms) {
+        let files = Files::new(realm.as_deref());
         for network in files.networks()? {
             for holding in files.holdings(&network)? {
                 let state = |held: &Held| match (holding.stage, held.revision) {
@@ -93,26 +96,28 @@ pub fn local(words: &Words) -> Result<String> {
                 let left = holding.left.iter();
                 let left = left.map(|held| (held.address, "freed, not yet in the store"));
                 for (address, state) in held.chain(left) {
-                    all.push((network.clone(), address, holding.lease.clone(), state));
+                    let of = (realm.clone(), network.clone());
+                    all.push((of, address, holding.lease.clone(), state));
                 }
             }
         }
     }
     all.sort_by(|one, other| (&one.0, one.1).cmp(&(&other.0, other.1)));
     if words.json {
-        let described = |(network, address, lease, state): &(String, IpAddr, Lease, &str)| {
-            let mut value = described(Some(network), *address, lease);
+        let value = all.iter().map(|((realm, network), address, lease, state)| {
+            let mut value = described_of(network, realm.as_deref(), *address, lease);
             value["state"] = json!(state);
             value
-        };
-        return Ok(json(&all.iter().map(described).collect()));
+        });
+        return Ok(json(&value.collect()));
     }
     let rows: Vec<_> = all
         .iter()
-        .map(|(network, address, lease, state)| {
+        .map(|((realm, network), address, lease, state)| {
             let [address, _, container, ifname, mac] = row(*address, lease);
+            let network = cluster::full_name(network, realm.as_deref());
             [
-                network.clone(),
+                network,
                 address,
                 container,
                 ifname,

@@ -4,6 +4,7 @@ mod command;
 mod endpoint;
 mod network;
 mod node;
+mod realms;
 mod sync;
 mod table;
 mod watch;

@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::{
     command::{Result, Session, Words},
     endpoint,
+    realms::{self, Realm},
     table::{json, table},
 };
 
@@ -135,55 +136,77 @@ fn summary(network: &Network) -> [String; 4] {
     ]
 }
 
-fn described(network: &Network) -> serde_json::Value {
+fn described(network: &Network, realm: &Realm<'_>) -> serde_json::Value {
     let state = network.state;
-    json!({"name": network.name, "vni": network.vni, "subnets": subnets(network), "scope": "global", "state": state})
+    let mut value = json!({
+        "name": network.name, "vni": network.vni, "subnets": subnets(network), "scope": "global", "state": state,
+    });
+    if let Some(directory) = realm.directory() {
+        value["dataDir"] = json!(directory);
+    }
+    value
 }
 
 /// All networks.
 pub async fn list(session: &Session, words: &Words) -> Result<String> {
-    let networks = session.cluster().networks().await?;
-    let networks: Vec<&Network> = networks.iter().map(|network| &network.record).collect();
-    if words.json {
-        return Ok(json(
-            &networks.iter().map(|network| described(network)).collect(),
-        ));
+    let (mut values, mut listed) = (Vec::new(), Vec::new());
+    for realm in realms::all(session).await? {
+        for network in realm.cluster.networks().await? {
+            let network = network.record;
+            values.push(described(&network, &realm));
+            listed.push((realm.called(&network.name), network));
+        }
     }
-    Ok(listed(&networks))
+    if words.json {
+        return Ok(json(&values.into()));
+    }
+    Ok(shown(&listed))
 }
 
-/// The networks as a table; their state only where one is not as it should be.
-fn listed(networks: &[&Network]) -> String {
-    let rows: Vec<_> = networks.iter().map(|network| summary(network)).collect();
-    if networks.iter().all(|network| state(network).is_empty()) {
+/// The networks with what they are called, as a table; their state only where one is not as it should be.
+fn shown(networks: &[(String, Network)]) -> String {
+    let rows: Vec<_> = networks
+        .iter()
+        .map(|(called, network)| {
+            let [_, vni, subnets, scope] = summary(network);
+            [called.clone(), vni, subnets, scope]
+        })
+        .collect();
+    if networks
+        .iter()
+        .all(|(_, network)| state(network).is_empty())
+    {
         return table(["NAME", "VNI", "SUBNETS", "SCOPE"], &rows);
     }
     let rows: Vec<_> = rows
         .into_iter()
         .zip(networks)
-        .map(|([name, vni, subnets, scope], network)| {
+        .map(|([name, vni, subnets, scope], (_, network))| {
             [name, vni, subnets, scope, state(network).to_owned()]
         })
         .collect();
     table(["NAME", "VNI", "SUBNETS", "SCOPE", "STATE"], &rows)
 }
 
-/// What is to be said of a network's state: nothing while it takes attachments.
+/// What is to be said of a network's state: nothing while it is as it should be.
 fn state(network: &Network) -> &'static str {
     match network.state {
         NetworkState::Ready => "",
+        NetworkState::Creating => "creating",
         NetworkState::Removing => "removing",
     }
 }
 
 /// One network with its blocks and endpoints.
 pub async fn inspect(session: &Session, words: &Words) -> Result<String> {
-    let (cluster, name) = (session.cluster(), words.name()?);
+    let called = words.name()?;
+    let (realm, name) = realms::of(session, called)?;
+    let cluster = &realm.cluster;
     let news = cluster.news(name).await?;
     let network = &news
         .network
         .as_ref()
-        .ok_or_else(|| cluster::Error::NoNetwork(name.to_owned()))?
+        .ok_or_else(|| cluster::Error::NoNetwork(called.to_owned()))?
         .record;
     let leases = cluster.leases(name).await?;
     let gateways: Vec<IpAddr> = network
@@ -204,7 +227,7 @@ pub async fn inspect(session: &Session, words: &Words) -> Result<String> {
         BlockState::Reclaiming => format!("- (being taken from {})", record.node),
     };
     if words.json {
-        let mut described = described(network);
+        let mut described = described(network, &realm);
         let blocks = news.blocks.iter().map(|(block, owner)| {
             let mut value = json!(owner.record);
             value["block"] = json!(format!("{}/{}", block.first(), block.prefix()));
@@ -224,18 +247,18 @@ pub async fn inspect(session: &Session, words: &Words) -> Result<String> {
         described["blocks"] = blocks.collect();
         let endpoints = leases
             .iter()
-            .map(|(address, lease)| endpoint::described(None, *address, &lease.record));
+            .map(|(address, lease)| endpoint::described(*address, &lease.record));
         described["endpoints"] = endpoints.collect();
         return Ok(json(&described));
     }
-    let [name, vni, subnets, scope] = summary(network);
+    let [_, vni, subnets, scope] = summary(network);
     let state = match state(network) {
         "" => String::new(),
         state => format!(", {state}"),
     };
     let gateways: Vec<_> = gateways.iter().map(ToString::to_string).collect();
     let head = format!(
-        "network {name}: vni {vni}, subnets {subnets}, gateway {}, scope {scope}{state}\n\n",
+        "network {called}: vni {vni}, subnets {subnets}, gateway {}, scope {scope}{state}\n\n",
         gateways.join(",")
     );
     let blocks: Vec<_> = news
@@ -285,9 +308,10 @@ fn exclusions(news: &News) -> String {
 
 /// Removes a network without endpoints.
 pub async fn remove(session: &Session, words: &Words) -> Result<String> {
-    let name = words.name()?;
-    session.cluster().remove_network(name).await?;
-    Ok(format!("{name}\n"))
+    let called = words.name()?;
+    let (realm, name) = realms::of(session, called)?;
+    realm.cluster.remove_network(name).await?;
+    Ok(format!("{called}\n"))
 }
 
 #[cfg(test)]
@@ -320,18 +344,18 @@ mod tests {
     }
 
     #[test]
-    fn a_state_is_shown_only_where_a_network_is_being_removed() {
+    fn a_state_is_shown_only_where_a_network_is_not_as_it_should_be() {
         let network = |state: &str| -> Network {
             serde_json::from_value(json!({"name": "n", "vni": 4097, "ranges": [], "state": state}))
                 .unwrap()
         };
-        let (ready, removing) = (network("ready"), network("removing"));
+        let [ready, removing] = ["ready", "removing"].map(|state| ("n".to_owned(), network(state)));
         assert_eq!(
-            listed(&[&ready]),
+            shown(std::slice::from_ref(&ready)),
             "NAME  VNI   SUBNETS  SCOPE\nn     4097           global\n"
         );
         assert_eq!(
-            listed(&[&ready, &removing]),
+            shown(&[ready, removing]),
             "NAME  VNI   SUBNETS  SCOPE   STATE\nn     4097           global\n\
              n     4097           global  removing\n"
         );

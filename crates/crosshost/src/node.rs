@@ -1,31 +1,42 @@
 //! `crosshost node`: ls, rm.
 
+use std::collections::BTreeMap;
+
+use cluster::{Error, Node};
 use journal::clock;
 use serde_json::json;
 
 use crate::{
     command::{Result, Session, Words},
+    realms,
     table::{json, table},
 };
 
 /// All hosts.
 pub async fn list(session: &Session, words: &Words) -> Result<String> {
-    let nodes = session.cluster().nodes().await?;
-    let vtep = |node: &cluster::Node| {
+    // A host whose networks all have data directories may be known there alone.
+    let mut nodes: BTreeMap<String, Node> = BTreeMap::new();
+    for realm in realms::all(session).await? {
+        for node in realm.cluster.nodes().await? {
+            let node = node.record;
+            nodes
+                .entry(node.name.clone())
+                .and_modify(|known| known.last_contact = known.last_contact.max(node.last_contact))
+                .or_insert(node);
+        }
+    }
+    let vtep = |node: &Node| {
         node.vtep
             .map_or_else(|| "-".to_owned(), |vtep| vtep.to_string())
     };
     if words.json {
-        let described = |node: &cluster::Node| json!({"name": node.name, "vtep": node.vtep, "bootId": node.boot_id, "machineId": node.machine_id, "lastContact": node.last_contact});
-        return Ok(json(
-            &nodes.iter().map(|node| described(&node.record)).collect(),
-        ));
+        let described = |node: &Node| json!({"name": node.name, "vtep": node.vtep, "bootId": node.boot_id, "machineId": node.machine_id, "lastContact": node.last_contact});
+        return Ok(json(&nodes.values().map(described).collect()));
     }
     let now = clock::unix();
     let rows: Vec<_> = nodes
-        .iter()
+        .values()
         .map(|node| {
-            let node = &node.record;
             [
                 node.name.clone(),
                 vtep(node),
@@ -47,9 +58,31 @@ fn ago(seconds: u64) -> String {
     }
 }
 
-/// Forgets a host that will not come back; one that still has endpoints with `--force` only.
+/// Forgets a host that will not come back; one that still has endpoints with `--force` only. In all realms: it is refused by
+/// all or by none, and the usual one goes last, so that it can be repeated by name until then.
 pub async fn remove(session: &Session, words: &Words) -> Result<String> {
     let name = words.name()?;
-    session.cluster().remove_node(name, words.force).await?;
+    let mut realms = realms::all(session).await?;
+    realms.reverse();
+    let mut leases = Vec::new();
+    for realm in realms.iter().filter(|_| !words.force) {
+        let held = realm.cluster.endpoints_of(name).await?.into_iter();
+        leases.extend(held.map(|(network, ip, lease)| (realm.called(&network), ip, lease)));
+    }
+    if !leases.is_empty() {
+        let name = name.to_owned();
+        return Err(Error::NodeInUse { name, leases }.into());
+    }
+    let mut known = false;
+    for realm in &realms {
+        match realm.cluster.remove_node(name, words.force).await {
+            Ok(()) => known = true,
+            Err(Error::NoNode(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if !known {
+        return Err(Error::NoNode(name.to_owned()).into());
+    }
     Ok(format!("{name}\n"))
 }

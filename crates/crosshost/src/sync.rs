@@ -10,21 +10,25 @@ use crate::command::{Result, Session};
 pub struct Done {
     /// The networks whose sandboxes were brought to the news.
     pub networks: Vec<Synced>,
+    /// What of them could not be brought there.
+    behind: Vec<cni::Error>,
+    /// What else could not be done, with what it is of.
     late: Vec<(String, cluster::Error)>,
 }
 
 impl Done {
     /// What could not be done, in one line; nothing if all was.
     pub fn late(&self) -> Option<String> {
-        let named = |(network, failure): &(String, cluster::Error)| {
-            let (what, failure) = (format!("network {network}: "), failure.to_string());
+        let named = |(what, failure): &(String, cluster::Error)| {
+            let (what, failure) = (format!("{what}: "), failure.to_string());
             if failure.starts_with(&what) {
                 failure
             } else {
                 what + &failure
             }
         };
-        let mut late: Vec<_> = self.late.iter().map(named).collect();
+        let behind = self.behind.iter().map(ToString::to_string);
+        let mut late: Vec<_> = behind.chain(self.late.iter().map(named)).collect();
         late.dedup();
         (!late.is_empty()).then(|| late.join("; "))
     }
@@ -32,6 +36,10 @@ impl Done {
     /// Whether that is because the store went away.
     pub fn is_away(&self) -> bool {
         self.late.iter().any(|(_, error)| error.is_away())
+            || self
+                .behind
+                .iter()
+                .any(|error| error.code == cni::code::AGAIN)
     }
 }
 
@@ -58,7 +66,8 @@ pub fn line(done: &Synced) -> String {
 pub async fn once(session: &Session, contact: bool) -> Result<Done> {
     let (cluster, settings) = (session.cluster(), &session.settings);
     let failed = |error: cni::Error| error.to_string();
-    let networks = overlay::sync::sync(&cluster, settings)
+    // Refused where this name is another host's: nothing more is done then.
+    let forwarding = overlay::sync::sync(&cluster, settings)
         .await
         .map_err(failed)?;
     let late = ipam_kv::sync(settings).await.map_err(failed)?;
@@ -75,5 +84,9 @@ pub async fn once(session: &Session, contact: bool) -> Result<Done> {
         };
         cluster.register(&node).await?;
     }
-    Ok(Done { networks, late })
+    Ok(Done {
+        networks: forwarding.done,
+        behind: forwarding.failures,
+        late,
+    })
 }

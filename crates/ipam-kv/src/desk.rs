@@ -39,6 +39,7 @@ impl Desk {
                 boot_id,
                 machine_id: clock::machine_id(),
                 vtep: settings.vtep,
+                place: Some(settings.place()),
             },
             settings,
         })
@@ -55,6 +56,16 @@ impl Desk {
     /// The name of this node.
     pub fn node(&self) -> &str {
         &self.host.node
+    }
+
+    /// Who this host is.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// What the desk was opened with.
+    pub fn settings(&self) -> &Resolved {
+        &self.settings
     }
 
     /// The host's documents.

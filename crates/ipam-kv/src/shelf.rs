@@ -34,15 +34,9 @@ impl Files {
         }
     }
 
-    /// All of this host: the usual ones, and those that are apart, with their realms.
-    pub fn all() -> Result<Vec<(Option<String>, Self)>, Error> {
-        let mut all = vec![(None, Self::new(None))];
-        let realms = names(&Path::new(journal::ROOT).join("data"))?;
-        all.extend(realms.into_iter().map(|realm| {
-            let files = Self::new(Some(&realm));
-            (Some(realm), files)
-        }));
-        Ok(all)
+    /// The realms of which this host has documents.
+    pub fn realms() -> Result<Vec<String>, Error> {
+        names(&Path::new(journal::ROOT).join("data"))
     }
 
     /// The networks of which there is a document.

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use cluster::{BlockRecord, Cluster, Error, Resolved, Shelf as _, Versioned};
+use cluster::{
+    Allocator, BlockRecord, Cluster, Error, Host, NetworkState, Resolved, Shelf as _, Versioned,
+};
 use ipam::Block;
 
 use crate::{conf::failed, desk::Desk, shelf::Files};
@@ -22,7 +24,9 @@ impl Pool {
     /// All of which this host has documents.
     pub fn all() -> Result<Vec<Self>, cni::Error> {
         let mut all = Vec::new();
-        for (realm, files) in Files::all().map_err(failed)? {
+        let realms = Files::realms().map_err(failed)?.into_iter().map(Some);
+        for realm in realms.chain([None]) {
+            let files = Files::new(realm.as_deref());
             let networks = files.networks().map_err(failed)?;
             all.extend(networks.into_iter().map(|network| Self {
                 realm: realm.clone(),
@@ -63,38 +67,103 @@ impl Pool {
     /// This host's duties on it; what could not be done is returned.
     pub async fn sync(&self, settings: &Resolved) -> Result<Vec<Error>, cni::Error> {
         let desk = Desk::new(self.settings(settings)?)?;
-        Ok(failures(desk.open().allocator(&self.network).sync().await))
+        Ok(sync_network(&desk, &self.network).await)
     }
 }
 
-/// All of this host's duties on its networks: the store is told what it missed or forgot, other hosts get their answers. What
-/// failed is returned, with its network.
+/// All of this host's duties on its networks, those of all data directories: the store is told what it missed or forgot, other
+/// hosts get their answers. What failed is returned, with the network or the directory that it is of; it is in nobody
+/// else's way.
 pub async fn sync(settings: &Resolved) -> Result<Vec<(String, Error)>, cni::Error> {
-    let mut failed_ones = Vec::new();
-    for (realm, files) in Files::all().map_err(failed)? {
-        let settings = match realm {
-            Some(realm) => settings.clone().apart(&realm).map_err(failed)?,
-            None => settings.clone(),
+    let mut failures = Vec::new();
+    let mut realms = Files::realms().map_err(failed)?;
+    // After a reboot the store alone knows in which this node was.
+    match Desk::new(settings.clone())?.open().cluster().realms().await {
+        Ok(shared) => realms.extend(shared),
+        Err(error) => failures.push(("data directories".to_owned(), error)),
+    }
+    realms.sort();
+    realms.dedup();
+    for realm in [None].into_iter().chain(realms.into_iter().map(Some)) {
+        let place = realm.as_deref().map(cluster::directory_of);
+        let place = place.map_or_else(
+            || "networks".to_owned(),
+            |dir| format!("data directory {dir}"),
+        );
+        let apart = match &realm {
+            Some(realm) => settings.clone().apart(realm),
+            None => Ok(settings.clone()),
         };
-        let desk = Desk::new(settings)?;
-        let open = desk.open();
-        let mut networks = files.networks().map_err(failed)?;
-        networks.extend(kept(open.cluster(), desk.node()).await?);
-        networks.sort();
-        networks.dedup();
-        for network in networks {
-            let failures = failures(open.allocator(&network).sync().await).into_iter();
-            failed_ones.extend(failures.map(|error| (network.clone(), error)));
+        match apart {
+            Ok(settings) => match sync_realm(Desk::new(settings)?).await {
+                Ok(late) => failures.extend(late),
+                Err(error) => failures.push((place, error)),
+            },
+            Err(error) => failures.push((place, error)),
         }
     }
-    Ok(failed_ones)
+    Ok(failures)
 }
 
-/// After a reboot the store alone knows on which networks this node was.
-async fn kept(cluster: &Cluster<'_>, node: &str) -> Result<Vec<String>, cni::Error> {
-    cluster.ledgers_of(node).await.map_err(failed)
+/// The same of one realm.
+async fn sync_realm(desk: Desk) -> Result<Vec<(String, Error)>, Error> {
+    let mut failures = Vec::new();
+    let named = |network: &str| {
+        let realm = desk.settings().realm.as_deref();
+        format!("network {}", cluster::full_name(network, realm))
+    };
+    let open = desk.open();
+    let mut networks = desk.files().networks()?;
+    let shared = open.cluster().networks().await?;
+    for network in shared.iter().map(|network| &network.record) {
+        // Somebody must: who created it was killed, or had no time left.
+        if network.state == NetworkState::Creating {
+            let finished = open.cluster().finish_network(&network.name).await;
+            failures.extend(finished.err().map(|error| (named(&network.name), error)));
+        }
+    }
+    // After a reboot the store alone knows on which networks this node was.
+    let shared: Vec<_> = shared.into_iter().map(|it| it.record.name).collect();
+    networks.extend(open.cluster().ledgers_of(desk.node(), &shared).await?);
+    networks.sort();
+    networks.dedup();
+    for network in networks {
+        let failed = sync_network(&desk, &network).await;
+        failures.extend(failed.into_iter().map(|error| (named(&network), error)));
+    }
+    Ok(failures)
 }
 
-fn failures(done: Result<Vec<Error>, Error>) -> Vec<Error> {
-    done.unwrap_or_else(|error| vec![error])
+/// The same of one network.
+async fn sync_network(desk: &Desk, network: &str) -> Vec<Error> {
+    let synced = match desk.open().allocator(network).sync().await {
+        Err(error @ Error::Elsewhere { .. }) => sync_elsewhere(desk, network, error).await,
+        synced => synced,
+    };
+    synced.unwrap_or_else(|error| vec![error])
+}
+
+/// The same of a network whose conflist names another store than the host's settings, as far as its ledger says how to get in;
+/// else why that is refused.
+async fn sync_elsewhere(desk: &Desk, network: &str, refused: Error) -> Result<Vec<Error>, Error> {
+    let place = desk
+        .files()
+        .ledger(network)?
+        .and_then(|ledger| ledger.place);
+    let Some(settings) = place.and_then(|place| desk.settings().at(&place)) else {
+        return Err(refused);
+    };
+    let store = settings.open_store()?;
+    let cluster = Cluster::new(&*store, settings.layout.clone());
+    let host = Host {
+        place: Some(settings.place()),
+        ..desk.host().clone()
+    };
+    let open = desk.open();
+    let allocator = Allocator {
+        cluster: &cluster,
+        host: &host,
+        ..open.allocator(network)
+    };
+    allocator.sync().await
 }

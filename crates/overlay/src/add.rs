@@ -17,6 +17,7 @@ use crate::{
     kernel, local,
     names::EGRESS_NIC,
     news::{Follower, Heard, Known},
+    place,
     record::{Record, Stage},
     sandbox::{self, Sandbox},
     teardown,
@@ -79,6 +80,7 @@ pub(crate) async fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
         inside: &inside,
         ipam: &ipam,
     };
+    place::admit(&host, &cluster, &conf.settings, &conf.spec.name).await?;
     for _ in 0..ATTEMPTS {
         let known = work.follower.known(&conf.spec).await?;
         host.records

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use cluster::{Cluster, NetworkSpec, News, Node, Resolved};
+use cluster::{Cluster, NetworkSpec, News, Node, Place, Resolved};
 use cni::Error;
 use ipnetwork::IpNetwork;
 use journal::{Attachment, Journal, Lock};
@@ -33,6 +33,8 @@ pub struct Host {
     pub records: Journal<Record>,
     /// The news that each network's sandbox forwards by.
     pub news: Journal<News>,
+    /// Of which store each network's documents are.
+    pub places: Journal<Place>,
     /// On which networks this host forwards, as the store was told.
     pub members: Journal<Membership>,
     /// Who uses which sandbox.
@@ -78,6 +80,7 @@ impl Host {
             rtnl,
             records: Journal::new(root, "journal/overlay"),
             news: Journal::new(root, "news"),
+            places: Journal::new(root, "place"),
             members: Journal::new(root, "acks"),
             users: Journal::new(root, "sandbox"),
             egress: Journal::new(root, "egress"),
@@ -109,6 +112,12 @@ impl Host {
         self.records
             .lock(name, PATIENCE)
             .map_err(|error| local(&error))
+    }
+
+    /// Whether an attachment uses a network's sandbox.
+    pub fn has_users(&self, network: &str) -> Result<bool, Error> {
+        let users = self.users.load(network).map_err(|error| local(&error))?;
+        Ok(users.is_some_and(|users| !users.0.is_empty()))
     }
 
     /// Keeps the news of a network for the next verb.

@@ -15,7 +15,7 @@ use crate::{
     kernel,
     membership::{self, Membership},
     names, news, sandbox,
-    sync::{Synced, has_users},
+    sync::Synced,
 };
 
 /// What a repair found.
@@ -62,7 +62,7 @@ async fn mend(
     network: &str,
 ) -> Result<Option<usize>, Error> {
     let _lock = host.lock_network(network)?;
-    if !has_users(host, network)? {
+    if !host.has_users(network)? {
         return Ok(Some(0));
     }
     let Some(copy) = news::copy(host, network)? else {

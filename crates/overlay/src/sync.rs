@@ -10,7 +10,7 @@ use crate::{
     host::{Host, Underlay},
     kernel, local, membership, names,
     news::{Follower, Heard},
-    sandbox,
+    place, sandbox,
 };
 
 /// What a sync did.
@@ -22,35 +22,125 @@ pub struct Synced {
     pub changes: usize,
 }
 
-/// Registers this host and brings each of its sandboxes to the news.
-pub async fn sync(cluster: &Cluster<'_>, settings: &Resolved) -> Result<Vec<Synced>, Error> {
+/// What a sync did, and what it could not do.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The networks that forward by the newest news.
+    pub done: Vec<Synced>,
+    /// Why others do not.
+    pub failures: Vec<Error>,
+}
+
+/// Registers this host with its tunnel address and brings each of its sandboxes to the news. A host that has neither a
+/// sandbox nor a tunnel address in its record may be one that only allocates addresses: it needs no way out, and where it
+/// has none its record is left to who allocates. An error says that this host must do nothing else.
+pub async fn sync(cluster: &Cluster<'_>, settings: &Resolved) -> Result<Outcome, Error> {
     let host = Host::open()?;
     let nodes = cluster.nodes().await.map_err(failed)?;
     let nodes = nodes
         .into_iter()
         .map(|node| (node.record.name.clone(), node))
         .collect();
-    let underlay = host.underlay(settings).await?;
     let nodes = News {
         nodes,
         ..News::default()
     };
-    let registered = host.enrol(cluster, settings, &nodes, underlay.vtep).await?;
-    let mut done = Vec::new();
-    for network in Netns::list(&names::sandboxes()).map_err(|error| kernel(&error))? {
+    let sandboxes = Netns::list(&names::sandboxes()).map_err(|error| kernel(&error))?;
+    let (mut done, mut failures) = (Vec::new(), Vec::new());
+    match host.underlay(settings).await {
+        Ok(underlay) => {
+            let doubt = Doubt::of(host.enrol(cluster, settings, &nodes, underlay.vtep).await?);
+            for network in sandboxes {
+                let at = At {
+                    host: &host,
+                    cluster,
+                    settings,
+                    network: &network,
+                };
+                match at.follow(&underlay, doubt).await {
+                    Ok(changes) => done.extend(changes.map(|changes| Synced { network, changes })),
+                    Err(error) => failures.push(error),
+                }
+            }
+        }
+        Err(error) => {
+            let known = nodes.nodes.get(&settings.node);
+            let forwards = known.is_some_and(|node| node.record.vtep.is_some());
+            let named = settings.underlay.is_some() || settings.vtep.is_some();
+            if forwards || named || !sandboxes.is_empty() {
+                failures.push(error);
+            }
+        }
+    }
+    failures.extend(egress::mend(&host).await.err());
+    failures.extend(firewall::mend(&host).err());
+    failures.extend(leave(&host, cluster, settings).await.err());
+    Ok(Outcome { done, failures })
+}
+
+/// One network, from the host's own settings.
+struct At<'a> {
+    host: &'a Host,
+    cluster: &'a Cluster<'a>,
+    settings: &'a Resolved,
+    network: &'a str,
+}
+
+impl At<'_> {
+    /// The settings for the store that the network's documents are of, if that is another one than the host's settings name:
+    /// its conflist does. Refused where they do not say how to get in.
+    async fn elsewhere(&self) -> Result<Option<Resolved>, Error> {
+        let (settings, network) = (self.settings, self.network);
+        let there = place::elsewhere(self.host, self.cluster, settings, network).await?;
+        let Some(there) = there else {
+            return Ok(None);
+        };
+        let settings = settings.at(&there);
+        let refused = || failed(there.refuse(network, &self.settings.place()));
+        settings.map(Some).ok_or_else(refused)
+    }
+
+    /// [`follow`] by the store that the network is of.
+    async fn follow(&self, underlay: &Underlay, doubt: Doubt) -> Result<Option<usize>, Error> {
+        let (host, network) = (self.host, self.network);
+        let Some(settings) = &self.elsewhere().await? else {
+            let (cluster, settings) = (self.cluster, self.settings);
+            let follower = Follower {
+                host,
+                cluster,
+                settings,
+                network,
+            };
+            return follow(&follower, underlay, doubt).await;
+        };
+        let store = settings.open_store().map_err(failed)?;
+        let cluster = &Cluster::new(&*store, settings.layout.clone());
+        let nodes = cluster.news(network).await.map_err(failed)?;
+        let enrolled = host.enrol(cluster, settings, &nodes, underlay.vtep);
+        let doubt = if enrolled.await? {
+            Doubt::Certain
+        } else {
+            doubt
+        };
         let follower = Follower {
-            host: &host,
+            host,
             cluster,
             settings,
-            network: &network,
+            network,
         };
-        let changes = follow(&follower, &underlay, Doubt::of(registered)).await?;
-        done.extend(changes.map(|changes| Synced { network, changes }));
+        follow(&follower, underlay, doubt).await
     }
-    egress::mend(&host).await?;
-    firewall::mend(&host)?;
-    leave(&host, cluster, settings).await?;
-    Ok(done)
+
+    /// [`membership::tell`] to the store that the network is of.
+    async fn tell(&self) -> Result<(), Error> {
+        let (host, network, node) = (self.host, self.network, &self.settings.node);
+        let Some(settings) = &self.elsewhere().await? else {
+            return membership::tell(host, self.cluster, network, node).await;
+        };
+        let store = settings.open_store().map_err(failed)?;
+        let cluster = Cluster::new(&*store, settings.layout.clone());
+        membership::tell(host, &cluster, network, node).await
+    }
 }
 
 /// Brings the sandbox of one network to the news, for who has heard that there are some: the store was there a moment
@@ -60,15 +150,15 @@ pub async fn sync_network(
     settings: &Resolved,
     network: &str,
 ) -> Result<Option<Synced>, Error> {
-    let host = Host::open()?;
+    let host = &Host::open()?;
     let underlay = host.underlay(settings).await?;
-    let follower = Follower {
-        host: &host,
+    let at = At {
+        host,
         cluster,
         settings,
         network,
     };
-    let changes = follow(&follower, &underlay, Doubt::None).await?;
+    let changes = at.follow(&underlay, Doubt::None).await?;
     Ok(changes.map(|changes| Synced {
         network: network.to_owned(),
         changes,
@@ -105,7 +195,7 @@ async fn follow(
     let (host, network) = (follower.host, follower.network);
     let _lock = host.lock_network(network)?;
     // Listed before it was locked: its last user may have gone with it since, or been killed while leaving.
-    if !has_users(host, network)? {
+    if !host.has_users(network)? {
         sandbox::remove_unused(host, network).await?;
         return Ok(None);
     }
@@ -138,26 +228,27 @@ async fn leave(host: &Host, cluster: &Cluster<'_>, settings: &Resolved) -> Resul
         let network = &member.network;
         {
             let _lock = host.lock_network(network)?;
-            if has_users(host, network)? || sandbox::open(network)?.is_some() {
+            if host.has_users(network)? || sandbox::open(network)?.is_some() {
                 continue;
             }
             membership::leave(host, network)?;
         }
-        membership::tell(host, cluster, network, &settings.node).await?;
+        let at = At {
+            host,
+            cluster,
+            settings,
+            network,
+        };
+        at.tell().await?;
     }
     // A join that this host does not know of came back with a store that was put back.
     let node = &settings.node;
     for (network, join) in cluster.joins_of(node).await.map_err(failed)? {
         let _lock = host.lock_network(&network)?;
-        if !has_users(host, &network)? && membership::load(host, &network)?.is_none() {
+        if !host.has_users(&network)? && membership::load(host, &network)?.is_none() {
             let left = cluster.leave(&network, node, &join).await;
             left.map_err(failed)?;
         }
     }
     Ok(())
-}
-
-pub(crate) fn has_users(host: &Host, network: &str) -> Result<bool, Error> {
-    let users = host.users.load(network).map_err(|error| local(&error))?;
-    Ok(users.is_some_and(|users| !users.0.is_empty()))
 }

@@ -13,6 +13,7 @@ use crate::{
     host::Host,
     kernel, local, membership,
     names::{self, EGRESS_NIC},
+    place,
     record::Record,
     sandbox,
 };
@@ -131,6 +132,9 @@ pub(crate) async fn farewell(host: &Host, call: &Call) {
         let settings = conf::settings(call)?;
         let store = settings.open_store().map_err(failed)?;
         let cluster = Cluster::new(&*store, settings.layout.clone());
+        if let Some(there) = place::elsewhere(host, &cluster, &settings, network).await? {
+            return Err(failed(there.refuse(network, &settings.place())));
+        }
         membership::tell(host, &cluster, network, &settings.node).await
     };
     let told: Result<(), Error> = told.await;

@@ -76,6 +76,21 @@ pub trait Store {
     /// when the store was restored from a backup: the snapshot holds all the same.
     async fn watch(&self, prefix: &Key, index: u64, wait: Duration) -> Result<Snapshot, Error>;
 
+    /// The segments that follow `prefix` in the keys below it, each once; not what is below those. One round trip. What the
+    /// token must not see is not there.
+    async fn children(&self, prefix: &Key) -> Result<Vec<String>, Error> {
+        let below = format!("{prefix}/");
+        let entries = self.read(std::slice::from_ref(prefix)).await?;
+        let child = |entry: &Entry| {
+            let rest = entry.key.as_str().strip_prefix(&below)?;
+            rest.split('/').next().map(str::to_owned)
+        };
+        let mut children: Vec<_> = entries.iter().filter_map(child).collect();
+        children.sort_unstable();
+        children.dedup();
+        Ok(children)
+    }
+
     /// The entry of one key.
     async fn get(&self, key: &Key) -> Result<Option<Entry>, Error> {
         let entries = self.read(std::slice::from_ref(key)).await?;

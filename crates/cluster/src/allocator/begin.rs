@@ -22,7 +22,7 @@ impl Allocator<'_> {
     /// The ledger under its lock, as the last verb left it; `None` if this host has none since its boot.
     pub(super) async fn open(&self) -> Result<Option<Open>, Error> {
         let lock = self.shelf.lock(self.network).await?;
-        Ok(self.load()?.map(|ledger| Open {
+        Ok(self.load_of_here().await?.map(|ledger| Open {
             ledger,
             _lock: lock,
         }))
@@ -32,7 +32,7 @@ impl Allocator<'_> {
     /// if this node keeps none of the network.
     pub(super) async fn recall(&self) -> Result<Option<Open>, Error> {
         let lock = self.shelf.lock(self.network).await?;
-        let ledger = match self.load()? {
+        let ledger = match self.load_of_here().await? {
             Some(ledger) => ledger,
             None if self
                 .cluster
@@ -73,7 +73,7 @@ impl Allocator<'_> {
     /// another network than `spec` describes.
     pub(super) async fn ready(&self, spec: &NetworkSpec) -> Result<Open, Error> {
         let lock = self.shelf.lock(self.network).await?;
-        let ledger = match self.load()? {
+        let ledger = match self.load_of_here().await? {
             Some(ledger) if spec.agree(&ledger.network.record).is_ok() => ledger,
             Some(mut ledger) => {
                 self.refresh(&mut ledger, Some(spec)).await?;
@@ -103,6 +103,7 @@ impl Allocator<'_> {
         }
         let mut ledger = Ledger::new(network.clone());
         ledger.begun = self.clock.uptime();
+        ledger.place.clone_from(&self.host.place);
         let new = ledger.update(&news, &network, &self.host.node);
         let leases = self.leases_here(&ledger).await?;
         self.take_over(&mut ledger, leases).await?;

@@ -24,6 +24,7 @@ impl Ledger {
             as_of: 0,
             behind: Vec::new(),
             contact: 0,
+            place: None,
             begun: 0,
         }
     }

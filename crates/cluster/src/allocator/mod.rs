@@ -11,6 +11,7 @@
 //! | `shelf` | what a host remembers, and the traits by which it does |
 //! | `ledger` | the choice's part of that, pure |
 //! | `begin` | the ledger from the store: at first, and when it proved old |
+//! | `elsewhere` | a ledger of another store than the one at hand |
 //! | `forgotten` | what a host's own containers need when the store has forgotten them |
 //! | `add`, `choice`, `room` | an ADD; its choice; where it gets an address from when the host has none ready |
 //! | `del` | a DEL and a GC |
@@ -21,6 +22,7 @@ mod add;
 mod begin;
 mod choice;
 mod del;
+mod elsewhere;
 mod forgotten;
 mod ledger;
 mod outlook;

@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use ipam::{Block, Used};
 use serde::{Deserialize, Serialize};
 
-use crate::{BlockRecord, Error, Lease, Network, News, Versioned};
+use crate::{BlockRecord, Error, Lease, Network, News, Place, Versioned};
 
 /// The container's side of an attachment; with the network it is the key of all that we make.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -58,6 +58,9 @@ pub struct Ledger {
     /// When this node last made itself known in the store, on [`Clock::uptime`].
     #[serde(default)]
     pub contact: u64,
+    /// The store that it is of; absent where nobody said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
     /// When this ledger was begun, on [`Clock::uptime`]: containers that a boot starts again find their blocks.
     #[serde(default)]
     pub begun: u64,
@@ -188,6 +191,8 @@ pub struct Host {
     pub machine_id: Option<String>,
     /// The tunnel address that its settings name, which tells a clone of the machine from it.
     pub vtep: Option<IpAddr>,
+    /// Where its settings have the store; absent where there is but one.
+    pub place: Option<Place>,
 }
 
 impl Holding {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{Allocator, Held, Stage, begin::request, tend::is_behind};
-use crate::{BlockState, Error, Exclusion, News, Versioned};
+use crate::{BlockState, Error, Exclusion, NetworkState, News, Versioned};
 
 /// Seconds after which a request for an address that nobody follows up is taken back.
 const FORGOTTEN: u64 = 900;
@@ -14,7 +14,7 @@ impl Allocator<'_> {
     /// returned.
     pub async fn sync(&self) -> Result<Vec<Error>, Error> {
         let lock = self.shelf.lock(self.network).await?;
-        let refreshed = match self.load()? {
+        let refreshed = match self.load_of_here().await? {
             // The first act since the boot, or since the host's documents were lost.
             None => self.begin(None).await.map(drop),
             Some(mut ledger) => self.refresh(&mut ledger, None).await,
@@ -138,6 +138,22 @@ impl Allocator<'_> {
                 open.ledger.mark(address, false);
             }
             self.save(&open.ledger)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the other nodes their first blocks of a network, where its creation was not finished.
+    pub(super) async fn finish_creation(&self, ledger: &super::Ledger) -> Result<(), Error> {
+        if ledger.network.record.state != NetworkState::Creating {
+            return Ok(());
+        }
+        let network = self.cluster.finish_network(self.network).await?;
+        if let Some(mut open) = self.open().await? {
+            let known = &mut open.ledger.network;
+            if known.record.is_same(&network.record) && known.revision < network.revision {
+                *known = network;
+                self.save(&open.ledger)?;
+            }
         }
         Ok(())
     }

@@ -34,7 +34,8 @@ impl Allocator<'_> {
         for set in self.low(&ledger) {
             self.claim_ahead(&set).await?;
         }
-        self.give_back().await
+        self.give_back().await?;
+        self.finish_creation(&ledger).await
     }
 
     /// On a network that reclaims, this node is heard of often enough.

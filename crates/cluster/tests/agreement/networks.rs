@@ -1,9 +1,11 @@
 //! Networks: made once for all, refused where they collide, removed when empty.
 
-use cluster::{Created, Error, NetworkSpec, Published};
+use std::collections::BTreeSet;
+
+use cluster::{Claim, Cluster, Created, Error, NetworkSpec, NetworkState, Published};
 use store::{Store as _, mem::Mem};
 
-use crate::{address, cluster, guard, lease, node, spec};
+use crate::{NOW, address, cluster, guard, lease, node, spec};
 
 #[tokio::test]
 async fn every_registered_node_has_a_block_of_a_new_network() {
@@ -31,18 +33,89 @@ async fn every_registered_node_has_a_block_of_a_new_network() {
     assert_eq!(owners, expected.map(|(b, n)| (b.to_owned(), n.to_owned())));
 }
 
-#[tokio::test]
-async fn more_nodes_than_fit_one_transaction_get_their_blocks_too() {
-    let store = Mem::new();
-    let cluster = cluster(&store);
-    for n in 0..100 {
+/// How many nodes the clusters have that one transaction is too small for, and what their gifts cost at most: one
+/// transaction for 63 of them, and what finds out and says that all are made.
+const MANY: usize = 300;
+const FEW: usize = 10;
+
+async fn many_nodes(cluster: &Cluster<'_>) {
+    for n in 0..MANY {
         cluster.register(&node(&format!("n{n:03}"))).await.unwrap();
     }
+}
+
+/// The nodes that have a block of the network.
+async fn owners(cluster: &Cluster<'_>, network: &str) -> BTreeSet<String> {
+    let news = cluster.news(network).await.unwrap();
+    news.owners().map(str::to_owned).collect()
+}
+
+async fn state(cluster: &Cluster<'_>, network: &str) -> NetworkState {
     cluster
-        .create_network(&spec("big", "10.0.0.0/16"))
+        .network(network)
+        .await
+        .unwrap()
+        .unwrap()
+        .record
+        .state
+}
+
+#[tokio::test]
+async fn more_nodes_than_fit_one_transaction_get_their_blocks_by_few() {
+    let store = Mem::new();
+    let cluster = cluster(&store);
+    many_nodes(&cluster).await;
+    let before = store.calls();
+    let network = cluster.create_network(&spec("big", "10.0.0.0/16")).await;
+    assert_eq!(network.unwrap().state, NetworkState::Ready);
+    let calls = store.calls() - before;
+    assert!(calls <= FEW, "{calls}");
+    assert_eq!(owners(&cluster, "big").await.len(), MANY);
+}
+
+#[tokio::test]
+async fn a_creation_that_was_killed_is_finished_by_who_asks_for_the_same() {
+    let store = Mem::new();
+    let cluster = cluster(&store);
+    many_nodes(&cluster).await;
+    let wanted = spec("big", "10.0.0.0/16");
+    // Killed after its first write.
+    cluster.ensure_network(&wanted).await.unwrap();
+    assert_eq!(state(&cluster, "big").await, NetworkState::Creating);
+    assert!(owners(&cluster, "big").await.len() < MANY);
+    // It takes attachments: a node that cannot wait claims a block, and one that it finds free.
+    let mut news = cluster.news("big").await.unwrap();
+    let set = news.network.clone().unwrap().record.ranges[0].clone();
+    let claim = cluster.claim_block("big", "n299", &set, &mut news, Claim::Spare);
+    claim.await.unwrap();
+    let block: ipam::Block = "10.0.17.128_26".parse().unwrap();
+    let claim = cluster.claim_this_block("big", "n298", block, &mut news, NOW);
+    assert!(claim.await.unwrap());
+
+    let other = cluster.create_network(&spec("big", "10.1.0.0/16")).await;
+    assert!(matches!(other, Err(Error::Exists(_))), "{other:?}");
+    let network = cluster.create_network(&wanted).await.unwrap();
+    assert_eq!(network.state, NetworkState::Ready);
+    assert_eq!(owners(&cluster, "big").await.len(), MANY);
+    let blocks = cluster.news("big").await.unwrap().blocks;
+    assert_eq!(blocks.len(), MANY, "who had one got no other");
+    let again = cluster.create_network(&wanted).await;
+    assert!(matches!(again, Err(Error::Exists(_))), "{again:?}");
+}
+
+#[tokio::test]
+async fn gifts_of_a_network_that_is_removed_meanwhile_are_not_made() {
+    let store = Mem::new();
+    let cluster = cluster(&store);
+    many_nodes(&cluster).await;
+    cluster
+        .ensure_network(&spec("big", "10.0.0.0/16"))
         .await
         .unwrap();
-    assert_eq!(cluster.news("big").await.unwrap().blocks.len(), 100);
+    cluster.remove_network("big").await.unwrap();
+    let finished = cluster.finish_network("big").await;
+    assert!(matches!(finished, Err(Error::NoNetwork(_))), "{finished:?}");
+    assert!(owners(&cluster, "big").await.is_empty());
 }
 
 #[tokio::test]

@@ -27,6 +27,7 @@ impl Site {
             boot_id: format!("{}-boot-{}", host.name, host.boot),
             machine_id: Some(format!("machine-{}", host.name)),
             vtep: None,
+            place: None,
         }
     }
 

@@ -203,6 +203,31 @@ impl Store for Consul {
         }
     }
 
+    async fn children(&self, prefix: &Key) -> Result<Vec<String>, Error> {
+        let below = format!("{prefix}/");
+        let ask = Ask {
+            method: Method::GET,
+            path: format!("/v1/kv/{below}?keys&separator=/"),
+            body: Bytes::new(),
+            blocks: Duration::ZERO,
+            expects: &[200, 404],
+            what: format!("list of {prefix}"),
+        };
+        let answer = self.call(&ask).await?.answer;
+        if answer.status == 404 {
+            return Ok(Vec::new());
+        }
+        let keys: Vec<String> = serde_json::from_slice(&answer.body)
+            .map_err(|why| self.garbled(&answer, &why.to_string()))?;
+        // "a/b/" stands for all that is below it, beside a key "a/b"; "a/" itself is a folder of Consul's web UI.
+        let child = |key: &String| Some(key.strip_prefix(&below)?.trim_end_matches('/').to_owned());
+        let mut children: Vec<_> = keys.iter().filter_map(child).collect();
+        children.retain(|child| !child.is_empty());
+        children.sort_unstable();
+        children.dedup();
+        Ok(children)
+    }
+
     async fn watch(&self, prefix: &Key, index: u64, wait: Duration) -> Result<Snapshot, Error> {
         self.budget.fill();
         let wait = wait.min(MAX_WAIT);

@@ -4,6 +4,26 @@ use store::Key;
 
 use super::{Bench, create, done, run, texts};
 
+pub(super) fn children_are_named_once(bench: &Bench, base: &Key) {
+    run(async {
+        let store = (bench.open)();
+        let keys = ["a", "a/b", "a/b/c", "a/b/d/e", "a/-2fx/y", "a/z/1", "ab/n"];
+        let keys = keys.map(|name| base.join(name).unwrap());
+        let ops: Vec<_> = keys.iter().map(|key| create(key, "x")).collect();
+        done(store.apply(&ops).await);
+        for (prefix, expected) in [
+            ("a", vec!["-2fx", "b", "z"]),
+            ("a/b", vec!["c", "d"]),
+            ("ab", vec!["n"]),
+            ("a/z/1", vec![]),
+            ("none", vec![]),
+        ] {
+            let children = store.children(&base.join(prefix).unwrap()).await.unwrap();
+            assert_eq!(children, expected, "{prefix}");
+        }
+    });
+}
+
 pub(super) fn prefixes_end_at_segments(bench: &Bench, base: &Key) {
     run(async {
         let store = (bench.open)();

@@ -1,0 +1,142 @@
+//! Gifts: each node that is registered when a network is created has a block of it from the start, so that no host must be
+//! told of another one's first attachment.
+//!
+//! The network and as many gifts as fit are written in one transaction. Of a larger cluster the rest follows, a transaction
+//! for [`CHUNK`] less one of them, and until all are there the network is [`NetworkState::Creating`]: it takes
+//! attachments, and whoever finds it so goes on where another was killed, or ran out of time.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipam::{Block, Range};
+use store::{Op, Outcome};
+
+use crate::{
+    ATTEMPTS, BlockRecord, CHUNK, Cluster, Error, Network, NetworkState, News, Versioned,
+    records::encode,
+};
+
+/// What became of some gifts.
+enum Given {
+    /// They stand, or others have their blocks.
+    Done,
+    /// The network is not as it was read.
+    Stale,
+}
+
+impl Cluster<'_> {
+    /// Gives each node without a block of the network its first one, if the network's creation was not finished. The
+    /// network as it is then. Requests grow with the number of nodes, by one for each [`CHUNK`].
+    pub async fn finish_network(&self, name: &str) -> Result<Versioned<Network>, Error> {
+        let own = self.layout.network(name)?;
+        'again: for _ in 0..ATTEMPTS {
+            let news = self.news(name).await?;
+            let network = news.ready_network(name)?;
+            if network.record.state != NetworkState::Creating {
+                return Ok(network.clone());
+            }
+            let nodes = news.nodes.keys().map(String::as_str);
+            let gifts = self.gifts(&network.record, nodes, &blocks_by_node(&news))?;
+            if gifts.is_empty() {
+                let record = Network {
+                    state: NetworkState::Ready,
+                    ..network.record.clone()
+                };
+                let value = encode(&record)?;
+                match self.store.swap(&own, &value, network.revision).await? {
+                    Some(revision) => return Ok(Versioned { record, revision }),
+                    None => continue,
+                }
+            }
+            let check = Op::Check {
+                key: own.clone(),
+                revision: network.revision,
+            };
+            for chunk in gifts.chunks(CHUNK - 1) {
+                match self.give(&check, chunk.to_vec()).await? {
+                    Given::Done => {}
+                    Given::Stale => continue 'again,
+                }
+            }
+        }
+        Err(Error::Contended(own.as_str().to_owned()))
+    }
+
+    /// Makes some gifts while the network stands. A node may meanwhile have claimed one of the blocks itself, or another
+    /// host be at the same work: the others are given all the same.
+    async fn give(&self, check: &Op, mut gifts: Vec<Op>) -> Result<Given, Error> {
+        for _ in 0..ATTEMPTS {
+            let ops: Vec<Op> = [check].into_iter().chain(&gifts).cloned().collect();
+            match self.store.apply(&ops).await? {
+                Outcome::Done(_) => return Ok(Given::Done),
+                Outcome::Conflict(0) => return Ok(Given::Stale),
+                Outcome::Conflict(_) => {
+                    let keys: Vec<_> = gifts.iter().map(|gift| gift.key().clone()).collect();
+                    let taken = self.store.read(&keys).await?;
+                    gifts.retain(|gift| taken.iter().all(|entry| entry.key != *gift.key()));
+                    if gifts.is_empty() {
+                        return Ok(Given::Done);
+                    }
+                }
+            }
+        }
+        Ok(Given::Stale)
+    }
+
+    /// A block of each set for each node that has none, lowest first, while there are any. Where pools of both families are
+    /// cut alike, a node gets the same one of each, so that it can give pairs with equal host parts.
+    pub(crate) fn gifts<'n>(
+        &self,
+        network: &Network,
+        nodes: impl Iterator<Item = &'n str>,
+        owned: &BTreeMap<&str, Vec<Block>>,
+    ) -> Result<Vec<Op>, Error> {
+        let mut taken: BTreeSet<Block> = owned.values().flatten().copied().collect();
+        let mut gifts = Vec::new();
+        for node in nodes {
+            let own = owned.get(node).map(Vec::as_slice).unwrap_or_default();
+            let mut first: Option<(&Range, Block)> = None;
+            for set in &network.ranges {
+                let has = set.iter().find_map(|range| {
+                    let block = own.iter().find(|block| range.uses(**block))?;
+                    Some((range, *block))
+                });
+                if let Some(has) = has {
+                    first.get_or_insert(has);
+                    continue;
+                }
+                let free = set.iter().find_map(|range| {
+                    let prefix = network.block_prefix(range);
+                    let twin = first
+                        .filter(|(from, _)| from.subnet.is_ipv4() != range.subnet.is_ipv4())
+                        .and_then(|(from, block)| ipam::twin(block.first(), from, range))
+                        .and_then(|address| Block::containing(address, prefix))
+                        .filter(|twin| range.uses(*twin) && !taken.contains(twin));
+                    let block = twin.or_else(|| range.free_block(prefix, &taken, 0))?;
+                    Some((range, block))
+                });
+                let Some((range, block)) = free else { continue };
+                first.get_or_insert((range, block));
+                taken.insert(block);
+                let record = BlockRecord {
+                    kept: network.reclaim_after.is_some(),
+                    ..BlockRecord::of(node)
+                };
+                gifts.push(Op::Create {
+                    key: self.layout.block(&network.name, block)?,
+                    value: encode(&record)?,
+                });
+            }
+        }
+        Ok(gifts)
+    }
+}
+
+/// The blocks that each node has, or had and gave back.
+fn blocks_by_node(news: &News) -> BTreeMap<&str, Vec<Block>> {
+    let mut owned: BTreeMap<&str, Vec<Block>> = BTreeMap::new();
+    for (block, present) in &news.blocks {
+        let blocks = owned.entry(present.record.node.as_str()).or_default();
+        blocks.push(*block);
+    }
+    owned
+}

@@ -1,0 +1,68 @@
+//! Of which store a network's documents here are. A conflist may name another store than the host's own settings do: what a
+//! sandbox forwards by is read from the one, and only that one is told.
+
+use cluster::{Cluster, Place, Resolved};
+use cni::Error;
+
+use crate::{failed, host::Host, local};
+
+/// Whether a verb may begin on a network; the documents of another store go if nothing here rests on them. Code 103 if
+/// something does.
+pub(crate) async fn admit(
+    host: &Host,
+    cluster: &Cluster<'_>,
+    settings: &Resolved,
+    network: &str,
+) -> Result<(), Error> {
+    let here = settings.place();
+    let Some(there) = elsewhere(host, cluster, settings, network).await? else {
+        if host.places.load(network).ok().flatten().as_ref() != Some(&here) {
+            note(host, network, &here)?;
+        }
+        return Ok(());
+    };
+    let _lock = host.lock_network(network)?;
+    if host.has_users(network)? {
+        return Err(failed(there.refuse(network, &here)));
+    }
+    let removed = host
+        .news
+        .remove(network)
+        .and_then(|()| host.members.remove(network));
+    removed.map_err(|error| local(&error))?;
+    note(host, network, &here)
+}
+
+/// The other store that the documents of a network are of; `None` if they are of the one at hand, or if that is away, so that
+/// it is told nothing. Asks only where the store is called otherwise than before.
+pub(crate) async fn elsewhere(
+    host: &Host,
+    cluster: &Cluster<'_>,
+    settings: &Resolved,
+    network: &str,
+) -> Result<Option<Place>, Error> {
+    let here = settings.place();
+    let there = match host.places.load(network) {
+        Err(journal::Error::Unreadable { .. }) => return Ok(None),
+        there => there.map_err(|error| local(&error))?,
+    };
+    let Some(there) = there.filter(|there| !there.is_called_as(&here)) else {
+        return Ok(None);
+    };
+    let present = match cluster.network(network).await {
+        Err(error) if error.is_away() => return Ok(None),
+        present => present.map_err(failed)?.map(|present| present.record),
+    };
+    let known = host.news.load(network).ok().flatten();
+    let known = known.and_then(|news| news.network);
+    if known.is_some_and(|known| there.leads_to(&here, &known.record, present.as_ref())) {
+        note(host, network, &here)?;
+        return Ok(None);
+    }
+    Ok(Some(there))
+}
+
+fn note(host: &Host, network: &str, place: &Place) -> Result<(), Error> {
+    let saved = host.places.save(network, place);
+    saved.map_err(|error| local(&error))
+}
