@@ -7,8 +7,8 @@ CNI_BIN ?= /opt/cni/bin
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 RELEASE = target/$(HOST)/release
 DEPS = integration/tools/deps.sh
-# What lld, rustc's own linker on x86_64, can leave out of a static binary (docs/decisions/0003-binary-size.md).
-LEAN_x86_64 = -C link-arg=-Wl,--icf=all,--pack-dyn-relocs=relr,--no-eh-frame-hdr,-T,$(CURDIR)/crates/unwind.ld
+# What LLVM can fold, and lld, rustc's own linker on x86_64, leave out of a static binary (docs/decisions/0003-binary-size.md).
+LEAN_x86_64 = -C llvm-args=-enable-machine-outliner=always -C link-arg=-Wl,--icf=all,--pack-dyn-relocs=relr,--no-eh-frame-hdr,-T,$(CURDIR)/crates/unwind.ld
 STATIC = -C target-feature=+crt-static $(LEAN_$(firstword $(subst -, ,$(HOST))))
 
 .DEFAULT_GOAL := help
