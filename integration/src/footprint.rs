@@ -57,7 +57,11 @@ impl Footprint {
             }
         }
         let routes = listed(&["ip", "route", "show", "table", "all"]).stdout;
-        for route in routes.lines().filter(|route| !is_kernels_own(route)) {
+        // A host that forwards IPv6, as one does from its first container with IPv6 on, hears anycasts.
+        let routes = routes
+            .lines()
+            .filter(|route| !route.starts_with("anycast "));
+        for route in routes.filter(|route| !is_kernels_own(route)) {
             lines.insert(format!("route {}", route.replace(" linkdown", "").trim()));
         }
         let ruleset = listed(&["nft", "list", "ruleset"]);

@@ -33,7 +33,7 @@ impl Cluster<'_> {
         patience: Duration,
         now: u64,
     ) -> Result<(), Error> {
-        let mut asked = false;
+        let mut asked: Option<String> = None;
         for _ in 0..ATTEMPTS {
             let present = news.blocks.get(&block).cloned();
             let present = present.filter(|present| present.record.state != BlockState::Reclaiming);
@@ -62,7 +62,7 @@ impl Cluster<'_> {
                 Some(waits)
                     if waits.wanted || (by_us(&waits) && waits.state == ExclusionState::Asked) =>
                 {
-                    asked = true;
+                    asked = Some(holder.clone());
                     if self
                         .wait_for_answer(name, block, &present, patience)
                         .await?
@@ -90,15 +90,17 @@ impl Cluster<'_> {
                     .await?
                 }
                 // Struck out by who has it; or another was first.
-                Some(other) if asked || other.state != ExclusionState::Given => {
+                Some(other) if asked.is_some() || other.state != ExclusionState::Given => {
                     return Err(refused(other.node));
                 }
-                None if asked => return Err(refused(holder)),
+                // Given back, and the exclusion ended, while the answer was awaited.
+                None if present.record.is_of(node) => return Ok(()),
+                None if asked.as_ref() == Some(&holder) => return Err(refused(holder)),
                 None | Some(_) => {
                     let request = self
                         .ask(name, node, address, block, &present, &holder, now)
                         .await?;
-                    asked = request.is_some();
+                    asked = request.is_some().then_some(holder);
                     request
                 }
             };

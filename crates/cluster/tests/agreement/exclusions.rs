@@ -193,6 +193,43 @@ async fn an_address_that_went_to_a_node_is_asked_of_it_and_of_nobody_else() {
 }
 
 #[tokio::test]
+async fn what_is_the_owners_again_by_the_time_of_the_answer_is_asked_of_the_owner() {
+    let store = Mem::new();
+    let cluster = cluster(&store);
+    for asker in ["n2", "n3"] {
+        let (mut news, block, wanted) = given_to_n1(&cluster).await;
+        // n1 gives it back, and n2 ends the exclusion before the asker has looked.
+        let ended = async {
+            let present = loop {
+                let present = cluster.news("a").await.unwrap().blocks[&block].clone();
+                if present.record.exclusions[&wanted].wanted {
+                    break present;
+                }
+                tokio::task::yield_now().await;
+            };
+            let returned = cluster.return_exclusion("a", block, &present, wanted).await;
+            let returned = returned.unwrap().unwrap();
+            let absorbed = cluster.absorb("a", "n2", block, &returned, &|_, _| false);
+            absorbed.await.unwrap().unwrap();
+        };
+        let patience = std::time::Duration::from_millis(500);
+        let obtained = cluster.obtain("a", asker, wanted, block, &mut news, patience, 5);
+        let (obtained, ()) = tokio::join!(obtained, ended);
+        if asker == "n2" {
+            obtained.unwrap();
+            assert_eq!(cluster.news("a").await.unwrap().home(wanted), Some("n2"));
+        } else {
+            let unanswered = obtained.unwrap_err();
+            assert!(
+                matches!(&unanswered, Error::Waiting { nodes, .. } if nodes == &["n2"]),
+                "{unanswered}"
+            );
+        }
+        cluster.remove_network("a").await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_node_that_booted_since_has_no_use_for_what_went_to_it() {
     let store = Mem::new();
     let cluster = cluster(&store);
