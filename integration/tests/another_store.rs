@@ -87,6 +87,8 @@ fn an_add_by_another_store_is_refused_while_anything_is_held_and_begins_anew_the
     direct.given("c2", &other());
     let both = ["net1", "prefix other", "prefix crosshost"];
     direct.add("c3", &own()).refused(103, &both);
+    let status = direct.call("STATUS", "", &own()).netns("").ifname("");
+    status.run().refused(50, &both);
     // A DEL succeeds with whatever settings, and is told where it is of use.
     direct.call("DEL", "c1", &own()).run().ok();
     assert_eq!(leases(&lab, "other"), 2);

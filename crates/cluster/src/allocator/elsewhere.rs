@@ -5,43 +5,59 @@
 use super::{Allocator, Ledger, Memory};
 use crate::Error;
 
+/// Whether a ledger may be gone on with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Belongs {
+    /// It is of the store at hand.
+    Here,
+    /// That store is away, so that it cannot be told anything.
+    Unknown,
+    /// It is of another one, and nothing is held by it.
+    Elsewhere,
+}
+
 impl Allocator<'_> {
     /// The ledger as the last verb left it, if it is of the store at hand; none where it is of another one and nothing is held.
-    /// The caller holds the lock. A store that is away cannot be told anything, and its ledger is gone on with. Asks the
-    /// store only where it is called otherwise than before.
+    /// The caller holds the lock.
     pub(super) async fn load_of_here(&self) -> Result<Option<Ledger>, Error> {
         let Some(mut ledger) = self.load()? else {
             return Ok(None);
         };
-        let Some(here) = &self.host.place else {
-            return Ok(Some(ledger));
-        };
-        if let Some(there) = &ledger.place
-            && !there.is_called_as(here)
-        {
-            let present = match self.cluster.network(self.network).await {
-                Err(error) if error.is_away() => return Ok(Some(ledger)),
-                present => present?.map(|present| present.record),
-            };
-            if !there.leads_to(here, &ledger.network.record, present.as_ref()) {
-                if self.holds_anything()? {
-                    return Err(there.refuse(self.network, here));
-                }
+        match self.belongs(&ledger).await? {
+            Belongs::Here if self.host.place.is_some() && ledger.place != self.host.place => {
+                ledger.place.clone_from(&self.host.place);
+                self.save(&ledger)?;
+            }
+            Belongs::Here | Belongs::Unknown => {}
+            Belongs::Elsewhere => {
                 self.shelf.save_memory(self.network, &Memory::default())?;
                 self.shelf.remove_ledger(self.network)?;
                 return Ok(None);
             }
         }
-        if ledger.place.as_ref() != Some(here) {
-            ledger.place = Some(here.clone());
-            self.save(&ledger)?;
-        }
         Ok(Some(ledger))
     }
 
-    /// Whether there is an attachment here, or a release that its store has not heard of.
-    fn holds_anything(&self) -> Result<bool, Error> {
+    /// Of which store a ledger is; refused where it is of another one than that at hand while something is held by it. Asks
+    /// the store only where it is called otherwise than before.
+    pub(super) async fn belongs(&self, ledger: &Ledger) -> Result<Belongs, Error> {
+        let (Some(there), Some(here)) = (&ledger.place, &self.host.place) else {
+            return Ok(Belongs::Here);
+        };
+        if there.is_called_as(here) {
+            return Ok(Belongs::Here);
+        }
+        let present = match self.cluster.network(self.network).await {
+            Err(error) if error.is_away() => return Ok(Belongs::Unknown),
+            present => present?.map(|present| present.record),
+        };
+        if there.leads_to(here, &ledger.network.record, present.as_ref()) {
+            return Ok(Belongs::Here);
+        }
         let holdings = self.shelf.holdings(self.network)?;
-        Ok(holdings.iter().any(|it| it.all().next().is_some()))
+        if holdings.iter().any(|it| it.all().next().is_some()) {
+            return Err(there.refuse(self.network, here));
+        }
+        Ok(Belongs::Elsewhere)
     }
 }

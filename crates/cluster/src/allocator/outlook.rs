@@ -9,16 +9,22 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipam::{Block, Choice, RangeSet};
 
-use super::{Allocator, Ledger};
+use super::{Allocator, Ledger, elsewhere::Belongs};
 use crate::{
     BlockRecord, BlockState, Error, NetworkSpec, News, blocks::no_block, nodes::is_another,
 };
 
 impl Allocator<'_> {
     /// Whether an ADD on the network that `spec` describes would get an address of each set; if not, the error with which
-    /// it would end. No read of the store while the host can go on alone, three at most.
+    /// it would end. No read of the store while the host can go on alone, three at most,
+    /// and one where the store is called otherwise than before.
     pub async fn outlook(&self, spec: &NetworkSpec) -> Result<(), Error> {
-        let ledger = self.load()?;
+        let mut ledger = self.load()?;
+        if let Some(known) = &ledger
+            && self.belongs(known).await? == Belongs::Elsewhere
+        {
+            ledger = None;
+        }
         let ledger = ledger.filter(|ledger| spec.agree(&ledger.network.record).is_ok());
         if let Some(ledger) = &ledger {
             // Of a network that reclaims, only what is kept outlasts the store.
