@@ -1,41 +1,26 @@
 //! Places: of which store, and where in it, the documents are that a host keeps of a network. A conflist may name another store
 //! than the host's own settings do, and what was read of one must never be written to the other.
 
-use std::{fmt, path::PathBuf};
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Layout, Network, Resolved};
+use crate::{Error, Layout, Network, Resolved, StoreSettings};
 
 /// A store, and the first segments of our keys in it. No secret is in it, only which files have them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(default)]
 pub struct Place {
-    /// The store's URL, as it was configured.
-    pub url: String,
-    /// First segments of all keys.
-    pub prefix: String,
-    /// File that holds the ACL token.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub token_file: Option<PathBuf>,
-    /// Certificates of the authorities to trust.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ca_file: Option<PathBuf>,
-    /// Client certificate.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cert_file: Option<PathBuf>,
-    /// Key of the client certificate.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub key_file: Option<PathBuf>,
+    /// The store as it was configured, with the prefix of all keys.
+    pub store: StoreSettings,
     /// Whether a token of the environment was used, which is written nowhere.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub unwritten: bool,
 }
 
 impl Place {
     /// Whether both are called the same. Two that are not may be one store all the same.
     pub fn is_called_as(&self, other: &Self) -> bool {
-        (&self.url, &self.prefix) == (&other.url, &other.prefix)
+        (&self.store.url, &self.store.prefix) == (&other.store.url, &other.store.prefix)
     }
 
     /// Whether what a host keeps of `network`, read at this place, may be gone on with `here`, where the store says `present`
@@ -56,7 +41,9 @@ impl Place {
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (prefix {})", self.url, self.prefix)
+        let spell = |word: &Option<String>| word.clone().unwrap_or_default();
+        let (url, prefix) = (spell(&self.store.url), spell(&self.store.prefix));
+        write!(f, "{url} (prefix {prefix})")
     }
 }
 
@@ -65,13 +52,15 @@ impl Resolved {
     pub fn place(&self) -> Place {
         let store = self.store.clone();
         Place {
-            url: store.url.unwrap_or_else(|| store::DEFAULT_URL.to_owned()),
-            prefix: self.layout.prefix().to_owned(),
             unwritten: store.token.is_some(),
-            token_file: store.token_file,
-            ca_file: store.ca_file,
-            cert_file: store.cert_file,
-            key_file: store.key_file,
+            store: StoreSettings {
+                url: store.url.or_else(|| Some(store::DEFAULT_URL.to_owned())),
+                prefix: Some(self.layout.prefix().to_owned()),
+                token_file: store.token_file,
+                ca_file: store.ca_file,
+                cert_file: store.cert_file,
+                key_file: store.key_file,
+            },
         }
     }
 
@@ -81,16 +70,16 @@ impl Resolved {
         if place.unwritten {
             return None;
         }
-        let place = place.clone();
+        let there = place.store.clone();
         Some(Self {
-            layout: Layout::new(&place.prefix).ok()?,
+            layout: Layout::new(&there.prefix?).ok()?,
             store: store::Config {
-                url: Some(place.url),
+                url: there.url,
                 token: None,
-                token_file: place.token_file,
-                ca_file: place.ca_file,
-                cert_file: place.cert_file,
-                key_file: place.key_file,
+                token_file: there.token_file,
+                ca_file: there.ca_file,
+                cert_file: there.cert_file,
+                key_file: there.key_file,
                 ..self.store.clone()
             },
             ..self.clone()

@@ -11,14 +11,6 @@ impl Cluster<'_> {
         realms.retain(|realm| self.layout.apart(realm).is_ok());
         Ok(realms)
     }
-
-    /// The records of a realm below these.
-    pub fn apart(&self, realm: &str) -> Result<Self, Error> {
-        Ok(Self {
-            layout: self.layout.apart(realm)?,
-            ..*self
-        })
-    }
 }
 
 /// A directory's name as one segment of a key: what a key cannot have is written as `-` and two hex digits.

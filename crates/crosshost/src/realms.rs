@@ -32,7 +32,7 @@ pub async fn all(session: &Session) -> Result<Vec<Realm<'_>>> {
     let mut realms = Vec::new();
     for name in names {
         realms.push(Realm {
-            cluster: cluster.apart(&name)?,
+            cluster: session.cluster_of(Some(&name))?,
             name: Some(name),
         });
     }
@@ -48,18 +48,12 @@ pub async fn all(session: &Session) -> Result<Vec<Realm<'_>>> {
 
 /// The realm of a network that an operator named, and the network's own name.
 pub fn of<'s, 'n>(session: &'s Session, called: &'n str) -> Result<(Realm<'s>, &'n str)> {
-    let cluster = session.cluster();
     let Some((network, directory)) = called.split_once('@') else {
-        return Ok((
-            Realm {
-                name: None,
-                cluster,
-            },
-            called,
-        ));
+        let (name, cluster) = (None, session.cluster());
+        return Ok((Realm { name, cluster }, called));
     };
     let name = cluster::realm_of(directory);
-    let cluster = cluster.apart(&name)?;
+    let cluster = session.cluster_of(Some(&name))?;
     let name = Some(name);
     Ok((Realm { name, cluster }, network))
 }

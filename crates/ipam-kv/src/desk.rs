@@ -58,11 +58,6 @@ impl Desk {
         &self.host.node
     }
 
-    /// Who this host is.
-    pub fn host(&self) -> &Host {
-        &self.host
-    }
-
     /// What the desk was opened with.
     pub fn settings(&self) -> &Resolved {
         &self.settings

@@ -3,9 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use cluster::{
-    Allocator, BlockRecord, Cluster, Error, Host, NetworkState, Resolved, Shelf as _, Versioned,
-};
+use cluster::{BlockRecord, Error, NetworkState, Resolved, Shelf as _, Versioned};
 use ipam::Block;
 
 use crate::{conf::failed, desk::Desk, shelf::Files};
@@ -153,17 +151,6 @@ async fn sync_elsewhere(desk: &Desk, network: &str, refused: Error) -> Result<Ve
     let Some(settings) = place.and_then(|place| desk.settings().at(&place)) else {
         return Err(refused);
     };
-    let store = settings.open_store()?;
-    let cluster = Cluster::new(&*store, settings.layout.clone());
-    let host = Host {
-        place: Some(settings.place()),
-        ..desk.host().clone()
-    };
-    let open = desk.open();
-    let allocator = Allocator {
-        cluster: &cluster,
-        host: &host,
-        ..open.allocator(network)
-    };
-    allocator.sync().await
+    let there = Desk::new(settings).map_err(|error| Error::Local(error.msg))?;
+    there.open().allocator(network).sync().await
 }

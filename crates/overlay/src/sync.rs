@@ -1,7 +1,7 @@
 //! Sync: this host is known, its sandboxes forward as the news say, and the others know that they do. What every ADD
 //! does in passing, for all networks of the host at once; and what a verb could not tell the store is told.
 
-use cluster::{Cluster, News, Resolved};
+use cluster::{Cluster, News, Resolved, Store};
 use cni::Error;
 use netlink::Netns;
 
@@ -86,46 +86,50 @@ struct At<'a> {
     network: &'a str,
 }
 
+/// Another store than the one of the host's settings.
+struct There {
+    settings: Resolved,
+    store: Box<dyn Store>,
+}
+
+impl There {
+    fn cluster(&self) -> Cluster<'_> {
+        Cluster::new(&*self.store, self.settings.layout.clone())
+    }
+}
+
 impl At<'_> {
-    /// The settings for the store that the network's documents are of, if that is another one than the host's settings name:
-    /// its conflist does. Refused where they do not say how to get in.
-    async fn elsewhere(&self) -> Result<Option<Resolved>, Error> {
+    /// The store that the network's documents are of, if that is another one than the host's settings name: its conflist
+    /// does. Refused where they do not say how to get in.
+    async fn elsewhere(&self) -> Result<Option<There>, Error> {
         let (settings, network) = (self.settings, self.network);
         let there = place::elsewhere(self.host, self.cluster, settings, network).await?;
         let Some(there) = there else {
             return Ok(None);
         };
-        let settings = settings.at(&there);
-        let refused = || failed(there.refuse(network, &self.settings.place()));
-        settings.map(Some).ok_or_else(refused)
+        let Some(settings) = settings.at(&there) else {
+            return Err(failed(there.refuse(network, &settings.place())));
+        };
+        let store = settings.open_store().map_err(failed)?;
+        Ok(Some(There { settings, store }))
     }
 
     /// [`follow`] by the store that the network is of.
     async fn follow(&self, underlay: &Underlay, doubt: Doubt) -> Result<Option<usize>, Error> {
-        let (host, network) = (self.host, self.network);
-        let Some(settings) = &self.elsewhere().await? else {
-            let (cluster, settings) = (self.cluster, self.settings);
-            let follower = Follower {
-                host,
-                cluster,
-                settings,
-                network,
-            };
-            return follow(&follower, underlay, doubt).await;
-        };
-        let store = settings.open_store().map_err(failed)?;
-        let cluster = &Cluster::new(&*store, settings.layout.clone());
-        let nodes = cluster.news(network).await.map_err(failed)?;
-        let enrolled = host.enrol(cluster, settings, &nodes, underlay.vtep);
-        let doubt = if enrolled.await? {
-            Doubt::Certain
-        } else {
-            doubt
-        };
+        let (host, network, mut doubt) = (self.host, self.network, doubt);
+        let there = self.elsewhere().await?;
+        let other = there.as_ref().map(There::cluster);
+        if let Some((there, cluster)) = there.as_ref().zip(other.as_ref()) {
+            let nodes = cluster.news(network).await.map_err(failed)?;
+            let enrolled = host.enrol(cluster, &there.settings, &nodes, underlay.vtep);
+            if enrolled.await? {
+                doubt = Doubt::Certain;
+            }
+        }
         let follower = Follower {
             host,
-            cluster,
-            settings,
+            cluster: other.as_ref().unwrap_or(self.cluster),
+            settings: (there.as_ref()).map_or(self.settings, |there| &there.settings),
             network,
         };
         follow(&follower, underlay, doubt).await
@@ -133,13 +137,10 @@ impl At<'_> {
 
     /// [`membership::tell`] to the store that the network is of.
     async fn tell(&self) -> Result<(), Error> {
-        let (host, network, node) = (self.host, self.network, &self.settings.node);
-        let Some(settings) = &self.elsewhere().await? else {
-            return membership::tell(host, self.cluster, network, node).await;
-        };
-        let store = settings.open_store().map_err(failed)?;
-        let cluster = Cluster::new(&*store, settings.layout.clone());
-        membership::tell(host, &cluster, network, node).await
+        let there = self.elsewhere().await?;
+        let other = there.as_ref().map(There::cluster);
+        let cluster = other.as_ref().unwrap_or(self.cluster);
+        membership::tell(self.host, cluster, self.network, &self.settings.node).await
     }
 }
 
