@@ -38,6 +38,8 @@ pub async fn repair(settings: &Resolved) -> Result<Repaired, Error> {
     }
     let host = Host::open()?;
     let underlay = host.underlay(settings).await?;
+    // First: each network's guard would make the table whole again, and what hides the containers with it.
+    repaired.egress = egress::mend(&host).await?;
     for network in networks {
         match mend(&host, settings, &underlay, &network).await? {
             None => repaired.outdated = true,
@@ -45,7 +47,6 @@ pub async fn repair(settings: &Resolved) -> Result<Repaired, Error> {
             Some(changes) => repaired.networks.push(Synced { network, changes }),
         }
     }
-    repaired.egress = egress::mend(&host).await?;
     Ok(repaired)
 }
 
