@@ -160,11 +160,11 @@ fn ask(host: &Host, server: &str, request: &str, body: &str) -> String {
     host.space().net().run(|| {
         let mut connection = std::net::TcpStream::connect(server).unwrap();
         let length = body.len();
-        write!(
-            connection,
+        // In one piece: who answers after the first one may hang up before the next.
+        let request = format!(
             "{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
-        )
-        .unwrap();
+        );
+        connection.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();
         let _ = connection.read_to_string(&mut answer);
         answer
