@@ -152,7 +152,7 @@ impl Resolved {
             None => Ok(self),
             Some(dir) => {
                 let unfit = |error: store::Error| bad(format!("ipam.dataDir: {dir}: {error}"));
-                self.apart(&crate::realm_of(dir))
+                self.apart(Some(&crate::realm_of(dir)))
                     .map_err(|error| match error {
                         Error::Store(error) => unfit(error),
                         other => other,

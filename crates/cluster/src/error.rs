@@ -212,6 +212,16 @@ pub enum Error {
 }
 
 impl Error {
+    /// Its text, beginning with `what` it is of, which some begin with by themselves.
+    pub fn about(&self, what: &str) -> String {
+        let (what, text) = (format!("{what}: "), self.to_string());
+        if text.starts_with(&what) {
+            text
+        } else {
+            what + &text
+        }
+    }
+
     /// Whether the store could not be reached in time, so that the host must go on alone.
     pub fn is_away(&self) -> bool {
         matches!(self, Self::Store(error) if error.is_away())

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Layout, Network, Resolved, StoreSettings};
+use crate::{Error, Layout, Resolved, StoreSettings};
 
 /// A store, and the first segments of our keys in it. No secret is in it, only which files have them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,15 +18,10 @@ pub struct Place {
 }
 
 impl Place {
-    /// Whether both are called the same. Two that are not may be one store all the same.
+    /// Whether both are called the same. Two that are not may be one store all the same: it has the very network then that
+    /// the host knows of.
     pub fn is_called_as(&self, other: &Self) -> bool {
         (&self.store.url, &self.store.prefix) == (&other.store.url, &other.store.prefix)
-    }
-
-    /// Whether what a host keeps of `network`, read at this place, may be gone on with `here`, where the store says `present`
-    /// of the network of that name.
-    pub fn leads_to(&self, here: &Self, network: &Network, present: Option<&Network>) -> bool {
-        self.is_called_as(here) || present.is_some_and(|present| present.is_same(network))
     }
 
     /// Why nothing is done for a network here.

@@ -79,8 +79,11 @@ pub struct Resolved {
 }
 
 impl Resolved {
-    /// The same with records of their own, below those of this configuration.
-    pub fn apart(self, realm: &str) -> Result<Self, Error> {
+    /// The same with records of their own, below those of this configuration; without a realm just the same.
+    pub fn apart(self, realm: Option<&str>) -> Result<Self, Error> {
+        let Some(realm) = realm else {
+            return Ok(self);
+        };
         let layout = self.layout.apart(realm)?;
         Ok(Self {
             layout,

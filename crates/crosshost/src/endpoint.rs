@@ -79,9 +79,7 @@ pub async fn list(session: &Session, words: &Words) -> Result<String> {
 /// What this host holds, from its own documents: works with the store away, and shows what that does not know yet.
 pub fn local(words: &Words) -> Result<String> {
     let mut all = Vec::new();
-    let realms = Files::realms()?.into_iter().map(Some);
-    for realm in [None].into_iter().chain(realms) {
-        let files = Files::new(realm.as_deref());
+    for (realm, files) in Files::all()? {
         for network in files.networks()? {
             for holding in files.holdings(&network)? {
                 let state = |held: &Held| match (holding.stage, held.revision) {

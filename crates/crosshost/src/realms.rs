@@ -13,7 +13,12 @@ pub struct Realm<'s> {
     pub cluster: Cluster<'s>,
 }
 
-impl Realm<'_> {
+impl<'s> Realm<'s> {
+    fn open(session: &'s Session, name: Option<String>) -> Result<Self> {
+        let cluster = session.cluster_of(name.as_deref())?;
+        Ok(Self { name, cluster })
+    }
+
     /// How a network of it is called among those of all.
     pub fn called(&self, network: &str) -> String {
         full_name(network, self.name.as_deref())
@@ -27,33 +32,21 @@ impl Realm<'_> {
 
 /// All realms, the usual one first.
 pub async fn all(session: &Session) -> Result<Vec<Realm<'_>>> {
-    let cluster = session.cluster();
-    let names = cluster.realms().await?;
-    let mut realms = Vec::new();
+    let usual = Realm::open(session, None)?;
+    let names = usual.cluster.realms().await?;
+    let mut realms = vec![usual];
     for name in names {
-        realms.push(Realm {
-            cluster: session.cluster_of(Some(&name))?,
-            name: Some(name),
-        });
+        realms.push(Realm::open(session, Some(name))?);
     }
-    realms.insert(
-        0,
-        Realm {
-            name: None,
-            cluster,
-        },
-    );
     Ok(realms)
 }
 
 /// The realm of a network that an operator named, and the network's own name.
 pub fn of<'s, 'n>(session: &'s Session, called: &'n str) -> Result<(Realm<'s>, &'n str)> {
-    let Some((network, directory)) = called.split_once('@') else {
-        let (name, cluster) = (None, session.cluster());
-        return Ok((Realm { name, cluster }, called));
+    let (network, directory) = match called.split_once('@') {
+        Some((network, directory)) => (network, Some(directory)),
+        None => (called, None),
     };
-    let name = cluster::realm_of(directory);
-    let cluster = session.cluster_of(Some(&name))?;
-    let name = Some(name);
-    Ok((Realm { name, cluster }, network))
+    let realm = Realm::open(session, directory.map(cluster::realm_of))?;
+    Ok((realm, network))
 }

@@ -19,14 +19,7 @@ pub struct Done {
 impl Done {
     /// What could not be done, in one line; nothing if all was.
     pub fn late(&self) -> Option<String> {
-        let named = |(what, failure): &(String, cluster::Error)| {
-            let (what, failure) = (format!("{what}: "), failure.to_string());
-            if failure.starts_with(&what) {
-                failure
-            } else {
-                what + &failure
-            }
-        };
+        let named = |(what, failure): &(String, cluster::Error)| failure.about(what);
         let behind = self.behind.iter().map(ToString::to_string);
         let mut late: Vec<_> = behind.chain(self.late.iter().map(named)).collect();
         late.dedup();

@@ -11,6 +11,7 @@ use std::{
 use async_trait::async_trait;
 use cluster::{Clock, Error, Holder, Holding, Ledger, Memory, Shelf};
 use journal::{Attachment, Journal, Lock, clock};
+use serde::{Serialize, de::DeserializeOwned};
 
 /// Longest wait for another verb of this host.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -32,6 +33,15 @@ impl Files {
             memories: Journal::new(&root, "memory"),
             root,
         }
+    }
+
+    /// All of this host: the usual ones, and those that are apart, with their realms.
+    pub fn all() -> Result<Vec<(Option<String>, Self)>, Error> {
+        let apart = Self::realms()?.into_iter().map(Some);
+        let all = [None].into_iter().chain(apart);
+        Ok(all
+            .map(|realm| (realm.clone(), Self::new(realm.as_deref())))
+            .collect())
     }
 
     /// The realms of which this host has documents.
@@ -83,14 +93,16 @@ fn name(network: &str, holder: &Holder) -> String {
 }
 
 /// A document that cannot be read is as good as none: the store has what it said.
-fn readable<T>(loaded: Result<Option<T>, journal::Error>) -> Result<Option<T>, Error> {
-    match loaded {
-        Err(error @ journal::Error::Unreadable { .. }) => {
-            cni::log(&error.to_string());
-            Ok(None)
-        }
-        loaded => loaded.map_err(|error| local(&error)),
-    }
+fn readable<T: Serialize + DeserializeOwned>(
+    documents: &Journal<T>,
+    name: &str,
+) -> Result<Option<T>, Error> {
+    let loaded = documents.load_readable(name, &unreadable);
+    loaded.map_err(|error| local(&error))
+}
+
+fn unreadable(error: &journal::Error) {
+    cni::log(&error.to_string());
 }
 
 /// A local document or lock that could not be used: busy is worth another try, the rest is the host's.
@@ -126,15 +138,13 @@ impl Shelf for Files {
 
     fn lock_idle(&self, network: &str, holder: &Holder) -> Result<Option<Box<dyn Any>>, Error> {
         let name = of_attachment(&name(network, holder));
-        match self.ledgers.lock(&name, Duration::ZERO) {
-            Ok(lock) => Ok(Some(Box::new(lock))),
-            Err(journal::Error::Busy { .. }) => Ok(None),
-            Err(error) => Err(local(&error)),
-        }
+        let idle = self.ledgers.try_lock(&name);
+        let idle = idle.map_err(|error| local(&error))?;
+        Ok(idle.map(|lock| Box::new(lock) as Box<dyn Any>))
     }
 
     fn ledger(&self, network: &str) -> Result<Option<Ledger>, Error> {
-        readable(self.ledgers.load(network))
+        readable(&self.ledgers, network)
     }
 
     fn save_ledger(&self, network: &str, ledger: &Ledger) -> Result<(), Error> {
@@ -148,7 +158,7 @@ impl Shelf for Files {
     }
 
     fn holding(&self, network: &str, holder: &Holder) -> Result<Option<Holding>, Error> {
-        readable(self.holdings_of(network).load(&name(network, holder)))
+        readable(&self.holdings_of(network), &name(network, holder))
     }
 
     fn save_holding(&self, network: &str, holding: &Holding) -> Result<(), Error> {
@@ -166,12 +176,12 @@ impl Shelf for Files {
 
     fn holdings(&self, network: &str) -> Result<Vec<Holding>, Error> {
         self.holdings_of(network)
-            .all_readable(&|error| cni::log(&error.to_string()))
+            .all_readable(&unreadable)
             .map_err(|error| local(&error))
     }
 
     fn memory(&self, network: &str) -> Result<Memory, Error> {
-        Ok(readable(self.memories.load(network))?.unwrap_or_default())
+        Ok(readable(&self.memories, network)?.unwrap_or_default())
     }
 
     fn save_memory(&self, network: &str, memory: &Memory) -> Result<(), Error> {

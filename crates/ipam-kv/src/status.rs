@@ -18,13 +18,7 @@ pub(crate) async fn status(call: &Call) -> Result<(), Error> {
     let name = conf.spec.name.as_str();
     let outlook = open.allocator(name).outlook(&conf.spec).await;
     outlook.map_err(|error| {
-        let words = error.to_string();
-        let named = format!("network {name}: ");
-        let msg = if words.starts_with(&named) {
-            words
-        } else {
-            named + &words
-        };
+        let msg = error.about(&format!("network {name}"));
         Error::not_ready(msg).with_details(format!("an ADD would end with code {}", error.code()))
     })
 }

@@ -22,9 +22,7 @@ impl Pool {
     /// All of which this host has documents.
     pub fn all() -> Result<Vec<Self>, cni::Error> {
         let mut all = Vec::new();
-        let realms = Files::realms().map_err(failed)?.into_iter().map(Some);
-        for realm in realms.chain([None]) {
-            let files = Files::new(realm.as_deref());
+        for (realm, files) in Files::all().map_err(failed)? {
             let networks = files.networks().map_err(failed)?;
             all.extend(networks.into_iter().map(|network| Self {
                 realm: realm.clone(),
@@ -36,10 +34,8 @@ impl Pool {
 
     /// The settings of its configuration.
     pub fn settings(&self, settings: &Resolved) -> Result<Resolved, cni::Error> {
-        match &self.realm {
-            Some(realm) => settings.clone().apart(realm).map_err(failed),
-            None => Ok(settings.clone()),
-        }
+        let apart = settings.clone().apart(self.realm.as_deref());
+        apart.map_err(failed)
     }
 
     /// Whether its blocks, just read, say anything of `node` that this host has not heard. Asks nobody.
@@ -88,11 +84,7 @@ pub async fn sync(settings: &Resolved) -> Result<Vec<(String, Error)>, cni::Erro
             || "networks".to_owned(),
             |dir| format!("data directory {dir}"),
         );
-        let apart = match &realm {
-            Some(realm) => settings.clone().apart(realm),
-            None => Ok(settings.clone()),
-        };
-        match apart {
+        match settings.clone().apart(realm.as_deref()) {
             Ok(settings) => match sync_realm(Desk::new(settings)?).await {
                 Ok(late) => failures.extend(late),
                 Err(error) => failures.push((place, error)),

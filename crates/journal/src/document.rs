@@ -64,6 +64,15 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
         load_file(self.path(name))
     }
 
+    /// The same, if it can be read; of one that cannot `unreadable` hears, and there is as good as none.
+    pub fn load_readable(
+        &self,
+        name: &str,
+        unreadable: &dyn Fn(&Error),
+    ) -> Result<Option<T>, Error> {
+        self.load(name).or_else(pass_over(unreadable))
+    }
+
     /// Writes the document whole or not at all; the caller holds a [lock](Self::lock) that keeps other writers of the
     /// same document out. The root is a tmpfs, so nothing is synced: what a reboot loses has
     /// no container left either.
@@ -104,13 +113,7 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
 
     /// All documents that can be read, in no order; of the others `unreadable` hears.
     pub fn all_readable(&self, unreadable: &dyn Fn(&Error)) -> Result<Vec<T>, Error> {
-        self.collect(|error| match error {
-            Error::Unreadable { .. } => {
-                unreadable(&error);
-                Ok(None)
-            }
-            _ => Err(error),
-        })
+        self.collect(pass_over(unreadable))
     }
 
     fn collect(&self, failed: impl Fn(Error) -> Result<Option<T>, Error>) -> Result<Vec<T>, Error> {
@@ -132,6 +135,14 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
             }
         }
         Ok(documents)
+    }
+
+    /// Takes the host-wide lock of that name if nobody holds it, without waiting.
+    pub fn try_lock(&self, name: &str) -> Result<Option<Lock>, Error> {
+        match self.lock(name, Duration::ZERO) {
+            Err(Error::Busy { .. }) => Ok(None),
+            locked => locked.map(Some),
+        }
     }
 
     /// Takes the host-wide lock of that name, waiting at most `patience`.
@@ -157,6 +168,17 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
 
     fn path(&self, name: &str) -> PathBuf {
         self.dir.join(format!("{name}.json"))
+    }
+}
+
+/// Lets `unreadable` hear of a document that cannot be read, which then counts as none. Any other error stays one.
+fn pass_over<T>(unreadable: &dyn Fn(&Error)) -> impl Fn(Error) -> Result<Option<T>, Error> {
+    move |error| match error {
+        Error::Unreadable { .. } => {
+            unreadable(&error);
+            Ok(None)
+        }
+        _ => Err(error),
     }
 }
 
@@ -238,6 +260,29 @@ mod tests {
                 .to_string()
                 .contains("numbers/a.json")
         );
+    }
+
+    #[test]
+    fn an_unreadable_document_is_as_good_as_none_to_who_hears_of_it() {
+        let (dir, journal) = journal();
+        journal.save("a", &vec![1]).unwrap();
+        fs::write(dir.path().join("numbers/b.json"), "{").unwrap();
+        let heard = std::cell::RefCell::new(Vec::new());
+        let hear = |error: &Error| heard.borrow_mut().push(error.to_string());
+        assert_eq!(journal.load_readable("a", &hear).unwrap(), Some(vec![1]));
+        assert_eq!(journal.load_readable("c", &hear).unwrap(), None);
+        assert!(heard.borrow().is_empty());
+        assert_eq!(journal.load_readable("b", &hear).unwrap(), None);
+        assert!(heard.borrow()[0].contains("numbers/b.json"));
+    }
+
+    #[test]
+    fn a_lock_is_tried_without_waiting() {
+        let (_dir, journal) = journal();
+        let held = journal.try_lock("host").unwrap();
+        assert!(held.is_some() && journal.try_lock("host").unwrap().is_none());
+        drop(held);
+        assert!(journal.try_lock("host").unwrap().is_some());
     }
 
     #[test]

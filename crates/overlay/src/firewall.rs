@@ -17,7 +17,7 @@ use ipnetwork::IpNetwork;
 use nft::Nft;
 use serde::{Deserialize, Serialize};
 
-use crate::{code, host::Host, local, names::EGRESS_BRIDGE};
+use crate::{code, host::Host, local, names::EGRESS_BRIDGE, readable};
 
 /// The document's name, and its lock's.
 const NAME: &str = "table";
@@ -135,13 +135,7 @@ pub fn mend(host: &Host) -> Result<bool, Error> {
 
 /// The document; one that cannot be read is as good as none: whoever uses the table says so again with its next verb.
 fn document(host: &Host) -> Result<Option<Table>, Error> {
-    match host.firewall.load(NAME) {
-        Err(error @ journal::Error::Unreadable { .. }) => {
-            cni::log(&error.to_string());
-            Ok(None)
-        }
-        loaded => loaded.map_err(|error| local(&error)),
-    }
+    readable(&host.firewall, NAME)
 }
 
 /// Changes the document, and brings the kernel to it; whether the kernel was not so. The socket comes back open.

@@ -95,16 +95,13 @@ impl Host {
 
     /// Keeps other verbs off a container, over all its networks.
     pub fn lock_container(&self, attachment: &Attachment) -> Result<Lock, Error> {
-        self.lock(&format!("container-{}", attachment.container_hash()))
+        self.lock(&of_container(attachment))
     }
 
     /// The same for who waits for nobody; `None` if a verb of the container is at work.
     pub fn lock_idle_container(&self, attachment: &Attachment) -> Result<Option<Lock>, Error> {
-        let name = format!("container-{}", attachment.container_hash());
-        match self.records.lock(&name, Duration::ZERO) {
-            Err(journal::Error::Busy { .. }) => Ok(None),
-            locked => locked.map(Some).map_err(|error| local(&error)),
-        }
+        let idle = self.records.try_lock(&of_container(attachment));
+        idle.map_err(|error| local(&error))
     }
 
     /// A lock of this host.
@@ -267,6 +264,11 @@ impl Host {
         cluster.register(&node).await.map_err(failed)?;
         Ok(true)
     }
+}
+
+/// The name of the lock on a container.
+fn of_container(attachment: &Attachment) -> String {
+    format!("container-{}", attachment.container_hash())
 }
 
 fn has(addresses: &[(u32, IpNetwork)], wanted: IpAddr, link: Option<u32>) -> Option<u32> {

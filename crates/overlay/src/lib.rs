@@ -42,6 +42,8 @@ pub mod sync;
 mod teardown;
 
 use cni::{Call, ContainerId, Error, IfName, Tell};
+use journal::Journal;
+use serde::{Serialize, de::DeserializeOwned};
 
 /// Error codes of our own (`docs/errors.md`); those of the shared records are in `cluster::Error::code`.
 pub mod code {
@@ -109,6 +111,15 @@ pub fn failed(error: cluster::Error) -> Error {
 /// A refusal of the kernel as a CNI error.
 pub fn kernel(error: &dyn std::error::Error) -> Error {
     Error::new(code::KERNEL, error.to_string())
+}
+
+/// A local document; one that cannot be read is as good as none.
+fn readable<T: Serialize + DeserializeOwned>(
+    documents: &Journal<T>,
+    name: &str,
+) -> Result<Option<T>, Error> {
+    let loaded = documents.load_readable(name, &|error| cni::log(&error.to_string()));
+    loaded.map_err(|error| local(&error))
 }
 
 /// A local document or lock that could not be used: busy is worth another try, the rest is the host's.

@@ -19,6 +19,7 @@ use crate::{
     host::Host,
     local,
     membership::{self, Membership},
+    readable,
     sandbox::Sandbox,
 };
 
@@ -330,11 +331,5 @@ fn revision(news: &News) -> Option<u64> {
 
 /// The copy of a network's news; one that cannot be read is as good as none.
 pub(crate) fn copy(host: &Host, network: &str) -> Result<Option<News>, Error> {
-    match host.news.load(network) {
-        Err(error @ journal::Error::Unreadable { .. }) => {
-            cni::log(&error.to_string());
-            Ok(None)
-        }
-        loaded => loaded.map_err(|error| local(&error)),
-    }
+    readable(&host.news, network)
 }

@@ -15,11 +15,11 @@ pub(crate) async fn admit(
     network: &str,
 ) -> Result<(), Error> {
     let here = settings.place();
-    let Some(there) = elsewhere(host, cluster, settings, network).await? else {
-        if host.places.load(network).ok().flatten().as_ref() != Some(&here) {
-            note(host, network, &here)?;
-        }
+    if noted(host, network)?.as_ref() == Some(&here) {
         return Ok(());
+    }
+    let Some(there) = elsewhere(host, cluster, settings, network).await? else {
+        return note(host, network, &here);
     };
     let _lock = host.lock_network(network)?;
     if host.has_users(network)? {
@@ -42,10 +42,7 @@ pub(crate) async fn elsewhere(
     network: &str,
 ) -> Result<Option<Place>, Error> {
     let here = settings.place();
-    let there = match host.places.load(network) {
-        Err(journal::Error::Unreadable { .. }) => return Ok(None),
-        there => there.map_err(|error| local(&error))?,
-    };
+    let there = noted(host, network)?;
     let Some(there) = there.filter(|there| !there.is_called_as(&here)) else {
         return Ok(None);
     };
@@ -54,12 +51,18 @@ pub(crate) async fn elsewhere(
         present => present.map_err(failed)?.map(|present| present.record),
     };
     let known = host.news.load(network).ok().flatten();
-    let known = known.and_then(|news| news.network);
-    if known.is_some_and(|known| there.leads_to(&here, &known.record, present.as_ref())) {
+    let known = known.and_then(|news| news.network).zip(present);
+    if known.is_some_and(|(known, present)| present.is_same(&known.record)) {
         note(host, network, &here)?;
         return Ok(None);
     }
     Ok(Some(there))
+}
+
+/// What is noted of a network; one that cannot be read is as good as none.
+fn noted(host: &Host, network: &str) -> Result<Option<Place>, Error> {
+    let noted = host.places.load_readable(network, &|_| ());
+    noted.map_err(|error| local(&error))
 }
 
 fn note(host: &Host, network: &str, place: &Place) -> Result<(), Error> {

@@ -6,15 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use cluster::{BlockRecord, News, Node, Resolved, Versioned};
 use cni::Error;
 use ipam::Block;
-use netlink::Netns;
 
 use crate::{
     egress, firewall,
     forwarding::Trust,
     host::{Host, Underlay},
-    kernel,
     membership::{self, Membership},
-    names, news, sandbox,
+    news, sandbox,
     sync::Synced,
 };
 
@@ -32,7 +30,7 @@ pub struct Repaired {
 /// Mends all that is ours on this host. Asks nobody else.
 pub async fn repair(settings: &Resolved) -> Result<Repaired, Error> {
     let mut repaired = Repaired::default();
-    let networks = networks()?;
+    let networks = sandbox::networks()?;
     if networks.is_empty() {
         return Ok(repaired);
     }
@@ -48,11 +46,6 @@ pub async fn repair(settings: &Resolved) -> Result<Repaired, Error> {
         }
     }
     Ok(repaired)
-}
-
-/// The networks that have a sandbox on this host.
-pub fn networks() -> Result<Vec<String>, Error> {
-    Netns::list(&names::sandboxes()).map_err(|error| kernel(&error))
 }
 
 /// Mends one sandbox; how much was wrong, `None` if the store alone knows what would be right.
@@ -98,7 +91,7 @@ impl Known {
         let host = Host::open()?;
         let networks = match network {
             Some(network) => vec![network.to_owned()],
-            None => networks()?,
+            None => sandbox::networks()?,
         };
         let mut copies = BTreeMap::new();
         for network in networks {

@@ -255,6 +255,11 @@ impl Sandbox {
     }
 }
 
+/// The networks that have a sandbox on this host.
+pub fn networks() -> Result<Vec<String>, Error> {
+    Netns::list(&names::sandboxes()).map_err(|error| kernel(&error))
+}
+
 /// An existing sandbox's socket, `None` if there is no sandbox.
 pub fn open(network: &str) -> Result<Option<Rtnl>, Error> {
     match Netns::open(&names::sandboxes().join(network)) {

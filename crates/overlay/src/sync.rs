@@ -3,12 +3,11 @@
 
 use cluster::{Cluster, News, Resolved, Store};
 use cni::Error;
-use netlink::Netns;
 
 use crate::{
     egress, failed, firewall,
     host::{Host, Underlay},
-    kernel, local, membership, names,
+    local, membership,
     news::{Follower, Heard},
     place, sandbox,
 };
@@ -45,7 +44,7 @@ pub async fn sync(cluster: &Cluster<'_>, settings: &Resolved) -> Result<Outcome,
         nodes,
         ..News::default()
     };
-    let sandboxes = Netns::list(&names::sandboxes()).map_err(|error| kernel(&error))?;
+    let sandboxes = sandbox::networks()?;
     let (mut done, mut failures) = (Vec::new(), Vec::new());
     match host.underlay(settings).await {
         Ok(underlay) => {

@@ -51,7 +51,7 @@ impl Allocator<'_> {
             Err(error) if error.is_away() => return Ok(Belongs::Unknown),
             present => present?.map(|present| present.record),
         };
-        if there.leads_to(here, &ledger.network.record, present.as_ref()) {
+        if present.is_some_and(|present| present.is_same(&ledger.network.record)) {
             return Ok(Belongs::Here);
         }
         let holdings = self.shelf.holdings(self.network)?;

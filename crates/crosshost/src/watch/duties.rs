@@ -49,7 +49,7 @@ impl Duties {
             Records::Blocks(pool, blocks) => {
                 let network = &pool.network;
                 let is_sandbox =
-                    pool.realm.is_none() && overlay::repair::networks()?.contains(network);
+                    pool.realm.is_none() && overlay::sandbox::networks()?.contains(network);
                 if is_sandbox && Known::load(Some(network))?.is_behind(network, blocks) {
                     self.sandboxes.insert(network.clone());
                 }

@@ -1,10 +1,6 @@
 //! The egress bridge, and that the host forwards what comes by it.
 
-use std::{
-    fs,
-    net::{IpAddr, Ipv6Addr},
-    path::Path,
-};
+use std::{fs, net::Ipv6Addr, path::Path};
 
 use cni::Error;
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
@@ -122,13 +118,12 @@ pub(super) async fn subnets(
         IpNetwork::V4(v4) => Ipv4Network::new(v4.network(), v4.prefix()).ok(),
         IpNetwork::V6(_) => None,
     });
-    let v6 = addresses
-        .iter()
-        .find_map(|(_, address)| match address.ip() {
-            IpAddr::V6(v6) if v6.is_unique_local() => Ipv6Network::new(v6, address.prefix()).ok(),
-            _ => None,
-        });
-    let v6 = v6.and_then(|v6| Ipv6Network::new(v6.network(), v6.prefix()).ok());
+    let v6 = addresses.iter().find_map(|(_, address)| match address {
+        IpNetwork::V6(v6) if v6.ip().is_unique_local() => {
+            Ipv6Network::new(v6.network(), v6.prefix()).ok()
+        }
+        _ => None,
+    });
     Ok(v4.map(|v4| (v4, v6)))
 }
 
