@@ -19,34 +19,21 @@ impl Key {
     /// Checks `key` and takes it; [`Error::BadKey`] says which rule it breaks.
     pub fn new(key: impl Into<String>) -> Result<Self, Error> {
         let key = key.into();
-        let bad = |why: String| Err(Error::BadKey(format!("{key:?}: {why}")));
-        if key.len() > MAX_KEY {
-            return bad(format!("{} bytes, at most {MAX_KEY}", key.len()));
-        }
-        for segment in key.split('/') {
-            match segment {
-                "" => return bad("an empty segment".into()),
-                "." | ".." => return bad(format!("the segment {segment:?}")),
-                _ if segment.len() > MAX_SEGMENT => {
-                    return bad(format!(
-                        "a segment of {} bytes, at most {MAX_SEGMENT}",
-                        segment.len()
-                    ));
-                }
-                _ => {}
-            }
-            if let Some(other) = segment.chars().find(
-                |c| !matches!(c, 'a'..='z' | 'A'..='Z' | '0'..='9' | '.' | '_' | ':' | '+' | '-'),
-            ) {
-                return bad(format!("{other:?} is not of [A-Za-z0-9._:+-]"));
-            }
+        if let Err(why) = check(&key, &key) {
+            return Err(Error::BadKey(format!("{key:?}: {why}")));
         }
         Ok(Self(key))
     }
 
     /// The key one `segment` further down (a `segment` with `/` in it goes down further).
     pub fn join(&self, segment: &str) -> Result<Self, Error> {
-        Self::new(format!("{}/{segment}", self.0))
+        let mut key = String::with_capacity(self.0.len() + 1 + segment.len());
+        key.extend([&self.0, "/", segment]);
+        // What stands before it is checked.
+        if let Err(why) = check(&key, segment) {
+            return Err(Error::BadKey(format!("{key:?}: {why}")));
+        }
+        Ok(Self(key))
     }
 
     /// The whole key.
@@ -66,6 +53,33 @@ impl Key {
             None => false,
         }
     }
+}
+
+/// Which rule `key` breaks, by its length or in `segments`, its end.
+fn check(key: &str, segments: &str) -> Result<(), String> {
+    if key.len() > MAX_KEY {
+        return Err(format!("{} bytes, at most {MAX_KEY}", key.len()));
+    }
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"._:+-".contains(&b);
+    for segment in segments.split('/') {
+        match segment {
+            "" => return Err("an empty segment".into()),
+            "." | ".." => return Err(format!("the segment {segment:?}")),
+            _ if segment.len() > MAX_SEGMENT => {
+                let length = segment.len();
+                return Err(format!(
+                    "a segment of {length} bytes, at most {MAX_SEGMENT}"
+                ));
+            }
+            _ if segment.bytes().all(plain) => {}
+            _ => {
+                let other = segment.chars().find(|c| !u8::try_from(*c).is_ok_and(plain));
+                let other = other.unwrap_or_default();
+                return Err(format!("{other:?} is not of [A-Za-z0-9._:+-]"));
+            }
+        }
+    }
+    Ok(())
 }
 
 impl fmt::Display for Key {

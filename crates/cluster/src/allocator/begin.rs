@@ -108,7 +108,7 @@ impl Allocator<'_> {
         let leases = self.leases_here(&ledger).await?;
         self.take_over(&mut ledger, leases).await?;
         self.fill(&mut ledger, &new)?;
-        self.remember(&news)?;
+        self.remember(&self.shelf.memory(self.network)?, news)?;
         self.save(&ledger)?;
         Ok(ledger)
     }
@@ -223,7 +223,8 @@ impl Allocator<'_> {
         ledger: &mut Ledger,
         spec: Option<&NetworkSpec>,
     ) -> Result<(), Error> {
-        let memory = self.shelf.memory(self.network)?.news;
+        let remembered = self.shelf.memory(self.network)?;
+        let memory = &remembered.news;
         let known = self.cluster.enrol(self.network, &self.node()).await?;
         let before = memory.nodes.get(&self.host.node).map(|node| node.revision);
         let mut lost = before > known;
@@ -234,7 +235,7 @@ impl Allocator<'_> {
         if same || (news.network.is_none() && holds) {
             lost |= self
                 .cluster
-                .restore(self.network, &memory, &mut news)
+                .restore(self.network, memory, &mut news)
                 .await?;
         } else if holds {
             lost = true;
@@ -258,14 +259,14 @@ impl Allocator<'_> {
         if lost {
             self.publish_anew(ledger).await?;
         }
-        self.remember(&news)?;
+        self.remember(&remembered, news)?;
         self.save(ledger)?;
         self.answer(ledger).await
     }
 
-    /// Keeps the news for the day on which the store forgets them, and notes who has been silent since when.
-    pub(super) fn remember(&self, news: &News) -> Result<(), Error> {
-        let before = self.shelf.memory(self.network)?;
+    /// Keeps the news for the day on which the store forgets them, and notes who has been silent since when. `before` is
+    /// what is remembered so far.
+    pub(super) fn remember(&self, before: &Memory, mut news: News) -> Result<(), Error> {
         let now = self.clock.uptime();
         let since = |name: &String, revision: u64| match before.observed.get(name) {
             Some((seen, since)) if *seen == revision => *since,
@@ -274,14 +275,14 @@ impl Allocator<'_> {
         let observed = (news.nodes.iter())
             .map(|(name, node)| (name.clone(), (node.revision, since(name, node.revision))))
             .collect();
-        let mut news = news.clone();
         // Blocks never go while their network lives: where these are the older news, the newer record counts.
-        let networks = before.news.network.zip(news.network.as_ref());
+        let networks = before.news.network.as_ref().zip(news.network.as_ref());
         if networks.is_some_and(|(before, now)| before.record.is_same(&now.record)) {
-            for (block, known) in before.news.blocks {
-                let present = news.blocks.entry(block).or_insert_with(|| known.clone());
-                if known.record.is_newer(&present.record) {
-                    *present = known;
+            for (block, known) in &before.news.blocks {
+                match news.blocks.get_mut(block) {
+                    Some(present) if !known.record.is_newer(&present.record) => {}
+                    Some(present) => present.clone_from(known),
+                    None => drop(news.blocks.insert(*block, known.clone())),
                 }
             }
         }
@@ -302,6 +303,9 @@ impl Allocator<'_> {
             observed,
             requests,
         };
+        if memory == *before {
+            return Ok(());
+        }
         self.shelf.save_memory(self.network, &memory)
     }
 

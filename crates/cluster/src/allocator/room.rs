@@ -56,7 +56,7 @@ impl Allocator<'_> {
                         )
                         .await;
                     if matches!(claimed, Ok(true)) {
-                        self.take_in(&news, block).await?;
+                        self.take_in(news, block).await?;
                     }
                 }
                 Ok(())
@@ -65,7 +65,7 @@ impl Allocator<'_> {
     }
 
     /// Puts a block into the ledger as our own write left it.
-    async fn take_in(&self, news: &News, block: Block) -> Result<(), Error> {
+    async fn take_in(&self, news: News, block: Block) -> Result<(), Error> {
         let (Some(mut open), Some(present)) = (self.open().await?, news.blocks.get(&block)) else {
             return Ok(());
         };
@@ -76,7 +76,7 @@ impl Allocator<'_> {
             }
             self.save(&open.ledger)?;
         }
-        self.remember(news)
+        self.remember(&self.shelf.memory(self.network)?, news)
     }
 
     /// Brings the ledger up to date; whether one of `set` can be served from it now.
@@ -141,7 +141,7 @@ impl Allocator<'_> {
                 .claim_block(self.network, node, set, &mut news, how)
                 .await;
         }
-        self.take_in(&news, claimed?).await
+        self.take_in(news, claimed?).await
     }
 
     /// Takes their blocks from nodes that have been silent for too long, if the network does that; whether there was one.
@@ -174,7 +174,7 @@ impl Allocator<'_> {
             });
         };
         match self.get(block, address, &mut news, self.patience).await {
-            Ok(()) => self.take_in(&news, block).await,
+            Ok(()) => self.take_in(news, block).await,
             // By now it may have a holder to be named.
             Err(refused @ Error::Refused { .. }) => {
                 self.refuse_held(address).await?;
@@ -255,7 +255,7 @@ impl Allocator<'_> {
                 Duration::ZERO
             };
             match self.get(block, address, &mut news, patience).await {
-                Ok(()) => return self.take_in(&news, block).await,
+                Ok(()) => return self.take_in(news, block).await,
                 Err(error @ (Error::Waiting { .. } | Error::Refused { .. })) => {
                     hints.push(error.to_string());
                 }

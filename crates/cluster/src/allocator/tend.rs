@@ -109,7 +109,7 @@ impl Allocator<'_> {
 
     /// Gives back what stayed empty: blocks, while enough room is left, and single addresses of other hosts.
     pub(super) async fn give_back(&self) -> Result<(), Error> {
-        let (leaving, ledger) = {
+        let leaving = {
             let Some(mut open) = self.open().await? else {
                 return Ok(());
             };
@@ -128,9 +128,8 @@ impl Allocator<'_> {
                 }
                 self.save(&open.ledger)?;
             }
-            (open.ledger.leaving.clone(), open.ledger.clone())
+            open.ledger.leaving
         };
-        drop(ledger);
         for (block, address) in leaving {
             self.hand_in(block, address).await?;
         }

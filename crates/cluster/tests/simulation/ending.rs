@@ -81,26 +81,32 @@ async fn empty(world: &Rc<World>) {
         settle(world, take.await);
     }
     // Requests that nobody follows up are forgotten after a quarter of an hour.
-    for _ in 0..2 {
-        world.executor.sleep(1_000_000).await;
-        sync_all(world, 2).await;
-    }
-    for _ in 0..4 {
-        world.executor.sleep(61_000).await;
+    let pauses = [
+        1_000_000, 1_000, 1_000_000, 1_000, 61_000, 61_000, 61_000, 61_000,
+    ];
+    for pause in pauses {
+        world.executor.sleep(pause).await;
         sync_all(world, 1).await;
+        if remains(world).is_empty() {
+            return;
+        }
     }
+    let remains = remains(world).join(", ");
+    world.accuse(|| Violation::Lost(format!("{remains} stay")));
+}
+
+/// What the store must not have for ever when all containers are gone: leases, and addresses under way between hosts.
+fn remains(world: &World) -> Vec<String> {
     let store = world.store.borrow();
     let leases = store.within(&[world.layout.leases(NETWORK).unwrap()]);
-    for lease in &leases {
-        world.accuse(|| Violation::Lost(format!("a lease stays: {}", lease.key)));
-    }
+    let mut remains: Vec<_> = leases.iter().map(|lease| lease.key.to_string()).collect();
     for entry in store.within(&[world.layout.blocks(NETWORK).unwrap()]) {
         let record: BlockRecord = serde_json::from_slice(&entry.value).unwrap();
         if !record.exclusions.is_empty() {
-            world
-                .accuse(|| Violation::Lost(format!("{}: {:?} stay", entry.key, record.exclusions)));
+            remains.push(format!("{}: {:?}", entry.key, record.exclusions));
         }
     }
+    remains
 }
 
 /// All addresses that the first range set offers: the small one.
@@ -119,10 +125,15 @@ async fn refill(world: &Rc<World>) {
     let offered = offered(world);
     let mut given = BTreeSet::new();
     let (mut rounds, mut number) = (0, 0);
+    // Hosts that got none: they ask again when all have.
+    let mut refused = BTreeSet::new();
     while given.len() < offered.len() && rounds < ROUNDS && world.violation.borrow().is_none() {
         let mut progress = false;
         let mut said = String::new();
         for host in world.live() {
+            if refused.contains(&host) {
+                continue;
+            }
             number += 1;
             let holder = Holder {
                 container: format!("f{number}"),
@@ -141,6 +152,7 @@ async fn refill(world: &Rc<World>) {
                 }
                 Err(error) => {
                     said = error;
+                    refused.insert(host);
                     let (give, take) = slot();
                     verbs::del(world, host, holder, Some(give));
                     settle(world, take.await);
@@ -151,6 +163,7 @@ async fn refill(world: &Rc<World>) {
             rounds = 0;
         } else {
             rounds += 1;
+            refused.clear();
             world.executor.sleep(61_000).await;
             sync_all(world, 1).await;
         }

@@ -26,12 +26,11 @@ impl Model {
 
     /// All entries at or below one of the prefixes, each once, in order.
     pub fn within(&self, prefixes: &[Key]) -> Vec<Entry> {
-        let covered = |key: &Key| prefixes.iter().any(|prefix| key.is_within(prefix));
-        self.entries
-            .values()
-            .filter(|e| covered(&e.key))
-            .cloned()
-            .collect()
+        let covered = prefixes
+            .iter()
+            .flat_map(|prefix| below(&self.entries, prefix));
+        let covered: BTreeMap<_, _> = covered.collect();
+        covered.into_values().cloned().collect()
     }
 
     pub fn get(&self, key: &Key) -> Option<&Entry> {
@@ -40,15 +39,9 @@ impl Model {
 
     /// The index of the last change at or below `prefix`.
     pub fn last_change(&self, prefix: &Key) -> u64 {
-        let written = self
-            .entries
-            .values()
-            .map(|entry| (&entry.key, entry.revision));
-        let removed = self.removed.iter().map(|(key, index)| (key, *index));
-        let all = written
-            .chain(removed)
-            .filter(|(key, _)| key.is_within(prefix));
-        all.map(|(_, index)| index).max().unwrap_or(0)
+        let written = below(&self.entries, prefix).map(|(_, entry)| entry.revision);
+        let removed = below(&self.removed, prefix).map(|(_, index)| *index);
+        written.chain(removed).max().unwrap_or(0)
     }
 
     pub fn index(&self) -> u64 {
@@ -107,4 +100,14 @@ impl Model {
             self.index = index;
         }
     }
+}
+
+/// What is at or below `prefix`: it stands together, among keys that only begin like it.
+fn below<'a, T>(
+    map: &'a BTreeMap<Key, T>,
+    prefix: &'a Key,
+) -> impl Iterator<Item = (&'a Key, &'a T)> {
+    map.range(prefix..)
+        .take_while(|(key, _)| key.as_str().starts_with(prefix.as_str()))
+        .filter(|(key, _)| key.is_within(prefix))
 }

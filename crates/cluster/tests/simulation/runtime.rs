@@ -5,10 +5,17 @@ use std::{net::IpAddr, rc::Rc};
 
 use cluster::Holder;
 
-use crate::{executor::slot, model::Model, verbs, world::World};
+use crate::{
+    executor::slot,
+    model::Model,
+    verbs,
+    world::{Weather, World},
+};
 
 /// Restores need something to go back to: how many old states are kept.
 const BACKUPS: usize = 3;
+/// A watcher without news syncs as often as this at least, in ms.
+const LONGEST_PATIENCE: u64 = 60_000;
 
 /// The life of a cluster before its end.
 pub async fn live(world: &Rc<World>) {
@@ -20,7 +27,14 @@ pub async fn live(world: &Rc<World>) {
     }
     if world.scenario.watcher > 0 {
         for host in world.hosts() {
-            watch(world, host);
+            let (heard, synced, patience) = (0, 0, 0);
+            Watcher {
+                host,
+                heard,
+                synced,
+                patience,
+            }
+            .watch(world);
         }
     }
     let mut backups = Vec::new();
@@ -41,24 +55,49 @@ pub async fn live(world: &Rc<World>) {
     }
 }
 
-/// The host's watcher: syncs time and again while the simulation is not at its end.
-fn watch(world: &Rc<World>, host: usize) {
-    let (world, again) = (world.clone(), world.clone());
-    again.executor.after(world.scenario.watcher, move || {
-        let calm = world.weather.borrow().calm;
-        if calm {
+/// The host's watcher: looks every so often, and syncs when a block has changed,
+/// or when it has been quiet for long: twice as long each time, as one whose sync failed backs off.
+struct Watcher {
+    host: usize,
+    /// Index of the last change that it has heard of.
+    heard: u64,
+    /// When that was, in ms, and how long after that it syncs without news.
+    synced: u64,
+    patience: u64,
+}
+
+impl Watcher {
+    fn watch(mut self, world: &Rc<World>) {
+        let (world, again) = (world.clone(), world.clone());
+        again.executor.after(world.scenario.watcher, move || {
+            self.look(&world);
+            self.watch(&world);
+        });
+    }
+
+    fn look(&mut self, world: &Rc<World>) {
+        let blocks = world.layout.all_blocks().unwrap();
+        let (index, now) = (
+            world.store.borrow().last_change(&blocks),
+            world.executor.now(),
+        );
+        let quiet = index == self.heard;
+        if quiet && now.saturating_sub(self.synced) < self.patience {
             return;
         }
-        let idle = world
-            .host(host)
-            .processes
-            .iter()
-            .all(|process| process.kind != "sync");
-        if world.host(host).up && idle && !world.weather.borrow().hold {
-            verbs::sync(&world, host, None);
+        let busy = {
+            let host = world.host(self.host);
+            !host.up || host.processes.iter().any(|process| process.kind == "sync")
+        };
+        let held = |weather: &Weather| weather.calm || weather.hold;
+        if busy || held(&world.weather.borrow()) {
+            return;
         }
-        watch(&world, host);
-    });
+        let patience = if quiet { 2 * self.patience } else { 0 };
+        self.patience = patience.clamp(world.scenario.watcher, LONGEST_PATIENCE);
+        (self.heard, self.synced) = (index, now);
+        verbs::sync(world, self.host, None);
+    }
 }
 
 async fn act(world: &Rc<World>, backups: &mut Vec<Model>) {

@@ -233,7 +233,9 @@ impl World {
         if let Some(host) = host {
             self.host_mut(host).processes.push(process.clone());
         }
-        let (world, own, act) = (self.clone(), process.clone(), act(process.clone()));
+        // A verb is a large future: boxed at once, it is not moved again.
+        let act = Box::pin(act(process.clone()));
+        let (world, own) = (self.clone(), process.clone());
         process.task.set(self.executor.spawn(async move {
             act.await;
             world.buried(&own);
