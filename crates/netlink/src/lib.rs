@@ -19,6 +19,7 @@ mod link;
 mod mac;
 mod message;
 mod netns;
+mod path;
 mod route;
 mod rtnl;
 
@@ -28,5 +29,6 @@ pub use forwarding::{Change, Forward, Forwarding};
 pub use link::{Link, LinkChange, Port, VxlanInfo};
 pub use mac::{BadMac, Mac};
 pub use netns::{Netns, NetnsError};
+pub use path::probe;
 pub use route::{Hop, Route};
 pub use rtnl::Rtnl;

@@ -9,6 +9,7 @@ mod forwarding;
 mod kit;
 mod link;
 mod netns;
+mod path;
 mod route;
 mod rtnl;
 mod suppress;
