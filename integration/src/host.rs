@@ -115,6 +115,15 @@ impl Host {
             .write("/etc/crosshost/config.json", config.to_string());
     }
 
+    /// Makes `node.vtep` of `/etc/crosshost/config.json` another one of the host's addresses.
+    #[track_caller]
+    pub fn tunnel_from(&self, vtep: &str) {
+        let path = "/etc/crosshost/config.json";
+        let mut config = self.space.run(&["cat", path]).ok().json();
+        config["node"]["vtep"] = vtep.into();
+        self.space.write(path, config.to_string());
+    }
+
     /// Puts a network configuration where CNI runtimes look for it.
     #[track_caller]
     pub fn install(&self, conflist: &Value) {

@@ -209,6 +209,7 @@ pub async fn inspect(session: &Session, words: &Words) -> Result<String> {
         .ok_or_else(|| cluster::Error::NoNetwork(called.to_owned()))?
         .record;
     let leases = cluster.leases(name).await?;
+    let ways = overlay::path::known(&news, &session.settings.node)?;
     let gateways: Vec<IpAddr> = network
         .ranges
         .iter()
@@ -237,6 +238,11 @@ pub async fn inspect(session: &Session, words: &Words) -> Result<String> {
         described["gateway"] = json!(gateways.first());
         described["ranges"] = json!(network.ranges);
         described["mtu"] = json!(network.mtu);
+        if let Some(ways) = &ways {
+            let narrow = ways.narrow.iter();
+            let narrow = narrow.map(|way| json!({ "vtep": way.vtep, "packet": way.packet }));
+            described["carried"] = json!({ "mtu": ways.mtu, "narrow": narrow.collect::<Vec<_>>() });
+        }
         described["vxlanPort"] = json!(network.vxlan_port.unwrap_or(4789));
         described["egress"] = json!(
             network
@@ -257,9 +263,14 @@ pub async fn inspect(session: &Session, words: &Words) -> Result<String> {
         state => format!(", {state}"),
     };
     let gateways: Vec<_> = gateways.iter().map(ToString::to_string).collect();
+    let narrow = ways.iter().flat_map(|ways| &ways.narrow).map(|way| {
+        let (vtep, packet) = (way.vtep, way.packet);
+        format!("the way to {vtep} carries packets of {packet} bytes: containers that are made on this host get less MTU\n")
+    });
     let head = format!(
-        "network {called}: vni {vni}, subnets {subnets}, gateway {}, scope {scope}{state}\n\n",
-        gateways.join(",")
+        "network {called}: vni {vni}, subnets {subnets}, gateway {}, scope {scope}{state}\n{}\n",
+        gateways.join(","),
+        narrow.collect::<String>()
     );
     let blocks: Vec<_> = news
         .blocks

@@ -28,8 +28,9 @@ const LEAST_V6: u32 = 1280;
 const ICMP: u32 = 8;
 /// How many sizes are tried at once between one that came back and one that did not.
 const STEPS: u32 = 16;
-/// How many targets are asked at once: each echo has a 16-bit number of its own.
-const CROWD: usize = 1000;
+/// How many targets are asked at once, and bytes that hold all that they may answer before we listen.
+const CROWD: usize = 200;
+const BUFFER: usize = 8 << 20;
 
 /// Bytes of the largest IP packet, at most `mtu`, that comes from `from` to each of `targets` and back; `None` for one that
 /// answers nothing, or is of the other family. Waits for each round of answers as long as `patience`, and no longer than
@@ -102,6 +103,7 @@ impl Line {
                 sockopt::set_ipv6_mtu_discover(&socket, sockopt::Ipv6PathMtuDiscovery::PROBE)?;
             }
         }
+        sockopt::set_socket_recv_buffer_size_force(&socket, BUFFER)?;
         bind(&socket, &SocketAddr::new(from, 0))?;
         let ident = RandomState::new().hash_one(std::process::id());
         Ok(Self {

@@ -17,7 +17,7 @@ use crate::{
     kernel, local,
     names::EGRESS_NIC,
     news::{Follower, Heard, Known},
-    place,
+    path, place,
     record::{Record, Stage},
     sandbox::{self, Sandbox},
     teardown,
@@ -25,6 +25,8 @@ use crate::{
 
 /// How often an ADD starts anew because the network was made anew while it was at work.
 const ATTEMPTS: u32 = 3;
+/// Least MTU of an interface with IPv6, in bytes (RFC 8200).
+const LEAST_V6: u32 = 1280;
 
 /// What an ADD works with.
 struct Work<'a> {
@@ -239,8 +241,12 @@ impl Work<'_> {
     ) -> Result<(Sandbox, u32, Option<Nic>), Error> {
         let sandbox = self.sandbox(known, network).await?;
         let mtu = sandbox::mtu(network, self.conf.spec.mtu, sandbox.mtu)?;
-        endpoint::plug(&sandbox, self.attachment, mtu, self.container).await?;
+        let (node, segment) = (&self.conf.settings.node, (sandbox.end.ip(), sandbox.mtu));
+        let carried = path::carried(self.host, known, node, segment).await?;
         let has_v6 = network.subnets().iter().any(IpNetwork::is_ipv6);
+        // An interface with less has no IPv6 at all: there what is too large for one host is lost on the way to it.
+        let mtu = mtu.min(carried.max(if has_v6 { LEAST_V6 } else { 0 }));
+        endpoint::plug(&sandbox, self.attachment, mtu, self.container).await?;
         let nic = match self.conf.spec.egress.clone().or(network.egress.clone()) {
             Some(egress) if egress.mode == EgressMode::None => None,
             egress => {

@@ -33,27 +33,36 @@ pub enum Trust<'a> {
     },
 }
 
+/// The tunnel address of a node, unless it is this one or cannot be reached from its own tunnel address. A remote node
+/// with our own is an old record of ourselves.
+fn away(news: &News, node: &str, vtep: IpAddr, name: &str) -> Option<IpAddr> {
+    let remote = news
+        .nodes
+        .get(name)
+        .filter(|remote| remote.record.name != node);
+    remote
+        .and_then(|remote| remote.record.vtep)
+        .filter(|there| *there != vtep && there.is_ipv4() == vtep.is_ipv4())
+}
+
+/// The tunnel addresses of the other hosts that have addresses of the network.
+pub fn peers(news: &News, node: &str, vtep: IpAddr) -> BTreeSet<IpAddr> {
+    let away = |name: &str| away(news, node, vtep, name);
+    if news.blocks.is_empty() {
+        // A foreign IPAM plugin: nobody knows where an address lives, so every host may have any.
+        return news.nodes.keys().filter_map(|name| away(name)).collect();
+    }
+    news.owners().filter_map(away).collect()
+}
+
 /// All entries that the sandbox on `node`, whose tunnel address is `vtep`, should have: for each remote host with an
 /// address of the network a flood entry, and for each of its addresses the three that take a frame there.
 ///
-/// An address that changes hands has no entry. A remote node with our own tunnel address is an old record of
-/// ourselves, and gets nothing.
+/// An address that changes hands has no entry.
 pub fn desired(news: &News, node: &str, vtep: IpAddr, trust: Trust<'_>) -> Forwarding {
-    let away = |name: &str| {
-        let remote = news
-            .nodes
-            .get(name)
-            .filter(|remote| remote.record.name != node);
-        remote
-            .and_then(|remote| remote.record.vtep)
-            .filter(|there| *there != vtep && there.is_ipv4() == vtep.is_ipv4())
-    };
-    let flood = |name: &str| away(name).map(|vtep| Forward::Flood { vtep });
-    if news.blocks.is_empty() {
-        // A foreign IPAM plugin: nobody knows where an address lives, so every host may have any.
-        return news.nodes.keys().filter_map(|name| flood(name)).collect();
-    }
-    let mut entries: Forwarding = news.owners().filter_map(flood).collect();
+    let away = |name: &str| away(news, node, vtep, name);
+    let floods = peers(news, node, vtep).into_iter();
+    let mut entries: Forwarding = floods.map(|vtep| Forward::Flood { vtep }).collect();
     let Trust::Homes { local } = trust else {
         return entries;
     };

@@ -13,8 +13,8 @@ use journal::{Attachment, Journal, Lock};
 use netlink::{Link, Netns, Rtnl};
 
 use crate::{
-    egress::Ledger, failed, firewall::Table, kernel, local, membership::Membership, record::Record,
-    sandbox::Users,
+    egress::Ledger, failed, firewall::Table, kernel, local, membership::Membership, path::Paths,
+    record::Record, sandbox::Users,
 };
 
 /// Longest wait for another verb of this host.
@@ -43,6 +43,8 @@ pub struct Host {
     pub egress: Journal<Ledger>,
     /// What the firewall's table should have.
     pub firewall: Journal<Table>,
+    /// What the ways to other hosts carry.
+    pub paths: Journal<Paths>,
 }
 
 /// Where the tunnels leave this host.
@@ -61,11 +63,16 @@ pub struct Underlay {
 impl Underlay {
     /// MTU of a segment over this underlay.
     pub fn segment_mtu(&self) -> u32 {
-        self.mtu.saturating_sub(if self.vtep.is_ipv4() {
-            OVERHEAD_V4
-        } else {
-            OVERHEAD_V6
-        })
+        self.mtu.saturating_sub(overhead(self.vtep))
+    }
+}
+
+/// Bytes that a tunnel from this address adds to a packet.
+pub(crate) fn overhead(vtep: IpAddr) -> u32 {
+    if vtep.is_ipv4() {
+        OVERHEAD_V4
+    } else {
+        OVERHEAD_V6
     }
 }
 
@@ -85,6 +92,7 @@ impl Host {
             users: Journal::new(root, "sandbox"),
             egress: Journal::new(root, "egress"),
             firewall: Journal::new(root, "firewall"),
+            paths: Journal::new(root, "paths"),
         })
     }
 

@@ -33,6 +33,7 @@ pub mod host;
 pub mod membership;
 pub mod names;
 mod news;
+pub mod path;
 mod place;
 pub mod record;
 pub mod repair;

@@ -1,15 +1,18 @@
 //! Sync: this host is known, its sandboxes forward as the news say, and the others know that they do. What every ADD
 //! does in passing, for all networks of the host at once; and what a verb could not tell the store is told.
 
+use std::collections::BTreeSet;
+
 use cluster::{Cluster, News, Resolved, Store};
 use cni::Error;
 
 use crate::{
     egress, failed, firewall,
+    forwarding::peers,
     host::{Host, Underlay},
     local, membership,
-    news::{Follower, Heard},
-    place, sandbox,
+    news::{self, Follower, Heard},
+    path, place, sandbox,
 };
 
 /// What a sync did.
@@ -71,10 +74,26 @@ pub async fn sync(cluster: &Cluster<'_>, settings: &Resolved) -> Result<Outcome,
             }
         }
     }
+    failures.extend(look_at_paths(&host, settings).await.err());
     failures.extend(egress::mend(&host).await.err());
     failures.extend(firewall::mend(&host).err());
     failures.extend(leave(&host, cluster, settings).await.err());
     Ok(Outcome { done, failures })
+}
+
+/// Measures the ways to all hosts of the networks here.
+async fn look_at_paths(host: &Host, settings: &Resolved) -> Result<(), Error> {
+    let networks = sandbox::networks()?;
+    if networks.is_empty() {
+        return Ok(());
+    }
+    let underlay = host.underlay(settings).await?;
+    let mut all = BTreeSet::new();
+    for network in networks {
+        let news = news::copy(host, &network)?.unwrap_or_default();
+        all.extend(peers(&news, &settings.node, underlay.vtep));
+    }
+    path::measure_anew(host, (underlay.vtep, underlay.mtu), &all).await
 }
 
 /// One network, from the host's own settings.
