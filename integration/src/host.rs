@@ -118,9 +118,20 @@ impl Host {
     /// Makes `node.vtep` of `/etc/crosshost/config.json` another one of the host's addresses.
     #[track_caller]
     pub fn tunnel_from(&self, vtep: &str) {
+        self.configure_node(&json!({ "name": self.name(), "vtep": vtep }));
+    }
+
+    /// Names the interface to tunnel through in `/etc/crosshost/config.json`, and no address.
+    #[track_caller]
+    pub fn underlay(&self, interface: &str) {
+        self.configure_node(&json!({ "name": self.name(), "underlay": interface }));
+    }
+
+    #[track_caller]
+    fn configure_node(&self, node: &Value) {
         let path = "/etc/crosshost/config.json";
         let mut config = self.space.run(&["cat", path]).ok().json();
-        config["node"]["vtep"] = vtep.into();
+        config["node"].clone_from(node);
         self.space.write(path, config.to_string());
     }
 

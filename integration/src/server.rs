@@ -7,13 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use crate::space::Net;
 
 /// A listening server; stops listening when dropped.
 pub struct Server {
-    net: Arc<Net>,
+    listener: TcpListener,
     address: SocketAddr,
     stopping: Arc<AtomicBool>,
     acceptor: Option<JoinHandle<()>>,
@@ -27,31 +26,33 @@ impl Server {
         address: SocketAddr,
         answer: impl Fn(TcpStream) + Send + Sync + 'static,
     ) -> Server {
-        let net = Arc::new(net);
         let stopping = Arc::new(AtomicBool::new(false));
         let (ready, listening) = mpsc::channel();
         let acceptor = {
-            let (net, stopping, answer) = (net.clone(), stopping.clone(), Arc::new(answer));
+            let (stopping, answer) = (stopping.clone(), Arc::new(answer));
             std::thread::spawn(move || {
                 net.enter();
-                let listener = TcpListener::bind(address);
-                let _ = ready.send(listener.as_ref().map(|_| ()).map_err(ToString::to_string));
-                let Ok(listener) = listener else { return };
-                for connection in listener.incoming().flatten() {
+                let listener = match TcpListener::bind(address) {
+                    Ok(listener) => listener,
+                    Err(error) => return drop(ready.send(Err(error))),
+                };
+                let _ = ready.send(listener.try_clone());
+                for connection in listener.incoming() {
                     if stopping.load(Ordering::Relaxed) {
                         return;
                     }
+                    let Ok(connection) = connection else { continue };
                     let answer = answer.clone();
                     std::thread::spawn(move || answer(connection));
                 }
             })
         };
-        match listening.recv() {
-            Ok(Ok(())) => {}
+        let listener = match listening.recv() {
+            Ok(Ok(listener)) => listener,
             failure => panic!("cannot listen on {address}: {failure:?}"),
-        }
+        };
         Server {
-            net,
+            listener,
             address,
             stopping,
             acceptor: Some(acceptor),
@@ -67,10 +68,8 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.stopping.store(true, Ordering::Relaxed);
-        // One more connection wakes the thread that waits in accept, so that it sees the flag.
-        let _ = self
-            .net
-            .run(|| TcpStream::connect_timeout(&self.address, Duration::from_secs(1)));
+        // Wakes the thread that waits in accept, so that it sees the flag.
+        let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
         if let Some(acceptor) = self.acceptor.take() {
             let _ = acceptor.join();
         }
