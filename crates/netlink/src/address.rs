@@ -42,24 +42,17 @@ impl Rtnl {
 
     /// Addresses of link `index`, or of all links: (link index, address with prefix length).
     pub async fn addresses(&self, index: Option<u32>) -> Result<Vec<(u32, IpNetwork)>, Error> {
-        let found = self
-            .dump(Message::GetAddress(AddressMessage::default()))
-            .await;
-        let addresses = found
-            .map_err(|refusal| refusal.on("list of addresses"))?
-            .into_iter()
-            .filter_map(|message| {
-                let Message::NewAddress(message) = message else {
-                    return None;
-                };
-                let wanted = index.is_none_or(|index| index == message.header.index);
-                if wanted {
-                    Some((message.header.index, own(&message)?))
-                } else {
-                    None
-                }
-            });
-        Ok(addresses.collect())
+        let address = |message| match message {
+            Message::NewAddress(message)
+                if index.is_none_or(|index| index == message.header.index) =>
+            {
+                Some((message.header.index, own(&message)?))
+            }
+            _ => None,
+        };
+        let question = Message::GetAddress(AddressMessage::default());
+        let found = self.dump(question, address).await;
+        found.map_err(|refusal| refusal.on("list of addresses"))
     }
 }
 

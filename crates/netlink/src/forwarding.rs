@@ -88,14 +88,14 @@ impl Rtnl {
         for family in [AddressFamily::Bridge, AddressFamily::Unspec] {
             let mut question = NeighbourMessage::default();
             question.header.family = family;
-            let found = self.dump(Message::GetNeighbour(question)).await;
-            let found = found.map_err(|refusal| {
-                refusal.on(format_args!("list of the entries of bridge {bridge}"))
-            })?;
-            forwarding.extend(found.iter().filter_map(|message| match message {
-                Message::NewNeighbour(message) => decode(message, bridge, vxlan),
+            let entry = |message| match message {
+                Message::NewNeighbour(message) => decode(&message, bridge, vxlan),
                 _ => None,
-            }));
+            };
+            let found = self.dump(Message::GetNeighbour(question), entry).await;
+            forwarding.extend(found.map_err(|refusal| {
+                refusal.on(format_args!("list of the entries of bridge {bridge}"))
+            })?);
         }
         Ok(forwarding)
     }

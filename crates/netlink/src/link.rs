@@ -103,15 +103,12 @@ impl Rtnl {
     pub async fn links(&self) -> Result<Vec<Link>, Error> {
         let mut message = LinkMessage::default();
         message.attributes.push(without_statistics());
-        let found = self.dump(Message::GetLink(message)).await;
-        let mut links: Vec<Link> = found
-            .map_err(|refusal| refusal.on("list of links"))?
-            .into_iter()
-            .filter_map(|message| match message {
-                Message::Link(link) => Some(link),
-                _ => None,
-            })
-            .collect();
+        let link = |message| match message {
+            Message::Link(link) => Some(link),
+            _ => None,
+        };
+        let found = self.dump(Message::GetLink(message), link).await;
+        let mut links = found.map_err(|refusal| refusal.on("list of links"))?;
         links.sort_by_key(|link| link.index);
         Ok(links)
     }

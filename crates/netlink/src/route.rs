@@ -97,15 +97,15 @@ impl Rtnl {
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut question = RouteMessage::default();
             question.header.address_family = family;
-            let found = self.dump(Message::GetRoute(question)).await;
-            for answer in found.map_err(|refusal| refusal.on("list of routes"))? {
-                // Without IPv6 the kernel answers a question for it with all families.
-                if let Message::NewRoute(answer) = answer
-                    && answer.header.address_family == family
-                {
-                    routes.extend(decode(&answer));
+            // Without IPv6 the kernel answers a question for it with all families.
+            let route = |message| match message {
+                Message::NewRoute(answer) if answer.header.address_family == family => {
+                    decode(&answer)
                 }
-            }
+                _ => None,
+            };
+            let found = self.dump(Message::GetRoute(question), route).await;
+            routes.extend(found.map_err(|refusal| refusal.on("list of routes"))?);
         }
         Ok(routes)
     }

@@ -91,7 +91,7 @@ impl Rtnl {
             .wire
             .lock()
             .await
-            .exchange(vec![(message, flags)])
+            .exchange(vec![(message, flags)], drop)
             .await?;
         answers.into_iter().try_for_each(|answer| answer.end)
     }
@@ -107,7 +107,7 @@ impl Rtnl {
         while requests.peek().is_some() {
             let window = requests.by_ref().take(WINDOW).collect();
             results.extend(
-                wire.exchange(window)
+                wire.exchange(window, drop)
                     .await?
                     .into_iter()
                     .map(|answer| answer.end),
@@ -118,23 +118,33 @@ impl Rtnl {
 
     /// One object.
     pub(crate) async fn get(&self, message: Message) -> Result<Message, Refusal> {
-        let answers = self.wire.lock().await.exchange(vec![(message, 0)]).await?;
         let mut object = None;
-        for answer in answers {
-            answer.end?;
-            object = answer.messages.into_iter().next();
-        }
+        let mut wire = self.wire.lock().await;
+        let answers = wire
+            .exchange(vec![(message, 0)], |found| object = Some(found))
+            .await?;
+        answers.into_iter().try_for_each(|answer| answer.end)?;
         object.ok_or_else(|| Refusal::new(Errno::BADMSG, "the kernel's answer was not understood"))
     }
 
-    /// All objects of a kind. One that cannot be decoded is left out: an exotic device of the host must not hide ours.
-    pub(crate) async fn dump(&self, message: Message) -> Result<Vec<Message>, Refusal> {
+    /// What `pick` makes of all objects of a kind, one after the other, since there may be very many. One that cannot be
+    /// decoded is left out: an exotic device of the host must not hide ours.
+    pub(crate) async fn dump<T>(
+        &self,
+        message: Message,
+        pick: impl Fn(Message) -> Option<T>,
+    ) -> Result<Vec<T>, Refusal> {
         let mut wire = self.wire.lock().await;
         for _ in 0..DUMP_ATTEMPTS {
-            for answer in wire.exchange(vec![(message.clone(), NLM_F_DUMP)]).await? {
+            let mut picked = Vec::new();
+            let request = vec![(message.clone(), NLM_F_DUMP)];
+            let answers = wire
+                .exchange(request, |object| picked.extend(pick(object)))
+                .await?;
+            for answer in answers {
                 answer.end?;
                 if !answer.interrupted {
-                    return Ok(answer.messages);
+                    return Ok(picked);
                 }
             }
         }
@@ -154,16 +164,20 @@ struct Wire {
 /// What came back for one request.
 #[derive(Debug)]
 struct Answer {
-    messages: Vec<Message>,
     interrupted: bool,
     ended: bool,
     end: Result<(), Refusal>,
 }
 
 impl Wire {
-    /// Sends the requests (message, flags) in one datagram and awaits the end of each answer. A call that is dropped
+    /// Sends the requests (message, flags) in one datagram and awaits the end of each answer; `hear` gets the objects that
+    /// come. A call that is dropped
     /// half-way leaves answers behind; the next one knows them by their old numbers.
-    async fn exchange(&mut self, requests: Vec<(Message, u16)>) -> Result<Vec<Answer>, Refusal> {
+    async fn exchange(
+        &mut self,
+        requests: Vec<(Message, u16)>,
+        mut hear: impl FnMut(Message),
+    ) -> Result<Vec<Answer>, Refusal> {
         let first = self.sequence.wrapping_add(1);
         let mut datagram = Vec::new();
         let mut answers = Vec::with_capacity(requests.len());
@@ -189,7 +203,7 @@ impl Wire {
                 let len = buffer.length() as usize;
                 let number = buffer.sequence_number().wrapping_sub(first);
                 if let Some(answer) = answers.get_mut(number as usize) {
-                    answer.take(&rest[..len]);
+                    answer.take(&rest[..len]).into_iter().for_each(&mut hear);
                 }
                 rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
             }
@@ -201,7 +215,6 @@ impl Wire {
 impl Default for Answer {
     fn default() -> Self {
         Self {
-            messages: Vec::new(),
             interrupted: false,
             ended: false,
             end: Ok(()),
@@ -210,15 +223,13 @@ impl Default for Answer {
 }
 
 impl Answer {
-    /// Takes one message of the answer; one that cannot be decoded is skipped.
-    fn take(&mut self, bytes: &[u8]) {
-        let Ok(message) = NetlinkMessage::<Message>::deserialize(bytes) else {
-            return;
-        };
+    /// Takes one message of the answer, and gives the object in it; one that cannot be decoded is skipped.
+    fn take(&mut self, bytes: &[u8]) -> Option<Message> {
+        let message = NetlinkMessage::<Message>::deserialize(bytes).ok()?;
         let flags = message.header.flags;
         self.interrupted |= flags & NLM_F_DUMP_INTR != 0;
         match message.payload {
-            NetlinkPayload::InnerMessage(inner) => self.messages.push(inner),
+            NetlinkPayload::InnerMessage(inner) => return Some(inner),
             NetlinkPayload::Error(error) => {
                 self.ended = true;
                 if error.code.is_some() {
@@ -233,6 +244,7 @@ impl Answer {
             }
             _ => {}
         }
+        None
     }
 }
 
@@ -250,7 +262,8 @@ mod tests {
         let mut bytes = vec![0; message.buffer_len()];
         message.serialize(&mut bytes);
         let mut answer = Answer::default();
-        answer.take(&bytes);
+        let object = matches!(message.payload, NetlinkPayload::InnerMessage(_));
+        assert_eq!(answer.take(&bytes).is_some(), object);
         answer
     }
 
@@ -267,7 +280,7 @@ mod tests {
     fn an_interrupted_dump_is_seen() {
         let link = || NetlinkPayload::InnerMessage(Message::NewLink(LinkMessage::default()));
         let whole = answer(link(), 0);
-        assert!(!whole.interrupted && !whole.ended && whole.messages.len() == 1);
+        assert!(!whole.interrupted && !whole.ended);
         assert!(answer(link(), NLM_F_DUMP_INTR).interrupted);
     }
 
@@ -275,8 +288,8 @@ mod tests {
     fn garbage_is_skipped() {
         let mut answer = Answer::default();
         for len in 0..64 {
-            answer.take(&vec![0xff; len]);
+            assert_eq!(answer.take(&vec![0xff; len]), None);
         }
-        assert!(!answer.ended && answer.messages.is_empty());
+        assert!(!answer.ended);
     }
 }
