@@ -92,8 +92,9 @@ impl Rtnl {
                 Message::NewNeighbour(message) => decode(&message, bridge, vxlan),
                 _ => None,
             };
-            let found = self.dump(Message::GetNeighbour(question), entry).await;
-            forwarding.extend(found.map_err(|refusal| {
+            let found: Result<Forwarding, _> =
+                self.dump(Message::GetNeighbour(question), entry).await;
+            forwarding.append(&mut found.map_err(|refusal| {
                 refusal.on(format_args!("list of the entries of bridge {bridge}"))
             })?);
         }

@@ -108,7 +108,7 @@ impl Rtnl {
             _ => None,
         };
         let found = self.dump(Message::GetLink(message), link).await;
-        let mut links = found.map_err(|refusal| refusal.on("list of links"))?;
+        let mut links: Vec<Link> = found.map_err(|refusal| refusal.on("list of links"))?;
         links.sort_by_key(|link| link.index);
         Ok(links)
     }

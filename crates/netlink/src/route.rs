@@ -104,7 +104,7 @@ impl Rtnl {
                 }
                 _ => None,
             };
-            let found = self.dump(Message::GetRoute(question), route).await;
+            let found: Result<Vec<_>, _> = self.dump(Message::GetRoute(question), route).await;
             routes.extend(found.map_err(|refusal| refusal.on("list of routes"))?);
         }
         Ok(routes)

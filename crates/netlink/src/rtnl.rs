@@ -129,14 +129,14 @@ impl Rtnl {
 
     /// What `pick` makes of all objects of a kind, one after the other, since there may be very many. One that cannot be
     /// decoded is left out: an exotic device of the host must not hide ours.
-    pub(crate) async fn dump<T>(
+    pub(crate) async fn dump<T, All: Default + Extend<T>>(
         &self,
         message: Message,
         pick: impl Fn(Message) -> Option<T>,
-    ) -> Result<Vec<T>, Refusal> {
+    ) -> Result<All, Refusal> {
         let mut wire = self.wire.lock().await;
         for _ in 0..DUMP_ATTEMPTS {
-            let mut picked = Vec::new();
+            let mut picked = All::default();
             let request = vec![(message.clone(), NLM_F_DUMP)];
             let answers = wire
                 .exchange(request, |object| picked.extend(pick(object)))

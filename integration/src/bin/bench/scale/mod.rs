@@ -7,12 +7,14 @@
 //! | `burst` | how long 50 ADDs at once take one host |
 //! | `traffic` | what verbs and `crosshost sync` read and write at the store, with few hosts and with many |
 //! | `news` | how soon others send to a host that nobody knew, after its first ADD |
+//! | `many` | 500 containers, 64 networks, 100 other hosts with ten blocks each: are ADDs flat, and how long is a cold sync |
 //! | `herd` | what a thousand watching hosts cost a Consul when one of them changes something |
 
 mod burst;
 mod curve;
 mod growth;
 mod herd;
+mod many;
 mod meter;
 mod news;
 mod report;
@@ -27,7 +29,7 @@ use crate::{keep, machine};
 /// The word that asks for these parts.
 pub const ARGUMENT: &str = "scale";
 
-const PARTS: [&str; 5] = ["growth", "burst", "traffic", "news", "herd"];
+const PARTS: [&str; 6] = ["growth", "burst", "traffic", "news", "many", "herd"];
 
 /// What a part has found.
 pub struct Found {
@@ -61,6 +63,7 @@ pub fn run(words: &[String]) {
             "burst" => burst::run(rounds.unwrap_or(15), &say),
             "traffic" => traffic::run(rounds.unwrap_or(9), &say),
             "news" => news::run(rounds.unwrap_or(60), &say),
+            "many" => many::run(rounds.unwrap_or(9), &say),
             _ => herd::run(rounds.unwrap_or(10), &say),
         };
         say("done\n");
