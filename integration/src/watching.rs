@@ -9,7 +9,7 @@ use crate::programs::Programs;
 use crate::run::{Finished, Running};
 
 /// What the unit leaves it (`dist/crosshost-sync.service`, `CapabilityBoundingSet=`).
-const CAPABILITIES: &str = "-all,+net_admin,+sys_admin,+dac_override";
+const CAPABILITIES: &str = "-all,+net_admin,+net_raw,+sys_admin,+dac_override";
 
 /// A `crosshost sync --watch` that runs; it is gone with the thread that started it, or when this value is dropped.
 pub struct Watching {

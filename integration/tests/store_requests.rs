@@ -51,6 +51,19 @@ fn are_as_many_as_the_document_says() {
     measured.push(row("DEL", &proxy));
     first.detach().ok();
     measured.push(row("DEL again", &proxy));
+    let _watcher = host.watch();
+    let following = [
+        "grep",
+        "-q",
+        "ov_net1",
+        "/run/crosshost/watch/following.json",
+    ];
+    while !host.space().run(&following).status.success() {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    proxy.take();
+    add("t8");
+    measured.push(row("ADD where a watcher follows the network", &proxy));
 
     let text = std::fs::read_to_string(workspace().join("docs/architecture.md"));
     let text = text.expect("the document");

@@ -13,8 +13,15 @@ use journal::{Attachment, Journal, Lock};
 use netlink::{Link, Netns, Rtnl};
 
 use crate::{
-    egress::Ledger, failed, firewall::Table, kernel, local, membership::Membership, path::Paths,
-    record::Record, sandbox::Users,
+    egress::Ledger,
+    failed,
+    firewall::Table,
+    kernel, local,
+    membership::Membership,
+    path::Paths,
+    record::Record,
+    sandbox::Users,
+    watched::{self, Following},
 };
 
 /// Longest wait for another verb of this host.
@@ -45,6 +52,8 @@ pub struct Host {
     pub firewall: Journal<Table>,
     /// What the ways to other hosts carry.
     pub paths: Journal<Paths>,
+    /// Which networks a watcher follows.
+    pub following: Journal<Following>,
 }
 
 /// Where the tunnels leave this host.
@@ -93,6 +102,7 @@ impl Host {
             egress: Journal::new(root, "egress"),
             firewall: Journal::new(root, "firewall"),
             paths: Journal::new(root, "paths"),
+            following: watched::documents(),
         })
     }
 

@@ -21,6 +21,7 @@ use crate::{
     membership::{self, Membership},
     readable,
     sandbox::Sandbox,
+    watched,
 };
 
 /// How often news are applied anew because the store had forgotten that this host forwards.
@@ -50,6 +51,8 @@ pub(crate) enum Heard {
     Away,
     /// The network is another one by now.
     Renewed,
+    /// There is nothing that a watcher did not hear.
+    Nothing,
     /// News.
     News(Reading),
 }
@@ -91,9 +94,12 @@ impl Follower<'_> {
         copy(self.host, self.network)
     }
 
-    /// Fresh news for a verb that started from `known`: one read, and before it a join where this host is no member.
-    /// Asks while others are at work: holds no lock.
+    /// Fresh news for a verb that started from `known`: one read, and before it a join where this host is no member. None
+    /// where a watcher keeps the copy fresh. Asks while others are at work: holds no lock.
     pub(crate) async fn fresh(&self, known: &Known) -> Result<Heard, Error> {
+        if known.copied && self.is_followed()? {
+            return Ok(Heard::Nothing);
+        }
         let heard = self.hear(known.registered).await?;
         let Heard::News(reading) = heard else {
             return Ok(heard);
@@ -107,7 +113,14 @@ impl Follower<'_> {
         Ok(Heard::Renewed)
     }
 
-    /// News, read as a member; with `anew` after a join in any case. Never [`Heard::Renewed`].
+    /// Whether this host forwards by the copy as a member, and a watcher keeps that fresh.
+    fn is_followed(&self) -> Result<bool, Error> {
+        let member = membership::load(self.host, self.network)?;
+        let follows = |member: &Membership| member.follows && member.joined().is_some();
+        Ok(member.as_ref().is_some_and(follows) && watched::is_followed(self.host, self.network)?)
+    }
+
+    /// News, read as a member; with `anew` after a join in any case. Either [`Heard::Away`] or news.
     pub(crate) async fn hear(&self, anew: bool) -> Result<Heard, Error> {
         let (network, node) = (self.network, &self.settings.node);
         let joined = membership::enter(self.host, self.cluster, network, node, anew).await;
@@ -162,7 +175,13 @@ impl Follower<'_> {
     ) -> Result<Option<usize>, Error> {
         let reading = match heard {
             Heard::Renewed => return Ok(None),
-            Heard::Away => return self.go_on(sandbox, known, addresses).await.map(Some),
+            // The watcher looks after the entries too. Those that take an address of this container elsewhere must go.
+            Heard::Nothing if sandbox.stood && self.strays(&known.news, addresses).is_empty() => {
+                return Ok(Some(0));
+            }
+            Heard::Away | Heard::Nothing => {
+                return self.go_on(sandbox, known, addresses).await.map(Some);
+            }
             Heard::News(reading) if self.is_current(&reading, known, addresses)? => reading,
             Heard::News(old) => match self.hear(false).await? {
                 Heard::News(new) if revision(&new.news) == revision(&old.news) => new,

@@ -44,6 +44,8 @@ pub struct Sandbox {
     pub mtu: u32,
     /// The tunnel's end: the address that it sends from, and the port of all its ends.
     pub end: SocketAddr,
+    /// Whether it was found as it should be.
+    pub stood: bool,
 }
 
 /// MTU of a container's interface, in bytes: as asked for by its conflist, or by the network, or the segment's.
@@ -83,6 +85,7 @@ pub async fn find(network: &Network, vtep: IpAddr) -> Result<Option<Sandbox>, Er
         vxlan: vxlan.index,
         mtu: vxlan.mtu,
         end: SocketAddr::new(vtep, spec.port),
+        stood: true,
     }))
 }
 
@@ -194,6 +197,7 @@ pub async fn ensure(host: &Host, network: &Network, underlay: &Underlay) -> Resu
         vxlan: vxlan.index,
         mtu,
         end: SocketAddr::new(underlay.vtep, spec.port),
+        stood: false,
     })
 }
 

@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use ipam_kv::Pool;
 use journal::clock;
+use overlay::watched::Watch;
 use store::Backoff;
 use tokio::time::Instant;
 
@@ -21,10 +22,13 @@ const WHOLE: Duration = Duration::from_mins(10);
 
 /// What is known, and what is due.
 pub struct Watcher {
+    watch: Watch,
     line: Line,
     log: Log,
     duties: Duties,
     pools: BTreeSet<Pool>,
+    /// What the store has told us all of.
+    heard: BTreeSet<Subject>,
     /// Whether the store does not answer.
     away: bool,
     /// Whether a first sync was tried.
@@ -40,9 +44,10 @@ pub struct Watcher {
 
 impl Watcher {
     /// One to which everything is new: it begins with a sync.
-    pub fn new() -> Self {
+    pub fn new(watch: Watch) -> Self {
         let now = Instant::now();
         Self {
+            watch,
             line: Line::new(),
             log: Log::default(),
             duties: Duties {
@@ -51,6 +56,7 @@ impl Watcher {
                 ..Duties::default()
             },
             pools: BTreeSet::new(),
+            heard: BTreeSet::new(),
             away: false,
             tried: false,
             not_before: now,
@@ -119,11 +125,18 @@ impl Watcher {
                         self.not_before = Instant::now();
                     }
                     match self.duties.hear(&heard) {
-                        Ok(()) => self.log.right(&about),
-                        Err(error) => self.log.wrong(&about, &error.msg),
+                        Ok(()) => {
+                            self.log.right(&about);
+                            self.heard.insert(subject);
+                        }
+                        Err(error) => {
+                            self.log.wrong(&about, &error.msg);
+                            self.heard.remove(&subject);
+                        }
                     }
                 }
                 Err(failure) if failure.away => {
+                    self.heard.clear();
                     if !std::mem::replace(&mut self.away, true) {
                         Log::note(&format!(
                             "the store is away, containers go on by the last news: {}",
@@ -131,8 +144,31 @@ impl Watcher {
                         ));
                     }
                 }
-                Err(failure) => self.log.wrong(&about, &failure.why),
+                Err(failure) => {
+                    self.log.wrong(&about, &failure.why);
+                    self.heard.remove(&subject);
+                }
             }
+        }
+        self.vouch();
+    }
+
+    /// Says which networks forward by all that was heard.
+    fn vouch(&mut self) {
+        let mut networks = BTreeSet::new();
+        if !self.away && !self.duties.whole && self.heard.contains(&Subject::Nodes) {
+            let fresh = self.pools.iter().filter(|pool| {
+                pool.realm.is_none()
+                    && self.heard.contains(&Subject::Blocks((*pool).clone()))
+                    && !self.duties.sandboxes.contains(&pool.network)
+            });
+            networks = fresh.map(|pool| pool.network.clone()).collect();
+        }
+        match self.watch.follows(networks) {
+            Ok(()) => self.log.right("what the watcher follows"),
+            Err(error) => self
+                .log
+                .wrong("what the watcher follows", &error.to_string()),
         }
     }
 
@@ -174,6 +210,7 @@ impl Watcher {
             self.tried = true;
         }
         self.show_up();
+        self.vouch();
     }
 
     async fn repair(&mut self) {

@@ -62,15 +62,17 @@ pub fn run(rounds: usize, say: &dyn Fn(&str)) -> Found {
     say(&format!(
         "{CONTAINERS} containers of one network, hardly a neighbour"
     ));
-    let mut conf = netconf("alone", POOL, "1.0.0");
-    conf["ipam"]["blockPrefix"] = 29.into();
+    let conf = |name: &str, pool: &str| {
+        let mut conf = netconf(name, pool, "1.0.0");
+        conf["ipam"]["blockPrefix"] = 29.into();
+        conf
+    };
     // The first one makes the sandbox.
-    let alone = add(alone, &conf, 0..CONTAINERS + 1).split_off(1);
+    let alone = add(alone, &conf("alone", "10.2.0.0/16"), 0..CONTAINERS + 1).split_off(1);
     say(&format!(
         "{CONTAINERS} containers, {HOSTS} other hosts with {BLOCKS_EACH} blocks each"
     ));
-    conf["name"] = "crowded".into();
-    let crowded_adds = add(crowded, &conf, 0..CONTAINERS + 1).split_off(1);
+    let crowded_adds = add(crowded, &conf("crowded", POOL), 0..CONTAINERS + 1).split_off(1);
     say(&format!("{NETWORKS} networks on one host"));
     let (mut first, mut second) = (Vec::new(), Vec::new());
     for number in 0..NETWORKS {

@@ -1,0 +1,84 @@
+//! ADDs on a host where a watcher keeps the news fresh.
+#![allow(clippy::expect_used, reason = "a test: it stops where it broke")]
+
+use std::time::{Duration, Instant};
+
+use integration::{Attachment, Backend, Host, Lab, Proxy, conflist};
+
+const NETWORK: &str = "ov_net1";
+
+/// The document by which the watcher vouches for its networks.
+fn vouched(host: &Host) -> bool {
+    let said = host
+        .space()
+        .run(&["cat", "/run/crosshost/watch/following.json"]);
+    said.stdout.contains(NETWORK)
+}
+
+fn soon(what: &str, is_so: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// The methods of the requests that an ADD makes.
+fn asked(proxy: &Proxy, host: &Host, name: &str) -> Vec<String> {
+    proxy.take();
+    host.container(name);
+    host.cnitool("add", NETWORK, name, "eth0").ok();
+    proxy
+        .take()
+        .iter()
+        .map(|request| request.method.clone())
+        .collect()
+}
+
+#[test]
+fn read_no_news_while_the_watcher_lives_and_follows() {
+    let mut lab = Lab::new(1, Backend::Consul);
+    let proxy = lab.consul().proxy();
+    let create = ["network", "create", NETWORK, "--subnet", "10.0.0.0/24"];
+    lab.host(1).configure(&proxy.url());
+    lab.host(1).crosshost(&create).ok();
+    let conf = conflist(NETWORK, "10.0.0.0/24");
+    lab.host(1).install(&conf);
+    lab.add_host(2).install(&conf);
+    let host = lab.host(1);
+
+    assert!(!vouched(host));
+    let watcher = host.watch();
+    // The first one makes the sandbox and joins.
+    assert!(asked(&proxy, host, "t1").len() > 2);
+    soon("the watcher vouches for the new network", || vouched(host));
+    assert_eq!(asked(&proxy, host, "t2"), ["PUT"], "the lease, and no news");
+
+    // The news come all the same, and the ADD goes by them.
+    let far = Attachment::new(lab.host(2), "far", NETWORK);
+    soon("the new host is heard of", || {
+        host.existing("t2").pings(far.address, &[])
+    });
+    soon("the watcher vouches again", || vouched(host));
+    assert_eq!(asked(&proxy, host, "t3"), ["PUT"]);
+    assert!(host.existing("t3").pings(far.address, &[]));
+
+    // A sandbox that is not as it should be is made so by the ADD, without the store.
+    host.space().script(&format!(
+        "nsenter --net=/run/crosshost/netns/{NETWORK} ip link set br0 down"
+    ));
+    assert_eq!(asked(&proxy, host, "t4"), ["PUT"]);
+    assert!(host.existing("t4").pings(far.address, &[]));
+
+    // A dead one vouches for nothing, whatever it left.
+    drop(watcher);
+    assert!(vouched(host), "it could not take that back");
+    assert_eq!(asked(&proxy, host, "t5").len(), 2, "news and lease");
+
+    // One that is told to stop takes it back.
+    let mut watcher = host.watch();
+    soon("the watcher vouches", || vouched(host));
+    watcher.stop();
+    assert!(!vouched(host));
+    far.detach().ok();
+}
