@@ -13,8 +13,8 @@ use journal::{Attachment, Journal, Lock};
 use netlink::{Link, Netns, Rtnl};
 
 use crate::{
-    egress::Ledger, failed, firewall::Table, kernel, local, membership::Membership, record::Record,
-    sandbox::Users,
+    egress::Ledger, failed, firewall::Table, forwarding::Translations, kernel, local,
+    membership::Membership, record::Record, sandbox::Users,
 };
 
 /// Longest wait for another verb of this host.
@@ -39,6 +39,8 @@ pub struct Host {
     pub members: Journal<Membership>,
     /// Who uses which sandbox.
     pub users: Journal<Users>,
+    /// What each sandbox readdresses.
+    pub translations: Journal<Translations>,
     /// Who has which egress address.
     pub egress: Journal<Ledger>,
     /// What the firewall's table should have.
@@ -83,6 +85,7 @@ impl Host {
             places: Journal::new(root, "place"),
             members: Journal::new(root, "acks"),
             users: Journal::new(root, "sandbox"),
+            translations: Journal::new(root, "macs"),
             egress: Journal::new(root, "egress"),
             firewall: Journal::new(root, "firewall"),
         })

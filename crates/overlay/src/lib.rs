@@ -40,6 +40,7 @@ pub mod sandbox;
 mod status;
 pub mod sync;
 mod teardown;
+pub mod translation;
 
 use cni::{Call, ContainerId, Error, IfName, Tell};
 use journal::Journal;

@@ -103,6 +103,7 @@ async fn adding(
         spec: &w.scenario.spec,
         holder: holder.clone(),
         requested,
+        mac: None,
         narrow: &[],
     };
     let leased = match allocator.add(&request).await {
