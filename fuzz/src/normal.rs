@@ -10,6 +10,7 @@ pub fn text(conf: &Conf) -> String {
         settings,
         spec,
         requested,
+        mac,
         narrow,
         routes,
         dns,
@@ -30,7 +31,7 @@ pub fn text(conf: &Conf) -> String {
     );
     let node = (&settings.node, &settings.underlay, settings.vtep);
     format!(
-        "{spec:?}\n{requested:?}\n{narrow:?}\n{routes:?}\n{dns:?}\n{store:?}\n{keys:?}\n{node:?}"
+        "{spec:?}\n{requested:?}\n{mac:?}\n{narrow:?}\n{routes:?}\n{dns:?}\n{store:?}\n{keys:?}\n{node:?}"
     )
 }
 
@@ -41,6 +42,7 @@ pub fn configuration(call: &Call, conf: &Conf) -> Value {
         settings,
         spec,
         requested,
+        mac,
         narrow,
         routes,
         ..
@@ -50,7 +52,7 @@ pub fn configuration(call: &Call, conf: &Conf) -> Value {
         ..CniResult::default()
     };
     let routes = result.to_value(Version::LATEST).expect("1.1.0 can say all")["routes"].take();
-    let mut runtime = json!({ "ips": requested });
+    let mut runtime = json!({ "ips": requested, "mac": mac });
     if !narrow.is_empty() {
         runtime["ipRanges"] = json!(narrow);
     }

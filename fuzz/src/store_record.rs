@@ -4,8 +4,8 @@
 use std::{fmt::Debug, net::IpAddr};
 
 use cluster::{
-    Acknowledgement, BlockRecord, Lease, LedgerRecord, Network, NetworkSpec, Node, Versioned,
-    decode, encode,
+    Acknowledgement, BlockRecord, Lease, LedgerRecord, MacRecord, Network, NetworkSpec, Node,
+    Versioned, decode, encode,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -32,6 +32,7 @@ pub fn check(value: &[u8]) {
         assert!(dropped <= REVISION || value.windows(7).any(|word| word == b"dropped"));
     }
     read::<Node>("nodes/docker01", value);
+    read::<MacRecord>("blocks/n/02:11:22:33:44:55", value);
     read::<Lease>("leases/n/10.0.0.2", value);
     read::<LedgerRecord>("ledgers/n/docker01", value);
     read::<Acknowledgement>("acks/n/docker01", value);

@@ -115,24 +115,39 @@ fn install_is_what_the_readme_says() {
 fn the_shipped_conflist_declares_only_what_is_acted_on() {
     let conflist: Value = serde_json::from_str(&read("cni-conf/overlay.conflist")).expect("JSON");
     let capabilities = &conflist["plugins"][0]["capabilities"];
-    assert_eq!(*capabilities, json!({ "ips": true }));
+    assert_eq!(
+        *capabilities,
+        json!({ "ips": true, "mac": true, "ipRanges": true })
+    );
 
     let lab = Lab::new(1, Backend::Dir);
     let host = lab.host(1);
     host.install(&conflist);
     let first = Attachment::new(host, "t1", "ov_net1");
     assert_eq!(first.address.to_string(), "10.0.0.2", "without a wish");
-    let container = host.container("t2");
-    let typed = format!(
-        "CAP_ARGS='{}' CNI_PATH={} {} add ov_net1 {}",
-        json!({ "ips": ["10.0.0.77/24"] }),
-        Programs::cni_path(),
-        Programs::cnitool().display(),
-        container.netns(),
-    );
-    start(host, &typed).wait(LIMIT).ok();
-    let address = container.address("eth0").expect("an address");
-    assert_eq!(address.to_string(), "10.0.0.77", "the capability ips");
+    let range =
+        json!({ "subnet": "10.0.0.0/24", "rangeStart": "10.0.0.4", "rangeEnd": "10.0.0.5" });
+    for (name, asked, given) in [
+        ("t2", json!({ "ips": ["10.0.0.77/24"] }), "10.0.0.77"),
+        ("t3", json!({ "mac": "02:11:22:33:44:55" }), "10.0.0.3"),
+        ("t4", json!({ "ipRanges": [[range]] }), "10.0.0.4"),
+    ] {
+        let container = host.container(name);
+        let typed = format!(
+            "CAP_ARGS='{asked}' CNI_PATH={} {} add ov_net1 {}",
+            Programs::cni_path(),
+            Programs::cnitool().display(),
+            container.netns(),
+        );
+        start(host, &typed).wait(LIMIT).ok();
+        let address = container.address("eth0").expect("an address");
+        assert_eq!(address.to_string(), given, "{asked}");
+        let mac = container.link("eth0")["address"].clone();
+        assert!(
+            asked["mac"].is_null() || asked["mac"] == mac,
+            "{asked}: {mac}"
+        );
+    }
 }
 
 #[test]

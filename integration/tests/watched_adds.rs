@@ -63,11 +63,11 @@ fn read_no_news_while_the_watcher_lives_and_follows() {
     assert_eq!(asked(&proxy, host, "t3"), ["PUT"]);
     assert!(host.existing("t3").pings(far.address, &[]));
 
-    // A sandbox that is not as it should be is made so by the ADD, without the store.
+    // A sandbox that is not as it should be is made so by the ADD, by news of its own.
     host.space().script(&format!(
         "nsenter --net=/run/crosshost/netns/{NETWORK} ip link set br0 down"
     ));
-    assert_eq!(asked(&proxy, host, "t4"), ["PUT"]);
+    assert_eq!(asked(&proxy, host, "t4").len(), 2, "news and lease");
     assert!(host.existing("t4").pings(far.address, &[]));
 
     // A dead one vouches for nothing, whatever it left.

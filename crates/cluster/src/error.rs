@@ -143,6 +143,14 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// A requested MAC cannot be given to this attachment.
+    #[error("requested MAC {mac}: {why}")]
+    BadMac {
+        /// The MAC.
+        mac: ipam::Mac,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The attachment has its addresses already.
     #[error(
         "{ifname} of container {container} on network {network}: exists already and holds {held}; DEL it first"
@@ -254,6 +262,7 @@ impl Error {
             | Self::Refused { .. }
             | Self::Held { .. }
             | Self::BadAddress { .. }
+            | Self::BadMac { .. }
             | Self::Lost { .. } => 108,
             Self::InUse { .. } | Self::NodeInUse { .. } | Self::NoNode(_) => 109,
         }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use ipam::Block;
+use ipam::{Block, Mac};
 use store::Key;
 
 /// The keys of all records, below one prefix.
@@ -87,6 +87,11 @@ impl Layout {
     /// One block.
     pub fn block(&self, network: &str, block: Block) -> Result<Key, store::Error> {
         self.blocks(network)?.join(&block.to_string())
+    }
+
+    /// A MAC that was asked for: beside the blocks, so that it is news as they are.
+    pub fn mac(&self, network: &str, mac: Mac) -> Result<Key, store::Error> {
+        self.blocks(network)?.join(&mac.to_string())
     }
 
     /// The leases of all networks.

@@ -32,7 +32,8 @@ pub enum Published {
 
 impl Cluster<'_> {
     /// Publishes that `lease` has all of `addresses`, or none of them. One write; one read more where a lease is in
-    /// the way.
+    /// the way, and one where a MAC was asked for. [`Error::BadMac`] and [`Error::Waiting`] where that cannot be had:
+    /// nothing was written.
     pub async fn publish(
         &self,
         network: &str,
@@ -49,6 +50,9 @@ impl Cluster<'_> {
                 key: self.layout.block(network, *block)?,
                 revision: *revision,
             });
+        }
+        if let Some(mac) = lease.mac {
+            ops.push(self.claim_mac(network, mac, lease, addresses).await?);
         }
         let checks = ops.len();
         let value = encode(lease)?;

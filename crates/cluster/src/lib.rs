@@ -11,6 +11,7 @@
 //!     <prefix>/v1/vnis/<vni>                the network that has it
 //!     <prefix>/v1/subnets                   which network has which subnets: all creations meet in this one record
 //!     <prefix>/v1/blocks/<net>/<block>      the node that owns it, and whose single addresses of it are
+//!     <prefix>/v1/blocks/<net>/<mac>        the attachment that asked for a MAC, which does not follow from its address
 //!     <prefix>/v1/leases/<net>/<address>    the attachment that holds it
 //!     <prefix>/v1/ledgers/<net>/<node>      that the node may give out addresses of its blocks on its own
 //!     <prefix>/v1/acks/<net>/<node>         that the node forwards on the network, and by how new news
@@ -30,6 +31,7 @@ mod exclusions;
 mod gifts;
 mod layout;
 mod leases;
+mod macs;
 mod networks;
 mod news;
 mod nodes;
@@ -51,6 +53,7 @@ pub use conflist::{Conflist, Segment, unique};
 pub use error::Error;
 pub use layout::Layout;
 pub use leases::{LeaseGuard, Published};
+pub use macs::MacRecord;
 pub use networks::{Created, NetworkSpec};
 pub use news::News;
 pub use ownership::{BlockRecord, BlockState, Exclusion, ExclusionState};

@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
-use ipam::Block;
+use ipam::{Block, Mac};
 use serde::{Deserialize, Serialize};
 use store::{Entry, Key};
 
 use crate::{
-    BlockRecord, Cluster, Error, Lease, Network, Node, Versioned, leases::address_and_lease,
-    records::decode,
+    BlockRecord, Cluster, Error, Lease, MacRecord, Network, Node, Versioned,
+    leases::address_and_lease, records::decode,
 };
 
 /// What the store says of one network and of all nodes. Hosts keep a copy, to go on while the store is away.
@@ -21,6 +21,9 @@ pub struct News {
     pub nodes: BTreeMap<String, Versioned<Node>>,
     /// All blocks of the network that somebody has or had.
     pub blocks: BTreeMap<Block, Versioned<BlockRecord>>,
+    /// MACs that do not follow from an address.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub macs: BTreeMap<Mac, Versioned<MacRecord>>,
 }
 
 impl News {
@@ -89,11 +92,13 @@ impl News {
         })
     }
 
-    /// The highest revision at which an address of the network lost its home; 0 if each has one.
+    /// The highest revision at which an address or a MAC of the network lost its home; 0 if each has one.
     pub fn last_dropped(&self) -> u64 {
         let blocks = self.blocks.values();
+        let returned = self.macs.values().filter(|mac| mac.record.returned);
         blocks
             .map(|block| block.record.last_dropped(block.revision))
+            .chain(returned.map(|mac| mac.revision))
             .max()
             .unwrap_or(0)
     }
@@ -102,6 +107,7 @@ impl News {
     pub fn revision(&self) -> u64 {
         let blocks = self.blocks.values().map(|block| block.revision);
         blocks
+            .chain(self.macs.values().map(|mac| mac.revision))
             .chain(self.network.as_ref().map(|n| n.revision))
             .max()
             .unwrap_or(0)
@@ -128,17 +134,16 @@ impl Cluster<'_> {
         Ok((nodes.collect::<Result<_, _>>()?, heard.index))
     }
 
-    /// The same for the blocks of `network`.
+    /// The same for the blocks and MACs of `network`: news of these alone.
     pub async fn watch_blocks(
         &self,
         network: &str,
         index: u64,
         wait: Duration,
-    ) -> Result<(BTreeMap<Block, Versioned<BlockRecord>>, u64), Error> {
+    ) -> Result<(News, u64), Error> {
         let blocks = self.layout.blocks(network)?;
         let heard = self.store.watch(&blocks, index, wait).await?;
-        let blocks = heard.entries.iter().map(named_block);
-        Ok((blocks.collect::<Result<_, _>>()?, heard.index))
+        Ok((self.sort_news(network, &heard.entries)?, heard.index))
     }
 
     /// The news of `network` and all its leases, as of one moment. Its size is that of the pool: for a host that must
@@ -175,7 +180,10 @@ impl Cluster<'_> {
             if entry.key.is_within(&nodes) {
                 news.nodes.extend([named_node(entry)?]);
             } else if entry.key.is_within(&blocks) {
-                news.blocks.extend([named_block(entry)?]);
+                match entry.key.last().parse() {
+                    Ok(mac) => drop(news.macs.insert(mac, decode(entry)?)),
+                    Err(_) => news.blocks.extend([named_block(entry)?]),
+                }
             } else {
                 news.network = Some(decode(entry)?);
             }

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use ipam::{Block, RangeSet};
+use ipam::{Block, Mac, RangeSet};
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use store::Entry;
@@ -221,13 +221,18 @@ pub struct Lease {
     pub ifname: String,
     /// When it was given, in seconds since 1970.
     pub since: u64,
+    /// The MAC that was asked for; absent where it follows from the address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<Mac>,
 }
 
 impl Lease {
-    /// Whether both are of the same attachment in the same life of the node, whenever they were given.
+    /// Whether both are of the same attachment in the same life of the node, whenever they were given and with
+    /// whatever MAC.
     pub fn same_holder(&self, other: &Self) -> bool {
         Self {
             since: other.since,
+            mac: other.mac,
             ..self.clone()
         } == *other
     }

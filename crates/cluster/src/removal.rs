@@ -2,11 +2,12 @@
 
 use std::net::IpAddr;
 
+use ipam::Mac;
 use store::{Entry, Key, Op, Outcome};
 
 use crate::{
-    ATTEMPTS, BlockRecord, BlockState, CHUNK, Cluster, Error, ExclusionState, Lease, Network,
-    NetworkState, Versioned,
+    ATTEMPTS, BlockRecord, BlockState, CHUNK, Cluster, Error, ExclusionState, Lease, MacRecord,
+    Network, NetworkState, Versioned,
     leases::address_and_lease,
     records::{decode, encode},
 };
@@ -189,8 +190,20 @@ impl Cluster<'_> {
     }
 }
 
-/// The write by which nothing of a block is `node`'s any more, if anything is.
+/// The write by which nothing of a block, or no MAC, is `node`'s any more, if anything is.
 fn disowned(entry: &Entry, node: &str) -> Result<Option<Op>, Error> {
+    if entry.key.last().parse::<Mac>().is_ok() {
+        let mut mac = decode::<MacRecord>(entry)?;
+        if mac.record.lease.node != node || mac.record.returned {
+            return Ok(None);
+        }
+        mac.record.returned = true;
+        return Ok(Some(Op::Swap {
+            key: entry.key.clone(),
+            value: encode(&mac.record)?,
+            revision: mac.revision,
+        }));
+    }
     let present = decode::<BlockRecord>(entry)?;
     let mut record = present.record.pinned(present.revision);
     if record.node == node && record.state != BlockState::Returned {

@@ -2,9 +2,12 @@
 //! fill in all of them expect.
 
 use crate::{CniArgs, ContainerId, Error, IfName, NetConf};
+use serde::Deserialize;
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
+use std::fmt::Display;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 /// `CNI_COMMAND`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,12 +148,54 @@ impl Call {
         self.env.iter().filter_map(text).collect()
     }
 
+    /// The MAC that the runtime asks for: `runtimeConfig.mac`, or else `args.cni.mac`, or else `MAC` of `CNI_ARGS`, as in the
+    /// reference; an empty text is none. Codes 7 and 4, naming key and value.
+    pub fn mac<T: FromStr<Err: Display>>(&self) -> Result<Option<T>, Error> {
+        let Asked {
+            runtime_config,
+            args,
+        } = self.conf.decode()?;
+        let args = args.and_then(|args| args.cni);
+        for (key, asked) in [
+            ("runtimeConfig.mac", runtime_config),
+            ("args.cni.mac", args),
+        ] {
+            let text = asked.and_then(|asked| asked.mac);
+            if let Some(text) = text.filter(|text| !text.is_empty()) {
+                let bad = |why: T::Err| Error::config(format!("{key}: {why}"));
+                return text.parse().map(Some).map_err(bad);
+            }
+        }
+        self.args
+            .typed("MAC", "a MAC address that an interface can have")
+    }
+
     /// Container and interface of ADD, DEL, CHECK; code 4 in other verbs.
     pub fn attachment(&self) -> Result<(&ContainerId, &IfName), Error> {
         let both = self.container.as_ref().zip(self.ifname.as_ref());
         let command = self.command.as_str();
         both.ok_or_else(|| Error::env(format!("{command} is not about one attachment")))
     }
+}
+
+/// Where runtimes put a MAC.
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Asked {
+    runtime_config: Option<AskedMac>,
+    args: Option<AskedArgs>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct AskedArgs {
+    cni: Option<AskedMac>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct AskedMac {
+    mac: Option<String>,
 }
 
 /// A variable of `env`, if it is set and not empty.

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use cluster::{Held, Lease, Shelf, Stage};
+use ipam::Mac;
 use ipam_kv::shelf::Files;
 use serde_json::{Value, json};
 
@@ -17,22 +18,25 @@ pub const HEADINGS: [&str; 5] = ["ADDRESS", "NODE", "CONTAINER", "INTERFACE", "M
 
 /// An endpoint as a row.
 pub fn row(address: IpAddr, lease: &Lease) -> [String; 5] {
-    let mac = overlay::forwarding::mac_of(address).to_string();
     [
         address.to_string(),
         lease.node.clone(),
         lease.container.clone(),
         lease.ifname.clone(),
-        mac,
+        mac(address, lease).to_string(),
     ]
+}
+
+/// The MAC of an endpoint: asked for, or the one of its address.
+fn mac(address: IpAddr, lease: &Lease) -> Mac {
+    lease.mac.unwrap_or(Mac::of(address))
 }
 
 /// An endpoint as JSON.
 pub fn described(address: IpAddr, lease: &Lease) -> Value {
-    let mac = overlay::forwarding::mac_of(address).to_string();
     json!({
-        "address": address, "node": lease.node, "containerID": lease.container, "ifname": lease.ifname, "mac": mac,
-        "since": lease.since,
+        "address": address, "node": lease.node, "containerID": lease.container, "ifname": lease.ifname,
+        "mac": mac(address, lease), "since": lease.since,
     })
 }
 

@@ -24,6 +24,7 @@ pub(crate) async fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
         spec: &conf.spec,
         holder: holder(&attachment),
         requested: &conf.requested,
+        mac: conf.mac,
         narrow: &conf.narrow,
     };
     let leased = allocator.add(&request).await.map_err(failed)?;

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr, path::PathBuf};
 
 use cluster::{Conflist, NetworkSpec, Resolved};
 use cni::{Call, Dns, Error, Route, Version};
-use ipam::{Range, RangeSet};
+use ipam::{Mac, Range, RangeSet};
 use ipnetwork::IpNetwork;
 use journal::Attachment;
 use serde::Deserialize;
@@ -54,6 +54,8 @@ pub struct Conf {
     pub spec: NetworkSpec,
     /// Addresses that the runtime asks for.
     pub requested: Vec<IpAddr>,
+    /// The MAC that the runtime asks for.
+    pub mac: Option<Mac>,
     /// Ranges to which the runtime narrows the choice.
     pub narrow: Vec<RangeSet>,
     /// Routes for the result.
@@ -75,12 +77,19 @@ impl Conf {
             .as_mut()
             .and_then(|runtime| runtime.ip_ranges.take());
         let narrow = with_ranges(&mut conflist, asked)?;
+        let ours = conflist.segment.is_some();
         let spec = conflist.spec(call.conf.name.as_str()).map_err(failed)?;
         refuse_second_of_a_family(call, &spec)?;
         let settings = conflist.settings(&call.variables()).map_err(failed)?;
         Ok(Self {
             settings,
             spec,
+            mac: match call.mac() {
+                Ok(mac) => mac,
+                Err(error) if ours => return Err(error),
+                // Under an interface plugin of others it is that one's business.
+                Err(_) => None,
+            },
             requested: requested(call, wire.runtime_config, wire.args)?,
             narrow,
             routes: ipam.routes.unwrap_or_default(),

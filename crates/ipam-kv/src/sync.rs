@@ -1,10 +1,7 @@
 //! Sync: what this host owes the others on its networks, whether or not a verb comes by: all of it, or that of one network
 //! on news of it.
 
-use std::collections::BTreeMap;
-
-use cluster::{BlockRecord, Error, NetworkState, Resolved, Shelf as _, Versioned};
-use ipam::Block;
+use cluster::{Error, NetworkState, News, Resolved, Shelf as _};
 
 use crate::{conf::failed, desk::Desk, shelf::Files};
 
@@ -38,16 +35,12 @@ impl Pool {
         apart.map_err(failed)
     }
 
-    /// Whether its blocks, just read, say anything of `node` that this host has not heard. Asks nobody.
-    pub fn is_behind(
-        &self,
-        blocks: &BTreeMap<Block, Versioned<BlockRecord>>,
-        node: &str,
-    ) -> Result<bool, cni::Error> {
+    /// Whether news of its blocks say anything of `node` that this host has not heard. Asks nobody.
+    pub fn is_behind(&self, news: &News, node: &str) -> Result<bool, cni::Error> {
         let files = Files::new(self.realm.as_deref());
         let ledger = files.ledger(&self.network).map_err(failed)?;
         // Without one there are holdings alone, of which the store tells more.
-        Ok(ledger.is_none_or(|ledger| ledger.is_behind(blocks, node)))
+        Ok(ledger.is_none_or(|ledger| ledger.is_behind(&news.blocks, node)))
     }
 
     /// When this node has to make itself known again on a network that reclaims, as seconds since boot.

@@ -8,7 +8,7 @@ use netlink_packet_core::{
     DecodeError, NlasIterator, parse_string, parse_u8, parse_u16_be, parse_u32,
 };
 
-use crate::{Link, Mac, VxlanInfo};
+use crate::{Link, Mac, Port, VxlanInfo};
 
 /// Bytes of `struct ifinfomsg`: family, padding, type, index, flags, change.
 const HEADER: usize = 16;
@@ -25,6 +25,13 @@ const GROUP: u16 = 27;
 
 const INFO_KIND: u16 = 1;
 const INFO_DATA: u16 = 2;
+const INFO_PORT_KIND: u16 = 4;
+const INFO_PORT_DATA: u16 = 5;
+
+const PORT_HAIRPIN: u16 = 4;
+const PORT_LEARNING: u16 = 8;
+const PORT_SUPPRESS: u16 = 32;
+const PORT_ISOLATED: u16 = 33;
 
 const VXLAN_ID: u16 = 1;
 const VXLAN_LINK: u16 = 3;
@@ -51,6 +58,7 @@ impl Link {
             group: 0,
             alias: None,
             vxlan: None,
+            port: Port::default(),
         };
         for attribute in NlasIterator::new(payload.get(HEADER..).unwrap_or_default()) {
             let attribute = attribute?;
@@ -70,6 +78,7 @@ impl Link {
     }
 
     fn decode_info(&mut self, info: &[u8]) -> Result<(), DecodeError> {
+        let mut is_port = false;
         for attribute in NlasIterator::new(info) {
             let attribute = attribute?;
             match attribute.kind() {
@@ -78,10 +87,30 @@ impl Link {
                 INFO_DATA if self.kind.as_deref() == Some("vxlan") => {
                     self.vxlan = Some(VxlanInfo::decode(attribute.value())?);
                 }
+                INFO_PORT_KIND => is_port = parse_string(attribute.value())? == "bridge",
+                INFO_PORT_DATA if is_port => self.port = Port::decode(attribute.value())?,
                 _ => {}
             }
         }
         Ok(())
+    }
+}
+
+impl Port {
+    fn decode(data: &[u8]) -> Result<Self, DecodeError> {
+        let mut port = Self::default();
+        for attribute in NlasIterator::new(data) {
+            let attribute = attribute?;
+            let flag = match attribute.kind() {
+                PORT_HAIRPIN => &mut port.hairpin,
+                PORT_LEARNING => &mut port.learning,
+                PORT_SUPPRESS => &mut port.neigh_suppress,
+                PORT_ISOLATED => &mut port.isolated,
+                _ => continue,
+            };
+            *flag = Some(parse_u8(attribute.value())? > 0);
+        }
+        Ok(port)
     }
 }
 
@@ -115,7 +144,8 @@ mod tests {
     use super::*;
     use netlink_packet_core::Emitable as _;
     use netlink_packet_route::link::{
-        InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+        InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVxlan, LinkAttribute,
+        LinkFlags, LinkInfo, LinkMessage,
     };
 
     fn bytes(attributes: Vec<LinkAttribute>) -> Vec<u8> {
@@ -170,6 +200,7 @@ mod tests {
                 underlay: 3,
                 learning: false,
             }),
+            port: Port::default(),
         };
         assert_eq!(link, wanted);
         let plain = Link::decode(&bytes(vec![LinkAttribute::IfName("lo".into())])).unwrap();
@@ -177,6 +208,32 @@ mod tests {
             (plain.name.as_str(), plain.kind, plain.vxlan),
             ("lo", None, None)
         );
+    }
+
+    #[test]
+    fn a_bridge_port_tells_what_it_does() {
+        let data = vec![
+            InfoBridgePort::Learning(false),
+            InfoBridgePort::NeighSupress(true),
+            InfoBridgePort::Isolated(true),
+            InfoBridgePort::HairpinMode(false),
+        ];
+        let info = |kind| {
+            bytes(vec![LinkAttribute::LinkInfo(vec![
+                LinkInfo::PortKind(kind),
+                LinkInfo::PortData(InfoPortData::BridgePort(data.clone())),
+            ])])
+        };
+        let port = Port {
+            neigh_suppress: Some(true),
+            learning: Some(false),
+            isolated: Some(true),
+            hairpin: Some(false),
+        };
+        let link = Link::decode(&info(InfoPortKind::Bridge)).unwrap();
+        assert_eq!(link.port, port);
+        let other = Link::decode(&info(InfoPortKind::Bond)).unwrap();
+        assert_eq!(other.port, Port::default(), "of another kind of port");
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub use create::{Bridge, Veth, VethEnd, Vxlan};
 pub use error::Error;
 pub use forwarding::{Change, Forward, Forwarding};
 pub use link::{Link, LinkChange, Port, VxlanInfo};
-pub use mac::{BadMac, Mac};
+pub use mac::Mac;
 pub use netns::{Netns, NetnsError};
 pub use path::probe;
 pub use route::{Hop, Route};

@@ -37,6 +37,8 @@ pub struct Link {
     pub alias: Option<String>,
     /// What a VXLAN device has besides.
     pub vxlan: Option<VxlanInfo>,
+    /// What a port of a bridge has besides; nothing of other links.
+    pub port: Port,
 }
 
 /// The tunnel side of a VXLAN device.
@@ -73,7 +75,7 @@ pub struct LinkChange {
     pub name: Option<String>,
 }
 
-/// What to change of a bridge port; `None` leaves as it is.
+/// What a bridge port has, or what to change of it; `None` leaves as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Port {
     /// Answer ARP and ND for known neighbours instead of sending them out of this port.

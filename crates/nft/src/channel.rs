@@ -45,10 +45,16 @@ pub(crate) struct Generation(pub(crate) u32);
 pub(crate) struct Channel {
     socket: Socket,
     sequence: u32,
+    /// Of the table that is spoken of.
+    family: NetfilterProtoFamily,
 }
 
 impl Channel {
     pub(crate) fn open() -> Result<Self, Error> {
+        Self::open_for(NetfilterProtoFamily::Inet)
+    }
+
+    pub(crate) fn open_for(family: NetfilterProtoFamily) -> Result<Self, Error> {
         let open = || {
             let mut socket = Socket::new(NETLINK_NETFILTER)?;
             socket.bind_auto()?;
@@ -64,6 +70,7 @@ impl Channel {
         Ok(Self {
             socket,
             sequence: 0,
+            family,
         })
     }
 
@@ -115,7 +122,7 @@ impl Channel {
             &mut bytes,
             sequence,
             NLM_F_ACK | flags,
-            NetfilterProtoFamily::Inet,
+            self.family,
             0,
             question,
         );
@@ -184,14 +191,7 @@ impl Channel {
         for change in changes {
             let sequence = self.next_sequence();
             let flags = change.flags | NLM_F_ACK;
-            put(
-                &mut bytes,
-                sequence,
-                flags,
-                NetfilterProtoFamily::Inet,
-                0,
-                change.message,
-            );
+            put(&mut bytes, sequence, flags, self.family, 0, change.message);
             steps.push((sequence, change.what));
         }
         let end = self.next_sequence();

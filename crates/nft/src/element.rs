@@ -121,7 +121,7 @@ impl Interval {
         }
     }
 
-    /// For errors: "add 10.0.0.0/24 in set egress4 of table inet crosshost".
+    /// For errors: "add 10.0.0.0/24 in set egress4 of table crosshost".
     pub(crate) fn deed(&self, verb: &str) -> String {
         on(&format!("{verb} {self} in set"), self.family.egress)
     }

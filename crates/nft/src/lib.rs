@@ -1,4 +1,5 @@
-//! The one nftables table of ours, `inet crosshost`, spoken to over nfnetlink.
+//! The one nftables table of a host that is ours, `inet crosshost`, spoken to over nfnetlink; and the small one of a sandbox,
+//! `bridge crosshost` ([`Translation`]).
 //!
 //! Setting an element costs some microseconds here and two milliseconds through the `nft` program, which also may be
 //! missing, built without JSON, or older than what wrote the rules. So the product never runs `nft`; the tests do, as the
@@ -17,6 +18,7 @@ mod rules;
 mod skeleton;
 #[cfg(test)]
 mod tests;
+mod translate;
 mod tunnel;
 
 use std::collections::BTreeSet;
@@ -34,6 +36,7 @@ pub use error::{Error, Reason};
 use repair::Comparison;
 use rules::IFNAME_BYTES;
 use skeleton::{IPV4, IPV6, Skeleton, on_table, table};
+pub use translate::{Macs, Translation};
 
 /// A verb's whole time for being faster than others. One look and change takes some 100 us, so this is thousands of tries.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -175,16 +178,20 @@ impl Nft {
         ends: &BTreeSet<SocketAddr>,
         hosts: &BTreeSet<IpAddr>,
     ) -> Result<(), Error> {
-        let wanted = tunnel::of_ends(ends)
-            .into_iter()
-            .chain(tunnel::of_hosts(hosts));
-        let wanted: Vec<_> = wanted.collect();
+        let wanted = tunnel::of(ends, hosts);
+        self.decide(|channel| Ok((tunnel::changes(&wanted, channel)?, ())))
+    }
+
+    /// Whether only `hosts` send to our tunnels' `ends`. Touches nothing.
+    pub fn guards(
+        &mut self,
+        ends: &BTreeSet<SocketAddr>,
+        hosts: &BTreeSet<IpAddr>,
+    ) -> Result<bool, Error> {
+        let wanted = tunnel::of(ends, hosts);
         self.decide(|channel| {
-            let mut changes = Vec::new();
-            for keys in &wanted {
-                changes.extend(keys.changes(channel)?);
-            }
-            Ok((changes, ()))
+            let changes = tunnel::changes(&wanted, channel)?;
+            Ok((vec![], changes.is_empty()))
         })
     }
 

@@ -2,8 +2,8 @@
 //! such sequences; so they are nft's, to the order of the attributes in a kernel's dump.
 
 use netlink_packet_netfilter::nftables::{
-    Cmp, DataAttribute, ExpressionAttribute, Expressions, Immediate, ListAttribute, Lookup, Meta,
-    MetaKey, Operator, Payload, Register, Verdict, VerdictAttribute,
+    ChecksumFlags, ChecksumType, Cmp, DataAttribute, ExpressionAttribute, Expressions, Immediate,
+    ListAttribute, Lookup, Meta, MetaKey, Operator, Payload, Register, Verdict, VerdictAttribute,
 };
 
 use crate::skeleton::Family;
@@ -11,11 +11,13 @@ use crate::skeleton::Family;
 /// Linux's IFNAMSIZ: `oifname` fills a register, name and zeros.
 pub(crate) const IFNAME_BYTES: usize = 16;
 /// `enum nft_payload_bases`
+const LINK_HEADER: u32 = 0;
 const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
 /// Of the destination port in the UDP header.
 const PORT_OFFSET: u32 = 2;
 const PORT_BYTES: u32 = 2;
+const MAC_BYTES: u32 = 6;
 const UDP: u8 = 17;
 const NF_DROP: u32 = 0;
 /// `NFT_LOOKUP_F_INV`
@@ -100,6 +102,28 @@ fn tunnel(family: &Family, ours: End) -> Rule {
             PORT_BYTES,
         ),
         lookup(family.tunnels, PRESENT),
+    ];
+    expressions.into_iter().map(Into::into).collect()
+}
+
+/// `ether daddr FROM ether daddr set TO`
+pub(crate) fn readdress(from: [u8; 6], to: [u8; 6]) -> Rule {
+    let expressions = [
+        payload(Register::Reg1, LINK_HEADER, 0, MAC_BYTES),
+        compare(Operator::Equal, from.to_vec()),
+        Expressions::Immediate(vec![
+            Immediate::DestinationRegister(Register::Reg1),
+            Immediate::Data(DataAttribute::Value(to.to_vec())),
+        ]),
+        Expressions::Payload(vec![
+            Payload::SourceRegister(Register::Reg1),
+            Payload::Base(LINK_HEADER),
+            Payload::Offset(0),
+            Payload::Len(MAC_BYTES),
+            Payload::CsumType(ChecksumType::None),
+            Payload::CsumOffset(0),
+            Payload::CsumFlags(ChecksumFlags::empty()),
+        ]),
     ];
     expressions.into_iter().map(Into::into).collect()
 }

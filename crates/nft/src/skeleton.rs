@@ -167,7 +167,7 @@ impl Skeleton {
 
 impl Chain {
     /// Name, type, hook and priority of a chain that lets pass what no rule stops.
-    fn new(
+    pub(crate) fn new(
         (name, kind, hook, priority): (&'static str, &str, InetHookNumber, i32),
         rules: Vec<Rule>,
     ) -> Self {
@@ -209,13 +209,13 @@ fn of_keys(
     (name, attributes)
 }
 
-/// "make set egress4 of table inet crosshost"
+/// "make set egress4 of table crosshost"
 pub(crate) fn on(deed: &str, name: &str) -> String {
-    format!("{deed} {name} of table inet {TABLE}")
+    format!("{deed} {name} of table {TABLE}")
 }
 
 pub(crate) fn on_table(deed: &str) -> String {
-    format!("{deed} table inet {TABLE}")
+    format!("{deed} table {TABLE}")
 }
 
 pub(crate) fn table(mut attributes: Vec<TableAttribute>) -> TableMessage {

@@ -6,7 +6,7 @@ use cluster::{Cluster, EgressMode, Network, News};
 use cni::{Call, CniResult, Delegate, Error, Tell};
 use ipnetwork::IpNetwork;
 use journal::Attachment;
-use netlink::{Netns, NetnsError, Rtnl};
+use netlink::{Mac, Netns, NetnsError, Rtnl};
 
 use crate::{
     code,
@@ -16,7 +16,7 @@ use crate::{
     host::Host,
     kernel, local,
     names::EGRESS_NIC,
-    news::{Follower, Heard, Known},
+    news::{Follower, Heard, Known, Plugged},
     path, place,
     record::{Record, Stage},
     sandbox::{self, Sandbox},
@@ -184,7 +184,10 @@ impl Work<'_> {
                 self.conf.ipam
             )));
         }
-        let mac = endpoint::address(self.inside, self.attachment, &given, nic.as_ref()).await?;
+        let computed = endpoint::computed_mac(&given.ips)?;
+        let asked = self.conf.mac.filter(|mac| mac.0 != computed.0);
+        let mac = asked.map_or(computed, |mac| Mac(mac.0));
+        endpoint::address(self.inside, self.attachment, mac, &given, nic.as_ref()).await?;
         if let Some(nic) = nic.filter(Nic::is_unfinished) {
             endpoint::open_egress(self.inside, &nic).await?;
             egress::opened(self.host, self.attachment, nic.v6.is_some())?;
@@ -200,7 +203,11 @@ impl Work<'_> {
         {
             let _lock = self.host.lock_network(network)?;
             let follower = &self.follower;
-            let applied = follower.apply(&sandbox, heard, known, &addresses).await?;
+            let plugged = Plugged {
+                addresses: &addresses,
+                mac: asked,
+            };
+            let applied = follower.apply(&sandbox, heard, known, &plugged).await?;
             if applied.is_none() {
                 return Ok(None);
             }

@@ -2,6 +2,7 @@
 
 use cluster::{Conflist, NetworkSpec, Resolved};
 use cni::{Call, Error};
+use ipam::Mac;
 use journal::Attachment;
 use serde::Deserialize;
 
@@ -13,6 +14,8 @@ pub struct Conf {
     pub settings: Resolved,
     /// The network as this configuration describes it.
     pub spec: NetworkSpec,
+    /// The MAC that the runtime asks for.
+    pub mac: Option<Mac>,
     /// `ipam.type`: the plugin that hands out addresses.
     pub ipam: String,
 }
@@ -43,6 +46,7 @@ impl Conf {
         Ok(Self {
             settings,
             spec,
+            mac: call.mac()?,
             ipam,
         })
     }

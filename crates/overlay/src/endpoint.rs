@@ -25,6 +25,9 @@ const EVERYWHERE6: Ipv6Network = match Ipv6Network::new_checked(Ipv6Addr::UNSPEC
     None => unreachable!(),
 };
 
+/// The kernel's number of the scope of what is on a link (`RT_SCOPE_LINK`).
+const LINK_SCOPE: u8 = 253;
+
 /// Makes the veth pair between sandbox and container; the container's end stays down until it has its addresses.
 pub(crate) async fn plug(
     sandbox: &Sandbox,
@@ -82,20 +85,22 @@ pub(crate) fn quiet(container: &Netns, links: &[&str], has_v6: bool) -> Result<(
     container.sysctl(&settings).map_err(|error| kernel(&error))
 }
 
-/// Gives the container's end its MAC, raises it, and gives it addresses and routes. Returns the MAC.
+/// The MAC that follows from the addresses; that of a pair from its IPv4 address.
+pub(crate) fn computed_mac(ips: &[Ip]) -> Result<Mac, Error> {
+    let addresses = ips.iter().map(|ip| ip.address.ip());
+    let first = addresses.min_by_key(IpAddr::is_ipv6).map(mac_of);
+    first.ok_or_else(|| Error::decode("IPAM result: no address"))
+}
+
+/// Gives the container's end its MAC, raises it, and gives it addresses and routes.
 pub(crate) async fn address(
     rtnl: &Rtnl,
     attachment: &Attachment,
+    mac: Mac,
     ipam: &CniResult,
     nic: Option<&Nic>,
-) -> Result<Mac, Error> {
+) -> Result<(), Error> {
     let ifname = &attachment.ifname;
-    let first = ipam.ips.iter().map(|ip| ip.address.ip());
-    // The MAC of a pair comes from its IPv4 address.
-    let first = first
-        .min_by_key(IpAddr::is_ipv6)
-        .ok_or_else(|| Error::decode("IPAM result: no address"))?;
-    let mac = mac_of(first);
     let link = rtnl.link(ifname).await.map_err(|error| kernel(&error))?;
     let link = link.ok_or_else(|| {
         Error::new(
@@ -117,16 +122,16 @@ pub(crate) async fn address(
             .map_err(|error| kernel(&error))?;
     }
     for route in applied_routes(ipam, nic) {
-        let gateway = route.gw.or_else(|| gateway_of(&ipam.ips, route.dst));
         let cni::Route {
             dst,
+            gw: gateway,
             mtu,
             advmss,
             priority,
             table,
             scope,
             ..
-        } = route.clone();
+        } = route;
         let route = netlink::Route {
             dst,
             gateway,
@@ -141,7 +146,7 @@ pub(crate) async fn address(
             .await
             .map_err(|error| kernel(&error))?;
     }
-    Ok(mac)
+    Ok(())
 }
 
 /// The IPAM plugin's routes that go over the segment: a default route of a family that has its way out by the egress NIC
@@ -153,14 +158,22 @@ fn applied_routes(ipam: &CniResult, nic: Option<&Nic>) -> Vec<cni::Route> {
         (IpNetwork::V6(_), Some(nic)) => nic.v6.is_some(),
     };
     let ours = |route: &&cni::Route| !(route.dst.prefix() == 0 && has_egress(&route.dst));
-    ipam.routes.iter().filter(ours).cloned().collect()
+    let routes = ipam.routes.iter().filter(ours);
+    routes
+        .map(|route| cni::Route {
+            gw: route.gw.or_else(|| gateway_of(&ipam.ips, route)),
+            ..route.clone()
+        })
+        .collect()
 }
 
-/// A route without a gateway goes by the gateway of its family, as in the reference plugins.
-fn gateway_of(ips: &[Ip], dst: IpNetwork) -> Option<IpAddr> {
-    ips.iter()
-        .find(|ip| ip.address.is_ipv4() == dst.is_ipv4())
-        .and_then(|ip| ip.gateway)
+/// A route without a gateway goes by the gateway of its family, as in the reference plugins; but for one that says that its
+/// destination is on the link.
+fn gateway_of(ips: &[Ip], route: &cni::Route) -> Option<IpAddr> {
+    let mut ips = ips.iter();
+    let gateway = ips.find(|ip| ip.address.is_ipv4() == route.dst.is_ipv4());
+    let on_link = route.scope.is_some_and(|scope| scope >= LINK_SCOPE);
+    gateway.filter(|_| !on_link).and_then(|ip| ip.gateway)
 }
 
 /// Gives the egress NIC what it has not yet of addresses and default routes, and raises it.

@@ -22,6 +22,10 @@ use crate::{code, host::Host, local, names::EGRESS_BRIDGE, readable};
 /// The document's name, and its lock's.
 const NAME: &str = "table";
 
+const CONFIG: nft::Config<'_> = nft::Config {
+    egress_bridge: EGRESS_BRIDGE,
+};
+
 /// What the table should have.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Table {
@@ -64,15 +68,18 @@ impl Table {
         self.hosts.retain(|digest, _| used.contains(digest));
     }
 
+    fn ends_and_hosts(&self) -> (BTreeSet<SocketAddr>, BTreeSet<IpAddr>) {
+        let ends = self.tunnels.values().map(|tunnel| tunnel.end).collect();
+        (ends, self.hosts.values().flatten().copied().collect())
+    }
+
     fn is_unused(&self) -> bool {
         self.hidden.is_empty() && self.tunnels.is_empty()
     }
 
     /// Makes the kernel's table this one.
     fn install(&self, nft: &mut Nft) -> Result<(), nft::Error> {
-        nft.ensure(&nft::Config {
-            egress_bridge: EGRESS_BRIDGE,
-        })?;
+        nft.ensure(&CONFIG)?;
         let wanted = |subnet: &IpNetwork, owner: &str| {
             let subnets = self.hidden.get(owner);
             subnets.is_some_and(|subnets| subnets.contains(subnet))
@@ -87,18 +94,69 @@ impl Table {
                 nft.add_egress(*subnet, owner)?;
             }
         }
-        let ends = self.tunnels.values().map(|tunnel| tunnel.end).collect();
-        let hosts = self.hosts.values().flatten().copied().collect();
+        let (ends, hosts) = self.ends_and_hosts();
         nft.guard(&ends, &hosts)
     }
+}
+
+/// Who may send to a tunnel that ends at `end`: the nodes of these news, and this host itself.
+fn senders(end: SocketAddr, news: &News) -> BTreeSet<IpAddr> {
+    let vteps = news.nodes.values().filter_map(|node| node.record.vtep);
+    let hosts = vteps.filter(|vtep| vtep.is_ipv4() == end.is_ipv4());
+    hosts.chain([end.ip()]).collect()
+}
+
+/// What of the network's guard is not as [`guard`] would have it, if anything. Touches nothing.
+pub fn unguarded(
+    host: &Host,
+    network: &str,
+    end: SocketAddr,
+    news: &News,
+) -> Result<Option<String>, Error> {
+    let _lock = host.lock(NAME)?;
+    let noted = document(host)?.unwrap_or_default();
+    let mut wanted = noted.clone();
+    wanted.guard(network, end, senders(end, news));
+    if wanted != noted {
+        return Ok(Some(
+            "the tunnel's guard is not of the last news".to_owned(),
+        ));
+    }
+    let mut nft = Nft::open().map_err(|error| refused(&error))?;
+    let (ends, hosts) = noted.ends_and_hosts();
+    let what = match nft.status(&CONFIG).map_err(|error| refused(&error))? {
+        nft::Status::Missing => "is gone",
+        nft::Status::Damaged => "is not as it should be",
+        nft::Status::Complete => match nft.guards(&ends, &hosts) {
+            Ok(true) => return Ok(None),
+            Ok(false) => "guards the tunnels no more as it should",
+            Err(error) => return Err(refused(&error)),
+        },
+    };
+    Ok(Some(format!("nftables table inet crosshost {what}")))
+}
+
+/// The first of the subnets that this owner hides which leaves the host under its own addresses. Touches nothing.
+pub fn exposed(
+    host: &Host,
+    owner: &str,
+    subnets: BTreeSet<IpNetwork>,
+) -> Result<Option<IpNetwork>, Error> {
+    let _lock = host.lock(NAME)?;
+    let mut nft = Nft::open().map_err(|error| refused(&error))?;
+    let hidden = nft.egress().map_err(|error| refused(&error))?;
+    let is_hidden = |subnet: &IpNetwork| hidden.contains(&(*subnet, owner.to_owned()));
+    Ok(subnets.into_iter().find(|subnet| !is_hidden(subnet)))
+}
+
+fn refused(error: &nft::Error) -> Error {
+    Error::new(code::KERNEL, error.to_string())
 }
 
 /// Lets only the nodes of these news, and this host itself, send to the network's tunnel, which ends at `end`;
 /// whether the table was not so.
 pub fn guard(host: &Host, network: &str, end: SocketAddr, news: &News) -> Result<bool, Error> {
-    let vteps = news.nodes.values().filter_map(|node| node.record.vtep);
-    let hosts = vteps.filter(|vtep| vtep.is_ipv4() == end.is_ipv4());
-    let hosts = hosts.chain([end.ip()]).collect();
+    let hosts = senders(end, news);
     let guarded = bring(host, |table| table.guard(network, end, hosts));
     guarded.map(|(_, changed)| changed)
 }
@@ -140,7 +198,7 @@ fn document(host: &Host) -> Result<Option<Table>, Error> {
 
 /// Changes the document, and brings the kernel to it; whether the kernel was not so. The socket comes back open.
 fn bring(host: &Host, change: impl FnOnce(&mut Table)) -> Result<(Nft, bool), Error> {
-    let firewall = |error: nft::Error| Error::new(code::KERNEL, error.to_string());
+    let firewall = |error: nft::Error| refused(&error);
     let _lock = host.lock(NAME)?;
     let before = document(host)?;
     let mut after = before.clone().unwrap_or_default();

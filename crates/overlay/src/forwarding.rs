@@ -3,23 +3,27 @@
 //! A container's MAC is a function of its address, and an address's home is that of its block, but for the few addresses
 //! that changed hands one by one. So every entry of every remote address can be made before any container has it, and
 //! an ADD changes nothing on other hosts.
+//!
+//! But for a MAC that was asked for. Hosts that have heard of it know where it is, and let its container answer for its
+//! address itself: so one that has not heard of its end asks the next container at that address. One that has not heard of
+//! its beginning sends to the MAC of the address, and the container's own host readdresses that ([`translations`]).
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use cluster::News;
+use ipnetwork::IpNetwork;
 use netlink::{Change, Forward, Forwarding, Mac};
 
-/// The MAC of the interface that has this address first: `02:42` and the address, of IPv6 its low 32 bits.
+/// The MAC of the interface that has this address first, if nobody asked for another.
 pub fn mac_of(address: IpAddr) -> Mac {
-    let low = match address {
-        IpAddr::V4(v4) => v4.octets(),
-        IpAddr::V6(v6) => {
-            let [.., a, b, c, d] = v6.octets();
-            [a, b, c, d]
-        }
-    };
-    Mac([0x02, 0x42, low[0], low[1], low[2], low[3]])
+    Mac(ipam::Mac::of(address).0)
 }
+
+/// What frames are addressed to, and what they are to be addressed to instead.
+pub type Translations = BTreeMap<ipam::Mac, ipam::Mac>;
 
 /// How far news can be relied on.
 #[derive(Debug, Clone, Copy)]
@@ -66,23 +70,39 @@ pub fn desired(news: &News, node: &str, vtep: IpAddr, trust: Trust<'_>) -> Forwa
     let Trust::Homes { local } = trust else {
         return entries;
     };
-    // The MAC of a pair comes from its IPv4 address, so addresses of IPv6 tell MACs only where there is no IPv4.
-    let networks = news.network.iter();
-    let has_v4 = networks
-        .flat_map(|network| network.record.subnets())
-        .any(|subnet| subnet.is_ipv4());
-    let silent = |address: IpAddr| local.contains(&address) || (has_v4 && address.is_ipv6());
+    let silent = |address: IpAddr| local.contains(&address) || !tells_mac(news, address);
+    let exceptions = news.exceptions();
     for (addr, home) in news.homes().filter(|(address, _)| !silent(*address)) {
         if let Some(vtep) = away(home) {
             let mac = mac_of(addr);
-            entries.extend([
-                Forward::Fdb { mac, vtep },
-                Forward::Port { mac },
-                Forward::Neigh { addr, mac },
-            ]);
+            entries.extend([Forward::Fdb { mac, vtep }, Forward::Port { mac }]);
+            match exceptions.get(&addr) {
+                None => drop(entries.insert(Forward::Neigh { addr, mac })),
+                Some(asked) => {
+                    let mac = Mac(asked.0);
+                    entries.extend([Forward::Fdb { mac, vtep }, Forward::Port { mac }]);
+                }
+            }
         }
     }
     entries
+}
+
+/// What frames to the containers of `node` are to be addressed to in its sandbox, of those whose MAC was asked for.
+pub fn translations(news: &News, node: &str) -> Translations {
+    let here =
+        |(address, _): &(IpAddr, _)| tells_mac(news, *address) && news.home(*address) == Some(node);
+    let own = news.exceptions().into_iter().filter(here);
+    own.map(|(address, mac)| (ipam::Mac::of(address), mac))
+        .collect()
+}
+
+/// Whether MACs are computed from addresses like this one. The MAC of a pair comes from its IPv4 address, so addresses of
+/// IPv6 tell MACs only where there is no IPv4.
+fn tells_mac(news: &News, address: IpAddr) -> bool {
+    let mut networks = news.network.iter();
+    address.is_ipv4()
+        || !networks.any(|network| network.record.subnets().iter().any(IpNetwork::is_ipv4))
 }
 
 /// The steps from what the kernel has to what it should have. Nothing, if they are the same.
@@ -143,6 +163,7 @@ mod tests {
             network: Some(versioned(network(&["10.0.0.0/24"]))),
             nodes: nodes.collect(),
             blocks: blocks.iter().map(block).collect(),
+            ..News::default()
         }
     }
 
@@ -303,14 +324,48 @@ mod tests {
     }
 
     #[test]
-    fn macs_follow_the_address() {
-        assert_eq!(
-            mac_of("10.0.0.2".parse().unwrap()).to_string(),
-            "02:42:0a:00:00:02"
+    fn a_mac_that_was_asked_for_is_known_and_answers_for_its_address_itself() {
+        let (addr, asked) = ("10.0.0.9".parse().unwrap(), Mac([2, 1, 2, 3, 4, 5]));
+        let mut news = news(&[("10.0.0.8_29", "docker02"), ("10.0.0.16_29", "docker03")]);
+        let before = wanted(&news);
+        let lease = cluster::Lease {
+            node: "docker02".to_owned(),
+            boot_id: "b".to_owned(),
+            container: "c".to_owned(),
+            ifname: "eth0".to_owned(),
+            since: 0,
+            mac: Some(ipam::Mac(asked.0)),
+        };
+        let record = cluster::MacRecord {
+            lease,
+            addresses: vec![addr],
+            returned: false,
+        };
+        news.macs.insert(ipam::Mac(asked.0), versioned(record));
+        let vtep = vtep(2);
+        let steps = [
+            Change::Remove(Forward::Neigh {
+                addr,
+                mac: mac_of(addr),
+            }),
+            Change::Add(Forward::Fdb { mac: asked, vtep }),
+            Change::Add(Forward::Port { mac: asked }),
+        ];
+        let found = changes(&wanted(&news), &before);
+        assert!(
+            steps.iter().all(|step| found.contains(step)) && found.len() == 3,
+            "{found:?}"
         );
-        assert_eq!(
-            mac_of("fd00::a:b".parse().unwrap()).to_string(),
-            "02:42:00:0a:00:0b"
-        );
+        let here = [(ipam::Mac::of(addr), ipam::Mac(asked.0))].into();
+        assert_eq!(translations(&news, "docker02"), here);
+        assert_eq!(translations(&news, "docker01"), Translations::new());
+        // Of another node's address by now, or given back, it is none.
+        let record = &mut news.macs.values_mut().next().unwrap().record;
+        record.lease.node = "docker03".to_owned();
+        assert_eq!(wanted(&news), before);
+        let record = &mut news.macs.values_mut().next().unwrap().record;
+        record.lease.node = "docker02".to_owned();
+        record.returned = true;
+        assert_eq!(wanted(&news), before);
     }
 }

@@ -16,6 +16,7 @@ use crate::{
     egress::Ledger,
     failed,
     firewall::Table,
+    forwarding::Translations,
     kernel, local,
     membership::Membership,
     path::Paths,
@@ -46,6 +47,8 @@ pub struct Host {
     pub members: Journal<Membership>,
     /// Who uses which sandbox.
     pub users: Journal<Users>,
+    /// What each sandbox readdresses.
+    pub translations: Journal<Translations>,
     /// Who has which egress address.
     pub egress: Journal<Ledger>,
     /// What the firewall's table should have.
@@ -99,6 +102,7 @@ impl Host {
             places: Journal::new(root, "place"),
             members: Journal::new(root, "acks"),
             users: Journal::new(root, "sandbox"),
+            translations: Journal::new(root, "macs"),
             egress: Journal::new(root, "egress"),
             firewall: Journal::new(root, "firewall"),
             paths: Journal::new(root, "paths"),

@@ -41,6 +41,7 @@ pub mod sandbox;
 mod status;
 pub mod sync;
 mod teardown;
+pub mod translation;
 pub mod watched;
 
 use cni::{Call, ContainerId, Error, IfName, Tell};

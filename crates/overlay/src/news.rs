@@ -12,16 +12,17 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use cluster::{Cluster, NetworkSpec, News, Resolved};
 use cni::Error;
+use ipam::Mac;
 
 use crate::{
     failed, firewall,
-    forwarding::Trust,
+    forwarding::{Trust, translations},
     host::Host,
     local,
     membership::{self, Membership},
     readable,
     sandbox::Sandbox,
-    watched,
+    translation, watched,
 };
 
 /// How often news are applied anew because the store had forgotten that this host forwards.
@@ -54,7 +55,15 @@ pub(crate) enum Heard {
     /// There is nothing that a watcher did not hear.
     Nothing,
     /// News.
-    News(Reading),
+    News(Box<Reading>),
+}
+
+/// A container that is being plugged in.
+pub(crate) struct Plugged<'a> {
+    /// Its addresses.
+    pub(crate) addresses: &'a [IpAddr],
+    /// The MAC that it asked for, if that does not follow from them.
+    pub(crate) mac: Option<Mac>,
 }
 
 /// News, read as a member.
@@ -130,7 +139,7 @@ impl Follower<'_> {
             Err(error) => return Err(error),
         };
         match self.cluster.news(network).await {
-            Ok(news) => Ok(Heard::News(Reading { news, under })),
+            Ok(news) => Ok(Heard::News(Box::new(Reading { news, under }))),
             Err(error) if error.is_away() => Ok(self.away(&error)),
             Err(error) => Err(failed(error)),
         }
@@ -164,32 +173,37 @@ impl Follower<'_> {
         Heard::Away
     }
 
-    /// Makes the sandbox forward by what was heard, or by something newer, for a container that got `addresses`; the
-    /// caller holds the network's lock. `None` if the network is another one by now.
+    /// Makes the sandbox forward by what was heard, or by something newer, for a container; the caller holds the
+    /// network's lock. `None` if the network is another one by now.
     pub(crate) async fn apply(
         &self,
         sandbox: &Sandbox,
         heard: Heard,
         known: &Known,
-        addresses: &[IpAddr],
+        plugged: &Plugged<'_>,
     ) -> Result<Option<usize>, Error> {
         let reading = match heard {
             Heard::Renewed => return Ok(None),
-            // The watcher looks after the entries too. Those that take an address of this container elsewhere must go.
-            Heard::Nothing if sandbox.stood && self.strays(&known.news, addresses).is_empty() => {
+            Heard::Away => return self.go_on(sandbox, known, plugged).await.map(Some),
+            // The watcher looks after the entries too.
+            Heard::Nothing if sandbox.stood && self.knows(&known.news, plugged) => {
                 return Ok(Some(0));
             }
-            Heard::Away | Heard::Nothing => {
-                return self.go_on(sandbox, known, addresses).await.map(Some);
+            Heard::News(reading) if self.is_current(&reading, known, plugged)? => reading,
+            outdated => {
+                let before = match &outdated {
+                    Heard::News(old) => revision(&old.news),
+                    _ => revision(&known.news),
+                };
+                match self.hear(false).await? {
+                    Heard::News(new) if revision(&new.news) == before => new,
+                    Heard::Away => return self.go_on(sandbox, known, plugged).await.map(Some),
+                    _ => return Ok(None),
+                }
             }
-            Heard::News(reading) if self.is_current(&reading, known, addresses)? => reading,
-            Heard::News(old) => match self.hear(false).await? {
-                Heard::News(new) if revision(&new.news) == revision(&old.news) => new,
-                Heard::Away => return self.go_on(sandbox, known, addresses).await.map(Some),
-                _ => return Ok(None),
-            },
         };
-        self.follow(sandbox, reading, addresses).await.map(Some)
+        let followed = self.follow(sandbox, reading, plugged.addresses);
+        followed.await.map(Some)
     }
 
     /// Whether nothing was applied, joined or left since the news were read, and they know of the container.
@@ -197,7 +211,7 @@ impl Follower<'_> {
         &self,
         reading: &Reading,
         known: &Known,
-        addresses: &[IpAddr],
+        plugged: &Plugged<'_>,
     ) -> Result<bool, Error> {
         let member = membership::load(self.host, self.network)?;
         let joined = member.as_ref().and_then(Membership::joined);
@@ -207,7 +221,16 @@ impl Follower<'_> {
         let copy = self.copy()?;
         let before = Some(&known.news).filter(|_| known.copied);
         let unchanged = copy.as_ref() == before || copy.as_ref() == Some(&reading.news);
-        Ok(unchanged && self.strays(&reading.news, addresses).is_empty())
+        Ok(unchanged && self.knows(&reading.news, plugged))
+    }
+
+    /// Whether news say of a container what it is: that its addresses are here, and which MAC it has.
+    fn knows(&self, news: &News, plugged: &Plugged<'_>) -> bool {
+        // Its MAC was published beside the reading; that of an earlier holder of its address may still be in it.
+        let exceptions = news.exceptions();
+        let mut macs = plugged.addresses.iter().map(|a| exceptions.get(a).copied());
+        self.strays(news, plugged.addresses).is_empty()
+            && (news.blocks.is_empty() || macs.all(|mac| mac == plugged.mac))
     }
 
     /// Those of a container's `addresses` of which the news do not say that they are here.
@@ -227,7 +250,7 @@ impl Follower<'_> {
     pub(crate) async fn follow(
         &self,
         sandbox: &Sandbox,
-        reading: Reading,
+        reading: Box<Reading>,
         addresses: &[IpAddr],
     ) -> Result<usize, Error> {
         let (mut reading, mut changed) = (reading, 0);
@@ -261,6 +284,7 @@ impl Follower<'_> {
     ) -> Result<usize, Error> {
         firewall::guard(self.host, self.network, sandbox.end, news)?;
         let node = &self.settings.node;
+        translation::bring(self.host, self.network, &translations(news, node))?;
         sandbox.reconcile(news, node, trust).await
     }
 
@@ -327,12 +351,16 @@ impl Follower<'_> {
         &self,
         sandbox: &Sandbox,
         known: &Known,
-        addresses: &[IpAddr],
+        plugged: &Plugged<'_>,
     ) -> Result<usize, Error> {
+        if let Some(mac) = plugged.mac.filter(|_| !known.news.blocks.is_empty()) {
+            let why = "the store is away, and other hosts learn of a MAC that was asked for by it";
+            return Err(Error::again(format!("MAC {mac}: {why}")));
+        }
         let Some(copy) = self.copy()? else {
             return self.bring(sandbox, &known.news, Trust::Floods).await;
         };
-        let strays = self.strays(&copy, addresses);
+        let strays = self.strays(&copy, plugged.addresses);
         let member = membership::update(self.host, self.network, |member| {
             if let Some(member) = member {
                 member.local.extend(strays);

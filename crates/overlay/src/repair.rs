@@ -3,17 +3,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cluster::{BlockRecord, News, Node, Resolved, Versioned};
+use cluster::{News, Node, Resolved, Versioned};
 use cni::Error;
-use ipam::Block;
 
 use crate::{
     egress, firewall,
-    forwarding::Trust,
+    forwarding::{Trust, translations},
     host::{Host, Underlay},
     membership::{self, Membership},
     news, sandbox,
     sync::Synced,
+    translation,
 };
 
 /// What a repair found.
@@ -74,10 +74,10 @@ async fn mend(
     let member = membership::load(host, network)?;
     let trust = member.as_ref().map_or(Trust::Floods, Membership::trust);
     let unguarded = firewall::guard(host, network, sandbox.end, &copy)?;
+    let untranslated = translation::bring(host, network, &translations(&copy, &settings.node))?;
     let changes = sandbox.reconcile(&copy, &settings.node, trust).await?;
-    Ok(Some(
-        changes + usize::from(!was_whole) + usize::from(unguarded),
-    ))
+    let wrong = [!was_whole, unguarded, untranslated];
+    Ok(Some(changes + wrong.into_iter().filter(|it| *it).count()))
 }
 
 /// What this host forwards by, as far as a watcher has to know to tell news.
@@ -101,18 +101,13 @@ impl Known {
         Ok(Self { copies })
     }
 
-    /// Whether these blocks are other ones than those of the copy.
-    pub fn is_behind(
-        &self,
-        network: &str,
-        blocks: &BTreeMap<Block, Versioned<BlockRecord>>,
-    ) -> bool {
-        let revisions = |blocks: &BTreeMap<Block, Versioned<BlockRecord>>| {
-            let revision = |(block, present): (&Block, &Versioned<_>)| (*block, present.revision);
-            blocks.iter().map(revision).collect::<Vec<_>>()
-        };
+    /// Whether the blocks and MACs of these news are other ones than those of the copy.
+    pub fn is_behind(&self, network: &str, news: &News) -> bool {
         let copy = self.copies.get(network);
-        copy.is_none_or(|copy| revisions(&copy.blocks) != revisions(blocks))
+        copy.is_none_or(|copy| {
+            revisions(&copy.blocks) != revisions(&news.blocks)
+                || revisions(&copy.macs) != revisions(&news.macs)
+        })
     }
 
     /// The networks that forward otherwise with these nodes. A last contact is no news.
@@ -135,9 +130,16 @@ impl Known {
     }
 }
 
+fn revisions<K: Copy, T>(records: &BTreeMap<K, Versioned<T>>) -> Vec<(K, u64)> {
+    let revision = |(key, present): (&K, &Versioned<T>)| (*key, present.revision);
+    records.iter().map(revision).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cluster::{BlockRecord, Lease, MacRecord};
+    use ipam::Block;
 
     fn node(name: &str, last: u8, revision: u64) -> (String, Versioned<Node>) {
         let record = Node {
@@ -162,6 +164,7 @@ mod tests {
             network: None,
             nodes,
             blocks,
+            ..News::default()
         };
         Known {
             copies: [("n".to_owned(), news)].into(),
@@ -192,14 +195,33 @@ mod tests {
     }
 
     #[test]
-    fn blocks_are_news_by_their_revisions() {
+    fn blocks_and_macs_are_news_by_their_revisions() {
+        let heard = |blocks| News {
+            blocks,
+            ..News::default()
+        };
         let known = known(blocks(3));
-        assert!(!known.is_behind("n", &blocks(3)));
-        assert!(known.is_behind("n", &blocks(4)));
-        assert!(known.is_behind("n", &BTreeMap::new()));
-        assert!(
-            known.is_behind("other", &blocks(3)),
-            "one that it has no copy of"
-        );
+        assert!(!known.is_behind("n", &heard(blocks(3))));
+        assert!(known.is_behind("n", &heard(blocks(4))));
+        assert!(known.is_behind("n", &heard(BTreeMap::new())));
+        let none = heard(blocks(3));
+        assert!(known.is_behind("other", &none), "it has no copy of it");
+        let lease = Lease {
+            node: "docker02".to_owned(),
+            boot_id: "b".to_owned(),
+            container: "c".to_owned(),
+            ifname: "eth0".to_owned(),
+            since: 0,
+            mac: None,
+        };
+        let record = MacRecord {
+            lease,
+            addresses: Vec::new(),
+            returned: false,
+        };
+        let mut one = none;
+        let (mac, revision) = ("02:11:22:33:44:55".parse().unwrap(), 5);
+        one.macs.insert(mac, Versioned { record, revision });
+        assert!(known.is_behind("n", &one));
     }
 }

@@ -17,10 +17,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     firewall,
-    forwarding::{Trust, changes, desired},
+    forwarding::{Translations, Trust, changes, desired},
     host::{Host, Underlay},
     kernel, local, membership,
     names::{self, BRIDGE, VXLAN},
+    translation,
 };
 
 /// The port that IANA gave to VXLAN.
@@ -84,7 +85,7 @@ pub async fn find(network: &Network, vtep: IpAddr) -> Result<Option<Sandbox>, Er
         bridge: bridge.index,
         vxlan: vxlan.index,
         mtu: vxlan.mtu,
-        end: SocketAddr::new(vtep, spec.port),
+        end: end(&spec),
         stood: true,
     }))
 }
@@ -108,6 +109,14 @@ pub async fn ensure(host: &Host, network: &Network, underlay: &Underlay) -> Resu
         Netns::create(&names::sandboxes(), &network.name).map_err(|error| kernel(&error))?;
     let rtnl = Rtnl::open(&netns).map_err(|error| kernel(&error))?;
     let vni = network.vni.unwrap_or_default();
+    if host
+        .translations
+        .load(&network.name)
+        .is_ok_and(|noted| noted.is_none())
+    {
+        // A table of which nobody knows any more, since /run was lost, would hide who has the addresses now.
+        translation::set(&netns, &Translations::new())?;
+    }
     let links = rtnl.links().await.map_err(|error| kernel(&error))?;
     let find = |name: &str| links.iter().find(|link| link.name == name).cloned();
 
@@ -156,15 +165,8 @@ pub async fn ensure(host: &Host, network: &Network, underlay: &Underlay) -> Resu
         )
         .await?;
     }
-    let strays = links.iter().filter(|link| is_port(link));
-    for stray in strays.filter(|link| link.master != Some(bridge.index)) {
-        let master = LinkChange {
-            master: Some(bridge.index),
-            ..LinkChange::default()
-        };
-        change(&rtnl, stray, master).await?;
-    }
-    let spec = spec(network, underlay.vtep, underlay.index, mtu, bridge.index);
+    plug_again(&rtnl, &links, bridge.index).await?;
+    let spec = wanted(network, underlay, bridge.index);
     let vxlan = match find(VXLAN) {
         Some(vxlan) if fits(&vxlan, &spec) => vxlan,
         other => {
@@ -196,9 +198,23 @@ pub async fn ensure(host: &Host, network: &Network, underlay: &Underlay) -> Resu
         bridge: bridge.index,
         vxlan: vxlan.index,
         mtu,
-        end: SocketAddr::new(underlay.vtep, spec.port),
+        end: end(&spec),
         stood: false,
     })
+}
+
+/// Puts the attachments' ports on the bridge again, up.
+async fn plug_again(rtnl: &Rtnl, links: &[Link], bridge: u32) -> Result<(), Error> {
+    let strays = links.iter().filter(|link| is_port(link));
+    for stray in strays.filter(|link| link.master != Some(bridge) || !link.up) {
+        let plugged = LinkChange {
+            master: Some(bridge),
+            up: Some(true),
+            ..LinkChange::default()
+        };
+        change(rtnl, stray, plugged).await?;
+    }
+    Ok(())
 }
 
 /// Whether a link of the sandbox is the host's end of an attachment.
@@ -212,14 +228,43 @@ async fn change(rtnl: &Rtnl, link: &Link, change: LinkChange) -> Result<(), Erro
 }
 
 fn fits(link: &Link, spec: &Vxlan) -> bool {
-    let tunnel = link.vxlan.as_ref().is_some_and(|info| {
-        info.vni == spec.vni
-            && info.port == spec.port
-            && info.local == Some(spec.local)
-            && !info.learning
-            && info.underlay == spec.underlay
-    });
-    tunnel && link.up && link.mtu == spec.mtu && link.master == spec.master
+    link.up && link.master == spec.master && differs(link, spec).is_none()
+}
+
+/// The tunnel device that the network wants over this underlay.
+pub fn wanted(network: &Network, underlay: &Underlay, bridge: u32) -> Vxlan {
+    let mtu = underlay.segment_mtu();
+    spec(network, underlay.vtep, underlay.index, mtu, bridge)
+}
+
+/// The tunnel's end.
+pub fn end(spec: &Vxlan) -> SocketAddr {
+    SocketAddr::new(spec.local, spec.port)
+}
+
+/// What of a tunnel device is not as wanted, if anything.
+pub fn differs(link: &Link, spec: &Vxlan) -> Option<String> {
+    let Some(info) = &link.vxlan else {
+        return Some("is no VXLAN device".to_owned());
+    };
+    let local = info
+        .local
+        .map_or("none".to_owned(), |local| local.to_string());
+    let values = [
+        ("VNI", info.vni.to_string(), spec.vni.to_string()),
+        ("UDP port", info.port.to_string(), spec.port.to_string()),
+        ("local address", local, spec.local.to_string()),
+        (
+            "underlay link",
+            info.underlay.to_string(),
+            spec.underlay.to_string(),
+        ),
+        ("MTU", link.mtu.to_string(), spec.mtu.to_string()),
+        ("learning", info.learning.to_string(), false.to_string()),
+    ];
+    let mut values = values.into_iter();
+    let (what, has, wants) = values.find(|(_, has, wants)| has != wants)?;
+    Some(format!("has {what} {has}, not {wants}"))
 }
 
 async fn create_vxlan(host: &Host, spec: &Vxlan, netns: &Netns) -> Result<(), Error> {
@@ -313,6 +358,8 @@ pub async fn remove_unused(host: &Host, network: &str) -> Result<(), Error> {
             .map_err(|error| kernel(&error))?;
     }
     Netns::remove(&names::sandboxes(), network).map_err(|error| kernel(&error))?;
+    let forgotten = host.translations.remove(network);
+    forgotten.map_err(|error| local(&error))?;
     let _open = firewall::forget_tunnel(host, network)?;
     membership::leave(host, network)?;
     host.users.remove(network).map_err(|e| local(&e))

@@ -4,14 +4,15 @@ use std::net::IpAddr;
 
 use super::{
     ATTEMPTS, Allocator, Held, Holder, Holding, Leased, Request, Stage,
+    begin::Open,
     choice::{Need, Tried},
 };
-use crate::{Error, LeaseGuard, Network, Published};
+use crate::{Error, Lease, LeaseGuard, Network, Published};
 
 /// What a choice under the ledger's lock comes to.
 pub(super) enum Chosen {
     /// One address of each set, noted.
-    Noted(Vec<IpAddr>, LeaseGuard, Network),
+    Noted(Vec<IpAddr>, LeaseGuard, Network, Box<Lease>),
     /// The host has none ready; it has to be got from the store first.
     Needs(Need),
     /// A killed ADD of the same attachment left something, which has to go first.
@@ -24,8 +25,10 @@ impl Allocator<'_> {
     pub async fn add(&self, request: &Request<'_>) -> Result<Leased, Error> {
         let mut tried = Tried::default();
         for _ in 0..ATTEMPTS {
-            let (addresses, guard, network) = match self.choose(request, &tried).await? {
-                Chosen::Noted(addresses, guard, network) => (addresses, guard, network),
+            let (addresses, guard, network, lease) = match self.choose(request, &tried).await? {
+                Chosen::Noted(addresses, guard, network, lease) => {
+                    (addresses, guard, network, lease)
+                }
                 Chosen::Leftover => {
                     self.note_gone(&request.holder).await?;
                     // What the store does not take now stays noted, and is in nobody's way.
@@ -44,7 +47,6 @@ impl Allocator<'_> {
                     continue;
                 }
             };
-            let lease = self.lease(&request.holder);
             let published = self
                 .cluster
                 .publish(self.network, &addresses, &lease, &guard)
@@ -57,7 +59,8 @@ impl Allocator<'_> {
                 }
                 // The host goes on from its own blocks (invariant 8).
                 Err(error) if error.is_away() => {
-                    if self.may_go_on(&addresses).await? {
+                    // That a MAC is nobody else's the store alone knows.
+                    if lease.mac.is_none() && self.may_go_on(&addresses).await? {
                         return Ok(Leased { network, addresses });
                     }
                     self.give_up(&request.holder).await?;
@@ -68,6 +71,10 @@ impl Allocator<'_> {
                 }
                 // Nothing was written.
                 Ok(refused) => self.learn(request, &addresses, refused).await?,
+                Err(refusal @ (Error::BadMac { .. } | Error::Waiting { .. })) => {
+                    self.unchoose(&request.holder, &addresses).await?;
+                    return Err(refusal);
+                }
                 // Something may have been: to be released when the store makes sense again.
                 Err(error) => {
                     self.give_up(&request.holder).await?;
@@ -113,6 +120,8 @@ impl Allocator<'_> {
             None => Vec::new(),
         };
         let ledger = &mut open.ledger;
+        let network = ledger.network.record.clone();
+        let mac = network.exception(request.mac, request.requested)?;
         let addresses = match self.pick_all(ledger, request, tried)? {
             Ok(addresses) => addresses,
             Err(need) => return Ok(Chosen::Needs(need)),
@@ -124,20 +133,18 @@ impl Allocator<'_> {
         let held = |address: &IpAddr| Held {
             address: *address,
             revision: None,
+            mac,
         };
+        let lease = self.lease(&request.holder, mac);
         let holding = Holding {
-            lease: self.lease(&request.holder),
+            lease: lease.clone(),
             stage: Stage::Chosen,
             addresses: addresses.iter().map(held).collect(),
             left,
             unheard: false,
         };
         self.shelf.save_holding(self.network, &holding)?;
-        Ok(Chosen::Noted(
-            addresses,
-            guard,
-            ledger.network.record.clone(),
-        ))
+        Ok(Chosen::Noted(addresses, guard, network, Box::new(lease)))
     }
 
     /// Whether addresses may be given out though the store does not know.
@@ -174,6 +181,17 @@ impl Allocator<'_> {
         self.shelf.save_holding(self.network, &holding)
     }
 
+    /// What was chosen is free again; the ledger without it.
+    async fn unchoose(&self, holder: &Holder, addresses: &[IpAddr]) -> Result<Option<Open>, Error> {
+        let mut open = self.open().await?;
+        if let Some(Open { ledger, .. }) = &mut open {
+            ledger.unchoose(holder, addresses);
+            self.save(ledger)?;
+            self.drop_addresses(holder)?;
+        }
+        Ok(open)
+    }
+
     /// Takes from a refusal what makes the next choice better, or gives up. What was chosen is free again.
     async fn learn(
         &self,
@@ -181,13 +199,10 @@ impl Allocator<'_> {
         addresses: &[IpAddr],
         refused: Published,
     ) -> Result<(), Error> {
-        let Some(mut open) = self.open().await? else {
+        let Some(mut open) = self.unchoose(&request.holder, addresses).await? else {
             return Ok(());
         };
         let ledger = &mut open.ledger;
-        ledger.unchoose(&request.holder, addresses);
-        self.save(ledger)?;
-        self.drop_addresses(&request.holder)?;
         match refused {
             Published::Taken(address, holder) => {
                 if self.is_zombie(address, &holder.record)? {

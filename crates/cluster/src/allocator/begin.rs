@@ -165,6 +165,7 @@ impl Allocator<'_> {
                 let held = Held {
                     address,
                     revision: Some(lease.revision),
+                    mac: lease.record.mac,
                 };
                 // The order of the sets: IPv4 before IPv6 is as good as any where it is lost.
                 match holding.stage {
@@ -188,6 +189,14 @@ impl Allocator<'_> {
         &self,
         gone: &[(IpAddr, Versioned<Lease>)],
     ) -> Result<(), Error> {
+        for (_, lease) in gone.iter().filter(|(_, lease)| lease.record.mac.is_some()) {
+            let Lease { node, mac, .. } = &lease.record;
+            let with = gone.iter().filter(|(_, other)| other.record.mac == *mac);
+            let with = with
+                .map(|(address, _)| (*address, *mac))
+                .collect::<Vec<_>>();
+            self.return_macs(node, &with).await?;
+        }
         let gone: Vec<_> = gone
             .iter()
             .map(|(address, lease)| (*address, lease.revision))

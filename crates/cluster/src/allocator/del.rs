@@ -1,6 +1,8 @@
 //! DEL and GC: noted first, which needs no store; then the store is told, now or by a later verb.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
+
+use ipam::Mac;
 
 use super::{ATTEMPTS, Allocator, Held, Holder, Holding, Shelf, Stage};
 use crate::{Error, Lease};
@@ -25,6 +27,7 @@ pub async fn note_gone(shelf: &dyn Shelf, network: &str, holder: &Holder) -> Res
                 container: holder.container.clone(),
                 ifname: holder.ifname.clone(),
                 since: 0,
+                mac: None,
             };
             let unheard = Holding {
                 lease,
@@ -79,9 +82,26 @@ impl Allocator<'_> {
         Ok(())
     }
 
+    /// Gives back the MACs that were asked for with addresses that are to be released.
+    pub(super) async fn return_macs(
+        &self,
+        node: &str,
+        released: &[(IpAddr, Option<Mac>)],
+    ) -> Result<(), Error> {
+        let macs: BTreeSet<Mac> = released.iter().filter_map(|(_, mac)| *mac).collect();
+        let released: Vec<_> = released.iter().map(|(address, _)| *address).collect();
+        for mac in macs {
+            let returned = self.cluster.return_mac(self.network, node, mac, &released);
+            returned.await?;
+        }
+        Ok(())
+    }
+
     /// Deletes the leases of what a holding has given back: at the revisions at which they were written, and where those
     /// are not known or not right, at those which the store has.
     async fn tell_of_release(&self, holder: &Holder, holding: &Holding) -> Result<(), Error> {
+        let macs: Vec<_> = holding.left.iter().map(|h| (h.address, h.mac)).collect();
+        self.return_macs(&self.host.node, &macs).await?;
         let known = |held: &Held| held.revision.map(|revision| (held.address, revision));
         let left: Option<Vec<_>> = holding.left.iter().map(known).collect();
         if let Some(left) = left

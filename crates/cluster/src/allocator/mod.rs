@@ -33,7 +33,7 @@ mod tend;
 
 use std::{net::IpAddr, time::Duration};
 
-use ipam::RangeSet;
+use ipam::{Mac, RangeSet};
 
 pub use del::note_gone;
 pub use shelf::{Clock, Flux, Held, Holder, Holding, Host, Ledger, Memory, Own, Shelf, Stage};
@@ -69,6 +69,8 @@ pub struct Request<'r> {
     pub holder: Holder,
     /// Addresses that must be among the answer's.
     pub requested: &'r [IpAddr],
+    /// The MAC that it must have; absent: the one that follows from its address.
+    pub mac: Option<Mac>,
     /// Ranges to which the choice is narrowed; none: all that the network has.
     pub narrow: &'r [RangeSet],
 }
@@ -93,13 +95,14 @@ impl Allocator<'_> {
         }
     }
 
-    fn lease(&self, holder: &Holder) -> Lease {
+    fn lease(&self, holder: &Holder, mac: Option<Mac>) -> Lease {
         Lease {
             node: self.host.node.clone(),
             boot_id: self.host.boot_id.clone(),
             container: holder.container.clone(),
             ifname: holder.ifname.clone(),
             since: self.clock.unix(),
+            mac,
         }
     }
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use ipam::{Block, Used};
+use ipam::{Block, Mac, Used};
 use serde::{Deserialize, Serialize};
 
 use crate::{BlockRecord, Error, Lease, Network, News, Place, Versioned};
@@ -112,6 +112,9 @@ pub struct Held {
     pub address: IpAddr,
     /// Revision of its lease.
     pub revision: Option<u64>,
+    /// The MAC that was asked for with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<Mac>,
 }
 
 /// The life of a holding.

@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use super::{Allocator, Held, Stage, begin::request, tend::is_behind};
-use crate::{BlockState, Error, Exclusion, NetworkState, News, Versioned};
+use super::{Allocator, Held, Holding, Stage, begin::request, tend::is_behind};
+use crate::{BlockState, Error, Exclusion, MacRecord, NetworkState, News, Versioned};
 
 /// Seconds after which a request for an address that nobody follows up is taken back.
 const FORGOTTEN: u64 = 900;
@@ -101,6 +101,23 @@ impl Allocator<'_> {
             let since = memory.requests.get(&request(address, exclusion));
             since.is_some_and(|since| now.saturating_sub(*since) > FORGOTTEN)
         };
+        for (mac, given) in &news.macs {
+            let MacRecord {
+                lease,
+                addresses,
+                returned,
+            } = &given.record;
+            let holding = self.shelf.holding(name, &lease.holder())?;
+            let held = |address: &IpAddr| {
+                let mut all = holding.iter().flat_map(Holding::all);
+                all.any(|held| held.address == *address && held.mac == Some(*mac))
+            };
+            // Of a container that nobody here knows: the store was put back to an earlier state.
+            if lease.node == node && !returned && !addresses.iter().any(held) {
+                self.cluster.return_mac(name, node, *mac, addresses).await?;
+            }
+        }
+        self.cluster.forget_macs(name, node, news).await?;
         for (block, present) in &news.blocks {
             let record = &present.record;
             if record.state == BlockState::Reclaiming {

@@ -4,6 +4,7 @@
 mod exclusions;
 mod handover;
 mod leases;
+mod macs;
 mod networks;
 mod nodes;
 
@@ -44,6 +45,7 @@ fn lease(node: &str, container: &str) -> Lease {
         boot_id: "boot-1".into(),
         container: container.into(),
         ifname: "eth0".into(),
+        mac: None,
         since: 5,
     }
 }

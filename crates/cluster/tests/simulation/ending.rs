@@ -101,6 +101,10 @@ fn remains(world: &World) -> Vec<String> {
     let leases = store.within(&[world.layout.leases(NETWORK).unwrap()]);
     let mut remains: Vec<_> = leases.iter().map(|lease| lease.key.to_string()).collect();
     for entry in store.within(&[world.layout.blocks(NETWORK).unwrap()]) {
+        if entry.key.last().parse::<ipam::Mac>().is_ok() {
+            remains.push(entry.key.to_string());
+            continue;
+        }
         let record: BlockRecord = serde_json::from_slice(&entry.value).unwrap();
         if !record.exclusions.is_empty() {
             remains.push(format!("{}: {:?}", entry.key, record.exclusions));

@@ -4,10 +4,12 @@
 use std::{fmt, net::IpAddr};
 
 use cluster::{Holder, Lease};
+use ipam::Mac;
 use store::{Key, Op};
 
 use crate::{
     scenario::NETWORK,
+    verbs::asked_mac,
     world::{Process, World},
 };
 
@@ -65,6 +67,7 @@ impl World {
                     Violation::Doubled(format!("{address}: {one} on n{other} and {two} on n{host}"))
                 });
             }
+            self.check_mac(host, holder);
             for other in self.hosts().filter(|other| *other != host) {
                 self.check_entry(other, *address, host);
             }
@@ -109,11 +112,31 @@ impl World {
         }
     }
 
-    /// What `host` knows of an address that is in use on `home`: nothing, or the truth.
+    /// The MAC that a container has asked for and got. A store that was put back may have forgotten that it was given.
+    fn mac(&self, holder: &Holder) -> Option<Mac> {
+        let holds = self.scenario.forwards && self.scenario.faults.restore == 0;
+        asked_mac(holder).filter(|_| holds)
+    }
+
+    /// A MAC that was asked for is no other container's.
+    fn check_mac(&self, host: usize, holder: &Holder) {
+        let Some(mac) = self.mac(holder) else { return };
+        let running = self.running.borrow();
+        let mut others = running.values().filter(|(_, other)| other != holder);
+        if let Some((on, other)) = others.find(|(_, other)| self.mac(other) == Some(mac)) {
+            self.accuse(|| {
+                let (one, two) = (&other.container, &holder.container);
+                Violation::Doubled(format!("{mac}: {one} on n{on} and {two} on n{host}"))
+            });
+        }
+    }
+
+    /// What `host` knows of an address that is in use on `home`, and of its MAC: nothing, or the truth.
     fn check_entry(&self, host: usize, address: IpAddr, home: usize) {
         if self.weather.borrow().forgotten {
             return;
         }
+        self.check_mac_entry(host, address, home);
         let there = self.host(home).name.clone();
         let host_state = self.host(host);
         let entry = host_state
@@ -126,6 +149,27 @@ impl World {
                 Violation::Misdelivered(format!(
                     "{address} of {there}: n{host} sends it to {entry}"
                 ))
+            });
+        }
+    }
+
+    fn check_mac_entry(&self, host: usize, address: IpAddr, home: usize) {
+        let running = self.running.borrow();
+        let mac = running
+            .get(&address)
+            .and_then(|(_, holder)| self.mac(holder));
+        let (state, there) = (self.host(host), self.host(home).name.clone());
+        let Some((news, mac)) = state.forwarding.applied.as_ref().zip(mac) else {
+            return;
+        };
+        let known = news
+            .exceptions()
+            .into_iter()
+            .filter(|(_, known)| *known == mac);
+        let mut homes = known.filter_map(|(address, _)| news.home(address));
+        if let Some(entry) = homes.find(|entry| *entry != there) {
+            self.accuse(|| {
+                Violation::Misdelivered(format!("{mac} of {there}: n{host} sends it to {entry}"))
             });
         }
     }

@@ -46,14 +46,14 @@ impl Duties {
                     self.whole = true;
                 }
             }
-            Records::Blocks(pool, blocks) => {
+            Records::Blocks(pool, news) => {
                 let network = &pool.network;
                 let is_sandbox =
                     pool.realm.is_none() && overlay::sandbox::networks()?.contains(network);
-                if is_sandbox && Known::load(Some(network))?.is_behind(network, blocks) {
+                if is_sandbox && Known::load(Some(network))?.is_behind(network, news) {
                     self.sandboxes.insert(network.clone());
                 }
-                if Pool::all()?.contains(pool) && pool.is_behind(blocks, node)? {
+                if Pool::all()?.contains(pool) && pool.is_behind(news, node)? {
                     self.pools.insert(pool.clone());
                 }
             }

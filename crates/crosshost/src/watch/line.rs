@@ -14,8 +14,7 @@ use std::{
     time::Duration,
 };
 
-use cluster::{BlockRecord, Node, Versioned};
-use ipam::Block;
+use cluster::{News, Node, Versioned};
 use ipam_kv::Pool;
 use store::Backoff;
 use tokio::{
@@ -57,7 +56,7 @@ pub enum Records {
     /// Hosts by name.
     Nodes(BTreeMap<String, Versioned<Node>>),
     /// Blocks of a network.
-    Blocks(Pool, BTreeMap<Block, Versioned<BlockRecord>>),
+    Blocks(Pool, Box<News>),
 }
 
 /// An answer.
@@ -224,8 +223,8 @@ async fn query(
         }
         Subject::Blocks(pool) => {
             let cluster = session.cluster_of(pool.realm.as_deref())?;
-            let (blocks, next) = cluster.watch_blocks(&pool.network, index, WAIT).await?;
-            Ok((Records::Blocks(pool.clone(), blocks), next))
+            let (news, next) = cluster.watch_blocks(&pool.network, index, WAIT).await?;
+            Ok((Records::Blocks(pool.clone(), Box::new(news)), next))
         }
     }
 }

@@ -76,7 +76,9 @@ pub(crate) fn shown(ns: &Netns, name: &str) -> Value {
 }
 
 pub(crate) fn mac(text: &str) -> Mac {
-    text.parse().unwrap()
+    let byte = |text| u8::from_str_radix(text, 16).unwrap();
+    let bytes: Vec<u8> = text.split(':').map(byte).collect();
+    Mac(bytes.try_into().unwrap())
 }
 
 pub(crate) fn addr(text: &str) -> IpAddr {

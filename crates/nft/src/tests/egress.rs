@@ -103,10 +103,7 @@ fn another_length_is_another_network() {
                 text.contains("overlaps with 10.1.0.0/16 of \"wide\""),
                 "{other}: {text}"
             );
-            assert!(
-                text.contains("set egress4 of table inet crosshost"),
-                "{text}"
-            );
+            assert!(text.contains("set egress4 of table crosshost"), "{text}");
         }
         nft.add_egress(network("10.0.0.0/16"), "next").unwrap();
         assert!(
@@ -126,7 +123,7 @@ fn no_table_is_an_error_for_adding_only() {
         let text = error.to_string();
         assert_eq!(error.errno(), Some(2), "{text}");
         assert!(
-            text.starts_with("add 10.1.0.0/16 in set egress4 of table inet crosshost: "),
+            text.starts_with("add 10.1.0.0/16 in set egress4 of table crosshost: "),
             "{text}"
         );
         assert!(!nft.remove_egress(network).unwrap());

@@ -236,7 +236,7 @@ fn errors_name_the_object_and_the_kernels_answer() {
     namespace.sh("nft add rule inet crosshost guest ip saddr @egress4 drop");
     let error = namespace.run(|| Nft::open().unwrap().ensure(&CONFIG).unwrap_err());
     let text = error.to_string();
-    let expected = "remove set egress4 of table inet crosshost: ";
+    let expected = "remove set egress4 of table crosshost: ";
     assert!(
         text.starts_with(expected) && text.contains("busy"),
         "{text}"

@@ -6,6 +6,7 @@ mod ensure;
 mod kit;
 mod skeleton;
 mod traffic;
+mod translate;
 mod tunnels;
 
 use crate::Config;

@@ -53,33 +53,79 @@ pub(super) async fn ensure(host: &Host, ledger: &Ledger) -> Result<u32, Error> {
             made.map_err(|error| kernel(&error))?
         }
     };
-    let odd = |error: ipnetwork::IpNetworkError| Error::config(format!("egress.subnet: {error}"));
-    let v4 = Ipv4Network::new(ledger.gateway(), ledger.subnet.prefix()).map_err(odd)?;
-    let mut addresses = vec![IpNetwork::V4(v4)];
-    if let (Some(subnet), Some(gateway)) = (ledger.subnet6, ledger.counterpart(ledger.gateway())) {
+    if ledger.subnet6.is_some() {
         let own = Path::new(V6).join(EGRESS_BRIDGE);
         // Nothing that a container says gives this host an address or a route.
         set(&own.join("accept_ra"), "0")?;
         set(&own.join("disable_ipv6"), "0")?;
         forward_v6()?;
-        let v6 = Ipv6Network::new(gateway, subnet.prefix()).map_err(odd)?;
-        addresses.extend([IpNetwork::V6(v6), LINK_LOCAL.into()]);
     }
-    for address in addresses {
+    for address in addresses(ledger)? {
         let added = host.rtnl.add_address(bridge.index, address).await;
         added.map_err(|error| kernel(&error))?;
     }
     Ok(bridge.index)
 }
 
-/// Puts the containers' ports on the bridge again that it lost, for example because it was removed and made anew;
-/// whether there were any.
+/// The addresses of the bridge.
+fn addresses(ledger: &Ledger) -> Result<Vec<IpNetwork>, Error> {
+    let odd = |error: ipnetwork::IpNetworkError| Error::config(format!("egress.subnet: {error}"));
+    let v4 = Ipv4Network::new(ledger.gateway(), ledger.subnet.prefix()).map_err(odd)?;
+    let mut addresses = vec![IpNetwork::V4(v4)];
+    if let (Some(subnet), Some(gateway)) = (ledger.subnet6, ledger.counterpart(ledger.gateway())) {
+        let v6 = Ipv6Network::new(gateway, subnet.prefix()).map_err(odd)?;
+        addresses.extend([IpNetwork::V6(v6), LINK_LOCAL.into()]);
+    }
+    Ok(addresses)
+}
+
+/// What of the bridge, of this port of it, or of forwarding is not as it should be, if anything. Touches nothing.
+pub(super) async fn deviation(
+    host: &Host,
+    ledger: &Ledger,
+    port: &str,
+) -> Result<Option<String>, Error> {
+    let links = host.rtnl.links().await.map_err(|error| kernel(&error))?;
+    let find = |name: &str| links.iter().find(|link| link.name == name);
+    let Some(bridge) = find(EGRESS_BRIDGE) else {
+        return Ok(Some(format!("{EGRESS_BRIDGE}: is gone")));
+    };
+    let present = host.rtnl.addresses(Some(bridge.index)).await;
+    let present = present.map_err(|error| kernel(&error))?;
+    for wanted in addresses(ledger)? {
+        if !present.contains(&(bridge.index, wanted)) {
+            return Ok(Some(format!("{EGRESS_BRIDGE}: lacks address {wanted}")));
+        }
+    }
+    let about_port = match find(port) {
+        None => Some("is gone"),
+        Some(link) if link.master != Some(bridge.index) => Some("was taken off the bridge"),
+        Some(link) if !link.up => Some("is down"),
+        Some(link) if link.port.isolated != Some(true) => Some("is not isolated"),
+        Some(_) => None,
+    };
+    let key = "net.ipv4.ip_forward";
+    let forwards = read(&Path::new(V4).join("ip_forward"))? == "1";
+    let key6 = "net.ipv6.conf.all.forwarding";
+    let forwards6 = ledger.subnet6.is_none() || read(&Path::new(V6).join("all/forwarding"))? == "1";
+    Ok(match about_port {
+        _ if !bridge.up => Some(format!("{EGRESS_BRIDGE}: is down")),
+        Some(what) => Some(format!("{port} on the host: {what}")),
+        None if !forwards => Some(format!("{key}: is off")),
+        None if !forwards6 => Some(format!("{key6}: is off")),
+        None => None,
+    })
+}
+
+/// Puts the containers' ports on the bridge again that it lost, for example because it was removed and made anew, and isolates
+/// those that are not; whether there were any.
 pub(super) async fn plug_again(host: &Host, bridge: u32) -> Result<bool, Error> {
     let links = host.rtnl.links().await.map_err(|error| kernel(&error))?;
     let ours = |name: &str| name.starts_with(EGRESS_PORT);
     let lost: Vec<_> = links
         .iter()
-        .filter(|link| ours(&link.name) && (link.master != Some(bridge) || !link.up))
+        .filter(|link| ours(&link.name))
+        .filter(|link| link.master != Some(bridge) || !link.up || link.port.isolated != Some(true))
         .collect();
     for port in &lost {
         let change = LinkChange {

@@ -142,6 +142,31 @@ pub async fn mend(host: &Host) -> Result<bool, Error> {
     Ok(found.is_none_or(|bridge| !bridge.up) || unplugged || exposed)
 }
 
+/// What of the way out of a container, whose port on the host is `port`, is not as it should be, if anything. Touches nothing.
+pub async fn deviation(
+    host: &Host,
+    attachment: &Attachment,
+    port: &str,
+) -> Result<Option<String>, Error> {
+    let _lock = host.lock(NAME)?;
+    let container = attachment.container_hash();
+    let known = ledger(host)?.filter(|ledger| {
+        let mut leases = ledger.leases.values();
+        leases.any(|lease| lease.container == container)
+    });
+    let Some(ledger) = known else {
+        return Ok(Some("this host has no note of its way out".to_owned()));
+    };
+    if let Some(what) = bridge::deviation(host, &ledger, port).await? {
+        return Ok(Some(what));
+    }
+    let exposed = firewall::exposed(host, OWNER, ledger.subnets())?;
+    Ok(
+        exposed
+            .map(|subnet| format!("nftables table inet crosshost: does not masquerade {subnet}")),
+    )
+}
+
 /// Notes that the container's NIC works, with `v6` also by its address of IPv6.
 pub fn opened(host: &Host, attachment: &Attachment, v6: bool) -> Result<(), Error> {
     let _lock = host.lock(NAME)?;

@@ -1,0 +1,208 @@
+//! MACs that were asked for: the exceptions to the rule by which a container's MAC follows from its address.
+//!
+//! Each has a record of its own beside the network's blocks, so that it is read and heard of with them. The record is named
+//! after the MAC: that nobody else has it is one condition of the write that publishes the lease. A MAC changes its home as
+//! an address does: it is given back first, and goes to another node only when all hosts have dropped the old one, by
+//! the same acknowledgements. It is given back before its lease is, so that a removal which is interrupted finds it again.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
+
+use ipam::Mac;
+use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
+use store::Op;
+
+use crate::{
+    ATTEMPTS, Cluster, Error, Lease, Network, News, Versioned,
+    records::{decode, encode},
+};
+
+/// Longest wait for hosts that still send to the old home of a MAC.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Whose a MAC is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MacRecord {
+    /// The attachment that asked for it.
+    pub lease: Lease,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Whether it has been given back: nobody's, but other hosts may still send to the node.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub returned: bool,
+}
+
+impl Network {
+    /// The MAC that an attachment asks for, if other hosts would not compute it anyhow: it is `requested`, or a MAC of no
+    /// address. That of another address is refused: it may be another container's.
+    pub(crate) fn exception(
+        &self,
+        mac: Option<Mac>,
+        requested: &[IpAddr],
+    ) -> Result<Option<Mac>, Error> {
+        // Without a segment of ours nobody computes anything.
+        let Some(mac) = mac.filter(|_| self.vni.is_some()) else {
+            return Ok(None);
+        };
+        match self.address_of(mac) {
+            None => Ok(Some(mac)),
+            Some(address) if requested.contains(&address) => Ok(None),
+            Some(address) => Err(Error::BadMac {
+                mac,
+                why: format!("is that of address {address}; ask for that too, or for another MAC"),
+            }),
+        }
+    }
+
+    /// The address of this network from which a MAC is computed. Those of IPv6 have MACs where there is no IPv4.
+    fn address_of(&self, mac: Mac) -> Option<IpAddr> {
+        let [first, second, low @ ..] = mac.0;
+        let subnets = self.subnets();
+        let has_v4 = subnets.iter().any(IpNetwork::is_ipv4);
+        let inside = |subnet: &IpNetwork| {
+            let address = match subnet {
+                IpNetwork::V4(_) => IpAddr::from(Ipv4Addr::from(low)),
+                IpNetwork::V6(v6) => {
+                    let high = v6.network().to_bits() & !u128::from(u32::MAX);
+                    Ipv6Addr::from(high | u128::from(u32::from_be_bytes(low))).into()
+                }
+            };
+            (subnet.is_ipv4() == has_v4 && subnet.contains(address)).then_some(address)
+        };
+        let computed = [first, second] == Mac::PREFIX;
+        computed.then(|| subnets.iter().find_map(inside)).flatten()
+    }
+}
+
+impl News {
+    /// The MACs that were asked for, by the addresses that have them.
+    pub fn exceptions(&self) -> BTreeMap<IpAddr, Mac> {
+        let given = self.macs.iter().filter(|(_, it)| !it.record.returned);
+        let at_home = |(mac, given): (&Mac, &'_ Versioned<MacRecord>)| {
+            let MacRecord {
+                lease, addresses, ..
+            } = &given.record;
+            let home = |address: &&IpAddr| self.home(**address) == Some(lease.node.as_str());
+            let own: Vec<_> = addresses.iter().filter(home).map(|a| (*a, *mac)).collect();
+            own
+        };
+        given.flat_map(at_home).collect()
+    }
+}
+
+impl Cluster<'_> {
+    /// The write by which a MAC is `lease`'s with these addresses, as a part of the one that publishes the lease.
+    pub(crate) async fn claim_mac(
+        &self,
+        network: &str,
+        mac: Mac,
+        lease: &Lease,
+        addresses: &[IpAddr],
+    ) -> Result<Op, Error> {
+        let key = self.layout.mac(network, mac)?;
+        let mut record = MacRecord {
+            lease: lease.clone(),
+            addresses: addresses.to_vec(),
+            returned: false,
+        };
+        let Some(entry) = self.store.get(&key).await? else {
+            let value = encode(&record)?;
+            return Ok(Op::Create { key, value });
+        };
+        let present: Versioned<MacRecord> = decode(&entry)?;
+        let (revision, present) = (present.revision, present.record);
+        if !present.returned && !present.lease.same_holder(lease) {
+            let Lease {
+                ifname,
+                container,
+                node,
+                ..
+            } = present.lease;
+            let why = format!("is that of {ifname} of container {container} on node {node}");
+            return Err(Error::BadMac { mac, why });
+        }
+        if present.returned && present.lease.node != lease.node {
+            let dropped = self.all_dropped(network, &lease.node, revision, PATIENCE);
+            let nodes = dropped.await?;
+            if !nodes.is_empty() {
+                let (network, what) = (network.to_owned(), format!("MAC {mac}"));
+                return Err(Error::Waiting {
+                    network,
+                    what,
+                    nodes,
+                });
+            }
+        }
+        // Of a pair that the store has forgotten each address is told by itself.
+        if !present.returned && present.lease == *lease {
+            let known = present.addresses.into_iter();
+            record
+                .addresses
+                .extend(known.filter(|known| !addresses.contains(known)));
+        }
+        let value = encode(&record)?;
+        Ok(Op::Swap {
+            key,
+            value,
+            revision,
+        })
+    }
+
+    /// Makes a MAC nobody's, if it is `node`'s and of no other addresses than those that are `released`.
+    pub(crate) async fn return_mac(
+        &self,
+        network: &str,
+        node: &str,
+        mac: Mac,
+        released: &[IpAddr],
+    ) -> Result<(), Error> {
+        let key = self.layout.mac(network, mac)?;
+        for _ in 0..ATTEMPTS {
+            let Some(entry) = self.store.get(&key).await? else {
+                return Ok(());
+            };
+            let mut present: Versioned<MacRecord> = decode(&entry)?;
+            let record = &mut present.record;
+            let all = record.addresses.iter().all(|a| released.contains(a));
+            if record.returned || record.lease.node != node || !all {
+                return Ok(());
+            }
+            record.returned = true;
+            let value = encode(record)?;
+            let swapped = self.store.swap(&key, &value, present.revision).await?;
+            if swapped.is_some() {
+                return Ok(());
+            }
+        }
+        Err(Error::Contended(key.as_str().to_owned()))
+    }
+
+    /// Ends the records of MACs that were given back by `node`, or by one that is gone, and that all hosts have dropped.
+    pub(crate) async fn forget_macs(
+        &self,
+        network: &str,
+        node: &str,
+        news: &News,
+    ) -> Result<(), Error> {
+        let over = news.macs.iter().filter(|(_, given)| {
+            let home = &given.record.lease.node;
+            given.record.returned && (home == node || !news.nodes.contains_key(home))
+        });
+        for (mac, given) in over {
+            if self
+                .waiting_for(network, node, given.revision)
+                .await?
+                .is_empty()
+            {
+                let key = self.layout.mac(network, *mac)?;
+                self.store.delete(&key, given.revision).await?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,104 @@
+//! MACs that were asked for: one attachment's each, and given on only when all have dropped the old home.
+
+use std::net::IpAddr;
+
+use cluster::{Cluster, Error, Lease, News, Published};
+use ipam::Mac;
+use store::mem::Mem;
+
+use crate::{NOW, address, block_of, cluster, guard, lease, spec, three};
+
+fn asking(node: &str, container: &str) -> Lease {
+    Lease {
+        mac: Some("02:11:22:33:44:55".parse().unwrap()),
+        ..lease(node, container)
+    }
+}
+
+fn mac() -> Mac {
+    asking("", "").mac.unwrap()
+}
+
+/// The first address of a node's block, published for `lease`; its revision.
+async fn publish(cluster: &Cluster<'_>, news: &News, lease: &Lease) -> Result<u64, Error> {
+    let held = [block_of(news, &lease.node).0.last()];
+    let fresh = guard(cluster, "a", &lease.node).await;
+    let published = cluster.publish("a", &held, lease, &fresh).await?;
+    let Published::Done(revisions) = published else {
+        panic!("{published:?}")
+    };
+    Ok(revisions[0])
+}
+
+async fn forwards(
+    cluster: &Cluster<'_>,
+    node: &str,
+) -> cluster::Versioned<cluster::Acknowledgement> {
+    cluster.join("a", node, "boot-1").await.unwrap()
+}
+
+#[tokio::test]
+async fn a_mac_is_one_attachments_and_news() {
+    let store = Mem::new();
+    let cluster = cluster(&store);
+    let news = three(&cluster, &spec("a", "10.0.0.0/24")).await;
+    let before = news.revision();
+    publish(&cluster, &news, &asking("n2", "c1")).await.unwrap();
+    let heard = cluster.news("a").await.unwrap();
+    let held = block_of(&news, "n2").0.last();
+    assert_eq!(heard.exceptions(), [(held, mac())].into());
+    assert!(heard.revision() > before);
+    assert_eq!(heard.last_dropped(), 0, "nothing has lost its home");
+    let (watched, _) = cluster.watch_blocks("a", 0, NOW).await.unwrap();
+    assert_eq!(
+        (&watched.macs, &watched.blocks),
+        (&heard.macs, &heard.blocks)
+    );
+
+    let other = publish(&cluster, &news, &asking("n1", "c2"))
+        .await
+        .unwrap_err();
+    assert_eq!(other.code(), 108);
+    let text = other.to_string();
+    assert!(
+        text.contains("02:11:22:33:44:55") && text.contains("c1 on node n2"),
+        "{text}"
+    );
+    let leases = cluster.leases("a").await.unwrap();
+    assert_eq!(leases.len(), 1, "nothing was written for it");
+    publish(&cluster, &news, &asking("n2", "c1")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_mac_goes_to_another_node_when_all_have_dropped_the_old_one() {
+    let store = Mem::new();
+    let cluster = cluster(&store);
+    let news = three(&cluster, &spec("a", "10.0.0.0/24")).await;
+    publish(&cluster, &news, &asking("n2", "c1")).await.unwrap();
+    let own = forwards(&cluster, "n3").await;
+    // What its node was says so when it is removed, and so do the others.
+    cluster.remove_node("n2", true).await.unwrap();
+    let heard = cluster.news("a").await.unwrap();
+    assert!(heard.macs[&mac()].record.returned && heard.exceptions().is_empty());
+    assert_eq!(
+        heard.last_dropped(),
+        heard.revision().max(heard.macs[&mac()].revision)
+    );
+
+    let late = publish(&cluster, &news, &asking("n1", "c2"))
+        .await
+        .unwrap_err();
+    let Error::Waiting { nodes, what, .. } = &late else {
+        panic!("{late}")
+    };
+    assert_eq!(
+        (nodes.as_slice(), what.as_str()),
+        (["n3".to_owned()].as_slice(), "MAC 02:11:22:33:44:55")
+    );
+    cluster.acknowledge("a", "n3", &heard, &own).await.unwrap();
+    publish(&cluster, &news, &asking("n1", "c2")).await.unwrap();
+    let held: IpAddr = block_of(&news, "n1").0.last();
+    let heard = cluster.news("a").await.unwrap();
+    assert_eq!(heard.exceptions(), [(held, mac())].into());
+    assert_ne!(held, address("10.0.0.2"));
+}

@@ -1,0 +1,51 @@
+//! CHECK: the attachment is what its result says, and what carries it on this host is as the last news say. The first
+//! deviation ends it, and is named. What later plugins of the chain changed is in the result; what they added is no business
+//! of ours.
+
+mod inside;
+mod segment;
+
+use cni::{Call, Delegate, Error};
+
+use crate::{
+    code,
+    conf::Conf,
+    egress,
+    host::Host,
+    local,
+    names::{self, EGRESS_NIC},
+    record::Stage,
+};
+
+/// What a look finds: what deviates, if anything does.
+type Found = Result<Option<String>, Error>;
+
+pub(crate) async fn check(call: &Call) -> Result<(), Error> {
+    let conf = Conf::read(call)?;
+    let attachment = Conf::attachment(call)?;
+    let previous = call.conf.prev_result.as_ref();
+    let previous = previous.ok_or_else(|| Error::config("prevResult: missing; CHECK needs it"))?;
+    let host = Host::open()?;
+    let deviation = |what: Option<String>| match what {
+        None => Ok(()),
+        Some(what) => Err(Error::new(code::DEVIATION, format!("{attachment}: {what}"))),
+    };
+    let record = host
+        .records
+        .load(&attachment.hash())
+        .map_err(|error| local(&error))?;
+    if record.is_none_or(|record| record.stage != Stage::Made) {
+        return deviation(Some("this host has no finished record of it".to_owned()));
+    }
+    let mtu = match inside::look(call, &attachment.ifname, previous).await? {
+        Ok(mtu) => mtu,
+        Err(what) => return deviation(Some(what)),
+    };
+    deviation(segment::look(&host, &conf, &attachment, mtu).await?)?;
+    let has_egress = previous.interfaces.iter().any(|i| i.name == EGRESS_NIC);
+    if has_egress {
+        let port = names::egress_port(&attachment);
+        deviation(egress::deviation(&host, &attachment, &port).await?)?;
+    }
+    Delegate::find(call, &conf.ipam)?.check()
+}
