@@ -25,7 +25,12 @@ const NLMSGERR_ATTR_MSG: u16 = 1;
 /// The kernel builds dumps in pieces of at most 32 KiB.
 const RECEIVE_BYTES: usize = 64 << 10;
 
+/// The family of our table.
+const OURS: NetfilterProtoFamily = NetfilterProtoFamily::Inet;
+
 type Message = NetlinkMessage<NetfilterMessage>;
+/// An object, and the family of its table.
+pub(crate) type Answer = (NetfilterProtoFamily, NfTablesMessage);
 
 /// One step of a batch.
 #[derive(Debug)]
@@ -70,7 +75,7 @@ impl Channel {
     pub(crate) fn generation(&mut self) -> Result<Generation, Error> {
         let what = "read the generation of the rules";
         let question = NfTablesMessage::GetGen(GenMessage { attributes: vec![] });
-        for answer in self.ask(what, question, 0)? {
+        for answer in self.get(what, question)? {
             if let NfTablesMessage::NewGen(generation) = answer {
                 for attribute in generation.attributes {
                     if let GenAttribute::Id(id) = attribute {
@@ -91,7 +96,7 @@ impl Channel {
         what: &str,
         question: NfTablesMessage,
     ) -> Result<Vec<NfTablesMessage>, Error> {
-        self.ask(what, question, 0)
+        self.ask(what, OURS, question, 0).map(bare)
     }
 
     /// All objects that match; nothing if what holds them is not there. [`Error::Busy`] if they changed meanwhile.
@@ -100,25 +105,29 @@ impl Channel {
         what: &str,
         question: NfTablesMessage,
     ) -> Result<Vec<NfTablesMessage>, Error> {
-        self.ask(what, question, NLM_F_DUMP)
+        self.ask(what, OURS, question, NLM_F_DUMP).map(bare)
+    }
+
+    /// The same of another family than that of our table, or of all of them; each answer with its family.
+    pub(crate) fn dump_of(
+        &mut self,
+        what: &str,
+        family: NetfilterProtoFamily,
+        question: NfTablesMessage,
+    ) -> Result<Vec<Answer>, Error> {
+        self.ask(what, family, question, NLM_F_DUMP)
     }
 
     fn ask(
         &mut self,
         what: &str,
+        family: NetfilterProtoFamily,
         question: NfTablesMessage,
         flags: u16,
-    ) -> Result<Vec<NfTablesMessage>, Error> {
+    ) -> Result<Vec<Answer>, Error> {
         let sequence = self.next_sequence();
         let mut bytes = vec![];
-        put(
-            &mut bytes,
-            sequence,
-            NLM_F_ACK | flags,
-            NetfilterProtoFamily::Inet,
-            0,
-            question,
-        );
+        put(&mut bytes, sequence, NLM_F_ACK | flags, family, 0, question);
         self.send(what, &bytes)?;
         let mut answers = vec![];
         let mut interrupted = false;
@@ -131,9 +140,10 @@ impl Channel {
                 let end = match message.payload {
                     NetlinkPayload::InnerMessage(NetfilterMessage {
                         inner: NetfilterMessageInner::NfTables(answer),
+                        header,
                         ..
                     }) => {
-                        answers.push(answer);
+                        answers.push((header.family, answer));
                         continue;
                     }
                     NetlinkPayload::Done(done) if done.code == 0 => None,
@@ -184,14 +194,7 @@ impl Channel {
         for change in changes {
             let sequence = self.next_sequence();
             let flags = change.flags | NLM_F_ACK;
-            put(
-                &mut bytes,
-                sequence,
-                flags,
-                NetfilterProtoFamily::Inet,
-                0,
-                change.message,
-            );
+            put(&mut bytes, sequence, flags, OURS, 0, change.message);
             steps.push((sequence, change.what));
         }
         let end = self.next_sequence();
@@ -285,6 +288,10 @@ impl Channel {
         }
         Ok(messages)
     }
+}
+
+fn bare(answers: Vec<Answer>) -> Vec<NfTablesMessage> {
+    answers.into_iter().map(|(_, answer)| answer).collect()
 }
 
 fn put(

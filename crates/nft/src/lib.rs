@@ -7,11 +7,14 @@
 //! Any number of processes work on the table at once, and none holds a lock. What is decided by looking (repairing, deleting
 //! an element by its owner) is sent under the generation id that was read before the look, and looked at again if someone
 //! was faster. The id counts every commit in the network namespace, also of kube-proxy or firewalld; so a retry waits for a
-//! random while, and gives up at last. Other tables are neither read nor written.
+//! random while, and gives up at last. Other tables are never written; they are read only to tell an operator which of their rules
+//! stops what is ours ([`Nft::obstacles`]).
 
 mod channel;
 mod element;
 mod error;
+mod foreign;
+mod judge;
 mod repair;
 mod rules;
 mod skeleton;
@@ -31,6 +34,8 @@ use netlink_packet_netfilter::nftables::NfTablesMessage;
 use channel::{Change, Channel};
 use element::Interval;
 pub use error::{Error, Reason};
+pub use foreign::Obstacle;
+pub use judge::{Hook, Packet};
 use repair::Comparison;
 use rules::IFNAME_BYTES;
 use skeleton::{IPV4, IPV6, Skeleton, on_table, table};
@@ -175,17 +180,25 @@ impl Nft {
         ends: &BTreeSet<SocketAddr>,
         hosts: &BTreeSet<IpAddr>,
     ) -> Result<(), Error> {
-        let wanted = tunnel::of_ends(ends)
-            .into_iter()
-            .chain(tunnel::of_hosts(hosts));
-        let wanted: Vec<_> = wanted.collect();
+        self.decide(|channel| Ok((tunnel::changes(channel, ends, hosts)?, ())))
+    }
+
+    /// Whether the sets are exactly these. Nothing is changed.
+    pub fn guards(
+        &mut self,
+        ends: &BTreeSet<SocketAddr>,
+        hosts: &BTreeSet<IpAddr>,
+    ) -> Result<bool, Error> {
         self.decide(|channel| {
-            let mut changes = Vec::new();
-            for keys in &wanted {
-                changes.extend(keys.changes(channel)?);
-            }
-            Ok((changes, ()))
+            let changes = tunnel::changes(channel, ends, hosts)?;
+            Ok((vec![], changes.is_empty()))
         })
+    }
+
+    /// What other tables of this host do to these packets, by packet: the chains that drop them, or may. One look, since
+    /// nothing is decided by it; [`Error::Busy`] if the rules changed meanwhile.
+    pub fn obstacles(&mut self, packets: &[Packet<'_>]) -> Result<Vec<Vec<Obstacle>>, Error> {
+        foreign::obstacles(&mut self.channel, packets)
     }
 
     /// Removes the whole table with all that anyone put into it; true if there was one.

@@ -23,8 +23,21 @@ pub(crate) struct Keys {
     keys: BTreeSet<Vec<u8>>,
 }
 
+/// What makes the kernel's sets these; nothing if they are so. [`Error::Busy`] if they changed meanwhile.
+pub(crate) fn changes(
+    channel: &mut Channel,
+    ends: &BTreeSet<SocketAddr>,
+    hosts: &BTreeSet<IpAddr>,
+) -> Result<Vec<Change>, Error> {
+    let mut changes = Vec::new();
+    for keys in of_ends(ends).into_iter().chain(of_hosts(hosts)) {
+        changes.extend(keys.changes(channel)?);
+    }
+    Ok(changes)
+}
+
 /// The sets of tunnels' ends as they should be, IPv4 first.
-pub(crate) fn of_ends(ends: &BTreeSet<SocketAddr>) -> [Keys; 2] {
+fn of_ends(ends: &BTreeSet<SocketAddr>) -> [Keys; 2] {
     let keys = |family: &Family| {
         let ends = ends.iter().filter(|end| end.is_ipv4() == (*family == IPV4));
         let key = |end: &SocketAddr| {
@@ -42,7 +55,7 @@ pub(crate) fn of_ends(ends: &BTreeSet<SocketAddr>) -> [Keys; 2] {
 }
 
 /// The sets of VTEPs as they should be, IPv4 first.
-pub(crate) fn of_hosts(hosts: &BTreeSet<IpAddr>) -> [Keys; 2] {
+fn of_hosts(hosts: &BTreeSet<IpAddr>) -> [Keys; 2] {
     [&IPV4, &IPV6].map(|family| {
         let hosts = hosts
             .iter()
@@ -54,8 +67,7 @@ pub(crate) fn of_hosts(hosts: &BTreeSet<IpAddr>) -> [Keys; 2] {
 }
 
 impl Keys {
-    /// What makes the kernel's set this one; nothing if it is so. [`Error::Busy`] if it changed meanwhile.
-    pub(crate) fn changes(&self, channel: &mut Channel) -> Result<Vec<Change>, Error> {
+    fn changes(&self, channel: &mut Channel) -> Result<Vec<Change>, Error> {
         let question = NfTablesMessage::GetSetElement(message(self.set, None));
         let answers = channel.dump(&on("list set", self.set), question)?;
         let there: BTreeSet<_> = elements(answers).filter_map(key).collect();
