@@ -4,8 +4,6 @@
 //! would help nobody, and all that can be done is to say whose chain it is. Only what a packet can meet is read: the list of
 //! chains, and the rules of those that hang on its hook.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use netlink_packet_netfilter::NetfilterProtoFamily;
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, Hook as HookAttribute, HookNumber, NfTablesMessage,
@@ -14,7 +12,8 @@ use netlink_packet_netfilter::nftables::{
 
 use crate::channel::Channel;
 use crate::error::Error;
-use crate::judge::{Fate, Packet, Rules};
+use crate::judge::Fate;
+use crate::packet::Packet;
 use crate::rules::Rule;
 use crate::skeleton::{TABLE, expressions};
 
@@ -25,8 +24,8 @@ pub struct Obstacle {
     pub table: String,
     /// The base chain.
     pub chain: String,
-    /// The chains of the table.
-    pub chains: BTreeSet<String>,
+    /// Whether the table has the chain that Docker keeps for others' rules.
+    pub has_docker_user: bool,
     /// What in it drops the packet: `policy drop`, or a verdict and its chain.
     pub rule: String,
     /// Whether no packet of this kind passes; else rules are in it that were not understood or that look at more than is
@@ -36,17 +35,15 @@ pub struct Obstacle {
 
 const NF_DROP: u32 = 0;
 
-/// A base chain.
-struct Base {
+/// A chain of somebody else.
+struct Chain {
     family: NetfilterProtoFamily,
     table: String,
-    chain: String,
-    hook: HookNumber,
+    name: String,
+    /// Of a base chain.
+    hook: Option<HookNumber>,
     drops: bool,
 }
-
-/// The names of all chains, by table.
-type Names = BTreeMap<String, BTreeSet<String>>;
 
 /// See [`crate::Nft::obstacles`].
 pub(crate) fn obstacles(
@@ -54,36 +51,30 @@ pub(crate) fn obstacles(
     packets: &[Packet<'_>],
 ) -> Result<Vec<Vec<Obstacle>>, Error> {
     let asleep = asleep(channel)?;
-    let (bases, chains) = chains(channel)?;
+    let chains = chains(channel)?;
     let mut found = Vec::new();
-    let mut tables = BTreeMap::new();
     for packet in packets {
         let mut obstacles = Vec::new();
-        let meets = |base: &&Base| {
-            base.hook == packet.hook.number()
-                && applies(base.family, packet.v6)
-                && !asleep.contains(&called(base.family, &base.table))
+        let meets = |chain: &&Chain| {
+            chain.hook == Some(packet.hook.number())
+                && applies(chain.family, packet.v6)
+                && !asleep.contains(&called(chain.family, &chain.table))
         };
-        for base in bases.iter().filter(meets) {
-            let table = called(base.family, &base.table);
-            let rules = tables.entry(table.clone()).or_insert_with(|| Reader {
-                family: base.family,
-                table: base.table.clone(),
-                read: BTreeMap::new(),
-            });
-            let mut lent = Lent {
-                reader: rules,
-                channel: &mut *channel,
-            };
-            let mut fate = Fate::of(packet, &base.chain, &mut lent)?;
+        for base in chains.iter().filter(meets) {
+            let (family, table) = (base.family, &base.table);
+            let mut fate = Fate::of(packet, &base.name, &mut |chain| {
+                rules(channel, family, table, chain)
+            })?;
             if fate.goes_on {
                 fate.end_by_policy(base.drops);
             }
-            let chain = base.chain.clone();
+            let has_docker_user = chains.iter().any(|chain| {
+                chain.family == family && chain.table == *table && chain.name == "DOCKER-USER"
+            });
             obstacles.extend(fate.drops.map(|rule| Obstacle {
-                chains: chains.get(&table).cloned().unwrap_or_default(),
-                table,
-                chain,
+                table: called(family, table),
+                chain: base.name.clone(),
+                has_docker_user,
                 rule,
                 certain: !fate.passes,
             }));
@@ -113,11 +104,11 @@ fn called(family: NetfilterProtoFamily, table: &str) -> String {
 }
 
 /// Tables that are dormant: their chains see nothing.
-fn asleep(channel: &mut Channel) -> Result<BTreeSet<String>, Error> {
+fn asleep(channel: &mut Channel) -> Result<Vec<String>, Error> {
     let attributes = vec![];
     let question = NfTablesMessage::GetTable(TableMessage { attributes });
     let all = channel.dump_of("list tables", NetfilterProtoFamily::Unspec, question)?;
-    let mut asleep = BTreeSet::new();
+    let mut asleep = Vec::new();
     for (family, answer) in all {
         let NfTablesMessage::NewTable(TableMessage { attributes }) = answer else {
             continue;
@@ -131,31 +122,36 @@ fn asleep(channel: &mut Channel) -> Result<BTreeSet<String>, Error> {
             }
         }
         if sleeps {
-            asleep.insert(called(family, &name));
+            asleep.push(called(family, &name));
         }
     }
     Ok(asleep)
 }
 
-/// The base chains of others, and the names of all chains by table.
-fn chains(channel: &mut Channel) -> Result<(Vec<Base>, Names), Error> {
+/// The chains of others.
+fn chains(channel: &mut Channel) -> Result<Vec<Chain>, Error> {
     let attributes = vec![];
     let question = NfTablesMessage::GetChain(ChainMessage { attributes });
     let all = channel.dump_of("list chains", NetfilterProtoFamily::Unspec, question)?;
-    let (mut bases, mut names) = (Vec::new(), Names::new());
+    let mut chains = Vec::new();
     for (family, answer) in all {
         let NfTablesMessage::NewChain(ChainMessage { attributes }) = answer else {
             continue;
         };
-        let (mut table, mut chain, mut hook, mut drops) =
-            (String::new(), String::new(), None, false);
+        let mut chain = Chain {
+            family,
+            table: String::new(),
+            name: String::new(),
+            hook: None,
+            drops: false,
+        };
         for attribute in attributes {
             match attribute {
-                ChainAttribute::Table(is) => table = is,
-                ChainAttribute::Name(is) => chain = is,
-                ChainAttribute::Policy(policy) => drops = policy == NF_DROP,
+                ChainAttribute::Table(is) => chain.table = is,
+                ChainAttribute::Name(is) => chain.name = is,
+                ChainAttribute::Policy(policy) => chain.drops = policy == NF_DROP,
                 ChainAttribute::Hook(parts) => {
-                    hook = parts.into_iter().find_map(|part| match part {
+                    chain.hook = parts.into_iter().find_map(|part| match part {
                         HookAttribute::Number(number) => Some(number),
                         _ => None,
                     });
@@ -163,59 +159,30 @@ fn chains(channel: &mut Channel) -> Result<(Vec<Base>, Names), Error> {
                 _ => {}
             }
         }
-        if family == NetfilterProtoFamily::Inet && table == TABLE {
-            continue;
+        if family != NetfilterProtoFamily::Inet || chain.table != TABLE {
+            chains.push(chain);
         }
-        names
-            .entry(called(family, &table))
-            .or_default()
-            .insert(chain.clone());
-        bases.extend(hook.map(|hook| Base {
-            family,
-            table,
-            chain,
-            hook,
-            drops,
-        }));
     }
-    Ok((bases, names))
+    Ok(chains)
 }
 
-/// The rules of a table's chains, as they were read.
-struct Reader {
+/// The rules of one chain.
+fn rules(
+    channel: &mut Channel,
     family: NetfilterProtoFamily,
-    table: String,
-    read: BTreeMap<String, Vec<Rule>>,
-}
-
-struct Lent<'a> {
-    reader: &'a mut Reader,
-    channel: &'a mut Channel,
-}
-
-impl Rules for Lent<'_> {
-    fn of(&mut self, chain: &str) -> Result<Vec<Rule>, Error> {
-        let Reader {
-            family,
-            table,
-            read,
-        } = &mut *self.reader;
-        if let Some(rules) = read.get(chain) {
-            return Ok(rules.clone());
-        }
-        let attributes = vec![
-            RuleAttribute::Table(table.clone()),
-            RuleAttribute::Chain(chain.to_owned()),
-        ];
-        let question = NfTablesMessage::GetRule(RuleMessage { attributes });
-        let what = format!("read chain {chain} of table {}", called(*family, table));
-        let answers = self.channel.dump_of(&what, *family, question)?.into_iter();
-        let rules = answers.filter_map(|(_, answer)| match answer {
-            NfTablesMessage::NewRule(rule) => Some(expressions(rule)),
-            _ => None,
-        });
-        let rules: Vec<_> = rules.collect();
-        read.insert(chain.to_owned(), rules.clone());
-        Ok(rules)
-    }
+    table: &str,
+    chain: &str,
+) -> Result<Vec<Rule>, Error> {
+    let attributes = vec![
+        RuleAttribute::Table(table.to_owned()),
+        RuleAttribute::Chain(chain.to_owned()),
+    ];
+    let question = NfTablesMessage::GetRule(RuleMessage { attributes });
+    let what = format!("read chain {chain} of table {}", called(family, table));
+    let answers = channel.dump_of(&what, family, question)?.into_iter();
+    let rules = answers.filter_map(|(_, answer)| match answer {
+        NfTablesMessage::NewRule(rule) => Some(expressions(rule)),
+        _ => None,
+    });
+    Ok(rules.collect())
 }

@@ -3,17 +3,15 @@
 //! are three answers: the packet passes, it is dropped, or either. A chain is said to stop a packet only where nothing in it
 //! could let it pass.
 
-use std::collections::BTreeMap;
-
 use netlink_packet_core::{DefaultNla, Nla};
 use netlink_packet_netfilter::nftables::{
-    Bitwise, Cmp, DataAttribute, ExpressionAttribute, Expressions, HookNumber, Immediate,
-    InetHookNumber, ListAttribute, Lookup, Meta, MetaKey, Operator, Payload, Register, Verdict,
-    VerdictAttribute,
+    Bitwise, Cmp, DataAttribute, ExpressionAttribute, Expressions, Immediate, ListAttribute,
+    Lookup, Meta, Operator, Payload, Register, Verdict, VerdictAttribute,
 };
 
 use crate::error::Error;
-use crate::rules::{IFNAME_BYTES, Rule, TRANSPORT_HEADER, UDP};
+use crate::packet::Packet;
+use crate::rules::{Rule, TRANSPORT_HEADER};
 
 const NF_DROP: u32 = 0;
 const NF_ACCEPT: u32 = 1;
@@ -31,76 +29,8 @@ const XT_STATE: u16 = 1;
 /// Deeper than the kernel lets chains jump.
 const DEPTH: u32 = 17;
 
-/// Where a packet meets the chains.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hook {
-    /// It comes to this host.
-    Input,
-    /// It goes through this host.
-    Forward,
-    /// It leaves this host.
-    Output,
-}
-
-impl Hook {
-    pub(crate) fn number(self) -> HookNumber {
-        HookNumber::Inet(match self {
-            Self::Input => InetHookNumber::LocalIn,
-            Self::Forward => InetHookNumber::Forward,
-            Self::Output => InetHookNumber::LocalOut,
-        })
-    }
-}
-
-/// What is known of a packet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Packet<'a> {
-    /// Where it meets the chains.
-    pub hook: Hook,
-    /// Of IPv6.
-    pub v6: bool,
-    /// Name and index of the interface that it came by.
-    pub iif: Option<(&'a str, u32)>,
-    /// The same of the one that it leaves by.
-    pub oif: Option<(&'a str, u32)>,
-    /// How its connection stands, one of the constants below.
-    pub state: u32,
-    /// It is of UDP to this port; else of any protocol.
-    pub udp: Option<u16>,
-}
-
-impl Packet<'_> {
-    /// A reply to what was let out.
-    pub const ESTABLISHED: u32 = 2;
-    /// The first of a connection.
-    pub const NEW: u32 = 8;
-    /// Of no connection.
-    pub const UNTRACKED: u32 = 64;
-
-    /// What a rule reads of it into a register.
-    fn meta(&self, key: MetaKey) -> Option<Vec<u8>> {
-        let name = |interface: Option<(&str, u32)>| {
-            let mut name = interface?.0.as_bytes().to_vec();
-            name.resize(IFNAME_BYTES, 0);
-            Some(name)
-        };
-        let index = |interface: Option<(&str, u32)>| Some(interface?.1.to_ne_bytes().to_vec());
-        match key {
-            MetaKey::Iifname => name(self.iif),
-            MetaKey::Oifname => name(self.oif),
-            MetaKey::Iif => index(self.iif),
-            MetaKey::Oif => index(self.oif),
-            MetaKey::Nfproto => Some(vec![if self.v6 { 10 } else { 2 }]),
-            MetaKey::L4Proto => self.udp.map(|_| vec![UDP]),
-            _ => None,
-        }
-    }
-}
-
-/// Where rules are read from.
-pub(crate) trait Rules {
-    fn of(&mut self, chain: &str) -> Result<Vec<Rule>, Error>;
-}
+/// Where the rules of a chain are read.
+type Rules<'r> = dyn FnMut(&str) -> Result<Vec<Rule>, Error> + 'r;
 
 /// What may become of a packet in a chain.
 #[derive(Debug, Default)]
@@ -117,7 +47,7 @@ impl Fate {
     pub(crate) fn of(
         packet: &Packet<'_>,
         chain: &str,
-        rules: &mut dyn Rules,
+        rules: &mut Rules<'_>,
     ) -> Result<Self, Error> {
         Self::in_chain(packet, chain, rules, 0)
     }
@@ -134,11 +64,11 @@ impl Fate {
     fn in_chain(
         packet: &Packet<'_>,
         chain: &str,
-        rules: &mut dyn Rules,
+        rules: &mut Rules<'_>,
         depth: u32,
     ) -> Result<Self, Error> {
         let mut fate = Self::default();
-        for rule in rules.of(chain)? {
+        for rule in rules(chain)? {
             let (certain, action) = read(packet, &rule);
             let ends = match action {
                 Action::None => continue,
@@ -189,7 +119,7 @@ enum Action {
 
 /// What a rule does to the packet, and whether it does so for certain.
 fn read(packet: &Packet<'_>, rule: &Rule) -> (bool, Action) {
-    let mut registers = BTreeMap::<u32, Vec<u8>>::new();
+    let mut registers = Registers::new();
     let mut certain = true;
     for expression in rule {
         let ListAttribute::Element(parts) = expression else {
@@ -269,14 +199,22 @@ fn read(packet: &Packet<'_>, rule: &Rule) -> (bool, Action) {
     (certain, Action::None)
 }
 
+/// The registers of which the value is known.
+type Registers = Vec<(u32, Vec<u8>)>;
 type Loaded = Option<(u32, Option<Vec<u8>>)>;
 
 /// Into a register goes what is known, or that nothing is; what goes nowhere is a statement.
-fn load(registers: &mut BTreeMap<u32, Vec<u8>>, loaded: Loaded) {
+fn load(registers: &mut Registers, loaded: Loaded) {
     if let Some((register, value)) = loaded {
-        registers.remove(&register);
+        registers.retain(|(known, _)| *known != register);
         registers.extend(value.map(|value| (register, value)));
     }
+}
+
+fn known(registers: &Registers, register: Register) -> Option<&[u8]> {
+    let register: u32 = register.into();
+    let known = registers.iter().find(|(known, _)| *known == register);
+    known.map(|(_, value)| value.as_slice())
 }
 
 fn meta(packet: &Packet<'_>, parts: &[Meta]) -> Loaded {
@@ -311,7 +249,7 @@ fn payload(packet: &Packet<'_>, parts: &[Payload]) -> Loaded {
 }
 
 /// `register & mask ^ xor`, of what is known.
-fn mask(registers: &BTreeMap<u32, Vec<u8>>, parts: &[Bitwise]) -> Loaded {
+fn mask(registers: &Registers, parts: &[Bitwise]) -> Loaded {
     let (mut from, mut to, mut mask, mut xor) = (None, None, None, None);
     for part in parts {
         match part {
@@ -323,7 +261,7 @@ fn mask(registers: &BTreeMap<u32, Vec<u8>>, parts: &[Bitwise]) -> Loaded {
         }
     }
     let masked = || {
-        let value = registers.get(&from?.into())?.iter();
+        let value = known(registers, from?)?.iter();
         let parts = value.zip(mask?).zip(xor?);
         Some(parts.map(|((byte, mask), xor)| byte & mask ^ xor).collect())
     };
@@ -331,7 +269,7 @@ fn mask(registers: &BTreeMap<u32, Vec<u8>>, parts: &[Bitwise]) -> Loaded {
 }
 
 /// Whether a comparison holds; `None` if that is not known.
-fn compare(registers: &BTreeMap<u32, Vec<u8>>, parts: &[Cmp]) -> Option<bool> {
+fn compare(registers: &Registers, parts: &[Cmp]) -> Option<bool> {
     let (mut register, mut operator, mut wanted) = (None, None, None);
     for part in parts {
         match part {
@@ -343,7 +281,7 @@ fn compare(registers: &BTreeMap<u32, Vec<u8>>, parts: &[Cmp]) -> Option<bool> {
     }
     // An interface's name may be compared by its beginning alone (`eth*`).
     let wanted = wanted?;
-    let is = registers.get(&register?.into())?.get(..wanted.len())? == wanted.as_slice();
+    let is = known(registers, register?)?.get(..wanted.len())? == wanted.as_slice();
     match operator? {
         Operator::Equal => Some(is),
         Operator::NotEqual => Some(!is),
