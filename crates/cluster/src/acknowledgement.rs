@@ -10,7 +10,8 @@ use std::{collections::BTreeMap, time::Duration};
 use store::{Op, Outcome};
 
 use crate::{
-    ATTEMPTS, Acknowledgement, CHUNK, Cluster, Error, LedgerRecord, News, Node, Versioned,
+    ATTEMPTS, Acknowledgement, BlockState, CHUNK, Cluster, Error, ExclusionState, LedgerRecord,
+    News, Node, Versioned,
     records::{decode, encode},
 };
 
@@ -163,6 +164,39 @@ impl Cluster<'_> {
             .filter(|(_, seen)| *seen < revision)
             .map(|(name, _)| name)
             .collect())
+    }
+
+    /// What of `network` changes hands and cannot yet, each with the nodes that it waits for: a block or an address that is
+    /// nobody's waits for those that may still send to its last home, a request for one for its owner's answer.
+    pub async fn stuck(&self, network: &str) -> Result<Vec<(String, Vec<String>)>, Error> {
+        let news = self.news(network).await?;
+        let forwarders = self.forwarders(network, "").await?;
+        let late = |revision: u64| {
+            let late = forwarders.iter().filter(|(_, seen)| **seen < revision);
+            late.map(|(name, _)| name.clone()).collect::<Vec<_>>()
+        };
+        let mut stuck = Vec::new();
+        for (block, Versioned { record, revision }) in &news.blocks {
+            if record.state != BlockState::Owned {
+                let (first, prefix) = (block.first(), block.prefix());
+                let what = format!("block {first}/{prefix}, given back by {}", record.node);
+                stuck.push((what, late(record.dropped.unwrap_or(*revision))));
+            }
+            for (address, exclusion) in &record.exclusions {
+                let (asked, of) = (exclusion.state == ExclusionState::Asked, &exclusion.node);
+                let (what, waits) = match exclusion.dropped_at(*revision) {
+                    _ if asked && record.is_of(&record.node) => {
+                        ("asked for by", vec![record.node.clone()])
+                    }
+                    Some(dropped) => ("on its way from or to", late(dropped)),
+                    None if exclusion.wanted => ("wanted from", vec![of.clone()]),
+                    None => continue,
+                };
+                stuck.push((format!("address {address}, {what} {of}"), waits));
+            }
+        }
+        stuck.retain(|(_, nodes)| !nodes.is_empty());
+        Ok(stuck)
     }
 
     /// Waits until all have dropped what was dropped at `revision`, at most for `patience`; who has not, then.

@@ -39,6 +39,13 @@ impl Cluster<'_> {
         Err(Error::Contended(key.as_str().to_owned()))
     }
 
+    /// Whether the store lets this host write its records: asks it to remove one at a revision that no record has.
+    pub async fn may_write(&self, node: &str) -> Result<(), Error> {
+        let key = self.layout.node(node)?;
+        self.store.delete(&key, u64::MAX).await?;
+        Ok(())
+    }
+
     /// Makes sure that `node` is known in this boot and keeps a ledger of `network`; the news that it acts on are to be
     /// read after this. The revision of its record before, `None` where the store knew no such node: one lower than
     /// the host has seen, or none, tells that the store has forgotten something. One read where all is as it should

@@ -6,7 +6,7 @@ use cluster::{Cluster, Resolved, Settings};
 use lexopt::{Arg, Parser, ValueExt as _};
 use store::Store;
 
-use crate::{endpoint, network, node, sync, watch};
+use crate::{doctor, endpoint, gc, network, node, sync, watch};
 
 /// An error is its text: whatever captures a backtrace would, with `RUST_BACKTRACE` set, walk the unwind tables that a
 /// released binary does not have (`docs/decisions/0003-binary-size.md`), and abort.
@@ -27,10 +27,12 @@ crosshost: one network for the containers of several hosts
   crosshost endpoint ls [--local]                  who has which address; --local: what this host holds, without the store
   crosshost sync [--watch]                         make this host known, its forwarding and the store up to date;
                                                    --watch: stay, and do so whenever others have news
+  crosshost doctor                                 what is wrong on this host, and the command that mends it
+  crosshost gc [--dry-run]                         remove what containers left that are gone; --dry-run: list it
 
 A network whose conflist names a data directory (ipam.dataDir) is called NAME@DIRECTORY.
 
-  --json      machine-readable output of ls and inspect
+  --json      machine-readable output of ls, inspect and doctor
   --help, --version
 
 Settings come from /etc/crosshost/config.json (or the file that CROSSHOST_CONFIG names), then from CONSUL_HTTP_ADDR
@@ -165,6 +167,8 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<String> {
             Command::NodeRemove => node::remove(&session, &words).await,
             Command::EndpointList => endpoint::list(&session, &words).await,
             Command::Sync => sync::sync(&session).await,
+            Command::Doctor => doctor::examine(&session, &words).await,
+            Command::Gc => gc::sweep(&session, words.has("dry-run")).await,
         }
     })
 }
@@ -180,6 +184,8 @@ enum Command {
     NodeRemove,
     EndpointList,
     Sync,
+    Doctor,
+    Gc,
 }
 
 /// The command of these words.
@@ -193,6 +199,8 @@ fn command(plain: &[&str]) -> Option<Command> {
         ["node", "rm", ..] => Command::NodeRemove,
         ["endpoint", "ls"] => Command::EndpointList,
         ["sync"] => Command::Sync,
+        ["doctor"] => Command::Doctor,
+        ["gc"] => Command::Gc,
         _ => return None,
     })
 }
@@ -221,7 +229,9 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Words>> {
             Arg::Long("json") => words.json = true,
             Arg::Long("local") => words.local = true,
             Arg::Long("force") => words.force = true,
-            Arg::Long("watch") => words.options.push(("watch".to_owned(), String::new())),
+            Arg::Long(name @ ("watch" | "dry-run")) => {
+                words.options.push((name.to_owned(), String::new()));
+            }
             Arg::Long(name) if VALUED.contains(&name) => {
                 let name = name.to_owned();
                 let value = parser.value()?.string()?;

@@ -1,7 +1,9 @@
 //! The `crosshost` binary: the operator's command.
 
 mod command;
+mod doctor;
 mod endpoint;
+mod gc;
 mod network;
 mod node;
 mod realms;

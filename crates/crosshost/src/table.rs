@@ -43,8 +43,24 @@ pub fn print(text: &str) -> ExitCode {
     }
 }
 
+/// An answer that tells of something wrong: the command ends like one that failed.
+#[derive(Debug)]
+pub struct Bad(pub String);
+
+impl std::fmt::Display for Bad {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Bad {}
+
 /// Prints why there is no answer.
-pub fn complain(error: &dyn std::error::Error) -> ExitCode {
+pub fn complain(error: &(dyn std::error::Error + 'static)) -> ExitCode {
+    if let Some(Bad(answer)) = error.downcast_ref() {
+        print(answer);
+        return ExitCode::FAILURE;
+    }
     eprintln!("crosshost: {}", cni::line(error.to_string()));
     ExitCode::FAILURE
 }

@@ -1,9 +1,9 @@
 //! DEL: from the attachment alone, as often as anyone likes. First it is noted, which needs no store and no settings; then
 //! the store is told, now or by a later verb.
 
-use cluster::{Conflist, Resolved};
+use cluster::{Conflist, Resolved, Shelf as _};
 use cni::{Call, Error};
-use journal::Attachment;
+use journal::{Attachment, Lock};
 
 use crate::{
     conf::{Conf, failed},
@@ -19,10 +19,7 @@ pub(crate) async fn del(call: &Call) -> Result<(), Error> {
     let files = Files::new(realm.as_deref());
     let settings = conflist.and_then(|conf| conf.settings(&call.variables()).map_err(failed));
 
-    let _alone = files.lock_attachment(&attachment).map_err(failed)?;
-    cluster::note_gone(&files, &attachment.network, &holder(&attachment))
-        .await
-        .map_err(failed)?;
+    let _alone = note_gone(&files, &attachment).await?;
     // What fails from here on is made up for later: no reason to keep a container.
     let told = match settings {
         Ok(settings) => tell_store(settings, &attachment).await,
@@ -32,6 +29,26 @@ pub(crate) async fn del(call: &Call) -> Result<(), Error> {
         cni::log(&format!("{attachment}: release postponed: {error}"));
     }
     Ok(())
+}
+
+/// Notes that an attachment of this host is gone, for who has no configuration of it, once nobody can use what it holds: the next
+/// [`sync`](crate::sync()) gives that back.
+pub async fn forget(attachment: &Attachment) -> Result<(), Error> {
+    for (_, files) in Files::all().map_err(failed)? {
+        let held = files.holding(&attachment.network, &holder(attachment));
+        if held.map_err(failed)?.is_some() {
+            note_gone(&files, attachment).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn note_gone(files: &Files, attachment: &Attachment) -> Result<Lock, Error> {
+    let alone = files.lock_attachment(attachment).map_err(failed)?;
+    cluster::note_gone(files, &attachment.network, &holder(attachment))
+        .await
+        .map_err(failed)?;
+    Ok(alone)
 }
 
 async fn tell_store(settings: Resolved, attachment: &Attachment) -> Result<(), Error> {

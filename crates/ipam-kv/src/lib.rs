@@ -25,6 +25,7 @@ mod sync;
 
 use cni::{Call, ContainerId, Error, IfName, Tell};
 
+pub use del::forget;
 pub use sync::{Pool, sync};
 
 /// Error codes of our own (`docs/errors.md`); those of the shared records are in `cluster::Error::code`.

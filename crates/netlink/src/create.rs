@@ -119,6 +119,22 @@ impl Rtnl {
         self.create(message.build(), what).await
     }
 
+    /// Whether this kernel makes VXLAN devices, after it has loaded the module if it is one. Asks for one that no kernel
+    /// makes, as it has no VNI: where the kind is known that is what is wrong with it (`vxlan_validate`).
+    pub async fn has_vxlan(&self) -> Result<bool, Error> {
+        self.has_kind(InfoKind::Vxlan).await
+    }
+
+    async fn has_kind(&self, kind: InfoKind) -> Result<bool, Error> {
+        let what = format!("devices of kind {kind}");
+        let message = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(kind).build();
+        match self.create(message, what).await {
+            Err(error) if error.errno == Errno::INVAL.raw_os_error() => Ok(true),
+            Err(error) if error.errno == Errno::OPNOTSUPP.raw_os_error() => Ok(false),
+            made => made.map(|()| true),
+        }
+    }
+
     /// Makes a veth pair; this end is up. [`Error::is_exists`] if a name is taken.
     pub async fn create_veth(&self, veth: &Veth, peer_ns: &Netns) -> Result<(), Error> {
         let what = format!(
@@ -184,5 +200,25 @@ fn shared<T>(
     match mac {
         Some(mac) => message.address(mac.0.to_vec()),
         None => message,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_tells_which_kinds_it_has_and_makes_nothing() {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_io().build().unwrap().block_on(ask());
+    }
+
+    async fn ask() {
+        let rtnl = Rtnl::here(&Netns::current().unwrap()).unwrap();
+        let before = rtnl.links().await.unwrap();
+        assert!(rtnl.has_vxlan().await.unwrap());
+        let nobodys = InfoKind::Other("nobodys".to_owned());
+        assert!(!rtnl.has_kind(nobodys).await.unwrap());
+        assert_eq!(rtnl.links().await.unwrap(), before);
     }
 }

@@ -39,6 +39,9 @@ const VXLAN_LOCAL: u16 = 4;
 const VXLAN_LEARNING: u16 = 7;
 const VXLAN_PORT: u16 = 15;
 const VXLAN_LOCAL6: u16 = 17;
+/// UDP checksums, remote checksum offload, group policies, flow-based metadata, GPE, filters of VNIs: a socket is shared by devices that agree
+/// in these.
+const VXLAN_PECULIAR: [u16; 6] = [20, 22, 23, 25, 27, 30];
 
 impl Link {
     /// From the payload of an `RTM_NEWLINK`.
@@ -127,6 +130,10 @@ impl VxlanInfo {
                 VXLAN_LEARNING => vxlan.learning = parse_u8(value)? > 0,
                 VXLAN_LOCAL => vxlan.local = address::<4, Ipv4Addr>(value),
                 VXLAN_LOCAL6 => vxlan.local = address::<16, Ipv6Addr>(value),
+                // Flags, of which some have a value and are there always.
+                kind if VXLAN_PECULIAR.contains(&kind) => {
+                    vxlan.peculiar |= value.first().is_none_or(|on| *on > 0);
+                }
                 _ => {}
             }
         }
@@ -199,6 +206,7 @@ mod tests {
                 local: Some([192, 168, 1, 11].into()),
                 underlay: 3,
                 learning: false,
+                peculiar: false,
             }),
             port: Port::default(),
         };

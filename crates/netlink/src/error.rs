@@ -32,6 +32,13 @@ impl Error {
         self.errno == Errno::EXIST.raw_os_error()
     }
 
+    /// What it needs is somebody else's (EADDRINUSE, EBUSY).
+    pub fn is_in_use(&self) -> bool {
+        [Errno::ADDRINUSE, Errno::BUSY]
+            .iter()
+            .any(|e| e.raw_os_error() == self.errno)
+    }
+
     /// The object, or the link it is on, is not there (ENODEV, ENOENT, ENXIO, ESRCH, EADDRNOTAVAIL).
     pub fn is_gone(&self) -> bool {
         [

@@ -54,6 +54,8 @@ pub struct VxlanInfo {
     pub underlay: u32,
     /// Whether it learns VTEPs from traffic.
     pub learning: bool,
+    /// Whether it reads what it receives otherwise than a plain one: those cannot share a UDP port.
+    pub peculiar: bool,
 }
 
 /// What to change of a link; `None` leaves as it is.

@@ -26,6 +26,8 @@ const NLMSGERR_ATTR_MSG: u16 = 1;
 const RECEIVE_BYTES: usize = 64 << 10;
 
 type Message = NetlinkMessage<NetfilterMessage>;
+/// An object, and the family of its table.
+pub(crate) type Answer = (NetfilterProtoFamily, NfTablesMessage);
 
 /// One step of a batch.
 #[derive(Debug)]
@@ -77,7 +79,7 @@ impl Channel {
     pub(crate) fn generation(&mut self) -> Result<Generation, Error> {
         let what = "read the generation of the rules";
         let question = NfTablesMessage::GetGen(GenMessage { attributes: vec![] });
-        for answer in self.ask(what, question, 0)? {
+        for answer in self.get(what, question)? {
             if let NfTablesMessage::NewGen(generation) = answer {
                 for attribute in generation.attributes {
                     if let GenAttribute::Id(id) = attribute {
@@ -98,7 +100,7 @@ impl Channel {
         what: &str,
         question: NfTablesMessage,
     ) -> Result<Vec<NfTablesMessage>, Error> {
-        self.ask(what, question, 0)
+        self.ask(what, self.family, question, 0).map(bare)
     }
 
     /// All objects that match; nothing if what holds them is not there. [`Error::Busy`] if they changed meanwhile.
@@ -107,25 +109,29 @@ impl Channel {
         what: &str,
         question: NfTablesMessage,
     ) -> Result<Vec<NfTablesMessage>, Error> {
-        self.ask(what, question, NLM_F_DUMP)
+        self.ask(what, self.family, question, NLM_F_DUMP).map(bare)
+    }
+
+    /// The same of another family than that of our table, or of all of them; each answer with its family.
+    pub(crate) fn dump_of(
+        &mut self,
+        what: &str,
+        family: NetfilterProtoFamily,
+        question: NfTablesMessage,
+    ) -> Result<Vec<Answer>, Error> {
+        self.ask(what, family, question, NLM_F_DUMP)
     }
 
     fn ask(
         &mut self,
         what: &str,
+        family: NetfilterProtoFamily,
         question: NfTablesMessage,
         flags: u16,
-    ) -> Result<Vec<NfTablesMessage>, Error> {
+    ) -> Result<Vec<Answer>, Error> {
         let sequence = self.next_sequence();
         let mut bytes = vec![];
-        put(
-            &mut bytes,
-            sequence,
-            NLM_F_ACK | flags,
-            self.family,
-            0,
-            question,
-        );
+        put(&mut bytes, sequence, NLM_F_ACK | flags, family, 0, question);
         self.send(what, &bytes)?;
         let mut answers = vec![];
         let mut interrupted = false;
@@ -138,9 +144,10 @@ impl Channel {
                 let end = match message.payload {
                     NetlinkPayload::InnerMessage(NetfilterMessage {
                         inner: NetfilterMessageInner::NfTables(answer),
+                        header,
                         ..
                     }) => {
-                        answers.push(answer);
+                        answers.push((header.family, answer));
                         continue;
                     }
                     NetlinkPayload::Done(done) if done.code == 0 => None,
@@ -285,6 +292,10 @@ impl Channel {
         }
         Ok(messages)
     }
+}
+
+fn bare(answers: Vec<Answer>) -> Vec<NfTablesMessage> {
+    answers.into_iter().map(|(_, answer)| answer).collect()
 }
 
 fn put(

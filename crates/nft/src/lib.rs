@@ -8,11 +8,15 @@
 //! Any number of processes work on the table at once, and none holds a lock. What is decided by looking (repairing, deleting
 //! an element by its owner) is sent under the generation id that was read before the look, and looked at again if someone
 //! was faster. The id counts every commit in the network namespace, also of kube-proxy or firewalld; so a retry waits for a
-//! random while, and gives up at last. Other tables are neither read nor written.
+//! random while, and gives up at last. Other tables are never written; they are read only to tell an operator which of their rules
+//! stops what is ours ([`Nft::obstacles`]).
 
 mod channel;
 mod element;
 mod error;
+mod foreign;
+mod judge;
+mod packet;
 mod repair;
 mod rules;
 mod skeleton;
@@ -33,6 +37,8 @@ use netlink_packet_netfilter::nftables::NfTablesMessage;
 use channel::{Change, Channel};
 use element::Interval;
 pub use error::{Error, Reason};
+pub use foreign::Obstacle;
+pub use packet::{Hook, Packet};
 use repair::Comparison;
 use rules::IFNAME_BYTES;
 use skeleton::{IPV4, IPV6, Skeleton, on_table, table};
@@ -193,6 +199,12 @@ impl Nft {
             let changes = tunnel::changes(&wanted, channel)?;
             Ok((vec![], changes.is_empty()))
         })
+    }
+
+    /// What other tables of this host do to these packets, by packet: the chains that drop them, or may. One look, since
+    /// nothing is decided by it; [`Error::Busy`] if the rules changed meanwhile.
+    pub fn obstacles(&mut self, packets: &[Packet<'_>]) -> Result<Vec<Vec<Obstacle>>, Error> {
+        foreign::obstacles(&mut self.channel, packets)
     }
 
     /// Removes the whole table with all that anyone put into it; true if there was one.

@@ -13,12 +13,12 @@ pub(crate) const IFNAME_BYTES: usize = 16;
 /// `enum nft_payload_bases`
 const LINK_HEADER: u32 = 0;
 const NETWORK_HEADER: u32 = 1;
-const TRANSPORT_HEADER: u32 = 2;
+pub(crate) const TRANSPORT_HEADER: u32 = 2;
 /// Of the destination port in the UDP header.
 const PORT_OFFSET: u32 = 2;
 const PORT_BYTES: u32 = 2;
 const MAC_BYTES: u32 = 6;
-const UDP: u8 = 17;
+pub(crate) const UDP: u8 = 17;
 const NF_DROP: u32 = 0;
 /// `NFT_LOOKUP_F_INV`
 const ABSENT: u32 = 1;

@@ -248,7 +248,7 @@ pub(crate) fn rule(chain: &str, rest: Vec<RuleAttribute>) -> RuleMessage {
     RuleMessage { attributes }
 }
 
-fn expressions(rule: RuleMessage) -> Rule {
+pub(crate) fn expressions(rule: RuleMessage) -> Rule {
     let found = rule
         .attributes
         .into_iter()

@@ -97,6 +97,20 @@ impl Table {
         let (ends, hosts) = self.ends_and_hosts();
         nft.guard(&ends, &hosts)
     }
+
+    /// Whether the kernel's table is this one.
+    fn is_installed(&self, nft: &mut Nft) -> Result<bool, nft::Error> {
+        let config = nft::Config {
+            egress_bridge: EGRESS_BRIDGE,
+        };
+        let there = nft.egress()?;
+        let is_there = |subnet: &IpNetwork| there.iter().any(|(it, _)| it == subnet);
+        let (ends, hosts) = self.ends_and_hosts();
+        Ok(nft.status(&config)? == nft::Status::Complete
+            && there.len() == self.hidden.values().flatten().count()
+            && self.hidden.values().flatten().all(is_there)
+            && nft.guards(&ends, &hosts)?)
+    }
 }
 
 /// Who may send to a tunnel that ends at `end`: the nodes of these news, and this host itself.
@@ -189,6 +203,16 @@ pub fn mend(host: &Host) -> Result<bool, Error> {
         Some(_) => bring(host, |_| ()).map(|(_, changed)| changed),
         None => Ok(false),
     }
+}
+
+/// Whether the table is as the document says; nothing is changed. True where nobody needs one.
+pub fn is_whole(host: &Host) -> Result<bool, Error> {
+    let _lock = host.lock(NAME)?;
+    let Some(table) = document(host)? else {
+        return Ok(true);
+    };
+    let whole = Nft::open().and_then(|mut nft| table.is_installed(&mut nft));
+    whole.map_err(|error| Error::new(code::KERNEL, error.to_string()))
 }
 
 /// The document; one that cannot be read is as good as none: whoever uses the table says so again with its next verb.

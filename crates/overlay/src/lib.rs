@@ -22,10 +22,12 @@
 
 mod add;
 mod check;
+mod clash;
 pub mod conf;
 mod del;
 pub mod egress;
 mod endpoint;
+pub mod examine;
 pub mod firewall;
 pub mod forwarding;
 mod gc;
@@ -33,6 +35,8 @@ pub mod host;
 pub mod membership;
 pub mod names;
 mod news;
+pub mod obstacles;
+pub mod orphans;
 pub mod path;
 mod place;
 pub mod record;

@@ -12,11 +12,11 @@ use std::{
 use cluster::{Network, News};
 use cni::Error;
 use ipnetwork::IpNetwork;
-use netlink::{Bridge, Link, LinkChange, Mac, Netns, Port, Rtnl, Vxlan};
+use netlink::{Bridge, Change, Link, LinkChange, Mac, Netns, Port, Rtnl, Vxlan};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    firewall,
+    clash, firewall,
     forwarding::{Translations, Trust, changes, desired},
     host::{Host, Underlay},
     kernel, local, membership,
@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// The port that IANA gave to VXLAN.
-const VXLAN_PORT: u16 = 4789;
+pub(crate) const VXLAN_PORT: u16 = 4789;
 /// How long a VNI may stay taken by a sandbox that the kernel is still tearing down.
 const TEARDOWN: Duration = Duration::from_secs(3);
 
@@ -175,7 +175,7 @@ pub async fn ensure(host: &Host, network: &Network, underlay: &Underlay) -> Resu
                     .await
                     .map_err(|error| kernel(&error))?;
             }
-            create_vxlan(host, &spec, &netns).await?;
+            create_vxlan(host, network, &spec, &netns).await?;
             let made = rtnl.link(VXLAN).await.map_err(|error| kernel(&error))?;
             made.ok_or_else(|| {
                 Error::new(
@@ -267,7 +267,12 @@ pub fn differs(link: &Link, spec: &Vxlan) -> Option<String> {
     Some(format!("has {what} {has}, not {wants}"))
 }
 
-async fn create_vxlan(host: &Host, spec: &Vxlan, netns: &Netns) -> Result<(), Error> {
+async fn create_vxlan(
+    host: &Host,
+    network: &Network,
+    spec: &Vxlan,
+    netns: &Netns,
+) -> Result<(), Error> {
     let begun = std::time::Instant::now();
     loop {
         match host.rtnl.create_vxlan(spec, netns).await {
@@ -275,7 +280,19 @@ async fn create_vxlan(host: &Host, spec: &Vxlan, netns: &Netns) -> Result<(), Er
             Err(error) if error.is_exists() && begun.elapsed() < TEARDOWN => {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
-            Err(error) => return Err(kernel(&error)),
+            Err(error) => {
+                let other = clash::find(host, spec.vni, spec.port, spec.local.is_ipv6());
+                let other = match other.await.ok().flatten() {
+                    Some(other) => format!("network {}: {other}; ", network.name),
+                    // Of another namespace, as those of Docker's networks are.
+                    None if error.is_exists() || error.is_in_use() => format!(
+                        "network {}: vni {} with vxlanPort {}: another VXLAN user of this host has the one or the other; ",
+                        network.name, spec.vni, spec.port
+                    ),
+                    None => String::new(),
+                };
+                return Err(Error::new(crate::code::KERNEL, format!("{other}{error}")));
+            }
             Ok(()) => return Ok(()),
         }
     }
@@ -290,17 +307,30 @@ impl Sandbox {
         node: &str,
         trust: Trust<'_>,
     ) -> Result<usize, Error> {
-        let present = self
-            .rtnl
-            .forwarding(self.bridge, self.vxlan)
-            .await
-            .map_err(|error| kernel(&error))?;
-        let steps = changes(&desired(news, node, self.end.ip(), trust), &present);
+        let steps = self.due(news, node, trust).await?;
         self.rtnl
             .change(self.bridge, self.vxlan, &steps)
             .await
             .map_err(|error| kernel(&error))?;
         Ok(steps.len())
+    }
+
+    /// What would bring them there.
+    pub(crate) async fn due(
+        &self,
+        news: &News,
+        node: &str,
+        trust: Trust<'_>,
+    ) -> Result<Vec<Change>, Error> {
+        let present = self
+            .rtnl
+            .forwarding(self.bridge, self.vxlan)
+            .await
+            .map_err(|error| kernel(&error))?;
+        Ok(changes(
+            &desired(news, node, self.end.ip(), trust),
+            &present,
+        ))
     }
 }
 

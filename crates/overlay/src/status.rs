@@ -1,15 +1,56 @@
-//! STATUS: could an ADD be served here and now?
+//! STATUS: could an ADD be served here and now, and could its container reach what it should?
+//!
+//! What an ADD would fail of is code 50. Code 51 is for what would harm the containers that run as well: rules of others that
+//! let nothing pass of the tunnels, or of the way out. Where they may, nothing is said: `crosshost doctor` does.
 
+use cluster::EgressMode;
 use cni::{Call, Delegate, Error};
 
-use crate::{conf::Conf, host::Host};
+use crate::{clash, conf::Conf, host::Host, kernel, news, obstacles, sandbox};
 
 pub(crate) async fn status(call: &Call) -> Result<(), Error> {
     let conf = Conf::read(call)?;
     let host = Host::open()?;
-    host.underlay(&conf.settings)
-        .await
-        .map_err(|error| Error::not_ready(error.msg))?;
-    nft::Nft::open().map_err(|error| Error::not_ready(format!("nftables: {error}")))?;
-    Delegate::find(call, &conf.ipam)?.status()
+    let not_ready = |error: Error| Error::not_ready(error.msg);
+    let underlay = host.underlay(&conf.settings).await.map_err(not_ready)?;
+    let has_vxlan = host.rtnl.has_vxlan().await;
+    if !has_vxlan.map_err(|error| not_ready(kernel(&error)))? {
+        let why = "this host's kernel has no VXLAN, and no module vxlan that it could load";
+        return Err(Error::not_ready(why));
+    }
+    let nft = nft::Nft::open().and_then(|mut nft| nft.generation());
+    nft.map_err(|error| Error::not_ready(format!("nftables: {error}")))?;
+    let mut network = conf.spec.clone();
+    let copy = news::copy(&host, &network.name).map_err(not_ready)?;
+    if let Some(known) = copy.and_then(|copy| copy.network) {
+        network.vni = known.record.vni;
+        network.vxlan_port = known.record.vxlan_port;
+        network.egress = network.egress.or(known.record.egress.clone());
+        network.ranges = known.record.ranges;
+    }
+    let port = network.vxlan_port.unwrap_or(sandbox::VXLAN_PORT);
+    if sandbox::open(&network.name).map_err(not_ready)?.is_none() {
+        let (vni, v6) = (network.vni.unwrap_or_default(), underlay.vtep.is_ipv6());
+        let clash = clash::find(&host, vni, port, v6).await.map_err(not_ready)?;
+        if let Some(other) = clash {
+            let why = format!("network {}: {other}", network.name);
+            return Err(Error::not_ready(why));
+        }
+    }
+    Delegate::find(call, &conf.ipam)?.status()?;
+    let mut stopped = obstacles::tunnel(&underlay, port).unwrap_or_default();
+    if network
+        .egress
+        .is_none_or(|egress| egress.mode != EgressMode::None)
+    {
+        let mut subnets = network.ranges.iter().flatten().map(|range| range.subnet);
+        stopped.extend(obstacles::egress(&host, false).await.unwrap_or_default());
+        if subnets.any(|subnet| subnet.is_ipv6()) {
+            stopped.extend(obstacles::egress(&host, true).await.unwrap_or_default());
+        }
+    }
+    match stopped.into_iter().find(|it| it.certain) {
+        Some(it) => Err(Error::limited(it.why).with_details(format!("to allow it: {}", it.allow))),
+        None => Ok(()),
+    }
 }

@@ -69,13 +69,15 @@ pub(crate) async fn links(
         let removed = rtnl.remove_link(&port).await;
         errors.extend(removed.err().map(|error| kernel(&error)));
     }
-    errors.extend(egress::leave(host, attachment).await.err());
-    errors.extend(
-        sandbox::leave(host, &attachment.network, &attachment.hash())
-            .await
-            .err(),
-    );
+    errors.extend(host_side(host, attachment).await.err());
     errors.into_iter().next().map_or(Ok(()), Err)
+}
+
+/// Removes the attachment's part in egress bridge and sandbox: all that is left where its container is gone.
+pub(crate) async fn host_side(host: &Host, attachment: &Attachment) -> Result<(), Error> {
+    let egress = egress::leave(host, attachment).await;
+    let left = sandbox::leave(host, &attachment.network, &attachment.hash()).await;
+    egress.and(left)
 }
 
 /// The container's namespace, if it is still the one in which the attachment was made and is not the host's own.

@@ -3,6 +3,7 @@
 mod decide;
 mod egress;
 mod ensure;
+mod foreign;
 mod kit;
 mod skeleton;
 mod traffic;

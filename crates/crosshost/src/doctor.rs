@@ -1,0 +1,145 @@
+//! `crosshost doctor`: what is well on this host and what is wrong, each in a line with its cause and the command that mends
+//! it. Changes nothing. What is of this host's kernel is looked at by `overlay`; here are the store, and what others wait for.
+
+use std::{path::Path, time::Duration};
+
+use cluster::{Shelf as _, Stage};
+use ipam_kv::shelf::Files;
+use journal::{Journal, clock};
+use overlay::examine::{self, Findings, SYNC, State};
+use serde_json::json;
+
+use crate::{
+    command::{Result, Session, Words},
+    realms,
+    table::{Bad, json},
+};
+
+/// Looks at everything.
+pub async fn examine(session: &Session, words: &Words) -> Result<String> {
+    let mut findings = Findings::default();
+    if let Err(error) = examine_store(session, &mut findings).await {
+        let url = session.settings.place().to_string();
+        findings.wrong(format!("store {url}: {error}"), "");
+    }
+    let locks = Journal::<()>::new(Path::new(journal::ROOT), "watch");
+    match locks.lock("watcher", Duration::ZERO) {
+        Err(journal::Error::Busy { .. }) => findings.ok("watcher: runs".to_owned()),
+        Ok(_) => {
+            let says = "watcher: does not run; this host hears of others with its next verb";
+            findings.note(says.to_owned(), "systemctl start crosshost-sync");
+        }
+        Err(error) => findings.wrong(error.to_string(), ""),
+    }
+    let looked = overlay::examine::examine(&session.settings, &mut findings).await;
+    findings.failed(looked);
+    if let Err(error) = examine_releases(&mut findings) {
+        findings.wrong(error.to_string(), "");
+    }
+    let text = if words.json {
+        json(
+            &findings
+                .0
+                .iter()
+                .map(|it| json!({"state": word(it.state), "says": it.says, "mend": it.mend}))
+                .collect(),
+        )
+    } else {
+        findings.0.iter().map(line).collect()
+    };
+    if findings.0.iter().any(|it| it.state == State::Wrong) {
+        return Err(Bad(text).into());
+    }
+    Ok(text)
+}
+
+fn word(state: State) -> &'static str {
+    match state {
+        State::Ok => "ok",
+        State::Note => "note",
+        State::Wrong => "wrong",
+    }
+}
+
+fn line(it: &examine::Finding) -> String {
+    let mend = if it.mend.is_empty() {
+        String::new()
+    } else {
+        format!("; run: {}", it.mend)
+    };
+    format!(
+        "{:5}  {}{mend}\n",
+        word(it.state),
+        cni::line(it.says.clone())
+    )
+}
+
+/// The store is there and lets us in, knows this host as it is, and nothing waits for anybody.
+async fn examine_store(session: &Session, findings: &mut Findings) -> Result<()> {
+    let (cluster, node) = (session.cluster(), &session.settings.node);
+    let nodes = cluster.nodes().await?;
+    cluster.may_write(node).await?;
+    findings.ok(format!(
+        "store {}: lets this host read and write",
+        session.settings.place()
+    ));
+    let own = nodes.iter().find(|it| it.record.name == *node);
+    match own {
+        None => findings.wrong(
+            format!("node {node}: the store does not know this host"),
+            SYNC,
+        ),
+        Some(own) if own.record.boot_id != clock::boot_id()? => {
+            let says = format!(
+                "node {node}: the store knows it by an earlier boot, or it is another host's name"
+            );
+            findings.wrong(says, SYNC);
+        }
+        Some(_) => findings.ok(format!("node {node}: known to the store")),
+    }
+    let sandboxes = overlay::sandbox::networks().map_err(|error| error.to_string())?;
+    for realm in realms::all(session).await? {
+        for network in realm.cluster.networks().await? {
+            let (name, called) = (&network.record.name, realm.called(&network.record.name));
+            for (what, nodes) in realm.cluster.stuck(name).await? {
+                let nodes = nodes.join(", ");
+                let says = format!("network {called}: {what}: waits for {nodes}");
+                findings.note(says, &format!("{SYNC}  # on {nodes}"));
+            }
+            if realm.name.is_none() && sandboxes.contains(name) {
+                let news = realm.cluster.news(name).await?;
+                if examine::is_behind(name, &news).map_err(|error| error.to_string())? {
+                    let says = format!(
+                        "network {name}: the store has newer blocks than this host forwards by"
+                    );
+                    findings.note(says, SYNC);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What the store was not told yet of addresses.
+fn examine_releases(findings: &mut Findings) -> Result<()> {
+    for (realm, files) in Files::all()? {
+        for network in files.networks()? {
+            let untold = |holding: &cluster::Holding| {
+                holding.stage == Stage::Gone || !holding.left.is_empty()
+            };
+            let releases = files
+                .holdings(&network)?
+                .iter()
+                .filter(|it| untold(it))
+                .count();
+            if releases > 0 {
+                let network = cluster::full_name(&network, realm.as_deref());
+                let says = format!(
+                    "network {network}: {releases} releases of addresses that the store was not told yet"
+                );
+                findings.wrong(says, SYNC);
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,188 @@
+//! The tables of others: which of their chains stop a packet of ours.
+//!
+//! In nftables a packet has to pass each base chain of a hook: what one of them drops no other can save. So an accept of ours
+//! would help nobody, and all that can be done is to say whose chain it is. Only what a packet can meet is read: the list of
+//! chains, and the rules of those that hang on its hook.
+
+use netlink_packet_netfilter::NetfilterProtoFamily;
+use netlink_packet_netfilter::nftables::{
+    ChainAttribute, ChainMessage, Hook as HookAttribute, HookNumber, NfTablesMessage,
+    RuleAttribute, RuleMessage, TableAttribute, TableFlags, TableMessage,
+};
+
+use crate::channel::Channel;
+use crate::error::Error;
+use crate::judge::Fate;
+use crate::packet::Packet;
+use crate::rules::Rule;
+use crate::skeleton::{TABLE, expressions};
+
+/// What stops a packet, or may.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Obstacle {
+    /// The table with its family, as `nft` names it: `ip filter`.
+    pub table: String,
+    /// The base chain.
+    pub chain: String,
+    /// Whether the table has the chain that Docker keeps for others' rules.
+    pub has_docker_user: bool,
+    /// What in it drops the packet: `policy drop`, or a verdict and its chain.
+    pub rule: String,
+    /// Whether no packet of this kind passes; else rules are in it that were not understood or that look at more than is
+    /// known of the packet.
+    pub certain: bool,
+}
+
+const NF_DROP: u32 = 0;
+
+/// A chain of somebody else.
+struct Chain {
+    family: NetfilterProtoFamily,
+    table: String,
+    name: String,
+    /// Of a base chain.
+    hook: Option<HookNumber>,
+    drops: bool,
+}
+
+/// See [`crate::Nft::obstacles`].
+pub(crate) fn obstacles(
+    channel: &mut Channel,
+    packets: &[Packet<'_>],
+) -> Result<Vec<Vec<Obstacle>>, Error> {
+    let asleep = asleep(channel)?;
+    let chains = chains(channel)?;
+    let mut found = Vec::new();
+    for packet in packets {
+        let mut obstacles = Vec::new();
+        let meets = |chain: &&Chain| {
+            chain.hook == Some(packet.hook.number())
+                && applies(chain.family, packet.v6)
+                && !asleep.contains(&called(chain.family, &chain.table))
+        };
+        for base in chains.iter().filter(meets) {
+            let (family, table) = (base.family, &base.table);
+            let mut fate = Fate::of(packet, &base.name, &mut |chain| {
+                rules(channel, family, table, chain)
+            })?;
+            if fate.goes_on {
+                fate.end_by_policy(base.drops);
+            }
+            let has_docker_user = chains.iter().any(|chain| {
+                chain.family == family && chain.table == *table && chain.name == "DOCKER-USER"
+            });
+            obstacles.extend(fate.drops.map(|rule| Obstacle {
+                table: called(family, table),
+                chain: base.name.clone(),
+                has_docker_user,
+                rule,
+                certain: !fate.passes,
+            }));
+        }
+        found.push(obstacles);
+    }
+    Ok(found)
+}
+
+/// Whether chains of a family see packets of this version of IP.
+fn applies(family: NetfilterProtoFamily, v6: bool) -> bool {
+    match family {
+        NetfilterProtoFamily::Inet => true,
+        NetfilterProtoFamily::IPv4 => !v6,
+        NetfilterProtoFamily::IPv6 => v6,
+        _ => false,
+    }
+}
+
+fn called(family: NetfilterProtoFamily, table: &str) -> String {
+    let family = match family {
+        NetfilterProtoFamily::IPv4 => "ip",
+        NetfilterProtoFamily::IPv6 => "ip6",
+        _ => "inet",
+    };
+    format!("{family} {table}")
+}
+
+/// Tables that are dormant: their chains see nothing.
+fn asleep(channel: &mut Channel) -> Result<Vec<String>, Error> {
+    let attributes = vec![];
+    let question = NfTablesMessage::GetTable(TableMessage { attributes });
+    let all = channel.dump_of("list tables", NetfilterProtoFamily::Unspec, question)?;
+    let mut asleep = Vec::new();
+    for (family, answer) in all {
+        let NfTablesMessage::NewTable(TableMessage { attributes }) = answer else {
+            continue;
+        };
+        let (mut name, mut sleeps) = (String::new(), false);
+        for attribute in attributes {
+            match attribute {
+                TableAttribute::Name(is) => name = is,
+                TableAttribute::Flags(flags) => sleeps = flags.contains(TableFlags::Dormant),
+                _ => {}
+            }
+        }
+        if sleeps {
+            asleep.push(called(family, &name));
+        }
+    }
+    Ok(asleep)
+}
+
+/// The chains of others.
+fn chains(channel: &mut Channel) -> Result<Vec<Chain>, Error> {
+    let attributes = vec![];
+    let question = NfTablesMessage::GetChain(ChainMessage { attributes });
+    let all = channel.dump_of("list chains", NetfilterProtoFamily::Unspec, question)?;
+    let mut chains = Vec::new();
+    for (family, answer) in all {
+        let NfTablesMessage::NewChain(ChainMessage { attributes }) = answer else {
+            continue;
+        };
+        let mut chain = Chain {
+            family,
+            table: String::new(),
+            name: String::new(),
+            hook: None,
+            drops: false,
+        };
+        for attribute in attributes {
+            match attribute {
+                ChainAttribute::Table(is) => chain.table = is,
+                ChainAttribute::Name(is) => chain.name = is,
+                ChainAttribute::Policy(policy) => chain.drops = policy == NF_DROP,
+                ChainAttribute::Hook(parts) => {
+                    chain.hook = parts.into_iter().find_map(|part| match part {
+                        HookAttribute::Number(number) => Some(number),
+                        _ => None,
+                    });
+                }
+                _ => {}
+            }
+        }
+        if family != NetfilterProtoFamily::Inet || chain.table != TABLE {
+            chains.push(chain);
+        }
+    }
+    Ok(chains)
+}
+
+/// The rules of one chain.
+fn rules(
+    channel: &mut Channel,
+    family: NetfilterProtoFamily,
+    table: &str,
+    chain: &str,
+) -> Result<Vec<Rule>, Error> {
+    let attributes = vec![
+        RuleAttribute::Table(table.to_owned()),
+        RuleAttribute::Chain(chain.to_owned()),
+    ];
+    let question = NfTablesMessage::GetRule(RuleMessage { attributes });
+    let what = format!("read chain {chain} of table {}", called(family, table));
+    let answers = channel.dump_of(&what, family, question)?.into_iter();
+    let rules = answers.filter_map(|(_, answer)| match answer {
+        NfTablesMessage::NewRule(rule) => Some(expressions(rule)),
+        _ => None,
+    });
+    Ok(rules.collect())
+}

@@ -1,0 +1,338 @@
+//! What the rules of a chain do to a packet of which only some things are known: its hook, its interfaces, how its connection
+//! stands. What else a rule may look at, or what it does that is not understood here, makes it a rule that may match. So there
+//! are three answers: the packet passes, it is dropped, or either. A chain is said to stop a packet only where nothing in it
+//! could let it pass.
+
+use netlink_packet_core::{DefaultNla, Nla};
+use netlink_packet_netfilter::nftables::{
+    Bitwise, Cmp, DataAttribute, ExpressionAttribute, Expressions, Immediate, ListAttribute,
+    Lookup, Meta, Operator, Payload, Register, Verdict, VerdictAttribute,
+};
+
+use crate::error::Error;
+use crate::packet::Packet;
+use crate::rules::{Rule, TRANSPORT_HEADER};
+
+const NF_DROP: u32 = 0;
+const NF_ACCEPT: u32 = 1;
+/// `NFTA_CT_KEY`, and `NFT_CT_STATE` of it.
+const CT_KEY: u16 = 2;
+const CT_STATE: u32 = 0;
+/// `NFTA_CT_DREG`
+const CT_REGISTER: u16 = 1;
+/// `NFTA_MATCH_NAME` and `NFTA_TARGET_NAME`, `NFTA_MATCH_INFO`: what iptables-nft has no expression for.
+const COMPAT_NAME: u16 = 1;
+const COMPAT_INFO: u16 = 3;
+/// Where `struct xt_conntrack_mtinfo3` has its flags, the inverted ones and the mask of states; that it looks at the state.
+const XT_FLAGS: usize = 146;
+const XT_STATE: u16 = 1;
+/// Deeper than the kernel lets chains jump.
+const DEPTH: u32 = 17;
+
+/// Where the rules of a chain are read.
+type Rules<'r> = dyn FnMut(&str) -> Result<Vec<Rule>, Error> + 'r;
+
+/// What may become of a packet in a chain.
+#[derive(Debug, Default)]
+pub(crate) struct Fate {
+    /// It may be accepted.
+    pub(crate) passes: bool,
+    /// It may be dropped, by this.
+    pub(crate) drops: Option<String>,
+    /// It may come to the chain's end.
+    pub(crate) goes_on: bool,
+}
+
+impl Fate {
+    pub(crate) fn of(
+        packet: &Packet<'_>,
+        chain: &str,
+        rules: &mut Rules<'_>,
+    ) -> Result<Self, Error> {
+        Self::in_chain(packet, chain, rules, 0)
+    }
+
+    /// The packet came to the end of a base chain.
+    pub(crate) fn end_by_policy(&mut self, drops: bool) {
+        if drops {
+            self.drops.get_or_insert_with(|| "policy drop".to_owned());
+        } else {
+            self.passes = true;
+        }
+    }
+
+    fn in_chain(
+        packet: &Packet<'_>,
+        chain: &str,
+        rules: &mut Rules<'_>,
+        depth: u32,
+    ) -> Result<Self, Error> {
+        let mut fate = Self::default();
+        for rule in rules(chain)? {
+            let (certain, action) = read(packet, &rule);
+            let ends = match action {
+                Action::None => continue,
+                Action::Drop(word) => {
+                    fate.drops
+                        .get_or_insert_with(|| format!("{word} in chain {chain}"));
+                    true
+                }
+                Action::Accept => {
+                    fate.passes = true;
+                    true
+                }
+                Action::Return => {
+                    fate.goes_on = true;
+                    true
+                }
+                Action::Call(called, comes_back) if depth < DEPTH => {
+                    let inner = Self::in_chain(packet, &called, rules, depth + 1)?;
+                    fate.passes |= inner.passes;
+                    fate.drops = fate.drops.or(inner.drops);
+                    fate.goes_on |= inner.goes_on && !comes_back;
+                    !(comes_back && inner.goes_on)
+                }
+                Action::Call(..) | Action::Unknown => {
+                    fate.passes = true;
+                    false
+                }
+            };
+            if certain && ends {
+                return Ok(fate);
+            }
+        }
+        fate.goes_on = true;
+        Ok(fate)
+    }
+}
+
+/// What a rule does to what it matches.
+enum Action {
+    None,
+    Accept,
+    Drop(&'static str),
+    Return,
+    /// Another chain, and whether that comes back to this one.
+    Call(String, bool),
+    Unknown,
+}
+
+/// What a rule does to the packet, and whether it does so for certain.
+fn read(packet: &Packet<'_>, rule: &Rule) -> (bool, Action) {
+    let mut registers = Registers::new();
+    let mut certain = true;
+    for expression in rule {
+        let ListAttribute::Element(parts) = expression else {
+            certain = false;
+            continue;
+        };
+        let name = parts.iter().find_map(|part| match part {
+            ExpressionAttribute::Name(name) => Some(name.as_str()),
+            _ => None,
+        });
+        let data = parts.iter().find_map(|part| match part {
+            ExpressionAttribute::Data(data) => Some(data),
+            _ => None,
+        });
+        let matches = match data {
+            Some(Expressions::Meta(parts)) => {
+                load(&mut registers, meta(packet, parts));
+                Some(true)
+            }
+            Some(Expressions::Payload(parts)) => {
+                load(&mut registers, payload(packet, parts));
+                Some(true)
+            }
+            Some(Expressions::Bitwise(parts)) => {
+                let masked = mask(&registers, parts);
+                load(&mut registers, masked);
+                Some(true)
+            }
+            Some(Expressions::Cmp(parts)) => compare(&registers, parts),
+            Some(Expressions::Immediate(parts)) => match verdict(parts) {
+                Some(action) => return (certain, action),
+                None => Some(true),
+            },
+            Some(Expressions::Lookup(parts)) => {
+                let verdicts = Lookup::DestinationRegister(Register::Verdict);
+                if parts.contains(&verdicts) {
+                    return (false, Action::Unknown);
+                }
+                None
+            }
+            Some(Expressions::Other { attributes, .. }) if name == Some("ct") => {
+                let state = number(attributes, CT_KEY) == Some(CT_STATE);
+                let state = state.then(|| packet.state.to_ne_bytes().to_vec());
+                load(
+                    &mut registers,
+                    number(attributes, CT_REGISTER).map(|register| (register, state)),
+                );
+                Some(true)
+            }
+            Some(Expressions::Other { attributes, .. }) if name == Some("match") => {
+                states(attributes).map(|states| states & packet.state != 0)
+            }
+            Some(Expressions::Other { attributes, .. }) if name == Some("target") => {
+                match value(attributes, COMPAT_NAME) {
+                    Some(target) if target.starts_with(b"REJECT\0") => {
+                        return (certain, Action::Drop("reject"));
+                    }
+                    _ => return (false, Action::Unknown),
+                }
+            }
+            _ => match name {
+                Some("reject") => return (certain, Action::Drop("reject")),
+                Some("queue") => return (false, Action::Unknown),
+                Some("counter" | "log" | "last") => Some(true),
+                _ => {
+                    registers.clear();
+                    None
+                }
+            },
+        };
+        match matches {
+            Some(true) => {}
+            Some(false) => return (true, Action::None),
+            None => certain = false,
+        }
+    }
+    (certain, Action::None)
+}
+
+/// The registers of which the value is known.
+type Registers = Vec<(u32, Vec<u8>)>;
+type Loaded = Option<(u32, Option<Vec<u8>>)>;
+
+/// Into a register goes what is known, or that nothing is; what goes nowhere is a statement.
+fn load(registers: &mut Registers, loaded: Loaded) {
+    if let Some((register, value)) = loaded {
+        registers.retain(|(known, _)| *known != register);
+        registers.extend(value.map(|value| (register, value)));
+    }
+}
+
+fn known(registers: &Registers, register: Register) -> Option<&[u8]> {
+    let register: u32 = register.into();
+    let known = registers.iter().find(|(known, _)| *known == register);
+    known.map(|(_, value)| value.as_slice())
+}
+
+fn meta(packet: &Packet<'_>, parts: &[Meta]) -> Loaded {
+    let (mut register, mut key) = (None, None);
+    for part in parts {
+        match part {
+            Meta::DestinationRegister(is) => register = Some(*is),
+            Meta::Key(is) => key = Some(*is),
+            _ => {}
+        }
+    }
+    Some((register?.into(), packet.meta(key?)))
+}
+
+/// Of what is in a packet, the port that a tunnel sends to.
+fn payload(packet: &Packet<'_>, parts: &[Payload]) -> Loaded {
+    let register = parts.iter().find_map(|part| match part {
+        Payload::DestinationRegister(is) => Some(*is),
+        _ => None,
+    });
+    let port = [
+        Payload::Base(TRANSPORT_HEADER),
+        Payload::Offset(2),
+        Payload::Len(2),
+    ];
+    let is_port = port.iter().all(|part| parts.contains(part));
+    let port = packet.udp.filter(|_| is_port);
+    Some((
+        register?.into(),
+        port.map(|port| port.to_be_bytes().to_vec()),
+    ))
+}
+
+/// `register & mask ^ xor`, of what is known.
+fn mask(registers: &Registers, parts: &[Bitwise]) -> Loaded {
+    let (mut from, mut to, mut mask, mut xor) = (None, None, None, None);
+    for part in parts {
+        match part {
+            Bitwise::SourceRegister(is) => from = Some(*is),
+            Bitwise::DestinationRegister(is) => to = Some(*is),
+            Bitwise::Mask(DataAttribute::Value(is)) => mask = Some(is),
+            Bitwise::Xor(DataAttribute::Value(is)) => xor = Some(is),
+            _ => {}
+        }
+    }
+    let masked = || {
+        let value = known(registers, from?)?.iter();
+        let parts = value.zip(mask?).zip(xor?);
+        Some(parts.map(|((byte, mask), xor)| byte & mask ^ xor).collect())
+    };
+    Some((to?.into(), masked()))
+}
+
+/// Whether a comparison holds; `None` if that is not known.
+fn compare(registers: &Registers, parts: &[Cmp]) -> Option<bool> {
+    let (mut register, mut operator, mut wanted) = (None, None, None);
+    for part in parts {
+        match part {
+            Cmp::SourceRegister(is) => register = Some(*is),
+            Cmp::Op(is) => operator = Some(*is),
+            Cmp::Data(DataAttribute::Value(is)) => wanted = Some(is),
+            _ => {}
+        }
+    }
+    // An interface's name may be compared by its beginning alone (`eth*`).
+    let wanted = wanted?;
+    let is = known(registers, register?)?.get(..wanted.len())? == wanted.as_slice();
+    match operator? {
+        Operator::Equal => Some(is),
+        Operator::NotEqual => Some(!is),
+        _ => None,
+    }
+}
+
+fn verdict(parts: &[Immediate]) -> Option<Action> {
+    let verdict = parts.iter().find_map(|part| match part {
+        Immediate::Data(DataAttribute::Verdict(verdict)) => Some(verdict),
+        _ => None,
+    })?;
+    let (mut code, mut chain) = (None, None);
+    for part in verdict {
+        match part {
+            VerdictAttribute::Code(is) => code = Some(*is),
+            VerdictAttribute::Chain(is) => chain = Some(is.clone()),
+            _ => {}
+        }
+    }
+    Some(match (code?, chain) {
+        (Verdict::Other(NF_ACCEPT), _) => Action::Accept,
+        (Verdict::Other(NF_DROP), _) => Action::Drop("drop"),
+        (Verdict::Return, _) => Action::Return,
+        (Verdict::Continue, _) => Action::None,
+        (Verdict::Jump, Some(chain)) => Action::Call(chain, true),
+        (Verdict::Goto, Some(chain)) => Action::Call(chain, false),
+        _ => Action::Unknown,
+    })
+}
+
+fn value(attributes: &[DefaultNla], kind: u16) -> Option<Vec<u8>> {
+    let attribute = attributes.iter().find(|nla| nla.kind() == kind)?;
+    let mut value = vec![0; attribute.value_len()];
+    attribute.emit_value(&mut value);
+    Some(value)
+}
+
+fn number(attributes: &[DefaultNla], kind: u16) -> Option<u32> {
+    let bytes = value(attributes, kind)?;
+    Some(u32::from_be_bytes(bytes.try_into().ok()?))
+}
+
+/// The states that `-m conntrack --ctstate` of iptables matches, if it looks at nothing else.
+fn states(attributes: &[DefaultNla]) -> Option<u32> {
+    let name = value(attributes, COMPAT_NAME)?;
+    let info = value(attributes, COMPAT_INFO)?;
+    let field = |at: usize| {
+        let bytes = info.get(at..at + 2)?;
+        Some(u16::from_ne_bytes(bytes.try_into().ok()?))
+    };
+    let plain = field(XT_FLAGS)? == XT_STATE && field(XT_FLAGS + 2)? == 0;
+    (plain && name.starts_with(b"conntrack\0")).then_some(u32::from(field(XT_FLAGS + 4)?))
+}

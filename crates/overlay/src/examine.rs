@@ -1,0 +1,349 @@
+//! Examine: what is well on this host and what is wrong, with the command that would mend it. Looks at what [`crate::repair`]
+//! mends, and at what no repair may touch, since it is others'. Changes nothing, and asks no store.
+
+use std::fs;
+
+use cluster::{Network, News, Resolved};
+use cni::Error;
+
+use crate::{
+    egress, firewall,
+    forwarding::Trust,
+    host::{Host, Underlay},
+    kernel, local,
+    membership::{self, Membership},
+    names::{self, EGRESS_BRIDGE},
+    news, obstacles, orphans,
+    record::{Record, Stage},
+    sandbox::{self, Sandbox},
+};
+
+/// What mends most of it.
+pub const SYNC: &str = "crosshost sync";
+/// Most hosts whose way here is looked at.
+const PEERS: usize = 256;
+
+/// How something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// As it should be.
+    Ok,
+    /// To be known; nothing that is certain to harm.
+    Note,
+    /// Wrong.
+    Wrong,
+}
+
+/// One line of an examination.
+#[derive(Debug, Clone)]
+pub struct Finding {
+    /// How it is.
+    pub state: State,
+    /// What it is, with its cause.
+    pub says: String,
+    /// The command that would mend or allow it; may be empty.
+    pub mend: String,
+}
+
+/// All of them, in the order in which they were found.
+#[derive(Debug, Default)]
+pub struct Findings(pub Vec<Finding>);
+
+impl Findings {
+    /// Well.
+    pub fn ok(&mut self, says: String) {
+        self.add(State::Ok, says, "");
+    }
+
+    /// To be known.
+    pub fn note(&mut self, says: String, mend: &str) {
+        self.add(State::Note, says, mend);
+    }
+
+    /// Wrong.
+    pub fn wrong(&mut self, says: String, mend: &str) {
+        self.add(State::Wrong, says, mend);
+    }
+
+    /// What could not be looked at is wrong, too.
+    pub fn failed(&mut self, looked: Result<(), Error>) {
+        if let Err(error) = looked {
+            self.wrong(error.msg, "");
+        }
+    }
+
+    fn add(&mut self, state: State, says: String, mend: &str) {
+        let mend = mend.to_owned();
+        self.0.push(Finding { state, says, mend });
+    }
+
+    fn blocked(&mut self, found: Result<Vec<obstacles::Blocked>, Error>) {
+        match found {
+            Ok(found) => {
+                for it in found {
+                    let state = if it.certain {
+                        State::Wrong
+                    } else {
+                        State::Note
+                    };
+                    self.add(state, it.why, &it.allow);
+                }
+            }
+            Err(error) => self.note(error.msg, ""),
+        }
+    }
+}
+
+/// Looks at all of this host.
+pub async fn examine(settings: &Resolved, findings: &mut Findings) -> Result<(), Error> {
+    let host = Host::open()?;
+    match host.rtnl.has_vxlan().await {
+        Ok(true) => {}
+        Ok(false) => findings.wrong("this kernel has no VXLAN".to_owned(), "modprobe vxlan"),
+        Err(error) => findings.wrong(error.to_string(), ""),
+    }
+    match host.underlay(settings).await {
+        Ok(underlay) => {
+            let Underlay {
+                name, mtu, vtep, ..
+            } = &underlay;
+            let segment = underlay.segment_mtu();
+            findings.ok(format!(
+                "underlay {name}: tunnel address {vtep}, MTU {mtu}, {segment} inside the tunnels"
+            ));
+            for network in sandbox::networks()? {
+                let looked = examine_network(&host, settings, &underlay, &network, findings).await;
+                findings.failed(looked);
+            }
+        }
+        Err(error) => findings.wrong(error.msg, "edit /etc/crosshost/config.json"),
+    }
+    match firewall::is_whole(&host) {
+        Ok(true) => findings.ok("nftables table inet crosshost: as it should be".to_owned()),
+        Ok(false) => {
+            let says = "nftables table inet crosshost: gone or changed by somebody else";
+            findings.wrong(says.to_owned(), SYNC);
+        }
+        Err(error) => findings.wrong(error.msg, ""),
+    }
+    let looked = examine_egress(&host, findings).await;
+    findings.failed(looked);
+    examine_records(&host, findings).await
+}
+
+/// One network's sandbox: as its copy of the news says.
+async fn examine_network(
+    host: &Host,
+    settings: &Resolved,
+    underlay: &Underlay,
+    network: &str,
+    findings: &mut Findings,
+) -> Result<(), Error> {
+    let _lock = host.lock_network(network)?;
+    let mut wrong = |why: &str| findings.wrong(format!("network {network}: {why}"), SYNC);
+    if !host.has_users(network)? {
+        wrong("its sandbox has no containers any more");
+        return Ok(());
+    }
+    // Of a first ADD that is at work, or was killed, there is nothing to be expected yet.
+    let records = host.records.all().map_err(|error| local(&error))?;
+    if !records.iter().any(|record| is_made(record, network)) {
+        return Ok(());
+    }
+    let Some(copy) = news::copy(host, network)? else {
+        wrong("this host has no copy of its news");
+        return Ok(());
+    };
+    let Some(record) = copy.network.as_ref().map(|network| &network.record) else {
+        wrong("this host's news have no such network");
+        return Ok(());
+    };
+    let known = copy.nodes.get(&settings.node);
+    if known.is_none_or(|known| known.record.vtep != Some(underlay.vtep)) {
+        wrong("others know this host by another tunnel address than its own");
+    }
+    let sandbox = sandbox::find(record, underlay.vtep).await?;
+    let Some(sandbox) = sandbox.filter(|it| it.mtu == underlay.segment_mtu()) else {
+        wrong("bridge or tunnel device of its sandbox is gone, down or not as it should be");
+        return Ok(());
+    };
+    let member = membership::load(host, network)?;
+    let trust = member.as_ref().map_or(Trust::Floods, Membership::trust);
+    let due = sandbox.due(&copy, &settings.node, trust).await?.len();
+    if due > 0 {
+        wrong(&format!("{due} forwarding entries are not as the news say"));
+    }
+    examine_ports(&records, &sandbox, network, findings).await?;
+    if record.mtu.is_some_and(|mtu| mtu > sandbox.mtu) {
+        let (mtu, most) = (record.mtu.unwrap_or_default(), sandbox.mtu);
+        let says = format!("network {network}: its mtu is {mtu}, and this host carries {most}");
+        let wanted = mtu - most + underlay.mtu;
+        findings.wrong(says, &format!("ip link set {} mtu {wanted}", underlay.name));
+    }
+    if due == 0 {
+        findings.ok(format!("network {network}: forwards as its news say"));
+    }
+    examine_way_in(host, underlay, record, &copy, findings).await;
+    Ok(())
+}
+
+/// The host's end of each attachment is on the bridge.
+async fn examine_ports(
+    records: &[Record],
+    sandbox: &Sandbox,
+    network: &str,
+    findings: &mut Findings,
+) -> Result<(), Error> {
+    let links = sandbox.rtnl.links().await.map_err(|error| kernel(&error))?;
+    for Record { attachment, .. } in records.iter().filter(|it| is_made(it, network)) {
+        let name = names::port(attachment);
+        match links.iter().find(|link| link.name == name) {
+            Some(link) if link.up && link.master == Some(sandbox.bridge) => {}
+            Some(_) => findings.wrong(
+                format!("{attachment}: its port is down or off the bridge"),
+                SYNC,
+            ),
+            None => findings.wrong(
+                format!("{attachment}: its port is gone; DEL and ADD it"),
+                "",
+            ),
+        }
+    }
+    Ok(())
+}
+
+fn is_made(record: &Record, network: &str) -> bool {
+    record.stage == Stage::Made && record.attachment.network == network
+}
+
+/// What others send to the tunnel is let in.
+async fn examine_way_in(
+    host: &Host,
+    underlay: &Underlay,
+    network: &Network,
+    news: &News,
+    findings: &mut Findings,
+) {
+    let port = network.vxlan_port.unwrap_or(sandbox::VXLAN_PORT);
+    findings.blocked(obstacles::tunnel(underlay, port));
+    let name = &underlay.name;
+    let filter = |of: &str| number(&format!("net/ipv4/conf/{of}/rp_filter"));
+    if filter("all").max(filter(name)) != Some(1) {
+        return;
+    }
+    // Strict: what comes by another interface than the one by which it would be answered is dropped.
+    let peers = news.nodes.values().filter_map(|node| node.record.vtep);
+    for vtep in peers
+        .filter(|vtep| *vtep != underlay.vtep && vtep.is_ipv4())
+        .take(PEERS)
+    {
+        let hop = host.rtnl.route_to(vtep).await;
+        if hop.is_ok_and(|hop| hop.dev != underlay.index) {
+            let says = format!(
+                "rp_filter of {name} is strict, and the route to {vtep} leaves by another interface: \
+                 what that host sends to tunnels is dropped"
+            );
+            let mend = format!(
+                "sysctl -w net.ipv4.conf.{}.rp_filter=2",
+                name.replace('.', "/")
+            );
+            findings.wrong(says, &mend);
+        }
+    }
+}
+
+fn number(sysctl: &str) -> Option<u32> {
+    let text = fs::read_to_string(format!("/proc/sys/{sysctl}")).ok()?;
+    text.trim().parse().ok()
+}
+
+/// The way out of this host's containers, if they have one.
+async fn examine_egress(host: &Host, findings: &mut Findings) -> Result<(), Error> {
+    let Some(ledger) = egress::ledger(host)?.filter(|ledger| !ledger.leases.is_empty()) else {
+        return Ok(());
+    };
+    let before = findings.0.len();
+    let bridge = host.rtnl.link(EGRESS_BRIDGE).await;
+    if bridge
+        .map_err(|error| kernel(&error))?
+        .is_none_or(|bridge| !bridge.up)
+    {
+        findings.wrong(format!("egress bridge {EGRESS_BRIDGE}: gone or down"), SYNC);
+    }
+    let v6 = ledger.subnet6.is_some();
+    let switches = [
+        (true, "net/ipv4/ip_forward"),
+        (v6, "net/ipv6/conf/all/forwarding"),
+    ];
+    for (_, switch) in switches.iter().filter(|(wanted, _)| *wanted) {
+        if number(switch) == Some(0) {
+            let name = switch.replace('/', ".");
+            let says = format!("{name} is 0: the containers of this host have no way out");
+            findings.wrong(says, SYNC);
+        }
+    }
+    findings.blocked(obstacles::egress(host, false).await);
+    if v6 {
+        findings.blocked(obstacles::egress(host, true).await);
+    }
+    for (program, _) in obstacles::legacy() {
+        let says = format!(
+            "{program} has a table filter, which only it can read (`{program} -S FORWARD`): it may stop the containers' way out"
+        );
+        findings.note(says, &obstacles::allow_legacy(program));
+    }
+    if number("net/bridge/bridge-nf-call-iptables") == Some(1) {
+        let says = "br_netfilter gives bridged frames to this host's firewall; those of our networks are in their sandboxes";
+        findings.ok(says.to_owned());
+    }
+    if findings.0[before..]
+        .iter()
+        .all(|it| it.state != State::Wrong)
+    {
+        findings.ok(format!(
+            "egress bridge {EGRESS_BRIDGE}: {} is let out",
+            ledger.subnet
+        ));
+    }
+    Ok(())
+}
+
+/// What killed verbs and runtimes that say nothing left.
+async fn examine_records(host: &Host, findings: &mut Findings) -> Result<(), Error> {
+    let orphans = orphans::all(host).await?;
+    for Record {
+        attachment, netns, ..
+    } in &orphans
+    {
+        let netns = netns.display();
+        let says = format!("{attachment}: its container is gone ({netns}), and no DEL came");
+        findings.wrong(says, "crosshost gc");
+    }
+    for record in host.records.all().map_err(|error| local(&error))? {
+        let attachment = &record.attachment;
+        if record.stage == Stage::Making
+            && !orphans.contains(&record)
+            && host.lock_idle_container(attachment)?.is_some()
+        {
+            let says =
+                format!("{attachment}: its ADD was killed; its next DEL or ADD clears it away");
+            findings.wrong(says, "");
+        }
+    }
+    for member in host.members.all().map_err(|error| local(&error))? {
+        if member.left {
+            let says = format!(
+                "network {}: left by this host, which the store was not told yet",
+                member.network
+            );
+            findings.wrong(says, SYNC);
+        }
+    }
+    Ok(())
+}
+
+/// Whether a host forwards by older news than these.
+pub fn is_behind(network: &str, news: &News) -> Result<bool, Error> {
+    let known = crate::repair::Known::load(Some(network))?;
+    Ok(known.is_behind(network, news))
+}

@@ -1,0 +1,171 @@
+//! Obstacles: what rules of others do to the tunnels and to the containers' way out, and what would allow it. The segment
+//! itself is out of their reach, in its sandbox. Nothing is changed here: what a host's firewall lets pass is its owner's word.
+
+use std::net::IpAddr;
+
+use cni::Error;
+use nft::{Hook, Nft, Obstacle, Packet};
+
+use crate::{
+    host::{Host, Underlay},
+    kernel,
+    names::EGRESS_BRIDGE,
+};
+
+/// Nobody's addresses (RFC 5737, RFC 3849): the way to them is the default route.
+const BEYOND: [IpAddr; 2] = [
+    IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)),
+    IpAddr::V6(std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
+];
+
+/// A chain of somebody else that stops what is ours, or may.
+pub struct Blocked {
+    /// Whether nothing of the kind passes.
+    pub certain: bool,
+    /// The chain, and what it stops.
+    pub why: String,
+    /// The commands that would allow it.
+    pub allow: String,
+}
+
+/// What would allow it, in the words of each program that makes rules.
+struct Words {
+    nft: Vec<String>,
+    iptables: Vec<String>,
+    firewalld: String,
+}
+
+impl Words {
+    fn command(&self, at: &Obstacle) -> String {
+        let (table, chain) = (at.table.as_str(), at.chain.as_str());
+        let iptables = match table.split_once(' ') {
+            Some((_, "firewalld")) => return self.firewalld.clone(),
+            Some(("ip", "filter")) => "iptables-nft",
+            Some(("ip6", "filter")) => "ip6tables-nft",
+            _ => "",
+        };
+        // A native rule in a table of iptables may be one that iptables cannot list any more.
+        let commands: Vec<_> = if iptables.is_empty() || chain != chain.to_uppercase() {
+            let insert = |rule| format!("nft insert rule {table} {chain} {rule}");
+            self.nft.iter().map(insert).collect()
+        } else {
+            // Docker keeps that one for others' rules, before its own.
+            let docker = chain == "FORWARD" && at.has_docker_user;
+            let chain = if docker { "DOCKER-USER" } else { chain };
+            let insert = |rule| format!("{iptables} -I {chain} {rule}");
+            self.iptables.iter().map(insert).collect()
+        };
+        commands.join(" && ")
+    }
+}
+
+/// What stops the containers' way out over a version of IP.
+pub async fn egress(host: &Host, v6: bool) -> Result<Vec<Blocked>, Error> {
+    let links = host.rtnl.links().await.map_err(|error| kernel(&error))?;
+    let hop = host.rtnl.route_to(BEYOND[usize::from(v6)]).await.ok();
+    let out = hop.and_then(|hop| links.iter().find(|link| link.index == hop.dev));
+    let out = out.map(|link| (link.name.as_str(), link.index));
+    // No interface has the index 0: before there is a bridge, no rule can be about it but by its name.
+    let bridge = links.iter().find(|link| link.name == EGRESS_BRIDGE);
+    let bridge = Some((EGRESS_BRIDGE, bridge.map_or(0, |bridge| bridge.index)));
+    let first = Packet {
+        hook: Hook::Forward,
+        v6,
+        iif: bridge,
+        oif: out,
+        state: Packet::NEW,
+        udp: None,
+    };
+    let reply = Packet {
+        iif: out,
+        oif: bridge,
+        state: Packet::ESTABLISHED,
+        ..first
+    };
+    let words = Words {
+        nft: vec![
+            format!("iifname {EGRESS_BRIDGE} accept"),
+            format!("oifname {EGRESS_BRIDGE} ct state established,related accept"),
+        ],
+        iptables: vec![
+            format!("-i {EGRESS_BRIDGE} -j ACCEPT"),
+            format!("-o {EGRESS_BRIDGE} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"),
+        ],
+        firewalld: format!("firewall-cmd --zone=trusted --change-interface={EGRESS_BRIDGE}"),
+    };
+    let version = if v6 { "IPv6" } else { "IPv4" };
+    let what = format!("the containers' way out over {version}, by {EGRESS_BRIDGE},");
+    blocked(&[first, reply], &what, &words)
+}
+
+/// What stops the tunnels' packets, of UDP to `port`, that come to this host or leave it.
+pub fn tunnel(underlay: &Underlay, port: u16) -> Result<Vec<Blocked>, Error> {
+    let ours = Some((underlay.name.as_str(), underlay.index));
+    let comes = Packet {
+        hook: Hook::Input,
+        v6: underlay.vtep.is_ipv6(),
+        iif: ours,
+        oif: None,
+        state: Packet::UNTRACKED,
+        udp: Some(port),
+    };
+    let leaves = Packet {
+        hook: Hook::Output,
+        iif: None,
+        oif: ours,
+        ..comes
+    };
+    let words = Words {
+        nft: vec![format!("udp dport {port} accept")],
+        iptables: vec![format!("-p udp --dport {port} -j ACCEPT")],
+        firewalld: format!("firewall-cmd --add-port={port}/udp"),
+    };
+    let what = format!("the tunnels' packets, of UDP to port {port},");
+    blocked(&[comes, leaves], &what, &words)
+}
+
+fn blocked(packets: &[Packet<'_>], what: &str, words: &Words) -> Result<Vec<Blocked>, Error> {
+    let mut found: Vec<Obstacle> = Vec::new();
+    let all = Nft::open().and_then(|mut nft| nft.obstacles(packets));
+    for obstacle in all.map_err(|error| kernel(&error))?.into_iter().flatten() {
+        let same = |it: &&mut Obstacle| it.table == obstacle.table && it.chain == obstacle.chain;
+        match found.iter_mut().find(same) {
+            Some(known) if known.certain || !obstacle.certain => {}
+            Some(known) => *known = obstacle,
+            None => found.push(obstacle),
+        }
+    }
+    let told = |it: &Obstacle| {
+        let stops = if it.certain { "stops" } else { "may stop" };
+        let Obstacle {
+            table, chain, rule, ..
+        } = it;
+        Blocked {
+            certain: it.certain,
+            why: format!("chain {chain} of nftables table {table} {stops} {what} with its {rule}"),
+            allow: words.command(it),
+        }
+    };
+    Ok(found.iter().map(told).collect())
+}
+
+/// The tables of the older iptables that this host has: nobody but its own program can read them.
+pub fn legacy() -> Vec<(&'static str, &'static str)> {
+    let families = [
+        ("iptables-legacy", "ip_tables_names"),
+        ("ip6tables-legacy", "ip6_tables_names"),
+    ];
+    let filters = |(_, names): &(&str, &str)| {
+        let names = std::fs::read_to_string(format!("/proc/net/{names}"));
+        names.is_ok_and(|names| names.lines().any(|name| name == "filter"))
+    };
+    families.into_iter().filter(filters).collect()
+}
+
+/// What would let the containers out through such a table, if it does not.
+pub fn allow_legacy(program: &str) -> String {
+    format!(
+        "{program} -I FORWARD -i {EGRESS_BRIDGE} -j ACCEPT && \
+         {program} -I FORWARD -o {EGRESS_BRIDGE} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
+    )
+}
