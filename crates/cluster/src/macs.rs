@@ -194,11 +194,9 @@ impl Cluster<'_> {
             given.record.returned && (home == node || !news.nodes.contains_key(home))
         });
         for (mac, given) in over {
-            if self
-                .waiting_for(network, node, given.revision)
-                .await?
-                .is_empty()
-            {
+            // No node has this name: what this host itself forwards by counts as well.
+            let late = self.waiting_for(network, "", given.revision).await?;
+            if late.is_empty() {
                 let key = self.layout.mac(network, *mac)?;
                 self.store.delete(&key, given.revision).await?;
             }

@@ -158,10 +158,11 @@ impl World {
         let mac = running
             .get(&address)
             .and_then(|(_, holder)| self.mac(holder));
-        let (state, there) = (self.host(host), self.host(home).name.clone());
-        let Some((news, mac)) = state.forwarding.applied.as_ref().zip(mac) else {
+        let state = self.host(host);
+        let Some((mac, news)) = mac.zip(state.forwarding.applied.as_ref()) else {
             return;
         };
+        let there = self.host(home).name.clone();
         let known = news
             .exceptions()
             .into_iter()
