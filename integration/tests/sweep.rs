@@ -58,9 +58,9 @@ fn what_a_dead_container_had_goes_on_all_networks_and_what_lives_stays() {
     assert_eq!(leased(&lab, "n2").len(), 1);
     assert_eq!(ask(host).wrong(&["its container is gone"]), "crosshost gc");
 
-    let lines = |text: &str| text.lines().map(str::to_owned).collect::<BTreeSet<_>>();
+    let rows = |text: &str| text.lines().map(str::to_owned).collect::<BTreeSet<_>>();
     let swept = host.crosshost(&["gc"]).ok().stdout;
-    assert_eq!(lines(&swept), lines(&listed));
+    assert_eq!(rows(&swept), rows(&listed));
     assert_eq!(
         leased(&lab, "n1"),
         BTreeSet::from([lives.address.to_string()])
