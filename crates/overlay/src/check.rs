@@ -9,7 +9,8 @@ use netlink::{Netns, Rtnl};
 use crate::{
     code,
     conf::Conf,
-    forwarding::{Trust, changes, desired},
+    foothold,
+    forwarding::{Trust, answered_here, changes, desired},
     host::Host,
     kernel, local,
     membership::{self, Membership},
@@ -124,8 +125,12 @@ async fn segment(host: &Host, conf: &Conf, attachment: &Attachment) -> Result<()
     else {
         return Ok(());
     };
-    if news.network.is_none() {
+    let Some(network) = &news.network else {
         return Ok(());
+    };
+    let (wants, inside) = (conf.wants(&network.record), (&rtnl, bridge.index));
+    if let Some(lack) = foothold::deviation(host, &attachment.network, wants, inside).await? {
+        return deviation(attachment, format!("{lack}; crosshost sync mends it"));
     }
     let member = membership::load(host, &attachment.network)?;
     let trust = member.as_ref().map_or(Trust::Floods, Membership::trust);
@@ -134,7 +139,10 @@ async fn segment(host: &Host, conf: &Conf, attachment: &Attachment) -> Result<()
         .forwarding(bridge.index, vxlan.index)
         .await
         .map_err(|error| kernel(&error))?;
-    let wanted = desired(&news, &conf.settings.node, vtep, trust);
+    let mut wanted = desired(&news, &conf.settings.node, vtep, trust);
+    if let Some((gateways, mac)) = foothold::gateways(host, &attachment.network)? {
+        answered_here(&mut wanted, &gateways, mac);
+    }
     match changes(&wanted, &present).first() {
         None => Ok(()),
         Some(step) => deviation(

@@ -13,8 +13,8 @@ use journal::{Attachment, Journal, Lock};
 use netlink::{Link, Netns, Rtnl};
 
 use crate::{
-    egress::Ledger, failed, firewall::Table, kernel, local, membership::Membership, record::Record,
-    sandbox::Users,
+    egress::Ledger, failed, firewall::Table, foothold::Foothold, kernel, local,
+    membership::Membership, record::Record, sandbox::Users,
 };
 
 /// Longest wait for another verb of this host.
@@ -41,6 +41,8 @@ pub struct Host {
     pub users: Journal<Users>,
     /// Who has which egress address.
     pub egress: Journal<Ledger>,
+    /// What this host has of its own on each segment.
+    pub footholds: Journal<Foothold>,
     /// What the firewall's table should have.
     pub firewall: Journal<Table>,
 }
@@ -84,6 +86,7 @@ impl Host {
             members: Journal::new(root, "acks"),
             users: Journal::new(root, "sandbox"),
             egress: Journal::new(root, "egress"),
+            footholds: Journal::new(root, "foothold"),
             firewall: Journal::new(root, "firewall"),
         })
     }

@@ -27,6 +27,7 @@ mod del;
 pub mod egress;
 mod endpoint;
 pub mod firewall;
+pub mod foothold;
 pub mod forwarding;
 mod gc;
 pub mod host;

@@ -242,7 +242,9 @@ impl Follower<'_> {
     ) -> Result<usize, Error> {
         firewall::guard(self.host, self.network, sandbox.end, news)?;
         let node = &self.settings.node;
-        sandbox.reconcile(news, node, trust).await
+        sandbox
+            .reconcile(self.host, self.network, news, node, trust)
+            .await
     }
 
     /// Notes what the sandbox forwards by.

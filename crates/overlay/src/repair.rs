@@ -8,7 +8,7 @@ use cni::Error;
 use ipam::Block;
 
 use crate::{
-    egress, firewall,
+    egress, firewall, foothold,
     forwarding::Trust,
     host::{Host, Underlay},
     membership::{self, Membership},
@@ -74,10 +74,11 @@ async fn mend(
     let member = membership::load(host, network)?;
     let trust = member.as_ref().map_or(Trust::Floods, Membership::trust);
     let unguarded = firewall::guard(host, network, sandbox.end, &copy)?;
-    let changes = sandbox.reconcile(&copy, &settings.node, trust).await?;
-    Ok(Some(
-        changes + usize::from(!was_whole) + usize::from(unguarded),
-    ))
+    let was_off = foothold::mend(host, network, &sandbox).await?;
+    let node = &settings.node;
+    let changes = sandbox.reconcile(host, network, &copy, node, trust).await?;
+    let wrong = [!was_whole, unguarded, was_off];
+    Ok(Some(changes + wrong.into_iter().filter(|it| *it).count()))
 }
 
 /// What this host forwards by, as far as a watcher has to know to tell news.

@@ -16,8 +16,8 @@ use netlink::{Bridge, Link, LinkChange, Mac, Netns, Port, Rtnl, Vxlan};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    firewall,
-    forwarding::{Trust, changes, desired},
+    firewall, foothold,
+    forwarding::{Trust, answered_here, changes, desired},
     host::{Host, Underlay},
     kernel, local, membership,
     names::{self, BRIDGE, VXLAN},
@@ -237,6 +237,8 @@ impl Sandbox {
     /// so; the caller holds the network's lock.
     pub async fn reconcile(
         &self,
+        host: &Host,
+        network: &str,
         news: &News,
         node: &str,
         trust: Trust<'_>,
@@ -246,7 +248,11 @@ impl Sandbox {
             .forwarding(self.bridge, self.vxlan)
             .await
             .map_err(|error| kernel(&error))?;
-        let steps = changes(&desired(news, node, self.end.ip(), trust), &present);
+        let mut wanted = desired(news, node, self.end.ip(), trust);
+        if let Some((gateways, mac)) = foothold::gateways(host, network)? {
+            answered_here(&mut wanted, &gateways, mac);
+        }
+        let steps = changes(&wanted, &present);
         self.rtnl
             .change(self.bridge, self.vxlan, &steps)
             .await
@@ -308,6 +314,7 @@ pub async fn remove_unused(host: &Host, network: &str) -> Result<(), Error> {
             .await
             .map_err(|error| kernel(&error))?;
     }
+    foothold::leave(host, network).await?;
     Netns::remove(&names::sandboxes(), network).map_err(|error| kernel(&error))?;
     let _open = firewall::forget_tunnel(host, network)?;
     membership::leave(host, network)?;
