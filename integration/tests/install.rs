@@ -70,7 +70,7 @@ fn everything_is_in_its_place() {
 fn daemons_that_manage_interfaces_are_told_which_are_ours() {
     let found = installed();
     // As `crates/overlay/src/names.rs` makes them.
-    let names = ["ch-egress", "chp*", "che*", "gw0"];
+    let names = ["ch-egress", "chp*", "che*", "chg*", "chh*", "gw0"];
     let line = |file: &str, start: &str| {
         let (_, text) = &found[file];
         let line = text.lines().find_map(|line| line.strip_prefix(start));

@@ -159,6 +159,7 @@ fn the_tables_of_keys_have_every_key_that_the_code_reads() {
             &["StoreSettings", "NodeSettings"][..],
         ),
         ("crates/cluster/src/conflist.rs", &["Conflist", "Segment"]),
+        ("crates/overlay/src/conf.rs", &["WireOfHost"]),
         ("crates/ipam/src/schema.rs", &["Schema"]),
         ("crates/ipam/src/range.rs", &["Range"]),
         (

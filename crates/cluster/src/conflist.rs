@@ -4,7 +4,9 @@ use std::collections::HashMap;
 
 use serde::Deserialize;
 
-use crate::{Egress, Error, NetworkSpec, NodeSettings, Resolved, Settings, StoreSettings};
+use crate::{
+    Egress, EgressMode, Error, NetworkSpec, NodeSettings, Resolved, Settings, StoreSettings,
+};
 
 /// The smallest MTU with which IPv4 hosts must cope (RFC 791).
 const LEAST_MTU: u32 = 576;
@@ -140,6 +142,16 @@ impl NetworkSpec {
                     "egress.subnet: {subnet}: want an IPv4 network without host bits, /30 or larger"
                 )))
             }
+            Self {
+                egress:
+                    Some(Egress {
+                        mode: EgressMode::Gateway,
+                        subnet: Some(subnet),
+                    }),
+                ..
+            } => Err(bad(format!(
+                "egress.subnet: {subnet}: there is no egress bridge with mode gateway"
+            ))),
             _ => Ok(self),
         }
     }
@@ -212,6 +224,11 @@ mod tests {
                 r#"{"egress": {"mode": "gwbridge", "subnet": "172.18.0.9/16"}}"#,
                 "egress.subnet",
                 "172.18.0.9/16",
+            ),
+            (
+                r#"{"egress": {"mode": "gateway", "subnet": "172.18.0.0/16"}}"#,
+                "egress.subnet",
+                "172.18.0.0/16",
             ),
             (
                 r#"{"ipam": {"subnet": "10.0.0.7/24"}}"#,

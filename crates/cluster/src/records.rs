@@ -53,6 +53,8 @@ pub enum EgressMode {
     GwBridge,
     /// Not at all: an internal network.
     None,
+    /// Over the network itself: every host answers for its gateway addresses, and masquerades what leaves.
+    Gateway,
 }
 
 /// Egress as a conflist or the operator asks for it.
@@ -70,7 +72,7 @@ pub struct Egress {
 #[derive(Deserialize)]
 #[serde(
     untagged,
-    expecting = "want \"gwbridge\", \"none\" or {\"mode\": ..., \"subnet\": ...}"
+    expecting = "want \"gwbridge\", \"gateway\", \"none\" or {\"mode\": ..., \"subnet\": ...}"
 )]
 enum EgressForm {
     Mode(EgressMode),
@@ -358,6 +360,8 @@ mod tests {
             (short.mode, long.mode),
             (EgressMode::None, EgressMode::GwBridge)
         );
+        let gateway: Egress = serde_json::from_str(r#"{"mode":"gateway"}"#).unwrap();
+        assert_eq!(gateway, serde_json::from_str(r#""gateway""#).unwrap());
         assert!(serde_json::from_str::<Egress>(r#""bridge""#).is_err());
     }
 }

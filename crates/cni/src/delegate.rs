@@ -5,6 +5,7 @@
 
 use crate::conf::VALID;
 use crate::{Call, CniResult, Command, ContainerId, Error, IfName, Running};
+use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{self, Stdio};
@@ -17,6 +18,8 @@ pub struct Delegate<'a> {
     program: PathBuf,
     limit: Option<Duration>,
     stdin: Vec<u8>,
+    /// Variables that are not as in the call.
+    env: Vec<(&'static str, OsString)>,
 }
 
 impl<'a> Delegate<'a> {
@@ -45,6 +48,7 @@ impl<'a> Delegate<'a> {
             program,
             limit: None,
             stdin: call.stdin.clone(),
+            env: Vec::new(),
         })
     }
 
@@ -56,6 +60,32 @@ impl<'a> Delegate<'a> {
             limit: Some(limit),
             ..self
         }
+    }
+
+    /// The same for an attachment of the caller's own. What the runtime asks for, such as an address, it asks for the
+    /// call's attachment and not for this one. Code 6 if the configuration is no object.
+    pub fn on_behalf(&self, container: &str, ifname: &str, netns: &Path) -> Result<Self, Error> {
+        let mut stdin = object(&self.stdin)?;
+        stdin.retain(|key, _| !key.eq_ignore_ascii_case("args"));
+        for (key, value) in &mut stdin {
+            if let Some(asked) = value.as_object_mut()
+                && key.eq_ignore_ascii_case("runtimeConfig")
+            {
+                asked.retain(|key, _| !key.eq_ignore_ascii_case("ips"));
+            }
+        }
+        let env = vec![
+            ("CNI_CONTAINERID", container.into()),
+            ("CNI_IFNAME", ifname.into()),
+            ("CNI_NETNS", netns.into()),
+            ("CNI_ARGS", OsString::new()),
+        ];
+        let stdin = encoded(&stdin)?;
+        Ok(Self {
+            stdin,
+            env,
+            ..self.clone()
+        })
     }
 
     /// The file that is run.
@@ -117,6 +147,7 @@ impl<'a> Delegate<'a> {
         plugin
             .env_clear()
             .envs(self.call.env.iter().map(|(key, value)| (key, value)))
+            .envs(self.env.iter().map(|(key, value)| (key, value)))
             .env("CNI_COMMAND", command.as_str())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -131,8 +162,7 @@ impl<'a> Delegate<'a> {
 
 /// The configuration with more attachments to spare.
 fn sparing(conf: &[u8], more: &[(ContainerId, IfName)]) -> Result<Vec<u8>, Error> {
-    let decode = |error: serde_json::Error| Error::decode(format!("configuration: {error}"));
-    let mut conf: serde_json::Map<_, _> = serde_json::from_slice(conf).map_err(decode)?;
+    let mut conf = object(conf)?;
     let listed = conf.entry(VALID[0]).or_insert(serde_json::Value::Null);
     if listed.is_null() {
         *listed = serde_json::json!([]);
@@ -143,7 +173,21 @@ fn sparing(conf: &[u8], more: &[(ContainerId, IfName)]) -> Result<Vec<u8>, Error
     if let Some(listed) = listed.as_array_mut() {
         listed.extend(more);
     }
-    serde_json::to_vec(&conf).map_err(decode)
+    encoded(&conf)
+}
+
+type Object = serde_json::Map<String, serde_json::Value>;
+
+fn object(conf: &[u8]) -> Result<Object, Error> {
+    serde_json::from_slice(conf).map_err(|error| odd(&error))
+}
+
+fn encoded(conf: &Object) -> Result<Vec<u8>, Error> {
+    serde_json::to_vec(conf).map_err(|error| odd(&error))
+}
+
+fn odd(error: &serde_json::Error) -> Error {
+    Error::decode(format!("configuration: {error}"))
 }
 
 /// An ADD on its way to [`Running`].

@@ -17,7 +17,7 @@ crosshost: one network for the containers of several hosts
 
   crosshost network create NAME --subnet CIDR...   make a network, known on all hosts at once
       [--gateway ADDRESS] [--range START-END] [--vni N] [--mtu BYTES] [--vxlan-port PORT]
-      [--egress gwbridge|none] [--egress-subnet CIDR] [--block-prefix BITS]
+      [--egress gwbridge|gateway|none] [--egress-subnet CIDR] [--block-prefix BITS]
       [--exclude CIDR]... [--reclaim-after SECONDS]
   crosshost network ls                             all networks
   crosshost network inspect NAME                   one network with its blocks and endpoints

@@ -85,12 +85,16 @@ fn spec(words: &Words) -> Result<NetworkSpec> {
             mode: EgressMode::None,
             subnet: None,
         }),
-        (Some("none"), Some(subnet)) => {
-            let why = "there is no egress bridge with --egress none";
+        (Some("gateway"), None) => Some(Egress {
+            mode: EgressMode::Gateway,
+            subnet: None,
+        }),
+        (Some(mode @ ("gateway" | "none")), Some(subnet)) => {
+            let why = format!("there is no egress bridge with --egress {mode}");
             return Err(format!("--egress-subnet {subnet}: {why}").into());
         }
         (Some(other), _) => {
-            return Err(format!("--egress {other}: want gwbridge or none").into());
+            return Err(format!("--egress {other}: want gwbridge, gateway or none").into());
         }
     };
     let spec = NetworkSpec {
@@ -352,6 +356,9 @@ mod tests {
         .unwrap();
         assert_eq!(spec.ranges[0][0].start().to_string(), "10.0.0.16");
         assert_eq!(spec.egress.unwrap().mode, EgressMode::None);
+        let gateway = [("subnet", "10.0.0.0/24"), ("egress", "gateway")];
+        let spec = spec_of(&gateway).unwrap();
+        assert_eq!(spec.egress.unwrap().mode, EgressMode::Gateway);
     }
 
     #[test]
@@ -379,8 +386,8 @@ mod tests {
             (vec![("subnet", "10.0.0.5/24")], "10.0.0.5/24"),
             (vec![("subnet", "10.0.0.0/24"), ("vni", "0")], "vni: 0"),
             (
-                vec![("subnet", "10.0.0.0/24"), ("egress", "gateway")],
-                "--egress gateway",
+                vec![("subnet", "10.0.0.0/24"), ("egress", "bridge")],
+                "--egress bridge",
             ),
             (
                 vec![("subnet", "10.0.0.0/24"), ("range", "10.0.0.5")],

@@ -8,7 +8,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use crate::message::Message;
 use ipnetwork::IpNetwork;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage,
+};
 use rtnetlink::AddressMessageBuilder;
 use rustix::io::Errno;
 
@@ -18,6 +20,15 @@ impl Rtnl {
     /// Gives link `index` the address; fine if it has it. IPv6 without duplicate address detection: who hands out the
     /// addresses knows that they are unique, and a second of waiting for each container is a second too much.
     pub async fn add_address(&self, index: u32, address: IpNetwork) -> Result<(), Error> {
+        self.add(index, address, AddressFlags::empty()).await
+    }
+
+    /// The same without the route to the address's network that the kernel would make with it: for who makes a better one.
+    pub async fn add_bare_address(&self, index: u32, address: IpNetwork) -> Result<(), Error> {
+        self.add(index, address, AddressFlags::Noprefixroute).await
+    }
+
+    async fn add(&self, index: u32, address: IpNetwork, flags: AddressFlags) -> Result<(), Error> {
         let mut message = match address {
             IpNetwork::V4(v4) => AddressMessageBuilder::<Ipv4Addr>::new()
                 .address(v4.ip(), v4.prefix())
@@ -29,6 +40,17 @@ impl Rtnl {
         message.header.index = index;
         if address.is_ipv6() {
             message.header.flags |= AddressHeaderFlags::Nodad;
+        }
+        if !flags.is_empty() {
+            // All of them: this word comes before the header's, which has room for eight.
+            let nodad = if address.is_ipv6() {
+                AddressFlags::Nodad
+            } else {
+                AddressFlags::empty()
+            };
+            message
+                .attributes
+                .push(AddressAttribute::Flags(flags | nodad));
         }
         match self
             .tell(Message::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)

@@ -36,6 +36,8 @@ pub struct Route {
     pub advmss: Option<u32>,
     /// Metric: the lower wins.
     pub priority: Option<u32>,
+    /// The address of ours that packets leave from unless their sender chose one.
+    pub source: Option<IpAddr>,
     /// Routing table; main if none.
     pub table: Option<u32>,
     /// Scope as in rtnetlink (0 universe, 253 link, 254 host); by gateway if none.
@@ -63,6 +65,7 @@ impl Route {
             mtu: None,
             advmss: None,
             priority: None,
+            source: None,
             table: None,
             scope: None,
         }
@@ -163,6 +166,9 @@ fn message(route: &Route) -> Result<RouteMessage, Refusal> {
     if let Some(scope) = route.scope {
         builder = builder.scope(scope.into());
     }
+    if let Some(source) = route.source {
+        builder = builder.pref_source(source).map_err(misfit)?;
+    }
     if let Some(table) = route.table {
         builder = builder.table_id(table);
     }
@@ -196,6 +202,7 @@ fn decode(message: &RouteMessage) -> Option<Route> {
                 route.gateway = Some((*address).into());
             }
             RouteAttribute::Oif(dev) => route.dev = *dev,
+            RouteAttribute::PrefSource(address) => route.source = ip(address),
             RouteAttribute::Priority(priority) => route.priority = Some(*priority),
             RouteAttribute::Table(table) => route.table = Some(*table),
             RouteAttribute::Metrics(metrics) => {

@@ -12,10 +12,12 @@ use crate::{
     code,
     conf::Conf,
     egress::{self, Nic},
-    endpoint, failed, gc,
+    endpoint, failed,
+    foothold::{self, Foothold},
+    gc,
     host::Host,
     kernel, local,
-    names::EGRESS_NIC,
+    names::{self, EGRESS_NIC},
     news::{Follower, Heard, Known, Plugged},
     path, place,
     record::{Record, Stage},
@@ -41,6 +43,15 @@ struct Work<'a> {
     ipam: &'a Delegate<'a>,
 }
 
+/// What an ADD has made before its container has an address.
+struct Made {
+    sandbox: Sandbox,
+    /// Of the container's interface.
+    mtu: u32,
+    nic: Option<Nic>,
+    foothold: Foothold,
+}
+
 pub(crate) async fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
     let conf = Conf::read(call)?;
     let attachment = Conf::attachment(call)?;
@@ -56,7 +67,7 @@ pub(crate) async fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
 
     let _alone = host.lock_container(&attachment)?;
     cni::caller_listens()?;
-    repair(&host, &attachment, &ipam).await?;
+    repair(&host, &conf, &attachment, &ipam).await?;
     let inside = Rtnl::open(&container).map_err(|error| kernel(&error))?;
     refuse_taken_names(&host, &attachment, &inside).await?;
 
@@ -120,7 +131,12 @@ pub(crate) async fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
 }
 
 /// A finished attachment of the same key is a duplicate; an unfinished one is a killed ADD, and is taken down.
-async fn repair(host: &Host, attachment: &Attachment, ipam: &Delegate<'_>) -> Result<(), Error> {
+async fn repair(
+    host: &Host,
+    conf: &Conf,
+    attachment: &Attachment,
+    ipam: &Delegate<'_>,
+) -> Result<(), Error> {
     let Some(record) = host
         .records
         .load(&attachment.hash())
@@ -136,6 +152,7 @@ async fn repair(host: &Host, attachment: &Attachment, ipam: &Delegate<'_>) -> Re
     }
     teardown::links(host, attachment, Some(&record), None).await?;
     ipam.del()?;
+    foothold::release(host, &attachment.network, conf.host_access, ipam)?;
     teardown::forget(host, attachment)
 }
 
@@ -172,17 +189,26 @@ impl Work<'_> {
             tokio::join!(self.plug(&known.news, record), self.follower.fresh(known));
         // Also where the kernel refused: an IPAM plugin at work must end before it can be undone.
         let given = asking.wait();
-        let (sandbox, mtu, nic) = made?;
+        let Made {
+            sandbox,
+            mtu,
+            nic,
+            foothold,
+        } = made?;
         let mut heard = heard?;
         if matches!(heard, Heard::Renewed) {
             return Ok(None);
         }
-        let given = given?;
+        let mut given = given?;
         if given.ips.is_empty() {
             return Err(Error::decode(format!(
                 "IPAM plugin {}: gave no address",
                 self.conf.ipam
             )));
+        }
+        let by_gateway = self.conf.wants(record).gateway;
+        if by_gateway {
+            endpoint::leave_by_gateway(&mut given)?;
         }
         let computed = endpoint::computed_mac(&given.ips)?;
         let asked = self.conf.mac.filter(|mac| mac.0 != computed.0);
@@ -199,7 +225,8 @@ impl Work<'_> {
         if !self.is_registered(news, sandbox.end.ip()).await? {
             heard = self.follower.hear(true).await?;
         }
-        let addresses: Vec<_> = given.ips.iter().map(|ip| ip.address.ip()).collect();
+        let addresses = given.ips.iter().map(|ip| ip.address.ip());
+        let addresses: Vec<_> = addresses.chain(foothold.own()).collect();
         {
             let _lock = self.host.lock_network(network)?;
             let follower = &self.follower;
@@ -213,14 +240,21 @@ impl Work<'_> {
             }
         }
         let netns = self.call.netns.as_deref().unwrap_or(Path::new(""));
-        Ok(Some(endpoint::result(
+        let mut result = endpoint::result(
             self.attachment,
             &netns.display().to_string(),
             mac,
             mtu,
             given,
             nic,
-        )))
+        );
+        if by_gateway {
+            result.interfaces.push(cni::Interface {
+                name: names::gateway_link(network),
+                ..cni::Interface::default()
+            });
+        }
+        Ok(Some(result))
     }
 
     /// Whether this node was known as it is, so that the others counted with it when the news were read. Where it was
@@ -240,13 +274,16 @@ impl Work<'_> {
         }
     }
 
-    /// The kernel's part that needs no address: sandbox, veth pair, egress NIC. Also the container's MTU.
-    async fn plug(
-        &self,
-        known: &News,
-        network: &Network,
-    ) -> Result<(Sandbox, u32, Option<Nic>), Error> {
-        let sandbox = self.sandbox(known, network).await?;
+    /// The kernel's part that needs no address of the container: sandbox, what the host has on it, veth pair, egress NIC.
+    async fn plug(&self, known: &News, network: &Network) -> Result<Made, Error> {
+        let (sandbox, foothold) = {
+            let _lock = self.host.lock_network(&network.name)?;
+            let sandbox = self.sandbox(known, network).await?;
+            let wants = self.conf.wants(network);
+            let ensured = foothold::ensure(self.host, network, wants, &sandbox, self.ipam);
+            let foothold = ensured.await?;
+            (sandbox, foothold)
+        };
         let mtu = sandbox::mtu(network, self.conf.spec.mtu, sandbox.mtu)?;
         let (node, segment) = (&self.conf.settings.node, (sandbox.end.ip(), sandbox.mtu));
         let carried = path::carried(self.host, known, node, segment).await?;
@@ -255,7 +292,7 @@ impl Work<'_> {
         let mtu = mtu.min(carried.max(if has_v6 { LEAST_V6 } else { 0 }));
         endpoint::plug(&sandbox, self.attachment, mtu, self.container).await?;
         let nic = match self.conf.spec.egress.clone().or(network.egress.clone()) {
-            Some(egress) if egress.mode == EgressMode::None => None,
+            Some(egress) if egress.mode != EgressMode::GwBridge => None,
             egress => {
                 let subnet = egress.and_then(|egress| egress.subnet);
                 let (host, container) = (self.host, self.container);
@@ -265,12 +302,16 @@ impl Work<'_> {
         let mut links = vec![self.attachment.ifname.as_str()];
         links.extend(nic.filter(Nic::is_unfinished).map(|_| EGRESS_NIC));
         endpoint::quiet(self.container, &links, has_v6)?;
-        Ok((sandbox, mtu, nic))
+        Ok(Made {
+            sandbox,
+            mtu,
+            nic,
+            foothold,
+        })
     }
 
-    /// The network's sandbox, found or made. The underlay is looked for where the sandbox does not stand as it should.
+    /// The network's sandbox, found or made; the caller holds the network's lock. The underlay is looked for where the sandbox does not stand as it should.
     async fn sandbox(&self, known: &News, network: &Network) -> Result<Sandbox, Error> {
-        let _lock = self.host.lock_network(&network.name)?;
         sandbox::enter(self.host, &network.name, &self.attachment.hash())?;
         let own = known
             .nodes
@@ -297,8 +338,11 @@ impl Work<'_> {
         )
         .await;
         let addresses = self.ipam.del();
+        let (network, access) = (&self.attachment.network, self.conf.host_access);
+        let released = foothold::release(self.host, network, access, self.ipam);
         let undone = links
             .and(addresses)
+            .and(released)
             .and_then(|()| teardown::forget(self.host, self.attachment));
         if let Err(error) = undone {
             cni::log(&format!("{}: undo: {error}", self.attachment));

@@ -1,12 +1,12 @@
 //! The configuration, checked as a whole before anything is done.
 
-use cluster::{Conflist, NetworkSpec, Resolved};
+use cluster::{Conflist, EgressMode, Network, NetworkSpec, Resolved};
 use cni::{Call, Error};
 use ipam::Mac;
 use journal::Attachment;
 use serde::Deserialize;
 
-use crate::failed;
+use crate::{failed, foothold::Wants};
 
 /// A checked configuration.
 pub struct Conf {
@@ -18,6 +18,15 @@ pub struct Conf {
     pub mac: Option<Mac>,
     /// `ipam.type`: the plugin that hands out addresses.
     pub ipam: String,
+    /// `hostAccess`: whether the host has an address of its own on the segment.
+    pub host_access: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireOfHost {
+    #[serde(default)]
+    host_access: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -36,6 +45,7 @@ impl Conf {
     /// Reads and checks the configuration of a call. Code 7, naming key and value.
     pub fn read(call: &Call) -> Result<Self, Error> {
         let ipam = ipam(call)?;
+        let host: WireOfHost = call.conf.decode()?;
         // Whatever the name under which this plugin is installed (nerdctl gives some options only to well-known types).
         let conflist = Conflist {
             segment: Some(call.conf.decode()?),
@@ -48,7 +58,17 @@ impl Conf {
             spec,
             mac: call.mac()?,
             ipam,
+            host_access: host.host_access.unwrap_or_default(),
         })
+    }
+
+    /// What an attachment to the network wants of this host.
+    pub(crate) fn wants(&self, network: &Network) -> Wants {
+        let egress = self.spec.egress.as_ref().or(network.egress.as_ref());
+        Wants {
+            gateway: egress.is_some_and(|egress| egress.mode == EgressMode::Gateway),
+            access: self.host_access,
+        }
     }
 
     /// The attachment that a call is about.
@@ -67,6 +87,12 @@ impl Conf {
 pub fn settings(call: &Call) -> Result<Resolved, Error> {
     let conflist: Conflist = call.conf.decode()?;
     conflist.settings(&call.variables()).map_err(failed)
+}
+
+/// `hostAccess`, for a removal: what cannot be read is none.
+pub fn host_access(call: &Call) -> bool {
+    let host: Result<WireOfHost, _> = call.conf.decode();
+    host.is_ok_and(|host| host.host_access == Some(true))
 }
 
 /// `ipam.type`: all that a removal needs of the configuration. Code 7.

@@ -4,6 +4,7 @@ use cni::{Call, Command, Delegate, Error};
 
 use crate::{
     conf::{self, Conf},
+    foothold,
     host::Host,
     local, teardown,
 };
@@ -18,10 +19,13 @@ pub(crate) async fn del(call: &Call) -> Result<(), Error> {
         .load(&attachment.hash())
         .map_err(|error| local(&error))?;
     // The IPAM plugin works beside the kernel; it is asked also where nothing else is left.
-    let ipam = Delegate::find(call, &ipam).and_then(|ipam| ipam.start(Command::Del));
+    let ipam = Delegate::find(call, &ipam);
+    let addresses = ipam.clone().and_then(|ipam| ipam.start(Command::Del));
     let links = teardown::links(&host, &attachment, record.as_ref(), call.netns.as_deref()).await;
     teardown::farewell(&host, call).await;
-    let addresses = ipam.and_then(cni::Running::finish);
+    let addresses = addresses.and_then(cni::Running::finish);
     links.and(addresses)?;
+    let access = conf::host_access(call);
+    foothold::release(&host, &attachment.network, access, &ipam?)?;
     teardown::forget(&host, &attachment)
 }

@@ -139,12 +139,37 @@ pub(crate) async fn address(
             mtu,
             advmss,
             priority,
+            source: None,
             table,
             scope,
         };
-        rtnl.add_route(&route)
-            .await
-            .map_err(|error| kernel(&error))?;
+        match rtnl.add_route(&route).await {
+            // The way out that another network of the container has made stays.
+            Err(error) if error.is_exists() && dst.prefix() == 0 => {}
+            added => added.map_err(|error| kernel(&error))?,
+        }
+    }
+    Ok(())
+}
+
+/// Adds to what the IPAM plugin gave the default routes over the segment's gateways. Code 7 if it gave no gateway.
+pub(crate) fn leave_by_gateway(given: &mut CniResult) -> Result<(), Error> {
+    let mut families = 0;
+    for everywhere in [IpNetwork::from(EVERYWHERE), EVERYWHERE6.into()] {
+        let Some(gateway) = gateway_of(&given.ips, &cni::Route::to(everywhere)) else {
+            continue;
+        };
+        families += 1;
+        if given.routes.iter().all(|route| route.dst != everywhere) {
+            given.routes.push(cni::Route {
+                gw: Some(gateway),
+                ..cni::Route::to(everywhere)
+            });
+        }
+    }
+    if families == 0 {
+        let why = "the IPAM plugin names no gateway of the address";
+        return Err(Error::config(format!("egress: gateway: {why}")));
     }
     Ok(())
 }

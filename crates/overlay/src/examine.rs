@@ -169,7 +169,10 @@ async fn examine_network(
     };
     let member = membership::load(host, network)?;
     let trust = member.as_ref().map_or(Trust::Floods, Membership::trust);
-    let due = sandbox.due(&copy, &settings.node, trust).await?.len();
+    let due = sandbox
+        .due(host, network, &copy, &settings.node, trust)
+        .await?
+        .len();
     if due > 0 {
         wrong(&format!("{due} forwarding entries are not as the news say"));
     }

@@ -105,6 +105,23 @@ fn tells_mac(news: &News, address: IpAddr) -> bool {
         || !networks.any(|network| network.record.subnets().iter().any(IpNetwork::is_ipv4))
 }
 
+/// The same where this host answers for the `gateways` by itself, with `mac` like every other host: nothing for them goes
+/// to one of those, though their blocks may be there, and the bridge knows their MAC and so keeps questions for it here.
+pub fn answered_here(entries: &mut Forwarding, gateways: &BTreeSet<IpAddr>, mac: Mac) {
+    let ours: BTreeSet<_> = gateways.iter().map(|gateway| mac_of(*gateway)).collect();
+    entries.retain(|entry| match entry {
+        Forward::Flood { .. } => true,
+        Forward::Fdb { mac, .. } | Forward::Port { mac } | Forward::Neigh { mac, .. } => {
+            !ours.contains(mac)
+        }
+    });
+    entries.extend(
+        gateways
+            .iter()
+            .map(|addr| Forward::Neigh { addr: *addr, mac }),
+    );
+}
+
 /// The steps from what the kernel has to what it should have. Nothing, if they are the same.
 pub fn changes(desired: &Forwarding, present: &Forwarding) -> Vec<Change> {
     let gone: BTreeSet<_> = present.difference(desired).copied().collect();
@@ -298,6 +315,27 @@ mod tests {
         let mut news = news(&[("10.0.0.8_29", "docker02"), ("10.0.0.16_29", "nobody")]);
         news.nodes.get_mut("docker02").unwrap().record.vtep = Some(vtep(1));
         assert!(wanted(&news).is_empty());
+    }
+
+    #[test]
+    fn a_gateway_is_never_remote_whoever_owns_its_block() {
+        let mut entries = wanted(&news(&[("10.0.0.0_29", "docker02")]));
+        let (gateway, before) = ("10.0.0.1".parse().unwrap(), entries.len());
+        assert_eq!(sent(&entries, "10.0.0.1"), Some(vtep(2)));
+        answered_here(&mut entries, &[gateway].into(), mac_of(gateway));
+        let of_it = |entry: &&Forward| match entry {
+            Forward::Flood { .. } => false,
+            Forward::Fdb { mac, .. } | Forward::Port { mac } | Forward::Neigh { mac, .. } => {
+                *mac == mac_of(gateway)
+            }
+        };
+        let known: Vec<_> = entries.iter().filter(of_it).copied().collect();
+        let neighbour = Forward::Neigh {
+            addr: gateway,
+            mac: mac_of(gateway),
+        };
+        assert_eq!(known, [neighbour]);
+        assert_eq!(entries.len(), before - 2, "all others stay");
     }
 
     #[test]

@@ -8,7 +8,7 @@
 use cni::{BadName, Call, ContainerId, Delegate, Error, IfName};
 use journal::Attachment;
 
-use crate::{conf, host::Host, local, teardown};
+use crate::{conf, foothold, host::Host, local, teardown};
 
 /// Waits until no GC of the network is at work. The caller has noted what it is about to make.
 pub(crate) fn in_peace(host: &Host, network: &str) -> Result<(), Error> {
@@ -52,8 +52,19 @@ pub(crate) async fn gc(call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(
         }
     }
     teardown::farewell(&host, call).await;
-    let ipam = Delegate::find(call, &ipam).and_then(|ipam| ipam.gc(&at_work));
-    errors.extend(ipam.err());
+    // The host's own attachment is in no list; it goes by its document alone, with the last one of the others.
+    let access = conf::host_access(call);
+    if access || foothold::load(&host, network)?.is_some() {
+        at_work.push(key(&foothold::attachment(network))?);
+    }
+    match Delegate::find(call, &ipam) {
+        Ok(ipam) => {
+            let released = foothold::release(&host, network, access, &ipam);
+            errors.extend(released.err());
+            errors.extend(ipam.gc(&at_work).err());
+        }
+        Err(error) => errors.push(error),
+    }
     match errors.first() {
         None => Ok(()),
         Some(first) => {

@@ -16,6 +16,7 @@ use crate::{
     egress::Ledger,
     failed,
     firewall::Table,
+    foothold::Foothold,
     forwarding::Translations,
     kernel, local,
     membership::Membership,
@@ -51,6 +52,8 @@ pub struct Host {
     pub translations: Journal<Translations>,
     /// Who has which egress address.
     pub egress: Journal<Ledger>,
+    /// What this host has of its own on each segment.
+    pub footholds: Journal<Foothold>,
     /// What the firewall's table should have.
     pub firewall: Journal<Table>,
     /// What the ways to other hosts carry.
@@ -104,6 +107,7 @@ impl Host {
             users: Journal::new(root, "sandbox"),
             translations: Journal::new(root, "macs"),
             egress: Journal::new(root, "egress"),
+            footholds: Journal::new(root, "foothold"),
             firewall: Journal::new(root, "firewall"),
             paths: Journal::new(root, "paths"),
             following: watched::documents(),

@@ -29,6 +29,7 @@ pub mod egress;
 mod endpoint;
 pub mod examine;
 pub mod firewall;
+pub mod foothold;
 pub mod forwarding;
 mod gc;
 pub mod host;

@@ -23,6 +23,15 @@ pub const PORT: &str = "chp";
 /// How the names of all ports of the egress bridge begin.
 pub const EGRESS_PORT: &str = "che";
 
+/// How the name begins of a host's own link to a segment, and of the port at its other end.
+const HOST_LINK: &str = "chh";
+
+/// How the name begins of the link by which a host answers for the gateway addresses of a segment, and of its port.
+const GATEWAY_LINK: &str = "chg";
+
+/// In the place of a container's id where the host itself has a lease: no runtime has one like it.
+pub const HOST: &str = "crosshost-host";
+
 /// Where the sandboxes' namespaces are bound.
 pub fn sandboxes() -> PathBuf {
     PathBuf::from(journal::ROOT).join("netns")
@@ -36,6 +45,25 @@ pub fn port(attachment: &Attachment) -> String {
 /// The host-side end of a container's egress NIC, a port of the egress bridge.
 pub fn egress_port(attachment: &Attachment) -> String {
     format!("{EGRESS_PORT}{}", &attachment.container_hash()[..12])
+}
+
+/// The host's own link to the network's segment, and its port in the sandbox.
+pub fn host_link(network: &str) -> String {
+    of_network(HOST_LINK, network)
+}
+
+/// The link by which the host is the network's gateway, and its port in the sandbox.
+pub fn gateway_link(network: &str) -> String {
+    of_network(GATEWAY_LINK, network)
+}
+
+fn of_network(prefix: &str, network: &str) -> String {
+    let host = Attachment {
+        network: network.to_owned(),
+        container: HOST.to_owned(),
+        ifname: String::new(),
+    };
+    format!("{prefix}{}", &host.hash()[..12])
 }
 
 /// The link group of all our links in a container: it marks them as ours, and lets the kernel remove them in one
@@ -65,5 +93,8 @@ mod tests {
             (egress_port(&two), group(&two))
         );
         assert_ne!(group(&one), 0);
+        let links = [host_link("a"), gateway_link("a"), host_link("b")];
+        assert!(links.iter().all(|link| link.len() == 15));
+        assert_ne!(links[0], links[2]);
     }
 }

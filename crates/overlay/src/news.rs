@@ -285,7 +285,9 @@ impl Follower<'_> {
         firewall::guard(self.host, self.network, sandbox.end, news)?;
         let node = &self.settings.node;
         translation::bring(self.host, self.network, &translations(news, node))?;
-        sandbox.reconcile(news, node, trust).await
+        sandbox
+            .reconcile(self.host, self.network, news, node, trust)
+            .await
     }
 
     /// Notes what the sandbox forwards by.

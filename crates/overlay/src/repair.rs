@@ -7,7 +7,7 @@ use cluster::{News, Node, Resolved, Versioned};
 use cni::Error;
 
 use crate::{
-    egress, firewall,
+    egress, firewall, foothold,
     forwarding::{Trust, translations},
     host::{Host, Underlay},
     membership::{self, Membership},
@@ -75,8 +75,10 @@ async fn mend(
     let trust = member.as_ref().map_or(Trust::Floods, Membership::trust);
     let unguarded = firewall::guard(host, network, sandbox.end, &copy)?;
     let untranslated = translation::bring(host, network, &translations(&copy, &settings.node))?;
-    let changes = sandbox.reconcile(&copy, &settings.node, trust).await?;
-    let wrong = [!was_whole, unguarded, untranslated];
+    let was_off = foothold::mend(host, network, &sandbox).await?;
+    let node = &settings.node;
+    let changes = sandbox.reconcile(host, network, &copy, node, trust).await?;
+    let wrong = [!was_whole, unguarded, untranslated, was_off];
     Ok(Some(changes + wrong.into_iter().filter(|it| *it).count()))
 }
 

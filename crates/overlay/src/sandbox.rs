@@ -16,7 +16,7 @@ use netlink::{Bridge, Change, Link, LinkChange, Mac, Netns, Port, Rtnl, Vxlan};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    clash, firewall,
+    clash, firewall, foothold,
     forwarding::{Translations, Trust, changes, desired},
     host::{Host, Underlay},
     kernel, local, membership,
@@ -303,11 +303,13 @@ impl Sandbox {
     /// so; the caller holds the network's lock.
     pub async fn reconcile(
         &self,
+        host: &Host,
+        network: &str,
         news: &News,
         node: &str,
         trust: Trust<'_>,
     ) -> Result<usize, Error> {
-        let steps = self.due(news, node, trust).await?;
+        let steps = self.due(host, network, news, node, trust).await?;
         self.rtnl
             .change(self.bridge, self.vxlan, &steps)
             .await
@@ -318,6 +320,8 @@ impl Sandbox {
     /// What would bring them there.
     pub(crate) async fn due(
         &self,
+        host: &Host,
+        network: &str,
         news: &News,
         node: &str,
         trust: Trust<'_>,
@@ -327,10 +331,8 @@ impl Sandbox {
             .forwarding(self.bridge, self.vxlan)
             .await
             .map_err(|error| kernel(&error))?;
-        Ok(changes(
-            &desired(news, node, self.end.ip(), trust),
-            &present,
-        ))
+        let wanted = foothold::entries(host, network, desired(news, node, self.end.ip(), trust))?;
+        Ok(changes(&wanted, &present))
     }
 }
 
@@ -387,6 +389,7 @@ pub async fn remove_unused(host: &Host, network: &str) -> Result<(), Error> {
             .await
             .map_err(|error| kernel(&error))?;
     }
+    foothold::leave(host, network).await?;
     Netns::remove(&names::sandboxes(), network).map_err(|error| kernel(&error))?;
     let forgotten = host.translations.remove(network);
     forgotten.map_err(|error| local(&error))?;

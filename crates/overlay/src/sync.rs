@@ -7,7 +7,7 @@ use cluster::{Cluster, News, Resolved, Store};
 use cni::Error;
 
 use crate::{
-    egress, failed, firewall,
+    egress, failed, firewall, foothold,
     forwarding::peers,
     host::{Host, Underlay},
     local, membership,
@@ -20,7 +20,7 @@ use crate::{
 pub struct Synced {
     /// The network.
     pub network: String,
-    /// How many forwarding entries were not as the news say.
+    /// How many forwarding entries were not as the news say, and whether the host's own links were not.
     pub changes: usize,
 }
 
@@ -238,7 +238,9 @@ async fn follow(
         return Ok(None);
     };
     let sandbox = sandbox::ensure(host, &record, underlay).await?;
-    follower.follow(&sandbox, reading, &[]).await.map(Some)
+    let was_off = foothold::mend(host, network, &sandbox).await?;
+    let changes = follower.follow(&sandbox, reading, &[]).await?;
+    Ok(Some(changes + usize::from(was_off)))
 }
 
 /// Leaves the networks that have no sandbox here: a verb could not tell the store, or was killed before it did.

@@ -7,7 +7,7 @@ use netlink::Link;
 use super::Found;
 use crate::{
     conf::Conf,
-    firewall,
+    firewall, foothold,
     forwarding::{Trust, changes, desired, translations},
     host::Host,
     kernel,
@@ -74,11 +74,16 @@ pub(super) async fn look(host: &Host, conf: &Conf, attachment: &Attachment, mtu:
         let what = "table bridge crosshost in the sandbox: does not readdress what it should";
         return Ok(Some(what.to_owned()));
     }
+    let (wants, inside) = (conf.wants(record), (&rtnl, bridge.index));
+    if let Some(what) = foothold::deviation(host, network, wants, inside).await? {
+        return Ok(Some(what));
+    }
     let member = membership::load(host, network)?;
     let trust = member.as_ref().map_or(Trust::Floods, Membership::trust);
     let present = rtnl.forwarding(bridge.index, vxlan.index).await;
     let present = present.map_err(|error| kernel(&error))?;
     let wanted = desired(&news, node, underlay.vtep, trust);
+    let wanted = foothold::entries(host, network, wanted)?;
     let step = changes(&wanted, &present).into_iter().next();
     Ok(step
         .map(|step| format!("forwarding: {step:?} is due in the sandbox; crosshost sync mends it")))

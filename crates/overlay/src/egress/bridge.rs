@@ -26,9 +26,15 @@ const LINK_LOCAL: Ipv6Network =
         None => unreachable!(),
     };
 
+/// Lets the host forward, with `v6` also IPv6.
+pub(crate) fn forward(v6: bool) -> Result<(), Error> {
+    set(&Path::new(V4).join("ip_forward"), "1")?;
+    if v6 { forward_v6() } else { Ok(()) }
+}
+
 /// The bridge with its addresses, each made where it lacks, and forwarding. Its interface index.
 pub(super) async fn ensure(host: &Host, ledger: &Ledger) -> Result<u32, Error> {
-    set(&Path::new(V4).join("ip_forward"), "1")?;
+    forward(false)?;
     let found = host.rtnl.link(EGRESS_BRIDGE).await;
     let found = found.map_err(|error| kernel(&error))?;
     let bridge = match found {
@@ -200,7 +206,7 @@ fn read(path: &Path) -> Result<String, Error> {
 }
 
 /// Read first: on most hosts somebody did so long ago, and a write tells all interfaces.
-fn set(path: &Path, value: &str) -> Result<(), Error> {
+pub(crate) fn set(path: &Path, value: &str) -> Result<(), Error> {
     if read(path)? == value {
         return Ok(());
     }

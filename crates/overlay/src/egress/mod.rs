@@ -23,7 +23,9 @@ use crate::{
     names::{self, EGRESS_BRIDGE, EGRESS_NIC},
 };
 
+pub(crate) use bridge::{forward, set};
 pub use ledger::{Lease, Ledger, Nic, Nic6};
+pub(crate) use subnet::taken;
 
 /// The document's name, and its lock's.
 const NAME: &str = "egress";

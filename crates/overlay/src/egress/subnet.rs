@@ -58,7 +58,7 @@ pub(super) async fn choose_v6(host: &Host) -> Result<Ipv6Network, Error> {
 }
 
 /// What this host has a route to, but for everything, and its own addresses.
-async fn taken(host: &Host) -> Result<Vec<IpNetwork>, Error> {
+pub(crate) async fn taken(host: &Host) -> Result<Vec<IpNetwork>, Error> {
     let routes = host.rtnl.routes().await.map_err(|error| kernel(&error))?;
     let addresses = host.rtnl.addresses(None).await;
     let addresses = addresses.map_err(|error| kernel(&error))?;
