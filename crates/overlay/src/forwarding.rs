@@ -4,7 +4,10 @@
 //! that changed hands one by one. So every entry of every remote address can be made before any container has it, and
 //! an ADD changes nothing on other hosts.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use cluster::News;
 use netlink::{Change, Forward, Forwarding, Mac};
@@ -55,10 +58,24 @@ pub fn peers(news: &News, node: &str, vtep: IpAddr) -> BTreeSet<IpAddr> {
     news.owners().filter_map(away).collect()
 }
 
+/// The MACs that addresses of more than one home have. IPv4 tells each address by its MAC, IPv6 by its low 32 bits only.
+fn shared<'n>(homes: impl Iterator<Item = (IpAddr, Option<&'n str>)>) -> BTreeSet<Mac> {
+    let mut known = BTreeMap::new();
+    let macs = homes.map(|(address, home)| (mac_of(address), home));
+    macs.filter(|(mac, home)| {
+        known
+            .insert(*mac, *home)
+            .is_some_and(|other| other != *home)
+    })
+    .map(|(mac, _)| mac)
+    .collect()
+}
+
 /// All entries that the sandbox on `node`, whose tunnel address is `vtep`, should have: for each remote host with an
 /// address of the network a flood entry, and for each of its addresses the three that take a frame there.
 ///
-/// An address that changes hands has no entry.
+/// An address that changes hands has no entry, nor has one whose MAC an address of another home has: an entry would take
+/// the frames of both to one of the two. They flood.
 pub fn desired(news: &News, node: &str, vtep: IpAddr, trust: Trust<'_>) -> Forwarding {
     let away = |name: &str| away(news, node, vtep, name);
     let floods = peers(news, node, vtep).into_iter();
@@ -72,9 +89,16 @@ pub fn desired(news: &News, node: &str, vtep: IpAddr, trust: Trust<'_>) -> Forwa
         .flat_map(|network| network.record.subnets())
         .any(|subnet| subnet.is_ipv4());
     let silent = |address: IpAddr| local.contains(&address) || (has_v4 && address.is_ipv6());
-    for (addr, home) in news.homes().filter(|(address, _)| !silent(*address)) {
-        if let Some(vtep) = away(home) {
-            let mac = mac_of(addr);
+    let homes = || news.homes().filter(|(address, _)| !silent(*address));
+    let shared = if has_v4 {
+        BTreeSet::new()
+    } else {
+        let here = local.iter().map(|address| (*address, None));
+        shared(here.chain(homes().map(|(address, home)| (address, Some(home)))))
+    };
+    for (addr, home) in homes() {
+        let mac = mac_of(addr);
+        if let Some(vtep) = away(home).filter(|_| !shared.contains(&mac)) {
             entries.extend([
                 Forward::Fdb { mac, vtep },
                 Forward::Port { mac },
@@ -254,6 +278,25 @@ mod tests {
         assert_eq!(wanted(&news).len(), 1 + 3 * 8);
         news.network = Some(versioned(network(&["fd00::/120"])));
         assert_eq!(sent(&wanted(&news), "fd00::9"), Some(vtep(2)));
+    }
+
+    #[test]
+    fn a_mac_that_two_homes_share_floods() {
+        let mut news = news(&[
+            ("fd00::8_125", "docker02"),
+            ("fd01::8_125", "docker03"),
+            ("fd00::10_125", "docker02"),
+            ("fd01::10_125", "docker01"),
+            ("fd00::18_125", "docker02"),
+        ]);
+        news.network = Some(versioned(network(&["fd00::/120", "fd01::/120"])));
+        let local = BTreeSet::from(["fd01::19".parse().unwrap()]);
+        let entries = desired(&news, "docker01", vtep(1), Trust::Homes { local: &local });
+        for shared in ["fd00::9", "fd01::9", "fd00::11", "fd00::19"] {
+            assert_eq!(sent(&entries, shared), None, "{shared}");
+        }
+        assert_eq!(sent(&entries, "fd00::1a"), Some(vtep(2)));
+        assert_eq!(entries.len(), 2 + 3 * 7, "two hosts, seven addresses");
     }
 
     #[test]
