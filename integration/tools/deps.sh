@@ -18,7 +18,7 @@ for_demo="iproute2 iputils-ping nftables"
 for_build="gcc libc6-dev"
 for_fuzz="g++"
 # The reference plugins; openssl makes the tests' certificates; libssl for consulrs, the tests' independent reader of Consul;
-# strace counts system calls for the benchmark.
+# strace counts system calls for the benchmark, and kills at them for a test.
 for_tests="containernetworking-plugins openssl libssl-dev pkg-config strace"
 
 packages() {

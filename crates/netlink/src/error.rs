@@ -143,6 +143,10 @@ impl From<io::Error> for Refusal {
 
 /// `File exists` for 17: std adds ` (os error 17)`, we show the name instead.
 fn usual_text(errno: i32) -> String {
+    // "Exchange full", by which the kernel means a bridge whose 1,024 port numbers, less the 0, are taken.
+    if errno == Errno::XFULL.raw_os_error() {
+        return "its bridge has 1,023 ports already, the kernel's limit".to_owned();
+    }
     let text = io::Error::from_raw_os_error(errno).to_string();
     text.split(" (os error")
         .next()
@@ -169,6 +173,7 @@ fn name(errno: i32) -> Option<&'static str> {
         (Errno::MFILE, "EMFILE"),
         (Errno::RANGE, "ERANGE"),
         (Errno::LOOP, "ELOOP"),
+        (Errno::XFULL, "EXFULL"),
         (Errno::BADMSG, "EBADMSG"),
         (Errno::OPNOTSUPP, "EOPNOTSUPP"),
         (Errno::AFNOSUPPORT, "EAFNOSUPPORT"),

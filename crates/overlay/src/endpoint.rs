@@ -56,7 +56,10 @@ pub(crate) async fn plug(
         .rtnl
         .create_veth(&veth, container)
         .await
-        .map_err(|error| kernel(&error))
+        .map_err(|error| {
+            let network = &attachment.network;
+            Error::new(crate::code::KERNEL, format!("network {network}: {error}"))
+        })
 }
 
 /// No address but ours, on all of the container's new links at once, while they are down: each entry into a namespace

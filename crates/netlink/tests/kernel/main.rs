@@ -10,6 +10,7 @@ mod kit;
 mod link;
 mod netns;
 mod path;
+mod reconcile;
 mod route;
 mod rtnl;
 mod suppress;

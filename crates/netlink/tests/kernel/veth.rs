@@ -112,3 +112,25 @@ fn a_name_taken_at_either_end_exists_and_leaves_nothing() {
         assert!(shown(&container, "eth1").is_null());
     });
 }
+
+#[test]
+fn a_full_bridge_says_its_limit_and_nothing_is_left() {
+    let lab = Lab::new();
+    let (sandbox, container) = (lab.netns("sandbox"), lab.netns("container"));
+    run(async {
+        let nl = Rtnl::open(&sandbox).unwrap();
+        let br = nl.create_bridge(&bridge("br0")).await.unwrap();
+        let line = "for i in $(seq 1022); do echo link add d$i master br0 type vxlan id $i dstport 9; done | ip -batch -";
+        sh(&sandbox, line);
+        let pair = |name, peer| veth(name, peer, Some(br.index), 0);
+        nl.create_veth(&pair("last", "eth0"), &container)
+            .await
+            .unwrap();
+        let refused = nl.create_veth(&pair("more", "eth1"), &container).await;
+        let error = refused.unwrap_err().to_string();
+        let says = ": its bridge has 1,023 ports already, the kernel's limit (EXFULL)";
+        assert!(error.ends_with(says), "{error}");
+        assert!(nl.link("more").await.unwrap().is_none());
+        assert!(shown(&container, "eth1").is_null());
+    });
+}

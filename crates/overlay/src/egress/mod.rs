@@ -105,7 +105,7 @@ pub async fn ensure(
         host.rtnl
             .create_veth(&veth, container)
             .await
-            .map_err(|error| kernel(&error))?;
+            .map_err(|error| Error::new(code::KERNEL, format!("{EGRESS_BRIDGE}: {error}")))?;
         bridge::isolate(host, &veth.name).await?;
     }
     Ok(nic)

@@ -1,0 +1,50 @@
+//! A bridge with as many ports as the kernel allows: ADD names the network, or the way out, and the limit, and leaves
+//! nothing; with one port less it works.
+
+use integration::{Attachment, Backend, Lab, conflist, netconf};
+
+const NETWORK: &str = "ov_net1";
+const SUBNET: &str = "10.0.0.0/16";
+
+#[test]
+fn a_network_with_all_its_ports_refuses_the_next() {
+    refused(
+        "nsenter --net=/run/crosshost/netns/ov_net1",
+        "br0",
+        &["network ov_net1: "],
+    );
+}
+
+#[test]
+fn so_does_the_way_out() {
+    refused("env", "ch-egress", &["ch-egress: "]);
+}
+
+/// Fills the bridge up with links of others, from the namespace that `inside` enters.
+fn refused(inside: &str, bridge: &str, words: &[&str]) {
+    let lab = Lab::new(1, Backend::Dir);
+    let host = lab.host(1);
+    host.install(&conflist(NETWORK, SUBNET));
+    let _first = Attachment::new(host, "first", NETWORK);
+    let container = host.container("t1");
+    host.space().script(&format!(
+        "has=$({inside} ip -o link show master {bridge} | wc -l)
+         for i in $(seq $((1023 - has))); do echo link add d$i master {bridge} type vxlan id $i dstport 9; done |
+             {inside} ip -batch -"
+    ));
+    let call = |verb| {
+        let call = host.call("overlay", verb).id("t1-0123456789");
+        let call = call.netns(&container.netns());
+        call.conf(&netconf(NETWORK, SUBNET, "1.0.0")).run()
+    };
+    let before = host.footprint();
+    let limit = "1,023 ports already, the kernel's limit (EXFULL)";
+    call("ADD").refused(107, &[words, &[limit]].concat());
+    host.footprint()
+        .assert_same_as(&before, "after the refusal");
+    call("DEL").ok();
+
+    host.space().script(&format!("{inside} ip link del d1"));
+    call("ADD").ok();
+    call("DEL").ok();
+}
