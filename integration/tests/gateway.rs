@@ -237,6 +237,18 @@ fn the_kubernetes_conflist_gives_pods_a_gateway_and_the_kubelet_a_way_to_them() 
         );
         drop(servers);
     }
+    // A service of the node's rules: its answer comes back by them, for the node hides who asked.
+    lab.host(1).space().script(&format!(
+        "nft add table ip svc
+         nft add chain ip svc pre '{{ type nat hook prerouting priority dstnat; }}'
+         nft add rule ip svc pre ip daddr 10.96.0.10 dnat to {}",
+        t2.address
+    ));
+    let servers = serve(&t2);
+    let service = "10.96.0.10".parse().expect("an address");
+    let seen = seen_as(&t1.container.net(), service);
+    assert_eq!(seen, Some(on_link(lab.host(1), "chh").remove(0)));
+    drop(servers);
     for pod in [t1, t2] {
         pod.host()
             .cnitool("check", name, pod.container.name(), "eth0")

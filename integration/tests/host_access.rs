@@ -214,6 +214,28 @@ fn documents_lost_under_a_running_container_cost_it_nothing() {
 }
 
 #[test]
+fn what_the_runtime_asks_for_is_not_the_hosts() {
+    let conf = access(V4, "none");
+    let lab = lab(1, &conf);
+    let host = lab.host(1);
+    let container = host.container("t1");
+    let call = |verb: &str| {
+        let call = host
+            .call("overlay", verb)
+            .id("asks")
+            .netns(&container.netns());
+        let call = call.conf(&ashore::netconf(&conf));
+        call.env("CNI_ARGS", "IP=10.0.0.50").run().ok()
+    };
+    call("ADD");
+    let given = container.address("eth0").expect("an address");
+    assert_eq!(given.to_string(), "10.0.0.50");
+    assert_ne!(on_link(host, "chh"), [given]);
+    call("DEL");
+    assert_no_lease(&lab, "after the DEL");
+}
+
+#[test]
 fn a_killed_add_is_repaired() {
     let conf = access(DUAL, "gateway");
     let lab = lab(1, &conf);

@@ -56,10 +56,10 @@ pub(crate) fn lab(hosts: u8, conflist: &Value) -> Lab {
 
 /// All addresses of the container on the network.
 pub(crate) fn addresses(attached: &Attachment<'_>) -> Vec<IpAddr> {
-    integration::addresses_in(&attached.result)
-        .iter()
-        .filter_map(|address| address.split('/').next()?.parse().ok())
-        .filter(|address: &IpAddr| !address.to_string().starts_with("172."))
+    let ips = attached.result["ips"].as_array().expect("addresses");
+    ips.iter()
+        .filter(|ip| ip["interface"] == 0)
+        .filter_map(|ip| ip["address"].as_str()?.split('/').next()?.parse().ok())
         .collect()
 }
 
