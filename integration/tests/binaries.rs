@@ -6,7 +6,9 @@ use std::process::Command;
 use integration::Programs;
 
 const NAMES: [&str; 3] = ["overlay", "ipam-kv", "crosshost"];
+/// Bytes of a plugin, which is started for each container, and of the operator's command.
 const MOST: u64 = 4 << 20;
+const MOST_OF_COMMAND: u64 = 5_000_000;
 
 #[test]
 fn are_static() {
@@ -39,12 +41,16 @@ fn are_stripped() {
 }
 
 #[test]
-fn are_below_four_megabytes() {
+fn are_small() {
     for name in NAMES {
+        let most = match name {
+            "crosshost" => MOST_OF_COMMAND,
+            _ => MOST,
+        };
         let size = std::fs::metadata(Programs::product(name))
             .expect("a file")
             .len();
-        assert!(size < MOST, "{name} has {size} bytes");
+        assert!(size < most, "{name} has {size} bytes");
     }
 }
 

@@ -97,7 +97,7 @@ fn spec(words: &Words) -> Result<NetworkSpec> {
             return Err(format!("--egress {other}: want gwbridge, gateway or none").into());
         }
     };
-    let spec = NetworkSpec {
+    Ok(NetworkSpec {
         name: name.to_string(),
         id: Some(cluster::unique()),
         reclaim_after: words.option("reclaim-after")?,
@@ -108,14 +108,13 @@ fn spec(words: &Words) -> Result<NetworkSpec> {
         mtu: words.option("mtu")?,
         vxlan_port: words.option("vxlan-port")?,
         egress,
-    };
-    Ok(spec.check()?)
+    }
+    .check()?)
 }
 
 fn parse_bounds(text: &str) -> Result<(IpAddr, IpAddr)> {
-    let (start, end) = text
-        .split_once('-')
-        .ok_or_else(|| format!("--range {text}: want START-END"))?;
+    let ends = text.split_once('-');
+    let (start, end) = ends.ok_or_else(|| format!("--range {text}: want START-END"))?;
     let parse = |part: &str| {
         part.parse()
             .map_err(|error| format!("--range {text}: {part}: {error}"))
