@@ -91,10 +91,12 @@ fn tunnelled(host: &Host) -> u64 {
 
 #[test]
 fn every_family_works_over_every_underlay_as_soon_as_add_returns() {
-    let families: [&[&str]; 3] = [
+    let families: [&[&str]; 5] = [
         &["10.0.0.0/24"],
-        &["10.0.0.0/24", "fd00:1::/64"],
+        &["10.0.0.0/24", "10.0.1.0/24"],
+        &["fd00:1::/64", "10.0.0.0/24"],
         &["fd00:1::/64"],
+        &["fd00:1::/64", "fd00:2::/64"],
     ];
     for (subnets, over_ipv6) in families.into_iter().flat_map(|f| [(f, false), (f, true)]) {
         let case = format!("{subnets:?}, over IPv6: {over_ipv6}");

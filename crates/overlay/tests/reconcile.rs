@@ -66,13 +66,16 @@ fn network(subnets: &[&str]) -> Network {
         let mut range = Range::of(subnet.parse().unwrap()).unwrap();
         // The last few addresses are claimed one by one.
         range.range_end = ipam::nth(range.subnet.ip(), 27);
-        vec![range.check().unwrap()]
+        range.check().unwrap()
     };
+    // A container has one address of each set.
+    let ranges: Vec<Range> = subnets.iter().map(range).collect();
+    let sets = ranges.chunk_by(|one, next| one.subnet.is_ipv4() == next.subnet.is_ipv4());
     Network {
         name: "n".into(),
         id: None,
         vni: Some(4097),
-        ranges: subnets.iter().map(range).collect(),
+        ranges: sets.map(<[Range]>::to_vec).collect(),
         block_prefix: None,
         mtu: None,
         vxlan_port: None,

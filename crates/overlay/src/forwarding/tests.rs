@@ -161,6 +161,15 @@ fn a_pair_is_known_by_its_ipv4_address() {
 }
 
 #[test]
+fn of_two_sets_the_first_tells_the_mac() {
+    let mut news = news(&[("10.0.0.8_29", "docker02"), ("10.0.1.8_29", "docker02")]);
+    news.network = Some(versioned(network(&["10.0.0.0/24", "10.0.1.0/24"])));
+    let entries = wanted(&news);
+    assert_eq!(sent(&entries, "10.0.0.9"), Some(vtep(2)));
+    assert_eq!(sent(&entries, "10.0.1.9"), None);
+}
+
+#[test]
 fn a_mac_that_two_homes_share_floods() {
     let mut news = news(&[
         ("fd00::8_125", "docker02"),
@@ -169,7 +178,9 @@ fn a_mac_that_two_homes_share_floods() {
         ("fd01::10_125", "docker01"),
         ("fd00::18_125", "docker02"),
     ]);
-    news.network = Some(versioned(network(&["fd00::/120", "fd01::/120"])));
+    let mut network = network(&["fd00::/120", "fd01::/120"]);
+    network.ranges = vec![network.ranges.concat()];
+    news.network = Some(versioned(network));
     let local = BTreeSet::from(["fd01::19".parse().unwrap()]);
     let entries = desired(&news, "docker01", vtep(1), Trust::Homes { local: &local });
     for shared in ["fd00::9", "fd01::9", "fd00::11", "fd00::19"] {
@@ -206,7 +217,7 @@ fn an_old_record_of_ourselves_and_an_unknown_owner_get_nothing() {
 fn a_gateway_is_never_remote_whoever_owns_its_block() {
     let mut entries = wanted(&news(&[("10.0.0.0_29", "docker02")]));
     let (gateway, before) = ("10.0.0.1".parse().unwrap(), entries.len());
-    assert_eq!(sent(&entries, "10.0.0.1"), Some(vtep(2)));
+    assert_eq!(sent(&entries, "10.0.0.1"), None);
     answered_here(&mut entries, &[gateway].into(), mac_of(gateway));
     let of_it = |entry: &&Forward| match entry {
         Forward::Flood { .. } => false,
@@ -220,7 +231,7 @@ fn a_gateway_is_never_remote_whoever_owns_its_block() {
         mac: mac_of(gateway),
     };
     assert_eq!(known, [neighbour]);
-    assert_eq!(entries.len(), before - 2, "all others stay");
+    assert_eq!(entries.len(), before + 1, "all others stay");
 }
 
 #[test]
