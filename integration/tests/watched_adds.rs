@@ -82,3 +82,36 @@ fn read_no_news_while_the_watcher_lives_and_follows() {
     assert!(!vouched(host));
     far.detach().ok();
 }
+
+#[test]
+fn look_after_what_they_bring_to_the_segment_themselves() {
+    let lab = Lab::new(1, Backend::Consul);
+    let host = lab.host(1);
+    let mut conf = conflist(NETWORK, "10.0.0.0/24");
+    conf["plugins"][0]["egress"] = "none".into();
+    host.install(&conf);
+    let first = Attachment::new(host, "t1", NETWORK);
+    let _watcher = host.watch();
+    soon("the watcher vouches", || vouched(host));
+
+    // Of one network some containers may leave by its gateway, for which the host then answers.
+    conf["plugins"][0]["egress"] = "gateway".into();
+    host.install(&conf);
+    let second = Attachment::new(host, "t2", NETWORK);
+    let netns = format!("--net=/run/crosshost/netns/{NETWORK}");
+    let words = [
+        "nsenter",
+        &netns,
+        "ip",
+        "neighbour",
+        "show",
+        "10.0.0.1",
+        "dev",
+        "br0",
+    ];
+    let answered = host.space().run(&words).ok().stdout;
+    assert!(answered.contains("PERMANENT"), "{answered}");
+    for attached in [second, first] {
+        attached.detach().ok();
+    }
+}

@@ -17,6 +17,9 @@ pub struct LeaseGuard {
     pub network: u64,
     /// The blocks of the addresses, ours, and the revisions at which they became ours.
     pub blocks: BTreeMap<Block, u64>,
+    /// Whether a container has the addresses, and its MAC, already: another holder of that MAC has come back from the past
+    /// with a store that was put back to it.
+    pub held: bool,
 }
 
 /// What became of leases that were to be published.
@@ -52,7 +55,10 @@ impl Cluster<'_> {
             });
         }
         if let Some(mac) = lease.mac {
-            ops.push(self.claim_mac(network, mac, lease, addresses).await?);
+            ops.push(
+                self.claim_mac(network, mac, lease, addresses, guard.held)
+                    .await?,
+            );
         }
         let checks = ops.len();
         let value = encode(lease)?;

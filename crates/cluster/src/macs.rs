@@ -96,13 +96,15 @@ impl News {
 }
 
 impl Cluster<'_> {
-    /// The write by which a MAC is `lease`'s with these addresses, as a part of the one that publishes the lease.
+    /// The write by which a MAC is `lease`'s with these addresses, as a part of the one that publishes the lease. Where that
+    /// is `held` already, whoever else has the MAC by the store had it before the store was put back.
     pub(crate) async fn claim_mac(
         &self,
         network: &str,
         mac: Mac,
         lease: &Lease,
         addresses: &[IpAddr],
+        held: bool,
     ) -> Result<Op, Error> {
         let key = self.layout.mac(network, mac)?;
         let mut record = MacRecord {
@@ -116,7 +118,7 @@ impl Cluster<'_> {
         };
         let present: Versioned<MacRecord> = decode(&entry)?;
         let (revision, present) = (present.revision, present.record);
-        if !present.returned && !present.lease.same_holder(lease) {
+        if !held && !present.returned && !present.lease.same_holder(lease) {
             let Lease {
                 ifname,
                 container,
@@ -126,7 +128,7 @@ impl Cluster<'_> {
             let why = format!("is that of {ifname} of container {container} on node {node}");
             return Err(Error::BadMac { mac, why });
         }
-        if present.returned && present.lease.node != lease.node {
+        if !held && present.returned && present.lease.node != lease.node {
             let dropped = self.all_dropped(network, &lease.node, revision, PATIENCE);
             let nodes = dropped.await?;
             if !nodes.is_empty() {

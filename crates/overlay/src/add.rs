@@ -278,9 +278,9 @@ impl Work<'_> {
     async fn plug(&self, known: &News, network: &Network) -> Result<Made, Error> {
         let (sandbox, foothold) = {
             let _lock = self.host.lock_network(&network.name)?;
-            let sandbox = self.sandbox(known, network).await?;
+            let mut sandbox = self.sandbox(known, network).await?;
             let wants = self.conf.wants(network);
-            let ensured = foothold::ensure(self.host, network, wants, &sandbox, self.ipam);
+            let ensured = foothold::ensure(self.host, network, wants, &mut sandbox, self.ipam);
             let foothold = ensured.await?;
             (sandbox, foothold)
         };

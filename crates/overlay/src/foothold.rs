@@ -138,12 +138,13 @@ pub(crate) fn entries(
     Ok(wanted)
 }
 
-/// Gives the host what an attachment wants of it, beside what others wanted; the caller holds the network's lock.
+/// Gives the host what an attachment wants of it, beside what others wanted; the caller holds the network's lock. Where
+/// that changes something, the sandbox is not what it was.
 pub(crate) async fn ensure(
     host: &Host,
     network: &Network,
     wants: Wants,
-    sandbox: &Sandbox,
+    sandbox: &mut Sandbox,
     ipam: &Delegate<'_>,
 ) -> Result<Foothold, Error> {
     let name = &network.name;
@@ -184,7 +185,7 @@ pub(crate) async fn ensure(
         }
         save(host, name, &foothold)?;
     }
-    bring(host, name, &foothold, sandbox).await?;
+    sandbox.stood &= !bring(host, name, &foothold, sandbox).await?;
     Ok(foothold)
 }
 

@@ -204,6 +204,7 @@ impl Ledger {
         };
         Some(LeaseGuard {
             network: self.network.revision,
+            held: false,
             blocks: addresses.iter().map(block).collect::<Option<_>>()?,
         })
     }

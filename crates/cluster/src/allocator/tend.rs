@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipam::{Block, Range};
 
 use super::{Allocator, Held, Holder, Ledger, Stage};
-use crate::{Claim, Error, Published};
+use crate::{Claim, Error, LeaseGuard, Published};
 
 impl Allocator<'_> {
     /// Does what is due. Costs nothing at the store where nothing is.
@@ -296,6 +296,10 @@ impl Allocator<'_> {
                 Some(open) => open.ledger.guard(&addresses, &self.host.node),
             };
             if let Some(guard) = guard {
+                let guard = LeaseGuard {
+                    held: true,
+                    ..guard
+                };
                 match self
                     .cluster
                     .publish(self.network, &addresses, &holding.lease, &guard)

@@ -159,6 +159,7 @@ async fn of_a_silent_node_only_what_nobody_can_hold_is_taken() {
     let guarded = cluster::LeaseGuard {
         network: news.network.as_ref().unwrap().revision,
         blocks: [(second, news.blocks[&second].revision)].into(),
+        held: false,
     };
     let held: std::net::IpAddr = second.last();
     cluster

@@ -102,3 +102,22 @@ async fn a_mac_goes_to_another_node_when_all_have_dropped_the_old_one() {
     assert_eq!(heard.exceptions(), [(held, mac())].into());
     assert_ne!(held, address("10.0.0.2"));
 }
+
+/// A snapshot may say of a MAC that it is another's who has given it back since.
+#[tokio::test]
+async fn who_has_a_mac_gets_it_back_from_a_store_that_was_put_back() {
+    let store = Mem::new();
+    let cluster = cluster(&store);
+    let news = three(&cluster, &spec("a", "10.0.0.0/24")).await;
+    publish(&cluster, &news, &asking("n2", "c1")).await.unwrap();
+    let held = [block_of(&news, "n1").0.last()];
+    let guard = cluster::LeaseGuard {
+        held: true,
+        ..guard(&cluster, "a", "n1").await
+    };
+    let (name, asking) = ("a", asking("n1", "c2"));
+    let published = cluster.publish(name, &held, &asking, &guard).await;
+    assert!(matches!(published, Ok(Published::Done(_))), "{published:?}");
+    let heard = cluster.news("a").await.unwrap();
+    assert_eq!(heard.exceptions(), [(held[0], mac())].into());
+}

@@ -64,6 +64,7 @@ async fn guard(cluster: &Cluster<'_>, network: &str, node: &str) -> LeaseGuard {
     LeaseGuard {
         network: news.network.unwrap().revision,
         blocks: [(block, revision)].into(),
+        held: false,
     }
 }
 
