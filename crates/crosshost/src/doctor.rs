@@ -1,12 +1,14 @@
 //! `crosshost doctor`: what is well on this host and what is wrong, each in a line with its cause and the command that mends
 //! it. Changes nothing. What is of this host's kernel is looked at by `overlay`; here are the store, and what others wait for.
 
-use std::{path::Path, time::Duration};
-
 use cluster::{Shelf as _, Stage};
 use ipam_kv::shelf::Files;
-use journal::{Journal, clock};
-use overlay::examine::{self, Findings, SYNC, State};
+use journal::clock;
+use overlay::{
+    examine::{self, Findings, SYNC, State},
+    repair::Known,
+    watched,
+};
 use serde_json::json;
 
 use crate::{
@@ -22,10 +24,9 @@ pub async fn examine(session: &Session, words: &Words) -> Result<String> {
         let url = session.settings.place().to_string();
         findings.wrong(format!("store {url}: {error}"), "");
     }
-    let locks = Journal::<()>::new(Path::new(journal::ROOT), "watch");
-    match locks.lock("watcher", Duration::ZERO) {
-        Err(journal::Error::Busy { .. }) => findings.ok("watcher: runs".to_owned()),
-        Ok(_) => {
+    match watched::is_alive() {
+        Ok(true) => findings.ok("watcher: runs".to_owned()),
+        Ok(false) => {
             let says = "watcher: does not run; this host hears of others with its next verb";
             findings.note(says.to_owned(), "systemctl start crosshost-sync");
         }
@@ -108,7 +109,8 @@ async fn examine_store(session: &Session, findings: &mut Findings) -> Result<()>
             }
             if realm.name.is_none() && sandboxes.contains(name) {
                 let news = realm.cluster.news(name).await?;
-                if examine::is_behind(name, &news).map_err(|error| error.to_string())? {
+                let known = Known::load(Some(name)).map_err(|error| error.to_string())?;
+                if known.is_behind(name, &news) {
                     let says = format!(
                         "network {name}: the store has newer blocks than this host forwards by"
                     );

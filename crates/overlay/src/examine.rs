@@ -344,9 +344,3 @@ async fn examine_records(host: &Host, findings: &mut Findings) -> Result<(), Err
     }
     Ok(())
 }
-
-/// Whether a host forwards by older news than these.
-pub fn is_behind(network: &str, news: &News) -> Result<bool, Error> {
-    let known = crate::repair::Known::load(Some(network))?;
-    Ok(known.is_behind(network, news))
-}

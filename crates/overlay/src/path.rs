@@ -76,11 +76,10 @@ pub(crate) async fn carried(
     let start = (vtep, segment + overhead(vtep));
     let peers = peers(news, node, vtep);
     let mut paths = load(host)?;
-    let known = |paths: &Paths| {
-        paths.from == Some(start) && peers.iter().all(|peer| paths.sizes.contains_key(peer))
-    };
-    if !known(&paths) {
-        paths = measure(host, start, &peers, BRIEFLY).await?;
+    let unknown = |peer: &&IpAddr| paths.from != Some(start) || !paths.sizes.contains_key(*peer);
+    let asked: Vec<_> = peers.iter().filter(unknown).copied().collect();
+    if paths.from != Some(start) || !asked.is_empty() {
+        paths = measure(host, start, &asked, BRIEFLY, |_| true).await?;
     }
     Ok(least(&paths.narrow(&peers), start).min(segment))
 }
@@ -100,29 +99,23 @@ pub(crate) async fn measure_anew(
     start: Start,
     peers: &BTreeSet<IpAddr>,
 ) -> Result<(), Error> {
-    {
-        let _lock = host.lock(NAME)?;
-        let mut paths = load(host)?;
-        paths.sizes.retain(|vtep, _| peers.contains(vtep));
-        save(host, &paths)?;
-    }
-    measure(host, start, peers, PATIENTLY).await.map(drop)
+    let asked: Vec<_> = peers.iter().copied().collect();
+    let stays = |vtep: &IpAddr| peers.contains(vtep);
+    measure(host, start, &asked, PATIENTLY, stays)
+        .await
+        .map(drop)
 }
 
-/// Measures the ways to `peers` that are not known, or to all of them for who is patient.
+/// Measures some ways, and notes what came of it beside what is known of others that are to stay.
 async fn measure(
     host: &Host,
     start: Start,
-    peers: &BTreeSet<IpAddr>,
+    asked: &[IpAddr],
     patience: Duration,
+    stays: impl Fn(&IpAddr) -> bool,
 ) -> Result<Paths, Error> {
-    let before = load(host)?;
-    let new = |peer: &&IpAddr| {
-        patience == PATIENTLY || before.from != Some(start) || !before.sizes.contains_key(*peer)
-    };
-    let asked: Vec<_> = peers.iter().filter(new).copied().collect();
     let (from, mtu) = start;
-    let sizes = match netlink::probe(from, &asked, mtu, patience).await {
+    let sizes = match netlink::probe(from, asked, mtu, patience).await {
         Ok(sizes) => sizes,
         Err(error) => {
             cni::log(&format!("ways to other hosts are not measured: {error}"));
@@ -130,15 +123,18 @@ async fn measure(
         }
     };
     let _lock = host.lock(NAME)?;
-    let mut paths = load(host)?;
-    if paths.from != Some(start) {
-        paths = Paths {
+    let before = load(host)?;
+    let mut paths = if before.from == Some(start) {
+        before.clone()
+    } else {
+        Paths {
             from: Some(start),
             ..Paths::default()
-        };
-    }
-    for (vtep, size) in asked.into_iter().zip(sizes) {
-        let known = paths.sizes.insert(vtep, size);
+        }
+    };
+    paths.sizes.retain(|vtep, _| stays(vtep));
+    for (vtep, size) in asked.iter().zip(sizes) {
+        let known = paths.sizes.insert(*vtep, size);
         if let Some(packet) = size.filter(|size| *size < mtu && known != Some(Some(*size))) {
             let inner = packet.saturating_sub(overhead(from));
             cni::log(&format!(
@@ -147,19 +143,15 @@ async fn measure(
             ));
         }
     }
-    save(host, &paths)?;
+    if paths != before {
+        let saved = host.paths.save(NAME, &paths);
+        saved.map_err(|error| local(&error))?;
+    }
     Ok(paths)
 }
 
 fn load(host: &Host) -> Result<Paths, Error> {
     Ok(readable(&host.paths, NAME)?.unwrap_or_default())
-}
-
-fn save(host: &Host, paths: &Paths) -> Result<(), Error> {
-    if load(host)? == *paths {
-        return Ok(());
-    }
-    host.paths.save(NAME, paths).map_err(|error| local(&error))
 }
 
 /// What a network's containers are given on this host, as was last measured.

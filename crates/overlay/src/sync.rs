@@ -52,18 +52,23 @@ pub async fn sync(cluster: &Cluster<'_>, settings: &Resolved) -> Result<Outcome,
     match host.underlay(settings).await {
         Ok(underlay) => {
             let doubt = Doubt::of(host.enrol(cluster, settings, &nodes, underlay.vtep).await?);
-            for network in sandboxes {
+            for network in &sandboxes {
                 let at = At {
                     host: &host,
                     cluster,
                     settings,
-                    network: &network,
+                    network,
                 };
                 match at.follow(&underlay, doubt).await {
-                    Ok(changes) => done.extend(changes.map(|changes| Synced { network, changes })),
+                    Ok(changes) => done.extend(changes.map(|changes| Synced {
+                        network: network.clone(),
+                        changes,
+                    })),
                     Err(error) => failures.push(error),
                 }
             }
+            let looked = look_at_paths(&host, settings, &underlay, &sandboxes).await;
+            failures.extend(looked.err());
         }
         Err(error) => {
             let known = nodes.nodes.get(&settings.node);
@@ -74,23 +79,25 @@ pub async fn sync(cluster: &Cluster<'_>, settings: &Resolved) -> Result<Outcome,
             }
         }
     }
-    failures.extend(look_at_paths(&host, settings).await.err());
     failures.extend(egress::mend(&host).await.err());
     failures.extend(firewall::mend(&host).err());
     failures.extend(leave(&host, cluster, settings).await.err());
     Ok(Outcome { done, failures })
 }
 
-/// Measures the ways to all hosts of the networks here.
-async fn look_at_paths(host: &Host, settings: &Resolved) -> Result<(), Error> {
-    let networks = sandbox::networks()?;
+/// Measures the ways to all hosts of these networks.
+async fn look_at_paths(
+    host: &Host,
+    settings: &Resolved,
+    underlay: &Underlay,
+    networks: &[String],
+) -> Result<(), Error> {
     if networks.is_empty() {
         return Ok(());
     }
-    let underlay = host.underlay(settings).await?;
     let mut all = BTreeSet::new();
     for network in networks {
-        let news = news::copy(host, &network)?.unwrap_or_default();
+        let news = news::copy(host, network)?.unwrap_or_default();
         all.extend(peers(&news, &settings.node, underlay.vtep));
     }
     path::measure_anew(host, (underlay.vtep, underlay.mtu), &all).await

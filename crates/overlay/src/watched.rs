@@ -66,15 +66,16 @@ pub(crate) fn documents() -> Journal<Following> {
     Journal::new(Path::new(journal::ROOT), "watch")
 }
 
+/// Whether a watcher of this host lives.
+pub fn is_alive() -> Result<bool, journal::Error> {
+    documents().try_lock(LOCK).map(|free| free.is_none())
+}
+
 /// Whether a watcher lives that keeps the network's copy fresh.
 pub(crate) fn is_followed(host: &Host, network: &str) -> Result<bool, Error> {
     let following = readable(&host.following, NAME)?;
     if following.is_none_or(|following| !following.0.contains(network)) {
         return Ok(false);
     }
-    let free = host
-        .following
-        .try_lock(LOCK)
-        .map_err(|error| local(&error))?;
-    Ok(free.is_none())
+    is_alive().map_err(|error| local(&error))
 }
