@@ -18,6 +18,8 @@ use crate::space::Net;
 pub struct Request {
     /// The host that asked.
     pub from: IpAddr,
+    /// The program that asked: `User-Agent` without the version.
+    pub program: String,
     /// GET, PUT, DELETE.
     pub method: String,
     /// Path and query.
@@ -116,6 +118,7 @@ fn carry(
             .expect("no panic while recording")
             .push(Request {
                 from,
+                program: program(&head),
                 method: method.unwrap_or_default(),
                 target: target.unwrap_or_default(),
                 body: String::from_utf8_lossy(&body).into_owned(),
@@ -124,6 +127,14 @@ fn carry(
         consul.write_all(&body)?;
     }
     consul.shutdown(std::net::Shutdown::Both)
+}
+
+/// What the head says of who asks.
+fn program(head: &str) -> String {
+    let lines = head.lines().filter_map(|line| line.split_once(':'));
+    let mut named = lines.filter(|(key, _)| key.eq_ignore_ascii_case("user-agent"));
+    let agent = named.next().map_or("", |(_, agent)| agent.trim());
+    agent.split('/').next().unwrap_or_default().to_owned()
 }
 
 /// Reads one request: its head with the empty line, and its body, framed by Content-Length only.

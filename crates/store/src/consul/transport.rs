@@ -6,12 +6,13 @@
 use std::cell::RefCell;
 use std::error::Error as StdError;
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{HOST, HeaderValue};
+use hyper::header::{HOST, HeaderValue, USER_AGENT};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -79,6 +80,18 @@ pub(super) enum Failure {
     Final(Error),
 }
 
+/// Who asks, for Consul's log and whatever stands before it: the program and its version.
+fn agent() -> HeaderValue {
+    let path = std::env::args_os().next().unwrap_or_default();
+    let program = Path::new(&path).file_name().unwrap_or_default();
+    let agent = format!(
+        "{}/{}",
+        program.to_string_lossy(),
+        env!("CARGO_PKG_VERSION")
+    );
+    HeaderValue::from_str(&agent).unwrap_or(HeaderValue::from_static("crosshost"))
+}
+
 type Sender = SendRequest<Full<Bytes>>;
 
 /// The way to one agent.
@@ -86,6 +99,7 @@ pub(super) struct Transport {
     pub(super) url: Url,
     pub(super) tls: Option<Tls>,
     token: Option<HeaderValue>,
+    agent: HeaderValue,
     idle: RefCell<Vec<Sender>>,
 }
 
@@ -95,6 +109,7 @@ impl Transport {
             url,
             token,
             tls,
+            agent: agent(),
             idle: RefCell::default(),
         }
     }
@@ -177,7 +192,8 @@ impl Transport {
         let mut request = Request::builder()
             .method(ask.method.clone())
             .uri(&ask.path)
-            .header(HOST, self.url.authority());
+            .header(HOST, self.url.authority())
+            .header(USER_AGENT, &self.agent);
         if let Some(token) = &self.token {
             request = request.header("X-Consul-Token", token);
         }
