@@ -244,7 +244,7 @@ fn comment(owner: &str) -> Result<Vec<u8>, Error> {
 }
 
 /// The comment among an element's user data; empty if there is none.
-fn owner(mut userdata: &[u8]) -> String {
+pub(crate) fn owner(mut userdata: &[u8]) -> String {
     while let [kind, length, rest @ ..] = userdata {
         let (value, rest) = rest
             .split_at_checked(usize::from(*length))

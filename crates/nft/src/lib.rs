@@ -17,6 +17,7 @@ mod error;
 mod foreign;
 mod judge;
 mod packet;
+pub mod ports;
 mod repair;
 mod rules;
 mod skeleton;
@@ -207,18 +208,28 @@ impl Nft {
         foreign::obstacles(&mut self.channel, packets)
     }
 
-    /// Removes the whole table with all that anyone put into it; true if there was one.
-    pub fn remove_table(&mut self) -> Result<bool, Error> {
+    /// Removes what [`Nft::ensure`] makes, and the table if nothing else is in it; true if there was something.
+    pub fn remove_table(&mut self, config: &Config<'_>) -> Result<bool, Error> {
+        self.remove_part(&config.skeleton()?)
+    }
+
+    /// The table goes with its last part: others (published ports) may have chains and sets of their own in it.
+    fn remove_part(&mut self, part: &Skeleton) -> Result<bool, Error> {
         self.decide(|channel| {
-            let there = !channel
-                .get(&on_table("read"), NfTablesMessage::GetTable(table(vec![])))?
-                .is_empty();
-            let removal = there.then(|| Change {
-                what: on_table("remove"),
-                flags: 0,
-                message: NfTablesMessage::DeleteTable(table(vec![])),
-            });
-            Ok((removal.into_iter().collect(), there))
+            let found = part.find(channel)?;
+            let removals = if found.table.is_none() {
+                vec![]
+            } else if part.is_all_of_the_table(channel)? {
+                vec![Change {
+                    what: on_table("remove"),
+                    flags: 0,
+                    message: NfTablesMessage::DeleteTable(table(vec![])),
+                }]
+            } else {
+                Comparison::new(part, &found).removals()
+            };
+            let there = !removals.is_empty();
+            Ok((removals, there))
         })
     }
 

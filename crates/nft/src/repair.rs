@@ -10,21 +10,33 @@
 
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE};
 use netlink_packet_netfilter::nftables::{
-    ChainMessage, NfTablesMessage, RuleAttribute, SetAttribute, SetMessage,
+    ChainMessage, NfTablesMessage, RuleAttribute, SetAttribute, SetFlags, SetMessage,
 };
 
 use crate::Status;
 use crate::channel::Change;
-use crate::skeleton::{AWAKE, Found, Skeleton, chain, on, on_table, rule, set, table};
+use crate::skeleton::{AWAKE, Chain, Found, Skeleton, chain, on, on_table, rule, set, table};
 
 /// Tells nft that the keys are in network byte order (libnftnl: `NFTNL_UDATA_SET_KEYBYTEORDER`, `BYTEORDER_BIG_ENDIAN`).
-const KEY_BYTE_ORDER: [u8; 6] = [0, 4, 2, 0, 0, 0];
+const BYTE_ORDER: [u8; 6] = [0, 4, 2, 0, 0, 0];
+/// The same of what a map gives (`NFTNL_UDATA_SET_DATABYTEORDER`).
+const DATA_BYTE_ORDER: [u8; 6] = [1, 4, 2, 0, 0, 0];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fit {
     Absent,
     Same,
     Strange,
+}
+
+impl Fit {
+    /// What is there is not wanted.
+    fn if_there(self) -> Self {
+        match self {
+            Self::Absent => Self::Absent,
+            Self::Same | Self::Strange => Self::Strange,
+        }
+    }
 }
 
 /// The kernel adds attributes (handle, use count): all wanted ones have to be there, others are none of ours.
@@ -34,6 +46,14 @@ fn fit<T: PartialEq>(wanted: &[T], found: Option<&Vec<T>>) -> Fit {
         Some(found) if wanted.iter().all(|attribute| found.contains(attribute)) => Fit::Same,
         Some(_) => Fit::Strange,
     }
+}
+
+fn is_map(set: &[SetAttribute]) -> bool {
+    let mut flags = set.iter().filter_map(|attribute| match attribute {
+        SetAttribute::Flags(flags) => Some(flags),
+        _ => None,
+    });
+    flags.any(|flags| flags.contains(SetFlags::Map))
 }
 
 /// What is wanted against what there is; `sets` and `chains` in the order of the skeleton.
@@ -58,7 +78,9 @@ impl<'a> Comparison<'a> {
             chains: chains()
                 .map(|(wanted, (found, _))| fit(&wanted.attributes, found.as_ref()))
                 .collect(),
-            rules_fit: chains().all(|(wanted, (_, rules))| wanted.rules == *rules),
+            rules_fit: chains().all(|(wanted, (_, found))| {
+                wanted.rules.as_ref().is_none_or(|wanted| wanted == found)
+            }),
         }
     }
 
@@ -83,6 +105,20 @@ impl<'a> Comparison<'a> {
         changes
     }
 
+    /// What takes all of it out of the table; elements go with their sets.
+    pub(crate) fn removals(&self) -> Vec<Change> {
+        let mut changes = vec![];
+        let all = Self {
+            wanted: self.wanted,
+            table: self.table,
+            sets: self.sets.iter().map(|fit| fit.if_there()).collect(),
+            chains: self.chains.iter().map(|fit| fit.if_there()).collect(),
+            rules_fit: false,
+        };
+        all.clear(&mut changes);
+        changes
+    }
+
     /// Rules first, since they hold the sets, and chains may hold each other.
     fn clear(&self, changes: &mut Vec<Change>) {
         let mut push = |what, message| {
@@ -94,7 +130,12 @@ impl<'a> Comparison<'a> {
             });
         };
         let chains = || self.wanted.chains.iter().zip(&self.chains);
-        for (wanted, _) in chains().filter(|(_, fit)| **fit != Fit::Absent) {
+        let is_ours = |wanted: &Chain, fit: Fit| match fit {
+            Fit::Absent => false,
+            Fit::Same => wanted.rules.is_some(),
+            Fit::Strange => true,
+        };
+        for (wanted, _) in chains().filter(|(wanted, fit)| is_ours(wanted, **fit)) {
             let message = NfTablesMessage::DeleteRule(rule(wanted.name, vec![]));
             push(on("empty chain", wanted.name), message);
         }
@@ -130,7 +171,11 @@ impl<'a> Comparison<'a> {
         for (id, ((name, wanted), _)) in sets.filter(|(_, (_, fit))| **fit != Fit::Same) {
             let mut attributes = wanted.clone();
             attributes.push(SetAttribute::Id(id)); // within this batch; the kernel insists on one
-            attributes.push(SetAttribute::UserData(KEY_BYTE_ORDER.to_vec()));
+            let mut order = BYTE_ORDER.to_vec();
+            if is_map(wanted) {
+                order.extend(DATA_BYTE_ORDER);
+            }
+            attributes.push(SetAttribute::UserData(order));
             push(
                 on("make set", name),
                 0,
@@ -149,7 +194,7 @@ impl<'a> Comparison<'a> {
             );
         }
         for wanted in &self.wanted.chains {
-            for expressions in &wanted.rules {
+            for expressions in wanted.rules.iter().flatten() {
                 let expressions = RuleAttribute::Expressions(expressions.clone());
                 let message = NfTablesMessage::NewRule(rule(wanted.name, vec![expressions]));
                 push(

@@ -12,19 +12,19 @@ use crate::skeleton::Family;
 pub(crate) const IFNAME_BYTES: usize = 16;
 /// `enum nft_payload_bases`
 const LINK_HEADER: u32 = 0;
-const NETWORK_HEADER: u32 = 1;
+pub(crate) const NETWORK_HEADER: u32 = 1;
 pub(crate) const TRANSPORT_HEADER: u32 = 2;
-/// Of the destination port in the UDP header.
-const PORT_OFFSET: u32 = 2;
-const PORT_BYTES: u32 = 2;
+/// Of the destination port in the headers of UDP, TCP and SCTP.
+pub(crate) const PORT_OFFSET: u32 = 2;
+pub(crate) const PORT_BYTES: u32 = 2;
 const MAC_BYTES: u32 = 6;
 pub(crate) const UDP: u8 = 17;
-const NF_DROP: u32 = 0;
+pub(crate) const NF_DROP: u32 = 0;
 /// `NFT_LOOKUP_F_INV`
 const ABSENT: u32 = 1;
-const PRESENT: u32 = 0;
+pub(crate) const PRESENT: u32 = 0;
 
-type Expression = ListAttribute<ExpressionAttribute>;
+pub(crate) type Expression = ListAttribute<ExpressionAttribute>;
 pub(crate) type Rule = Vec<Expression>;
 
 /// Which end of a packet is ours.
@@ -35,7 +35,7 @@ pub(crate) enum End {
 }
 
 impl Family {
-    fn offset(&self, end: End) -> u32 {
+    pub(crate) fn offset(&self, end: End) -> u32 {
         match end {
             End::Source => self.source_offset,
             End::Destination => self.source_offset + u32::from(self.key_bytes),
@@ -45,8 +45,7 @@ impl Family {
 
 /// `ip saddr @egress4 oifname != "bridge" masquerade`. An inet table sees both families, hence nfproto first.
 pub(crate) fn masquerade(family: &Family, bridge: &str) -> Rule {
-    let mut name = bridge.as_bytes().to_vec();
-    name.resize(IFNAME_BYTES, 0);
+    let name = ifname(bridge);
     let expressions = [
         load(MetaKey::Nfproto),
         compare(Operator::Equal, vec![family.nfproto]),
@@ -54,24 +53,17 @@ pub(crate) fn masquerade(family: &Family, bridge: &str) -> Rule {
         lookup(family.egress, PRESENT),
         load(MetaKey::Oifname),
         compare(Operator::NotEqual, name),
-        Expressions::Other {
-            expression_type: "masq".to_owned(),
-            attributes: vec![],
-        },
+        masq(),
     ];
     expressions.into_iter().map(Into::into).collect()
 }
 
 /// `ip daddr . udp dport @tunnels4 ip saddr != @vteps4 drop`
 pub(crate) fn drop_strangers(family: &Family) -> Rule {
-    let verdict = DataAttribute::Verdict(vec![VerdictAttribute::Code(Verdict::Other(NF_DROP))]);
     let dropped = [
         address(family, End::Source),
         lookup(family.vteps, ABSENT),
-        Expressions::Immediate(vec![
-            Immediate::DestinationRegister(Register::Verdict),
-            Immediate::Data(verdict),
-        ]),
+        verdict(Verdict::Other(NF_DROP), None),
     ];
     let mut rule = tunnel(family, End::Destination);
     rule.extend(dropped.into_iter().map(Into::into));
@@ -133,7 +125,7 @@ fn address(family: &Family, end: End) -> Expressions {
     payload(Register::Reg1, NETWORK_HEADER, offset, bytes)
 }
 
-fn payload(register: Register, base: u32, offset: u32, bytes: u32) -> Expressions {
+pub(crate) fn payload(register: Register, base: u32, offset: u32, bytes: u32) -> Expressions {
     Expressions::Payload(vec![
         Payload::DestinationRegister(register),
         Payload::Base(base),
@@ -142,7 +134,7 @@ fn payload(register: Register, base: u32, offset: u32, bytes: u32) -> Expression
     ])
 }
 
-fn lookup(set: &str, flags: u32) -> Expressions {
+pub(crate) fn lookup(set: &str, flags: u32) -> Expressions {
     Expressions::Lookup(vec![
         Lookup::Set(set.to_owned()),
         Lookup::SourceRegister(Register::Reg1),
@@ -150,14 +142,39 @@ fn lookup(set: &str, flags: u32) -> Expressions {
     ])
 }
 
-fn load(key: MetaKey) -> Expressions {
-    Expressions::Meta(vec![
-        Meta::Key(key),
-        Meta::DestinationRegister(Register::Reg1),
+pub(crate) fn load(key: MetaKey) -> Expressions {
+    load_into(Register::Reg1, key)
+}
+
+pub(crate) fn load_into(register: Register, key: MetaKey) -> Expressions {
+    Expressions::Meta(vec![Meta::Key(key), Meta::DestinationRegister(register)])
+}
+
+/// An interface's name as it fills a register: with zeros.
+pub(crate) fn ifname(name: &str) -> Vec<u8> {
+    let mut bytes = name.as_bytes().to_vec();
+    bytes.resize(IFNAME_BYTES, 0);
+    bytes
+}
+
+pub(crate) fn masq() -> Expressions {
+    Expressions::Other {
+        expression_type: "masq".to_owned(),
+        attributes: vec![],
+    }
+}
+
+/// What becomes of the packet; `chain` is where a jump goes.
+pub(crate) fn verdict(code: Verdict, chain: Option<&str>) -> Expressions {
+    let mut verdict = vec![VerdictAttribute::Code(code)];
+    verdict.extend(chain.map(|chain| VerdictAttribute::Chain(chain.to_owned())));
+    Expressions::Immediate(vec![
+        Immediate::DestinationRegister(Register::Verdict),
+        Immediate::Data(DataAttribute::Verdict(verdict)),
     ])
 }
 
-fn compare(operator: Operator, value: Vec<u8>) -> Expressions {
+pub(crate) fn compare(operator: Operator, value: Vec<u8>) -> Expressions {
     Expressions::Cmp(vec![
         Cmp::SourceRegister(Register::Reg1),
         Cmp::Op(operator),

@@ -1,6 +1,6 @@
 //! What is in our table, as data: the same attributes make an object, and tell whether the kernel's one is as wanted.
-//! `skeleton.nft` says the same in nft's language. Sets and chains to come (published ports) are further entries of
-//! [`Skeleton::new`]; `repair` does not know what they are for.
+//! `skeleton.nft` says the same in nft's language. Another part of the same table, for published ports, is in `ports/skeleton.rs`;
+//! `repair` does not know what they are for.
 
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, Hook, InetHookNumber, NfTablesMessage, Register, RuleAttribute,
@@ -13,14 +13,14 @@ use crate::rules::{End, Rule, drop_strangers, masquerade, untracked};
 
 pub(crate) const TABLE: &str = "crosshost";
 /// nft's `srcnat` of the inet family.
-const SRCNAT: i32 = 100;
+pub(crate) const SRCNAT: i32 = 100;
 /// nft's `raw`: before connection tracking.
 const RAW: i32 = -300;
 /// nft's number of the type of a port, and the bits by which it joins the numbers of types to that of a tuple.
-const PORT_TYPE: u32 = 13;
-const TYPE_BITS: u32 = 6;
+pub(crate) const PORT_TYPE: u32 = 13;
+pub(crate) const TYPE_BITS: u32 = 6;
 /// In a tuple each part fills whole words.
-const WORD: u32 = 4;
+pub(crate) const WORD: u32 = 4;
 const NF_ACCEPT: u32 = 1;
 /// No flag, above all not `dormant`.
 pub(crate) const AWAKE: TableAttribute = TableAttribute::Flags(TableFlags::empty());
@@ -36,7 +36,7 @@ pub(crate) struct Family {
     pub(crate) vteps: &'static str,
     pub(crate) nfproto: u8,
     /// nft's number of the data type, by which it prints an element.
-    key_type: u32,
+    pub(crate) key_type: u32,
     pub(crate) key_bytes: u8,
     /// Of the source address in the IP header.
     pub(crate) source_offset: u32,
@@ -74,7 +74,8 @@ pub(crate) struct Skeleton {
 pub(crate) struct Chain {
     pub(crate) name: &'static str,
     pub(crate) attributes: Vec<ChainAttribute>,
-    pub(crate) rules: Vec<Rule>,
+    /// None: they come and go by themselves.
+    pub(crate) rules: Option<Vec<Rule>>,
 }
 
 /// What the kernel has of it, in the same order.
@@ -124,6 +125,33 @@ impl Skeleton {
         }
     }
 
+    /// Whether no other sets and chains are in the table.
+    pub(crate) fn is_all_of_the_table(&self, channel: &mut Channel) -> Result<bool, Error> {
+        let attributes = vec![SetAttribute::Table(TABLE.to_owned())];
+        let question = NfTablesMessage::GetSet(SetMessage { attributes });
+        let sets = channel.dump(&on_table("list the sets of"), question)?;
+        let attributes = vec![ChainAttribute::Table(TABLE.to_owned())];
+        let question = NfTablesMessage::GetChain(ChainMessage { attributes });
+        let chains = channel.dump(&on_table("list the chains of"), question)?;
+        let is_known = |answer: NfTablesMessage| match answer {
+            NfTablesMessage::NewSet(set) => self.sets.iter().any(|(name, _)| {
+                let name = SetAttribute::Name((*name).to_owned());
+                set.attributes.contains(&name)
+            }),
+            // The kernel lists the chains of all tables.
+            NfTablesMessage::NewChain(chain) => {
+                let table = ChainAttribute::Table(TABLE.to_owned());
+                !chain.attributes.contains(&table)
+                    || self.chains.iter().any(|known| {
+                        let name = ChainAttribute::Name(known.name.to_owned());
+                        chain.attributes.contains(&name)
+                    })
+            }
+            _ => true,
+        };
+        Ok(sets.into_iter().chain(chains).all(is_known))
+    }
+
     /// Reads what the kernel has. Consistent only if the generation is the same before and after.
     pub(crate) fn find(&self, channel: &mut Channel) -> Result<Found, Error> {
         let table = channel.get(&on_table("read"), NfTablesMessage::GetTable(table(vec![])))?;
@@ -144,7 +172,7 @@ impl Skeleton {
                     _ => None,
                 }));
         }
-        for Chain { name, .. } in &self.chains {
+        for Chain { name, rules, .. } in &self.chains {
             let answers = channel.get(
                 &on("read chain", name),
                 NfTablesMessage::GetChain(chain(name)),
@@ -153,6 +181,10 @@ impl Skeleton {
                 NfTablesMessage::NewChain(chain) => Some(chain.attributes),
                 _ => None,
             });
+            if rules.is_none() {
+                found.chains.push((attributes, vec![]));
+                continue;
+            }
             let question = NfTablesMessage::GetRule(rule(name, vec![]));
             let rules = channel.dump(&on("read the rules of chain", name), question)?;
             let rules = rules.into_iter().filter_map(|answer| match answer {
@@ -184,13 +216,26 @@ impl Chain {
         Self {
             name,
             attributes,
+            rules: Some(rules),
+        }
+    }
+
+    /// One to which others jump.
+    pub(crate) fn called(name: &'static str, rules: Option<Vec<Rule>>) -> Self {
+        let attributes = vec![
+            ChainAttribute::Table(TABLE.to_owned()),
+            ChainAttribute::Name(name.to_owned()),
+        ];
+        Self {
+            name,
+            attributes,
             rules,
         }
     }
 }
 
 /// A set with the type and the length in bytes of its keys.
-fn of_keys(
+pub(crate) fn of_keys(
     name: &'static str,
     key: u32,
     bytes: u32,

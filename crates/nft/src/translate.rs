@@ -36,7 +36,7 @@ impl Translation {
     /// Translates these and no others from now on; no table, where there are none. Whether it was not so.
     pub fn set(&mut self, macs: &Macs) -> Result<bool, Error> {
         if macs.is_empty() {
-            return self.0.remove_table();
+            return self.0.remove_part(&skeleton(macs));
         }
         let skeleton = skeleton(macs);
         self.0.decide(|channel| {

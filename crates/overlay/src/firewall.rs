@@ -229,7 +229,7 @@ fn bring(host: &Host, change: impl FnOnce(&mut Table)) -> Result<(Nft, bool), Er
     change(&mut after);
     let mut nft = Nft::open().map_err(firewall)?;
     if after.is_unused() {
-        let removed = nft.remove_table().map_err(firewall)?;
+        let removed = nft.remove_table(&CONFIG).map_err(firewall)?;
         host.firewall.remove(NAME).map_err(|error| local(&error))?;
         return Ok((nft, removed));
     }

@@ -36,7 +36,9 @@ fn patience_ends() {
         let mut other = Nft::open().unwrap();
         let start = Instant::now();
         let outcome = Nft::open().unwrap().decide(|_| {
-            other.ensure(&CONFIG).and_then(|()| other.remove_table())?;
+            other
+                .ensure(&CONFIG)
+                .and_then(|()| other.remove_table(&CONFIG))?;
             Ok((vec![], ()))
         });
         assert!(matches!(outcome, Err(Error::Busy { .. })), "{outcome:?}");

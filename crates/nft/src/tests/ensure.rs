@@ -63,7 +63,7 @@ fn twenty_at_once_make_one_set_of_rules() {
             if leads {
                 let status = nft.status(&CONFIG);
                 let commits = nft.channel.generation().unwrap().0 - generation;
-                let removed = nft.remove_table();
+                let removed = nft.remove_table(&CONFIG);
                 generation = nft.channel.generation().unwrap().0;
                 outcome.push(format!("{status:?} {commits} {removed:?}"));
             }
@@ -211,9 +211,9 @@ END");
         let network = "172.18.0.0/16".parse().unwrap();
         nft.add_egress(network, "gw").unwrap();
         assert!(nft.remove_egress(network).unwrap());
-        assert!(nft.remove_table().unwrap());
+        assert!(nft.remove_table(&CONFIG).unwrap());
         assert!(!nft.remove_egress(network).unwrap());
-        assert!(!nft.remove_table().unwrap(), "idempotent");
+        assert!(!nft.remove_table(&CONFIG).unwrap(), "idempotent");
     });
     assert_eq!(namespace.sh("nft -a list ruleset"), before);
 }

@@ -5,6 +5,7 @@ mod egress;
 mod ensure;
 mod foreign;
 mod kit;
+mod ports;
 mod skeleton;
 mod traffic;
 mod translate;

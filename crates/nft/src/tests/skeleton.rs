@@ -9,7 +9,7 @@ use super::kit::Namespace;
 const SKELETON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/skeleton.nft");
 
 /// `nft -j` without what cannot be the same: handles, which count all objects ever made.
-fn json(namespace: &Namespace) -> Value {
+pub(super) fn json(namespace: &Namespace) -> Value {
     let text = namespace.sh("nft -j list table inet crosshost");
     let mut value = serde_json::from_str(&text).unwrap();
     forget_handles(&mut value);
@@ -28,7 +28,7 @@ fn forget_handles(value: &mut Value) {
 }
 
 /// The expressions as the kernel has them; nft adds the rules' handles to the lines that have no bracket.
-fn bytecode(namespace: &Namespace) -> Vec<String> {
+pub(super) fn bytecode(namespace: &Namespace) -> Vec<String> {
     let text = namespace.sh("nft --debug=netlink list table inet crosshost 2>&1");
     let lines = text.lines().filter(|line| line.contains("[ "));
     lines.map(str::to_owned).collect()

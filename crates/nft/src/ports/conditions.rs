@@ -1,0 +1,316 @@
+//! Conditions under which a port is published, in nft's words.
+//!
+//! The maps know no conditions. So a packet to such a port that fails one of them is kept from the maps before: a rule for
+//! each condition, which matches where it does not hold.
+
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+
+use ipnetwork::IpNetwork;
+use netlink_packet_core::{DefaultNla, NLM_F_APPEND, NLM_F_CREATE};
+use netlink_packet_netfilter::nftables::{
+    Expressions, MetaKey, NfTablesMessage, Operator, Register, RuleAttribute, RuleMessage, Verdict,
+};
+
+use super::entry::HostPort;
+use super::rules::{mask, of_family, rule};
+use super::skeleton::CONDITIONS;
+use crate::channel::{Change, Channel};
+use crate::error::Error;
+use crate::rules::{
+    End, IFNAME_BYTES, NETWORK_HEADER, PORT_BYTES, PORT_OFFSET, Rule, TRANSPORT_HEADER, compare,
+    ifname, load, payload, verdict,
+};
+use crate::skeleton::{Family, IPV4, IPV6, expressions, on, rule as rule_message};
+
+/// Where the source port is in the headers of UDP, TCP and SCTP.
+const SOURCE_PORT: u32 = 0;
+/// libnftnl: `NFTNL_UDATA_RULE_COMMENT`.
+const COMMENT: u8 = 0;
+const NF_ACCEPT: u32 = 1;
+/// What nft understands and this does, for errors.
+const KNOWN: &str = "ip|ip6 saddr|daddr, iifname, tcp|udp|sctp|th sport, meta mark or mark, each with a value or != and a value";
+
+/// One thing that has to be so of a packet, or not so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Condition {
+    negated: bool,
+    test: Test,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Test {
+    Source(IpNetwork),
+    Destination(IpNetwork),
+    Interface(String),
+    SourcePort(RangeInclusive<u16>),
+    Mark(u32),
+}
+
+/// A run of ports with the conditions under which they are published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conditional {
+    /// The first port.
+    pub at: HostPort,
+    /// The last one.
+    pub last: u16,
+    /// All have to hold.
+    pub conditions: Vec<Condition>,
+}
+
+/// The rules of the chain, by owner.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Conditions(Vec<(String, Rule)>);
+
+/// Reads conditions for one version of IP; the error says what is not understood.
+pub fn parse(words: &[String], v6: bool) -> Result<Vec<Condition>, String> {
+    let all = words.join(" ");
+    let mut words = all.split_whitespace();
+    let mut conditions = vec![];
+    while let Some(first) = words.next() {
+        if first.starts_with(['-', '!']) {
+            return Err(format!(
+                "{first:?} is a word of iptables; here are those of nftables: {KNOWN}"
+            ));
+        }
+        let subject = match first {
+            "iifname" | "mark" => first.to_owned(),
+            _ => format!("{first} {}", words.next().unwrap_or_default()),
+        };
+        let mut value = words.next();
+        let negated = value == Some("!=");
+        if negated || value == Some("==") {
+            value = words.next();
+        }
+        let value = value.ok_or_else(|| format!("{subject:?} has no value"))?;
+        let test = test(&subject, value.trim_matches('"'), v6)?;
+        conditions.push(Condition { negated, test });
+    }
+    Ok(conditions)
+}
+
+fn test(subject: &str, value: &str, v6: bool) -> Result<Test, String> {
+    let bad = |what: &str| format!("{subject} {value}: not {what}");
+    let network = || {
+        let network: Result<IpNetwork, _> = value.parse();
+        let version = if v6 { "IPv6" } else { "IPv4" };
+        let what = format!("an address or network of {version}");
+        network
+            .ok()
+            .filter(|network| network.is_ipv6() == v6)
+            .ok_or_else(|| bad(&what))
+    };
+    match (subject, v6) {
+        ("ip saddr", false) | ("ip6 saddr", true) => Ok(Test::Source(network()?)),
+        ("ip daddr", false) | ("ip6 daddr", true) => Ok(Test::Destination(network()?)),
+        ("iifname" | "meta iifname", _) if value.len() < IFNAME_BYTES => {
+            Ok(Test::Interface(value.to_owned()))
+        }
+        ("iifname" | "meta iifname", _) => Err(bad("an interface's name")),
+        ("tcp sport" | "udp sport" | "sctp sport" | "th sport", _) => {
+            let (first, last) = value.split_once('-').unwrap_or((value, value));
+            match (first.parse(), last.parse()) {
+                (Ok(first), Ok(last)) if first <= last => Ok(Test::SourcePort(first..=last)),
+                _ => Err(bad("a port or a range of ports")),
+            }
+        }
+        ("mark" | "meta mark", _) => {
+            let mark = match value.strip_prefix("0x") {
+                Some(digits) => u32::from_str_radix(digits, 16),
+                None => value.parse(),
+            };
+            mark.map(Test::Mark).map_err(|_| bad("a mark"))
+        }
+        _ => Err(format!("{subject:?} is not understood; what is: {KNOWN}")),
+    }
+}
+
+impl Conditions {
+    /// Those of this owner are these.
+    pub fn set(&mut self, owner: &str, conditionals: &[Conditional]) {
+        self.0.retain(|(other, _)| other != owner);
+        for conditional in conditionals {
+            let rules = conditional.conditions.iter();
+            let rules = rules.map(|it| (owner.to_owned(), keep(conditional, it)));
+            self.0.extend(rules);
+        }
+    }
+
+    /// Those of all but these owners go.
+    pub fn retain(&mut self, mut is_owner: impl FnMut(&str) -> bool) {
+        self.0.retain(|(owner, _)| is_owner(owner));
+    }
+
+    /// Whether those of this owner are as in `other`.
+    pub fn is_same_for(&self, owner: &str, other: &Self) -> bool {
+        let of = |all: &Self| {
+            let all = all.0.iter().filter(|(it, _)| it == owner);
+            all.cloned().collect::<Vec<_>>()
+        };
+        of(self) == of(other)
+    }
+}
+
+/// The rule that keeps from the maps what does not meet the condition.
+fn keep(conditional: &Conditional, condition: &Condition) -> Rule {
+    let at = &conditional.at;
+    let family = if at.v6 { &IPV6 } else { &IPV4 };
+    let port = |offset| payload(Register::Reg1, TRANSPORT_HEADER, offset, PORT_BYTES);
+    let mut all = of_family(family).to_vec();
+    if let Some(address) = at.address {
+        all.extend(within(
+            family,
+            End::Destination,
+            address.into(),
+            Operator::Equal,
+        ));
+    }
+    all.push(load(MetaKey::L4Proto));
+    all.push(compare(Operator::Equal, vec![at.protocol]));
+    all.push(port(PORT_OFFSET));
+    all.extend(between(&(at.port..=conditional.last)));
+    let fails = if condition.negated {
+        Operator::Equal
+    } else {
+        Operator::NotEqual
+    };
+    match &condition.test {
+        Test::Source(network) => all.extend(within(family, End::Source, *network, fails)),
+        Test::Destination(network) => {
+            all.extend(within(family, End::Destination, *network, fails));
+        }
+        Test::Interface(name) => {
+            all.push(load(MetaKey::Iifname));
+            all.push(compare(fails, ifname(name)));
+        }
+        Test::SourcePort(ports) => {
+            all.push(port(SOURCE_PORT));
+            all.extend(if condition.negated {
+                between(ports)
+            } else {
+                vec![outside(ports)]
+            });
+        }
+        Test::Mark(mark) => {
+            all.push(load(MetaKey::Mark));
+            all.push(compare(fails, mark.to_ne_bytes().to_vec()));
+        }
+    }
+    all.push(verdict(Verdict::Other(NF_ACCEPT), None));
+    rule(all)
+}
+
+fn within(family: &Family, end: End, network: IpNetwork, how: Operator) -> Vec<Expressions> {
+    let bytes = u32::from(family.key_bytes);
+    let octets = |address| match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    };
+    let mut all = vec![payload(
+        Register::Reg1,
+        NETWORK_HEADER,
+        family.offset(end),
+        bytes,
+    )];
+    if u32::from(network.prefix()) < bytes * 8 {
+        all.push(mask(octets(network.mask())));
+    }
+    all.push(compare(how, octets(network.network())));
+    all
+}
+
+/// What is in the first register is one of these.
+fn between(ports: &RangeInclusive<u16>) -> Vec<Expressions> {
+    let bytes = |port: &u16| port.to_be_bytes().to_vec();
+    if ports.start() == ports.end() {
+        return vec![compare(Operator::Equal, bytes(ports.start()))];
+    }
+    vec![
+        compare(Operator::GreatherThanEqual, bytes(ports.start())),
+        compare(Operator::LessThanEqual, bytes(ports.end())),
+    ]
+}
+
+/// What is in the first register is none of these.
+fn outside(ports: &RangeInclusive<u16>) -> Expressions {
+    let bytes = |port: &u16| port.to_be_bytes().to_vec();
+    if ports.start() == ports.end() {
+        return compare(Operator::NotEqual, bytes(ports.start()));
+    }
+    // `NFTA_RANGE_SREG`, `_OP` (not within), `_FROM_DATA`, `_TO_DATA`, both with `NFTA_DATA_VALUE`.
+    let data = |kind: u16, port: &u16| {
+        let value = [&[6, 0, 1, 0][..], &port.to_be_bytes(), &[0, 0]].concat();
+        DefaultNla::new(kind, value)
+    };
+    let number = |kind, value: u32| DefaultNla::new(kind, value.to_be_bytes().to_vec());
+    Expressions::Other {
+        expression_type: "range".to_owned(),
+        attributes: vec![
+            number(1, Register::Reg1.into()),
+            number(2, 1),
+            data(3, ports.start()),
+            data(4, ports.end()),
+        ],
+    }
+}
+
+/// All of the chain, and the rules' handles.
+pub(super) fn all(channel: &mut Channel) -> Result<(Conditions, Vec<u64>), Error> {
+    let question = NfTablesMessage::GetRule(rule_message(CONDITIONS, vec![]));
+    let answers = channel.dump(&on("read the rules of chain", CONDITIONS), question)?;
+    let (mut conditions, mut handles) = (Conditions::default(), vec![]);
+    for answer in answers {
+        let NfTablesMessage::NewRule(message) = answer else {
+            continue;
+        };
+        let (owner, handle) = told(&message);
+        conditions.0.push((owner, expressions(message)));
+        handles.push(handle);
+    }
+    Ok((conditions, handles))
+}
+
+fn told(message: &RuleMessage) -> (String, u64) {
+    let (mut owner, mut handle) = (String::new(), 0);
+    for attribute in &message.attributes {
+        match attribute {
+            RuleAttribute::Handle(is) => handle = *is,
+            RuleAttribute::UserData(bytes) => owner = crate::element::owner(bytes),
+            _ => {}
+        }
+    }
+    (owner, handle)
+}
+
+/// What turns the one into the other.
+pub(super) fn changes(found: &(Conditions, Vec<u64>), wanted: &Conditions) -> Vec<Change> {
+    let (found, handles) = found;
+    let gone = found
+        .0
+        .iter()
+        .zip(handles)
+        .filter(|(it, _)| !wanted.0.contains(it));
+    let gone = gone.map(|(_, handle)| Change {
+        what: on("remove a rule of chain", CONDITIONS),
+        flags: 0,
+        message: NfTablesMessage::DeleteRule(rule_message(
+            CONDITIONS,
+            vec![RuleAttribute::Handle(*handle)],
+        )),
+    });
+    let new = wanted.0.iter().filter(|it| !found.0.contains(it));
+    let new = new.map(|(owner, rule)| {
+        let length = u8::try_from(owner.len() + 1).unwrap_or(u8::MAX);
+        let comment = [&[COMMENT, length], owner.as_bytes(), &[0]].concat();
+        let parts = vec![
+            RuleAttribute::Expressions(rule.clone()),
+            RuleAttribute::UserData(comment),
+        ];
+        Change {
+            what: on("add a rule to chain", CONDITIONS),
+            flags: NLM_F_CREATE | NLM_F_APPEND,
+            message: NfTablesMessage::NewRule(rule_message(CONDITIONS, parts)),
+        }
+    });
+    gone.chain(new).collect()
+}

@@ -1,0 +1,316 @@
+//! Elements of the maps and sets of published ports, and whose they are.
+//!
+//! An element may have several owners: a container's networks that all publish its port 80 as 8080, or lead there over one
+//! egress address. So its comment begins with the digests of all its owners, and says then in words whose it is.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use netlink_packet_core::NLM_F_CREATE;
+use netlink_packet_netfilter::nftables::{
+    DataAttribute, ListAttribute, NfTablesMessage, SetElementAttribute,
+};
+
+use super::skeleton::{SETS4, SETS6, Sets};
+use crate::channel::{Change, Channel};
+use crate::element::{elements, message};
+use crate::error::Error;
+use crate::rules::ifname;
+use crate::skeleton::on;
+
+/// libnftnl: `NFTNL_UDATA_SET_ELEM_COMMENT`, then one byte of length, then text and a zero.
+const COMMENT: u8 = 0;
+/// What one byte of length can say, less the zero.
+const COMMENT_BYTES: usize = 254;
+/// An attribute's length has 16 bits, and all elements of a message are in one; with the longest key, comment and data.
+const AT_ONCE: usize = 150;
+
+/// A port of this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HostPort {
+    /// Of IPv6.
+    pub v6: bool,
+    /// The one address of the host that it is of; none is any.
+    pub address: Option<IpAddr>,
+    /// The number of the protocol in IP: 6, 17, 132.
+    pub protocol: u8,
+    /// The number.
+    pub port: u16,
+}
+
+/// What is in the table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    /// Packets to a port of the host go to a container.
+    Port {
+        /// The port.
+        at: HostPort,
+        /// The container's address and port.
+        to: SocketAddr,
+    },
+    /// Packets to a port of a container that go back by the interface that they came by leave under the host's address, and
+    /// so do those of the host itself from 127.0.0.0/8.
+    Hairpin {
+        /// The interface by which the container is reached.
+        via: String,
+        /// The protocol.
+        protocol: u8,
+        /// The container's address and port.
+        to: SocketAddr,
+    },
+    /// All packets that come to a port of a container by a port of the host leave under the host's address.
+    Hidden {
+        /// The protocol.
+        protocol: u8,
+        /// The container's address and port.
+        to: SocketAddr,
+    },
+}
+
+/// A place in the table.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    set: &'static str,
+    bytes: Vec<u8>,
+}
+
+/// What is at a place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// The owners' digests, in the order in which they came: what it says is the first one's.
+    pub owners: Vec<String>,
+    /// Whose it is, in words.
+    pub text: String,
+    /// Where a port leads, as the map has it; empty in a set.
+    pub(super) data: Vec<u8>,
+}
+
+/// Places, and what is there.
+pub type Elements = BTreeMap<Key, Held>;
+
+impl HostPort {
+    /// Its place.
+    pub fn key(&self) -> Key {
+        let sets = sets(self.v6);
+        let mut bytes = self.address.map(octets).unwrap_or_default();
+        bytes.extend(tail(self.protocol, self.port));
+        let set = match self.address {
+            None => sets.ports,
+            Some(_) => sets.bound,
+        };
+        Key { set, bytes }
+    }
+}
+
+impl Entry {
+    /// Its place.
+    pub fn key(&self) -> Key {
+        match self {
+            Self::Port { at, .. } => at.key(),
+            Self::Hairpin { via, protocol, to } => {
+                let mut bytes = ifname(via);
+                bytes.extend(socket(*protocol, to));
+                let set = sets(to.is_ipv6()).hairpin;
+                Key { set, bytes }
+            }
+            Self::Hidden { protocol, to } => Key {
+                set: sets(to.is_ipv6()).hidden,
+                bytes: socket(*protocol, to),
+            },
+        }
+    }
+
+    /// The same for owners, of which `text` tells in words.
+    pub fn held(&self, owners: Vec<String>, text: String) -> Held {
+        let data = match self {
+            Self::Port { to, .. } => {
+                let mut data = octets(to.ip());
+                data.extend(padded(&to.port().to_be_bytes()));
+                data
+            }
+            _ => vec![],
+        };
+        Held { owners, text, data }
+    }
+}
+
+impl Held {
+    /// Whether a port leads there.
+    pub fn leads_to(&self, to: SocketAddr) -> bool {
+        let mut data = octets(to.ip());
+        data.extend(padded(&to.port().to_be_bytes()));
+        self.data == data
+    }
+
+    /// Both as the table would have them; a text may have been cut there.
+    pub fn is_like(&self, other: &Self) -> bool {
+        self.data == other.data && self.comment() == other.comment()
+    }
+
+    fn comment(&self) -> String {
+        let mut comment = self.owners.join(",");
+        // nft prints a comment between quotes and cannot escape.
+        let plain = |c: char| if c.is_control() || c == '"' { '?' } else { c };
+        comment.extend(std::iter::once(' ').chain(self.text.chars().map(plain)));
+        comment.truncate(comment.floor_char_boundary(COMMENT_BYTES));
+        comment
+    }
+
+    fn user_data(&self) -> Vec<u8> {
+        let comment = self.comment();
+        let length = u8::try_from(comment.len() + 1).unwrap_or(u8::MAX);
+        [&[COMMENT, length], comment.as_bytes(), &[0]].concat()
+    }
+
+    fn of(comment: &str, data: Vec<u8>) -> Self {
+        let (owners, text) = comment.split_once(' ').unwrap_or((comment, ""));
+        Self {
+            owners: owners.split(',').map(str::to_owned).collect(),
+            text: text.to_owned(),
+            data,
+        }
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let protocol = match self.protocol {
+            6 => "tcp",
+            17 => "udp",
+            132 => "sctp",
+            _ => "?",
+        };
+        match self.address {
+            Some(address) => write!(f, "{}/{protocol}", SocketAddr::new(address, self.port)),
+            None => write!(f, "{}/{protocol}", self.port),
+        }
+    }
+}
+
+/// What is at one place.
+pub(super) fn find(channel: &mut Channel, key: &Key) -> Result<Option<Held>, Error> {
+    let question = NfTablesMessage::GetSetElement(message(key.set, Some(list(&[(key, None)]))));
+    let answers = channel.get(&on("read an element of", key.set), question)?;
+    Ok(elements(answers).find_map(decode).map(|(_, held)| held))
+}
+
+/// What is in one set.
+pub(super) fn all(channel: &mut Channel, set: &'static str) -> Result<Elements, Error> {
+    let question = NfTablesMessage::GetSetElement(message(set, None));
+    let answers = channel.dump(&on("list", set), question)?;
+    let found = elements(answers).filter_map(decode);
+    Ok(found
+        .map(|(bytes, held)| (Key { set, bytes }, held))
+        .collect())
+}
+
+/// The sets of both versions of IP.
+pub(super) fn all_sets() -> impl Iterator<Item = &'static str> {
+    let names = |sets: &Sets| [sets.ports, sets.bound, sets.hairpin, sets.hidden];
+    [&SETS4, &SETS6].into_iter().flat_map(names)
+}
+
+impl Key {
+    /// The set that it is in.
+    pub(super) fn set(&self) -> &'static str {
+        self.set
+    }
+}
+
+/// What turns the one into the other: first all that goes, since what comes may come to its place.
+pub(super) fn changes(found: &Elements, wanted: &Elements) -> Vec<Change> {
+    let differs = |key: &Key, held: &Held, other: &Elements| {
+        other.get(key).is_none_or(|other| !other.is_like(held))
+    };
+    let goes: Vec<_> = found
+        .iter()
+        .filter(|(key, held)| differs(key, held, wanted))
+        .map(|(key, _)| (key, None))
+        .collect();
+    let comes: Vec<_> = wanted
+        .iter()
+        .filter(|(key, held)| differs(key, held, found))
+        .map(|(key, held)| (key, Some(held)))
+        .collect();
+    let goes = batches(&goes).map(|(set, elements)| Change {
+        what: on("remove elements of", set),
+        flags: 0,
+        message: NfTablesMessage::DeleteSetElement(message(set, Some(elements))),
+    });
+    let comes = batches(&comes).map(|(set, elements)| Change {
+        what: on("add elements to", set),
+        flags: NLM_F_CREATE,
+        message: NfTablesMessage::NewSetElement(message(set, Some(elements))),
+    });
+    goes.chain(comes).collect()
+}
+
+type Piece<'a> = (&'a Key, Option<&'a Held>);
+
+/// Of one set each, and no longer than a message can be.
+fn batches<'a>(
+    pieces: &'a [Piece<'a>],
+) -> impl Iterator<Item = (&'static str, Vec<ListAttribute<SetElementAttribute>>)> + 'a {
+    let of_sets = pieces.chunk_by(|(a, _), (b, _)| a.set == b.set);
+    let batches = of_sets.flat_map(|of_set| of_set.chunks(AT_ONCE));
+    batches.map(|batch| (batch[0].0.set, list(batch)))
+}
+
+fn list(pieces: &[Piece<'_>]) -> Vec<ListAttribute<SetElementAttribute>> {
+    let element = |(key, held): &Piece<'_>| {
+        let value = |bytes: &Vec<u8>| DataAttribute::Value(bytes.clone());
+        let mut element = vec![SetElementAttribute::Key(value(&key.bytes))];
+        if let Some(held) = held {
+            if !held.data.is_empty() {
+                element.push(SetElementAttribute::Data(value(&held.data)));
+            }
+            element.push(SetElementAttribute::UserData(held.user_data()));
+        }
+        ListAttribute::Element(element)
+    };
+    pieces.iter().map(element).collect()
+}
+
+fn decode(element: Vec<SetElementAttribute>) -> Option<(Vec<u8>, Held)> {
+    let (mut key, mut data, mut comment) = (None, vec![], String::new());
+    for attribute in element {
+        match attribute {
+            SetElementAttribute::Key(DataAttribute::Value(bytes)) => key = Some(bytes),
+            SetElementAttribute::Data(DataAttribute::Value(bytes)) => data = bytes,
+            SetElementAttribute::UserData(bytes) => comment = crate::element::owner(&bytes),
+            _ => {}
+        }
+    }
+    Some((key?, Held::of(&comment, data)))
+}
+
+fn sets(v6: bool) -> &'static Sets {
+    if v6 { &SETS6 } else { &SETS4 }
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+/// A part of a tuple fills whole words.
+fn padded(part: &[u8]) -> Vec<u8> {
+    let mut bytes = part.to_vec();
+    bytes.resize(part.len().next_multiple_of(4), 0);
+    bytes
+}
+
+fn tail(protocol: u8, port: u16) -> Vec<u8> {
+    let mut bytes = padded(&[protocol]);
+    bytes.extend(padded(&port.to_be_bytes()));
+    bytes
+}
+
+fn socket(protocol: u8, to: &SocketAddr) -> Vec<u8> {
+    let mut bytes = octets(to.ip());
+    bytes.extend(tail(protocol, to.port()));
+    bytes
+}

@@ -1,0 +1,144 @@
+//! Published ports: what packets to a port of this host become, in the same table `inet crosshost`.
+//!
+//! A port is an element of a map, so that a packet's way does not depend on how many there are, and neither does the work to
+//! add or remove one. Who uses this holds a lock against others of its kind; against the rest of the host each change is made
+//! under the generation of the rules that it was decided by.
+
+mod conditions;
+mod entry;
+mod rules;
+mod skeleton;
+
+use std::collections::BTreeSet;
+
+pub use conditions::{Condition, Conditional, Conditions, parse as conditions};
+pub use entry::{Elements, Entry, Held, HostPort, Key};
+
+use crate::channel::Channel;
+use crate::error::Error;
+use crate::repair::Comparison;
+use crate::{Nft, Status};
+
+/// So many places are looked at one by one; more of them by reading their sets.
+const FEW: usize = 300;
+
+/// What was found, or is wanted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Published {
+    /// At the places that were asked for.
+    pub elements: Elements,
+    /// All of them.
+    pub conditions: Conditions,
+}
+
+/// Where to look.
+#[derive(Debug, Clone)]
+pub enum Places {
+    /// There.
+    These(BTreeSet<Key>),
+    /// Everywhere.
+    All,
+}
+
+/// The part of the table that is about ports, in the network namespace in which the calling thread was at [`Ports::open`].
+#[derive(Debug)]
+pub struct Ports(Nft);
+
+impl Ports {
+    /// Opens the socket. Nothing is asked of the kernel yet.
+    pub fn open() -> Result<Self, Error> {
+        Nft::open().map(Self)
+    }
+
+    /// Makes chains and maps complete, whatever they were before; whether they were not.
+    pub fn ensure(&mut self) -> Result<bool, Error> {
+        let skeleton = skeleton::skeleton();
+        self.0.decide(|channel| {
+            let found = skeleton.find(channel)?;
+            let repairs = Comparison::new(&skeleton, &found).repairs();
+            let changed = !repairs.is_empty();
+            Ok((repairs, changed))
+        })
+    }
+
+    /// Compares chains and maps, without touching.
+    pub fn status(&mut self) -> Result<Status, Error> {
+        let skeleton = skeleton::skeleton();
+        self.0.decide(|channel| {
+            let found = skeleton.find(channel)?;
+            Ok((vec![], Comparison::new(&skeleton, &found).status()))
+        })
+    }
+
+    /// What there is.
+    pub fn look(&mut self, places: &Places) -> Result<Published, Error> {
+        self.0.decide(|channel| {
+            let elements = elements(channel, places)?;
+            let (conditions, _) = conditions::all(channel)?;
+            Ok((
+                vec![],
+                Published {
+                    elements,
+                    conditions,
+                },
+            ))
+        })
+    }
+
+    /// Makes of what there is at these places what `wanted` makes of it, in one step; what is refused changes nothing. It may
+    /// be asked several times, if others change the host's rules meanwhile.
+    pub fn update<E>(
+        &mut self,
+        places: &Places,
+        mut wanted: impl FnMut(&Published) -> Result<Published, E>,
+    ) -> Result<Result<bool, E>, Error> {
+        self.0.decide(|channel| {
+            let elements = elements(channel, places)?;
+            let (rules, handles) = conditions::all(channel)?;
+            let found = Published {
+                elements,
+                conditions: rules,
+            };
+            let wanted = match wanted(&found) {
+                Ok(wanted) => wanted,
+                Err(refused) => return Ok((vec![], Err(refused))),
+            };
+            let rules = (found.conditions, handles);
+            let mut changes = entry::changes(&found.elements, &wanted.elements);
+            changes.extend(conditions::changes(&rules, &wanted.conditions));
+            let differs = !changes.is_empty();
+            Ok((changes, Ok(differs)))
+        })
+    }
+
+    /// Removes all that is about ports, and the table if nothing else is in it; true if there was something.
+    pub fn remove(&mut self) -> Result<bool, Error> {
+        self.0.remove_part(&skeleton::skeleton())
+    }
+}
+
+fn elements(channel: &mut Channel, places: &Places) -> Result<Elements, Error> {
+    let mut found = Elements::new();
+    match places {
+        Places::These(keys) if keys.len() <= FEW => {
+            for key in keys {
+                if let Some(held) = entry::find(channel, key)? {
+                    found.insert(key.clone(), held);
+                }
+            }
+        }
+        Places::These(keys) => {
+            let sets: BTreeSet<_> = keys.iter().map(Key::set).collect();
+            for set in sets {
+                let all = entry::all(channel, set)?;
+                found.extend(all.into_iter().filter(|(key, _)| keys.contains(key)));
+            }
+        }
+        Places::All => {
+            for set in entry::all_sets() {
+                found.extend(entry::all(channel, set)?);
+            }
+        }
+    }
+    Ok(found)
+}

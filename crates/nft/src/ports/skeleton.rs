@@ -1,0 +1,116 @@
+//! What the table has for published ports, as data; `ports.nft` says the same in nft's language.
+
+use netlink_packet_netfilter::nftables::{InetHookNumber, SetAttribute, SetFlags};
+
+use super::rules;
+use crate::skeleton::{
+    Chain, Family, IPV4, IPV6, PORT_TYPE, SRCNAT, Skeleton, TYPE_BITS, WORD, of_keys,
+};
+
+/// The chain of the rules that keep packets from a port that is published under conditions.
+pub(super) const CONDITIONS: &str = "ports-conditions";
+/// The chain that looks where a port leads.
+pub(super) const PUBLISH: &str = "ports-publish";
+/// nft's `dstnat`.
+const DSTNAT: i32 = -100;
+/// nft's `raw`.
+const RAW: i32 = -300;
+/// nft's numbers of the types of a protocol and of an interface's name, and the bytes of that.
+const PROTOCOL_TYPE: u32 = 12;
+const IFNAME_TYPE: u32 = 41;
+const IFNAME: u32 = 16;
+
+/// The names of the sets of a version of IP.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Sets {
+    pub(super) family: &'static Family,
+    /// Ports of any address of this host.
+    pub(super) ports: &'static str,
+    /// Ports of one address.
+    pub(super) bound: &'static str,
+    /// What is told to leave as if it came from the host when it goes back by the interface that it came by.
+    pub(super) hairpin: &'static str,
+    /// What is to leave so in any case.
+    pub(super) hidden: &'static str,
+}
+
+pub(super) static SETS4: Sets = Sets {
+    family: &IPV4,
+    ports: "ports4",
+    bound: "bound4",
+    hairpin: "hairpin4",
+    hidden: "hidden4",
+};
+pub(super) static SETS6: Sets = Sets {
+    family: &IPV6,
+    ports: "ports6",
+    bound: "bound6",
+    hairpin: "hairpin6",
+    hidden: "hidden6",
+};
+
+/// All of it.
+pub(super) fn skeleton() -> Skeleton {
+    let both = [&SETS4, &SETS6];
+    let socket = |sets: &Sets| sets.family.key_type << TYPE_BITS | PORT_TYPE;
+    let socket_bytes = |sets: &Sets| u32::from(sets.family.key_bytes) + WORD;
+    let with_protocol =
+        |sets: &Sets| (sets.family.key_type << TYPE_BITS | PROTOCOL_TYPE) << TYPE_BITS | PORT_TYPE;
+    let map = |name, key, bytes, sets: &Sets| {
+        let (name, mut attributes) = of_keys(name, key, bytes, SetFlags::Map);
+        attributes.push(SetAttribute::DataType(socket(sets)));
+        attributes.push(SetAttribute::DataLen(socket_bytes(sets)));
+        (name, attributes)
+    };
+    let ports = both.map(|sets| {
+        let key = PROTOCOL_TYPE << TYPE_BITS | PORT_TYPE;
+        map(sets.ports, key, 2 * WORD, sets)
+    });
+    let bound = both.map(|sets| {
+        let bytes = socket_bytes(sets) + WORD;
+        map(sets.bound, with_protocol(sets), bytes, sets)
+    });
+    let hairpin = both.map(|sets| {
+        let key = IFNAME_TYPE << (3 * TYPE_BITS) | with_protocol(sets);
+        let bytes = IFNAME + socket_bytes(sets) + WORD;
+        of_keys(sets.hairpin, key, bytes, SetFlags::empty())
+    });
+    let hidden = both.map(|sets| {
+        let bytes = socket_bytes(sets) + WORD;
+        of_keys(sets.hidden, with_protocol(sets), bytes, SetFlags::empty())
+    });
+    let all = [ports, bound, hairpin, hidden];
+    Skeleton {
+        sets: all.into_iter().flatten().collect(),
+        chains: vec![
+            Chain::called(CONDITIONS, None),
+            Chain::called(PUBLISH, Some(rules::publish())),
+            Chain::new(
+                ("ports-localnet", "filter", InetHookNumber::PreRouting, RAW),
+                vec![rules::keep_localnet()],
+            ),
+            Chain::new(
+                (
+                    "ports-prerouting",
+                    "nat",
+                    InetHookNumber::PreRouting,
+                    DSTNAT,
+                ),
+                vec![rules::to_this_host()],
+            ),
+            Chain::new(
+                ("ports-output", "nat", InetHookNumber::LocalOut, DSTNAT),
+                vec![rules::to_this_host()],
+            ),
+            Chain::new(
+                (
+                    "ports-postrouting",
+                    "nat",
+                    InetHookNumber::PostRouting,
+                    SRCNAT,
+                ),
+                rules::hide(),
+            ),
+        ],
+    }
+}
