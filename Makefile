@@ -19,8 +19,8 @@ deps: ## install what tests need: Debian packages, cnitool, Consul (instant when
 
 build: ## static, stripped binaries into bin/ (needs Rust; installs gcc where there is none)
 	$(DEPS) build-packages
-	RUSTFLAGS="$(STATIC)" cargo build --release --locked --target $(HOST) -p overlay -p ipam-kv -p crosshost
-	install -D -t bin $(RELEASE)/overlay $(RELEASE)/ipam-kv $(RELEASE)/crosshost
+	RUSTFLAGS="$(STATIC)" cargo build --release --locked --target $(HOST) -p overlay -p ipam-kv -p portmap -p crosshost
+	install -D -t bin $(addprefix $(RELEASE)/,overlay ipam-kv portmap crosshost)
 
 test: deps build ## the whole test suite (as root: it makes network namespaces)
 	@test "$$(id -u)" = 0 || { echo "make test: run it as root, it makes network namespaces"; exit 1; }
@@ -57,7 +57,7 @@ fmt: ## format all code
 	cargo fmt --all
 
 install: build install-dist ## plugins into CNI_BIN (/opt/cni/bin), crosshost and its unit below PREFIX (/usr/local); DESTDIR works
-	install -D -t $(DESTDIR)$(CNI_BIN) bin/overlay bin/ipam-kv
+	install -D -t $(DESTDIR)$(CNI_BIN) bin/overlay bin/ipam-kv bin/portmap
 	install -D -t $(DESTDIR)$(PREFIX)/bin bin/crosshost
 
 install-dist:

@@ -175,6 +175,20 @@ impl Host {
         run(self.cnitool_command(verb, network, container, ifname))
     }
 
+    /// The same with what a runtime asks of plugins that declare a capability (`CAP_ARGS`).
+    #[track_caller]
+    pub fn cnitool_asking(
+        &self,
+        verb: &str,
+        network: &str,
+        (container, ifname): (&str, &str),
+        capabilities: &Value,
+    ) -> Finished {
+        let mut command = self.cnitool_command(verb, network, container, ifname);
+        command.env("CAP_ARGS", capabilities.to_string());
+        run(command)
+    }
+
     /// The same, only started: for many at once.
     #[track_caller]
     pub fn start_cnitool(

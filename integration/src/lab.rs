@@ -248,7 +248,7 @@ pub(crate) fn at(address: &str) -> SocketAddr {
 }
 
 /// What the server at `address` says to a caller in `net` that connects and only listens.
-pub(crate) fn hear(net: &Net, address: SocketAddr) -> std::io::Result<String> {
+pub fn hear(net: &Net, address: SocketAddr) -> std::io::Result<String> {
     let patience = std::time::Duration::from_secs(3);
     net.run(|| {
         let mut connection = std::net::TcpStream::connect_timeout(&address, patience)?;

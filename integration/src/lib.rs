@@ -38,7 +38,7 @@ pub use container::Container;
 pub use direct::{Direct, addresses_in, ipamconf};
 pub use footprint::Footprint;
 pub use host::Host;
-pub use lab::{Backend, Lab, OUTSIDE, OUTSIDE6};
+pub use lab::{Backend, Lab, OUTSIDE, OUTSIDE6, hear};
 pub use programs::{Programs, workspace};
 pub use proxy::{Proxy, Request};
 pub use run::{Finished, Process, Running};

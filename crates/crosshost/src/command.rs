@@ -6,7 +6,7 @@ use cluster::{Cluster, Resolved, Settings};
 use lexopt::{Arg, Parser, ValueExt as _};
 use store::Store;
 
-use crate::{doctor, endpoint, gc, network, node, sync, watch};
+use crate::{doctor, endpoint, gc, network, node, port, sync, watch};
 
 /// An error is its text: whatever captures a backtrace would, with `RUST_BACKTRACE` set, walk the unwind tables that a
 /// released binary does not have (`docs/decisions/0003-binary-size.md`), and abort.
@@ -25,6 +25,7 @@ crosshost: one network for the containers of several hosts
   crosshost node ls                                all hosts
   crosshost node rm NAME [--force]                 forget a host that will not come back; --force: and its endpoints
   crosshost endpoint ls [--local]                  who has which address; --local: what this host holds, without the store
+  crosshost port ls                                which ports of this host lead to which containers, without the store
   crosshost sync [--watch]                         make this host known, its forwarding and the store up to date;
                                                    --watch: stay, and do so whenever others have news
   crosshost doctor                                 what is wrong on this host, and the command that mends it
@@ -141,8 +142,10 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<String> {
     if plain == ["version"] {
         return Ok(format!("crosshost {}\n", env!("CARGO_PKG_VERSION")));
     }
-    if plain.as_slice() == ["endpoint", "ls"] && words.local {
-        return endpoint::local(&words);
+    match plain.as_slice() {
+        ["endpoint", "ls"] if words.local => return endpoint::local(&words),
+        ["port", "ls"] => return port::list(&words),
+        _ => {}
     }
     // Known before the store is opened: a slip of the pen makes no directory.
     let Some(command) = command(&plain) else {

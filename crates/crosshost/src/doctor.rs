@@ -34,6 +34,8 @@ pub async fn examine(session: &Session, words: &Words) -> Result<String> {
     }
     let looked = overlay::examine::examine(&session.settings, &mut findings).await;
     findings.failed(looked);
+    let looked = examine_ports(&mut findings);
+    findings.failed(looked);
     if let Err(error) = examine_releases(&mut findings) {
         findings.wrong(error.to_string(), "");
     }
@@ -119,6 +121,22 @@ async fn examine_store(session: &Session, findings: &mut Findings) -> Result<()>
             }
         }
     }
+    Ok(())
+}
+
+/// Published ports are in the kernel's table, and what comes to them gets through.
+fn examine_ports(findings: &mut Findings) -> std::result::Result<(), cni::Error> {
+    let (published, whole) = portmap::examine()?;
+    if published == 0 {
+        return Ok(());
+    }
+    if whole {
+        findings.ok(format!("published ports: {published}, as they should be"));
+    } else {
+        let says = format!("published ports: {published}, not all of them in the kernel's table");
+        findings.wrong(says, SYNC);
+    }
+    findings.blocked(portmap::obstacles());
     Ok(())
 }
 

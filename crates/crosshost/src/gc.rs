@@ -3,6 +3,7 @@
 //!
 //! Of an address that `ipam-kv` gave under another interface plugin nothing here tells whether its container lives: it stays.
 
+use journal::Attachment;
 use overlay::{host::Host, orphans};
 
 use crate::{
@@ -10,6 +11,12 @@ use crate::{
     sync,
     table::Bad,
 };
+
+/// What a DEL of the other plugins of the chain would have taken away.
+async fn release(attachment: &Attachment) -> std::result::Result<(), cni::Error> {
+    portmap::forget(attachment)?;
+    ipam_kv::forget(attachment).await
+}
 
 /// Sweeps, or lists what it would sweep.
 pub async fn sweep(session: &Session, dry: bool) -> Result<String> {
@@ -20,7 +27,7 @@ pub async fn sweep(session: &Session, dry: bool) -> Result<String> {
         let done = if dry {
             Ok(true)
         } else {
-            orphans::take_down(&host, &record, ipam_kv::forget).await
+            orphans::take_down(&host, &record, release).await
         };
         let (attachment, netns) = (&record.attachment, record.netns.display());
         let line = match done {

@@ -6,6 +6,7 @@ mod endpoint;
 mod gc;
 mod network;
 mod node;
+mod port;
 mod realms;
 mod sync;
 mod table;

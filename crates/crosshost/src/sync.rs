@@ -6,11 +6,16 @@ use overlay::sync::Synced;
 
 use crate::command::{Result, Session};
 
+/// What is said of published ports that were mended.
+pub const PORTS: &str = "published ports: mended";
+
 /// What was done, and what could not be.
 pub struct Done {
     /// The networks whose sandboxes were brought to the news.
     pub networks: Vec<Synced>,
-    /// What of them could not be brought there.
+    /// Whether published ports were not in the kernel as they should be.
+    pub ports: bool,
+    /// What of these could not be brought there.
     behind: Vec<cni::Error>,
     /// What else could not be done, with what it is of.
     late: Vec<(String, cluster::Error)>,
@@ -43,6 +48,7 @@ pub async fn sync(session: &Session) -> Result<String> {
         return Err(late.into());
     }
     let mut lines: Vec<_> = done.networks.iter().map(line).collect();
+    lines.extend(done.ports.then(|| PORTS.to_owned()));
     lines.push(format!("node {}: in sync\n", session.settings.node));
     Ok(lines.join("\n"))
 }
@@ -59,6 +65,8 @@ pub fn line(done: &Synced) -> String {
 pub async fn once(session: &Session, contact: bool) -> Result<Done> {
     let (cluster, settings) = (session.cluster(), &session.settings);
     let failed = |error: cni::Error| error.to_string();
+    // Of this host alone, whatever the store says.
+    let ports = portmap::repair();
     // Refused where this name is another host's: nothing more is done then.
     let forwarding = overlay::sync::sync(&cluster, settings)
         .await
@@ -77,9 +85,15 @@ pub async fn once(session: &Session, contact: bool) -> Result<Done> {
         };
         cluster.register(&node).await?;
     }
+    let mut behind = forwarding.failures;
+    let ports = ports.unwrap_or_else(|error| {
+        behind.push(error);
+        false
+    });
     Ok(Done {
         networks: forwarding.done,
-        behind: forwarding.failures,
+        ports,
+        behind,
         late,
     })
 }

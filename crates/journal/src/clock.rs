@@ -8,6 +8,15 @@ pub fn uptime() -> u64 {
     u64::try_from(now.tv_sec).unwrap_or_default()
 }
 
+/// Nanoseconds since boot: what of this host came before what.
+pub fn moment() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let part = |number: i64| u64::try_from(number).unwrap_or_default();
+    part(now.tv_sec)
+        .saturating_mul(1_000_000_000)
+        .saturating_add(part(now.tv_nsec))
+}
+
 /// Seconds since 1970.
 pub fn unix() -> u64 {
     SystemTime::now()

@@ -106,6 +106,16 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
         Ok(())
     }
 
+    /// Whether there is no document.
+    pub fn is_empty(&self) -> Result<bool, Error> {
+        let mut any = false;
+        self.each(|_| {
+            any = true;
+            Ok(false)
+        })?;
+        Ok(!any)
+    }
+
     /// All documents, in no order.
     pub fn all(&self) -> Result<Vec<T>, Error> {
         self.collect(Err)
@@ -117,24 +127,34 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
     }
 
     fn collect(&self, failed: impl Fn(Error) -> Result<Option<T>, Error>) -> Result<Vec<T>, Error> {
+        let mut documents = Vec::new();
+        self.each(|path| {
+            documents.extend(load_file(path).or_else(&failed)?);
+            Ok(true)
+        })?;
+        Ok(documents)
+    }
+
+    /// The paths of the documents, as long as `more` are wanted.
+    fn each(&self, mut more: impl FnMut(PathBuf) -> Result<bool, Error>) -> Result<(), Error> {
         let fail = |source| Error::Io {
             path: self.dir.clone(),
             source,
         };
         let entries = match fs::read_dir(&self.dir) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(fail(error)),
         };
-        let mut documents = Vec::new();
         for entry in entries {
             let path = entry.map_err(fail)?.path();
             // Half-written ones of a killed verb start with a dot; nobody will ever rename them.
-            if path.extension().is_some_and(|e| e == "json") && !is_hidden(&path) {
-                documents.extend(load_file(path).or_else(&failed)?);
+            let is_document = path.extension().is_some_and(|e| e == "json") && !is_hidden(&path);
+            if is_document && !more(path)? {
+                break;
             }
         }
-        Ok(documents)
+        Ok(())
     }
 
     /// Takes the host-wide lock of that name if nobody holds it, without waiting.
@@ -227,8 +247,10 @@ mod tests {
             (journal.load("a").unwrap(), journal.all().unwrap()),
             (None, vec![])
         );
+        assert!(journal.is_empty().unwrap());
         journal.save("a", &vec![1]).unwrap();
         journal.save("a", &vec![2]).unwrap();
+        assert!(!journal.is_empty().unwrap());
         assert_eq!(
             (journal.load("a").unwrap(), journal.all().unwrap()),
             (Some(vec![2]), vec![vec![2]])

@@ -11,22 +11,28 @@
 //! and tokio takes the socket that the thread made there.
 
 mod address;
+mod conntrack;
 mod create;
 mod decode;
+mod dialogue;
 mod error;
 mod forwarding;
 mod link;
+mod listeners;
 mod mac;
 mod message;
 mod netns;
 mod path;
 mod route;
+
 mod rtnl;
 
+pub use conntrack::{Flows, forget};
 pub use create::{Bridge, Veth, VethEnd, Vxlan};
 pub use error::Error;
 pub use forwarding::{Change, Forward, Forwarding};
-pub use link::{Link, LinkChange, Port, VxlanInfo};
+pub use link::{Link, LinkChange, Port, VxlanInfo, name_of};
+pub use listeners::{Holder, Listener, holders, listeners};
 pub use mac::Mac;
 pub use netns::{Netns, NetnsError};
 pub use path::probe;

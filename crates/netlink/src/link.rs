@@ -12,6 +12,7 @@ use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use rtnetlink::{LinkBridgePort, LinkUnspec};
 use rustix::io::Errno;
 
+use crate::error::Refusal;
 use crate::{Error, Mac, Rtnl};
 
 /// A network interface, as the kernel shows it.
@@ -88,6 +89,21 @@ pub struct Port {
     pub isolated: Option<bool>,
     /// Send frames back out of the port they came in by.
     pub hairpin: Option<bool>,
+}
+
+/// The name of a link of the namespace in which the calling thread is.
+pub fn name_of(index: u32) -> Result<String, Error> {
+    let socket = rustix::net::socket(
+        rustix::net::AddressFamily::INET,
+        rustix::net::SocketType::DGRAM,
+        None,
+    );
+    socket
+        .and_then(|socket| rustix::net::netdevice::index_to_name(socket, index))
+        .map_err(|errno| {
+            let refusal = Refusal::from(std::io::Error::from(errno));
+            refusal.on(format_args!("name of link {index}"))
+        })
 }
 
 impl Rtnl {

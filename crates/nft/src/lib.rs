@@ -11,6 +11,7 @@
 //! random while, and gives up at last. Other tables are never written; they are read only to tell an operator which of their rules
 //! stops what is ours ([`Nft::obstacles`]).
 
+mod advice;
 mod channel;
 mod element;
 mod error;
@@ -35,6 +36,7 @@ use std::time::{Duration, Instant};
 use ipnetwork::IpNetwork;
 use netlink_packet_netfilter::nftables::NfTablesMessage;
 
+pub use advice::{Blocked, Words, blocked};
 use channel::{Change, Channel};
 use element::Interval;
 pub use error::{Error, Reason};

@@ -47,6 +47,8 @@ impl Packet<'_> {
     pub const ESTABLISHED: u32 = 2;
     /// The first of a connection.
     pub const NEW: u32 = 8;
+    /// The first of a connection, to another address than it was sent to; the second bit is known to iptables alone.
+    pub const TRANSLATED: u32 = Self::NEW | 1 << 7;
     /// Of no connection.
     pub const UNTRACKED: u32 = 64;
 

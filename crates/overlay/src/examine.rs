@@ -77,7 +77,8 @@ impl Findings {
         self.0.push(Finding { state, says, mend });
     }
 
-    fn blocked(&mut self, found: Result<Vec<obstacles::Blocked>, Error>) {
+    /// What rules of others stop, or may.
+    pub fn blocked(&mut self, found: Result<Vec<nft::Blocked>, Error>) {
         match found {
             Ok(found) => {
                 for it in found {

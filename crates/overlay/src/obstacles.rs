@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use cni::Error;
-use nft::{Hook, Nft, Obstacle, Packet};
+use nft::{Blocked, Hook, Packet, Words};
 
 use crate::{
     host::{Host, Underlay},
@@ -17,47 +17,6 @@ const BEYOND: [IpAddr; 2] = [
     IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)),
     IpAddr::V6(std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
 ];
-
-/// A chain of somebody else that stops what is ours, or may.
-pub struct Blocked {
-    /// Whether nothing of the kind passes.
-    pub certain: bool,
-    /// The chain, and what it stops.
-    pub why: String,
-    /// The commands that would allow it.
-    pub allow: String,
-}
-
-/// What would allow it, in the words of each program that makes rules.
-struct Words {
-    nft: Vec<String>,
-    iptables: Vec<String>,
-    firewalld: String,
-}
-
-impl Words {
-    fn command(&self, at: &Obstacle) -> String {
-        let (table, chain) = (at.table.as_str(), at.chain.as_str());
-        let iptables = match table.split_once(' ') {
-            Some((_, "firewalld")) => return self.firewalld.clone(),
-            Some(("ip", "filter")) => "iptables-nft",
-            Some(("ip6", "filter")) => "ip6tables-nft",
-            _ => "",
-        };
-        // A native rule in a table of iptables may be one that iptables cannot list any more.
-        let commands: Vec<_> = if iptables.is_empty() || chain != chain.to_uppercase() {
-            let insert = |rule| format!("nft insert rule {table} {chain} {rule}");
-            self.nft.iter().map(insert).collect()
-        } else {
-            // Docker keeps that one for others' rules, before its own.
-            let docker = chain == "FORWARD" && at.has_docker_user;
-            let chain = if docker { "DOCKER-USER" } else { chain };
-            let insert = |rule| format!("{iptables} -I {chain} {rule}");
-            self.iptables.iter().map(insert).collect()
-        };
-        commands.join(" && ")
-    }
-}
 
 /// What stops the containers' way out over a version of IP.
 pub async fn egress(host: &Host, v6: bool) -> Result<Vec<Blocked>, Error> {
@@ -95,7 +54,7 @@ pub async fn egress(host: &Host, v6: bool) -> Result<Vec<Blocked>, Error> {
     };
     let version = if v6 { "IPv6" } else { "IPv4" };
     let what = format!("the containers' way out over {version}, by {EGRESS_BRIDGE},");
-    blocked(&[first, reply], &what, &words)
+    nft::blocked(&[first, reply], &what, &words).map_err(|error| kernel(&error))
 }
 
 /// What stops the tunnels' packets, of UDP to `port`, that come to this host or leave it.
@@ -121,32 +80,7 @@ pub fn tunnel(underlay: &Underlay, port: u16) -> Result<Vec<Blocked>, Error> {
         firewalld: format!("firewall-cmd --add-port={port}/udp"),
     };
     let what = format!("the tunnels' packets, of UDP to port {port},");
-    blocked(&[comes, leaves], &what, &words)
-}
-
-fn blocked(packets: &[Packet<'_>], what: &str, words: &Words) -> Result<Vec<Blocked>, Error> {
-    let mut found: Vec<Obstacle> = Vec::new();
-    let all = Nft::open().and_then(|mut nft| nft.obstacles(packets));
-    for obstacle in all.map_err(|error| kernel(&error))?.into_iter().flatten() {
-        let same = |it: &&mut Obstacle| it.table == obstacle.table && it.chain == obstacle.chain;
-        match found.iter_mut().find(same) {
-            Some(known) if known.certain || !obstacle.certain => {}
-            Some(known) => *known = obstacle,
-            None => found.push(obstacle),
-        }
-    }
-    let told = |it: &Obstacle| {
-        let stops = if it.certain { "stops" } else { "may stop" };
-        let Obstacle {
-            table, chain, rule, ..
-        } = it;
-        Blocked {
-            certain: it.certain,
-            why: format!("chain {chain} of nftables table {table} {stops} {what} with its {rule}"),
-            allow: words.command(it),
-        }
-    };
-    Ok(found.iter().map(told).collect())
+    nft::blocked(&[comes, leaves], &what, &words).map_err(|error| kernel(&error))
 }
 
 /// The tables of the older iptables that this host has: nobody but its own program can read them.

@@ -13,7 +13,7 @@ use super::{
     line::{Line, Subject},
     log::Log,
 };
-use crate::command::Session;
+use crate::{command::Session, sync::PORTS};
 
 /// How often this host's own kernel is compared with the last news. Asks nobody.
 const REPAIR: Duration = Duration::from_secs(30);
@@ -214,6 +214,15 @@ impl Watcher {
     }
 
     async fn repair(&mut self) {
+        match portmap::repair() {
+            Ok(mended) => {
+                self.log.right("published ports");
+                if mended {
+                    Log::note(PORTS);
+                }
+            }
+            Err(error) => self.log.wrong("published ports", &error.msg),
+        }
         let session = match Session::open() {
             Ok(session) => session,
             Err(error) => return self.log.wrong("settings", &error.to_string()),

@@ -50,7 +50,7 @@ pub enum Entry {
         to: SocketAddr,
     },
     /// Packets to a port of a container that go back by the interface that they came by leave under the host's address, and
-    /// so do those of the host itself from 127.0.0.0/8.
+    /// so do those of the host itself.
     Hairpin {
         /// The interface by which the container is reached.
         via: String,

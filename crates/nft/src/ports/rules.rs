@@ -149,8 +149,16 @@ pub(super) fn to_this_host() -> Rule {
 
 /// `ip daddr 127.0.0.0/8 iifname != "lo" drop`: what `route_localnet` of a container's interface would let in.
 pub(super) fn keep_localnet() -> Rule {
-    let mut expressions = localnet(End::Destination);
+    let mut expressions = of_family(&IPV4).to_vec();
     expressions.extend([
+        // nft reads no more of an address than it has to.
+        payload(
+            Register::Reg1,
+            NETWORK_HEADER,
+            IPV4.offset(End::Destination),
+            1,
+        ),
+        compare(Operator::Equal, vec![LOCALNET]),
         load(MetaKey::Iifname),
         compare(Operator::NotEqual, ifname("lo")),
         verdict(Verdict::Other(NF_DROP), None),
@@ -171,38 +179,36 @@ pub(super) fn hide() -> Vec<Rule> {
         rule.extend([lookup(set, PRESENT), masq()]);
         rule
     };
-    let mut rules = vec![masquerade(
-        localnet(End::Source),
-        hairpin(&SETS4, MetaKey::Oifname),
-        SETS4.hairpin,
-    )];
+    let mut rules = vec![];
     for sets in [&SETS4, &SETS6] {
+        let mut from_nowhere = translated();
+        from_nowhere.extend([load(MetaKey::Iif), compare(Operator::Equal, vec![0; 4])]);
+        from_nowhere.extend(of_family(sets.family));
+        let tuple = hairpin(sets, MetaKey::Oifname);
+        rules.push(masquerade(from_nowhere, tuple, sets.hairpin));
         let tuple = hairpin(sets, MetaKey::Iifname);
-        rules.push(masquerade(translated(sets), tuple, sets.hairpin));
+        rules.push(masquerade(translated_of(sets), tuple, sets.hairpin));
     }
     for sets in [&SETS4, &SETS6] {
         let tuple = Tuple::new().destination(sets.family).protocol_and_port();
-        rules.push(masquerade(translated(sets), tuple, sets.hidden));
+        rules.push(masquerade(translated_of(sets), tuple, sets.hidden));
     }
     rules.into_iter().map(rule).collect()
 }
 
-/// `ct status dnat`, of one version of IP.
-fn translated(sets: &Sets) -> Vec<Expressions> {
-    let mut rule = vec![
+/// `ct status dnat`
+fn translated() -> Vec<Expressions> {
+    vec![
         other("ct", CT_STATUS.map(number).to_vec()),
         mask(DST_NAT.to_ne_bytes().to_vec()),
         compare(Operator::NotEqual, vec![0; 4]),
-    ];
-    rule.extend(of_family(sets.family));
-    rule
+    ]
 }
 
-/// Of 127.0.0.0/8 at this end; nft reads no more of an address than it has to.
-fn localnet(end: End) -> Vec<Expressions> {
-    let mut rule = of_family(&IPV4).to_vec();
-    rule.push(payload(Register::Reg1, NETWORK_HEADER, IPV4.offset(end), 1));
-    rule.push(compare(Operator::Equal, vec![LOCALNET]));
+/// The same, of one version of IP.
+fn translated_of(sets: &Sets) -> Vec<Expressions> {
+    let mut rule = translated();
+    rule.extend(of_family(sets.family));
     rule
 }
 

@@ -1,0 +1,156 @@
+//! Connections that the kernel tracks, to forget them: by ctnetlink, the protocol of conntrack(8).
+
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+
+use rustix::io::Errno;
+
+use crate::Error;
+use crate::dialogue::Dialogue;
+use crate::error::Refusal;
+
+const NETLINK_NETFILTER: isize = 12;
+/// `NFNL_SUBSYS_CTNETLINK << 8`, and `IPCTNL_MSG_CT_GET`, `_DELETE` of it.
+const GET: u16 = 0x101;
+const DELETE: u16 = 0x102;
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+/// Length of `struct nfgenmsg`.
+const HEADER: usize = 4;
+/// `CTA_TUPLE_ORIG`, `CTA_ID`, `CTA_ZONE`.
+const ORIGINAL: u16 = 1;
+const ID: u16 = 12;
+const ZONE: u16 = 18;
+/// In a tuple: `CTA_TUPLE_IP` with `CTA_IP_V4_DST` and `CTA_IP_V6_DST`, `CTA_TUPLE_PROTO` with `CTA_PROTO_NUM` and
+/// `CTA_PROTO_DST_PORT`.
+const IP: u16 = 1;
+const DESTINATIONS: [u16; 2] = [2, 4];
+const PROTOCOL: u16 = 2;
+const NUMBER: u16 = 1;
+const PORT: u16 = 3;
+/// `NLA_F_NESTED`
+const NESTED: u16 = 1 << 15;
+
+/// Connections by where they were first sent to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flows {
+    /// Of IPv6.
+    pub v6: bool,
+    /// Its number in IP.
+    pub protocol: u8,
+    /// To this address; none is any.
+    pub address: Option<IpAddr>,
+    /// To these ports.
+    pub ports: RangeInclusive<u16>,
+}
+
+/// A connection that is to be forgotten, as the kernel names it.
+struct Tracked {
+    v6: bool,
+    original: Vec<u8>,
+    id: Option<Vec<u8>>,
+}
+
+/// Forgets these connections of the default zone, of the host in whose network namespace the calling thread is; how many there
+/// were. A kernel without conntrack tracks none.
+pub fn forget(flows: &[Flows]) -> Result<usize, Error> {
+    let forgot = || {
+        let mut dialogue = Dialogue::open(NETLINK_NETFILTER)?;
+        let mut forgotten = 0;
+        for v6 in [false, true] {
+            let of: Vec<_> = flows.iter().filter(|flow| flow.v6 == v6).collect();
+            if of.is_empty() {
+                continue;
+            }
+            let mut found = Vec::new();
+            let family = if v6 { AF_INET6 } else { AF_INET };
+            let listed = dialogue.dump(GET, &[family, 0, 0, 0], |message| {
+                let tracked = tracked(message, v6, |to, protocol, port| {
+                    of.iter().any(|flow| {
+                        flow.protocol == protocol
+                            && flow.ports.contains(&port)
+                            && flow.address.is_none_or(|address| address == to)
+                    })
+                });
+                found.extend(tracked);
+            });
+            match listed {
+                // No subsystem of this number.
+                Err(refusal) if refusal.is(Errno::INVAL) || refusal.is(Errno::OPNOTSUPP) => {
+                    continue;
+                }
+                listed => listed?,
+            }
+            for one in &found {
+                match dialogue.tell(DELETE, &one.message()) {
+                    Err(refusal) if refusal.is(Errno::NOENT) => {}
+                    told => {
+                        told?;
+                        forgotten += 1;
+                    }
+                }
+            }
+        }
+        Ok(forgotten)
+    };
+    forgot().map_err(|refusal: Refusal| refusal.on("tracked connections"))
+}
+
+/// What is wanted of the default zone.
+fn tracked(message: &[u8], v6: bool, wanted: impl Fn(IpAddr, u8, u16) -> bool) -> Option<Tracked> {
+    let attributes = message.get(HEADER..)?;
+    // Only another than the default one is told.
+    if find(attributes, ZONE).is_some_and(|zone| zone != [0, 0]) {
+        return None;
+    }
+    let original = find(attributes, ORIGINAL)?;
+    let ip = find(original, IP)?;
+    let proto = find(original, PROTOCOL)?;
+    let to = find(ip, DESTINATIONS[usize::from(v6)])?;
+    let to = match to.len() {
+        4 => IpAddr::from(*to.first_chunk::<4>()?),
+        _ => IpAddr::from(*to.first_chunk::<16>()?),
+    };
+    let protocol = *find(proto, NUMBER)?.first()?;
+    let port = u16::from_be_bytes(*find(proto, PORT)?.first_chunk()?);
+    wanted(to, protocol, port).then(|| Tracked {
+        v6,
+        original: original.to_vec(),
+        id: find(attributes, ID).map(<[u8]>::to_vec),
+    })
+}
+
+impl Tracked {
+    /// With its id, so that a newer one between the same ends stays.
+    fn message(&self) -> Vec<u8> {
+        let family = if self.v6 { AF_INET6 } else { AF_INET };
+        let mut message = vec![family, 0, 0, 0];
+        put(&mut message, ORIGINAL | NESTED, &self.original);
+        if let Some(id) = &self.id {
+            put(&mut message, ID, id);
+        }
+        message
+    }
+}
+
+fn put(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
+    message.extend(length.to_ne_bytes());
+    message.extend(kind.to_ne_bytes());
+    message.extend(value);
+    message.resize(message.len().next_multiple_of(4), 0);
+}
+
+fn find(attributes: &[u8], kind: u16) -> Option<&[u8]> {
+    let mut rest = attributes;
+    while let Some((head, _)) = rest.split_at_checked(4) {
+        let length = usize::from(u16::from_ne_bytes([head[0], head[1]]));
+        let is = u16::from_ne_bytes([head[2], head[3]]) & !(3 << 14);
+        let value = rest.get(4..length)?;
+        if is == kind {
+            return Some(value);
+        }
+        rest = rest.get(length.next_multiple_of(4)..)?;
+    }
+    None
+}

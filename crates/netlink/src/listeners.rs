@@ -1,0 +1,272 @@
+//! Who listens on this host: sockets that would hear what is sent to a port.
+//!
+//! Of TCP and UDP the kernel tells by `sock_diag(7)`, without a look at connections. Of SCTP it tells so only with a module
+//! that few load; the file in `/proc` has the same.
+
+use std::fs;
+use std::net::{IpAddr, Ipv6Addr};
+use std::ops::RangeInclusive;
+use std::path::Path;
+
+use netlink_packet_core::NlasIterator;
+
+use crate::Error;
+use crate::dialogue::Dialogue;
+
+const NETLINK_SOCK_DIAG: isize = 4;
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const SCTP: u8 = 132;
+/// Bits of the states: `TCP_LISTEN`, and `TCP_CLOSE`, which is one of UDP that is connected to nobody.
+const LISTENS: u32 = 1 << 10;
+const UNCONNECTED: u32 = 1 << 7;
+/// Length of `struct inet_diag_msg`, and where in it are family, port, address and inode.
+const MESSAGE: usize = 72;
+const PORT: usize = 4;
+const ADDRESS: usize = 8;
+const INODE: usize = 68;
+/// `INET_DIAG_SKV6ONLY`
+const V6_ONLY: u16 = 11;
+const ENDPOINTS: &str = "/proc/net/sctp/eps";
+
+/// A socket that waits for who comes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// Where; unspecified is everywhere.
+    pub address: IpAddr,
+    /// The port.
+    pub port: u16,
+    /// The socket's inode, by which `/proc/PID/fd` names it.
+    pub inode: u64,
+    /// One of IPv6 that hears IPv4, too.
+    both: bool,
+}
+
+/// A process that has a socket open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// Its id.
+    pub pid: u32,
+    /// Its parent's.
+    pub parent: u32,
+    /// Its name as the kernel has it.
+    pub comm: String,
+}
+
+impl Listener {
+    /// Whether it hears what comes over this version of IP.
+    pub fn is_of(&self, v6: bool) -> bool {
+        self.address.is_ipv6() == v6 || self.both
+    }
+}
+
+impl Holder {
+    /// Whether it is the process that started this one, or was started by that.
+    pub fn is_of_our_caller(&self) -> bool {
+        let caller = std::os::unix::process::parent_id();
+        [self.pid, self.parent].contains(&caller)
+    }
+}
+
+/// Who listens on these ports, of the host in whose network namespace the calling thread is; nobody, of an unknown protocol.
+pub fn listeners(protocol: u8, ports: &RangeInclusive<u16>) -> Result<Vec<Listener>, Error> {
+    let mut all = match protocol {
+        TCP => diagnosed(protocol, LISTENS)?,
+        UDP => diagnosed(protocol, UNCONNECTED)?,
+        SCTP => endpoints(&fs::read_to_string(ENDPOINTS).unwrap_or_default()),
+        _ => Vec::new(),
+    };
+    all.retain(|it| ports.contains(&it.port));
+    Ok(all)
+}
+
+fn diagnosed(protocol: u8, states: u32) -> Result<Vec<Listener>, Error> {
+    let asked = || {
+        let mut all = Vec::new();
+        let mut dialogue = Dialogue::open(NETLINK_SOCK_DIAG)?;
+        for family in [AF_INET, AF_INET6] {
+            let mut question = vec![family, protocol, 0, 0];
+            question.extend(states.to_ne_bytes());
+            question.extend([0; 48]);
+            dialogue.dump(SOCK_DIAG_BY_FAMILY, &question, |answer| {
+                all.extend(listener(answer));
+            })?;
+        }
+        Ok(all)
+    };
+    asked().map_err(|refusal: crate::error::Refusal| refusal.on("list of listening sockets"))
+}
+
+fn listener(message: &[u8]) -> Option<Listener> {
+    let (fixed, attributes) = message.split_at_checked(MESSAGE)?;
+    let bytes = &fixed[ADDRESS..];
+    let v6 = fixed[0] == AF_INET6;
+    let address = if v6 {
+        IpAddr::from(*bytes.first_chunk::<16>()?)
+    } else {
+        IpAddr::from(*bytes.first_chunk::<4>()?)
+    };
+    let only = NlasIterator::new(attributes)
+        .filter_map(Result::ok)
+        .any(|attribute| attribute.kind() == V6_ONLY && attribute.value().first() == Some(&1));
+    Some(Listener {
+        address,
+        port: u16::from_be_bytes(*fixed[PORT..].first_chunk()?),
+        inode: u32::from_ne_bytes(*fixed[INODE..].first_chunk()?).into(),
+        both: v6 && address.is_unspecified() && !only,
+    })
+}
+
+/// ` ENDPT SOCK STY SST HBKT LPORT UID INODE LADDRS`; a state of 10 listens.
+fn endpoints(text: &str) -> Vec<Listener> {
+    let listeners = text.lines().skip(1).flat_map(|line| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let number = |at: usize| words.get(at).and_then(|word| word.parse::<u64>().ok());
+        let port = number(5).and_then(|port| u16::try_from(port).ok());
+        let listens = words.get(3) == Some(&"10");
+        let addresses: Vec<_> = words
+            .iter()
+            .skip(8)
+            .filter_map(|it| it.parse().ok())
+            .collect();
+        let found = port.zip(number(7)).filter(|_| listens);
+        found.into_iter().flat_map(move |(port, inode)| {
+            let listener = move |address: IpAddr| Listener {
+                address,
+                port,
+                inode,
+                both: address == IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            };
+            addresses.clone().into_iter().map(listener)
+        })
+    });
+    listeners.collect()
+}
+
+/// The processes that have a socket open, as far as they can be seen.
+pub fn holders(inode: u64) -> Vec<Holder> {
+    let wanted = format!("socket:[{inode}]");
+    let processes = fs::read_dir("/proc").into_iter().flatten();
+    let is_process = |name: &std::ffi::OsStr| name.as_encoded_bytes()[0].is_ascii_digit();
+    let processes = processes.filter_map(Result::ok).filter(|process| {
+        if !is_process(&process.file_name()) {
+            return false;
+        }
+        let files = fs::read_dir(process.path().join("fd"))
+            .into_iter()
+            .flatten();
+        files.filter_map(Result::ok).any(|file| {
+            let leads = fs::read_link(file.path());
+            leads.is_ok_and(|to| to.as_os_str().as_encoded_bytes() == wanted.as_bytes())
+        })
+    });
+    processes
+        .filter_map(|process| holder(&process.path()))
+        .collect()
+}
+
+fn holder(process: &Path) -> Option<Holder> {
+    let stat = fs::read_to_string(process.join("stat")).ok()?;
+    // The name may hold anything, parentheses too.
+    let (before, after) = stat.rsplit_once(") ")?;
+    let (pid, comm) = before.split_once(" (")?;
+    Some(Holder {
+        pid: pid.parse().ok()?,
+        parent: after.split(' ').nth(1)?.parse().ok()?,
+        comm: comm.to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream, UdpSocket};
+
+    use super::*;
+    use crate::Netns;
+
+    /// In a namespace of this thread's own, where nobody else listens.
+    fn alone<T: Send>(f: impl FnOnce() -> T + Send) -> T {
+        let dir = tempfile::tempdir().unwrap();
+        let netns = Netns::create(dir.path(), "alone").unwrap();
+        let done = netns.run(|| {
+            let up = std::process::Command::new("ip")
+                .args(["link", "set", "lo", "up"])
+                .status();
+            assert!(up.unwrap().success());
+            f()
+        });
+        Netns::remove(dir.path(), "alone").unwrap();
+        done.unwrap()
+    }
+
+    fn told(protocol: u8) -> Vec<(String, bool, bool)> {
+        let all = listeners(protocol, &(1..=65535)).unwrap();
+        let mut told: Vec<_> = all
+            .iter()
+            .map(|it| {
+                (
+                    format!("{} {}", it.address, it.port),
+                    it.is_of(false),
+                    it.is_of(true),
+                )
+            })
+            .collect();
+        told.sort();
+        told
+    }
+
+    #[test]
+    fn of_tcp_those_that_listen_and_of_udp_those_connected_to_nobody() {
+        alone(|| {
+            let tcp = TcpListener::bind("127.0.0.1:80").unwrap();
+            let _wide = TcpListener::bind("[::]:81").unwrap();
+            let _connected = TcpStream::connect("127.0.0.1:80").unwrap();
+            let _udp = UdpSocket::bind("0.0.0.0:53").unwrap();
+            let busy = UdpSocket::bind("127.0.0.1:54").unwrap();
+            busy.connect("127.0.0.1:53").unwrap();
+            let one = |text: &str, v4, v6| (text.to_owned(), v4, v6);
+            assert_eq!(
+                told(TCP),
+                [one("127.0.0.1 80", true, false), one(":: 81", true, true)]
+            );
+            assert_eq!(told(UDP), [one("0.0.0.0 53", true, false)]);
+            assert_eq!(listeners(TCP, &(81..=90)).unwrap().len(), 1);
+            assert_eq!(listeners(1, &(0..=65535)).unwrap(), []);
+
+            let inode = listeners(TCP, &(80..=80)).unwrap()[0].inode;
+            let holders = holders(inode);
+            assert_eq!(holders.len(), 1, "{holders:?}");
+            assert_eq!(holders[0].pid, std::process::id());
+            drop(tcp);
+        });
+    }
+
+    #[test]
+    fn who_called_and_whom_that_started_are_of_our_caller() {
+        let caller = std::os::unix::process::parent_id();
+        let holder = |pid, parent| Holder {
+            pid,
+            parent,
+            comm: "sleep".to_owned(),
+        };
+        assert!(holder(caller, 1).is_of_our_caller());
+        assert!(holder(99, caller).is_of_our_caller());
+        assert!(!holder(99, 1).is_of_our_caller());
+    }
+
+    #[test]
+    fn endpoints_of_sctp_that_listen() {
+        let text = " ENDPT     SOCK   STY SST HBKT LPORT   UID INODE LADDRS\n\
+                    ffff0 ffff1 2   10  29   36412     0 1234 10.0.0.1 10.0.0.2 \n\
+                    ffff2 ffff3 0   7   30   5000      0 1235 0.0.0.0 \n";
+        let all = endpoints(text);
+        let told: Vec<_> = all
+            .iter()
+            .map(|it| format!("{} {} {}", it.address, it.port, it.inode))
+            .collect();
+        assert_eq!(told, ["10.0.0.1 36412 1234", "10.0.0.2 36412 1234"]);
+    }
+}

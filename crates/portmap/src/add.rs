@@ -1,0 +1,176 @@
+//! ADD: find where the container is, note, publish, answer. Or undo.
+
+use std::net::{IpAddr, SocketAddr};
+
+use cni::{Call, CniResult, Error, Tell};
+use journal::{Attachment, clock};
+use nft::ports::Ports;
+use serde_json::{Value, json};
+
+use crate::{
+    attachment, code,
+    conf::Conf,
+    desk::Desk,
+    flows,
+    free::{self, Free},
+    kernel, localnet,
+    mapping::{HostIp, Mapping},
+    record::{Record, Run},
+    target::{self, Target},
+    wait_for, way,
+};
+
+pub(crate) fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
+    let mut result = previous(call)?.clone();
+    let conf = Conf::read(call)?;
+    if conf.mappings.is_empty() {
+        return tell(&result);
+    }
+    let attachment = attachment(call)?;
+    let (_, ifname) = call.attachment()?;
+    let (targets, local) = wait_for(target::find(&result, ifname))?;
+    refuse_lacking_families(&conf.mappings, &targets)?;
+
+    let desk = Desk::open()?;
+    cni::caller_listens()?;
+    if let Some(killed) = desk.record(&attachment)? {
+        desk.withdraw(&killed)?;
+    }
+    let mut ports = Ports::open().map_err(|error| kernel(&error))?;
+    // Maps that had to be made have nothing of the others.
+    if ports.ensure().map_err(|error| kernel(&error))? {
+        desk.mend(&mut ports)?;
+    }
+    let chosen = Free::new(&mut ports, &local).choose(&conf.mappings)?;
+    let record = record(attachment, &conf, &chosen, &targets);
+    warn(&record, &local);
+    free::refuse_listened(&record)?;
+
+    desk.save(&record)?;
+    let done = desk
+        .publish(&mut ports, &record, &local)
+        .and_then(|()| localnet::open(&record))
+        .and_then(|_| {
+            flows::forget(&record);
+            if chosen != conf.mappings {
+                report(&mut result, &chosen);
+            }
+            tell(&result)
+        });
+    if let Err(error) = done {
+        if let Err(undo) = desk.withdraw(&record) {
+            cni::log(&format!("{}: undo: {undo}", record.attachment));
+        }
+        return Err(error);
+    }
+    Ok(())
+}
+
+/// What the plugin before this one answered. Code 7 if there is none.
+pub(crate) fn previous(call: &Call) -> Result<&CniResult, Error> {
+    call.conf.prev_result.as_ref().ok_or_else(|| {
+        Error::config("prevResult: missing: portmap must be called as a chained plugin, behind one that makes an interface")
+    })
+}
+
+/// A port of one version of IP needs an address of it in the container.
+pub(crate) fn refuse_lacking_families(
+    mappings: &[Mapping],
+    targets: &[Option<Target>; 2],
+) -> Result<(), Error> {
+    for mapping in mappings {
+        let met = [false, true].map(|v6| mapping.is_of(v6) && targets[usize::from(v6)].is_some());
+        if !met.contains(&true) {
+            let version = match mapping.host {
+                HostIp::Any => "IP",
+                _ if mapping.is_of(true) => "IPv6",
+                _ => "IPv4",
+            };
+            return Err(Error::new(
+                code::FAMILY,
+                format!("port {mapping}: the container has no {version} address"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// What is to be published, once the ports are chosen.
+pub(crate) fn record(
+    attachment: Attachment,
+    conf: &Conf,
+    mappings: &[Mapping],
+    targets: &[Option<Target>; 2],
+) -> Record {
+    let mut runs = Vec::new();
+    for mapping in mappings {
+        for target in targets.iter().flatten() {
+            if mapping.is_of(target.address.is_ipv6()) {
+                runs.push(Run {
+                    protocol: mapping.protocol,
+                    address: mapping.at(target.address.is_ipv6()).address,
+                    port: mapping.port,
+                    to: SocketAddr::new(target.address, mapping.container_port),
+                    count: mapping.count,
+                    via: target.via.clone(),
+                });
+            }
+        }
+    }
+    Record {
+        attachment,
+        since: clock::moment(),
+        leaving: false,
+        runs,
+        hairpin: conf.snat,
+        hidden: conf.masq_all,
+        conditions: conf.words.clone(),
+    }
+}
+
+/// What does not stop an ADD, but whoever looks why nothing comes in should find.
+fn warn(record: &Record, local: &[IpAddr]) {
+    for run in &record.runs {
+        if let Some(address) = run.address.filter(|it| !is_local(*it, local)) {
+            cni::log(&format!(
+                "{}: hostIP: {address} is no address of this host yet: nothing comes to it",
+                record.attachment
+            ));
+        }
+    }
+    for key in way::off(record) {
+        cni::log(&format!(
+            "{}: {key} is 0: this host forwards nothing to containers",
+            record.attachment
+        ));
+    }
+}
+
+fn is_local(address: IpAddr, local: &[IpAddr]) -> bool {
+    address.is_loopback() || local.contains(&address)
+}
+
+/// Tells the caller which ports were chosen, beside what it gets anyway. No version of the specification has a key for it.
+fn report(result: &mut CniResult, chosen: &[Mapping]) {
+    let told = chosen.iter().map(|mapping| {
+        let mut object = json!({
+            "hostPort": mapping.port,
+            "containerPort": mapping.container_port,
+            "protocol": mapping.protocol.as_str(),
+        });
+        if mapping.count > 1 {
+            object["hostPortEnd"] = json!(mapping.port.saturating_add(mapping.count - 1));
+            object["containerPortEnd"] =
+                json!(mapping.container_port.saturating_add(mapping.count - 1));
+        }
+        match mapping.host {
+            HostIp::Any => {}
+            HostIp::Every { v6: false } => object["hostIP"] = json!("0.0.0.0"),
+            HostIp::Every { v6: true } => object["hostIP"] = json!("::"),
+            HostIp::One(address) => object["hostIP"] = json!(address),
+        }
+        object
+    });
+    let told: Vec<Value> = told.collect();
+    result.extra.insert("portMappings".to_owned(), told.into());
+}

@@ -1,0 +1,139 @@
+//! CHECK: what is published is what was asked for, all of it is in the table, and nothing else stops it.
+
+use cni::{Call, Error};
+use nft::{
+    Status,
+    ports::{Entry, Ports, Published},
+};
+
+use crate::{
+    add::{previous, record, refuse_lacking_families},
+    attachment, claim, code,
+    conf::Conf,
+    desk, kernel, local, localnet,
+    record::{Record, Run},
+    target, wait_for, way,
+};
+
+pub(crate) fn check(call: &Call) -> Result<(), Error> {
+    let result = previous(call)?;
+    let conf = Conf::read(call)?;
+    let attachment = attachment(call)?;
+    let deviates = |what: String| Error::new(code::DEVIATION, format!("{attachment}: {what}"));
+    let loaded = desk::records().load(&attachment.hash());
+    let noted = loaded.map_err(|error| local(&error))?;
+    if conf.mappings.is_empty() {
+        return match noted {
+            Some(noted) if !noted.runs.is_empty() => Err(deviates(format!(
+                "host port {} is published, and was not asked for",
+                noted.runs[0].at()
+            ))),
+            _ => Ok(()),
+        };
+    }
+    let (_, ifname) = call.attachment()?;
+    let (targets, _) = wait_for(target::find(result, ifname))?;
+    refuse_lacking_families(&conf.mappings, &targets)?;
+    let Some(noted) = noted.filter(|noted| !noted.leaving) else {
+        return Err(deviates("none of its ports is published".to_owned()));
+    };
+    let wanted = record(attachment.clone(), &conf, &conf.mappings, &targets);
+    if let Some(what) = differs(&wanted, &noted) {
+        return Err(deviates(what));
+    }
+    let mut ports = Ports::open().map_err(|error| kernel(&error))?;
+    match ports.status().map_err(|error| kernel(&error))? {
+        Status::Complete => {}
+        Status::Missing => return Err(deviates("nftables table inet crosshost is gone".into())),
+        Status::Damaged => {
+            let what = "nftables table inet crosshost is not as it should be";
+            return Err(deviates(what.to_owned()));
+        }
+    }
+    let (places, _) = claim::places(&noted, &[]);
+    let found = ports.look(&places).map_err(|error| kernel(&error))?;
+    if let Some(what) = lacks(&noted, &found) {
+        return Err(deviates(what));
+    }
+    if let Some(key) = way::off(&noted).first() {
+        return Err(deviates(format!(
+            "{key} is 0: this host forwards nothing to containers"
+        )));
+    }
+    let shut = noted
+        .runs
+        .iter()
+        .find(|run| noted.hairpin && run.to.is_ipv4() && !localnet::is_on(&run.via));
+    if let Some(run) = shut {
+        let key = format!("net.ipv4.conf.{}.route_localnet", run.via);
+        return Err(deviates(format!(
+            "{key} is 0: 127.0.0.1 leads to none of its ports"
+        )));
+    }
+    match way::blocked(std::slice::from_ref(&noted))?.first() {
+        None => Ok(()),
+        Some(blocked) => {
+            let allow = format!("would be allowed by: {}", blocked.allow);
+            Err(deviates(blocked.why.clone()).with_details(allow))
+        }
+    }
+}
+
+/// What was asked for and is not what is noted.
+fn differs(wanted: &Record, noted: &Record) -> Option<String> {
+    let same = |wanted: &Run, noted: &Run| {
+        let port = if wanted.port == 0 {
+            noted.port
+        } else {
+            wanted.port
+        };
+        let wanted = Run {
+            port,
+            ..wanted.clone()
+        };
+        wanted == *noted
+    };
+    let missing = wanted
+        .runs
+        .iter()
+        .find(|run| !noted.runs.iter().any(|it| same(run, it)));
+    if let Some(run) = missing {
+        let (at, to) = (run.at(), run.to);
+        return Some(format!(
+            "host port {at} does not lead to {to} by {}",
+            run.via
+        ));
+    }
+    if noted.runs.len() > wanted.runs.len() {
+        return Some("more ports are published than were asked for".to_owned());
+    }
+    let how = |record: &Record| (record.hairpin, record.hidden, record.conditions.clone());
+    (how(wanted) != how(noted))
+        .then(|| "snat, masqAll or conditions are not those with which it was published".to_owned())
+}
+
+/// What of the record is not in the table.
+fn lacks(record: &Record, found: &Published) -> Option<String> {
+    let me = record.attachment.hash();
+    for entry in record.entries() {
+        let held = found.elements.get(&entry.key());
+        let held = held.filter(|held| held.owners.contains(&me));
+        let is_first = held.is_some_and(|held| held.owners.first() == Some(&me));
+        match (&entry, held) {
+            (Entry::Port { at, to }, Some(held)) if is_first && !held.leads_to(*to) => {
+                return Some(format!("host port {at} does not lead to {to}"));
+            }
+            (_, Some(_)) => {}
+            (Entry::Port { at, .. }, None) => {
+                return Some(format!("host port {at} is not published"));
+            }
+            (Entry::Hairpin { to, .. } | Entry::Hidden { to, .. }, None) => {
+                return Some(format!("{to} is not hidden from its neighbours"));
+            }
+        }
+    }
+    let mut wanted = found.conditions.clone();
+    wanted.set(&me, &record.conditionals());
+    let same = wanted.is_same_for(&me, &found.conditions);
+    (!same).then(|| "its conditions are not in the table".to_owned())
+}

@@ -1,0 +1,331 @@
+//! Whose element is whose: pure, on what was found at some places of the table.
+//!
+//! A port has one container. That one may have it by several of its networks, to each of which its runtime gives the same
+//! list; then the first counts, and the next takes over when that one goes. What is no port, but a mark on where ports lead,
+//! may have any number of owners, as two networks lead to one egress address.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nft::ports::{Elements, Entry, Held, HostPort, Key, Places, Published};
+
+use crate::record::Record;
+
+/// Somebody else has the port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken {
+    /// The port that was wanted.
+    pub wanted: HostPort,
+    /// Whose it is: the digest of the first owner, and its words.
+    pub holder: (String, String),
+}
+
+/// Records of other attachments, by digest.
+pub type Others<'a> = &'a dyn Fn(&str) -> Option<Record>;
+
+/// Ports that one cannot have beside the other: one of all addresses, and the same of one of them.
+pub type Rivals = BTreeMap<Key, HostPort>;
+
+/// Where to look before these ports are claimed. `local` are this host's addresses.
+pub fn places(record: &Record, local: &[std::net::IpAddr]) -> (Places, Rivals) {
+    let mut keys: BTreeSet<_> = record.entries().map(|entry| entry.key()).collect();
+    let mut rivals = Rivals::new();
+    for run in &record.runs {
+        for (at, _) in run.pairs() {
+            let same = local.iter().filter(|it| it.is_ipv6() == at.v6);
+            let others: Vec<_> = if at.address.is_some() {
+                vec![None]
+            } else {
+                same.copied().map(Some).collect()
+            };
+            for address in others {
+                rivals.insert(HostPort { address, ..at }.key(), at);
+            }
+        }
+    }
+    keys.extend(rivals.keys().cloned());
+    (Places::These(keys), rivals)
+}
+
+/// Adds what the record means to what was found.
+pub fn claim(
+    found: &Published,
+    record: &Record,
+    rivals: &Rivals,
+    others: Others<'_>,
+) -> Result<Published, Taken> {
+    let me = record.attachment.hash();
+    let is_mine = |held: &Held| is_of_container(held, record, others);
+    let taken = |wanted: HostPort, held: &Held| Taken {
+        wanted,
+        holder: (
+            held.owners.first().cloned().unwrap_or_default(),
+            held.text.clone(),
+        ),
+    };
+    for (key, wanted) in rivals {
+        if let Some(held) = found.elements.get(key).filter(|held| !is_mine(held)) {
+            return Err(taken(*wanted, held));
+        }
+    }
+    let mut wanted = found.clone();
+    for entry in record.entries() {
+        let mut new = entry.held(vec![me.clone()], record.text());
+        if let Some(held) = wanted.elements.get(&entry.key()) {
+            if let Entry::Port { at, .. } = &entry
+                && !is_mine(held)
+            {
+                return Err(taken(*at, held));
+            }
+            new = held.clone();
+            if !new.owners.contains(&me) {
+                new.owners.push(me.clone());
+            }
+        }
+        wanted.elements.insert(entry.key(), new);
+    }
+    wanted.conditions.set(&me, &record.conditionals());
+    Ok(wanted)
+}
+
+/// Takes what the record means, were it not leaving, from what was found. What another owner has too stays, as that one has it.
+pub fn release(found: &Published, record: &Record, others: Others<'_>) -> Published {
+    let me = record.attachment.hash();
+    let staying = Record {
+        leaving: false,
+        ..record.clone()
+    };
+    let mut wanted = found.clone();
+    for key in staying.entries().map(|entry| entry.key()) {
+        if let Some(held) = wanted.elements.remove(&key) {
+            let left = without(held, &key, &me, others);
+            wanted.elements.extend(left.map(|held| (key, held)));
+        }
+    }
+    wanted.conditions.set(&me, &[]);
+    wanted
+}
+
+/// The element without this owner; nothing, if there is no other.
+fn without(mut held: Held, key: &Key, me: &str, others: Others<'_>) -> Option<Held> {
+    let Some(place) = held.owners.iter().position(|owner| owner == me) else {
+        return Some(held);
+    };
+    held.owners.remove(place);
+    let next = held.owners.first()?.clone();
+    if place > 0 {
+        return Some(held);
+    }
+    // What it says is the first one's, and that is another now.
+    let heir = others(&next);
+    let entry = heir.as_ref().and_then(|heir| {
+        let mut entries = heir.entries();
+        let entry = entries.find(|entry| entry.key() == *key)?;
+        Some(entry.held(held.owners.clone(), heir.text()))
+    });
+    Some(entry.unwrap_or(held))
+}
+
+/// All that these records mean; of a port that two containers have, the first one's. What is of nobody known stays: its
+/// record may be lost while its container lives.
+pub fn all(found: &Published, records: &[Record]) -> Published {
+    let mut records: Vec<_> = records.iter().collect();
+    records.sort_by_key(|record| (record.since, record.attachment.hash()));
+    let known: BTreeMap<_, _> = records
+        .iter()
+        .map(|record| (record.attachment.hash(), *record))
+        .collect();
+    let others = |owner: &str| known.get(owner).map(|record| (*record).clone());
+    let strange = |owner: &String| !known.contains_key(owner);
+    let strangers = found.elements.iter().filter_map(|(key, held)| {
+        let mut held = held.clone();
+        held.owners.retain(strange);
+        (!held.owners.is_empty()).then(|| (key.clone(), held))
+    });
+    let mut wanted = Published {
+        elements: strangers.collect(),
+        conditions: found.conditions.clone(),
+    };
+    wanted.conditions.retain(|owner| !known.contains_key(owner));
+    for record in records {
+        // One that lost its ports to another while the table was away has none until its next ADD.
+        if let Ok(with) = claim(&wanted, record, &Rivals::new(), &others) {
+            wanted = with;
+        }
+    }
+    wanted
+}
+
+/// Elements of attachments that have no record, with the digests of those; for what the words say of their network.
+pub fn strangers<'e>(
+    elements: &'e Elements,
+    is_known: impl Fn(&str) -> bool + 'e,
+) -> impl Iterator<Item = (&'e str, &'e str)> + 'e {
+    elements.values().flat_map(move |held| {
+        let unknown: Vec<_> = held
+            .owners
+            .iter()
+            .filter(|owner| !is_known(owner))
+            .map(|owner| (owner.as_str(), held.text.as_str()))
+            .collect();
+        unknown
+    })
+}
+
+/// Whether an element is of the record's container, by the record of its first owner or else by its words, of which the end
+/// may be missing.
+fn is_of_container(held: &Held, record: &Record, others: Others<'_>) -> bool {
+    let container = &record.attachment.container;
+    let first = held.owners.first();
+    if let Some(other) = first.and_then(|owner| others(owner)) {
+        return other.attachment.container == *container;
+    }
+    let named = held.text.splitn(3, '/').nth(2).unwrap_or_default();
+    !named.is_empty() && container.starts_with(named)
+}
+
+#[cfg(test)]
+mod tests {
+    use journal::Attachment;
+
+    use super::*;
+    use crate::{mapping::Protocol, record::Run};
+
+    fn record(network: &str, container: &str, since: u64, port: u16, to: &str) -> Record {
+        Record {
+            attachment: Attachment {
+                network: network.to_owned(),
+                container: container.to_owned(),
+                ifname: "eth0".to_owned(),
+            },
+            since,
+            leaving: false,
+            runs: vec![Run {
+                protocol: Protocol::Tcp,
+                address: None,
+                port,
+                to: to.parse().unwrap(),
+                count: 2,
+                via: "br0".to_owned(),
+            }],
+            hairpin: true,
+            hidden: false,
+            conditions: [vec!["ip saddr 10.0.0.1".to_owned()], vec![]],
+        }
+    }
+
+    fn claimed(found: &Published, record: &Record, known: &[&Record]) -> Result<Published, Taken> {
+        let others = |owner: &str| {
+            let found = known.iter().find(|it| it.attachment.hash() == owner);
+            found.map(|it| (*it).clone())
+        };
+        let (_, rivals) = places(record, &["10.9.9.9".parse().unwrap()]);
+        claim(found, record, &rivals, &others)
+    }
+
+    fn leads(all: &Published, record: &Record) -> bool {
+        let run = &record.runs[0];
+        run.pairs().all(|(at, to)| {
+            let held = all.elements.get(&at.key());
+            held.is_some_and(|held| held.leads_to(to))
+        })
+    }
+
+    #[test]
+    fn a_port_has_one_container_which_is_named() {
+        let none = Published::default();
+        let first = record("n", "c", 1, 80, "10.0.0.2:8000");
+        let all = claimed(&none, &first, &[]).unwrap();
+        assert_eq!(all.elements.len(), 4, "two ports, two hairpins");
+        assert!(leads(&all, &first));
+        assert_eq!(claimed(&all, &first, &[]), Ok(all.clone()), "again");
+        let rival = record("m", "d", 2, 81, "10.0.0.3:8000");
+        for known in [&[&first][..], &[]] {
+            let taken = claimed(&all, &rival, known).unwrap_err();
+            assert_eq!(taken.wanted.port, 81);
+            assert_eq!(
+                taken.holder,
+                (first.attachment.hash(), "n/eth0/c".to_owned())
+            );
+        }
+        assert!(claimed(&all, &record("m", "d", 2, 82, "10.0.0.3:8000"), &[]).is_ok());
+    }
+
+    #[test]
+    fn a_port_of_one_address_is_a_rival_of_the_same_of_all() {
+        let (first, mut rival) = (
+            record("n", "c", 1, 80, "10.0.0.2:8000"),
+            record("n", "d", 2, 80, "10.0.0.3:8000"),
+        );
+        let all = claimed(&Published::default(), &first, &[]).unwrap();
+        rival.runs[0].address = Some("10.9.9.9".parse().unwrap());
+        assert_eq!(claimed(&all, &rival, &[]).unwrap_err().wanted.port, 80);
+        let all = claimed(&Published::default(), &rival, &[]).unwrap();
+        assert_eq!(claimed(&all, &first, &[]).unwrap_err().wanted.port, 80);
+        let mut elsewhere = record("n", "e", 2, 80, "10.0.0.4:8000");
+        elsewhere.runs[0].address = Some("10.9.9.8".parse().unwrap());
+        assert!(claimed(&all, &elsewhere, &[]).is_ok());
+    }
+
+    #[test]
+    fn the_networks_of_a_container_share_a_port_and_inherit_it() {
+        let (one, two) = (
+            record("n", "c", 1, 80, "10.0.0.2:8000"),
+            record("m", "c", 2, 80, "10.1.0.2:8000"),
+        );
+        let known = [&one, &two];
+        let alone = claimed(&Published::default(), &one, &known).unwrap();
+        let both = claimed(&alone, &two, &known).unwrap();
+        assert!(leads(&both, &one) && !leads(&both, &two));
+        let others = |owner: &str| {
+            let found = known.iter().find(|it| it.attachment.hash() == owner);
+            found.map(|it| (*it).clone())
+        };
+        // The second goes: all is as before. The first goes: the second inherits.
+        assert_eq!(release(&both, &two, &others), alone);
+        let heir = release(&both, &one, &others);
+        assert!(leads(&heir, &two));
+        assert_eq!(
+            release(&heir, &one, &others),
+            heir,
+            "it has nothing any more"
+        );
+        let gone = release(&heir, &two, &others);
+        assert_eq!(gone, Published::default());
+        // The records alone say the same, in any order, whatever became of the table.
+        for found in [&Published::default(), &both, &heir] {
+            assert_eq!(all(found, &[two.clone(), one.clone()]), both);
+        }
+    }
+
+    #[test]
+    fn a_mark_on_a_target_stays_as_long_as_anybody_needs_it() {
+        let (old, new) = (
+            record("n", "c", 1, 80, "10.0.0.2:8000"),
+            record("n", "d", 2, 90, "10.0.0.2:8000"),
+        );
+        let none = |_: &str| None;
+        let all = claimed(&Published::default(), &old, &[]).unwrap();
+        let both = claimed(&all, &new, &[]).unwrap();
+        assert_eq!(both.elements.len(), 6, "four ports, two hairpins");
+        let late = release(&both, &old, &none);
+        assert_eq!(late.elements.len(), 4);
+        assert!(leads(&late, &new));
+        assert_eq!(release(&late, &new, &none), Published::default());
+    }
+
+    #[test]
+    fn what_leaves_is_not_made_again_and_what_nobody_knows_stays() {
+        let (mut one, lost) = (
+            record("n", "c", 1, 80, "10.0.0.2:8000"),
+            record("n", "d", 2, 90, "10.0.0.3:8000"),
+        );
+        let only_lost = claimed(&Published::default(), &lost, &[]).unwrap();
+        let both = claimed(&only_lost, &one, &[]).unwrap();
+        one.leaving = true;
+        assert_eq!(all(&both, std::slice::from_ref(&one)), only_lost);
+        let unknown: BTreeSet<_> = strangers(&both.elements, |_| false).collect();
+        let lost = lost.attachment.hash();
+        assert_eq!(unknown.len(), 2);
+        assert!(unknown.contains(&(lost.as_str(), "n/eth0/d")));
+    }
+}

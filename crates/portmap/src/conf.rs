@@ -1,0 +1,103 @@
+//! The configuration: the reference's keys, of which some need nothing done here.
+
+use cni::{Call, Error};
+use nft::ports::{Condition, conditions};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::mapping::{self, Mapping};
+
+/// Where runtimes put the ports.
+const KEY: &str = "runtimeConfig.portMappings";
+
+/// What a verb goes by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conf {
+    /// The ports asked for.
+    pub mappings: Vec<Mapping>,
+    /// `snat`: whether the container itself, its neighbours and 127.0.0.1 reach it by the host's ports.
+    pub snat: bool,
+    /// `masqAll`: whether all that comes by them comes from the host's address.
+    pub masq_all: bool,
+    /// `conditionsV4` and `conditionsV6` as they were given.
+    pub words: [Vec<String>; 2],
+}
+
+#[derive(Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Raw {
+    backend: String,
+    snat: bool,
+    masq_all: bool,
+    mark_masq_bit: Option<i64>,
+    external_set_mark_chain: Option<String>,
+    conditions_v4: Option<Vec<String>>,
+    conditions_v6: Option<Vec<String>>,
+    runtime_config: Runtime,
+}
+
+impl Default for Raw {
+    fn default() -> Self {
+        Self {
+            backend: String::new(),
+            snat: true,
+            masq_all: false,
+            mark_masq_bit: None,
+            external_set_mark_chain: None,
+            conditions_v4: None,
+            conditions_v6: None,
+            runtime_config: Runtime::default(),
+        }
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Runtime {
+    port_mappings: Vec<Value>,
+}
+
+impl Conf {
+    /// Reads it. Code 7.
+    pub fn read(call: &Call) -> Result<Self, Error> {
+        let raw: Raw = call.conf.decode()?;
+        if !["", "nftables", "iptables"].contains(&raw.backend.as_str()) {
+            return Err(Error::config(format!(
+                "backend: {:?} is none of nftables, iptables",
+                raw.backend
+            )));
+        }
+        if raw.mark_masq_bit.is_some_and(|bit| !(0..32).contains(&bit)) {
+            let bit = raw.mark_masq_bit.unwrap_or_default();
+            return Err(Error::config(format!(
+                "markMasqBit: {bit} is no bit of a mark, which are 0 to 31"
+            )));
+        }
+        let both = raw.mark_masq_bit.is_some() && raw.external_set_mark_chain.is_some();
+        if let Some(chain) = raw.external_set_mark_chain.filter(|_| both) {
+            return Err(Error::config(format!(
+                "externalSetMarkChain: {chain:?} excludes markMasqBit"
+            )));
+        }
+        let conf = Self {
+            mappings: mapping::read(&raw.runtime_config.port_mappings, KEY)?,
+            snat: raw.snat,
+            masq_all: raw.masq_all,
+            words: [
+                raw.conditions_v4.unwrap_or_default(),
+                raw.conditions_v6.unwrap_or_default(),
+            ],
+        };
+        for v6 in [false, true] {
+            conditions_of(&conf.words, v6)?;
+        }
+        Ok(conf)
+    }
+}
+
+/// The conditions for one version of IP.
+pub fn conditions_of(words: &[Vec<String>; 2], v6: bool) -> Result<Vec<Condition>, Error> {
+    let key = ["conditionsV4", "conditionsV6"][usize::from(v6)];
+    let words = &words[usize::from(v6)];
+    conditions(words, v6).map_err(|why| Error::config(format!("{key}: {why}: {}", words.join(" "))))
+}

@@ -1,0 +1,52 @@
+//! DEL: by the attachment alone. What is gone already is no failure, and neither is what was never there.
+
+use cni::{Call, Error};
+use journal::Attachment;
+use nft::ports::{Places, Ports, Published};
+
+use crate::{
+    attachment,
+    claim::Taken,
+    desk::{self, Desk},
+    kernel, local,
+};
+
+pub(crate) fn del(call: &Call) -> Result<(), Error> {
+    forget(&attachment(call)?)
+}
+
+/// Takes away all that is published for the attachment.
+pub fn forget(attachment: &Attachment) -> Result<(), Error> {
+    // Runtimes call it before each ADD, and for containers without ports. A record that an ADD writes just now is that ADD's.
+    let written = desk::records().load(&attachment.hash());
+    if matches!(written, Ok(None)) && desk::is_in_use() {
+        return Ok(());
+    }
+    let desk = Desk::open()?;
+    if let Some(record) = desk.record(attachment)? {
+        return desk.withdraw(&record);
+    }
+    remove_unknown(&[attachment.hash()])?;
+    let removed = desk.records.remove(&attachment.hash());
+    removed.map_err(|error| local(&error))
+}
+
+/// Takes away elements whose records are lost, by the digests of their owners.
+pub(crate) fn remove_unknown(digests: &[String]) -> Result<(), Error> {
+    let is_gone = |owner: &String| digests.contains(owner);
+    let mut ports = Ports::open().map_err(|error| kernel(&error))?;
+    let want = |found: &Published| {
+        let mut wanted = found.clone();
+        for held in wanted.elements.values_mut() {
+            held.owners.retain(|owner| !is_gone(owner));
+        }
+        wanted.elements.retain(|_, held| !held.owners.is_empty());
+        wanted
+            .conditions
+            .retain(|owner| !digests.iter().any(|digest| digest == owner));
+        Ok::<_, Taken>(wanted)
+    };
+    let updated = ports.update(&Places::All, want);
+    drop(updated.map_err(|error| kernel(&error))?);
+    Ok(())
+}

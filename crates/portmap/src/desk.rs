@@ -1,0 +1,150 @@
+//! What one verb works with: the documents of this host's attachments, and the lock over them and over the table.
+
+use std::{path::Path, time::Duration};
+
+use cni::Error;
+use journal::{Attachment, Journal, Lock};
+use nft::ports::{Places, Ports, Published};
+
+use crate::{
+    claim::{self, Taken},
+    code, flows, kernel, local, localnet,
+    record::Record,
+};
+
+/// Where the documents are, below the journal's root.
+const KIND: &str = "journal/portmap";
+/// The lock's name. Nobody holds it for longer than some milliseconds.
+const LOCK: &str = "ports";
+/// Longest wait for it.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Documents and table of this host, and nobody else at them.
+pub struct Desk {
+    /// The documents.
+    pub records: Journal<Record>,
+    _alone: Lock,
+}
+
+/// The documents, for who only reads.
+pub fn records() -> Journal<Record> {
+    Journal::new(Path::new(journal::ROOT), KIND)
+}
+
+/// Whether an attachment of this host ever had ports: then there is a folder, and what is not in it has none.
+pub fn is_in_use() -> bool {
+    Path::new(journal::ROOT).join(KIND).is_dir()
+}
+
+impl Desk {
+    /// Waits until nobody else is at work.
+    pub fn open() -> Result<Self, Error> {
+        let records = records();
+        let alone = records.lock(LOCK, PATIENCE);
+        Ok(Self {
+            records,
+            _alone: alone.map_err(|error| local(&error))?,
+        })
+    }
+
+    /// The record of an attachment; one that cannot be read is as good as none.
+    pub fn record(&self, attachment: &Attachment) -> Result<Option<Record>, Error> {
+        self.of(&attachment.hash())
+    }
+
+    fn of(&self, digest: &str) -> Result<Option<Record>, Error> {
+        let unreadable = |error: &journal::Error| cni::log(&error.to_string());
+        let loaded = self.records.load_readable(digest, &unreadable);
+        loaded.map_err(|error| local(&error))
+    }
+
+    /// All records that can be read.
+    pub fn all(&self) -> Result<Vec<Record>, Error> {
+        let unreadable = |error: &journal::Error| cni::log(&error.to_string());
+        let all = self.records.all_readable(&unreadable);
+        all.map_err(|error| local(&error))
+    }
+
+    /// Writes the record.
+    pub fn save(&self, record: &Record) -> Result<(), Error> {
+        let saved = self.records.save(&record.attachment.hash(), record);
+        saved.map_err(|error| local(&error))
+    }
+
+    /// Brings the table to what all records say, once chains and maps are there; whether it was not so. What a killed DEL
+    /// left is taken down.
+    pub fn mend(&self, ports: &mut Ports) -> Result<bool, Error> {
+        let (leaving, records): (Vec<_>, Vec<_>) =
+            self.all()?.into_iter().partition(|it| it.leaving);
+        if records.is_empty() && leaving.is_empty() {
+            return Ok(false);
+        }
+        let made = ports.ensure().map_err(|error| kernel(&error))?;
+        let all: Vec<_> = records.iter().chain(&leaving).cloned().collect();
+        let want = |found: &Published| Ok::<_, Taken>(claim::all(found, &all));
+        let updated = ports.update(&Places::All, want);
+        let changed = updated.map_err(|error| kernel(&error))?.unwrap_or(false);
+        for record in &leaving {
+            self.forget(record, ports)?;
+        }
+        let opened = localnet::mend(&records)?;
+        Ok(made || changed || opened)
+    }
+
+    /// Publishes what the record says, unless another container has one of its ports.
+    pub fn publish(
+        &self,
+        ports: &mut Ports,
+        record: &Record,
+        local: &[std::net::IpAddr],
+    ) -> Result<(), Error> {
+        let (places, rivals) = claim::places(record, local);
+        let others = |digest: &str| self.of(digest).ok().flatten();
+        let want = |found: &Published| claim::claim(found, record, &rivals, &others);
+        let updated = ports.update(&places, want);
+        match updated.map_err(|error| kernel(&error))? {
+            Ok(_) => Ok(()),
+            Err(Taken { wanted, holder }) => {
+                let holder = match self.of(&holder.0)? {
+                    Some(record) => record.attachment.to_string(),
+                    None => holder.1,
+                };
+                Err(Error::new(
+                    code::PORT,
+                    format!("host port {wanted}: {holder} has it"),
+                ))
+            }
+        }
+    }
+
+    /// Takes away what is published for the record, and the record, and with the last one all that is about ports.
+    pub fn withdraw(&self, record: &Record) -> Result<(), Error> {
+        let leaving = Record {
+            leaving: true,
+            ..record.clone()
+        };
+        self.save(&leaving)?;
+        let mut ports = Ports::open().map_err(|error| kernel(&error))?;
+        let (places, _) = claim::places(record, &[]);
+        let others = |digest: &str| self.of(digest).ok().flatten();
+        let want = |found: &Published| Ok::<_, Taken>(claim::release(found, record, &others));
+        let updated = ports.update(&places, want);
+        drop(updated.map_err(|error| kernel(&error))?);
+        self.forget(record, &mut ports)
+    }
+
+    /// Removes the record of which nothing is in the table any more.
+    fn forget(&self, record: &Record, ports: &mut Ports) -> Result<(), Error> {
+        flows::forget(record);
+        let removed = self.records.remove(&record.attachment.hash());
+        removed.map_err(|error| local(&error))?;
+        if self.records.is_empty().map_err(|error| local(&error))? {
+            let elements = ports.look(&Places::All).map_err(|error| kernel(&error))?;
+            if elements.elements.is_empty() {
+                localnet::close()?;
+                ports.remove().map_err(|error| kernel(&error))?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,5 @@
+//! The `portmap` binary.
+
+fn main() -> std::process::ExitCode {
+    cni::run(portmap::Portmap)
+}

@@ -1,0 +1,424 @@
+//! What is asked for: ports of the host, and ports of the container to which they lead.
+//!
+//! Runtimes send objects (`hostPort`, `containerPort`, `protocol`, `hostIP`). A run of ports has `hostPortEnd` and
+//! `containerPortEnd` besides. People may write the same as a text: `127.0.0.1:8000-8010:80-90/udp`.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use cni::Error;
+use nft::ports::HostPort;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Most ports that one attachment may publish: each is an element in the kernel.
+const MOST: u32 = 65_536;
+
+/// A protocol with ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Protocol {
+    Tcp,
+    Udp,
+    Sctp,
+}
+
+impl Protocol {
+    /// Its number in IP.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+            Self::Sctp => 132,
+        }
+    }
+
+    /// Its name in lower case.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        match text.to_ascii_lowercase().as_str() {
+            "" | "tcp" => Ok(Self::Tcp),
+            "udp" => Ok(Self::Udp),
+            "sctp" => Ok(Self::Sctp),
+            _ => Err(format!("protocol: {text:?} is none of tcp, udp, sctp")),
+        }
+    }
+}
+
+/// At which addresses of the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostIp {
+    /// At all, of both versions of IP as far as the container has them.
+    Any,
+    /// At all of one version.
+    Every {
+        /// IPv6.
+        v6: bool,
+    },
+    /// At this one.
+    One(IpAddr),
+}
+
+/// A run of ports that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mapping {
+    /// Of both ends.
+    pub protocol: Protocol,
+    /// Of this end.
+    pub host: HostIp,
+    /// The first port of the host; 0 where one is to be chosen.
+    pub port: u16,
+    /// The first port of the container.
+    pub container_port: u16,
+    /// How many ports follow each other.
+    pub count: u16,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Object {
+    host_port: i64,
+    container_port: i64,
+    protocol: String,
+    #[serde(rename = "hostIP")]
+    host_ip: String,
+    host_port_end: Option<i64>,
+    container_port_end: Option<i64>,
+}
+
+impl Mapping {
+    /// The versions of IP that it is of, where the container has both.
+    pub fn is_of(&self, v6: bool) -> bool {
+        match self.host {
+            HostIp::Any => true,
+            HostIp::Every { v6: it } => it == v6,
+            HostIp::One(address) => address.is_ipv6() == v6,
+        }
+    }
+
+    /// The first port of the host, for one version of IP.
+    pub fn at(&self, v6: bool) -> HostPort {
+        HostPort {
+            v6,
+            address: match self.host {
+                HostIp::One(address) => Some(address),
+                _ => None,
+            },
+            protocol: self.protocol.number(),
+            port: self.port,
+        }
+    }
+
+    fn overlaps(&self, other: &Self) -> bool {
+        let last = |it: &Self| u32::from(it.port) + u32::from(it.count);
+        let both_of = |v6| self.is_of(v6) && other.is_of(v6);
+        let same_address = match (self.host, other.host) {
+            (HostIp::One(one), HostIp::One(another)) => one == another,
+            _ => true,
+        };
+        self.protocol == other.protocol
+            && self.port != 0
+            && other.port != 0
+            && same_address
+            && (both_of(false) || both_of(true))
+            && u32::from(self.port) < last(other)
+            && u32::from(other.port) < last(self)
+    }
+
+    /// Whether the ports that both have lead to the same.
+    fn agrees(&self, other: &Self) -> bool {
+        let shift = |it: &Self| i32::from(it.container_port) - i32::from(it.port);
+        shift(self) == shift(other)
+    }
+}
+
+impl fmt::Display for Mapping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = |first: u16| match self.count {
+            1 => String::new(),
+            count => format!("-{}", u32::from(first) + u32::from(count) - 1),
+        };
+        match self.host {
+            HostIp::Any => {}
+            HostIp::Every { v6: false } => write!(f, "0.0.0.0:")?,
+            HostIp::Every { v6: true } => write!(f, "[::]:")?,
+            HostIp::One(IpAddr::V4(address)) => write!(f, "{address}:")?,
+            HostIp::One(IpAddr::V6(address)) => write!(f, "[{address}]:")?,
+        }
+        let (port, container_port) = (self.port, self.container_port);
+        let ends = (end(port), end(container_port));
+        let protocol = self.protocol.as_str();
+        write!(f, "{port}{}:{container_port}{}/{protocol}", ends.0, ends.1)
+    }
+}
+
+/// Reads a list of them; `key` is what it is called in the configuration. Code 7, with key and value.
+pub fn read(list: &[Value], key: &str) -> Result<Vec<Mapping>, Error> {
+    let mut mappings: Vec<Mapping> = Vec::new();
+    for (index, value) in list.iter().enumerate() {
+        let bad = |why: &str| Error::config(format!("{key}[{index}]: {why}: {value}"));
+        let mapping = if let Value::String(text) = value {
+            of_text(text)
+        } else {
+            let object = cni::decode(value).map_err(|error| error.msg);
+            object.and_then(|object| of_object(&object))
+        };
+        let mapping = mapping.map_err(|why| bad(&why))?;
+        if mappings.contains(&mapping) {
+            continue;
+        }
+        let overlapping = mappings.iter().find(|it| it.overlaps(&mapping));
+        if let Some(other) = overlapping.filter(|it| !it.agrees(&mapping)) {
+            return Err(bad(&format!("overlaps with {other}")));
+        }
+        mappings.push(mapping);
+    }
+    let all: u32 = mappings.iter().map(|it| u32::from(it.count)).sum();
+    if all > MOST {
+        return Err(Error::config(format!(
+            "{key}: {all} ports, and {MOST} are the most"
+        )));
+    }
+    Ok(mappings)
+}
+
+fn of_object(object: &Object) -> Result<Mapping, String> {
+    let host = (object.host_port, object.host_port_end);
+    let container = (object.container_port, object.container_port_end);
+    mapping(
+        &object.host_ip,
+        ("hostPort", host),
+        ("containerPort", container),
+        &object.protocol,
+    )
+}
+
+/// `[[ip:]host[-end]:]container[-end][/protocol]`
+fn of_text(text: &str) -> Result<Mapping, String> {
+    let (rest, protocol) = text.rsplit_once('/').unwrap_or((text, ""));
+    let (rest, container) = rest.rsplit_once(':').unwrap_or(("0", rest));
+    let (ip, host) = rest.rsplit_once(':').unwrap_or(("", rest));
+    let ip = ip
+        .strip_prefix('[')
+        .and_then(|ip| ip.strip_suffix(']'))
+        .unwrap_or(ip);
+    let range = |text: &str| -> Result<Run, String> {
+        let number = |text: &str| {
+            text.parse::<i64>()
+                .map_err(|_| format!("{text:?} is no port"))
+        };
+        match text.split_once('-') {
+            Some((first, last)) => Ok((number(first)?, Some(number(last)?))),
+            None if text.is_empty() => Ok((0, None)),
+            None => Ok((number(text)?, None)),
+        }
+    };
+    let (host, container) = (range(host)?, range(container)?);
+    mapping(
+        ip,
+        ("host port", host),
+        ("container port", container),
+        protocol,
+    )
+}
+
+type Run = (i64, Option<i64>);
+
+fn mapping(
+    ip: &str,
+    (host_key, host): (&str, Run),
+    (container_key, container): (&str, Run),
+    protocol: &str,
+) -> Result<Mapping, String> {
+    let protocol = Protocol::parse(protocol)?;
+    let (port, count) = run(host_key, host, 0)?;
+    let (container_port, container_count) = run(container_key, container, 1)?;
+    if port == 0 && (count > 1 || container_count > 1) {
+        return Err(format!("{host_key}: 0 chooses one port, not a run of them"));
+    }
+    if count != container_count {
+        return Err(format!(
+            "{host_key} and {container_key}: {count} ports cannot lead to {container_count}"
+        ));
+    }
+    let host = match ip {
+        "" => HostIp::Any,
+        _ => match ip.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
+            Ok(ip) if ip.is_unspecified() => HostIp::Every { v6: ip.is_ipv6() },
+            Ok(ip) => HostIp::One(ip),
+            Err(_) => return Err(format!("hostIP: {ip:?} is no IP address")),
+        },
+    };
+    Ok(Mapping {
+        protocol,
+        host,
+        port,
+        container_port,
+        count,
+    })
+}
+
+/// The first port, and how many there are.
+fn run(key: &str, (first, last): Run, lowest: i64) -> Result<(u16, u16), String> {
+    let port = |number: i64| {
+        let port = u16::try_from(number).ok();
+        port.filter(|_| number >= lowest)
+            .ok_or_else(|| format!("{key}: {number} is no port, which are {lowest} to 65535"))
+    };
+    let first_port = port(first)?;
+    let last_port = match last {
+        None | Some(0) => first_port,
+        Some(last) => port(last)?,
+    };
+    let behind = last_port.checked_sub(first_port);
+    match behind.and_then(|behind| behind.checked_add(1)) {
+        Some(count) => Ok((first_port, count)),
+        None => Err(format!(
+            "{key}: {first_port}-{last_port} is no run of ports"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn one(value: Value) -> Result<String, String> {
+        let read = read(&[value], "list");
+        read.map(|list| list[0].to_string()).map_err(|error| {
+            assert_eq!(error.code, cni::code::CONFIG);
+            error.msg
+        })
+    }
+
+    #[test]
+    fn both_spellings_and_the_text_say_the_same() {
+        for (value, text) in [
+            (
+                json!({"hostPort": 8080, "containerPort": 80}),
+                "8080:80/tcp",
+            ),
+            (
+                json!({"HostPort": 8080, "ContainerPort": 80, "Protocol": "UDP", "HostIP": ""}),
+                "8080:80/udp",
+            ),
+            (
+                json!({"hostPort": 53, "containerPort": 53, "protocol": "sctp", "hostIP": "0.0.0.0"}),
+                "0.0.0.0:53:53/sctp",
+            ),
+            (
+                json!({"hostPort": 0, "containerPort": 80, "hostIP": "::"}),
+                "[::]:0:80/tcp",
+            ),
+            (
+                json!({"hostPort": 1, "containerPort": 80, "hostIP": "::ffff:10.0.0.1"}),
+                "10.0.0.1:1:80/tcp",
+            ),
+            (
+                json!({"hostPort": 8000, "hostPortEnd": 8010, "containerPort": 80, "containerPortEnd": 90}),
+                "8000-8010:80-90/tcp",
+            ),
+            (
+                json!({"hostPort": 1, "hostPortEnd": 65535, "containerPort": 1, "containerPortEnd": 65535}),
+                "1-65535:1-65535/tcp",
+            ),
+            (json!("8000-8010:80-90"), "8000-8010:80-90/tcp"),
+            (json!("127.0.0.1:53:53/udp"), "127.0.0.1:53:53/udp"),
+            (json!("[2001:db8::1]:80:80"), "[2001:db8::1]:80:80/tcp"),
+            (json!("80"), "0:80/tcp"),
+            (json!("10.0.0.1::80"), "10.0.0.1:0:80/tcp"),
+        ] {
+            assert_eq!(one(value.clone()).as_deref(), Ok(text), "{value}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_key_and_value() {
+        for (value, why) in [
+            (
+                json!({"hostPort": 80}),
+                "containerPort: 0 is no port, which are 1 to 65535",
+            ),
+            (
+                json!({"hostPort": 70000, "containerPort": 80}),
+                "hostPort: 70000 is no port",
+            ),
+            (
+                json!({"hostPort": -1, "containerPort": 80}),
+                "hostPort: -1 is no port",
+            ),
+            (
+                json!({"hostPort": 80, "containerPort": 65536}),
+                "containerPort: 65536",
+            ),
+            (
+                json!({"hostPort": 80, "containerPort": 80, "protocol": "icmp"}),
+                "\"icmp\" is none of tcp, udp, sctp",
+            ),
+            (
+                json!({"hostPort": 80, "containerPort": 80, "hostIP": "all"}),
+                "hostIP: \"all\" is no IP address",
+            ),
+            (json!({"hostPort": "80", "containerPort": 80}), "hostPort"),
+            (
+                json!({"hostPort": 80, "hostPortEnd": 79, "containerPort": 80, "containerPortEnd": 81}),
+                "80-79 is no run",
+            ),
+            (
+                json!({"hostPort": 80, "hostPortEnd": 89, "containerPort": 80}),
+                "10 ports cannot lead to 1",
+            ),
+            (
+                json!({"hostPort": 0, "containerPort": 80, "containerPortEnd": 81}),
+                "0 chooses one port",
+            ),
+            (json!("80:http"), "\"http\" is no port"),
+            (json!("80:80/gre"), "none of tcp, udp, sctp"),
+            (json!(80), "80"),
+        ] {
+            let said = one(value.clone()).unwrap_err();
+            assert!(
+                said.contains(why) && said.starts_with("list[0]: "),
+                "{value}: {said}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_overlaps_must_agree() {
+        let list = |texts: &[&str]| {
+            let list: Vec<_> = texts.iter().map(|text| json!(text)).collect();
+            read(&list, "list")
+                .map(|list| list.len())
+                .map_err(|error| error.msg)
+        };
+        assert_eq!(list(&["80:80", "80:80"]), Ok(1));
+        assert_eq!(
+            list(&["80:80", "80:80/udp", "81:80", "0.0.0.0:82:80", "[::]:82:81"]),
+            Ok(5)
+        );
+        assert_eq!(list(&["10.0.0.1:80:80", "10.0.0.2:80:81"]), Ok(2));
+        assert_eq!(list(&["0:80", "0:81", "80:80"]), Ok(3));
+        assert_eq!(list(&["8000-8010:80-90", "127.0.0.1:8005:85"]), Ok(2));
+        for no in [
+            ["80:80", "80:81"],
+            ["80:80", "127.0.0.1:80:81"],
+            ["8000-8010:80-90", "8010-8020:80-90"],
+            ["0.0.0.0:80:80", "80:81"],
+        ] {
+            let said = list(&no).unwrap_err();
+            assert!(said.contains("overlaps with "), "{said}");
+        }
+        let many = ["1-65535:1-65535", "1-65535:1-65535/udp"];
+        assert!(list(&many).unwrap_err().contains("131070 ports"));
+    }
+}

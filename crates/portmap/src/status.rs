@@ -1,0 +1,14 @@
+//! STATUS: would an ADD work? Its configuration can be read, and the kernel's nftables answers.
+
+use cni::{Call, Error};
+use nft::ports::Ports;
+
+use crate::conf::Conf;
+
+pub(crate) fn status(call: &Call) -> Result<(), Error> {
+    Conf::read(call)?;
+    let asked = Ports::open().and_then(|mut ports| ports.status());
+    asked
+        .map(drop)
+        .map_err(|error| Error::not_ready(format!("this host's nftables cannot be used: {error}")))
+}

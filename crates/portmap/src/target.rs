@@ -1,0 +1,174 @@
+//! Where a container's ports are, seen from this host: an address for each version of IP, and the interface that leads there.
+//!
+//! The reference takes the first address of the container's interface. That is right where the host can reach it, as on a
+//! bridge. On a segment of `overlay` it cannot; there the container has another interface in the result, by which it leaves,
+//! and whose address the host reaches on the link.
+
+use std::net::IpAddr;
+
+use cni::{CniResult, Error, IfName};
+use netlink::{Netns, Rtnl};
+
+use crate::kernel;
+
+/// An address of the container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// The address.
+    pub address: IpAddr,
+    /// The interface of the host that leads there.
+    pub via: String,
+}
+
+/// The targets over IPv4 and IPv6, as far as the container has them; and the addresses of this host.
+pub async fn find(
+    result: &CniResult,
+    ifname: &IfName,
+) -> Result<([Option<Target>; 2], Vec<IpAddr>), Error> {
+    let here = Netns::current().map_err(|error| kernel(&error))?;
+    let rtnl = Rtnl::here(&here).map_err(|error| kernel(&error))?;
+    let mut targets = [None, None];
+    for v6 in [false, true] {
+        targets[usize::from(v6)] = best(&rtnl, &candidates(result, ifname, v6)).await?;
+    }
+    let all = rtnl.addresses(None).await.map_err(|error| kernel(&error))?;
+    let local = all.into_iter().map(|(_, network)| network.ip()).collect();
+    Ok((targets, local))
+}
+
+/// The first that this host reaches on a link; or else the first that it has a way to at all.
+async fn best(rtnl: &Rtnl, candidates: &[IpAddr]) -> Result<Option<Target>, Error> {
+    let mut far = None;
+    for address in candidates.iter().copied() {
+        let Ok(hop) = rtnl.route_to(address).await else {
+            continue;
+        };
+        let target = Target {
+            address,
+            via: netlink::name_of(hop.dev).map_err(|error| kernel(&error))?,
+        };
+        if hop.gateway.is_none() {
+            return Ok(Some(target));
+        }
+        far.get_or_insert(target);
+    }
+    if far.is_none() && !candidates.is_empty() {
+        let all: Vec<_> = candidates.iter().map(ToString::to_string).collect();
+        return Err(Error::new(
+            crate::code::KERNEL,
+            format!(
+                "this host has no route to the container at {}",
+                all.join(", ")
+            ),
+        ));
+    }
+    Ok(far)
+}
+
+/// The container's addresses: by which it leaves, of the interface that is chained, of its others.
+fn candidates(result: &CniResult, ifname: &IfName, v6: bool) -> Vec<IpAddr> {
+    let ips = || result.ips.iter().filter(|ip| ip.address.is_ipv6() == v6);
+    let interface = |ip: &cni::Ip| result.interfaces.get(ip.interface?);
+    let is_inside = |ip: &cni::Ip| {
+        interface(ip).is_some_and(|it| it.sandbox.as_ref().is_some_and(|path| !path.is_empty()))
+    };
+    let is_chained = |ip: &cni::Ip| {
+        ip.interface.is_none()
+            || (is_inside(ip) && interface(ip).is_some_and(|it| it.name == ifname.as_str()))
+    };
+    let everywhere = |route: &&cni::Route| route.dst.prefix() == 0 && route.dst.is_ipv6() == v6;
+    let gateways = || {
+        result
+            .routes
+            .iter()
+            .filter(everywhere)
+            .filter_map(|it| it.gw)
+    };
+    let leaves = |ip: &cni::Ip| gateways().any(|gateway| ip.address.contains(gateway));
+    let first = ips().filter(|ip| (is_inside(ip) || ip.interface.is_none()) && leaves(ip));
+    let chained = ips().filter(|ip| is_chained(ip));
+    let others = ips().filter(|ip| is_inside(ip));
+    let mut all: Vec<IpAddr> = Vec::new();
+    for address in first.chain(chained).chain(others).map(|ip| ip.address.ip()) {
+        if !all.contains(&address) {
+            all.push(address);
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use cni::{Interface, Ip, Route};
+
+    use super::*;
+
+    fn inside(name: &str) -> Interface {
+        Interface {
+            name: name.to_owned(),
+            sandbox: Some("/run/netns/c".to_owned()),
+            ..Interface::default()
+        }
+    }
+
+    fn ip(address: &str, interface: Option<usize>) -> Ip {
+        Ip {
+            interface,
+            ..Ip::new(address.parse().unwrap())
+        }
+    }
+
+    fn found(result: &CniResult) -> Vec<String> {
+        let ifname = IfName::new("eth0".to_owned()).unwrap();
+        let both = [false, true].map(|v6| candidates(result, &ifname, v6));
+        both.concat().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn of_a_bridge_it_is_the_first_address_of_each_version() {
+        let outside = Interface {
+            name: "cni0".to_owned(),
+            ..Interface::default()
+        };
+        let mut result = CniResult {
+            interfaces: vec![outside, inside("eth0")],
+            ips: vec![
+                ip("10.1.0.2/16", Some(1)),
+                ip("10.2.0.2/16", Some(1)),
+                ip("fd00::2/64", Some(1)),
+                ip("10.9.0.1/16", Some(0)),
+            ],
+            ..CniResult::default()
+        };
+        assert_eq!(found(&result), ["10.1.0.2", "10.2.0.2", "fd00::2"]);
+        // Older versions have no interfaces at all.
+        result.interfaces.clear();
+        result.ips = vec![ip("10.1.0.2/16", None)];
+        assert_eq!(found(&result), ["10.1.0.2"]);
+    }
+
+    #[test]
+    fn of_an_overlay_it_is_first_the_address_by_which_the_container_leaves() {
+        let route = |dst: &str, gateway: &str| Route {
+            gw: Some(gateway.parse().unwrap()),
+            ..Route::to(dst.parse().unwrap())
+        };
+        let result = CniResult {
+            interfaces: vec![inside("eth0"), inside("gw0")],
+            ips: vec![
+                ip("10.0.0.2/24", Some(0)),
+                ip("172.18.0.2/16", Some(1)),
+                ip("fd00::2/64", Some(0)),
+                ip("fd01::2/64", Some(1)),
+            ],
+            routes: vec![
+                route("0.0.0.0/0", "172.18.0.1"),
+                route("::/0", "fd01::1"),
+                route("10.8.0.0/16", "10.0.0.1"),
+            ],
+            ..CniResult::default()
+        };
+        let all = ["172.18.0.2", "10.0.0.2", "fd01::2", "fd00::2"];
+        assert_eq!(found(&result), all);
+    }
+}

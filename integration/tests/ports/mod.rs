@@ -1,0 +1,147 @@
+//! What the scenarios of published ports share: networks with `portmap` in their chain, containers that serve, and who asks.
+#![allow(
+    dead_code,
+    clippy::expect_used,
+    reason = "each scenario uses a part; and it stops where it broke"
+)]
+
+use std::io::Write;
+use std::net::SocketAddr;
+
+use integration::{Container, Host, Net, Server, Space, hear};
+use serde_json::{Value, json};
+
+/// The interface plugins under which a port is published.
+pub const UNDER: [&str; 3] = ["overlay", "bridge", "ptp"];
+
+/// A network of both versions of IP under an interface plugin, with `portmap`; `number` tells its subnets from others'.
+pub fn network(under: &str, name: &str, number: u8) -> Value {
+    let ranges = json!([
+        [{ "subnet": format!("10.{number}.0.0/24") }],
+        [{ "subnet": format!("fd00:{number}::/64") }],
+    ]);
+    let routes = json!([{ "dst": "0.0.0.0/0" }, { "dst": "::/0" }]);
+    let mut plugin = json!({
+        "type": under,
+        "capabilities": { "ips": true },
+        "ipam": { "type": "ipam-kv", "ranges": ranges },
+    });
+    if under != "overlay" {
+        plugin["ipam"]["routes"] = routes;
+    }
+    if under == "bridge" {
+        plugin["bridge"] = format!("br{number}").into();
+        plugin["isGateway"] = true.into();
+        // Where br_netfilter sees the bridge's frames, as it does here, a container meets itself at its own port.
+        plugin["hairpinMode"] = true.into();
+    }
+    // Debian's plugins know no newer version.
+    json!({
+        "cniVersion": "1.0.0",
+        "name": name,
+        "plugins": [plugin, { "type": "portmap", "capabilities": { "portMappings": true } }],
+    })
+}
+
+/// With these keys in the configuration of `portmap`.
+pub fn with(mut network: Value, keys: &Value) -> Value {
+    for (key, value) in keys.as_object().expect("keys") {
+        network["plugins"][1][key] = value.clone();
+    }
+    network
+}
+
+/// What a runtime sends for these ports.
+pub fn asks(ports: &Value) -> Value {
+    json!({ "portMappings": ports })
+}
+
+/// One port of TCP.
+pub fn port(host: u16, container: u16) -> Value {
+    json!({ "hostPort": host, "containerPort": container, "protocol": "tcp" })
+}
+
+/// A container with published ports.
+pub struct Published<'host> {
+    /// Its namespace.
+    pub container: Container<'host>,
+    /// The network.
+    pub network: String,
+    /// What was asked for.
+    pub asked: Value,
+    /// The result of ADD.
+    pub result: Value,
+}
+
+impl<'host> Published<'host> {
+    /// A new container on the network as `eth0`.
+    #[track_caller]
+    pub fn new(host: &'host Host, name: &str, network: &str, ports: &Value) -> Self {
+        Self::of(host.container(name), network, "eth0", ports)
+    }
+
+    /// A container on one more network.
+    #[track_caller]
+    pub fn of(container: Container<'host>, network: &str, ifname: &str, ports: &Value) -> Self {
+        let asked = asks(ports);
+        let attached = (container.name(), ifname);
+        let host = container.host();
+        let added = host.cnitool_asking("add", network, attached, &asked);
+        Self {
+            result: added.ok().json(),
+            network: network.to_owned(),
+            asked,
+            container,
+        }
+    }
+
+    /// CHECK and DEL of `eth0`.
+    #[track_caller]
+    pub fn again(&self, verb: &str) -> integration::Finished {
+        let attached = (self.container.name(), "eth0");
+        let host = self.container.host();
+        host.cnitool_asking(verb, &self.network, attached, &self.asked)
+    }
+
+    /// Serves there: who connects hears its name and then the address that it is seen by.
+    #[track_caller]
+    pub fn serves(&self, port: u16) -> Server {
+        serve(self.container.net(), self.container.name(), port)
+    }
+}
+
+/// A server on all addresses of a namespace.
+#[track_caller]
+pub fn serve(net: Net, name: &str, port: u16) -> Server {
+    let name = name.to_owned();
+    Server::start(net, at("::", port), move |mut connection| {
+        if let Ok(peer) = connection.peer_addr() {
+            let _ = write!(connection, "{name} {}", peer.ip().to_canonical());
+        }
+    })
+}
+
+/// An address and a port.
+#[track_caller]
+pub fn at(address: &str, port: u16) -> SocketAddr {
+    SocketAddr::new(address.parse().expect("an address"), port)
+}
+
+/// What a client in this namespace hears at a port; what it met instead if nothing.
+pub fn heard(net: &Net, address: &str, port: u16) -> String {
+    match hear(net, at(address, port)) {
+        Ok(words) => words,
+        Err(error) => format!("{:?}", error.kind()),
+    }
+}
+
+/// The same of a host or of what stands beside it.
+pub fn heard_at(space: &Space, address: &str, port: u16) -> String {
+    heard(&space.net(), address, port)
+}
+
+/// All rules of a host.
+#[track_caller]
+pub fn rules(host: &Host) -> String {
+    host.space().run(&["nft", "list", "ruleset"]).ok().stdout
+}

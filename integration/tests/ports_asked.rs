@@ -1,0 +1,255 @@
+//! What a runtime asks of `portmap`: ports that are to be chosen, none at all, and what cannot be.
+#![allow(clippy::expect_used, reason = "a test: it stops where it broke")]
+
+mod ports;
+
+use integration::{Backend, Host, Lab};
+use ports::{Published, asks, heard_at, network, port, rules};
+use serde_json::{Value, json};
+
+fn lab() -> Lab {
+    let lab = Lab::new(2, Backend::Dir);
+    lab.host(1).install(&network("bridge", "br", 1));
+    lab
+}
+
+fn add(host: &Host, name: &str, asked: &Value) -> integration::Finished {
+    host.cnitool_asking("add", "br", (name, "eth0"), &asks(asked))
+}
+
+#[test]
+fn a_port_that_is_not_named_is_chosen_and_told() {
+    let lab = lab();
+    let host = lab.host(1);
+    host.space().script(
+        "echo 40000 40009 > /proc/sys/net/ipv4/ip_local_port_range
+         echo 40000-40003 > /proc/sys/net/ipv4/ip_local_reserved_ports",
+    );
+    let _listens = ports::serve(host.space().net(), "host", 40004);
+    let mut chosen = Vec::new();
+    for name in ["a", "b", "c"] {
+        let asked = json!([port(0, 80), "0.0.0.0:0:81"]);
+        if name == "c" {
+            host.container(name);
+            let said = add(host, name, &asked).failed().stderr;
+            assert!(said.contains("none of 40000-40009"), "{said}");
+            host.cnitool("del", "br", name, "eth0").ok();
+            continue;
+        }
+        let one = Published::new(host, name, "br", &asked);
+        let _servers = [80, 81].map(|port| one.serves(port));
+        let told = told(host, name);
+        assert_eq!(
+            told.len(),
+            3,
+            "one of both versions of IP, one of IPv4: {told:?}"
+        );
+        for port in &told {
+            assert!((40005..=40009).contains(&port.0), "{port:?}");
+            let seen = heard_at(lab.host(2).space(), host.vtep(), port.0);
+            assert!(seen.starts_with(name), "{seen}");
+        }
+        chosen.extend(told.into_iter().map(|(port, _)| port));
+        one.again("check").ok();
+    }
+    chosen.sort_unstable();
+    chosen.dedup();
+    assert_eq!(chosen.len(), 4, "no port twice");
+    chosen_is_in_the_result(host);
+}
+
+/// The ports that `crosshost port ls` tells of a container: of the host, and of the container.
+fn told(host: &Host, container: &str) -> Vec<(u16, u16)> {
+    let all = host.listed(&["port", "ls"]);
+    let id = format!("cnitool-{}", id_of(container));
+    let port = |value: &Value| {
+        let number = value.as_u64().and_then(|port| u16::try_from(port).ok());
+        number.expect("a port")
+    };
+    let mine = all.as_array().expect("a list").iter();
+    let mine = mine.filter(|it| it["containerID"] == id.as_str());
+    mine.map(|it| (port(&it["hostPort"]), port(&it["containerPort"])))
+        .collect()
+}
+
+/// What cnitool makes of a namespace's path.
+fn id_of(container: &str) -> String {
+    let sum = std::process::Command::new("sh")
+        .args([
+            "-c",
+            &format!("printf %s /run/netns/{container} | sha512sum"),
+        ])
+        .output();
+    let sum = String::from_utf8_lossy(&sum.expect("a sum").stdout).into_owned();
+    sum[..20].to_owned()
+}
+
+/// A plugin's answer has it, though cnitool shows only what it knows.
+fn chosen_is_in_the_result(host: &Host) {
+    let one = Published::new(host, "d", "br", &json!([]));
+    host.space()
+        .script("echo 41000 41009 > /proc/sys/net/ipv4/ip_local_port_range");
+    let conf = json!({
+        "cniVersion": "1.0.0",
+        "name": "br",
+        "type": "portmap",
+        "prevResult": one.result,
+        "runtimeConfig": asks(&json!([port(0, 80)])),
+    });
+    let call = |verb| {
+        let call = host.call("portmap", verb).id("c1").netns("/run/netns/d");
+        call.conf(&conf).run().ok()
+    };
+    let told = call("ADD").json()["portMappings"].clone();
+    assert_eq!(told.as_array().map(Vec::len), Some(1), "{told}");
+    assert_eq!(
+        (&told[0]["containerPort"], &told[0]["protocol"]),
+        (&json!(80), &json!("tcp"))
+    );
+    let port = told[0]["hostPort"].as_u64().expect("a port");
+    assert!((41000..=41009).contains(&port), "{told}");
+    let table = host.crosshost(&["port", "ls"]).ok().stdout;
+    assert!(table.contains(&format!("0.0.0.0:{port}/tcp")), "{table}");
+    call("CHECK");
+    call("DEL");
+}
+
+#[test]
+fn what_cannot_be_published_is_refused_with_key_and_value() {
+    let lab = lab();
+    let host = lab.host(1);
+    let mut v4 = network("bridge", "v4", 4);
+    v4["plugins"][0]["ipam"]["ranges"] = json!([[{ "subnet": "10.4.0.0/24" }]]);
+    host.install(&v4);
+    let attached = [
+        Published::new(host, "web", "br", &json!([])),
+        Published::new(host, "web4", "v4", &json!([])),
+    ];
+    let refused = |network: &str, keys: &Value, asked: Value, code: u32, words: &[&str]| {
+        let of = attached.iter().find(|one| one.network == network);
+        let of = of.expect("a network");
+        let mut conf = json!({
+            "cniVersion": "1.0.0",
+            "name": network,
+            "type": "portmap",
+            "prevResult": of.result,
+            "runtimeConfig": asks(&asked),
+        });
+        for (key, value) in keys.as_object().into_iter().flatten() {
+            conf[key] = value.clone();
+        }
+        let call = host.call("portmap", "ADD").id("c1").netns("/run/netns/web");
+        call.conf(&conf).run().refused(code, words);
+        assert!(!rules(host).contains("ports4"), "{}", rules(host));
+    };
+    let none = json!({});
+    let key = "runtimeConfig.portMappings[0]: ";
+    let one = |asked| json!([asked]);
+    for (asked, why) in [
+        (port(80, 0), "containerPort: 0 is no port"),
+        (json!({ "hostPort": 70000, "containerPort": 80 }), "70000"),
+        (
+            json!({ "hostPort": 80, "containerPort": 80, "protocol": "icmp" }),
+            "icmp",
+        ),
+        (
+            json!({ "hostPort": 80, "containerPort": 80, "hostIP": "here" }),
+            "here",
+        ),
+    ] {
+        refused("br", &none, one(asked), 7, &[key, why]);
+    }
+    let overlap = json!(["80-90:80-90", port(85, 80)]);
+    let says = [
+        "runtimeConfig.portMappings[1]: ",
+        "overlaps with 80-90:80-90/tcp",
+    ];
+    refused("br", &none, overlap, 7, &says);
+    let no_v6 = ["[::]:80:80/tcp", "no IPv6 address"];
+    refused("v4", &none, json!(["[::]:80:80"]), 112, &no_v6);
+    let words = json!({ "conditionsV4": ["-s", "10.0.0.1"] });
+    refused(
+        "br",
+        &words,
+        one(port(80, 80)),
+        7,
+        &["conditionsV4: ", "a word of iptables"],
+    );
+    let bit = json!({ "markMasqBit": 32 });
+    refused("br", &bit, one(port(80, 80)), 7, &["markMasqBit: 32"]);
+    let backend = json!({ "backend": "bpf" });
+    refused("br", &backend, one(port(80, 80)), 7, &["backend: \"bpf\""]);
+    // This process calls, and holds the port for the container: that is no conflict.
+    let _holds = ports::serve(host.space().net(), "host", 81);
+    let conf = |network: usize, asked: Value| {
+        json!({
+            "cniVersion": "1.0.0",
+            "name": attached[network].network,
+            "type": "portmap",
+            "prevResult": attached[network].result,
+            "runtimeConfig": asks(&asked),
+        })
+    };
+    let call = |verb, id: &str, conf: &Value| {
+        let call = host.call("portmap", verb).id(id).netns("/run/netns/web");
+        call.conf(conf).run()
+    };
+    let held = conf(0, one(port(81, 80)));
+    call("ADD", "c1", &held).ok();
+    let taken = conf(1, json!(["0.0.0.0:81:80"]));
+    let says = ["81/tcp: eth0 of container c1 on network br has it"];
+    call("ADD", "c2", &taken).refused(111, &says);
+    call("DEL", "c1", &held).ok();
+    for one in &attached {
+        one.again("del").ok();
+    }
+
+    // An address that this host has not is no error, as it may come: it is said.
+    let asked = json!([{ "hostIP": "192.168.1.200", "hostPort": 80, "containerPort": 80 }]);
+    let added = add(host, "web", &asked).ok();
+    assert!(
+        added
+            .stderr
+            .contains("192.168.1.200 is no address of this host yet"),
+        "{added}"
+    );
+    host.cnitool("del", "br", "web", "eth0").ok();
+    // Not chained.
+    let conf = json!({ "cniVersion": "1.0.0", "name": "br", "type": "portmap" });
+    let call = host.call("portmap", "ADD").id("c1");
+    let call = call.netns("/run/netns/web").conf(&conf);
+    call.run()
+        .refused(7, &["prevResult: missing", "chained plugin"]);
+}
+
+#[test]
+fn without_ports_nothing_is_touched_and_the_result_goes_through() {
+    let lab = lab();
+    let host = lab.host(1);
+    host.container("web");
+    for version in ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"] {
+        let mut previous = json!({
+            "cniVersion": version,
+            "interfaces": [{ "name": "eth0", "sandbox": "/run/netns/web", "of": { "theirs": 1 } }],
+            "ips": [{ "address": "10.1.0.2/24", "interface": 0, "x": "y" }],
+            "dns": {},
+            "unknown": [1, { "a": null }],
+        });
+        if !version.starts_with('1') {
+            previous["ips"][0]["version"] = "4".into();
+        }
+        let conf = json!({ "cniVersion": version, "name": "br", "type": "portmap", "prevResult": previous });
+        let call = host
+            .call("portmap", "ADD")
+            .id("c1")
+            .netns("/run/netns/web")
+            .conf(&conf);
+        let mut said = call.run().ok().json();
+        if said["dns"].is_null() {
+            said["dns"] = json!({});
+        }
+        assert_eq!(said, previous);
+    }
+    assert_eq!(rules(host), "");
+    assert!(!host.space().path("/run/crosshost").exists());
+}

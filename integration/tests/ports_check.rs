@@ -1,0 +1,152 @@
+//! CHECK of `portmap`, and what mends what it finds: each damage is named, `crosshost doctor` sees it, sync undoes it.
+#![allow(clippy::expect_used, reason = "a test: it stops where it broke")]
+
+mod ports;
+
+use integration::{Backend, Lab};
+use ports::{Published, asks, heard_at, network, port, rules, with};
+use serde_json::json;
+
+fn lab() -> Lab {
+    let lab = Lab::new(2, Backend::Dir);
+    lab.host(1).install(&network("bridge", "br", 1));
+    lab
+}
+
+#[test]
+fn check_names_what_is_not_as_it_was_made_and_sync_mends_it() {
+    let lab = lab();
+    let host = lab.host(1);
+    let few = with(
+        network("bridge", "few", 3),
+        &json!({ "masqAll": true, "conditionsV4": ["ip saddr 192.168.1.0/24"] }),
+    );
+    host.install(&few);
+    let web = Published::new(
+        host,
+        "web",
+        "few",
+        &json!([port(8080, 80), "192.168.1.11:53:53/udp"]),
+    );
+    let _server = web.serves(80);
+    let whole = rules(host);
+    web.again("check").ok();
+    let table = "inet crosshost";
+    for (damage, says) in [
+        (
+            "nft flush ruleset".to_owned(),
+            "table inet crosshost is gone",
+        ),
+        (
+            format!("nft flush map {table} ports4"),
+            "host port 8080/tcp is not published",
+        ),
+        (
+            format!("nft flush map {table} bound4"),
+            "host port 192.168.1.11:53/udp is not published",
+        ),
+        (format!("nft flush set {table} hairpin4"), "is not hidden"),
+        (format!("nft flush set {table} hidden6"), "is not hidden"),
+        (
+            format!("nft flush chain {table} ports-publish"),
+            "is not as it should be",
+        ),
+        (
+            format!("nft delete chain {table} ports-prerouting"),
+            "is not as it should be",
+        ),
+        (
+            format!("nft flush chain {table} ports-conditions"),
+            "its conditions are not in the table",
+        ),
+        (
+            "echo 0 > /proc/sys/net/ipv4/conf/br3/route_localnet".to_owned(),
+            "route_localnet is 0",
+        ),
+    ] {
+        host.space().script(&damage);
+        let said = web.again("check").failed().stderr;
+        assert!(said.contains(says), "{damage}: {said}");
+        let doctor = host.crosshost(&["doctor"]).stdout;
+        if damage.starts_with("nft") {
+            assert!(
+                doctor.contains("wrong  published ports: 3"),
+                "{damage}: {doctor}"
+            );
+        }
+        let synced = host.crosshost(&["sync"]).ok().stdout;
+        assert!(
+            synced.contains("published ports: mended"),
+            "{damage}: {synced}"
+        );
+        web.again("check").ok();
+    }
+    let sorted = |text: &str| {
+        let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(sorted(&rules(host)), sorted(&whole));
+    assert!(heard_at(lab.host(2).space(), host.vtep(), 8080).starts_with("web "));
+    what_others_do_is_told(&lab, &web);
+}
+
+/// And not undone.
+fn what_others_do_is_told(lab: &Lab, web: &Published<'_>) {
+    let host = lab.host(1);
+    host.space()
+        .script("echo 0 > /proc/sys/net/ipv4/ip_forward");
+    let said = web.again("check").failed().stderr;
+    assert!(said.contains("net.ipv4.ip_forward is 0"), "{said}");
+    host.space().script(
+        "echo 1 > /proc/sys/net/ipv4/ip_forward
+         nft add table ip filter
+         nft add chain ip filter FORWARD '{ type filter hook forward priority 0; policy drop; }'",
+    );
+    assert_eq!(heard_at(lab.host(2).space(), host.vtep(), 8080), "TimedOut");
+    let allow = "iptables-nft -I FORWARD -o br3 -m conntrack --ctstate DNAT -j ACCEPT";
+    let said = web.again("check").failed().stderr;
+    assert!(
+        said.contains("chain FORWARD") && said.contains(allow),
+        "{said}"
+    );
+    let doctor = host.crosshost(&["doctor"]).stdout;
+    assert!(
+        doctor.contains("published ports over IPv4, by br3") && doctor.contains(allow),
+        "{doctor}"
+    );
+    // What is allowed in nft's words is no longer said.
+    host.space().script(
+        "nft insert rule ip filter FORWARD oifname br3 ct status dnat accept
+         nft insert rule ip filter FORWARD iifname br3 ct state established,related accept",
+    );
+    assert!(heard_at(lab.host(2).space(), host.vtep(), 8080).starts_with("web "));
+    web.again("check").ok();
+}
+
+#[test]
+fn other_ports_than_those_published_are_a_deviation() {
+    let lab = lab();
+    let host = lab.host(1);
+    let web = Published::new(host, "web", "br", &json!([port(8080, 80)]));
+    for (asked, says) in [
+        (
+            json!([port(8081, 80)]),
+            "host port 8081/tcp does not lead to",
+        ),
+        (
+            json!([port(8080, 81)]),
+            "host port 8080/tcp does not lead to",
+        ),
+        (
+            json!([]),
+            "host port 8080/tcp is published, and was not asked for",
+        ),
+    ] {
+        let said = host.cnitool_asking("check", "br", ("web", "eth0"), &asks(&asked));
+        let said = said.failed().stderr;
+        assert!(said.contains(says), "{said}");
+    }
+    web.again("del").ok();
+    web.again("check").failed();
+}

@@ -1,0 +1,77 @@
+//! Clients of UDP that never stop sending: what conntrack remembers of a port must not outlive who has it.
+#![allow(clippy::expect_used, reason = "a test: it stops where it broke")]
+
+mod ports;
+
+use std::net::UdpSocket;
+use std::time::Duration;
+
+use integration::{Backend, Container, Lab};
+use ports::{Published, at, network};
+use serde_json::json;
+
+/// A socket that answers in a container: what was sent, behind its name.
+struct Echo(std::process::Child);
+
+impl Echo {
+    fn in_container(container: &Container<'_>) -> Self {
+        // A thread of this process could not be ended while it waits.
+        let program = format!(
+            "use Socket; socket(S, PF_INET, SOCK_DGRAM, 17); bind(S, pack_sockaddr_in(53, INADDR_ANY)) or die;
+             syswrite(STDOUT, \"1\"); while (1) {{ my $from = recv(S, my $b, 99, 0); send(S, \"{} $b\", 0, $from); }}",
+            container.name()
+        );
+        let mut command = container.command("perl");
+        command
+            .args(["-e", &program])
+            .stdout(std::process::Stdio::piped());
+        let mut child = command.spawn().expect("perl");
+        let mut ready = [0];
+        let out = child.stdout.as_mut().expect("a pipe");
+        std::io::Read::read_exact(out, &mut ready).expect("it listens");
+        Self(child)
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_client_that_never_stops_reaches_the_next_container() {
+    let lab = Lab::new(1, Backend::Dir);
+    let host = lab.host(1);
+    host.install(&network("bridge", "br", 1));
+    let asked = json!([{ "hostPort": 5353, "containerPort": 53, "protocol": "udp" }]);
+    // One socket, so one connection to conntrack.
+    let client = lab.outside().net().run(|| {
+        let client = UdpSocket::bind("203.0.113.9:5000").expect("a socket");
+        client.connect(at(host.vtep(), 5353)).expect("a route");
+        client
+            .set_read_timeout(Some(Duration::from_secs(2)))
+            .expect("a limit");
+        client
+    });
+    let asks = |what: &str| {
+        let mut answer = [0; 99];
+        client.send(what.as_bytes()).ok()?;
+        let length = client.recv(&mut answer).ok()?;
+        Some(String::from_utf8_lossy(&answer[..length]).into_owned())
+    };
+    // Before there is anybody the host tracks it too, as one of its own.
+    host.space().script("nft add table ip watch; nft add chain ip watch in '{ type filter hook input priority 0; }'; nft add rule ip watch in ct state new counter");
+    assert_eq!(asks("nobody"), None);
+    let first = Published::new(host, "first", "br", &asked);
+    let echo = Echo::in_container(&first.container);
+    assert_eq!(asks("one").as_deref(), Some("first one"));
+    first.again("del").ok();
+    drop(echo);
+    let second = Published::new(host, "second", "br", &asked);
+    let _echo = Echo::in_container(&second.container);
+    assert_eq!(asks("two").as_deref(), Some("second two"));
+    second.again("del").ok();
+    assert_eq!(asks("three"), None, "its connection is forgotten with it");
+}

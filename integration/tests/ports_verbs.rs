@@ -1,0 +1,166 @@
+//! The verbs of `portmap` beside ADD that works: what is refused, what is repaired, what is left.
+#![allow(clippy::expect_used, reason = "a test: it stops where it broke")]
+
+mod ports;
+
+use integration::{Backend, Host, Lab};
+use ports::{Published, asks, heard_at, network, port, rules};
+use serde_json::{Value, json};
+
+/// A host with the reference's bridge, which knows no store of ours but for `ipam-kv`.
+fn lab() -> Lab {
+    let lab = Lab::new(2, Backend::Dir);
+    lab.host(1).install(&network("bridge", "br", 1));
+    lab
+}
+
+fn add(host: &Host, name: &str, asked: &Value) -> integration::Finished {
+    host.cnitool_asking("add", "br", (name, "eth0"), &asks(asked))
+}
+
+/// What is published, in nft's words.
+fn published(host: &Host) -> String {
+    let all = rules(host);
+    let lines = all.lines().filter(|line| line.contains("comment"));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn a_port_has_one_container_and_the_refusal_names_it() {
+    let lab = lab();
+    let host = lab.host(1);
+    let web = Published::new(host, "web", "br", &json!([port(8080, 80)]));
+    let before = rules(host);
+    host.container("late");
+    let id = before.split("br/eth0/").nth(1).expect("an owner");
+    let id = id.split('"').next().expect("its id").to_owned();
+    for asked in [
+        json!([port(8000, 80), port(8080, 80)]),
+        json!([{ "hostIP": host.vtep(), "hostPort": 8080, "containerPort": 80 }]),
+        json!(["8070-8090:70-90"]),
+    ] {
+        let said = add(host, "late", &asked).failed().stderr;
+        assert!(said.contains("8080/tcp: eth0 of container "), "{said}");
+        assert!(
+            said.contains(&id) && said.contains("on network br has it"),
+            "{said}"
+        );
+        host.cnitool("del", "br", "late", "eth0").ok();
+        assert_eq!(rules(host), before, "nothing was changed");
+    }
+    // Another protocol, or another port, is free.
+    let udp = json!({ "hostPort": 8080, "containerPort": 80, "protocol": "udp" });
+    add(host, "late", &json!([udp, port(8081, 80)])).ok();
+    web.again("check").ok();
+    web.again("del").ok();
+    // Now it is free, and a late DEL of who had it takes nothing from who has it.
+    host.cnitool("del", "br", "late", "eth0").ok();
+    add(host, "late", &json!([port(8080, 80)])).ok();
+    let mine = published(host);
+    web.again("del").ok();
+    assert_eq!(published(host), mine);
+    host.cnitool("del", "br", "late", "eth0").ok();
+    assert_eq!(rules(host), "");
+}
+
+#[test]
+fn a_program_that_listens_is_told_apart_from_who_holds_the_port_for_the_container() {
+    let lab = lab();
+    let host = lab.host(1);
+    host.container("web");
+    let program = ports::serve(host.space().net(), "host", 8080);
+    let said = add(host, "web", &json!([port(8080, 80)])).failed().stderr;
+    assert!(
+        said.contains("host port 8080/tcp: ") && said.contains("listens on it"),
+        "{said}"
+    );
+    drop(program);
+    host.cnitool("del", "br", "web", "eth0").ok();
+    add(host, "web", &json!([port(8080, 80)])).ok();
+    host.cnitool("del", "br", "web", "eth0").ok();
+}
+
+#[test]
+fn gc_takes_what_is_not_listed_and_nothing_else() {
+    let lab = lab();
+    let host = lab.host(1);
+    host.install(&network("bridge", "other", 2));
+    let stays = Published::new(host, "stays", "br", &json!([port(8080, 80)]));
+    let _goes = Published::new(host, "goes", "br", &json!([port(8081, 80)]));
+    let apart = Published::new(host, "apart", "other", &json!([port(8082, 80)]));
+    let all = published(host);
+    let id_of = |port: &str| {
+        let of = all
+            .split(&format!("tcp . {port} comment \""))
+            .nth(1)
+            .expect("a port");
+        let words = of.split('"').next().expect("a comment");
+        words.rsplit('/').next().expect("an id").to_owned()
+    };
+    let gc = |valid: &Value| {
+        let conf = json!({ "cniVersion": "1.1.0", "name": "br", "type": "portmap", "cni.dev/valid-attachments": valid });
+        host.call("portmap", "GC").conf(&conf).run().ok();
+    };
+    let listed = json!([{ "containerID": id_of("8080"), "ifname": "eth0" }]);
+    gc(&listed);
+    let left = published(host);
+    assert!(
+        left.contains("8080") && left.contains("8082") && !left.contains("8081"),
+        "{left}"
+    );
+    stays.again("check").ok();
+    apart.again("check").ok();
+    // Of records that are lost the kernel tells whose they are.
+    host.space().script("rm -r /run/crosshost/journal/portmap");
+    gc(&listed);
+    assert_eq!(published(host), left);
+    gc(&Value::Null);
+    let left = published(host);
+    assert!(!left.contains("8080") && left.contains("8082"), "{left}");
+    // So does a DEL, while this host has no record at all.
+    host.space().script("rm -rf /run/crosshost/journal/portmap");
+    apart.again("del").ok();
+    assert_eq!(published(host), "");
+}
+
+#[test]
+fn networks_of_one_container_do_not_disturb_each_other() {
+    let lab = Lab::new(2, Backend::Dir);
+    let host = lab.host(1);
+    for (number, (under, name)) in
+        (1..).zip([("overlay", "ov1"), ("overlay", "ov2"), ("bridge", "br")])
+    {
+        host.install(&network(under, name, number));
+    }
+    // A runtime gives the same list to each network.
+    let list = json!([port(8080, 80)]);
+    let one = Published::new(host, "web", "ov1", &list);
+    let _server = one.serves(80);
+    let two = Published::of(host.existing("web"), "ov2", "eth1", &list);
+    let reached = || heard_at(lab.host(2).space(), host.vtep(), 8080).starts_with("web ");
+    assert!(reached());
+    let check = |published: &Published<'_>, ifname: &str| {
+        let (network, asked) = (&published.network, &published.asked);
+        host.cnitool_asking("check", network, ("web", ifname), asked)
+            .ok();
+    };
+    check(&one, "eth0");
+    check(&two, "eth1");
+    host.cnitool_asking("del", "ov1", ("web", "eth0"), &one.asked)
+        .ok();
+    assert!(reached(), "the second network has it");
+    check(&two, "eth1");
+    let again = json!([port(8080, 80), port(8081, 80)]);
+    Published::of(host.existing("web"), "ov1", "eth0", &again);
+    // Its gateway takes the way out of the container, whose other networks are no longer as they were.
+    let three = Published::of(host.existing("web"), "br", "eth2", &list);
+    host.cnitool_asking("del", "ov2", ("web", "eth1"), &two.asked)
+        .ok();
+    host.cnitool_asking("del", "ov1", ("web", "eth0"), &asks(&again))
+        .ok();
+    // The bridge alone is left, and the container leaves by it.
+    assert!(reached(), "the third network has it");
+    host.cnitool_asking("del", "br", ("web", "eth2"), &three.asked)
+        .ok();
+    assert_eq!(rules(host), "");
+}
