@@ -5,7 +5,7 @@ use std::process::Command;
 
 use integration::Programs;
 
-const NAMES: [&str; 3] = ["overlay", "ipam-kv", "crosshost"];
+const NAMES: [&str; 4] = ["overlay", "ipam-kv", "portmap", "crosshost"];
 /// Bytes of a plugin, which is started for each container, and of the operator's command.
 const MOST: u64 = 4 << 20;
 const MOST_OF_COMMAND: u64 = 5_000_000;

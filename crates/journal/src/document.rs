@@ -106,6 +106,11 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
         Ok(())
     }
 
+    /// Whether nothing is there of that name, not even what a killed [`Journal::save`] left.
+    pub fn is_absent(&self, name: &str) -> bool {
+        !self.path(name).exists() && !self.half_written(name).exists()
+    }
+
     /// Whether there is no document.
     pub fn is_empty(&self) -> Result<bool, Error> {
         let mut any = false;
@@ -266,6 +271,10 @@ mod tests {
         journal.save("a", &vec![1]).unwrap();
         fs::write(dir.path().join("numbers/.a"), "[1").unwrap();
         assert_eq!(journal.all().unwrap(), vec![vec![1]]);
+        fs::write(dir.path().join("numbers/.b"), "[1").unwrap();
+        assert!(!journal.is_absent("a") && !journal.is_absent("b") && journal.is_absent("c"));
+        journal.remove("b").unwrap();
+        assert!(journal.is_absent("b"));
         journal.remove("a").unwrap();
         assert_eq!(fs::read_dir(dir.path().join("numbers")).unwrap().count(), 0);
     }

@@ -17,9 +17,8 @@ pub(crate) fn del(call: &Call) -> Result<(), Error> {
 
 /// Takes away all that is published for the attachment.
 pub fn forget(attachment: &Attachment) -> Result<(), Error> {
-    // Runtimes call it before each ADD, and for containers without ports. A record that an ADD writes just now is that ADD's.
-    let written = desk::records().load(&attachment.hash());
-    if matches!(written, Ok(None)) && desk::is_in_use() {
+    // Runtimes call it before each ADD, and for containers without ports.
+    if desk::is_in_use() && desk::records().is_absent(&attachment.hash()) {
         return Ok(());
     }
     let desk = Desk::open()?;
