@@ -8,6 +8,7 @@
 //! | `traffic` | what verbs and `crosshost sync` read and write at the store, with few hosts and with many |
 //! | `news` | how soon others send to a host that nobody knew, after its first ADD |
 //! | `many` | 500 containers, 64 networks, 100 other hosts with ten blocks each: are ADDs flat, and how long is a cold sync |
+//! | `ports` | does publishing a port, or the way through one, become slower with 20,000 published; beside the reference |
 //! | `herd` | what a thousand watching hosts cost a Consul when one of them changes something |
 
 mod burst;
@@ -17,6 +18,7 @@ mod herd;
 mod many;
 mod meter;
 mod news;
+mod ports;
 mod report;
 mod seed;
 mod traffic;
@@ -29,7 +31,9 @@ use crate::{keep, machine};
 /// The word that asks for these parts.
 pub const ARGUMENT: &str = "scale";
 
-const PARTS: [&str; 6] = ["growth", "burst", "traffic", "news", "many", "herd"];
+const PARTS: [&str; 7] = [
+    "growth", "burst", "traffic", "news", "many", "ports", "herd",
+];
 
 /// What a part has found.
 pub struct Found {
@@ -64,6 +68,7 @@ pub fn run(words: &[String]) {
             "traffic" => traffic::run(rounds.unwrap_or(9), &say),
             "news" => news::run(rounds.unwrap_or(60), &say),
             "many" => many::run(rounds.unwrap_or(9), &say),
+            "ports" => ports::run(rounds.unwrap_or(40), &say),
             _ => herd::run(rounds.unwrap_or(10), &say),
         };
         say("done\n");
