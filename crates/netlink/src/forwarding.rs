@@ -85,9 +85,17 @@ impl Rtnl {
     /// itself is left out.
     pub async fn forwarding(&self, bridge: u32, vxlan: u32) -> Result<Forwarding, Error> {
         let mut forwarding = Forwarding::new();
-        for family in [AddressFamily::Bridge, AddressFamily::Unspec] {
+        for (family, link) in [
+            (AddressFamily::Bridge, vxlan),
+            (AddressFamily::Unspec, bridge),
+        ] {
             let mut question = NeighbourMessage::default();
             question.header.family = family;
+            // Unasked, the kernel walks all of the bridge's FDB anew for each of its ports (`rtnl_fdb_dump`).
+            match family {
+                AddressFamily::Bridge => question.header.ifindex = link,
+                _ => question.attributes.push(NeighbourAttribute::IfIndex(link)),
+            }
             let entry = |message| match message {
                 Message::NewNeighbour(message) => decode(&message, bridge, vxlan),
                 _ => None,
