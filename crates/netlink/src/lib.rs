@@ -13,6 +13,7 @@
 mod address;
 mod create;
 mod decode;
+mod entry;
 mod error;
 mod forwarding;
 mod link;

@@ -8,6 +8,7 @@
 //! | `traffic` | what verbs and `crosshost sync` read and write at the store, with few hosts and with many |
 //! | `news` | how soon others send to a host that nobody knew, after its first ADD |
 //! | `many` | 500 containers, 64 networks, 100 other hosts with ten blocks each: are ADDs flat, and how long is a cold sync |
+//! | `path` | what passes between containers of two hosts, beside a VXLAN made by hand and the underlay |
 //! | `herd` | what a thousand watching hosts cost a Consul when one of them changes something |
 
 mod burst;
@@ -17,6 +18,7 @@ mod herd;
 mod many;
 mod meter;
 mod news;
+mod path;
 mod report;
 mod seed;
 mod traffic;
@@ -29,7 +31,7 @@ use crate::{keep, machine};
 /// The word that asks for these parts.
 pub const ARGUMENT: &str = "scale";
 
-const PARTS: [&str; 6] = ["growth", "burst", "traffic", "news", "many", "herd"];
+const PARTS: [&str; 7] = ["growth", "burst", "traffic", "news", "many", "path", "herd"];
 
 /// What a part has found.
 pub struct Found {
@@ -64,6 +66,7 @@ pub fn run(words: &[String]) {
             "traffic" => traffic::run(rounds.unwrap_or(9), &say),
             "news" => news::run(rounds.unwrap_or(60), &say),
             "many" => many::run(rounds.unwrap_or(9), &say),
+            "path" => path::run(rounds.unwrap_or(60), &say),
             _ => herd::run(rounds.unwrap_or(10), &say),
         };
         say("done\n");
