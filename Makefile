@@ -34,7 +34,7 @@ bench: deps build ## time ADD and DEL beside the reference plugins; table and pl
 	RUSTFLAGS="$(STATIC)" cargo build --release --locked --target $(HOST) -p integration --bin bench -p netlink --example floor
 	$(RELEASE)/bench $(ROUNDS)
 
-scale: deps build ## many leases, hosts, ADDs at once; into target/bench/; PART=growth|burst|traffic|news|many|ports|herd ROUNDS=60
+scale: deps build ## many leases, hosts, ADDs at once; into target/bench/; PART=growth|burst|traffic|news|many|path|ports|herd ROUNDS=60
 	RUSTFLAGS="$(STATIC)" cargo build --release --locked --target $(HOST) -p integration --bin bench -p store --example bare_write
 	$(RELEASE)/bench scale $(PART) $(ROUNDS)
 

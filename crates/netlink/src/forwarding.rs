@@ -11,13 +11,14 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 
+use crate::entry::Entry;
 use crate::message::Message;
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+    NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use rustix::io::Errno;
 
@@ -84,21 +85,29 @@ impl Rtnl {
     /// The entries that somebody configured on `bridge` and its port `vxlan` (link indices); what the kernel makes by
     /// itself is left out.
     pub async fn forwarding(&self, bridge: u32, vxlan: u32) -> Result<Forwarding, Error> {
-        let mut forwarding = Forwarding::new();
-        for family in [AddressFamily::Bridge, AddressFamily::Unspec] {
+        let mut forwarding = Vec::new();
+        for (family, link) in [
+            (AddressFamily::Bridge, vxlan),
+            (AddressFamily::Unspec, bridge),
+        ] {
             let mut question = NeighbourMessage::default();
             question.header.family = family;
+            // Unasked, the kernel walks all of the bridge's FDB anew for each of its ports (`rtnl_fdb_dump`).
+            match family {
+                AddressFamily::Bridge => question.header.ifindex = link,
+                _ => question.attributes.push(NeighbourAttribute::IfIndex(link)),
+            }
             let entry = |message| match message {
-                Message::NewNeighbour(message) => decode(&message, bridge, vxlan),
+                Message::Neighbour(entry) => forward(&entry, bridge, vxlan),
                 _ => None,
             };
-            let found: Result<Forwarding, _> =
-                self.dump(Message::GetNeighbour(question), entry).await;
+            let found: Result<Vec<_>, _> = self.dump(Message::GetNeighbour(question), entry).await;
             forwarding.append(&mut found.map_err(|refusal| {
                 refusal.on(format_args!("list of the entries of bridge {bridge}"))
             })?);
         }
-        Ok(forwarding)
+        // A set that is made of all at once is sorted once.
+        Ok(forwarding.into_iter().collect())
     }
 
     /// Makes the changes in few sends. All are tried; the first error is returned.
@@ -214,55 +223,26 @@ fn request(change: Change, bridge: u32, vxlan: u32) -> (Message, u16) {
 }
 
 /// `None` for entries of other links and for those the kernel made.
-fn decode(message: &NeighbourMessage, bridge: u32, vxlan: u32) -> Option<Forward> {
-    let header = &message.header;
-    let mut mac = None;
-    let mut dst = None;
-    let mut master = None;
-    for attribute in &message.attributes {
-        match attribute {
-            NeighbourAttribute::LinkLayerAddress(bytes) => {
-                mac = bytes.as_slice().try_into().ok().map(Mac);
-            }
-            NeighbourAttribute::Destination(address) => dst = ip(address),
-            NeighbourAttribute::Controller(index) => master = Some(*index),
-            _ => {}
-        }
-    }
-    let mac = mac?;
-    match header.family {
+fn forward(entry: &Entry, bridge: u32, vxlan: u32) -> Option<Forward> {
+    let mac = entry.mac?;
+    let (state, destination) = (NeighbourState::from(entry.state), entry.destination);
+    match AddressFamily::from(entry.family) {
         AddressFamily::Inet | AddressFamily::Inet6 => {
-            let configured = header.ifindex == bridge && header.state == NeighbourState::Permanent;
-            dst.filter(|_| configured)
+            let configured = entry.link == bridge && state == NeighbourState::Permanent;
+            destination
+                .filter(|_| configured)
                 .map(|addr| Forward::Neigh { addr, mac })
         }
-        AddressFamily::Bridge if header.ifindex != vxlan => None,
-        AddressFamily::Bridge if header.flags.contains(NeighbourFlags::Own) => match dst {
+        AddressFamily::Bridge if entry.link != vxlan => None,
+        AddressFamily::Bridge if entry.flags & NeighbourFlags::Own.bits() != 0 => match destination
+        {
             Some(vtep) if mac == ALL_ZERO => Some(Forward::Flood { vtep }),
             Some(vtep) => Some(Forward::Fdb { mac, vtep }),
             None => None,
         },
         // PERMANENT is the port's own MAC, another state a learned one.
-        AddressFamily::Bridge
-            if header.state == NeighbourState::Noarp && master == Some(bridge) =>
-        {
+        AddressFamily::Bridge if state == NeighbourState::Noarp && entry.master == Some(bridge) => {
             Some(Forward::Port { mac })
-        }
-        _ => None,
-    }
-}
-
-/// The VTEP of an FDB entry comes as bare bytes.
-fn ip(address: &NeighbourAddress) -> Option<IpAddr> {
-    match address {
-        NeighbourAddress::Inet(v4) => Some((*v4).into()),
-        NeighbourAddress::Inet6(v6) => Some((*v6).into()),
-        NeighbourAddress::Other(bytes) => {
-            let v4 = <[u8; 4]>::try_from(bytes.as_slice()).map(|v4| Ipv4Addr::from(v4).into());
-            v4.or_else(|_| {
-                <[u8; 16]>::try_from(bytes.as_slice()).map(|v6| Ipv6Addr::from(v6).into())
-            })
-            .ok()
         }
         _ => None,
     }

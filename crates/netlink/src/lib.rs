@@ -15,6 +15,7 @@ mod conntrack;
 mod create;
 mod decode;
 mod dialogue;
+mod entry;
 mod error;
 mod forwarding;
 mod link;

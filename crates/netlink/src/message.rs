@@ -3,6 +3,7 @@
 //! in each of our binaries.
 
 use crate::Link;
+use crate::entry::Entry;
 use netlink_packet_core::{
     DecodeError, Emitable, NetlinkDeserializable, NetlinkHeader, NetlinkPayload,
     NetlinkSerializable, Parseable,
@@ -16,6 +17,8 @@ use netlink_packet_route::{
 pub(crate) enum Message {
     /// A link as the kernel has it: an answer, never a request.
     Link(Link),
+    /// The same of an entry.
+    Neighbour(Entry),
     NewLink(LinkMessage),
     DelLink(LinkMessage),
     GetLink(LinkMessage),
@@ -38,7 +41,7 @@ impl Message {
     /// What a request says.
     fn content(&self) -> Option<&dyn Emitable> {
         Some(match self {
-            Self::Link(_) => return None,
+            Self::Link(_) | Self::Neighbour(_) => return None,
             Self::NewLink(it) | Self::DelLink(it) | Self::GetLink(it) | Self::SetLink(it) => it,
             Self::NewAddress(it) | Self::GetAddress(it) => it,
             Self::NewRoute(it) | Self::GetRoute(it) => it,
@@ -59,7 +62,7 @@ impl NetlinkSerializable for Message {
             Self::GetAddress(_) => NEW_ADDRESS + 2,
             Self::NewRoute(_) => NEW_ROUTE,
             Self::GetRoute(_) => NEW_ROUTE + 2,
-            Self::NewNeighbour(_) => NEW_NEIGHBOUR,
+            Self::Neighbour(_) | Self::NewNeighbour(_) => NEW_NEIGHBOUR,
             Self::DelNeighbour(_) => NEW_NEIGHBOUR + 1,
             Self::GetNeighbour(_) => NEW_NEIGHBOUR + 2,
         }
@@ -85,7 +88,7 @@ impl NetlinkDeserializable for Message {
             NEW_LINK => Self::Link(Link::decode(payload)?),
             NEW_ADDRESS => Self::NewAddress(AddressMessage::parse(payload)?),
             NEW_ROUTE => Self::NewRoute(RouteMessage::parse(payload)?),
-            NEW_NEIGHBOUR => Self::NewNeighbour(NeighbourMessage::parse(payload)?),
+            NEW_NEIGHBOUR => Self::Neighbour(Entry::decode(payload)?),
             other => return Err(format!("message type {other}: not asked for").into()),
         })
     }

@@ -10,7 +10,8 @@ use ipnetwork::IpNetwork;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteScope, RouteType, RouteVia,
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteScope, RouteType,
+    RouteVia,
 };
 use rtnetlink::RouteMessageBuilder;
 use rustix::io::Errno;
@@ -118,7 +119,13 @@ impl Rtnl {
         let what = format!("route to {to}");
         let len = if to.is_ipv4() { 32 } else { 128 };
         let message = RouteMessageBuilder::<IpAddr>::new().destination_prefix(to, len);
-        let message = message.map_err(|e| misfit(e).on(&what))?.build();
+        let mut message = message.map_err(|e| misfit(e).on(&what))?.build();
+        // A question names nothing but where to; the builder's table and scope are a route's, and refused here.
+        message.header = RouteHeader {
+            address_family: message.header.address_family,
+            destination_prefix_length: len,
+            ..RouteHeader::default()
+        };
         let answer = self
             .get(Message::GetRoute(message))
             .await

@@ -55,6 +55,8 @@ fn socket() -> io::Result<TokioSocket> {
     socket.socket_mut().set_ext_ack(true)?;
     // Else each refusal carries the whole request back.
     socket.socket_mut().set_cap_ack(true)?;
+    // Only then does the kernel dump no more than was asked for (4.20).
+    socket.socket_mut().set_netlink_get_strict_chk(true)?;
     Ok(socket)
 }
 

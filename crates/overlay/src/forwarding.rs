@@ -80,10 +80,12 @@ fn shared<'n>(homes: impl Iterator<Item = (IpAddr, Option<&'n str>)>) -> BTreeSe
 pub fn desired(news: &News, node: &str, vtep: IpAddr, trust: Trust<'_>) -> Forwarding {
     let away = |name: &str| away(news, node, vtep, name);
     let floods = peers(news, node, vtep).into_iter();
-    let mut entries: Forwarding = floods.map(|vtep| Forward::Flood { vtep }).collect();
+    let floods = floods.map(|vtep| Forward::Flood { vtep });
     let Trust::Homes { local } = trust else {
-        return entries;
+        return floods.collect();
     };
+    // There may be tens of thousands: a set that is made of all at once is sorted once.
+    let mut entries: Vec<_> = floods.collect();
     let silent = |address: IpAddr| local.contains(&address) || !tells_mac(news, address);
     let homes = || news.homes().filter(|(address, _)| !silent(*address));
     let here = local.iter().filter(|address| tells_mac(news, **address));
@@ -98,14 +100,14 @@ pub fn desired(news: &News, node: &str, vtep: IpAddr, trust: Trust<'_>) -> Forwa
         };
         entries.extend([Forward::Fdb { mac, vtep }, Forward::Port { mac }]);
         match exceptions.get(&addr) {
-            None => drop(entries.insert(Forward::Neigh { addr, mac })),
+            None => entries.push(Forward::Neigh { addr, mac }),
             Some(asked) => {
                 let mac = Mac(asked.0);
                 entries.extend([Forward::Fdb { mac, vtep }, Forward::Port { mac }]);
             }
         }
     }
-    entries
+    entries.into_iter().collect()
 }
 
 /// What frames to the containers of `node` are to be addressed to in its sandbox, of those whose MAC was asked for.

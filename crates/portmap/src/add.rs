@@ -31,12 +31,12 @@ pub(crate) fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
     let (targets, local) = wait_for(target::find(&result, ifname))?;
     refuse_lacking_families(&conf.mappings, &targets)?;
 
+    let mut ports = Ports::open().map_err(|error| kernel(&error))?;
     let desk = Desk::open()?;
     cni::caller_listens()?;
     if let Some(killed) = desk.record(&attachment)? {
-        desk.withdraw(&killed)?;
+        desk.withdraw(&mut ports, &killed)?;
     }
-    let mut ports = Ports::open().map_err(|error| kernel(&error))?;
     // Maps that had to be made have nothing of the others.
     if ports.ensure().map_err(|error| kernel(&error))? {
         desk.mend(&mut ports)?;
@@ -58,7 +58,7 @@ pub(crate) fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
             tell(&result)
         });
     if let Err(error) = done {
-        if let Err(undo) = desk.withdraw(&record) {
+        if let Err(undo) = desk.withdraw(&mut ports, &record) {
             cni::log(&format!("{}: undo: {undo}", record.attachment));
         }
         return Err(error);

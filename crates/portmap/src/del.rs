@@ -21,19 +21,19 @@ pub fn forget(attachment: &Attachment) -> Result<(), Error> {
     if desk::is_in_use() && desk::records().is_absent(&attachment.hash()) {
         return Ok(());
     }
+    let mut ports = Ports::open().map_err(|error| kernel(&error))?;
     let desk = Desk::open()?;
     if let Some(record) = desk.record(attachment)? {
-        return desk.withdraw(&record);
+        return desk.withdraw(&mut ports, &record);
     }
-    remove_unknown(&[attachment.hash()])?;
+    remove_unknown(&mut ports, &[attachment.hash()])?;
     let removed = desk.records.remove(&attachment.hash());
     removed.map_err(|error| local(&error))
 }
 
 /// Takes away elements whose records are lost, by the digests of their owners.
-pub(crate) fn remove_unknown(digests: &[String]) -> Result<(), Error> {
+pub(crate) fn remove_unknown(ports: &mut Ports, digests: &[String]) -> Result<(), Error> {
     let is_gone = |owner: &String| digests.contains(owner);
-    let mut ports = Ports::open().map_err(|error| kernel(&error))?;
     let want = |found: &Published| {
         let mut wanted = found.clone();
         for held in wanted.elements.values_mut() {

@@ -117,20 +117,20 @@ impl Desk {
         }
     }
 
-    /// Takes away what is published for the record, and the record, and with the last one all that is about ports.
-    pub fn withdraw(&self, record: &Record) -> Result<(), Error> {
+    /// Takes away what is published for the record, and the record, and with the last one all that is about ports. The socket is to
+    /// be closed after the desk: the kernel lets go of it once it has freed what was removed, and nobody need wait for that.
+    pub fn withdraw(&self, ports: &mut Ports, record: &Record) -> Result<(), Error> {
         let leaving = Record {
             leaving: true,
             ..record.clone()
         };
         self.save(&leaving)?;
-        let mut ports = Ports::open().map_err(|error| kernel(&error))?;
         let (places, _) = claim::places(record, &[]);
         let others = |digest: &str| self.of(digest).ok().flatten();
         let want = |found: &Published| Ok::<_, Taken>(claim::release(found, record, &others));
         let updated = ports.update(&places, want);
         drop(updated.map_err(|error| kernel(&error))?);
-        self.forget(record, &mut ports)
+        self.forget(record, ports)
     }
 
     /// Removes the record of which nothing is in the table any more.

@@ -21,6 +21,7 @@ pub(crate) fn gc(call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(), Err
             attachment.hash()
         })
         .collect();
+    let mut ports = Ports::open().map_err(|error| kernel(&error))?;
     let desk = Desk::open()?;
     let records = desk.all()?;
     let known: BTreeSet<_> = records.iter().map(|it| it.attachment.hash()).collect();
@@ -28,11 +29,10 @@ pub(crate) fn gc(call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(), Err
     for record in &records {
         let digest = record.attachment.hash();
         if record.attachment.network == network && !stays.contains(&digest) {
-            failures.extend(desk.withdraw(record).err());
+            failures.extend(desk.withdraw(&mut ports, record).err());
         }
     }
     // Of records that were lost the elements tell whose they are.
-    let mut ports = Ports::open().map_err(|error| kernel(&error))?;
     let found = ports.look(&Places::All).map_err(|error| kernel(&error))?;
     let prefix = format!("{network}/");
     let lost: BTreeSet<_> = claim::strangers(&found.elements, |owner| {
@@ -43,7 +43,7 @@ pub(crate) fn gc(call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(), Err
     .collect();
     if !lost.is_empty() {
         let lost: Vec<_> = lost.into_iter().collect();
-        failures.extend(del::remove_unknown(&lost).err());
+        failures.extend(del::remove_unknown(&mut ports, &lost).err());
     }
     match failures.into_iter().next() {
         None => Ok(()),

@@ -19,8 +19,8 @@ pub fn repair() -> Result<bool, Error> {
     if desk::records().is_empty().map_err(|error| local(&error))? {
         return Ok(false);
     }
-    let desk = Desk::open()?;
     let mut ports = Ports::open().map_err(|error| kernel(&error))?;
+    let desk = Desk::open()?;
     desk.mend(&mut ports)
 }
 

@@ -1,5 +1,5 @@
 //! Many of everything on one host: five hundred containers of one network, sixty-four networks, a hundred other hosts with
-//! ten blocks each, and a host that must bring all that back at once.
+//! ten blocks each, and a host that must bring all that back at once. And one of ten hosts that has nothing to do.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -24,6 +24,13 @@ const MOST_GROWTH: f64 = 1.2;
 /// Issue 5.
 const MOST_COLD: Duration = Duration::from_secs(2);
 
+/// So many hosts have a sync that must cost nothing.
+const FEW: u8 = 10;
+/// So many idle syncs for each of the others.
+const IDLE_EACH: usize = 10;
+/// Issue 5.
+const MOST_IDLE: Duration = Duration::from_millis(3);
+
 /// What the parts found.
 struct Many {
     /// ADDs of one network's containers on a host of few neighbours, and on one of many.
@@ -37,6 +44,8 @@ struct Many {
     /// Syncs of a host whose sandbox was emptied, and of one where nothing is due.
     cold: Vec<Duration>,
     warm: Vec<Duration>,
+    /// Syncs of one of few hosts, all of them alive, with nothing to do.
+    idle: Vec<Duration>,
 }
 
 /// `rounds` syncs; the rest is as many as there are.
@@ -94,6 +103,7 @@ pub fn run(rounds: usize, say: &dyn Fn(&str)) -> Found {
         entries: entries(crowded),
         cold: Vec::new(),
         warm: Vec::new(),
+        idle: Vec::new(),
     };
     for _ in 0..rounds {
         let empty = "nsenter --net=/run/crosshost/netns/crowded sh -c 'ip link del vxlan0; ip neighbour flush all nud permanent'";
@@ -102,7 +112,27 @@ pub fn run(rounds: usize, say: &dyn Fn(&str)) -> Found {
         assert_eq!(entries(crowded), found.entries, "a sync brings all back");
         found.warm.push(sync(crowded));
     }
+    say(&format!("idle syncs of one of {FEW} hosts"));
+    drop(lab);
+    found.idle = idle(rounds * IDLE_EACH);
     told(&found, rounds)
+}
+
+/// Syncs of a host with a container on a network of [`FEW`] hosts that all have one.
+fn idle(syncs: usize) -> Vec<Duration> {
+    let lab = Lab::new(FEW, Backend::Consul);
+    for host in lab.hosts() {
+        host.crosshost(&["sync"]).ok();
+    }
+    let conf = netconf("idle", "10.3.0.0/16", "1.0.0");
+    for host in lab.hosts() {
+        add(host, &conf, 0..1);
+    }
+    let host = lab.host(1);
+    host.crosshost(&["sync"]).ok();
+    let mut runner = Runner::start(host);
+    let order = Order::program(Programs::product("crosshost"), &["sync"]);
+    (0..syncs).map(|_| runner.run(&order).cost.wall).collect()
 }
 
 fn sync(host: &Host) -> Duration {
@@ -212,6 +242,15 @@ fn told(found: &Many, rounds: usize) -> Found {
         text,
         "{says} a cold sync takes {median:.0} ms, at most {limit:.0}"
     );
+    let idle = syncs(&found.idle);
+    let _ = writeln!(
+        text,
+        "{} an idle sync of one of {FEW} hosts takes {} ms (n = {}), at most {:.0}",
+        verdict(idle.median <= milliseconds(MOST_IDLE)),
+        cell(&idle),
+        found.idle.len(),
+        milliseconds(MOST_IDLE),
+    );
     let mut csv = "part,number,milliseconds,peak\n".to_owned();
     let parts = [
         ("alone", &found.alone),
@@ -229,7 +268,12 @@ fn told(found: &Many, rounds: usize) -> Found {
             );
         }
     }
-    for (part, times) in [("cold", &found.cold), ("warm", &found.warm)] {
+    let times = [
+        ("cold", &found.cold),
+        ("warm", &found.warm),
+        ("idle", &found.idle),
+    ];
+    for (part, times) in times {
         for (number, time) in times.iter().enumerate() {
             let _ = writeln!(csv, "{part},{number},{:.3},", milliseconds(*time));
         }

@@ -8,6 +8,7 @@
 //! | `traffic` | what verbs and `crosshost sync` read and write at the store, with few hosts and with many |
 //! | `news` | how soon others send to a host that nobody knew, after its first ADD |
 //! | `many` | 500 containers, 64 networks, 100 other hosts with ten blocks each: are ADDs flat, and how long is a cold sync |
+//! | `path` | what passes between containers of two hosts, beside a VXLAN made by hand and the underlay |
 //! | `ports` | does publishing a port, or the way through one, become slower with 20,000 published; beside the reference |
 //! | `herd` | what a thousand watching hosts cost a Consul when one of them changes something |
 
@@ -18,6 +19,7 @@ mod herd;
 mod many;
 mod meter;
 mod news;
+mod path;
 mod ports;
 mod report;
 mod seed;
@@ -31,8 +33,8 @@ use crate::{keep, machine};
 /// The word that asks for these parts.
 pub const ARGUMENT: &str = "scale";
 
-const PARTS: [&str; 7] = [
-    "growth", "burst", "traffic", "news", "many", "ports", "herd",
+const PARTS: [&str; 8] = [
+    "growth", "burst", "traffic", "news", "many", "path", "ports", "herd",
 ];
 
 /// What a part has found.
@@ -68,6 +70,7 @@ pub fn run(words: &[String]) {
             "traffic" => traffic::run(rounds.unwrap_or(9), &say),
             "news" => news::run(rounds.unwrap_or(60), &say),
             "many" => many::run(rounds.unwrap_or(9), &say),
+            "path" => path::run(rounds.unwrap_or(60), &say),
             "ports" => ports::run(rounds.unwrap_or(40), &say),
             _ => herd::run(rounds.unwrap_or(10), &say),
         };
