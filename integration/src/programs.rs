@@ -52,9 +52,14 @@ impl Programs {
         )
     }
 
+    /// Where a test puts plugins under other names; the laboratory's own.
+    pub const MORE_PLUGINS: &str = "/dev/shm/plugins";
+
     /// What a runtime would put into `CNI_PATH`: ours first, then the reference plugins.
     pub fn cni_path() -> String {
-        format!("{}:{}", Self::product_folder().display(), Self::REFERENCE)
+        let ours = Self::product_folder();
+        let (reference, more) = (Self::REFERENCE, Self::MORE_PLUGINS);
+        format!("{}:{reference}:{more}", ours.display())
     }
 }
 

@@ -253,3 +253,37 @@ fn without_ports_nothing_is_touched_and_the_result_goes_through() {
     assert_eq!(rules(host), "");
     assert!(!host.space().path("/run/crosshost").exists());
 }
+
+#[test]
+fn status_and_version_need_no_container() {
+    let lab = lab();
+    let host = lab.host(1);
+    let conf = |keys: Value| {
+        let mut conf = json!({ "cniVersion": "1.1.0", "name": "br", "type": "portmap" });
+        for (key, value) in keys.as_object().into_iter().flatten() {
+            conf[key] = value.clone();
+        }
+        conf
+    };
+    host.call("portmap", "STATUS")
+        .conf(&conf(json!({})))
+        .run()
+        .ok();
+    let bad = conf(json!({ "markMasqBit": -1 }));
+    host.call("portmap", "STATUS")
+        .conf(&bad)
+        .run()
+        .refused(7, &["markMasqBit: -1"]);
+    // Without the right to speak to nftables an ADD would fail.
+    let mut command = host.space().command("setpriv");
+    command
+        .args(["--bounding-set=-net_admin", "--inh-caps=-net_admin", "--"])
+        .arg(integration::Programs::product("portmap"))
+        .env("CNI_COMMAND", "STATUS");
+    let running = integration::Running::start(command, conf(json!({})).to_string().as_bytes());
+    let said = running.wait(std::time::Duration::from_secs(5));
+    said.refused(50, &["nftables cannot be used"]);
+    let version = host.call("portmap", "VERSION").stdin("").run().ok().json();
+    let all = version["supportedVersions"].as_array().map(Vec::len);
+    assert_eq!(all, Some(7), "{version}");
+}
