@@ -222,6 +222,10 @@ fn a_published_port_is_reached_by_its_container_and_by_a_neighbour() {
          nft add rule ip published out iifname ch-egress oifname ch-egress masquerade",
         outer(&t1)
     ));
+    // In its own namespace the bridge asks no rules at all.
+    host.space().script(&format!(
+        "test 0 = $({INSIDE} cat /proc/sys/net/bridge/bridge-nf-call-*tables | sort -u)"
+    ));
     let at = SocketAddr::new(outer(&t1), 80);
     let running = Server::start(t1.container.net(), at, |mut it| {
         if let Ok(peer) = it.peer_addr() {
@@ -241,6 +245,24 @@ fn a_published_port_is_reached_by_its_container_and_by_a_neighbour() {
     for attached in [t1, t2] {
         attached.detach().ok();
     }
+}
+
+/// As builds had it that kept the bridge on the host.
+#[test]
+fn a_bridge_in_the_place_of_the_hosts_interface_is_replaced() {
+    let lab = lab(&[&["10.0.0.0/24"]]);
+    let host = lab.host(1);
+    let untouched = host.footprint();
+    host.space().script(
+        "ip link add ch-egress type bridge
+         ip address add 172.18.0.1/16 dev ch-egress; ip link set ch-egress up",
+    );
+    let t1 = Attachment::new(host, "t1", "n0");
+    leaves_by(&t1.container, host);
+    t1.detach().ok();
+    t1.container.remove();
+    host.footprint()
+        .assert_same_as(&untouched, "after the last DEL");
 }
 
 #[test]
