@@ -86,6 +86,7 @@ impl Footprint {
             "run/crosshost/journal",
             "run/crosshost/sandbox",
             "run/crosshost/egress",
+            "run/crosshost/egress-netns",
             "run/crosshost/foothold",
         ] {
             let files = files_below(&root.join(folder));

@@ -56,10 +56,10 @@ fn attachments_of_one_container_are_made_and_unmade_at_the_same_moment() {
             ways_out.insert(address_of(&result, "gw0"));
         }
         assert_eq!(ways_out.len(), 1, "{results:?}");
-        let bridge = host
-            .space()
-            .run(&["ip", "-o", "link", "show", "master", "ch-egress"]);
-        assert_eq!(bridge.ok().stdout.lines().count(), 1, "made once");
+        let netns = "--net=/run/crosshost/egress-netns/ch-egress";
+        let links = host.space().run(&["nsenter", netns, "ip", "-o", "link"]);
+        let ports = links.ok().stdout.matches(": che").count();
+        assert_eq!(ports, 1, "made once");
         assert!(container.hears(OUTSIDE).is_ok());
 
         let (last, others) = which.split_last().expect("some");

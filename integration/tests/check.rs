@@ -10,7 +10,7 @@ const SUBNET: &str = "10.0.0.0/24";
 
 /// Something that happens to an attachment.
 struct Damage {
-    /// Done in the host's namespace. `$C` enters the container and `$S` the sandbox; `$CHP` and `$CHE` are its ports.
+    /// Done in the host's namespace. `$C` enters the container, `$S` the sandbox and `$E` the egress bridge's namespace; `$CHP` and `$CHE` are its ports.
     does: &'static str,
     /// What CHECK says of it.
     words: &'static [&'static str],
@@ -105,7 +105,7 @@ const INSIDE: [Damage; 14] = [
 ];
 
 /// On the host's way out.
-const EGRESS: [Damage; 10] = [
+const EGRESS: [Damage; 17] = [
     mended("ip link set ch-egress down", &["ch-egress: is down"]),
     mended("ip link delete ch-egress", &["ch-egress: is gone"]),
     mended(
@@ -113,12 +113,38 @@ const EGRESS: [Damage; 10] = [
         &["ch-egress: lacks address 172.18.0.1/16"],
     ),
     mended(
-        "ip link set $CHE nomaster",
+        "$E ip link set br0 down",
+        &["br0 in the egress namespace: is down"],
+    ),
+    mended(
+        "$E ip link delete br0",
+        &["br0 in the egress namespace: is gone"],
+    ),
+    // With the one end goes the other.
+    mended("$E ip link delete uplink", &["ch-egress: is gone"]),
+    mended(
+        "ip link set ch-egress down; ip link set ch-egress name other",
+        &["ch-egress: is gone"],
+    ),
+    mended(
+        "$E ip link set uplink nomaster",
+        &["uplink in the egress namespace: was taken off the bridge"],
+    ),
+    mended(
+        "$E ip link set uplink down",
+        &["uplink in the egress namespace: is down"],
+    ),
+    mended(
+        "$E bridge link set dev uplink isolated on",
+        &["uplink in the egress namespace: is isolated"],
+    ),
+    mended(
+        "$E ip link set $CHE nomaster",
         &["che", "was taken off the bridge"],
     ),
-    mended("ip link set $CHE down", &["che", "is down"]),
+    mended("$E ip link set $CHE down", &["che", "is down"]),
     mended(
-        "bridge link set dev $CHE isolated off",
+        "$E bridge link set dev $CHE isolated off",
         &["che", "is not isolated"],
     ),
     mended(
@@ -235,6 +261,7 @@ impl<'h> Bench<'h> {
         let settings = format!(
             "NS=/run/crosshost/netns/{NETWORK}
              C='nsenter --net={}'; S=\"nsenter --net=$NS\"
+             E='nsenter --net=/run/crosshost/egress-netns/ch-egress'
              CHP=$($S ip -o link | grep -o 'chp[0-9a-f]*' | head -1); CHE={}
              MAC={}; ADDRESS={}; OUT={}; VNI={vni}
              $S sleep 9 > /dev/null 2>&1 & PID=$!; trap 'kill $PID' EXIT; sleep 0.05",

@@ -83,9 +83,8 @@ fn adds_on_a_full_disk(lab: &Lab, container: &Container<'_>) {
         add.refused(5, &FULL);
         let left = host.footprint().since(&before);
         // What could not be undone without a place to note it: no link of the container, and the journal knows.
-        let link = |line: &String| {
-            line.starts_with("+ link") && !line.contains("\"ch-egress\" \"bridge\"")
-        };
+        let link =
+            |line: &String| line.starts_with("+ link") && !line.contains("\"ch-egress\" \"veth\"");
         let known = |line: &String| line.starts_with("+ file /run/crosshost/journal/overlay/");
         assert!(!left.iter().any(link), "{what}: {said}: {left:#?}");
         assert!(

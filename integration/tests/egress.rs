@@ -1,8 +1,16 @@
 //! The way out of a container: over IPv4 and IPv6, from networks of either or both, and after somebody broke it.
 #![allow(clippy::expect_used, reason = "a test: it stops where it broke")]
 
-use integration::{Attachment, Backend, Container, Host, Lab, OUTSIDE, OUTSIDE6, conflist};
+use std::{
+    io::Write as _,
+    net::{IpAddr, SocketAddr},
+};
+
+use integration::{Attachment, Backend, Container, Host, Lab, OUTSIDE, OUTSIDE6, Server, conflist};
 use serde_json::json;
+
+/// Enters the namespace of the egress bridge, from its host.
+const INSIDE: &str = "nsenter --net=/run/crosshost/egress-netns/ch-egress";
 
 /// A host with networks of these subnets: `n0`, `n1` and so on.
 fn lab(networks: &[&[&str]]) -> Lab {
@@ -161,6 +169,7 @@ fn sync_mends_what_somebody_broke() {
                 && v6.is_ok_and(|heard| heard == host.address6())
         })
     };
+    let bridge = |does: &str| format!("{INSIDE} {does}");
     for damage in [
         "nft flush ruleset",
         "nft flush set inet crosshost egress4",
@@ -169,7 +178,11 @@ fn sync_mends_what_somebody_broke() {
         "ip link delete ch-egress",
         "ip link set ch-egress down",
         "ip address flush dev ch-egress",
-        "for port in $(ip -br link show master ch-egress | cut -d@ -f1); do ip link set $port nomaster; done",
+        &bridge("ip link delete br0"),
+        &bridge("ip link set uplink nomaster"),
+        &bridge(
+            "sh -c 'for port in $(ip -br link | grep ^che | cut -d@ -f1); do ip link set $port nomaster; done'",
+        ),
         "echo 0 > /proc/sys/net/ipv4/ip_forward; echo 0 > /proc/sys/net/ipv6/conf/all/forwarding",
     ] {
         host.space().script(damage);
@@ -178,10 +191,119 @@ fn sync_mends_what_somebody_broke() {
         assert!(works(), "{damage}: not mended");
     }
     // What isolates the containers' ports is back as well.
-    let ports = host.space().run(&["bridge", "-d", "link"]).ok().stdout;
+    let listing: Vec<_> = INSIDE.split(' ').chain(["bridge", "-d", "link"]).collect();
+    let ports = host.space().run(&listing).ok().stdout;
     let isolated = ports.matches("isolated on").count();
     assert_eq!(isolated, 2, "{ports}");
     for attached in [t1, t2] {
         attached.detach().ok();
     }
+}
+
+/// The address of the container's NIC on the egress bridge.
+fn outer(attached: &Attachment<'_>) -> IpAddr {
+    let address = attached.container.address("gw0");
+    address.expect("a way out")
+}
+
+/// As Docker and Kubernetes leave a host: `br_netfilter` gives the host's rules what is on its bridges. A packet to a
+/// published port, which goes back to the bridge that it came by, must get as far as the host all the same.
+#[test]
+fn a_published_port_is_reached_by_its_container_and_by_a_neighbour() {
+    let lab = lab(&[&["10.0.0.0/24"]]);
+    let host = lab.host(1);
+    let [t1, t2] = ["t1", "t2"].map(|name| Attachment::new(host, name, "n0"));
+    host.space().script(&format!(
+        "for conf in /proc/sys/net/bridge/bridge-nf-call-*tables; do echo 1 > $conf; done
+         nft add table ip published
+         nft add chain ip published in '{{ type nat hook prerouting priority dstnat; }}'
+         nft add chain ip published out '{{ type nat hook postrouting priority srcnat; }}'
+         nft add rule ip published in fib daddr type local tcp dport 8080 dnat to {}:80
+         nft add rule ip published out iifname ch-egress oifname ch-egress masquerade",
+        outer(&t1)
+    ));
+    // In its own namespace the bridge asks no rules at all.
+    host.space().script(&format!(
+        "test 0 = $({INSIDE} cat /proc/sys/net/bridge/bridge-nf-call-*tables | sort -u)"
+    ));
+    let at = SocketAddr::new(outer(&t1), 80);
+    let running = Server::start(t1.container.net(), at, |mut it| {
+        if let Ok(peer) = it.peer_addr() {
+            let _ = write!(it, "{}", peer.ip());
+        }
+    });
+    let published = format!("{}:8080", host.vtep());
+    for (caller, who) in [(&t1, "itself"), (&t2, "a neighbour")] {
+        let heard = caller.container.hears(&published);
+        assert_eq!(heard.expect(who), "172.18.0.1", "{who}");
+        leaves_by(&caller.container, host);
+    }
+    let direct = t2.container.hears(&format!("{}:80", outer(&t1)));
+    assert!(direct.is_err(), "containers are apart but for the host");
+    assert!(!t2.container.pings(outer(&t1), &["-W1"]));
+    drop(running);
+    for attached in [t1, t2] {
+        attached.detach().ok();
+    }
+}
+
+/// As builds had it that kept the bridge on the host.
+#[test]
+fn a_bridge_in_the_place_of_the_hosts_interface_is_replaced() {
+    let lab = lab(&[&["10.0.0.0/24"]]);
+    let host = lab.host(1);
+    let untouched = host.footprint();
+    host.space().script(
+        "ip link add ch-egress type bridge
+         ip address add 172.18.0.1/16 dev ch-egress; ip link set ch-egress up",
+    );
+    let t1 = Attachment::new(host, "t1", "n0");
+    leaves_by(&t1.container, host);
+    t1.detach().ok();
+    t1.container.remove();
+    host.footprint()
+        .assert_same_as(&untouched, "after the last DEL");
+}
+
+#[test]
+fn a_lost_namespace_of_the_bridge_is_made_anew_for_new_containers() {
+    let lab = lab(&[&["10.0.0.0/24"]]);
+    let host = lab.host(1);
+    let untouched = host.footprint();
+    // With its mount it goes, and all links with it.
+    let t1 = Attachment::new(host, "t1", "n0");
+    host.space().script(
+        "umount /run/crosshost/egress-netns/ch-egress
+         until ! ip link show ch-egress; do sleep 0.01; done",
+    );
+    let t2 = Attachment::new(host, "t2", "n0");
+    leaves_by(&t2.container, host);
+    assert!(t1.container.hears(OUTSIDE).is_err(), "its NIC is gone");
+    for attached in [&t2, &t1] {
+        attached.detach().ok();
+        attached.container.remove();
+    }
+    host.footprint()
+        .assert_same_as(&untouched, "after the last DEL");
+
+    // Hidden, together with the documents: the subnet is known by the host's interface.
+    let t1 = Attachment::new(host, "t1", "n0");
+    host.space()
+        .script("mount -t tmpfs none /run/crosshost/egress-netns; rm -r /run/crosshost/egress");
+    let t2 = Attachment::new(host, "t2", "n0");
+    leaves_by(&t2.container, host);
+    assert_ne!(outer(&t1), outer(&t2), "both may be in use");
+    t1.detach().ok();
+    host.cnitool("add", "n0", "t1", "eth0").ok();
+    leaves_by(&t1.container, host);
+    for attached in [&t2, &t1] {
+        attached.detach().ok();
+        attached.container.remove();
+    }
+    host.space().script(
+        "umount /run/crosshost/egress-netns
+         umount /run/crosshost/egress-netns/ch-egress; rm /run/crosshost/egress-netns/ch-egress",
+    );
+    host.footprint()
+        .assert_same_as(&untouched, "after the last DEL");
 }

@@ -17,7 +17,11 @@ fn a_network_with_all_its_ports_refuses_the_next() {
 
 #[test]
 fn so_does_the_way_out() {
-    refused("env", "ch-egress", &["ch-egress: "]);
+    refused(
+        "nsenter --net=/run/crosshost/egress-netns/ch-egress",
+        "br0",
+        &["ch-egress: "],
+    );
 }
 
 /// Fills the bridge up with links of others, from the namespace that `inside` enters.

@@ -146,10 +146,12 @@ fn each_container_has_its_two_interfaces(attached: &[Attachment]) {
         let mut names: Vec<_> = links(container);
         names.sort();
         assert_eq!(names, ["eth0", "gw0", "lo"]);
-        let bridge = container.host().space();
-        bridge
-            .run(&["ip", "link", "show", "ch-egress", "type", "bridge"])
+        let host = container.host().space();
+        host.run(&["ip", "link", "show", "ch-egress", "type", "veth"])
             .ok();
+        let netns = "--net=/run/crosshost/egress-netns/ch-egress";
+        let bridge = ["ip", "link", "show", "br0", "type", "bridge"];
+        host.run(&[&["nsenter", netns][..], &bridge].concat()).ok();
     }
 }
 

@@ -202,13 +202,12 @@ impl Netns {
     }
 
     /// Writes `/proc/sys/<key>` inside the namespace, in order, e.g. `("net/ipv4/ip_forward", "1")`.
-    /// A missing `net/ipv6/...` file (IPv6 switched off) counts as written.
+    /// A missing `net/ipv6/...` or `net/bridge/...` file (no IPv6, no `br_netfilter`) counts as written.
     pub fn sysctl(&self, settings: &[(&str, &str)]) -> Result<(), NetnsError> {
         self.run(|| {
             for (key, value) in settings {
                 match fs::write(Path::new("/proc/sys").join(key), value) {
-                    Err(e)
-                        if e.kind() == io::ErrorKind::NotFound && key.starts_with("net/ipv6/") => {}
+                    Err(e) if e.kind() == io::ErrorKind::NotFound && is_optional(key) => {}
                     written => written.map_err(|e| {
                         NetnsError::io(&self.path, format!("set {key} to {value}"), e)
                     })?,
@@ -217,6 +216,13 @@ impl Netns {
             Ok(())
         })?
     }
+}
+
+/// Whether a kernel may lack the key, and with it what it is about.
+fn is_optional(key: &str) -> bool {
+    ["net/ipv6/", "net/bridge/"]
+        .iter()
+        .any(|of| key.starts_with(of))
 }
 
 /// Where our namespaces are bound, for netns-rs.

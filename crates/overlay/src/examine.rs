@@ -267,12 +267,8 @@ async fn examine_egress(host: &Host, findings: &mut Findings) -> Result<(), Erro
         return Ok(());
     };
     let before = findings.0.len();
-    let bridge = host.rtnl.link(EGRESS_BRIDGE).await;
-    if bridge
-        .map_err(|error| kernel(&error))?
-        .is_none_or(|bridge| !bridge.up)
-    {
-        findings.wrong(format!("egress bridge {EGRESS_BRIDGE}: gone or down"), SYNC);
+    if let Some(what) = egress::common_deviation(host, &ledger).await? {
+        findings.wrong(format!("the containers' way out: {what}"), SYNC);
     }
     let v6 = ledger.subnet6.is_some();
     let switches = [
@@ -297,7 +293,7 @@ async fn examine_egress(host: &Host, findings: &mut Findings) -> Result<(), Erro
         findings.note(says, &obstacles::allow_legacy(program));
     }
     if number("net/bridge/bridge-nf-call-iptables") == Some(1) {
-        let says = "br_netfilter gives bridged frames to this host's firewall; those of our networks are in their sandboxes";
+        let says = "br_netfilter gives bridged frames to this host's firewall; ours are on bridges in namespaces of their own";
         findings.ok(says.to_owned());
     }
     if findings.0[before..]
@@ -305,7 +301,7 @@ async fn examine_egress(host: &Host, findings: &mut Findings) -> Result<(), Erro
         .all(|it| it.state != State::Wrong)
     {
         findings.ok(format!(
-            "egress bridge {EGRESS_BRIDGE}: {} is let out",
+            "egress by {EGRESS_BRIDGE}: {} is let out",
             ledger.subnet
         ));
     }

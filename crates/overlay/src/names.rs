@@ -8,12 +8,14 @@ use std::path::PathBuf;
 
 use journal::Attachment;
 
-/// The bridge in each sandbox.
+/// The bridge in each sandbox, and in the egress namespace.
 pub const BRIDGE: &str = "br0";
 /// The tunnel device in each sandbox.
 pub const VXLAN: &str = "vxlan0";
-/// The host-local NAT bridge.
+/// The host's interface on the egress bridge: all that firewalls and routes of the host see of it.
 pub const EGRESS_BRIDGE: &str = "ch-egress";
+/// Its other end, a port of the egress bridge.
+pub const UPLINK: &str = "uplink";
 /// The egress NIC in a container. Never `ethN`: a container's second network may be `eth1`.
 pub const EGRESS_NIC: &str = "gw0";
 
@@ -35,6 +37,15 @@ pub const HOST: &str = "crosshost-host";
 /// Where the sandboxes' namespaces are bound.
 pub fn sandboxes() -> PathBuf {
     PathBuf::from(journal::ROOT).join("netns")
+}
+
+/// Where the egress bridge's namespace is bound: the folder, and the name in it. Not among the sandboxes, whose names are
+/// those of networks.
+pub fn egress_netns() -> (PathBuf, &'static str) {
+    (
+        PathBuf::from(journal::ROOT).join("egress-netns"),
+        EGRESS_BRIDGE,
+    )
 }
 
 /// The host-side end of an attachment, a port of the sandbox's bridge.

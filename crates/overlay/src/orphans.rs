@@ -3,38 +3,39 @@
 //! A container is gone when its namespace is: the path that the runtime named leads nowhere or to another one. But the path may
 //! be hidden from who looks (another mount namespace), and a namespace lives as long as any process or file holds it. The
 //! kernel knows: with a namespace goes the container's end of each veth pair, and with that the host's end. So an attachment
-//! of which the host still has an end may live, and stays.
+//! of which an end still stands in sandbox or egress namespace may live, and stays.
 
 use cni::Error;
 use journal::Attachment;
 use netlink::{Netns, NetnsError};
 
-use crate::{host::Host, kernel, local, names, record::Record, sandbox, teardown};
+use crate::{egress, host::Host, kernel, local, names, record::Record, sandbox, teardown};
 
 /// All orphans of this host.
 pub async fn all(host: &Host) -> Result<Vec<Record>, Error> {
     let mut orphans = Vec::new();
     for record in host.records.all().map_err(|error| local(&error))? {
-        if is_orphan(host, &record).await? {
+        if is_orphan(&record).await? {
             orphans.push(record);
         }
     }
     Ok(orphans)
 }
 
-async fn is_orphan(host: &Host, record: &Record) -> Result<bool, Error> {
+async fn is_orphan(record: &Record) -> Result<bool, Error> {
     match Netns::open(&record.netns) {
         Ok(netns) if netns.id() == record.netns_id => return Ok(false),
         Ok(_) | Err(NetnsError::Gone { .. }) => {}
         Err(error) => return Err(kernel(&error)),
     }
     let attachment = &record.attachment;
-    let mut ends = vec![(None, names::egress_port(attachment))];
-    if let Some(sandbox) = sandbox::open(&attachment.network)? {
-        ends.push((Some(sandbox), names::port(attachment)));
-    }
-    for (rtnl, name) in &ends {
-        let link = rtnl.as_ref().unwrap_or(&host.rtnl).link(name).await;
+    let ends = [
+        (egress::open()?, names::egress_port(attachment)),
+        (sandbox::open(&attachment.network)?, names::port(attachment)),
+    ];
+    for (rtnl, name) in ends {
+        let Some(rtnl) = rtnl else { continue };
+        let link = rtnl.link(&name).await;
         if link.map_err(|error| kernel(&error))?.is_some() {
             return Ok(false);
         }
@@ -55,7 +56,7 @@ pub async fn take_down(
     };
     let now = host.records.load(&attachment.hash());
     let same = now.map_err(|error| local(&error))?.as_ref() == Some(record);
-    if !same || !is_orphan(host, record).await? {
+    if !same || !is_orphan(record).await? {
         return Ok(false);
     }
     teardown::host_side(host, attachment).await?;

@@ -44,14 +44,13 @@ pub(crate) async fn links(
         doomed.push(attachment.ifname.as_str());
     }
     let last = egress::ledger(host)?.is_none_or(|ledger| ledger.is_last(attachment));
-    if last
-        && host
-            .rtnl
-            .link(&egress_port)
-            .await
-            .map_err(|error| kernel(&error))?
-            .is_some()
-    {
+    let bridge = if last { egress::open()? } else { None };
+    let stands = match bridge {
+        Some(rtnl) => rtnl.link(&egress_port).await,
+        None => Ok(None),
+    };
+    // Its port may be out of sight, in a namespace that was lost: what is of our group is ours.
+    if last && (stands.map_err(|error| kernel(&error))?.is_some() || !doomed.is_empty()) {
         doomed.push(EGRESS_NIC);
     }
     // From the container both pairs go in one batch, for one of the kernel's grace periods.

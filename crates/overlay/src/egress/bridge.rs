@@ -1,25 +1,21 @@
-//! The egress bridge, and that the host forwards what comes by it.
+//! The host's interface on the egress bridge, and that the host forwards what comes by it.
 
 use std::{fs, net::Ipv6Addr, path::Path};
 
 use cni::Error;
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
-use netlink::{Bridge, LinkChange, Port};
 
-use super::{Ledger, MTU};
-use crate::{
-    code,
-    forwarding::mac_of,
-    host::Host,
-    kernel,
-    names::{EGRESS_BRIDGE, EGRESS_PORT},
+use super::{
+    Ledger,
+    inside::{self, Inside},
 };
+use crate::{code, forwarding::mac_of, host::Host, kernel, names::EGRESS_BRIDGE};
 
 const V4: &str = "/proc/sys/net/ipv4";
 const V6: &str = "/proc/sys/net/ipv6/conf";
 
 /// Who forwards asks for a neighbour from a link-local address, and from none that is still to be found unique. So the
-/// bridge has this one beside the one that the kernel gives it a second or two later.
+/// interface has this one beside the one that the kernel gives it a second or two later.
 const LINK_LOCAL: Ipv6Network =
     match Ipv6Network::new_checked(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1), 64) {
         Some(network) => network,
@@ -32,33 +28,10 @@ pub(crate) fn forward(v6: bool) -> Result<(), Error> {
     if v6 { forward_v6() } else { Ok(()) }
 }
 
-/// The bridge with its addresses, each made where it lacks, and forwarding. Its interface index.
-pub(super) async fn ensure(host: &Host, ledger: &Ledger) -> Result<u32, Error> {
+/// The bridge, and the host's interface with its addresses, each made where it lacks, and forwarding.
+pub(super) async fn ensure(host: &Host, ledger: &Ledger) -> Result<Inside, Error> {
     forward(false)?;
-    let found = host.rtnl.link(EGRESS_BRIDGE).await;
-    let found = found.map_err(|error| kernel(&error))?;
-    let bridge = match found {
-        Some(bridge) if bridge.up => bridge,
-        Some(bridge) => {
-            let up = LinkChange {
-                up: Some(true),
-                ..LinkChange::default()
-            };
-            let raised = host.rtnl.set_link(bridge.index, &up).await;
-            raised.map_err(|error| kernel(&error))?;
-            bridge
-        }
-        None => {
-            let spec = Bridge {
-                name: EGRESS_BRIDGE.to_owned(),
-                mac: Some(mac_of(ledger.gateway().into())),
-                mtu: MTU,
-                group: 0,
-            };
-            let made = host.rtnl.create_bridge(&spec).await;
-            made.map_err(|error| kernel(&error))?
-        }
-    };
+    let inside = inside::ensure(host, mac_of(ledger.gateway().into())).await?;
     if ledger.subnet6.is_some() {
         let own = Path::new(V6).join(EGRESS_BRIDGE);
         // Nothing that a container says gives this host an address or a route.
@@ -66,14 +39,17 @@ pub(super) async fn ensure(host: &Host, ledger: &Ledger) -> Result<u32, Error> {
         set(&own.join("disable_ipv6"), "0")?;
         forward_v6()?;
     }
+    if !inside.link.up {
+        inside::raise(&host.rtnl, &inside.link).await?;
+    }
     for address in addresses(ledger)? {
-        let added = host.rtnl.add_address(bridge.index, address).await;
+        let added = host.rtnl.add_address(inside.link.index, address).await;
         added.map_err(|error| kernel(&error))?;
     }
-    Ok(bridge.index)
+    Ok(inside)
 }
 
-/// The addresses of the bridge.
+/// The addresses of the interface.
 fn addresses(ledger: &Ledger) -> Result<Vec<IpNetwork>, Error> {
     let odd = |error: ipnetwork::IpNetworkError| Error::config(format!("egress.subnet: {error}"));
     let v4 = Ipv4Network::new(ledger.gateway(), ledger.subnet.prefix()).map_err(odd)?;
@@ -85,86 +61,45 @@ fn addresses(ledger: &Ledger) -> Result<Vec<IpNetwork>, Error> {
     Ok(addresses)
 }
 
-/// What of the bridge, of this port of it, or of forwarding is not as it should be, if anything. Touches nothing.
+/// What of the interface or of the bridge is not as it should be, or of this port of it, if anything. Touches nothing.
 pub(super) async fn deviation(
     host: &Host,
     ledger: &Ledger,
-    port: &str,
+    port: Option<&str>,
 ) -> Result<Option<String>, Error> {
-    let links = host.rtnl.links().await.map_err(|error| kernel(&error))?;
-    let find = |name: &str| links.iter().find(|link| link.name == name);
-    let Some(bridge) = find(EGRESS_BRIDGE) else {
+    let Some(link) = inside::outside(host).await? else {
         return Ok(Some(format!("{EGRESS_BRIDGE}: is gone")));
     };
-    let present = host.rtnl.addresses(Some(bridge.index)).await;
+    if !link.up {
+        return Ok(Some(format!("{EGRESS_BRIDGE}: is down")));
+    }
+    let present = host.rtnl.addresses(Some(link.index)).await;
     let present = present.map_err(|error| kernel(&error))?;
     for wanted in addresses(ledger)? {
-        if !present.contains(&(bridge.index, wanted)) {
+        if !present.contains(&(link.index, wanted)) {
             return Ok(Some(format!("{EGRESS_BRIDGE}: lacks address {wanted}")));
         }
     }
-    let about_port = match find(port) {
-        None => Some("is gone"),
-        Some(link) if link.master != Some(bridge.index) => Some("was taken off the bridge"),
-        Some(link) if !link.up => Some("is down"),
-        Some(link) if link.port.isolated != Some(true) => Some("is not isolated"),
-        Some(_) => None,
-    };
-    let key = "net.ipv4.ip_forward";
-    let forwards = read(&Path::new(V4).join("ip_forward"))? == "1";
-    let key6 = "net.ipv6.conf.all.forwarding";
-    let forwards6 = ledger.subnet6.is_none() || read(&Path::new(V6).join("all/forwarding"))? == "1";
-    Ok(match about_port {
-        _ if !bridge.up => Some(format!("{EGRESS_BRIDGE}: is down")),
-        Some(what) => Some(format!("{port} on the host: {what}")),
-        None if !forwards => Some(format!("{key}: is off")),
-        None if !forwards6 => Some(format!("{key6}: is off")),
-        None => None,
-    })
+    inside::deviation(port).await
 }
 
-/// Puts the containers' ports on the bridge again that it lost, for example because it was removed and made anew, and isolates
-/// those that are not; whether there were any.
-pub(super) async fn plug_again(host: &Host, bridge: u32) -> Result<bool, Error> {
-    let links = host.rtnl.links().await.map_err(|error| kernel(&error))?;
-    let ours = |name: &str| name.starts_with(EGRESS_PORT);
-    let lost: Vec<_> = links
-        .iter()
-        .filter(|link| ours(&link.name))
-        .filter(|link| link.master != Some(bridge) || !link.up || link.port.isolated != Some(true))
-        .collect();
-    for port in &lost {
-        let change = LinkChange {
-            master: Some(bridge),
-            up: Some(true),
-            ..LinkChange::default()
-        };
-        let plugged = host.rtnl.set_link(port.index, &change).await;
-        plugged.map_err(|error| kernel(&error))?;
-        isolate(host, &port.name).await?;
+/// The switch of the host that is off and would let it forward, if one is.
+pub(super) fn switched_off(ledger: &Ledger) -> Result<Option<&'static str>, Error> {
+    if read(&Path::new(V4).join("ip_forward"))? != "1" {
+        return Ok(Some("net.ipv4.ip_forward"));
     }
-    Ok(!lost.is_empty())
+    let off = ledger.subnet6.is_some() && read(&Path::new(V6).join("all/forwarding"))? != "1";
+    Ok(off.then_some("net.ipv6.conf.all.forwarding"))
 }
 
-/// Ports of the bridge do not talk to each other.
-pub(super) async fn isolate(host: &Host, port: &str) -> Result<(), Error> {
-    let isolated = Port {
-        isolated: Some(true),
-        ..Port::default()
-    };
-    let done = host.rtnl.set_port(port, &isolated).await;
-    done.map_err(|error| kernel(&error))
-}
-
-/// The addresses that the kernel has on the bridge, as subnets: they tell what a lost document said.
+/// The addresses that the kernel has on the interface, as subnets: they tell what a lost document said.
 pub(super) async fn subnets(
     host: &Host,
 ) -> Result<Option<(Ipv4Network, Option<Ipv6Network>)>, Error> {
-    let found = host.rtnl.link(EGRESS_BRIDGE).await;
-    let Some(bridge) = found.map_err(|error| kernel(&error))? else {
+    let Some(link) = inside::outside(host).await? else {
         return Ok(None);
     };
-    let addresses = host.rtnl.addresses(Some(bridge.index)).await;
+    let addresses = host.rtnl.addresses(Some(link.index)).await;
     let addresses = addresses.map_err(|error| kernel(&error))?;
     let v4 = addresses.iter().find_map(|(_, address)| match address {
         IpNetwork::V4(v4) => Ipv4Network::new(v4.network(), v4.prefix()).ok(),

@@ -1,10 +1,11 @@
 //! Egress: the way out of a container, a second NIC on a host-local bridge whose traffic is masqueraded.
 //!
-//! One NIC for a container however many networks it has; it goes with the last of them. The bridge goes with
-//! the last container. Who has which address stands in a document of the host, never in the store: the
+//! One NIC for a container however many networks it has; it goes with the last of them. The bridge has a namespace of its
+//! own, and the host one interface on it (`inside`); both go with the last container. Who has which address stands in a document of the host, never in the store: the
 //! addresses mean nothing beyond it.
 
 mod bridge;
+mod inside;
 mod ledger;
 mod subnet;
 
@@ -13,17 +14,18 @@ use std::collections::BTreeMap;
 use cni::Error;
 use ipnetwork::IpNetwork;
 use journal::Attachment;
-use netlink::{Netns, Veth, VethEnd};
+use netlink::{Netns, VethEnd};
 
 use crate::{
     code, firewall,
     forwarding::mac_of,
     host::Host,
     kernel, local,
-    names::{self, EGRESS_BRIDGE, EGRESS_NIC},
+    names::{self, EGRESS_NIC},
 };
 
 pub(crate) use bridge::{forward, set};
+pub(crate) use inside::open;
 pub use ledger::{Lease, Ledger, Nic, Nic6};
 pub(crate) use subnet::taken;
 
@@ -76,37 +78,17 @@ pub async fn ensure(
     host.egress
         .save(NAME, &ledger)
         .map_err(|error| local(&error))?;
-    let bridge = bridge::ensure(host, &ledger).await?;
+    let inside = bridge::ensure(host, &ledger).await?;
     firewall::hide(host, OWNER, ledger.subnets())?;
     if nic.new {
-        // Whatever a killed ADD left of it.
-        host.rtnl
-            .remove_link(&names::egress_port(attachment))
-            .await
-            .map_err(|error| kernel(&error))?;
-        let group = names::group(attachment);
-        let mac = Some(mac_of(nic.address.ip().into()));
         let peer = VethEnd {
             name: EGRESS_NIC.to_owned(),
-            mac,
+            mac: Some(mac_of(nic.address.ip().into())),
             mtu: MTU,
-            group,
+            group: names::group(attachment),
             up: false,
         };
-        let name = names::egress_port(attachment);
-        let veth = Veth {
-            name,
-            mac: None,
-            mtu: MTU,
-            master: Some(bridge),
-            group: 0,
-            peer,
-        };
-        host.rtnl
-            .create_veth(&veth, container)
-            .await
-            .map_err(|error| Error::new(code::KERNEL, format!("{EGRESS_BRIDGE}: {error}")))?;
-        bridge::isolate(host, &veth.name).await?;
+        inside.plug(attachment, peer, container).await?;
     }
     Ok(nic)
 }
@@ -136,15 +118,22 @@ pub async fn mend(host: &Host) -> Result<bool, Error> {
     let Some(ledger) = ledger(host)?.filter(|ledger| !ledger.leases.is_empty()) else {
         return Ok(false);
     };
-    let found = host.rtnl.link(EGRESS_BRIDGE).await;
-    let found = found.map_err(|error| kernel(&error))?;
-    let bridge = bridge::ensure(host, &ledger).await?;
-    let unplugged = bridge::plug_again(host, bridge).await?;
+    let inside = bridge::ensure(host, &ledger).await?;
+    let unplugged = inside.plug_again().await?;
     let exposed = firewall::hide(host, OWNER, ledger.subnets())?;
-    Ok(found.is_none_or(|bridge| !bridge.up) || unplugged || exposed)
+    Ok(inside.mended || unplugged || exposed)
 }
 
-/// What of the way out of a container, whose port on the host is `port`, is not as it should be, if anything. Touches nothing.
+/// What of the way out of all containers is not as it should be, but for the host's own switches and rules, if anything.
+pub(crate) async fn common_deviation(
+    host: &Host,
+    ledger: &Ledger,
+) -> Result<Option<String>, Error> {
+    let _lock = host.lock(NAME)?;
+    bridge::deviation(host, ledger, None).await
+}
+
+/// What of the way out of a container, whose port on the bridge is `port`, is not as it should be, if anything. Touches nothing.
 pub async fn deviation(
     host: &Host,
     attachment: &Attachment,
@@ -159,8 +148,11 @@ pub async fn deviation(
     let Some(ledger) = known else {
         return Ok(Some("this host has no note of its way out".to_owned()));
     };
-    if let Some(what) = bridge::deviation(host, &ledger, port).await? {
+    if let Some(what) = bridge::deviation(host, &ledger, Some(port)).await? {
         return Ok(Some(what));
+    }
+    if let Some(switch) = bridge::switched_off(&ledger)? {
+        return Ok(Some(format!("{switch}: is off")));
     }
     let exposed = firewall::exposed(host, OWNER, ledger.subnets())?;
     Ok(
@@ -196,42 +188,28 @@ pub async fn leave(host: &Host, attachment: &Attachment) -> Result<(), Error> {
     let gone = known
         .as_mut()
         .is_none_or(|ledger| ledger.leave(&attachment.hash()));
-    if gone {
-        let port = names::egress_port(attachment);
-        host.rtnl
-            .remove_link(&port)
-            .await
-            .map_err(|error| kernel(&error))?;
+    let bridge = inside::open()?;
+    if let Some(rtnl) = bridge.as_ref().filter(|_| gone) {
+        let removed = rtnl.remove_link(&names::egress_port(attachment)).await;
+        removed.map_err(|error| kernel(&error))?;
     }
-    if let Some(ledger) = known.as_ref().filter(|ledger| !ledger.leases.is_empty()) {
-        return host
-            .egress
-            .save(NAME, ledger)
-            .map_err(|error| local(&error));
-    }
-    // The document may have been lost with /run: the kernel knows whether containers are left.
-    let Some(bridge) = host
-        .rtnl
-        .link(EGRESS_BRIDGE)
-        .await
-        .map_err(|error| kernel(&error))?
-    else {
-        return host.egress.remove(NAME).map_err(|error| local(&error));
+    let save = |ledger: &Ledger| {
+        let saved = host.egress.save(NAME, ledger);
+        saved.map_err(|error| local(&error))
     };
-    let links = host.rtnl.links().await.map_err(|error| kernel(&error))?;
-    if links.iter().any(|link| link.master == Some(bridge.index)) {
-        return match &known {
-            Some(ledger) => host
-                .egress
-                .save(NAME, ledger)
-                .map_err(|error| local(&error)),
-            None => Ok(()),
-        };
+    if let Some(ledger) = known.as_ref().filter(|ledger| !ledger.leases.is_empty()) {
+        return save(ledger);
+    }
+    // The document may have been lost with /run: the kernel knows whether containers are left. Where it cannot be asked,
+    // since the namespace is hidden as well, an interface of that name stays.
+    let has_ports = match &bridge {
+        Some(rtnl) => inside::has_ports(rtnl).await?,
+        None => known.is_none(),
+    };
+    if has_ports {
+        return known.as_ref().map_or(Ok(()), save);
     }
     let _open = firewall::show(host, OWNER)?;
-    host.rtnl
-        .remove_link(EGRESS_BRIDGE)
-        .await
-        .map_err(|error| kernel(&error))?;
+    inside::remove(host).await?;
     host.egress.remove(NAME).map_err(|error| local(&error))
 }

@@ -1,0 +1,271 @@
+//! The egress bridge's namespace: the bridge, the containers' ports, and the port to the host.
+//!
+//! The host's firewall must not see frames on their way over the bridge. Where `br_netfilter` is loaded, as by Docker and
+//! Kubernetes, it would: on a bridge in the host's namespace the host's rules send a packet from port to port, which
+//! isolated ports refuse, before routing and FORWARD of the host have seen it. Here nobody has rules; on the host there is one
+//! ordinary interface.
+
+use cni::Error;
+use journal::Attachment;
+use netlink::{Bridge, Link, LinkChange, Mac, Netns, NetnsError, Port, Rtnl, Veth, VethEnd};
+
+use super::MTU;
+use crate::{
+    code,
+    host::Host,
+    kernel,
+    names::{self, BRIDGE, EGRESS_BRIDGE, EGRESS_PORT, UPLINK},
+};
+
+/// No address that the host did not give, and no firewall for frames, whatever is the default of new namespaces. A
+/// `br_netfilter` that is loaded later begins with its own default here, and finds no rules.
+const SETTINGS: [(&str, &str); 4] = [
+    ("net/ipv6/conf/default/disable_ipv6", "1"),
+    ("net/bridge/bridge-nf-call-iptables", "0"),
+    ("net/bridge/bridge-nf-call-ip6tables", "0"),
+    ("net/bridge/bridge-nf-call-arptables", "0"),
+];
+
+/// The open namespace, whole.
+pub(super) struct Inside {
+    /// A socket in it.
+    pub(super) rtnl: Rtnl,
+    /// Index of the bridge.
+    pub(super) bridge: u32,
+    /// The host's interface.
+    pub(super) link: Link,
+    /// Whether something had to be made or mended.
+    pub(super) mended: bool,
+}
+
+/// A socket in the egress bridge's namespace, `None` if there is none.
+pub(crate) fn open() -> Result<Option<Rtnl>, Error> {
+    let (folder, name) = names::egress_netns();
+    match Netns::open(&folder.join(name)) {
+        Ok(netns) => Rtnl::open(&netns).map(Some).map_err(|error| kernel(&error)),
+        Err(NetnsError::Gone { .. }) => Ok(None),
+        Err(error) => Err(kernel(&error)),
+    }
+}
+
+/// Makes what there is not of namespace, bridge and the host's interface, which gets this MAC. The caller holds the egress lock.
+pub(super) async fn ensure(host: &Host, mac: Mac) -> Result<Inside, Error> {
+    let (folder, name) = names::egress_netns();
+    let netns = Netns::create(&folder, name).map_err(|error| kernel(&error))?;
+    let rtnl = Rtnl::open(&netns).map_err(|error| kernel(&error))?;
+    let mut mended = false;
+    let found = rtnl.link(BRIDGE).await.map_err(|error| kernel(&error))?;
+    let bridge = match found {
+        Some(bridge) if bridge.up => bridge,
+        Some(bridge) => {
+            mended = true;
+            raise(&rtnl, &bridge).await?;
+            bridge
+        }
+        None => {
+            mended = true;
+            netns.sysctl(&SETTINGS).map_err(|error| kernel(&error))?;
+            let spec = Bridge {
+                name: BRIDGE.to_owned(),
+                mac: None,
+                mtu: MTU,
+                group: 0,
+            };
+            let made = rtnl.create_bridge(&spec).await;
+            made.map_err(|error| kernel(&error))?
+        }
+    };
+    let uplink = rtnl.link(UPLINK).await.map_err(|error| kernel(&error))?;
+    let link = outside(host).await?;
+    // One end without the other is of a pair whose other end is elsewhere: of a namespace that was lost.
+    let whole = uplink.is_some() && link.as_ref().is_some_and(is_veth);
+    if !whole {
+        mended = true;
+        connect(host, &rtnl, bridge.index, mac).await?;
+    } else if let Some(uplink) = uplink.filter(|uplink| !serves(uplink, bridge.index)) {
+        mended = true;
+        let change = LinkChange {
+            master: Some(bridge.index),
+            up: Some(true),
+            ..LinkChange::default()
+        };
+        let plugged = rtnl.set_link(uplink.index, &change).await;
+        plugged.map_err(|error| kernel(&error))?;
+        isolate(&rtnl, UPLINK, false).await?;
+    }
+    let link = if whole { link } else { outside(host).await? };
+    let link = link.ok_or_else(|| {
+        let why = format!("{EGRESS_BRIDGE}: gone as soon as it was made");
+        Error::new(code::KERNEL, why)
+    })?;
+    Ok(Inside {
+        rtnl,
+        bridge: bridge.index,
+        mended: mended || !link.up,
+        link,
+    })
+}
+
+/// The host's interface, if it stands.
+pub(super) async fn outside(host: &Host) -> Result<Option<Link>, Error> {
+    let link = host.rtnl.link(EGRESS_BRIDGE).await;
+    link.map_err(|error| kernel(&error))
+}
+
+/// The pair of the host's interface, down, and the bridge's port, in the place of what is left of it.
+async fn connect(host: &Host, rtnl: &Rtnl, bridge: u32, mac: Mac) -> Result<(), Error> {
+    for (rtnl, name) in [(&host.rtnl, EGRESS_BRIDGE), (rtnl, UPLINK)] {
+        let removed = rtnl.remove_link(name).await;
+        removed.map_err(|error| kernel(&error))?;
+    }
+    let veth = Veth {
+        name: UPLINK.to_owned(),
+        mac: None,
+        mtu: MTU,
+        master: Some(bridge),
+        group: 0,
+        peer: VethEnd {
+            name: EGRESS_BRIDGE.to_owned(),
+            mac: Some(mac),
+            mtu: MTU,
+            group: 0,
+            up: false,
+        },
+    };
+    let made = rtnl.create_veth(&veth, &host.netns).await;
+    made.map_err(|error| kernel(&error))
+}
+
+fn is_veth(link: &Link) -> bool {
+    link.kind.as_deref() == Some("veth")
+}
+
+/// Removes the host's interface and the namespace.
+pub(super) async fn remove(host: &Host) -> Result<(), Error> {
+    // The kernel empties a namespace at its leisure; the interface must be gone now.
+    let removed = host.rtnl.remove_link(EGRESS_BRIDGE).await;
+    removed.map_err(|error| kernel(&error))?;
+    let (folder, name) = names::egress_netns();
+    let removed = Netns::remove(&folder, name);
+    removed.map(drop).map_err(|error| kernel(&error))
+}
+
+/// What of the bridge and the host's port of it, or of this container's port, is not as it should be, if anything.
+pub(super) async fn deviation(port: Option<&str>) -> Result<Option<String>, Error> {
+    let Some(rtnl) = open()? else {
+        return Ok(Some("the egress bridge's namespace is gone".to_owned()));
+    };
+    let links = rtnl.links().await.map_err(|error| kernel(&error))?;
+    let find = |name: &str| links.iter().find(|link| link.name == name);
+    let told = |name: &str, what: &str| Ok(Some(format!("{name} in the egress namespace: {what}")));
+    let bridge = match find(BRIDGE) {
+        None => return told(BRIDGE, "is gone"),
+        Some(bridge) if !bridge.up => return told(BRIDGE, "is down"),
+        Some(bridge) => bridge.index,
+    };
+    for (name, isolated) in [(Some(UPLINK), false), (port, true)] {
+        let Some(name) = name else { continue };
+        match find(name) {
+            None => return told(name, "is gone"),
+            Some(link) if link.master != Some(bridge) => {
+                return told(name, "was taken off the bridge");
+            }
+            Some(link) if !link.up => return told(name, "is down"),
+            Some(link) if is_isolated(link) != isolated => {
+                let what = if isolated {
+                    "is not isolated"
+                } else {
+                    "is isolated"
+                };
+                return told(name, what);
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(None)
+}
+
+impl Inside {
+    /// Puts the containers' ports on the bridge again that it lost, for example because it was removed and made anew, and
+    /// isolates those that are not; whether there were any.
+    pub(super) async fn plug_again(&self) -> Result<bool, Error> {
+        let links = self.rtnl.links().await.map_err(|error| kernel(&error))?;
+        let right = |link: &Link| link.master == Some(self.bridge) && link.up && is_isolated(link);
+        let lost: Vec<_> = links
+            .iter()
+            .filter(|link| is_port(link) && !right(link))
+            .collect();
+        for port in &lost {
+            let change = LinkChange {
+                master: Some(self.bridge),
+                up: Some(true),
+                ..LinkChange::default()
+            };
+            let plugged = self.rtnl.set_link(port.index, &change).await;
+            plugged.map_err(|error| kernel(&error))?;
+            isolate(&self.rtnl, &port.name, true).await?;
+        }
+        Ok(!lost.is_empty())
+    }
+
+    /// Makes the container's pair in the place of what a killed ADD left of it: an isolated port, and the NIC, down.
+    pub(super) async fn plug(
+        &self,
+        attachment: &Attachment,
+        peer: VethEnd,
+        container: &Netns,
+    ) -> Result<(), Error> {
+        let name = names::egress_port(attachment);
+        let removed = self.rtnl.remove_link(&name).await;
+        removed.map_err(|error| kernel(&error))?;
+        let veth = Veth {
+            name,
+            mac: None,
+            mtu: MTU,
+            master: Some(self.bridge),
+            group: 0,
+            peer,
+        };
+        let made = self.rtnl.create_veth(&veth, container).await;
+        made.map_err(|error| Error::new(code::KERNEL, format!("{EGRESS_BRIDGE}: {error}")))?;
+        isolate(&self.rtnl, &veth.name, true).await
+    }
+}
+
+/// Whether containers have ports on the bridge.
+pub(super) async fn has_ports(rtnl: &Rtnl) -> Result<bool, Error> {
+    let links = rtnl.links().await.map_err(|error| kernel(&error))?;
+    Ok(links.iter().any(is_port))
+}
+
+fn is_port(link: &Link) -> bool {
+    link.name.starts_with(EGRESS_PORT)
+}
+
+fn is_isolated(link: &Link) -> bool {
+    link.port.isolated == Some(true)
+}
+
+/// Whether the host's port of the bridge reaches all others.
+fn serves(uplink: &Link, bridge: u32) -> bool {
+    uplink.master == Some(bridge) && uplink.up && !is_isolated(uplink)
+}
+
+/// Isolated ports of the bridge do not talk to each other, but to the host's.
+async fn isolate(rtnl: &Rtnl, port: &str, isolated: bool) -> Result<(), Error> {
+    let isolated = Port {
+        isolated: Some(isolated),
+        ..Port::default()
+    };
+    let done = rtnl.set_port(port, &isolated).await;
+    done.map_err(|error| kernel(&error))
+}
+
+pub(super) async fn raise(rtnl: &Rtnl, link: &Link) -> Result<(), Error> {
+    let up = LinkChange {
+        up: Some(true),
+        ..LinkChange::default()
+    };
+    let raised = rtnl.set_link(link.index, &up).await;
+    raised.map_err(|error| kernel(&error))
+}
