@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use ipam::Mac;
+use ipam::{Mac, Range, RangeSet};
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 use store::Op;
@@ -59,23 +59,35 @@ impl Network {
         }
     }
 
-    /// The address of this network from which a MAC is computed. Those of IPv6 have MACs where there is no IPv4.
+    /// The address of this network from which a MAC is computed.
     fn address_of(&self, mac: Mac) -> Option<IpAddr> {
         let [first, second, low @ ..] = mac.0;
-        let subnets = self.subnets();
-        let has_v4 = subnets.iter().any(IpNetwork::is_ipv4);
-        let inside = |subnet: &IpNetwork| {
-            let address = match subnet {
+        let inside = |range: &Range| {
+            let address = match &range.subnet {
                 IpNetwork::V4(_) => IpAddr::from(Ipv4Addr::from(low)),
                 IpNetwork::V6(v6) => {
                     let high = v6.network().to_bits() & !u128::from(u32::MAX);
                     Ipv6Addr::from(high | u128::from(u32::from_be_bytes(low))).into()
                 }
             };
-            (subnet.is_ipv4() == has_v4 && subnet.contains(address)).then_some(address)
+            range.subnet.contains(address).then_some(address)
         };
         let computed = [first, second] == Mac::PREFIX;
-        computed.then(|| subnets.iter().find_map(inside)).flatten()
+        let telling = self.telling().filter(|_| computed);
+        telling.into_iter().flatten().find_map(inside)
+    }
+
+    /// Whether MACs are computed from addresses like this one: a container has one address of each set and one MAC, that of
+    /// its first IPv4 address, or of its first one where there is no IPv4.
+    pub fn tells_mac(&self, address: IpAddr) -> bool {
+        let inside = |range: &Range| range.subnet.contains(address);
+        self.telling().is_none_or(|set| set.iter().any(inside))
+    }
+
+    /// The set of ranges whose addresses tell MACs.
+    fn telling(&self) -> Option<&RangeSet> {
+        let is_v6 = |set: &&RangeSet| set.first().is_some_and(|range| range.subnet.is_ipv6());
+        self.ranges.iter().min_by_key(is_v6)
     }
 }
 
@@ -204,5 +216,46 @@ impl Cluster<'_> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A network with a set of one range for each of the subnets.
+    fn network(subnets: &[&str]) -> Network {
+        let set = |subnet: &&str| vec![Range::of(subnet.parse().unwrap()).unwrap()];
+        Network {
+            name: "n".into(),
+            id: None,
+            vni: Some(4097),
+            ranges: subnets.iter().map(set).collect(),
+            block_prefix: None,
+            mtu: None,
+            vxlan_port: None,
+            egress: None,
+            reclaim_after: None,
+            state: crate::NetworkState::Ready,
+        }
+    }
+
+    #[test]
+    fn one_set_tells_macs_and_those_of_others_may_be_asked_for() {
+        let asks = |network: &Network, address: &str| {
+            let mac = Mac::of(address.parse().unwrap());
+            network.exception(Some(mac), &[])
+        };
+        let dual = network(&["fd00::/64", "10.0.0.0/24", "10.1.0.0/24"]);
+        assert!(dual.tells_mac("10.0.0.9".parse().unwrap()));
+        assert!(asks(&dual, "10.0.0.9").is_err(), "of another's address");
+        for free in ["10.1.0.9", "fd00::9"] {
+            assert!(!dual.tells_mac(free.parse().unwrap()), "{free}");
+            assert!(asks(&dual, free).unwrap().is_some(), "{free}");
+        }
+        let six = network(&["fd00::/64", "fd01::/64"]);
+        assert!(six.tells_mac("fd00::9".parse().unwrap()));
+        assert!(!six.tells_mac("fd01::9".parse().unwrap()));
+        assert!(asks(&six, "fd00::9").is_err(), "of another's address");
     }
 }

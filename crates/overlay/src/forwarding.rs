@@ -14,7 +14,6 @@ use std::{
 };
 
 use cluster::News;
-use ipam::Range;
 use netlink::{Change, Forward, Forwarding, Mac};
 
 /// The MAC of the interface that has this address first, if nobody asked for another.
@@ -119,16 +118,10 @@ pub fn translations(news: &News, node: &str) -> Translations {
         .collect()
 }
 
-/// Whether MACs are computed from addresses like this one: a container has one address of each set and one MAC, that of its
-/// first IPv4 address, or of its first one where there is no IPv4.
+/// Whether MACs are computed from addresses like this one; so it is taken where nobody knows the network.
 fn tells_mac(news: &News, address: IpAddr) -> bool {
-    let sets = news
-        .network
-        .iter()
-        .flat_map(|network| &network.record.ranges);
-    let is_v6 = |set: &&Vec<Range>| set.first().is_some_and(|range| range.subnet.is_ipv6());
-    let telling = sets.min_by_key(is_v6);
-    telling.is_none_or(|set| set.iter().any(|range| range.subnet.contains(address)))
+    let network = news.network.as_ref();
+    network.is_none_or(|network| network.record.tells_mac(address))
 }
 
 /// The same where this host answers for the `gateways` by itself, with `mac` like every other host: nothing for them goes
