@@ -31,7 +31,6 @@ fn from_everywhere_to_the_container_and_as_whom() {
     let lab = Lab::new(2, Backend::Dir);
     let before = lab.footprints();
     let (host, far) = (lab.host(1), lab.host(2));
-    host.space().script("echo 0 > /proc/sys/net/bridge/bridge-nf-call-iptables; echo 0 > /proc/sys/net/bridge/bridge-nf-call-ip6tables");
     for (number, under) in (1..).zip(UNDER) {
         let (one, other) = (format!("{under}1"), format!("{under}2"));
         host.install(&network(under, &one, number));
