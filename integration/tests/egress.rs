@@ -7,7 +7,7 @@ use std::{
 };
 
 use integration::{Attachment, Backend, Container, Host, Lab, OUTSIDE, OUTSIDE6, Server, conflist};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Enters the namespace of the egress bridge, from its host.
 const INSIDE: &str = "nsenter --net=/run/crosshost/egress-netns/ch-egress";
@@ -200,49 +200,62 @@ fn sync_mends_what_somebody_broke() {
     }
 }
 
-/// The address of the container's NIC on the egress bridge.
-fn outer(attached: &Attachment<'_>) -> IpAddr {
-    let address = attached.container.address("gw0");
-    address.expect("a way out")
+/// The addresses of the container's NIC on the egress bridge, by family.
+fn outer(attached: &Attachment<'_>) -> Vec<IpAddr> {
+    let ips = attached.result["ips"].as_array().expect("addresses");
+    let at_gw0 = ips.iter().filter(|ip| ip["interface"] == 1);
+    let address = |ip: &Value| {
+        let text = ip["address"].as_str()?;
+        text.split('/').next()?.parse().ok()
+    };
+    at_gw0.filter_map(address).collect()
 }
 
 /// As Docker and Kubernetes leave a host: `br_netfilter` gives the host's rules what is on its bridges. A packet to a
 /// published port, which goes back to the bridge that it came by, must get as far as the host all the same.
 #[test]
 fn a_published_port_is_reached_by_its_container_and_by_a_neighbour() {
-    let lab = lab(&[&["10.0.0.0/24"]]);
+    let lab = lab(&[&["10.0.0.0/24", "fd00:1::/64"]]);
     let host = lab.host(1);
     let [t1, t2] = ["t1", "t2"].map(|name| Attachment::new(host, name, "n0"));
+    let [v4, v6] = outer(&t1)[..] else {
+        panic!("a way out over both")
+    };
     host.space().script(&format!(
         "for conf in /proc/sys/net/bridge/bridge-nf-call-*tables; do echo 1 > $conf; done
-         nft add table ip published
-         nft add chain ip published in '{{ type nat hook prerouting priority dstnat; }}'
-         nft add chain ip published out '{{ type nat hook postrouting priority srcnat; }}'
-         nft add rule ip published in fib daddr type local tcp dport 8080 dnat to {}:80
-         nft add rule ip published out iifname ch-egress oifname ch-egress masquerade",
-        outer(&t1)
+         nft add table inet published
+         nft add chain inet published in '{{ type nat hook prerouting priority dstnat; }}'
+         nft add chain inet published out '{{ type nat hook postrouting priority srcnat; }}'
+         nft add rule inet published in fib daddr type local tcp dport 8080 dnat ip to {v4}:80
+         nft add rule inet published in fib daddr type local tcp dport 8080 dnat ip6 to '[{v6}]:80'
+         nft add rule inet published out iifname ch-egress oifname ch-egress masquerade
+         # In its own namespace the bridge asks no rules at all.
+         test 0 = $({INSIDE} cat /proc/sys/net/bridge/bridge-nf-call-*tables | sort -u)"
     ));
-    // In its own namespace the bridge asks no rules at all.
-    host.space().script(&format!(
-        "test 0 = $({INSIDE} cat /proc/sys/net/bridge/bridge-nf-call-*tables | sort -u)"
-    ));
-    let at = SocketAddr::new(outer(&t1), 80);
-    let running = Server::start(t1.container.net(), at, |mut it| {
-        if let Ok(peer) = it.peer_addr() {
-            let _ = write!(it, "{}", peer.ip());
+    let host6 = format!("[{}]", host.address6());
+    for (own, of_host) in [(v4, host.vtep()), (v6, &host6)] {
+        let at = SocketAddr::new(own, 80);
+        let running = Server::start(t1.container.net(), at, |mut it| {
+            if let Ok(peer) = it.peer_addr() {
+                let _ = write!(it, "{}", peer.ip());
+            }
+        });
+        for (caller, who) in [(&t1, "itself"), (&t2, "a neighbour")] {
+            // More than once: a host that routes back to where a packet came from tells its sender of a shorter way.
+            for _ in 0..3 {
+                let heard = caller.container.hears(&format!("{of_host}:8080"));
+                let heard = heard.expect(who);
+                assert!(heard.ends_with(".0.1") || heard.ends_with("::1"), "{heard}");
+            }
         }
-    });
-    let published = format!("{}:8080", host.vtep());
-    for (caller, who) in [(&t1, "itself"), (&t2, "a neighbour")] {
-        let heard = caller.container.hears(&published);
-        assert_eq!(heard.expect(who), "172.18.0.1", "{who}");
-        leaves_by(&caller.container, host);
+        let direct = t2.container.hears(&at.to_string());
+        assert!(direct.is_err(), "containers are apart but for the host");
+        assert!(!t2.container.pings(own, &["-W1"]));
+        drop(running);
     }
-    let direct = t2.container.hears(&format!("{}:80", outer(&t1)));
-    assert!(direct.is_err(), "containers are apart but for the host");
-    assert!(!t2.container.pings(outer(&t1), &["-W1"]));
-    drop(running);
     for attached in [t1, t2] {
+        leaves_by(&attached.container, host);
+        leaves_by_ipv6(&attached.container, host);
         attached.detach().ok();
     }
 }
