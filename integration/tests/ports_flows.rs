@@ -72,6 +72,23 @@ fn a_client_that_never_stops_reaches_the_next_container() {
     let second = Published::new(host, "second", "br", &asked);
     let _echo = Echo::in_container(&second.container);
     assert_eq!(asks("two").as_deref(), Some("second two"));
+    // What the host only forwards to the same port elsewhere is none of its business.
+    let tracked = |what: &str| {
+        let all = host
+            .space()
+            .run(&["cat", "/proc/net/nf_conntrack"])
+            .ok()
+            .stdout;
+        // The original direction is the first one.
+        let began = all.lines().filter_map(|line| line.split_once("src="));
+        began.filter(|(_, ends)| ends.starts_with(what)).count()
+    };
+    let sends = "echo x > /dev/udp/203.0.113.9/5353";
+    second.container.run(&["bash", "-c", sends]).ok();
+    assert_eq!(tracked("10.1.0."), 1, "its own question");
+    assert_eq!(tracked("203.0.113.9 "), 1, "the client");
     second.again("del").ok();
+    assert_eq!(tracked("10.1.0."), 1);
+    assert_eq!(tracked("203.0.113.9 "), 0, "the client");
     assert_eq!(asks("three"), None, "its connection is forgotten with it");
 }

@@ -17,13 +17,15 @@ const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 /// Length of `struct nfgenmsg`.
 const HEADER: usize = 4;
-/// `CTA_TUPLE_ORIG`, `CTA_ID`, `CTA_ZONE`.
+/// `CTA_TUPLE_ORIG`, `CTA_TUPLE_REPLY`, `CTA_ID`, `CTA_ZONE`.
 const ORIGINAL: u16 = 1;
+const REPLY: u16 = 2;
 const ID: u16 = 12;
 const ZONE: u16 = 18;
-/// In a tuple: `CTA_TUPLE_IP` with `CTA_IP_V4_DST` and `CTA_IP_V6_DST`, `CTA_TUPLE_PROTO` with `CTA_PROTO_NUM` and
+/// In a tuple: `CTA_TUPLE_IP` with `CTA_IP_V4_SRC` and `CTA_IP_V6_SRC`, `CTA_IP_V4_DST` and `CTA_IP_V6_DST`, `CTA_TUPLE_PROTO` with `CTA_PROTO_NUM` and
 /// `CTA_PROTO_DST_PORT`.
 const IP: u16 = 1;
+const SOURCES: [u16; 2] = [1, 3];
 const DESTINATIONS: [u16; 2] = [2, 4];
 const PROTOCOL: u16 = 2;
 const NUMBER: u16 = 1;
@@ -31,17 +33,26 @@ const PORT: u16 = 3;
 /// `NLA_F_NESTED`
 const NESTED: u16 = 1 << 15;
 
-/// Connections by where they were first sent to.
+/// Connections by the port that they were first sent to, and by one of their ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Flows {
     /// Of IPv6.
     pub v6: bool,
     /// Its number in IP.
     pub protocol: u8,
-    /// To this address; none is any.
-    pub address: Option<IpAddr>,
     /// To these ports.
     pub ports: RangeInclusive<u16>,
+    /// What tells them from others to the same port, which this host may only forward.
+    pub end: End,
+}
+
+/// One end of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// It was first sent to one of these addresses.
+    To(Vec<IpAddr>),
+    /// It is answered by this address.
+    AnsweredBy(IpAddr),
 }
 
 /// A connection that is to be forgotten, as the kernel names it.
@@ -65,11 +76,13 @@ pub fn forget(flows: &[Flows]) -> Result<usize, Error> {
             let mut found = Vec::new();
             let family = if v6 { AF_INET6 } else { AF_INET };
             let listed = dialogue.dump(GET, &[family, 0, 0, 0], |message| {
-                let tracked = tracked(message, v6, |to, protocol, port| {
+                let tracked = tracked(message, v6, |protocol, port, to, from| {
                     of.iter().any(|flow| {
-                        flow.protocol == protocol
-                            && flow.ports.contains(&port)
-                            && flow.address.is_none_or(|address| address == to)
+                        let is_end = match &flow.end {
+                            End::To(addresses) => addresses.contains(&to),
+                            End::AnsweredBy(address) => *address == from,
+                        };
+                        flow.protocol == protocol && flow.ports.contains(&port) && is_end
                     })
                 });
                 found.extend(tracked);
@@ -96,27 +109,35 @@ pub fn forget(flows: &[Flows]) -> Result<usize, Error> {
     forgot().map_err(|refusal: Refusal| refusal.on("tracked connections"))
 }
 
-/// What is wanted of the default zone.
-fn tracked(message: &[u8], v6: bool, wanted: impl Fn(IpAddr, u8, u16) -> bool) -> Option<Tracked> {
+/// What is wanted of the default zone, by protocol and port, by the address that it was sent to and the one that answers.
+fn tracked(
+    message: &[u8],
+    v6: bool,
+    wanted: impl Fn(u8, u16, IpAddr, IpAddr) -> bool,
+) -> Option<Tracked> {
     let attributes = message.get(HEADER..)?;
     // Only another than the default one is told.
     if find(attributes, ZONE).is_some_and(|zone| zone != [0, 0]) {
         return None;
     }
     let original = find(attributes, ORIGINAL)?;
-    let ip = find(original, IP)?;
     let proto = find(original, PROTOCOL)?;
-    let to = find(ip, DESTINATIONS[usize::from(v6)])?;
-    let to = match to.len() {
-        4 => IpAddr::from(*to.first_chunk::<4>()?),
-        _ => IpAddr::from(*to.first_chunk::<16>()?),
-    };
+    let to = address(original, DESTINATIONS[usize::from(v6)])?;
+    let from = address(find(attributes, REPLY)?, SOURCES[usize::from(v6)])?;
     let protocol = *find(proto, NUMBER)?.first()?;
     let port = u16::from_be_bytes(*find(proto, PORT)?.first_chunk()?);
-    wanted(to, protocol, port).then(|| Tracked {
+    wanted(protocol, port, to, from).then(|| Tracked {
         v6,
         original: original.to_vec(),
         id: find(attributes, ID).map(<[u8]>::to_vec),
+    })
+}
+
+fn address(tuple: &[u8], kind: u16) -> Option<IpAddr> {
+    let bytes = find(find(tuple, IP)?, kind)?;
+    Some(match bytes.len() {
+        4 => IpAddr::from(*bytes.first_chunk::<4>()?),
+        _ => IpAddr::from(*bytes.first_chunk::<16>()?),
     })
 }
 

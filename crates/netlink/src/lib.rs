@@ -28,7 +28,7 @@ mod route;
 
 mod rtnl;
 
-pub use conntrack::{Flows, forget};
+pub use conntrack::{End, Flows, forget};
 pub use create::{Bridge, Veth, VethEnd, Vxlan};
 pub use error::Error;
 pub use forwarding::{Change, Forward, Forwarding};

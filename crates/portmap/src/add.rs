@@ -51,7 +51,7 @@ pub(crate) fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
         .publish(&mut ports, &record, &local)
         .and_then(|()| localnet::open(&record))
         .and_then(|_| {
-            flows::forget(&record);
+            flows::forget_clients(&record, &local);
             if chosen != conf.mappings {
                 report(&mut result, &chosen);
             }

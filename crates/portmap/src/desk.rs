@@ -135,7 +135,7 @@ impl Desk {
 
     /// Removes the record of which nothing is in the table any more.
     fn forget(&self, record: &Record, ports: &mut Ports) -> Result<(), Error> {
-        flows::forget(record);
+        flows::forget_answered(record);
         let removed = self.records.remove(&record.attachment.hash());
         removed.map_err(|error| local(&error))?;
         if self.records.is_empty().map_err(|error| local(&error))? {
