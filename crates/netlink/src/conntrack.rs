@@ -21,8 +21,9 @@ const HEADER: usize = 4;
 const ORIGINAL: u16 = 1;
 const ID: u16 = 12;
 const ZONE: u16 = 18;
-/// In a tuple: `CTA_TUPLE_IP` with `CTA_IP_V4_DST` and `CTA_IP_V6_DST`, `CTA_TUPLE_PROTO` with `CTA_PROTO_NUM` and
-/// `CTA_PROTO_DST_PORT`.
+/// In a tuple: `CTA_TUPLE_ZONE`, `CTA_TUPLE_IP` with `CTA_IP_V4_DST` and `CTA_IP_V6_DST`, `CTA_TUPLE_PROTO` with
+/// `CTA_PROTO_NUM` and `CTA_PROTO_DST_PORT`.
+const TUPLE_ZONE: u16 = 3;
 const IP: u16 = 1;
 const DESTINATIONS: [u16; 2] = [2, 4];
 const PROTOCOL: u16 = 2;
@@ -99,11 +100,12 @@ pub fn forget(flows: &[Flows]) -> Result<usize, Error> {
 /// What is wanted of the default zone.
 fn tracked(message: &[u8], v6: bool, wanted: impl Fn(IpAddr, u8, u16) -> bool) -> Option<Tracked> {
     let attributes = message.get(HEADER..)?;
-    // Only another than the default one is told.
-    if find(attributes, ZONE).is_some_and(|zone| zone != [0, 0]) {
+    let original = find(attributes, ORIGINAL)?;
+    // Only another than the default one is told: one of both directions beside the tuples, one of this direction in it.
+    let zones = [find(attributes, ZONE), find(original, TUPLE_ZONE)];
+    if zones.into_iter().flatten().any(|zone| zone != [0, 0]) {
         return None;
     }
-    let original = find(attributes, ORIGINAL)?;
     let ip = find(original, IP)?;
     let proto = find(original, PROTOCOL)?;
     let to = find(ip, DESTINATIONS[usize::from(v6)])?;
