@@ -22,8 +22,9 @@ const ORIGINAL: u16 = 1;
 const REPLY: u16 = 2;
 const ID: u16 = 12;
 const ZONE: u16 = 18;
-/// In a tuple: `CTA_TUPLE_IP` with `CTA_IP_V4_SRC` and `CTA_IP_V6_SRC`, `CTA_IP_V4_DST` and `CTA_IP_V6_DST`, `CTA_TUPLE_PROTO` with `CTA_PROTO_NUM` and
-/// `CTA_PROTO_DST_PORT`.
+/// In a tuple: `CTA_TUPLE_ZONE`, `CTA_TUPLE_IP` with `CTA_IP_V4_SRC` and `CTA_IP_V6_SRC`, `CTA_IP_V4_DST` and `CTA_IP_V6_DST`,
+/// `CTA_TUPLE_PROTO` with `CTA_PROTO_NUM` and `CTA_PROTO_DST_PORT`.
+const TUPLE_ZONE: u16 = 3;
 const IP: u16 = 1;
 const SOURCES: [u16; 2] = [1, 3];
 const DESTINATIONS: [u16; 2] = [2, 4];
@@ -116,11 +117,12 @@ fn tracked(
     wanted: impl Fn(u8, u16, IpAddr, IpAddr) -> bool,
 ) -> Option<Tracked> {
     let attributes = message.get(HEADER..)?;
-    // Only another than the default one is told.
-    if find(attributes, ZONE).is_some_and(|zone| zone != [0, 0]) {
+    let original = find(attributes, ORIGINAL)?;
+    // Only another than the default one is told: one of both directions beside the tuples, one of this direction in it.
+    let zones = [find(attributes, ZONE), find(original, TUPLE_ZONE)];
+    if zones.into_iter().flatten().any(|zone| zone != [0, 0]) {
         return None;
     }
-    let original = find(attributes, ORIGINAL)?;
     let proto = find(original, PROTOCOL)?;
     let to = address(original, DESTINATIONS[usize::from(v6)])?;
     let from = address(find(attributes, REPLY)?, SOURCES[usize::from(v6)])?;

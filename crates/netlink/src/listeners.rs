@@ -104,8 +104,9 @@ fn listener(message: &[u8]) -> Option<Listener> {
     let (fixed, attributes) = message.split_at_checked(MESSAGE)?;
     let bytes = &fixed[ADDRESS..];
     let v6 = fixed[0] == AF_INET6;
+    // A socket of IPv6 may be bound to an address of IPv4 (`::ffff:192.0.2.1`): that is what it hears.
     let address = if v6 {
-        IpAddr::from(*bytes.first_chunk::<16>()?)
+        IpAddr::from(*bytes.first_chunk::<16>()?).to_canonical()
     } else {
         IpAddr::from(*bytes.first_chunk::<4>()?)
     };
@@ -116,7 +117,7 @@ fn listener(message: &[u8]) -> Option<Listener> {
         address,
         port: u16::from_be_bytes(*fixed[PORT..].first_chunk()?),
         inode: u32::from_ne_bytes(*fixed[INODE..].first_chunk()?).into(),
-        both: v6 && address.is_unspecified() && !only,
+        both: address == IpAddr::V6(Ipv6Addr::UNSPECIFIED) && !only,
     })
 }
 
@@ -241,6 +242,18 @@ mod tests {
             assert_eq!(holders.len(), 1, "{holders:?}");
             assert_eq!(holders[0].pid, std::process::id());
             drop(tcp);
+        });
+    }
+
+    #[test]
+    fn one_of_ipv6_that_is_bound_to_an_address_of_ipv4_is_of_ipv4() {
+        alone(|| {
+            // As Java binds.
+            let _mapped = TcpListener::bind("[::ffff:127.0.0.1]:80").unwrap();
+            let _everywhere = UdpSocket::bind("[::ffff:0.0.0.0]:53").unwrap();
+            let one = |text: &str| (text.to_owned(), true, false);
+            assert_eq!(told(TCP), [one("127.0.0.1 80")]);
+            assert_eq!(told(UDP), [one("0.0.0.0 53")]);
         });
     }
 

@@ -5,6 +5,7 @@
     reason = "a test may panic"
 )]
 
+mod conntrack;
 mod forwarding;
 mod kit;
 mod link;
