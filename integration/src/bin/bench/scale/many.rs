@@ -168,10 +168,14 @@ fn walls(costs: &[Cost]) -> Vec<f64> {
     costs.iter().map(|cost| milliseconds(cost.wall)).collect()
 }
 
+/// What they computed: less of the machine's other work is in that.
+fn cpus(costs: &[Cost]) -> Vec<f64> {
+    costs.iter().map(|cost| milliseconds(cost.cpu)).collect()
+}
+
 /// Slowest median stretch over the fastest.
-fn growth(costs: &[Cost]) -> f64 {
-    let medians = walls(costs);
-    let medians = medians
+fn growth(samples: &[f64]) -> f64 {
+    let medians = samples
         .chunks(STRETCH)
         .map(|some| Spread::of(some.to_vec()).median);
     let (mut least, mut most) = (f64::MAX, f64::MIN);
@@ -229,11 +233,12 @@ fn told(found: &Many, rounds: usize) -> Found {
         cell(&warm),
     );
     for (what, costs) in [("few", &found.alone), ("many", &found.crowded)] {
-        let growth = growth(costs);
+        let (growth, work) = (growth(&walls(costs)), growth(&cpus(costs)));
         let says = verdict(growth <= MOST_GROWTH);
         let _ = writeln!(
             text,
-            "{says} {what} neighbours: the slowest {STRETCH} ADDs take {growth:.2} of the fastest, at most {MOST_GROWTH}"
+            "{says} {what} neighbours: the slowest {STRETCH} ADDs take {growth:.2} of the fastest, at most {MOST_GROWTH}; \
+             their CPU time {work:.2}"
         );
     }
     let (limit, median) = (milliseconds(MOST_COLD), cold.median);
@@ -251,7 +256,7 @@ fn told(found: &Many, rounds: usize) -> Found {
         found.idle.len(),
         milliseconds(MOST_IDLE),
     );
-    let mut csv = "part,number,milliseconds,peak\n".to_owned();
+    let mut csv = "part,number,milliseconds,cpu,peak\n".to_owned();
     let parts = [
         ("alone", &found.alone),
         ("crowded", &found.crowded),
@@ -262,8 +267,9 @@ fn told(found: &Many, rounds: usize) -> Found {
         for (number, cost) in costs.iter().enumerate() {
             let _ = writeln!(
                 csv,
-                "{part},{number},{:.3},{}",
+                "{part},{number},{:.3},{:.3},{}",
                 milliseconds(cost.wall),
+                milliseconds(cost.cpu),
                 cost.peak
             );
         }
@@ -275,7 +281,7 @@ fn told(found: &Many, rounds: usize) -> Found {
     ];
     for (part, times) in times {
         for (number, time) in times.iter().enumerate() {
-            let _ = writeln!(csv, "{part},{number},{:.3},", milliseconds(*time));
+            let _ = writeln!(csv, "{part},{number},{:.3},,", milliseconds(*time));
         }
     }
     Found {
