@@ -3,17 +3,13 @@
 
 mod runtime;
 
-use integration::{Backend, Containerd, Lab};
-use runtime::{address_on, assert_nothing_left, conflist, run};
+use integration::{Backend, Lab};
+use runtime::{address_on, assert_nothing_left, prepared, run};
 
 #[test]
 fn containers_of_three_hosts_reach_each_other() {
     let lab = Lab::new(3, Backend::Consul);
-    let runtimes: Vec<_> = lab.hosts().iter().map(Containerd::start).collect();
-    for runtime in &runtimes {
-        runtime.host().install(&conflist("ov_net1", 0));
-    }
-    let before = lab.footprints();
+    let (runtimes, before) = prepared(&lab);
 
     let addresses: Vec<_> = runtimes
         .iter()
@@ -38,5 +34,97 @@ fn containers_of_three_hosts_reach_each_other() {
     for runtime in &runtimes {
         runtime.nerdctl(&["rm", "-f", "web"]).ok();
     }
+    assert_nothing_left(&lab, &runtimes, &before);
+}
+
+#[test]
+fn a_container_gets_the_addresses_and_networks_that_it_asks_for() {
+    let lab = Lab::new(1, Backend::Consul);
+    let (runtimes, before) = prepared(&lab);
+    let runtime = &runtimes[0];
+
+    run(runtime, "v4", &["--net", "ov_net1", "--ip", "10.0.0.77"]);
+    assert_eq!(address_on(runtime, "v4", "eth0"), "10.0.0.77");
+    run(runtime, "v6", &["--net", "ov_net1", "--ip6", "fd00::77"]);
+    let said = runtime.nerdctl(&["exec", "v6", "ip", "-6", "address"]).ok();
+    assert!(said.stdout.contains("fd00::77/64"), "{said}");
+    let both = ["--net", "ov_net1", "--ip", "10.0.0.78", "--ip6", "fd00::78"];
+    run(runtime, "both", &both);
+    let said = runtime.nerdctl(&["exec", "both", "ip", "address"]).ok();
+    assert!(said.stdout.contains("10.0.0.78/24"), "{said}");
+    assert!(said.stdout.contains("fd00::78/64"), "{said}");
+    let taken = [
+        "run",
+        "-d",
+        "--name",
+        "late",
+        "--net",
+        "ov_net1",
+        "--ip",
+        "10.0.0.77",
+        "busybox",
+    ];
+    let said = runtime.nerdctl(&taken).failed();
+    assert!(said.stderr.contains("10.0.0.77"), "{said}");
+    runtime.nerdctl(&["rm", "-f", "late"]);
+
+    run(runtime, "two", &["--net", "ov_net1", "--net", "ov_net2"]);
+    assert!(address_on(runtime, "two", "eth0").starts_with("10.0.0."));
+    assert!(address_on(runtime, "two", "eth1").starts_with("10.0.1."));
+    let shell = ["--net", "container:v4", "--entrypoint", "sleep"];
+    let mut line = vec!["run", "-d", "--name", "beside"];
+    line.extend(shell);
+    runtime
+        .nerdctl(&[&line[..], &["busybox", "1000"]].concat())
+        .ok();
+    assert_eq!(address_on(runtime, "beside", "eth0"), "10.0.0.77");
+
+    runtime
+        .nerdctl(&["rm", "-f", "beside", "two", "both", "v6", "v4"])
+        .ok();
+    assert_nothing_left(&lab, &runtimes, &before);
+}
+
+#[test]
+fn ports_are_published_given_free_ones_and_those_of_the_image() {
+    let lab = Lab::new(2, Backend::Consul);
+    let (runtimes, before) = prepared(&lab);
+    let [runtime, other] = &runtimes[..] else {
+        panic!("two hosts")
+    };
+
+    for (name, words, given) in [
+        ("fixed", &["-p", "8080:80"][..], Some(8080)),
+        ("free", &["-p", "80"], None),
+        ("exposed", &["-P"], None),
+    ] {
+        run(runtime, name, &[&["--net", "ov_net1"], words].concat());
+        let said = runtime.nerdctl(&["port", name, "80/tcp"]).ok();
+        let port = said
+            .stdout
+            .trim()
+            .rsplit(':')
+            .next()
+            .and_then(|it| it.parse::<u16>().ok());
+        let port = port.unwrap_or_else(|| panic!("no port in {said}"));
+        assert!(given.is_none_or(|given| given == port), "{said}");
+        let url = format!("http://{}:{port}/", runtime.host().vtep());
+        let page = other.script(&format!("busybox wget -q -T 3 -O - {url}"));
+        assert_eq!(page, "busybox\n", "{name} at {url}");
+    }
+    let twice = [
+        "run", "-d", "--name", "late", "--net", "ov_net1", "-p", "8080:80", "busybox",
+    ];
+    let said = runtime.nerdctl(&twice).failed();
+    assert!(said.stderr.contains("8080"), "{said}");
+    runtime.nerdctl(&["rm", "-f", "late"]);
+
+    runtime.nerdctl(&["restart", "fixed"]).ok();
+    let url = format!("http://{}:8080/", runtime.host().vtep());
+    let page = other.script(&format!("busybox wget -q -T 3 -O - {url}"));
+    assert_eq!(page, "busybox\n", "after a restart");
+    runtime
+        .nerdctl(&["rm", "-f", "fixed", "free", "exposed"])
+        .ok();
     assert_nothing_left(&lab, &runtimes, &before);
 }

@@ -31,6 +31,18 @@ pub fn conflist(name: &str, number: u8) -> Value {
     })
 }
 
+/// containerd on each host, the hosts known to each other, the networks `ov_net1` and `ov_net2`; and what there is then.
+#[track_caller]
+pub fn prepared(lab: &Lab) -> (Vec<Containerd<'_>>, Vec<Footprint>) {
+    let runtimes: Vec<_> = lab.hosts().iter().map(Containerd::start).collect();
+    for runtime in &runtimes {
+        runtime.crosshost(&["sync"]).ok();
+        runtime.host().install(&conflist("ov_net1", 0));
+        runtime.host().install(&conflist("ov_net2", 1));
+    }
+    (runtimes, lab.footprints())
+}
+
 /// `nerdctl run -d --name NAME WORDS busybox`.
 #[track_caller]
 pub fn run(runtime: &Containerd, name: &str, words: &[&str]) {
