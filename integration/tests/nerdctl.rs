@@ -3,7 +3,11 @@
 
 mod runtime;
 
-use integration::{Backend, Lab};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use integration::{Backend, Containerd, Lab};
 use runtime::{address_on, assert_nothing_left, prepared, run};
 
 #[test]
@@ -85,8 +89,9 @@ fn a_container_gets_the_addresses_and_networks_that_it_asks_for() {
     assert_nothing_left(&lab, &runtimes, &before);
 }
 
+// nerdctl v2.1.2 has no `-P`. It chooses the port of `-p 80` itself.
 #[test]
-fn ports_are_published_given_free_ones_and_those_of_the_image() {
+fn ports_are_published_asked_for_and_free_ones() {
     let lab = Lab::new(2, Backend::Consul);
     let (runtimes, before) = prepared(&lab);
     let [runtime, other] = &runtimes[..] else {
@@ -96,7 +101,6 @@ fn ports_are_published_given_free_ones_and_those_of_the_image() {
     for (name, words, given) in [
         ("fixed", &["-p", "8080:80"][..], Some(8080)),
         ("free", &["-p", "80"], None),
-        ("exposed", &["-P"], None),
     ] {
         run(runtime, name, &[&["--net", "ov_net1"], words].concat());
         let said = runtime.nerdctl(&["port", name, "80/tcp"]).ok();
@@ -108,23 +112,48 @@ fn ports_are_published_given_free_ones_and_those_of_the_image() {
             .and_then(|it| it.parse::<u16>().ok());
         let port = port.unwrap_or_else(|| panic!("no port in {said}"));
         assert!(given.is_none_or(|given| given == port), "{said}");
-        let url = format!("http://{}:{port}/", runtime.host().vtep());
-        let page = other.script(&format!("busybox wget -q -T 3 -O - {url}"));
-        assert_eq!(page, "busybox\n", "{name} at {url}");
+        let address = format!("{}:{port}", runtime.host().vtep());
+        let page = page_at(other, &address);
+        assert_eq!(page, Some("busybox\n".to_owned()), "{name} at {address}");
     }
     let twice = [
         "run", "-d", "--name", "late", "--net", "ov_net1", "-p", "8080:80", "busybox",
     ];
     let said = runtime.nerdctl(&twice).failed();
     assert!(said.stderr.contains("8080"), "{said}");
-    runtime.nerdctl(&["rm", "-f", "late"]);
+    runtime.nerdctl(&["rm", "-f", "late"]).ok();
+    // nerdctl sends no DEL when a later plugin of the chain refuses, nor at `rm -f`: the address waits for `gc`.
+    let freed = runtime.crosshost(&["gc"]).ok().stdout;
+    assert_eq!(freed.lines().count(), 1, "{freed}");
 
     runtime.nerdctl(&["restart", "fixed"]).ok();
-    let url = format!("http://{}:8080/", runtime.host().vtep());
-    let page = other.script(&format!("busybox wget -q -T 3 -O - {url}"));
-    assert_eq!(page, "busybox\n", "after a restart");
-    runtime
-        .nerdctl(&["rm", "-f", "fixed", "free", "exposed"])
-        .ok();
+    let address = format!("{}:8080", runtime.host().vtep());
+    let page = page_at(other, &address);
+    assert_eq!(page, Some("busybox\n".to_owned()), "after a restart");
+    runtime.nerdctl(&["rm", "-f", "fixed", "free"]).ok();
     assert_nothing_left(&lab, &runtimes, &before);
+}
+
+/// What a web server answers to a host. It may still be starting: a container runs before its command listens.
+fn page_at(host: &Containerd, address: &str) -> Option<String> {
+    let address: SocketAddr = address.parse().expect("an address and a port");
+    let patience = Duration::from_secs(3);
+    let net = host.host().space().net();
+    let started = Instant::now();
+    while started.elapsed() < patience {
+        let answer = net.run(|| -> std::io::Result<String> {
+            let mut connection = TcpStream::connect_timeout(&address, patience)?;
+            connection.set_read_timeout(Some(patience))?;
+            connection.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+            let mut answer = String::new();
+            connection.read_to_string(&mut answer)?;
+            Ok(answer)
+        });
+        let page = answer.ok();
+        if let Some((_, page)) = page.as_deref().and_then(|it| it.split_once("\r\n\r\n")) {
+            return Some(page.to_owned());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    None
 }

@@ -5,30 +5,22 @@
     reason = "each scenario uses a part; and it stops where it broke"
 )]
 
-use integration::{Containerd, Footprint, Lab};
+use integration::{Containerd, Footprint, Lab, workspace};
 use serde_json::{Value, json};
 
-/// A network of both versions of IP with published ports; `number` tells its subnets from others'.
+/// The shipped network of both versions of IP with published ports; `number` tells its subnets from others'.
+#[track_caller]
 pub fn conflist(name: &str, number: u8) -> Value {
-    json!({
-        "cniVersion": "1.0.0",
-        "cniVersions": ["1.1.0"],
-        "name": name,
-        "plugins": [
-            {
-                "type": "overlay",
-                "capabilities": { "ips": true, "mac": true, "ipRanges": true },
-                "ipam": {
-                    "type": "ipam-kv",
-                    "ranges": [
-                        [{ "subnet": format!("10.0.{number}.0/24") }],
-                        [{ "subnet": format!("fd00:{number}::/64") }],
-                    ],
-                },
-            },
-            { "type": "portmap", "capabilities": { "portMappings": true } },
-        ],
-    })
+    let shipped = std::fs::read_to_string(workspace().join("cni-conf/nerdctl.conflist"));
+    let mut conflist: Value = shipped.expect("a file").parse().expect("JSON");
+    conflist["name"] = name.into();
+    if number > 0 {
+        conflist["plugins"][0]["ipam"]["ranges"] = json!([
+            [{ "subnet": format!("10.0.{number}.0/24") }],
+            [{ "subnet": format!("fd00:{number}::/64") }],
+        ]);
+    }
+    conflist
 }
 
 /// containerd on each host, the hosts known to each other, the networks `ov_net1` and `ov_net2`; and what there is then.
