@@ -52,6 +52,25 @@ impl Programs {
         )
     }
 
+    /// The folders of nerdctl, containerd, runc and static busybox, as in `PATH`.
+    #[track_caller]
+    pub fn runtime_path() -> String {
+        let tools = workspace().join("target/tools");
+        let programs = [
+            "nerdctl",
+            "containerd/usr/bin/containerd",
+            "containerd/usr/sbin/runc",
+            "containerd/bin/busybox",
+        ];
+        let folders = programs.map(|program| {
+            let file = existing(tools.join(program), "make deps");
+            file.parent()
+                .map(|folder| folder.display().to_string())
+                .unwrap_or_default()
+        });
+        folders.join(":")
+    }
+
     /// Where a test puts plugins under other names; the laboratory's own.
     pub const MORE_PLUGINS: &str = "/dev/shm/plugins";
 

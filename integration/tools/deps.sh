@@ -4,6 +4,8 @@
 #   demo-packages  Debian packages for the demo      packages       those and the ones for all tests
 #   cnitool        the CNI project's client, built   consul         Consul 1.20.1, built (3 minutes), unless one is on PATH
 #   oldest-consul  Debian bullseye's Consul 1.8.7    cargo-deny     checks of dependencies, built (5 minutes)
+#   nerdctl        the CLI of containerd, built (1 minute)
+#   containerd     Debian's containerd, runc and static busybox, unpacked and not installed
 #   check          runs cargo-deny                 cargo-fuzz     coverage-guided fuzzing, built (1 minute)
 #   fuzz-packages  Debian packages for cargo-fuzz: libFuzzer is C++
 # What is built goes to target/tools; the versions are pinned by go.mod and go.sum beside this file.
@@ -43,6 +45,24 @@ go_tool() {
     mv "$tools/$1.new" "$tools/$1"
 }
 
+# unpacked NAME PACKAGE...: Debian packages in a folder of their own. Installed, containerd would be a service of this machine.
+unpacked() {
+    folder=$tools/$1
+    shift
+    [ ! -d "$folder" ] || return 0
+    echo "deps: unpacking $*"
+    rm -rf "$folder.new"
+    mkdir -p "$folder.new/packages"
+    apt-get update -q
+    # apt's sandbox user may not write below a private folder.
+    (cd "$folder.new/packages" && apt-get download -q -o APT::Sandbox::User=root "$@")
+    for package in "$folder.new"/packages/*.deb; do
+        dpkg -x "$package" "$folder.new"
+    done
+    rm -r "$folder.new/packages"
+    mv "$folder.new" "$folder"
+}
+
 for part in "$@"; do
     case $part in
     build-packages) packages $for_build ;;
@@ -50,6 +70,8 @@ for part in "$@"; do
     demo-packages) packages $for_demo ;;
     packages) packages $for_build $for_demo $for_tests ;;
     cnitool) go_tool cnitool github.com/containernetworking/cni/cnitool ;;
+    nerdctl) go_tool nerdctl github.com/containerd/nerdctl/v2/cmd/nerdctl ;;
+    containerd) unpacked containerd containerd runc busybox-static ;;
     consul) command -v consul >/dev/null || go_tool consul github.com/hashicorp/consul ;;
     oldest-consul)
         [ -x "$tools/consul-1.8.7/usr/bin/consul" ] || "$root/integration/tools/consul-1.8.7.sh"

@@ -1,0 +1,110 @@
+//! How a container of nerdctl ends and comes back, in order and not: what it had is given back each time.
+#![allow(clippy::expect_used, reason = "a test: it stops where it broke")]
+
+mod runtime;
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use integration::{Backend, Containerd, Lab};
+use runtime::{address_on, assert_nothing_left, prepared, run};
+
+#[test]
+fn a_container_stops_starts_and_restarts() {
+    let lab = Lab::new(2, Backend::Consul);
+    let (runtimes, before) = prepared(&lab);
+    let [runtime, other] = &runtimes[..] else {
+        panic!("two hosts")
+    };
+    run(other, "peer", &["--net", "ov_net1"]);
+    run(runtime, "web", &["--net", "ov_net1"]);
+    assert_reached(other, &address_on(runtime, "web", "eth0"));
+
+    runtime.nerdctl(&["stop", "web"]).ok();
+    let held = runtime.host().listed(&["endpoint", "ls", "--local"]);
+    assert_eq!(held.as_array().map(Vec::len), Some(0), "{held:#}");
+    runtime.nerdctl(&["start", "web"]).ok();
+    assert_reached(other, &address_on(runtime, "web", "eth0"));
+    runtime.nerdctl(&["restart", "web"]).ok();
+    assert_reached(other, &address_on(runtime, "web", "eth0"));
+
+    runtime.nerdctl(&["rm", "-f", "web"]).ok();
+    other.nerdctl(&["rm", "-f", "peer"]).ok();
+    assert_nothing_left(&lab, &runtimes, &before);
+}
+
+#[test]
+fn whatever_is_killed_gives_back_what_it_had() {
+    let lab = Lab::new(1, Backend::Consul);
+    let (runtimes, before) = prepared(&lab);
+    let runtime = &runtimes[0];
+
+    run(runtime, "process", &["--net", "ov_net1", "-p", "8080:80"]);
+    runtime.kill_process("process");
+    until_ended(runtime, "process");
+    run(runtime, "after", &["--net", "ov_net1"]);
+    runtime.nerdctl(&["start", "process"]).ok();
+    address_on(runtime, "process", "eth0");
+
+    run(runtime, "shim", &["--net", "ov_net1", "-p", "8081:80"]);
+    runtime.kill_shim("shim");
+    until_ended(runtime, "shim");
+
+    runtime.kill_daemon();
+    runtime.start_daemon();
+    address_on(runtime, "after", "eth0");
+    runtime
+        .nerdctl(&["rm", "-f", "process", "shim", "after"])
+        .ok();
+    assert_nothing_left(&lab, &runtimes, &before);
+}
+
+#[test]
+fn twenty_containers_start_at_once() {
+    let lab = Lab::new(2, Backend::Consul);
+    let (runtimes, before) = prepared(&lab);
+    let names: Vec<_> = (0..20).map(|number| format!("c{number}")).collect();
+    let placed: Vec<_> = names.iter().zip(runtimes.iter().cycle()).collect();
+    let started: Vec<_> = placed
+        .iter()
+        .map(|(name, on)| {
+            on.start_nerdctl(&["run", "-d", "--name", name, "--net", "ov_net1", "busybox"])
+        })
+        .collect();
+    for one in started {
+        one.wait(Duration::from_mins(2)).ok();
+    }
+    let addresses: BTreeSet<_> = placed
+        .iter()
+        .map(|(name, on)| address_on(on, name, "eth0"))
+        .collect();
+    assert_eq!(addresses.len(), names.len(), "{addresses:?}");
+    for (at, runtime) in runtimes.iter().enumerate() {
+        let mine: Vec<_> = names
+            .iter()
+            .skip(at)
+            .step_by(2)
+            .map(String::as_str)
+            .collect();
+        runtime.nerdctl(&[&["rm", "-f"], &mine[..]].concat()).ok();
+    }
+    assert_nothing_left(&lab, &runtimes, &before);
+}
+
+#[track_caller]
+fn assert_reached(from: &Containerd, address: &str) {
+    let ping = ["exec", "peer", "ping", "-c", "1", "-W", "2", address];
+    from.nerdctl(&ping).ok();
+}
+
+#[track_caller]
+fn until_ended(runtime: &Containerd, container: &str) {
+    let started = Instant::now();
+    while runtime.inspect(container)["State"]["Status"] == "running" {
+        assert!(
+            started.elapsed() < Duration::from_secs(20),
+            "{container} still runs"
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
