@@ -80,7 +80,8 @@ fn a_client_that_never_stops_reaches_the_next_container() {
             .ok()
             .stdout;
         // The original direction is the first one.
-        let began = all.lines().filter_map(|line| line.split_once("src="));
+        let udp = all.lines().filter(|line| line.contains(" udp "));
+        let began = udp.filter_map(|line| line.split_once("src="));
         began.filter(|(_, ends)| ends.starts_with(what)).count()
     };
     let sends = "echo x > /dev/udp/203.0.113.9/5353";

@@ -256,6 +256,15 @@ fn told(found: &Many, rounds: usize) -> Found {
         found.idle.len(),
         milliseconds(MOST_IDLE),
     );
+    Found {
+        text,
+        csv: csv(found),
+        svg: None,
+    }
+}
+
+/// Every sample.
+fn csv(found: &Many) -> String {
     let mut csv = "part,number,milliseconds,cpu,peak\n".to_owned();
     let parts = [
         ("alone", &found.alone),
@@ -284,9 +293,5 @@ fn told(found: &Many, rounds: usize) -> Found {
             let _ = writeln!(csv, "{part},{number},{:.3},,", milliseconds(*time));
         }
     }
-    Found {
-        text,
-        csv,
-        svg: None,
-    }
+    csv
 }
