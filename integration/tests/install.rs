@@ -56,6 +56,7 @@ fn everything_is_in_its_place() {
     for program in [
         "opt/cni/bin/overlay",
         "opt/cni/bin/ipam-kv",
+        "opt/cni/bin/portmap",
         "usr/local/bin/crosshost",
     ] {
         assert_eq!(mode(program), Some(0o755), "{program}");
@@ -63,7 +64,7 @@ fn everything_is_in_its_place() {
     for file in NETWORKD.iter().chain([&UNIT, &NETWORK_MANAGER]) {
         assert_eq!(mode(file), Some(0o644), "{file}");
     }
-    assert_eq!(found.len(), 7, "{:?}", found.keys());
+    assert_eq!(found.len(), 8, "{:?}", found.keys());
 }
 
 #[test]

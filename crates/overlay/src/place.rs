@@ -65,7 +65,9 @@ fn noted(host: &Host, network: &str) -> Result<Option<Place>, Error> {
     noted.map_err(|error| local(&error))
 }
 
+/// Several verbs may find at once that nothing is noted yet.
 fn note(host: &Host, network: &str, place: &Place) -> Result<(), Error> {
+    let _lock = host.lock(&format!("place-{network}"))?;
     let saved = host.places.save(network, place);
     saved.map_err(|error| local(&error))
 }
