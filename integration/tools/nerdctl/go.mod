@@ -1,6 +1,6 @@
 module crosshost/tools/nerdctl
 
-go 1.26.8
+go 1.24.0
 
 tool github.com/containerd/nerdctl/v2/cmd/nerdctl
 
