@@ -22,7 +22,7 @@ fn lab() -> Lab {
     host.crosshost(&create).ok();
     host.space().script(
         "mkdir -p /run/crosshost
-         mount -t tmpfs -o size=64k full /run/crosshost",
+         mount -t tmpfs -o size=128k full /run/crosshost",
     );
     lab
 }
@@ -63,7 +63,7 @@ fn adds_on_a_full_disk(lab: &Lab, container: &Container<'_>) {
     let host = lab.host(1);
     let leased = reader::leased(lab, NETWORK);
     let before = host.footprint();
-    for free in 0..16 {
+    for free in 0..32 {
         let what = format!("with {free} pages free");
         fill(host, free);
         let status = call(container, "STATUS").run();

@@ -204,7 +204,11 @@ pub async fn leave(host: &Host, attachment: &Attachment) -> Result<(), Error> {
     // since the namespace is hidden as well, an interface of that name stays.
     let has_ports = match &bridge {
         Some(rtnl) => inside::has_ports(rtnl).await?,
-        None => known.is_none(),
+        // With no interface either there is nothing but what a killed ADD was about to write.
+        None => {
+            let found = host.rtnl.link(names::EGRESS_BRIDGE).await;
+            known.is_none() && found.map_err(|error| kernel(&error))?.is_some()
+        }
     };
     if has_ports {
         return known.as_ref().map_or(Ok(()), save);
