@@ -202,13 +202,12 @@ pub async fn leave(host: &Host, attachment: &Attachment) -> Result<(), Error> {
     }
     // The document may have been lost with /run: the kernel knows whether containers are left. Where it cannot be asked,
     // since the namespace is hidden as well, an interface of that name stays.
-    let has_ports = match &bridge {
-        Some(rtnl) => inside::has_ports(rtnl).await?,
+    let has_ports = if let Some(rtnl) = &bridge {
+        inside::has_ports(rtnl).await?
+    } else {
         // With no interface either there is nothing but what a killed ADD was about to write.
-        None => {
-            let found = host.rtnl.link(names::EGRESS_BRIDGE).await;
-            known.is_none() && found.map_err(|error| kernel(&error))?.is_some()
-        }
+        let found = host.rtnl.link(names::EGRESS_BRIDGE).await;
+        known.is_none() && found.map_err(|error| kernel(&error))?.is_some()
     };
     if has_ports {
         return known.as_ref().map_or(Ok(()), save);
