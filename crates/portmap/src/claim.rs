@@ -87,15 +87,11 @@ pub fn claim(
     Ok(wanted)
 }
 
-/// Takes what the record means, were it not leaving, from what was found. What another owner has too stays, as that one has it.
+/// Takes what the record means from what was found. What another owner has too stays, as that one has it.
 pub fn release(found: &Published, record: &Record, others: Others<'_>) -> Published {
     let me = record.attachment.hash();
-    let staying = Record {
-        leaving: false,
-        ..record.clone()
-    };
     let mut wanted = found.clone();
-    for key in staying.entries().map(|entry| entry.key()) {
+    for key in record.entries().map(|entry| entry.key()) {
         if let Some(held) = wanted.elements.remove(&key) {
             let left = without(held, &key, &me, others);
             wanted.elements.extend(left.map(|held| (key, held)));
@@ -116,7 +112,7 @@ fn without(mut held: Held, key: &Key, me: &str, others: Others<'_>) -> Option<He
         return Some(held);
     }
     // What it says is the first one's, and that is another now.
-    let heir = others(&next);
+    let heir = others(&next).filter(|heir| !heir.leaving);
     let entry = heir.as_ref().and_then(|heir| {
         let mut entries = heir.entries();
         let entry = entries.find(|entry| entry.key() == *key)?;
@@ -125,7 +121,7 @@ fn without(mut held: Held, key: &Key, me: &str, others: Others<'_>) -> Option<He
     Some(entry.unwrap_or(held))
 }
 
-/// All that these records mean; of a port that two containers have, the first one's. What is of nobody known stays: its
+/// All that these records mean, but for those that are leaving; of a port that two containers have, the first one's. What is of nobody known stays: its
 /// record may be lost while its container lives.
 pub fn all(found: &Published, records: &[Record]) -> Published {
     let mut records: Vec<_> = records.iter().collect();
@@ -146,7 +142,7 @@ pub fn all(found: &Published, records: &[Record]) -> Published {
         conditions: found.conditions.clone(),
     };
     wanted.conditions.retain(|owner| !known.contains_key(owner));
-    for record in records {
+    for record in records.into_iter().filter(|record| !record.leaving) {
         // One that lost its ports to another while the table was away has none until its next ADD.
         if let Ok(with) = claim(&wanted, record, &Rivals::new(), &others) {
             wanted = with;
@@ -323,6 +319,17 @@ mod tests {
         let both = claimed(&only_lost, &one, &[]).unwrap();
         one.leaving = true;
         assert_eq!(all(&both, std::slice::from_ref(&one)), only_lost);
+        assert_eq!(
+            places(&one, &[]).0,
+            Places::These(
+                both.elements
+                    .keys()
+                    .filter(|key| !only_lost.elements.contains_key(key))
+                    .cloned()
+                    .collect()
+            )
+        );
+        assert_eq!(release(&both, &one, &|_| None), only_lost);
         let unknown: BTreeSet<_> = strangers(&both.elements, |_| false).collect();
         let lost = lost.attachment.hash();
         assert_eq!(unknown.len(), 2);

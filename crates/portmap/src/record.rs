@@ -72,10 +72,9 @@ impl Run {
 }
 
 impl Record {
-    /// What it means in the table: nothing, if it is leaving.
+    /// What it means in the table, or meant, if it is leaving.
     pub fn entries(&self) -> impl Iterator<Item = Entry> {
-        let runs = self.runs.iter().filter(|_| !self.leaving);
-        runs.flat_map(|run| self.entries_of(run))
+        self.runs.iter().flat_map(|run| self.entries_of(run))
     }
 
     fn entries_of(&self, run: &Run) -> impl Iterator<Item = Entry> {
@@ -96,15 +95,13 @@ impl Record {
 
     /// Under what conditions; those were read before they were written down.
     pub fn conditionals(&self) -> Vec<Conditional> {
-        let runs = self.runs.iter().filter(|_| !self.leaving);
         let conditional = |run: &Run| Conditional {
             at: run.at(),
             last: run.port.saturating_add(run.count - 1),
             conditions: conditions_of(&self.conditions, run.to.is_ipv6()).unwrap_or_default(),
         };
-        runs.map(conditional)
-            .filter(|it| !it.conditions.is_empty())
-            .collect()
+        let runs = self.runs.iter().map(conditional);
+        runs.filter(|it| !it.conditions.is_empty()).collect()
     }
 
     /// Whose elements they are, in words. No network has a slash in its name.

@@ -32,7 +32,7 @@ pub struct Published {
 }
 
 /// Where to look.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Places {
     /// There.
     These(BTreeSet<Key>),
