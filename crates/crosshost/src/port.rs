@@ -1,6 +1,9 @@
 //! `crosshost port`: which ports of this host lead to which containers, as `portmap` noted it.
 
-use portmap::record::{Record, Run};
+use portmap::{
+    mapping::ports,
+    record::{Record, Run},
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -29,7 +32,7 @@ pub fn list(words: &Words) -> Result<String> {
 fn row(record: &Record, run: &Run) -> [String; 5] {
     let last = |first: u16| match run.count {
         1 => String::new(),
-        count => format!("-{}", first.saturating_add(count - 1)),
+        count => format!("-{}", ports(first, count).end()),
     };
     let any = if run.to.is_ipv6() { "[::]" } else { "0.0.0.0" };
     let address = match run.address {

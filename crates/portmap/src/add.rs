@@ -14,7 +14,7 @@ use crate::{
     flows,
     free::{self, Free},
     kernel, localnet,
-    mapping::{HostIp, Mapping},
+    mapping::{HostIp, Mapping, ports},
     record::{Record, Run},
     target::{self, Target},
     wait_for, way,
@@ -159,9 +159,9 @@ fn report(result: &mut CniResult, chosen: &[Mapping]) {
             "protocol": mapping.protocol.as_str(),
         });
         if mapping.count > 1 {
-            object["hostPortEnd"] = json!(mapping.port.saturating_add(mapping.count - 1));
-            object["containerPortEnd"] =
-                json!(mapping.container_port.saturating_add(mapping.count - 1));
+            let end = |first| *ports(first, mapping.count).end();
+            object["hostPortEnd"] = json!(end(mapping.port));
+            object["containerPortEnd"] = json!(end(mapping.container_port));
         }
         match mapping.host {
             HostIp::Any => {}

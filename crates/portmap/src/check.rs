@@ -3,7 +3,7 @@
 use cni::{Call, Error};
 use nft::{
     Status,
-    ports::{Entry, Ports, Published},
+    ports::{Entry, Places, Ports, Published},
 };
 
 use crate::{
@@ -50,7 +50,7 @@ pub(crate) fn check(call: &Call) -> Result<(), Error> {
             return Err(deviates(what.to_owned()));
         }
     }
-    let (places, _) = claim::places(&noted, &[]);
+    let places = Places::These(claim::own(&noted));
     let found = ports.look(&places).map_err(|error| kernel(&error))?;
     if let Some(what) = lacks(&noted, &found) {
         return Err(deviates(what));

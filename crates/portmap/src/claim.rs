@@ -25,9 +25,14 @@ pub type Others<'a> = &'a dyn Fn(&str) -> Option<Record>;
 /// Ports that one cannot have beside the other: one of all addresses, and the same of one of them.
 pub type Rivals = BTreeMap<Key, HostPort>;
 
+/// Where the record's own elements are.
+pub fn own(record: &Record) -> BTreeSet<Key> {
+    record.entries().map(|entry| entry.key()).collect()
+}
+
 /// Where to look before these ports are claimed. `local` are this host's addresses.
 pub fn places(record: &Record, local: &[std::net::IpAddr]) -> (Places, Rivals) {
-    let mut keys: BTreeSet<_> = record.entries().map(|entry| entry.key()).collect();
+    let mut keys = own(record);
     let mut rivals = Rivals::new();
     for run in &record.runs {
         for (at, _) in run.pairs() {
@@ -91,7 +96,7 @@ pub fn claim(
 pub fn release(found: &Published, record: &Record, others: Others<'_>) -> Published {
     let me = record.attachment.hash();
     let mut wanted = found.clone();
-    for key in record.entries().map(|entry| entry.key()) {
+    for key in own(record) {
         if let Some(held) = wanted.elements.remove(&key) {
             let left = without(held, &key, &me, others);
             wanted.elements.extend(left.map(|held| (key, held)));
@@ -319,16 +324,9 @@ mod tests {
         let both = claimed(&only_lost, &one, &[]).unwrap();
         one.leaving = true;
         assert_eq!(all(&both, std::slice::from_ref(&one)), only_lost);
-        assert_eq!(
-            places(&one, &[]).0,
-            Places::These(
-                both.elements
-                    .keys()
-                    .filter(|key| !only_lost.elements.contains_key(key))
-                    .cloned()
-                    .collect()
-            )
-        );
+        let mine = |key: &&Key| !only_lost.elements.contains_key(*key);
+        let mine: BTreeSet<_> = both.elements.keys().filter(mine).cloned().collect();
+        assert_eq!(own(&one), mine);
         assert_eq!(release(&both, &one, &|_| None), only_lost);
         let unknown: BTreeSet<_> = strangers(&both.elements, |_| false).collect();
         let lost = lost.attachment.hash();

@@ -33,16 +33,14 @@ pub fn forget(attachment: &Attachment) -> Result<(), Error> {
 
 /// Takes away elements whose records are lost, by the digests of their owners.
 pub(crate) fn remove_unknown(ports: &mut Ports, digests: &[String]) -> Result<(), Error> {
-    let is_gone = |owner: &String| digests.contains(owner);
+    let stays = |owner: &str| !digests.iter().any(|digest| digest == owner);
     let want = |found: &Published| {
         let mut wanted = found.clone();
         for held in wanted.elements.values_mut() {
-            held.owners.retain(|owner| !is_gone(owner));
+            held.owners.retain(|owner| stays(owner));
         }
         wanted.elements.retain(|_, held| !held.owners.is_empty());
-        wanted
-            .conditions
-            .retain(|owner| !digests.iter().any(|digest| digest == owner));
+        wanted.conditions.retain(stays);
         Ok::<_, Taken>(wanted)
     };
     let updated = ports.update(&Places::All, want);

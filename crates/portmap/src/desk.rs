@@ -125,7 +125,7 @@ impl Desk {
             ..record.clone()
         };
         self.save(&leaving)?;
-        let (places, _) = claim::places(record, &[]);
+        let places = Places::These(claim::own(record));
         let others = |digest: &str| self.of(digest).ok().flatten();
         let want = |found: &Published| Ok::<_, Taken>(claim::release(found, record, &others));
         let updated = ports.update(&places, want);

@@ -34,7 +34,7 @@ fn forget(record: &Record, end: impl Fn(&Run) -> End) {
         .map(|run| Flows {
             v6: run.to.is_ipv6(),
             protocol: run.protocol.number(),
-            ports: run.port..=run.port.saturating_add(run.count - 1),
+            ports: run.ports(),
             end: end(run),
         })
         .collect();

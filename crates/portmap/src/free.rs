@@ -16,7 +16,7 @@ use nft::ports::{HostPort, Places, Ports};
 
 use crate::{
     code, kernel,
-    mapping::{HostIp, Mapping},
+    mapping::{HostIp, Mapping, ports},
     record::Record,
 };
 
@@ -52,13 +52,12 @@ impl<'a> Free<'a> {
         let reserved = runs(&read(RESERVED)?);
         let listened: BTreeSet<_> = listeners(mapping.protocol.number(), first..=last)?
             .into_iter()
-            .filter(|it| meets(it, mapping))
+            .filter(|it| is_at(it, mapping.host))
             .map(|it| it.port)
             .collect();
         let asked = |port: u16| {
             others.iter().any(|it| {
-                it.protocol == mapping.protocol
-                    && (it.port..=it.port.saturating_add(it.count - 1)).contains(&port)
+                it.protocol == mapping.protocol && ports(it.port, it.count).contains(&port)
             })
         };
         let count = u32::from(last - first) + 1;
@@ -106,20 +105,17 @@ pub(crate) fn refuse_listened(record: &Record) -> Result<(), Error> {
     for protocol in protocols {
         let runs = || record.runs.iter().filter(|run| run.protocol == protocol);
         let first = runs().map(|run| run.port).min().unwrap_or(1);
-        let last = runs()
-            .map(|run| run.port.saturating_add(run.count - 1))
-            .max();
+        let last = runs().map(|run| *run.ports().end()).max();
         let all = listeners(protocol.number(), first..=last.unwrap_or(first))?;
         for listener in &all {
             let hit = runs().find(|run| {
-                let ports = run.port..=run.port.saturating_add(run.count - 1);
                 let at = match run.address {
                     Some(address) => HostIp::One(address),
                     None => HostIp::Every {
                         v6: run.to.is_ipv6(),
                     },
                 };
-                ports.contains(&listener.port) && is_at(listener, at)
+                run.ports().contains(&listener.port) && is_at(listener, at)
             });
             if hit.is_none() {
                 continue;
@@ -146,21 +142,13 @@ pub(crate) fn refuse_listened(record: &Record) -> Result<(), Error> {
     Ok(())
 }
 
-fn meets(listener: &Listener, mapping: &Mapping) -> bool {
-    match mapping.host {
-        HostIp::Any => true,
-        at => is_at(listener, at),
-    }
-}
-
 /// Whether the program would get packets to these addresses.
 fn is_at(listener: &Listener, at: HostIp) -> bool {
-    let of = |v6: bool| listener.is_of(v6);
     match at {
         HostIp::Any => true,
-        HostIp::Every { v6 } => of(v6),
+        HostIp::Every { v6 } => listener.is_of(v6),
         HostIp::One(address) => {
-            of(address.is_ipv6())
+            listener.is_of(address.is_ipv6())
                 && (listener.address.is_unspecified() || listener.address == address)
         }
     }

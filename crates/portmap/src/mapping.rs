@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use cni::Error;
 use nft::ports::HostPort;
@@ -65,6 +66,11 @@ pub enum HostIp {
     },
     /// At this one.
     One(IpAddr),
+}
+
+/// So many ports from this one on.
+pub fn ports(first: u16, count: u16) -> RangeInclusive<u16> {
+    first..=first.saturating_add(count - 1)
 }
 
 /// A run of ports that was asked for.
@@ -144,7 +150,7 @@ impl fmt::Display for Mapping {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let end = |first: u16| match self.count {
             1 => String::new(),
-            count => format!("-{}", u32::from(first) + u32::from(count) - 1),
+            count => format!("-{}", ports(first, count).end()),
         };
         match self.host {
             HostIp::Any => {}

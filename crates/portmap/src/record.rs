@@ -1,12 +1,16 @@
 //! What is remembered of an attachment: enough to publish its ports again, and to take them away without asking anyone.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 
 use journal::Attachment;
 use nft::ports::{Conditional, Entry, HostPort};
 use serde::{Deserialize, Serialize};
 
-use crate::{conf::conditions_of, mapping::Protocol};
+use crate::{
+    conf::conditions_of,
+    mapping::{Protocol, ports},
+};
 
 /// The journal's record of one attachment, written before its first element.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +61,11 @@ impl Run {
         }
     }
 
+    /// All ports of the host.
+    pub fn ports(&self) -> RangeInclusive<u16> {
+        ports(self.port, self.count)
+    }
+
     /// Each port of the host, with where it leads.
     pub fn pairs(&self) -> impl Iterator<Item = (HostPort, SocketAddr)> {
         let (at, to) = (self.at(), self.to);
@@ -97,7 +106,7 @@ impl Record {
     pub fn conditionals(&self) -> Vec<Conditional> {
         let conditional = |run: &Run| Conditional {
             at: run.at(),
-            last: run.port.saturating_add(run.count - 1),
+            last: *run.ports().end(),
             conditions: conditions_of(&self.conditions, run.to.is_ipv6()).unwrap_or_default(),
         };
         let runs = self.runs.iter().map(conditional);

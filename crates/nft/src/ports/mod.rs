@@ -32,7 +32,7 @@ pub struct Published {
 }
 
 /// Where to look.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Places {
     /// There.
     These(BTreeSet<Key>),
