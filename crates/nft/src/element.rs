@@ -20,8 +20,10 @@ use crate::channel::{Change, Channel};
 use crate::error::Error;
 use crate::skeleton::{Family, IPV4, IPV6, TABLE, on};
 
-/// libnftnl: `NFTNL_UDATA_SET_ELEM_COMMENT`, then one byte of length, then text and a zero.
+/// libnftnl: `NFTNL_UDATA_SET_ELEM_COMMENT` or `NFTNL_UDATA_RULE_COMMENT`, then one byte of length, then text and a zero.
 const COMMENT: u8 = 0;
+/// What one byte of length can say, less the zero.
+pub(crate) const LONGEST_COMMENT: usize = 254;
 /// nft's own limit is 128 with the zero.
 const OWNER_BYTES: usize = 127;
 
@@ -235,11 +237,23 @@ fn comment(owner: &str) -> Result<Vec<u8>, Error> {
     if owner.chars().any(|c| c.is_control() || c == '"') {
         return Err(unfit("holds a quote or a control character"));
     }
-    match u8::try_from(owner.len()) {
-        Ok(length) if owner.len() <= OWNER_BYTES => {
-            Ok([&[COMMENT, length + 1], owner.as_bytes(), &[0]].concat())
-        }
-        _ => Err(unfit("longer than 127 bytes")),
+    if owner.len() > OWNER_BYTES {
+        return Err(unfit("longer than 127 bytes"));
+    }
+    Ok(user_data(owner))
+}
+
+/// What an element or a rule carries, so that nft prints it as a comment; at most [`LONGEST_COMMENT`] bytes.
+pub(crate) fn user_data(comment: &str) -> Vec<u8> {
+    let length = u8::try_from(comment.len() + 1).unwrap_or(u8::MAX);
+    [&[COMMENT, length], comment.as_bytes(), &[0]].concat()
+}
+
+/// An address as it is in a packet and in a key.
+pub(crate) fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
     }
 }
 

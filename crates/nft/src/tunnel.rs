@@ -9,7 +9,7 @@ use netlink_packet_netfilter::nftables::{
 };
 
 use crate::channel::{Change, Channel};
-use crate::element::{elements, message};
+use crate::element::{elements, message, octets};
 use crate::error::Error;
 use crate::skeleton::{Family, IPV4, IPV6, on};
 
@@ -42,7 +42,7 @@ fn of_ends(ends: &BTreeSet<SocketAddr>) -> [Keys; 2] {
     let keys = |family: &Family| {
         let ends = ends.iter().filter(|end| end.is_ipv4() == (*family == IPV4));
         let key = |end: &SocketAddr| {
-            let mut key = bytes(end.ip());
+            let mut key = octets(end.ip());
             key.extend(end.port().to_be_bytes());
             key.extend([0, 0]);
             key
@@ -61,7 +61,7 @@ fn of_hosts(hosts: &BTreeSet<IpAddr>) -> [Keys; 2] {
         let hosts = hosts
             .iter()
             .filter(|host| host.is_ipv4() == (*family == IPV4));
-        let keys = hosts.map(|host| bytes(*host)).collect();
+        let keys = hosts.map(|host| octets(*host)).collect();
         let set = family.vteps;
         Keys { set, keys }
     })
@@ -86,13 +86,6 @@ impl Keys {
             message: NfTablesMessage::NewSetElement(message(self.set, Some(list(keys)))),
         });
         Ok(excess.chain(missing).collect())
-    }
-}
-
-fn bytes(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
     }
 }
 

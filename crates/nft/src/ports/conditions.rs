@@ -3,7 +3,6 @@
 //! The maps know no conditions. So a packet to such a port that fails one of them is kept from the maps before: a rule for
 //! each condition, which matches where it does not hold.
 
-use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use ipnetwork::IpNetwork;
@@ -16,6 +15,7 @@ use super::entry::HostPort;
 use super::rules::{mask, of_family, rule};
 use super::skeleton::CONDITIONS;
 use crate::channel::{Change, Channel};
+use crate::element::{self, octets, user_data};
 use crate::error::Error;
 use crate::rules::{
     End, IFNAME_BYTES, NETWORK_HEADER, PORT_BYTES, PORT_OFFSET, Rule, TRANSPORT_HEADER, compare,
@@ -25,8 +25,6 @@ use crate::skeleton::{Family, IPV4, IPV6, expressions, on, rule as rule_message}
 
 /// Where the source port is in the headers of UDP, TCP and SCTP.
 const SOURCE_PORT: u32 = 0;
-/// libnftnl: `NFTNL_UDATA_RULE_COMMENT`.
-const COMMENT: u8 = 0;
 const NF_ACCEPT: u32 = 1;
 /// What nft understands and this does, for errors.
 const KNOWN: &str = "ip|ip6 saddr|daddr, iifname, tcp|udp|sctp|th sport, meta mark or mark, each with a value or != and a value";
@@ -202,10 +200,6 @@ fn keep(conditional: &Conditional, condition: &Condition) -> Rule {
 
 fn within(family: &Family, end: End, network: IpNetwork, how: Operator) -> Vec<Expressions> {
     let bytes = u32::from(family.key_bytes);
-    let octets = |address| match address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
-    };
     let mut all = vec![payload(
         Register::Reg1,
         NETWORK_HEADER,
@@ -275,7 +269,7 @@ fn told(message: &RuleMessage) -> (String, u64) {
     for attribute in &message.attributes {
         match attribute {
             RuleAttribute::Handle(is) => handle = *is,
-            RuleAttribute::UserData(bytes) => owner = crate::element::owner(bytes),
+            RuleAttribute::UserData(bytes) => owner = element::owner(bytes),
             _ => {}
         }
     }
@@ -300,11 +294,9 @@ pub(super) fn changes(found: &(Conditions, Vec<u64>), wanted: &Conditions) -> Ve
     });
     let new = wanted.0.iter().filter(|it| !found.0.contains(it));
     let new = new.map(|(owner, rule)| {
-        let length = u8::try_from(owner.len() + 1).unwrap_or(u8::MAX);
-        let comment = [&[COMMENT, length], owner.as_bytes(), &[0]].concat();
         let parts = vec![
             RuleAttribute::Expressions(rule.clone()),
-            RuleAttribute::UserData(comment),
+            RuleAttribute::UserData(user_data(owner)),
         ];
         Change {
             what: on("add a rule to chain", CONDITIONS),

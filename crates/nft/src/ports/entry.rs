@@ -14,15 +14,11 @@ use netlink_packet_netfilter::nftables::{
 
 use super::skeleton::{SETS4, SETS6, Sets};
 use crate::channel::{Change, Channel};
-use crate::element::{elements, message};
+use crate::element::{LONGEST_COMMENT, elements, message, octets, owner, user_data};
 use crate::error::Error;
 use crate::rules::ifname;
 use crate::skeleton::on;
 
-/// libnftnl: `NFTNL_UDATA_SET_ELEM_COMMENT`, then one byte of length, then text and a zero.
-const COMMENT: u8 = 0;
-/// What one byte of length can say, less the zero.
-const COMMENT_BYTES: usize = 254;
 /// An attribute's length has 16 bits, and all elements of a message are in one; with the longest key, comment and data.
 const AT_ONCE: usize = 150;
 
@@ -124,11 +120,7 @@ impl Entry {
     /// The same for owners, of which `text` tells in words.
     pub fn held(&self, owners: Vec<String>, text: String) -> Held {
         let data = match self {
-            Self::Port { to, .. } => {
-                let mut data = octets(to.ip());
-                data.extend(padded(&to.port().to_be_bytes()));
-                data
-            }
+            Self::Port { to, .. } => target(*to),
             _ => vec![],
         };
         Held { owners, text, data }
@@ -138,9 +130,7 @@ impl Entry {
 impl Held {
     /// Whether a port leads there.
     pub fn leads_to(&self, to: SocketAddr) -> bool {
-        let mut data = octets(to.ip());
-        data.extend(padded(&to.port().to_be_bytes()));
-        self.data == data
+        self.data == target(to)
     }
 
     /// Both as the table would have them; a text may have been cut there.
@@ -153,14 +143,8 @@ impl Held {
         // nft prints a comment between quotes and cannot escape.
         let plain = |c: char| if c.is_control() || c == '"' { '?' } else { c };
         comment.extend(std::iter::once(' ').chain(self.text.chars().map(plain)));
-        comment.truncate(comment.floor_char_boundary(COMMENT_BYTES));
+        comment.truncate(comment.floor_char_boundary(LONGEST_COMMENT));
         comment
-    }
-
-    fn user_data(&self) -> Vec<u8> {
-        let comment = self.comment();
-        let length = u8::try_from(comment.len() + 1).unwrap_or(u8::MAX);
-        [&[COMMENT, length], comment.as_bytes(), &[0]].concat()
     }
 
     fn of(comment: &str, data: Vec<u8>) -> Self {
@@ -265,7 +249,7 @@ fn list(pieces: &[Piece<'_>]) -> Vec<ListAttribute<SetElementAttribute>> {
             if !held.data.is_empty() {
                 element.push(SetElementAttribute::Data(value(&held.data)));
             }
-            element.push(SetElementAttribute::UserData(held.user_data()));
+            element.push(SetElementAttribute::UserData(user_data(&held.comment())));
         }
         ListAttribute::Element(element)
     };
@@ -278,7 +262,7 @@ fn decode(element: Vec<SetElementAttribute>) -> Option<(Vec<u8>, Held)> {
         match attribute {
             SetElementAttribute::Key(DataAttribute::Value(bytes)) => key = Some(bytes),
             SetElementAttribute::Data(DataAttribute::Value(bytes)) => data = bytes,
-            SetElementAttribute::UserData(bytes) => comment = crate::element::owner(&bytes),
+            SetElementAttribute::UserData(bytes) => comment = owner(&bytes),
             _ => {}
         }
     }
@@ -289,18 +273,18 @@ fn sets(v6: bool) -> &'static Sets {
     if v6 { &SETS6 } else { &SETS4 }
 }
 
-fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
-    }
-}
-
 /// A part of a tuple fills whole words.
 fn padded(part: &[u8]) -> Vec<u8> {
     let mut bytes = part.to_vec();
     bytes.resize(part.len().next_multiple_of(4), 0);
     bytes
+}
+
+/// Where a port leads, as a map has it.
+fn target(to: SocketAddr) -> Vec<u8> {
+    let mut data = octets(to.ip());
+    data.extend(padded(&to.port().to_be_bytes()));
+    data
 }
 
 fn tail(protocol: u8, port: u16) -> Vec<u8> {
