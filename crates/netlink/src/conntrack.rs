@@ -7,6 +7,7 @@ use rustix::io::Errno;
 
 use crate::Error;
 use crate::dialogue::Dialogue;
+use crate::entry::address;
 use crate::error::Refusal;
 
 const NETLINK_NETFILTER: isize = 12;
@@ -124,22 +125,15 @@ fn tracked(
         return None;
     }
     let proto = find(original, PROTOCOL)?;
-    let to = address(original, DESTINATIONS[usize::from(v6)])?;
-    let from = address(find(attributes, REPLY)?, SOURCES[usize::from(v6)])?;
+    let end = |tuple, kind| address(find(find(tuple, IP)?, kind)?);
+    let to = end(original, DESTINATIONS[usize::from(v6)])?;
+    let from = end(find(attributes, REPLY)?, SOURCES[usize::from(v6)])?;
     let protocol = *find(proto, NUMBER)?.first()?;
     let port = u16::from_be_bytes(*find(proto, PORT)?.first_chunk()?);
     wanted(protocol, port, to, from).then(|| Tracked {
         v6,
         original: original.to_vec(),
         id: find(attributes, ID).map(<[u8]>::to_vec),
-    })
-}
-
-fn address(tuple: &[u8], kind: u16) -> Option<IpAddr> {
-    let bytes = find(find(tuple, IP)?, kind)?;
-    Some(match bytes.len() {
-        4 => IpAddr::from(*bytes.first_chunk::<4>()?),
-        _ => IpAddr::from(*bytes.first_chunk::<16>()?),
     })
 }
 
@@ -164,6 +158,7 @@ fn put(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
     message.resize(message.len().next_multiple_of(4), 0);
 }
 
+/// Borrows from the message, which the library's attributes do not: there may be very many.
 fn find(attributes: &[u8], kind: u16) -> Option<&[u8]> {
     let mut rest = attributes;
     while let Some((head, _)) = rest.split_at_checked(4) {

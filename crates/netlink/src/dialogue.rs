@@ -1,13 +1,14 @@
 //! A socket of another netlink family than rtnetlink, for one question or a few: blocking, in the network namespace of the thread
 //! that opens it.
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
+use netlink_packet_core::{
+    Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader,
+};
 use netlink_sys::{Socket, SocketAddr};
-use rustix::io::Errno;
 
 use crate::error::Refusal;
 
-/// Lengths of `struct nlmsghdr`, and where in it are length, type, flags and number.
+/// Length of `struct nlmsghdr`.
 const HEADER: usize = 16;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
@@ -52,12 +53,13 @@ impl Dialogue {
         mut hear: impl FnMut(&[u8]),
     ) -> Result<(), Refusal> {
         self.number = self.number.wrapping_add(1);
-        let length = u32::try_from(HEADER + body.len()).unwrap_or(u32::MAX);
-        let mut message = length.to_ne_bytes().to_vec();
-        message.extend(kind.to_ne_bytes());
-        message.extend((NLM_F_REQUEST | flags).to_ne_bytes());
-        message.extend(self.number.to_ne_bytes());
-        message.extend([0; 4]);
+        let mut header = NetlinkHeader::default();
+        header.length = u32::try_from(HEADER + body.len()).unwrap_or(u32::MAX);
+        header.message_type = kind;
+        header.flags = NLM_F_REQUEST | flags;
+        header.sequence_number = self.number;
+        let mut message = vec![0; HEADER];
+        header.emit(&mut message);
         message.extend(body);
         self.socket.send(&message, 0)?;
         let mut bytes = Vec::with_capacity(RECEIVE);
@@ -68,37 +70,30 @@ impl Dialogue {
                 received => received?,
             };
             let mut rest = bytes.as_slice();
-            while let Some((message, behind)) = split(rest) {
-                rest = behind;
-                let (header, body) = message.split_at(HEADER);
-                if header[8..12] != self.number.to_ne_bytes() {
-                    continue;
+            while let Ok(message) = NetlinkBuffer::new_checked(rest) {
+                let behind = (message.length() as usize).next_multiple_of(4);
+                if message.sequence_number() == self.number {
+                    match message.message_type() {
+                        NLMSG_DONE | NLMSG_ERROR => return ended(&message),
+                        _ => hear(message.payload()),
+                    }
                 }
-                match u16::from_ne_bytes([header[4], header[5]]) {
-                    NLMSG_DONE | NLMSG_ERROR => return ended(body),
-                    _ => hear(body),
-                }
+                rest = rest.get(behind..).unwrap_or_default();
             }
         }
     }
 }
 
-/// The first message, and what is behind it.
-fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let length = u32::from_ne_bytes(*bytes.first_chunk()?);
-    let length = usize::try_from(length).ok()?;
-    let message = bytes.get(..length).filter(|_| length >= HEADER)?;
-    let behind = bytes.get(length.next_multiple_of(4)..);
-    Some((message, behind.unwrap_or_default()))
-}
-
-fn ended(body: &[u8]) -> Result<(), Refusal> {
-    let code = body
-        .first_chunk()
-        .map_or(0, |code| i32::from_ne_bytes(*code));
-    if code < 0 {
-        let errno = Errno::from_raw_os_error(-code);
-        return Err(Refusal::from(std::io::Error::from(errno)));
+/// Both kinds of end begin with a code, which is 0 or negative.
+fn ended(message: &NetlinkBuffer<&[u8]>) -> Result<(), Refusal> {
+    let Some((code, behind)) = message.payload().split_first_chunk() else {
+        return Ok(());
+    };
+    match i32::from_ne_bytes(*code) {
+        0.. => Ok(()),
+        code if message.message_type() == NLMSG_ERROR => {
+            Err(Refusal::from_error(code, behind, message.flags()))
+        }
+        code => Err(Refusal::from_done(code, behind)),
     }
-    Ok(())
 }
