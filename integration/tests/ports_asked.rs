@@ -3,19 +3,9 @@
 
 mod ports;
 
-use integration::{Backend, Host, Lab};
-use ports::{Published, asks, heard_at, network, port, rules};
+use integration::Host;
+use ports::{Published, add, asks, heard_at, lab, network, port, rules};
 use serde_json::{Value, json};
-
-fn lab() -> Lab {
-    let lab = Lab::new(2, Backend::Dir);
-    lab.host(1).install(&network("bridge", "br", 1));
-    lab
-}
-
-fn add(host: &Host, name: &str, asked: &Value) -> integration::Finished {
-    host.cnitool_asking("add", "br", (name, "eth0"), &asks(asked))
-}
 
 #[test]
 fn a_port_that_is_not_named_is_chosen_and_told() {

@@ -3,15 +3,9 @@
 
 mod ports;
 
-use integration::{Backend, Lab};
-use ports::{Published, asks, heard_at, network, port, rules, with};
+use integration::Lab;
+use ports::{Published, asks, heard_at, lab, network, port, rules, with};
 use serde_json::json;
-
-fn lab() -> Lab {
-    let lab = Lab::new(2, Backend::Dir);
-    lab.host(1).install(&network("bridge", "br", 1));
-    lab
-}
 
 #[test]
 fn check_names_what_is_not_as_it_was_made_and_sync_mends_it() {

@@ -4,19 +4,8 @@
 mod ports;
 
 use integration::{Backend, Host, Lab};
-use ports::{Published, asks, heard_at, network, port, rules};
+use ports::{Published, add, asks, heard_at, lab, network, port, rules};
 use serde_json::{Value, json};
-
-/// A host with the reference's bridge, which knows no store of ours but for `ipam-kv`.
-fn lab() -> Lab {
-    let lab = Lab::new(2, Backend::Dir);
-    lab.host(1).install(&network("bridge", "br", 1));
-    lab
-}
-
-fn add(host: &Host, name: &str, asked: &Value) -> integration::Finished {
-    host.cnitool_asking("add", "br", (name, "eth0"), &asks(asked))
-}
 
 /// What is published, in nft's words.
 fn published(host: &Host) -> String {

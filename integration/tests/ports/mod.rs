@@ -8,7 +8,7 @@
 use std::io::Write;
 use std::net::SocketAddr;
 
-use integration::{Container, Host, Net, Server, Space, hear};
+use integration::{Backend, Container, Finished, Host, Lab, Net, Server, Space, hear};
 use serde_json::{Value, json};
 
 /// The interface plugins under which a port is published.
@@ -41,6 +41,18 @@ pub fn network(under: &str, name: &str, number: u8) -> Value {
         "name": name,
         "plugins": [plugin, { "type": "portmap", "capabilities": { "portMappings": true } }],
     })
+}
+
+/// Two hosts, of which the first has a network `br` under the reference's bridge.
+pub fn lab() -> Lab {
+    let lab = Lab::new(2, Backend::Dir);
+    lab.host(1).install(&network("bridge", "br", 1));
+    lab
+}
+
+/// ADD of a container that is there to the network `br`, as `eth0`.
+pub fn add(host: &Host, name: &str, asked: &Value) -> Finished {
+    host.cnitool_asking("add", "br", (name, "eth0"), &asks(asked))
 }
 
 /// With these keys in the configuration of `portmap`.
@@ -97,7 +109,7 @@ impl<'host> Published<'host> {
 
     /// CHECK and DEL of `eth0`.
     #[track_caller]
-    pub fn again(&self, verb: &str) -> integration::Finished {
+    pub fn again(&self, verb: &str) -> Finished {
         let attached = (self.container.name(), "eth0");
         let host = self.container.host();
         host.cnitool_asking(verb, &self.network, attached, &self.asked)
