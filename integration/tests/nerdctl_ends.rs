@@ -49,6 +49,8 @@ fn whatever_is_killed_gives_back_what_it_had() {
     run(runtime, "shim", &["--net", "ov_net1", "-p", "8081:80"]);
     runtime.kill_shim("shim");
     until_ended(runtime, "shim");
+    // What that shim had to do containerd does: one that is killed on the way never says DEL, and only `crosshost gc` would.
+    until_attached(runtime, 2);
 
     runtime.kill_daemon();
     runtime.start_daemon();
@@ -57,6 +59,21 @@ fn whatever_is_killed_gives_back_what_it_had() {
         .nerdctl(&["rm", "-f", "process", "shim", "after"])
         .ok();
     assert_nothing_left(&lab, &runtimes, &before);
+}
+
+/// Waits until only so many attachments are left on the host: their record is the last that a DEL removes.
+#[track_caller]
+fn until_attached(runtime: &Containerd, count: usize) {
+    let started = Instant::now();
+    let records = runtime
+        .host()
+        .space()
+        .path("/run/crosshost/journal/overlay");
+    while std::fs::read_dir(&records).expect("records").count() != count {
+        let waited = started.elapsed();
+        assert!(waited < Duration::from_secs(20), "not {count} yet");
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 #[test]
