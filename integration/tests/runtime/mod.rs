@@ -60,11 +60,6 @@ pub fn address_on(runtime: &Containerd, name: &str, ifname: &str) -> String {
 /// Insists that each host is as it was and that the store has no lease.
 #[track_caller]
 pub fn assert_nothing_left(lab: &Lab, runtimes: &[Containerd], before: &[Footprint]) {
-    // What a shim that was killed had to do containerd does after it, in its own time.
-    let begun = std::time::Instant::now();
-    while lab.footprints() != before && begun.elapsed() < std::time::Duration::from_secs(30) {
-        std::thread::sleep(std::time::Duration::from_millis(200));
-    }
     lab.assert_same_as(before, "after the last container");
     for runtime in runtimes {
         let all = runtime.nerdctl(&["ps", "-aq"]).ok().stdout;
