@@ -215,7 +215,7 @@ const SEGMENT: [Damage; 18] = [
         &["vxlan0 in the sandbox", "neighbours"],
     ),
     mended(
-        "nft flush set inet crosshost vteps4",
+        "nft flush set inet crosshost peers4",
         &["guards the tunnels no more"],
     ),
     mended(

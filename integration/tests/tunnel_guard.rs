@@ -58,8 +58,8 @@ fn reaches(from: &Space, container: &Container<'_>, address: IpAddr) -> bool {
     listener.recv(&mut [0; 16]).is_ok()
 }
 
-fn vteps(lab: &Lab) -> String {
-    let list = ["nft", "list", "set", "inet", "crosshost", "vteps4"];
+fn peers(lab: &Lab) -> String {
+    let list = ["nft", "list", "set", "inet", "crosshost", "peers4"];
     lab.host(1).space().run(&list).ok().stdout
 }
 
@@ -93,18 +93,18 @@ fn forged_packets_are_dropped() {
 fn a_node_that_comes_is_let_in_and_one_that_goes_is_not() {
     let lab = lab();
     let t1 = Attachment::new(lab.host(1), "t1", "ov_net1");
-    assert!(!vteps(&lab).contains("192.168.1.13"));
+    assert!(!peers(&lab).contains("192.168.1.13"));
     let third = lab.host(3);
     let t3 = Attachment::new(third, "t3", "ov_net1");
     lab.host(1).crosshost(&["sync"]).ok();
-    assert!(vteps(&lab).contains("192.168.1.13"), "{}", vteps(&lab));
+    assert!(peers(&lab).contains("192.168.1.13"), "{}", peers(&lab));
     assert!(t3.container.pings(t1.address, &[]));
 
     t3.detach().ok();
     let remove = ["node", "rm", "docker03"];
     lab.host(1).crosshost(&remove).ok();
     lab.host(1).crosshost(&["sync"]).ok();
-    assert!(!vteps(&lab).contains("192.168.1.13"), "{}", vteps(&lab));
+    assert!(!peers(&lab).contains("192.168.1.13"), "{}", peers(&lab));
     t1.detach().ok();
 }
 

@@ -11,10 +11,8 @@ use netlink_packet_netfilter::nftables::{
 
 use crate::error::Error;
 use crate::packet::Packet;
-use crate::rules::{Rule, TRANSPORT_HEADER};
+use crate::rules::{NF_ACCEPT, NF_DROP, Rule, TRANSPORT_HEADER};
 
-const NF_DROP: u32 = 0;
-const NF_ACCEPT: u32 = 1;
 /// `NFTA_CT_KEY`, and `NFT_CT_STATE` of it.
 const CT_KEY: u16 = 2;
 const CT_STATE: u32 = 0;

@@ -20,9 +20,7 @@ pub(crate) const PORT_BYTES: u32 = 2;
 const MAC_BYTES: u32 = 6;
 pub(crate) const UDP: u8 = 17;
 pub(crate) const NF_DROP: u32 = 0;
-/// `NFT_LOOKUP_F_INV`
-const ABSENT: u32 = 1;
-pub(crate) const PRESENT: u32 = 0;
+pub(crate) const NF_ACCEPT: u32 = 1;
 
 pub(crate) type Expression = ListAttribute<ExpressionAttribute>;
 pub(crate) type Rule = Vec<Expression>;
@@ -50,7 +48,7 @@ pub(crate) fn masquerade(family: &Family, bridge: &str) -> Rule {
         load(MetaKey::Nfproto),
         compare(Operator::Equal, vec![family.nfproto]),
         address(family, End::Source),
-        lookup(family.egress, PRESENT),
+        lookup(family.egress),
         load(MetaKey::Oifname),
         compare(Operator::NotEqual, name),
         masq(),
@@ -58,44 +56,64 @@ pub(crate) fn masquerade(family: &Family, bridge: &str) -> Rule {
     expressions.into_iter().map(Into::into).collect()
 }
 
-/// `ip daddr . udp dport @tunnels4 ip saddr != @vteps4 drop`
-pub(crate) fn drop_strangers(family: &Family) -> Rule {
-    let dropped = [
-        address(family, End::Source),
-        lookup(family.vteps, ABSENT),
-        verdict(Verdict::Other(NF_DROP), None),
-    ];
-    let mut rule = tunnel(family, End::Destination);
-    rule.extend(dropped.into_iter().map(Into::into));
+/// `ip saddr . ip daddr . udp dport @peers4 notrack accept`: one lookup for a packet that may come in.
+pub(crate) fn admit_peers(family: &Family) -> Rule {
+    let bytes = family.key_bytes.into();
+    let destination = family.offset(End::Destination);
+    let mut rule = udp(family);
+    rule.extend([
+        address(family, End::Source).into(),
+        payload(family.behind_address, NETWORK_HEADER, destination, bytes).into(),
+        port(family.behind_two).into(),
+        lookup(family.peers).into(),
+        notrack(),
+        verdict(Verdict::Other(NF_ACCEPT), None).into(),
+    ]);
     rule
 }
 
-/// `ip daddr . udp dport @tunnels4 notrack`, or `saddr`.
-pub(crate) fn untracked(family: &Family, ours: End) -> Rule {
-    let mut rule = tunnel(family, ours);
-    // The kernel dumps it without data.
-    let name = ExpressionAttribute::Name("notrack".to_owned());
-    rule.push(ListAttribute::Element(vec![name]));
+/// `ip daddr . udp dport @tunnels4 drop`
+pub(crate) fn drop_strangers(family: &Family) -> Rule {
+    let mut rule = tunnel(family, End::Destination);
+    rule.push(verdict(Verdict::Other(NF_DROP), None).into());
+    rule
+}
+
+/// `ip saddr . udp dport @tunnels4 notrack`
+pub(crate) fn untracked(family: &Family) -> Rule {
+    let mut rule = tunnel(family, End::Source);
+    rule.push(notrack());
     rule
 }
 
 /// `ip daddr . udp dport @tunnels4`: a packet of one of our tunnels. A tunnel's packets go to its port in both directions.
 fn tunnel(family: &Family, ours: End) -> Rule {
+    let mut rule = udp(family);
+    rule.extend([
+        address(family, ours).into(),
+        port(family.behind_address).into(),
+        lookup(family.tunnels).into(),
+    ]);
+    rule
+}
+
+fn udp(family: &Family) -> Rule {
     let expressions = [
         load(MetaKey::Nfproto),
         compare(Operator::Equal, vec![family.nfproto]),
         load(MetaKey::L4Proto),
         compare(Operator::Equal, vec![UDP]),
-        address(family, ours),
-        payload(
-            family.behind_address,
-            TRANSPORT_HEADER,
-            PORT_OFFSET,
-            PORT_BYTES,
-        ),
-        lookup(family.tunnels, PRESENT),
     ];
     expressions.into_iter().map(Into::into).collect()
+}
+
+fn port(register: Register) -> Expressions {
+    payload(register, TRANSPORT_HEADER, PORT_OFFSET, PORT_BYTES)
+}
+
+/// The kernel dumps it without data.
+fn notrack() -> Expression {
+    ListAttribute::Element(vec![ExpressionAttribute::Name("notrack".to_owned())])
 }
 
 /// `ether daddr FROM ether daddr set TO`
@@ -134,11 +152,11 @@ pub(crate) fn payload(register: Register, base: u32, offset: u32, bytes: u32) ->
     ])
 }
 
-pub(crate) fn lookup(set: &str, flags: u32) -> Expressions {
+pub(crate) fn lookup(set: &str) -> Expressions {
     Expressions::Lookup(vec![
         Lookup::Set(set.to_owned()),
         Lookup::SourceRegister(Register::Reg1),
-        Lookup::Flags(flags),
+        Lookup::Flags(0),
     ])
 }
 

@@ -9,7 +9,7 @@ use netlink_packet_netfilter::nftables::{
 
 use crate::channel::Channel;
 use crate::error::Error;
-use crate::rules::{End, Rule, drop_strangers, masquerade, untracked};
+use crate::rules::{NF_ACCEPT, Rule, admit_peers, drop_strangers, masquerade, untracked};
 
 pub(crate) const TABLE: &str = "crosshost";
 /// nft's `srcnat` of the inet family.
@@ -21,7 +21,6 @@ pub(crate) const PORT_TYPE: u32 = 13;
 pub(crate) const TYPE_BITS: u32 = 6;
 /// In a tuple each part fills whole words.
 pub(crate) const WORD: u32 = 4;
-const NF_ACCEPT: u32 = 1;
 /// No flag, above all not `dormant`.
 pub(crate) const AWAKE: TableAttribute = TableAttribute::Flags(TableFlags::empty());
 
@@ -32,37 +31,40 @@ pub(crate) struct Family {
     pub(crate) egress: &'static str,
     /// The set of our tunnels' ends.
     pub(crate) tunnels: &'static str,
-    /// The set of the addresses that may send to them.
-    pub(crate) vteps: &'static str,
+    /// The set of the addresses that may send to them, each with the end.
+    pub(crate) peers: &'static str,
     pub(crate) nfproto: u8,
     /// nft's number of the data type, by which it prints an element.
     pub(crate) key_type: u32,
     pub(crate) key_bytes: u8,
     /// Of the source address in the IP header.
     pub(crate) source_offset: u32,
-    /// Where nft puts what follows an address in a tuple that begins in the first register.
+    /// Where nft puts what follows one address, and two, in a tuple that begins in the first register.
     pub(crate) behind_address: Register,
+    pub(crate) behind_two: Register,
 }
 
 pub(crate) static IPV4: Family = Family {
     egress: "egress4",
     tunnels: "tunnels4",
-    vteps: "vteps4",
+    peers: "peers4",
     nfproto: 2,
     key_type: 7,
     key_bytes: 4,
     source_offset: 12,
     behind_address: Register::Reg32_01,
+    behind_two: Register::Reg32_02,
 };
 pub(crate) static IPV6: Family = Family {
     egress: "egress6",
     tunnels: "tunnels6",
-    vteps: "vteps6",
+    peers: "peers6",
     nfproto: 10,
     key_type: 8,
     key_bytes: 16,
     source_offset: 8,
     behind_address: Register::Reg2,
+    behind_two: Register::Reg3,
 };
 
 /// All objects of the table; later ones may refer to earlier ones.
@@ -99,23 +101,23 @@ impl Skeleton {
             let bytes = u32::from(family.key_bytes) + WORD;
             of_keys(family.tunnels, key, bytes, SetFlags::empty())
         });
-        let vteps = families.map(|family| {
-            let (key, bytes) = (family.key_type, family.key_bytes.into());
-            of_keys(family.vteps, key, bytes, SetFlags::empty())
+        let peers = families.map(|family| {
+            let two = family.key_type << TYPE_BITS | family.key_type;
+            let key = two << TYPE_BITS | PORT_TYPE;
+            let bytes = 2 * u32::from(family.key_bytes) + WORD;
+            of_keys(family.peers, key, bytes, SetFlags::empty())
         });
-        let inwards = |family: &Family| untracked(family, End::Destination);
-        let outwards = |family: &Family| untracked(family, End::Source);
         let hides = families.map(|family| masquerade(family, bridge));
         Self {
-            sets: egress.into_iter().chain(tunnels).chain(vteps).collect(),
+            sets: egress.into_iter().chain(tunnels).chain(peers).collect(),
             chains: vec![
                 Chain::new(
                     ("prerouting", "filter", InetHookNumber::PreRouting, RAW),
-                    each(drop_strangers).chain(each(inwards)).collect(),
+                    each(admit_peers).chain(each(drop_strangers)).collect(),
                 ),
                 Chain::new(
                     ("output", "filter", InetHookNumber::LocalOut, RAW),
-                    each(outwards).collect(),
+                    each(untracked).collect(),
                 ),
                 Chain::new(
                     ("postrouting", "nat", InetHookNumber::PostRouting, SRCNAT),

@@ -1,4 +1,4 @@
-//! The tunnels' ends and the addresses that may send to them, as keys of plain sets.
+//! The tunnels' ends and who may send to them, as keys of plain sets.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -23,9 +23,33 @@ pub(crate) struct Keys {
     keys: BTreeSet<Vec<u8>>,
 }
 
-/// All of the sets as they should be.
+/// All of the sets as they should be, those of IPv4 first.
 pub(crate) fn of(ends: &BTreeSet<SocketAddr>, hosts: &BTreeSet<IpAddr>) -> Vec<Keys> {
-    of_ends(ends).into_iter().chain(of_hosts(hosts)).collect()
+    let of = |family: &Family| {
+        let is_v4 = *family == IPV4;
+        let ends = ends.iter().filter(|end| end.is_ipv4() == is_v4);
+        let ends: Vec<_> = ends.map(of_end).collect();
+        let hosts = hosts.iter().filter(|host| host.is_ipv4() == is_v4);
+        let to = |end: &Vec<u8>, host: &IpAddr| [octets(*host), end.clone()].concat();
+        let peers = hosts.flat_map(|host| ends.iter().map(move |end| to(end, host)));
+        let peers = Keys {
+            set: family.peers,
+            keys: peers.collect(),
+        };
+        let tunnels = Keys {
+            set: family.tunnels,
+            keys: ends.iter().cloned().collect(),
+        };
+        [tunnels, peers]
+    };
+    [&IPV4, &IPV6].into_iter().flat_map(of).collect()
+}
+
+fn of_end(end: &SocketAddr) -> Vec<u8> {
+    let mut key = octets(end.ip());
+    key.extend(end.port().to_be_bytes());
+    key.extend([0, 0]);
+    key
 }
 
 /// What makes the kernel's sets these; nothing if they are so.
@@ -35,36 +59,6 @@ pub(crate) fn changes(wanted: &[Keys], channel: &mut Channel) -> Result<Vec<Chan
         changes.extend(keys.changes(channel)?);
     }
     Ok(changes)
-}
-
-/// The sets of tunnels' ends as they should be, IPv4 first.
-fn of_ends(ends: &BTreeSet<SocketAddr>) -> [Keys; 2] {
-    let keys = |family: &Family| {
-        let ends = ends.iter().filter(|end| end.is_ipv4() == (*family == IPV4));
-        let key = |end: &SocketAddr| {
-            let mut key = octets(end.ip());
-            key.extend(end.port().to_be_bytes());
-            key.extend([0, 0]);
-            key
-        };
-        ends.map(key).collect()
-    };
-    [&IPV4, &IPV6].map(|family| Keys {
-        set: family.tunnels,
-        keys: keys(family),
-    })
-}
-
-/// The sets of VTEPs as they should be, IPv4 first.
-fn of_hosts(hosts: &BTreeSet<IpAddr>) -> [Keys; 2] {
-    [&IPV4, &IPV6].map(|family| {
-        let hosts = hosts
-            .iter()
-            .filter(|host| host.is_ipv4() == (*family == IPV4));
-        let keys = hosts.map(|host| octets(*host)).collect();
-        let set = family.vteps;
-        Keys { set, keys }
-    })
 }
 
 impl Keys {

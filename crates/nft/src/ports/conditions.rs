@@ -18,14 +18,13 @@ use crate::channel::{Change, Channel};
 use crate::element::{self, octets, user_data};
 use crate::error::Error;
 use crate::rules::{
-    End, IFNAME_BYTES, NETWORK_HEADER, PORT_BYTES, PORT_OFFSET, Rule, TRANSPORT_HEADER, compare,
-    ifname, load, payload, verdict,
+    End, IFNAME_BYTES, NETWORK_HEADER, NF_ACCEPT, PORT_BYTES, PORT_OFFSET, Rule, TRANSPORT_HEADER,
+    compare, ifname, load, payload, verdict,
 };
 use crate::skeleton::{Family, IPV4, IPV6, expressions, on, rule as rule_message};
 
 /// Where the source port is in the headers of UDP, TCP and SCTP.
 const SOURCE_PORT: u32 = 0;
-const NF_ACCEPT: u32 = 1;
 /// What nft understands and this does, for errors.
 const KNOWN: &str = "ip|ip6 saddr|daddr, iifname, tcp|udp|sctp|th sport, meta mark or mark, each with a value or != and a value";
 

@@ -7,8 +7,8 @@ use netlink_packet_netfilter::nftables::{
 
 use super::skeleton::{CONDITIONS, PUBLISH, SETS4, SETS6, Sets};
 use crate::rules::{
-    End, NETWORK_HEADER, NF_DROP, PORT_BYTES, PORT_OFFSET, PRESENT, Rule, TRANSPORT_HEADER,
-    compare, ifname, load, load_into, lookup, masq, payload, verdict,
+    End, NETWORK_HEADER, NF_DROP, PORT_BYTES, PORT_OFFSET, Rule, TRANSPORT_HEADER, compare, ifname,
+    load, load_into, lookup, masq, payload, verdict,
 };
 use crate::skeleton::{Family, IPV4, IPV6};
 
@@ -124,7 +124,7 @@ fn dnat(sets: &Sets, tuple: Tuple, map: &str) -> Vec<Expressions> {
         Lookup::Set(map.to_owned()),
         Lookup::SourceRegister(Register::Reg1),
         Lookup::DestinationRegister(Register::Reg1),
-        Lookup::Flags(PRESENT),
+        Lookup::Flags(0),
     ]));
     let port = register(u32::from(family.key_bytes) / 4);
     let mut attributes = vec![
@@ -176,7 +176,7 @@ pub(super) fn hide() -> Vec<Rule> {
     };
     let masquerade = |mut rule: Vec<Expressions>, tuple: Tuple, set| {
         rule.extend(tuple.expressions);
-        rule.extend([lookup(set, PRESENT), masq()]);
+        rule.extend([lookup(set), masq()]);
         rule
     };
     let mut rules = vec![];

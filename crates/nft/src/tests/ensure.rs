@@ -149,8 +149,8 @@ fn every_damage_is_seen_and_repaired() {
         format!("nft flush chain {t} output"),
         format!("nft flush chain {t} output; nft delete chain {t} output"),
         format!(
-            "nft flush chain {t} prerouting; nft delete set {t} vteps4
-             nft add set {t} vteps4 '{{ type mark; }}'"
+            "nft flush chain {t} prerouting; nft delete set {t} peers4
+             nft add set {t} peers4 '{{ type mark; }}'"
         ),
         format!(
             "nft flush chain {t} prerouting; nft flush chain {t} output

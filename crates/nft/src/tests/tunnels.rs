@@ -24,7 +24,10 @@ fn listed(namespace: &Namespace, set: &str) -> Vec<String> {
     let mut texts: Vec<_> = elements
         .iter()
         .map(|element| match element["concat"].as_array() {
-            Some(parts) => format!("{} {}", parts[0].as_str().unwrap(), parts[1]),
+            Some(parts) => {
+                let part = |part: &serde_json::Value| part.to_string().replace('"', "");
+                parts.iter().map(part).collect::<Vec<_>>().join(" ")
+            }
             None => element.as_str().unwrap().to_owned(),
         })
         .collect();
@@ -54,13 +57,24 @@ fn the_sets_become_what_is_said() {
         ["10.0.0.1 4789", "10.0.0.1 8472"]
     );
     assert_eq!(listed(&namespace, "tunnels6"), ["fd00::1 4789"]);
-    assert_eq!(listed(&namespace, "vteps4"), ["10.0.0.2", "10.0.0.3"]);
-    assert_eq!(listed(&namespace, "vteps6"), ["fd00::2"]);
+    assert_eq!(
+        listed(&namespace, "peers4"),
+        [
+            "10.0.0.2 10.0.0.1 4789",
+            "10.0.0.2 10.0.0.1 8472",
+            "10.0.0.3 10.0.0.1 4789",
+            "10.0.0.3 10.0.0.1 8472"
+        ]
+    );
+    assert_eq!(listed(&namespace, "peers6"), ["fd00::2 fd00::1 4789"]);
 
     guard(&["10.0.0.1:8472"], &["10.0.0.3", "10.0.0.4"]);
     assert_eq!(listed(&namespace, "tunnels4"), ["10.0.0.1 8472"]);
     assert_eq!(listed(&namespace, "tunnels6"), Vec::<String>::new());
-    assert_eq!(listed(&namespace, "vteps4"), ["10.0.0.3", "10.0.0.4"]);
+    assert_eq!(
+        listed(&namespace, "peers4"),
+        ["10.0.0.3 10.0.0.1 8472", "10.0.0.4 10.0.0.1 8472"]
+    );
 }
 
 #[test]
@@ -74,11 +88,11 @@ fn three_thousand_hosts_fit() {
         nft.ensure(&CONFIG).unwrap();
         nft.guard(&ends(&["[fd01::1]:4789"]), &many).unwrap();
     });
-    assert_eq!(listed(&namespace, "vteps6").len(), 3000);
+    assert_eq!(listed(&namespace, "peers6").len(), 3000);
     namespace.run(|| {
         Nft::open().unwrap().guard(&ends(&[]), &hosts(&[])).unwrap();
     });
-    assert_eq!(listed(&namespace, "vteps6").len(), 0);
+    assert_eq!(listed(&namespace, "peers6").len(), 0);
 }
 
 #[test]
