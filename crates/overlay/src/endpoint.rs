@@ -79,7 +79,7 @@ pub(crate) fn quiet(container: &Netns, links: &[&str], has_v6: bool) -> Result<(
         .iter()
         .flat_map(|link| wanted.iter().map(move |(name, value)| (link, name, *value)));
     let keys: Vec<_> = keys
-        .map(|(link, name, value)| (format!("net/ipv6/conf/{link}/{name}"), value))
+        .map(|(link, name, value)| (format!("ipv6/conf/{link}/{name}"), value))
         .collect();
     let settings: Vec<_> = keys
         .iter()

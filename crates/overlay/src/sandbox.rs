@@ -125,7 +125,7 @@ pub async fn ensure(host: &Host, network: &Network, underlay: &Underlay) -> Resu
     } else {
         // The host has no address on the segment, and must not get one by itself.
         netns
-            .sysctl(&[("net/ipv6/conf/default/disable_ipv6", "1")])
+            .sysctl(&[("ipv6/conf/default/disable_ipv6", "1")])
             .map_err(|error| kernel(&error))?;
         let [_, a, b, c] = vni.to_be_bytes();
         let spec = Bridge {
@@ -140,7 +140,7 @@ pub async fn ensure(host: &Host, network: &Network, underlay: &Underlay) -> Resu
     };
     if network.subnets().iter().any(IpNetwork::is_ipv6) {
         // Answers for remote neighbours need the family on the bridge; still no address, and nothing that it hears gives one.
-        let conf = |name: &str| format!("net/ipv6/conf/{BRIDGE}/{name}");
+        let conf = |name: &str| format!("ipv6/conf/{BRIDGE}/{name}");
         let keys = [
             ("addr_gen_mode", "1"),
             ("accept_ra", "0"),

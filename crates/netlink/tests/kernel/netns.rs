@@ -156,9 +156,9 @@ fn sysctls_are_written_inside() {
     let ns = lab.netns("a");
     let here = fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap();
     ns.sysctl(&[
-        ("net/ipv4/ip_forward", "1"),
-        ("net/ipv6/conf/nosuch/accept_ra", "0"),
-        ("net/ipv6/conf/all/forwarding", "1"),
+        ("ipv4/ip_forward", "1"),
+        ("ipv6/conf/nosuch/accept_ra", "0"),
+        ("ipv6/conf/all/forwarding", "1"),
     ])
     .unwrap();
     assert_eq!(
@@ -172,9 +172,6 @@ fn sysctls_are_written_inside() {
         fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap(),
         here
     );
-    let error = ns
-        .sysctl(&[("net/ipv4/nosuch", "1")])
-        .unwrap_err()
-        .to_string();
+    let error = ns.sysctl(&[("ipv4/nosuch", "1")]).unwrap_err().to_string();
     assert!(error.contains("set net/ipv4/nosuch to 1"), "{error}");
 }

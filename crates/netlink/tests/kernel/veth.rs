@@ -64,8 +64,8 @@ fn a_peer_left_down_can_be_set_up_before_it_speaks() {
         assert!(!peer.up);
         container
             .sysctl(&[
-                ("net/ipv6/conf/eth0/accept_ra", "0"),
-                ("net/ipv6/conf/eth0/addr_gen_mode", "1"),
+                ("ipv6/conf/eth0/accept_ra", "0"),
+                ("ipv6/conf/eth0/addr_gen_mode", "1"),
             ])
             .unwrap();
         peer_nl

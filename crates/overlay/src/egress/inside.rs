@@ -20,10 +20,10 @@ use crate::{
 /// No address that the host did not give, and no firewall for frames, whatever is the default of new namespaces. A
 /// `br_netfilter` that is loaded later begins with its own default here, and finds no rules.
 const SETTINGS: [(&str, &str); 4] = [
-    ("net/ipv6/conf/default/disable_ipv6", "1"),
-    ("net/bridge/bridge-nf-call-iptables", "0"),
-    ("net/bridge/bridge-nf-call-ip6tables", "0"),
-    ("net/bridge/bridge-nf-call-arptables", "0"),
+    ("ipv6/conf/default/disable_ipv6", "1"),
+    ("bridge/bridge-nf-call-iptables", "0"),
+    ("bridge/bridge-nf-call-ip6tables", "0"),
+    ("bridge/bridge-nf-call-arptables", "0"),
 ];
 
 /// The open namespace, whole.
