@@ -10,8 +10,8 @@ use std::{collections::BTreeMap, time::Duration};
 use store::{Op, Outcome};
 
 use crate::{
-    ATTEMPTS, Acknowledgement, BlockState, CHUNK, Cluster, Error, ExclusionState, LedgerRecord,
-    News, Node, Versioned,
+    ATTEMPTS, Acknowledgement, BlockState, Cluster, Error, ExclusionState, LedgerRecord, News,
+    Node, Versioned,
     records::{decode, encode},
 };
 
@@ -92,39 +92,6 @@ impl Cluster<'_> {
             }
         }
         Ok(())
-    }
-
-    /// All joins of `node` that the store knows of, with their networks. One that the host does not know of came back
-    /// with a store that was put back.
-    pub async fn joins_of(
-        &self,
-        node: &str,
-    ) -> Result<Vec<(String, Versioned<Acknowledgement>)>, Error> {
-        let networks = self.networks().await?;
-        let names: Vec<String> = networks.into_iter().map(|n| n.record.name).collect();
-        let mut joins = Vec::new();
-        for names in names.chunks(CHUNK) {
-            let keys = names.iter().map(|name| self.layout.ack(name, node));
-            let keys = keys.collect::<Result<Vec<_>, _>>()?;
-            let entries = self.store.read(&keys).await?;
-            for (name, key) in names.iter().zip(&keys) {
-                if let Some(entry) = entries.iter().find(|entry| entry.key == *key) {
-                    joins.push((name.clone(), decode(entry)?));
-                }
-            }
-        }
-        Ok(joins)
-    }
-
-    /// Whether the store still knows of a join as we do. Not so if it was emptied or put back since.
-    pub async fn knows_of(
-        &self,
-        network: &str,
-        node: &str,
-        own: &Versioned<Acknowledgement>,
-    ) -> Result<bool, Error> {
-        let present = self.store.get(&self.layout.ack(network, node)?).await?;
-        Ok(present.is_some_and(|present| present.revision == own.revision))
     }
 
     /// The nodes other than `node` that forward on `network`, and the revision that each has acknowledged.

@@ -43,6 +43,7 @@ mod records;
 mod removal;
 mod restore;
 mod settings;
+mod survey;
 
 pub use allocator::{
     Allocator, Clock, Flux, Held, Holder, Holding, Host, Leased, Ledger, Memory, Own, Request,
@@ -64,6 +65,8 @@ pub use records::{
     Versioned, decode, encode,
 };
 pub use settings::{CONFIG_FILE, NodeSettings, Resolved, Settings, StoreSettings};
+
+pub use survey::Survey;
 
 pub use store::Store;
 

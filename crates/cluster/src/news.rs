@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use store::{Entry, Key};
 
 use crate::{
-    BlockRecord, Cluster, Error, Lease, MacRecord, Network, Node, Versioned,
+    Acknowledgement, BlockRecord, Cluster, Error, Lease, MacRecord, Network, Node, Versioned,
     leases::address_and_lease, records::decode,
 };
 
@@ -120,6 +120,33 @@ impl Cluster<'_> {
         let keys = self.news_keys(network)?;
         let entries = self.store.read(&keys).await?;
         self.sort_news(network, &entries)
+    }
+
+    /// The news of `network`, and what `node` has told of its forwarding there, as of one moment. One round trip.
+    pub async fn news_and_join(
+        &self,
+        network: &str,
+        node: &str,
+    ) -> Result<(News, Option<Versioned<Acknowledgement>>), Error> {
+        let own = self.layout.ack(network, node)?;
+        let (news, join) = self.news_beside(network, &own).await?;
+        Ok((news, join.as_ref().map(decode).transpose()?))
+    }
+
+    /// The news and the entry of `key`, which is none of theirs.
+    pub(crate) async fn news_beside(
+        &self,
+        network: &str,
+        key: &Key,
+    ) -> Result<(News, Option<Entry>), Error> {
+        let mut keys = self.news_keys(network)?;
+        keys.push(key.clone());
+        let entries = self.store.read(&keys).await?;
+        let (mut beside, news): (Vec<Entry>, Vec<Entry>) = entries
+            .into_iter()
+            .partition(|entry| entry.key.is_within(key));
+        beside.retain(|entry| entry.key == *key);
+        Ok((self.sort_news(network, &news)?, beside.pop()))
     }
 
     /// Waits until a node was written or removed after `index`, at most for `wait`; all nodes, and the index to go on

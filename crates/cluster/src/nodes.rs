@@ -1,7 +1,7 @@
 //! Nodes: a host makes itself known.
 
 use crate::{
-    ATTEMPTS, CHUNK, Cluster, Error, LedgerRecord, Node, Versioned,
+    ATTEMPTS, Cluster, Error, LedgerRecord, News, Node, Versioned,
     records::{decode, encode},
 };
 
@@ -46,30 +46,28 @@ impl Cluster<'_> {
         Ok(())
     }
 
-    /// Makes sure that `node` is known in this boot and keeps a ledger of `network`; the news that it acts on are to be
-    /// read after this. The revision of its record before, `None` where the store knew no such node: one lower than
-    /// the host has seen, or none, tells that the store has forgotten something. One read where all is as it should
-    /// be.
-    pub async fn enrol(&self, network: &str, node: &Node) -> Result<Option<u64>, Error> {
-        let (own, ledger) = (
-            self.layout.node(&node.name)?,
-            self.layout.ledger(network, &node.name)?,
-        );
-        let entries = self.store.read(&[own.clone(), ledger.clone()]).await?;
-        let find = |key: &store::Key| entries.iter().find(|entry| entry.key == *key);
-        let known = find(&own).map(decode::<Node>).transpose()?;
-        if known
-            .as_ref()
-            .is_none_or(|known| known.record.boot_id != node.boot_id)
-        {
+    /// Makes sure that `node` is known in this boot and keeps a ledger of `network`, and reads the news that it acts on after
+    /// that: one read where all is as it should be. Also the revision of its record before, `None` where the store knew no
+    /// such node: one lower than the host has seen, or none, tells that the store has forgotten something.
+    pub async fn enrol(&self, network: &str, node: &Node) -> Result<(Option<u64>, News), Error> {
+        let ledger = self.layout.ledger(network, &node.name)?;
+        let (news, beside) = self.news_beside(network, &ledger).await?;
+        let known = news.nodes.get(&node.name).map(|known| known.revision);
+        let kept = beside.as_ref().map(decode::<LedgerRecord>).transpose()?;
+        let is_known =
+            (news.nodes.get(&node.name)).is_some_and(|known| known.record.boot_id == node.boot_id);
+        let keeps = |kept: &Versioned<LedgerRecord>| kept.record.boot_id == node.boot_id;
+        if is_known && kept.as_ref().is_some_and(keeps) {
+            return Ok((known, news));
+        }
+        if !is_known {
             self.register(node).await?;
         }
-        let kept = find(&ledger).map(decode::<LedgerRecord>).transpose()?;
         let value = encode(&LedgerRecord {
             boot_id: node.boot_id.clone(),
         })?;
         let written = match kept {
-            Some(kept) if kept.record.boot_id == node.boot_id => Some(kept.revision),
+            Some(kept) if keeps(&kept) => Some(kept.revision),
             Some(kept) => self.store.swap(&ledger, &value, kept.revision).await?,
             None => self.store.create(&ledger, &value).await?,
         };
@@ -77,25 +75,7 @@ impl Cluster<'_> {
             // Another verb of this host was quicker, or its answer was lost.
             self.keep_ledger(network, &node.name, &node.boot_id).await?;
         }
-        Ok(known.map(|known| known.revision))
-    }
-
-    /// Those of some networks of which `node` keeps a ledger, or kept one before it booted.
-    pub async fn ledgers_of(&self, node: &str, names: &[String]) -> Result<Vec<String>, Error> {
-        let mut kept = Vec::new();
-        for names in names.chunks(CHUNK) {
-            let keys = names.iter().map(|name| self.layout.ledger(name, node));
-            let keys = keys.collect::<Result<Vec<_>, _>>()?;
-            let entries = self.store.read(&keys).await?;
-            let has = |key: &store::Key| entries.iter().any(|entry| entry.key == *key);
-            kept.extend(
-                keys.iter()
-                    .zip(names)
-                    .filter(|(key, _)| has(key))
-                    .map(|(_, name)| name.clone()),
-            );
-        }
-        Ok(kept)
+        Ok((known, self.news(network).await?))
     }
 
     /// One node.

@@ -1,7 +1,7 @@
 //! Sync: what this host owes the others on its networks, whether or not a verb comes by: all of it, or that of one network
 //! on news of it.
 
-use cluster::{Error, NetworkState, News, Resolved, Shelf as _};
+use cluster::{Error, NetworkState, News, Resolved, Shelf as _, Survey};
 
 use crate::{conf::failed, desk::Desk, shelf::Files};
 
@@ -61,11 +61,16 @@ impl Pool {
 /// All of this host's duties on its networks, those of all data directories: the store is told what it missed or forgot, other
 /// hosts get their answers. What failed is returned, with the network or the directory that it is of; it is in nobody
 /// else's way.
-pub async fn sync(settings: &Resolved) -> Result<Vec<(String, Error)>, cni::Error> {
-    let mut failures = Vec::new();
+/// `survey` and `shared` are what the store says of this node's part in the records, and which directories it has.
+pub async fn sync(
+    settings: &Resolved,
+    survey: Survey,
+    shared: Result<Vec<String>, Error>,
+) -> Result<Vec<(String, Error)>, cni::Error> {
+    let (mut failures, mut survey) = (Vec::new(), Some(survey));
     let mut realms = Files::realms().map_err(failed)?;
     // After a reboot the store alone knows in which this node was.
-    match Desk::new(settings.clone())?.open().cluster().realms().await {
+    match shared {
         Ok(shared) => realms.extend(shared),
         Err(error) => failures.push(("data directories".to_owned(), error)),
     }
@@ -77,8 +82,9 @@ pub async fn sync(settings: &Resolved) -> Result<Vec<(String, Error)>, cni::Erro
             || "networks".to_owned(),
             |dir| format!("data directory {dir}"),
         );
+        let survey = survey.take();
         match settings.clone().apart(realm.as_deref()) {
-            Ok(settings) => match sync_realm(Desk::new(settings)?).await {
+            Ok(settings) => match sync_realm(Desk::new(settings)?, survey).await {
                 Ok(late) => failures.extend(late),
                 Err(error) => failures.push((place, error)),
             },
@@ -88,8 +94,8 @@ pub async fn sync(settings: &Resolved) -> Result<Vec<(String, Error)>, cni::Erro
     Ok(failures)
 }
 
-/// The same of one realm.
-async fn sync_realm(desk: Desk) -> Result<Vec<(String, Error)>, Error> {
+/// The same of one realm, which is surveyed if it is not yet.
+async fn sync_realm(desk: Desk, survey: Option<Survey>) -> Result<Vec<(String, Error)>, Error> {
     let mut failures = Vec::new();
     let named = |network: &str| {
         let realm = desk.settings().realm.as_deref();
@@ -97,8 +103,11 @@ async fn sync_realm(desk: Desk) -> Result<Vec<(String, Error)>, Error> {
     };
     let open = desk.open();
     let mut networks = desk.files().networks()?;
-    let shared = open.cluster().networks().await?;
-    for network in shared.iter().map(|network| &network.record) {
+    let survey = match survey {
+        Some(survey) => survey,
+        None => open.cluster().survey(desk.node()).await?,
+    };
+    for network in survey.networks.iter().map(|network| &network.record) {
         // Somebody must: who created it was killed, or had no time left.
         if network.state == NetworkState::Creating {
             let finished = open.cluster().finish_network(&network.name).await;
@@ -106,8 +115,7 @@ async fn sync_realm(desk: Desk) -> Result<Vec<(String, Error)>, Error> {
         }
     }
     // After a reboot the store alone knows on which networks this node was.
-    let shared: Vec<_> = shared.into_iter().map(|it| it.record.name).collect();
-    networks.extend(open.cluster().ledgers_of(desk.node(), &shared).await?);
+    networks.extend(survey.ledgers);
     networks.sort();
     networks.dedup();
     for network in networks {

@@ -145,17 +145,21 @@ impl Follower<'_> {
         }
     }
 
-    /// Whether the store knows that this host forwards, as we know it. One read.
-    pub(crate) async fn is_known(&self) -> Result<bool, Error> {
+    /// News, if the store still knows that this host forwards, as we know it. One read.
+    pub(crate) async fn hear_as_known(&self) -> Result<Option<Box<Reading>>, Error> {
         let member = membership::load(self.host, self.network)?;
         let Some(own) = member.as_ref().and_then(Membership::joined) else {
-            return Ok(false);
+            return Ok(None);
         };
         let (network, node) = (self.network, &self.settings.node);
-        self.cluster
-            .knows_of(network, node, own)
-            .await
-            .map_err(failed)
+        let heard = self.cluster.news_and_join(network, node).await;
+        let (news, join) = heard.map_err(failed)?;
+        let known = join.filter(|join| join.revision == own.revision);
+        let reading = known.map(|join| Reading {
+            news,
+            under: join.revision,
+        });
+        Ok(reading.map(Box::new))
     }
 
     /// Whether we have acknowledged newer news than these: the store was put back to what it was once.

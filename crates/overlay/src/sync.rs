@@ -1,9 +1,9 @@
 //! Sync: this host is known, its sandboxes forward as the news say, and the others know that they do. What every ADD
 //! does in passing, for all networks of the host at once; and what a verb could not tell the store is told.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use cluster::{Cluster, News, Resolved, Store};
+use cluster::{Acknowledgement, Cluster, Resolved, Store, Survey, Versioned};
 use cni::Error;
 
 use crate::{
@@ -36,17 +36,13 @@ pub struct Outcome {
 /// Registers this host with its tunnel address and brings each of its sandboxes to the news. A host that has neither a
 /// sandbox nor a tunnel address in its record may be one that only allocates addresses: it needs no way out, and where it
 /// has none its record is left to who allocates. An error says that this host must do nothing else.
-pub async fn sync(cluster: &Cluster<'_>, settings: &Resolved) -> Result<Outcome, Error> {
+pub async fn sync(
+    cluster: &Cluster<'_>,
+    settings: &Resolved,
+    survey: &Survey,
+) -> Result<Outcome, Error> {
     let host = Host::open()?;
-    let nodes = cluster.nodes().await.map_err(failed)?;
-    let nodes = nodes
-        .into_iter()
-        .map(|node| (node.record.name.clone(), node))
-        .collect();
-    let nodes = News {
-        nodes,
-        ..News::default()
-    };
+    let nodes = survey.news();
     let sandboxes = sandbox::networks()?;
     let (mut done, mut failures) = (Vec::new(), Vec::new());
     match host.underlay(settings).await {
@@ -81,7 +77,7 @@ pub async fn sync(cluster: &Cluster<'_>, settings: &Resolved) -> Result<Outcome,
     }
     failures.extend(egress::mend(&host).await.err());
     failures.extend(firewall::mend(&host).err());
-    failures.extend(leave(&host, cluster, settings).await.err());
+    failures.extend(leave(&host, cluster, settings, &survey.joins).await.err());
     Ok(Outcome { done, failures })
 }
 
@@ -226,13 +222,16 @@ async fn follow(
         return Ok(None);
     }
     let away = || Error::again(format!("network {network}: the store went away"));
-    let anew = match doubt {
-        Doubt::None => false,
-        Doubt::Some => !follower.is_known().await?,
-        Doubt::Certain => true,
+    let known = match doubt {
+        Doubt::Some => follower.hear_as_known().await?,
+        Doubt::None | Doubt::Certain => None,
     };
-    let Heard::News(mut reading) = follower.hear(anew).await? else {
-        return Err(away());
+    let mut reading = match known {
+        Some(reading) => reading,
+        None => match follower.hear(doubt != Doubt::None).await? {
+            Heard::News(reading) => reading,
+            _ => return Err(away()),
+        },
     };
     if follower.is_older(&reading)? {
         let Heard::News(again) = follower.hear(true).await? else {
@@ -251,7 +250,12 @@ async fn follow(
 }
 
 /// Leaves the networks that have no sandbox here: a verb could not tell the store, or was killed before it did.
-async fn leave(host: &Host, cluster: &Cluster<'_>, settings: &Resolved) -> Result<(), Error> {
+async fn leave(
+    host: &Host,
+    cluster: &Cluster<'_>,
+    settings: &Resolved,
+    joins: &BTreeMap<String, Versioned<Acknowledgement>>,
+) -> Result<(), Error> {
     for member in host.members.all().map_err(|error| local(&error))? {
         let network = &member.network;
         {
@@ -271,10 +275,10 @@ async fn leave(host: &Host, cluster: &Cluster<'_>, settings: &Resolved) -> Resul
     }
     // A join that this host does not know of came back with a store that was put back.
     let node = &settings.node;
-    for (network, join) in cluster.joins_of(node).await.map_err(failed)? {
-        let _lock = host.lock_network(&network)?;
-        if !host.has_users(&network)? && membership::load(host, &network)?.is_none() {
-            let left = cluster.leave(&network, node, &join).await;
+    for (network, join) in joins {
+        let _lock = host.lock_network(network)?;
+        if !host.has_users(network)? && membership::load(host, network)?.is_none() {
+            let left = cluster.leave(network, node, join).await;
             left.map_err(failed)?;
         }
     }

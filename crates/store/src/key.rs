@@ -46,6 +46,12 @@ impl Key {
         self.0.rsplit('/').next().unwrap_or_default()
     }
 
+    /// The key one segment further up, if it has more than one.
+    pub fn folder(&self) -> Option<Self> {
+        let (folder, _) = self.0.rsplit_once('/')?;
+        Some(Self(folder.to_owned()))
+    }
+
     /// Whether this is `prefix` itself or a key below it: `a/b` covers `a/b` and `a/b/c`, not `a/bc`.
     pub fn is_within(&self, prefix: &Self) -> bool {
         match self.0.strip_prefix(prefix.as_str()) {

@@ -91,7 +91,10 @@ impl Allocator<'_> {
     /// Brings the ledger up to date with the network that the store has now, created if there is none.
     async fn renew(&self, request: &Request<'_>) -> Result<(), Error> {
         match self.open().await? {
-            Some(mut open) => self.refresh(&mut open.ledger, Some(request.spec)).await,
+            Some(mut open) => self
+                .refresh(&mut open.ledger, Some(request.spec))
+                .await
+                .map(drop),
             None => Ok(()),
         }
     }
@@ -218,7 +221,7 @@ impl Allocator<'_> {
                     self.save(ledger)?;
                 }
             }
-            _ => self.refresh(ledger, Some(request.spec)).await?,
+            _ => drop(self.refresh(ledger, Some(request.spec)).await?),
         }
         Ok(())
     }

@@ -91,8 +91,7 @@ impl Allocator<'_> {
     /// The first ledger since the boot: leases of this boot are taken over, those of an earlier one have no container
     /// any more and are released. The caller holds the lock.
     pub(super) async fn begin(&self, spec: Option<&NetworkSpec>) -> Result<Ledger, Error> {
-        self.cluster.enrol(self.network, &self.node()).await?;
-        let mut news = self.cluster.news(self.network).await?;
+        let (_, mut news) = self.cluster.enrol(self.network, &self.node()).await?;
         if let Some(spec) = spec.filter(|_| news.network.is_none()) {
             self.create(spec).await?;
             news = self.cluster.news(self.network).await?;
@@ -226,18 +225,17 @@ impl Allocator<'_> {
     }
 
     /// Reads the news again, and tells the store what it has forgotten, if anything. Answers what this node was asked
-    /// for. The caller holds the lock; the ledger is saved.
+    /// for. The caller holds the lock; the ledger is saved. The news, unless an answer has changed them.
     pub(super) async fn refresh(
         &self,
         ledger: &mut Ledger,
         spec: Option<&NetworkSpec>,
-    ) -> Result<(), Error> {
+    ) -> Result<Option<News>, Error> {
         let remembered = self.shelf.memory(self.network)?;
         let memory = &remembered.news;
-        let known = self.cluster.enrol(self.network, &self.node()).await?;
+        let (known, mut news) = self.cluster.enrol(self.network, &self.node()).await?;
         let before = memory.nodes.get(&self.host.node).map(|node| node.revision);
         let mut lost = before > known;
-        let mut news = self.cluster.news(self.network).await?;
         let holds = self.holds()?;
         let same = (memory.network.as_ref().zip(news.network.as_ref()))
             .is_some_and(|(memory, present)| memory.record.is_same(&present.record));
@@ -268,9 +266,10 @@ impl Allocator<'_> {
         if lost {
             self.publish_anew(ledger).await?;
         }
-        self.remember(&remembered, news)?;
+        self.remember(&remembered, news.clone())?;
         self.save(ledger)?;
-        self.answer(ledger).await
+        let answered = self.answer(ledger).await?;
+        Ok((!answered).then_some(news))
     }
 
     /// Keeps the news for the day on which the store forgets them, and notes who has been silent since when. `before` is
@@ -318,9 +317,9 @@ impl Allocator<'_> {
         self.shelf.save_memory(self.network, &memory)
     }
 
-    /// Answers what this node was asked for. What it grants it has noted before as another's; what it has to give back,
+    /// Answers what this node was asked for, if anything. What it grants it has noted before as another's; what it has to give back,
     /// as it does not use it, is due when it next gives back.
-    async fn answer(&self, ledger: &mut Ledger) -> Result<(), Error> {
+    async fn answer(&self, ledger: &mut Ledger) -> Result<bool, Error> {
         let node = &self.host.node;
         let asked: Vec<_> = (ledger.blocks.iter())
             .filter(|(_, own)| {
@@ -338,6 +337,7 @@ impl Allocator<'_> {
                 (*block, present)
             })
             .collect();
+        let any = !asked.is_empty();
         for (block, present) in asked {
             let in_use = |address| ledger.uses(address);
             let answered = self
@@ -350,7 +350,7 @@ impl Allocator<'_> {
                 self.save(ledger)?;
             }
         }
-        Ok(())
+        Ok(any)
     }
 }
 

@@ -16,18 +16,21 @@ impl Allocator<'_> {
         let lock = self.shelf.lock(self.network).await?;
         let refreshed = match self.load_of_here().await? {
             // The first act since the boot, or since the host's documents were lost.
-            None => self.begin(None).await.map(drop),
+            None => self.begin(None).await.map(|_| None),
             Some(mut ledger) => self.refresh(&mut ledger, None).await,
         };
         drop(lock);
-        match refreshed {
+        let news = match refreshed {
             // Removed by an operator, and nothing here is on it.
             Err(Error::NoNetwork(_)) => return Ok(Vec::new()),
             refreshed => refreshed?,
-        }
+        };
         self.look_after_own_leases().await?;
         let mut failures = self.replay().await?;
-        let news = self.cluster.news(self.network).await?;
+        let news = match news {
+            Some(news) => news,
+            None => self.cluster.news(self.network).await?,
+        };
         failures.extend(self.tidy(&news).await.err());
         failures.extend(self.tend().await.err());
         Ok(failures)

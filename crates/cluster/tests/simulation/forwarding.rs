@@ -61,7 +61,7 @@ impl World {
         if self.host(site.index).forwarding.users.is_empty() {
             if sync && self.host(site.index).forwarding.leaving.is_none() {
                 let node = site.host().node;
-                for (network, join) in cluster.joins_of(&node).await? {
+                for (network, join) in cluster.survey(&node).await?.joins {
                     cluster.leave(&network, &node, &join).await?;
                 }
             }
@@ -82,14 +82,7 @@ impl World {
 
     async fn follow(&self, cluster: &Cluster<'_>, site: &Site, sync: bool) -> Result<(), Error> {
         let me = site.host();
-        let mut anew = false;
-        if sync {
-            anew = self.register(cluster, site).await?;
-            let own = self.host(site.index).forwarding.own.clone();
-            if let Some(own) = own {
-                anew |= !cluster.knows_of(NETWORK, &me.node, &own).await?;
-            }
-        }
+        let mut anew = sync && self.register(cluster, site).await?;
         for _ in 0..ATTEMPTS {
             let mut own = self.host(site.index).forwarding.own.clone();
             if own.is_none() || anew {
@@ -105,8 +98,9 @@ impl World {
                 own = Some(joined);
             }
             let Some(own) = own else { return Ok(()) };
-            let news = cluster.news(NETWORK).await?;
-            if sync && !anew && news.revision() < own.record.seen {
+            let (news, join) = cluster.news_and_join(NETWORK, &me.node).await?;
+            let known = join.is_some_and(|join| join.revision == own.revision);
+            if sync && !anew && (!known || news.revision() < own.record.seen) {
                 anew = true;
                 continue;
             }

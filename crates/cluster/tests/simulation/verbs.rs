@@ -107,8 +107,11 @@ async fn adding(
         // Beside the allocator's work in the plugin; before it here, which is the same to other hosts.
         let _ = w.refresh(&cluster, site, false).await;
     }
+    // Whoever creates a network gives it an id that no other has, also where one of that name was lost.
+    let mut spec = w.scenario.spec.clone();
+    spec.id = spec.id.map(|id| format!("{id}-{}", site.process.id));
     let request = Request {
-        spec: &w.scenario.spec,
+        spec: &spec,
         holder: holder.clone(),
         requested,
         mac: asked_mac(holder),

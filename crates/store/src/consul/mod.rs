@@ -36,7 +36,7 @@ const MAX_WAIT: Duration = Duration::from_mins(10);
 pub struct Consul {
     transport: Transport,
     budget: Budget,
-    /// Prefixes found empty of which it is known that this is the truth, and not a lack of rights.
+    /// Prefixes of which it is known that the token may read there: where nothing is found, nothing is.
     readable: RefCell<HashSet<Key>>,
 }
 
@@ -107,21 +107,52 @@ impl Consul {
                 );
             }
         }
-        let is_empty = |prefix: &Key| !entries.keys().any(|key| key.is_within(prefix));
-        let mut doubtful: Vec<Key> = prefixes
-            .iter()
-            .filter(|prefix| is_empty(prefix))
-            .cloned()
-            .collect();
-        doubtful.retain(|prefix| !self.readable.borrow().contains(prefix));
-        for some in doubtful.chunks(MAX_OPS / 2) {
-            self.probe(some).await?;
-        }
+        let is_empty = |prefix: &&Key| !entries.keys().any(|key| key.is_within(prefix));
+        let empty: Vec<_> = prefixes.iter().filter(is_empty).collect();
+        // Rights are given by folder: what lies beside a key that was shown may be read, too.
+        let beside = |prefix: &Key| {
+            let folder = prefix.folder();
+            folder.is_some_and(|folder| {
+                entries
+                    .keys()
+                    .any(|key| key.folder().as_ref() == Some(&folder))
+            })
+        };
+        let doubtful: Vec<_> = empty.into_iter().filter(|prefix| !beside(prefix)).collect();
+        self.probe(&doubtful).await?;
         Ok(entries.into_values().collect())
     }
 
-    /// Finds out, once for each of `prefixes`, whether the token may read there.
-    async fn probe(&self, prefixes: &[Key]) -> Result<(), Error> {
+    /// Finds out, once for each of `prefixes`, whether the token may read there: of several in one folder by the folder, if it
+    /// may read all of that.
+    async fn probe(&self, prefixes: &[&Key]) -> Result<(), Error> {
+        let is_known = |place: &Key| {
+            let readable = self.readable.borrow();
+            readable.iter().any(|known| place.is_within(known))
+        };
+        let mut folders: BTreeMap<_, Vec<Key>> = BTreeMap::new();
+        for prefix in prefixes.iter().filter(|prefix| !is_known(prefix)) {
+            let others = folders.entry(prefix.folder()).or_default();
+            others.push((*prefix).clone());
+        }
+        let mut alone = Vec::new();
+        for (folder, keys) in folders {
+            let folder = folder.filter(|_| keys.len() > 1);
+            match folder {
+                Some(folder) => match self.probe_each(&[folder]).await {
+                    Err(Error::Denied { .. }) => alone.extend(keys),
+                    answered => answered?,
+                },
+                None => alone.extend(keys),
+            }
+        }
+        for some in alone.chunks(MAX_OPS / 2) {
+            self.probe_each(some).await?;
+        }
+        Ok(())
+    }
+
+    async fn probe_each(&self, prefixes: &[Key]) -> Result<(), Error> {
         let what = format!("read of {}", names(prefixes.iter()));
         let answer = self
             .transact(txn::probe(prefixes), &[409], what)

@@ -84,6 +84,26 @@ fn a_token_without_the_right_is_denied_by_key() {
                 .map(|_| ());
             denied(result, &["denies read of hidden"]);
 
+            // Of several in one folder each counts by itself where the folder is closed, but for those beside what was shown.
+            let each = opened(&with(
+                &agent,
+                &token(
+                    &agent,
+                    r#"key_prefix "hidden/a" { policy = "read" } key_prefix "hidden/b" { policy = "read" }"#,
+                ),
+            ));
+            let seen = |keys: &[&str]| {
+                let keys: Vec<_> = keys.iter().map(|name| key(name)).collect();
+                let each = &each;
+                async move { each.read(&keys).await.map(|found| found.len()) }
+            };
+            assert_eq!(seen(&["hidden/b", "hidden/bb"]).await.unwrap(), 0);
+            denied(
+                seen(&["hidden/b", "hidden/c"]).await.map(|_| ()),
+                &["denies read of hidden/c"],
+            );
+            assert_eq!(seen(&["hidden/a", "hidden/c"]).await.unwrap(), 1);
+
             let stranger = opened(&with(&agent, "11111111-2222-3333-4444-555555555555"));
             let result = stranger.read(&[key("mine")]).await.map(|_| ());
             denied(result, &["denies read of mine", "ACL not found"]);
@@ -204,8 +224,10 @@ fn token(agent: &Agent, rules: &str) -> String {
         );
         String::from_utf8(output.stdout).unwrap()
     };
-    consul(&["acl", "policy", "create", "-name", "test", "-rules", rules]);
-    let created = consul(&["acl", "token", "create", "-policy-name", "test"]);
+    // An agent has each name once.
+    let name = format!("test{}", rules.len());
+    consul(&["acl", "policy", "create", "-name", &name, "-rules", rules]);
+    let created = consul(&["acl", "token", "create", "-policy-name", &name]);
     let secret = created
         .lines()
         .find_map(|line| line.strip_prefix("SecretID:"))

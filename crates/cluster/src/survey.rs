@@ -1,0 +1,72 @@
+//! The survey: what a sync needs of all networks before it looks at each, in two reads.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    Acknowledgement, CHUNK, Cluster, Error, Network, News, Node, Versioned, records::decode,
+};
+
+/// What the store says of all nodes and networks, and of one node's part in these.
+#[derive(Debug, Clone, Default)]
+pub struct Survey {
+    /// All nodes, by name.
+    pub nodes: BTreeMap<String, Versioned<Node>>,
+    /// All networks.
+    pub networks: Vec<Versioned<Network>>,
+    /// The node's joins, by network. One that the host does not know of came back with a store that was put back.
+    pub joins: BTreeMap<String, Versioned<Acknowledgement>>,
+    /// The networks of which the node keeps a ledger, or kept one before it booted.
+    pub ledgers: Vec<String>,
+}
+
+impl Survey {
+    /// What is news to all networks.
+    pub fn news(&self) -> News {
+        News {
+            nodes: self.nodes.clone(),
+            ..News::default()
+        }
+    }
+}
+
+impl Cluster<'_> {
+    /// One read, and one more for each [`CHUNK`] of its keys where there are networks: two for each of them.
+    pub async fn survey(&self, node: &str) -> Result<Survey, Error> {
+        let (nodes, networks) = (self.layout.nodes()?, self.layout.networks()?);
+        let mut survey = Survey::default();
+        for entry in self.store.read(&[nodes.clone(), networks]).await? {
+            if entry.key.is_within(&nodes) {
+                survey
+                    .nodes
+                    .insert(entry.key.last().to_owned(), decode(&entry)?);
+            } else {
+                survey.networks.push(decode(&entry)?);
+            }
+        }
+        for some in survey.networks.chunks(CHUNK / 2) {
+            let names = some.iter().map(|network| network.record.name.as_str());
+            let own = |name| {
+                Ok::<_, Error>((
+                    name,
+                    self.layout.ack(name, node)?,
+                    self.layout.ledger(name, node)?,
+                ))
+            };
+            let own = names.map(own).collect::<Result<Vec<_>, _>>()?;
+            let keys: Vec<_> = own
+                .iter()
+                .flat_map(|(_, ack, ledger)| [ack.clone(), ledger.clone()])
+                .collect();
+            let entries = self.store.read(&keys).await?;
+            for (name, ack, ledger) in own {
+                if let Some(join) = entries.iter().find(|entry| entry.key == ack) {
+                    survey.joins.insert(name.to_owned(), decode(join)?);
+                }
+                if entries.iter().any(|entry| entry.key == ledger) {
+                    survey.ledgers.push(name.to_owned());
+                }
+            }
+        }
+        Ok(survey)
+    }
+}
