@@ -6,8 +6,6 @@ use overlay::sync::Synced;
 
 use crate::command::{Result, Session};
 
-/// Seconds for which a last contact need not be written anew: each such write wakes every watcher there is.
-const RECENT: u64 = 60;
 /// What is said of published ports that were mended.
 pub const PORTS: &str = "published ports: mended";
 
@@ -71,10 +69,6 @@ pub async fn once(session: &Session, contact: bool) -> Result<Done> {
     let ports = portmap::repair();
     let (survey, realms) = tokio::join!(cluster.survey(&settings.node), cluster.realms());
     let survey = survey?;
-    let seen = survey
-        .nodes
-        .get(&settings.node)
-        .map(|node| node.record.clone());
     // Refused where this name is another host's: nothing more is done then.
     let forwarding = overlay::sync::sync(&cluster, settings, &survey)
         .await
@@ -82,17 +76,14 @@ pub async fn once(session: &Session, contact: bool) -> Result<Done> {
     let late = ipam_kv::sync(settings, survey, realms)
         .await
         .map_err(failed)?;
-    let boot_id = clock::boot_id()?;
-    let recent =
-        |node: &Node| node.boot_id == boot_id && node.last_contact.abs_diff(clock::unix()) < RECENT;
-    if contact && !seen.as_ref().is_some_and(recent) {
+    if contact {
         // The verbs write a known node's record only where it changed; that this host was here just now is said here. After
         // them: a host whose name is another's has been refused by its tunnel address, and whether the store was put back to
         // an earlier state shows in the record as it was.
         let node = Node {
             name: settings.node.clone(),
             vtep: settings.vtep,
-            boot_id,
+            boot_id: clock::boot_id()?,
             machine_id: clock::machine_id(),
             last_contact: clock::unix(),
         };
