@@ -52,12 +52,16 @@ impl Programs {
         )
     }
 
-    /// The folders of nerdctl, containerd, runc and static busybox, as in `PATH`.
+    /// The folders of container runtimes and their clients, as in `PATH`: containerd, nerdctl, crictl, podman, conmon, runc;
+    /// and of static busybox.
     #[track_caller]
     pub fn runtime_path() -> String {
         let tools = workspace().join("target/tools");
         let programs = [
             "nerdctl",
+            "crictl",
+            "podman/usr/bin/podman",
+            "podman/usr/bin/conmon",
             "containerd/usr/bin/containerd",
             "containerd/usr/sbin/runc",
             "containerd/bin/busybox",

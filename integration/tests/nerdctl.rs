@@ -3,17 +3,13 @@
 
 mod runtime;
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
-
-use integration::{Backend, Containerd, Lab};
-use runtime::{address_on, assert_nothing_left, prepared, run};
+use integration::{Backend, Containerd, Lab, Runtime};
+use runtime::{address_on, assert_nothing_left, assert_reached, page_at, prepared, run};
 
 #[test]
 fn containers_of_three_hosts_reach_each_other() {
     let lab = Lab::new(3, Backend::Consul);
-    let (runtimes, before) = prepared(&lab);
+    let (runtimes, before) = prepared::<Containerd>(&lab);
 
     let addresses: Vec<_> = runtimes
         .iter()
@@ -24,8 +20,7 @@ fn containers_of_three_hosts_reach_each_other() {
         .collect();
     for runtime in &runtimes {
         for address in &addresses {
-            let ping = ["exec", "web", "ping", "-c", "1", "-W", "2", address];
-            runtime.nerdctl(&ping).ok();
+            assert_reached(runtime, "web", address);
         }
         let listed = runtime.nerdctl(&["network", "ls"]).ok().stdout;
         assert!(listed.contains("ov_net1"), "{listed}");
@@ -44,7 +39,7 @@ fn containers_of_three_hosts_reach_each_other() {
 #[test]
 fn a_container_gets_the_addresses_and_networks_that_it_asks_for() {
     let lab = Lab::new(1, Backend::Consul);
-    let (runtimes, before) = prepared(&lab);
+    let (runtimes, before) = prepared::<Containerd>(&lab);
     let runtime = &runtimes[0];
 
     run(runtime, "v4", &["--net", "ov_net1", "--ip", "10.0.0.77"]);
@@ -93,7 +88,7 @@ fn a_container_gets_the_addresses_and_networks_that_it_asks_for() {
 #[test]
 fn ports_are_published_asked_for_and_free_ones() {
     let lab = Lab::new(2, Backend::Consul);
-    let (runtimes, before) = prepared(&lab);
+    let (runtimes, before) = prepared::<Containerd>(&lab);
     let [runtime, other] = &runtimes[..] else {
         panic!("two hosts")
     };
@@ -113,7 +108,7 @@ fn ports_are_published_asked_for_and_free_ones() {
         let port = port.unwrap_or_else(|| panic!("no port in {said}"));
         assert!(given.is_none_or(|given| given == port), "{said}");
         let address = format!("{}:{port}", runtime.host().vtep());
-        let page = page_at(other, &address);
+        let page = page_at(other.host(), &address);
         assert_eq!(page, Some("busybox\n".to_owned()), "{name} at {address}");
     }
     let twice = [
@@ -123,37 +118,13 @@ fn ports_are_published_asked_for_and_free_ones() {
     assert!(said.stderr.contains("8080"), "{said}");
     runtime.nerdctl(&["rm", "-f", "late"]).ok();
     // nerdctl sends no DEL when a later plugin of the chain refuses, nor at `rm -f`: the address waits for `gc`.
-    let freed = runtime.crosshost(&["gc"]).ok().stdout;
+    let freed = runtime.processes().crosshost(&["gc"]).ok().stdout;
     assert_eq!(freed.lines().count(), 1, "{freed}");
 
     runtime.nerdctl(&["restart", "fixed"]).ok();
     let address = format!("{}:8080", runtime.host().vtep());
-    let page = page_at(other, &address);
+    let page = page_at(other.host(), &address);
     assert_eq!(page, Some("busybox\n".to_owned()), "after a restart");
     runtime.nerdctl(&["rm", "-f", "fixed", "free"]).ok();
     assert_nothing_left(&lab, &runtimes, &before);
-}
-
-/// What a web server answers to a host. It may still be starting: a container runs before its command listens.
-fn page_at(host: &Containerd, address: &str) -> Option<String> {
-    let address: SocketAddr = address.parse().expect("an address and a port");
-    let patience = Duration::from_secs(3);
-    let net = host.host().space().net();
-    let started = Instant::now();
-    while started.elapsed() < patience {
-        let answer = net.run(|| -> std::io::Result<String> {
-            let mut connection = TcpStream::connect_timeout(&address, patience)?;
-            connection.set_read_timeout(Some(patience))?;
-            connection.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
-            let mut answer = String::new();
-            connection.read_to_string(&mut answer)?;
-            Ok(answer)
-        });
-        let page = answer.ok();
-        if let Some((_, page)) = page.as_deref().and_then(|it| it.split_once("\r\n\r\n")) {
-            return Some(page.to_owned());
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    None
 }

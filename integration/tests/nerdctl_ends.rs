@@ -6,27 +6,27 @@ mod runtime;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use integration::{Backend, Containerd, Lab};
-use runtime::{address_on, assert_nothing_left, prepared, run};
+use integration::{Backend, Containerd, Lab, Runtime};
+use runtime::{address_on, assert_nothing_left, assert_reached, prepared, run};
 
 #[test]
 fn a_container_stops_starts_and_restarts() {
     let lab = Lab::new(2, Backend::Consul);
-    let (runtimes, before) = prepared(&lab);
+    let (runtimes, before) = prepared::<Containerd>(&lab);
     let [runtime, other] = &runtimes[..] else {
         panic!("two hosts")
     };
     run(other, "peer", &["--net", "ov_net1"]);
     run(runtime, "web", &["--net", "ov_net1"]);
-    assert_reached(other, &address_on(runtime, "web", "eth0"));
+    assert_reached(other, "peer", &address_on(runtime, "web", "eth0"));
 
     runtime.nerdctl(&["stop", "web"]).ok();
     let held = runtime.host().listed(&["endpoint", "ls", "--local"]);
     assert_eq!(held.as_array().map(Vec::len), Some(0), "{held:#}");
     runtime.nerdctl(&["start", "web"]).ok();
-    assert_reached(other, &address_on(runtime, "web", "eth0"));
+    assert_reached(other, "peer", &address_on(runtime, "web", "eth0"));
     runtime.nerdctl(&["restart", "web"]).ok();
-    assert_reached(other, &address_on(runtime, "web", "eth0"));
+    assert_reached(other, "peer", &address_on(runtime, "web", "eth0"));
 
     runtime.nerdctl(&["rm", "-f", "web"]).ok();
     other.nerdctl(&["rm", "-f", "peer"]).ok();
@@ -36,7 +36,7 @@ fn a_container_stops_starts_and_restarts() {
 #[test]
 fn whatever_is_killed_gives_back_what_it_had() {
     let lab = Lab::new(1, Backend::Consul);
-    let (runtimes, before) = prepared(&lab);
+    let (runtimes, before) = prepared::<Containerd>(&lab);
     let runtime = &runtimes[0];
 
     run(runtime, "process", &["--net", "ov_net1", "-p", "8080:80"]);
@@ -79,14 +79,14 @@ fn until_attached(runtime: &Containerd, count: usize) {
 #[test]
 fn twenty_containers_start_at_once() {
     let lab = Lab::new(2, Backend::Consul);
-    let (runtimes, before) = prepared(&lab);
+    let (runtimes, before) = prepared::<Containerd>(&lab);
     // No name may be the beginning of an id, which is hexadecimal: nerdctl takes either.
     let names: Vec<_> = (0..20).map(|number| format!("run{number}")).collect();
     let placed: Vec<_> = names.iter().zip(runtimes.iter().cycle()).collect();
     let started: Vec<_> = placed
         .iter()
         .map(|(name, on)| {
-            on.start_nerdctl(&["run", "-d", "--name", name, "--net", "ov_net1", "busybox"])
+            on.start_client(&["run", "-d", "--name", name, "--net", "ov_net1", "busybox"])
         })
         .collect();
     for one in started {
@@ -107,12 +107,6 @@ fn twenty_containers_start_at_once() {
         runtime.nerdctl(&[&["rm", "-f"], &mine[..]].concat()).ok();
     }
     assert_nothing_left(&lab, &runtimes, &before);
-}
-
-#[track_caller]
-fn assert_reached(from: &Containerd, address: &str) {
-    let ping = ["exec", "peer", "ping", "-c", "1", "-W", "2", address];
-    from.nerdctl(&ping).ok();
 }
 
 #[track_caller]

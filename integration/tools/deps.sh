@@ -5,7 +5,9 @@
 #   cnitool        the CNI project's client, built   consul         Consul 1.20.1, built (3 minutes), unless one is on PATH
 #   oldest-consul  Debian bullseye's Consul 1.8.7    cargo-deny     checks of dependencies, built (5 minutes)
 #   nerdctl        the CLI of containerd, built (1 minute)
+#   crictl         the CLI of what kubelets speak to containerd, built (1 minute)
 #   containerd     Debian's containerd, runc and static busybox, unpacked and not installed
+#   podman         Debian's podman and conmon, unpacked and not installed
 #   check          runs cargo-deny                 cargo-fuzz     coverage-guided fuzzing, built (1 minute)
 #   fuzz-packages  Debian packages for cargo-fuzz: libFuzzer is C++
 # What is built goes to target/tools; the versions are pinned by go.mod and go.sum beside this file.
@@ -20,8 +22,10 @@ for_demo="iproute2 iputils-ping nftables"
 for_build="gcc libc6-dev"
 for_fuzz="g++"
 # The reference plugins; openssl makes the tests' certificates; libssl for consulrs, the tests' independent reader of Consul;
-# strace counts system calls for the benchmark, and kills at them for a test.
-for_tests="containernetworking-plugins openssl libssl-dev pkg-config strace"
+# strace counts system calls for the benchmark, and kills at them for a test; curl is typed in the README; the libraries are
+# those of the programs that are unpacked and not installed.
+for_tests="containernetworking-plugins openssl libssl-dev pkg-config strace curl
+    libseccomp2 libdevmapper1.02.1 libgpgme11 libsubid4 libglib2.0-0 libsystemd0"
 
 packages() {
     missing=
@@ -45,7 +49,8 @@ go_tool() {
     mv "$tools/$1.new" "$tools/$1"
 }
 
-# unpacked NAME PACKAGE...: Debian packages in a folder of their own. Installed, containerd would be a service of this machine.
+# unpacked NAME PACKAGE...: Debian packages in a folder of their own. Installed, containerd would be a service of this machine,
+# and podman would put a network into /etc/cni/net.d.
 unpacked() {
     folder=$tools/$1
     shift
@@ -71,7 +76,9 @@ for part in "$@"; do
     packages) packages $for_build $for_demo $for_tests ;;
     cnitool) go_tool cnitool github.com/containernetworking/cni/cnitool ;;
     nerdctl) go_tool nerdctl github.com/containerd/nerdctl/v2/cmd/nerdctl ;;
+    crictl) go_tool crictl sigs.k8s.io/cri-tools/cmd/crictl ;;
     containerd) unpacked containerd containerd runc busybox-static ;;
+    podman) unpacked podman podman conmon ;;
     consul) command -v consul >/dev/null || go_tool consul github.com/hashicorp/consul ;;
     oldest-consul)
         [ -x "$tools/consul-1.8.7/usr/bin/consul" ] || "$root/integration/tools/consul-1.8.7.sh"
