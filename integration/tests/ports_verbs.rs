@@ -21,6 +21,8 @@ fn a_port_has_one_container_and_the_refusal_names_it() {
     let web = Published::new(host, "web", "br", &json!([port(8080, 80)]));
     let before = rules(host);
     host.container("late");
+    // As podman's conmon does for the container that has the port: what is in the way is the container.
+    let holder = ports::serve(host.space().net(), "holder", 8080);
     let id = before.split("br/eth0/").nth(1).expect("an owner");
     let id = id.split('"').next().expect("its id").to_owned();
     for asked in [
@@ -43,6 +45,7 @@ fn a_port_has_one_container_and_the_refusal_names_it() {
     web.again("check").ok();
     web.again("del").ok();
     // Now it is free, and a late DEL of who had it takes nothing from who has it.
+    drop(holder);
     host.cnitool("del", "br", "late", "eth0").ok();
     add(host, "late", &json!([port(8080, 80)])).ok();
     let mine = published(host);

@@ -44,7 +44,11 @@ pub(crate) fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
     let chosen = Free::new(&mut ports, &local).choose(&conf.mappings)?;
     let record = record(attachment, &conf, &chosen, &targets);
     warn(&record, &local);
-    free::refuse_listened(&record)?;
+    if let Err(listened) = free::refuse_listened(&record) {
+        // A program may hold the port for the container that has it: then that one is in the way.
+        desk.refuse_taken(&mut ports, &record, &local)?;
+        return Err(listened);
+    }
 
     desk.save(&record)?;
     let done = desk

@@ -102,19 +102,34 @@ impl Desk {
         let others = |digest: &str| self.of(digest).ok().flatten();
         let want = |found: &Published| claim::claim(found, record, &rivals, &others);
         let updated = ports.update(&places, want);
-        match updated.map_err(|error| kernel(&error))? {
-            Ok(_) => Ok(()),
-            Err(Taken { wanted, holder }) => {
-                let holder = match self.of(&holder.0)? {
-                    Some(record) => record.attachment.to_string(),
-                    None => holder.1,
-                };
-                Err(Error::new(
-                    code::PORT,
-                    format!("host port {wanted}: {holder} has it"),
-                ))
-            }
-        }
+        let published = updated.map_err(|error| kernel(&error))?;
+        published.map_or_else(|taken| Err(self.refusal(taken)?), |_| Ok(()))
+    }
+
+    /// Refuses ports that another container has, as [`Self::publish`] would. Code 111.
+    pub fn refuse_taken(
+        &self,
+        ports: &mut Ports,
+        record: &Record,
+        local: &[std::net::IpAddr],
+    ) -> Result<(), Error> {
+        let (places, rivals) = claim::places(record, local);
+        let found = ports.look(&places).map_err(|error| kernel(&error))?;
+        let others = |digest: &str| self.of(digest).ok().flatten();
+        let claimed = claim::claim(&found, record, &rivals, &others);
+        claimed.map_or_else(|taken| Err(self.refusal(taken)?), |_| Ok(()))
+    }
+
+    /// Who has the port, in words.
+    fn refusal(&self, Taken { wanted, holder }: Taken) -> Result<Error, Error> {
+        let holder = match self.of(&holder.0)? {
+            Some(record) => record.attachment.to_string(),
+            None => holder.1,
+        };
+        Ok(Error::new(
+            code::PORT,
+            format!("host port {wanted}: {holder} has it"),
+        ))
     }
 
     /// Takes away what is published for the record, and the record, and with the last one all that is about ports. The socket is to
