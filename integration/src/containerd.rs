@@ -109,7 +109,8 @@ impl<'host> Containerd<'host> {
     /// Ends containerd by SIGKILL; its containers go on.
     #[track_caller]
     pub fn kill_daemon(&self) {
-        self.processes.script("kill -KILL $(cat /run/containerd.pid)");
+        self.processes
+            .script("kill -KILL $(cat /run/containerd.pid)");
     }
 
     /// Starts containerd, for the first time or again.

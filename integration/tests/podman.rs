@@ -1,32 +1,160 @@
-//! podman with its CNI backend on two hosts: the same network as nerdctl's, in podman's own words.
+//! podman with its CNI backend on two hosts: a network over them, in podman's own words.
 #![allow(clippy::expect_used, reason = "a test: it stops where it broke")]
 
 mod runtime;
 
-use integration::{Backend, Lab, Podman, Runtime};
-use runtime::{address_on, assert_nothing_left, assert_reached, page_at, prepared, run};
+use std::time::{Duration, Instant};
+
+use integration::{Backend, Footprint, Lab, Podman, Runtime};
+use runtime::{address_on, assert_nothing_left, assert_reached, page_at, prepared, run, shipped};
+
+/// podman on each host, whose networks are podman's own file and a second one.
+#[track_caller]
+fn with_podman(lab: &Lab) -> (Vec<Podman<'_>>, Vec<Footprint>) {
+    let (runtimes, _) = prepared(lab);
+    for host in lab.hosts() {
+        host.install(&shipped("podman.conflist"));
+    }
+    (runtimes, lab.footprints())
+}
 
 #[test]
-fn containers_of_two_hosts_reach_each_other() {
+fn containers_of_two_hosts_reach_each_other_and_their_ports() {
     let lab = Lab::new(2, Backend::Consul);
-    let (runtimes, before) = prepared::<Podman>(&lab);
+    let (runtimes, before) = with_podman(&lab);
     for runtime in &runtimes {
         run(runtime, "web", &["--network", "ov_net1", "-p", "8080:80"]);
-        println!("{}", runtime.podman(&["network", "ls"]).ok());
-        println!("{}", runtime.podman(&["network", "inspect", "ov_net1"]).ok());
-        println!("{}", runtime.podman(&["inspect", "web", "--format", "{{json .NetworkSettings}}"]).ok());
-        println!("{}", runtime.podman(&["exec", "web", "ip", "a"]).ok());
-        println!("{}", runtime.podman(&["exec", "web", "ip", "r"]).ok());
-        println!("{}", runtime.podman(&["exec", "web", "cat", "/etc/hosts", "/etc/resolv.conf"]).ok());
     }
     for runtime in &runtimes {
         for other in &runtimes {
             assert_reached(runtime, "web", &address_on(other, "web", "eth0"));
-            println!("{:?}", page_at(runtime.host(), &format!("{}:8080", other.host().vtep())));
+            let page = page_at(runtime.host(), &format!("{}:8080", other.host().vtep()));
+            assert_eq!(page.as_deref(), Some("busybox\n"));
         }
+        let said = runtime.podman(&["inspect", "web"]).ok().json();
+        let known = &said[0]["NetworkSettings"]["Networks"]["ov_net1"];
+        let address = address_on(runtime, "web", "eth0");
+        assert_eq!(known["IPAddress"], *address, "{known:#}");
     }
     for runtime in &runtimes {
         runtime.podman(&["rm", "-f", "web"]).ok();
     }
     assert_nothing_left(&lab, &runtimes, &before);
+}
+
+#[test]
+fn podman_lists_the_network_and_spares_it_by_its_label() {
+    let lab = Lab::new(1, Backend::Dir);
+    let (runtimes, before) = with_podman(&lab);
+    let runtime = &runtimes[0];
+    let listed = |words: &[&str]| {
+        let format = ["network", "ls", "--format", "{{.Name}} {{.Driver}}"];
+        runtime.podman(&[&format, words].concat()).ok().stdout
+    };
+    let all = "ov_net1 overlay\nov_net2 overlay\npodman bridge\n";
+    assert_eq!(listed(&[]), all);
+    assert_eq!(
+        listed(&["--filter", "label=crosshost"]),
+        "ov_net1 overlay\n"
+    );
+    let inspect = ["network", "inspect", "ov_net1"];
+    let network = runtime.podman(&inspect).ok().json();
+    assert_eq!(network[0]["name"], "ov_net1", "{network:#}");
+    assert_eq!(network[0]["driver"], "overlay", "{network:#}");
+    let prune = ["network", "prune", "-f", "--filter", "label!=crosshost"];
+    assert_eq!(runtime.podman(&prune).ok().stdout, "ov_net2\n");
+    assert_eq!(listed(&[]), "ov_net1 overlay\npodman bridge\n", "pruned");
+    lab.assert_same_as(&before, "after the listings");
+}
+
+#[test]
+fn a_container_stops_starts_and_dies() {
+    let lab = Lab::new(2, Backend::Consul);
+    let (runtimes, before) = with_podman(&lab);
+    let [runtime, other] = &runtimes[..] else {
+        panic!("two hosts")
+    };
+    run(other, "peer", &["--network", "ov_net1"]);
+    run(runtime, "web", &["--network", "ov_net1", "-p", "8080:80"]);
+    let reached = || {
+        assert_reached(other, "peer", &address_on(runtime, "web", "eth0"));
+        let page = page_at(other.host(), &format!("{}:8080", runtime.host().vtep()));
+        assert_eq!(page.as_deref(), Some("busybox\n"));
+    };
+    reached();
+    runtime.podman(&["stop", "web"]).ok();
+    assert_eq!(leases_of(runtime), 0, "after stop");
+    runtime.podman(&["start", "web"]).ok();
+    reached();
+    runtime.podman(&["restart", "web"]).ok();
+    reached();
+
+    // Whoever watches a container sees its end, and podman's clean-up sends the DEL.
+    let pid = runtime.podman(&["inspect", "web"]).ok().json()[0]["State"]["Pid"].clone();
+    runtime.processes().script(&format!("kill -KILL {pid}"));
+    let started = Instant::now();
+    while leases_of(runtime) > 0 {
+        assert!(started.elapsed() < Duration::from_secs(20), "no DEL");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    runtime.podman(&["start", "web"]).ok();
+    reached();
+
+    runtime.podman(&["rm", "-f", "web"]).ok();
+    other.podman(&["rm", "-f", "peer"]).ok();
+    assert_nothing_left(&lab, &runtimes, &before);
+}
+
+#[test]
+fn a_container_gets_what_it_asks_for_or_nothing() {
+    let lab = Lab::new(1, Backend::Consul);
+    let (runtimes, before) = with_podman(&lab);
+    let runtime = &runtimes[0];
+    let words = [
+        &[
+            "--network",
+            "ov_net1",
+            "--ip",
+            "10.0.0.77",
+            "--ip6",
+            "fd00::77",
+        ][..],
+        &["--mac-address", "02:11:22:33:44:55", "-p", "8080:80"],
+    ];
+    run(runtime, "asks", &words.concat());
+    assert_eq!(address_on(runtime, "asks", "eth0"), "10.0.0.77");
+    let shown = ["exec", "asks", "ip", "address", "show", "dev", "eth0"];
+    let shown = runtime.podman(&shown).ok();
+    for given in ["fd00::77/64", "02:11:22:33:44:55"] {
+        assert!(shown.stdout.contains(given), "{given}: {shown}");
+    }
+    // Which network is on which interface is podman's free choice.
+    run(runtime, "two", &["--network", "ov_net1,ov_net2"]);
+    let mut addresses = ["eth0", "eth1"].map(|ifname| address_on(runtime, "two", ifname));
+    addresses.sort();
+    let [first, second] = &addresses;
+    assert!(first.starts_with("10.0.0."), "{addresses:?}");
+    assert!(second.starts_with("10.0.1."), "{addresses:?}");
+    assert_eq!(leases_of(runtime), 6, "two for each interface");
+
+    let id = runtime.podman(&["inspect", "asks", "--format", "{{.Id}}"]);
+    let holder = format!("eth0 of container {}", id.ok().stdout.trim());
+    for words in [["--ip", "10.0.0.77"], ["-p", "8080:80"]] {
+        let line = ["run", "-d", "--name", "late", "--network", "ov_net1"];
+        let said = runtime
+            .podman(&[&line[..], &words, &["busybox"]].concat())
+            .failed();
+        assert!(said.stderr.contains(&holder), "{holder} has it: {said}");
+        runtime.podman(&["rm", "-f", "late"]).ok();
+        assert_eq!(leases_of(runtime), 6, "after a refusal");
+    }
+    runtime.podman(&["rm", "-f", "asks", "two"]).ok();
+    assert_nothing_left(&lab, &runtimes, &before);
+}
+
+/// How many addresses the host's containers have.
+#[track_caller]
+fn leases_of(runtime: &Podman) -> usize {
+    let held = runtime.host().listed(&["endpoint", "ls", "--local"]);
+    held.as_array().map_or(0, Vec::len)
 }

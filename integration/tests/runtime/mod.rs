@@ -98,11 +98,7 @@ pub fn page_at(host: &Host, address: &str) -> Option<String> {
 
 /// Insists that each host is as it was and that the store has no lease.
 #[track_caller]
-pub fn assert_nothing_left<'lab>(
-    lab: &Lab,
-    runtimes: &[impl Runtime<'lab>],
-    before: &[Footprint],
-) {
+pub fn assert_nothing_left<'lab>(lab: &Lab, runtimes: &[impl Runtime<'lab>], before: &[Footprint]) {
     lab.assert_same_as(before, "after the last container");
     for runtime in runtimes {
         let all = runtime.client(&["ps", "-aq"]).ok().stdout;
