@@ -13,6 +13,8 @@ use crate::runtime::{Runtime, images};
 /// containerd on a host; all that it runs ends with this value.
 pub struct Containerd<'host> {
     processes: Processes<'host>,
+    /// What succeeds as soon as containerd serves.
+    probe: [&'static str; 3],
 }
 
 /// The folder with links to all plugins: nerdctl and the CRI look into one folder only.
@@ -26,7 +28,7 @@ impl<'host> Runtime<'host> for Containerd<'host> {
         let processes = Processes::start(host);
         // What nerdctl runs is in a cgroup named like the namespace.
         let namespace = processes.cgroup().to_owned();
-        Self::configured(processes, &namespace, WITHOUT_CRI)
+        Self::configured(processes, &namespace, WITHOUT_CRI, ["nerdctl", "ps", "-q"])
     }
 
     fn processes(&self) -> &Processes<'host> {
@@ -42,13 +44,18 @@ impl<'host> Containerd<'host> {
     /// Starts containerd as kubelets know it, with the image and one to hold pods.
     #[track_caller]
     pub fn start_cri(host: &'host Host) -> Self {
-        let started = Self::configured(Processes::start(host), OF_KUBERNETES, WITH_CRI);
         host.space().write("/etc/crictl.yaml", CRICTL);
-        started
+        let processes = Processes::start(host);
+        Self::configured(processes, OF_KUBERNETES, WITH_CRI, ["crictl", "pods", "-q"])
     }
 
     #[track_caller]
-    fn configured(processes: Processes<'host>, namespace: &str, config: &str) -> Self {
+    fn configured(
+        processes: Processes<'host>,
+        namespace: &str,
+        config: &str,
+        probe: [&'static str; 3],
+    ) -> Self {
         let space = processes.host().space();
         space.write("/etc/containerd/config.toml", config);
         space.write(
@@ -64,7 +71,7 @@ impl<'host> Containerd<'host> {
                  done
              done"
         ));
-        let started = Containerd { processes };
+        let started = Containerd { processes, probe };
         started.start_daemon();
         let archive = images(&started.processes);
         started.nerdctl(&["load", "-q", "-i", archive]).ok();
@@ -121,7 +128,7 @@ impl<'host> Containerd<'host> {
              echo $! >/run/containerd.pid",
         );
         let started = Instant::now();
-        while !self.nerdctl(&["ps", "-q"]).status.success() {
+        while !self.processes.run(&self.probe).status.success() {
             assert!(started.elapsed() < LIMIT, "containerd does not answer");
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -133,6 +140,7 @@ const WITHOUT_CRI: &str = "version = 2\ndisabled_plugins = [\"io.containerd.grpc
 const WITH_CRI: &str = r#"version = 2
 [plugins."io.containerd.grpc.v1.cri"]
 sandbox_image = "docker.io/library/pause:latest"
+restrict_oom_score_adj = true
 [plugins."io.containerd.grpc.v1.cri".containerd]
 snapshotter = "native"
 [plugins."io.containerd.grpc.v1.cri".cni]
