@@ -2,8 +2,8 @@
 //!
 //! Daemons, shims, monitors and containers live in it. Its init waits on a pipe from the test process: it ends with the
 //! value, on panic and when the test is killed, and the kernel ends all others with it. Mounts made inside are the host's
-//! and the other way round (shared), all but `/proc`. The cgroups, which the machine's hosts share, are below one name of
-//! each host and removed last.
+//! and the other way round (shared), all but `/proc`. The host name is the host's. The cgroups, which the machine's hosts
+//! share, are below one name of each host and removed last.
 
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
@@ -75,7 +75,7 @@ impl<'host> Processes<'host> {
         let mut command = Command::new("nsenter");
         let init = self.init.to_string();
         command
-            .args(["-t", &init, "-m", "-n", "-p", "--", program])
+            .args(["-t", &init, "-m", "-n", "-p", "-u", "--", program])
             .env_clear()
             .env("PATH", Self::path())
             .env("HOME", "/run")
@@ -130,9 +130,10 @@ fn only_child(pid: u32) -> u32 {
 const ANCHOR: &str = r#"
 host=$2
 export host
-unshare --pid --fork --kill-child --mount --propagation unchanged -- sh -euc '
+unshare --pid --fork --kill-child --uts --mount --propagation unchanged -- sh -euc '
     mount --make-rprivate /proc
     mount -t proc proc /proc
+    echo $host >/proc/sys/kernel/hostname
     mount --bind /dev/shm/hosts/$host/boot_id /proc/sys/kernel/random/boot_id
     exec 3<&0
     cat <&3 >/dev/null &

@@ -6,13 +6,25 @@
 //! for anything. `json FILE`: that file. None: a picture.
 #![allow(clippy::expect_used, reason = "a test: it stops where it broke")]
 
+use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::Duration;
 
-use integration::{Attachment, Backend, Host, Lab, Programs, Running, workspace};
+use integration::{
+    Attachment, Backend, Containerd, Host, Lab, Programs, Running, Runtime, workspace,
+};
 use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_mins(1);
+
+/// The part for who has nerdctl, and the steps of the first walk-through that it shares.
+const NERDCTL: &str = "With containerd and nerdctl";
+const SHARED: [&str; 4] = [
+    "Consul.",
+    "Binaries and configuration",
+    "The network and the hosts",
+    "The files",
+];
 
 #[test]
 fn the_walk_through_works_as_it_stands() {
@@ -20,13 +32,51 @@ fn the_walk_through_works_as_it_stands() {
     for host in lab.hosts() {
         strip(host);
     }
+    let mut steps = blocks();
+    steps.retain(|(part, _)| part != NERDCTL);
+    walk(&lab, &steps, spawn);
+}
+
+#[test]
+fn the_walk_through_with_nerdctl_works_as_it_stands() {
+    let lab = Lab::new(3, Backend::Dir);
+    let on_hosts = lab.hosts().iter().map(|host| {
+        strip(host);
+        let runtime = Containerd::start(host);
+        // The plugins are where the README has ours put, which is where nerdctl looks by itself.
+        runtime.processes().script(&format!(
+            "sed -i /cni_path/d /etc/nerdctl/nerdctl.toml
+             install -D -t /opt/cni/bin {}/*",
+            Programs::REFERENCE
+        ));
+        runtime
+    });
+    let on_hosts: Vec<_> = on_hosts.collect();
+    let (before, after) = SHARED.split_at(2);
+    let parts = [before, &[NERDCTL], after].concat();
+    let all = blocks();
+    let steps = parts.iter().flat_map(|part| {
+        let of_part = all.iter().filter(move |(its, _)| its == part);
+        of_part.cloned()
+    });
+    walk(&lab, &steps.collect::<Vec<_>>(), |host, words| {
+        let on = on_hosts.iter().find(|it| it.host().name() == host.name());
+        on.expect("a runtime").processes().spawn(words)
+    });
+}
+
+/// Types these blocks of a walk-through, each where it says, and looks that there come the answers, and that nothing is left.
+#[track_caller]
+fn walk(lab: &Lab, steps: &[(String, Block)], spawn: impl Fn(&Host, &[&str]) -> Running) {
     // Somebody has put a Consul on docker01, unless this machine has one there itself.
     let consul = lab.host(1).space().path("/usr/local/bin/consul");
     let _ = std::os::unix::fs::symlink(Programs::consul(), consul);
     let untouched = lab.footprints();
+    let files: Vec<_> = lab.hosts().iter().map(files_of).collect();
+    let start = |host: &Host, text: &str| start(host, text, &spawn);
 
-    let (mut answer, mut staying) = (String::new(), Vec::new());
-    for block in blocks() {
+    let (mut answer, mut staying, mut typed) = (String::new(), Vec::new(), 0);
+    for (_, block) in steps {
         match block {
             Block::Typed(places, text) => {
                 let (names, stays) = match places.strip_suffix(", in a terminal of its own") {
@@ -39,32 +89,47 @@ fn the_walk_through_works_as_it_stands() {
                     if stays {
                         staying.push(start(host, &format!("exec {text}")));
                     } else {
-                        answer = start(host, &text).wait(LIMIT).ok().stdout;
+                        answer = start(host, text).wait(LIMIT).ok().stdout;
                     }
                 }
+                typed += 1;
             }
-            Block::Answer(text) => assert_shows(&answer, &text),
+            Block::Answer(text) => assert_shows(&answer, text),
             Block::OfCi(_) | Block::File(..) | Block::Picture => {}
         }
     }
+    assert!(typed >= 8, "the blocks were found: {typed}");
     for service in &mut staying {
         assert!(service.is_alive(), "it stays until the end");
         service.kill();
     }
     lab.assert_same_as(&untouched, "after the walk-through");
-    for host in lab.hosts() {
-        for folder in ["opt/cni/bin", "etc/cni/net.d", "etc/crosshost"] {
-            let left = std::fs::read_dir(host.space().path(format!("/{folder}")));
-            assert_eq!(left.expect(folder).count(), 0, "{folder} is empty again");
-        }
+    for (host, before) in lab.hosts().iter().zip(files) {
+        let mut left = files_of(host);
+        // nerdctl keeps locks there, its own network, and a folder for its namespace.
+        let of_nerdctl = [".", "nerdctl-", "crosshost-"].map(|it| format!("/etc/cni/net.d/{it}"));
+        let is_ours = |file: &String| !of_nerdctl.iter().any(|its| file.starts_with(its));
+        left.retain(|file| !before.contains(file) && is_ours(file));
+        assert!(left.is_empty(), "{}: {left:?}", host.name());
     }
+}
+
+/// The files of a host where ours are put.
+fn files_of(host: &Host) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for folder in ["/opt/cni/bin", "/etc/cni/net.d", "/etc/crosshost"] {
+        let files = std::fs::read_dir(host.space().path(folder));
+        let files = files.into_iter().flatten().flatten();
+        found.extend(files.map(|file| format!("{folder}/{}", file.file_name().display())));
+    }
+    found
 }
 
 #[test]
 fn other_commands_are_run_by_ci_and_shown_files_are_as_shown() {
     let ci = read(".ci/run");
     let (mut commands, mut files) = (0, 0);
-    for block in blocks() {
+    for (_, block) in blocks() {
         match block {
             Block::OfCi(text) => {
                 // The recipe of `make demo` ends in the program that the next test runs.
@@ -139,7 +204,7 @@ fn the_shipped_conflist_declares_only_what_is_acted_on() {
             Programs::cnitool().display(),
             container.netns(),
         );
-        start(host, &typed).wait(LIMIT).ok();
+        start(host, &typed, spawn).wait(LIMIT).ok();
         let address = container.address("eth0").expect("an address");
         assert_eq!(address.to_string(), given, "{asked}");
         let mac = container.link("eth0")["address"].clone();
@@ -219,20 +284,26 @@ fn strip(host: &Host) {
 }
 
 /// Types `text` on `host`, which for once also has a host name of its own, in the folder of the workspace.
-fn start(host: &Host, text: &str) -> Running {
-    let mut shell = host.space().command("setpriv");
-    shell.args(["--pdeathsig", "KILL", "--", "unshare", "--uts", "--"]);
+fn start(host: &Host, text: &str, spawn: impl Fn(&Host, &[&str]) -> Running) -> Running {
     // Not `current_dir`: who enters a mount namespace starts at its root.
     let typed = format!(
         "echo {} > /proc/sys/kernel/hostname; cd {}\n{text}",
         host.name(),
         workspace().display()
     );
-    shell.args(["sh", "-euc", &typed]);
-    Running::start(shell, b"")
+    let shell = ["setpriv", "--pdeathsig", "KILL", "--", "unshare", "--uts"];
+    spawn(host, &[&shell[..], &["--", "sh", "-euc", &typed]].concat())
+}
+
+/// Starts a command on a host.
+fn spawn(host: &Host, words: &[&str]) -> Running {
+    let mut command = host.space().command(words[0]);
+    command.args(&words[1..]);
+    Running::start(command, b"")
 }
 
 /// A fenced block of the README.
+#[derive(Clone)]
 enum Block {
     /// Where it is typed, as the first line says, and the other lines.
     Typed(String, String),
@@ -261,18 +332,26 @@ impl Block {
     }
 }
 
-fn blocks() -> Vec<Block> {
-    let mut blocks = Vec::new();
+/// All blocks, each with the part that it is in: the last heading, or the bold words that a paragraph starts with.
+fn blocks() -> Vec<(String, Block)> {
+    let (mut blocks, mut part) = (Vec::new(), String::new());
     let mut open: Option<(String, String)> = None;
     for line in read("README.md").lines() {
         match (line.strip_prefix("```"), &mut open) {
             (Some(_), Some((language, text))) => {
-                blocks.push(Block::new(language, std::mem::take(text)));
+                let block = Block::new(language, std::mem::take(text));
+                blocks.push((part.clone(), block));
                 open = None;
             }
             (Some(language), None) => open = Some((language.to_owned(), String::new())),
             (None, Some((_, text))) => text.extend([line, "\n"]),
-            (None, None) => {}
+            (None, None) => {
+                let bold = |rest: &str| rest.split_once("**").map(|(words, _)| words.to_owned());
+                let heading = line.strip_prefix("## ").map(str::to_owned);
+                if let Some(name) = heading.or(line.strip_prefix("**").and_then(bold)) {
+                    part = name;
+                }
+            }
         }
     }
     blocks
