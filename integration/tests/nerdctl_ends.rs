@@ -94,7 +94,7 @@ fn twenty_containers_start_at_once() {
     }
     let addresses: BTreeSet<_> = placed
         .iter()
-        .map(|(name, on)| address_on(on, name, "eth0"))
+        .map(|(name, on)| address_on(*on, name, "eth0"))
         .collect();
     assert_eq!(addresses.len(), names.len(), "{addresses:?}");
     for (at, runtime) in runtimes.iter().enumerate() {

@@ -36,8 +36,19 @@ fn containers_of_two_hosts_reach_each_other_and_their_ports() {
         let address = address_on(runtime, "web", "eth0");
         assert_eq!(known["IPAddress"], *address, "{known:#}");
     }
+    // podman chooses a port for each that the image exposes.
+    let [runtime, other] = &runtimes[..] else {
+        panic!("two hosts")
+    };
+    run(runtime, "free", &["--network", "ov_net1", "-P"]);
+    let said = runtime.podman(&["port", "free", "80/tcp"]).ok().stdout;
+    let port = said.trim().rsplit(':').next().unwrap_or_default();
+    let published = format!("{}:{port}", runtime.host().vtep());
+    let page = page_at(other.host(), &published);
+    assert_eq!(page.as_deref(), Some("busybox\n"), "{published}");
+
     for runtime in &runtimes {
-        runtime.podman(&["rm", "-f", "web"]).ok();
+        runtime.podman(&["rm", "-f", "-a"]).ok();
     }
     assert_nothing_left(&lab, &runtimes, &before);
 }
@@ -145,8 +156,8 @@ fn a_container_gets_what_it_asks_for_or_nothing() {
             .podman(&[&line[..], &words, &["busybox"]].concat())
             .failed();
         assert!(said.stderr.contains(&holder), "{holder} has it: {said}");
+        assert_eq!(leases_of(runtime), 6, "podman takes back what there was");
         runtime.podman(&["rm", "-f", "late"]).ok();
-        assert_eq!(leases_of(runtime), 6, "after a refusal");
     }
     runtime.podman(&["rm", "-f", "asks", "two"]).ok();
     assert_nothing_left(&lab, &runtimes, &before);
