@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use homes::{asking, fill, following, held_locally, home, ip, nothing_is_left_over};
-use integration::{Direct, Lab, ipamconf};
+use integration::{Attachment, Backend, Direct, Lab, conflist, ipamconf};
 use serde_json::{Value, json};
 use small_pool::{
     NETWORK, all_of_the_pool, check, del, fill_at_once, four_blocks, holders, node_record,
@@ -197,4 +197,40 @@ fn a_host_that_has_anothers_name_collects_none_of_its_leases() {
     two.add("more", &conf)
         .refused(103, &["docker01", "is another host"]);
     assert!(holders(&lab).contains_key(&address));
+}
+
+/// The tunnel address is the route's then, which `overlay` alone finds; and a runtime such as nerdctl says DEL before each ADD.
+#[test]
+fn nor_does_one_whose_settings_name_no_tunnel_address() {
+    let lab = Lab::new(2, Backend::Dir);
+    let [one, two] = [1, 2].map(|number| lab.host(number));
+    let twin = json!({ "store": { "url": lab.store_url() }, "node": { "name": "docker01" } });
+    for host in lab.hosts() {
+        let config = "/etc/crosshost/config.json";
+        host.space().write(config, twin.to_string());
+        host.install(&conflist("net1", "10.0.0.0/24"));
+    }
+    let kept = Attachment::new(one, "kept", "net1");
+    let before = reader::records(&lab);
+    two.container("more");
+    for verb in ["del", "gc"] {
+        two.cnitool(verb, "net1", "more", "eth0").ok();
+        assert_eq!(reader::records(&lab), before, "{verb}");
+    }
+    let said = two.cnitool("add", "net1", "more", "eth0").failed().stderr;
+    assert!(said.contains("docker01: is another host"), "{said}");
+    assert!(holders(&lab).contains_key(&kept.address));
+
+    // The host itself is known after a reboot, whichever verb comes first.
+    let boot_id = one.reboot();
+    one.container("late");
+    for verb in ["del", "add"] {
+        one.cnitool(verb, "net1", "late", "eth0").ok();
+    }
+    let leases = reader::records(&lab).into_iter();
+    let leases: Vec<_> = leases
+        .filter(|(key, _)| key.starts_with("leases/"))
+        .collect();
+    assert_eq!(leases.len(), 1, "{leases:?}");
+    assert!(leases[0].1.contains(&boot_id), "{leases:?}");
 }
