@@ -111,6 +111,12 @@ fn a_container_stops_starts_and_dies() {
     runtime.podman(&["start", "web"]).ok();
     reached();
 
+    // Nobody saw this one: the next command does.
+    let state = runtime.podman(&["inspect", "web"]).ok().json()[0]["State"].clone();
+    let (monitor, pid) = (&state["ConmonPid"], &state["Pid"]);
+    runtime
+        .processes()
+        .script(&format!("kill -KILL {monitor} {pid}"));
     runtime.podman(&["rm", "-f", "web"]).ok();
     other.podman(&["rm", "-f", "peer"]).ok();
     assert_nothing_left(&lab, &runtimes, &before);

@@ -29,7 +29,7 @@ impl Allocator<'_> {
     }
 
     /// The same, begun again from the store where the host has lost it, in a reboot or while its containers run; `None`
-    /// if this node keeps none of the network.
+    /// if this node keeps none of the network, or another host may be the one that does.
     pub(super) async fn recall(&self) -> Result<Option<Open>, Error> {
         let lock = self.shelf.lock(self.network).await?;
         let ledger = match self.load_of_here().await? {
@@ -37,7 +37,8 @@ impl Allocator<'_> {
             None if self
                 .cluster
                 .keeps_ledger(self.network, &self.host.node)
-                .await? =>
+                .await?
+                && self.is_known_for_sure().await? =>
             {
                 self.begin(None).await?
             }
@@ -46,6 +47,18 @@ impl Allocator<'_> {
         Ok(Some(Open {
             ledger,
             _lock: lock,
+        }))
+    }
+
+    /// Whether the store's record of this node can be told from one of a clone of this machine that has its name. Of another
+    /// boot with a tunnel address it cannot without this host's: ADD and sync find that out first, and then begin.
+    async fn is_known_for_sure(&self) -> Result<bool, Error> {
+        if self.host.vtep.is_some() {
+            return Ok(true);
+        }
+        let known = self.cluster.node(&self.host.node).await?;
+        Ok(known.is_none_or(|known| {
+            known.record.boot_id == self.host.boot_id || known.record.vtep.is_none()
         }))
     }
 
