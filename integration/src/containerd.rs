@@ -140,6 +140,7 @@ const WITHOUT_CRI: &str = "version = 2\ndisabled_plugins = [\"io.containerd.grpc
 const WITH_CRI: &str = r#"version = 2
 [plugins."io.containerd.grpc.v1.cri"]
 sandbox_image = "docker.io/library/pause:latest"
+# Nobody needs CAP_SYS_RESOURCE.
 restrict_oom_score_adj = true
 [plugins."io.containerd.grpc.v1.cri".containerd]
 snapshotter = "native"

@@ -3,10 +3,8 @@
 
 mod runtime;
 
-use std::time::{Duration, Instant};
-
 use integration::{Backend, Containerd, Footprint, Lab, Runtime};
-use runtime::{assert_no_lease, page_at, shipped};
+use runtime::{assert_no_lease, page_at, shipped, until};
 use serde_json::json;
 
 /// A pod with one container, whose port 80 is a port of the host.
@@ -80,11 +78,7 @@ fn prepared(lab: &Lab) -> (Vec<Containerd<'_>>, Vec<Footprint>) {
         runtime.processes().crosshost(&["sync"]).ok();
         assert!(!is_network_ready(runtime), "before there is a network");
         runtime.host().install(&shipped("kubernetes.conflist"));
-        let placed = Instant::now();
-        while !is_network_ready(runtime) {
-            assert!(placed.elapsed() < Duration::from_secs(20), "not ready");
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        until("the network is ready", || is_network_ready(runtime));
     }
     (runtimes, lab.footprints())
 }

@@ -4,10 +4,10 @@
 mod runtime;
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use integration::{Backend, Containerd, Lab, Runtime};
-use runtime::{address_on, assert_nothing_left, assert_reached, prepared, run};
+use runtime::{address_on, assert_nothing_left, assert_reached, prepared, run, until};
 
 #[test]
 fn a_container_stops_starts_and_restarts() {
@@ -64,16 +64,13 @@ fn whatever_is_killed_gives_back_what_it_had() {
 /// Waits until only so many attachments are left on the host: their record is the last that a DEL removes.
 #[track_caller]
 fn until_attached(runtime: &Containerd, count: usize) {
-    let started = Instant::now();
     let records = runtime
         .host()
         .space()
         .path("/run/crosshost/journal/overlay");
-    while std::fs::read_dir(&records).expect("records").count() != count {
-        let waited = started.elapsed();
-        assert!(waited < Duration::from_secs(20), "not {count} yet");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    until(&format!("{count} records"), || {
+        std::fs::read_dir(&records).expect("records").count() == count
+    });
 }
 
 #[test]
@@ -111,12 +108,7 @@ fn twenty_containers_start_at_once() {
 
 #[track_caller]
 fn until_ended(runtime: &Containerd, container: &str) {
-    let started = Instant::now();
-    while runtime.inspect(container)["State"]["Status"] == "running" {
-        assert!(
-            started.elapsed() < Duration::from_secs(20),
-            "{container} still runs"
-        );
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    until(&format!("the end of {container}"), || {
+        runtime.inspect(container)["State"]["Status"] != "running"
+    });
 }

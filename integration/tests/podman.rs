@@ -3,10 +3,10 @@
 
 mod runtime;
 
-use std::time::{Duration, Instant};
-
 use integration::{Backend, Footprint, Lab, Podman, Runtime};
-use runtime::{address_on, assert_nothing_left, assert_reached, page_at, prepared, run, shipped};
+use runtime::{
+    address_on, assert_nothing_left, assert_reached, page_at, prepared, run, shipped, until,
+};
 
 /// podman on each host, whose networks are podman's own file and a second one.
 #[track_caller]
@@ -103,11 +103,7 @@ fn a_container_stops_starts_and_dies() {
     // Whoever watches a container sees its end, and podman's clean-up sends the DEL.
     let pid = runtime.podman(&["inspect", "web"]).ok().json()[0]["State"]["Pid"].clone();
     runtime.processes().script(&format!("kill -KILL {pid}"));
-    let started = Instant::now();
-    while leases_of(runtime) > 0 {
-        assert!(started.elapsed() < Duration::from_secs(20), "no DEL");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    until("the DEL", || leases_of(runtime) == 0);
     runtime.podman(&["start", "web"]).ok();
     reached();
 
