@@ -52,11 +52,20 @@ pub fn run<'lab, R: Runtime<'lab>>(runtime: &R, name: &str, words: &[&str]) {
     runtime.client(&line).ok();
 }
 
-/// The first IPv4 address of a container's interface, as the container sees it.
+/// `ip WORDS` in a container's network namespace. Not by `exec`: nerdctl's now and then ends before all that was said is through.
+#[track_caller]
+pub fn ip_in<'lab>(runtime: &impl Runtime<'lab>, name: &str, words: &[&str]) -> String {
+    let known = runtime.client(&["inspect", name]).ok().json();
+    let pid = known[0]["State"]["Pid"].to_string();
+    let inside = ["nsenter", "-t", &pid, "-n", "ip"];
+    let said = runtime.processes().run(&[&inside, words].concat());
+    said.ok().stdout
+}
+
+/// The first IPv4 address of a container's interface.
 #[track_caller]
 pub fn address_on<'lab>(runtime: &impl Runtime<'lab>, name: &str, ifname: &str) -> String {
-    let ip = ["exec", name, "ip", "-4", "address", "show", "dev", ifname];
-    let said = runtime.client(&ip).ok().stdout;
+    let said = ip_in(runtime, name, &["-4", "address", "show", "dev", ifname]);
     let address = said
         .split_whitespace()
         .skip_while(|word| *word != "inet")
