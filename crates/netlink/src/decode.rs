@@ -28,10 +28,14 @@ const INFO_DATA: u16 = 2;
 const INFO_PORT_KIND: u16 = 4;
 const INFO_PORT_DATA: u16 = 5;
 
+const PORT_STATE: u16 = 1;
 const PORT_HAIRPIN: u16 = 4;
 const PORT_LEARNING: u16 = 8;
 const PORT_SUPPRESS: u16 = 32;
 const PORT_ISOLATED: u16 = 33;
+
+/// `BR_STATE_FORWARDING`
+const FORWARDING: u8 = 3;
 
 const VXLAN_ID: u16 = 1;
 const VXLAN_LINK: u16 = 3;
@@ -62,6 +66,7 @@ impl Link {
             alias: None,
             vxlan: None,
             port: Port::default(),
+            forwards: false,
         };
         for attribute in NlasIterator::new(payload.get(HEADER..).unwrap_or_default()) {
             let attribute = attribute?;
@@ -91,7 +96,9 @@ impl Link {
                     self.vxlan = Some(VxlanInfo::decode(attribute.value())?);
                 }
                 INFO_PORT_KIND => is_port = parse_string(attribute.value())? == "bridge",
-                INFO_PORT_DATA if is_port => self.port = Port::decode(attribute.value())?,
+                INFO_PORT_DATA if is_port => {
+                    (self.port, self.forwards) = Port::decode(attribute.value())?;
+                }
                 _ => {}
             }
         }
@@ -100,11 +107,16 @@ impl Link {
 }
 
 impl Port {
-    fn decode(data: &[u8]) -> Result<Self, DecodeError> {
-        let mut port = Self::default();
+    /// And whether it lets frames pass.
+    fn decode(data: &[u8]) -> Result<(Self, bool), DecodeError> {
+        let (mut port, mut forwards) = (Self::default(), false);
         for attribute in NlasIterator::new(data) {
             let attribute = attribute?;
             let flag = match attribute.kind() {
+                PORT_STATE => {
+                    forwards = parse_u8(attribute.value())? == FORWARDING;
+                    continue;
+                }
                 PORT_HAIRPIN => &mut port.hairpin,
                 PORT_LEARNING => &mut port.learning,
                 PORT_SUPPRESS => &mut port.neigh_suppress,
@@ -113,7 +125,7 @@ impl Port {
             };
             *flag = Some(parse_u8(attribute.value())? > 0);
         }
-        Ok(port)
+        Ok((port, forwards))
     }
 }
 
@@ -209,6 +221,7 @@ mod tests {
                 peculiar: false,
             }),
             port: Port::default(),
+            forwards: false,
         };
         assert_eq!(link, wanted);
         let plain = Link::decode(&bytes(vec![LinkAttribute::IfName("lo".into())])).unwrap();
@@ -221,6 +234,7 @@ mod tests {
     #[test]
     fn a_bridge_port_tells_what_it_does() {
         let data = vec![
+            InfoBridgePort::State(netlink_packet_route::link::BridgePortState::Forwarding),
             InfoBridgePort::Learning(false),
             InfoBridgePort::NeighSupress(true),
             InfoBridgePort::Isolated(true),
@@ -239,9 +253,14 @@ mod tests {
             hairpin: Some(false),
         };
         let link = Link::decode(&info(InfoPortKind::Bridge)).unwrap();
-        assert_eq!(link.port, port);
+        assert_eq!((link.port, link.forwards), (port, true));
         let other = Link::decode(&info(InfoPortKind::Bond)).unwrap();
-        assert_eq!(other.port, Port::default(), "of another kind of port");
+        let nothing = (Port::default(), false);
+        assert_eq!(
+            (other.port, other.forwards),
+            nothing,
+            "of another kind of port"
+        );
     }
 
     #[test]

@@ -40,6 +40,8 @@ pub struct Link {
     pub vxlan: Option<VxlanInfo>,
     /// What a port of a bridge has besides; nothing of other links.
     pub port: Port,
+    /// Whether it is a port of a bridge that lets frames pass, as the bridge has found out.
+    pub forwards: bool,
 }
 
 /// The tunnel side of a VXLAN device.

@@ -19,7 +19,7 @@ use crate::{
     kernel, local,
     names::{self, EGRESS_NIC},
     news::{Follower, Heard, Known, Plugged},
-    path, place,
+    path, place, ready,
     record::{Record, Stage},
     sandbox::{self, Sandbox},
     teardown,
@@ -49,6 +49,8 @@ struct Made {
     /// Of the container's interface.
     mtu: u32,
     nic: Option<Nic>,
+    /// A socket where the egress bridge is, if the container has a new NIC on it.
+    egress: Option<Rtnl>,
     foothold: Foothold,
 }
 
@@ -193,6 +195,7 @@ impl Work<'_> {
             sandbox,
             mtu,
             nic,
+            egress,
             foothold,
         } = made?;
         let mut heard = heard?;
@@ -239,6 +242,7 @@ impl Work<'_> {
                 return Ok(None);
             }
         }
+        self.wait_for_ports(&sandbox, egress.as_ref()).await?;
         let netns = self.call.netns.as_deref().unwrap_or(Path::new(""));
         let mut result = endpoint::result(
             self.attachment,
@@ -291,12 +295,14 @@ impl Work<'_> {
         // An interface with less has no IPv6 at all: there what is too large for one host is lost on the way to it.
         let mtu = mtu.min(carried.max(if has_v6 { LEAST_V6 } else { 0 }));
         endpoint::plug(&sandbox, self.attachment, mtu, self.container).await?;
-        let nic = match self.conf.spec.egress.clone().or(network.egress.clone()) {
-            Some(egress) if egress.mode != EgressMode::GwBridge => None,
+        let (nic, egress) = match self.conf.spec.egress.clone().or(network.egress.clone()) {
+            Some(egress) if egress.mode != EgressMode::GwBridge => (None, None),
             egress => {
                 let subnet = egress.and_then(|egress| egress.subnet);
                 let (host, container) = (self.host, self.container);
-                Some(egress::ensure(host, self.attachment, subnet, has_v6, container).await?)
+                let ensured = egress::ensure(host, self.attachment, subnet, has_v6, container);
+                let (nic, inside) = ensured.await?;
+                (Some(nic), nic.new.then_some(inside))
             }
         };
         let mut links = vec![self.attachment.ifname.as_str()];
@@ -306,8 +312,25 @@ impl Work<'_> {
             sandbox,
             mtu,
             nic,
+            egress,
             foothold,
         })
+    }
+
+    /// Until what the container sends and gets passes the bridges.
+    async fn wait_for_ports(&self, sandbox: &Sandbox, egress: Option<&Rtnl>) -> Result<(), Error> {
+        let attachment = self.attachment;
+        let new_sandbox = (!sandbox.stood).then(|| names::VXLAN.to_owned());
+        let own = [names::port(attachment)].into_iter().chain(new_sandbox);
+        for port in own {
+            ready::forwards(&sandbox.rtnl, &port).await?;
+        }
+        if let Some(egress) = egress {
+            for port in [names::egress_port(attachment), names::UPLINK.to_owned()] {
+                ready::forwards(egress, &port).await?;
+            }
+        }
+        Ok(())
     }
 
     /// The network's sandbox, found or made; the caller holds the network's lock. The underlay is looked for where the sandbox does not stand as it should.

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use cni::Error;
 use ipnetwork::IpNetwork;
 use journal::Attachment;
-use netlink::{Netns, VethEnd};
+use netlink::{Netns, Rtnl, VethEnd};
 
 use crate::{
     code, firewall,
@@ -41,14 +41,15 @@ pub fn ledger(host: &Host) -> Result<Option<Ledger>, Error> {
     host.egress.load(NAME).map_err(|error| local(&error))
 }
 
-/// Gives the container its way out: the bridge, the masquerade and, with its first attachment, the NIC (down).
+/// Gives the container its way out: the bridge, the masquerade and, with its first attachment, the NIC (down). Also a socket
+/// in the bridge's namespace.
 pub async fn ensure(
     host: &Host,
     attachment: &Attachment,
     wanted: Option<IpNetwork>,
     v6: bool,
     container: &Netns,
-) -> Result<Nic, Error> {
+) -> Result<(Nic, Rtnl), Error> {
     let _lock = host.lock(NAME)?;
     let mut ledger = match ledger(host)? {
         Some(ledger) => ledger,
@@ -90,7 +91,7 @@ pub async fn ensure(
         };
         inside.plug(attachment, peer, container).await?;
     }
-    Ok(nic)
+    Ok((nic, inside.rtnl))
 }
 
 /// A new document: of the bridge that stands although `/run` was lost, or of one to be made.
