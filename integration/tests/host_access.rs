@@ -219,20 +219,31 @@ fn what_the_runtime_asks_for_is_not_the_hosts() {
     let lab = lab(1, &conf);
     let host = lab.host(1);
     let container = host.container("t1");
-    let call = |verb: &str| {
-        let call = host
-            .call("overlay", verb)
-            .id("asks")
-            .netns(&container.netns());
-        let call = call.conf(&ashore::netconf(&conf));
-        call.env("CNI_ARGS", "IP=10.0.0.50").run().ok()
-    };
-    call("ADD");
-    let given = container.address("eth0").expect("an address");
-    assert_eq!(given.to_string(), "10.0.0.50");
-    assert_ne!(on_link(host, "chh"), [given]);
-    call("DEL");
-    assert_no_lease(&lab, "after the DEL");
+    let mac = "02:11:22:33:44:55";
+    for (args, asked) in [
+        (format!("IP=10.0.0.50;MAC={mac}"), json!({})),
+        (
+            String::new(),
+            json!({ "ips": ["10.0.0.50/24"], "mac": mac }),
+        ),
+    ] {
+        let mut conf = ashore::netconf(&conf);
+        conf["runtimeConfig"] = asked;
+        let call = |verb: &str| {
+            let call = host
+                .call("overlay", verb)
+                .id("asks")
+                .netns(&container.netns());
+            call.conf(&conf).env("CNI_ARGS", &args).run().ok()
+        };
+        call("ADD");
+        let given = container.address("eth0").expect("an address");
+        assert_eq!(given.to_string(), "10.0.0.50");
+        assert_eq!(container.link("eth0")["address"], mac);
+        assert_ne!(on_link(host, "chh"), [given]);
+        call("DEL");
+        assert_no_lease(&lab, "after the DEL");
+    }
 }
 
 #[test]

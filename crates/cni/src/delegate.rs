@@ -62,7 +62,7 @@ impl<'a> Delegate<'a> {
         }
     }
 
-    /// The same for an attachment of the caller's own. What the runtime asks for, such as an address, it asks for the
+    /// The same for an attachment of the caller's own. The addresses and the MAC that the runtime asks for, it asks for the
     /// call's attachment and not for this one. Code 6 if the configuration is no object.
     pub fn on_behalf(&self, container: &str, ifname: &str, netns: &Path) -> Result<Self, Error> {
         let mut stdin = object(&self.stdin)?;
@@ -71,7 +71,8 @@ impl<'a> Delegate<'a> {
             if let Some(asked) = value.as_object_mut()
                 && key.eq_ignore_ascii_case("runtimeConfig")
             {
-                asked.retain(|key, _| !key.eq_ignore_ascii_case("ips"));
+                let own = |key: &str| ["ips", "mac"].iter().any(|it| key.eq_ignore_ascii_case(it));
+                asked.retain(|key, _| !own(key));
             }
         }
         let env = vec![
