@@ -172,6 +172,36 @@ fn check_names_what_somebody_broke_and_sync_mends_it() {
 }
 
 #[test]
+fn the_first_network_is_the_way_out_and_the_second_does_not_say_that_it_is() {
+    for [first, second] in [["gateway", "gwbridge"], ["gwbridge", "gateway"]] {
+        let lab = lab(1, &network(DUAL, &json!({ "egress": first })));
+        let host = lab.host(1);
+        let mut beside = network(
+            &["10.1.0.0/24", "fd00:2::/64"],
+            &json!({ "egress": second }),
+        );
+        beside["name"] = "m".into();
+        host.install(&beside);
+        let one = Attachment::new(host, "t1", "n");
+        let two = Attachment::of(host.existing("t1"), "m", "eth1");
+        let ways_out = [&one, &two].map(|it| {
+            let routes = it.result["routes"].as_array().into_iter().flatten();
+            let to = routes.filter_map(|route| route["dst"].as_str());
+            to.filter(|dst| dst.ends_with("/0")).count()
+        });
+        assert_eq!(ways_out, [2, 0], "{first}, then {second}");
+        assert!(leaves(&one.container, host, DUAL));
+        for attached in [&one, &two] {
+            let (network, ifname) = (&attached.network, &attached.ifname);
+            host.cnitool("check", network, "t1", ifname).ok();
+        }
+        for attached in [one, two] {
+            attached.detach().ok();
+        }
+    }
+}
+
+#[test]
 fn a_subnet_that_the_host_has_in_another_way_is_refused() {
     for (key, conf) in [
         ("egress: gateway", gateway(V4)),

@@ -252,6 +252,7 @@ impl Work<'_> {
             given,
             nic,
         );
+        endpoint::drop_refused(self.inside, &mut result).await?;
         if by_gateway {
             result.interfaces.push(cni::Interface {
                 name: names::gateway_link(network),

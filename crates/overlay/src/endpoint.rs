@@ -242,6 +242,17 @@ pub(crate) async fn open_egress(rtnl: &Rtnl, nic: &Nic) -> Result<(), Error> {
     Ok(())
 }
 
+/// Leaves out of the result the default routes that the container does not have: it keeps those of the network that it
+/// joined first.
+pub(crate) async fn drop_refused(rtnl: &Rtnl, result: &mut CniResult) -> Result<(), Error> {
+    let there = rtnl.routes().await.map_err(|error| kernel(&error))?;
+    result.routes.retain(|route| {
+        let stands = |it: &netlink::Route| (it.dst, it.gateway) == (route.dst, route.gw);
+        route.dst.prefix() != 0 || there.iter().any(stands)
+    });
+    Ok(())
+}
+
 /// The result: the container's NIC first, then its egress NIC and what that hangs on.
 pub(crate) fn result(
     attachment: &Attachment,
