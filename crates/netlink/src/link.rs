@@ -76,8 +76,6 @@ pub struct LinkChange {
     pub group: Option<u32>,
     /// Alias text, at most 255 bytes.
     pub alias: Option<String>,
-    /// New name.
-    pub name: Option<String>,
 }
 
 /// What a bridge port has, or what to change of it; `None` leaves as it is.
@@ -159,9 +157,6 @@ impl Rtnl {
         message
             .attributes
             .extend(change.alias.clone().map(LinkAttribute::IfAlias));
-        message
-            .attributes
-            .extend(change.name.clone().map(LinkAttribute::IfName));
         let done = self.tell(Message::SetLink(message), 0).await;
         done.map_err(|refusal| refusal.on(format_args!("link {index}: {change}")))
     }
@@ -221,7 +216,6 @@ impl fmt::Display for LinkChange {
             self.mac.map(|mac| format!("address {mac}")),
             self.group.map(|group| format!("group {group}")),
             self.alias.as_ref().map(|alias| format!("alias {alias:?}")),
-            self.name.as_ref().map(|name| format!("name {name}")),
         ];
         f.write_str(&words.into_iter().flatten().collect::<Vec<_>>().join(" "))
     }

@@ -48,13 +48,12 @@ fn a_link_can_be_changed() {
             mac: Some(mac("02:42:0a:00:00:09")),
             group: Some(9),
             alias: Some("overlay of c1".into()),
-            name: Some("renamed".into()),
         };
         nl.set_link(end.index, &change).await.unwrap();
-        let seen = shown(&ns, "renamed");
+        let seen = shown(&ns, "p0");
         assert_eq!(seen["ifindex"], end.index);
         assert_eq!(seen["ifalias"], "overlay of c1");
-        let link = nl.link("renamed").await.unwrap().unwrap();
+        let link = nl.link("p0").await.unwrap().unwrap();
         assert_eq!(
             (link.up, link.mtu, link.master, link.group),
             (false, 1300, Some(br.index), 9)
@@ -70,7 +69,7 @@ fn a_link_can_be_changed() {
         )
         .await
         .unwrap();
-        let link = nl.link("renamed").await.unwrap().unwrap();
+        let link = nl.link("p0").await.unwrap().unwrap();
         assert_eq!((link.master, link.mtu), (None, 1300), "only what was named");
         let change = LinkChange {
             up: Some(true),
