@@ -12,7 +12,7 @@ LEAN_x86_64 = -C llvm-args=-enable-machine-outliner=always -C link-arg=-Wl,--icf
 STATIC = -C target-feature=+crt-static $(LEAN_$(firstword $(subst -, ,$(HOST))))
 
 .DEFAULT_GOAL := help
-.PHONY: deps build test demo bench scale soak fuzz lint fmt install install-dist clean help
+.PHONY: deps build test test-vm guests demo bench scale soak fuzz lint fmt install install-dist clean help
 
 deps: ## install what tests need: Debian packages, cnitool, Consul, containerd, podman, their clients (instant when nothing is missing)
 	$(DEPS) packages cnitool consul oldest-consul containerd podman nerdctl crictl
@@ -25,6 +25,14 @@ build: ## static, stripped binaries into bin/ (needs Rust; installs gcc where th
 test: deps build ## the whole test suite (as root: it makes network namespaces)
 	@test "$$(id -u)" = 0 || { echo "make test: run it as root, it makes network namespaces"; exit 1; }
 	cargo test --workspace --locked
+
+test-vm: ## guests of qemu with Debian's kernels 5.10, 6.1 and the newest, a power cut too; skipped where qemu is missing
+	@if command -v qemu-system-x86_64 >/dev/null; then $(MAKE) --no-print-directory guests; \
+		else echo "make test-vm: SKIPPED: there is no qemu-system-x86_64 (Debian's package qemu-system-x86 has it)"; fi
+
+guests: build
+	$(DEPS) guest-packages cnitool consul containerd kernels
+	cargo test --locked -p integration --test guests -- --ignored --test-threads=1
 
 demo: build ## a tour in under a minute: three hosts, one network; STORE=dir or STORE=consul
 	$(DEPS) demo-packages cnitool $(STORE:dir=)
@@ -69,4 +77,4 @@ clean: ## remove all that was built, the tools too
 	rm -rf bin target
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))

@@ -24,21 +24,22 @@ pub struct Footprint {
 impl Footprint {
     #[track_caller]
     pub(crate) fn of(host: &Host) -> Footprint {
-        let space = host.space();
-        Self::taken(&space.root(), space.pid(), |words| space.run(words))
+        Self::taken(|words| host.space().run(words))
     }
 
     /// The footprint of the machine that the laboratory runs on.
     #[track_caller]
     pub fn of_this_machine() -> Footprint {
-        Self::taken(Path::new("/"), std::process::id(), |words| {
+        Self::taken(|words| {
             let mut command = Command::new(words[0]);
             command.args(&words[1..]);
             run(command)
         })
     }
 
-    fn taken(root: &Path, pid: u32, run: impl Fn(&[&str]) -> Finished) -> Footprint {
+    /// By what these commands print where `run` runs them.
+    #[track_caller]
+    pub(crate) fn taken(run: impl Fn(&[&str]) -> Finished) -> Footprint {
         let listed = |words: &[&str]| run(words).ok();
         let mut lines = BTreeSet::new();
 
@@ -72,26 +73,25 @@ impl Footprint {
                 .map(|it| format!("nftables {}", it.trim())),
         );
 
-        let mounts = std::fs::read_to_string(format!("/proc/{pid}/mounts"));
-        for mount in mounts.expect("the host's mounts").lines() {
+        for mount in listed(&["cat", "/proc/self/mounts"]).stdout.lines() {
             let target = mount.split(' ').nth(1).unwrap_or(mount);
             let of_the_lab = target == "/run/netns" || target.starts_with(CLOCKS);
             if target != "/run/crosshost/netns" && !of_the_lab {
                 lines.insert(format!("mount {target}"));
             }
         }
-        for folder in [
-            "run/netns",
-            "run/crosshost/netns",
-            "run/crosshost/journal",
-            "run/crosshost/sandbox",
-            "run/crosshost/egress",
-            "run/crosshost/egress-netns",
-            "run/crosshost/foothold",
-        ] {
-            let files = files_below(&root.join(folder));
-            lines.extend(files.iter().map(|file| format!("file /{folder}/{file}")));
-        }
+        let folders = [
+            "/run/netns",
+            "/run/crosshost/netns",
+            "/run/crosshost/journal",
+            "/run/crosshost/sandbox",
+            "/run/crosshost/egress",
+            "/run/crosshost/egress-netns",
+            "/run/crosshost/foothold",
+        ];
+        // It complains of those that are not there.
+        let files = run(&[&["find"], &folders[..], &["!", "-type", "d"]].concat());
+        lines.extend(files.stdout.lines().map(|file| format!("file {file}")));
         Footprint { lines }
     }
 

@@ -75,6 +75,23 @@ impl Programs {
         folders.join(":")
     }
 
+    /// Debian's static busybox.
+    #[track_caller]
+    pub fn busybox() -> PathBuf {
+        existing(
+            workspace().join("target/tools/containerd/bin/busybox"),
+            "make deps",
+        )
+    }
+
+    /// The folder of one of Debian's kernels, with its `vmlinuz` and its `modules.cpio`.
+    #[track_caller]
+    pub fn kernel(name: &str) -> PathBuf {
+        let folder = workspace().join("target/tools/kernels").join(name);
+        existing(folder.join("vmlinuz"), "make test-vm");
+        folder
+    }
+
     /// Where a test puts plugins under other names; the laboratory's own.
     pub const MORE_PLUGINS: &str = "/dev/shm/plugins";
 

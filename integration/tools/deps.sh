@@ -8,6 +8,8 @@
 #   crictl         the CLI of what kubelets speak to containerd, built (1 minute)
 #   containerd     Debian's containerd, runc and static busybox, unpacked and not installed
 #   podman         Debian's podman and conmon, unpacked and not installed
+#   kernels        Debian's kernels 5.10, 6.1 and the newest, unpacked for guests of qemu
+#   guest-packages Debian packages for those guests
 #   check          runs cargo-deny                 cargo-fuzz     coverage-guided fuzzing, built (1 minute)
 #   fuzz-packages  Debian packages for cargo-fuzz: libFuzzer is C++
 # What is built goes to target/tools; the versions are pinned by go.mod and go.sum beside this file.
@@ -26,6 +28,8 @@ for_fuzz="g++"
 # those of the programs that are unpacked and not installed.
 for_tests="containernetworking-plugins openssl libssl-dev pkg-config strace curl
     libseccomp2 libdevmapper1.02.1 libgpgme11 libsubid4 libglib2.0-0 libsystemd0"
+# A guest's disk is made by mkfs.ext4.
+for_guests="e2fsprogs"
 
 packages() {
     missing=
@@ -81,8 +85,11 @@ for part in "$@"; do
     podman) unpacked podman podman conmon ;;
     consul) command -v consul >/dev/null || go_tool consul github.com/hashicorp/consul ;;
     oldest-consul)
-        [ -x "$tools/consul-1.8.7/usr/bin/consul" ] || "$root/integration/tools/consul-1.8.7.sh"
+        [ -d "$tools/consul-1.8.7" ] ||
+            "$root/integration/tools/of-suite.sh" bullseye "$tools/consul-1.8.7" consul consul
         ;;
+    guest-packages) packages $for_build $for_demo $for_guests ;;
+    kernels) "$root/integration/tools/kernels.sh" ;;
     cargo-deny)
         [ -x "$tools/bin/cargo-deny" ] ||
             cargo install --locked --root "$tools" --target-dir "$tools/cargo-deny-build" cargo-deny@0.20.2
