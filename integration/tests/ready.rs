@@ -28,7 +28,6 @@ fn an_add_is_answered_when_its_container_can_be_reached() {
     });
     let t1 = Attachment::new(one, "t1", "ov_net1");
     let t2 = Attachment::new(two, "t2", "ov_net1");
-    let before = two.footprint();
 
     span(two, 2);
     let begun = Instant::now();
@@ -41,6 +40,7 @@ fn an_add_is_answered_when_its_container_can_be_reached() {
 
     // A runtime is not held for ever.
     span(two, 30);
+    let before = two.footprint();
     let container = two.container("t4");
     let conf = netconf("ov_net1", SUBNET, "1.1.0");
     let add = two.call("overlay", "ADD").id("t4").conf(&conf);
