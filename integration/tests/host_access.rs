@@ -267,7 +267,8 @@ fn a_killed_add_is_repaired() {
         std::thread::sleep(after);
         killed.kill();
         let killed = killed.wait(Duration::from_secs(30));
-        if step % 2 == 0 && !killed.status.success() {
+        // One that was killed after its answer may stand.
+        if step % 2 == 0 && killed.stdout.is_empty() {
             let again = call("ADD").run();
             assert!(again.status.success(), "{when}: {again}");
             assert!(container.pings(on_link(host, "chh")[0], &[]), "{when}");

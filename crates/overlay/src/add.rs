@@ -242,7 +242,8 @@ impl Work<'_> {
                 return Ok(None);
             }
         }
-        self.wait_for_ports(&sandbox, egress.as_ref()).await?;
+        self.wait_for_ports(&sandbox, &foothold, egress.as_ref())
+            .await?;
         let netns = self.call.netns.as_deref().unwrap_or(Path::new(""));
         let mut result = endpoint::result(
             self.attachment,
@@ -319,11 +320,19 @@ impl Work<'_> {
     }
 
     /// Until what the container sends and gets passes the bridges.
-    async fn wait_for_ports(&self, sandbox: &Sandbox, egress: Option<&Rtnl>) -> Result<(), Error> {
+    async fn wait_for_ports(
+        &self,
+        sandbox: &Sandbox,
+        foothold: &Foothold,
+        egress: Option<&Rtnl>,
+    ) -> Result<(), Error> {
         let attachment = self.attachment;
-        let new_sandbox = (!sandbox.stood).then(|| names::VXLAN.to_owned());
-        let own = [names::port(attachment)].into_iter().chain(new_sandbox);
-        for port in own {
+        let mut ports = vec![names::port(attachment)];
+        if !sandbox.stood {
+            ports.push(names::VXLAN.to_owned());
+            ports.extend(foothold.ports(&attachment.network));
+        }
+        for port in ports {
             ready::forwards(&sandbox.rtnl, &port).await?;
         }
         if let Some(egress) = egress {

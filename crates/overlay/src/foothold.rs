@@ -66,6 +66,14 @@ impl Foothold {
         self.addresses.iter().map(IpNetwork::ip)
     }
 
+    /// The ports of the segment's bridge that this takes.
+    pub(crate) fn ports(&self, network: &str) -> Vec<String> {
+        self.links(network)
+            .into_iter()
+            .map(|link| link.name)
+            .collect()
+    }
+
     /// The links that this takes. A subnet is reached by the host's own address where it has one: an answer to the gateway's
     /// would end at the gateway of another host.
     fn links(&self, network: &str) -> Vec<Wanted> {
