@@ -144,3 +144,22 @@ fn other_ports_than_those_published_are_a_deviation() {
     web.again("del").ok();
     web.again("check").failed();
 }
+
+#[test]
+fn thousands_of_ports_are_published_mended_and_taken_away_as_one_is() {
+    let lab = lab();
+    let host = lab.host(1);
+    let range = json!(["10000-14999:10000-14999"]);
+    let web = Published::new(host, "web", "br", &range);
+    let _server = web.serves(14999);
+    let reached = || heard_at(lab.host(2).space(), host.vtep(), 14999);
+    assert!(reached().starts_with("web "), "{}", reached());
+    web.again("check").ok();
+    host.space().script("nft flush ruleset");
+    web.again("check").failed();
+    host.crosshost(&["sync"]).ok();
+    web.again("check").ok();
+    assert!(reached().starts_with("web "), "{}", reached());
+    web.again("del").ok();
+    assert_eq!(rules(host), "");
+}
