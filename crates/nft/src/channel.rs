@@ -15,6 +15,7 @@ use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+use rustix::net::sockopt::set_socket_send_buffer_size_force;
 
 use crate::error::{ENOENT, ERESTART, Error, Reason};
 
@@ -24,6 +25,9 @@ const NFNL_BATCH_GENID: u16 = 1;
 const NLMSGERR_ATTR_MSG: u16 = 1;
 /// The kernel builds dumps in pieces of at most 32 KiB.
 const RECEIVE_BYTES: usize = 64 << 10;
+/// A batch is one message to the socket, which takes none that is longer than its buffer. That is 208 KiB, unless
+/// somebody made `net.core.wmem_default` less.
+const ANY_SOCKET_SENDS: usize = 32 << 10;
 
 type Message = NetlinkMessage<NetfilterMessage>;
 /// An object, and the family of its table.
@@ -195,9 +199,11 @@ impl Channel {
         let mut bytes = vec![];
         put(&mut bytes, begin, 0, none, NFNL_SUBSYS_NFTABLES, head);
         let mut steps = vec![];
-        for change in changes {
+        let count = changes.len();
+        for (step, change) in changes.into_iter().enumerate() {
             let sequence = self.next_sequence();
-            let flags = change.flags | NLM_F_ACK;
+            let ack = if step + 1 == count { NLM_F_ACK } else { 0 };
+            let flags = change.flags | ack;
             put(&mut bytes, sequence, flags, self.family, 0, change.message);
             steps.push((sequence, change.what));
         }
@@ -212,8 +218,9 @@ impl Channel {
         );
         self.send(&batch, &bytes)?;
 
-        // Each step is answered, and the answers come together; but what concerns the whole batch (a stale generation, no
-        // right to do this, a failed commit) is said of its first message, and then it may be the only answer.
+        // Each step that is refused is answered, and the last one in any case: thousands of answers would not fit into the
+        // socket. They come together; but what concerns the whole batch (a stale generation, no right to do this, a failed
+        // commit) is said of its first message, and then it may be the only answer.
         let mut first_refusal = None;
         loop {
             for message in self.receive(&batch)? {
@@ -260,6 +267,10 @@ impl Channel {
     }
 
     fn send(&self, what: &str, bytes: &[u8]) -> Result<(), Error> {
+        if bytes.len() > ANY_SOCKET_SENDS {
+            // Who may not have more, in a user namespace, is told by `send` if it is too much.
+            let _ = set_socket_send_buffer_size_force(&self.socket, bytes.len());
+        }
         match self.socket.send(bytes, 0) {
             Ok(_) => Ok(()),
             Err(source) => Err(Error::Socket {
