@@ -7,7 +7,7 @@
 
 use netlink_packet_core::{
     DefaultNla, Emitable, ErrorMessage, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST,
-    NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator, parse_string,
+    NetlinkHeader, NetlinkPayload, NlasIterator, parse_string,
 };
 use netlink_packet_netfilter::nftables::{GenAttribute, GenMessage, NfTablesMessage};
 use netlink_packet_netfilter::none::ControlMessage;
@@ -17,6 +17,7 @@ use netlink_packet_netfilter::{
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use rustix::net::sockopt::set_socket_send_buffer_size_force;
 
+use crate::answer::{self, Message};
 use crate::error::{ENOENT, ERESTART, Error, Reason};
 
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
@@ -29,7 +30,6 @@ const RECEIVE_BYTES: usize = 64 << 10;
 /// somebody made `net.core.wmem_default` less.
 const ANY_SOCKET_SENDS: usize = 32 << 10;
 
-type Message = NetlinkMessage<NetfilterMessage>;
 /// An object, and the family of its table.
 pub(crate) type Answer = (NetfilterProtoFamily, NfTablesMessage);
 
@@ -293,7 +293,7 @@ impl Channel {
         let mut messages = vec![];
         let mut rest = bytes.as_slice();
         while !rest.is_empty() {
-            let message = Message::deserialize(rest).map_err(|why| Error::Strange {
+            let message = answer::read(rest).map_err(|why| Error::Strange {
                 what: what.to_owned(),
                 why: why.to_string(),
             })?;

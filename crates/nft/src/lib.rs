@@ -12,6 +12,7 @@
 //! stops what is ours ([`Nft::obstacles`]).
 
 mod advice;
+mod answer;
 mod channel;
 mod element;
 mod error;

@@ -136,6 +136,27 @@ fn elements_equal_those_of_nft() {
 }
 
 #[test]
+fn thousands_are_made_in_one_step_and_read_within_seconds() {
+    let namespace = Namespace::new();
+    namespace.run(|| {
+        let mut ports = Ports::open().unwrap();
+        ports.ensure().unwrap();
+        let many: Vec<_> = (1..=16_000)
+            .map(|port| Entry::Port {
+                at: at(port),
+                to: to("172.18.0.2:80"),
+            })
+            .collect();
+        assert!(add(&mut ports, &many, "me"));
+        let began = std::time::Instant::now();
+        let found = ports.look(&Places::All).unwrap();
+        assert_eq!(found.elements.len(), many.len());
+        let took = began.elapsed();
+        assert!(took < std::time::Duration::from_secs(2), "{took:?}");
+    });
+}
+
+#[test]
 fn what_is_wanted_is_made_at_the_places_that_were_looked_at_and_nowhere_else() {
     let namespace = Namespace::new();
     namespace.run(|| {
