@@ -100,7 +100,7 @@ fn test(subject: &str, value: &str, v6: bool) -> Result<Test, String> {
     match (subject, v6) {
         ("ip saddr", false) | ("ip6 saddr", true) => Ok(Test::Source(network()?)),
         ("ip daddr", false) | ("ip6 daddr", true) => Ok(Test::Destination(network()?)),
-        ("iifname" | "meta iifname", _) if value.len() < IFNAME_BYTES => {
+        ("iifname" | "meta iifname", _) if value.len() < IFNAME_BYTES && value != "*" => {
             Ok(Test::Interface(value.to_owned()))
         }
         ("iifname" | "meta iifname", _) => Err(bad("an interface's name")),
@@ -178,7 +178,9 @@ fn keep(conditional: &Conditional, condition: &Condition) -> Rule {
         }
         Test::Interface(name) => {
             all.push(load(MetaKey::Iifname));
-            all.push(compare(fails, ifname(name)));
+            // As nft does: of a name that ends in `*` only what is before it is compared.
+            let beginning = name.strip_suffix('*').map(|it| it.as_bytes().to_vec());
+            all.push(compare(fails, beginning.unwrap_or_else(|| ifname(name))));
         }
         Test::SourcePort(ports) => {
             all.push(port(SOURCE_PORT));

@@ -274,7 +274,9 @@ fn conditions_are_rules_that_keep_packets_from_the_maps() {
     assert!(set("me", &[conditional(all)]) && !set("me", &[conditional(all)]));
     assert!(set(
         "you",
-        &[conditional("ip daddr != 10.0.0.1 th sport != 20-30")]
+        &[conditional(
+            "ip daddr != 10.0.0.1 th sport != 20-30 iifname \"wg*\""
+        )]
     ));
     let list = namespace.sh("nft list chain inet crosshost ports-conditions");
     for (rule, owner) in [
@@ -284,14 +286,15 @@ fn conditions_are_rules_that_keep_packets_from_the_maps() {
         ("meta mark != 0x00000010 accept", "me"),
         ("ip daddr 10.0.0.1 accept", "you"),
         ("tcp sport 20-30 accept", "you"),
+        ("iifname != \"wg*\" accept", "you"),
     ] {
         let line = format!(" {rule} comment \"{owner}\"");
         assert!(list.contains(&line), "{line} in {list}");
     }
-    assert_eq!(list.matches("tcp dport 8000-8010").count(), 6, "{list}");
+    assert_eq!(list.matches("tcp dport 8000-8010").count(), 7, "{list}");
     assert!(set("me", &[]));
     let list = namespace.sh("nft list chain inet crosshost ports-conditions");
-    assert!(!list.contains("\"me\"") && list.matches("\"you\"").count() == 2);
+    assert!(!list.contains("\"me\"") && list.matches("\"you\"").count() == 3);
     // Whatever else is made anew, they stay.
     namespace.sh("nft flush chain inet crosshost ports-publish");
     namespace.run(|| assert!(Ports::open().unwrap().ensure().unwrap()));
@@ -318,6 +321,7 @@ fn words_that_are_not_understood_are_named() {
         ("tcp dport 80", false, "\"tcp dport\" is not understood"),
         ("th sport 9-8", false, "not a port"),
         ("mark red", false, "not a mark"),
+        ("iifname *", false, "not an interface's name"),
         (
             "iifname a-name-much-too-long",
             false,
