@@ -204,12 +204,64 @@ fn what_cannot_be_published_is_refused_with_key_and_value() {
         "{added}"
     );
     host.cnitool("del", "br", "web", "eth0").ok();
+    // Nor is one of which Linux lets nothing out to a container.
+    let added = add(host, "web", &json!(["[::1]:80:80"])).ok();
+    assert!(
+        added.stderr.contains("::1 leads to no container"),
+        "{added}"
+    );
+    host.cnitool("del", "br", "web", "eth0").ok();
     // Not chained.
     let conf = json!({ "cniVersion": "1.0.0", "name": "br", "type": "portmap" });
     let call = host.call("portmap", "ADD").id("c1");
     let call = call.netns("/run/netns/web").conf(&conf);
     call.run()
         .refused(7, &["prevResult: missing", "chained plugin"]);
+}
+
+#[test]
+fn an_address_at_which_the_host_meets_no_container_is_not_taken_in_silence() {
+    let lab = lab();
+    let host = lab.host(1);
+    let web = Published::new(host, "web", "br", &json!([]));
+    let call = |verb, result: &Value| {
+        let conf = json!({
+            "cniVersion": "1.0.0",
+            "name": "br",
+            "type": "portmap",
+            "prevResult": result,
+            "runtimeConfig": asks(&json!([port(8080, 80)])),
+        });
+        let call = host.call("portmap", verb).id("c1");
+        call.netns("/run/netns/web").conf(&conf).run()
+    };
+    // Its own loopback would be the host's, with all that listens there.
+    let mut with_loopback = web.result.clone();
+    let inside = json!({ "name": "lo", "sandbox": "/run/netns/web" });
+    let interfaces = with_loopback["interfaces"].as_array_mut();
+    interfaces.expect("a list").push(inside);
+    let at = with_loopback["interfaces"].as_array().map(Vec::len);
+    let at = at.expect("a list") - 1;
+    let v4_of_web = web.result["ips"][0].clone();
+    with_loopback["ips"] = json!([
+        { "address": "127.0.0.1/8", "interface": at },
+        { "address": "::1/128", "interface": at },
+        v4_of_web,
+    ]);
+    call("ADD", &with_loopback).ok();
+    let all = rules(host);
+    let leads = all
+        .lines()
+        .filter(|line| line.contains("tcp . 8080 comment"));
+    let leads: Vec<_> = leads.collect();
+    assert!(leads.len() == 1 && leads[0].contains(": 10.1.0."), "{all}");
+    call("DEL", &with_loopback).ok();
+    // Behind a router, as the addresses of a network without a way out are: somebody else may have it there.
+    let far = json!({ "cniVersion": "1.0.0", "ips": [{ "address": "10.99.0.2/24" }] });
+    let added = call("ADD", &far).ok();
+    let says = "10.99.0.2 is not on a link of this host, but behind ";
+    assert!(added.stderr.contains(says), "{added}");
+    call("DEL", &far).ok();
 }
 
 #[test]
