@@ -1,6 +1,6 @@
 //! ADD: find where the container is, note, publish, answer. Or undo.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use cni::{Call, CniResult, Error, Tell};
 use journal::{Attachment, clock};
@@ -134,13 +134,15 @@ pub(crate) fn record(
 
 /// What does not stop an ADD, but whoever looks why nothing comes in should find.
 fn warn(record: &Record, local: &[IpAddr]) {
-    for run in &record.runs {
-        if let Some(address) = run.address.filter(|it| !is_local(*it, local)) {
-            cni::log(&format!(
-                "{}: hostIP: {address} is no address of this host yet: nothing comes to it",
-                record.attachment
-            ));
-        }
+    for address in record.runs.iter().filter_map(|run| run.address) {
+        let why = if address == IpAddr::V6(Ipv6Addr::LOCALHOST) {
+            "leads to no container: Linux lets nothing from it out of the host"
+        } else if !is_local(address, local) {
+            "is no address of this host yet: nothing comes to it"
+        } else {
+            continue;
+        };
+        cni::log(&format!("{}: hostIP: {address} {why}", record.attachment));
     }
     for key in way::off(record) {
         cni::log(&format!(

@@ -47,10 +47,10 @@ async fn best(rtnl: &Rtnl, candidates: &[IpAddr]) -> Result<Option<Target>, Erro
             address,
             via: netlink::name_of(hop.dev).map_err(|error| kernel(&error))?,
         };
-        if hop.gateway.is_none() {
-            return Ok(Some(target));
-        }
-        far.get_or_insert(target);
+        match hop.gateway {
+            None => return Ok(Some(target)),
+            Some(gateway) => far.get_or_insert((target, gateway)),
+        };
     }
     if far.is_none() && !candidates.is_empty() {
         let all: Vec<_> = candidates.iter().map(ToString::to_string).collect();
@@ -62,12 +62,20 @@ async fn best(rtnl: &Rtnl, candidates: &[IpAddr]) -> Result<Option<Target>, Erro
             ),
         ));
     }
-    Ok(far)
+    Ok(far.map(|(target, gateway)| {
+        cni::log(&format!(
+            "{} is not on a link of this host, but behind {gateway}: its ports lead there, whoever has the address",
+            target.address
+        ));
+        target
+    }))
 }
 
 /// The container's addresses: by which it leaves, of the interface that is chained, of its others.
 fn candidates(result: &CniResult, ifname: &IfName, v6: bool) -> Vec<IpAddr> {
-    let ips = || result.ips.iter().filter(|ip| ip.address.is_ipv6() == v6);
+    // A loopback would be this host's own.
+    let is_of = |ip: &&cni::Ip| ip.address.is_ipv6() == v6 && !ip.address.ip().is_loopback();
+    let ips = || result.ips.iter().filter(is_of);
     let interface = |ip: &cni::Ip| result.interfaces.get(ip.interface?);
     let is_inside = |ip: &cni::Ip| {
         interface(ip).is_some_and(|it| it.sandbox.as_ref().is_some_and(|path| !path.is_empty()))
