@@ -20,6 +20,18 @@ struct Case<'lab> {
 }
 
 impl<'lab> Case<'lab> {
+    fn new(lab: &'lab Lab, web: &Published<'_>, other: Published<'lab>) -> Self {
+        let udp = json!({ "hostPort": 53, "containerPort": 53, "protocol": "udp" });
+        let conf = json!({
+            "cniVersion": "1.0.0",
+            "name": "br",
+            "type": "portmap",
+            "prevResult": web.result,
+            "runtimeConfig": asks(&json!([port(8080, 80), udp])),
+        });
+        Self { lab, conf, other }
+    }
+
     fn host(&self) -> &'lab Host {
         self.lab.host(1)
     }
@@ -69,19 +81,7 @@ fn at_each_call_of_add_and_del() {
     let other = Published::new(host, "other", "br", &json!([port(9090, 80)]));
     let _server = other.serves(80);
     let web = Published::new(host, "web", "br", &json!([]));
-    let udp = json!({ "hostPort": 53, "containerPort": 53, "protocol": "udp" });
-    let conf = json!({
-        "cniVersion": "1.0.0",
-        "name": "br",
-        "type": "portmap",
-        "prevResult": web.result,
-        "runtimeConfig": asks(&json!([port(8080, 80), udp])),
-    });
-    let case = Case {
-        lab: &lab,
-        conf,
-        other,
-    };
+    let case = Case::new(&lab, &web, other);
     let before = host.footprint();
     let mut kills = 0;
     // A DEL repairs what a killed verb left, with a sync between the two and without.
@@ -120,6 +120,27 @@ fn at_each_call_of_add_and_del() {
     assert!(kills > 40, "only {kills}");
     assert!(case.is_reached(9090));
     case.other.again("check").ok();
+}
+
+/// With no other port on the host: what is made for the first one is made after its document.
+#[test]
+fn the_first_add_of_a_host_leaves_no_table() {
+    let lab = Lab::new(1, Backend::Dir);
+    let host = lab.host(1);
+    host.install(&network("bridge", "br", 1));
+    let web = Published::new(host, "web", "br", &json!([]));
+    let other = Published::new(host, "other", "br", &json!([]));
+    let case = Case::new(&lab, &web, other);
+    for name in CALLS {
+        for number in 1.. {
+            let killed = case.killed("ADD", name, number);
+            case.call("DEL").ok();
+            assert_eq!(rules(host), "", "ADD killed at {name} number {number}");
+            if killed.status.success() {
+                break;
+            }
+        }
+    }
 }
 
 #[test]

@@ -67,6 +67,7 @@ fn a_program_that_listens_is_told_apart_from_who_holds_the_port_for_the_containe
         "{said}"
     );
     drop(program);
+    assert_eq!(rules(host), "", "a refused ADD leaves no table");
     host.cnitool("del", "br", "web", "eth0").ok();
     add(host, "web", &json!([port(8080, 80)])).ok();
     host.cnitool("del", "br", "web", "eth0").ok();
