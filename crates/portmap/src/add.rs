@@ -37,8 +37,10 @@ pub(crate) fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
     if let Some(killed) = desk.record(&attachment)? {
         desk.withdraw(&mut ports, &killed)?;
     }
+    // The table is of those who have a record. With the first one it is made after that, so that a refusal leaves none.
+    let is_first = desk.is_empty()?;
     // Maps that had to be made have nothing of the others.
-    if ports.ensure().map_err(|error| kernel(&error))? {
+    if !is_first && ports.ensure().map_err(|error| kernel(&error))? {
         desk.mend(&mut ports)?;
     }
     let chosen = Free::new(&mut ports, &local).choose(&conf.mappings)?;
@@ -51,8 +53,13 @@ pub(crate) fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
     }
 
     desk.save(&record)?;
-    let done = desk
-        .publish(&mut ports, &record, &local)
+    let made = if is_first {
+        ports.ensure().map_err(|error| kernel(&error))
+    } else {
+        Ok(false)
+    };
+    let done = made
+        .and_then(|_| desk.publish(&mut ports, &record, &local))
         .and_then(|()| localnet::open(&record))
         .and_then(|_| {
             flows::forget_clients(&record, &local);

@@ -65,6 +65,11 @@ impl Desk {
         all.map_err(|error| local(&error))
     }
 
+    /// Whether there is no record at all.
+    pub fn is_empty(&self) -> Result<bool, Error> {
+        self.records.is_empty().map_err(|error| local(&error))
+    }
+
     /// Writes the record.
     pub fn save(&self, record: &Record) -> Result<(), Error> {
         let saved = self.records.save(&record.attachment.hash(), record);
@@ -153,7 +158,7 @@ impl Desk {
         flows::forget_answered(record);
         let removed = self.records.remove(&record.attachment.hash());
         removed.map_err(|error| local(&error))?;
-        if self.records.is_empty().map_err(|error| local(&error))? {
+        if self.is_empty()? {
             let elements = ports.look(&Places::All).map_err(|error| kernel(&error))?;
             if elements.elements.is_empty() {
                 localnet::close()?;
