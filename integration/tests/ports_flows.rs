@@ -1,4 +1,4 @@
-//! Clients of UDP that never stop sending: what conntrack remembers of a port must not outlive who has it.
+//! Clients of UDP and SCTP that never stop sending: what conntrack remembers of a port must not outlive who has it.
 #![allow(clippy::expect_used, reason = "a test: it stops where it broke")]
 
 mod ports;
@@ -92,4 +92,49 @@ fn a_client_that_never_stops_reaches_the_next_container() {
     assert_eq!(tracked("10.1.0."), 1);
     assert_eq!(tracked("203.0.113.9 "), 0, "the client");
     assert_eq!(asks("three"), None, "its connection is forgotten with it");
+}
+
+/// An INIT of SCTP to ARGV: address, source port, port; with its CRC32c, without which conntrack would not know it.
+const INIT: &str = r#"use Socket; my ($to, $from, $port) = @ARGV; my $head = pack("nnN", $from, $port, 0);
+    my $chunk = pack("CCnNNnnN", 1, 0, 20, 1, 65536, 1, 1, 1); my $crc = 0xffffffff;
+    for my $byte (unpack("C*", $head . pack("V", 0) . $chunk)) {
+        $crc ^= $byte; for (1 .. 8) { $crc = ($crc >> 1) ^ ($crc & 1 ? 0x82f63b78 : 0) } }
+    socket(S, PF_INET, SOCK_RAW, 132) or die; my $packet = $head . pack("V", $crc ^ 0xffffffff) . $chunk;
+    send(S, $packet, 0, pack_sockaddr_in(0, inet_aton($to))) or die"#;
+/// Tells where the first packet of SCTP came from and to which port, or nothing within two seconds.
+const HEARS: &str = r#"use Socket; $| = 1; socket(S, PF_INET, SOCK_RAW, 132) or die; print "1"; alarm(2);
+    my $from = recv(S, my $packet, 999, 0); my (undef, $address) = unpack_sockaddr_in($from);
+    print inet_ntoa($address), " ", unpack("n", substr($packet, 22, 2))"#;
+
+/// The kernel needs no sockets of SCTP for this, and may have none: these are packets made by hand.
+#[test]
+fn packets_of_sctp_reach_whoever_has_the_port_now() {
+    let lab = Lab::new(1, Backend::Dir);
+    let host = lab.host(1);
+    host.install(&network("bridge", "br", 1));
+    let asked = json!([{ "hostPort": 9999, "containerPort": 99, "protocol": "sctp" }]);
+    let heard_in = |published: &Published<'_>| {
+        let mut command = published.container.command("perl");
+        command
+            .args(["-e", HEARS])
+            .stdout(std::process::Stdio::piped());
+        let mut child = command.spawn().expect("perl");
+        let mut out = child.stdout.take().expect("a pipe");
+        let mut ready = [0];
+        std::io::Read::read_exact(&mut out, &mut ready).expect("it listens");
+        let init = ["perl", "-e", INIT, host.vtep(), "5000", "9999"];
+        lab.outside().run(&init).ok();
+        let heard = std::io::read_to_string(out).expect("words");
+        child.wait().expect("its end");
+        heard
+    };
+    let first = Published::new(host, "first", "br", &asked);
+    assert_eq!(heard_in(&first), "203.0.113.9 99");
+    let second = Published::new(host, "second", "br", &json!([]));
+    assert_eq!(heard_in(&second), "", "it has no port");
+    first.again("del").ok();
+    second.again("del").ok();
+    let third = Published::new(host, "third", "br", &asked);
+    assert_eq!(heard_in(&third), "203.0.113.9 99");
+    third.again("del").ok();
 }
