@@ -299,6 +299,20 @@ mod tests {
     }
 
     #[test]
+    fn all_of_thousands_are_put_together_within_seconds() {
+        let one = |number: u16| {
+            let to = format!("10.0.{}.{}:80", number >> 8, number & 255);
+            record("n", &format!("c{number}"), 1, 2 * number + 1, &to)
+        };
+        let many: Vec<_> = (0..4000).map(one).collect();
+        let began = std::time::Instant::now();
+        let all = all(&Published::default(), &many);
+        let took = began.elapsed();
+        assert_eq!(all.elements.len(), 16_000, "two ports, two hairpins");
+        assert!(took < std::time::Duration::from_secs(5), "{took:?}");
+    }
+
+    #[test]
     fn a_mark_on_a_target_stays_as_long_as_anybody_needs_it() {
         let (old, new) = (
             record("n", "c", 1, 80, "10.0.0.2:8000"),
