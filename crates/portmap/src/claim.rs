@@ -19,6 +19,16 @@ pub struct Taken {
     pub holder: (String, String),
 }
 
+impl Taken {
+    fn new(wanted: HostPort, held: &Held) -> Self {
+        let digest = held.owners.first().cloned().unwrap_or_default();
+        Self {
+            wanted,
+            holder: (digest, held.text.clone()),
+        }
+    }
+}
+
 /// Records of other attachments, by digest.
 pub type Others<'a> = &'a dyn Fn(&str) -> Option<Record>;
 
@@ -58,38 +68,38 @@ pub fn claim(
     rivals: &Rivals,
     others: Others<'_>,
 ) -> Result<Published, Taken> {
-    let me = record.attachment.hash();
-    let is_mine = |held: &Held| is_of_container(held, record, others);
-    let taken = |wanted: HostPort, held: &Held| Taken {
-        wanted,
-        holder: (
-            held.owners.first().cloned().unwrap_or_default(),
-            held.text.clone(),
-        ),
-    };
-    for (key, wanted) in rivals {
-        if let Some(held) = found.elements.get(key).filter(|held| !is_mine(held)) {
-            return Err(taken(*wanted, held));
+    for (key, at) in rivals {
+        let held = found.elements.get(key);
+        let strange = held.filter(|held| !is_of_container(held, record, others));
+        if let Some(held) = strange {
+            return Err(Taken::new(*at, held));
         }
     }
     let mut wanted = found.clone();
+    enter(&mut wanted, record, others)?;
+    Ok(wanted)
+}
+
+/// Adds what the record means, or nothing of it.
+fn enter(wanted: &mut Published, record: &Record, others: Others<'_>) -> Result<(), Taken> {
     for entry in record.entries() {
-        let mut new = entry.held(vec![me.clone()], record.text());
-        if let Some(held) = wanted.elements.get(&entry.key()) {
-            if let Entry::Port { at, .. } = &entry
-                && !is_mine(held)
-            {
-                return Err(taken(*at, held));
-            }
-            new = held.clone();
-            if !new.owners.contains(&me) {
-                new.owners.push(me.clone());
-            }
+        if let Entry::Port { at, .. } = &entry
+            && let Some(held) = wanted.elements.get(&entry.key())
+            && !is_of_container(held, record, others)
+        {
+            return Err(Taken::new(*at, held));
         }
-        wanted.elements.insert(entry.key(), new);
+    }
+    let me = record.attachment.hash();
+    for entry in record.entries() {
+        let new = || entry.held(vec![], record.text());
+        let held = wanted.elements.entry(entry.key()).or_insert_with(new);
+        if !held.owners.contains(&me) {
+            held.owners.push(me.clone());
+        }
     }
     wanted.conditions.set(&me, &record.conditionals());
-    Ok(wanted)
+    Ok(())
 }
 
 /// Takes what the record means from what was found. What another owner has too stays, as that one has it.
@@ -149,9 +159,7 @@ pub fn all(found: &Published, records: &[Record]) -> Published {
     wanted.conditions.retain(|owner| !known.contains_key(owner));
     for record in records.into_iter().filter(|record| !record.leaving) {
         // One that lost its ports to another while the table was away has none until its next ADD.
-        if let Ok(with) = claim(&wanted, record, &Rivals::new(), &others) {
-            wanted = with;
-        }
+        let _ = enter(&mut wanted, record, &others);
     }
     wanted
 }
