@@ -22,8 +22,9 @@ use crate::skeleton::{Family, IPV4, IPV6, TABLE, on};
 
 /// libnftnl: `NFTNL_UDATA_SET_ELEM_COMMENT` or `NFTNL_UDATA_RULE_COMMENT`, then one byte of length, then text and a zero.
 const COMMENT: u8 = 0;
-/// What one byte of length can say, less the zero.
-pub(crate) const LONGEST_COMMENT: usize = 254;
+/// The kernel takes 256 bytes of user data (`NFT_USERDATA_MAXLEN`), but counts an element's, and one byte, in one byte: 255
+/// are refused, and of 256 none is kept. Less kind, length and zero.
+pub(crate) const LONGEST_COMMENT: usize = 251;
 /// nft's own limit is 128 with the zero.
 const OWNER_BYTES: usize = 127;
 
