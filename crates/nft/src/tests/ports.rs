@@ -180,6 +180,35 @@ fn a_long_owner_is_cut_and_still_found() {
 }
 
 #[test]
+fn owners_are_kept_whole_or_refused() {
+    let namespace = Namespace::new();
+    namespace.run(|| {
+        let mut ports = Ports::open().unwrap();
+        ports.ensure().unwrap();
+        let entry = &entries()[0];
+        let places = Places::These(BTreeSet::from([entry.key()]));
+        let mut put = |count: usize| {
+            let owners: Vec<_> = (0..count).map(|number| format!("{number:016x}")).collect();
+            let held = entry.held(owners.clone(), "n".repeat(300));
+            let updated = ports.update(&places, |found| {
+                let mut wanted = found.clone();
+                wanted.elements.insert(entry.key(), held.clone());
+                Ok::<_, ()>(wanted)
+            });
+            let found = ports.look(&places).unwrap();
+            let kept = found.elements.get(&entry.key());
+            (
+                updated,
+                kept.map(|held| held.owners.clone()) == Some(owners),
+            )
+        };
+        assert!(matches!(put(14), (Ok(Ok(true)), true)));
+        let (updated, _) = put(15);
+        assert!(matches!(updated, Err(Error::Unfit { .. })), "{updated:?}");
+    });
+}
+
+#[test]
 fn what_is_wanted_is_made_at_the_places_that_were_looked_at_and_nowhere_else() {
     let namespace = Namespace::new();
     namespace.run(|| {
