@@ -138,6 +138,12 @@ impl Held {
         self.data == other.data && self.comment() == other.comment()
     }
 
+    /// Whether all its owners are told; of the text the rest is.
+    pub(super) fn has_room(&self) -> bool {
+        let digests = self.owners.iter().map(|owner| owner.len() + 1);
+        digests.sum::<usize>() <= LONGEST_COMMENT
+    }
+
     fn comment(&self) -> String {
         let mut comment = self.owners.join(",");
         // nft prints a comment between quotes and cannot escape.

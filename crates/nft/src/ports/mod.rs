@@ -103,6 +103,13 @@ impl Ports {
                 Ok(wanted) => wanted,
                 Err(refused) => return Ok((vec![], Err(refused))),
             };
+            if let Some(held) = wanted.elements.values().find(|it| !it.has_room()) {
+                return Err(Error::Unfit {
+                    what: "published port",
+                    name: held.text.clone(),
+                    why: "shared by more networks of its container than can be noted",
+                });
+            }
             let rules = (found.conditions, handles);
             let mut changes = entry::changes(&found.elements, &wanted.elements);
             changes.extend(conditions::changes(&rules, &wanted.conditions));
