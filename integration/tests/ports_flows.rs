@@ -94,7 +94,7 @@ fn a_client_that_never_stops_reaches_the_next_container() {
     assert_eq!(asks("three"), None, "its connection is forgotten with it");
 }
 
-/// An INIT of SCTP to ARGV: address, source port, port; with its CRC32c, without which conntrack would not know it.
+/// An INIT of SCTP to ARGV: address, source port, port; with its checksum, without which conntrack would not know it.
 const INIT: &str = r#"use Socket; my ($to, $from, $port) = @ARGV; my $head = pack("nnN", $from, $port, 0);
     my $chunk = pack("CCnNNnnN", 1, 0, 20, 1, 65536, 1, 1, 1); my $crc = 0xffffffff;
     for my $byte (unpack("C*", $head . pack("V", 0) . $chunk)) {

@@ -14,7 +14,7 @@ use netlink_packet_netfilter::nftables::{
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
 
 /// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWSETELEM`
-const ELEMENTS: u16 = 10 << 8 | 12;
+const ELEMENTS: u16 = 0x0a0c;
 /// `NFTA_SET_ELEM_LIST_ELEMENTS`
 const LIST: u16 = 3;
 /// Length of `struct nfgenmsg`, of which the first byte is the family.
