@@ -12,8 +12,7 @@ const SUBNET: &str = "10.0.0.0/24";
 fn span(host: &Host, seconds: u32) {
     let inside = "nsenter --net=/run/crosshost/netns/ov_net1";
     host.space().script(&format!(
-        "{inside} ip link set br0 type bridge stp_state 1 forward_delay {}00",
-        seconds
+        "{inside} ip link set br0 type bridge stp_state 1 forward_delay {seconds}00"
     ));
 }
 
