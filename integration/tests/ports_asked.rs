@@ -255,6 +255,23 @@ fn an_address_at_which_the_host_meets_no_container_is_not_taken_in_silence() {
     let says = "10.99.0.2 is not on a link of this host, but behind ";
     assert!(added.stderr.contains(says), "{added}");
     call("DEL", &far).ok();
+    // What the host cannot reach over one version of IP it may over the other. fd99::/16 is unreachable here, whatever else there is.
+    host.space().script("ip route add unreachable fd99::/16");
+    let lame = json!({
+        "cniVersion": "1.0.0",
+        "ips": [{ "address": v4_of_web["address"] }, { "address": "fd99::2/64" }],
+    });
+    let added = call("ADD", &lame).ok();
+    let says = "this host has no route to the container at fd99::2";
+    assert!(added.stderr.contains(says), "{added}");
+    assert!(
+        rules(host).contains("tcp . 8080 comment"),
+        "{}",
+        rules(host)
+    );
+    call("DEL", &lame).ok();
+    let lost = json!({ "cniVersion": "1.0.0", "ips": [{ "address": "fd99::2/64" }] });
+    call("ADD", &lost).refused(107, &[says]);
     // From ::1 Linux lets nothing out to a container.
     host.container("late");
     let added = add(host, "late", &json!(["[::1]:80:80"])).ok();

@@ -20,23 +20,37 @@ pub struct Target {
     pub via: String,
 }
 
-/// The targets over IPv4 and IPv6, as far as the container has them; and the addresses of this host.
+/// The targets over IPv4 and IPv6, as far as the container has them and this host a way there, which it must have to one of
+/// them; and the addresses of this host.
 pub async fn find(
     result: &CniResult,
     ifname: &IfName,
 ) -> Result<([Option<Target>; 2], Vec<IpAddr>), Error> {
     let here = Netns::current().map_err(|error| kernel(&error))?;
     let rtnl = Rtnl::here(&here).map_err(|error| kernel(&error))?;
-    let mut targets = [None, None];
+    let (mut targets, mut lost) = ([None, None], Vec::new());
     for v6 in [false, true] {
-        targets[usize::from(v6)] = best(&rtnl, &candidates(result, ifname, v6)).await?;
+        let candidates = candidates(result, ifname, v6);
+        let found = best(&rtnl, &candidates).await?;
+        if found.is_none() && !candidates.is_empty() {
+            let all: Vec<_> = candidates.iter().map(ToString::to_string).collect();
+            let why = "this host has no route to the container at";
+            lost.push(format!("{why} {}", all.join(", ")));
+        }
+        targets[usize::from(v6)] = found;
+    }
+    if targets.iter().all(Option::is_none) && !lost.is_empty() {
+        return Err(Error::new(crate::code::KERNEL, lost.join("; ")));
+    }
+    for why in lost {
+        cni::log(&why);
     }
     let all = rtnl.addresses(None).await.map_err(|error| kernel(&error))?;
     let local = all.into_iter().map(|(_, network)| network.ip()).collect();
     Ok((targets, local))
 }
 
-/// The first that this host reaches on a link; or else the first that it has a way to at all.
+/// The first that this host reaches on a link; or else the first that it has a way to at all, if any.
 async fn best(rtnl: &Rtnl, candidates: &[IpAddr]) -> Result<Option<Target>, Error> {
     let mut far = None;
     for address in candidates.iter().copied() {
@@ -51,16 +65,6 @@ async fn best(rtnl: &Rtnl, candidates: &[IpAddr]) -> Result<Option<Target>, Erro
             None => return Ok(Some(target)),
             Some(gateway) => far.get_or_insert((target, gateway)),
         };
-    }
-    if far.is_none() && !candidates.is_empty() {
-        let all: Vec<_> = candidates.iter().map(ToString::to_string).collect();
-        return Err(Error::new(
-            crate::code::KERNEL,
-            format!(
-                "this host has no route to the container at {}",
-                all.join(", ")
-            ),
-        ));
     }
     Ok(far.map(|(target, gateway)| {
         cni::log(&format!(
