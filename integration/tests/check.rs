@@ -105,9 +105,10 @@ const INSIDE: [Damage; 14] = [
 ];
 
 /// On the host's way out.
-const EGRESS: [Damage; 17] = [
+const EGRESS: [Damage; 19] = [
     mended("ip link set ch-egress down", &["ch-egress: is down"]),
     mended("ip link delete ch-egress", &["ch-egress: is gone"]),
+    mended("ip link set ch-egress mtu 1280", &["ch-egress: has MTU"]),
     mended(
         "ip address delete 172.18.0.1/16 dev ch-egress",
         &["ch-egress: lacks address 172.18.0.1/16"],
@@ -143,6 +144,7 @@ const EGRESS: [Damage; 17] = [
         &["che", "was taken off the bridge"],
     ),
     mended("$E ip link set $CHE down", &["che", "is down"]),
+    mended("$E ip link set $CHE mtu 1280", &["che", "has MTU 1280"]),
     mended(
         "$E bridge link set dev $CHE isolated off",
         &["che", "is not isolated"],
@@ -166,7 +168,7 @@ const EGRESS: [Damage; 17] = [
 ];
 
 /// In the sandbox and at the tunnel.
-const SEGMENT: [Damage; 18] = [
+const SEGMENT: [Damage; 19] = [
     mended("$S ip link set br0 down", &["br0 in the sandbox: is down"]),
     mended("$S ip link delete br0", &["br0 in the sandbox: is gone"]),
     mended(
@@ -186,6 +188,7 @@ const SEGMENT: [Damage; 18] = [
         &["vxlan0 in the sandbox: carries 1300"],
     ),
     mended("$S ip link set $CHP down", &["chp", "is down"]),
+    mended("$S ip link set $CHP mtu 1300", &["chp", "carries 1300"]),
     mended(
         "$S ip link set $CHP nomaster",
         &["chp", "was taken off the bridge"],

@@ -120,6 +120,11 @@ fn check_names_what_somebody_broke_and_sync_mends_it() {
     for (damage, word) in [
         (format!("ip link delete {name}"), "is gone"),
         (format!("ip link set {name} down"), "is down"),
+        (format!("ip link set {name} mtu 1280"), "has mtu 1280"),
+        (
+            format!("{in_sandbox} ip link set {name} mtu 1280"),
+            "sandbox has mtu 1280",
+        ),
         (
             format!("ip address flush dev {name} scope global"),
             "lacks address",

@@ -364,6 +364,10 @@ fn a_broken_sandbox_is_told() {
             "sh -c 'ip link set $(ip -br link | grep ^chp | cut -d@ -f1) nomaster'",
             "off the bridge",
         ),
+        (
+            "sh -c 'ip link set $(ip -br link | grep ^chp | cut -d@ -f1) mtu 1300'",
+            "too small an MTU",
+        ),
     ] {
         inside(damage);
         let mend = ask(pair.host).wrong(&[words]);

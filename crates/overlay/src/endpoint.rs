@@ -47,7 +47,7 @@ pub(crate) async fn plug(
     let veth = Veth {
         name,
         mac: None,
-        mtu,
+        mtu: sandbox.mtu,
         master: Some(sandbox.bridge),
         group: 0,
         peer,

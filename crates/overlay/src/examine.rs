@@ -202,9 +202,10 @@ async fn examine_ports(
     for Record { attachment, .. } in records.iter().filter(|it| is_made(it, network)) {
         let name = names::port(attachment);
         match links.iter().find(|link| link.name == name) {
-            Some(link) if link.up && link.master == Some(sandbox.bridge) => {}
+            Some(link)
+                if link.up && link.master == Some(sandbox.bridge) && link.mtu >= sandbox.mtu => {}
             Some(_) => findings.wrong(
-                format!("{attachment}: its port is down or off the bridge"),
+                format!("{attachment}: its port is down, off the bridge or of too small an MTU"),
                 SYNC,
             ),
             None => findings.wrong(

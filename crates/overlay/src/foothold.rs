@@ -257,7 +257,7 @@ async fn bring(
     }
     for wanted in foothold.links(network) {
         let inside = (&sandbox.rtnl, sandbox.bridge);
-        if wanted.lacks(host, inside).await?.is_some() {
+        if wanted.lacks(host, inside, sandbox.mtu).await?.is_some() {
             wanted.make(host, inside, sandbox.mtu).await?;
             changed = true;
         }
@@ -265,12 +265,13 @@ async fn bring(
     Ok(changed)
 }
 
-/// What is not as it should be of what the host has on the network; `None` if all is.
+/// What is not as it should be of what the host has on the network, whose segment has this MTU; `None` if all is.
 pub(crate) async fn deviation(
     host: &Host,
     network: &str,
     wants: Wants,
     inside: (&Rtnl, u32),
+    mtu: u32,
 ) -> Result<Option<String>, Error> {
     let foothold = load(host, network)?.unwrap_or_default();
     if wants.gateway && foothold.gateways.is_empty()
@@ -281,7 +282,7 @@ pub(crate) async fn deviation(
         ));
     }
     for wanted in foothold.links(network) {
-        if let Some(lack) = wanted.lacks(host, inside).await? {
+        if let Some(lack) = wanted.lacks(host, inside, mtu).await? {
             return Ok(Some(lack));
         }
     }

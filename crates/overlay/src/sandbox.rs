@@ -165,7 +165,7 @@ pub async fn ensure(host: &Host, network: &Network, underlay: &Underlay) -> Resu
         )
         .await?;
     }
-    plug_again(&rtnl, &links, bridge.index).await?;
+    plug_again(&rtnl, &links, bridge.index, mtu).await?;
     let spec = wanted(network, underlay, bridge.index);
     let vxlan = match find(VXLAN) {
         Some(vxlan) if fits(&vxlan, &spec) => vxlan,
@@ -203,13 +203,14 @@ pub async fn ensure(host: &Host, network: &Network, underlay: &Underlay) -> Resu
     })
 }
 
-/// Puts the attachments' ports on the bridge again, up.
-async fn plug_again(rtnl: &Rtnl, links: &[Link], bridge: u32) -> Result<(), Error> {
-    let strays = links.iter().filter(|link| is_port(link));
-    for stray in strays.filter(|link| link.master != Some(bridge) || !link.up) {
+/// Puts the attachments' ports on the bridge again, up, and lets them carry what the segment does, or what it once did.
+async fn plug_again(rtnl: &Rtnl, links: &[Link], bridge: u32, mtu: u32) -> Result<(), Error> {
+    let right = |link: &Link| link.master == Some(bridge) && link.up && link.mtu >= mtu;
+    for stray in links.iter().filter(|link| is_port(link) && !right(link)) {
         let plugged = LinkChange {
             master: Some(bridge),
             up: Some(true),
+            mtu: Some(mtu.max(stray.mtu)),
             ..LinkChange::default()
         };
         change(rtnl, stray, plugged).await?;

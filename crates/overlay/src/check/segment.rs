@@ -75,7 +75,7 @@ pub(super) async fn look(host: &Host, conf: &Conf, attachment: &Attachment, mtu:
         return Ok(Some(what.to_owned()));
     }
     let (wants, inside) = (conf.wants(record), (&rtnl, bridge.index));
-    if let Some(what) = foothold::deviation(host, network, wants, inside).await? {
+    if let Some(what) = foothold::deviation(host, network, wants, inside, spec.mtu).await? {
         return Ok(Some(what));
     }
     let member = membership::load(host, network)?;

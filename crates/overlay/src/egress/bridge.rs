@@ -6,7 +6,7 @@ use cni::Error;
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 
 use super::{
-    Ledger,
+    Ledger, MTU,
     inside::{self, Inside},
 };
 use crate::{code, forwarding::mac_of, host::Host, kernel, names::EGRESS_BRIDGE};
@@ -39,7 +39,7 @@ pub(super) async fn ensure(host: &Host, ledger: &Ledger) -> Result<Inside, Error
         set(&own.join("disable_ipv6"), "0")?;
         forward_v6()?;
     }
-    if !inside.link.up {
+    if !inside.link.up || inside.link.mtu != MTU {
         inside::raise(&host.rtnl, &inside.link).await?;
     }
     for address in addresses(ledger)? {
@@ -72,6 +72,10 @@ pub(super) async fn deviation(
     };
     if !link.up {
         return Ok(Some(format!("{EGRESS_BRIDGE}: is down")));
+    }
+    if link.mtu != MTU {
+        let what = format!("{EGRESS_BRIDGE}: has MTU {}, not {MTU}", link.mtu);
+        return Ok(Some(what));
     }
     let present = host.rtnl.addresses(Some(link.index)).await;
     let present = present.map_err(|error| kernel(&error))?;

@@ -87,6 +87,7 @@ pub(super) async fn ensure(host: &Host, mac: Mac) -> Result<Inside, Error> {
         let change = LinkChange {
             master: Some(bridge.index),
             up: Some(true),
+            mtu: Some(MTU),
             ..LinkChange::default()
         };
         let plugged = rtnl.set_link(uplink.index, &change).await;
@@ -101,7 +102,7 @@ pub(super) async fn ensure(host: &Host, mac: Mac) -> Result<Inside, Error> {
     Ok(Inside {
         rtnl,
         bridge: bridge.index,
-        mended: mended || !link.up,
+        mended: mended || !link.up || link.mtu != MTU,
         link,
     })
 }
@@ -171,6 +172,9 @@ pub(super) async fn deviation(port: Option<&str>) -> Result<Option<String>, Erro
                 return told(name, "was taken off the bridge");
             }
             Some(link) if !link.up => return told(name, "is down"),
+            Some(link) if link.mtu != MTU => {
+                return told(name, &format!("has MTU {}, not {MTU}", link.mtu));
+            }
             Some(link) if is_isolated(link) != isolated => {
                 let what = if isolated {
                     "is not isolated"
@@ -190,7 +194,8 @@ impl Inside {
     /// isolates those that are not; whether there were any.
     pub(super) async fn plug_again(&self) -> Result<bool, Error> {
         let links = self.rtnl.links().await.map_err(|error| kernel(&error))?;
-        let right = |link: &Link| link.master == Some(self.bridge) && link.up && is_isolated(link);
+        let carries = |link: &Link| link.master == Some(self.bridge) && link.up && link.mtu == MTU;
+        let right = |link: &Link| carries(link) && is_isolated(link);
         let lost: Vec<_> = links
             .iter()
             .filter(|link| is_port(link) && !right(link))
@@ -199,6 +204,7 @@ impl Inside {
             let change = LinkChange {
                 master: Some(self.bridge),
                 up: Some(true),
+                mtu: Some(MTU),
                 ..LinkChange::default()
             };
             let plugged = self.rtnl.set_link(port.index, &change).await;
@@ -248,7 +254,7 @@ fn is_isolated(link: &Link) -> bool {
 
 /// Whether the host's port of the bridge reaches all others.
 fn serves(uplink: &Link, bridge: u32) -> bool {
-    uplink.master == Some(bridge) && uplink.up && !is_isolated(uplink)
+    uplink.master == Some(bridge) && uplink.up && uplink.mtu == MTU && !is_isolated(uplink)
 }
 
 /// Isolated ports of the bridge do not talk to each other, but to the host's.
@@ -264,6 +270,7 @@ async fn isolate(rtnl: &Rtnl, port: &str, isolated: bool) -> Result<(), Error> {
 pub(super) async fn raise(rtnl: &Rtnl, link: &Link) -> Result<(), Error> {
     let up = LinkChange {
         up: Some(true),
+        mtu: Some(MTU),
         ..LinkChange::default()
     };
     let raised = rtnl.set_link(link.index, &up).await;

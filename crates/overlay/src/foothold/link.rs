@@ -27,11 +27,12 @@ pub(super) struct Wanted {
 type Inside<'a> = (&'a Rtnl, u32);
 
 impl Wanted {
-    /// What it lacks, in words; `None` if nothing.
+    /// What it lacks, in words, on a segment of this MTU; `None` if nothing.
     pub(super) async fn lacks(
         &self,
         host: &Host,
         inside: Inside<'_>,
+        mtu: u32,
     ) -> Result<Option<String>, Error> {
         let (sandbox, bridge) = inside;
         let name = &self.name;
@@ -48,12 +49,24 @@ impl Wanted {
                 self.mac
             )));
         }
+        if link.mtu != mtu {
+            let has = link.mtu;
+            return Ok(Some(format!(
+                "the host's link {name} has MTU {has}, not {mtu}"
+            )));
+        }
         let port = sandbox.link(name).await.map_err(|error| kernel(&error))?;
         let Some(port) = port.filter(|port| port.up && port.master == Some(bridge)) else {
             return Ok(Some(format!(
                 "port {name} of the sandbox is gone, down or off the bridge"
             )));
         };
+        if port.mtu != mtu {
+            let has = port.mtu;
+            return Ok(Some(format!(
+                "port {name} of the sandbox has MTU {has}, not {mtu}"
+            )));
+        }
         let present = host.rtnl.addresses(Some(link.index)).await;
         let present: BTreeSet<_> = present
             .map_err(|error| kernel(&error))?
