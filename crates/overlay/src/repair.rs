@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// What a repair found.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Repaired {
     /// What was wrong, by network; those that were right are not in it.
     pub networks: Vec<Synced>,
@@ -25,9 +25,11 @@ pub struct Repaired {
     pub egress: bool,
     /// Whether the store has to be asked: it has another tunnel address of this host, or there is no copy of some news.
     pub outdated: bool,
+    /// What could not be mended, and why.
+    pub failures: Vec<Error>,
 }
 
-/// Mends all that is ours on this host. Asks nobody else.
+/// Mends all that is ours on this host, and goes on where something cannot be mended. Asks nobody else.
 pub async fn repair(settings: &Resolved) -> Result<Repaired, Error> {
     let mut repaired = Repaired::default();
     let networks = sandbox::networks()?;
@@ -35,14 +37,24 @@ pub async fn repair(settings: &Resolved) -> Result<Repaired, Error> {
         return Ok(repaired);
     }
     let host = Host::open()?;
-    let underlay = host.underlay(settings).await?;
     // First: each network's guard would make the table whole again, and what hides the containers with it.
-    repaired.egress = egress::mend(&host).await?;
+    match egress::mend(&host).await {
+        Ok(mended) => repaired.egress = mended,
+        Err(error) => repaired.failures.push(error),
+    }
+    let underlay = match host.underlay(settings).await {
+        Ok(underlay) => underlay,
+        Err(error) => {
+            repaired.failures.push(error);
+            return Ok(repaired);
+        }
+    };
     for network in networks {
-        match mend(&host, settings, &underlay, &network).await? {
-            None => repaired.outdated = true,
-            Some(0) => {}
-            Some(changes) => repaired.networks.push(Synced { network, changes }),
+        match mend(&host, settings, &underlay, &network).await {
+            Ok(None) => repaired.outdated = true,
+            Ok(Some(0)) => {}
+            Ok(Some(changes)) => repaired.networks.push(Synced { network, changes }),
+            Err(error) => repaired.failures.push(error),
         }
     }
     Ok(repaired)

@@ -276,26 +276,25 @@ async fn create_vxlan(
 ) -> Result<(), Error> {
     let begun = std::time::Instant::now();
     loop {
-        match host.rtnl.create_vxlan(spec, netns).await {
+        let Err(error) = host.rtnl.create_vxlan(spec, netns).await else {
+            return Ok(());
+        };
+        let other = clash::find(host, spec.vni, spec.port, spec.local.is_ipv6());
+        let other = match other.await.ok().flatten() {
+            Some(other) => format!("network {}: {other}; ", network.name),
             // A sandbox of this network that was removed a moment ago still holds the VNI.
-            Err(error) if error.is_exists() && begun.elapsed() < TEARDOWN => {
+            None if error.is_exists() && begun.elapsed() < TEARDOWN => {
                 tokio::time::sleep(Duration::from_millis(10)).await;
+                continue;
             }
-            Err(error) => {
-                let other = clash::find(host, spec.vni, spec.port, spec.local.is_ipv6());
-                let other = match other.await.ok().flatten() {
-                    Some(other) => format!("network {}: {other}; ", network.name),
-                    // Of another namespace, as those of Docker's networks are.
-                    None if error.is_exists() || error.is_in_use() => format!(
-                        "network {}: vni {} with vxlanPort {}: another VXLAN user of this host has the one or the other; ",
-                        network.name, spec.vni, spec.port
-                    ),
-                    None => String::new(),
-                };
-                return Err(Error::new(crate::code::KERNEL, format!("{other}{error}")));
-            }
-            Ok(()) => return Ok(()),
-        }
+            // Of another namespace, as those of Docker's networks are.
+            None if error.is_exists() || error.is_in_use() => format!(
+                "network {}: vni {} with vxlanPort {}: another VXLAN user of this host has the one or the other; ",
+                network.name, spec.vni, spec.port
+            ),
+            None => String::new(),
+        };
+        return Err(Error::new(crate::code::KERNEL, format!("{other}{error}")));
     }
 }
 

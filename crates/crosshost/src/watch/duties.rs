@@ -31,6 +31,11 @@ impl Duties {
         !self.whole && self.sandboxes.is_empty() && self.pools.is_empty()
     }
 
+    /// How many networks and pools wait for something.
+    pub fn len(&self) -> usize {
+        self.sandboxes.len() + self.pools.len()
+    }
+
     /// What follows from something that was heard.
     pub fn hear(&mut self, heard: &Heard) -> Result<(), cni::Error> {
         self.whole |= heard.rewound;
@@ -61,11 +66,13 @@ impl Duties {
         Ok(())
     }
 
-    /// Does what is due, until something says that the store is away; whether all was done.
+    /// Does what is due, until something says that the store is away; whether all was done. What cannot be done for another
+    /// reason holds up nothing else.
     pub async fn work_off(&mut self, session: &Session, log: &mut Log) -> bool {
         if self.whole && !self.sync(session, log).await {
             return false;
         }
+        let mut all = true;
         for network in self.sandboxes.clone() {
             let about = format!("network {network}");
             let (cluster, settings) = (session.cluster(), &session.settings);
@@ -77,7 +84,10 @@ impl Duties {
                 }
                 Err(error) => {
                     log.wrong(&about, &error.msg);
-                    return false;
+                    if error.code == cni::code::AGAIN {
+                        return false;
+                    }
+                    all = false;
                 }
             }
         }
@@ -97,11 +107,14 @@ impl Duties {
                 }
                 Err(error) => {
                     log.wrong(&about, &error.msg);
-                    return false;
+                    if error.code == cni::code::AGAIN {
+                        return false;
+                    }
+                    all = false;
                 }
             }
         }
-        true
+        all
     }
 
     async fn sync(&mut self, session: &Session, log: &mut Log) -> bool {

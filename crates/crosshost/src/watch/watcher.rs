@@ -124,8 +124,13 @@ impl Watcher {
                         self.duties.whole = true;
                         self.not_before = Instant::now();
                     }
+                    let before = self.duties.len();
                     match self.duties.hear(&heard) {
                         Ok(()) => {
+                            if self.duties.len() > before {
+                                // Not behind what failed before it.
+                                self.not_before = Instant::now();
+                            }
                             self.log.right(&about);
                             self.heard.insert(subject);
                         }
@@ -229,7 +234,11 @@ impl Watcher {
         };
         match overlay::repair::repair(&session.settings).await {
             Ok(repaired) => {
-                self.log.right("repair");
+                let failures = repaired.failures.iter().map(|error| error.msg.as_str());
+                match failures.collect::<Vec<_>>().join("; ") {
+                    none if none.is_empty() => self.log.right("repair"),
+                    why => self.log.wrong("repair", &why),
+                }
                 changed(repaired.networks.iter());
                 if repaired.egress {
                     Log::note("the containers' way out was damaged, and is mended");
