@@ -2,8 +2,10 @@
 #![allow(clippy::expect_used, reason = "a test: it stops where it broke")]
 
 mod ashore;
+mod doctor;
 
 use ashore::{DUAL, V4, V6, addresses, lab, link, network, on_link, seen_as, serve};
+use doctor::ask;
 use integration::{Attachment, Backend, Container, Host, Lab, OUTSIDE, OUTSIDE6, workspace};
 use serde_json::{Value, json};
 
@@ -161,18 +163,58 @@ fn check_names_what_somebody_broke_and_sync_mends_it() {
         host.cnitool("check", "n", "t1", "eth0").ok();
         assert!(leaves(&t1.container, host, DUAL), "{damage}: not mended");
     }
-    for damage in [
-        "nft flush ruleset",
-        "echo 0 > /proc/sys/net/ipv4/ip_forward; echo 0 > /proc/sys/net/ipv6/conf/all/forwarding",
+    for (damage, word) in [
+        ("nft flush ruleset", "is gone"),
+        (
+            "nft flush set inet crosshost egress4",
+            "does not masquerade 10.0.0.0/24",
+        ),
+        (
+            "echo 0 > /proc/sys/net/ipv4/ip_forward",
+            "net.ipv4.ip_forward: is off",
+        ),
+        (
+            "echo 0 > /proc/sys/net/ipv6/conf/all/forwarding",
+            "net.ipv6.conf.all.forwarding: is off",
+        ),
     ] {
         host.space().script(damage);
         assert!(
             !leaves(&t1.container, host, DUAL),
             "{damage}: nothing was broken"
         );
+        let checked = host.cnitool("check", "n", "t1", "eth0");
+        let noticed = !checked.status.success() && format!("{checked}").contains(word);
+        assert!(noticed, "{damage}: {checked}");
         host.crosshost(&["sync"]).ok();
         assert!(leaves(&t1.container, host, DUAL), "{damage}: not mended");
     }
+    t1.detach().ok();
+}
+
+#[test]
+fn the_doctor_tells_what_is_broken_and_which_rules_of_others_stop_the_way_out() {
+    let lab = lab(2, &gateway(DUAL));
+    let host = lab.host(1);
+    let t1 = Attachment::new(host, "t1", "n");
+    let name = link(host, "chg");
+    host.space().script(&format!("ip link delete {name}"));
+    assert_eq!(ask(host).wrong(&[&name, "is gone"]), "crosshost sync");
+    host.crosshost(&["sync"]).ok();
+    ask(host).assert_well();
+    host.space().script(
+        "nft add table inet foreign; nft 'add chain inet foreign c { type filter hook forward priority 0; policy drop; }'",
+    );
+    assert!(!leaves(&t1.container, host, DUAL), "nothing was stopped");
+    for version in ["IPv4", "IPv6"] {
+        let allow = ask(host).wrong(&[version, &name, "foreign"]);
+        host.space().script(&allow);
+        if version == "IPv4" && ask(host).lines("wrong").is_empty() {
+            break;
+        }
+    }
+    assert!(leaves(&t1.container, host, DUAL));
+    ask(host).assert_well();
     t1.detach().ok();
 }
 

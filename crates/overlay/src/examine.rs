@@ -8,6 +8,7 @@ use cni::Error;
 
 use crate::{
     egress, firewall,
+    foothold::{self, Wants},
     forwarding::Trust,
     host::{Host, Underlay},
     kernel, local,
@@ -178,6 +179,7 @@ async fn examine_network(
         wrong(&format!("{due} forwarding entries are not as the news say"));
     }
     examine_ports(&records, &sandbox, network, findings).await?;
+    examine_foothold(host, &sandbox, network, findings).await?;
     if record.mtu.is_some_and(|mtu| mtu > sandbox.mtu) {
         let (mtu, most) = (record.mtu.unwrap_or_default(), sandbox.mtu);
         let says = format!("network {network}: its mtu is {mtu}, and this host carries {most}");
@@ -213,6 +215,23 @@ async fn examine_ports(
                 "",
             ),
         }
+    }
+    Ok(())
+}
+
+/// What the host itself has on the segment, and the way out of the containers whose gateway it is.
+async fn examine_foothold(
+    host: &Host,
+    sandbox: &Sandbox,
+    network: &str,
+    findings: &mut Findings,
+) -> Result<(), Error> {
+    let (wants, inside) = (Wants::default(), (&sandbox.rtnl, sandbox.bridge));
+    if let Some(what) = foothold::deviation(host, network, wants, inside, sandbox.mtu).await? {
+        findings.wrong(format!("network {network}: {what}"), SYNC);
+    }
+    for v6 in foothold::gateways(host, network)? {
+        findings.blocked(obstacles::egress(host, &names::gateway_link(network), v6).await);
     }
     Ok(())
 }
@@ -283,9 +302,9 @@ async fn examine_egress(host: &Host, findings: &mut Findings) -> Result<(), Erro
             findings.wrong(says, SYNC);
         }
     }
-    findings.blocked(obstacles::egress(host, false).await);
+    findings.blocked(obstacles::egress(host, EGRESS_BRIDGE, false).await);
     if v6 {
-        findings.blocked(obstacles::egress(host, true).await);
+        findings.blocked(obstacles::egress(host, EGRESS_BRIDGE, true).await);
     }
     for (program, _) in obstacles::legacy() {
         let says = format!(

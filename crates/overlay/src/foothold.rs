@@ -46,7 +46,7 @@ pub struct Foothold {
 }
 
 /// What an attachment wants of its host.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Wants {
     /// To be its gateway.
     pub(crate) gateway: bool,
@@ -286,7 +286,24 @@ pub(crate) async fn deviation(
             return Ok(Some(lack));
         }
     }
-    Ok(None)
+    if foothold.gateways.is_empty() {
+        return Ok(None);
+    }
+    if let Some(switch) = egress::switched_off(foothold.gateways.iter().any(IpAddr::is_ipv6))? {
+        return Ok(Some(format!("{switch}: is off")));
+    }
+    let subnets = foothold.subnets.iter().copied().collect();
+    let exposed = firewall::exposed(host, &names::gateway_link(network), subnets)?;
+    Ok(
+        exposed
+            .map(|subnet| format!("nftables table inet crosshost: does not masquerade {subnet}")),
+    )
+}
+
+/// For which versions of IP the host is the network's gateway: whether that is IPv6.
+pub(crate) fn gateways(host: &Host, network: &str) -> Result<BTreeSet<bool>, Error> {
+    let foothold = load(host, network)?.unwrap_or_default();
+    Ok(foothold.gateways.iter().map(IpAddr::is_ipv6).collect())
 }
 
 /// Takes the host off the segment, but for its lease; the caller holds the network's lock.

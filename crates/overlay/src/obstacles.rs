@@ -18,15 +18,15 @@ const BEYOND: [IpAddr; 2] = [
     IpAddr::V6(std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
 ];
 
-/// What stops the containers' way out over a version of IP.
-pub async fn egress(host: &Host, v6: bool) -> Result<Vec<Blocked>, Error> {
+/// What stops the containers' way out over a version of IP, by this link of the host.
+pub async fn egress(host: &Host, link: &str, v6: bool) -> Result<Vec<Blocked>, Error> {
     let links = host.rtnl.links().await.map_err(|error| kernel(&error))?;
     let hop = host.rtnl.route_to(BEYOND[usize::from(v6)]).await.ok();
     let out = hop.and_then(|hop| links.iter().find(|link| link.index == hop.dev));
     let out = out.map(|link| (link.name.as_str(), link.index));
     // No interface has the index 0: before there is a bridge, no rule can be about it but by its name.
-    let bridge = links.iter().find(|link| link.name == EGRESS_BRIDGE);
-    let bridge = Some((EGRESS_BRIDGE, bridge.map_or(0, |bridge| bridge.index)));
+    let bridge = links.iter().find(|it| it.name == link);
+    let bridge = Some((link, bridge.map_or(0, |bridge| bridge.index)));
     let first = Packet {
         hook: Hook::Forward,
         v6,
@@ -43,17 +43,17 @@ pub async fn egress(host: &Host, v6: bool) -> Result<Vec<Blocked>, Error> {
     };
     let words = Words {
         nft: vec![
-            format!("iifname {EGRESS_BRIDGE} accept"),
-            format!("oifname {EGRESS_BRIDGE} ct state established,related accept"),
+            format!("iifname {link} accept"),
+            format!("oifname {link} ct state established,related accept"),
         ],
         iptables: vec![
-            format!("-i {EGRESS_BRIDGE} -j ACCEPT"),
-            format!("-o {EGRESS_BRIDGE} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"),
+            format!("-i {link} -j ACCEPT"),
+            format!("-o {link} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"),
         ],
-        firewalld: format!("firewall-cmd --zone=trusted --change-interface={EGRESS_BRIDGE}"),
+        firewalld: format!("firewall-cmd --zone=trusted --change-interface={link}"),
     };
     let version = if v6 { "IPv6" } else { "IPv4" };
-    let what = format!("the containers' way out over {version}, by {EGRESS_BRIDGE},");
+    let what = format!("the containers' way out over {version}, by {link},");
     nft::blocked(&[first, reply], &what, &words).map_err(|error| kernel(&error))
 }
 

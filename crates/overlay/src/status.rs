@@ -6,7 +6,7 @@
 use cluster::EgressMode;
 use cni::{Call, Delegate, Error};
 
-use crate::{clash, conf::Conf, host::Host, kernel, news, obstacles, sandbox};
+use crate::{clash, conf::Conf, host::Host, kernel, names, news, obstacles, sandbox};
 
 pub(crate) async fn status(call: &Call) -> Result<(), Error> {
     let conf = Conf::read(call)?;
@@ -39,14 +39,24 @@ pub(crate) async fn status(call: &Call) -> Result<(), Error> {
     }
     Delegate::find(call, &conf.ipam)?.status()?;
     let mut stopped = obstacles::tunnel(&underlay, port).unwrap_or_default();
-    if network
-        .egress
-        .is_none_or(|egress| egress.mode != EgressMode::None)
-    {
+    let mode = network.egress.map(|egress| egress.mode);
+    if mode != Some(EgressMode::None) {
+        let link = match mode {
+            Some(EgressMode::Gateway) => names::gateway_link(&network.name),
+            _ => names::EGRESS_BRIDGE.to_owned(),
+        };
         let mut subnets = network.ranges.iter().flatten().map(|range| range.subnet);
-        stopped.extend(obstacles::egress(&host, false).await.unwrap_or_default());
+        stopped.extend(
+            obstacles::egress(&host, &link, false)
+                .await
+                .unwrap_or_default(),
+        );
         if subnets.any(|subnet| subnet.is_ipv6()) {
-            stopped.extend(obstacles::egress(&host, true).await.unwrap_or_default());
+            stopped.extend(
+                obstacles::egress(&host, &link, true)
+                    .await
+                    .unwrap_or_default(),
+            );
         }
     }
     match stopped.into_iter().find(|it| it.certain) {

@@ -87,12 +87,12 @@ pub(super) async fn deviation(
     inside::deviation(port).await
 }
 
-/// The switch of the host that is off and would let it forward, if one is.
-pub(super) fn switched_off(ledger: &Ledger) -> Result<Option<&'static str>, Error> {
+/// The switch of the host that is off and would let it forward, with `v6` also IPv6, if one is.
+pub(crate) fn switched_off(v6: bool) -> Result<Option<&'static str>, Error> {
     if read(&Path::new(V4).join("ip_forward"))? != "1" {
         return Ok(Some("net.ipv4.ip_forward"));
     }
-    let off = ledger.subnet6.is_some() && read(&Path::new(V6).join("all/forwarding"))? != "1";
+    let off = v6 && read(&Path::new(V6).join("all/forwarding"))? != "1";
     Ok(off.then_some("net.ipv6.conf.all.forwarding"))
 }
 

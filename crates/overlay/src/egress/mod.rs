@@ -24,7 +24,7 @@ use crate::{
     names::{self, EGRESS_NIC},
 };
 
-pub(crate) use bridge::{forward, set};
+pub(crate) use bridge::{forward, set, switched_off};
 pub(crate) use inside::open;
 pub use ledger::{Lease, Ledger, Nic, Nic6};
 pub(crate) use subnet::taken;
@@ -152,7 +152,7 @@ pub async fn deviation(
     if let Some(what) = bridge::deviation(host, &ledger, Some(port)).await? {
         return Ok(Some(what));
     }
-    if let Some(switch) = bridge::switched_off(&ledger)? {
+    if let Some(switch) = switched_off(ledger.subnet6.is_some())? {
         return Ok(Some(format!("{switch}: is off")));
     }
     let exposed = firewall::exposed(host, OWNER, ledger.subnets())?;
