@@ -128,9 +128,25 @@ fn documents_that_cannot_be_read_stop_nobody() {
     }
     let t2 = Attachment::new(host, "t2", "ov_net1");
     assert_ne!(t1.address, t2.address);
+    // Each in place of a whole one: of all attachments, of who uses the sandbox, of the way out.
+    host.space().script(
+        "cd /run/crosshost; for it in journal/overlay/* sandbox/ov_net1.json egress/egress.json; do echo { > $it; done",
+    );
+    let t3 = Attachment::new(host, "t3", "ov_net1");
+    assert_ne!(way_out(&t1.container), way_out(&t3.container));
+    t3.detach().ok();
+    assert!(t1.container.pings(t2.address, &[]), "the sandbox stays");
+    assert!(t1.container.hears(OUTSIDE).is_ok(), "and the way out");
     t1.detach().ok();
     t2.detach().ok();
     assert!(reader::keys_below(&reader::records(&lab), "leases/").is_empty());
+    let gone = host.space().run(&["ip", "-br", "link"]).ok().stdout;
+    assert!(!gone.contains("ch-egress"), "{gone}");
+    host.space()
+        .write("/run/crosshost/journal/overlay/odd.json", "{");
+    let mut gc = netconf(SUBNETS[0].0, SUBNETS[0].1, "1.1.0");
+    gc["cni.dev/valid-attachments"] = json!([]);
+    host.call("overlay", "GC").conf(&gc).run().ok();
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::{
     conf::{self, Conf},
     foothold,
     host::Host,
-    local, teardown,
+    readable, teardown,
 };
 
 pub(crate) async fn del(call: &Call) -> Result<(), Error> {
@@ -14,10 +14,8 @@ pub(crate) async fn del(call: &Call) -> Result<(), Error> {
     let attachment = Conf::attachment(call)?;
     let host = Host::open()?;
     let _alone = host.lock_container(&attachment)?;
-    let record = host
-        .records
-        .load(&attachment.hash())
-        .map_err(|error| local(&error))?;
+    // What is to be removed has names of its own: a record that cannot be read goes as well.
+    let record = readable(&host.records, &attachment.hash())?;
     // The IPAM plugin works beside the kernel; it is asked also where nothing else is left.
     let ipam = Delegate::find(call, &ipam);
     let addresses = ipam.clone().and_then(|ipam| ipam.start(Command::Del));

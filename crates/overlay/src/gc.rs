@@ -31,7 +31,10 @@ pub(crate) async fn gc(call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(
     let network = call.conf.name.as_str();
     let _peace = host.lock(&name(network))?;
     let (mut errors, mut at_work) = (Vec::new(), Vec::new());
-    for record in host.records.all().map_err(|error| local(&error))? {
+    let records = host
+        .records
+        .all_readable(&|error| cni::log(&error.to_string()));
+    for record in records.map_err(|error| local(&error))? {
         let attachment = &record.attachment;
         if attachment.network != network || listed(attachment) {
             continue;

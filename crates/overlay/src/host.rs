@@ -21,6 +21,7 @@ use crate::{
     kernel, local,
     membership::Membership,
     path::Paths,
+    readable,
     record::Record,
     sandbox::Users,
     watched::{self, Following},
@@ -139,7 +140,7 @@ impl Host {
 
     /// Whether an attachment uses a network's sandbox.
     pub fn has_users(&self, network: &str) -> Result<bool, Error> {
-        let users = self.users.load(network).map_err(|error| local(&error))?;
+        let users = readable(&self.users, network)?;
         Ok(users.is_some_and(|users| !users.0.is_empty()))
     }
 

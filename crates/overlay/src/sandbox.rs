@@ -21,7 +21,7 @@ use crate::{
     host::{Host, Underlay},
     kernel, local, membership,
     names::{self, BRIDGE, VXLAN},
-    translation,
+    readable, translation,
 };
 
 /// The port that IANA gave to VXLAN.
@@ -352,11 +352,7 @@ pub fn open(network: &str) -> Result<Option<Rtnl>, Error> {
 
 /// Notes that an attachment uses the network's sandbox; the caller holds the network's lock.
 pub fn enter(host: &Host, network: &str, attachment: &str) -> Result<(), Error> {
-    let mut users = host
-        .users
-        .load(network)
-        .map_err(|e| local(&e))?
-        .unwrap_or_default();
+    let mut users = readable(&host.users, network)?.unwrap_or_default();
     users.0.insert(attachment.to_owned());
     host.users.save(network, &users).map_err(|e| local(&e))
 }
@@ -364,11 +360,7 @@ pub fn enter(host: &Host, network: &str, attachment: &str) -> Result<(), Error> 
 /// Notes that an attachment does not use it any more, and removes the sandbox with its last user.
 pub async fn leave(host: &Host, network: &str, attachment: &str) -> Result<(), Error> {
     let _lock = host.lock_network(network)?;
-    let mut users = host
-        .users
-        .load(network)
-        .map_err(|e| local(&e))?
-        .unwrap_or_default();
+    let mut users = readable(&host.users, network)?.unwrap_or_default();
     users.0.remove(attachment);
     if !users.0.is_empty() {
         return host.users.save(network, &users).map_err(|e| local(&e));

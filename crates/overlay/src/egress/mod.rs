@@ -22,6 +22,7 @@ use crate::{
     host::Host,
     kernel, local,
     names::{self, EGRESS_NIC},
+    readable,
 };
 
 pub(crate) use bridge::{forward, set, switched_off};
@@ -36,9 +37,9 @@ const OWNER: &str = "egress bridge";
 /// MTU of the egress NICs in bytes.
 pub(crate) const MTU: u32 = 1500;
 
-/// The egress document.
+/// The egress document; one that cannot be read is as good as a lost one: the bridge tells what it said.
 pub fn ledger(host: &Host) -> Result<Option<Ledger>, Error> {
-    host.egress.load(NAME).map_err(|error| local(&error))
+    readable(&host.egress, NAME)
 }
 
 /// Gives the container its way out: the bridge, the masquerade and, with its first attachment, the NIC (down). Also a socket
