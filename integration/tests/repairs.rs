@@ -87,6 +87,10 @@ fn documents_lost_under_running_containers_cost_them_nothing() {
     );
     host.space()
         .script("cd /run/crosshost && rm -rf journal ledger sandbox egress news locks");
+    host.space()
+        .script("nsenter --net=/run/crosshost/netns/ov_net1 ip link delete vxlan0");
+    host.crosshost(&["sync"]).ok();
+    assert!(t1.container.pings(t2.address, &[]), "t1 is looked after");
     let t3 = Attachment::new(host, "t3", "ov_net1");
     assert_ne!(
         t1.address, t3.address,

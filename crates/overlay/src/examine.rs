@@ -143,7 +143,7 @@ async fn examine_network(
 ) -> Result<(), Error> {
     let _lock = host.lock_network(network)?;
     let mut wrong = |why: &str| findings.wrong(format!("network {network}: {why}"), SYNC);
-    if !host.has_users(network)? {
+    if !host.needs_sandbox(network).await? {
         wrong("its sandbox has no containers any more");
         return Ok(());
     }

@@ -23,7 +23,7 @@ use crate::{
     path::Paths,
     readable,
     record::Record,
-    sandbox::Users,
+    sandbox::{self, Users},
     watched::{self, Following},
 };
 
@@ -142,6 +142,17 @@ impl Host {
     pub fn has_users(&self, network: &str) -> Result<bool, Error> {
         let users = readable(&self.users, network)?;
         Ok(users.is_some_and(|users| !users.0.is_empty()))
+    }
+
+    /// Whether attachments use a network's sandbox, also where the list of them was lost with `/run`: their ports tell.
+    pub async fn needs_sandbox(&self, network: &str) -> Result<bool, Error> {
+        if self.has_users(network)? {
+            return Ok(true);
+        }
+        match sandbox::open(network)? {
+            Some(rtnl) => sandbox::has_ports(&rtnl).await,
+            None => Ok(false),
+        }
     }
 
     /// Keeps the news of a network for the next verb.

@@ -68,7 +68,7 @@ async fn mend(
     network: &str,
 ) -> Result<Option<usize>, Error> {
     let _lock = host.lock_network(network)?;
-    if !host.has_users(network)? {
+    if !host.needs_sandbox(network).await? {
         return Ok(Some(0));
     }
     let Some(copy) = news::copy(host, network)? else {

@@ -368,12 +368,17 @@ pub async fn leave(host: &Host, network: &str, attachment: &str) -> Result<(), E
     remove_unused(host, network).await
 }
 
-/// Removes the sandbox of a network that has no users; the caller holds the network's lock. The list of users may have
-/// been lost with `/run`: a sandbox that still has a container's port stays.
+/// Whether a sandbox has containers' ports.
+pub(crate) async fn has_ports(rtnl: &Rtnl) -> Result<bool, Error> {
+    let links = rtnl.links().await.map_err(|error| kernel(&error))?;
+    Ok(links.iter().any(is_port))
+}
+
+/// Removes the sandbox of a network that has no users, unless it still has a container's port; the caller holds the
+/// network's lock.
 pub async fn remove_unused(host: &Host, network: &str) -> Result<(), Error> {
     if let Some(rtnl) = open(network)? {
-        let links = rtnl.links().await.map_err(|error| kernel(&error))?;
-        if links.iter().any(is_port) {
+        if has_ports(&rtnl).await? {
             return Ok(());
         }
         // The kernel empties a namespace at its leisure; the VNI must be free for the next sandbox now.

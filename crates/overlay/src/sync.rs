@@ -217,7 +217,7 @@ async fn follow(
     let (host, network) = (follower.host, follower.network);
     let _lock = host.lock_network(network)?;
     // Listed before it was locked: its last user may have gone with it since, or been killed while leaving.
-    if !host.has_users(network)? {
+    if !host.needs_sandbox(network).await? {
         sandbox::remove_unused(host, network).await?;
         return Ok(None);
     }
