@@ -71,3 +71,23 @@ fn a_host_with_sandboxes_is_told_and_its_addresses_are_looked_after() {
     host.space().script("ip route add default via 192.168.1.1");
     host.crosshost(&["sync"]).ok();
 }
+
+#[test]
+fn a_host_that_has_only_ipv6_is_known_by_it() {
+    let lab = Lab::new(1, Backend::Dir);
+    let host = lab.host(1);
+    unnamed(&lab, host);
+    host.space().script("ip -4 address flush dev ens3");
+    host.crosshost(&["sync"]).ok();
+    assert_eq!(vtep(host), host.address6());
+    // What a container's way out has of IPv4 is nothing that others could send to.
+    host.install(&conflist("ov_net1", "10.0.0.0/24"));
+    let _attached = Attachment::new(host, "t1", "ov_net1");
+    host.crosshost(&["sync"]).ok();
+    assert_eq!(vtep(host), host.address6());
+    // An address that means nothing beyond the link is none.
+    host.space()
+        .script("ip -6 address flush dev ens3 scope global; ip -6 route show default");
+    let said = host.crosshost(&["sync"]).failed().stderr;
+    assert!(said.contains(NO_ROUTE), "{said}");
+}

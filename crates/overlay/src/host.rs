@@ -20,6 +20,7 @@ use crate::{
     forwarding::Translations,
     kernel, local,
     membership::Membership,
+    obstacles,
     path::Paths,
     readable,
     record::Record,
@@ -207,7 +208,7 @@ impl Host {
                     vtep,
                 )
             }
-            (None, None) => self.by_route(settings, &links).await?,
+            (None, None) => self.by_route(settings, &links, &addresses).await?,
         };
         Ok(Underlay {
             index: link.index,
@@ -221,27 +222,29 @@ impl Host {
         &self,
         settings: &Resolved,
         links: &'l [Link],
+        addresses: &[(u32, IpNetwork)],
     ) -> Result<(&'l Link, IpAddr), Error> {
         let nowhere = || {
             Error::config("node.vtep: no route leaves this host; name node.underlay or node.vtep")
         };
-        // Any address beyond the host does for the default route: nothing is sent (TEST-NET-1 of RFC 5737).
-        let targets = [
-            store_address(settings.store.url.as_deref().unwrap_or_default()),
-            Some(IpAddr::from([192, 0, 2, 1])),
-        ];
-        for target in targets
-            .into_iter()
-            .flatten()
-            .filter(|target| !target.is_loopback())
-        {
+        // Any address beyond the host does for the default route: nothing is sent. That of IPv6 counts where its link has no
+        // IPv4: where the other default route is away for a while the tunnels stay where they are.
+        let store = store_address(settings.store.url.as_deref().unwrap_or_default());
+        let store = store.filter(|store| !store.is_loopback()).into_iter();
+        let [v4, v6] = obstacles::BEYOND;
+        let first = store.chain([v4]).map(|target| (target, false));
+        for (target, without_v4) in first.chain([(v6, true)]) {
             let Ok(hop) = self.rtnl.route_to(target).await else {
                 continue;
             };
+            let has_v4 = addresses
+                .iter()
+                .any(|(index, it)| *index == hop.dev && it.is_ipv4() && is_global(*it));
             let link = links
                 .iter()
                 .find(|link| link.index == hop.dev && link.name != "lo");
-            if let Some(found) = link.zip(hop.source) {
+            let source = hop.source.filter(|source| is_global((*source).into()));
+            if let Some(found) = link.zip(source).filter(|_| !(without_v4 && has_v4)) {
                 return Ok(found);
             }
         }

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Nobody's addresses (RFC 5737, RFC 3849): the way to them is the default route.
-const BEYOND: [IpAddr; 2] = [
+pub(crate) const BEYOND: [IpAddr; 2] = [
     IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)),
     IpAddr::V6(std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
 ];
