@@ -205,6 +205,14 @@ fn the_doctor_tells_what_is_broken_and_which_rules_of_others_stop_the_way_out() 
     host.space().script(
         "nft add table inet foreign; nft 'add chain inet foreign c { type filter hook forward priority 0; policy drop; }'",
     );
+    host.space().script(
+        "nft 'add rule inet foreign c iifname ch-egress accept; add rule inet foreign c oifname ch-egress accept'",
+    );
+    let mut conf = gateway(DUAL)["plugins"][0].clone();
+    (conf["name"], conf["cniVersion"]) = ("n".into(), "1.1.0".into());
+    let status = host.call("overlay", "STATUS").conf(&conf).run().json();
+    let said = status["msg"].as_str().unwrap_or_default();
+    assert!(status["code"] == 51 && said.contains(&name), "{status}");
     assert!(!leaves(&t1.container, host, DUAL), "nothing was stopped");
     for version in ["IPv4", "IPv6"] {
         let allow = ask(host).wrong(&[version, &name, "foreign"]);
