@@ -289,15 +289,9 @@ pub(crate) async fn deviation(
     if foothold.gateways.is_empty() {
         return Ok(None);
     }
-    if let Some(switch) = egress::switched_off(foothold.gateways.iter().any(IpAddr::is_ipv6))? {
-        return Ok(Some(format!("{switch}: is off")));
-    }
-    let subnets = foothold.subnets.iter().copied().collect();
-    let exposed = firewall::exposed(host, &names::gateway_link(network), subnets)?;
-    Ok(
-        exposed
-            .map(|subnet| format!("nftables table inet crosshost: does not masquerade {subnet}")),
-    )
+    let v6 = foothold.gateways.iter().any(IpAddr::is_ipv6);
+    let subnets = foothold.subnets.into_iter().collect();
+    egress::not_let_out(host, &names::gateway_link(network), subnets, v6)
 }
 
 /// For which versions of IP the host is the network's gateway: whether that is IPv6.

@@ -88,7 +88,7 @@ pub(super) async fn deviation(
 }
 
 /// The switch of the host that is off and would let it forward, with `v6` also IPv6, if one is.
-pub(crate) fn switched_off(v6: bool) -> Result<Option<&'static str>, Error> {
+pub(super) fn switched_off(v6: bool) -> Result<Option<&'static str>, Error> {
     if read(&Path::new(V4).join("ip_forward"))? != "1" {
         return Ok(Some("net.ipv4.ip_forward"));
     }

@@ -9,7 +9,7 @@ mod inside;
 mod ledger;
 mod subnet;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cni::Error;
 use ipnetwork::IpNetwork;
@@ -25,7 +25,7 @@ use crate::{
     readable,
 };
 
-pub(crate) use bridge::{forward, set, switched_off};
+pub(crate) use bridge::{forward, set};
 pub(crate) use inside::open;
 pub use ledger::{Lease, Ledger, Nic, Nic6};
 pub(crate) use subnet::taken;
@@ -153,10 +153,22 @@ pub async fn deviation(
     if let Some(what) = bridge::deviation(host, &ledger, Some(port)).await? {
         return Ok(Some(what));
     }
-    if let Some(switch) = switched_off(ledger.subnet6.is_some())? {
+    let v6 = ledger.subnet6.is_some();
+    not_let_out(host, OWNER, ledger.subnets(), v6)
+}
+
+/// Why the host does not let out these subnets of an owner under its own addresses, if it does not: a switch that is off, or
+/// no masquerade.
+pub(crate) fn not_let_out(
+    host: &Host,
+    owner: &str,
+    subnets: BTreeSet<IpNetwork>,
+    v6: bool,
+) -> Result<Option<String>, Error> {
+    if let Some(switch) = bridge::switched_off(v6)? {
         return Ok(Some(format!("{switch}: is off")));
     }
-    let exposed = firewall::exposed(host, OWNER, ledger.subnets())?;
+    let exposed = firewall::exposed(host, owner, subnets)?;
     Ok(
         exposed
             .map(|subnet| format!("nftables table inet crosshost: does not masquerade {subnet}")),
