@@ -86,6 +86,20 @@ fn a_network_that_cannot_be_mended_holds_up_no_other() {
     for (here, other) in [(&attached[0], &others[0]), (&attached[2], &others[1])] {
         assert!(here.container.pings(other.address, &[]));
     }
+    // A sync of everything does not make the copy of its news one that an ADD may rely on.
+    let follows = |network: &str| {
+        let following = ["grep", "-s", network, "/run/crosshost/watch/following.json"];
+        one.space().run(&following).status.success()
+    };
+    watcher.hang_up();
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(
+        watcher.said().contains("crosshost: sync: "),
+        "{}",
+        watcher.said()
+    );
+    assert!(!follows(BROKEN));
+
     // And it is mended itself when the other is gone.
     one.space().script("ip link delete other");
     one.crosshost(&["sync"]).ok();

@@ -135,6 +135,12 @@ impl Duties {
             return false;
         }
         *self = Self::default();
+        // What it could not bring to the news stays due, and is vouched for by nobody.
+        self.sandboxes = overlay::sandbox::networks()
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|network| done.networks.iter().all(|it| it.network != *network))
+            .collect();
         true
     }
 }
