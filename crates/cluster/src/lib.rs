@@ -65,7 +65,6 @@ pub use records::{
     Versioned, decode, encode,
 };
 pub use settings::{CONFIG_FILE, NodeSettings, Resolved, Settings, StoreSettings};
-
 pub use survey::Survey;
 
 pub use store::Store;

@@ -129,24 +129,24 @@ impl Cluster<'_> {
         node: &str,
     ) -> Result<(News, Option<Versioned<Acknowledgement>>), Error> {
         let own = self.layout.ack(network, node)?;
-        let (news, join) = self.news_beside(network, &own).await?;
-        Ok((news, join.as_ref().map(decode).transpose()?))
+        let (news, beside) = self.news_beside(network, &own).await?;
+        let join = beside.iter().find(|entry| entry.key == own);
+        Ok((news, join.map(decode).transpose()?))
     }
 
-    /// The news and the entry of `key`, which is none of theirs.
+    /// The news, and what is at or below `prefix`, which has none of theirs.
     pub(crate) async fn news_beside(
         &self,
         network: &str,
-        key: &Key,
-    ) -> Result<(News, Option<Entry>), Error> {
+        prefix: &Key,
+    ) -> Result<(News, Vec<Entry>), Error> {
         let mut keys = self.news_keys(network)?;
-        keys.push(key.clone());
+        keys.push(prefix.clone());
         let entries = self.store.read(&keys).await?;
-        let (mut beside, news): (Vec<Entry>, Vec<Entry>) = entries
+        let (beside, news): (Vec<Entry>, Vec<Entry>) = entries
             .into_iter()
-            .partition(|entry| entry.key.is_within(key));
-        beside.retain(|entry| entry.key == *key);
-        Ok((self.sort_news(network, &news)?, beside.pop()))
+            .partition(|entry| entry.key.is_within(prefix));
+        Ok((self.sort_news(network, &news)?, beside))
     }
 
     /// Waits until a node was written or removed after `index`, at most for `wait`; all nodes, and the index to go on
@@ -180,16 +180,9 @@ impl Cluster<'_> {
         network: &str,
     ) -> Result<(News, Vec<(IpAddr, Versioned<Lease>)>), Error> {
         let leases = self.layout.leases(network)?;
-        let mut keys = self.news_keys(network)?;
-        keys.push(leases.clone());
-        let entries = self.store.read(&keys).await?;
-        let (leases, news): (Vec<Entry>, Vec<Entry>) =
-            entries.into_iter().partition(|e| e.key.is_within(&leases));
-        let leases = leases
-            .iter()
-            .map(address_and_lease)
-            .collect::<Result<_, _>>()?;
-        Ok((self.sort_news(network, &news)?, leases))
+        let (news, leases) = self.news_beside(network, &leases).await?;
+        let leases = leases.iter().map(address_and_lease);
+        Ok((news, leases.collect::<Result<_, _>>()?))
     }
 
     fn news_keys(&self, network: &str) -> Result<Vec<Key>, Error> {
@@ -219,7 +212,7 @@ impl Cluster<'_> {
     }
 }
 
-fn named_node(entry: &Entry) -> Result<(String, Versioned<Node>), Error> {
+pub(crate) fn named_node(entry: &Entry) -> Result<(String, Versioned<Node>), Error> {
     Ok((entry.key.last().to_owned(), decode(entry)?))
 }
 

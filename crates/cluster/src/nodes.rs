@@ -53,7 +53,8 @@ impl Cluster<'_> {
         let ledger = self.layout.ledger(network, &node.name)?;
         let (news, beside) = self.news_beside(network, &ledger).await?;
         let known = news.nodes.get(&node.name).map(|known| known.revision);
-        let kept = beside.as_ref().map(decode::<LedgerRecord>).transpose()?;
+        let kept = beside.iter().find(|entry| entry.key == ledger);
+        let kept = kept.map(decode::<LedgerRecord>).transpose()?;
         let is_known =
             (news.nodes.get(&node.name)).is_some_and(|known| known.record.boot_id == node.boot_id);
         let keeps = |kept: &Versioned<LedgerRecord>| kept.record.boot_id == node.boot_id;

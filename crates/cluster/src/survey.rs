@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    Acknowledgement, CHUNK, Cluster, Error, Network, News, Node, Versioned, records::decode,
+    Acknowledgement, CHUNK, Cluster, Error, Network, Node, Versioned, news::named_node,
+    records::decode,
 };
 
 /// What the store says of all nodes and networks, and of one node's part in these.
@@ -19,16 +20,6 @@ pub struct Survey {
     pub ledgers: Vec<String>,
 }
 
-impl Survey {
-    /// What is news to all networks.
-    pub fn news(&self) -> News {
-        News {
-            nodes: self.nodes.clone(),
-            ..News::default()
-        }
-    }
-}
-
 impl Cluster<'_> {
     /// One read, and one more for each [`CHUNK`] of its keys where there are networks: two for each of them.
     pub async fn survey(&self, node: &str) -> Result<Survey, Error> {
@@ -36,9 +27,7 @@ impl Cluster<'_> {
         let mut survey = Survey::default();
         for entry in self.store.read(&[nodes.clone(), networks]).await? {
             if entry.key.is_within(&nodes) {
-                survey
-                    .nodes
-                    .insert(entry.key.last().to_owned(), decode(&entry)?);
+                survey.nodes.extend([named_node(&entry)?]);
             } else {
                 survey.networks.push(decode(&entry)?);
             }

@@ -266,11 +266,9 @@ impl Work<'_> {
     /// Whether this node was known as it is, so that the others counted with it when the news were read. Where it was
     /// not, it is made known, if the store can be reached.
     async fn is_registered(&self, news: &News, vtep: IpAddr) -> Result<bool, Error> {
-        let enrolled = self
-            .host
-            .enrol(self.cluster, &self.conf.settings, news, vtep)
-            .await;
-        match enrolled {
+        let settings = &self.conf.settings;
+        let known = news.nodes.get(&settings.node);
+        match self.host.enrol(self.cluster, settings, known, vtep).await {
             Ok(needed) => Ok(!needed),
             Err(error) if error.code == cni::code::AGAIN => {
                 cni::log(&format!("{}: {error}", self.attachment));

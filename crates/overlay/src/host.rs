@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use cluster::{Cluster, NetworkSpec, News, Node, Place, Resolved};
+use cluster::{Cluster, NetworkSpec, News, Node, Place, Resolved, Versioned};
 use cni::Error;
 use ipnetwork::IpNetwork;
 use journal::{Attachment, Journal, Lock};
@@ -261,7 +261,8 @@ impl Host {
     ) -> Result<(News, bool), Error> {
         let mut news = cluster.news(&spec.name).await.map_err(failed)?;
         let vtep = self.underlay(settings).await?.vtep;
-        let registered = self.enrol(cluster, settings, &news, vtep).await?;
+        let known = news.nodes.get(&settings.node);
+        let registered = self.enrol(cluster, settings, known, vtep).await?;
         if news.network.is_none() {
             cluster.ensure_network(spec).await.map_err(failed)?;
         }
@@ -280,18 +281,17 @@ impl Host {
         Ok((news, registered))
     }
 
-    /// Makes this node known with its tunnel address unless the news have it as it is; says whether that was needed.
+    /// Makes this node known with its tunnel address unless it is `known` as it is; says whether that was needed.
     pub async fn enrol(
         &self,
         cluster: &Cluster<'_>,
         settings: &Resolved,
-        news: &News,
+        known: Option<&Versioned<Node>>,
         vtep: IpAddr,
     ) -> Result<bool, Error> {
         let boot_id =
             journal::clock::boot_id().map_err(|error| Error::io(format!("boot id: {error}")))?;
         let vtep = Some(vtep);
-        let known = news.nodes.get(&settings.node);
         if known.is_some_and(|node| node.record.boot_id == boot_id && node.record.vtep == vtep) {
             return Ok(false);
         }

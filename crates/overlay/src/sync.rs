@@ -42,12 +42,12 @@ pub async fn sync(
     survey: &Survey,
 ) -> Result<Outcome, Error> {
     let host = Host::open()?;
-    let nodes = survey.news();
+    let known = survey.nodes.get(&settings.node);
     let sandboxes = sandbox::networks()?;
     let (mut done, mut failures) = (Vec::new(), Vec::new());
     match host.underlay(settings).await {
         Ok(underlay) => {
-            let doubt = Doubt::of(host.enrol(cluster, settings, &nodes, underlay.vtep).await?);
+            let doubt = Doubt::of(host.enrol(cluster, settings, known, underlay.vtep).await?);
             for network in &sandboxes {
                 let at = At {
                     host: &host,
@@ -67,7 +67,6 @@ pub async fn sync(
             failures.extend(looked.err());
         }
         Err(error) => {
-            let known = nodes.nodes.get(&settings.node);
             let forwards = known.is_some_and(|node| node.record.vtep.is_some());
             let named = settings.underlay.is_some() || settings.vtep.is_some();
             if forwards || named || !sandboxes.is_empty() {
@@ -141,8 +140,8 @@ impl At<'_> {
         let there = self.elsewhere().await?;
         let other = there.as_ref().map(There::cluster);
         if let Some((there, cluster)) = there.as_ref().zip(other.as_ref()) {
-            let nodes = cluster.news(network).await.map_err(failed)?;
-            let enrolled = host.enrol(cluster, &there.settings, &nodes, underlay.vtep);
+            let known = cluster.node(&there.settings.node).await.map_err(failed)?;
+            let enrolled = host.enrol(cluster, &there.settings, known.as_ref(), underlay.vtep);
             if enrolled.await? {
                 doubt = Doubt::Certain;
             }
