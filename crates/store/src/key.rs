@@ -46,10 +46,9 @@ impl Key {
         self.0.rsplit('/').next().unwrap_or_default()
     }
 
-    /// The key one segment further up, if it has more than one.
-    pub fn folder(&self) -> Option<Self> {
-        let (folder, _) = self.0.rsplit_once('/')?;
-        Some(Self(folder.to_owned()))
+    /// All but the last segment, if it has more than one.
+    pub fn folder(&self) -> Option<&str> {
+        self.0.rsplit_once('/').map(|(folder, _)| folder)
     }
 
     /// Whether this is `prefix` itself or a key below it: `a/b` covers `a/b` and `a/b/c`, not `a/bc`.

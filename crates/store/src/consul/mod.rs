@@ -108,18 +108,13 @@ impl Consul {
             }
         }
         let is_empty = |prefix: &&Key| !entries.keys().any(|key| key.is_within(prefix));
-        let empty: Vec<_> = prefixes.iter().filter(is_empty).collect();
-        // Rights are given by folder: what lies beside a key that was shown may be read, too.
-        let beside = |prefix: &Key| {
-            let folder = prefix.folder();
-            folder.is_some_and(|folder| {
-                entries
-                    .keys()
-                    .any(|key| key.folder().as_ref() == Some(&folder))
-            })
-        };
-        let doubtful: Vec<_> = empty.into_iter().filter(|prefix| !beside(prefix)).collect();
-        self.probe(&doubtful).await?;
+        let mut doubtful: Vec<_> = prefixes.iter().filter(is_empty).collect();
+        if !doubtful.is_empty() {
+            // Rights are given by folder: what lies beside a key that was shown may be read, too.
+            let shown: HashSet<_> = entries.keys().filter_map(Key::folder).collect();
+            doubtful.retain(|prefix| prefix.folder().is_none_or(|it| !shown.contains(it)));
+            self.probe(&doubtful).await?;
+        }
         Ok(entries.into_values().collect())
     }
 
@@ -139,7 +134,7 @@ impl Consul {
         for (folder, keys) in folders {
             let folder = folder.filter(|_| keys.len() > 1);
             match folder {
-                Some(folder) => match self.probe_each(&[folder]).await {
+                Some(folder) => match self.probe_each(&[Key::new(folder)?]).await {
                     Err(Error::Denied { .. }) => alone.extend(keys),
                     answered => answered?,
                 },
