@@ -7,7 +7,7 @@ use journal::{Attachment, Journal, Lock};
 use nft::ports::{Places, Ports, Published};
 
 use crate::{
-    claim::{self, Taken},
+    claim::{self, Rivals, Taken},
     code, flows, kernel, local, localnet,
     record::Record,
 };
@@ -104,9 +104,7 @@ impl Desk {
         local: &[std::net::IpAddr],
     ) -> Result<(), Error> {
         let (places, rivals) = claim::places(record, local);
-        let others = |digest: &str| self.of(digest).ok().flatten();
-        let want = |found: &Published| claim::claim(found, record, &rivals, &others);
-        let updated = ports.update(&places, want);
+        let updated = ports.update(&places, |found| self.claim(found, record, &rivals));
         let published = updated.map_err(|error| kernel(&error))?;
         published.map_or_else(|taken| Err(self.refusal(taken)?), |_| Ok(()))
     }
@@ -120,9 +118,20 @@ impl Desk {
     ) -> Result<(), Error> {
         let (places, rivals) = claim::places(record, local);
         let found = ports.look(&places).map_err(|error| kernel(&error))?;
-        let others = |digest: &str| self.of(digest).ok().flatten();
-        let claimed = claim::claim(&found, record, &rivals, &others);
+        let claimed = self.claim(&found, record, &rivals);
         claimed.map_or_else(|taken| Err(self.refusal(taken)?), |_| Ok(()))
+    }
+
+    /// What the record means beside what was found, by the other records.
+    fn claim(
+        &self,
+        found: &Published,
+        record: &Record,
+        rivals: &Rivals,
+    ) -> Result<Published, Taken> {
+        claim::claim(found, record, rivals, &|digest| {
+            self.of(digest).ok().flatten()
+        })
     }
 
     /// Who has the port, in words.
