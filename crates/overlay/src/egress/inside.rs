@@ -82,17 +82,9 @@ pub(super) async fn ensure(host: &Host, mac: Mac) -> Result<Inside, Error> {
     if !whole {
         mended = true;
         connect(host, &rtnl, bridge.index, mac).await?;
-    } else if let Some(uplink) = uplink.filter(|uplink| !serves(uplink, bridge.index)) {
+    } else if let Some(uplink) = uplink.filter(|it| !is_right(it, bridge.index, false)) {
         mended = true;
-        let change = LinkChange {
-            master: Some(bridge.index),
-            up: Some(true),
-            mtu: Some(MTU),
-            ..LinkChange::default()
-        };
-        let plugged = rtnl.set_link(uplink.index, &change).await;
-        plugged.map_err(|error| kernel(&error))?;
-        isolate(&rtnl, UPLINK, false).await?;
+        put_right(&rtnl, &uplink, bridge.index, false).await?;
     }
     let link = if whole { link } else { outside(host).await? };
     let link = link.ok_or_else(|| {
@@ -194,22 +186,12 @@ impl Inside {
     /// isolates those that are not; whether there were any.
     pub(super) async fn plug_again(&self) -> Result<bool, Error> {
         let links = self.rtnl.links().await.map_err(|error| kernel(&error))?;
-        let carries = |link: &Link| link.master == Some(self.bridge) && link.up && link.mtu == MTU;
-        let right = |link: &Link| carries(link) && is_isolated(link);
         let lost: Vec<_> = links
             .iter()
-            .filter(|link| is_port(link) && !right(link))
+            .filter(|link| is_port(link) && !is_right(link, self.bridge, true))
             .collect();
         for port in &lost {
-            let change = LinkChange {
-                master: Some(self.bridge),
-                up: Some(true),
-                mtu: Some(MTU),
-                ..LinkChange::default()
-            };
-            let plugged = self.rtnl.set_link(port.index, &change).await;
-            plugged.map_err(|error| kernel(&error))?;
-            isolate(&self.rtnl, &port.name, true).await?;
+            put_right(&self.rtnl, port, self.bridge, true).await?;
         }
         Ok(!lost.is_empty())
     }
@@ -252,9 +234,23 @@ fn is_isolated(link: &Link) -> bool {
     link.port.isolated == Some(true)
 }
 
-/// Whether the host's port of the bridge reaches all others.
-fn serves(uplink: &Link, bridge: u32) -> bool {
-    uplink.master == Some(bridge) && uplink.up && uplink.mtu == MTU && !is_isolated(uplink)
+/// Whether a port of the bridge carries what it should; the host's reaches all others, a container's is isolated.
+fn is_right(port: &Link, bridge: u32, isolated: bool) -> bool {
+    let carries = port.master == Some(bridge) && port.up && port.mtu == MTU;
+    carries && is_isolated(port) == isolated
+}
+
+/// Makes it so.
+async fn put_right(rtnl: &Rtnl, port: &Link, bridge: u32, isolated: bool) -> Result<(), Error> {
+    let change = LinkChange {
+        master: Some(bridge),
+        up: Some(true),
+        mtu: Some(MTU),
+        ..LinkChange::default()
+    };
+    let plugged = rtnl.set_link(port.index, &change).await;
+    plugged.map_err(|error| kernel(&error))?;
+    isolate(rtnl, &port.name, isolated).await
 }
 
 /// Isolated ports of the bridge do not talk to each other, but to the host's.
