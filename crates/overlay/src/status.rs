@@ -46,17 +46,10 @@ pub(crate) async fn status(call: &Call) -> Result<(), Error> {
             _ => names::EGRESS_BRIDGE.to_owned(),
         };
         let mut subnets = network.ranges.iter().flatten().map(|range| range.subnet);
-        stopped.extend(
-            obstacles::egress(&host, &link, false)
-                .await
-                .unwrap_or_default(),
-        );
-        if subnets.any(|subnet| subnet.is_ipv6()) {
-            stopped.extend(
-                obstacles::egress(&host, &link, true)
-                    .await
-                    .unwrap_or_default(),
-            );
+        let v6 = subnets.any(|subnet| subnet.is_ipv6()).then_some(true);
+        for v6 in [false].into_iter().chain(v6) {
+            let stops = obstacles::egress(&host, &link, v6).await;
+            stopped.extend(stops.unwrap_or_default());
         }
     }
     match stopped.into_iter().find(|it| it.certain) {
