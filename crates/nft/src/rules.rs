@@ -107,7 +107,8 @@ fn udp(family: &Family) -> Rule {
     expressions.into_iter().map(Into::into).collect()
 }
 
-fn port(register: Register) -> Expressions {
+/// The destination port.
+pub(crate) fn port(register: Register) -> Expressions {
     payload(register, TRANSPORT_HEADER, PORT_OFFSET, PORT_BYTES)
 }
 

@@ -7,8 +7,8 @@ use netlink_packet_netfilter::nftables::{
 
 use super::skeleton::{CONDITIONS, PUBLISH, SETS4, SETS6, Sets};
 use crate::rules::{
-    End, NETWORK_HEADER, NF_DROP, PORT_BYTES, PORT_OFFSET, Rule, TRANSPORT_HEADER, compare, ifname,
-    load, load_into, lookup, masq, payload, verdict,
+    End, NETWORK_HEADER, NF_DROP, Rule, compare, ifname, load, load_into, lookup, masq, payload,
+    port, verdict,
 };
 use crate::skeleton::{Family, IPV4, IPV6};
 
@@ -68,8 +68,7 @@ impl Tuple {
         let register = self.next(1);
         self.expressions.push(load_into(register, MetaKey::L4Proto));
         let register = self.next(1);
-        self.expressions
-            .push(payload(register, TRANSPORT_HEADER, PORT_OFFSET, PORT_BYTES));
+        self.expressions.push(port(register));
         self
     }
 }
