@@ -13,6 +13,7 @@ use crate::{
     kernel,
     names::{self, EGRESS_BRIDGE, EGRESS_NIC},
     sandbox::Sandbox,
+    vanished,
 };
 
 /// The destinations of the default routes.
@@ -105,12 +106,7 @@ pub(crate) async fn address(
 ) -> Result<(), Error> {
     let ifname = &attachment.ifname;
     let link = rtnl.link(ifname).await.map_err(|error| kernel(&error))?;
-    let link = link.ok_or_else(|| {
-        Error::new(
-            crate::code::KERNEL,
-            format!("{ifname}: gone as soon as it was made"),
-        )
-    })?;
+    let link = link.ok_or_else(|| vanished(ifname.as_str()))?;
     let change = LinkChange {
         mac: Some(mac),
         up: Some(true),
@@ -207,12 +203,8 @@ fn gateway_of(ips: &[Ip], route: &cni::Route) -> Option<IpAddr> {
 /// Gives the egress NIC what it has not yet of addresses and default routes, and raises it.
 pub(crate) async fn open_egress(rtnl: &Rtnl, nic: &Nic) -> Result<(), Error> {
     let link = rtnl.link(EGRESS_NIC).await;
-    let link = link.map_err(|error| kernel(&error))?.ok_or_else(|| {
-        Error::new(
-            crate::code::KERNEL,
-            format!("{EGRESS_NIC}: gone as soon as it was made"),
-        )
-    })?;
+    let link = link.map_err(|error| kernel(&error))?;
+    let link = link.ok_or_else(|| vanished(EGRESS_NIC))?;
     let v4 = nic.new.then(|| {
         let (address, gateway) = (nic.address.into(), nic.gateway.into());
         (address, gateway, EVERYWHERE.into())

@@ -122,6 +122,11 @@ pub fn kernel(error: &dyn std::error::Error) -> Error {
     Error::new(code::KERNEL, error.to_string())
 }
 
+/// That a link of this name, made just now, is not there: somebody else removed it.
+fn vanished(name: &str) -> Error {
+    Error::new(code::KERNEL, format!("{name}: gone as soon as it was made"))
+}
+
 /// A local document; one that cannot be read is as good as none.
 fn readable<T: Serialize + DeserializeOwned>(
     documents: &Journal<T>,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use cni::Error;
 use netlink::Rtnl;
 
-use crate::{code, kernel};
+use crate::{code, kernel, vanished};
 
 /// Far longer than a kernel needs, unless somebody has switched on a spanning tree.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -19,16 +19,12 @@ pub(crate) async fn forwards(rtnl: &Rtnl, port: &str) -> Result<(), Error> {
     let (begun, mut pause) = (Instant::now(), FIRST_PAUSE);
     loop {
         let link = rtnl.link(port).await.map_err(|error| kernel(&error))?;
-        match link {
-            Some(link) if link.forwards => return Ok(()),
-            Some(_) if begun.elapsed() < PATIENCE => {}
-            found => {
-                let why = match found {
-                    Some(_) => format!("its bridge does not forward to it after {PATIENCE:?}"),
-                    None => "gone as soon as it was made".to_owned(),
-                };
-                return Err(Error::new(code::KERNEL, format!("{port}: {why}")));
-            }
+        if link.ok_or_else(|| vanished(port))?.forwards {
+            return Ok(());
+        }
+        if begun.elapsed() >= PATIENCE {
+            let why = format!("{port}: its bridge does not forward to it after {PATIENCE:?}");
+            return Err(Error::new(code::KERNEL, why));
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);

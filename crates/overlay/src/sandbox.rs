@@ -21,7 +21,7 @@ use crate::{
     host::{Host, Underlay},
     kernel, local, membership,
     names::{self, BRIDGE, VXLAN},
-    readable, translation,
+    readable, translation, vanished,
 };
 
 /// The port that IANA gave to VXLAN.
@@ -177,12 +177,7 @@ pub async fn ensure(host: &Host, network: &Network, underlay: &Underlay) -> Resu
             }
             create_vxlan(host, network, &spec, &netns).await?;
             let made = rtnl.link(VXLAN).await.map_err(|error| kernel(&error))?;
-            made.ok_or_else(|| {
-                Error::new(
-                    crate::code::KERNEL,
-                    format!("{VXLAN}: gone as soon as it was made"),
-                )
-            })?
+            made.ok_or_else(|| vanished(VXLAN))?
         }
     };
     let port = Port {

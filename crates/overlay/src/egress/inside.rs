@@ -15,6 +15,7 @@ use crate::{
     host::Host,
     kernel,
     names::{self, BRIDGE, EGRESS_BRIDGE, EGRESS_PORT, UPLINK},
+    vanished,
 };
 
 /// No address that the host did not give, and no firewall for frames, whatever is the default of new namespaces. A
@@ -87,10 +88,7 @@ pub(super) async fn ensure(host: &Host, mac: Mac) -> Result<Inside, Error> {
         put_right(&rtnl, &uplink, bridge.index, false).await?;
     }
     let link = if whole { link } else { outside(host).await? };
-    let link = link.ok_or_else(|| {
-        let why = format!("{EGRESS_BRIDGE}: gone as soon as it was made");
-        Error::new(code::KERNEL, why)
-    })?;
+    let link = link.ok_or_else(|| vanished(EGRESS_BRIDGE))?;
     Ok(Inside {
         rtnl,
         bridge: bridge.index,

@@ -10,7 +10,7 @@ use cni::Error;
 use ipnetwork::IpNetwork;
 use netlink::{Change, Forward, LinkChange, Mac, Route, Rtnl, Veth, VethEnd};
 
-use crate::{code, egress, host::Host, kernel};
+use crate::{egress, host::Host, kernel, vanished};
 
 /// A link as it should be; its two ends have the same name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -200,7 +200,5 @@ impl Wanted {
 /// The index of a link that was made a moment ago.
 async fn found(rtnl: &Rtnl, name: &str) -> Result<u32, Error> {
     let link = rtnl.link(name).await.map_err(|error| kernel(&error))?;
-    let link = link
-        .ok_or_else(|| Error::new(code::KERNEL, format!("{name}: gone as soon as it was made")))?;
-    Ok(link.index)
+    Ok(link.ok_or_else(|| vanished(name))?.index)
 }
