@@ -4,7 +4,7 @@
 mod runtime;
 
 use integration::{Backend, Containerd, Footprint, Lab, Runtime};
-use runtime::{assert_no_lease, page_at, shipped, until};
+use runtime::{assert_no_lease, held_by, page_at, shipped, until};
 use serde_json::json;
 
 /// A pod with one container, whose port 80 is a port of the host.
@@ -95,12 +95,8 @@ fn is_network_ready(runtime: &Containerd) -> bool {
 /// Insists that a host has so many addresses in use.
 #[track_caller]
 fn assert_leases(on: &Containerd, count: usize, when: &str) {
-    let held = on.host().listed(&["endpoint", "ls", "--local"]);
-    assert_eq!(
-        held.as_array().map(Vec::len),
-        Some(count),
-        "{when}: {held:#}"
-    );
+    let held = held_by(on.host());
+    assert_eq!(held.len(), count, "{when}: {held:#?}");
 }
 
 #[test]

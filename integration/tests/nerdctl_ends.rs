@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use integration::{Backend, Containerd, Lab, Runtime};
-use runtime::{address_on, assert_nothing_left, assert_reached, prepared, run, until};
+use runtime::{address_on, assert_nothing_left, assert_reached, held_by, prepared, run, until};
 
 #[test]
 fn a_container_stops_starts_and_restarts() {
@@ -21,8 +21,8 @@ fn a_container_stops_starts_and_restarts() {
     assert_reached(other, "peer", &address_on(runtime, "web", "eth0"));
 
     runtime.nerdctl(&["stop", "web"]).ok();
-    let held = runtime.host().listed(&["endpoint", "ls", "--local"]);
-    assert_eq!(held.as_array().map(Vec::len), Some(0), "{held:#}");
+    let held = held_by(runtime.host());
+    assert_eq!(held.len(), 0, "{held:#?}");
     runtime.nerdctl(&["start", "web"]).ok();
     assert_reached(other, "peer", &address_on(runtime, "web", "eth0"));
     runtime.nerdctl(&["restart", "web"]).ok();

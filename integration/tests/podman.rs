@@ -5,7 +5,8 @@ mod runtime;
 
 use integration::{Backend, Footprint, Lab, Podman, Runtime};
 use runtime::{
-    address_on, assert_nothing_left, assert_reached, ip_in, page_at, prepared, run, shipped, until,
+    address_on, assert_nothing_left, assert_reached, held_by, ip_in, page_at, prepared, run,
+    shipped, until,
 };
 
 /// podman on each host, whose networks are podman's own file and a second one.
@@ -94,7 +95,7 @@ fn a_container_stops_starts_and_dies() {
     };
     reached();
     runtime.podman(&["stop", "web"]).ok();
-    assert_eq!(leases_of(runtime), 0, "after stop");
+    assert_eq!(held_by(runtime.host()).len(), 0, "after stop");
     runtime.podman(&["start", "web"]).ok();
     reached();
     runtime.podman(&["restart", "web"]).ok();
@@ -103,7 +104,7 @@ fn a_container_stops_starts_and_dies() {
     // Whoever watches a container sees its end, and podman's clean-up sends the DEL.
     let pid = runtime.podman(&["inspect", "web"]).ok().json()[0]["State"]["Pid"].clone();
     runtime.processes().script(&format!("kill -KILL {pid}"));
-    until("the DEL", || leases_of(runtime) == 0);
+    until("the DEL", || held_by(runtime.host()).is_empty());
     runtime.podman(&["start", "web"]).ok();
     reached();
 
@@ -147,7 +148,7 @@ fn a_container_gets_what_it_asks_for_or_nothing() {
     let [first, second] = &addresses;
     assert!(first.starts_with("10.0.0."), "{addresses:?}");
     assert!(second.starts_with("10.0.1."), "{addresses:?}");
-    assert_eq!(leases_of(runtime), 6, "two for each interface");
+    assert_eq!(held_by(runtime.host()).len(), 6, "two for each interface");
 
     let id = runtime.podman(&["inspect", "asks", "--format", "{{.Id}}"]);
     let holder = format!("eth0 of container {}", id.ok().stdout.trim());
@@ -157,16 +158,13 @@ fn a_container_gets_what_it_asks_for_or_nothing() {
             .podman(&[&line[..], &words, &["busybox"]].concat())
             .failed();
         assert!(said.stderr.contains(&holder), "{holder} has it: {said}");
-        assert_eq!(leases_of(runtime), 6, "podman takes back what there was");
+        assert_eq!(
+            held_by(runtime.host()).len(),
+            6,
+            "podman takes back what there was"
+        );
         runtime.podman(&["rm", "-f", "late"]).ok();
     }
     runtime.podman(&["rm", "-f", "asks", "two"]).ok();
     assert_nothing_left(&lab, &runtimes, &before);
-}
-
-/// How many addresses the host's containers have.
-#[track_caller]
-fn leases_of(runtime: &Podman) -> usize {
-    let held = runtime.host().listed(&["endpoint", "ls", "--local"]);
-    held.as_array().map_or(0, Vec::len)
 }

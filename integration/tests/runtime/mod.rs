@@ -126,6 +126,13 @@ pub fn assert_nothing_left<'lab>(lab: &Lab, runtimes: &[impl Runtime<'lab>], bef
     assert_no_lease(lab);
 }
 
+/// What a host's containers have of addresses, as the host itself knows it.
+#[track_caller]
+pub fn held_by(host: &Host) -> Vec<Value> {
+    let held = host.listed(&["endpoint", "ls", "--local"]);
+    held.as_array().expect("a list").clone()
+}
+
 /// Insists that the store has no lease.
 #[track_caller]
 pub fn assert_no_lease(lab: &Lab) {
