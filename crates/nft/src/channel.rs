@@ -53,6 +53,8 @@ pub(crate) struct Channel {
     sequence: u32,
     /// Of the table that is spoken of.
     family: NetfilterProtoFamily,
+    /// What came last.
+    received: Vec<u8>,
 }
 
 impl Channel {
@@ -77,6 +79,7 @@ impl Channel {
             socket,
             sequence: 0,
             family,
+            received: Vec::with_capacity(RECEIVE_BYTES),
         })
     }
 
@@ -280,9 +283,9 @@ impl Channel {
         }
     }
 
-    fn receive(&self, what: &str) -> Result<Vec<Message>, Error> {
-        let mut bytes = Vec::with_capacity(RECEIVE_BYTES);
-        while let Err(source) = self.socket.recv(&mut bytes, 0) {
+    fn receive(&mut self, what: &str) -> Result<Vec<Message>, Error> {
+        self.received.clear();
+        while let Err(source) = self.socket.recv(&mut self.received, 0) {
             if source.kind() != std::io::ErrorKind::Interrupted {
                 return Err(Error::Socket {
                     what: what.to_owned(),
@@ -291,7 +294,7 @@ impl Channel {
             }
         }
         let mut messages = vec![];
-        let mut rest = bytes.as_slice();
+        let mut rest = self.received.as_slice();
         while !rest.is_empty() {
             let message = answer::read(rest).map_err(|why| Error::Strange {
                 what: what.to_owned(),

@@ -129,18 +129,20 @@ impl Skeleton {
 
     /// Whether no other sets and chains are in the table.
     pub(crate) fn is_all_of_the_table(&self, channel: &mut Channel) -> Result<bool, Error> {
-        let attributes = vec![SetAttribute::Table(TABLE.to_owned())];
-        let question = NfTablesMessage::GetSet(SetMessage { attributes });
-        let sets = channel.dump(&on_table("list the sets of"), question)?;
+        let is_ours = |set: &Vec<SetAttribute>| {
+            self.sets.iter().any(|(name, _)| {
+                let name = SetAttribute::Name((*name).to_owned());
+                set.contains(&name)
+            })
+        };
+        if !sets(channel)?.iter().all(is_ours) {
+            return Ok(false);
+        }
         let attributes = vec![ChainAttribute::Table(TABLE.to_owned())];
         let question = NfTablesMessage::GetChain(ChainMessage { attributes });
         let chains = channel.dump(&on_table("list the chains of"), question)?;
-        let is_known = |answer: NfTablesMessage| match answer {
-            NfTablesMessage::NewSet(set) => self.sets.iter().any(|(name, _)| {
-                let name = SetAttribute::Name((*name).to_owned());
-                set.attributes.contains(&name)
-            }),
-            // The kernel lists the chains of all tables.
+        // The kernel lists the chains of all tables.
+        Ok(chains.into_iter().all(|answer| match answer {
             NfTablesMessage::NewChain(chain) => {
                 let table = ChainAttribute::Table(TABLE.to_owned());
                 !chain.attributes.contains(&table)
@@ -150,53 +152,67 @@ impl Skeleton {
                     })
             }
             _ => true,
-        };
-        Ok(sets.into_iter().chain(chains).all(is_known))
+        }))
     }
 
     /// Reads what the kernel has. Consistent only if the generation is the same before and after.
     pub(crate) fn find(&self, channel: &mut Channel) -> Result<Found, Error> {
         let table = channel.get(&on_table("read"), NfTablesMessage::GetTable(table(vec![])))?;
-        let mut found = Found {
-            table: table.into_iter().find_map(|answer| match answer {
-                NfTablesMessage::NewTable(table) => Some(table.attributes),
-                _ => None,
-            }),
-            sets: vec![],
-            chains: vec![],
-        };
-        for (name, _) in &self.sets {
-            let answers = channel.get(&on("read set", name), NfTablesMessage::GetSet(set(name)))?;
-            found
-                .sets
-                .push(answers.into_iter().find_map(|answer| match answer {
-                    NfTablesMessage::NewSet(set) => Some(set.attributes),
-                    _ => None,
-                }));
-        }
-        for Chain { name, rules, .. } in &self.chains {
-            let answers = channel.get(
-                &on("read chain", name),
-                NfTablesMessage::GetChain(chain(name)),
-            )?;
+        let table = table.into_iter().find_map(|answer| match answer {
+            NfTablesMessage::NewTable(table) => Some(table.attributes),
+            _ => None,
+        });
+        let mut sets = sets(channel)?;
+        let sets = self.sets.iter().map(|(name, _)| {
+            let name = SetAttribute::Name((*name).to_owned());
+            let found = sets.iter_mut().find(|set| set.contains(&name));
+            found.map(std::mem::take)
+        });
+        let sets = sets.collect();
+        let mut rules = rules(channel)?;
+        let mut chains = vec![];
+        for Chain { name, .. } in &self.chains {
+            let question = NfTablesMessage::GetChain(chain(name));
+            let answers = channel.get(&on("read chain", name), question)?;
             let attributes = answers.into_iter().find_map(|answer| match answer {
                 NfTablesMessage::NewChain(chain) => Some(chain.attributes),
                 _ => None,
             });
-            if rules.is_none() {
-                found.chains.push((attributes, vec![]));
-                continue;
-            }
-            let question = NfTablesMessage::GetRule(rule(name, vec![]));
-            let rules = channel.dump(&on("read the rules of chain", name), question)?;
-            let rules = rules.into_iter().filter_map(|answer| match answer {
-                NfTablesMessage::NewRule(rule) => Some(expressions(rule)),
-                _ => None,
-            });
-            found.chains.push((attributes, rules.collect()));
+            let name = RuleAttribute::Chain((*name).to_owned());
+            let is_of = |rule: &mut RuleMessage| rule.attributes.contains(&name);
+            let rules = rules.extract_if(.., is_of).map(expressions);
+            chains.push((attributes, rules.collect()));
         }
-        Ok(found)
+        Ok(Found {
+            table,
+            sets,
+            chains,
+        })
     }
+}
+
+/// The sets of our table.
+fn sets(channel: &mut Channel) -> Result<Vec<Vec<SetAttribute>>, Error> {
+    let attributes = vec![SetAttribute::Table(TABLE.to_owned())];
+    let question = NfTablesMessage::GetSet(SetMessage { attributes });
+    let answers = channel.dump(&on_table("list the sets of"), question)?;
+    let sets = answers.into_iter().filter_map(|answer| match answer {
+        NfTablesMessage::NewSet(set) => Some(set.attributes),
+        _ => None,
+    });
+    Ok(sets.collect())
+}
+
+/// The rules of our table, in the order in which the kernel meets them in each chain.
+fn rules(channel: &mut Channel) -> Result<Vec<RuleMessage>, Error> {
+    let attributes = vec![RuleAttribute::Table(TABLE.to_owned())];
+    let question = NfTablesMessage::GetRule(RuleMessage { attributes });
+    let answers = channel.dump(&on_table("read the rules of"), question)?;
+    let rules = answers.into_iter().filter_map(|answer| match answer {
+        NfTablesMessage::NewRule(rule) => Some(rule),
+        _ => None,
+    });
+    Ok(rules.collect())
 }
 
 impl Chain {
