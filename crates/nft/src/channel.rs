@@ -5,6 +5,8 @@
 //! anyone in this network namespace has committed since. Read the id, look, decide, send: that is compare-and-swap over
 //! everything that we looked at. (net/netfilter/nfnetlink.c: `nfnetlink_rcv_batch`)
 
+use std::os::fd::OwnedFd;
+
 use netlink_packet_core::{
     DefaultNla, Emitable, ErrorMessage, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST,
     NetlinkHeader, NetlinkPayload, NlasIterator, parse_string,
@@ -19,6 +21,7 @@ use rustix::net::sockopt::set_socket_send_buffer_size_force;
 
 use crate::answer::{self, Message};
 use crate::error::{ENOENT, ERESTART, Error, Reason};
+use crate::release;
 
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
 const NFNL_MSG_BATCH_BEGIN: u8 = 16;
@@ -43,6 +46,16 @@ pub(crate) struct Change {
     pub(crate) message: NfTablesMessage,
 }
 
+impl Change {
+    fn removes(&self) -> bool {
+        use NfTablesMessage::{DeleteChain, DeleteRule, DeleteSet, DeleteSetElement, DeleteTable};
+        matches!(
+            self.message,
+            DeleteChain(_) | DeleteRule(_) | DeleteSet(_) | DeleteSetElement(_) | DeleteTable(_)
+        )
+    }
+}
+
 /// The rule set's generation, counted by the kernel per network namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Generation(pub(crate) u32);
@@ -50,6 +63,10 @@ pub(crate) struct Generation(pub(crate) u32);
 #[derive(Debug)]
 pub(crate) struct Channel {
     socket: Socket,
+    /// Closed after it, since fields are dropped in their order.
+    trigger: Option<OwnedFd>,
+    /// The kernel has something to free.
+    has_removed: bool,
     sequence: u32,
     /// Of the table that is spoken of.
     family: NetfilterProtoFamily,
@@ -77,6 +94,8 @@ impl Channel {
         })?;
         Ok(Self {
             socket,
+            trigger: None,
+            has_removed: false,
             sequence: 0,
             family,
             received: Vec::with_capacity(RECEIVE_BYTES),
@@ -202,6 +221,7 @@ impl Channel {
         let mut bytes = vec![];
         put(&mut bytes, begin, 0, none, NFNL_SUBSYS_NFTABLES, head);
         let mut steps = vec![];
+        let removes = changes.iter().any(Change::removes);
         let count = changes.len();
         for (step, change) in changes.into_iter().enumerate() {
             let sequence = self.next_sequence();
@@ -258,10 +278,17 @@ impl Channel {
                     });
                 }
                 if step + 1 == steps.len() {
+                    self.has_removed |= removes && first_refusal.is_none();
                     return first_refusal.map_or(Ok(()), Err);
                 }
             }
         }
+    }
+
+    /// As if it had removed nothing.
+    #[cfg(test)]
+    pub(crate) fn forget_removals(&mut self) {
+        self.has_removed = false;
     }
 
     fn next_sequence(&mut self) -> u32 {
@@ -305,6 +332,15 @@ impl Channel {
             messages.push(message);
         }
         Ok(messages)
+    }
+}
+
+impl Drop for Channel {
+    fn drop(&mut self) {
+        if self.has_removed {
+            // Else it is closed as usual.
+            self.trigger = release::leave(&self.socket).ok();
+        }
     }
 }
 

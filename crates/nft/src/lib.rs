@@ -20,6 +20,7 @@ mod foreign;
 mod judge;
 mod packet;
 pub mod ports;
+mod release;
 mod repair;
 mod rules;
 mod skeleton;

@@ -146,8 +146,7 @@ impl Desk {
         ))
     }
 
-    /// Takes away what is published for the record, and the record, and with the last one all that is about ports. The socket is to
-    /// be closed after the desk: the kernel lets go of it once it has freed what was removed, and nobody need wait for that.
+    /// Takes away what is published for the record, and the record, and with the last one all that is about ports.
     pub fn withdraw(&self, ports: &mut Ports, record: &Record) -> Result<(), Error> {
         let leaving = Record {
             leaving: true,

@@ -6,6 +6,7 @@ mod ensure;
 mod foreign;
 mod kit;
 mod ports;
+mod release;
 mod skeleton;
 mod traffic;
 mod translate;
