@@ -157,3 +157,41 @@ fn networks_of_one_container_do_not_disturb_each_other() {
         .ok();
     assert_eq!(rules(host), "");
 }
+
+#[test]
+fn an_add_that_comes_again_replaces_its_ports_or_changes_nothing() {
+    let lab = lab();
+    let (host, far) = (lab.host(1), lab.host(2).space());
+    let web = Published::new(host, "web", "br", &json!([]));
+    let _server = web.serves(80);
+    let call = |verb, asked: Value| {
+        let conf = json!({
+            "cniVersion": "1.0.0",
+            "name": "br",
+            "type": "portmap",
+            "prevResult": web.result,
+            "runtimeConfig": asks(&asked),
+        });
+        let call = host.call("portmap", verb).id("c1");
+        call.netns("/run/netns/web").conf(&conf).run()
+    };
+    let first = json!([port(8080, 80)]);
+    call("ADD", first.clone()).ok();
+    let other = Published::new(host, "other", "br", &json!([port(8090, 80)]));
+    let before = rules(host);
+    let taken = json!([port(8081, 80), port(8090, 80)]);
+    let says = ["8090/tcp: eth0 of container "];
+    call("ADD", taken).refused(111, &says);
+    assert_eq!(rules(host), before, "a refused one");
+    call("CHECK", first).ok();
+
+    let second = json!([port(8081, 80)]);
+    call("ADD", second.clone()).ok();
+    call("CHECK", second.clone()).ok();
+    assert_eq!(heard_at(far, host.vtep(), 8080), "ConnectionRefused");
+    assert!(heard_at(far, host.vtep(), 8081).starts_with("web "));
+    call("DEL", second).ok();
+    other.again("del").ok();
+    web.again("del").ok();
+    assert_eq!(rules(host), "");
+}

@@ -34,24 +34,27 @@ pub(crate) fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
     let mut ports = Ports::open().map_err(|error| kernel(&error))?;
     let desk = Desk::open()?;
     cni::caller_listens()?;
-    if let Some(killed) = desk.record(&attachment)? {
-        desk.withdraw(&mut ports, &killed)?;
-    }
-    // The table is of those who have a record. With the first one it is made after that, so that a refusal leaves none.
-    let is_first = desk.is_empty()?;
     // Maps that had to be made have nothing of the others.
-    if !is_first && ports.ensure().map_err(|error| kernel(&error))? {
+    if !desk.is_empty()? && ports.ensure().map_err(|error| kernel(&error))? {
         desk.mend(&mut ports)?;
     }
     let chosen = Free::new(&mut ports, &local).choose(&conf.mappings)?;
     let record = record(attachment, &conf, &chosen, &targets);
     warn(&record, &local);
-    if let Err(listened) = free::refuse_listened(&record) {
-        // A program may hold the port for the container that has it: then that one is in the way.
+    let listened = free::refuse_listened(&record);
+    let earlier = desk.record(&record.attachment)?;
+    // A program may hold the port for the container that has it: then that one is in the way. And what an earlier ADD of
+    // this attachment has published stays if this one is refused.
+    if listened.is_err() || earlier.is_some() {
         desk.refuse_taken(&mut ports, &record, &local)?;
-        return Err(listened);
+    }
+    listened?;
+    if let Some(earlier) = earlier {
+        desk.withdraw(&mut ports, &earlier)?;
     }
 
+    // The table is of those who have a record. With the first one it is made after that, so that a refusal leaves none.
+    let is_first = desk.is_empty()?;
     desk.save(&record)?;
     let made = if is_first {
         ports.ensure().map_err(|error| kernel(&error))
