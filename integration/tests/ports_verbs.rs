@@ -195,3 +195,28 @@ fn an_add_that_comes_again_replaces_its_ports_or_changes_nothing() {
     web.again("del").ok();
     assert_eq!(rules(host), "");
 }
+
+/// As of kube-proxy's kube-ipvs0: more than are looked at one by one.
+#[test]
+fn among_hundreds_of_addresses_a_port_of_one_is_found_taken() {
+    let lab = lab();
+    let host = lab.host(1);
+    host.space()
+        .script("for n in $(seq 250); do ip address add 10.9.8.$n/32 dev lo; ip address add 10.9.9.$n/32 dev lo; done");
+    let of_one = json!({ "hostIP": "10.9.9.77", "hostPort": 8080, "containerPort": 80 });
+    let one = Published::new(host, "one", "br", &json!([of_one]));
+    host.container("all");
+    let said = add(host, "all", &json!(["8000-8100:8000-8100"])).failed();
+    let says = "8080/tcp: eth0 of container ";
+    assert!(said.stderr.contains(says), "{said}");
+    host.cnitool("del", "br", "all", "eth0").ok();
+    one.again("check").ok();
+    one.again("del").ok();
+    add(host, "all", &json!([port(8080, 80)])).ok();
+    let said = add(host, "one", &json!([of_one])).failed();
+    assert!(said.stderr.contains(says), "{said}");
+    for name in ["one", "all"] {
+        host.cnitool("del", "br", name, "eth0").ok();
+    }
+    assert_eq!(rules(host), "");
+}

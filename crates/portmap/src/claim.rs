@@ -5,10 +5,11 @@
 //! may have any number of owners, as two networks lead to one egress address.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
-use nft::ports::{Elements, Entry, Held, HostPort, Key, Places, Published};
+use nft::ports::{Elements, Entry, FEW, Held, HostPort, Key, Places, Published};
 
-use crate::record::Record;
+use crate::record::{Record, Run};
 
 /// Somebody else has the port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,47 +33,66 @@ impl Taken {
 /// Records of other attachments, by digest.
 pub type Others<'a> = &'a dyn Fn(&str) -> Option<Record>;
 
-/// Ports that one cannot have beside the other: one of all addresses, and the same of one of them.
-pub type Rivals = BTreeMap<Key, HostPort>;
-
 /// Where the record's own elements are.
 pub fn own(record: &Record) -> BTreeSet<Key> {
     record.entries().map(|entry| entry.key()).collect()
 }
 
-/// Where to look before these ports are claimed. `local` are this host's addresses.
-pub fn places(record: &Record, local: &[std::net::IpAddr]) -> (Places, Rivals) {
+/// Where to look before these ports are claimed: at them and at their rivals. `local` are this host's addresses, of which there may
+/// be very many.
+pub fn places(record: &Record, local: &[IpAddr]) -> Places {
     let mut keys = own(record);
-    let mut rivals = Rivals::new();
-    for run in &record.runs {
+    let (of_one, of_all): (Vec<_>, Vec<_>) =
+        record.runs.iter().partition(|run| run.address.is_some());
+    let of = |at: HostPort, address| HostPort { address, ..at }.key();
+    let ports = of_one.into_iter().flat_map(Run::pairs);
+    keys.extend(ports.map(|(at, _)| of(at, None)));
+    let same = |run: &Run| {
+        let v6 = run.to.is_ipv6();
+        local.iter().filter(move |it| it.is_ipv6() == v6)
+    };
+    let counts = of_all.iter();
+    let counts = counts.map(|run| usize::from(run.count) * same(run).count());
+    if counts.sum::<usize>() > FEW {
+        return Places::TheseAndBound(keys);
+    }
+    for run in of_all {
         for (at, _) in run.pairs() {
-            let same = local.iter().filter(|it| it.is_ipv6() == at.v6);
-            let others: Vec<_> = if at.address.is_some() {
-                vec![None]
-            } else {
-                same.copied().map(Some).collect()
-            };
-            for address in others {
-                rivals.insert(HostPort { address, ..at }.key(), at);
-            }
+            keys.extend(same(run).map(|address| of(at, Some(*address))));
         }
     }
-    keys.extend(rivals.keys().cloned());
-    (Places::These(keys), rivals)
+    Places::These(keys)
 }
 
-/// Adds what the record means to what was found.
+/// Which of the record's ports one cannot have beside this one: that of all addresses, beside the same of one of them.
+fn rival(record: &Record, local: &[IpAddr], other: HostPort) -> Option<HostPort> {
+    let is_rival = |run: &&Run| match (run.address, other.address) {
+        (Some(_), None) => true,
+        (None, Some(address)) => local.contains(&address),
+        _ => false,
+    };
+    let mut runs = record.runs.iter().filter(is_rival).filter(|run| {
+        let at = run.at();
+        (at.v6, at.protocol) == (other.v6, other.protocol) && run.ports().contains(&other.port)
+    });
+    runs.next().map(|run| HostPort {
+        port: other.port,
+        ..run.at()
+    })
+}
+
+/// Adds what the record means to what was found. `local` are this host's addresses.
 pub fn claim(
     found: &Published,
     record: &Record,
-    rivals: &Rivals,
+    local: &[IpAddr],
     others: Others<'_>,
 ) -> Result<Published, Taken> {
-    for (key, at) in rivals {
-        let held = found.elements.get(key);
-        let strange = held.filter(|held| !is_of_container(held, record, others));
-        if let Some(held) = strange {
-            return Err(Taken::new(*at, held));
+    for (key, held) in &found.elements {
+        if let Some(at) = key.port().and_then(|other| rival(record, local, other))
+            && !is_of_container(held, record, others)
+        {
+            return Err(Taken::new(at, held));
         }
     }
     let mut wanted = found.clone();
@@ -227,8 +247,7 @@ mod tests {
             let found = known.iter().find(|it| it.attachment.hash() == owner);
             found.map(|it| (*it).clone())
         };
-        let (_, rivals) = places(record, &["10.9.9.9".parse().unwrap()]);
-        claim(found, record, &rivals, &others)
+        claim(found, record, &["10.9.9.9".parse().unwrap()], &others)
     }
 
     fn leads(all: &Published, record: &Record) -> bool {
@@ -318,6 +337,23 @@ mod tests {
         let took = began.elapsed();
         assert_eq!(all.elements.len(), 16_000, "two ports, two hairpins");
         assert!(took < std::time::Duration::from_secs(5), "{took:?}");
+    }
+
+    #[test]
+    fn a_long_range_costs_no_more_on_a_host_with_many_addresses() {
+        let local: Vec<_> = (0..=255).map(|it| IpAddr::from([10, 9, 9, it])).collect();
+        let mut range = record("n", "c", 1, 10_000, "10.0.0.2:10000");
+        assert!(matches!(places(&range, &local[..9]), Places::These(_)));
+        range.runs[0].count = 20_000;
+        let began = std::time::Instant::now();
+        assert!(matches!(places(&range, &local), Places::TheseAndBound(_)));
+        let mut one = record("n", "d", 2, 29_998, "10.0.0.3:80");
+        one.runs[0].address = local.last().copied();
+        let all = claimed(&Published::default(), &one, &[]).unwrap();
+        let taken = claim(&all, &range, &local, &|_| None).unwrap_err();
+        assert_eq!((taken.wanted.port, taken.wanted.address), (29_998, None));
+        let took = began.elapsed();
+        assert!(took < std::time::Duration::from_secs(1), "{took:?}");
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! What one verb works with: the documents of this host's attachments, and the lock over them and over the table.
 
-use std::{path::Path, time::Duration};
+use std::{net::IpAddr, path::Path, time::Duration};
 
 use cni::Error;
 use journal::{Attachment, Journal, Lock};
 use nft::ports::{Places, Ports, Published};
 
 use crate::{
-    claim::{self, Rivals, Taken},
+    claim::{self, Taken},
     code, flows, kernel, local, localnet,
     record::Record,
 };
@@ -101,10 +101,10 @@ impl Desk {
         &self,
         ports: &mut Ports,
         record: &Record,
-        local: &[std::net::IpAddr],
+        local: &[IpAddr],
     ) -> Result<(), Error> {
-        let (places, rivals) = claim::places(record, local);
-        let updated = ports.update(&places, |found| self.claim(found, record, &rivals));
+        let places = claim::places(record, local);
+        let updated = ports.update(&places, |found| self.claim(found, record, local));
         let published = updated.map_err(|error| kernel(&error))?;
         published.map_or_else(|taken| Err(self.refusal(taken)?), |_| Ok(()))
     }
@@ -114,11 +114,11 @@ impl Desk {
         &self,
         ports: &mut Ports,
         record: &Record,
-        local: &[std::net::IpAddr],
+        local: &[IpAddr],
     ) -> Result<(), Error> {
-        let (places, rivals) = claim::places(record, local);
+        let places = claim::places(record, local);
         let found = ports.look(&places).map_err(|error| kernel(&error))?;
-        let claimed = self.claim(&found, record, &rivals);
+        let claimed = self.claim(&found, record, local);
         claimed.map_or_else(|taken| Err(self.refusal(taken)?), |_| Ok(()))
     }
 
@@ -127,9 +127,9 @@ impl Desk {
         &self,
         found: &Published,
         record: &Record,
-        rivals: &Rivals,
+        local: &[IpAddr],
     ) -> Result<Published, Taken> {
-        claim::claim(found, record, rivals, &|digest| {
+        claim::claim(found, record, local, &|digest| {
             self.of(digest).ok().flatten()
         })
     }

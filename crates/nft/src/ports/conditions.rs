@@ -25,6 +25,8 @@ use crate::skeleton::{Family, IPV4, IPV6, expressions, on, rule as rule_message}
 
 /// Where the source port is in the headers of UDP, TCP and SCTP.
 const SOURCE_PORT: u32 = 0;
+/// Whose words say which protocol they are of.
+const PROTOCOLS: [(&str, u8); 3] = [("tcp", 6), ("udp", 17), ("sctp", 132)];
 /// What nft understands and this does, for errors.
 const KNOWN: &str = "ip|ip6 saddr|daddr, iifname, tcp|udp|sctp|th sport, meta mark or mark, each with a value or != and a value";
 
@@ -40,7 +42,8 @@ enum Test {
     Source(IpNetwork),
     Destination(IpNetwork),
     Interface(String),
-    SourcePort(RangeInclusive<u16>),
+    /// Of this protocol, or of any.
+    SourcePort(Option<u8>, RangeInclusive<u16>),
     Mark(u32),
 }
 
@@ -105,9 +108,13 @@ fn test(subject: &str, value: &str, v6: bool) -> Result<Test, String> {
         }
         ("iifname" | "meta iifname", _) => Err(bad("an interface's name")),
         ("tcp sport" | "udp sport" | "sctp sport" | "th sport", _) => {
+            let protocol = PROTOCOLS.iter().find(|(name, _)| subject.starts_with(name));
+            let protocol = protocol.map(|(_, number)| *number);
             let (first, last) = value.split_once('-').unwrap_or((value, value));
             match (first.parse(), last.parse()) {
-                (Ok(first), Ok(last)) if first <= last => Ok(Test::SourcePort(first..=last)),
+                (Ok(first), Ok(last)) if first <= last => {
+                    Ok(Test::SourcePort(protocol, first..=last))
+                }
                 _ => Err(bad("a port or a range of ports")),
             }
         }
@@ -182,7 +189,9 @@ fn keep(conditional: &Conditional, condition: &Condition) -> Rule {
             let beginning = name.strip_suffix('*').map(|it| it.as_bytes().to_vec());
             all.push(compare(fails, beginning.unwrap_or_else(|| ifname(name))));
         }
-        Test::SourcePort(ports) => {
+        // Nothing that comes to the port is of another protocol: it does not hold of any packet.
+        Test::SourcePort(Some(protocol), _) if *protocol != at.protocol => {}
+        Test::SourcePort(_, ports) => {
             all.push(port(SOURCE_PORT));
             all.extend(if condition.negated {
                 between(ports)

@@ -201,7 +201,38 @@ pub(super) fn all_sets() -> impl Iterator<Item = &'static str> {
     [&SETS4, &SETS6].into_iter().flat_map(names)
 }
 
+/// Those of ports of one address.
+pub(super) fn bound_sets() -> [&'static str; 2] {
+    [SETS4.bound, SETS6.bound]
+}
+
 impl Key {
+    /// The port of this host whose place it is, if it is one's.
+    pub fn port(&self) -> Option<HostPort> {
+        let v6 = self.set == SETS6.ports || self.set == SETS6.bound;
+        let sets = sets(v6);
+        let (address, tail) = if self.set == sets.bound {
+            let address: IpAddr = if v6 {
+                self.bytes.first_chunk::<16>().copied()?.into()
+            } else {
+                self.bytes.first_chunk::<4>().copied()?.into()
+            };
+            (Some(address), &self.bytes[octets(address).len()..])
+        } else if self.set == sets.ports {
+            (None, self.bytes.as_slice())
+        } else {
+            return None;
+        };
+        // As `tail` has them.
+        let port = tail.get(4..6)?.first_chunk()?;
+        Some(HostPort {
+            v6,
+            address,
+            protocol: *tail.first()?,
+            port: u16::from_be_bytes(*port),
+        })
+    }
+
     /// The set that it is in.
     pub(super) fn set(&self) -> &'static str {
         self.set

@@ -20,7 +20,7 @@ use crate::repair::Comparison;
 use crate::{Nft, Status};
 
 /// So many places are looked at one by one; more of them by reading their sets.
-const FEW: usize = 300;
+pub const FEW: usize = 300;
 
 /// What was found, or is wanted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub struct Published {
 pub enum Places {
     /// There.
     These(BTreeSet<Key>),
+    /// There, and at all ports of one address.
+    TheseAndBound(BTreeSet<Key>),
     /// Everywhere.
     All,
 }
@@ -125,26 +127,41 @@ impl Ports {
 }
 
 fn elements(channel: &mut Channel, places: &Places) -> Result<Elements, Error> {
-    let mut found = Elements::new();
     match places {
-        Places::These(keys) if keys.len() <= FEW => {
-            for key in keys {
-                if let Some(held) = entry::find(channel, key)? {
-                    found.insert(key.clone(), held);
-                }
+        Places::These(keys) => at(channel, keys),
+        Places::TheseAndBound(keys) => {
+            let mut found = at(channel, keys)?;
+            found.extend(within(channel, entry::bound_sets())?);
+            Ok(found)
+        }
+        Places::All => within(channel, entry::all_sets()),
+    }
+}
+
+fn within(
+    channel: &mut Channel,
+    sets: impl IntoIterator<Item = &'static str>,
+) -> Result<Elements, Error> {
+    let mut found = Elements::new();
+    for set in sets {
+        found.extend(entry::all(channel, set)?);
+    }
+    Ok(found)
+}
+
+fn at(channel: &mut Channel, keys: &BTreeSet<Key>) -> Result<Elements, Error> {
+    let mut found = Elements::new();
+    if keys.len() <= FEW {
+        for key in keys {
+            if let Some(held) = entry::find(channel, key)? {
+                found.insert(key.clone(), held);
             }
         }
-        Places::These(keys) => {
-            let sets: BTreeSet<_> = keys.iter().map(Key::set).collect();
-            for set in sets {
-                let all = entry::all(channel, set)?;
-                found.extend(all.into_iter().filter(|(key, _)| keys.contains(key)));
-            }
-        }
-        Places::All => {
-            for set in entry::all_sets() {
-                found.extend(entry::all(channel, set)?);
-            }
+    } else {
+        let sets: BTreeSet<_> = keys.iter().map(Key::set).collect();
+        for set in sets {
+            let all = entry::all(channel, set)?;
+            found.extend(all.into_iter().filter(|(key, _)| keys.contains(key)));
         }
     }
     Ok(found)

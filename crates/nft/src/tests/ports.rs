@@ -105,6 +105,13 @@ fn equals_what_nft_makes_of_the_file_and_stands_beside_the_rest_of_the_table() {
 
 #[test]
 fn elements_equal_those_of_nft() {
+    for entry in entries() {
+        let port = match entry {
+            Entry::Port { at, .. } => Some(at),
+            _ => None,
+        };
+        assert_eq!(entry.key().port(), port);
+    }
     let (theirs, ours) = (Namespace::new(), Namespace::new());
     theirs.sh(&format!("nft -f {FILE}"));
     let add_by_nft = |set: &str, element: &str| {
@@ -330,6 +337,12 @@ fn conditions_are_rules_that_keep_packets_from_the_maps() {
             "ip daddr != 10.0.0.1 th sport != 20-30 iifname \"wg*\""
         )]
     ));
+    // As with nft, what is said of another protocol never holds, negated or not.
+    assert!(set("he", &[conditional("udp sport 53 sctp sport != 53")]));
+    let list = namespace.sh("nft list chain inet crosshost ports-conditions");
+    let never = " tcp dport 8000-8010 accept comment \"he\"";
+    assert_eq!(list.matches(never).count(), 2, "{list}");
+    assert!(set("he", &[]));
     let list = namespace.sh("nft list chain inet crosshost ports-conditions");
     for (rule, owner) in [
         ("ip saddr != 10.0.0.0/12 accept", "me"),
