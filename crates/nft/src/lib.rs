@@ -104,11 +104,7 @@ impl Nft {
     /// Makes the table complete, whatever it was before. Elements stay, but for those of a set that has to be made anew
     /// because its type was wrong. Safe against other processes that do the same.
     pub fn ensure(&mut self, config: &Config<'_>) -> Result<(), Error> {
-        let skeleton = config.skeleton()?;
-        self.decide(|channel| {
-            let found = skeleton.find(channel)?;
-            Ok((Comparison::new(&skeleton, &found).repairs(), ()))
-        })
+        self.make(&config.skeleton()?).map(drop)
     }
 
     /// How often anyone has changed any rule of this namespace. As long as it stays, so does all that was seen.
@@ -118,11 +114,7 @@ impl Nft {
 
     /// Compares without touching.
     pub fn status(&mut self, config: &Config<'_>) -> Result<Status, Error> {
-        let skeleton = config.skeleton()?;
-        self.decide(|channel| {
-            let found = skeleton.find(channel)?;
-            Ok((vec![], Comparison::new(&skeleton, &found).status()))
-        })
+        self.compare(&config.skeleton()?)
     }
 
     /// Masquerades what comes from `network` (host bits are ignored) and leaves otherwise than by the egress bridge.
@@ -215,6 +207,32 @@ impl Nft {
     /// Removes what [`Nft::ensure`] makes, and the table if nothing else is in it; true if there was something.
     pub fn remove_table(&mut self, config: &Config<'_>) -> Result<bool, Error> {
         self.remove_part(&config.skeleton()?)
+    }
+
+    /// Makes a part of the table complete; whether it was not.
+    fn make(&mut self, part: &Skeleton) -> Result<bool, Error> {
+        let mut was_asleep = false;
+        loop {
+            let (changed, is_asleep) = self.decide(|channel| {
+                let found = part.find(channel)?;
+                let comparison = Comparison::new(part, &found);
+                let repairs = comparison.repairs();
+                let changed = !repairs.is_empty();
+                Ok((repairs, (changed, comparison.is_asleep())))
+            })?;
+            if !is_asleep {
+                return Ok(changed || was_asleep);
+            }
+            was_asleep = true;
+        }
+    }
+
+    /// Compares a part of the table, without touching.
+    fn compare(&mut self, part: &Skeleton) -> Result<Status, Error> {
+        self.decide(|channel| {
+            let found = part.find(channel)?;
+            Ok((vec![], Comparison::new(part, &found).status()))
+        })
     }
 
     /// The table goes with its last part: others (published ports) may have chains and sets of their own in it.

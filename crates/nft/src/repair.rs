@@ -11,6 +11,7 @@
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE};
 use netlink_packet_netfilter::nftables::{
     ChainMessage, NfTablesMessage, RuleAttribute, SetAttribute, SetFlags, SetMessage,
+    TableAttribute, TableFlags,
 };
 
 use crate::Status;
@@ -48,6 +49,22 @@ fn fit<T: PartialEq>(wanted: &[T], found: Option<&Vec<T>>) -> Fit {
     }
 }
 
+fn is_asleep(table: &[TableAttribute]) -> bool {
+    table.iter().any(|attribute| match attribute {
+        TableAttribute::Flags(flags) => flags.contains(TableFlags::Dormant),
+        _ => false,
+    })
+}
+
+/// Makes it, or wakes it up.
+fn make_table() -> Change {
+    Change {
+        what: on_table("make"),
+        flags: NLM_F_CREATE,
+        message: NfTablesMessage::NewTable(table(vec![AWAKE])),
+    }
+}
+
 fn is_map(set: &[SetAttribute]) -> bool {
     let mut flags = set.iter().filter_map(|attribute| match attribute {
         SetAttribute::Flags(flags) => Some(flags),
@@ -60,6 +77,7 @@ fn is_map(set: &[SetAttribute]) -> bool {
 pub(crate) struct Comparison<'a> {
     wanted: &'a Skeleton,
     table: Fit,
+    is_asleep: bool,
     sets: Vec<Fit>,
     chains: Vec<Fit>,
     rules_fit: bool,
@@ -72,6 +90,7 @@ impl<'a> Comparison<'a> {
         Self {
             wanted,
             table: fit(&[AWAKE], found.table.as_ref()),
+            is_asleep: is_asleep(found.table.as_deref().unwrap_or_default()),
             sets: sets
                 .map(|((_, wanted), found)| fit(wanted, found.as_ref()))
                 .collect(),
@@ -95,10 +114,17 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    /// What turns the one into the other; nothing if the table is complete.
+    /// Whether no packet meets the table's chains. The kernel wakes it up in a transaction that makes no chain.
+    pub(crate) fn is_asleep(&self) -> bool {
+        self.is_asleep
+    }
+
+    /// What turns the one into the other, or wakes the table up; nothing if it is complete.
     pub(crate) fn repairs(&self) -> Vec<Change> {
         let mut changes = vec![];
-        if self.status() != Status::Complete {
+        if self.is_asleep {
+            changes.push(make_table());
+        } else if self.status() != Status::Complete {
             self.clear(&mut changes);
             self.build(&mut changes);
         }
@@ -111,6 +137,7 @@ impl<'a> Comparison<'a> {
         let all = Self {
             wanted: self.wanted,
             table: self.table,
+            is_asleep: self.is_asleep,
             sets: self.sets.iter().map(|fit| fit.if_there()).collect(),
             chains: self.chains.iter().map(|fit| fit.if_there()).collect(),
             rules_fit: false,
@@ -154,6 +181,7 @@ impl<'a> Comparison<'a> {
 
     /// Sets first, since rules name them.
     fn build(&self, changes: &mut Vec<Change>) {
+        changes.push(make_table());
         let mut push = |what, flags, message| {
             let flags = NLM_F_CREATE | flags;
             changes.push(Change {
@@ -162,11 +190,6 @@ impl<'a> Comparison<'a> {
                 message,
             });
         };
-        push(
-            on_table("make"),
-            0,
-            NfTablesMessage::NewTable(table(vec![AWAKE])),
-        );
         let sets = (1..).zip(self.wanted.sets.iter().zip(&self.sets));
         for (id, ((name, wanted), _)) in sets.filter(|(_, (_, fit))| **fit != Fit::Same) {
             let mut attributes = wanted.clone();

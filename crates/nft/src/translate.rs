@@ -11,7 +11,6 @@ use netlink_packet_netfilter::nftables::InetHookNumber;
 
 use crate::channel::Channel;
 use crate::error::Error;
-use crate::repair::Comparison;
 use crate::rules::readdress;
 use crate::skeleton::{Chain, Skeleton};
 use crate::{Nft, Status};
@@ -38,27 +37,16 @@ impl Translation {
         if macs.is_empty() {
             return self.0.remove_part(&skeleton(macs));
         }
-        let skeleton = skeleton(macs);
-        self.0.decide(|channel| {
-            let found = skeleton.find(channel)?;
-            let repairs = Comparison::new(&skeleton, &found).repairs();
-            let changed = !repairs.is_empty();
-            Ok((repairs, changed))
-        })
+        self.0.make(&skeleton(macs))
     }
 
     /// Whether these are translated, and no others. Touches nothing.
     pub fn is(&mut self, macs: &Macs) -> Result<bool, Error> {
-        let skeleton = skeleton(macs);
-        self.0.decide(|channel| {
-            let found = skeleton.find(channel)?;
-            let wanted = match macs.len() {
-                0 => Status::Missing,
-                _ => Status::Complete,
-            };
-            let status = Comparison::new(&skeleton, &found).status();
-            Ok((vec![], status == wanted))
-        })
+        let wanted = match macs.len() {
+            0 => Status::Missing,
+            _ => Status::Complete,
+        };
+        Ok(self.0.compare(&skeleton(macs))? == wanted)
     }
 }
 

@@ -16,7 +16,6 @@ pub use entry::{Elements, Entry, Held, HostPort, Key};
 
 use crate::channel::Channel;
 use crate::error::Error;
-use crate::repair::Comparison;
 use crate::{Nft, Status};
 
 /// So many places are looked at one by one; more of them by reading their sets.
@@ -54,22 +53,12 @@ impl Ports {
 
     /// Makes chains and maps complete, whatever they were before; whether they were not.
     pub fn ensure(&mut self) -> Result<bool, Error> {
-        let skeleton = skeleton::skeleton();
-        self.0.decide(|channel| {
-            let found = skeleton.find(channel)?;
-            let repairs = Comparison::new(&skeleton, &found).repairs();
-            let changed = !repairs.is_empty();
-            Ok((repairs, changed))
-        })
+        self.0.make(&skeleton::skeleton())
     }
 
     /// Compares chains and maps, without touching.
     pub fn status(&mut self) -> Result<Status, Error> {
-        let skeleton = skeleton::skeleton();
-        self.0.decide(|channel| {
-            let found = skeleton.find(channel)?;
-            Ok((vec![], Comparison::new(&skeleton, &found).status()))
-        })
+        self.0.compare(&skeleton::skeleton())
     }
 
     /// What there is.

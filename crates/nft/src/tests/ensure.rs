@@ -145,6 +145,11 @@ fn every_damage_is_seen_and_repaired() {
              nft add rule {t} postrouting meta mark @egress6 drop"
         ),
         format!("nft add table {t} '{{ flags dormant; }}'"),
+        format!(
+            "nft flush chain {t} output; nft delete chain {t} output
+             nft add table {t} '{{ flags dormant; }}'"
+        ),
+        format!("nft delete table {t}; nft add table {t} '{{ flags dormant; }}'"),
         format!("nft flush chain {t} prerouting"),
         format!("nft flush chain {t} output"),
         format!("nft flush chain {t} output; nft delete chain {t} output"),
