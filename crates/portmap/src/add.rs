@@ -34,8 +34,10 @@ pub(crate) fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
     let mut ports = Ports::open().map_err(|error| kernel(&error))?;
     let desk = Desk::open()?;
     cni::caller_listens()?;
+    // The table is of those who have a record. With the first one it is made after that, so that a refusal leaves none.
+    let mut is_first = desk.is_empty()?;
     // Maps that had to be made have nothing of the others.
-    if !desk.is_empty()? && ports.ensure().map_err(|error| kernel(&error))? {
+    if !is_first && ports.ensure().map_err(|error| kernel(&error))? {
         desk.mend(&mut ports)?;
     }
     let chosen = Free::new(&mut ports, &local).choose(&conf.mappings)?;
@@ -51,10 +53,9 @@ pub(crate) fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
     listened?;
     if let Some(earlier) = earlier {
         desk.withdraw(&mut ports, &earlier)?;
+        is_first = desk.is_empty()?;
     }
 
-    // The table is of those who have a record. With the first one it is made after that, so that a refusal leaves none.
-    let is_first = desk.is_empty()?;
     desk.save(&record)?;
     let made = if is_first {
         ports.ensure().map_err(|error| kernel(&error))
