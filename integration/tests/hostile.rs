@@ -200,7 +200,7 @@ fn a_table_of_the_older_iptables_is_a_hint_and_its_cure_works() {
     assert!(!pair.leaves());
     let found = ask(pair.host);
     found.assert_well();
-    let mend = found.noted(&["iptables-legacy", "may stop"]);
+    let mend = found.noted(&["iptables-legacy", "may stop the containers' way out"]);
     pair.host.space().script(&mend);
     assert!(pair.leaves(), "after {mend}");
     pair.end();

@@ -1,8 +1,10 @@
 //! CHECK of `portmap`, and what mends what it finds: each damage is named, `crosshost doctor` sees it, sync undoes it.
 #![allow(clippy::expect_used, reason = "a test: it stops where it broke")]
 
+mod doctor;
 mod ports;
 
+use doctor::ask;
 use integration::Lab;
 use ports::{Published, asks, heard_at, lab, network, port, rules, with};
 use serde_json::json;
@@ -116,6 +118,78 @@ fn what_others_do_is_told(lab: &Lab, web: &Published<'_>) {
     );
     assert!(heard_at(lab.host(2).space(), host.vtep(), 8080).starts_with("web "));
     web.again("check").ok();
+}
+
+/// Firewalls as people have them, of which it cannot be read for certain what they do: CHECK believes the best of them, and the
+/// doctor tells, with what lets clients in.
+#[test]
+fn what_may_let_nothing_in_is_told_with_a_cure_that_works() {
+    let lab = lab();
+    let host = lab.host(1);
+    let web = Published::new(host, "web", "br", &json!([port(8080, 80)]));
+    let _server = web.serves(80);
+    let heard = || heard_at(lab.host(2).space(), host.vtep(), 8080);
+    let rule = |words: &str| {
+        format!(
+            "nft add table inet f
+             nft 'add chain inet f forward {{ type filter hook forward priority 0; policy drop; }}'
+             nft 'add rule inet f forward {words}'"
+        )
+    };
+    let docker = "iptables-nft -N DOCKER-USER
+        iptables-nft -A FORWARD -j DOCKER-USER
+        iptables-nft -A DOCKER-USER ! -i br1 -j DROP";
+    let known = "ct state established,related accept; add rule inet f forward iifname wg0 accept";
+    for (made, undone) in [
+        (
+            rule("ct state { established, related } accept"),
+            "nft delete table inet f",
+        ),
+        (rule("tcp dport 22 accept"), "nft delete table inet f"),
+        (rule(known), "nft delete table inet f"),
+        (docker.to_owned(), "nft delete table ip filter"),
+        (
+            "iptables-legacy -P FORWARD DROP".to_owned(),
+            "iptables-legacy -F; iptables-legacy -P FORWARD ACCEPT",
+        ),
+    ] {
+        host.space().script(&made);
+        assert_eq!(heard(), "TimedOut", "{made}");
+        web.again("check").ok();
+        let cure = ask(host).noted(&["may stop what comes to published ports over IPv4, by br1"]);
+        host.space().script(&cure);
+        assert!(heard().starts_with("web "), "{made}: {cure}");
+        // What only another program can read stays what it is.
+        let left = usize::from(made.contains("legacy"));
+        let notes = ask(host).lines("note");
+        let notes = notes.iter().filter(|it| it.contains("may stop"));
+        assert_eq!(notes.count(), left, "{made}: {cure}");
+        host.space().script(undone);
+    }
+    // A rule may name the bridge by its number.
+    host.space().script(&rule(
+        "oif br1 accept; add rule inet f forward iif br1 accept",
+    ));
+    assert!(heard().starts_with("web "));
+    web.again("check").ok();
+    ask(host).assert_well();
+}
+
+/// The chain of conditions takes what is not ours: then no port leads anywhere.
+#[test]
+fn a_strange_rule_among_the_conditions_is_a_deviation() {
+    let lab = lab();
+    let host = lab.host(1);
+    let web = Published::new(host, "web", "br", &json!([port(8080, 80)]));
+    let _server = web.serves(80);
+    host.space()
+        .script("nft insert rule inet crosshost ports-conditions accept");
+    let heard = || heard_at(lab.host(2).space(), host.vtep(), 8080);
+    assert_eq!(heard(), "ConnectionRefused");
+    let said = web.again("check");
+    assert!(!said.status.success(), "CHECK: {said}");
+    host.crosshost(&["sync"]).ok();
+    assert!(heard().starts_with("web "), "{}", heard());
 }
 
 #[test]

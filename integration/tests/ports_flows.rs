@@ -105,6 +105,37 @@ fn a_client_that_never_stops_reaches_the_next_container() {
     assert_eq!(asks("three"), None, "its connection is forgotten with it");
 }
 
+/// As on a host with Docker, kube-proxy or firewalld: connections are tracked while our table is away.
+#[test]
+fn a_client_that_began_while_the_table_was_gone_is_heard_once_it_is_mended() {
+    let lab = Lab::new(1, Backend::Dir);
+    let host = lab.host(1);
+    host.install(&network("bridge", "br", 1));
+    host.space().script("nft add table ip watch; nft add chain ip watch in '{ type filter hook input priority 0; }'; nft add rule ip watch in ct state new counter");
+    let asked = json!([{ "hostPort": 5353, "containerPort": 53, "protocol": "udp" }]);
+    let first = Published::new(host, "first", "br", &asked);
+    let _echo = Echo::in_container(&first.container);
+    let client = lab.outside().net().run(|| {
+        let client = UdpSocket::bind("203.0.113.9:5000").expect("a socket");
+        client.connect(at(host.vtep(), 5353)).expect("a route");
+        client
+            .set_read_timeout(Some(Duration::from_secs(1)))
+            .expect("a limit");
+        client
+    });
+    let asks = |what: &str| {
+        let mut answer = [0; 99];
+        client.send(what.as_bytes()).ok()?;
+        let length = client.recv(&mut answer).ok()?;
+        Some(String::from_utf8_lossy(&answer[..length]).into_owned())
+    };
+    host.space().script("nft delete table inet crosshost");
+    assert_eq!(asks("nobody"), None);
+    host.crosshost(&["sync"]).ok();
+    first.again("check").ok();
+    assert_eq!(asks("one").as_deref(), Some("first one"));
+}
+
 /// An INIT of SCTP to ARGV: address, source port, port; with its checksum, without which conntrack would not know it.
 const INIT: &str = r#"use Socket; my ($to, $from, $port) = @ARGV; my $head = pack("nnN", $from, $port, 0);
     my $chunk = pack("CCnNNnnN", 1, 0, 20, 1, 65536, 1, 1, 1); my $crc = 0xffffffff;

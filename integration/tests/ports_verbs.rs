@@ -220,3 +220,78 @@ fn among_hundreds_of_addresses_a_port_of_one_is_found_taken() {
     }
     assert_eq!(rules(host), "");
 }
+
+/// Somebody emptied `/run/crosshost`, and containers came since.
+#[test]
+fn a_del_takes_ports_whose_record_is_lost_also_beside_others() {
+    let lab = lab();
+    let host = lab.host(1);
+    let old = Published::new(host, "old", "br", &json!([port(8080, 80)]));
+    host.space().script("rm -r /run/crosshost/journal/portmap");
+    let new = Published::new(host, "new", "br", &json!([port(8081, 80)]));
+    old.again("del").ok();
+    let left = published(host);
+    assert!(!left.contains("8080"), "{left}");
+    new.again("del").ok();
+    assert_eq!(rules(host), "");
+}
+
+/// The words of an element whose record is lost name all of a container, or its beginning.
+#[test]
+fn a_container_has_no_ports_of_one_whose_name_its_own_begins_with() {
+    let lab = lab();
+    let host = lab.host(1);
+    let web = Published::new(host, "web", "br", &json!([]));
+    let call = |id: &str| {
+        let conf = json!({
+            "cniVersion": "1.0.0",
+            "name": "br",
+            "type": "portmap",
+            "prevResult": web.result,
+            "runtimeConfig": asks(&json!([port(8080, 80)])),
+        });
+        let call = host.call("portmap", "ADD").id(id);
+        call.netns("/run/netns/web").conf(&conf).run()
+    };
+    call("web").ok();
+    host.space().script("rm /run/crosshost/journal/portmap/*");
+    call("web1").refused(111, &["8080/tcp: "]);
+}
+
+/// With the record unreadable a DEL has all of it taken away, as with one that can be read.
+#[test]
+fn the_last_del_takes_the_table_although_the_record_cannot_be_read() {
+    let lab = lab();
+    let host = lab.host(1);
+    let web = Published::new(host, "web", "br", &json!([port(8080, 80)]));
+    host.space()
+        .script("for it in /run/crosshost/journal/portmap/*; do : > $it; done");
+    web.again("del").ok();
+    assert_eq!(rules(host), "");
+}
+
+#[test]
+fn a_full_disk_holds_up_no_del() {
+    let lab = lab();
+    let host = lab.host(1);
+    host.space()
+        .script("mkdir -p /run/crosshost; mount -t tmpfs -o size=128k full /run/crosshost");
+    let web = Published::new(host, "web", "br", &json!([]));
+    let conf = json!({
+        "cniVersion": "1.0.0",
+        "name": "br",
+        "type": "portmap",
+        "prevResult": web.result,
+        "runtimeConfig": asks(&json!([port(8080, 80)])),
+    });
+    let call = |verb| {
+        let call = host.call("portmap", verb).id("c1");
+        call.netns("/run/netns/web").conf(&conf).run()
+    };
+    call("ADD").ok();
+    host.space()
+        .script("dd if=/dev/zero of=/run/crosshost/filler bs=4096 2>/dev/null || true");
+    let _ = call("DEL");
+    let left = published(host);
+    assert!(!left.contains("8080"), "DEL removes what it can: {left}");
+}

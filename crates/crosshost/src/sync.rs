@@ -66,7 +66,7 @@ pub async fn once(session: &Session, contact: bool) -> Result<Done> {
     let (cluster, settings) = (session.cluster(), &session.settings);
     let failed = |error: cni::Error| error.to_string();
     // Of this host alone, whatever the store says.
-    let ports = portmap::repair();
+    let ports = portmap::repair().await;
     let (survey, realms) = tokio::join!(cluster.survey(&settings.node), cluster.realms());
     let survey = survey?;
     // Refused where this name is another host's: nothing more is done then.

@@ -25,6 +25,11 @@ impl Attachment {
         digest(&[&self.network, &self.container, &self.ifname])
     }
 
+    /// Whether this may be what [`Self::hash`] gives.
+    pub fn is_hash(text: &str) -> bool {
+        text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+    }
+
     /// 16 hex digits that stand for the container, over all its networks.
     pub fn container_hash(&self) -> String {
         digest(&[&self.container])

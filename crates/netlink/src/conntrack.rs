@@ -1,7 +1,9 @@
 //! Connections that the kernel tracks, to forget them: by ctnetlink, the protocol of conntrack(8).
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use rustix::io::Errno;
 
@@ -52,7 +54,7 @@ pub struct Flows {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
     /// It was first sent to one of these addresses.
-    To(Vec<IpAddr>),
+    To(Arc<[IpAddr]>),
     /// It is answered by this address.
     AnsweredBy(IpAddr),
 }
@@ -71,21 +73,26 @@ pub fn forget(flows: &[Flows]) -> Result<usize, Error> {
         let mut dialogue = Dialogue::open(NETLINK_NETFILTER)?;
         let mut forgotten = 0;
         for v6 in [false, true] {
-            let of: Vec<_> = flows.iter().filter(|flow| flow.v6 == v6).collect();
-            if of.is_empty() {
+            let mut ends = BTreeMap::<_, Vec<_>>::new();
+            for flow in flows.iter().filter(|flow| flow.v6 == v6) {
+                for port in flow.ports.clone() {
+                    let ends = ends.entry((flow.protocol, port)).or_default();
+                    ends.push(&flow.end);
+                }
+            }
+            if ends.is_empty() {
                 continue;
             }
             let mut found = Vec::new();
             let family = if v6 { AF_INET6 } else { AF_INET };
             let listed = dialogue.dump(GET, &[family, 0, 0, 0], |message| {
                 let tracked = tracked(message, v6, |protocol, port, to, from| {
-                    of.iter().any(|flow| {
-                        let is_end = match &flow.end {
-                            End::To(addresses) => addresses.contains(&to),
-                            End::AnsweredBy(address) => *address == from,
-                        };
-                        flow.protocol == protocol && flow.ports.contains(&port) && is_end
-                    })
+                    let is_end = |end: &&End| match end {
+                        End::To(addresses) => addresses.contains(&to),
+                        End::AnsweredBy(address) => *address == from,
+                    };
+                    let ends = ends.get(&(protocol, port));
+                    ends.is_some_and(|ends| ends.iter().any(is_end))
                 });
                 found.extend(tracked);
             });

@@ -32,7 +32,7 @@ pub use conntrack::{End, Flows, forget};
 pub use create::{Bridge, Veth, VethEnd, Vxlan};
 pub use error::Error;
 pub use forwarding::{Change, Forward, Forwarding};
-pub use link::{Link, LinkChange, Port, VxlanInfo, name_of};
+pub use link::{Link, LinkChange, Port, VxlanInfo, index_of, name_of};
 pub use listeners::{Holder, Listener, holders, listeners};
 pub use mac::Mac;
 pub use netns::{Netns, NetnsError};

@@ -106,6 +106,21 @@ pub fn name_of(index: u32) -> Result<String, Error> {
         })
 }
 
+/// The index of a link of the namespace in which the calling thread is.
+pub fn index_of(name: &str) -> Result<u32, Error> {
+    let socket = rustix::net::socket(
+        rustix::net::AddressFamily::INET,
+        rustix::net::SocketType::DGRAM,
+        None,
+    );
+    socket
+        .and_then(|socket| rustix::net::netdevice::name_to_index(socket, name))
+        .map_err(|errno| {
+            let refusal = Refusal::from(std::io::Error::from(errno));
+            refusal.on(format_args!("index of link {name}"))
+        })
+}
+
 impl Rtnl {
     /// The link of that name, `None` if there is none.
     pub async fn link(&self, name: &str) -> Result<Option<Link>, Error> {

@@ -1,9 +1,17 @@
 //! What stops packets of ours, in words for an operator, and the commands that would allow them.
 
+use std::fs;
+
 use crate::Nft;
 use crate::error::Error;
 use crate::foreign::Obstacle;
 use crate::packet::Packet;
+
+/// The older iptables, whose rules only its own programs can read; for IPv4 and IPv6, with where the kernel lists its tables.
+const LEGACY: [(&str, &str); 2] = [
+    ("iptables-legacy", "/proc/thread-self/net/ip_tables_names"),
+    ("ip6tables-legacy", "/proc/thread-self/net/ip6_tables_names"),
+];
 
 /// A chain of somebody else that stops what is ours, or may.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +57,15 @@ impl Words {
         };
         commands.join(" && ")
     }
+
+    /// For a table of the older iptables, of which nobody knows what is in it.
+    fn legacy_command(&self, program: &str, chains: &[&str]) -> String {
+        let commands = chains.iter().flat_map(|chain| {
+            let insert = move |rule| format!("{program} -I {chain} {rule}");
+            self.iptables.iter().map(insert)
+        });
+        commands.collect::<Vec<_>>().join(" && ")
+    }
 }
 
 /// The chains of others that stop these packets, or may, each once; `what` names the packets.
@@ -73,5 +90,31 @@ pub fn blocked(packets: &[Packet<'_>], what: &str, words: &Words) -> Result<Vec<
             allow: words.command(it),
         }
     };
-    Ok(found.iter().map(told).collect())
+    let native = found.iter().map(told);
+    let legacy = [false, true]
+        .into_iter()
+        .filter_map(|v6| legacy(packets, v6, what, words));
+    Ok(native.chain(legacy).collect())
+}
+
+/// The table of the older iptables that packets of this version of IP meet, if there is one.
+fn legacy(packets: &[Packet<'_>], v6: bool, what: &str, words: &Words) -> Option<Blocked> {
+    let (program, tables) = LEGACY[usize::from(v6)];
+    let mut chains: Vec<_> = packets
+        .iter()
+        .filter(|packet| packet.v6 == v6)
+        .map(|packet| packet.hook.of_iptables())
+        .collect();
+    chains.dedup();
+    let tables = fs::read_to_string(tables).unwrap_or_default();
+    let has_filter = tables.lines().any(|name| name == "filter");
+    (has_filter && !chains.is_empty()).then(|| Blocked {
+        certain: false,
+        why: format!(
+            "{program} has a table filter, which only it can read (`{program} -S {}`): it may stop {}",
+            chains[0],
+            what.trim_end_matches(',')
+        ),
+        allow: words.legacy_command(program, &chains),
+    })
 }

@@ -13,9 +13,10 @@ use crate::error::Error;
 use crate::packet::Packet;
 use crate::rules::{NF_ACCEPT, NF_DROP, Rule, TRANSPORT_HEADER};
 
-/// `NFTA_CT_KEY`, and `NFT_CT_STATE` of it.
+/// `NFTA_CT_KEY`, and `NFT_CT_STATE`, `NFT_CT_STATUS` of it.
 const CT_KEY: u16 = 2;
 const CT_STATE: u32 = 0;
+const CT_STATUS: u32 = 2;
 /// `NFTA_CT_DREG`
 const CT_REGISTER: u16 = 1;
 /// `NFTA_MATCH_NAME` and `NFTA_TARGET_NAME`, `NFTA_MATCH_INFO`: what iptables-nft has no expression for.
@@ -159,8 +160,12 @@ fn read(packet: &Packet<'_>, rule: &Rule) -> (bool, Action) {
                 None
             }
             Some(Expressions::Other { attributes, .. }) if name == Some("ct") => {
-                let state = number(attributes, CT_KEY) == Some(CT_STATE);
-                let state = state.then(|| packet.state.to_ne_bytes().to_vec());
+                let known = match number(attributes, CT_KEY) {
+                    Some(CT_STATE) => Some(packet.state),
+                    Some(CT_STATUS) => packet.status(),
+                    _ => None,
+                };
+                let state = known.map(|bits| bits.to_ne_bytes().to_vec());
                 load(
                     &mut registers,
                     number(attributes, CT_REGISTER).map(|register| (register, state)),

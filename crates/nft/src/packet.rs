@@ -4,6 +4,10 @@ use netlink_packet_netfilter::nftables::{HookNumber, InetHookNumber, MetaKey};
 
 use crate::rules::{IFNAME_BYTES, UDP};
 
+/// `IPS_DST_NAT`, `IPS_DST_NAT_DONE`
+pub(crate) const DST_NAT: u32 = 1 << 5;
+const DST_NAT_DONE: u32 = 1 << 8;
+
 /// Where a packet meets the chains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hook {
@@ -22,6 +26,15 @@ impl Hook {
             Self::Forward => InetHookNumber::Forward,
             Self::Output => InetHookNumber::LocalOut,
         })
+    }
+
+    /// The chain of iptables.
+    pub(crate) fn of_iptables(self) -> &'static str {
+        match self {
+            Self::Input => "INPUT",
+            Self::Forward => "FORWARD",
+            Self::Output => "OUTPUT",
+        }
     }
 }
 
@@ -51,6 +64,15 @@ impl Packet<'_> {
     pub const TRANSLATED: u32 = Self::NEW | 1 << 7;
     /// Of no connection.
     pub const UNTRACKED: u32 = 64;
+
+    /// What has become of its connection, in the bits of `ct status`, if that is known: that of a first packet.
+    pub(crate) fn status(&self) -> Option<u32> {
+        match self.state {
+            Self::NEW => Some(0),
+            Self::TRANSLATED => Some(DST_NAT | DST_NAT_DONE),
+            _ => None,
+        }
+    }
 
     /// What a rule reads of it into a register.
     pub(crate) fn meta(&self, key: MetaKey) -> Option<Vec<u8>> {

@@ -306,12 +306,6 @@ async fn examine_egress(host: &Host, findings: &mut Findings) -> Result<(), Erro
     if v6 {
         findings.blocked(obstacles::egress(host, EGRESS_BRIDGE, true).await);
     }
-    for (program, _) in obstacles::legacy() {
-        let says = format!(
-            "{program} has a table filter, which only it can read (`{program} -S FORWARD`): it may stop the containers' way out"
-        );
-        findings.note(says, &obstacles::allow_legacy(program));
-    }
     if number("net/bridge/bridge-nf-call-iptables") == Some(1) {
         let says = "br_netfilter gives bridged frames to this host's firewall; ours are on bridges in namespaces of their own";
         findings.ok(says.to_owned());

@@ -9,7 +9,6 @@ use nft::{Blocked, Hook, Packet, Words};
 use crate::{
     host::{Host, Underlay},
     kernel,
-    names::EGRESS_BRIDGE,
 };
 
 /// Nobody's addresses (RFC 5737, RFC 3849): the way to them is the default route.
@@ -81,25 +80,4 @@ pub fn tunnel(underlay: &Underlay, port: u16) -> Result<Vec<Blocked>, Error> {
     };
     let what = format!("the tunnels' packets, of UDP to port {port},");
     nft::blocked(&[comes, leaves], &what, &words).map_err(|error| kernel(&error))
-}
-
-/// The tables of the older iptables that this host has: nobody but its own program can read them.
-pub fn legacy() -> Vec<(&'static str, &'static str)> {
-    let families = [
-        ("iptables-legacy", "ip_tables_names"),
-        ("ip6tables-legacy", "ip6_tables_names"),
-    ];
-    let filters = |(_, names): &(&str, &str)| {
-        let names = std::fs::read_to_string(format!("/proc/net/{names}"));
-        names.is_ok_and(|names| names.lines().any(|name| name == "filter"))
-    };
-    families.into_iter().filter(filters).collect()
-}
-
-/// What would let the containers out through such a table, if it does not.
-pub fn allow_legacy(program: &str) -> String {
-    format!(
-        "{program} -I FORWARD -i {EGRESS_BRIDGE} -j ACCEPT && \
-         {program} -I FORWARD -o {EGRESS_BRIDGE} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
-    )
 }

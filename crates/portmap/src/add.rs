@@ -38,7 +38,7 @@ pub(crate) fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
     let mut is_first = desk.is_empty()?;
     // Maps that had to be made have nothing of the others.
     if !is_first && ports.ensure().map_err(|error| kernel(&error))? {
-        desk.mend(&mut ports)?;
+        desk.mend(&mut ports, &local)?;
     }
     let chosen = Free::new(&mut ports, &local).choose(&conf.mappings)?;
     let record = record(attachment, &conf, &chosen, &targets);
@@ -57,16 +57,17 @@ pub(crate) fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
     }
 
     desk.save(&record)?;
-    let made = if is_first {
-        ports.ensure().map_err(|error| kernel(&error))
+    let begun = if is_first {
+        let made = ports.ensure().map_err(|error| kernel(&error));
+        made.and_then(|_| desk.begin(&mut ports))
     } else {
-        Ok(false)
+        Ok(())
     };
-    let done = made
-        .and_then(|_| desk.publish(&mut ports, &record, &local))
+    let done = begun
+        .and_then(|()| desk.publish(&mut ports, &record, &local))
         .and_then(|()| localnet::open(&record))
         .and_then(|_| {
-            flows::forget_clients(&record, &local);
+            flows::forget_clients(std::slice::from_ref(&record), &local);
             if chosen != conf.mappings {
                 report(&mut result, &chosen);
             }

@@ -1,6 +1,7 @@
 //! CHECK: what is published is what was asked for, all of it is in the table, and nothing else stops it.
 
 use cni::{Call, Error};
+use journal::Attachment;
 use nft::{
     Status,
     ports::{Entry, Places, Ports, Published},
@@ -70,7 +71,8 @@ pub(crate) fn check(call: &Call) -> Result<(), Error> {
             "{key} is 0: 127.0.0.1 leads to none of its ports"
         )));
     }
-    match way::blocked(std::slice::from_ref(&noted))?.first() {
+    let blocked = way::blocked(std::slice::from_ref(&noted))?;
+    match blocked.iter().find(|it| it.certain) {
         None => Ok(()),
         Some(blocked) => {
             let allow = format!("would be allowed by: {}", blocked.allow);
@@ -131,6 +133,12 @@ fn lacks(record: &Record, found: &Published) -> Option<String> {
                 return Some(format!("{to} is not hidden from its neighbours"));
             }
         }
+    }
+    let mut owners = found.conditions.owners();
+    if owners.any(|owner| !Attachment::is_hash(owner)) {
+        let what =
+            "a rule that is not ours is in chain ports-conditions of nftables table inet crosshost";
+        return Some(what.to_owned());
     }
     let mut wanted = found.conditions.clone();
     wanted.set(&me, &record.conditionals());

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use journal::Attachment;
 use nft::ports::{Elements, Entry, FEW, Held, HostPort, Key, Places, Published};
 
 use crate::record::{Record, Run};
@@ -176,7 +177,9 @@ pub fn all(found: &Published, records: &[Record]) -> Published {
         elements: strangers.collect(),
         conditions: found.conditions.clone(),
     };
-    wanted.conditions.retain(|owner| !known.contains_key(owner));
+    // A rule without an owner is of somebody else, and may keep packets from all ports.
+    let is_lost = |owner: &str| Attachment::is_hash(owner) && !known.contains_key(owner);
+    wanted.conditions.retain(is_lost);
     for record in records.into_iter().filter(|record| !record.leaving) {
         // One that lost its ports to another while the table was away has none until its next ADD.
         let _ = enter(&mut wanted, record, &others);
@@ -209,13 +212,11 @@ fn is_of_container(held: &Held, record: &Record, others: Others<'_>) -> bool {
         return other.attachment.container == *container;
     }
     let named = held.text.splitn(3, '/').nth(2).unwrap_or_default();
-    !named.is_empty() && container.starts_with(named)
+    named == container || (held.is_cut() && !named.is_empty() && container.starts_with(named))
 }
 
 #[cfg(test)]
 mod tests {
-    use journal::Attachment;
-
     use super::*;
     use crate::{mapping::Protocol, record::Run};
 

@@ -8,7 +8,7 @@ use crate::{
     attachment,
     claim::Taken,
     desk::{self, Desk},
-    kernel, local,
+    kernel,
 };
 
 pub(crate) fn del(call: &Call) -> Result<(), Error> {
@@ -18,7 +18,7 @@ pub(crate) fn del(call: &Call) -> Result<(), Error> {
 /// Takes away all that is published for the attachment.
 pub fn forget(attachment: &Attachment) -> Result<(), Error> {
     // Runtimes call it before each ADD, and for containers without ports.
-    if desk::is_in_use() && desk::records().is_absent(&attachment.hash()) {
+    if desk::is_complete() && desk::records().is_absent(&attachment.hash()) {
         return Ok(());
     }
     let mut ports = Ports::open().map_err(|error| kernel(&error))?;
@@ -26,13 +26,15 @@ pub fn forget(attachment: &Attachment) -> Result<(), Error> {
     if let Some(record) = desk.record(attachment)? {
         return desk.withdraw(&mut ports, &record);
     }
-    remove_unknown(&mut ports, &[attachment.hash()])?;
-    let removed = desk.records.remove(&attachment.hash());
-    removed.map_err(|error| local(&error))
+    let had_some = remove_unknown(&mut ports, &[attachment.hash()])?;
+    if !had_some && desk.records.is_absent(&attachment.hash()) {
+        return Ok(());
+    }
+    desk.remove(attachment, &mut ports)
 }
 
-/// Takes away elements whose records are lost, by the digests of their owners.
-pub(crate) fn remove_unknown(ports: &mut Ports, digests: &[String]) -> Result<(), Error> {
+/// Takes away elements whose records are lost, by the digests of their owners; whether there were any.
+pub(crate) fn remove_unknown(ports: &mut Ports, digests: &[String]) -> Result<bool, Error> {
     let stays = |owner: &str| !digests.iter().any(|digest| digest == owner);
     let want = |found: &Published| {
         let mut wanted = found.clone();
@@ -44,6 +46,5 @@ pub(crate) fn remove_unknown(ports: &mut Ports, digests: &[String]) -> Result<()
         Ok::<_, Taken>(wanted)
     };
     let updated = ports.update(&Places::All, want);
-    drop(updated.map_err(|error| kernel(&error))?);
-    Ok(())
+    Ok(updated.map_err(|error| kernel(&error))?.unwrap_or(false))
 }

@@ -1,6 +1,11 @@
 //! What one verb works with: the documents of this host's attachments, and the lock over them and over the table.
 
-use std::{net::IpAddr, path::Path, time::Duration};
+use std::{
+    fs, io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use cni::Error;
 use journal::{Attachment, Journal, Lock};
@@ -14,6 +19,8 @@ use crate::{
 
 /// Where the documents are, below the journal's root.
 const KIND: &str = "journal/portmap";
+/// A file beside them, which is lost with them: all that is published has a document.
+const COMPLETE: &str = "complete";
 /// The lock's name. Nobody holds it for longer than some milliseconds.
 const LOCK: &str = "ports";
 /// Longest wait for it.
@@ -31,9 +38,14 @@ pub fn records() -> Journal<Record> {
     Journal::new(Path::new(journal::ROOT), KIND)
 }
 
-/// Whether an attachment of this host ever had ports: then there is a folder, and what is not in it has none.
-pub fn is_in_use() -> bool {
-    Path::new(journal::ROOT).join(KIND).is_dir()
+/// Whether what has no document has no ports either, so that nobody need look at the table for it. That is not known on a host
+/// whose documents were lost.
+pub fn is_complete() -> bool {
+    complete().exists()
+}
+
+fn complete() -> PathBuf {
+    Path::new(journal::ROOT).join(KIND).join(COMPLETE)
 }
 
 impl Desk {
@@ -70,6 +82,21 @@ impl Desk {
         self.records.is_empty().map_err(|error| local(&error))
     }
 
+    /// Notes, beside the first document, whether there are others to be missed: there are none if nothing is published yet.
+    pub fn begin(&self, ports: &mut Ports) -> Result<(), Error> {
+        let found = ports.look(&Places::All).map_err(|error| kernel(&error))?;
+        let path = complete();
+        let noted = if found.elements.is_empty() {
+            fs::write(&path, "")
+        } else {
+            fs::remove_file(&path).or_else(|error| match error.kind() {
+                io::ErrorKind::NotFound => Ok(()),
+                _ => Err(error),
+            })
+        };
+        noted.map_err(|error| Error::io(format!("{}: {error}", path.display())))
+    }
+
     /// Writes the record.
     pub fn save(&self, record: &Record) -> Result<(), Error> {
         let saved = self.records.save(&record.attachment.hash(), record);
@@ -77,8 +104,8 @@ impl Desk {
     }
 
     /// Brings the table to what all records say, once chains and maps are there; whether it was not so. What a killed DEL
-    /// left is taken down.
-    pub fn mend(&self, ports: &mut Ports) -> Result<bool, Error> {
+    /// left is taken down. `local` are this host's addresses.
+    pub fn mend(&self, ports: &mut Ports, local: &[IpAddr]) -> Result<bool, Error> {
         let (leaving, records): (Vec<_>, Vec<_>) =
             self.all()?.into_iter().partition(|it| it.leaving);
         if records.is_empty() && leaving.is_empty() {
@@ -93,6 +120,10 @@ impl Desk {
             self.forget(record, ports)?;
         }
         let opened = localnet::mend(&records)?;
+        if made || changed {
+            // Who sent meanwhile was not led to a container.
+            flows::forget_clients(&records, local);
+        }
         Ok(made || changed || opened)
     }
 
@@ -152,7 +183,10 @@ impl Desk {
             leaving: true,
             ..record.clone()
         };
-        self.save(&leaving)?;
+        if let Err(full) = self.save(&leaving) {
+            // What is taken away now would come back with a repair if this were killed. Better than that it stays.
+            cni::log(&full.msg);
+        }
         let places = Places::These(claim::own(record));
         let others = |digest: &str| self.of(digest).ok().flatten();
         let want = |found: &Published| Ok::<_, Taken>(claim::release(found, record, &others));
@@ -164,7 +198,12 @@ impl Desk {
     /// Removes the record of which nothing is in the table any more.
     fn forget(&self, record: &Record, ports: &mut Ports) -> Result<(), Error> {
         flows::forget_answered(record);
-        let removed = self.records.remove(&record.attachment.hash());
+        self.remove(&record.attachment, ports)
+    }
+
+    /// Removes the attachment's document, and with the last one all that is about ports.
+    pub fn remove(&self, attachment: &Attachment, ports: &mut Ports) -> Result<(), Error> {
+        let removed = self.records.remove(&attachment.hash());
         removed.map_err(|error| local(&error))?;
         if self.is_empty()? {
             let elements = ports.look(&Places::All).map_err(|error| kernel(&error))?;

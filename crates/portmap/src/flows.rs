@@ -4,6 +4,7 @@
 //! alone.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use netlink::{End, Flows};
 
@@ -12,24 +13,24 @@ use crate::{
     record::{Record, Run},
 };
 
-/// Forgets who sends to the record's ports at these addresses of the host, whoever answered so far.
-pub(crate) fn forget_clients(record: &Record, local: &[IpAddr]) {
-    forget(record, |run| {
-        End::To(run.address.map_or_else(|| local.to_vec(), |it| vec![it]))
+/// Forgets who sends to the records' ports at these addresses of the host, whoever answered so far.
+pub(crate) fn forget_clients(records: &[Record], local: &[IpAddr]) {
+    let local: Arc<[IpAddr]> = local.into();
+    forget(records, |run| {
+        End::To(run.address.map_or_else(|| local.clone(), |it| [it].into()))
     });
 }
 
 /// Forgets who is answered by the record's container.
 pub(crate) fn forget_answered(record: &Record) {
-    forget(record, |run| End::AnsweredBy(run.to.ip()));
+    let one = std::slice::from_ref(record);
+    forget(one, |run| End::AnsweredBy(run.to.ip()));
 }
 
 /// Best effort: without it a packet goes astray, no more.
-fn forget(record: &Record, end: impl Fn(&Run) -> End) {
-    let runs = record
-        .runs
-        .iter()
-        .filter(|run| run.protocol != Protocol::Tcp);
+fn forget(records: &[Record], end: impl Fn(&Run) -> End) {
+    let runs = records.iter().flat_map(|record| &record.runs);
+    let runs = runs.filter(|run| run.protocol != Protocol::Tcp);
     let flows: Vec<_> = runs
         .map(|run| Flows {
             v6: run.to.is_ipv6(),
@@ -42,6 +43,8 @@ fn forget(record: &Record, end: impl Fn(&Run) -> End) {
         return;
     }
     if let Err(error) = netlink::forget(&flows) {
-        cni::log(&format!("{}: {error}", record.attachment));
+        let whose = records.iter().map(|record| record.attachment.to_string());
+        let whose: Vec<_> = whose.take(3).collect();
+        cni::log(&format!("{}: {error}", whose.join(", ")));
     }
 }

@@ -10,18 +10,19 @@ use nft::{
 use crate::{
     claim,
     desk::{self, Desk},
-    kernel, local, way,
+    kernel, local, target, way,
 };
 
 /// Brings the table to what the records of this host say; whether it was not so. Nothing is asked of the kernel where nothing is
 /// published.
-pub fn repair() -> Result<bool, Error> {
+pub async fn repair() -> Result<bool, Error> {
     if desk::records().is_empty().map_err(|error| local(&error))? {
         return Ok(false);
     }
+    let here = target::local().await?;
     let mut ports = Ports::open().map_err(|error| kernel(&error))?;
     let desk = Desk::open()?;
-    desk.mend(&mut ports)
+    desk.mend(&mut ports, &here)
 }
 
 /// How many ports are published, and whether the table has them all. Touches nothing.
@@ -40,7 +41,7 @@ pub fn examine() -> Result<(usize, bool), Error> {
     Ok((count, complete && wanted == found))
 }
 
-/// What rules of others let nothing through to published ports.
+/// What rules of others let nothing through to published ports, or may not.
 pub fn obstacles() -> Result<Vec<Blocked>, Error> {
     let records = desk::records().all().map_err(|error| local(&error))?;
     way::blocked(&records)

@@ -45,9 +45,18 @@ pub async fn find(
     for why in lost {
         cni::log(&why);
     }
+    Ok((targets, addresses(&rtnl).await?))
+}
+
+/// The addresses of this host.
+pub async fn local() -> Result<Vec<IpAddr>, Error> {
+    let here = Netns::current().map_err(|error| kernel(&error))?;
+    addresses(&Rtnl::here(&here).map_err(|error| kernel(&error))?).await
+}
+
+async fn addresses(rtnl: &Rtnl) -> Result<Vec<IpAddr>, Error> {
     let all = rtnl.addresses(None).await.map_err(|error| kernel(&error))?;
-    let local = all.into_iter().map(|(_, network)| network.ip()).collect();
-    Ok((targets, local))
+    Ok(all.into_iter().map(|(_, network)| network.ip()).collect())
 }
 
 /// The first that this host reaches on a link; or else the first that it has a way to at all, if any.

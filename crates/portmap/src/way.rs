@@ -21,7 +21,7 @@ pub(crate) fn off(record: &Record) -> Vec<&'static str> {
     keys.filter(|key| is_off(key)).collect()
 }
 
-/// The chains of others that let nothing through to the records' ports, or back.
+/// The chains of others that let nothing through to the records' ports, or back, or may not.
 pub(crate) fn blocked(records: &[Record]) -> Result<Vec<Blocked>, Error> {
     let runs = records.iter().flat_map(|record| &record.runs);
     let ways: BTreeSet<_> = runs
@@ -29,17 +29,19 @@ pub(crate) fn blocked(records: &[Record]) -> Result<Vec<Blocked>, Error> {
         .collect();
     let mut all = Vec::new();
     for (via, v6) in ways {
+        // No interface has the index 0: of one that is gone, no rule can be but by its name.
+        let via_index = netlink::index_of(via).unwrap_or(0);
         // From wherever they come: a rule that asks for that may let them in.
         let comes = Packet {
             hook: Hook::Forward,
             v6,
             iif: None,
-            oif: Some((via, 0)),
+            oif: Some((via, via_index)),
             state: Packet::TRANSLATED,
             udp: None,
         };
         let reply = Packet {
-            iif: Some((via, 0)),
+            iif: Some((via, via_index)),
             oif: None,
             state: Packet::ESTABLISHED,
             ..comes
@@ -60,6 +62,5 @@ pub(crate) fn blocked(records: &[Record]) -> Result<Vec<Blocked>, Error> {
         let blocked = nft::blocked(&[comes, reply], &what, &words);
         all.extend(blocked.map_err(|error| kernel(&error))?);
     }
-    all.retain(|it| it.certain);
     Ok(all)
 }

@@ -219,7 +219,7 @@ impl Watcher {
     }
 
     async fn repair(&mut self) {
-        match portmap::repair() {
+        match portmap::repair().await {
             Ok(mended) => {
                 self.log.right("published ports");
                 if mended {

@@ -145,6 +145,11 @@ impl Conditions {
         self.0.retain(|(owner, _)| is_owner(owner));
     }
 
+    /// Whose rules there are, each as often as it has one.
+    pub fn owners(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(owner, _)| owner.as_str())
+    }
+
     /// Whether those of this owner are as in `other`.
     pub fn is_same_for(&self, owner: &str, other: &Self) -> bool {
         let of = |all: &Self| {

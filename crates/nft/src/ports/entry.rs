@@ -138,6 +138,12 @@ impl Held {
         self.data == other.data && self.comment() == other.comment()
     }
 
+    /// Whether the end of the text may be missing.
+    pub fn is_cut(&self) -> bool {
+        // Where a character would not fit, a few bytes are left.
+        self.comment().len() > LONGEST_COMMENT - char::MAX.len_utf8()
+    }
+
     /// Whether all its owners are told; of the text the rest is.
     pub(super) fn has_room(&self) -> bool {
         let digests = self.owners.iter().map(|owner| owner.len() + 1);

@@ -6,6 +6,7 @@ use netlink_packet_netfilter::nftables::{
 };
 
 use super::skeleton::{CONDITIONS, PUBLISH, SETS4, SETS6, Sets};
+use crate::packet::DST_NAT;
 use crate::rules::{
     End, NETWORK_HEADER, NF_DROP, Rule, compare, ifname, load, load_into, lookup, masq, payload,
     port, verdict,
@@ -20,8 +21,6 @@ const LOCAL: u32 = 2;
 const FIB: [(u16, u32); 3] = [(1, 1), (2, 3), (3, 2)];
 /// `NFTA_CT_DREG`, `NFTA_CT_KEY`; `NFT_CT_STATUS`.
 const CT_STATUS: [(u16, u32); 2] = [(1, 1), (2, 2)];
-/// `IPS_DST_NAT`
-const DST_NAT: u32 = 0x20;
 /// `NFTA_NAT_TYPE` and its value for `dnat`; `NFTA_NAT_FAMILY`; the first and the last address and port; the flags that the
 /// kernel finds by itself.
 const NAT_TYPE: (u16, u32) = (1, 1);
