@@ -143,6 +143,39 @@ fn the_first_add_of_a_host_leaves_no_table() {
     }
 }
 
+/// The next verb repairs what a killed one left: also what others have published, which was flushed before it.
+#[test]
+fn an_add_killed_after_a_flush_gives_no_port_of_others_away() {
+    let lab = Lab::new(2, Backend::Dir);
+    let host = lab.host(1);
+    host.install(&network("bridge", "br", 1));
+    let other = Published::new(host, "other", "br", &json!([port(9090, 80)]));
+    let _server = other.serves(80);
+    let web = Published::new(host, "web", "br", &json!([]));
+    let case = Case::new(&lab, &web, other);
+    host.container("late");
+    let mut lost = Vec::new();
+    for number in 1.. {
+        host.space().script("nft flush ruleset");
+        let killed = case.killed("ADD", "sendto", number);
+        if killed.status.success() {
+            break;
+        }
+        if ports::add(host, "late", &json!([port(9090, 80)]))
+            .status
+            .success()
+        {
+            lost.push(number);
+        }
+        host.cnitool("del", "br", "late", "eth0").ok();
+        case.call("DEL").ok();
+    }
+    assert!(
+        lost.is_empty(),
+        "port 9090 was given away, killed at sendto {lost:?}"
+    );
+}
+
 #[test]
 fn many_at_once_beside_who_flushes_and_adds_rules() {
     let lab = Lab::new(2, Backend::Dir);

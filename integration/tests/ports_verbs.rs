@@ -295,3 +295,18 @@ fn a_full_disk_holds_up_no_del() {
     let left = published(host);
     assert!(!left.contains("8080"), "DEL removes what it can: {left}");
 }
+
+/// What a record says is taken, whatever somebody did to the map.
+#[test]
+fn a_port_whose_element_is_gone_is_not_given_away() {
+    let lab = lab();
+    let host = lab.host(1);
+    let web = Published::new(host, "web", "br", &json!([port(8080, 80)]));
+    host.container("late");
+    host.space()
+        .script("nft flush map inet crosshost ports4; nft flush map inet crosshost ports6");
+    let added = add(host, "late", &json!([port(8080, 80)]));
+    host.crosshost(&["sync"]).ok();
+    web.again("check").ok();
+    assert!(!added.status.success(), "both have it: {added}");
+}

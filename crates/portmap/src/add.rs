@@ -1,10 +1,13 @@
 //! ADD: find where the container is, note, publish, answer. Or undo.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+};
 
 use cni::{Call, CniResult, Error, Tell};
 use journal::{Attachment, clock};
-use nft::ports::Ports;
+use nft::ports::{Places, Ports};
 use serde_json::{Value, json};
 
 use crate::{
@@ -36,9 +39,19 @@ pub(crate) fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
     cni::caller_listens()?;
     // The table is of those who have a record. With the first one it is made after that, so that a refusal leaves none.
     let mut is_first = desk.is_empty()?;
-    // Maps that had to be made have nothing of the others.
-    if !is_first && ports.ensure().map_err(|error| kernel(&error))? {
-        desk.mend(&mut ports, &local)?;
+    if !is_first {
+        let was_made = ports.ensure().map_err(|error| kernel(&error))?;
+        // What is free is told by the maps, if they have what is in the records.
+        let chooses = conf.mappings.iter().any(|it| it.port == 0);
+        let places = Places::These(BTreeSet::new());
+        let is_torn = chooses
+            && !ports
+                .look(&places)
+                .map_err(|error| kernel(&error))?
+                .is_sealed;
+        if was_made || is_torn {
+            desk.mend(&mut ports, &local)?;
+        }
     }
     let chosen = Free::new(&mut ports, &local).choose(&conf.mappings)?;
     let record = record(attachment, &conf, &chosen, &targets);
@@ -58,8 +71,7 @@ pub(crate) fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
 
     desk.save(&record)?;
     let begun = if is_first {
-        let made = ports.ensure().map_err(|error| kernel(&error));
-        made.and_then(|_| desk.begin(&mut ports))
+        desk.begin(&mut ports)
     } else {
         Ok(())
     };

@@ -106,11 +106,17 @@ impl Desk {
     /// Brings the table to what all records say, once chains and maps are there; whether it was not so. What a killed DEL
     /// left is taken down. `local` are this host's addresses.
     pub fn mend(&self, ports: &mut Ports, local: &[IpAddr]) -> Result<bool, Error> {
-        let (leaving, records): (Vec<_>, Vec<_>) =
-            self.all()?.into_iter().partition(|it| it.leaving);
-        if records.is_empty() && leaving.is_empty() {
-            return Ok(false);
-        }
+        let all = self.all()?;
+        Ok(!all.is_empty() && self.mend_these(all, ports, local)?)
+    }
+
+    fn mend_these(
+        &self,
+        records: Vec<Record>,
+        ports: &mut Ports,
+        local: &[IpAddr],
+    ) -> Result<bool, Error> {
+        let (leaving, records): (Vec<_>, Vec<_>) = records.into_iter().partition(|it| it.leaving);
         let made = ports.ensure().map_err(|error| kernel(&error))?;
         let all: Vec<_> = records.iter().chain(&leaving).cloned().collect();
         let want = |found: &Published| Ok::<_, Taken>(claim::all(found, &all));
@@ -127,7 +133,8 @@ impl Desk {
         Ok(made || changed || opened)
     }
 
-    /// Publishes what the record says, unless another container has one of its ports.
+    /// Publishes what the record says, unless another container has one of its ports. What a container has is told by the maps; so
+    /// if somebody emptied one, or nobody has filled it yet, all that others have is put there first.
     pub fn publish(
         &self,
         ports: &mut Ports,
@@ -135,9 +142,23 @@ impl Desk {
         local: &[IpAddr],
     ) -> Result<(), Error> {
         let places = claim::places(record, local);
-        let updated = ports.update(&places, |found| self.claim(found, record, local));
-        let published = updated.map_err(|error| kernel(&error))?;
-        published.map_or_else(|taken| Err(self.refusal(taken)?), |_| Ok(()))
+        loop {
+            let updated = ports.update(&places, |found| {
+                if !found.is_sealed {
+                    return Err(None);
+                }
+                self.claim(found, record, local).map_err(Some)
+            });
+            match updated.map_err(|error| kernel(&error))? {
+                Ok(_) => return Ok(()),
+                Err(Some(taken)) => return Err(self.refusal(taken)?),
+                Err(None) => {
+                    let mut others = self.all()?;
+                    others.retain(|it| it.attachment != record.attachment);
+                    self.mend_these(others, ports, local)?;
+                }
+            }
+        }
     }
 
     /// Refuses ports that another container has, as [`Self::publish`] would. Code 111.

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use netlink_packet_core::NLM_F_CREATE;
 use netlink_packet_netfilter::nftables::{
@@ -205,6 +205,30 @@ pub(super) fn all(channel: &mut Channel, set: &'static str) -> Result<Elements, 
 pub(super) fn all_sets() -> impl Iterator<Item = &'static str> {
     let names = |sets: &Sets| [sets.ports, sets.bound, sets.hairpin, sets.hidden];
     [&SETS4, &SETS6].into_iter().flat_map(names)
+}
+
+/// The seals of the four maps. 255 is no protocol.
+pub(super) fn seals() -> Elements {
+    let seal = |v6: bool, is_bound: bool| {
+        let none: IpAddr = if v6 {
+            Ipv6Addr::UNSPECIFIED.into()
+        } else {
+            Ipv4Addr::UNSPECIFIED.into()
+        };
+        let at = HostPort {
+            v6,
+            address: is_bound.then_some(none),
+            protocol: u8::MAX,
+            port: 0,
+        };
+        let to = SocketAddr::new(none, 0);
+        let says = "is gone once somebody has emptied this map".to_owned();
+        let held = Entry::Port { at, to }.held(vec!["seal".to_owned()], says);
+        (at.key(), held)
+    };
+    let both = [false, true].into_iter();
+    both.flat_map(|v6| [seal(v6, false), seal(v6, true)])
+        .collect()
 }
 
 /// Those of ports of one address.

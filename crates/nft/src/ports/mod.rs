@@ -28,6 +28,9 @@ pub struct Published {
     pub elements: Elements,
     /// All of them.
     pub conditions: Conditions,
+    /// Whether no map has lost what was in it since this was made so: each has a seal, an element that no packet meets, and who
+    /// empties the map takes it along.
+    pub is_sealed: bool,
 }
 
 /// Where to look.
@@ -64,13 +67,15 @@ impl Ports {
     /// What there is.
     pub fn look(&mut self, places: &Places) -> Result<Published, Error> {
         self.0.decide(|channel| {
-            let elements = elements(channel, places)?;
+            let (elements, seals) = elements(channel, places)?;
             let (conditions, _) = conditions::all(channel)?;
+            let is_sealed = seals == entry::seals();
             Ok((
                 vec![],
                 Published {
                     elements,
                     conditions,
+                    is_sealed,
                 },
             ))
         })
@@ -84,11 +89,12 @@ impl Ports {
         mut wanted: impl FnMut(&Published) -> Result<Published, E>,
     ) -> Result<Result<bool, E>, Error> {
         self.0.decide(|channel| {
-            let elements = elements(channel, places)?;
+            let (elements, seals) = elements(channel, places)?;
             let (rules, handles) = conditions::all(channel)?;
             let found = Published {
                 elements,
                 conditions: rules,
+                is_sealed: seals == entry::seals(),
             };
             let wanted = match wanted(&found) {
                 Ok(wanted) => wanted,
@@ -103,6 +109,9 @@ impl Ports {
             }
             let rules = (found.conditions, handles);
             let mut changes = entry::changes(&found.elements, &wanted.elements);
+            if wanted.is_sealed {
+                changes.extend(entry::changes(&seals, &entry::seals()));
+            }
             changes.extend(conditions::changes(&rules, &wanted.conditions));
             let differs = !changes.is_empty();
             Ok((changes, Ok(differs)))
@@ -115,16 +124,20 @@ impl Ports {
     }
 }
 
-fn elements(channel: &mut Channel, places: &Places) -> Result<Elements, Error> {
-    match places {
-        Places::These(keys) => at(channel, keys),
+/// What is at these places, and the seals.
+fn elements(channel: &mut Channel, places: &Places) -> Result<(Elements, Elements), Error> {
+    let mut found = match places {
+        Places::These(keys) => at(channel, keys)?,
         Places::TheseAndBound(keys) => {
             let mut found = at(channel, keys)?;
             found.extend(within(channel, entry::bound_sets())?);
-            Ok(found)
+            found
         }
-        Places::All => within(channel, entry::all_sets()),
-    }
+        Places::All => within(channel, entry::all_sets())?,
+    };
+    let seals: BTreeSet<_> = entry::seals().into_keys().collect();
+    found.retain(|key, _| !seals.contains(key));
+    Ok((found, at(channel, &seals)?))
 }
 
 fn within(
