@@ -7,7 +7,7 @@ mod ports;
 use doctor::ask;
 use integration::Lab;
 use ports::{Published, asks, heard_at, lab, network, port, rules, with};
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[test]
 fn check_names_what_is_not_as_it_was_made_and_sync_mends_it() {
@@ -96,6 +96,27 @@ fn what_others_do_is_told(lab: &Lab, web: &Published<'_>) {
     assert!(said.contains("net.ipv4.ip_forward is 0"), "{said}");
     host.space().script(
         "echo 1 > /proc/sys/net/ipv4/ip_forward
+         echo 0 > /proc/sys/net/ipv6/conf/all/forwarding",
+    );
+    let said = web.again("check").failed().stderr;
+    let says = "net.ipv6.conf.all.forwarding is 0";
+    assert!(said.contains(says), "{said}");
+    let forward = "nft 'add chain inet f forward { type filter hook forward priority 0; }'
+        nft add rule inet f forward";
+    for (rule, what) in [
+        ("meta nfproto ipv6 drop", "published ports over IPv6"),
+        ("ct state established drop", "published ports over IPv4"),
+    ] {
+        host.space().script(&format!(
+            "echo 1 > /proc/sys/net/ipv6/conf/all/forwarding
+             nft add table inet f; {forward} {rule}"
+        ));
+        let said = web.again("check").failed().stderr;
+        assert!(said.contains(what), "{said}");
+        host.space().script("nft delete table inet f");
+    }
+    host.space().script(
+        "
          nft add table ip filter
          nft add chain ip filter FORWARD '{ type filter hook forward priority 0; policy drop; }'",
     );
@@ -215,6 +236,40 @@ fn other_ports_than_those_published_are_a_deviation() {
         let said = said.failed().stderr;
         assert!(said.contains(says), "{said}");
     }
+    let two = json!([port(8090, 80), port(8091, 81)]);
+    let two = Published::new(host, "two", "br", &two);
+    let one = asks(&json!([port(8090, 80)]));
+    let said = host.cnitool_asking("check", "br", ("two", "eth0"), &one);
+    let said = said.failed().stderr;
+    let says = "more ports are published than were asked for";
+    assert!(said.contains(says), "{said}");
+    let conf = |key: &str, value: &Value| {
+        let mut conf = json!({
+            "cniVersion": "1.0.0",
+            "name": "br",
+            "type": "portmap",
+            "prevResult": two.result,
+            "runtimeConfig": asks(&json!([port(8099, 80)])),
+        });
+        conf[key] = value.clone();
+        conf
+    };
+    let call = |verb, key, value: &Value| {
+        let call = host.call("portmap", verb).id("c1");
+        call.netns("/run/netns/two").conf(&conf(key, value)).run()
+    };
+    call("ADD", "snat", &json!(true)).ok();
+    call("CHECK", "snat", &json!(true)).ok();
+    for (key, value) in [
+        ("snat", json!(false)),
+        ("masqAll", json!(true)),
+        ("conditionsV4", json!(["ip saddr 10.0.0.0/8"])),
+        ("conditionsV6", json!(["th sport 53"])),
+    ] {
+        let says = ["snat, masqAll or conditions are not those"];
+        call("CHECK", key, &value).refused(110, &says);
+    }
+    call("DEL", "snat", &json!(true)).ok();
     web.again("del").ok();
     web.again("check").failed();
 }

@@ -4,7 +4,7 @@
 mod ports;
 
 use std::net::UdpSocket;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use integration::{Backend, Container, Lab};
 use ports::{Published, at, network};
@@ -97,9 +97,20 @@ fn a_client_that_never_stops_reaches_the_next_container() {
     zoned.send_to(b"x", at(host.vtep(), 5353)).expect("a route");
     assert_eq!(tracked("203.0.113.9 dst=192.168.1.11 sport=5001 "), 1);
     assert_eq!(tracked("10.1.0."), 1, "its own question");
+    // A client of IPv6, which nobody answers.
+    let sixth = lab.outside().net().run(|| UdpSocket::bind("[::]:5002"));
+    let sixth = sixth.expect("a socket");
+    let to = at(&host.address6(), 5353);
+    sixth.send_to(b"x", to).expect("a route");
+    let began = Instant::now();
+    while tracked("2001:") == 0 {
+        assert!(began.elapsed() < Duration::from_secs(10), "it is to come");
+        std::thread::sleep(Duration::from_millis(10));
+    }
     assert_eq!(tracked("203.0.113.9 "), 2, "the clients");
     second.again("del").ok();
     assert_eq!(tracked("10.1.0."), 1);
+    assert_eq!(tracked("2001:"), 0, "of IPv6");
     assert_eq!(tracked("203.0.113.9 "), 1, "the client");
     assert_eq!(tracked("203.0.113.9 dst=192.168.1.11 sport=5001 "), 1);
     assert_eq!(asks("three"), None, "its connection is forgotten with it");

@@ -68,6 +68,15 @@ fn a_program_that_listens_is_told_apart_from_who_holds_the_port_for_the_containe
     );
     drop(program);
     assert_eq!(rules(host), "", "a refused ADD leaves no table");
+    // A program that listens to IPv6 alone is not in the way of a port of IPv4.
+    let net = host.space().net();
+    let program = integration::Server::start(net, ports::at(&host.address6(), 8080), drop);
+    host.cnitool("del", "br", "web", "eth0").ok();
+    add(host, "web", &json!(["0.0.0.0:8080:80"])).ok();
+    host.cnitool("del", "br", "web", "eth0").ok();
+    let said = add(host, "web", &json!(["[::]:8080:80"])).failed().stderr;
+    assert!(said.contains("listens on it"), "{said}");
+    drop(program);
     host.cnitool("del", "br", "web", "eth0").ok();
     add(host, "web", &json!([port(8080, 80)])).ok();
     host.cnitool("del", "br", "web", "eth0").ok();
@@ -190,10 +199,47 @@ fn an_add_that_comes_again_replaces_its_ports_or_changes_nothing() {
     call("CHECK", second.clone()).ok();
     assert_eq!(heard_at(far, host.vtep(), 8080), "ConnectionRefused");
     assert!(heard_at(far, host.vtep(), 8081).starts_with("web "));
+    let key = "/proc/sys/net/ipv4/conf/br1/route_localnet";
+    let open = || host.space().run(&["cat", key]).ok().stdout;
+    assert_eq!(open(), "1\n");
     call("DEL", second).ok();
     other.again("del").ok();
     web.again("del").ok();
+    assert_eq!((rules(host), open()), (String::new(), "0\n".to_owned()));
+}
+
+#[test]
+fn a_del_works_although_somebody_made_a_set_of_another_kind() {
+    let lab = lab();
+    let host = lab.host(1);
+    let web = Published::new(host, "web", "br", &json!([port(8080, 80)]));
+    host.space().script(
+        "nft flush chain inet crosshost ports-postrouting
+         nft delete set inet crosshost hairpin4
+         nft add set inet crosshost hairpin4 '{ type mark; }'",
+    );
+    web.again("del").ok();
     assert_eq!(rules(host), "");
+}
+
+#[test]
+fn a_record_that_cannot_be_read_hides_no_other_and_goes_with_a_gc() {
+    let lab = lab();
+    let host = lab.host(1);
+    Published::new(host, "one", "br", &json!([port(8080, 80)]));
+    let folder = "/run/crosshost/journal/portmap";
+    host.space()
+        .script(&format!("for it in {folder}/*.json; do : > $it; done"));
+    Published::new(host, "two", "br", &json!([port(8081, 80)]));
+    let listed = host.crosshost(&["port", "ls"]).ok().stdout;
+    assert!(listed.contains(":8081/tcp"), "{listed}");
+    let conf = json!({ "cniVersion": "1.1.0", "name": "br", "type": "portmap", "cni.dev/valid-attachments": [] });
+    host.call("portmap", "GC").conf(&conf).run().ok();
+    assert_eq!(rules(host), "");
+    let left = host
+        .space()
+        .run(&["sh", "-c", &format!("ls {folder}/*.json || true")]);
+    assert_eq!(left.stdout, "");
 }
 
 /// As of kube-proxy's kube-ipvs0: more than are looked at one by one.

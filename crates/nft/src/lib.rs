@@ -198,10 +198,10 @@ impl Nft {
         })
     }
 
-    /// What other tables of this host do to these packets, by packet: the chains that drop them, or may. One look, since
-    /// nothing is decided by it; [`Error::Busy`] if the rules changed meanwhile.
+    /// What other tables of this host do to these packets, by packet: the chains that drop them, or may. Each table is seen as
+    /// it is at some moment, not all at the same, since nothing is decided by it.
     pub fn obstacles(&mut self, packets: &[Packet<'_>]) -> Result<Vec<Vec<Obstacle>>, Error> {
-        foreign::obstacles(&mut self.channel, packets)
+        self.patiently(|channel| foreign::obstacles(channel, packets))
     }
 
     /// Removes what [`Nft::ensure`] makes, and the table if nothing else is in it; true if there was something.
@@ -255,20 +255,28 @@ impl Nft {
         })
     }
 
-    /// Looks, decides on changes, and makes them only if nobody changed a rule in between; else all of it once more. After
-    /// random pauses, up to twice as long each time, so that two of us part.
+    /// Looks, decides on changes, and makes them only if nobody changed a rule in between; else all of it once more.
     fn decide<T>(
         &mut self,
         mut look: impl FnMut(&mut Channel) -> Result<(Vec<Change>, T), Error>,
     ) -> Result<T, Error> {
+        self.patiently(|channel| {
+            let generation = channel.generation()?;
+            let (changes, verdict) = look(channel)?;
+            channel.commit(generation, changes)?;
+            Ok(verdict)
+        })
+    }
+
+    /// Tries until nobody else is busy. After random pauses, up to twice as long each time, so that two of us part.
+    fn patiently<T>(
+        &mut self,
+        mut attempt: impl FnMut(&mut Channel) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         let start = Instant::now();
         let mut pause = Duration::from_micros(50);
         loop {
-            let generation = self.channel.generation()?;
-            let outcome = look(&mut self.channel).and_then(|(changes, verdict)| {
-                self.channel.commit(generation, changes).map(|()| verdict)
-            });
-            match outcome {
+            match attempt(&mut self.channel) {
                 Err(Error::Busy { .. }) if start.elapsed() < PATIENCE => {
                     // A fresh hasher is seeded at random: jitter without another dependency.
                     let dice = u32::try_from(RandomState::new().hash_one(()) % 1000).unwrap_or(0);

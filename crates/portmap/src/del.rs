@@ -30,7 +30,7 @@ pub fn forget(attachment: &Attachment) -> Result<(), Error> {
     if !had_some && desk.records.is_absent(&attachment.hash()) {
         return Ok(());
     }
-    desk.remove(attachment, &mut ports)
+    desk.remove(&attachment.hash(), &mut ports)
 }
 
 /// Takes away elements whose records are lost, by the digests of their owners; whether there were any.

@@ -211,7 +211,11 @@ impl Desk {
         let places = Places::These(claim::own(record));
         let others = |digest: &str| self.of(digest).ok().flatten();
         let want = |found: &Published| Ok::<_, Taken>(claim::release(found, record, &others));
-        let updated = ports.update(&places, want);
+        let updated = ports.update(&places, want).or_else(|_| {
+            // A set that somebody made is of a kind that cannot be asked.
+            ports.ensure()?;
+            ports.update(&places, want)
+        });
         drop(updated.map_err(|error| kernel(&error))?);
         self.forget(record, ports)
     }
@@ -219,12 +223,12 @@ impl Desk {
     /// Removes the record of which nothing is in the table any more.
     fn forget(&self, record: &Record, ports: &mut Ports) -> Result<(), Error> {
         flows::forget_answered(record);
-        self.remove(&record.attachment, ports)
+        self.remove(&record.attachment.hash(), ports)
     }
 
-    /// Removes the attachment's document, and with the last one all that is about ports.
-    pub fn remove(&self, attachment: &Attachment, ports: &mut Ports) -> Result<(), Error> {
-        let removed = self.records.remove(&attachment.hash());
+    /// Removes the document of an attachment, by its digest, and with the last one all that is about ports.
+    pub fn remove(&self, digest: &str, ports: &mut Ports) -> Result<(), Error> {
+        let removed = self.records.remove(digest);
         removed.map_err(|error| local(&error))?;
         if self.is_empty()? {
             let elements = ports.look(&Places::All).map_err(|error| kernel(&error))?;

@@ -44,6 +44,9 @@ pub(crate) fn gc(call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(), Err
     if !lost.is_empty() {
         let lost: Vec<_> = lost.into_iter().collect();
         failures.extend(del::remove_unknown(&mut ports, &lost).err());
+        for digest in &lost {
+            failures.extend(desk.remove(digest, &mut ports).err());
+        }
     }
     match failures.into_iter().next() {
         None => Ok(()),

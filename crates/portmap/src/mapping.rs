@@ -217,9 +217,10 @@ fn of_text(text: &str) -> Result<Mapping, String> {
         .and_then(|ip| ip.strip_suffix(']'))
         .unwrap_or(ip);
     let range = |text: &str| -> Result<Run, String> {
-        let number = |text: &str| {
-            text.parse::<i64>()
-                .map_err(|_| format!("{text:?} is no port"))
+        let bad = || format!("{text:?} is no port");
+        let number = |digits: &str| {
+            let number = digits.parse::<i64>().ok();
+            number.filter(|_| !digits.starts_with('+')).ok_or_else(bad)
         };
         match text.split_once('-') {
             Some((first, last)) => Ok((number(first)?, Some(number(last)?))),

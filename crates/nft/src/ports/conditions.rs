@@ -83,7 +83,7 @@ pub fn parse(words: &[String], v6: bool) -> Result<Vec<Condition>, String> {
             value = words.next();
         }
         let value = value.ok_or_else(|| format!("{subject:?} has no value"))?;
-        let test = test(&subject, value.trim_matches('"'), v6)?;
+        let test = test(&subject, value.trim_matches(['"', '\'']), v6)?;
         conditions.push(Condition { negated, test });
     }
     Ok(conditions)

@@ -82,6 +82,17 @@ fn a_port_of_one_address_is_a_rival_of_the_same_of_all() {
     let mut elsewhere = record("n", "e", 2, 80, "10.0.0.4:8000");
     elsewhere.runs[0].address = Some("10.9.9.8".parse().unwrap());
     assert!(claimed(&all, &elsewhere, &[]).is_ok());
+    // Neither is that of another protocol, or of the other version of IP.
+    for (protocol, to) in [
+        (Protocol::Udp, "10.0.0.5:8000"),
+        (Protocol::Tcp, "[fd00::5]:8000"),
+    ] {
+        let mut other = record("n", "f", 2, 80, to);
+        other.runs[0].protocol = protocol;
+        other.conditions = [vec![], vec![]];
+        let bound = claimed(&nothing(), &rival, &[]).unwrap();
+        assert!(claimed(&bound, &other, &[]).is_ok(), "{to}");
+    }
 }
 
 #[test]

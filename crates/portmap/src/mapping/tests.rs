@@ -93,6 +93,8 @@ fn what_cannot_be_is_refused_with_key_and_value() {
             "0 chooses one port",
         ),
         (json!("80:http"), "\"http\" is no port"),
+        (json!("80:+80"), "\"+80\" is no port"),
+        (json!("-1:80"), "\"-1\" is no port"),
         (json!("80:80/gre"), "none of tcp, udp, sctp"),
         (json!(80), "80"),
     ] {
