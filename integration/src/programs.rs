@@ -1,4 +1,5 @@
-//! Where the programs are that the laboratory runs: ours, cnitool, Consul, Debian's reference plugins.
+//! Where the programs are that the laboratory runs: ours, cnitool, Consul, the reference plugins of Debian and of
+//! upstream.
 
 use std::path::{Path, PathBuf};
 
@@ -31,6 +32,15 @@ impl Programs {
     #[track_caller]
     pub fn cnitool() -> PathBuf {
         existing(workspace().join("target/tools/cnitool"), "make deps")
+    }
+
+    /// Upstream's `portmap` 1.9, which has the backend of nftables that Debian's lacks.
+    #[track_caller]
+    pub fn upstream_portmap() -> PathBuf {
+        existing(
+            workspace().join("target/tools/upstream-portmap"),
+            "make deps",
+        )
     }
 
     /// Consul 1.20.1, or the one on PATH.

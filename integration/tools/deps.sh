@@ -6,6 +6,7 @@
 #   oldest-consul  Debian bullseye's Consul 1.8.7    cargo-deny     checks of dependencies, built (5 minutes)
 #   nerdctl        the CLI of containerd, built (1 minute)
 #   crictl         the CLI of what kubelets speak to containerd, built (1 minute)
+#   upstream-portmap  the reference plugin portmap as upstream has it now, with its nftables backend, built
 #   containerd     Debian's containerd, runc and static busybox, unpacked and not installed
 #   podman         Debian's podman and conmon, unpacked and not installed
 #   kernels        Debian's kernels 5.10, 6.1 and the newest, unpacked for guests of qemu
@@ -44,12 +45,12 @@ packages() {
     DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $missing
 }
 
-# go_tool NAME PACKAGE: builds the main package that integration/tools/NAME/go.mod pins.
+# go_tool NAME PACKAGE [FOLDER]: builds the main package that integration/tools/FOLDER/go.mod pins, by default that of NAME.
 go_tool() {
     [ ! -x "$tools/$1" ] || return 0
     echo "deps: building $1 (go build $2)"
     mkdir -p "$tools"
-    (cd "$root/integration/tools/$1" && CGO_ENABLED=0 go build -trimpath -o "$tools/$1.new" "$2")
+    (cd "$root/integration/tools/${3:-$1}" && CGO_ENABLED=0 go build -trimpath -o "$tools/$1.new" "$2")
     mv "$tools/$1.new" "$tools/$1"
 }
 
@@ -81,6 +82,7 @@ for part in "$@"; do
     cnitool) go_tool cnitool github.com/containernetworking/cni/cnitool ;;
     nerdctl) go_tool nerdctl github.com/containerd/nerdctl/v2/cmd/nerdctl ;;
     crictl) go_tool crictl sigs.k8s.io/cri-tools/cmd/crictl ;;
+    upstream-portmap) go_tool upstream-portmap github.com/containernetworking/plugins/plugins/meta/portmap plugins ;;
     containerd) unpacked containerd containerd runc busybox-static ;;
     podman) unpacked podman podman conmon ;;
     consul) command -v consul >/dev/null || go_tool consul github.com/hashicorp/consul ;;
