@@ -217,6 +217,12 @@ impl Host {
         Call::new(self, Programs::product(plugin), verb)
     }
 
+    /// A call of a plugin that is none of ours, by its file.
+    #[track_caller]
+    pub fn call_of(&self, plugin: PathBuf, verb: &str) -> Call<'_> {
+        Call::new(self, plugin, verb)
+    }
+
     /// A call of one of Debian's reference plugins.
     #[track_caller]
     pub fn reference(&self, plugin: &str, verb: &str) -> Call<'_> {
