@@ -10,6 +10,7 @@ use integration::{Footprint, Host, Lab, Programs, netconf};
 use serde_json::{Value, json};
 
 use crate::inside::{Answer, Cost, Order, Runner};
+use crate::trace;
 
 /// Large enough that all rounds of a host fit into its first block.
 const SUBNET: &str = "10.0.0.0/16";
@@ -184,27 +185,14 @@ impl Contender<'_> {
 
     /// One call under `strace`: successful execs and all system calls, of all processes. `None` if there is no strace.
     pub fn trace(&mut self, verb: Verb, number: usize) -> Option<(u32, u32)> {
-        const COUNTS: &str = "/dev/shm/strace";
-        let strace = Path::new("/usr/bin/strace");
-        if !strace.is_file() {
+        let Some(order) = trace::traced(self.order(verb, number)) else {
             self.run(verb, number);
             return None;
-        }
-        let plain = self.order(verb, number);
-        let options = ["-f", "-c", "-U", "calls,errors,name", "-o", COUNTS, "--"];
-        let mut arguments: Vec<String> = options.map(str::to_owned).into();
-        arguments.push(plain.program.display().to_string());
-        arguments.extend(plain.arguments);
-        let answer = self.runner.run(&Order {
-            program: strace.to_owned(),
-            arguments,
-            ..plain
-        });
+        };
+        let answer = self.runner.run(&order);
         self.check(verb, &answer);
         self.after(verb);
-        let counts = std::fs::read_to_string(self.host.space().path(COUNTS));
-        let counts = counts.expect("what strace counted");
-        Some((counted("execve", &counts)?, counted("total", &counts)?))
+        trace::counts(self.host)
     }
 
     fn order(&self, verb: Verb, number: usize) -> Order {
@@ -247,34 +235,5 @@ impl Contender<'_> {
 
     fn is_ours(&self) -> bool {
         matches!(&self.work, Work::Plugin { file, .. } if file.ends_with("overlay"))
-    }
-}
-
-/// The calls named `name` that succeeded, by strace's table of calls, errors (blank if none) and names.
-fn counted(name: &str, table: &str) -> Option<u32> {
-    let mut rows = table
-        .lines()
-        .map(|row| row.split_whitespace().collect::<Vec<_>>());
-    let row = rows.find(|row| row.len() >= 2 && row.last() == Some(&name))?;
-    let calls: u32 = row[0].parse().ok()?;
-    let failed = if name == "execve" && row.len() == 3 {
-        row[1].parse().ok()?
-    } else {
-        0
-    };
-    Some(calls - failed)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn failed_execs_are_no_execs_but_are_calls() {
-        let table = "    calls    errors syscall\n--------- --------- ------\n        5         3 execve\n       30           mmap\n\
-                     --------- --------- ------\n       35         3 total\n";
-        assert_eq!(counted("execve", table), Some(2));
-        assert_eq!(counted("total", table), Some(35));
-        assert_eq!(counted("clone3", table), None);
     }
 }

@@ -20,6 +20,7 @@ mod plot;
 mod scale;
 mod spread;
 mod table;
+mod trace;
 
 use std::time::Instant;
 

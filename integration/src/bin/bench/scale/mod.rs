@@ -9,7 +9,7 @@
 //! | `news` | how soon others send to a host that nobody knew, after its first ADD |
 //! | `many` | 500 containers, 64 networks, 100 other hosts with ten blocks each: are ADDs flat, and how long is a cold sync |
 //! | `path` | what passes between containers of two hosts, beside a VXLAN made by hand and the underlay |
-//! | `ports` | does publishing a port, or the way through one, become slower with 20,000 published; beside the reference |
+//! | `ports` | does publishing a port, or the way through one, become slower with 20,000 published; beside the reference on both of its backends |
 //! | `herd` | what a thousand watching hosts cost a Consul when one of them changes something |
 
 mod burst;
