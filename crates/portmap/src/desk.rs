@@ -19,10 +19,12 @@ use crate::{
 
 /// Where the documents are, below the journal's root.
 const KIND: &str = "journal/portmap";
-/// A file beside them, which is lost with them: all that is published has a document.
+/// A file beside them, which is lost with them and goes with the last: all that is published has a document.
 const COMPLETE: &str = "complete";
 /// The lock's name. Nobody holds it for longer than some milliseconds.
 const LOCK: &str = "ports";
+/// So often an ADD fills maps that others empty.
+const TRIES: u32 = 5;
 /// Longest wait for it.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -42,6 +44,16 @@ pub fn records() -> Journal<Record> {
 /// whose documents were lost.
 pub fn is_complete() -> bool {
     complete().exists()
+}
+
+fn forget_completeness() -> Result<(), Error> {
+    let path = complete();
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::io(format!("{}: {error}", path.display())))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn complete() -> PathBuf {
@@ -85,16 +97,11 @@ impl Desk {
     /// Notes, beside the first document, whether there are others to be missed: there are none if nothing is published yet.
     pub fn begin(&self, ports: &mut Ports) -> Result<(), Error> {
         let found = ports.look(&Places::All).map_err(|error| kernel(&error))?;
+        if !found.elements.is_empty() {
+            return forget_completeness();
+        }
         let path = complete();
-        let noted = if found.elements.is_empty() {
-            fs::write(&path, "")
-        } else {
-            fs::remove_file(&path).or_else(|error| match error.kind() {
-                io::ErrorKind::NotFound => Ok(()),
-                _ => Err(error),
-            })
-        };
-        noted.map_err(|error| Error::io(format!("{}: {error}", path.display())))
+        fs::write(&path, "").map_err(|error| Error::io(format!("{}: {error}", path.display())))
     }
 
     /// Writes the record.
@@ -142,7 +149,7 @@ impl Desk {
         local: &[IpAddr],
     ) -> Result<(), Error> {
         let places = claim::places(record, local);
-        loop {
+        for _ in 0..TRIES {
             let updated = ports.update(&places, |found| {
                 if !found.is_sealed {
                     return Err(None);
@@ -159,6 +166,10 @@ impl Desk {
                 }
             }
         }
+        Err(Error::again(format!(
+            "{}: another program empties the maps of nftables table inet crosshost all the time",
+            record.attachment
+        )))
     }
 
     /// Refuses ports that another container has, as [`Self::publish`] would. Code 111.
@@ -231,6 +242,7 @@ impl Desk {
         let removed = self.records.remove(digest);
         removed.map_err(|error| local(&error))?;
         if self.is_empty()? {
+            forget_completeness()?;
             let elements = ports.look(&Places::All).map_err(|error| kernel(&error))?;
             if elements.elements.is_empty() {
                 localnet::close()?;
