@@ -1,3 +1,5 @@
+//! Who has a port, who may have it beside others, and what is left when one goes.
+
 use super::*;
 use crate::{mapping::Protocol, record::Run};
 
