@@ -81,17 +81,7 @@ fn chosen_is_in_the_result(host: &Host) {
     let one = Published::new(host, "d", "br", &json!([]));
     host.space()
         .script("echo 41000 41009 > /proc/sys/net/ipv4/ip_local_port_range");
-    let conf = json!({
-        "cniVersion": "1.0.0",
-        "name": "br",
-        "type": "portmap",
-        "prevResult": one.result,
-        "runtimeConfig": asks(&json!([port(0, 80)])),
-    });
-    let call = |verb| {
-        let call = host.call("portmap", verb).id("c1").netns("/run/netns/d");
-        call.conf(&conf).run().ok()
-    };
+    let call = |verb| one.alone(verb, "c1", &json!([port(0, 80)])).ok();
     let told = call("ADD").json()["portMappings"].clone();
     assert_eq!(told.as_array().map(Vec::len), Some(1), "{told}");
     assert_eq!(

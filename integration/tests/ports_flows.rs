@@ -40,29 +40,39 @@ impl Drop for Echo {
     }
 }
 
+/// Makes a host track all that comes to it, whatever else is there.
+const TRACKS: &str = "nft add table ip watch; nft add chain ip watch in '{ type filter hook input priority 0; }'; nft add rule ip watch in ct state new counter";
+
+/// A client of port 5353 of the first host: one socket, so one connection to conntrack.
+fn client(lab: &Lab) -> UdpSocket {
+    lab.outside().net().run(|| {
+        let client = UdpSocket::bind("203.0.113.9:5000").expect("a socket");
+        let to = at(lab.host(1).vtep(), 5353);
+        client.connect(to).expect("a route");
+        let limit = Some(Duration::from_secs(2));
+        client.set_read_timeout(limit).expect("a limit");
+        client
+    })
+}
+
+/// What it is answered, if it is.
+fn answer(client: &UdpSocket, what: &str) -> Option<String> {
+    let mut answer = [0; 99];
+    client.send(what.as_bytes()).ok()?;
+    let length = client.recv(&mut answer).ok()?;
+    Some(String::from_utf8_lossy(&answer[..length]).into_owned())
+}
+
 #[test]
 fn a_client_that_never_stops_reaches_the_next_container() {
     let lab = Lab::new(1, Backend::Dir);
     let host = lab.host(1);
     host.install(&network("bridge", "br", 1));
     let asked = json!([{ "hostPort": 5353, "containerPort": 53, "protocol": "udp" }]);
-    // One socket, so one connection to conntrack.
-    let client = lab.outside().net().run(|| {
-        let client = UdpSocket::bind("203.0.113.9:5000").expect("a socket");
-        client.connect(at(host.vtep(), 5353)).expect("a route");
-        client
-            .set_read_timeout(Some(Duration::from_secs(2)))
-            .expect("a limit");
-        client
-    });
-    let asks = |what: &str| {
-        let mut answer = [0; 99];
-        client.send(what.as_bytes()).ok()?;
-        let length = client.recv(&mut answer).ok()?;
-        Some(String::from_utf8_lossy(&answer[..length]).into_owned())
-    };
+    let client = client(&lab);
+    let asks = |what: &str| answer(&client, what);
     // Before there is anybody the host tracks it too, as one of its own.
-    host.space().script("nft add table ip watch; nft add chain ip watch in '{ type filter hook input priority 0; }'; nft add rule ip watch in ct state new counter");
+    host.space().script(TRACKS);
     assert_eq!(asks("nobody"), None);
     let first = Published::new(host, "first", "br", &asked);
     let echo = Echo::in_container(&first.container);
@@ -122,24 +132,12 @@ fn a_client_that_began_while_the_table_was_gone_is_heard_once_it_is_mended() {
     let lab = Lab::new(1, Backend::Dir);
     let host = lab.host(1);
     host.install(&network("bridge", "br", 1));
-    host.space().script("nft add table ip watch; nft add chain ip watch in '{ type filter hook input priority 0; }'; nft add rule ip watch in ct state new counter");
+    host.space().script(TRACKS);
     let asked = json!([{ "hostPort": 5353, "containerPort": 53, "protocol": "udp" }]);
     let first = Published::new(host, "first", "br", &asked);
     let _echo = Echo::in_container(&first.container);
-    let client = lab.outside().net().run(|| {
-        let client = UdpSocket::bind("203.0.113.9:5000").expect("a socket");
-        client.connect(at(host.vtep(), 5353)).expect("a route");
-        client
-            .set_read_timeout(Some(Duration::from_secs(1)))
-            .expect("a limit");
-        client
-    });
-    let asks = |what: &str| {
-        let mut answer = [0; 99];
-        client.send(what.as_bytes()).ok()?;
-        let length = client.recv(&mut answer).ok()?;
-        Some(String::from_utf8_lossy(&answer[..length]).into_owned())
-    };
+    let client = client(&lab);
+    let asks = |what: &str| answer(&client, what);
     host.space().script("nft delete table inet crosshost");
     assert_eq!(asks("nobody"), None);
     host.crosshost(&["sync"]).ok();

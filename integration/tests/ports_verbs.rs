@@ -173,17 +173,7 @@ fn an_add_that_comes_again_replaces_its_ports_or_changes_nothing() {
     let (host, far) = (lab.host(1), lab.host(2).space());
     let web = Published::new(host, "web", "br", &json!([]));
     let _server = web.serves(80);
-    let call = |verb, asked: Value| {
-        let conf = json!({
-            "cniVersion": "1.0.0",
-            "name": "br",
-            "type": "portmap",
-            "prevResult": web.result,
-            "runtimeConfig": asks(&asked),
-        });
-        let call = host.call("portmap", verb).id("c1");
-        call.netns("/run/netns/web").conf(&conf).run()
-    };
+    let call = |verb, asked: Value| web.alone(verb, "c1", &asked);
     let first = json!([port(8080, 80)]);
     call("ADD", first.clone()).ok();
     let other = Published::new(host, "other", "br", &json!([port(8090, 80)]));
@@ -288,17 +278,7 @@ fn a_container_has_no_ports_of_one_whose_name_its_own_begins_with() {
     let lab = lab();
     let host = lab.host(1);
     let web = Published::new(host, "web", "br", &json!([]));
-    let call = |id: &str| {
-        let conf = json!({
-            "cniVersion": "1.0.0",
-            "name": "br",
-            "type": "portmap",
-            "prevResult": web.result,
-            "runtimeConfig": asks(&json!([port(8080, 80)])),
-        });
-        let call = host.call("portmap", "ADD").id(id);
-        call.netns("/run/netns/web").conf(&conf).run()
-    };
+    let call = |id: &str| web.alone("ADD", id, &json!([port(8080, 80)]));
     call("web").ok();
     host.space().script("rm /run/crosshost/journal/portmap/*");
     call("web1").refused(111, &["8080/tcp: "]);
@@ -323,17 +303,7 @@ fn a_full_disk_holds_up_no_del() {
     host.space()
         .script("mkdir -p /run/crosshost; mount -t tmpfs -o size=128k full /run/crosshost");
     let web = Published::new(host, "web", "br", &json!([]));
-    let conf = json!({
-        "cniVersion": "1.0.0",
-        "name": "br",
-        "type": "portmap",
-        "prevResult": web.result,
-        "runtimeConfig": asks(&json!([port(8080, 80)])),
-    });
-    let call = |verb| {
-        let call = host.call("portmap", verb).id("c1");
-        call.netns("/run/netns/web").conf(&conf).run()
-    };
+    let call = |verb| web.alone(verb, "c1", &json!([port(8080, 80)]));
     call("ADD").ok();
     host.space()
         .script("dd if=/dev/zero of=/run/crosshost/filler bs=4096 2>/dev/null || true");

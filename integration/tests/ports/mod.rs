@@ -115,6 +115,21 @@ impl<'host> Published<'host> {
         host.cnitool_asking(verb, &self.network, attached, &self.asked)
     }
 
+    /// A call of `portmap` alone for these ports of the container, as that of another id.
+    #[track_caller]
+    pub fn alone(&self, verb: &str, id: &str, ports: &Value) -> Finished {
+        let conf = json!({
+            "cniVersion": "1.0.0",
+            "name": self.network,
+            "type": "portmap",
+            "prevResult": self.result,
+            "runtimeConfig": asks(ports),
+        });
+        let netns = format!("/run/netns/{}", self.container.name());
+        let call = self.container.host().call("portmap", verb).id(id);
+        call.netns(&netns).conf(&conf).run()
+    }
+
     /// Serves there: who connects hears its name and then the address that it is seen by.
     #[track_caller]
     pub fn serves(&self, port: u16) -> Server {
