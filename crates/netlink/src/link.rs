@@ -6,11 +6,14 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 
 use crate::message::Message;
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use rtnetlink::{LinkBridgePort, LinkUnspec};
 use rustix::io::Errno;
+use rustix::net::netdevice::{index_to_name, name_to_index};
+use rustix::net::{AddressFamily, SocketType};
 
 use crate::error::Refusal;
 use crate::{Error, Mac, Rtnl};
@@ -93,32 +96,30 @@ pub struct Port {
 
 /// The name of a link of the namespace in which the calling thread is.
 pub fn name_of(index: u32) -> Result<String, Error> {
-    let socket = rustix::net::socket(
-        rustix::net::AddressFamily::INET,
-        rustix::net::SocketType::DGRAM,
-        None,
-    );
-    socket
-        .and_then(|socket| rustix::net::netdevice::index_to_name(socket, index))
-        .map_err(|errno| {
-            let refusal = Refusal::from(std::io::Error::from(errno));
-            refusal.on(format_args!("name of link {index}"))
-        })
+    ask(
+        |socket| index_to_name(socket, index),
+        format_args!("name of link {index}"),
+    )
 }
 
 /// The index of a link of the namespace in which the calling thread is.
 pub fn index_of(name: &str) -> Result<u32, Error> {
-    let socket = rustix::net::socket(
-        rustix::net::AddressFamily::INET,
-        rustix::net::SocketType::DGRAM,
-        None,
-    );
-    socket
-        .and_then(|socket| rustix::net::netdevice::name_to_index(socket, name))
-        .map_err(|errno| {
-            let refusal = Refusal::from(std::io::Error::from(errno));
-            refusal.on(format_args!("index of link {name}"))
-        })
+    ask(
+        |socket| name_to_index(socket, name),
+        format_args!("index of link {name}"),
+    )
+}
+
+/// What any socket of the namespace tells of `what`.
+fn ask<T>(
+    asked: impl FnOnce(OwnedFd) -> rustix::io::Result<T>,
+    what: fmt::Arguments<'_>,
+) -> Result<T, Error> {
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None);
+    socket.and_then(asked).map_err(|errno| {
+        let refusal = Refusal::from(std::io::Error::from(errno));
+        refusal.on(what)
+    })
 }
 
 impl Rtnl {

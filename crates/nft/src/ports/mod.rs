@@ -67,17 +67,8 @@ impl Ports {
     /// What there is.
     pub fn look(&mut self, places: &Places) -> Result<Published, Error> {
         self.0.decide(|channel| {
-            let (elements, seals) = elements(channel, places)?;
-            let (conditions, _) = conditions::all(channel)?;
-            let is_sealed = seals == entry::seals();
-            Ok((
-                vec![],
-                Published {
-                    elements,
-                    conditions,
-                    is_sealed,
-                },
-            ))
+            let (found, ..) = published(channel, places)?;
+            Ok((vec![], found))
         })
     }
 
@@ -89,13 +80,7 @@ impl Ports {
         mut wanted: impl FnMut(&Published) -> Result<Published, E>,
     ) -> Result<Result<bool, E>, Error> {
         self.0.decide(|channel| {
-            let (elements, seals) = elements(channel, places)?;
-            let (rules, handles) = conditions::all(channel)?;
-            let found = Published {
-                elements,
-                conditions: rules,
-                is_sealed: seals == entry::seals(),
-            };
+            let (found, seals, handles) = published(channel, places)?;
             let wanted = match wanted(&found) {
                 Ok(wanted) => wanted,
                 Err(refused) => return Ok((vec![], Err(refused))),
@@ -122,6 +107,22 @@ impl Ports {
     pub fn remove(&mut self) -> Result<bool, Error> {
         self.0.remove_part(&skeleton::skeleton())
     }
+}
+
+/// What is at these places; with the seals, and the handles of the conditions.
+fn published(
+    channel: &mut Channel,
+    places: &Places,
+) -> Result<(Published, Elements, Vec<u64>), Error> {
+    let (elements, seals) = elements(channel, places)?;
+    let (conditions, handles) = conditions::all(channel)?;
+    let is_sealed = seals == entry::seals();
+    let found = Published {
+        elements,
+        conditions,
+        is_sealed,
+    };
+    Ok((found, seals, handles))
 }
 
 /// What is at these places, and the seals.
