@@ -106,7 +106,7 @@ impl Agent {
         let _ = process.wait();
     }
 
-    /// Waits until it takes writes.
+    /// Waits until it takes writes; a leader knows no token at first, not even the one in its configuration.
     fn wait(&self, client: &Config) {
         let started = Instant::now();
         loop {
@@ -116,7 +116,7 @@ impl Agent {
             };
             match run(async { open(client).unwrap().apply(&[op]).await }) {
                 Ok(_) => return,
-                Err(error) if error.is_away() && started.elapsed() < Duration::from_mins(1) => {}
+                Err(_) if started.elapsed() < Duration::from_mins(1) => {}
                 Err(error) => {
                     let log = fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
                     panic!("consul does not come up: {error}\n{log}");
