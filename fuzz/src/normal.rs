@@ -1,6 +1,6 @@
 //! A checked configuration written again in one form: to be read once more, and to be compared.
 
-use cni::{Call, CniResult, Version};
+use cni::{Answer, Call, CniResult, Version};
 use ipam_kv::conf::Conf;
 use serde_json::{Map, Value, json};
 

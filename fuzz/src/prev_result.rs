@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use cni::{CniResult, Version};
+use cni::{Answer, CniResult, Version};
 use ipnetwork::IpNetwork;
 use serde_json::{Value, json};
 
@@ -37,7 +37,13 @@ fn as_prev_result(value: &Value, version: Version) {
     match (read("ADD"), alone) {
         // JSON's null is as good as nothing, where a plugin's output is an empty result.
         (Ok(None), Ok(result)) => assert!(value.is_null() && result == CniResult::default()),
-        (Ok(prev), Ok(result)) => assert!(prev.as_ref() == Some(&result) && detached == prev),
+        (Ok(Some(prev)), Ok(result)) => {
+            assert_eq!(prev.result, result);
+            if value["cniVersion"] == version.as_str() {
+                assert_eq!(prev.to_value(version).as_ref(), Ok(value));
+            }
+            assert_eq!(detached, Some(prev));
+        }
         (Err(error), Err(_)) => {
             message::names_a_key(&error);
             assert_eq!(detached, None);

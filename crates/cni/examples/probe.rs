@@ -1,6 +1,6 @@
 //! A plugin for the tests of this crate: a real process that does what its configuration's key `probe` says.
 
-use cni::{Call, ContainerId, Delegate, Error, IfName, Plugin, Tell, run};
+use cni::{Call, CniResult, ContainerId, Delegate, Error, IfName, Plugin, Tell, run};
 use serde::Deserialize;
 use std::process::ExitCode;
 
@@ -58,7 +58,10 @@ impl Plugin for Probe {
         if !conf.ipam.r#type.is_empty() {
             return tell(&Delegate::find(call, &conf.ipam.r#type)?.add()?);
         }
-        tell(&call.conf.prev_result.clone().unwrap_or_default())
+        match &call.conf.prev_result {
+            Some(previous) => tell(previous),
+            None => tell(&CniResult::default()),
+        }
     }
 
     fn del(&self, call: &Call) -> Result<(), Error> {

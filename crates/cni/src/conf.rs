@@ -1,7 +1,7 @@
 //! The network configuration on standard input: what every plugin reads of it, and the checks that are the same for
 //! all. Unknown keys are always somebody else's, never an error.
 
-use crate::{CniResult, Command, ContainerId, Error, IfName, NetworkName, Version, decode};
+use crate::{Command, ContainerId, Error, IfName, NetworkName, Previous, Version, decode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -17,7 +17,7 @@ pub struct NetConf {
     pub plugin_type: String,
     /// `prevResult`. For ADD and CHECK one that cannot be read is an error; for other verbs it counts as absent, since
     /// a detachment must not fail because a cache is corrupt.
-    pub prev_result: Option<CniResult>,
+    pub prev_result: Option<Previous>,
     /// All of it, as sent.
     pub raw: Value,
 }
@@ -56,7 +56,7 @@ impl NetConf {
         let name = NetworkName::new(head.name).map_err(|e| Error::config(format!("name: {e}")))?;
         let prev_result = head
             .prev_result
-            .map(|prev| CniResult::from_value(&prev, version))
+            .map(|prev| Previous::read(prev, version))
             .transpose();
         let prev_result = match (prev_result, command) {
             (Ok(prev), _) => prev,

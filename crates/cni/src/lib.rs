@@ -28,7 +28,7 @@ pub use delegate::{Delegate, Starting};
 pub use error::{Error, LONGEST, code, line};
 pub use names::{BadName, ContainerId, IfName, NetworkName};
 pub use output::{caller_listens, note as log};
-pub use result::{CniResult, Dns, Interface, Ip, Route};
+pub use result::{Answer, CniResult, Dns, Interface, Ip, Previous, Route};
 pub use running::Running;
 pub use skeleton::{Plugin, Tell, run};
 pub use version::Version;

@@ -1,9 +1,7 @@
 //! The life of a plugin process, from environment to exit code. What a plugin adds to it are five verbs.
 
 use crate::call::variable;
-use crate::{
-    Call, CniResult, Command, ContainerId, Error, IfName, NetConf, Version, netns, output,
-};
+use crate::{Answer, Call, Command, ContainerId, Error, IfName, NetConf, Version, netns, output};
 use serde_json::json;
 use std::ffi::OsString;
 use std::io::Read;
@@ -13,7 +11,7 @@ use std::process::ExitCode;
 const MAX_STDIN: usize = 8 << 20;
 
 /// Prints an ADD's result in the configuration's version. Code 5 if nobody reads it, 7 if that version cannot say it.
-pub type Tell<'a> = &'a dyn Fn(&CniResult) -> Result<(), Error>;
+pub type Tell<'a> = &'a dyn Fn(&dyn Answer) -> Result<(), Error>;
 
 /// A plugin: five verbs.
 pub trait Plugin {

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use cni::{CniResult, Dns, Interface, Ip, Route, Version};
+use cni::{Answer, CniResult, Dns, Interface, Ip, Route, Version};
 use proptest::collection::vec;
 use proptest::option::of;
 use proptest::prelude::*;

@@ -17,6 +17,7 @@ pub(crate) async fn check(call: &Call) -> Result<(), Error> {
     let attachment = Conf::attachment(call)?;
     let previous = call.conf.prev_result.as_ref();
     let previous = previous.ok_or_else(|| Error::config("prevResult: missing; CHECK needs it"))?;
+    let previous = &previous.result;
     let desk = Desk::new(conf.settings.clone())?;
     let deviation =
         |what: String| Err(Error::new(code::DEVIATION, format!("{attachment}: {what}")));

@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr},
 };
 
-use cni::{Call, CniResult, Error, Tell};
+use cni::{Call, Error, Previous, Tell};
 use journal::{Attachment, clock};
 use nft::ports::{Places, Ports};
 use serde_json::{Value, json};
@@ -24,14 +24,14 @@ use crate::{
 };
 
 pub(crate) fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
-    let mut result = previous(call)?.clone();
+    let previous = previous(call)?;
     let conf = Conf::read(call)?;
     if conf.mappings.is_empty() {
-        return tell(&result);
+        return tell(previous);
     }
     let attachment = attachment(call)?;
     let (_, ifname) = call.attachment()?;
-    let (targets, local) = wait_for(target::find(&result, ifname))?;
+    let (targets, local) = wait_for(target::find(&previous.result, ifname))?;
     refuse_lacking_families(&conf.mappings, &targets)?;
 
     let mut ports = Ports::open().map_err(|error| kernel(&error))?;
@@ -80,10 +80,11 @@ pub(crate) fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
         .and_then(|()| localnet::open(&record))
         .and_then(|_| {
             flows::forget_clients(std::slice::from_ref(&record), &local);
-            if chosen != conf.mappings {
-                report(&mut result, &chosen);
+            if chosen == conf.mappings {
+                tell(previous)
+            } else {
+                tell(&previous.clone().with("portMappings", &report(&chosen)))
             }
-            tell(&result)
         });
     if let Err(error) = done {
         if let Err(undo) = desk.withdraw(&mut ports, &record) {
@@ -95,7 +96,7 @@ pub(crate) fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
 }
 
 /// What the plugin before this one answered. Code 7 if there is none.
-pub(crate) fn previous(call: &Call) -> Result<&CniResult, Error> {
+pub(crate) fn previous(call: &Call) -> Result<&Previous, Error> {
     call.conf.prev_result.as_ref().ok_or_else(|| {
         Error::config("prevResult: missing: portmap must be called as a chained plugin, behind one that makes an interface")
     })
@@ -180,8 +181,8 @@ fn is_local(address: IpAddr, local: &[IpAddr]) -> bool {
     address.is_loopback() || local.contains(&address)
 }
 
-/// Tells the caller which ports were chosen, beside what it gets anyway. No version of the specification has a key for it.
-fn report(result: &mut CniResult, chosen: &[Mapping]) {
+/// Which ports were chosen, as they were asked for.
+fn report(chosen: &[Mapping]) -> Value {
     let told = chosen.iter().map(|mapping| {
         let mut object = json!({
             "hostPort": mapping.port,
@@ -201,6 +202,5 @@ fn report(result: &mut CniResult, chosen: &[Mapping]) {
         }
         object
     });
-    let told: Vec<Value> = told.collect();
-    result.extra.insert("portMappings".to_owned(), told.into());
+    told.collect()
 }

@@ -17,7 +17,7 @@ use crate::{
 };
 
 pub(crate) fn check(call: &Call) -> Result<(), Error> {
-    let result = previous(call)?;
+    let result = &previous(call)?.result;
     let conf = Conf::read(call)?;
     let attachment = attachment(call)?;
     let deviates = |what: String| Error::new(code::DEVIATION, format!("{attachment}: {what}"));

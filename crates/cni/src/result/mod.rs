@@ -6,13 +6,22 @@
 //! is such an unknown key too: it goes out as it came in.
 
 mod legacy;
+mod previous;
 mod read;
 mod write;
 
+use crate::{Error, Version};
 use ipnetwork::IpNetwork;
+pub use previous::Previous;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::net::IpAddr;
+
+/// What an ADD can answer.
+pub trait Answer {
+    /// The answer in this version. Code 7 if that cannot say it.
+    fn to_value(&self, version: Version) -> Result<Value, Error>;
+}
 
 /// A result, in the shape of 1.1.0. Read it with [`CniResult::from_value`]: plain serde would miss `extra`.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]

@@ -1,15 +1,15 @@
 //! To JSON of any version. Empty is absent, as in the reference; `extra` never hides a key of ours, in whatever case:
 //! a key that nobody knew in the form that was read may mean something in the one that is written.
 
-use super::{CniResult, Dns, Interface, Ip, Route, legacy};
+use super::{Answer, CniResult, Dns, Interface, Ip, Route, legacy};
 use crate::{Error, Version};
 use serde_json::{Map, Value};
 
-impl CniResult {
+impl Answer for CniResult {
     /// Writes it in `version`. What that version cannot say is left out: before 1.1.0 an interface's `mtu`,
     /// `socketPath` and `pciID`; before 0.3.0 also the interfaces, all but the first address of each family and all of
     /// a route but destination and gateway. Code 7 for these oldest versions if there is no address.
-    pub fn to_value(&self, version: Version) -> Result<Value, Error> {
+    fn to_value(&self, version: Version) -> Result<Value, Error> {
         let mut object = Map::new();
         put(&mut object, "cniVersion", Some(version.as_str()));
         if version < Version::V0_3_0 {

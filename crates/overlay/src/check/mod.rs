@@ -25,6 +25,7 @@ pub(crate) async fn check(call: &Call) -> Result<(), Error> {
     let attachment = Conf::attachment(call)?;
     let previous = call.conf.prev_result.as_ref();
     let previous = previous.ok_or_else(|| Error::config("prevResult: missing; CHECK needs it"))?;
+    let previous = &previous.result;
     let host = Host::open()?;
     let deviation = |what: Option<String>| match what {
         None => Ok(()),
