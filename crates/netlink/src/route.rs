@@ -54,6 +54,8 @@ pub struct Hop {
     pub source: Option<IpAddr>,
     /// The next hop, if not on the link.
     pub gateway: Option<IpAddr>,
+    /// Whether it goes to one other machine: not to this host itself, and not to many.
+    pub is_to_one: bool,
 }
 
 impl Route {
@@ -133,7 +135,9 @@ impl Rtnl {
         let mut hop = None;
         let mut source = None;
         let mut gateway = None;
+        let mut is_to_one = false;
         if let Message::NewRoute(answer) = answer {
+            is_to_one = answer.header.kind == RouteType::Unicast;
             for attribute in answer.attributes {
                 match attribute {
                     RouteAttribute::Oif(dev) => hop = Some(dev),
@@ -150,6 +154,7 @@ impl Rtnl {
             dev,
             source,
             gateway,
+            is_to_one,
         })
     }
 }

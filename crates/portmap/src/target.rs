@@ -66,6 +66,9 @@ async fn best(rtnl: &Rtnl, candidates: &[IpAddr]) -> Result<Option<Target>, Erro
         let Ok(hop) = rtnl.route_to(address).await else {
             continue;
         };
+        if !hop.is_to_one {
+            continue;
+        }
         let target = Target {
             address,
             via: netlink::name_of(hop.dev).map_err(|error| kernel(&error))?,
@@ -86,8 +89,9 @@ async fn best(rtnl: &Rtnl, candidates: &[IpAddr]) -> Result<Option<Target>, Erro
 
 /// The container's addresses: by which it leaves, of the interface that is chained, of its others.
 fn candidates(result: &CniResult, ifname: &IfName, v6: bool) -> Vec<IpAddr> {
-    // A loopback would be this host's own.
-    let is_of = |ip: &&cni::Ip| ip.address.is_ipv6() == v6 && !ip.address.ip().is_loopback();
+    // A loopback would be this host's own, and no address at all is sent the default way.
+    let leads_nowhere = |it: IpAddr| it.is_loopback() || it.is_unspecified();
+    let is_of = |ip: &&cni::Ip| ip.address.is_ipv6() == v6 && !leads_nowhere(ip.address.ip());
     let ips = || result.ips.iter().filter(is_of);
     let interface = |ip: &cni::Ip| result.interfaces.get(ip.interface?);
     let is_inside = |ip: &cni::Ip| {

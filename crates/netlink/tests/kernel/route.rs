@@ -152,6 +152,7 @@ fn the_kernel_says_where_a_packet_goes() {
             dev,
             source: Some(addr("10.0.0.2")),
             gateway: None,
+            is_to_one: true,
         };
         assert_eq!(nl.route_to(addr("10.0.0.9")).await.unwrap(), near);
         let far = Hop {
@@ -162,5 +163,8 @@ fn the_kernel_says_where_a_packet_goes() {
         let six = nl.route_to(addr("fd00::9")).await.unwrap();
         assert_eq!((six.dev, six.source), (dev, Some(addr("fd00::2"))));
         assert!(nl.route_to(addr("fd99::1")).await.is_err());
+        for nobody in ["10.0.0.2", "10.0.0.255", "224.0.0.9", "fd00::2"] {
+            assert!(!nl.route_to(addr(nobody)).await.unwrap().is_to_one);
+        }
     });
 }
