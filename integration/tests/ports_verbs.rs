@@ -1,8 +1,10 @@
 //! The verbs of `portmap` beside ADD that works: what is refused, what is repaired, what is left.
 #![allow(clippy::expect_used, reason = "a test: it stops where it broke")]
 
+mod doctor;
 mod ports;
 
+use doctor::ask;
 use integration::{Backend, Host, Lab};
 use ports::{Published, add, asks, heard_at, lab, network, port, rules};
 use serde_json::{Value, json};
@@ -264,8 +266,13 @@ fn a_del_takes_ports_whose_record_is_lost_also_beside_others() {
     let host = lab.host(1);
     let old = Published::new(host, "old", "br", &json!([port(8080, 80)]));
     host.space().script("rm -r /run/crosshost/journal/portmap");
+    let lost = ["br/eth0/", "record is lost"];
+    ask(host).noted(&lost);
     let new = Published::new(host, "new", "br", &json!([port(8081, 80)]));
+    ask(host).noted(&lost);
     old.again("del").ok();
+    let notes = ask(host).lines("note");
+    assert!(!notes.iter().any(|it| it.contains("lost")), "{notes:?}");
     let left = published(host);
     assert!(!left.contains("8080"), "{left}");
     new.again("del").ok();

@@ -9,6 +9,7 @@ use overlay::{
     repair::Known,
     watched,
 };
+use portmap::Examined;
 use serde_json::json;
 
 use crate::{
@@ -126,11 +127,21 @@ async fn examine_store(session: &Session, findings: &mut Findings) -> Result<()>
 
 /// Published ports are in the kernel's table, and what comes to them gets through.
 fn examine_ports(findings: &mut Findings) -> std::result::Result<(), cni::Error> {
-    let (published, whole) = portmap::examine()?;
+    let Examined {
+        published,
+        is_whole,
+        lost,
+    } = portmap::examine()?;
+    for whose in lost {
+        let says = format!(
+            "published ports: {whose} has some of which this host's record is lost: they go with its DEL, or a GC of its network"
+        );
+        findings.note(says, "");
+    }
     if published == 0 {
         return Ok(());
     }
-    if whole {
+    if is_whole {
         findings.ok(format!("published ports: {published}, as they should be"));
     } else {
         let says = format!("published ports: {published}, not all of them in the kernel's table");

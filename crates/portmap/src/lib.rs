@@ -43,7 +43,7 @@ use cni::{Call, ContainerId, Error, IfName, Tell};
 use journal::Attachment;
 
 pub use del::forget;
-pub use repair::{examine, obstacles, repair};
+pub use repair::{Examined, examine, obstacles, repair};
 
 /// Error codes of our own (`docs/errors.md`).
 pub mod code {

@@ -1,6 +1,8 @@
 //! Repair: what `crosshost sync` does for published ports, since a program that flushes the ruleset takes them along; and what
 //! `crosshost doctor` says of them.
 
+use std::collections::BTreeSet;
+
 use cni::Error;
 use nft::{
     Blocked, Status,
@@ -25,20 +27,40 @@ pub async fn repair() -> Result<bool, Error> {
     desk.mend(&mut ports, &here)
 }
 
-/// How many ports are published, and whether the table has them all. Touches nothing.
-pub fn examine() -> Result<(usize, bool), Error> {
-    let records = desk::records().all().map_err(|error| local(&error))?;
-    if records.is_empty() {
-        return Ok((0, true));
-    }
-    let _alone = Desk::open()?;
+/// What a look at this host's published ports tells.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Examined {
+    /// So many ports are published by the records.
+    pub published: usize,
+    /// Whether the table has them all.
+    pub is_whole: bool,
+    /// Whose ports the table has without a record: `NETWORK/INTERFACE/CONTAINER`, of which the end may be missing.
+    pub lost: BTreeSet<String>,
+}
+
+/// Compares the table with the records. Touches nothing.
+pub fn examine() -> Result<Examined, Error> {
+    let records = desk::records();
+    // A lock would leave its file.
+    let is_empty = records.is_empty().map_err(|error| local(&error))?;
+    let _alone = (!is_empty).then(Desk::open).transpose()?;
+    let records = records.all().map_err(|error| local(&error))?;
     let mut ports = Ports::open().map_err(|error| kernel(&error))?;
-    let complete = ports.status().map_err(|error| kernel(&error))? == Status::Complete;
     let found = ports.look(&Places::All).map_err(|error| kernel(&error))?;
-    let wanted: Published = claim::all(&found, &records);
+    let known: BTreeSet<_> = records.iter().map(|it| it.attachment.hash()).collect();
+    let lost = claim::strangers(&found.elements, |owner| known.contains(owner));
+    let lost = lost.map(|(_, text)| text.to_owned()).collect();
+    let is_whole = records.is_empty() || {
+        let complete = ports.status().map_err(|error| kernel(&error))? == Status::Complete;
+        let wanted: Published = claim::all(&found, &records);
+        complete && wanted == found
+    };
     let runs = records.iter().flat_map(|record| &record.runs);
-    let count = runs.map(|run| usize::from(run.count)).sum();
-    Ok((count, complete && wanted == found))
+    Ok(Examined {
+        published: runs.map(|run| usize::from(run.count)).sum(),
+        is_whole,
+        lost,
+    })
 }
 
 /// What rules of others let nothing through to published ports, or may not.
