@@ -21,6 +21,7 @@ impl Previous {
     }
 
     /// The same answer with one more key, which no version of the specification has.
+    #[must_use]
     pub fn with(mut self, key: &str, value: &Value) -> Self {
         self.result.extra.insert(key.to_owned(), value.clone());
         if let Value::Object(came) = &mut self.came {
