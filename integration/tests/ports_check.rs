@@ -166,7 +166,6 @@ fn what_may_let_nothing_in_is_told_with_a_cure_that_works() {
             rule("ct state { established, related } accept"),
             "nft delete table inet f",
         ),
-        (rule("tcp dport 22 accept"), "nft delete table inet f"),
         (rule(known), "nft delete table inet f"),
         (docker.to_owned(), "nft delete table ip filter"),
         (
@@ -194,6 +193,94 @@ fn what_may_let_nothing_in_is_told_with_a_cure_that_works() {
     assert!(heard().starts_with("web "));
     web.again("check").ok();
     ask(host).assert_well();
+}
+
+/// A rule that is about one port, wherever it meets what comes to it or goes back: its container's CHECK fails and no other's, and
+/// what is named lets clients in.
+#[test]
+fn a_rule_against_one_port_is_told_with_a_cure_that_works() {
+    let lab = lab();
+    let host = lab.host(1);
+    let web = Published::new(host, "web", "br", &json!([port(8080, 80)]));
+    let other = Published::new(host, "other", "br", &json!(["8081-8082:81-82"]));
+    let _servers = [web.serves(80), other.serves(81), other.serves(82)];
+    let heard = |port| heard_at(lab.host(2).space(), host.vtep(), port);
+    let chain = |hook: &str, rules: &str| {
+        format!(
+            "nft add table inet f
+             nft 'add chain inet f c {{ type filter hook {hook}; }}'
+             nft 'add rule inet f c {rules}'"
+        )
+    };
+    let (nft, iptables) = (
+        "nft delete table inet f",
+        "for table in filter raw mangle; do nft delete table ip $table 2>/dev/null || true; done",
+    );
+    for (made, undone) in [
+        (
+            chain(
+                "forward priority 0; policy drop",
+                "tcp dport 81-82 accept; add rule inet f c ct state established accept",
+            ),
+            nft,
+        ),
+        (chain("forward priority 0", "tcp dport 80 drop"), nft),
+        (
+            chain(
+                "forward priority 0",
+                "ip daddr 10.1.0.2 tcp dport 80 reject",
+            ),
+            nft,
+        ),
+        (chain("forward priority 0", "tcp sport 80 drop"), nft),
+        (
+            chain("prerouting priority -300", "tcp dport 8080 drop"),
+            nft,
+        ),
+        (
+            chain("prerouting priority -150", "tcp dport 8080 drop"),
+            nft,
+        ),
+        (chain("prerouting priority 0", "tcp dport 80 drop"), nft),
+        (chain("prerouting priority 0", "tcp sport 80 drop"), nft),
+        (
+            chain(
+                "prerouting priority -300",
+                "ip saddr 10.1.0.2 tcp sport 80 drop",
+            ),
+            nft,
+        ),
+        (chain("postrouting priority 0", "tcp dport 80 drop"), nft),
+        (
+            "iptables-nft -t raw -A PREROUTING -p tcp --dport 8080 -j DROP".to_owned(),
+            iptables,
+        ),
+        (
+            "iptables-nft -t mangle -A POSTROUTING -p tcp --dport 80 -j DROP".to_owned(),
+            iptables,
+        ),
+        (
+            "iptables-nft -A FORWARD -d 10.1.0.2 -p tcp --dport 80 -j DROP".to_owned(),
+            iptables,
+        ),
+    ] {
+        host.space().script(&made);
+        assert!(!heard(8080).starts_with("web "), "{made}");
+        let said = web.again("check").failed().stderr;
+        assert!(
+            said.contains("what comes to port 8080/tcp over IPv4, by br1"),
+            "{made}: {said}"
+        );
+        other.again("check").ok();
+        let cure = ask(host).wrong(&["stops what comes to port 8080/tcp over IPv4, by br1"]);
+        assert!(said.contains(&cure), "{said}: {cure}");
+        assert!(heard(8081).starts_with("other "), "{made}");
+        host.space().script(&cure);
+        assert!(heard(8080).starts_with("web "), "{made}: {cure}");
+        web.again("check").ok();
+        ask(host).assert_well();
+        host.space().script(undone);
+    }
 }
 
 /// The chain of conditions takes what is not ours: then no port leads anywhere.

@@ -13,12 +13,28 @@ const LEGACY: [(&str, &str); 2] = [
     ("ip6tables-legacy", "/proc/thread-self/net/ip6_tables_names"),
 ];
 
+/// The tables of iptables, each with chains in capitals.
+const OF_IPTABLES: [&str; 5] = ["filter", "mangle", "nat", "raw", "security"];
+
+/// Packets of ours that belong together, and what is said where they are stopped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Traffic<'a> {
+    /// All of them have to get through.
+    pub packets: Vec<Packet<'a>>,
+    /// What they are, in words.
+    pub what: String,
+    /// What would let them through.
+    pub words: Words,
+}
+
 /// A chain of somebody else that stops what is ours, or may.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Blocked {
     /// Whether nothing of the kind passes.
     pub certain: bool,
-    /// The chain, and what it stops.
+    /// The chain: `chain FORWARD of nftables table ip filter`, or the program that alone can read its table.
+    pub chain: String,
+    /// The same, and what it stops.
     pub why: String,
     /// The commands that would allow it.
     pub allow: String,
@@ -38,22 +54,30 @@ pub struct Words {
 impl Words {
     fn command(&self, at: &Obstacle) -> String {
         let (table, chain) = (at.table.as_str(), at.chain.as_str());
-        let iptables = match table.split_once(' ') {
-            Some((_, "firewalld")) => return self.firewalld.clone(),
-            Some(("ip", "filter")) => "iptables-nft",
-            Some(("ip6", "filter")) => "ip6tables-nft",
-            _ => "",
+        let (family, name) = table.split_once(' ').unwrap_or_default();
+        if name == "firewalld" {
+            return self.firewalld.clone();
+        }
+        let program = match family {
+            "ip" => Some("iptables-nft"),
+            "ip6" => Some("ip6tables-nft"),
+            _ => None,
         };
+        let is_of_iptables = OF_IPTABLES.contains(&name) && chain == chain.to_uppercase();
         // A native rule in a table of iptables may be one that iptables cannot list any more.
-        let commands: Vec<_> = if iptables.is_empty() || chain != chain.to_uppercase() {
-            let insert = |rule| format!("nft insert rule {table} {chain} {rule}");
-            self.nft.iter().map(insert).collect()
-        } else {
+        let commands: Vec<_> = if let Some(program) = program.filter(|_| is_of_iptables) {
             // Docker keeps that one for others' rules, before its own.
             let docker = chain == "FORWARD" && at.has_docker_user;
             let chain = if docker { "DOCKER-USER" } else { chain };
-            let insert = |rule| format!("{iptables} -I {chain} {rule}");
+            let option = match name {
+                "filter" => String::new(),
+                name => format!(" -t {name}"),
+            };
+            let insert = |rule| format!("{program}{option} -I {chain} {rule}");
             self.iptables.iter().map(insert).collect()
+        } else {
+            let insert = |rule| format!("nft insert rule {table} {chain} {rule}");
+            self.nft.iter().map(insert).collect()
         };
         commands.join(" && ")
     }
@@ -68,10 +92,27 @@ impl Words {
     }
 }
 
-/// The chains of others that stop these packets, or may, each once; `what` names the packets.
-pub fn blocked(packets: &[Packet<'_>], what: &str, words: &Words) -> Result<Vec<Blocked>, Error> {
+/// The chains of others that stop these packets, or may, each once; by traffic.
+pub fn blocked(traffic: &[Traffic<'_>]) -> Result<Vec<Vec<Blocked>>, Error> {
+    let packets = traffic.iter().flat_map(|it| it.packets.iter().cloned());
+    let packets: Vec<_> = packets.collect();
+    let mut obstacles = Nft::open()?.obstacles(&packets)?.into_iter();
+    let mut blocked = Vec::new();
+    for traffic in traffic {
+        let met = obstacles.by_ref().take(traffic.packets.len()).flatten();
+        let native = worst(met).into_iter().map(|it| traffic.native(&it));
+        let legacy = [false, true]
+            .into_iter()
+            .filter_map(|v6| traffic.legacy(v6));
+        blocked.push(native.chain(legacy).collect());
+    }
+    Ok(blocked)
+}
+
+/// One of each chain: that which is certain.
+fn worst(obstacles: impl Iterator<Item = Obstacle>) -> Vec<Obstacle> {
     let mut found: Vec<Obstacle> = Vec::new();
-    for obstacle in Nft::open()?.obstacles(packets)?.into_iter().flatten() {
+    for obstacle in obstacles {
         let same = |it: &&mut Obstacle| it.table == obstacle.table && it.chain == obstacle.chain;
         match found.iter_mut().find(same) {
             Some(known) if known.certain || !obstacle.certain => {}
@@ -79,42 +120,40 @@ pub fn blocked(packets: &[Packet<'_>], what: &str, words: &Words) -> Result<Vec<
             None => found.push(obstacle),
         }
     }
-    let told = |it: &Obstacle| {
-        let stops = if it.certain { "stops" } else { "may stop" };
-        let Obstacle {
-            table, chain, rule, ..
-        } = it;
-        Blocked {
-            certain: it.certain,
-            why: format!("chain {chain} of nftables table {table} {stops} {what} with its {rule}"),
-            allow: words.command(it),
-        }
-    };
-    let native = found.iter().map(told);
-    let legacy = [false, true]
-        .into_iter()
-        .filter_map(|v6| legacy(packets, v6, what, words));
-    Ok(native.chain(legacy).collect())
+    found
 }
 
-/// The table of the older iptables that packets of this version of IP meet, if there is one.
-fn legacy(packets: &[Packet<'_>], v6: bool, what: &str, words: &Words) -> Option<Blocked> {
-    let (program, tables) = LEGACY[usize::from(v6)];
-    let mut chains: Vec<_> = packets
-        .iter()
-        .filter(|packet| packet.v6 == v6)
-        .map(|packet| packet.hook.of_iptables())
-        .collect();
-    chains.dedup();
-    let tables = fs::read_to_string(tables).unwrap_or_default();
-    let has_filter = tables.lines().any(|name| name == "filter");
-    (has_filter && !chains.is_empty()).then(|| Blocked {
-        certain: false,
-        why: format!(
-            "{program} has a table filter, which only it can read (`{program} -S {}`): it may stop {}",
-            chains[0],
-            what.trim_end_matches(',')
-        ),
-        allow: words.legacy_command(program, &chains),
-    })
+impl Traffic<'_> {
+    fn native(&self, it: &Obstacle) -> Blocked {
+        let stops = if it.certain { "stops" } else { "may stop" };
+        let chain = format!("chain {} of nftables table {}", it.chain, it.table);
+        Blocked {
+            certain: it.certain,
+            why: format!("{chain} {stops} {} with its {}", self.what, it.rule),
+            chain,
+            allow: self.words.command(it),
+        }
+    }
+
+    /// The table of the older iptables that packets of this version of IP meet, if there is one.
+    fn legacy(&self, v6: bool) -> Option<Blocked> {
+        let (program, tables) = LEGACY[usize::from(v6)];
+        let packets = self.packets.iter().filter(|packet| packet.v6 == v6);
+        let mut chains: Vec<_> = packets
+            .filter_map(|packet| packet.hook.of_iptables())
+            .collect();
+        chains.dedup();
+        let first = chains.first()?;
+        let tables = fs::read_to_string(tables).unwrap_or_default();
+        tables.lines().find(|name| *name == "filter")?;
+        let what = self.what.trim_end_matches(',');
+        Some(Blocked {
+            certain: false,
+            chain: program.to_owned(),
+            why: format!(
+                "{program} has a table filter, which only it can read (`{program} -S {first}`): it may stop {what}"
+            ),
+            allow: self.words.legacy_command(program, &chains),
+        })
+    }
 }

@@ -1,8 +1,11 @@
 //! The tables of others: which of their chains stop a packet of ours.
 //!
 //! In nftables a packet has to pass each base chain of a hook: what one of them drops no other can save. So an accept of ours
-//! would help nobody, and all that can be done is to say whose chain it is. Only what a packet can meet is read: the list of
-//! chains, and the rules of those that hang on its hook.
+//! would help nobody, and all that can be done is to say whose chain it is. Only what a packet can meet is read, once: the list
+//! of chains, and the rules of those that hang on its hook.
+
+use std::collections::HashMap;
+use std::rc::Rc;
 
 use netlink_packet_netfilter::NetfilterProtoFamily;
 use netlink_packet_netfilter::nftables::{
@@ -42,8 +45,14 @@ struct Chain {
     name: String,
     /// Of a base chain.
     hook: Option<HookNumber>,
+    priority: i32,
+    /// `filter`, `nat` or `route`.
+    kind: String,
     drops: bool,
 }
+
+/// The rules of chains that were read, by table and chain.
+type Known = HashMap<(String, String), Rc<[Rule]>>;
 
 /// See [`crate::Nft::obstacles`].
 pub(crate) fn obstacles(
@@ -52,18 +61,27 @@ pub(crate) fn obstacles(
 ) -> Result<Vec<Vec<Obstacle>>, Error> {
     let asleep = asleep(channel)?;
     let chains = chains(channel)?;
+    let mut known = Known::new();
     let mut found = Vec::new();
     for packet in packets {
         let mut obstacles = Vec::new();
         let meets = |chain: &&Chain| {
             chain.hook == Some(packet.hook.number())
+                && packet.priorities.contains(&chain.priority)
+                && packet.meets(&chain.kind)
                 && applies(chain.family, packet.v6)
                 && !asleep.contains(&called(chain.family, &chain.table))
         };
         for base in chains.iter().filter(meets) {
             let (family, table) = (base.family, &base.table);
             let mut fate = Fate::of(packet, &base.name, &mut |chain| {
-                rules(channel, family, table, chain)
+                let key = (called(family, table), chain.to_owned());
+                if let Some(rules) = known.get(&key) {
+                    return Ok(rules.clone());
+                }
+                let rules = rules(channel, family, table, chain)?;
+                known.insert(key, rules.clone());
+                Ok(rules)
             })?;
             if fate.goes_on {
                 fate.end_by_policy(base.drops);
@@ -143,6 +161,8 @@ fn chains(channel: &mut Channel) -> Result<Vec<Chain>, Error> {
             table: String::new(),
             name: String::new(),
             hook: None,
+            priority: 0,
+            kind: String::new(),
             drops: false,
         };
         for attribute in attributes {
@@ -150,11 +170,17 @@ fn chains(channel: &mut Channel) -> Result<Vec<Chain>, Error> {
                 ChainAttribute::Table(is) => chain.table = is,
                 ChainAttribute::Name(is) => chain.name = is,
                 ChainAttribute::Policy(policy) => chain.drops = policy == NF_DROP,
+                ChainAttribute::Type(kind) => chain.kind = kind,
                 ChainAttribute::Hook(parts) => {
-                    chain.hook = parts.into_iter().find_map(|part| match part {
-                        HookAttribute::Number(number) => Some(number),
-                        _ => None,
-                    });
+                    for part in parts {
+                        match part {
+                            HookAttribute::Number(number) => chain.hook = Some(number),
+                            HookAttribute::Priority(number) => {
+                                chain.priority = number.cast_signed();
+                            }
+                            _ => {}
+                        }
+                    }
                 }
                 _ => {}
             }
@@ -172,7 +198,7 @@ fn rules(
     family: NetfilterProtoFamily,
     table: &str,
     chain: &str,
-) -> Result<Vec<Rule>, Error> {
+) -> Result<Rc<[Rule]>, Error> {
     let attributes = vec![
         RuleAttribute::Table(table.to_owned()),
         RuleAttribute::Chain(chain.to_owned()),

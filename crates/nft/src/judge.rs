@@ -1,7 +1,9 @@
-//! What the rules of a chain do to a packet of which only some things are known: its hook, its interfaces, how its connection
-//! stands. What else a rule may look at, or what it does that is not understood here, makes it a rule that may match. So there
+//! What the rules of a chain do to a packet of which only some things are known: its hook, its interfaces, its ends, how its
+//! connection stands. What else a rule may look at, or what it does that is not understood here, makes it a rule that may match. So there
 //! are three answers: the packet passes, it is dropped, or either. A chain is said to stop a packet only where nothing in it
 //! could let it pass.
+
+use std::rc::Rc;
 
 use netlink_packet_core::{DefaultNla, Nla};
 use netlink_packet_netfilter::nftables::{
@@ -11,7 +13,7 @@ use netlink_packet_netfilter::nftables::{
 
 use crate::error::Error;
 use crate::packet::Packet;
-use crate::rules::{NF_ACCEPT, NF_DROP, Rule, TRANSPORT_HEADER};
+use crate::rules::{NF_ACCEPT, NF_DROP, Rule};
 
 /// `NFTA_CT_KEY`, and `NFT_CT_STATE`, `NFT_CT_STATUS` of it.
 const CT_KEY: u16 = 2;
@@ -29,7 +31,7 @@ const XT_STATE: u16 = 1;
 const DEPTH: u32 = 17;
 
 /// Where the rules of a chain are read.
-type Rules<'r> = dyn FnMut(&str) -> Result<Vec<Rule>, Error> + 'r;
+type Rules<'r> = dyn FnMut(&str) -> Result<Rc<[Rule]>, Error> + 'r;
 
 /// What may become of a packet in a chain.
 #[derive(Debug, Default)]
@@ -67,8 +69,8 @@ impl Fate {
         depth: u32,
     ) -> Result<Self, Error> {
         let mut fate = Self::default();
-        for rule in rules(chain)? {
-            let (certain, action) = read(packet, &rule);
+        for rule in rules(chain)?.iter() {
+            let (certain, action) = read(packet, rule);
             let ends = match action {
                 Action::None => continue,
                 Action::Drop(word) => {
@@ -232,23 +234,18 @@ fn meta(packet: &Packet<'_>, parts: &[Meta]) -> Loaded {
     Some((register?.into(), packet.meta(key?)))
 }
 
-/// Of what is in a packet, the port that a tunnel sends to.
 fn payload(packet: &Packet<'_>, parts: &[Payload]) -> Loaded {
-    let register = parts.iter().find_map(|part| match part {
-        Payload::DestinationRegister(is) => Some(*is),
-        _ => None,
-    });
-    let port = [
-        Payload::Base(TRANSPORT_HEADER),
-        Payload::Offset(2),
-        Payload::Len(2),
-    ];
-    let is_port = port.iter().all(|part| parts.contains(part));
-    let port = packet.udp.filter(|_| is_port);
-    Some((
-        register?.into(),
-        port.map(|port| port.to_be_bytes().to_vec()),
-    ))
+    let (mut register, mut base, mut offset, mut length) = (None, None, None, None);
+    for part in parts {
+        match part {
+            Payload::DestinationRegister(is) => register = Some(*is),
+            Payload::Base(is) => base = Some(*is),
+            Payload::Offset(is) => offset = Some(*is),
+            Payload::Len(is) => length = Some(*is),
+            _ => {}
+        }
+    }
+    Some((register?.into(), packet.bytes(base?, offset?, length?)))
 }
 
 /// `register & mask ^ xor`, of what is known.
@@ -284,10 +281,17 @@ fn compare(registers: &Registers, parts: &[Cmp]) -> Option<bool> {
     }
     // An interface's name may be compared by its beginning alone (`eth*`).
     let wanted = wanted?;
-    let is = known(registers, register?)?.get(..wanted.len())? == wanted.as_slice();
+    // Numbers are in network byte order.
+    let is = known(registers, register?)?
+        .get(..wanted.len())?
+        .cmp(wanted);
     match operator? {
-        Operator::Equal => Some(is),
-        Operator::NotEqual => Some(!is),
+        Operator::Equal => Some(is.is_eq()),
+        Operator::NotEqual => Some(is.is_ne()),
+        Operator::LessThan => Some(is.is_lt()),
+        Operator::LessThanEqual => Some(is.is_le()),
+        Operator::GreaterThan => Some(is.is_gt()),
+        Operator::GreatherThanEqual => Some(is.is_ge()),
         _ => None,
     }
 }

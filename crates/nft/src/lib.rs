@@ -38,12 +38,12 @@ use std::time::{Duration, Instant};
 use ipnetwork::IpNetwork;
 use netlink_packet_netfilter::nftables::NfTablesMessage;
 
-pub use advice::{Blocked, Words, blocked};
+pub use advice::{Blocked, Traffic, Words, blocked};
 use channel::{Change, Channel};
 use element::Interval;
 pub use error::{Error, Reason};
 pub use foreign::Obstacle;
-pub use packet::{Hook, Packet};
+pub use packet::{Endpoint, Hook, Packet};
 use repair::Comparison;
 use rules::IFNAME_BYTES;
 use skeleton::{IPV4, IPV6, Skeleton, on_table, table};

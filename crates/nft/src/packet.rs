@@ -1,8 +1,12 @@
 //! A packet of ours before the chains of others, as far as it is known.
 
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+
 use netlink_packet_netfilter::nftables::{HookNumber, InetHookNumber, MetaKey};
 
-use crate::rules::{IFNAME_BYTES, UDP};
+use crate::element::octets;
+use crate::rules::{IFNAME_BYTES, NETWORK_HEADER, PORT_OFFSET, TRANSPORT_HEADER};
 
 /// `IPS_DST_NAT`, `IPS_DST_NAT_DONE`
 pub(crate) const DST_NAT: u32 = 1 << 5;
@@ -11,38 +15,65 @@ const DST_NAT_DONE: u32 = 1 << 8;
 /// Where a packet meets the chains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hook {
+    /// It comes to this host, and nobody knows where to.
+    Prerouting,
     /// It comes to this host.
     Input,
     /// It goes through this host.
     Forward,
     /// It leaves this host.
     Output,
+    /// It leaves this host, wherever it came from.
+    Postrouting,
 }
 
 impl Hook {
     pub(crate) fn number(self) -> HookNumber {
         HookNumber::Inet(match self {
+            Self::Prerouting => InetHookNumber::PreRouting,
             Self::Input => InetHookNumber::LocalIn,
             Self::Forward => InetHookNumber::Forward,
             Self::Output => InetHookNumber::LocalOut,
+            Self::Postrouting => InetHookNumber::PostRouting,
         })
     }
 
-    /// The chain of iptables.
-    pub(crate) fn of_iptables(self) -> &'static str {
+    /// The chain in table `filter` of iptables, which has one at these hooks alone.
+    pub(crate) fn of_iptables(self) -> Option<&'static str> {
         match self {
-            Self::Input => "INPUT",
-            Self::Forward => "FORWARD",
-            Self::Output => "OUTPUT",
+            Self::Input => Some("INPUT"),
+            Self::Forward => Some("FORWARD"),
+            Self::Output => Some("OUTPUT"),
+            Self::Prerouting | Self::Postrouting => None,
         }
     }
 }
 
-/// What is known of a packet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What is known of one end of a packet's way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Endpoint {
+    /// The address.
+    pub address: Option<IpAddr>,
+    /// The port.
+    pub port: Option<u16>,
+}
+
+impl From<SocketAddr> for Endpoint {
+    fn from(at: SocketAddr) -> Self {
+        Self {
+            address: Some(at.ip()),
+            port: Some(at.port()),
+        }
+    }
+}
+
+/// What is known of a packet. `Packet { state, ..Packet::at(hook, v6) }`.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Packet<'a> {
     /// Where it meets the chains.
     pub hook: Hook,
+    /// The chains of which priorities meet it like this: it is changed on its way.
+    pub priorities: RangeInclusive<i32>,
     /// Of IPv6.
     pub v6: bool,
     /// Name and index of the interface that it came by.
@@ -51,11 +82,17 @@ pub struct Packet<'a> {
     pub oif: Option<(&'a str, u32)>,
     /// How its connection stands, one of the constants below.
     pub state: u32,
-    /// It is of UDP to this port; else of any protocol.
-    pub udp: Option<u16>,
+    /// The number of its protocol in IP.
+    pub protocol: Option<u8>,
+    /// Where it comes from.
+    pub from: Endpoint,
+    /// Where it goes.
+    pub to: Endpoint,
 }
 
 impl Packet<'_> {
+    /// Of no connection yet: before the kernel has looked.
+    pub const UNSEEN: u32 = 1;
     /// A reply to what was let out.
     pub const ESTABLISHED: u32 = 2;
     /// The first of a connection.
@@ -64,6 +101,26 @@ impl Packet<'_> {
     pub const TRANSLATED: u32 = Self::NEW | 1 << 7;
     /// Of no connection.
     pub const UNTRACKED: u32 = 64;
+
+    /// The first one of a connection, of which nothing else is known.
+    pub fn at(hook: Hook, v6: bool) -> Self {
+        Self {
+            hook,
+            priorities: i32::MIN..=i32::MAX,
+            v6,
+            iif: None,
+            oif: None,
+            state: Self::NEW,
+            protocol: None,
+            from: Endpoint::default(),
+            to: Endpoint::default(),
+        }
+    }
+
+    /// Whether chains of this type see it: those of NAT see the first one of a connection alone.
+    pub(crate) fn meets(&self, kind: &str) -> bool {
+        kind != "nat" || self.state & Self::NEW != 0
+    }
 
     /// What has become of its connection, in the bits of `ct status`, if that is known: that of a first packet.
     pub(crate) fn status(&self) -> Option<u32> {
@@ -88,8 +145,33 @@ impl Packet<'_> {
             MetaKey::Iif => index(self.iif),
             MetaKey::Oif => index(self.oif),
             MetaKey::Nfproto => Some(vec![if self.v6 { 10 } else { 2 }]),
-            MetaKey::L4Proto => self.udp.map(|_| vec![UDP]),
+            MetaKey::L4Proto => self.protocol.map(|number| vec![number]),
             _ => None,
+        }
+    }
+
+    /// Some bytes of one of its headers, as a rule reads them; if they are of one field that is known.
+    pub(crate) fn bytes(&self, header: u32, offset: u32, length: u32) -> Option<Vec<u8>> {
+        self.fields(header).into_iter().find_map(|(start, field)| {
+            let from = usize::try_from(offset.checked_sub(start)?).ok()?;
+            let length = usize::try_from(length).ok()?;
+            Some(field?.get(from..)?.get(..length)?.to_vec())
+        })
+    }
+
+    /// Where its fields begin in a header (RFC 791, 8200, 9293, 768), and what is in them.
+    fn fields(&self, header: u32) -> Vec<(u32, Option<Vec<u8>>)> {
+        let address = |end: Endpoint| end.address.map(octets);
+        let port = |end: Endpoint| end.port.map(|port| port.to_be_bytes().to_vec());
+        let protocol = self.protocol.map(|number| vec![number]);
+        let (from, to) = (self.from, self.to);
+        match header {
+            NETWORK_HEADER if self.v6 => {
+                vec![(6, protocol), (8, address(from)), (24, address(to))]
+            }
+            NETWORK_HEADER => vec![(9, protocol), (12, address(from)), (16, address(to))],
+            TRANSPORT_HEADER => vec![(0, port(from)), (PORT_OFFSET, port(to))],
+            _ => vec![],
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use cni::Error;
-use nft::{Blocked, Hook, Packet, Words};
+use nft::{Blocked, Endpoint, Hook, Packet, Traffic, Words};
 
 use crate::{
     host::{Host, Underlay},
@@ -17,6 +17,9 @@ pub(crate) const BEYOND: [IpAddr; 2] = [
     IpAddr::V6(std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
 ];
 
+/// The number of the protocol in IP.
+const UDP: u8 = 17;
+
 /// What stops the containers' way out over a version of IP, by this link of the host.
 pub async fn egress(host: &Host, link: &str, v6: bool) -> Result<Vec<Blocked>, Error> {
     let links = host.rtnl.links().await.map_err(|error| kernel(&error))?;
@@ -27,18 +30,15 @@ pub async fn egress(host: &Host, link: &str, v6: bool) -> Result<Vec<Blocked>, E
     let bridge = links.iter().find(|it| it.name == link);
     let bridge = Some((link, bridge.map_or(0, |bridge| bridge.index)));
     let first = Packet {
-        hook: Hook::Forward,
-        v6,
         iif: bridge,
         oif: out,
-        state: Packet::NEW,
-        udp: None,
+        ..Packet::at(Hook::Forward, v6)
     };
     let reply = Packet {
         iif: out,
         oif: bridge,
         state: Packet::ESTABLISHED,
-        ..first
+        ..first.clone()
     };
     let words = Words {
         nft: vec![
@@ -53,25 +53,31 @@ pub async fn egress(host: &Host, link: &str, v6: bool) -> Result<Vec<Blocked>, E
     };
     let version = if v6 { "IPv6" } else { "IPv4" };
     let what = format!("the containers' way out over {version}, by {link},");
-    nft::blocked(&[first, reply], &what, &words).map_err(|error| kernel(&error))
+    stopped(Traffic {
+        packets: vec![first, reply],
+        what,
+        words,
+    })
 }
 
 /// What stops the tunnels' packets, of UDP to `port`, that come to this host or leave it.
 pub fn tunnel(underlay: &Underlay, port: u16) -> Result<Vec<Blocked>, Error> {
     let ours = Some((underlay.name.as_str(), underlay.index));
     let comes = Packet {
-        hook: Hook::Input,
-        v6: underlay.vtep.is_ipv6(),
         iif: ours,
-        oif: None,
         state: Packet::UNTRACKED,
-        udp: Some(port),
+        protocol: Some(UDP),
+        to: Endpoint {
+            address: None,
+            port: Some(port),
+        },
+        ..Packet::at(Hook::Input, underlay.vtep.is_ipv6())
     };
     let leaves = Packet {
         hook: Hook::Output,
         iif: None,
         oif: ours,
-        ..comes
+        ..comes.clone()
     };
     let words = Words {
         nft: vec![format!("udp dport {port} accept")],
@@ -79,5 +85,14 @@ pub fn tunnel(underlay: &Underlay, port: u16) -> Result<Vec<Blocked>, Error> {
         firewalld: format!("firewall-cmd --add-port={port}/udp"),
     };
     let what = format!("the tunnels' packets, of UDP to port {port},");
-    nft::blocked(&[comes, leaves], &what, &words).map_err(|error| kernel(&error))
+    stopped(Traffic {
+        packets: vec![comes, leaves],
+        what,
+        words,
+    })
+}
+
+fn stopped(traffic: Traffic<'_>) -> Result<Vec<Blocked>, Error> {
+    let blocked = nft::blocked(&[traffic]).map_err(|error| kernel(&error))?;
+    Ok(blocked.concat())
 }

@@ -48,16 +48,12 @@ fn others_who_change_their_rules_all_the_time_hide_nothing() {
             });
         });
         namespace.run(|| {
-            let packet = crate::Packet {
-                hook: crate::Hook::Forward,
-                v6: false,
-                iif: None,
-                oif: None,
-                state: crate::Packet::NEW,
-                udp: None,
-            };
+            let packet = crate::Packet::at(crate::Hook::Forward, false);
             for _ in 0..300 {
-                let found = Nft::open().unwrap().obstacles(&[packet]).unwrap();
+                let found = Nft::open()
+                    .unwrap()
+                    .obstacles(std::slice::from_ref(&packet))
+                    .unwrap();
                 assert_eq!(found, [[]]);
             }
         });

@@ -1,34 +1,41 @@
 //! What the tables of others do to our packets, as nft and iptables write them.
 
-use crate::{Hook, Nft, Packet};
+use crate::{Endpoint, Hook, Nft, Packet};
 
 use super::kit::Namespace;
 
-const OUT: Packet<'_> = Packet {
-    hook: Hook::Forward,
-    v6: false,
-    iif: Some(("ch-egress", 7)),
-    oif: Some(("ens3", 2)),
-    state: Packet::NEW,
-    udp: None,
-};
-const BACK: Packet<'_> = Packet {
-    iif: OUT.oif,
-    oif: OUT.iif,
-    state: Packet::ESTABLISHED,
-    ..OUT
-};
-const TUNNEL: Packet<'_> = Packet {
-    hook: Hook::Input,
-    oif: None,
-    iif: Some(("ens3", 2)),
-    state: Packet::UNTRACKED,
-    udp: Some(4789),
-    ..OUT
-};
+fn out() -> Packet<'static> {
+    Packet {
+        iif: Some(("ch-egress", 7)),
+        oif: Some(("ens3", 2)),
+        ..Packet::at(Hook::Forward, false)
+    }
+}
+
+fn back() -> Packet<'static> {
+    Packet {
+        iif: out().oif,
+        oif: out().iif,
+        state: Packet::ESTABLISHED,
+        ..out()
+    }
+}
+
+fn tunnel() -> Packet<'static> {
+    Packet {
+        iif: Some(("ens3", 2)),
+        state: Packet::UNTRACKED,
+        protocol: Some(17),
+        to: Endpoint {
+            address: None,
+            port: Some(4789),
+        },
+        ..Packet::at(Hook::Input, false)
+    }
+}
 
 /// For each packet what is said of it: nothing, `may` or the rule that stops it.
-fn said(script: &str, packets: &[Packet<'_>]) -> Vec<String> {
+fn said<const N: usize>(script: &str, packets: &[Packet<'_>; N]) -> [String; N] {
     let namespace = Namespace::new();
     namespace.sh(script);
     let found = namespace.run(|| Nft::open().unwrap().obstacles(packets).unwrap());
@@ -42,7 +49,8 @@ fn said(script: &str, packets: &[Packet<'_>]) -> Vec<String> {
         });
         words.collect::<Vec<_>>().join("; ")
     };
-    found.iter().map(one).collect()
+    let said: Vec<_> = found.iter().map(one).collect();
+    said.try_into().unwrap()
 }
 
 /// A forward chain with these rules.
@@ -63,7 +71,7 @@ const STOPPED: &str = "ip filter FORWARD: policy drop";
 
 #[test]
 fn a_policy_stops_what_no_rule_lets_pass() {
-    let both = [OUT, BACK];
+    let both = [out(), back()];
     for (policy, rules, expected) in [
         ("accept", "", ["", ""]),
         ("drop", "", [STOPPED, STOPPED]),
@@ -103,7 +111,7 @@ fn chains_are_followed_and_come_back() {
         let script = forward("drop", rules);
         said(
             &format!("{script}\nnft add rule ip filter USER {user}"),
-            &[OUT, BACK],
+            &[out(), back()],
         )
     };
     assert_eq!(said_of("counter"), ["", STOPPED]);
@@ -121,15 +129,15 @@ fn what_iptables_writes_is_understood() {
         iptables-nft -A FORWARD -j DOCKER-USER
         iptables-nft -A FORWARD -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
         iptables-nft -A FORWARD -i docker0 ! -o docker0 -j ACCEPT";
-    assert_eq!(said(docker, &[OUT, BACK]), [STOPPED, STOPPED]);
+    assert_eq!(said(docker, &[out(), back()]), [STOPPED, STOPPED]);
     let allowed = format!(
         "{docker}
         iptables-nft -I DOCKER-USER -i ch-egress -j ACCEPT
         iptables-nft -I DOCKER-USER -o ch-egress -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
     );
-    assert_eq!(said(&allowed, &[OUT, BACK]), ["", ""]);
+    assert_eq!(said(&allowed, &[out(), back()]), ["", ""]);
     let marked = format!("{docker}\niptables-nft -A DOCKER-USER -m mark --mark 1 -j ACCEPT");
-    assert_eq!(said(&marked, &[OUT, BACK]), ["may", "may"]);
+    assert_eq!(said(&marked, &[out(), back()]), ["may", "may"]);
 }
 
 #[test]
@@ -144,15 +152,97 @@ fn a_tunnel_is_judged_by_its_port_and_as_untracked() {
         )
     };
     let stopped = "inet host in: policy drop";
-    assert_eq!(said(&input(""), &[TUNNEL]), [stopped]);
+    assert_eq!(said(&input(""), &[tunnel()]), [stopped]);
     let other = "nft add rule inet host in udp dport 8472 accept";
-    assert_eq!(said(&input(other), &[TUNNEL]), [stopped]);
+    assert_eq!(said(&input(other), &[tunnel()]), [stopped]);
     let allowed = "nft insert rule inet host in udp dport 4789 accept";
-    assert_eq!(said(&input(allowed), &[TUNNEL]), [""]);
-    let other_family = Packet { v6: true, ..TUNNEL };
+    assert_eq!(said(&input(allowed), &[tunnel()]), [""]);
+    let other_family = Packet {
+        v6: true,
+        ..tunnel()
+    };
     assert_eq!(
-        said(&forward("drop", ""), &[other_family, TUNNEL]),
+        said(&forward("drop", ""), &[other_family, tunnel()]),
         ["", ""]
+    );
+}
+
+/// What is known of a packet's ends is known to the rules, in each form that nft has for it.
+#[test]
+fn a_packet_is_judged_by_its_ends() {
+    let to = |v6: bool, address: &str| Packet {
+        protocol: Some(6),
+        from: Endpoint::default(),
+        to: Endpoint {
+            address: Some(address.parse().unwrap()),
+            port: Some(80),
+        },
+        ..Packet::at(Hook::Forward, v6)
+    };
+    let packets = [to(false, "10.1.0.2"), to(true, "fd00::2")];
+    let dropped = "inet f forward: drop in chain forward";
+    for (rule, expected) in [
+        ("tcp dport 80 drop", [dropped; 2]),
+        ("tcp dport 81 drop", [""; 2]),
+        ("udp dport 80 drop", [""; 2]),
+        ("th dport 80 drop", [dropped; 2]),
+        ("tcp dport 70-90 drop", [dropped; 2]),
+        ("tcp dport > 80 drop", [""; 2]),
+        ("tcp dport >= 80 drop", [dropped; 2]),
+        ("tcp dport < 81 drop", [dropped; 2]),
+        ("tcp dport <= 79 drop", [""; 2]),
+        ("ip daddr 10.1.0.2 drop", [dropped, ""]),
+        ("ip daddr 10.1.0.0/24 drop", [dropped, ""]),
+        ("ip daddr 10.1.0.0/20 drop", [dropped, ""]),
+        ("ip daddr 10.2.0.0/16 drop", [""; 2]),
+        ("ip6 daddr fd00::/16 drop", ["", dropped]),
+        ("ip6 daddr fd00::2 drop", ["", dropped]),
+        ("ip6 daddr fd00::3 drop", [""; 2]),
+        ("ip protocol udp drop", [""; 2]),
+        ("ip saddr 10.1.0.2 drop", ["may", ""]),
+        ("tcp sport 80 drop", ["may"; 2]),
+    ] {
+        let script = format!(
+            "nft add table inet f
+             nft 'add chain inet f forward {{ type filter hook forward priority 0; }}'
+             nft 'add rule inet f forward {rule}'"
+        );
+        assert_eq!(said(&script, &packets), expected, "{rule}");
+    }
+    let iptables = "iptables-nft -A FORWARD -d 10.1.0.2 -p tcp --dport 80 -j DROP
+        ip6tables-nft -A FORWARD -p tcp --dport 8080 -j DROP";
+    let dropped = "ip filter FORWARD: drop in chain FORWARD";
+    assert_eq!(said(iptables, &packets), [dropped, ""]);
+}
+
+/// A chain sees a packet as it is at its priority, and one of NAT the first of a connection alone.
+#[test]
+fn a_packet_is_met_where_it_is_like_that() {
+    let early = Packet {
+        state: Packet::UNSEEN,
+        priorities: i32::MIN..=-201,
+        ..Packet::at(Hook::Prerouting, false)
+    };
+    let late = Packet {
+        state: Packet::ESTABLISHED,
+        priorities: -200..=i32::MAX,
+        ..early.clone()
+    };
+    let met = |kind: &str, priority: i32, rule: &str| {
+        let script = format!(
+            "nft add table ip f
+             nft 'add chain ip f p {{ type {kind} hook prerouting priority {priority}; }}'
+             nft 'add rule ip f p {rule}'"
+        );
+        said(&script, &[early.clone(), late.clone()]).map(|it| !it.is_empty())
+    };
+    assert_eq!(met("filter", -300, "drop"), [true, false]);
+    assert_eq!(met("filter", -150, "drop"), [false, true]);
+    assert_eq!(met("nat", -100, "drop"), [false, false]);
+    assert_eq!(met("filter", -300, "ct state established drop"), [false; 2]);
+    assert_eq!(
+        met("filter", -150, "ct state established drop"),
+        [false, true]
     );
 }
 
@@ -162,7 +252,7 @@ fn tables_that_sleep_and_our_own_stop_nobody() {
         "{}\nnft 'add table ip filter {{ flags dormant; }}'",
         forward("drop", "")
     );
-    assert_eq!(said(&asleep, &[OUT]), [""]);
+    assert_eq!(said(&asleep, &[out()]), [""]);
     let ours = forward("drop", "").replace("ip filter", "inet crosshost");
-    assert_eq!(said(&ours, &[OUT]), [""]);
+    assert_eq!(said(&ours, &[out()]), [""]);
 }
