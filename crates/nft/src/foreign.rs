@@ -10,12 +10,14 @@ use std::rc::Rc;
 use netlink_packet_netfilter::NetfilterProtoFamily;
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, Hook as HookAttribute, HookNumber, NfTablesMessage,
-    RuleAttribute, RuleMessage, TableAttribute, TableFlags, TableMessage,
+    RuleAttribute, RuleMessage, SetAttribute, SetElementList, SetElementMessage, SetMessage,
+    TableAttribute, TableFlags, TableMessage,
 };
 
 use crate::channel::Channel;
 use crate::error::Error;
-use crate::judge::Fate;
+use crate::judge::{Fate, Table};
+use crate::members::Members;
 use crate::packet::Packet;
 use crate::rules::Rule;
 use crate::skeleton::{TABLE, expressions};
@@ -51,8 +53,42 @@ struct Chain {
     drops: bool,
 }
 
-/// The rules of chains that were read, by table and chain.
-type Known = HashMap<(String, String), Rc<[Rule]>>;
+/// What was read of tables, by table and chain or set.
+#[derive(Default)]
+struct Known {
+    rules: HashMap<(String, String), Rc<[Rule]>>,
+    members: HashMap<(String, String), Option<Rc<Members>>>,
+}
+
+/// One table, as it is read.
+struct Reader<'c> {
+    channel: &'c mut Channel,
+    known: &'c mut Known,
+    family: NetfilterProtoFamily,
+    table: &'c str,
+}
+
+impl Table for Reader<'_> {
+    fn rules(&mut self, chain: &str) -> Result<Rc<[Rule]>, Error> {
+        let key = (called(self.family, self.table), chain.to_owned());
+        if let Some(rules) = self.known.rules.get(&key) {
+            return Ok(rules.clone());
+        }
+        let rules = rules(self.channel, self.family, self.table, chain)?;
+        self.known.rules.insert(key, rules.clone());
+        Ok(rules)
+    }
+
+    fn members(&mut self, set: &str) -> Result<Option<Rc<Members>>, Error> {
+        let key = (called(self.family, self.table), set.to_owned());
+        if let Some(members) = self.known.members.get(&key) {
+            return Ok(members.clone());
+        }
+        let members = members(self.channel, self.family, self.table, set)?.map(Rc::new);
+        self.known.members.insert(key, members.clone());
+        Ok(members)
+    }
+}
 
 /// See [`crate::Nft::obstacles`].
 pub(crate) fn obstacles(
@@ -61,7 +97,7 @@ pub(crate) fn obstacles(
 ) -> Result<Vec<Vec<Obstacle>>, Error> {
     let asleep = asleep(channel)?;
     let chains = chains(channel)?;
-    let mut known = Known::new();
+    let mut known = Known::default();
     let mut found = Vec::new();
     for packet in packets {
         let mut obstacles = Vec::new();
@@ -74,15 +110,13 @@ pub(crate) fn obstacles(
         };
         for base in chains.iter().filter(meets) {
             let (family, table) = (base.family, &base.table);
-            let mut fate = Fate::of(packet, &base.name, &mut |chain| {
-                let key = (called(family, table), chain.to_owned());
-                if let Some(rules) = known.get(&key) {
-                    return Ok(rules.clone());
-                }
-                let rules = rules(channel, family, table, chain)?;
-                known.insert(key, rules.clone());
-                Ok(rules)
-            })?;
+            let mut reader = Reader {
+                channel,
+                known: &mut known,
+                family,
+                table,
+            };
+            let mut fate = Fate::of(packet, &base.name, &mut reader)?;
             if fate.goes_on {
                 fate.end_by_policy(base.drops);
             }
@@ -211,4 +245,34 @@ fn rules(
         _ => None,
     });
     Ok(rules.collect())
+}
+
+/// What is in one set.
+fn members(
+    channel: &mut Channel,
+    family: NetfilterProtoFamily,
+    table: &str,
+    set: &str,
+) -> Result<Option<Members>, Error> {
+    let what = format!("read set {set} of table {}", called(family, table));
+    let attributes = vec![SetAttribute::Table(table.to_owned())];
+    let question = NfTablesMessage::GetSet(SetMessage { attributes });
+    let named = SetAttribute::Name(set.to_owned());
+    let sets = channel.dump_of(&what, family, question)?.into_iter();
+    let mut sets = sets.filter_map(|(_, answer)| match answer {
+        NfTablesMessage::NewSet(set) => Some(set.attributes),
+        _ => None,
+    });
+    let found = sets.find(|set| set.contains(&named));
+    let Some(found) = found.filter(|found| Members::are_told_of(found)) else {
+        return Ok(None);
+    };
+    let attributes = vec![
+        SetElementList::Table(table.to_owned()),
+        SetElementList::Set(set.to_owned()),
+    ];
+    let question = NfTablesMessage::GetSetElement(SetElementMessage { attributes });
+    let answers = channel.dump_of(&what, family, question)?.into_iter();
+    let answers = answers.map(|(_, answer)| answer).collect();
+    Ok(Members::new(&found, answers))
 }

@@ -12,6 +12,7 @@ use netlink_packet_netfilter::nftables::{
 };
 
 use crate::error::Error;
+use crate::members::Members;
 use crate::packet::Packet;
 use crate::rules::{NF_ACCEPT, NF_DROP, Rule};
 
@@ -27,11 +28,18 @@ const COMPAT_INFO: u16 = 3;
 /// Where `struct xt_conntrack_mtinfo3` has its flags, the inverted ones and the mask of states; that it looks at the state.
 const XT_FLAGS: usize = 146;
 const XT_STATE: u16 = 1;
+/// `NFT_LOOKUP_F_INV`
+const INVERTED: u32 = 1;
 /// Deeper than the kernel lets chains jump.
 const DEPTH: u32 = 17;
 
-/// Where the rules of a chain are read.
-type Rules<'r> = dyn FnMut(&str) -> Result<Rc<[Rule]>, Error> + 'r;
+/// Where the rules of a chain are read, and what is in their sets.
+pub(crate) trait Table {
+    /// The rules of a chain.
+    fn rules(&mut self, chain: &str) -> Result<Rc<[Rule]>, Error>;
+    /// What is in a set, if that can be told.
+    fn members(&mut self, set: &str) -> Result<Option<Rc<Members>>, Error>;
+}
 
 /// What may become of a packet in a chain.
 #[derive(Debug, Default)]
@@ -48,9 +56,9 @@ impl Fate {
     pub(crate) fn of(
         packet: &Packet<'_>,
         chain: &str,
-        rules: &mut Rules<'_>,
+        table: &mut impl Table,
     ) -> Result<Self, Error> {
-        Self::in_chain(packet, chain, rules, 0)
+        Self::in_chain(packet, chain, table, 0)
     }
 
     /// The packet came to the end of a base chain.
@@ -65,12 +73,12 @@ impl Fate {
     fn in_chain(
         packet: &Packet<'_>,
         chain: &str,
-        rules: &mut Rules<'_>,
+        table: &mut impl Table,
         depth: u32,
     ) -> Result<Self, Error> {
         let mut fate = Self::default();
-        for rule in rules(chain)?.iter() {
-            let (certain, action) = read(packet, rule);
+        for rule in table.rules(chain)?.iter() {
+            let (certain, action) = read(packet, rule, table)?;
             let ends = match action {
                 Action::None => continue,
                 Action::Drop(word) => {
@@ -87,7 +95,7 @@ impl Fate {
                     true
                 }
                 Action::Call(called, comes_back) if depth < DEPTH => {
-                    let inner = Self::in_chain(packet, &called, rules, depth + 1)?;
+                    let inner = Self::in_chain(packet, &called, table, depth + 1)?;
                     fate.passes |= inner.passes;
                     fate.drops = fate.drops.or(inner.drops);
                     fate.goes_on |= inner.goes_on && !comes_back;
@@ -119,7 +127,7 @@ enum Action {
 }
 
 /// What a rule does to the packet, and whether it does so for certain.
-fn read(packet: &Packet<'_>, rule: &Rule) -> (bool, Action) {
+fn read(packet: &Packet<'_>, rule: &Rule, table: &mut impl Table) -> Result<(bool, Action), Error> {
     let mut registers = Registers::new();
     let mut certain = true;
     for expression in rule {
@@ -151,19 +159,17 @@ fn read(packet: &Packet<'_>, rule: &Rule) -> (bool, Action) {
             }
             Some(Expressions::Cmp(parts)) => compare(&registers, parts),
             Some(Expressions::Immediate(parts)) => match verdict(parts) {
-                Some(action) => return (certain, action),
+                Some(action) => return Ok((certain, action)),
                 None => Some(true),
             },
-            Some(Expressions::Lookup(parts)) => {
-                let verdicts = Lookup::DestinationRegister(Register::Verdict);
-                if parts.contains(&verdicts) {
-                    return (false, Action::Unknown);
-                }
-                None
-            }
+            Some(Expressions::Lookup(parts)) => match look_up(&mut registers, parts, table)? {
+                Looked::Matches(matches) => matches,
+                Looked::Verdict(Some(action)) => return Ok((certain, action)),
+                Looked::Verdict(None) => return Ok((false, Action::Unknown)),
+            },
             Some(Expressions::Other { attributes, .. }) if name == Some("ct") => {
                 let known = match number(attributes, CT_KEY) {
-                    Some(CT_STATE) => Some(packet.state),
+                    Some(CT_STATE) => Some(packet.nft_state()),
                     Some(CT_STATUS) => packet.status(),
                     _ => None,
                 };
@@ -180,14 +186,14 @@ fn read(packet: &Packet<'_>, rule: &Rule) -> (bool, Action) {
             Some(Expressions::Other { attributes, .. }) if name == Some("target") => {
                 match value(attributes, COMPAT_NAME) {
                     Some(target) if target.starts_with(b"REJECT\0") => {
-                        return (certain, Action::Drop("reject"));
+                        return Ok((certain, Action::Drop("reject")));
                     }
-                    _ => return (false, Action::Unknown),
+                    _ => return Ok((false, Action::Unknown)),
                 }
             }
             _ => match name {
-                Some("reject") => return (certain, Action::Drop("reject")),
-                Some("queue") => return (false, Action::Unknown),
+                Some("reject") => return Ok((certain, Action::Drop("reject"))),
+                Some("queue") => return Ok((false, Action::Unknown)),
                 Some("counter" | "log" | "last") => Some(true),
                 _ => {
                     registers.clear();
@@ -197,11 +203,11 @@ fn read(packet: &Packet<'_>, rule: &Rule) -> (bool, Action) {
         };
         match matches {
             Some(true) => {}
-            Some(false) => return (true, Action::None),
+            Some(false) => return Ok((true, Action::None)),
             None => certain = false,
         }
     }
-    (certain, Action::None)
+    Ok((certain, Action::None))
 }
 
 /// The registers of which the value is known.
@@ -296,11 +302,60 @@ fn compare(registers: &Registers, parts: &[Cmp]) -> Option<bool> {
     }
 }
 
+/// What a set tells of what is in a register.
+enum Looked {
+    /// Whether it is in it, if that is known.
+    Matches(Option<bool>),
+    /// What becomes of the packet, if that is known; of one that the set does not have, nothing.
+    Verdict(Option<Action>),
+}
+
+fn look_up(
+    registers: &mut Registers,
+    parts: &[Lookup],
+    table: &mut impl Table,
+) -> Result<Looked, Error> {
+    let (mut set, mut from, mut to, mut inverts) = (None, None, None, false);
+    for part in parts {
+        match part {
+            Lookup::Set(name) => set = Some(name),
+            Lookup::SourceRegister(is) => from = Some(*is),
+            Lookup::DestinationRegister(is) => to = Some(*is),
+            Lookup::Flags(flags) => inverts = flags & INVERTED != 0,
+            _ => {}
+        }
+    }
+    let value = from.and_then(|from| known(registers, from));
+    let members = match (set, value) {
+        (Some(set), Some(_)) => table.members(set)?,
+        _ => None,
+    };
+    let found = value
+        .zip(members.as_deref())
+        .and_then(|(value, members)| members.find(value).ok());
+    Ok(match to {
+        None => Looked::Matches(found.map(|found| found.is_some() != inverts)),
+        Some(Register::Verdict) => Looked::Verdict(found.and_then(|found| match found {
+            None => Some(Action::None),
+            Some(member) => action(member.verdict.as_deref()?),
+        })),
+        Some(to) => {
+            let matches = found.map(|found| found.is_some());
+            load(registers, Some((to.into(), None)));
+            Looked::Matches(matches)
+        }
+    })
+}
+
 fn verdict(parts: &[Immediate]) -> Option<Action> {
     let verdict = parts.iter().find_map(|part| match part {
         Immediate::Data(DataAttribute::Verdict(verdict)) => Some(verdict),
         _ => None,
     })?;
+    action(verdict)
+}
+
+fn action(verdict: &[VerdictAttribute]) -> Option<Action> {
     let (mut code, mut chain) = (None, None);
     for part in verdict {
         match part {

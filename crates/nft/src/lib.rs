@@ -18,6 +18,7 @@ mod element;
 mod error;
 mod foreign;
 mod judge;
+mod members;
 mod packet;
 pub mod ports;
 mod release;

@@ -98,9 +98,11 @@ impl Packet<'_> {
     /// The first of a connection.
     pub const NEW: u32 = 8;
     /// The first of a connection, to another address than it was sent to; the second bit is known to iptables alone.
-    pub const TRANSLATED: u32 = Self::NEW | 1 << 7;
+    pub const TRANSLATED: u32 = Self::NEW | Self::OF_IPTABLES;
     /// Of no connection.
     pub const UNTRACKED: u32 = 64;
+
+    const OF_IPTABLES: u32 = 1 << 7;
 
     /// The first one of a connection, of which nothing else is known.
     pub fn at(hook: Hook, v6: bool) -> Self {
@@ -120,6 +122,11 @@ impl Packet<'_> {
     /// Whether chains of this type see it: those of NAT see the first one of a connection alone.
     pub(crate) fn meets(&self, kind: &str) -> bool {
         kind != "nat" || self.state & Self::NEW != 0
+    }
+
+    /// How its connection stands, in the bits of `ct state`.
+    pub(crate) fn nft_state(&self) -> u32 {
+        self.state & !Self::OF_IPTABLES
     }
 
     /// What has become of its connection, in the bits of `ct status`, if that is known: that of a first packet.

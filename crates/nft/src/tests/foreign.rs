@@ -84,6 +84,41 @@ fn a_policy_stops_what_no_rule_lets_pass() {
         (
             "drop",
             "ct state vmap { established : accept }",
+            [STOPPED, ""],
+        ),
+        (
+            "drop",
+            "ct state vmap { established : accept, new : jump USER }",
+            [STOPPED, ""],
+        ),
+        (
+            "drop",
+            "ct state vmap { invalid : drop, * : accept }",
+            ["", ""],
+        ),
+        (
+            "drop",
+            "ct state { established, related } accept",
+            [STOPPED, ""],
+        ),
+        (
+            "drop",
+            "ct state != { established, related } accept",
+            ["", STOPPED],
+        ),
+        (
+            "drop",
+            "iifname { docker0, ch-egress } accept",
+            ["", STOPPED],
+        ),
+        (
+            "drop",
+            "iifname { \"ch-*\", docker0 } accept",
+            ["", STOPPED],
+        ),
+        (
+            "drop",
+            "iifname . oifname { ch-egress . ens3 } accept",
             ["may", "may"],
         ),
         ("drop", "ip saddr 172.18.0.0/16 accept", ["may", "may"]),
@@ -191,6 +226,24 @@ fn a_packet_is_judged_by_its_ends() {
         ("tcp dport >= 80 drop", [dropped; 2]),
         ("tcp dport < 81 drop", [dropped; 2]),
         ("tcp dport <= 79 drop", [""; 2]),
+        ("tcp dport { 80, 443 } drop", [dropped; 2]),
+        ("tcp dport { 81, 443 } drop", [""; 2]),
+        ("tcp dport { 70-79, 80-90 } drop", [dropped; 2]),
+        ("tcp dport { 70-79, 81-90 } drop", [""; 2]),
+        ("tcp dport { 1-80 } drop", [dropped; 2]),
+        ("tcp dport { 80-65535 } drop", [dropped; 2]),
+        ("tcp dport { 70-90, 443 } drop", [dropped; 2]),
+        ("tcp dport != { 70-90, 443 } drop", [""; 2]),
+        ("tcp dport vmap { 80 : drop, 81 : accept }", [dropped; 2]),
+        ("tcp dport vmap { 70-75 : drop, 76-90 : accept }", [""; 2]),
+        (
+            "ip daddr { 10.0.0.0/8, 192.168.0.0/16 } drop",
+            [dropped, ""],
+        ),
+        ("ip6 daddr { fd00::1, fd00::2 } drop", ["", dropped]),
+        ("meta l4proto { tcp, udp } drop", [dropped; 2]),
+        ("tcp dport @named drop", ["may"; 2]),
+        ("meta mark set tcp dport map { 80 : 1 }", [""; 2]),
         ("ip daddr 10.1.0.2 drop", [dropped, ""]),
         ("ip daddr 10.1.0.0/24 drop", [dropped, ""]),
         ("ip daddr 10.1.0.0/20 drop", [dropped, ""]),
@@ -205,10 +258,20 @@ fn a_packet_is_judged_by_its_ends() {
         let script = format!(
             "nft add table inet f
              nft 'add chain inet f forward {{ type filter hook forward priority 0; }}'
+             nft 'add set inet f named {{ type inet_service; elements = {{ 80 }}; }}'
              nft 'add rule inet f forward {rule}'"
         );
         assert_eq!(said(&script, &packets), expected, "{rule}");
     }
+    let translated = Packet {
+        state: Packet::TRANSLATED,
+        ..packets[0].clone()
+    };
+    let new = forward("accept", "ct state vmap { new : drop }");
+    assert_eq!(
+        said(&new, &[translated]),
+        ["ip filter FORWARD: drop in chain FORWARD"]
+    );
     let iptables = "iptables-nft -A FORWARD -d 10.1.0.2 -p tcp --dport 80 -j DROP
         ip6tables-nft -A FORWARD -p tcp --dport 8080 -j DROP";
     let dropped = "ip filter FORWARD: drop in chain FORWARD";
