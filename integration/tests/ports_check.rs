@@ -241,6 +241,10 @@ fn a_rule_against_one_port_is_told_with_a_cure_that_works() {
             chain("prerouting priority -150", "tcp dport 8080 drop"),
             nft,
         ),
+        (
+            chain("prerouting priority -300", "tcp dport 8080 notrack"),
+            nft,
+        ),
         (chain("prerouting priority 0", "tcp dport 80 drop"), nft),
         (chain("prerouting priority 0", "tcp sport 80 drop"), nft),
         (
@@ -253,6 +257,10 @@ fn a_rule_against_one_port_is_told_with_a_cure_that_works() {
         (chain("postrouting priority 0", "tcp dport 80 drop"), nft),
         (
             "iptables-nft -t raw -A PREROUTING -p tcp --dport 8080 -j DROP".to_owned(),
+            iptables,
+        ),
+        (
+            "iptables-nft -t raw -A PREROUTING -p tcp --dport 8080 -j CT --notrack".to_owned(),
             iptables,
         ),
         (

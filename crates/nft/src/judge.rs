@@ -5,7 +5,7 @@
 
 use std::rc::Rc;
 
-use netlink_packet_core::{DefaultNla, Nla};
+use netlink_packet_core::DefaultNla;
 use netlink_packet_netfilter::nftables::{
     Bitwise, Cmp, DataAttribute, ExpressionAttribute, Expressions, Immediate, ListAttribute,
     Lookup, Meta, Operator, Payload, Register, Verdict, VerdictAttribute,
@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::members::Members;
 use crate::packet::Packet;
 use crate::rules::{NF_ACCEPT, NF_DROP, Rule};
+use crate::xtables::{self, Target, value};
 
 /// `NFTA_CT_KEY`, and `NFT_CT_STATE`, `NFT_CT_STATUS` of it.
 const CT_KEY: u16 = 2;
@@ -22,12 +23,6 @@ const CT_STATE: u32 = 0;
 const CT_STATUS: u32 = 2;
 /// `NFTA_CT_DREG`
 const CT_REGISTER: u16 = 1;
-/// `NFTA_MATCH_NAME` and `NFTA_TARGET_NAME`, `NFTA_MATCH_INFO`: what iptables-nft has no expression for.
-const COMPAT_NAME: u16 = 1;
-const COMPAT_INFO: u16 = 3;
-/// Where `struct xt_conntrack_mtinfo3` has its flags, the inverted ones and the mask of states; that it looks at the state.
-const XT_FLAGS: usize = 146;
-const XT_STATE: u16 = 1;
 /// `NFT_LOOKUP_F_INV`
 const INVERTED: u32 = 1;
 /// Deeper than the kernel lets chains jump.
@@ -181,20 +176,25 @@ fn read(packet: &Packet<'_>, rule: &Rule, table: &mut impl Table) -> Result<(boo
                 Some(true)
             }
             Some(Expressions::Other { attributes, .. }) if name == Some("match") => {
-                states(attributes).map(|states| states & packet.state != 0)
+                xtables::states(attributes).map(|states| states & packet.state != 0)
             }
             Some(Expressions::Other { attributes, .. }) if name == Some("target") => {
-                match value(attributes, COMPAT_NAME) {
-                    Some(target) if target.starts_with(b"REJECT\0") => {
-                        return Ok((certain, Action::Drop("reject")));
+                return Ok(match xtables::target(attributes) {
+                    Some(Target::Reject) => (certain, Action::Drop("reject")),
+                    Some(Target::Notrack) if packet.needs_tracking() => {
+                        (certain, Action::Drop("notrack"))
                     }
-                    _ => return Ok((false, Action::Unknown)),
-                }
+                    Some(Target::Notrack) => (certain, Action::None),
+                    None => (false, Action::Unknown),
+                });
             }
             _ => match name {
                 Some("reject") => return Ok((certain, Action::Drop("reject"))),
+                Some("notrack") if packet.needs_tracking() => {
+                    return Ok((certain, Action::Drop("notrack")));
+                }
                 Some("queue") => return Ok((false, Action::Unknown)),
-                Some("counter" | "log" | "last") => Some(true),
+                Some("counter" | "log" | "last" | "notrack") => Some(true),
                 _ => {
                     registers.clear();
                     None
@@ -375,26 +375,7 @@ fn action(verdict: &[VerdictAttribute]) -> Option<Action> {
     })
 }
 
-fn value(attributes: &[DefaultNla], kind: u16) -> Option<Vec<u8>> {
-    let attribute = attributes.iter().find(|nla| nla.kind() == kind)?;
-    let mut value = vec![0; attribute.value_len()];
-    attribute.emit_value(&mut value);
-    Some(value)
-}
-
 fn number(attributes: &[DefaultNla], kind: u16) -> Option<u32> {
     let bytes = value(attributes, kind)?;
     Some(u32::from_be_bytes(bytes.try_into().ok()?))
-}
-
-/// The states that `-m conntrack --ctstate` of iptables matches, if it looks at nothing else.
-fn states(attributes: &[DefaultNla]) -> Option<u32> {
-    let name = value(attributes, COMPAT_NAME)?;
-    let info = value(attributes, COMPAT_INFO)?;
-    let field = |at: usize| {
-        let bytes = info.get(at..at + 2)?;
-        Some(u16::from_ne_bytes(bytes.try_into().ok()?))
-    };
-    let plain = field(XT_FLAGS)? == XT_STATE && field(XT_FLAGS + 2)? == 0;
-    (plain && name.starts_with(b"conntrack\0")).then_some(u32::from(field(XT_FLAGS + 4)?))
 }

@@ -29,6 +29,7 @@ mod skeleton;
 mod tests;
 mod translate;
 mod tunnel;
+mod xtables;
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};

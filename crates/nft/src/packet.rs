@@ -119,6 +119,11 @@ impl Packet<'_> {
         }
     }
 
+    /// Whether it has to become one of a connection yet, to be led on.
+    pub(crate) fn needs_tracking(&self) -> bool {
+        self.state == Self::UNSEEN
+    }
+
     /// Whether chains of this type see it: those of NAT see the first one of a connection alone.
     pub(crate) fn meets(&self, kind: &str) -> bool {
         kind != "nat" || self.state & Self::NEW != 0

@@ -302,6 +302,14 @@ fn a_packet_is_met_where_it_is_like_that() {
     assert_eq!(met("filter", -300, "drop"), [true, false]);
     assert_eq!(met("filter", -150, "drop"), [false, true]);
     assert_eq!(met("nat", -100, "drop"), [false, false]);
+    // A packet that the kernel is told to know no connection of is led nowhere.
+    assert_eq!(met("filter", -300, "notrack"), [true, false]);
+    let iptables = "iptables-nft -t raw -A PREROUTING -p tcp --dport 8080 -j CT --notrack";
+    let mut sent = early.clone();
+    sent.protocol = Some(6);
+    sent.to.port = Some(8080);
+    let said = said(iptables, &[sent, late.clone()]);
+    assert_eq!(said, ["ip raw PREROUTING: notrack in chain PREROUTING", ""]);
     assert_eq!(met("filter", -300, "ct state established drop"), [false; 2]);
     assert_eq!(
         met("filter", -150, "ct state established drop"),
