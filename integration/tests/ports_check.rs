@@ -291,6 +291,21 @@ fn a_rule_against_one_port_is_told_with_a_cure_that_works() {
     }
 }
 
+/// What only programs of this host use is not forwarded.
+#[test]
+fn a_port_of_127_0_0_1_needs_no_leave_to_be_forwarded() {
+    let lab = lab();
+    let host = lab.host(1);
+    let asked = json!([{ "hostIP": "127.0.0.1", "hostPort": 8080, "containerPort": 80 }]);
+    let web = Published::new(host, "web", "br", &asked);
+    let _server = web.serves(80);
+    host.space().script("iptables-nft -P FORWARD DROP");
+    let heard = heard_at(host.space(), "127.0.0.1", 8080);
+    assert!(heard.starts_with("web "), "{heard}");
+    web.again("check").ok();
+    ask(host).assert_well();
+}
+
 /// The chain of conditions takes what is not ours: then no port leads anywhere.
 #[test]
 fn a_strange_rule_among_the_conditions_is_a_deviation() {

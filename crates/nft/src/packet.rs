@@ -124,9 +124,11 @@ impl Packet<'_> {
         self.state == Self::UNSEEN
     }
 
-    /// Whether chains of this type see it: those of NAT see the first one of a connection alone.
+    /// Whether chains of this type see it: those of NAT see the first one of a connection alone, and none looks where to lead
+    /// what is led somewhere already.
     pub(crate) fn meets(&self, kind: &str) -> bool {
-        kind != "nat" || self.state & Self::NEW != 0
+        let is_led = self.hook == Hook::Prerouting && self.state != Self::NEW;
+        kind != "nat" || (self.state & Self::NEW != 0 && !is_led)
     }
 
     /// How its connection stands, in the bits of `ct state`.

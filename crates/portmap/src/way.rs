@@ -44,7 +44,10 @@ pub(crate) fn off(record: &Record) -> Vec<&'static str> {
 /// The chains of others that let nothing through to the records' ports, or back, or may not.
 pub(crate) fn blocked(records: &[Record]) -> Result<Vec<Blocked>, Error> {
     let mut ways: BTreeMap<_, Vec<&Run>> = BTreeMap::new();
-    for run in records.iter().flat_map(|record| &record.runs) {
+    // What comes to 127.0.0.1 is of this host itself, and goes another way.
+    let is_here = |run: &&Run| run.address.is_some_and(|address| address.is_loopback());
+    let runs = records.iter().flat_map(|record| &record.runs);
+    for run in runs.filter(|run| !is_here(run)) {
         let way = (run.via.as_str(), run.to.is_ipv6());
         ways.entry(way).or_default().push(run);
     }

@@ -302,6 +302,27 @@ fn a_packet_is_met_where_it_is_like_that() {
     assert_eq!(met("filter", -300, "drop"), [true, false]);
     assert_eq!(met("filter", -150, "drop"), [false, true]);
     assert_eq!(met("nat", -100, "drop"), [false, false]);
+    let led = Packet {
+        state: Packet::TRANSLATED,
+        ..Packet::at(Hook::Prerouting, false)
+    };
+    let new = Packet::at(Hook::Prerouting, false);
+    let leaves = Packet {
+        hook: Hook::Postrouting,
+        ..led.clone()
+    };
+    let nat = |hook: &str| {
+        format!(
+            "nft add table ip f
+             nft 'add chain ip f p {{ type nat hook {hook} priority 10; }}'
+             nft 'add rule ip f p drop'"
+        )
+    };
+    let told = |script: &str| {
+        said(script, &[led.clone(), new.clone(), leaves.clone()]).map(|it| !it.is_empty())
+    };
+    assert_eq!(told(&nat("prerouting")), [false, true, false]);
+    assert_eq!(told(&nat("postrouting")), [false, false, true]);
     // A packet that the kernel is told to know no connection of is led nowhere.
     assert_eq!(met("filter", -300, "notrack"), [true, false]);
     let iptables = "iptables-nft -t raw -A PREROUTING -p tcp --dport 8080 -j CT --notrack";
