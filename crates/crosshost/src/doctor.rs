@@ -35,7 +35,7 @@ pub async fn examine(session: &Session, words: &Words) -> Result<String> {
     }
     let looked = overlay::examine::examine(&session.settings, &mut findings).await;
     findings.failed(looked);
-    let looked = examine_ports(&mut findings);
+    let looked = examine_ports(&mut findings).await;
     findings.failed(looked);
     if let Err(error) = examine_releases(&mut findings) {
         findings.wrong(error.to_string(), "");
@@ -126,7 +126,7 @@ async fn examine_store(session: &Session, findings: &mut Findings) -> Result<()>
 }
 
 /// Published ports are in the kernel's table, and what comes to them gets through.
-fn examine_ports(findings: &mut Findings) -> std::result::Result<(), cni::Error> {
+async fn examine_ports(findings: &mut Findings) -> std::result::Result<(), cni::Error> {
     let Examined {
         published,
         is_whole,
@@ -147,7 +147,7 @@ fn examine_ports(findings: &mut Findings) -> std::result::Result<(), cni::Error>
         let says = format!("published ports: {published}, not all of them in the kernel's table");
         findings.wrong(says, SYNC);
     }
-    findings.blocked(portmap::obstacles());
+    findings.blocked(portmap::obstacles().await);
     Ok(())
 }
 

@@ -13,14 +13,14 @@ const LEGACY: [(&str, &str); 2] = [
     ("ip6tables-legacy", "/proc/thread-self/net/ip6_tables_names"),
 ];
 
-/// The tables of iptables, each with chains in capitals.
-const OF_IPTABLES: [&str; 5] = ["filter", "mangle", "nat", "raw", "security"];
+/// The table that firewalld has in panic mode.
+const PANIC: &str = "firewalld_policy_drop";
 
 /// Packets of ours that belong together, and what is said where they are stopped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Traffic<'a> {
-    /// All of them have to get through.
-    pub packets: Vec<Packet<'a>>,
+    /// All of them have to get through, each in one of its forms.
+    pub packets: Vec<Vec<Packet<'a>>>,
     /// What they are, in words.
     pub what: String,
     /// What would let them through.
@@ -47,28 +47,32 @@ pub struct Words {
     pub nft: Vec<String>,
     /// Rules of iptables, each as it follows `iptables -I CHAIN`.
     pub iptables: Vec<String>,
-    /// A whole command of firewalld.
-    pub firewalld: String,
+    /// A whole command of firewalld, if it has one for it.
+    pub firewalld: Option<String>,
 }
 
 impl Words {
     fn command(&self, at: &Obstacle) -> String {
         let (table, chain) = (at.table.as_str(), at.chain.as_str());
         let (family, name) = table.split_once(' ').unwrap_or_default();
-        if name == "firewalld" {
-            return self.firewalld.clone();
+        match (name, &self.firewalld) {
+            ("firewalld", Some(command)) => return command.clone(),
+            (PANIC, _) => return "firewall-cmd --panic-off".to_owned(),
+            _ => {}
         }
         let program = match family {
             "ip" => Some("iptables-nft"),
             "ip6" => Some("ip6tables-nft"),
             _ => None,
         };
-        let is_of_iptables = OF_IPTABLES.contains(&name) && chain == chain.to_uppercase();
         // A native rule in a table of iptables may be one that iptables cannot list any more.
-        let commands: Vec<_> = if let Some(program) = program.filter(|_| is_of_iptables) {
+        let commands: Vec<_> = if let Some(program) = program.filter(|_| at.is_of_iptables) {
             // Docker keeps that one for others' rules, before its own.
-            let docker = chain == "FORWARD" && at.has_docker_user;
-            let chain = if docker { "DOCKER-USER" } else { chain };
+            let chain = if at.begins_with_docker_user {
+                "DOCKER-USER"
+            } else {
+                chain
+            };
             let option = match name {
                 "filter" => String::new(),
                 name => format!(" -t {name}"),
@@ -76,7 +80,7 @@ impl Words {
             let insert = |rule| format!("{program}{option} -I {chain} {rule}");
             self.iptables.iter().map(insert).collect()
         } else {
-            let insert = |rule| format!("nft insert rule {table} {chain} {rule}");
+            let insert = |rule| format!("nft insert rule {table} {chain} '{rule}'");
             self.nft.iter().map(insert).collect()
         };
         commands.join(" && ")
@@ -94,12 +98,13 @@ impl Words {
 
 /// The chains of others that stop these packets, or may, each once; by traffic.
 pub fn blocked(traffic: &[Traffic<'_>]) -> Result<Vec<Vec<Blocked>>, Error> {
-    let packets = traffic.iter().flat_map(|it| it.packets.iter().cloned());
+    let packets = traffic.iter().flat_map(|it| it.packets.concat());
     let packets: Vec<_> = packets.collect();
     let mut obstacles = Nft::open()?.obstacles(&packets)?.into_iter();
     let mut blocked = Vec::new();
     for traffic in traffic {
-        let met = obstacles.by_ref().take(traffic.packets.len()).flatten();
+        let forms = |forms: &Vec<_>| best(obstacles.by_ref().take(forms.len()).collect());
+        let met = traffic.packets.iter().flat_map(forms);
         let native = worst(met).into_iter().map(|it| traffic.native(&it));
         let legacy = [false, true]
             .into_iter()
@@ -107,6 +112,22 @@ pub fn blocked(traffic: &[Traffic<'_>]) -> Result<Vec<Vec<Blocked>>, Error> {
         blocked.push(native.chain(legacy).collect());
     }
     Ok(blocked)
+}
+
+/// What stops all forms of a packet for certain, or some of them, or may: one of each chain.
+fn best(forms: Vec<Vec<Obstacle>>) -> Vec<Obstacle> {
+    let count = forms.len();
+    let all: Vec<_> = forms.into_iter().flatten().collect();
+    let of = |it: &Obstacle| (it.table.clone(), it.chain.clone());
+    let stops_all = |chain: &Obstacle| {
+        let certain = all.iter().filter(|it| it.certain && of(it) == of(chain));
+        certain.count() == count
+    };
+    let all = all.iter().map(|it| Obstacle {
+        certain: stops_all(it),
+        ..it.clone()
+    });
+    worst(all)
 }
 
 /// One of each chain: that which is certain.
@@ -138,7 +159,8 @@ impl Traffic<'_> {
     /// The table of the older iptables that packets of this version of IP meet, if there is one.
     fn legacy(&self, v6: bool) -> Option<Blocked> {
         let (program, tables) = LEGACY[usize::from(v6)];
-        let packets = self.packets.iter().filter(|packet| packet.v6 == v6);
+        let packets = self.packets.iter().flatten();
+        let packets = packets.filter(|packet| packet.v6 == v6);
         let mut chains: Vec<_> = packets
             .filter_map(|packet| packet.hook.of_iptables())
             .collect();

@@ -16,7 +16,7 @@ use netlink_packet_netfilter::nftables::{
 
 use crate::channel::Channel;
 use crate::error::Error;
-use crate::judge::{Fate, Table};
+use crate::judge::{Fate, Table, first_call};
 use crate::members::Members;
 use crate::packet::Packet;
 use crate::rules::Rule;
@@ -29,8 +29,10 @@ pub struct Obstacle {
     pub table: String,
     /// The base chain.
     pub chain: String,
-    /// Whether the table has the chain that Docker keeps for others' rules.
-    pub has_docker_user: bool,
+    /// Whether it is one that iptables works with.
+    pub is_of_iptables: bool,
+    /// Whether all packets of this kind come first to the chain that Docker keeps for others' rules.
+    pub begins_with_docker_user: bool,
     /// What in it drops the packet: `policy drop`, or a verdict and its chain.
     pub rule: String,
     /// Whether no packet of this kind passes; else rules are in it that were not understood or that look at more than is
@@ -51,6 +53,25 @@ struct Chain {
     /// `filter`, `nat` or `route`.
     kind: String,
     drops: bool,
+}
+
+impl Chain {
+    /// Whether it has the place, type and priority of one of iptables' chains; others that are called so iptables refuses.
+    fn is_of_iptables(&self) -> bool {
+        let at = (self.table.as_str(), self.name.as_str());
+        let is = (self.kind.as_str(), self.priority);
+        let wanted = match at {
+            ("filter", "INPUT" | "FORWARD" | "OUTPUT") => ("filter", 0),
+            ("security", "INPUT" | "FORWARD" | "OUTPUT") => ("filter", 50),
+            ("raw", "PREROUTING" | "OUTPUT") => ("filter", -300),
+            ("mangle", "OUTPUT") => ("route", -150),
+            ("mangle", "PREROUTING" | "INPUT" | "FORWARD" | "POSTROUTING") => ("filter", -150),
+            ("nat", "PREROUTING" | "OUTPUT") => ("nat", -100),
+            ("nat", "INPUT" | "POSTROUTING") => ("nat", 100),
+            _ => return false,
+        };
+        is == wanted
+    }
 }
 
 /// What was read of tables, by table and chain or set.
@@ -120,16 +141,18 @@ pub(crate) fn obstacles(
             if fate.goes_on {
                 fate.end_by_policy(base.drops);
             }
-            let has_docker_user = chains.iter().any(|chain| {
-                chain.family == family && chain.table == *table && chain.name == "DOCKER-USER"
-            });
-            obstacles.extend(fate.drops.map(|rule| Obstacle {
+            let Some(rule) = fate.drops else {
+                continue;
+            };
+            let first = first_call(packet, &base.name, &mut reader)?;
+            obstacles.push(Obstacle {
                 table: called(family, table),
                 chain: base.name.clone(),
-                has_docker_user,
+                is_of_iptables: base.is_of_iptables(),
+                begins_with_docker_user: first.as_deref() == Some("DOCKER-USER"),
                 rule,
                 certain: !fate.passes,
-            }));
+            });
         }
         found.push(obstacles);
     }

@@ -3,17 +3,19 @@
 //! are three answers: the packet passes, it is dropped, or either. A chain is said to stop a packet only where nothing in it
 //! could let it pass.
 
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use netlink_packet_core::DefaultNla;
 use netlink_packet_netfilter::nftables::{
-    Bitwise, Cmp, DataAttribute, ExpressionAttribute, Expressions, Immediate, ListAttribute,
-    Lookup, Meta, Operator, Payload, Register, Verdict, VerdictAttribute,
+    DataAttribute, ExpressionAttribute, Expressions, Immediate, ListAttribute, Lookup, Meta,
+    Payload, Register, Verdict, VerdictAttribute,
 };
 
 use crate::error::Error;
 use crate::members::Members;
 use crate::packet::Packet;
+use crate::registers::{Bits, Loaded, Registers, compare, known, load, mask};
 use crate::rules::{NF_ACCEPT, NF_DROP, Rule};
 use crate::xtables::{self, Target, value};
 
@@ -37,7 +39,7 @@ pub(crate) trait Table {
 }
 
 /// What may become of a packet in a chain.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Fate {
     /// It may be accepted.
     pub(crate) passes: bool,
@@ -53,7 +55,7 @@ impl Fate {
         chain: &str,
         table: &mut impl Table,
     ) -> Result<Self, Error> {
-        Self::in_chain(packet, chain, table, 0)
+        Self::in_chain(packet, chain, table, &mut HashMap::new(), 0)
     }
 
     /// The packet came to the end of a base chain.
@@ -69,6 +71,7 @@ impl Fate {
         packet: &Packet<'_>,
         chain: &str,
         table: &mut impl Table,
+        called_before: &mut HashMap<String, Self>,
         depth: u32,
     ) -> Result<Self, Error> {
         let mut fate = Self::default();
@@ -90,7 +93,12 @@ impl Fate {
                     true
                 }
                 Action::Call(called, comes_back) if depth < DEPTH => {
-                    let inner = Self::in_chain(packet, &called, table, depth + 1)?;
+                    let inner = if let Some(known) = called_before.get(&called) {
+                        known.clone()
+                    } else {
+                        Self::in_chain(packet, &called, table, called_before, depth + 1)?
+                    };
+                    called_before.insert(called, inner.clone());
                     fate.passes |= inner.passes;
                     fate.drops = fate.drops.or(inner.drops);
                     fate.goes_on |= inner.goes_on && !comes_back;
@@ -108,6 +116,22 @@ impl Fate {
         fate.goes_on = true;
         Ok(fate)
     }
+}
+
+/// The chain to which these packets go before any rule has decided on one, if they all go to one.
+pub(crate) fn first_call(
+    packet: &Packet<'_>,
+    chain: &str,
+    table: &mut impl Table,
+) -> Result<Option<String>, Error> {
+    for rule in table.rules(chain)?.iter() {
+        match read(packet, rule, table)? {
+            (_, Action::None) => {}
+            (true, Action::Call(called, true)) => return Ok(Some(called)),
+            _ => break,
+        }
+    }
+    Ok(None)
 }
 
 /// What a rule does to what it matches.
@@ -164,35 +188,38 @@ fn read(packet: &Packet<'_>, rule: &Rule, table: &mut impl Table) -> Result<(boo
             },
             Some(Expressions::Other { attributes, .. }) if name == Some("ct") => {
                 let known = match number(attributes, CT_KEY) {
-                    Some(CT_STATE) => Some(packet.nft_state()),
-                    Some(CT_STATUS) => packet.status(),
+                    Some(CT_STATE) => Some((packet.state.of_nft(), u32::MAX)),
+                    Some(CT_STATUS) => Some(packet.state.status()),
                     _ => None,
                 };
-                let state = known.map(|bits| bits.to_ne_bytes().to_vec());
-                load(
-                    &mut registers,
-                    number(attributes, CT_REGISTER).map(|register| (register, state)),
-                );
+                let known = known.map(|(bits, sure)| Bits {
+                    value: bits.to_ne_bytes().to_vec(),
+                    sure: sure.to_ne_bytes().to_vec(),
+                });
+                let register = number(attributes, CT_REGISTER);
+                load(&mut registers, register.map(|register| (register, known)));
                 Some(true)
             }
             Some(Expressions::Other { attributes, .. }) if name == Some("match") => {
-                xtables::states(attributes).map(|states| states & packet.state != 0)
+                xtables::matches(attributes, packet.state)
             }
             Some(Expressions::Other { attributes, .. }) if name == Some("target") => {
-                return Ok(match xtables::target(attributes) {
-                    Some(Target::Reject) => (certain, Action::Drop("reject")),
-                    Some(Target::Notrack) if packet.needs_tracking() => {
-                        (certain, Action::Drop("notrack"))
-                    }
-                    Some(Target::Notrack) => (certain, Action::None),
-                    None => (false, Action::Unknown),
-                });
+                let action = match xtables::target(attributes) {
+                    Some(Target::Reject) => Action::Drop("reject"),
+                    Some(Target::Notrack) if packet.needs_tracking() => Action::Drop("notrack"),
+                    Some(Target::Notrack | Target::Notes) => Action::None,
+                    Some(Target::Translates) => Action::Accept,
+                    None => return Ok((false, Action::Unknown)),
+                };
+                return Ok((certain, action));
             }
             _ => match name {
                 Some("reject") => return Ok((certain, Action::Drop("reject"))),
                 Some("notrack") if packet.needs_tracking() => {
                     return Ok((certain, Action::Drop("notrack")));
                 }
+                // It ends the chain, whether or not it has anything to translate.
+                Some("nat" | "masq" | "redir") => return Ok((certain, Action::Accept)),
                 Some("queue") => return Ok((false, Action::Unknown)),
                 Some("counter" | "log" | "last" | "notrack") => Some(true),
                 _ => {
@@ -210,24 +237,6 @@ fn read(packet: &Packet<'_>, rule: &Rule, table: &mut impl Table) -> Result<(boo
     Ok((certain, Action::None))
 }
 
-/// The registers of which the value is known.
-type Registers = Vec<(u32, Vec<u8>)>;
-type Loaded = Option<(u32, Option<Vec<u8>>)>;
-
-/// Into a register goes what is known, or that nothing is; what goes nowhere is a statement.
-fn load(registers: &mut Registers, loaded: Loaded) {
-    if let Some((register, value)) = loaded {
-        registers.retain(|(known, _)| *known != register);
-        registers.extend(value.map(|value| (register, value)));
-    }
-}
-
-fn known(registers: &Registers, register: Register) -> Option<&[u8]> {
-    let register: u32 = register.into();
-    let known = registers.iter().find(|(known, _)| *known == register);
-    known.map(|(_, value)| value.as_slice())
-}
-
 fn meta(packet: &Packet<'_>, parts: &[Meta]) -> Loaded {
     let (mut register, mut key) = (None, None);
     for part in parts {
@@ -237,7 +246,7 @@ fn meta(packet: &Packet<'_>, parts: &[Meta]) -> Loaded {
             _ => {}
         }
     }
-    Some((register?.into(), packet.meta(key?)))
+    Some((register?.into(), packet.meta(key?).map(Bits::from)))
 }
 
 fn payload(packet: &Packet<'_>, parts: &[Payload]) -> Loaded {
@@ -251,55 +260,8 @@ fn payload(packet: &Packet<'_>, parts: &[Payload]) -> Loaded {
             _ => {}
         }
     }
-    Some((register?.into(), packet.bytes(base?, offset?, length?)))
-}
-
-/// `register & mask ^ xor`, of what is known.
-fn mask(registers: &Registers, parts: &[Bitwise]) -> Loaded {
-    let (mut from, mut to, mut mask, mut xor) = (None, None, None, None);
-    for part in parts {
-        match part {
-            Bitwise::SourceRegister(is) => from = Some(*is),
-            Bitwise::DestinationRegister(is) => to = Some(*is),
-            Bitwise::Mask(DataAttribute::Value(is)) => mask = Some(is),
-            Bitwise::Xor(DataAttribute::Value(is)) => xor = Some(is),
-            _ => {}
-        }
-    }
-    let masked = || {
-        let value = known(registers, from?)?.iter();
-        let parts = value.zip(mask?).zip(xor?);
-        Some(parts.map(|((byte, mask), xor)| byte & mask ^ xor).collect())
-    };
-    Some((to?.into(), masked()))
-}
-
-/// Whether a comparison holds; `None` if that is not known.
-fn compare(registers: &Registers, parts: &[Cmp]) -> Option<bool> {
-    let (mut register, mut operator, mut wanted) = (None, None, None);
-    for part in parts {
-        match part {
-            Cmp::SourceRegister(is) => register = Some(*is),
-            Cmp::Op(is) => operator = Some(*is),
-            Cmp::Data(DataAttribute::Value(is)) => wanted = Some(is),
-            _ => {}
-        }
-    }
-    // An interface's name may be compared by its beginning alone (`eth*`).
-    let wanted = wanted?;
-    // Numbers are in network byte order.
-    let is = known(registers, register?)?
-        .get(..wanted.len())?
-        .cmp(wanted);
-    match operator? {
-        Operator::Equal => Some(is.is_eq()),
-        Operator::NotEqual => Some(is.is_ne()),
-        Operator::LessThan => Some(is.is_lt()),
-        Operator::LessThanEqual => Some(is.is_le()),
-        Operator::GreaterThan => Some(is.is_gt()),
-        Operator::GreatherThanEqual => Some(is.is_ge()),
-        _ => None,
-    }
+    let read = packet.bytes(base?, offset?, length?);
+    Some((register?.into(), read.map(Bits::from)))
 }
 
 /// What a set tells of what is in a register.

@@ -8,9 +8,8 @@ use netlink_packet_netfilter::nftables::{HookNumber, InetHookNumber, MetaKey};
 use crate::element::octets;
 use crate::rules::{IFNAME_BYTES, NETWORK_HEADER, PORT_OFFSET, TRANSPORT_HEADER};
 
-/// `IPS_DST_NAT`, `IPS_DST_NAT_DONE`
+/// `IPS_DST_NAT`, of `ct status`
 pub(crate) const DST_NAT: u32 = 1 << 5;
-const DST_NAT_DONE: u32 = 1 << 8;
 
 /// Where a packet meets the chains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +48,58 @@ impl Hook {
     }
 }
 
+/// How a packet's connection stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// The kernel has not looked yet which one it is of.
+    Unseen,
+    /// It is the first one.
+    New,
+    /// It is the first one, and goes to another address than it was sent to.
+    Translated,
+    /// It is a reply.
+    Reply,
+    /// It is a reply to what was sent to another address.
+    ReplyOfTranslated,
+    /// It is of none, as somebody wants it.
+    Untracked,
+}
+
+impl State {
+    /// In the bits of `ct state` (`linux/netfilter/nf_conntrack_common.h`).
+    pub(crate) fn of_nft(self) -> u32 {
+        match self {
+            Self::Unseen => 1,
+            Self::New | Self::Translated => 8,
+            Self::Reply | Self::ReplyOfTranslated => 2,
+            Self::Untracked => 64,
+        }
+    }
+
+    /// In the bits of `--ctstate` (`linux/netfilter/xt_conntrack.h`), which has some for what was translated too.
+    pub(crate) fn of_iptables(self) -> u32 {
+        const DNAT: u32 = 1 << 7;
+        match self {
+            Self::Translated | Self::ReplyOfTranslated => self.of_nft() | DNAT,
+            Self::Untracked => 1 << 8,
+            _ => self.of_nft(),
+        }
+    }
+
+    /// Of the bits of `ct status` those that are so, and those of which that is known.
+    pub(crate) fn status(self) -> (u32, u32) {
+        match self {
+            Self::New => (0, DST_NAT),
+            Self::Translated | Self::ReplyOfTranslated => (DST_NAT, DST_NAT),
+            Self::Unseen | Self::Reply | Self::Untracked => (0, 0),
+        }
+    }
+
+    fn is_first(self) -> bool {
+        matches!(self, Self::New | Self::Translated)
+    }
+}
+
 /// What is known of one end of a packet's way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Endpoint {
@@ -80,8 +131,8 @@ pub struct Packet<'a> {
     pub iif: Option<(&'a str, u32)>,
     /// The same of the one that it leaves by.
     pub oif: Option<(&'a str, u32)>,
-    /// How its connection stands, one of the constants below.
-    pub state: u32,
+    /// How its connection stands.
+    pub state: State,
     /// The number of its protocol in IP.
     pub protocol: Option<u8>,
     /// Where it comes from.
@@ -91,19 +142,6 @@ pub struct Packet<'a> {
 }
 
 impl Packet<'_> {
-    /// Of no connection yet: before the kernel has looked.
-    pub const UNSEEN: u32 = 1;
-    /// A reply to what was let out.
-    pub const ESTABLISHED: u32 = 2;
-    /// The first of a connection.
-    pub const NEW: u32 = 8;
-    /// The first of a connection, to another address than it was sent to; the second bit is known to iptables alone.
-    pub const TRANSLATED: u32 = Self::NEW | Self::OF_IPTABLES;
-    /// Of no connection.
-    pub const UNTRACKED: u32 = 64;
-
-    const OF_IPTABLES: u32 = 1 << 7;
-
     /// The first one of a connection, of which nothing else is known.
     pub fn at(hook: Hook, v6: bool) -> Self {
         Self {
@@ -112,7 +150,7 @@ impl Packet<'_> {
             v6,
             iif: None,
             oif: None,
-            state: Self::NEW,
+            state: State::New,
             protocol: None,
             from: Endpoint::default(),
             to: Endpoint::default(),
@@ -121,28 +159,15 @@ impl Packet<'_> {
 
     /// Whether it has to become one of a connection yet, to be led on.
     pub(crate) fn needs_tracking(&self) -> bool {
-        self.state == Self::UNSEEN
+        self.state == State::Unseen
     }
 
     /// Whether chains of this type see it: those of NAT see the first one of a connection alone, and none looks where to lead
     /// what is led somewhere already.
     pub(crate) fn meets(&self, kind: &str) -> bool {
-        let is_led = self.hook == Hook::Prerouting && self.state != Self::NEW;
-        kind != "nat" || (self.state & Self::NEW != 0 && !is_led)
-    }
-
-    /// How its connection stands, in the bits of `ct state`.
-    pub(crate) fn nft_state(&self) -> u32 {
-        self.state & !Self::OF_IPTABLES
-    }
-
-    /// What has become of its connection, in the bits of `ct status`, if that is known: that of a first packet.
-    pub(crate) fn status(&self) -> Option<u32> {
-        match self.state {
-            Self::NEW => Some(0),
-            Self::TRANSLATED => Some(DST_NAT | DST_NAT_DONE),
-            _ => None,
-        }
+        let leads = matches!(self.hook, Hook::Prerouting | Hook::Output);
+        let is_led = leads && self.state == State::Translated;
+        kind != "nat" || (self.state.is_first() && !is_led)
     }
 
     /// What a rule reads of it into a register.

@@ -3,12 +3,16 @@
 
 use netlink_packet_core::{DefaultNla, Nla};
 
+use crate::packet::State;
+
 /// `NFTA_MATCH_NAME` and `NFTA_TARGET_NAME`, `NFTA_MATCH_INFO` and `NFTA_TARGET_INFO`
 const NAME: u16 = 1;
 const INFO: u16 = 3;
-/// Where `struct xt_conntrack_mtinfo3` has its flags, the inverted ones and the mask of states; that it looks at the state.
+/// Where `struct xt_conntrack_mtinfo3` has its flags, the inverted ones and the mask of states; that it looks at the state, and that
+/// it was written as `-m state`.
 const CONNTRACK_FLAGS: usize = 146;
 const CONNTRACK_STATE: u16 = 1;
+const CONNTRACK_ALIAS: u16 = 1 << 13;
 /// `XT_CT_NOTRACK`, of the flags with which `struct xt_ct_target_info` begins.
 const CT_NOTRACK: u16 = 1;
 
@@ -17,25 +21,73 @@ const CT_NOTRACK: u16 = 1;
 pub(crate) enum Target {
     Reject,
     Notrack,
+    /// It writes something down, or into the packet, which goes on.
+    Notes,
+    /// It ends the chain.
+    Translates,
 }
+
+/// Targets that decide nothing.
+const NOTES: [&str; 17] = [
+    "LOG",
+    "NFLOG",
+    "TRACE",
+    "AUDIT",
+    "MARK",
+    "CONNMARK",
+    "SECMARK",
+    "CONNSECMARK",
+    "CLASSIFY",
+    "CHECKSUM",
+    "TCPMSS",
+    "TCPOPTSTRIP",
+    "DSCP",
+    "TOS",
+    "TTL",
+    "HL",
+    "SET",
+];
+/// Those of the tables `nat`.
+const TRANSLATES: [&str; 5] = ["DNAT", "SNAT", "MASQUERADE", "REDIRECT", "NETMAP"];
 
 /// The target of `-j`.
 pub(crate) fn target(attributes: &[DefaultNla]) -> Option<Target> {
-    let name = value(attributes, NAME)?;
-    if name.starts_with(b"REJECT\0") {
-        return Some(Target::Reject);
+    match name(attributes)?.as_str() {
+        "REJECT" => Some(Target::Reject),
+        "CT" => {
+            let is_notrack = field(&value(attributes, INFO)?, 0)? & CT_NOTRACK != 0;
+            Some(if is_notrack {
+                Target::Notrack
+            } else {
+                Target::Notes
+            })
+        }
+        name if NOTES.contains(&name) => Some(Target::Notes),
+        name if TRANSLATES.contains(&name) => Some(Target::Translates),
+        _ => None,
     }
-    let is_notrack = || Some(field(&value(attributes, INFO)?, 0)? & CT_NOTRACK != 0);
-    (name.starts_with(b"CT\0") && is_notrack()?).then_some(Target::Notrack)
 }
 
-/// The states that `-m conntrack --ctstate` matches, if it looks at nothing else.
-pub(crate) fn states(attributes: &[DefaultNla]) -> Option<u32> {
+/// Whether what follows `-m` matches a packet of which the connection stands like this, if that is known.
+pub(crate) fn matches(attributes: &[DefaultNla], state: State) -> Option<bool> {
+    match name(attributes)?.as_str() {
+        "comment" => Some(true),
+        "conntrack" => Some(states(&value(attributes, INFO)?)? & state.of_iptables() != 0),
+        _ => None,
+    }
+}
+
+/// The states that it matches, if it looks at nothing else.
+fn states(info: &[u8]) -> Option<u32> {
+    let at = |offset| field(info, CONNTRACK_FLAGS + offset);
+    let plain = at(0)? & !CONNTRACK_ALIAS == CONNTRACK_STATE && at(2)? == 0;
+    plain.then_some(u32::from(at(4)?))
+}
+
+fn name(attributes: &[DefaultNla]) -> Option<String> {
     let name = value(attributes, NAME)?;
-    let info = value(attributes, INFO)?;
-    let at = |offset| field(&info, CONNTRACK_FLAGS + offset);
-    let plain = at(0)? == CONNTRACK_STATE && at(2)? == 0;
-    (plain && name.starts_with(b"conntrack\0")).then_some(u32::from(at(4)?))
+    let name = name.split(|byte| *byte == 0).next()?;
+    String::from_utf8(name.to_vec()).ok()
 }
 
 /// Two bytes of a struct.

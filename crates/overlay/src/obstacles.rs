@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use cni::Error;
-use nft::{Blocked, Endpoint, Hook, Packet, Traffic, Words};
+use nft::{Blocked, Endpoint, Hook, Packet, State, Traffic, Words};
 
 use crate::{
     host::{Host, Underlay},
@@ -37,24 +37,26 @@ pub async fn egress(host: &Host, link: &str, v6: bool) -> Result<Vec<Blocked>, E
     let reply = Packet {
         iif: out,
         oif: bridge,
-        state: Packet::ESTABLISHED,
+        state: State::Reply,
         ..first.clone()
     };
     let words = Words {
         nft: vec![
-            format!("iifname {link} accept"),
-            format!("oifname {link} ct state established,related accept"),
+            format!("iifname \"{link}\" accept"),
+            format!("oifname \"{link}\" ct state established,related accept"),
         ],
         iptables: vec![
             format!("-i {link} -j ACCEPT"),
             format!("-o {link} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"),
         ],
-        firewalld: format!("firewall-cmd --zone=trusted --change-interface={link}"),
+        firewalld: Some(format!(
+            "firewall-cmd --zone=trusted --change-interface={link}"
+        )),
     };
     let version = if v6 { "IPv6" } else { "IPv4" };
     let what = format!("the containers' way out over {version}, by {link},");
     stopped(Traffic {
-        packets: vec![first, reply],
+        packets: vec![vec![first], vec![reply]],
         what,
         words,
     })
@@ -65,7 +67,7 @@ pub fn tunnel(underlay: &Underlay, port: u16) -> Result<Vec<Blocked>, Error> {
     let ours = Some((underlay.name.as_str(), underlay.index));
     let comes = Packet {
         iif: ours,
-        state: Packet::UNTRACKED,
+        state: State::Untracked,
         protocol: Some(UDP),
         to: Endpoint {
             address: None,
@@ -82,11 +84,11 @@ pub fn tunnel(underlay: &Underlay, port: u16) -> Result<Vec<Blocked>, Error> {
     let words = Words {
         nft: vec![format!("udp dport {port} accept")],
         iptables: vec![format!("-p udp --dport {port} -j ACCEPT")],
-        firewalld: format!("firewall-cmd --add-port={port}/udp"),
+        firewalld: Some(format!("firewall-cmd --add-port={port}/udp")),
     };
     let what = format!("the tunnels' packets, of UDP to port {port},");
     stopped(Traffic {
-        packets: vec![comes, leaves],
+        packets: vec![vec![comes], vec![leaves]],
         what,
         words,
     })

@@ -18,9 +18,10 @@ use crate::{
     free::{self, Free},
     kernel, localnet,
     mapping::{HostIp, Mapping, ports},
+    outside,
     record::{Record, Run},
     target::{self, Target},
-    wait_for, way,
+    wait_for,
 };
 
 pub(crate) fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
@@ -169,11 +170,8 @@ fn warn(record: &Record, local: &[IpAddr]) {
         };
         cni::log(&format!("{}: hostIP: {address} {why}", record.attachment));
     }
-    for key in way::off(record) {
-        cni::log(&format!(
-            "{}: {key} is 0: this host forwards nothing to containers",
-            record.attachment
-        ));
+    for off in outside::off(record) {
+        cni::log(&format!("{}: {}", record.attachment, off.why));
     }
 }
 

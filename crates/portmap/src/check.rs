@@ -11,7 +11,7 @@ use crate::{
     add::{previous, record, refuse_lacking_families},
     attachment, claim, code,
     conf::Conf,
-    desk, kernel, local, localnet,
+    desk, kernel, local, localnet, outside,
     record::{Record, Run},
     target, wait_for, way,
 };
@@ -56,22 +56,18 @@ pub(crate) fn check(call: &Call) -> Result<(), Error> {
     if let Some(what) = lacks(&noted, &found) {
         return Err(deviates(what));
     }
-    if let Some(key) = way::off(&noted).first() {
-        return Err(deviates(format!(
-            "{key} is 0: this host forwards nothing to containers"
-        )));
-    }
     let shut = noted
         .runs
         .iter()
-        .find(|run| noted.hairpin && run.to.is_ipv4() && !localnet::is_on(&run.via));
+        .find(|run| noted.hairpin && run.to.is_ipv4() && localnet::is_shut(&run.via));
     if let Some(run) = shut {
         let key = format!("net.ipv4.conf.{}.route_localnet", run.via);
         return Err(deviates(format!(
             "{key} is 0: 127.0.0.1 leads to none of its ports"
         )));
     }
-    let blocked = way::blocked(std::slice::from_ref(&noted))?;
+    let mut blocked = outside::off(&noted);
+    blocked.extend(wait_for(way::blocked(std::slice::from_ref(&noted)))?);
     match blocked.iter().find(|it| it.certain) {
         None => Ok(()),
         Some(blocked) => {

@@ -33,6 +33,7 @@ mod free;
 mod gc;
 mod localnet;
 pub mod mapping;
+mod outside;
 pub mod record;
 mod repair;
 mod status;

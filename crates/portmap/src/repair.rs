@@ -12,7 +12,7 @@ use nft::{
 use crate::{
     claim,
     desk::{self, Desk},
-    kernel, local, target, way,
+    kernel, local, localnet, outside, target, way,
 };
 
 /// Brings the table to what the records of this host say; whether it was not so. Nothing is asked of the kernel where nothing is
@@ -32,7 +32,7 @@ pub async fn repair() -> Result<bool, Error> {
 pub struct Examined {
     /// So many ports are published by the records.
     pub published: usize,
-    /// Whether the table has them all.
+    /// Whether the table has them all, and 127.0.0.1 leads to those that it should.
     pub is_whole: bool,
     /// Whose ports the table has without a record: `NETWORK/INTERFACE/CONTAINER`, of which the end may be missing.
     pub lost: BTreeSet<String>,
@@ -53,7 +53,7 @@ pub fn examine() -> Result<Examined, Error> {
     let is_whole = records.is_empty() || {
         let complete = ports.status().map_err(|error| kernel(&error))? == Status::Complete;
         let wanted: Published = claim::all(&found, &records);
-        complete && wanted == found
+        complete && wanted == found && !records.iter().any(localnet::lacks)
     };
     let runs = records.iter().flat_map(|record| &record.runs);
     Ok(Examined {
@@ -63,8 +63,15 @@ pub fn examine() -> Result<Examined, Error> {
     })
 }
 
-/// What rules of others let nothing through to published ports, or may not.
-pub fn obstacles() -> Result<Vec<Blocked>, Error> {
+/// What lets nothing through to published ports, or may not: rules of others, settings of the kernel.
+pub async fn obstacles() -> Result<Vec<Blocked>, Error> {
     let records = desk::records().all().map_err(|error| local(&error))?;
-    way::blocked(&records)
+    let mut blocked: Vec<Blocked> = Vec::new();
+    for off in records.iter().flat_map(outside::off) {
+        if !blocked.contains(&off) {
+            blocked.push(off);
+        }
+    }
+    blocked.extend(way::blocked(&records).await?);
+    Ok(blocked)
 }

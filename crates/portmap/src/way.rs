@@ -6,75 +6,61 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
     ops::RangeInclusive,
 };
 
 use cni::Error;
-use nft::{Blocked, Endpoint, Hook, Packet, Traffic, Words};
+use nft::{Blocked, Endpoint, Hook, Packet, State, Traffic, Words};
 
 use crate::{
     kernel,
+    outside::{self, Link},
     record::{Record, Run},
 };
 
-/// What lets a host forward, by version of IP.
-const FORWARD: [&str; 2] = ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"];
-/// Priorities of chains at prerouting: before the kernel knows of connections; from then on until the way to a container is
-/// looked up; and behind that.
+/// Priorities of chains at prerouting and output: before the kernel knows of connections; from then on until the way to a
+/// container is looked up; and behind that. Which of two chains at the same priority is first nobody can see, so those at the
+/// borders are left out.
 const UNSEEN: RangeInclusive<i32> = i32::MIN..=-201;
-const SEEN: RangeInclusive<i32> = -200..=-100;
+const SEEN: RangeInclusive<i32> = -199..=-101;
 const LED: RangeInclusive<i32> = -99..=i32::MAX;
+/// Name and index of the loopback interface (`LOOPBACK_IFINDEX`).
+const LOOPBACK: (&str, u32) = ("lo", 1);
 /// The stretch on which chains are named also if they only may stop something.
 const MIDDLE: usize = 1;
 /// More runs of ports are judged together, by what is the same of all.
 const EACH: usize = 64;
 
-/// The keys of sysctl that would have to be 1.
-pub(crate) fn off(record: &Record) -> Vec<&'static str> {
-    let is_off = |key: &str| {
-        let path = format!("/proc/sys/{}", key.replace('.', "/"));
-        fs::read_to_string(path).is_ok_and(|value| value.trim() == "0")
-    };
-    let versions: BTreeSet<_> = record.runs.iter().map(|run| run.to.is_ipv6()).collect();
-    let keys = versions.into_iter().map(|v6| FORWARD[usize::from(v6)]);
-    keys.filter(|key| is_off(key)).collect()
-}
-
 /// The chains of others that let nothing through to the records' ports, or back, or may not.
-pub(crate) fn blocked(records: &[Record]) -> Result<Vec<Blocked>, Error> {
+pub(crate) async fn blocked(records: &[Record]) -> Result<Vec<Blocked>, Error> {
     let mut ways: BTreeMap<_, Vec<&Run>> = BTreeMap::new();
-    // What comes to 127.0.0.1 is of this host itself, and goes another way.
-    let is_here = |run: &&Run| run.address.is_some_and(|address| address.is_loopback());
-    let runs = records.iter().flat_map(|record| &record.runs);
-    for run in runs.filter(|run| !is_here(run)) {
-        let way = (run.via.as_str(), run.to.is_ipv6());
+    for run in records.iter().flat_map(|record| &record.runs) {
+        let way = (run.via.as_str(), run.to.is_ipv6(), is_here(run));
         ways.entry(way).or_default().push(run);
     }
     let mut named = Vec::new();
-    for ((via, v6), runs) in ways {
+    for ((via, v6, is_here), runs) in ways {
+        let outside = if is_here {
+            vec![]
+        } else {
+            outside::links(via, v6).await?
+        };
         // No interface has the index 0: of one that is gone, no rule can be but by its name.
         let index = netlink::index_of(via).unwrap_or(0);
         let way = Way {
             via: (via, index),
             v6,
+            is_here,
+            outside: &outside,
         };
-        let each = if runs.len() > EACH { &[] } else { &*runs };
-        let mut traffic = way.stretches(None, &openings(&runs)).to_vec();
-        traffic.extend(each.iter().flat_map(|run| {
-            let opening = BTreeSet::from([opening(run)]);
-            way.stretches(Some(run), &opening)
-        }));
-        let blocked = nft::blocked(&traffic).map_err(|error| kernel(&error))?;
-        let (all, each) = blocked.split_at(3);
-        for (stretch, all) in all.iter().enumerate() {
-            let each: Vec<_> = each.iter().skip(stretch).step_by(3).collect();
-            for chain in all {
-                named.extend(verdict(chain, &each, stretch == MIDDLE));
-            }
-        }
+        named.extend(way.blocked(&runs)?);
     }
     Ok(named)
+}
+
+/// Whether only programs of this host use it, by 127.0.0.1: nothing of it is forwarded.
+pub(crate) fn is_here(run: &Run) -> bool {
+    run.address.is_some_and(|address| address.is_loopback())
 }
 
 /// What is to be said of a chain that stops all of the traffic, or may: which of its parts it stops, if those are told apart.
@@ -93,14 +79,36 @@ fn verdict(all: &Blocked, each: &[&Vec<Blocked>], is_middle: bool) -> Vec<Blocke
     if may && is_middle { one(all) } else { vec![] }
 }
 
-/// Over an interface and a version of IP.
+/// Over an interface and a version of IP, by addresses that others reach or by 127.0.0.1.
 struct Way<'a> {
-    /// Its name and index.
+    /// The interface's name and index.
     via: (&'a str, u32),
     v6: bool,
+    is_here: bool,
+    /// Where clients come from.
+    outside: &'a [Link],
 }
 
 impl<'a> Way<'a> {
+    fn blocked(&self, runs: &[&Run]) -> Result<Vec<Blocked>, Error> {
+        let each = if runs.len() > EACH { &[] } else { runs };
+        let mut traffic = self.stretches(None, &openings(runs)).to_vec();
+        traffic.extend(each.iter().flat_map(|run| {
+            let opening = BTreeSet::from([opening(run)]);
+            self.stretches(Some(run), &opening)
+        }));
+        let blocked = nft::blocked(&traffic).map_err(|error| kernel(&error))?;
+        let (all, each) = blocked.split_at(3);
+        let mut named = Vec::new();
+        for (stretch, all) in all.iter().enumerate() {
+            let each: Vec<_> = each.iter().skip(stretch).step_by(3).collect();
+            for chain in all {
+                named.extend(verdict(chain, &each, stretch == MIDDLE));
+            }
+        }
+        Ok(named)
+    }
+
     /// What comes to a run of ports, or to all of them, and what is answered, on each stretch. What would have to be let in are
     /// the openings.
     fn stretches(&self, run: Option<&Run>, openings: &BTreeSet<Opening>) -> [Traffic<'a>; 3] {
@@ -124,20 +132,20 @@ impl<'a> Way<'a> {
         let iptables = openings.iter().map(|(protocol, first, last)| {
             format!("-p {protocol} --dport {first}:{last} -j ACCEPT")
         });
-        let firewalld = format!("firewall-cmd --zone=trusted --change-interface={via}");
+        // firewalld lets pass what is led to a container, unless it is told not to; a zone for the containers would not help.
         let words = |nft, iptables| Words {
             nft,
             iptables,
-            firewalld: firewalld.clone(),
+            firewalld: None,
         };
         let arrive = words(
-            nft.chain([format!("iifname {via} accept")]).collect(),
+            nft.chain([format!("iifname \"{via}\" accept")]).collect(),
             iptables.chain([format!("-i {via} -j ACCEPT")]).collect(),
         );
         let middle = words(
             vec![
-                format!("oifname {via} ct status dnat accept"),
-                format!("iifname {via} ct state established,related accept"),
+                format!("oifname \"{via}\" ct status dnat accept"),
+                format!("iifname \"{via}\" ct state established,related accept"),
             ],
             vec![
                 format!("-o {via} -m conntrack --ctstate DNAT -j ACCEPT"),
@@ -153,29 +161,33 @@ impl<'a> Way<'a> {
             what: what.clone(),
             words,
         };
+        let forwarded = if self.is_here {
+            vec![]
+        } else {
+            self.forwarded(run)
+        };
         [
             traffic(self.arriving(run), arrive),
-            traffic(self.forwarded(run), middle),
+            traffic(forwarded, middle),
             traffic(self.elsewhere(run), elsewhere),
         ]
     }
 
-    /// To a port of this host, from wherever: a rule that asks for that may let it in. And from the container, back.
-    fn arriving(&self, run: Option<&Run>) -> Vec<Packet<'a>> {
-        let comes = Packet {
+    /// To a port of this host, and from the container, back.
+    fn arriving(&self, run: Option<&Run>) -> Vec<Vec<Packet<'a>>> {
+        let sent = Packet {
+            oif: self.is_here.then_some(LOOPBACK),
             protocol: run.map(|run| run.protocol.number()),
             to: run.map_or_else(Endpoint::default, |run| Endpoint {
                 address: run.address,
                 port: (run.count == 1).then_some(run.port),
             }),
-            ..Packet::at(Hook::Prerouting, self.v6)
+            ..Packet::at(self.first_hook(), self.v6)
         };
-        let reply = Packet {
-            iif: Some(self.via),
-            ..self.reply(Hook::Prerouting, run)
-        };
+        let comes = self.coming(&sent);
+        let reply = vec![self.back(Hook::Prerouting, run)];
         let unseen = |packet: &Packet<'a>| Packet {
-            state: Packet::UNSEEN,
+            state: State::Unseen,
             priorities: UNSEEN,
             ..packet.clone()
         };
@@ -183,22 +195,24 @@ impl<'a> Way<'a> {
             priorities: SEEN,
             ..packet.clone()
         };
-        vec![unseen(&comes), seen(&comes), unseen(&reply), seen(&reply)]
+        let both = [comes, reply];
+        let met = |forms: &Vec<Packet<'a>>| {
+            let unseen = forms.iter().map(unseen).collect();
+            [unseen, forms.iter().map(seen).collect()]
+        };
+        both.iter().flat_map(met).collect()
     }
 
-    fn forwarded(&self, run: Option<&Run>) -> Vec<Packet<'a>> {
+    fn forwarded(&self, run: Option<&Run>) -> Vec<Vec<Packet<'a>>> {
         let comes = Packet {
             oif: Some(self.via),
             ..self.led(Hook::Forward, run)
         };
-        let reply = Packet {
-            iif: Some(self.via),
-            ..self.reply(Hook::Forward, run)
-        };
-        vec![comes, reply]
+        let reply = self.back(Hook::Forward, run);
+        vec![self.coming(&comes), self.leaving(&reply)]
     }
 
-    fn elsewhere(&self, run: Option<&Run>) -> Vec<Packet<'a>> {
+    fn elsewhere(&self, run: Option<&Run>) -> Vec<Vec<Packet<'a>>> {
         let late = |packet| Packet {
             priorities: LED,
             ..packet
@@ -207,26 +221,38 @@ impl<'a> Way<'a> {
             oif: Some(self.via),
             ..self.led(Hook::Postrouting, run)
         };
-        let answered = Packet {
-            iif: Some(self.via),
-            ..self.reply(Hook::Prerouting, run)
-        };
-        vec![
-            late(self.led(Hook::Prerouting, run)),
-            late(answered),
-            leaves,
+        let mut all = vec![
+            self.coming(&late(self.led(self.first_hook(), run))),
+            vec![late(self.back(Hook::Prerouting, run))],
+            self.coming(&leaves),
+        ];
+        if self.is_here {
+            all.push(vec![self.back(Hook::Input, run)]);
+        } else {
             // From the container, or from this host already.
-            Packet {
+            let answered = Packet {
                 from: Endpoint::default(),
-                ..self.reply(Hook::Postrouting, run)
-            },
-        ]
+                iif: None,
+                ..self.back(Hook::Postrouting, run)
+            };
+            all.push(self.leaving(&answered));
+        }
+        all
+    }
+
+    /// Where what is sent to a port is met first.
+    fn first_hook(&self) -> Hook {
+        if self.is_here {
+            Hook::Output
+        } else {
+            Hook::Prerouting
+        }
     }
 
     /// On its way to a container.
     fn led(&self, hook: Hook, run: Option<&Run>) -> Packet<'a> {
         Packet {
-            state: Packet::TRANSLATED,
+            state: State::Translated,
             protocol: run.map(|run| run.protocol.number()),
             to: run.map(served).unwrap_or_default(),
             ..Packet::at(hook, self.v6)
@@ -234,13 +260,40 @@ impl<'a> Way<'a> {
     }
 
     /// On its way back.
-    fn reply(&self, hook: Hook, run: Option<&Run>) -> Packet<'a> {
+    fn back(&self, hook: Hook, run: Option<&Run>) -> Packet<'a> {
         Packet {
-            state: Packet::ESTABLISHED,
+            state: State::ReplyOfTranslated,
+            iif: Some(self.via),
             protocol: run.map(|run| run.protocol.number()),
             from: run.map(served).unwrap_or_default(),
             ..Packet::at(hook, self.v6)
         }
+    }
+
+    /// It, as it comes from each place where clients are; from wherever, if there is none yet.
+    fn coming(&self, packet: &Packet<'a>) -> Vec<Packet<'a>> {
+        self.forms(packet, |packet, link| packet.iif = link)
+    }
+
+    /// It, as it goes there.
+    fn leaving(&self, packet: &Packet<'a>) -> Vec<Packet<'a>> {
+        self.forms(packet, |packet, link| packet.oif = link)
+    }
+
+    fn forms(
+        &self,
+        packet: &Packet<'a>,
+        set: impl Fn(&mut Packet<'a>, Option<(&'a str, u32)>),
+    ) -> Vec<Packet<'a>> {
+        if self.outside.is_empty() {
+            return vec![packet.clone()];
+        }
+        let forms = self.outside.iter().map(|(name, index)| {
+            let mut form = packet.clone();
+            set(&mut form, Some((name, *index)));
+            form
+        });
+        forms.collect()
     }
 }
 

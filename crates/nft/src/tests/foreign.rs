@@ -1,6 +1,6 @@
 //! What the tables of others do to our packets, as nft and iptables write them.
 
-use crate::{Endpoint, Hook, Nft, Packet};
+use crate::{Endpoint, Hook, Nft, Packet, State};
 
 use super::kit::Namespace;
 
@@ -16,7 +16,7 @@ fn back() -> Packet<'static> {
     Packet {
         iif: out().oif,
         oif: out().iif,
-        state: Packet::ESTABLISHED,
+        state: State::Reply,
         ..out()
     }
 }
@@ -24,7 +24,7 @@ fn back() -> Packet<'static> {
 fn tunnel() -> Packet<'static> {
     Packet {
         iif: Some(("ens3", 2)),
-        state: Packet::UNTRACKED,
+        state: State::Untracked,
         protocol: Some(17),
         to: Endpoint {
             address: None,
@@ -171,6 +171,19 @@ fn what_iptables_writes_is_understood() {
         iptables-nft -I DOCKER-USER -o ch-egress -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
     );
     assert_eq!(said(&allowed, &[out(), back()]), ["", ""]);
+    // What decides nothing, and what is said in the words of old.
+    let noted = "iptables-nft -P FORWARD DROP
+        iptables-nft -A FORWARD -j LOG
+        iptables-nft -A FORWARD -j MARK --set-mark 1
+        iptables-nft -A FORWARD -p tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu
+        iptables-nft -A FORWARD -m state --state RELATED,ESTABLISHED -m comment --comment x -j ACCEPT";
+    assert_eq!(said(noted, &[out(), back()]), [STOPPED, ""]);
+    let dnat = "iptables-nft -P FORWARD DROP
+        iptables-nft -A FORWARD -m conntrack --ctstate DNAT -j ACCEPT";
+    let led = |state| Packet { state, ..out() };
+    let translated = [State::Translated, State::ReplyOfTranslated].map(led);
+    assert_eq!(said(dnat, &translated), ["", ""]);
+    assert_eq!(said(dnat, &[out(), back()]), [STOPPED, STOPPED]);
     let marked = format!("{docker}\niptables-nft -A DOCKER-USER -m mark --mark 1 -j ACCEPT");
     assert_eq!(said(&marked, &[out(), back()]), ["may", "may"]);
 }
@@ -190,6 +203,12 @@ fn a_tunnel_is_judged_by_its_port_and_as_untracked() {
     assert_eq!(said(&input(""), &[tunnel()]), [stopped]);
     let other = "nft add rule inet host in udp dport 8472 accept";
     assert_eq!(said(&input(other), &[tunnel()]), [stopped]);
+    let iptables = "iptables-nft -P INPUT DROP
+        iptables-nft -A INPUT -m conntrack --ctstate";
+    for (states, expected) in [("UNTRACKED", ""), ("SNAT", "ip filter INPUT: policy drop")] {
+        let script = format!("{iptables} {states} -j ACCEPT");
+        assert_eq!(said(&script, &[tunnel()]), [expected], "{states}");
+    }
     let allowed = "nft insert rule inet host in udp dport 4789 accept";
     assert_eq!(said(&input(allowed), &[tunnel()]), [""]);
     let other_family = Packet {
@@ -264,9 +283,27 @@ fn a_packet_is_judged_by_its_ends() {
         assert_eq!(said(&script, &packets), expected, "{rule}");
     }
     let translated = Packet {
-        state: Packet::TRANSLATED,
+        state: State::Translated,
         ..packets[0].clone()
     };
+    // Of a reply it is known that the connection was led elsewhere, and no more.
+    let reply = Packet {
+        state: State::ReplyOfTranslated,
+        ..translated.clone()
+    };
+    for (rule, expected) in [
+        ("ct status dnat accept", ["", ""]),
+        ("ct status snat accept", ["may", "may"]),
+        ("ct status dnat,snat accept", ["may", "may"]),
+        ("ct status and dnat == 0 accept", [STOPPED, STOPPED]),
+    ] {
+        let script = forward("drop", rule);
+        assert_eq!(
+            said(&script, &[translated.clone(), reply.clone()]),
+            expected,
+            "{rule}"
+        );
+    }
     let new = forward("accept", "ct state vmap { new : drop }");
     assert_eq!(
         said(&new, &[translated]),
@@ -282,12 +319,12 @@ fn a_packet_is_judged_by_its_ends() {
 #[test]
 fn a_packet_is_met_where_it_is_like_that() {
     let early = Packet {
-        state: Packet::UNSEEN,
+        state: State::Unseen,
         priorities: i32::MIN..=-201,
         ..Packet::at(Hook::Prerouting, false)
     };
     let late = Packet {
-        state: Packet::ESTABLISHED,
+        state: State::Reply,
         priorities: -200..=i32::MAX,
         ..early.clone()
     };
@@ -303,7 +340,7 @@ fn a_packet_is_met_where_it_is_like_that() {
     assert_eq!(met("filter", -150, "drop"), [false, true]);
     assert_eq!(met("nat", -100, "drop"), [false, false]);
     let led = Packet {
-        state: Packet::TRANSLATED,
+        state: State::Translated,
         ..Packet::at(Hook::Prerouting, false)
     };
     let new = Packet::at(Hook::Prerouting, false);
@@ -323,6 +360,9 @@ fn a_packet_is_met_where_it_is_like_that() {
     };
     assert_eq!(told(&nat("prerouting")), [false, true, false]);
     assert_eq!(told(&nat("postrouting")), [false, false, true]);
+    // What translates ends the chain.
+    let hides = format!("{}\nnft insert rule ip f p masquerade", nat("postrouting"));
+    assert_eq!(told(&hides), [false; 3]);
     // A packet that the kernel is told to know no connection of is led nowhere.
     assert_eq!(met("filter", -300, "notrack"), [true, false]);
     let iptables = "iptables-nft -t raw -A PREROUTING -p tcp --dport 8080 -j CT --notrack";
