@@ -5,9 +5,10 @@ mod doctor;
 mod ports;
 
 use doctor::ask;
-use integration::{Backend, Host, Lab};
+use integration::{Backend, Host, Lab, Running};
 use ports::{Published, add, asks, heard_at, lab, network, port, rules};
 use serde_json::{Value, json};
+use std::time::Duration;
 
 /// What is published, in nft's words.
 fn published(host: &Host) -> String {
@@ -332,4 +333,31 @@ fn a_port_whose_element_is_gone_is_not_given_away() {
     host.crosshost(&["sync"]).ok();
     web.again("check").ok();
     assert!(!added.status.success(), "both have it: {added}");
+}
+
+/// As often as it can.
+#[test]
+fn an_add_works_while_another_program_flushes_all_rules() {
+    let lab = lab();
+    let host = lab.host(1);
+    let web = Published::new(host, "web", "br", &json!([port(8080, 80)]));
+    let mut storm = host.space().command("sh");
+    storm.args([
+        "-c",
+        "for n in $(seq 400); do nft flush ruleset; sleep 0.005; done",
+    ]);
+    let storm = Running::start(storm, b"");
+    let verb = |verb, n: u16| web.alone(verb, "c1", &json!([port(9000 + n, 80)]));
+    for n in 0..100 {
+        // "Try again later" is an answer too, where each of its own tries meets a flush.
+        let mut said = verb("ADD", n);
+        while !said.status.success() && said.json()["code"] == 11 {
+            said = verb("ADD", n);
+        }
+        said.ok();
+        verb("DEL", n).ok();
+    }
+    storm.wait(Duration::from_secs(60)).ok();
+    host.crosshost(&["sync"]).ok();
+    web.again("check").ok();
 }

@@ -64,6 +64,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether what was to be changed was there a moment ago and is not any more, as after a flush of all rules.
+    pub fn is_gone(&self) -> bool {
+        self.errno() == Some(ENOENT)
+    }
+
     /// Positive errno if the kernel refused.
     pub fn errno(&self) -> Option<i32> {
         match self {

@@ -124,20 +124,17 @@ impl Desk {
         local: &[IpAddr],
     ) -> Result<bool, Error> {
         let (leaving, records): (Vec<_>, Vec<_>) = records.into_iter().partition(|it| it.leaving);
-        let made = ports.ensure().map_err(|error| kernel(&error))?;
         let all: Vec<_> = records.iter().chain(&leaving).cloned().collect();
-        let want = |found: &Published| Ok::<_, Taken>(claim::all(found, &all));
-        let updated = ports.update(&Places::All, want);
-        let changed = updated.map_err(|error| kernel(&error))?.unwrap_or(false);
+        let changed = fill(ports, &all).map_err(|error| kernel(&error))?;
         for record in &leaving {
             self.forget(record, ports)?;
         }
         let opened = localnet::mend(&records)?;
-        if made || changed {
+        if changed {
             // Who sent meanwhile was not led to a container.
             flows::forget_clients(&records, local);
         }
-        Ok(made || changed || opened)
+        Ok(changed || opened)
     }
 
     /// Publishes what the record says, unless another container has one of its ports. What a container has is told by the maps; so
@@ -251,4 +248,22 @@ impl Desk {
         }
         Ok(())
     }
+}
+
+/// Makes chains and maps, and in them what the records say; whether it was not so. Once more, if somebody flushes all rules
+/// between the one and the other.
+fn fill(ports: &mut Ports, records: &[Record]) -> Result<bool, nft::Error> {
+    let want = |found: &Published| Ok::<_, Taken>(claim::all(found, records));
+    let mut try_once = || -> Result<bool, nft::Error> {
+        let made = ports.ensure()?;
+        let changed = ports.update(&Places::All, want)?.unwrap_or(false);
+        Ok(made || changed)
+    };
+    for _ in 1..TRIES {
+        match try_once() {
+            Err(error) if error.is_gone() => {}
+            done => return done,
+        }
+    }
+    try_once()
 }
