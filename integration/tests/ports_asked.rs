@@ -41,6 +41,9 @@ fn a_port_that_is_not_named_is_chosen_and_told() {
             let seen = heard_at(lab.host(2).space(), host.vtep(), port.0);
             assert!(seen.starts_with(name), "{seen}");
         }
+        let id = format!("cnitool-{}", id_of(name));
+        let again = one.alone("ADD", &id, &asked).ok();
+        assert_eq!(self::told(host, name), told, "{again}");
         chosen.extend(told.into_iter().map(|(port, _)| port));
         one.again("check").ok();
     }

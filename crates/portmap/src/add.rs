@@ -54,11 +54,13 @@ pub(crate) fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
             desk.mend(&mut ports, &local)?;
         }
     }
-    let chosen = Free::new(&mut ports, &local).choose(&conf.mappings)?;
+    let earlier = desk.record(&attachment)?;
+    let asked = earlier.as_ref().map(|it| keep(&conf.mappings, it));
+    let asked = asked.as_ref().unwrap_or(&conf.mappings);
+    let chosen = Free::new(&mut ports, &local).choose(asked)?;
     let record = record(attachment, &conf, &chosen, &targets);
     warn(&record, &local);
     let listened = free::refuse_listened(&record);
-    let earlier = desk.record(&record.attachment)?;
     // A program may hold the port for the container that has it: then that one is in the way. And what an earlier ADD of
     // this attachment has published stays if this one is refused.
     if listened.is_err() || earlier.is_some() {
@@ -101,6 +103,25 @@ pub(crate) fn previous(call: &Call) -> Result<&Previous, Error> {
     call.conf.prev_result.as_ref().ok_or_else(|| {
         Error::config("prevResult: missing: portmap must be called as a chained plugin, behind one that makes an interface")
     })
+}
+
+/// The mappings with the ports that an earlier ADD of the same attachment chose: somebody may have been told of them.
+fn keep(mappings: &[Mapping], earlier: &Record) -> Vec<Mapping> {
+    let mut runs: Vec<_> = earlier.runs.iter().collect();
+    let mut kept = mappings.to_vec();
+    for mapping in kept.iter_mut().filter(|mapping| mapping.port == 0) {
+        let is_for = |run: &Run| {
+            let v6 = run.to.is_ipv6();
+            let same = (run.protocol, run.to.port(), run.count)
+                == (mapping.protocol, mapping.container_port, mapping.count);
+            same && mapping.is_of(v6) && mapping.at(v6).address == run.address
+        };
+        if let Some(port) = runs.iter().find(|run| is_for(run)).map(|run| run.port) {
+            runs.retain(|run| run.port != port || run.protocol != mapping.protocol);
+            mapping.port = port;
+        }
+    }
+    kept
 }
 
 /// A port of one version of IP needs an address of it in the container.
