@@ -20,7 +20,7 @@ fn chain(hook: &str, rules: &str) -> String {
 /// Nothing of others in the tables, as a rule of these tests leaves it.
 const UNDONE: &str = "nft delete table inet f 2>/dev/null || true
     for table in filter raw mangle; do nft delete table ip $table 2>/dev/null || true; done
-    ip link delete docker0 2>/dev/null || true";
+    for link in docker0 cali0; do ip link delete $link 2>/dev/null || true; done";
 
 /// Firewalls as people have them.
 #[test]
@@ -32,12 +32,14 @@ fn what_lets_nobody_in_is_told_with_a_cure_that_works() {
     let heard = || heard_at(lab.host(2).space(), host.vtep(), 8080);
     let drop = |rules: &str| chain("forward priority 0; policy drop", rules);
     let docker = "ip link add docker0 up type bridge; ip address add 172.17.0.1/16 dev docker0
+        ip link add cali0 up type veth; ip address add 172.18.0.1/16 dev cali0
         iptables-nft -P FORWARD DROP
         iptables-nft -N DOCKER-USER
         iptables-nft -A FORWARD -j DOCKER-USER
         iptables-nft -A FORWARD -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
         iptables-nft -A FORWARD -i docker0 ! -o docker0 -j ACCEPT
-        iptables-nft -A FORWARD -i docker0 -o docker0 -j ACCEPT";
+        iptables-nft -A FORWARD -i docker0 -o docker0 -j ACCEPT
+        iptables-nft -A FORWARD -i cali0 -j ACCEPT";
     for (made, into) in [
         (drop("ct state { established, related } accept"), "nft insert rule inet f c "),
         (

@@ -16,7 +16,7 @@ use crate::{
 pub(crate) type Link = (String, u32);
 
 /// The interfaces by which a client of another machine may come over a version of IP, to be led on by `via`: those by which a router is
-/// reached, and those with an address. A bridge that is no way to a router has containers alone behind it.
+/// reached, and those with an address. A bridge or one end of a veth pair that is no way to a router has containers alone behind it.
 pub(crate) async fn links(via: &str, v6: bool) -> Result<Vec<Link>, Error> {
     let here = Netns::current().map_err(|error| kernel(&error))?;
     let rtnl = Rtnl::here(&here).map_err(|error| kernel(&error))?;
@@ -38,9 +38,9 @@ pub(crate) async fn links(via: &str, v6: bool) -> Result<Vec<Link>, Error> {
         })
     };
     let outside = all.into_iter().filter(|link| {
-        let is_bridge = link.kind.as_deref() == Some("bridge");
+        let is_inner = matches!(link.kind.as_deref(), Some("bridge" | "veth"));
         let is_own = link.name == "lo" || link.name == via;
-        link.up && !is_own && (leads_on(link.index) || (!is_bridge && is_here(link.index)))
+        link.up && !is_own && (leads_on(link.index) || (!is_inner && is_here(link.index)))
     });
     Ok(outside.map(|link| (link.name, link.index)).collect())
 }
