@@ -357,7 +357,7 @@ fn an_add_works_while_another_program_flushes_all_rules() {
         said.ok();
         verb("DEL", n).ok();
     }
-    storm.wait(Duration::from_secs(60)).ok();
+    storm.wait(Duration::from_mins(1)).ok();
     host.crosshost(&["sync"]).ok();
     web.again("check").ok();
 }
