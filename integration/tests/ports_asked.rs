@@ -53,6 +53,31 @@ fn a_port_that_is_not_named_is_chosen_and_told() {
     chosen_is_in_the_result(host);
 }
 
+/// An ADD that comes again keeps what was chosen, unless it asks for that port by its number now.
+#[test]
+fn a_chosen_port_is_not_kept_for_two() {
+    let lab = lab();
+    let host = lab.host(1);
+    let web = Published::new(host, "web", "br", &json!([]));
+    let call = |verb, asked: &Value| web.alone(verb, "c1", asked).ok().json();
+    let chosen = |said: &Value| {
+        let all = said["portMappings"].as_array().expect("ports").clone();
+        all.into_iter()
+            .map(|it| it["hostPort"].clone())
+            .collect::<Vec<_>>()
+    };
+    let first = chosen(&call("ADD", &json!([port(0, 80)])))[0].clone();
+    let same = chosen(&call("ADD", &json!([port(0, 80)])));
+    assert_eq!(same, std::slice::from_ref(&first));
+    let by_number = json!({ "hostPort": first, "containerPort": 81, "protocol": "tcp" });
+    let both = json!([port(0, 80), by_number]);
+    let two = chosen(&call("ADD", &both));
+    assert!(two[0] != first && two[1] == first, "{two:?}");
+    let again = chosen(&call("ADD", &both));
+    assert_eq!(again, two);
+    web.alone("DEL", "c1", &both).ok();
+}
+
 /// The ports that `crosshost port ls` tells of a container: of the host, and of the container.
 fn told(host: &Host, container: &str) -> Vec<(u16, u16)> {
     let all = host.listed(&["port", "ls"]);

@@ -5,22 +5,10 @@ mod doctor;
 mod ports;
 
 use doctor::ask;
-use ports::{Published, heard_at, lab, network, port};
+use integration::Running;
+use ports::{Published, UNDONE, chain, heard_at, lab, network, port};
 use serde_json::json;
-
-/// A chain of nft's own with these rules.
-fn chain(hook: &str, rules: &str) -> String {
-    format!(
-        "nft add table inet f
-         nft 'add chain inet f c {{ type filter hook {hook}; }}'
-         nft 'add rule inet f c {rules}'"
-    )
-}
-
-/// Nothing of others in the tables, as a rule of these tests leaves it.
-const UNDONE: &str = "nft delete table inet f 2>/dev/null || true
-    for table in filter raw mangle; do nft delete table ip $table 2>/dev/null || true; done
-    for link in docker0 cali0; do ip link delete $link 2>/dev/null || true; done";
+use std::time::{Duration, Instant};
 
 /// Firewalls as people have them.
 #[test]
@@ -32,7 +20,7 @@ fn what_lets_nobody_in_is_told_with_a_cure_that_works() {
     let heard = || heard_at(lab.host(2).space(), host.vtep(), 8080);
     let drop = |rules: &str| chain("forward priority 0; policy drop", rules);
     let docker = "ip link add docker0 up type bridge; ip address add 172.17.0.1/16 dev docker0
-        ip link add cali0 up type veth; ip address add 172.18.0.1/16 dev cali0
+        ip link add cali0 up type veth; ip address add 169.254.1.1/32 dev cali0
         iptables-nft -P FORWARD DROP
         iptables-nft -N DOCKER-USER
         iptables-nft -A FORWARD -j DOCKER-USER
@@ -74,6 +62,10 @@ fn what_lets_nobody_in_is_told_with_a_cure_that_works() {
              nft 'add chain ip filter FORWARD { type filter hook forward priority 10; policy drop; }'"
                 .to_owned(),
             "nft insert rule ip filter FORWARD ",
+        ),
+        (
+            "iptables-nft -t security -A FORWARD -j DROP".to_owned(),
+            "iptables-nft -t security -I FORWARD ",
         ),
         (
             "iptables-nft -t mangle -P POSTROUTING DROP".to_owned(),
@@ -187,109 +179,114 @@ fn a_rule_against_one_port_is_told_with_a_cure_that_works() {
     }
 }
 
-/// What only programs of this host use is not forwarded; it leaves and its answers come in.
-#[test]
-fn a_port_of_127_0_0_1_goes_its_own_way() {
-    let lab = lab();
-    let host = lab.host(1);
-    let asked = json!([{ "hostIP": "127.0.0.1", "hostPort": 8080, "containerPort": 80 }]);
-    let web = Published::new(host, "web", "br", &asked);
-    let _server = web.serves(80);
-    let heard = || heard_at(host.space(), "127.0.0.1", 8080);
-    for made in [
-        "iptables-nft -P FORWARD DROP",
-        "nft add table inet f
-         nft 'add chain inet f c { type filter hook prerouting priority -300; }'
-         nft add rule inet f c ip daddr 127.0.0.0/8 drop",
-        "echo 0 > /proc/sys/net/ipv4/ip_forward",
-    ] {
-        host.space().script(made);
-        assert!(heard().starts_with("web "), "{made}: {}", heard());
-        web.again("check").ok();
-        ask(host).assert_well();
-        host.space().script(UNDONE);
-    }
-    for made in [
-        chain("input priority 0; policy drop", "iifname lo accept"),
-        chain("output priority -300", "oifname lo tcp dport 8080 drop"),
-        chain(
-            "output priority 0",
-            "ip daddr 10.1.0.0/16 tcp dport 80 drop",
-        ),
-    ] {
-        host.space().script(&made);
-        assert_eq!(heard(), "TimedOut", "{made}");
-        web.again("check").failed();
-        let cure = ask(host).wrong(&["chain c of nftables table inet f stops what comes to"]);
-        host.space().script(&cure);
-        assert!(heard().starts_with("web "), "{made}: {cure}");
-        web.again("check").ok();
-        ask(host).assert_well();
-        host.space().script(UNDONE);
-    }
-}
-
-/// Each interface has its own; the global one turns all of them.
-#[test]
-fn settings_of_the_kernel_are_told_with_the_command_that_turns_them() {
-    let lab = lab();
-    let host = lab.host(1);
-    let web = Published::new(host, "web", "br", &json!([port(8080, 80)]));
-    let _server = web.serves(80);
-    let heard = || heard_at(lab.host(2).space(), host.vtep(), 8080);
-    let key = |name: &str, value: u8| {
-        let script = format!("echo {value} > /proc/sys/net/ipv4/{name}");
-        host.space().script(&script);
-    };
-    for off in ["ip_forward", "conf/br1/forwarding"] {
-        key(off, 0);
-        assert_eq!(heard(), "TimedOut", "{off}");
-        let says = format!("net.ipv4.{} is 0", off.replace('/', "."));
-        let said = web.again("check").failed().stderr;
-        let cure = ask(host).wrong(&[&says]);
-        assert!(
-            said.contains(&says) && said.contains(&cure),
-            "{said}: {cure}"
-        );
-        host.space().script(&cure);
-        assert!(heard().starts_with("web "), "{off}: {cure}");
-        ask(host).assert_well();
-    }
-    key("ip_forward", 0);
-    key("conf/br1/forwarding", 1);
-    key("conf/ens3/forwarding", 1);
-    assert!(heard().starts_with("web "));
-    web.again("check").ok();
-
-    key("conf/br1/route_localnet", 0);
-    let here = || heard_at(host.space(), "127.0.0.1", 8080);
-    assert!(!here().starts_with("web "));
-    web.again("check").failed();
-    ask(host).wrong(&["published ports: 2, not all of them"]);
-    key("conf/all/route_localnet", 1);
-    assert!(here().starts_with("web "));
-    web.again("check").ok();
-    key("conf/all/route_localnet", 0);
-    host.crosshost(&["sync"]).ok();
-    assert!(here().starts_with("web "));
-    web.again("check").ok();
-}
-
-/// An interface may have a name that is a word of nft's.
+/// An interface may have a name that is a word of nft's, or means something to a shell.
 #[test]
 fn a_cure_works_whatever_the_bridge_is_called() {
     let lab = lab();
     let host = lab.host(1);
-    let mut odd = network("bridge", "odd", 5);
-    odd["plugins"][0]["bridge"] = "meta".into();
-    host.install(&odd);
-    let web = Published::new(host, "web", "odd", &json!([port(8080, 80)]));
-    let _server = web.serves(80);
-    let heard = || heard_at(lab.host(2).space(), host.vtep(), 8080);
-    host.space()
-        .script(&chain("forward priority 0; policy drop", "counter"));
-    assert_eq!(heard(), "TimedOut");
-    let cure = ask(host).wrong(&["published ports over IPv4, by meta"]);
-    host.space().script(&cure);
-    assert!(heard().starts_with("web "), "{cure}");
+    for (number, name) in [(5, "meta"), (6, "br&x")] {
+        let mut odd = network("bridge", &format!("odd{number}"), number);
+        odd["plugins"][0]["bridge"] = name.into();
+        host.install(&odd);
+        let container = format!("web{number}");
+        let web = Published::new(
+            host,
+            &container,
+            &format!("odd{number}"),
+            &json!([port(8080, 80)]),
+        );
+        let _server = web.serves(80);
+        let heard = || heard_at(lab.host(2).space(), host.vtep(), 8080);
+        for made in [
+            chain("forward priority 0; policy drop", "counter"),
+            "iptables-nft -P FORWARD DROP".to_owned(),
+        ] {
+            host.space().script(&made);
+            assert_eq!(heard(), "TimedOut");
+            let cure = ask(host).wrong(&[&format!("published ports over IPv4, by {name}")]);
+            host.space().script(&cure);
+            assert!(heard().starts_with("web"), "{cure}");
+            host.space().script(UNDONE);
+        }
+        web.again("del").ok();
+    }
+}
+
+/// More than are looked at one by one, of one protocol; and a few, for which one command does.
+#[test]
+fn many_ports_are_told_of_once() {
+    let lab = lab();
+    let host = lab.host(1);
+    let few: Vec<_> = (0..3).map(|n| port(8000 + 10 * n, 80 + n)).collect();
+    let few = Published::new(host, "few", "br", &json!(few));
+    host.space().script(&chain(
+        "forward priority 0; policy drop",
+        "meta l4proto icmp accept",
+    ));
+    few.again("check").failed();
+    let wrong = ask(host).lines("wrong");
+    assert_eq!(wrong.len(), 2, "for each version of IP: {wrong:?}");
+    assert!(
+        wrong[0].contains("port 8000/tcp") && wrong[0].contains("2 more"),
+        "{wrong:?}"
+    );
+    host.space().script(UNDONE);
+
+    let many: Vec<_> = (0..70).map(|n| port(9000 + 10 * n, 80)).collect();
+    let many = Published::new(host, "many", "br", &json!(many));
+    let _server = many.serves(80);
+    let heard = || heard_at(lab.host(2).space(), host.vtep(), 9000);
+    for (hook, rules) in [
+        (
+            "forward priority 0; policy drop",
+            "meta l4proto icmp accept",
+        ),
+        (
+            "prerouting priority -150; policy drop",
+            "tcp dport 9005 accept",
+        ),
+    ] {
+        host.space().script(&chain(hook, rules));
+        assert_eq!(heard(), "TimedOut", "{hook}");
+        let told = ask(host);
+        let wrong = told.lines("wrong").join("\n");
+        assert!(!wrong.contains("9000-9690"), "{wrong}");
+        if hook.starts_with("forward") {
+            many.again("check").failed();
+            let cure = told.wrong(&["published ports over IPv4, by br1"]);
+            host.space().script(&cure);
+            assert!(heard().starts_with("many "), "{cure}");
+        }
+        host.space().script(UNDONE);
+    }
+}
+
+/// As firewalld's has, from its version 2.1 on.
+#[test]
+fn a_table_that_has_an_owner_is_told_without_a_command_that_fails() {
+    let lab = lab();
+    let host = lab.host(1);
+    let web = Published::new(host, "web", "br", &json!([port(8080, 80)]));
+    let mut owner = host.space().command("sh");
+    owner.args([
+        "-c",
+        "(echo 'add table inet o { flags owner; }'
+          echo 'add chain inet o c { type filter hook forward priority 0; policy drop; }'
+          sleep 5) | nft -i",
+    ]);
+    let owner = Running::start(owner, b"");
+    let begun = Instant::now();
+    let said = loop {
+        let said = web.again("check");
+        if !said.status.success() {
+            break said.stderr;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "{said}");
+    };
+    assert!(
+        said.contains("only the program that owns the table may change it"),
+        "{said}"
+    );
+    assert!(!said.contains("insert"), "{said}");
+    owner.wait(Duration::from_secs(20));
 }

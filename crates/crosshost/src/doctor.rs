@@ -130,6 +130,7 @@ async fn examine_ports(findings: &mut Findings) -> std::result::Result<(), cni::
     let Examined {
         published,
         is_whole,
+        shut,
         lost,
     } = portmap::examine()?;
     for whose in lost {
@@ -140,6 +141,11 @@ async fn examine_ports(findings: &mut Findings) -> std::result::Result<(), cni::
     }
     if published == 0 {
         return Ok(());
+    }
+    for via in shut {
+        let says =
+            format!("published ports: 127.0.0.1 leads to none by {via}: route_localnet is 0");
+        findings.wrong(says, SYNC);
     }
     if is_whole {
         findings.ok(format!("published ports: {published}, as they should be"));

@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::Nft;
 use crate::error::Error;
-use crate::foreign::Obstacle;
+use crate::foreign::{Author, Obstacle};
 use crate::packet::Packet;
 
 /// The older iptables, whose rules only its own programs can read; for IPv4 and IPv6, with where the kernel lists its tables.
@@ -13,6 +13,8 @@ const LEGACY: [(&str, &str); 2] = [
     ("ip6tables-legacy", "/proc/thread-self/net/ip6_tables_names"),
 ];
 
+/// Their tables that have chains at the hooks at which we say so, and drop.
+const DROPPING: [&str; 3] = ["filter", "mangle", "security"];
 /// The table that firewalld has in panic mode.
 const PANIC: &str = "firewalld_policy_drop";
 
@@ -36,7 +38,7 @@ pub struct Blocked {
     pub chain: String,
     /// The same, and what it stops.
     pub why: String,
-    /// The commands that would allow it.
+    /// The commands that would allow it; empty, if nobody but the owner of a table can.
     pub allow: String,
 }
 
@@ -47,53 +49,70 @@ pub struct Words {
     pub nft: Vec<String>,
     /// Rules of iptables, each as it follows `iptables -I CHAIN`.
     pub iptables: Vec<String>,
-    /// A whole command of firewalld, if it has one for it.
-    pub firewalld: Option<String>,
+    /// A whole command of firewalld.
+    pub firewalld: String,
 }
 
 impl Words {
     fn command(&self, at: &Obstacle) -> String {
         let (table, chain) = (at.table.as_str(), at.chain.as_str());
         let (family, name) = table.split_once(' ').unwrap_or_default();
-        match (name, &self.firewalld) {
-            ("firewalld", Some(command)) => return command.clone(),
-            (PANIC, _) => return "firewall-cmd --panic-off".to_owned(),
+        match name {
+            "firewalld" => return self.firewalld.clone(),
+            PANIC => return "firewall-cmd --panic-off".to_owned(),
             _ => {}
         }
-        let program = match family {
-            "ip" => Some("iptables-nft"),
-            "ip6" => Some("ip6tables-nft"),
-            _ => None,
-        };
-        // A native rule in a table of iptables may be one that iptables cannot list any more.
-        let commands: Vec<_> = if let Some(program) = program.filter(|_| at.is_of_iptables) {
-            // Docker keeps that one for others' rules, before its own.
-            let chain = if at.begins_with_docker_user {
-                "DOCKER-USER"
-            } else {
-                chain
-            };
-            let option = match name {
-                "filter" => String::new(),
-                name => format!(" -t {name}"),
-            };
-            let insert = |rule| format!("{program}{option} -I {chain} {rule}");
-            self.iptables.iter().map(insert).collect()
-        } else {
-            let insert = |rule| format!("nft insert rule {table} {chain} '{rule}'");
-            self.nft.iter().map(insert).collect()
+        let commands: Vec<_> = match at.author {
+            Author::Owner => vec![],
+            Author::Nft => {
+                let insert =
+                    |rule: &String| format!("nft insert rule {table} {chain} {}", quoted(rule));
+                self.nft.iter().map(insert).collect()
+            }
+            // A native rule in a table of iptables may be one that iptables cannot list any more.
+            Author::Iptables { docker_user } => {
+                let program = match family {
+                    "ip6" => "ip6tables-nft",
+                    _ => "iptables-nft",
+                };
+                // Docker keeps that one for others' rules, before its own.
+                let chain = if docker_user { "DOCKER-USER" } else { chain };
+                let begin = begin(program, name, chain);
+                let insert = |rule| format!("{begin} {rule}");
+                self.iptables.iter().map(insert).collect()
+            }
         };
         commands.join(" && ")
     }
 
-    /// For a table of the older iptables, of which nobody knows what is in it.
-    fn legacy_command(&self, program: &str, chains: &[&str]) -> String {
-        let commands = chains.iter().flat_map(|chain| {
-            let insert = move |rule| format!("{program} -I {chain} {rule}");
-            self.iptables.iter().map(insert)
+    /// For tables of the older iptables, of which nobody knows what is in them, and their chains.
+    fn legacy_command(&self, program: &str, tables: &[&str], chains: &[&str]) -> String {
+        let each = tables
+            .iter()
+            .flat_map(|table| chains.iter().map(|chain| begin(program, table, chain)));
+        let commands = each.flat_map(|begin| {
+            let rules = self.iptables.iter();
+            rules.map(move |rule| format!("{begin} {rule}"))
         });
         commands.collect::<Vec<_>>().join(" && ")
     }
+}
+
+/// What puts a rule first into a chain of iptables.
+fn begin(program: &str, table: &str, chain: &str) -> String {
+    match table {
+        "filter" => format!("{program} -I {chain}"),
+        _ => format!("{program} -t {table} -I {chain}"),
+    }
+}
+
+/// A word of a command, in quotes where a shell would read it otherwise.
+pub fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.@%+:".contains(c);
+    if word.chars().all(is_plain) && !word.is_empty() {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
 }
 
 /// The chains of others that stop these packets, or may, each once; by traffic.
@@ -148,9 +167,14 @@ impl Traffic<'_> {
     fn native(&self, it: &Obstacle) -> Blocked {
         let stops = if it.certain { "stops" } else { "may stop" };
         let chain = format!("chain {} of nftables table {}", it.chain, it.table);
+        let owned = if it.author == Author::Owner {
+            "; only the program that owns the table may change it"
+        } else {
+            ""
+        };
         Blocked {
             certain: it.certain,
-            why: format!("{chain} {stops} {} with its {}", self.what, it.rule),
+            why: format!("{chain} {stops} {} with its {}{owned}", self.what, it.rule),
             chain,
             allow: self.words.command(it),
         }
@@ -167,15 +191,21 @@ impl Traffic<'_> {
         chains.dedup();
         let first = chains.first()?;
         let tables = fs::read_to_string(tables).unwrap_or_default();
-        tables.lines().find(|name| *name == "filter")?;
+        let tables = tables.lines().filter(|name| DROPPING.contains(name));
+        let tables: Vec<_> = tables.collect();
+        let option = match *tables.first()? {
+            "filter" => String::new(),
+            other => format!(" -t {other}"),
+        };
+        let named = tables.join(", ");
         let what = self.what.trim_end_matches(',');
         Some(Blocked {
             certain: false,
             chain: program.to_owned(),
             why: format!(
-                "{program} has a table filter, which only it can read (`{program} -S {first}`): it may stop {what}"
+                "{program} has a table {named}, which only it can read (`{program}{option} -S {first}`): it may stop {what}"
             ),
-            allow: self.words.legacy_command(program, &chains),
+            allow: self.words.legacy_command(program, &tables, &chains),
         })
     }
 }

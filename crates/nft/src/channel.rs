@@ -138,7 +138,17 @@ impl Channel {
         self.ask(what, self.family, question, NLM_F_DUMP).map(bare)
     }
 
-    /// The same of another family than that of our table, or of all of them; each answer with its family.
+    /// One object of another family than that of our table, with its family.
+    pub(crate) fn get_of(
+        &mut self,
+        what: &str,
+        family: NetfilterProtoFamily,
+        question: NfTablesMessage,
+    ) -> Result<Vec<Answer>, Error> {
+        self.ask(what, family, question, 0)
+    }
+
+    /// All objects of another family than that of our table, or of all of them; each answer with its family.
     pub(crate) fn dump_of(
         &mut self,
         what: &str,

@@ -29,15 +29,27 @@ pub struct Obstacle {
     pub table: String,
     /// The base chain.
     pub chain: String,
-    /// Whether it is one that iptables works with.
-    pub is_of_iptables: bool,
-    /// Whether all packets of this kind come first to the chain that Docker keeps for others' rules.
-    pub begins_with_docker_user: bool,
+    /// Who may put rules into it.
+    pub author: Author,
     /// What in it drops the packet: `policy drop`, or a verdict and its chain.
     pub rule: String,
     /// Whether no packet of this kind passes; else rules are in it that were not understood or that look at more than is
     /// known of the packet.
     pub certain: bool,
+}
+
+/// Whose words a rule in a chain has to be in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Author {
+    /// Anybody with nft.
+    Nft,
+    /// iptables works with it.
+    Iptables {
+        /// All packets of this kind come first to the chain that Docker keeps for others' rules.
+        docker_user: bool,
+    },
+    /// Nobody but the program that made the table.
+    Owner,
 }
 
 const NF_DROP: u32 = 0;
@@ -60,9 +72,13 @@ impl Chain {
     fn is_of_iptables(&self) -> bool {
         let at = (self.table.as_str(), self.name.as_str());
         let is = (self.kind.as_str(), self.priority);
+        let is_ip = matches!(
+            self.family,
+            NetfilterProtoFamily::IPv4 | NetfilterProtoFamily::IPv6
+        );
         let wanted = match at {
             ("filter", "INPUT" | "FORWARD" | "OUTPUT") => ("filter", 0),
-            ("security", "INPUT" | "FORWARD" | "OUTPUT") => ("filter", 50),
+            ("security", "INPUT" | "FORWARD" | "OUTPUT") => ("filter", 150),
             ("raw", "PREROUTING" | "OUTPUT") => ("filter", -300),
             ("mangle", "OUTPUT") => ("route", -150),
             ("mangle", "PREROUTING" | "INPUT" | "FORWARD" | "POSTROUTING") => ("filter", -150),
@@ -70,7 +86,7 @@ impl Chain {
             ("nat", "INPUT" | "POSTROUTING") => ("nat", 100),
             _ => return false,
         };
-        is == wanted
+        is_ip && is == wanted
     }
 }
 
@@ -116,7 +132,11 @@ pub(crate) fn obstacles(
     channel: &mut Channel,
     packets: &[Packet<'_>],
 ) -> Result<Vec<Vec<Obstacle>>, Error> {
-    let asleep = asleep(channel)?;
+    let tables = tables(channel)?;
+    let flags = |chain: &Chain| {
+        let name = called(chain.family, &chain.table);
+        tables.get(&name).copied().unwrap_or(TableFlags::empty())
+    };
     let chains = chains(channel)?;
     let mut known = Known::default();
     let mut found = Vec::new();
@@ -127,10 +147,10 @@ pub(crate) fn obstacles(
                 && packet.priorities.contains(&chain.priority)
                 && packet.meets(&chain.kind)
                 && applies(chain.family, packet.v6)
-                && !asleep.contains(&called(chain.family, &chain.table))
+                && !flags(chain).contains(TableFlags::Dormant)
         };
         for base in chains.iter().filter(meets) {
-            let (family, table) = (base.family, &base.table);
+            let (family, table, is) = (base.family, &base.table, flags(base));
             let mut reader = Reader {
                 channel,
                 known: &mut known,
@@ -148,8 +168,14 @@ pub(crate) fn obstacles(
             obstacles.push(Obstacle {
                 table: called(family, table),
                 chain: base.name.clone(),
-                is_of_iptables: base.is_of_iptables(),
-                begins_with_docker_user: first.as_deref() == Some("DOCKER-USER"),
+                author: if is.contains(TableFlags::Owner) {
+                    Author::Owner
+                } else if base.is_of_iptables() {
+                    let docker_user = first.as_deref() == Some("DOCKER-USER");
+                    Author::Iptables { docker_user }
+                } else {
+                    Author::Nft
+                },
                 rule,
                 certain: !fate.passes,
             });
@@ -178,29 +204,27 @@ fn called(family: NetfilterProtoFamily, table: &str) -> String {
     format!("{family} {table}")
 }
 
-/// Tables that are dormant: their chains see nothing.
-fn asleep(channel: &mut Channel) -> Result<Vec<String>, Error> {
+/// All tables with their flags: of one that is dormant the chains see nothing.
+fn tables(channel: &mut Channel) -> Result<HashMap<String, TableFlags>, Error> {
     let attributes = vec![];
     let question = NfTablesMessage::GetTable(TableMessage { attributes });
     let all = channel.dump_of("list tables", NetfilterProtoFamily::Unspec, question)?;
-    let mut asleep = Vec::new();
+    let mut tables = HashMap::new();
     for (family, answer) in all {
         let NfTablesMessage::NewTable(TableMessage { attributes }) = answer else {
             continue;
         };
-        let (mut name, mut sleeps) = (String::new(), false);
+        let (mut name, mut is) = (String::new(), TableFlags::empty());
         for attribute in attributes {
             match attribute {
-                TableAttribute::Name(is) => name = is,
-                TableAttribute::Flags(flags) => sleeps = flags.contains(TableFlags::Dormant),
+                TableAttribute::Name(called) => name = called,
+                TableAttribute::Flags(flags) => is = flags,
                 _ => {}
             }
         }
-        if sleeps {
-            asleep.push(called(family, &name));
-        }
+        tables.insert(called(family, &name), is);
     }
-    Ok(asleep)
+    Ok(tables)
 }
 
 /// The chains of others.
@@ -278,15 +302,17 @@ fn members(
     set: &str,
 ) -> Result<Option<Members>, Error> {
     let what = format!("read set {set} of table {}", called(family, table));
-    let attributes = vec![SetAttribute::Table(table.to_owned())];
+    let attributes = vec![
+        SetAttribute::Table(table.to_owned()),
+        SetAttribute::Name(set.to_owned()),
+    ];
     let question = NfTablesMessage::GetSet(SetMessage { attributes });
-    let named = SetAttribute::Name(set.to_owned());
-    let sets = channel.dump_of(&what, family, question)?.into_iter();
+    let sets = channel.get_of(&what, family, question)?.into_iter();
     let mut sets = sets.filter_map(|(_, answer)| match answer {
         NfTablesMessage::NewSet(set) => Some(set.attributes),
         _ => None,
     });
-    let found = sets.find(|set| set.contains(&named));
+    let found = sets.next();
     let Some(found) = found.filter(|found| Members::are_told_of(found)) else {
         return Ok(None);
     };

@@ -177,10 +177,14 @@ fn read(packet: &Packet<'_>, rule: &Rule, table: &mut impl Table) -> Result<(boo
                 Some(true)
             }
             Some(Expressions::Cmp(parts)) => compare(&registers, parts),
-            Some(Expressions::Immediate(parts)) => match verdict(parts) {
-                Some(action) => return Ok((certain, action)),
-                None => Some(true),
-            },
+            Some(Expressions::Immediate(parts)) => {
+                if let Some(action) = verdict(parts) {
+                    return Ok((certain, action));
+                }
+                // A value of the rule's own, which nothing here compares.
+                registers.clear();
+                Some(true)
+            }
             Some(Expressions::Lookup(parts)) => match look_up(&mut registers, parts, table)? {
                 Looked::Matches(matches) => matches,
                 Looked::Verdict(Some(action)) => return Ok((certain, action)),

@@ -41,11 +41,11 @@ use std::time::{Duration, Instant};
 use ipnetwork::IpNetwork;
 use netlink_packet_netfilter::nftables::NfTablesMessage;
 
-pub use advice::{Blocked, Traffic, Words, blocked};
+pub use advice::{Blocked, Traffic, Words, blocked, quoted};
 use channel::{Change, Channel};
 use element::Interval;
 pub use error::{Error, Reason};
-pub use foreign::Obstacle;
+pub use foreign::{Author, Obstacle};
 pub use packet::{Endpoint, Hook, Packet, State};
 use repair::Comparison;
 use rules::IFNAME_BYTES;
@@ -54,6 +54,8 @@ pub use translate::{Macs, Translation};
 
 /// A verb's whole time for being faster than others. One look and change takes some 100 us, so this is thousands of tries.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// So often rules are read anew that somebody changed meanwhile.
+const LOOKS: u32 = 10;
 /// The longest wait before another try.
 const LONGEST_PAUSE: Duration = Duration::from_millis(4);
 
@@ -201,9 +203,18 @@ impl Nft {
         })
     }
 
-    /// What other tables of this host do to these packets, by packet: the chains that drop them, or may. Each table is seen as
-    /// it is at some moment, not all at the same, since nothing is decided by it.
+    /// What other tables of this host do to these packets, by packet: the chains that drop them, or may. All of it as it is at
+    /// one moment; where others change rules faster than they can be read, a look that fell between two of their changes is
+    /// better than none.
     pub fn obstacles(&mut self, packets: &[Packet<'_>]) -> Result<Vec<Vec<Obstacle>>, Error> {
+        for _ in 0..LOOKS {
+            let (generation, found) = self.patiently(|channel| {
+                Ok((channel.generation()?, foreign::obstacles(channel, packets)?))
+            })?;
+            if self.channel.generation()? == generation {
+                return Ok(found);
+            }
+        }
         self.patiently(|channel| foreign::obstacles(channel, packets))
     }
 

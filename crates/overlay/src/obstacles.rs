@@ -40,18 +40,17 @@ pub async fn egress(host: &Host, link: &str, v6: bool) -> Result<Vec<Blocked>, E
         state: State::Reply,
         ..first.clone()
     };
+    let quoted = nft::quoted(link);
     let words = Words {
         nft: vec![
             format!("iifname \"{link}\" accept"),
             format!("oifname \"{link}\" ct state established,related accept"),
         ],
         iptables: vec![
-            format!("-i {link} -j ACCEPT"),
-            format!("-o {link} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"),
+            format!("-i {quoted} -j ACCEPT"),
+            format!("-o {quoted} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"),
         ],
-        firewalld: Some(format!(
-            "firewall-cmd --zone=trusted --change-interface={link}"
-        )),
+        firewalld: format!("firewall-cmd --zone=trusted --change-interface={quoted}"),
     };
     let version = if v6 { "IPv6" } else { "IPv4" };
     let what = format!("the containers' way out over {version}, by {link},");
@@ -84,7 +83,7 @@ pub fn tunnel(underlay: &Underlay, port: u16) -> Result<Vec<Blocked>, Error> {
     let words = Words {
         nft: vec![format!("udp dport {port} accept")],
         iptables: vec![format!("-p udp --dport {port} -j ACCEPT")],
-        firewalld: Some(format!("firewall-cmd --add-port={port}/udp")),
+        firewalld: format!("firewall-cmd --add-port={port}/udp"),
     };
     let what = format!("the tunnels' packets, of UDP to port {port},");
     stopped(Traffic {

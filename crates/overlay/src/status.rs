@@ -38,7 +38,14 @@ pub(crate) async fn status(call: &Call) -> Result<(), Error> {
         }
     }
     Delegate::find(call, &conf.ipam)?.status()?;
-    let mut stopped = obstacles::tunnel(&underlay, port).unwrap_or_default();
+    // What cannot be looked at is no reason to give no containers.
+    let told = |found: Result<Vec<nft::Blocked>, Error>| {
+        found.unwrap_or_else(|error| {
+            cni::log(&format!("rules of others: {error}"));
+            vec![]
+        })
+    };
+    let mut stopped = told(obstacles::tunnel(&underlay, port));
     let mode = network.egress.map(|egress| egress.mode);
     if mode != Some(EgressMode::None) {
         let link = match mode {
@@ -49,10 +56,11 @@ pub(crate) async fn status(call: &Call) -> Result<(), Error> {
         let v6 = subnets.any(|subnet| subnet.is_ipv6()).then_some(true);
         for v6 in [false].into_iter().chain(v6) {
             let stops = obstacles::egress(&host, &link, v6).await;
-            stopped.extend(stops.unwrap_or_default());
+            stopped.extend(told(stops));
         }
     }
     match stopped.into_iter().find(|it| it.certain) {
+        Some(it) if it.allow.is_empty() => Err(Error::limited(it.why)),
         Some(it) => Err(Error::limited(it.why).with_details(format!("to allow it: {}", it.allow))),
         None => Ok(()),
     }

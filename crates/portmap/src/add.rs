@@ -18,7 +18,7 @@ use crate::{
     free::{self, Free},
     kernel, localnet,
     mapping::{HostIp, Mapping, ports},
-    outside,
+    outside::{self, Outside},
     record::{Record, Run},
     target::{self, Target},
     wait_for,
@@ -105,20 +105,27 @@ pub(crate) fn previous(call: &Call) -> Result<&Previous, Error> {
     })
 }
 
-/// The mappings with the ports that an earlier ADD of the same attachment chose: somebody may have been told of them.
+/// The mappings with the ports that an earlier ADD of the same attachment chose, as far as no other of them asks for those:
+/// somebody may have been told of them.
 fn keep(mappings: &[Mapping], earlier: &Record) -> Vec<Mapping> {
-    let mut runs: Vec<_> = earlier.runs.iter().collect();
     let mut kept = mappings.to_vec();
-    for mapping in kept.iter_mut().filter(|mapping| mapping.port == 0) {
-        let is_for = |run: &Run| {
+    for index in 0..kept.len() {
+        let mapping = &kept[index];
+        let is_for = |run: &&Run| {
             let v6 = run.to.is_ipv6();
             let same = (run.protocol, run.to.port(), run.count)
                 == (mapping.protocol, mapping.container_port, mapping.count);
             same && mapping.is_of(v6) && mapping.at(v6).address == run.address
         };
-        if let Some(port) = runs.iter().find(|run| is_for(run)).map(|run| run.port) {
-            runs.retain(|run| run.port != port || run.protocol != mapping.protocol);
-            mapping.port = port;
+        let is_asked = |run: &&Run| {
+            let mut others = kept.iter().filter(|it| it.protocol == run.protocol);
+            others.any(|it| it.port != 0 && ports(it.port, it.count).contains(&run.port))
+        };
+        let mut runs = earlier.runs.iter().filter(is_for);
+        if mapping.port == 0
+            && let Some(run) = runs.find(|run| !is_asked(run))
+        {
+            kept[index].port = run.port;
         }
     }
     kept
@@ -191,8 +198,12 @@ fn warn(record: &Record, local: &[IpAddr]) {
         };
         cni::log(&format!("{}: hostIP: {address} {why}", record.attachment));
     }
-    for off in outside::off(record) {
-        cni::log(&format!("{}: {}", record.attachment, off.why));
+    if outside::is_doubtful(record)
+        && let Ok(outside) = wait_for(Outside::look())
+    {
+        for off in outside.off(record) {
+            cni::log(&format!("{}: {}", record.attachment, off.why));
+        }
     }
 }
 

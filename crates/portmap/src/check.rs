@@ -11,7 +11,8 @@ use crate::{
     add::{previous, record, refuse_lacking_families},
     attachment, claim, code,
     conf::Conf,
-    desk, kernel, local, localnet, outside,
+    desk, kernel, local, localnet,
+    outside::{self, Outside},
     record::{Record, Run},
     target, wait_for, way,
 };
@@ -56,23 +57,22 @@ pub(crate) fn check(call: &Call) -> Result<(), Error> {
     if let Some(what) = lacks(&noted, &found) {
         return Err(deviates(what));
     }
-    let shut = noted
-        .runs
-        .iter()
-        .find(|run| noted.hairpin && run.to.is_ipv4() && localnet::is_shut(&run.via));
-    if let Some(run) = shut {
-        let key = format!("net.ipv4.conf.{}.route_localnet", run.via);
-        return Err(deviates(format!(
-            "{key} is 0: 127.0.0.1 leads to none of its ports"
-        )));
+    if let Some(via) = localnet::shut(&noted).next() {
+        let key = format!("net.ipv4.conf.{}.route_localnet", outside::in_key(&via));
+        let why = format!("{key} is 0: 127.0.0.1 leads to none of its ports");
+        return Err(deviates(why).with_details("would be allowed by: crosshost sync"));
     }
-    let mut blocked = outside::off(&noted);
-    blocked.extend(wait_for(way::blocked(std::slice::from_ref(&noted)))?);
+    let outside = wait_for(Outside::look())?;
+    let mut blocked = outside.off(&noted);
+    blocked.extend(way::blocked(std::slice::from_ref(&noted), &outside)?);
     match blocked.iter().find(|it| it.certain) {
         None => Ok(()),
         Some(blocked) => {
-            let allow = format!("would be allowed by: {}", blocked.allow);
-            Err(deviates(blocked.why.clone()).with_details(allow))
+            let error = deviates(blocked.why.clone());
+            Err(match &*blocked.allow {
+                "" => error,
+                allow => error.with_details(format!("would be allowed by: {allow}")),
+            })
         }
     }
 }

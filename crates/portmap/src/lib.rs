@@ -17,7 +17,7 @@
 //! | [`claim`] | pure: whose element is whose |
 //! | `free` | ports that nobody has; programs that listen |
 //! | `flows` | what conntrack remembers of a port's former owner |
-//! | `way` | what else stops packets on this host |
+//! | `way`, `outside` | what else stops packets on this host; where clients come from |
 //! | `localnet` | 127.0.0.1 as a way to containers |
 //! | [`desk`] | lock, documents and table of one verb |
 //! | `add`, `del`, `check`, `gc`, `status`, `repair` | the verbs, and what sync does |

@@ -71,20 +71,17 @@ pub(crate) fn close() -> Result<(), Error> {
     document.remove(NAME).map_err(|error| local(&error))
 }
 
-/// Whether 127.0.0.1 leads nowhere by an interface by which the record's ports are reached.
-pub(crate) fn lacks(record: &Record) -> bool {
-    let mut runs = record.runs.iter();
-    record.hairpin && runs.any(|run| run.to.is_ipv4() && is_shut(&run.via))
-}
-
-/// Whether 127.0.0.1 leads nowhere by an interface: neither its own setting says so nor that of all.
-pub(crate) fn is_shut(via: &str) -> bool {
-    !is_on(via) && !is_on("all")
+/// The interfaces that lead to the record's ports, and not from 127.0.0.1: neither their own setting says so nor that of all.
+pub(crate) fn shut(record: &Record) -> impl Iterator<Item = String> {
+    let hairpin = record.hairpin && !record.leaving;
+    let runs = record.runs.iter().filter(move |_| hairpin);
+    let runs = runs.filter(|run| run.to.is_ipv4() && !is_on(&run.via) && !is_on("all"));
+    runs.map(|run| run.via.clone())
 }
 
 /// Whether it is on for an interface by its own setting.
 fn is_on(via: &str) -> bool {
-    fs::read_to_string(key(via)).is_ok_and(|value| value.trim() == "1")
+    fs::read_to_string(key(via)).is_ok_and(|value| value.trim() != "0")
 }
 
 fn key(via: &str) -> std::path::PathBuf {

@@ -12,7 +12,9 @@ use nft::{
 use crate::{
     claim,
     desk::{self, Desk},
-    kernel, local, localnet, outside, target, way,
+    kernel, local, localnet,
+    outside::Outside,
+    target, way,
 };
 
 /// Brings the table to what the records of this host say; whether it was not so. Nothing is asked of the kernel where nothing is
@@ -32,8 +34,10 @@ pub async fn repair() -> Result<bool, Error> {
 pub struct Examined {
     /// So many ports are published by the records.
     pub published: usize,
-    /// Whether the table has them all, and 127.0.0.1 leads to those that it should.
+    /// Whether the table has them all.
     pub is_whole: bool,
+    /// The interfaces that lead to ports and to which 127.0.0.1 does not lead, though it should.
+    pub shut: BTreeSet<String>,
     /// Whose ports the table has without a record: `NETWORK/INTERFACE/CONTAINER`, of which the end may be missing.
     pub lost: BTreeSet<String>,
 }
@@ -53,12 +57,13 @@ pub fn examine() -> Result<Examined, Error> {
     let is_whole = records.is_empty() || {
         let complete = ports.status().map_err(|error| kernel(&error))? == Status::Complete;
         let wanted: Published = claim::all(&found, &records);
-        complete && wanted == found && !records.iter().any(localnet::lacks)
+        complete && wanted == found
     };
     let runs = records.iter().flat_map(|record| &record.runs);
     Ok(Examined {
         published: runs.map(|run| usize::from(run.count)).sum(),
         is_whole,
+        shut: records.iter().flat_map(localnet::shut).collect(),
         lost,
     })
 }
@@ -66,12 +71,16 @@ pub fn examine() -> Result<Examined, Error> {
 /// What lets nothing through to published ports, or may not: rules of others, settings of the kernel.
 pub async fn obstacles() -> Result<Vec<Blocked>, Error> {
     let records = desk::records().all().map_err(|error| local(&error))?;
+    if records.is_empty() {
+        return Ok(vec![]);
+    }
+    let outside = Outside::look().await?;
     let mut blocked: Vec<Blocked> = Vec::new();
-    for off in records.iter().flat_map(outside::off) {
+    for off in records.iter().flat_map(|record| outside.off(record)) {
         if !blocked.contains(&off) {
             blocked.push(off);
         }
     }
-    blocked.extend(way::blocked(&records).await?);
+    blocked.extend(way::blocked(&records, &outside)?);
     Ok(blocked)
 }

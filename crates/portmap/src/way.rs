@@ -4,17 +4,14 @@
 //! and wherever else they are met on their way to a container, or back. Off the middle one a chain is named only if nothing gets through
 //! it, as many of them look at things that no port depends on (whether a source address can be true).
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    ops::RangeInclusive,
-};
+use std::{collections::BTreeMap, fmt::Write, ops::RangeInclusive};
 
 use cni::Error;
 use nft::{Blocked, Endpoint, Hook, Packet, State, Traffic, Words};
 
 use crate::{
     kernel,
-    outside::{self, Link},
+    outside::Outside,
     record::{Record, Run},
 };
 
@@ -26,13 +23,16 @@ const SEEN: RangeInclusive<i32> = -199..=-101;
 const LED: RangeInclusive<i32> = -99..=i32::MAX;
 /// Name and index of the loopback interface (`LOOPBACK_IFINDEX`).
 const LOOPBACK: (&str, u32) = ("lo", 1);
+/// firewalld lets pass what is led to a container, unless it is told not to (firewalld.conf(5)); a zone for the containers would
+/// not help, as it goes by where packets come from.
+const STRICT: &str = "sed -i s/^StrictForwardPorts=.*/StrictForwardPorts=no/ /etc/firewalld/firewalld.conf && firewall-cmd --reload";
 /// The stretch on which chains are named also if they only may stop something.
 const MIDDLE: usize = 1;
 /// More runs of ports are judged together, by what is the same of all.
 const EACH: usize = 64;
 
 /// The chains of others that let nothing through to the records' ports, or back, or may not.
-pub(crate) async fn blocked(records: &[Record]) -> Result<Vec<Blocked>, Error> {
+pub(crate) fn blocked(records: &[Record], outside: &Outside) -> Result<Vec<Blocked>, Error> {
     let mut ways: BTreeMap<_, Vec<&Run>> = BTreeMap::new();
     for run in records.iter().flat_map(|record| &record.runs) {
         let way = (run.via.as_str(), run.to.is_ipv6(), is_here(run));
@@ -43,15 +43,19 @@ pub(crate) async fn blocked(records: &[Record]) -> Result<Vec<Blocked>, Error> {
         let outside = if is_here {
             vec![]
         } else {
-            outside::links(via, v6).await?
+            outside.links(via, v6)
         };
+        if outside.is_empty() && !is_here {
+            // Nobody can come.
+            continue;
+        }
         // No interface has the index 0: of one that is gone, no rule can be but by its name.
         let index = netlink::index_of(via).unwrap_or(0);
         let way = Way {
             via: (via, index),
             v6,
             is_here,
-            outside: &outside,
+            outside,
         };
         named.extend(way.blocked(&runs)?);
     }
@@ -71,9 +75,22 @@ fn verdict(all: &Blocked, each: &[&Vec<Blocked>], is_middle: bool) -> Vec<Blocke
     }
     let of_this = |part: &&Vec<Blocked>| part.iter().find(|it| it.chain == all.chain).cloned();
     let parts: Vec<_> = each.iter().filter_map(of_this).collect();
-    let certain: Vec<_> = parts.iter().filter(|it| it.certain).cloned().collect();
-    if !certain.is_empty() {
-        return certain;
+    // One command may be for many.
+    let mut joined: Vec<(Blocked, usize)> = Vec::new();
+    for part in parts.iter().filter(|it| it.certain) {
+        match joined.iter_mut().find(|(it, _)| it.allow == part.allow) {
+            Some((_, more)) => *more += 1,
+            None => joined.push((part.clone(), 0)),
+        }
+    }
+    if !joined.is_empty() {
+        let named = joined.into_iter().map(|(mut part, more)| {
+            if more > 0 {
+                let _ = write!(part.why, ", and what comes to {more} more");
+            }
+            part
+        });
+        return named.collect();
     }
     let may = each.is_empty() || !parts.is_empty();
     if may && is_middle { one(all) } else { vec![] }
@@ -86,16 +103,24 @@ struct Way<'a> {
     v6: bool,
     is_here: bool,
     /// Where clients come from.
-    outside: &'a [Link],
+    outside: Vec<(&'a str, u32)>,
 }
 
 impl<'a> Way<'a> {
     fn blocked(&self, runs: &[&Run]) -> Result<Vec<Blocked>, Error> {
         let each = if runs.len() > EACH { &[] } else { runs };
-        let mut traffic = self.stretches(None, &openings(runs)).to_vec();
+        let known = if each.is_empty() {
+            Known::of(runs)
+        } else {
+            Known::default()
+        };
+        let mut traffic = self.stretches("published ports", runs, &known).to_vec();
         traffic.extend(each.iter().flat_map(|run| {
-            let opening = BTreeSet::from([opening(run)]);
-            self.stretches(Some(run), &opening)
+            let ports = match run.count {
+                1 => format!("port {}", run.at()),
+                _ => format!("ports {} to {}", run.at(), run.ports().end()),
+            };
+            self.stretches(&ports, &[run], &Known::of(&[run]))
         }));
         let blocked = nft::blocked(&traffic).map_err(|error| kernel(&error))?;
         let (all, each) = blocked.split_at(3);
@@ -109,38 +134,32 @@ impl<'a> Way<'a> {
         Ok(named)
     }
 
-    /// What comes to a run of ports, or to all of them, and what is answered, on each stretch. What would have to be let in are
-    /// the openings.
-    fn stretches(&self, run: Option<&Run>, openings: &BTreeSet<Opening>) -> [Traffic<'a>; 3] {
+    /// What comes to some ports, which are called so, and what is answered, on each stretch.
+    fn stretches(&self, ports: &str, runs: &[&Run], known: &Known) -> [Traffic<'a>; 3] {
         let via = self.via.0;
         let version = if self.v6 { "IPv6" } else { "IPv4" };
-        let ports = match run {
-            None => "published ports".to_owned(),
-            Some(run) if run.count == 1 => format!("port {}", run.at()),
-            Some(run) => format!("ports {} to {}", run.at(), run.ports().end()),
-        };
         let what = format!("what comes to {ports} over {version}, by {via},");
-        let nft = openings.iter().map(|(protocol, first, last)| {
-            let one = first == last;
-            let ports = if one {
-                first.to_string()
-            } else {
-                format!("{first}-{last}")
-            };
-            format!("{protocol} dport {ports} accept")
+        let openings = openings(runs);
+        let nft = openings.iter().map(|(protocol, runs)| {
+            let ports: Vec<_> = runs.iter().map(|run| range(run, '-')).collect();
+            match &*ports {
+                [one] => format!("{protocol} dport {one} accept"),
+                all => format!("{protocol} dport {{ {} }} accept", all.join(", ")),
+            }
         });
-        let iptables = openings.iter().map(|(protocol, first, last)| {
-            format!("-p {protocol} --dport {first}:{last} -j ACCEPT")
+        let iptables = openings.iter().flat_map(|(protocol, runs)| {
+            let ports = runs.iter().map(|run| range(run, ':'));
+            ports.map(move |ports| format!("-p {protocol} --dport {ports} -j ACCEPT"))
         });
-        // firewalld lets pass what is led to a container, unless it is told not to; a zone for the containers would not help.
+        let quoted = nft::quoted(via);
         let words = |nft, iptables| Words {
             nft,
             iptables,
-            firewalld: None,
+            firewalld: STRICT.to_owned(),
         };
         let arrive = words(
             nft.chain([format!("iifname \"{via}\" accept")]).collect(),
-            iptables.chain([format!("-i {via} -j ACCEPT")]).collect(),
+            iptables.chain([format!("-i {quoted} -j ACCEPT")]).collect(),
         );
         let middle = words(
             vec![
@@ -148,8 +167,8 @@ impl<'a> Way<'a> {
                 format!("iifname \"{via}\" ct state established,related accept"),
             ],
             vec![
-                format!("-o {via} -m conntrack --ctstate DNAT -j ACCEPT"),
-                format!("-i {via} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"),
+                format!("-o {quoted} -m conntrack --ctstate DNAT -j ACCEPT"),
+                format!("-i {quoted} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"),
             ],
         );
         let elsewhere = words(
@@ -164,28 +183,25 @@ impl<'a> Way<'a> {
         let forwarded = if self.is_here {
             vec![]
         } else {
-            self.forwarded(run)
+            self.forwarded(known)
         };
         [
-            traffic(self.arriving(run), arrive),
+            traffic(self.arriving(known), arrive),
             traffic(forwarded, middle),
-            traffic(self.elsewhere(run), elsewhere),
+            traffic(self.elsewhere(known), elsewhere),
         ]
     }
 
     /// To a port of this host, and from the container, back.
-    fn arriving(&self, run: Option<&Run>) -> Vec<Vec<Packet<'a>>> {
+    fn arriving(&self, known: &Known) -> Vec<Vec<Packet<'a>>> {
         let sent = Packet {
             oif: self.is_here.then_some(LOOPBACK),
-            protocol: run.map(|run| run.protocol.number()),
-            to: run.map_or_else(Endpoint::default, |run| Endpoint {
-                address: run.address,
-                port: (run.count == 1).then_some(run.port),
-            }),
+            protocol: known.protocol,
+            to: known.at,
             ..Packet::at(self.first_hook(), self.v6)
         };
         let comes = self.coming(&sent);
-        let reply = vec![self.back(Hook::Prerouting, run)];
+        let reply = vec![self.back(Hook::Prerouting, known)];
         let unseen = |packet: &Packet<'a>| Packet {
             state: State::Unseen,
             priorities: UNSEEN,
@@ -203,37 +219,37 @@ impl<'a> Way<'a> {
         both.iter().flat_map(met).collect()
     }
 
-    fn forwarded(&self, run: Option<&Run>) -> Vec<Vec<Packet<'a>>> {
+    fn forwarded(&self, known: &Known) -> Vec<Vec<Packet<'a>>> {
         let comes = Packet {
             oif: Some(self.via),
-            ..self.led(Hook::Forward, run)
+            ..self.led(Hook::Forward, known)
         };
-        let reply = self.back(Hook::Forward, run);
+        let reply = self.back(Hook::Forward, known);
         vec![self.coming(&comes), self.leaving(&reply)]
     }
 
-    fn elsewhere(&self, run: Option<&Run>) -> Vec<Vec<Packet<'a>>> {
+    fn elsewhere(&self, known: &Known) -> Vec<Vec<Packet<'a>>> {
         let late = |packet| Packet {
             priorities: LED,
             ..packet
         };
         let leaves = Packet {
             oif: Some(self.via),
-            ..self.led(Hook::Postrouting, run)
+            ..self.led(Hook::Postrouting, known)
         };
         let mut all = vec![
-            self.coming(&late(self.led(self.first_hook(), run))),
-            vec![late(self.back(Hook::Prerouting, run))],
+            self.coming(&late(self.led(self.first_hook(), known))),
+            vec![late(self.back(Hook::Prerouting, known))],
             self.coming(&leaves),
         ];
         if self.is_here {
-            all.push(vec![self.back(Hook::Input, run)]);
+            all.push(vec![self.back(Hook::Input, known)]);
         } else {
             // From the container, or from this host already.
             let answered = Packet {
                 from: Endpoint::default(),
                 iif: None,
-                ..self.back(Hook::Postrouting, run)
+                ..self.back(Hook::Postrouting, known)
             };
             all.push(self.leaving(&answered));
         }
@@ -250,27 +266,27 @@ impl<'a> Way<'a> {
     }
 
     /// On its way to a container.
-    fn led(&self, hook: Hook, run: Option<&Run>) -> Packet<'a> {
+    fn led(&self, hook: Hook, known: &Known) -> Packet<'a> {
         Packet {
             state: State::Translated,
-            protocol: run.map(|run| run.protocol.number()),
-            to: run.map(served).unwrap_or_default(),
+            protocol: known.protocol,
+            to: known.served,
             ..Packet::at(hook, self.v6)
         }
     }
 
     /// On its way back.
-    fn back(&self, hook: Hook, run: Option<&Run>) -> Packet<'a> {
+    fn back(&self, hook: Hook, known: &Known) -> Packet<'a> {
         Packet {
             state: State::ReplyOfTranslated,
             iif: Some(self.via),
-            protocol: run.map(|run| run.protocol.number()),
-            from: run.map(served).unwrap_or_default(),
+            protocol: known.protocol,
+            from: known.served,
             ..Packet::at(hook, self.v6)
         }
     }
 
-    /// It, as it comes from each place where clients are; from wherever, if there is none yet.
+    /// It, as it comes from each place where clients are.
     fn coming(&self, packet: &Packet<'a>) -> Vec<Packet<'a>> {
         self.forms(packet, |packet, link| packet.iif = link)
     }
@@ -285,47 +301,75 @@ impl<'a> Way<'a> {
         packet: &Packet<'a>,
         set: impl Fn(&mut Packet<'a>, Option<(&'a str, u32)>),
     ) -> Vec<Packet<'a>> {
-        if self.outside.is_empty() {
+        if self.is_here {
             return vec![packet.clone()];
         }
-        let forms = self.outside.iter().map(|(name, index)| {
+        let forms = self.outside.iter().map(|link| {
             let mut form = packet.clone();
-            set(&mut form, Some((name, *index)));
+            set(&mut form, Some(*link));
             form
         });
         forms.collect()
     }
 }
 
-/// Where a container answers.
-fn served(run: &Run) -> Endpoint {
-    Endpoint {
-        address: Some(run.to.ip()),
-        port: (run.count == 1).then_some(run.to.port()),
+/// What is known of ports: what is the same of all.
+#[derive(Default)]
+struct Known {
+    protocol: Option<u8>,
+    /// Of this host.
+    at: Endpoint,
+    /// Of the container.
+    served: Endpoint,
+}
+
+impl Known {
+    fn of(runs: &[&Run]) -> Self {
+        let one = |run: &&Run, port: u16| (run.count == 1).then_some(port);
+        Self {
+            protocol: same(runs.iter().map(|run| Some(run.protocol.number()))),
+            at: Endpoint {
+                address: same(runs.iter().map(|run| run.address)),
+                port: same(runs.iter().map(|run| one(run, run.port))),
+            },
+            served: Endpoint {
+                address: same(runs.iter().map(|run| Some(run.to.ip()))),
+                port: same(runs.iter().map(|run| one(run, run.to.port()))),
+            },
+        }
     }
 }
 
-/// Ports of this host: protocol, first and last.
-type Opening = (&'static str, u16, u16);
+/// What all of these are, if they are all the same.
+fn same<T: PartialEq>(mut all: impl Iterator<Item = Option<T>>) -> Option<T> {
+    let first = all.next()??;
+    all.all(|it| it.as_ref() == Some(&first)).then_some(first)
+}
 
-/// Where these are; of very many all between.
-fn openings(runs: &[&Run]) -> BTreeSet<Opening> {
-    let mut openings: BTreeSet<_> = runs.iter().map(|run| opening(run)).collect();
-    if openings.len() > EACH {
-        let mut spans = BTreeMap::new();
-        for (protocol, first, last) in openings {
-            let span = spans.entry(protocol).or_insert((first, last));
-            *span = (span.0.min(first), span.1.max(last));
+/// The ports of this host by protocol, in as few ranges as there are.
+fn openings(runs: &[&Run]) -> BTreeMap<&'static str, Vec<RangeInclusive<u16>>> {
+    let mut sorted: Vec<_> = runs
+        .iter()
+        .map(|run| (run.protocol.as_str(), run.ports()))
+        .collect();
+    sorted.sort_by_key(|(protocol, ports)| (*protocol, *ports.start(), *ports.end()));
+    let mut openings: BTreeMap<_, Vec<RangeInclusive<u16>>> = BTreeMap::new();
+    for (protocol, ports) in sorted {
+        let known = openings.entry(protocol).or_default();
+        match known.last_mut() {
+            Some(last) if *ports.start() <= last.end().saturating_add(1) => {
+                *last = *last.start()..=*last.end().max(ports.end());
+            }
+            _ => known.push(ports),
         }
-        let spans = spans.into_iter();
-        openings = spans
-            .map(|(protocol, (first, last))| (protocol, first, last))
-            .collect();
     }
     openings
 }
 
-fn opening(run: &Run) -> Opening {
-    let (first, last) = run.ports().into_inner();
-    (run.protocol.as_str(), first, last)
+/// In nft's words with a dash between, in those of iptables with a colon.
+fn range(ports: &RangeInclusive<u16>, between: char) -> String {
+    match (ports.start(), ports.end()) {
+        (first, last) if first == last => first.to_string(),
+        (first, last) => format!("{first}{between}{last}"),
+    }
 }

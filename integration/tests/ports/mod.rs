@@ -167,6 +167,20 @@ pub fn heard_at(space: &Space, address: &str, port: u16) -> String {
     heard(&space.net(), address, port)
 }
 
+/// A chain of nft's own with these rules.
+pub fn chain(hook: &str, rules: &str) -> String {
+    format!(
+        "nft add table inet f
+         nft 'add chain inet f c {{ type filter hook {hook}; }}'
+         nft 'add rule inet f c {rules}'"
+    )
+}
+
+/// Nothing of others in the tables, as a rule of these tests leaves it.
+pub const UNDONE: &str = "nft delete table inet f 2>/dev/null || true
+    for table in filter raw mangle security; do nft delete table ip $table 2>/dev/null || true; done
+    for link in docker0 cali0; do ip link delete $link 2>/dev/null || true; done";
+
 /// All rules of a host.
 #[track_caller]
 pub fn rules(host: &Host) -> String {
