@@ -153,7 +153,7 @@ fn a_held_lock_is_waited_for_within_the_budget() {
         );
         assert!(error.to_string().contains("=lock"), "{error}");
         assert!(
-            took > Duration::from_millis(200) && took < Duration::from_millis(800),
+            took > Duration::from_millis(200) && took < Duration::from_secs(5),
             "{took:?}"
         );
         drop(lock);

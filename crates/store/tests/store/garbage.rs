@@ -207,30 +207,25 @@ fn nobody_there_is_known_soon() {
         url: Some(free.to_string()),
         ..Config::default()
     };
-    // The machine may stand still for a while in one of several, not in all.
-    let (mut firsts, mut others) = (vec![], vec![]);
     run(async {
-        for _ in 0..3 {
-            let store = open(&config).unwrap();
-            let started = Instant::now();
-            let error = store.get(&key("a")).await.unwrap_err();
-            firsts.push(started.elapsed());
-            assert!(
-                matches!(error, Error::Unreachable { .. }) && error.is_away(),
-                "{error:?}"
-            );
-            assert!(error.to_string().contains("Connection refused"), "{error}");
-            let started = Instant::now();
+        let store = open(&config).unwrap();
+        let started = Instant::now();
+        let error = store.get(&key("a")).await.unwrap_err();
+        let first = started.elapsed();
+        assert!(
+            matches!(error, Error::Unreachable { .. }) && error.is_away(),
+            "{error:?}"
+        );
+        assert!(error.to_string().contains("Connection refused"), "{error}");
+        assert!(first > Duration::from_millis(300), "tried again: {first:?}");
+        // The verb's other calls have what this one left of a second and a half, not as much again each.
+        for _ in 0..9 {
             let error = store.create(&key("a"), b"1").await.unwrap_err();
-            others.push(started.elapsed());
             assert!(error.is_away(), "{error}");
         }
+        let took = started.elapsed();
+        assert!(took < Duration::from_secs(3), "{took:?}");
     });
-    let fastest = firsts.iter().min().unwrap();
-    let soon = Duration::from_millis(300)..Duration::from_millis(1900);
-    assert!(soon.contains(fastest), "{firsts:?}");
-    // The verb's other calls do not wait again.
-    assert!(*others.iter().min().unwrap() < soon.start, "{others:?}");
 }
 
 #[test]
@@ -247,7 +242,7 @@ fn all_calls_of_a_verb_share_its_time() {
             assert!(store.get(&key("a")).await.unwrap_err().is_away());
         }
         assert!(
-            started.elapsed() < Duration::from_secs(1),
+            started.elapsed() < Duration::from_millis(2500),
             "{:?}",
             started.elapsed()
         );

@@ -96,11 +96,11 @@ pub(super) fn a_watch_ends_after_its_wait(bench: &Bench, base: &Key) {
         assert_eq!(again, seen);
         // A watch does not hold up the store's other calls.
         let started = Instant::now();
-        let watch = store.watch(base, seen.index, Duration::from_millis(1500));
+        let watch = store.watch(base, seen.index, Duration::from_secs(3));
         let read = async { (store.get(&quiet).await.unwrap(), started.elapsed()) };
         let (_, (entry, took)) = tokio::join!(watch, read);
         assert!(
-            entry.is_some() && took < Duration::from_millis(1200),
+            entry.is_some() && took < Duration::from_millis(2500),
             "{took:?}"
         );
     });
