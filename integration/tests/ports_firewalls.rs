@@ -1,4 +1,4 @@
-//! Published ports beside the rules of others and the settings of the kernel: what lets nobody in is told by CHECK and by
+//! Published ports beside the rules of others: what lets nobody in is told by CHECK and by
 //! `crosshost doctor` with the command that lets clients in, and what hinders nobody is not told.
 
 mod doctor;

@@ -77,8 +77,8 @@ impl Words {
                 };
                 // Docker keeps that one for others' rules, before its own.
                 let chain = if docker_user { "DOCKER-USER" } else { chain };
-                let begin = begin(program, name, chain);
-                let insert = |rule| format!("{begin} {rule}");
+                let program = of_table(program, name);
+                let insert = |rule| format!("{program} -I {chain} {rule}");
                 self.iptables.iter().map(insert).collect()
             }
         };
@@ -87,9 +87,11 @@ impl Words {
 
     /// For tables of the older iptables, of which nobody knows what is in them, and their chains.
     fn legacy_command(&self, program: &str, tables: &[&str], chains: &[&str]) -> String {
-        let each = tables
-            .iter()
-            .flat_map(|table| chains.iter().map(|chain| begin(program, table, chain)));
+        let programs = tables.iter().map(|table| of_table(program, table));
+        let each = programs.flat_map(|program| {
+            let begin = move |chain| format!("{program} -I {chain}");
+            chains.iter().map(begin)
+        });
         let commands = each.flat_map(|begin| {
             let rules = self.iptables.iter();
             rules.map(move |rule| format!("{begin} {rule}"))
@@ -98,11 +100,11 @@ impl Words {
     }
 }
 
-/// What puts a rule first into a chain of iptables.
-fn begin(program: &str, table: &str, chain: &str) -> String {
+/// How a command of iptables for one of its tables begins.
+fn of_table(program: &str, table: &str) -> String {
     match table {
-        "filter" => format!("{program} -I {chain}"),
-        _ => format!("{program} -t {table} -I {chain}"),
+        "filter" => program.to_owned(),
+        _ => format!("{program} -t {table}"),
     }
 }
 
@@ -193,17 +195,14 @@ impl Traffic<'_> {
         let tables = fs::read_to_string(tables).unwrap_or_default();
         let tables = tables.lines().filter(|name| DROPPING.contains(name));
         let tables: Vec<_> = tables.collect();
-        let option = match *tables.first()? {
-            "filter" => String::new(),
-            other => format!(" -t {other}"),
-        };
+        let list = of_table(program, tables.first()?);
         let named = tables.join(", ");
         let what = self.what.trim_end_matches(',');
         Some(Blocked {
             certain: false,
             chain: program.to_owned(),
             why: format!(
-                "{program} has a table {named}, which only it can read (`{program}{option} -S {first}`): it may stop {what}"
+                "{program} has a table {named}, which only it can read (`{list} -S {first}`): it may stop {what}"
             ),
             allow: self.words.legacy_command(program, &tables, &chains),
         })

@@ -19,7 +19,7 @@ use crate::error::Error;
 use crate::judge::{Fate, Table, first_call};
 use crate::members::Members;
 use crate::packet::Packet;
-use crate::rules::Rule;
+use crate::rules::{NF_DROP, Rule};
 use crate::skeleton::{TABLE, expressions};
 
 /// What stops a packet, or may.
@@ -51,8 +51,6 @@ pub enum Author {
     /// Nobody but the program that made the table.
     Owner,
 }
-
-const NF_DROP: u32 = 0;
 
 /// A chain of somebody else.
 struct Chain {
@@ -164,13 +162,13 @@ pub(crate) fn obstacles(
             let Some(rule) = fate.drops else {
                 continue;
             };
-            let first = first_call(packet, &base.name, &mut reader)?;
             obstacles.push(Obstacle {
                 table: called(family, table),
                 chain: base.name.clone(),
                 author: if is.contains(TableFlags::Owner) {
                     Author::Owner
                 } else if base.is_of_iptables() {
+                    let first = first_call(packet, &base.name, &mut reader)?;
                     let docker_user = first.as_deref() == Some("DOCKER-USER");
                     Author::Iptables { docker_user }
                 } else {
