@@ -43,7 +43,7 @@ impl Programs {
         )
     }
 
-    /// Consul 1.20.1, or the one on PATH.
+    /// Consul 1.14.11, or the one on PATH.
     #[track_caller]
     pub fn consul() -> PathBuf {
         let path = std::env::var_os("PATH").unwrap_or_default();

@@ -2,7 +2,7 @@
 # Installs what the tests, the demo and the lint need, by the names given as arguments, each only if it is missing:
 #   build-packages Debian packages for cargo
 #   demo-packages  Debian packages for the demo      packages       those and the ones for all tests
-#   cnitool        the CNI project's client, built   consul         Consul 1.20.1, built (3 minutes), unless one is on PATH
+#   cnitool        the CNI project's client, built   consul         Consul 1.14.11, built (8 minutes of processor time), unless one is on PATH
 #   oldest-consul  Debian bullseye's Consul 1.8.7    cargo-deny     checks of dependencies, built (5 minutes)
 #   nerdctl        the CLI of containerd, built (1 minute)
 #   crictl         the CLI of what kubelets speak to containerd, built (1 minute)
