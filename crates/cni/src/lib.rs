@@ -7,6 +7,7 @@
 //! one that prints on standard output, because that is the protocol.
 
 mod args;
+pub mod build;
 mod call;
 mod conf;
 mod decode;

@@ -27,8 +27,13 @@ pub(crate) fn print(object: &Value) -> io::Result<()> {
     if SPOKEN.swap(true, Ordering::SeqCst) {
         return Ok(());
     }
+    say(&format!("{object}\n"))
+}
+
+/// Writes to standard output.
+pub(crate) fn say(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(format!("{object}\n").as_bytes())?;
+    out.write_all(text.as_bytes())?;
     out.flush()
 }
 

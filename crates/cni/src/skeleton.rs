@@ -1,5 +1,6 @@
 //! The life of a plugin process, from environment to exit code. What a plugin adds to it are five verbs.
 
+use crate::build::BUILD;
 use crate::call::variable;
 use crate::{Answer, Call, Command, ContainerId, Error, IfName, NetConf, Version, netns, output};
 use serde_json::json;
@@ -17,8 +18,6 @@ pub type Tell<'a> = &'a dyn Fn(&dyn Answer) -> Result<(), Error>;
 pub trait Plugin {
     /// Its `type`, the name of its binary.
     const NAME: &str;
-    /// Shown in the about text.
-    const VERSION: &str = env!("CARGO_PKG_VERSION");
     /// Whether it works in the container's namespace. One that does not is told of it only: whatever `CNI_NETNS` names is
     /// not looked at.
     const NEEDS_NETNS: bool = true;
@@ -44,12 +43,7 @@ pub fn run<P: Plugin>(plugin: P) -> ExitCode {
     output::catch_panics();
     let env: Vec<_> = std::env::vars_os().collect();
     let said = match variable(&env, "CNI_COMMAND") {
-        None => {
-            let versions = Version::names().join(", ");
-            output::note(&format!("CNI {} plugin {}", P::NAME, P::VERSION));
-            output::note(&format!("CNI protocol versions supported: {versions}"));
-            return ExitCode::SUCCESS;
-        }
+        None => return about(P::NAME),
         // Without a look at standard input, which may never end. So the version is not echoed but our newest, as the
         // reference answers.
         Some(command) if command == Command::Version.as_str() => Ok(Some(
@@ -70,6 +64,27 @@ pub fn run<P: Plugin>(plugin: P) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What a person who starts a plugin by hand learns: its version, on standard output if asked by `--version`.
+///
+/// Nomad starts each plugin without arguments and takes the first word that is a version, as in the reference plugins'
+/// `CNI portmap plugin v1.1.1` (`client/fingerprint/plugins_cni.go`); its server places bridge jobs only where that of
+/// `portmap` is 0.4.0 or later.
+fn about(name: &str) -> ExitCode {
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|it| it == "--version")
+    {
+        return match output::say(&format!("{name} {BUILD}\n")) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        };
+    }
+    let versions = Version::names().join(", ");
+    output::note(&format!("CNI {name} plugin v{BUILD}"));
+    output::note(&format!("CNI protocol versions supported: {versions}"));
+    ExitCode::SUCCESS
 }
 
 /// What to print, or the error and the version to print it in.

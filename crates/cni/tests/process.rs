@@ -16,11 +16,31 @@ fn without_a_command_it_says_what_it_is() {
         assert!(output.status.success());
         assert_eq!(text(&output.stdout), "");
         let about = format!(
-            "CNI probe plugin {}\nCNI protocol versions supported: 0.1.0, 0.2.0, 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0\n",
-            env!("CARGO_PKG_VERSION")
+            "CNI probe plugin v{}\nCNI protocol versions supported: 0.1.0, 0.2.0, 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0\n",
+            cni::build::BUILD
         );
         assert_eq!(text(&output.stderr), about);
     }
+}
+
+#[test]
+fn asked_for_its_version_it_says_version_and_commit() {
+    let mut asked = called(&[]);
+    asked.arg("--version");
+    let output = ended(asked, b"");
+    assert!(output.status.success());
+    let commit = cni::build::COMMIT;
+    let said = format!("probe {} ({commit})\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(text(&output.stdout), said);
+    assert!(
+        commit == "unknown" || commit.len() == 8 && commit.bytes().all(|it| it.is_ascii_hexdigit()),
+        "{commit}"
+    );
+    // The protocol comes first: an argument is nothing to a runtime.
+    let mut called = called(&["CNI_COMMAND=VERSION"]);
+    called.arg("--version");
+    let said: Value = serde_json::from_slice(&ended(called, b"").stdout).unwrap();
+    assert_eq!(said["cniVersion"], "1.1.0");
 }
 
 #[test]

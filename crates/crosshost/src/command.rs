@@ -140,7 +140,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Result<String> {
     };
     let plain: Vec<&str> = words.plain.iter().map(String::as_str).collect();
     if plain == ["version"] {
-        return Ok(format!("crosshost {}\n", env!("CARGO_PKG_VERSION")));
+        return Ok(format!("crosshost {}\n", cni::build::BUILD));
     }
     match plain.as_slice() {
         ["endpoint", "ls"] if words.local => return endpoint::local(&words),

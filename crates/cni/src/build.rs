@@ -1,0 +1,13 @@
+//! Which build this is. All four binaries and the node records say the same, so that two hosts can be compared.
+
+/// The version of crosshost: `1.0.0`.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The first eight digits of the git commit, or `unknown`.
+pub const COMMIT: &str = env!("CROSSHOST_COMMIT");
+/// Both, as `--version` prints them: `1.0.0 (a1b2c3d4)`.
+pub const BUILD: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    " (",
+    env!("CROSSHOST_COMMIT"),
+    ")"
+);
