@@ -32,6 +32,23 @@ fn every_error_code_is_explained_and_no_other() {
 }
 
 #[test]
+fn every_finding_of_doctor_is_explained_and_no_other() {
+    let text = read("crates/overlay/src/findings.rs");
+    let ids = between(&text, "fn id(self)", "\n    }\n");
+    let ids: BTreeSet<_> = (ids.lines())
+        .filter_map(|line| quoted(line, "=> \"", "\""))
+        .collect();
+    assert!(ids.len() > 20, "the source was read: {ids:?}");
+    let text = read("docs/doctor.md");
+    let explained: Vec<_> = (text.lines())
+        .filter_map(|line| quoted(line, "| `", "` |"))
+        .filter(|id| !id.contains('`'))
+        .collect();
+    assert_eq!(explained.len(), ids.len(), "each once: {explained:?}");
+    assert_eq!(explained.into_iter().collect::<BTreeSet<_>>(), ids);
+}
+
+#[test]
 fn the_map_has_every_crate_and_every_arrow() {
     let map = read("crates/README.md");
     let crates: Vec<String> = std::fs::read_dir(workspace().join("crates"))
@@ -157,8 +174,12 @@ fn between<'t>(text: &'t str, start: &str, end: &str) -> &'t str {
 }
 
 fn number(line: &str, before: &str, after: &str) -> Option<u32> {
+    quoted(line, before, after)?.parse().ok()
+}
+
+fn quoted<'t>(line: &'t str, before: &str, after: &str) -> Option<&'t str> {
     let rest = line.split_once(before)?.1;
-    rest.split_once(after)?.0.parse().ok()
+    Some(rest.split_once(after)?.0)
 }
 
 fn read(path: &str) -> String {

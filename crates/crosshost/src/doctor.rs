@@ -5,7 +5,8 @@ use cluster::{Shelf as _, Stage};
 use ipam_kv::shelf::Files;
 use journal::clock;
 use overlay::{
-    examine::{self, Findings, SYNC, State},
+    examine::SYNC,
+    findings::{Check, Finding, Findings, State},
     repair::Known,
     watched,
 };
@@ -23,29 +24,33 @@ pub async fn examine(session: &Session, words: &Words) -> Result<String> {
     let mut findings = Findings::default();
     if let Err(error) = examine_store(session, &mut findings).await {
         let url = session.settings.place().to_string();
-        findings.wrong(format!("store {url}: {error}"), "");
+        findings.wrong(Check::Store, format!("store {url}: {error}"), "");
     }
     match watched::is_alive() {
-        Ok(true) => findings.ok("watcher: runs".to_owned()),
+        Ok(true) => findings.ok(Check::Watcher, "watcher: runs".to_owned()),
         Ok(false) => {
             let says = "watcher: does not run; this host hears of others with its next verb";
-            findings.note(says.to_owned(), "systemctl start crosshost-sync");
+            findings.note(
+                Check::Watcher,
+                says.to_owned(),
+                "systemctl start crosshost-sync",
+            );
         }
-        Err(error) => findings.wrong(error.to_string(), ""),
+        Err(error) => findings.wrong(Check::Watcher, error.to_string(), ""),
     }
     let looked = overlay::examine::examine(&session.settings, &mut findings).await;
-    findings.failed(looked);
+    findings.failed(Check::Host, looked);
     let looked = examine_ports(&mut findings).await;
-    findings.failed(looked);
+    findings.failed(Check::PublishedPorts, looked);
     if let Err(error) = examine_releases(&mut findings) {
-        findings.wrong(error.to_string(), "");
+        findings.wrong(Check::Releases, error.to_string(), "");
     }
     let text = if words.json {
         json(
             &findings
                 .0
                 .iter()
-                .map(|it| json!({"state": word(it.state), "says": it.says, "mend": it.mend}))
+                .map(|it| json!({"id": it.check.id(), "state": word(it.state), "says": it.says, "mend": it.mend}))
                 .collect(),
         )
     } else {
@@ -65,7 +70,7 @@ fn word(state: State) -> &'static str {
     }
 }
 
-fn line(it: &examine::Finding) -> String {
+fn line(it: &Finding) -> String {
     let mend = if it.mend.is_empty() {
         String::new()
     } else {
@@ -83,13 +88,17 @@ async fn examine_store(session: &Session, findings: &mut Findings) -> Result<()>
     let (cluster, node) = (session.cluster(), &session.settings.node);
     let nodes = cluster.nodes().await?;
     cluster.may_write(node).await?;
-    findings.ok(format!(
-        "store {}: lets this host read and write",
-        session.settings.place()
-    ));
+    findings.ok(
+        Check::Store,
+        format!(
+            "store {}: lets this host read and write",
+            session.settings.place()
+        ),
+    );
     let own = nodes.iter().find(|it| it.record.name == *node);
     match own {
         None => findings.wrong(
+            Check::Node,
             format!("node {node}: the store does not know this host"),
             SYNC,
         ),
@@ -97,9 +106,9 @@ async fn examine_store(session: &Session, findings: &mut Findings) -> Result<()>
             let says = format!(
                 "node {node}: the store knows it by an earlier boot, or it is another host's name"
             );
-            findings.wrong(says, SYNC);
+            findings.wrong(Check::Node, says, SYNC);
         }
-        Some(_) => findings.ok(format!("node {node}: known to the store")),
+        Some(_) => findings.ok(Check::Node, format!("node {node}: known to the store")),
     }
     let sandboxes = overlay::sandbox::networks().map_err(|error| error.to_string())?;
     for realm in realms::all(session).await? {
@@ -108,7 +117,7 @@ async fn examine_store(session: &Session, findings: &mut Findings) -> Result<()>
             for (what, nodes) in realm.cluster.stuck(name).await? {
                 let nodes = nodes.join(", ");
                 let says = format!("network {called}: {what}: waits for {nodes}");
-                findings.note(says, &format!("{SYNC}  # on {nodes}"));
+                findings.note(Check::Handover, says, &format!("{SYNC}  # on {nodes}"));
             }
             if realm.name.is_none() && sandboxes.contains(name) {
                 let news = realm.cluster.news(name).await?;
@@ -117,7 +126,7 @@ async fn examine_store(session: &Session, findings: &mut Findings) -> Result<()>
                     let says = format!(
                         "network {name}: the store has newer blocks than this host forwards by"
                     );
-                    findings.note(says, SYNC);
+                    findings.note(Check::News, says, SYNC);
                 }
             }
         }
@@ -137,7 +146,7 @@ async fn examine_ports(findings: &mut Findings) -> std::result::Result<(), cni::
         let says = format!(
             "published ports: {whose} has some of which this host's record is lost: they go with its DEL, or a GC of its network"
         );
-        findings.note(says, "");
+        findings.note(Check::PortRecord, says, "");
     }
     if published == 0 {
         return Ok(());
@@ -145,13 +154,16 @@ async fn examine_ports(findings: &mut Findings) -> std::result::Result<(), cni::
     for via in shut {
         let says =
             format!("published ports: 127.0.0.1 leads to none by {via}: route_localnet is 0");
-        findings.wrong(says, SYNC);
+        findings.wrong(Check::RouteLocalnet, says, SYNC);
     }
     if is_whole {
-        findings.ok(format!("published ports: {published}, as they should be"));
+        findings.ok(
+            Check::PublishedPorts,
+            format!("published ports: {published}, as they should be"),
+        );
     } else {
         let says = format!("published ports: {published}, not all of them in the kernel's table");
-        findings.wrong(says, SYNC);
+        findings.wrong(Check::PublishedPorts, says, SYNC);
     }
     findings.blocked(portmap::obstacles().await);
     Ok(())
@@ -174,7 +186,7 @@ fn examine_releases(findings: &mut Findings) -> Result<()> {
                 let says = format!(
                     "network {network}: {releases} releases of addresses that the store was not told yet"
                 );
-                findings.wrong(says, SYNC);
+                findings.wrong(Check::Releases, says, SYNC);
             }
         }
     }

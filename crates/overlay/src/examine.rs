@@ -7,7 +7,9 @@ use cluster::{Network, News, Resolved};
 use cni::Error;
 
 use crate::{
-    egress, firewall,
+    egress,
+    findings::{Check, Findings, State},
+    firewall,
     foothold::{self, Wants},
     forwarding::Trust,
     host::{Host, Underlay},
@@ -24,85 +26,17 @@ pub const SYNC: &str = "crosshost sync";
 /// Most hosts whose way here is looked at.
 const PEERS: usize = 256;
 
-/// How something is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// As it should be.
-    Ok,
-    /// To be known; nothing that is certain to harm.
-    Note,
-    /// Wrong.
-    Wrong,
-}
-
-/// One line of an examination.
-#[derive(Debug, Clone)]
-pub struct Finding {
-    /// How it is.
-    pub state: State,
-    /// What it is, with its cause.
-    pub says: String,
-    /// The command that would mend or allow it; may be empty.
-    pub mend: String,
-}
-
-/// All of them, in the order in which they were found.
-#[derive(Debug, Default)]
-pub struct Findings(pub Vec<Finding>);
-
-impl Findings {
-    /// Well.
-    pub fn ok(&mut self, says: String) {
-        self.add(State::Ok, says, "");
-    }
-
-    /// To be known.
-    pub fn note(&mut self, says: String, mend: &str) {
-        self.add(State::Note, says, mend);
-    }
-
-    /// Wrong.
-    pub fn wrong(&mut self, says: String, mend: &str) {
-        self.add(State::Wrong, says, mend);
-    }
-
-    /// What could not be looked at is wrong, too.
-    pub fn failed(&mut self, looked: Result<(), Error>) {
-        if let Err(error) = looked {
-            self.wrong(error.msg, "");
-        }
-    }
-
-    fn add(&mut self, state: State, says: String, mend: &str) {
-        let mend = mend.to_owned();
-        self.0.push(Finding { state, says, mend });
-    }
-
-    /// What rules of others stop, or may.
-    pub fn blocked(&mut self, found: Result<Vec<nft::Blocked>, Error>) {
-        match found {
-            Ok(found) => {
-                for it in found {
-                    let state = if it.certain {
-                        State::Wrong
-                    } else {
-                        State::Note
-                    };
-                    self.add(state, it.why, &it.allow);
-                }
-            }
-            Err(error) => self.note(error.msg, ""),
-        }
-    }
-}
-
 /// Looks at all of this host.
 pub async fn examine(settings: &Resolved, findings: &mut Findings) -> Result<(), Error> {
     let host = Host::open()?;
     match host.rtnl.has_vxlan().await {
         Ok(true) => {}
-        Ok(false) => findings.wrong("this kernel has no VXLAN".to_owned(), "modprobe vxlan"),
-        Err(error) => findings.wrong(error.to_string(), ""),
+        Ok(false) => findings.wrong(
+            Check::Vxlan,
+            "this kernel has no VXLAN".to_owned(),
+            "modprobe vxlan",
+        ),
+        Err(error) => findings.wrong(Check::Vxlan, error.to_string(), ""),
     }
     match host.underlay(settings).await {
         Ok(underlay) => {
@@ -110,26 +44,33 @@ pub async fn examine(settings: &Resolved, findings: &mut Findings) -> Result<(),
                 name, mtu, vtep, ..
             } = &underlay;
             let segment = underlay.segment_mtu();
-            findings.ok(format!(
+            findings.ok(Check::Underlay, format!(
                 "underlay {name}: tunnel address {vtep}, MTU {mtu}, {segment} inside the tunnels"
             ));
             for network in sandbox::networks()? {
                 let looked = examine_network(&host, settings, &underlay, &network, findings).await;
-                findings.failed(looked);
+                findings.failed(Check::Sandbox, looked);
             }
         }
-        Err(error) => findings.wrong(error.msg, "edit /etc/crosshost/config.json"),
+        Err(error) => findings.wrong(
+            Check::Underlay,
+            error.msg,
+            "edit /etc/crosshost/config.json",
+        ),
     }
     match firewall::is_whole(&host) {
-        Ok(true) => findings.ok("nftables table inet crosshost: as it should be".to_owned()),
+        Ok(true) => findings.ok(
+            Check::NftablesTable,
+            "nftables table inet crosshost: as it should be".to_owned(),
+        ),
         Ok(false) => {
             let says = "nftables table inet crosshost: gone or changed by somebody else";
-            findings.wrong(says.to_owned(), SYNC);
+            findings.wrong(Check::NftablesTable, says.to_owned(), SYNC);
         }
-        Err(error) => findings.wrong(error.msg, ""),
+        Err(error) => findings.wrong(Check::NftablesTable, error.msg, ""),
     }
     let looked = examine_egress(&host, findings).await;
-    findings.failed(looked);
+    findings.failed(Check::Egress, looked);
     examine_records(&host, findings).await
 }
 
@@ -142,7 +83,8 @@ async fn examine_network(
     findings: &mut Findings,
 ) -> Result<(), Error> {
     let _lock = host.lock_network(network)?;
-    let mut wrong = |why: &str| findings.wrong(format!("network {network}: {why}"), SYNC);
+    let mut wrong =
+        |why: &str| findings.wrong(Check::Sandbox, format!("network {network}: {why}"), SYNC);
     if !host.needs_sandbox(network).await? {
         wrong("its sandbox has no containers any more");
         return Ok(());
@@ -176,7 +118,8 @@ async fn examine_network(
         .await?
         .len();
     if due > 0 {
-        wrong(&format!("{due} forwarding entries are not as the news say"));
+        let says = format!("network {network}: {due} forwarding entries are not as the news say");
+        findings.wrong(Check::Forwarding, says, SYNC);
     }
     examine_ports(&records, &sandbox, network, findings).await?;
     examine_foothold(host, &sandbox, network, findings).await?;
@@ -184,10 +127,17 @@ async fn examine_network(
         let (mtu, most) = (record.mtu.unwrap_or_default(), sandbox.mtu);
         let says = format!("network {network}: its mtu is {mtu}, and this host carries {most}");
         let wanted = mtu - most + underlay.mtu;
-        findings.wrong(says, &format!("ip link set {} mtu {wanted}", underlay.name));
+        findings.wrong(
+            Check::NetworkMtu,
+            says,
+            &format!("ip link set {} mtu {wanted}", underlay.name),
+        );
     }
     if due == 0 {
-        findings.ok(format!("network {network}: forwards as its news say"));
+        findings.ok(
+            Check::Forwarding,
+            format!("network {network}: forwards as its news say"),
+        );
     }
     examine_way_in(host, underlay, record, &copy, findings).await;
     Ok(())
@@ -207,10 +157,12 @@ async fn examine_ports(
             Some(link)
                 if link.up && link.master == Some(sandbox.bridge) && link.mtu >= sandbox.mtu => {}
             Some(_) => findings.wrong(
+                Check::BridgePort,
                 format!("{attachment}: its port is down, off the bridge or of too small an MTU"),
                 SYNC,
             ),
             None => findings.wrong(
+                Check::BridgePort,
                 format!("{attachment}: its port is gone; DEL and ADD it"),
                 "",
             ),
@@ -228,7 +180,7 @@ async fn examine_foothold(
 ) -> Result<(), Error> {
     let (wants, inside) = (Wants::default(), (&sandbox.rtnl, sandbox.bridge));
     if let Some(what) = foothold::deviation(host, network, wants, inside, sandbox.mtu).await? {
-        findings.wrong(format!("network {network}: {what}"), SYNC);
+        findings.wrong(Check::HostLink, format!("network {network}: {what}"), SYNC);
     }
     for v6 in foothold::gateways(host, network)? {
         findings.blocked(obstacles::egress(host, &names::gateway_link(network), v6).await);
@@ -271,7 +223,7 @@ async fn examine_way_in(
                 "sysctl -w net.ipv4.conf.{}.rp_filter=2",
                 name.replace('.', "/")
             );
-            findings.wrong(says, &mend);
+            findings.wrong(Check::RpFilter, says, &mend);
         }
     }
 }
@@ -288,7 +240,11 @@ async fn examine_egress(host: &Host, findings: &mut Findings) -> Result<(), Erro
     };
     let before = findings.0.len();
     if let Some(what) = egress::common_deviation(host, &ledger).await? {
-        findings.wrong(format!("the containers' way out: {what}"), SYNC);
+        findings.wrong(
+            Check::Egress,
+            format!("the containers' way out: {what}"),
+            SYNC,
+        );
     }
     let v6 = ledger.subnet6.is_some();
     let switches = [
@@ -299,7 +255,7 @@ async fn examine_egress(host: &Host, findings: &mut Findings) -> Result<(), Erro
         if number(switch) == Some(0) {
             let name = switch.replace('/', ".");
             let says = format!("{name} is 0: the containers of this host have no way out");
-            findings.wrong(says, SYNC);
+            findings.wrong(Check::IpForward, says, SYNC);
         }
     }
     findings.blocked(obstacles::egress(host, EGRESS_BRIDGE, false).await);
@@ -308,16 +264,16 @@ async fn examine_egress(host: &Host, findings: &mut Findings) -> Result<(), Erro
     }
     if number("net/bridge/bridge-nf-call-iptables") == Some(1) {
         let says = "br_netfilter gives bridged frames to this host's firewall; ours are on bridges in namespaces of their own";
-        findings.ok(says.to_owned());
+        findings.ok(Check::BrNetfilter, says.to_owned());
     }
     if findings.0[before..]
         .iter()
         .all(|it| it.state != State::Wrong)
     {
-        findings.ok(format!(
-            "egress by {EGRESS_BRIDGE}: {} is let out",
-            ledger.subnet
-        ));
+        findings.ok(
+            Check::Egress,
+            format!("egress by {EGRESS_BRIDGE}: {} is let out", ledger.subnet),
+        );
     }
     Ok(())
 }
@@ -331,7 +287,7 @@ async fn examine_records(host: &Host, findings: &mut Findings) -> Result<(), Err
     {
         let netns = netns.display();
         let says = format!("{attachment}: its container is gone ({netns}), and no DEL came");
-        findings.wrong(says, "crosshost gc");
+        findings.wrong(Check::Orphan, says, "crosshost gc");
     }
     for record in host.records.all().map_err(|error| local(&error))? {
         let attachment = &record.attachment;
@@ -341,7 +297,7 @@ async fn examine_records(host: &Host, findings: &mut Findings) -> Result<(), Err
         {
             let says =
                 format!("{attachment}: its ADD was killed; its next DEL or ADD clears it away");
-            findings.wrong(says, "");
+            findings.wrong(Check::KilledAdd, says, "");
         }
     }
     for member in host.members.all().map_err(|error| local(&error))? {
@@ -350,7 +306,7 @@ async fn examine_records(host: &Host, findings: &mut Findings) -> Result<(), Err
                 "network {}: left by this host, which the store was not told yet",
                 member.network
             );
-            findings.wrong(says, SYNC);
+            findings.wrong(Check::LeftNetwork, says, SYNC);
         }
     }
     Ok(())

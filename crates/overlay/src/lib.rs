@@ -28,6 +28,7 @@ mod del;
 pub mod egress;
 mod endpoint;
 pub mod examine;
+pub mod findings;
 pub mod firewall;
 pub mod foothold;
 pub mod forwarding;
