@@ -2,6 +2,7 @@
 #![allow(clippy::expect_used, reason = "a test: it stops where it broke")]
 
 use std::{
+    collections::BTreeMap,
     io::Write as _,
     net::{IpAddr, SocketAddr},
 };
@@ -118,24 +119,32 @@ fn a_containers_second_network_may_bring_ipv6() {
     host.cnitool("del", "n1", "t1", "eth1").ok();
 }
 
-/// A host that begins to forward stops to listen to routers, where it is not told to go on.
+/// What `/proc/sys/net/ipv6/conf/KEY` of a host says.
+fn conf6(host: &Host, key: &str) -> String {
+    let path = format!("/proc/sys/net/ipv6/conf/{key}");
+    let said = host.space().run(&["cat", &path]).ok().stdout;
+    said.trim().to_owned()
+}
+
+/// A host that begins to forward no longer listens to routers, where it is not told to go on.
 #[test]
-fn a_host_goes_on_listening_to_routers() {
+fn a_host_goes_on_listening_to_the_routers_that_it_has_and_to_nobody_else() {
     let lab = lab(&[&["10.0.0.0/24"], &["fd00:1::/64"]]);
     let host = lab.host(1);
-    let read = |key: &str| {
-        let path = format!("/proc/sys/net/ipv6/conf/{key}");
-        host.space()
-            .run(&["cat", &path])
-            .ok()
-            .stdout
-            .trim()
-            .to_owned()
-    };
-    host.space()
-        .script("echo 0 > /proc/sys/net/ipv6/conf/all/forwarding");
-    host.space()
-        .script("echo 1 > /proc/sys/net/ipv6/conf/ens3/accept_ra");
+    let read = |key: &str| conf6(host, key);
+    host.space().script(
+        "echo 0 > /proc/sys/net/ipv6/conf/all/forwarding
+         ip link add docker0 up type bridge
+         ip -6 route del default
+         ip -6 route add default via 2001:db8:192:168:1::1 dev ens3 proto ra",
+    );
+    for link in ["ens3", "docker0", "default"] {
+        assert_eq!(
+            read(&format!("{link}/accept_ra")),
+            "1",
+            "{link}, as Linux has it"
+        );
+    }
     let v4 = Attachment::new(host, "v4", "n0");
     assert_eq!(
         read("all/forwarding"),
@@ -149,9 +158,88 @@ fn a_host_goes_on_listening_to_routers() {
         ("1".into(), "2".into())
     );
     assert_eq!(read("ch-egress/accept_ra"), "0", "but not to containers");
+    assert_eq!(read("docker0/accept_ra"), "1", "nor to those of others");
+    host.space().script("ip link add cni0 up type bridge");
+    // Where the host forwards, 1 is: not at all.
+    let later = (read("cni0/accept_ra"), read("cni0/forwarding"));
+    assert_eq!(later, ("1".into(), "1".into()), "made later");
     for attached in [v4, v6] {
         attached.detach().ok();
     }
+    let stays = (read("all/forwarding"), read("ens3/accept_ra"));
+    assert_eq!(
+        stays,
+        ("1".into(), "2".into()),
+        "as long as the host forwards"
+    );
+}
+
+/// What every interface of a host has, and every one that is still to come.
+fn common_settings(host: &Host) -> BTreeMap<String, String> {
+    let read = "cd /proc/sys/net; grep -H '' ipv4/conf/all/* ipv4/conf/default/* ipv6/conf/all/* ipv6/conf/default/* || true";
+    let said = host.space().run(&["sh", "-c", read]).ok().stdout;
+    let settings = said.lines().filter_map(|line| line.split_once(':'));
+    let settings: BTreeMap<_, _> = settings
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect();
+    assert!(settings.len() > 100, "{settings:?}");
+    settings
+}
+
+#[test]
+fn of_the_settings_of_all_interfaces_a_host_begins_to_forward_and_no_other_changes() {
+    let lab = Lab::new(1, Backend::Dir);
+    let host = lab.host(1);
+    let modes = [("n0", "gwbridge"), ("n1", "gateway"), ("n2", "none")];
+    for (number, (name, mode)) in modes.into_iter().enumerate() {
+        let mut conf = conflist(name, &format!("10.0.{number}.0/24"));
+        let v6 = format!("fd00:{number}::/64");
+        let plugin = &mut conf["plugins"][0];
+        plugin["egress"] = json!({ "mode": mode });
+        plugin["hostAccess"] = true.into();
+        plugin["ipam"]["ranges"] = json!([
+            [{ "subnet": format!("10.0.{number}.0/24"), "gateway": format!("10.0.{number}.1") }],
+            [{ "subnet": v6, "gateway": format!("fd00:{number}::1") }],
+        ]);
+        let portmap = json!({ "type": "portmap", "capabilities": { "portMappings": true } });
+        conf["plugins"]
+            .as_array_mut()
+            .expect("plugins")
+            .push(portmap);
+        host.install(&conf);
+    }
+    let before = common_settings(host);
+    let ports = json!({ "portMappings": [
+        { "hostPort": 8080, "containerPort": 80, "protocol": "tcp" },
+        { "hostPort": 8081, "containerPort": 81, "protocol": "tcp", "hostIP": "127.0.0.1" },
+    ] });
+    for (name, _) in modes {
+        host.container(name);
+        let asked = if name == "n0" { &ports } else { &json!({}) };
+        host.cnitool_asking("add", name, (name, "eth0"), asked).ok();
+    }
+    for (name, _) in modes {
+        let asked = if name == "n0" { &ports } else { &json!({}) };
+        host.cnitool_asking("check", name, (name, "eth0"), asked)
+            .ok();
+        host.cnitool_asking("del", name, (name, "eth0"), asked).ok();
+    }
+    let after = common_settings(host);
+    let changed: Vec<_> = after
+        .iter()
+        .filter(|(key, value)| before.get(*key) != Some(value))
+        .map(|(key, value)| format!("{key} {value}"))
+        .collect();
+    // The kernel's own: a router of IPv4 takes no redirects, and what comes later is as `all` is.
+    let forwards = [
+        "ipv4/conf/all/accept_redirects 0",
+        "ipv4/conf/all/forwarding 1",
+        "ipv4/conf/default/forwarding 1",
+        "ipv6/conf/all/forwarding 1",
+        "ipv6/conf/default/forwarding 1",
+    ];
+    assert_eq!(changed, forwards);
+    assert_eq!(after.len(), before.len());
 }
 
 #[test]

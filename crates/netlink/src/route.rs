@@ -3,6 +3,7 @@
 //! The fields are those of a CNI route, so that a result's routes pass through unchanged, and what was added comes back
 //! from [`Rtnl::routes`] as it was, except that the kernel fills in table, scope and, for IPv6, priority.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::message::Message;
@@ -10,8 +11,8 @@ use ipnetwork::IpNetwork;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteScope, RouteType,
-    RouteVia,
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol,
+    RouteScope, RouteType, RouteVia,
 };
 use rtnetlink::RouteMessageBuilder;
 use rustix::io::Errno;
@@ -116,6 +117,21 @@ impl Rtnl {
         Ok(routes)
     }
 
+    /// The links on which a router of IPv6 advertised a route that this namespace has now (`proto ra` in `ip -6 route`).
+    pub async fn advertised(&self) -> Result<BTreeSet<u32>, Error> {
+        let mut question = RouteMessage::default();
+        question.header.address_family = AddressFamily::Inet6;
+        let links = |message| match message {
+            Message::NewRoute(answer) if answer.header.protocol == RouteProtocol::Ra => {
+                Some(links_of(&answer))
+            }
+            _ => None,
+        };
+        let found: Result<Vec<_>, _> = self.dump(Message::GetRoute(question), links).await;
+        let found = found.map_err(|refusal| refusal.on("list of advertised routes"))?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
     /// The kernel's routing decision for a packet to `to`; an error (mostly ENETUNREACH) if there is none.
     pub async fn route_to(&self, to: IpAddr) -> Result<Hop, Error> {
         let what = format!("route to {to}");
@@ -194,6 +210,21 @@ fn message(route: &Route) -> Result<RouteMessage, Refusal> {
         message.attributes.push(RouteAttribute::Metrics(metrics));
     }
     Ok(message)
+}
+
+/// The links by which a route leaves.
+fn links_of(message: &RouteMessage) -> Vec<u32> {
+    let mut links = Vec::new();
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Oif(dev) => links.push(*dev),
+            RouteAttribute::MultiPath(hops) => {
+                links.extend(hops.iter().map(|hop| hop.interface_index));
+            }
+            _ => {}
+        }
+    }
+    links
 }
 
 /// `None` for what [`Rtnl::routes`] leaves out.

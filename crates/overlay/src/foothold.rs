@@ -251,7 +251,7 @@ async fn bring(
 ) -> Result<bool, Error> {
     let mut changed = false;
     if !foothold.gateways.is_empty() {
-        egress::forward(foothold.gateways.iter().any(IpAddr::is_ipv6))?;
+        egress::forward(host, foothold.gateways.iter().any(IpAddr::is_ipv6)).await?;
         let subnets = foothold.subnets.iter().copied().collect();
         changed |= firewall::hide(host, &names::gateway_link(network), subnets)?;
     }

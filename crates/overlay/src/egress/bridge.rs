@@ -23,21 +23,21 @@ const LINK_LOCAL: Ipv6Network =
     };
 
 /// Lets the host forward, with `v6` also IPv6.
-pub(crate) fn forward(v6: bool) -> Result<(), Error> {
+pub(crate) async fn forward(host: &Host, v6: bool) -> Result<(), Error> {
     set(&Path::new(V4).join("ip_forward"), "1")?;
-    if v6 { forward_v6() } else { Ok(()) }
+    if v6 { forward_v6(host).await } else { Ok(()) }
 }
 
 /// The bridge, and the host's interface with its addresses, each made where it lacks, and forwarding.
 pub(super) async fn ensure(host: &Host, ledger: &Ledger) -> Result<Inside, Error> {
-    forward(false)?;
+    forward(host, false).await?;
     let inside = inside::ensure(host, mac_of(ledger.gateway().into())).await?;
     if ledger.subnet6.is_some() {
         let own = Path::new(V6).join(EGRESS_BRIDGE);
         // Nothing that a container says gives this host an address or a route.
         set(&own.join("accept_ra"), "0")?;
         set(&own.join("disable_ipv6"), "0")?;
-        forward_v6()?;
+        forward_v6(host).await?;
     }
     if !inside.link.up || inside.link.mtu != MTU {
         inside::raise(&host.rtnl, &inside.link).await?;
@@ -118,17 +118,23 @@ pub(super) async fn subnets(
     Ok(v4.map(|v4| (v4, v6)))
 }
 
-/// Lets the host forward IPv6. A host that forwards stops to listen to routers, and forgets what they said, on each
-/// interface that is not told to go on (`accept_ra` 2); one that got its own default route from a router would lose it.
-fn forward_v6() -> Result<(), Error> {
+/// Lets the host forward IPv6. A host that forwards no longer listens to routers, and forgets what they said, on each
+/// interface that is not told to go on (`accept_ra` 2); one that got its default route from a router would lose it. So the
+/// interfaces that hold a router's route are told to go on, each by itself. No other one: on an interface that others make
+/// for their containers, now or later (`default`), a container could make itself the host's router.
+///
+/// The switch stays on after the last container, as others may rely on it by then, and so does what it makes necessary.
+async fn forward_v6(host: &Host) -> Result<(), Error> {
     let all = Path::new(V6).join("all/forwarding");
     if read(&all)? == "1" {
         return Ok(());
     }
-    let interfaces = fs::read_dir(V6).map_err(|error| failed(Path::new(V6), &error))?;
-    for interface in interfaces.filter_map(Result::ok) {
-        let listens = interface.path().join("accept_ra");
-        if interface.file_name() != "all" && read(&listens).is_ok_and(|value| value == "1") {
+    let advertised = host.rtnl.advertised().await;
+    let advertised = advertised.map_err(|error| kernel(&error))?;
+    let links = host.rtnl.links().await.map_err(|error| kernel(&error))?;
+    for link in links.iter().filter(|link| advertised.contains(&link.index)) {
+        let listens = Path::new(V6).join(&link.name).join("accept_ra");
+        if read(&listens).is_ok_and(|value| value == "1") {
             set(&listens, "2")?;
         }
     }
