@@ -2,6 +2,7 @@
 //! runtime can act on, a message for a person and details for a log.
 
 use crate::Version;
+use crate::text::line;
 use serde_json::{Value, json};
 
 /// Error codes: below 100 the specification's (section "Error"), from 100 on ours. Stable, documented in `docs/`.
@@ -33,9 +34,6 @@ pub mod code {
     /// A bug of ours: the plugin panicked.
     pub const INTERNAL: u32 = 199;
 }
-
-/// Most bytes of a message.
-pub const LONGEST: usize = 2048;
 
 /// What a failed verb prints. `msg` and `details` are logged by runtimes: they never hold a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,25 +129,6 @@ impl Error {
     }
 }
 
-/// `text` as one plain line of at most [`LONGEST`] bytes, whatever it quotes.
-pub fn line(mut text: String) -> String {
-    if text.contains(char::is_control) {
-        let plain = |c: char| match c {
-            _ if c.is_control() => c.escape_default().to_string(),
-            _ => c.to_string(),
-        };
-        text = text.chars().map(plain).collect();
-    }
-    if text.len() > LONGEST {
-        const GAP: &str = " ... ";
-        let half = (LONGEST - GAP.len()) / 2;
-        let end = text.floor_char_boundary(half);
-        let rest = text.ceil_char_boundary(text.len() - half);
-        text.replace_range(end..rest, GAP);
-    }
-    text
-}
-
 impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.msg)?;
@@ -201,7 +180,7 @@ mod tests {
         let error = Error::config("name: a\u{7f}b\nc \u{9b}31m");
         assert_eq!(error.msg, "name: a\\u{7f}b\\nc \\u{9b}31m");
         let long = Error::config(format!("name: {}: too long", "ä".repeat(2000)));
-        assert!(long.msg.len() <= LONGEST, "{}", long.msg.len());
+        assert!(long.msg.len() <= crate::LONGEST, "{}", long.msg.len());
         assert!(long.msg.starts_with("name: ää") && long.msg.ends_with("ää: too long"));
         assert!(long.msg.contains("ä ... ä"));
     }
