@@ -3,7 +3,8 @@
 
 use std::process::Command;
 
-use integration::{Programs, Running, workspace};
+use integration::{Backend, Host, Lab, Programs, Running, workspace};
+use serde_json::Value;
 
 const LIMIT: std::time::Duration = std::time::Duration::from_mins(1);
 
@@ -52,4 +53,163 @@ fn nomad_finds_a_version_that_it_takes_for_portmap() {
         assert!(version.is_some_and(|it| it >= [0, 4, 0]), "{said}");
         assert_eq!(version, nomads_version("CNI portmap plugin v1.0.0"));
     }
+}
+
+/// The commands, each with names that it takes and the options that it has.
+const COMMANDS: [(&str, &[&str]); 13] = [
+    (
+        "network create X --subnet 10.9.0.0/24",
+        &[
+            "--subnet",
+            "--gateway",
+            "--range",
+            "--vni",
+            "--mtu",
+            "--vxlan-port",
+            "--egress",
+            "--egress-subnet",
+            "--block-prefix",
+            "--exclude",
+            "--reclaim-after",
+        ],
+    ),
+    ("network ls", &["--json"]),
+    ("network inspect ov_net1", &["--json"]),
+    ("network rm ov_net1", &[]),
+    ("node ls", &["--json"]),
+    ("node rm docker01", &["--force"]),
+    ("endpoint ls", &["--json", "--local"]),
+    ("port ls", &["--json"]),
+    ("sync", &["--watch"]),
+    ("doctor", &["--json"]),
+    ("gc", &["--dry-run"]),
+    ("version", &[]),
+    ("", &["--version", "--help"]),
+];
+
+/// All options with a value that each would take.
+const OPTIONS: [&str; 17] = [
+    "--subnet 10.8.0.0/24",
+    "--gateway 10.9.0.1",
+    "--range 10.9.0.2-10.9.0.9",
+    "--vni 7",
+    "--mtu 1400",
+    "--vxlan-port 4790",
+    "--egress none",
+    "--egress-subnet 172.19.0.0/16",
+    "--block-prefix 28",
+    "--exclude 10.9.0.7",
+    "--reclaim-after 60",
+    "--json",
+    "--local",
+    "--force",
+    "--watch",
+    "--dry-run",
+    "--version",
+];
+
+/// All that crosshost could have written: the host's files, and the store in a directory with the time of each change.
+fn written(host: &Host) -> String {
+    let list = "for folder in /run/crosshost /var/lib/crosshost /etc/crosshost /dev/shm/store; do
+                    [ ! -e $folder ] || find $folder -printf '%p %s %T@\\n'
+                done | sort";
+    host.space().run(&["sh", "-euc", list]).ok().stdout
+}
+
+#[test]
+fn an_option_that_a_command_does_not_have_is_refused_and_nothing_is_touched() {
+    let lab = Lab::new(1, Backend::Dir);
+    let host = lab.host(1);
+    host.crosshost(&["sync"]).ok();
+    let create = ["network", "create", "ov_net1", "--subnet", "10.0.0.0/24"];
+    host.crosshost(&create).ok();
+    let before = written(host);
+    assert!(before.contains("ov_net1"), "{before}");
+    let mut tried = 0;
+    for (command, own) in COMMANDS {
+        for option in OPTIONS {
+            let (name, _) = option.split_once(' ').unwrap_or((option, ""));
+            if own.contains(&name) {
+                continue;
+            }
+            let words: Vec<_> = command
+                .split_whitespace()
+                .chain(option.split(' '))
+                .collect();
+            let said = host.crosshost(&words);
+            assert_eq!(said.status.code(), Some(2), "{said}");
+            assert!(
+                said.stderr.contains(name) && said.stdout.is_empty(),
+                "{said}"
+            );
+            tried += 1;
+        }
+    }
+    assert!(tried > 180, "the table was walked: {tried}");
+    assert_eq!(written(host), before, "something was touched");
+}
+
+#[test]
+fn a_dry_run_removes_and_creates_nothing_where_there_is_none() {
+    let lab = Lab::new(1, Backend::Dir);
+    let host = lab.host(1);
+    host.crosshost(&["sync"]).ok();
+    let create = ["network", "create", "web", "--subnet", "10.0.0.0/24"];
+    host.crosshost(&create).ok();
+    for words in [
+        "network rm --dry-run web",
+        "network rm web --dry-run",
+        "node rm --dry-run docker01",
+        "node rm docker01 --force --dry-run",
+        "network create --dry-run new --subnet 10.1.0.0/24",
+        "sync --dry-run",
+    ] {
+        let said = host.crosshost(&words.split(' ').collect::<Vec<_>>());
+        assert_eq!(said.status.code(), Some(2), "{said}");
+    }
+    let names = |listed: Value| {
+        let all = listed.as_array().expect("a list").clone();
+        all.iter().map(|it| it["name"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(host.listed(&["network", "ls"])), ["web"]);
+    assert_eq!(names(host.listed(&["node", "ls"])), [host.name()]);
+    assert_eq!(host.crosshost(&["gc", "--dry-run"]).ok().stdout, "");
+}
+
+/// The default store is a directory, which must not be made by a slip of the pen.
+#[test]
+fn a_command_line_that_makes_no_sense_makes_no_store() {
+    let lab = Lab::new(1, Backend::Dir);
+    let host = lab.host(1);
+    host.space().script("rm /etc/crosshost/config.json");
+    let before = written(host);
+    for words in [
+        "network rm",
+        "network rm a b",
+        "network destroy a",
+        "network",
+        "netwrok ls",
+        "network create a",
+        "network create a/b --subnet 10.0.0.0/24",
+        "network create a --subnet 10.0.0.5/24",
+        "network create a --subnet 10.0.0.0/24 --vni 0",
+        "network create a --subnet 10.0.0.0/24 --vni 1 --vni 2",
+        "network create a --subnet 10.0.0.0/24 --egress none --egress-subnet 172.19.0.0/16",
+        "node rm",
+        "gc now",
+        "sync docker01",
+    ] {
+        let said = host.crosshost(&words.split(' ').collect::<Vec<_>>());
+        assert_eq!(said.status.code(), Some(2), "{said}");
+        assert!(!said.stderr.is_empty(), "{said}");
+    }
+    assert_eq!(written(host), before);
+    // A failure is another matter than a command line that makes no sense.
+    let said = host.crosshost(&["network", "rm", "a"]);
+    assert_eq!(said.status.code(), Some(1), "{said}");
+    let help = host.crosshost(&[]).ok().stdout;
+    assert!(
+        help.contains("network") && help.contains("doctor"),
+        "{help}"
+    );
 }

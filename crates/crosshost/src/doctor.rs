@@ -14,13 +14,14 @@ use portmap::Examined;
 use serde_json::json;
 
 use crate::{
-    command::{Result, Session, Words},
+    arguments::Output,
+    command::{Result, Session},
     realms,
     table::{Bad, json},
 };
 
 /// Looks at everything.
-pub async fn examine(session: &Session, words: &Words) -> Result<String> {
+pub async fn examine(session: &Session, output: Output) -> Result<String> {
     let mut findings = Findings::default();
     if let Err(error) = examine_store(session, &mut findings).await {
         let url = session.settings.place().to_string();
@@ -45,7 +46,7 @@ pub async fn examine(session: &Session, words: &Words) -> Result<String> {
     if let Err(error) = examine_releases(&mut findings) {
         findings.wrong(Check::Releases, error.to_string(), "");
     }
-    let text = if words.json {
+    let text = if output.json {
         json(
             &findings
                 .0

@@ -8,7 +8,8 @@ use ipam_kv::shelf::Files;
 use serde_json::{Value, json};
 
 use crate::{
-    command::{Result, Session, Words},
+    arguments::Output,
+    command::{Result, Session},
     realms,
     table::{json, table},
 };
@@ -51,7 +52,7 @@ fn described_of(network: &str, realm: Option<&str>, address: IpAddr, lease: &Lea
 }
 
 /// All endpoints of all networks.
-pub async fn list(session: &Session, words: &Words) -> Result<String> {
+pub async fn list(session: &Session, output: Output) -> Result<String> {
     let (mut values, mut rows) = (Vec::new(), Vec::new());
     for realm in realms::all(session).await? {
         for network in realm.cluster.networks().await? {
@@ -64,7 +65,7 @@ pub async fn list(session: &Session, words: &Words) -> Result<String> {
             }
         }
     }
-    if words.json {
+    if output.json {
         return Ok(json(&values.into()));
     }
     Ok(table(
@@ -81,7 +82,7 @@ pub async fn list(session: &Session, words: &Words) -> Result<String> {
 }
 
 /// What this host holds, from its own documents: works with the store away, and shows what that does not know yet.
-pub fn local(words: &Words) -> Result<String> {
+pub fn local(output: Output) -> Result<String> {
     let mut all = Vec::new();
     for (realm, files) in Files::all()? {
         for network in files.networks()? {
@@ -105,7 +106,7 @@ pub fn local(words: &Words) -> Result<String> {
         }
     }
     all.sort_by(|one, other| (&one.0, one.1).cmp(&(&other.0, other.1)));
-    if words.json {
+    if output.json {
         let value = all.iter().map(|((realm, network), address, lease, state)| {
             let mut value = described_of(network, realm.as_deref(), *address, lease);
             value["state"] = json!(state);

@@ -1,5 +1,6 @@
 //! The `crosshost` binary: the operator's command.
 
+mod arguments;
 mod command;
 mod doctor;
 mod endpoint;
@@ -14,8 +15,18 @@ mod watch;
 
 use std::process::ExitCode;
 
+use arguments::Arguments;
+use clap::{CommandFactory as _, Parser as _};
+
 fn main() -> ExitCode {
-    match command::run(std::env::args_os().skip(1)) {
+    let done = match Arguments::try_parse() {
+        Ok(Arguments { command: None }) => Ok(Arguments::command().render_help().to_string()),
+        Ok(Arguments {
+            command: Some(command),
+        }) => command::run(command),
+        Err(refused) => Err(refused.into()),
+    };
+    match done {
         Ok(text) => table::print(&text),
         Err(error) => table::complain(&*error),
     }

@@ -6,120 +6,73 @@ use cluster::{
     BlockRecord, BlockState, Egress, EgressMode, Network, NetworkSpec, NetworkState, News,
 };
 use ipam::{Range, Schema};
-use ipnetwork::IpNetwork;
 use serde_json::json;
 
 use crate::{
-    command::{Result, Session, Words},
+    arguments::{self, Create, Output},
+    command::{Result, Session},
     endpoint,
     realms::{self, Realm},
-    table::{json, table},
+    table::{Usage, json, table},
 };
 
-/// Makes a network from the options.
-pub async fn create(session: &Session, words: &Words) -> Result<String> {
-    let spec = spec(words)?;
-    let network = session.cluster().create_network(&spec).await?;
+/// Makes a network.
+pub async fn create(session: &Session, spec: &NetworkSpec) -> Result<String> {
+    let network = session.cluster().create_network(spec).await?;
     Ok(format!("{}\n", summary(&network).join("  ")))
 }
 
-fn spec(words: &Words) -> Result<NetworkSpec> {
-    let name =
-        cni::NetworkName::new(words.name()?).map_err(|error| format!("network name: {error}"))?;
-    let (gateway, bounds) = (
-        words.option::<IpAddr>("gateway")?,
-        words.option::<String>("range")?,
-    );
-    let (range_start, range_end) = bounds
-        .map(|bounds| parse_bounds(&bounds))
-        .transpose()?
-        .unzip();
-    let mut ranges = Vec::new();
-    for (_, value) in words
-        .options
-        .iter()
-        .filter(|(option, _)| option == "subnet")
-    {
-        let subnet: IpNetwork = value
-            .parse()
-            .map_err(|error| format!("--subnet {value}: {error}"))?;
-        ranges.push(vec![Range {
+/// What is asked for by options, checked.
+pub fn spec(options: Create) -> Result<NetworkSpec> {
+    let usage = |why: String| Err(Usage(why).into());
+    let (range_start, range_end) = options.range.unzip();
+    if options.subnet.len() > 1 && (options.gateway.is_some() || range_start.is_some()) {
+        let why = "with one --subnet only; for several write the ranges into the conflist";
+        return usage(format!("--gateway, --range: {why}"));
+    }
+    let ranges = options.subnet.into_iter().map(|subnet| {
+        vec![Range {
             subnet,
             range_start,
             range_end,
-            gateway,
+            gateway: options.gateway,
             exclude: Vec::new(),
-        }]);
-    }
-    if ranges.is_empty() {
-        return Err("--subnet: missing: a network needs one, such as --subnet 10.0.0.0/24".into());
-    }
-    if ranges.len() > 1 && (gateway.is_some() || range_start.is_some()) {
-        let why = "with one --subnet only; for several write the ranges into the conflist";
-        return Err(format!("--gateway, --range: {why}").into());
-    }
-    let block_prefix = words.option("block-prefix")?;
-    let exclude = (words.options.iter())
-        .filter(|(option, _)| option == "exclude")
-        .map(|(_, value)| {
-            value
-                .parse()
-                .map_err(|error| format!("--exclude {value}: {error}"))
-        })
-        .collect::<std::result::Result<Vec<IpNetwork>, _>>()?;
+        }]
+    });
     let ranges = Schema {
-        ranges: Some(ranges),
-        exclude: Some(exclude),
-        block_prefix,
+        ranges: Some(ranges.collect()),
+        exclude: Some(options.exclude),
+        block_prefix: options.block_prefix,
         ..Schema::default()
     }
-    .ranges()?;
-    let egress_subnet = words.option("egress-subnet")?;
-    let egress = match (words.option::<String>("egress")?.as_deref(), egress_subnet) {
-        (None, None) => None,
-        (None | Some("gwbridge"), subnet) => Some(Egress {
-            mode: EgressMode::GwBridge,
-            subnet,
-        }),
-        (Some("none"), None) => Some(Egress {
-            mode: EgressMode::None,
-            subnet: None,
-        }),
-        (Some("gateway"), None) => Some(Egress {
-            mode: EgressMode::Gateway,
-            subnet: None,
-        }),
-        (Some(mode @ ("gateway" | "none")), Some(subnet)) => {
-            let why = format!("there is no egress bridge with --egress {mode}");
-            return Err(format!("--egress-subnet {subnet}: {why}").into());
-        }
-        (Some(other), _) => {
-            return Err(format!("--egress {other}: want gwbridge, gateway or none").into());
-        }
+    .ranges()
+    .map_err(|error| Usage(error.to_string()))?;
+    let mode = match options.egress {
+        None => options.egress_subnet.map(|_| EgressMode::GwBridge),
+        Some(arguments::Egress::Gwbridge) => Some(EgressMode::GwBridge),
+        Some(arguments::Egress::Gateway) => Some(EgressMode::Gateway),
+        Some(arguments::Egress::None) => Some(EgressMode::None),
     };
-    Ok(NetworkSpec {
-        name: name.to_string(),
+    if let (Some(mode), Some(subnet)) = (mode, options.egress_subnet)
+        && mode != EgressMode::GwBridge
+    {
+        let why = "only --egress gwbridge has an egress bridge";
+        return usage(format!("--egress-subnet {subnet}: {why}"));
+    }
+    let subnet = options.egress_subnet;
+    let spec = NetworkSpec {
+        name: options.name.into(),
         id: Some(cluster::unique()),
-        reclaim_after: words.option("reclaim-after")?,
+        reclaim_after: options.reclaim_after,
         segment: true,
         ranges,
-        vni: words.option("vni")?,
-        block_prefix,
-        mtu: words.option("mtu")?,
-        vxlan_port: words.option("vxlan-port")?,
-        egress,
-    }
-    .check()?)
-}
-
-fn parse_bounds(text: &str) -> Result<(IpAddr, IpAddr)> {
-    let ends = text.split_once('-');
-    let (start, end) = ends.ok_or_else(|| format!("--range {text}: want START-END"))?;
-    let parse = |part: &str| {
-        part.parse()
-            .map_err(|error| format!("--range {text}: {part}: {error}"))
+        vni: options.vni,
+        block_prefix: options.block_prefix,
+        mtu: options.mtu,
+        vxlan_port: options.vxlan_port,
+        egress: mode.map(|mode| Egress { mode, subnet }),
     };
-    Ok((parse(start)?, parse(end)?))
+    Ok(spec.check().map_err(|error| Usage(error.to_string()))?)
 }
 
 fn subnets(network: &Network) -> Vec<String> {
@@ -151,7 +104,7 @@ fn described(network: &Network, realm: &Realm<'_>) -> serde_json::Value {
 }
 
 /// All networks.
-pub async fn list(session: &Session, words: &Words) -> Result<String> {
+pub async fn list(session: &Session, output: Output) -> Result<String> {
     let (mut values, mut listed) = (Vec::new(), Vec::new());
     for realm in realms::all(session).await? {
         for network in realm.cluster.networks().await? {
@@ -160,7 +113,7 @@ pub async fn list(session: &Session, words: &Words) -> Result<String> {
             listed.push((realm.called(&network.name), network));
         }
     }
-    if words.json {
+    if output.json {
         return Ok(json(&values.into()));
     }
     Ok(shown(&listed))
@@ -201,8 +154,7 @@ fn state(network: &Network) -> &'static str {
 }
 
 /// One network with its blocks and endpoints.
-pub async fn inspect(session: &Session, words: &Words) -> Result<String> {
-    let called = words.name()?;
+pub async fn inspect(session: &Session, called: &str, output: Output) -> Result<String> {
     let (realm, name) = realms::of(session, called)?;
     let cluster = &realm.cluster;
     let news = cluster.news(name).await?;
@@ -230,7 +182,7 @@ pub async fn inspect(session: &Session, words: &Words) -> Result<String> {
         BlockState::Returned => format!("- (was {}'s)", record.node),
         BlockState::Reclaiming => format!("- (being taken from {})", record.node),
     };
-    if words.json {
+    if output.json {
         let mut described = described(network, &realm);
         let blocks = news.blocks.iter().map(|(block, owner)| {
             let mut value = json!(owner.record);
@@ -321,8 +273,7 @@ fn exclusions(news: &News) -> String {
 }
 
 /// Removes a network without endpoints.
-pub async fn remove(session: &Session, words: &Words) -> Result<String> {
-    let called = words.name()?;
+pub async fn remove(session: &Session, called: &str) -> Result<String> {
     let (realm, name) = realms::of(session, called)?;
     realm.cluster.remove_network(name).await?;
     Ok(format!("{called}\n"))
@@ -330,34 +281,32 @@ pub async fn remove(session: &Session, words: &Words) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use clap::Parser as _;
 
-    fn spec_of(options: &[(&str, &str)]) -> Result<NetworkSpec> {
-        let options = options
-            .iter()
-            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-            .collect();
-        spec(&Words {
-            plain: ["network", "create", "n"].map(String::from).to_vec(),
-            options,
-            ..Words::default()
-        })
+    use super::*;
+    use crate::arguments::{Arguments, Command};
+
+    fn spec_of(options: &str) -> Result<NetworkSpec> {
+        let line = format!("crosshost network create n {options}");
+        let Some(Command::Network(arguments::Network::Create(create))) =
+            Arguments::try_parse_from(line.split_whitespace())?.command
+        else {
+            panic!("another command")
+        };
+        spec(*create)
     }
 
     #[test]
     fn a_network_needs_a_subnet_and_takes_the_rest_by_option() {
-        assert!(spec_of(&[]).unwrap_err().to_string().contains("--subnet"));
-        let spec = spec_of(&[
-            ("subnet", "10.0.0.0/24"),
-            ("range", "10.0.0.16-10.0.0.31"),
-            ("egress", "none"),
-        ])
-        .unwrap();
+        assert!(spec_of("").unwrap_err().to_string().contains("--subnet"));
+        let range = "--subnet 10.0.0.0/24 --range 10.0.0.16-10.0.0.31 --egress none";
+        let spec = spec_of(range).unwrap();
         assert_eq!(spec.ranges[0][0].start().to_string(), "10.0.0.16");
         assert_eq!(spec.egress.unwrap().mode, EgressMode::None);
-        let gateway = [("subnet", "10.0.0.0/24"), ("egress", "gateway")];
-        let spec = spec_of(&gateway).unwrap();
+        let spec = spec_of("--subnet 10.0.0.0/24 --egress gateway").unwrap();
         assert_eq!(spec.egress.unwrap().mode, EgressMode::Gateway);
+        let spec = spec_of("--subnet 10.0.0.0/24 --egress-subnet 172.19.0.0/16").unwrap();
+        assert_eq!(spec.egress.unwrap().mode, EgressMode::GwBridge);
     }
 
     #[test]
@@ -379,21 +328,21 @@ mod tests {
     }
 
     #[test]
-    fn bad_options_are_named_with_their_value() {
+    fn bad_options_are_named_with_their_value_and_are_a_matter_of_usage() {
         for (options, value) in [
-            (vec![("subnet", "10.0.0.0/33")], "10.0.0.0/33"),
-            (vec![("subnet", "10.0.0.5/24")], "10.0.0.5/24"),
-            (vec![("subnet", "10.0.0.0/24"), ("vni", "0")], "vni: 0"),
+            ("--subnet 10.0.0.5/24", "10.0.0.5/24"),
+            ("--subnet 10.0.0.0/24 --vni 0", "vni: 0"),
             (
-                vec![("subnet", "10.0.0.0/24"), ("egress", "bridge")],
-                "--egress bridge",
+                "--subnet 10.0.0.0/24 --subnet fd00::/64 --gateway 10.0.0.1",
+                "--gateway",
             ),
             (
-                vec![("subnet", "10.0.0.0/24"), ("range", "10.0.0.5")],
-                "--range 10.0.0.5",
+                "--subnet 10.0.0.0/24 --egress none --egress-subnet 172.19.0.0/16",
+                "--egress-subnet 172.19.0.0/16",
             ),
         ] {
-            let message = format!("{:#}", spec_of(&options).unwrap_err());
+            let error = spec_of(options).unwrap_err();
+            let Usage(message) = error.downcast_ref().unwrap();
             assert!(message.contains(value), "{message}");
         }
     }

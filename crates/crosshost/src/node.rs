@@ -7,13 +7,14 @@ use journal::clock;
 use serde_json::json;
 
 use crate::{
-    command::{Result, Session, Words},
+    arguments::Output,
+    command::{Result, Session},
     realms,
     table::{json, table},
 };
 
 /// All hosts.
-pub async fn list(session: &Session, words: &Words) -> Result<String> {
+pub async fn list(session: &Session, output: Output) -> Result<String> {
     // A host whose networks all have data directories may be known there alone.
     let mut nodes: BTreeMap<String, Node> = BTreeMap::new();
     for realm in realms::all(session).await? {
@@ -29,7 +30,7 @@ pub async fn list(session: &Session, words: &Words) -> Result<String> {
         node.vtep
             .map_or_else(|| "-".to_owned(), |vtep| vtep.to_string())
     };
-    if words.json {
+    if output.json {
         let described = |node: &Node| json!({"name": node.name, "vtep": node.vtep, "bootId": node.boot_id, "machineId": node.machine_id, "lastContact": node.last_contact});
         return Ok(json(&nodes.values().map(described).collect()));
     }
@@ -60,12 +61,11 @@ fn ago(seconds: u64) -> String {
 
 /// Forgets a host that will not come back; one that still has endpoints with `--force` only. In all realms: it is refused by
 /// all or by none, and the usual one goes last, so that it can be repeated by name until then.
-pub async fn remove(session: &Session, words: &Words) -> Result<String> {
-    let name = words.name()?;
+pub async fn remove(session: &Session, name: &str, force: bool) -> Result<String> {
     let mut realms = realms::all(session).await?;
     realms.reverse();
     let mut leases = Vec::new();
-    for realm in realms.iter().filter(|_| !words.force) {
+    for realm in realms.iter().filter(|_| !force) {
         let held = realm.cluster.endpoints_of(name).await?.into_iter();
         leases.extend(held.map(|(network, ip, lease)| (realm.called(&network), ip, lease)));
     }
@@ -75,7 +75,7 @@ pub async fn remove(session: &Session, words: &Words) -> Result<String> {
     }
     let mut known = false;
     for realm in &realms {
-        match realm.cluster.remove_node(name, words.force).await {
+        match realm.cluster.remove_node(name, force).await {
             Ok(()) => known = true,
             Err(Error::NoNode(_)) => {}
             Err(error) => return Err(error.into()),

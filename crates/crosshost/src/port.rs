@@ -7,12 +7,13 @@ use portmap::{
 use serde_json::{Value, json};
 
 use crate::{
-    command::{Result, Words},
+    arguments::Output,
+    command::Result,
     table::{json as printed, table},
 };
 
 /// All published ports of this host.
-pub fn list(words: &Words) -> Result<String> {
+pub fn list(output: Output) -> Result<String> {
     let unreadable = |error: &journal::Error| cni::log(&error.to_string());
     let mut records = portmap::desk::records().all_readable(&unreadable)?;
     records.sort_by_key(|record| record.since);
@@ -20,7 +21,7 @@ pub fn list(words: &Words) -> Result<String> {
         .iter()
         .flat_map(|record| record.runs.iter().map(move |run| (record, run)))
         .collect();
-    if words.json {
+    if output.json {
         return Ok(printed(
             &all.iter().map(|(record, run)| value(record, run)).collect(),
         ));

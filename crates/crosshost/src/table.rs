@@ -55,14 +55,40 @@ impl std::fmt::Display for Bad {
 
 impl std::error::Error for Bad {}
 
-/// Prints why there is no answer.
+/// A command line that makes no sense: nothing was read or written.
+#[derive(Debug)]
+pub struct Usage(pub String);
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// The exit code of a command line that makes no sense.
+const USAGE: u8 = 2;
+
+/// Prints why there is no answer, or the help that was asked for.
 pub fn complain(error: &(dyn std::error::Error + 'static)) -> ExitCode {
+    if let Some(error) = error.downcast_ref::<clap::Error>() {
+        let text = error.render().to_string();
+        if !error.use_stderr() {
+            return print(&text);
+        }
+        eprint!("{}", cni::plain_lines(&text));
+        return ExitCode::from(USAGE);
+    }
     if let Some(Bad(answer)) = error.downcast_ref() {
         print(answer);
         return ExitCode::FAILURE;
     }
     eprintln!("crosshost: {}", cni::line(error.to_string()));
-    ExitCode::FAILURE
+    match error.downcast_ref() {
+        Some(Usage(_)) => ExitCode::from(USAGE),
+        None => ExitCode::FAILURE,
+    }
 }
 
 #[cfg(test)]

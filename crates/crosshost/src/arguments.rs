@@ -1,0 +1,231 @@
+//! The command line: each command with the options that it has, and no others. Whatever does not fit is refused before
+//! anything is read or written, with exit code 2.
+
+use std::net::IpAddr;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnetwork::IpNetwork;
+
+/// One network for the containers of several hosts.
+#[derive(Debug, Parser)]
+#[command(
+    name = "crosshost",
+    version = cni::build::BUILD,
+    disable_help_subcommand = true,
+    after_help = "Settings come from /etc/crosshost/config.json (or the file that CROSSHOST_CONFIG names), then from \
+                  CONSUL_HTTP_ADDR and its like.\n\
+                  Exit codes: 0 done; 1 failed, or doctor found something wrong; 2 a command line that makes no sense."
+)]
+pub struct Arguments {
+    /// None: help is wanted.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What is to be done.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make, show and remove networks.
+    #[command(subcommand)]
+    Network(Network),
+    /// Show and forget hosts.
+    #[command(subcommand)]
+    Node(Node),
+    /// Show which container has which address.
+    #[command(subcommand)]
+    Endpoint(Endpoint),
+    /// Show published ports.
+    #[command(subcommand)]
+    Port(Port),
+    /// Make this host known, and bring its forwarding and the store up to date.
+    Sync {
+        /// Stay, and do so whenever other hosts change something.
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Say what is wrong on this host, and the command that mends it.
+    Doctor(Output),
+    /// Remove what containers left that are gone.
+    Gc {
+        /// Only list it.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Print the version, as --version does.
+    #[command(hide = true)]
+    Version,
+}
+
+/// `crosshost network`.
+#[derive(Debug, Subcommand)]
+pub enum Network {
+    /// Make a network, known on all hosts at once.
+    Create(Box<Create>),
+    /// List all networks.
+    Ls(Output),
+    /// Show one network with its blocks and endpoints.
+    Inspect {
+        /// A network; NAME@DIRECTORY if its conflist names a data directory (ipam.dataDir).
+        name: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Remove a network that has no endpoints.
+    Rm {
+        /// A network; NAME@DIRECTORY if its conflist names a data directory (ipam.dataDir).
+        name: String,
+    },
+}
+
+/// `crosshost network create`.
+#[derive(Debug, Args)]
+pub struct Create {
+    /// Name of the network, as in a conflist.
+    pub name: cni::NetworkName,
+    /// A subnet of the network; one for each version of IP.
+    #[arg(long, value_name = "CIDR", required = true)]
+    pub subnet: Vec<IpNetwork>,
+    /// The gateway's address. Default: the first of the subnet.
+    #[arg(long, value_name = "ADDRESS")]
+    pub gateway: Option<IpAddr>,
+    /// The addresses that containers are given. Default: the whole subnet.
+    #[arg(long, value_name = "START-END", value_parser = bounds)]
+    pub range: Option<(IpAddr, IpAddr)>,
+    /// The VXLAN network identifier. Default: the next free one from 4097 on.
+    #[arg(long)]
+    pub vni: Option<u32>,
+    /// Most bytes of a packet on the network. Default: what the underlay carries.
+    #[arg(long, value_name = "BYTES")]
+    pub mtu: Option<u32>,
+    /// UDP port of the tunnels. Default: 4789.
+    #[arg(long, value_name = "PORT")]
+    pub vxlan_port: Option<u16>,
+    /// How containers reach the outside. Default: gwbridge.
+    #[arg(long)]
+    pub egress: Option<Egress>,
+    /// Subnet of the egress bridge, with --egress gwbridge.
+    #[arg(long, value_name = "CIDR")]
+    pub egress_subnet: Option<IpNetwork>,
+    /// Prefix length of the blocks that hosts own. Default: by the size of the subnet.
+    #[arg(long, value_name = "BITS")]
+    pub block_prefix: Option<u8>,
+    /// Addresses that nobody is given; may be repeated.
+    #[arg(long, value_name = "CIDR")]
+    pub exclude: Vec<IpNetwork>,
+    /// After how many seconds without contact a host's blocks go to others. Default: never.
+    #[arg(long, value_name = "SECONDS")]
+    pub reclaim_after: Option<u64>,
+}
+
+/// `--egress`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Egress {
+    /// By a bridge of each host, with NAT.
+    Gwbridge,
+    /// By the network's gateway, which is the host.
+    Gateway,
+    /// Not at all.
+    None,
+}
+
+/// `crosshost node`.
+#[derive(Debug, Subcommand)]
+pub enum Node {
+    /// List all hosts.
+    Ls(Output),
+    /// Forget a host that will not come back.
+    Rm {
+        /// Name of the host.
+        name: String,
+        /// Also a host that was heard of just now, or that has endpoints; these go with it.
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+/// `crosshost endpoint`.
+#[derive(Debug, Subcommand)]
+pub enum Endpoint {
+    /// List which container has which address, on all networks.
+    Ls {
+        /// What this host holds, without the store.
+        #[arg(long)]
+        local: bool,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+/// `crosshost port`.
+#[derive(Debug, Subcommand)]
+pub enum Port {
+    /// List which ports of this host lead to which containers, without the store.
+    Ls(Output),
+}
+
+/// How an answer is printed.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Output {
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The ends of `--range`.
+fn bounds(text: &str) -> Result<(IpAddr, IpAddr), String> {
+    let (start, end) = text.split_once('-').ok_or("want START-END")?;
+    let parse = |part: &str| {
+        let parsed = part.parse::<IpAddr>();
+        parsed.map_err(|error| format!("{part}: {error}"))
+    };
+    Ok((parse(start)?, parse(end)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn options_may_stand_anywhere_and_name_their_value_when_bad() {
+        let words = |line: &str| Arguments::try_parse_from(line.split(' '));
+        let line = "crosshost network create --vni 7 n --subnet 10.0.0.0/24 --subnet fd00::/64";
+        let Some(Command::Network(Network::Create(create))) = words(line).unwrap().command else {
+            panic!("another command")
+        };
+        assert_eq!((create.name.as_str(), create.vni), ("n", Some(7)));
+        assert_eq!(create.subnet.len(), 2);
+        for (bad, named) in [
+            ("network create n", "--subnet"),
+            ("network create n --subnet 10.0.0.0/33", "10.0.0.0/33"),
+            ("network create n --subnet 10.0.0.0/24 --vni x", "--vni"),
+            (
+                "network create n --subnet 10.0.0.0/24 --vni 1 --vni 2",
+                "multiple",
+            ),
+            (
+                "network create n --subnet 10.0.0.0/24 --egress bridge",
+                "bridge",
+            ),
+            (
+                "network create n --subnet 10.0.0.0/24 --range 10.0.0.5",
+                "START-END",
+            ),
+            ("network create a/b --subnet 10.0.0.0/24", "a/b"),
+            ("network rm", "NAME"),
+            ("network rm a b", "'b'"),
+            ("network destroy", "destroy"),
+            ("node inspect", "inspect"),
+        ] {
+            let error = words(&format!("crosshost {bad}")).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{bad}");
+            assert!(error.to_string().contains(named), "{bad}: {error}");
+        }
+    }
+}
