@@ -142,7 +142,11 @@ async fn examine_ports(findings: &mut Findings) -> std::result::Result<(), cni::
         is_whole,
         shut,
         lost,
+        unreadable,
     } = portmap::examine()?;
+    for unreadable in &unreadable {
+        findings.held(&unreadable.to_string());
+    }
     for whose in lost {
         let says = format!(
             "published ports: {whose} has some of which this host's record is lost: they go with its DEL, or a GC of its network"

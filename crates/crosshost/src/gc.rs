@@ -23,7 +23,10 @@ pub async fn sweep(session: &Session, dry: bool) -> Result<String> {
     let failed = |error: cni::Error| error.to_string();
     let host = Host::open().map_err(failed)?;
     let (mut said, mut failures) = (Vec::new(), false);
-    for record in orphans::all(&host).await.map_err(failed)? {
+    for record in orphans::all(&host, &|why| cni::log(&why))
+        .await
+        .map_err(failed)?
+    {
         let done = if dry {
             Ok(true)
         } else {

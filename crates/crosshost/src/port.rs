@@ -14,7 +14,7 @@ use crate::{
 
 /// All published ports of this host.
 pub fn list(output: Output) -> Result<String> {
-    let unreadable = |error: &journal::Error| cni::log(&error.to_string());
+    let unreadable = |error: &journal::Unreadable| cni::log(&error.to_string());
     let mut records = portmap::desk::records().all_readable(&unreadable)?;
     records.sort_by_key(|record| record.since);
     let all: Vec<_> = records

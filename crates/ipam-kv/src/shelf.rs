@@ -101,7 +101,7 @@ fn readable<T: Serialize + DeserializeOwned>(
     loaded.map_err(|error| local(&error))
 }
 
-fn unreadable(error: &journal::Error) {
+fn unreadable(error: &journal::Unreadable) {
     cni::log(&error.to_string());
 }
 
@@ -109,7 +109,7 @@ fn unreadable(error: &journal::Error) {
 fn local(error: &journal::Error) -> Error {
     match error {
         journal::Error::Busy { .. } => Error::Busy(error.to_string()),
-        _ => Error::Local(error.to_string()),
+        journal::Error::Io { .. } => Error::Local(error.to_string()),
     }
 }
 

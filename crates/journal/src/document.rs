@@ -1,16 +1,27 @@
 //! Documents: one JSON value a file, replaced as a whole.
+//!
+//! A document that is an object carries the number of its `schema`. One without it, as older versions wrote them all, is of
+//! schema 1; so are lists and maps, which have no room for it. Readers overlook fields that they do not know, so a new field
+//! needs no new schema. A document that cannot be read, because it is damaged or of a newer schema, is a case of its own
+//! ([`Found::Unreadable`]): neither a document that is absent nor an error of the file system. Each reader says what it
+//! takes such a document for.
 
 use std::{
-    fs, io,
+    fmt, fs, io,
     marker::PhantomData,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::Lock;
+
+/// The schema that this version writes, and the newest that it reads.
+const SCHEMA: u32 = 1;
+/// How every object of this schema begins: only others need to be read twice.
+const BEGINNING: &[u8] = br#"{"schema":1,"#;
 
 /// A document or lock could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -23,14 +34,6 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
-    /// A document is not what this version writes. It is never overwritten by guess.
-    #[error("{path}: not a document of this version: {source}")]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Where and why decoding failed.
-        source: serde_json::Error,
-    },
     /// Another verb held the lock for all of the time that this one could wait.
     #[error("{path}: still locked by another process after {waited:?}")]
     Busy {
@@ -41,11 +44,71 @@ pub enum Error {
     },
 }
 
+/// A document is there, and this version cannot read it: it is damaged, or a newer version wrote it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    /// The file.
+    pub path: PathBuf,
+    /// Where and why decoding failed.
+    pub why: String,
+    /// Whether that is because a newer version wrote it.
+    pub is_newer: bool,
+}
+
+impl Unreadable {
+    /// The name of the document.
+    pub fn name(&self) -> String {
+        let name = self.path.file_stem().unwrap_or_default();
+        name.to_string_lossy().into_owned()
+    }
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: cannot be read: {}", self.path.display(), self.why)
+    }
+}
+
+/// What there is of a document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found<T> {
+    /// Nothing.
+    Absent,
+    /// The document.
+    Readable(T),
+    /// Something that this version cannot read.
+    Unreadable(Unreadable),
+}
+
+impl<T> Found<T> {
+    /// The document, where one that cannot be read is as good as none; `told` hears of it.
+    pub fn or_lost(self, told: &dyn Fn(&Unreadable)) -> Option<T> {
+        match self {
+            Self::Absent => None,
+            Self::Readable(document) => Some(document),
+            Self::Unreadable(unreadable) => {
+                told(&unreadable);
+                None
+            }
+        }
+    }
+}
+
+/// All documents of a folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct All<T> {
+    /// Those that can be read, in no order.
+    pub readable: Vec<T>,
+    /// The others.
+    pub unreadable: Vec<Unreadable>,
+}
+
 /// A folder of documents of one kind, and the locks that guard them.
 #[derive(Debug, Clone)]
 pub struct Journal<T> {
     dir: PathBuf,
     locks: PathBuf,
+    is_map: bool,
     kind: PhantomData<T>,
 }
 
@@ -55,22 +118,32 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
         Self {
             dir: root.join(kind),
             locks: root.join("locks"),
+            is_map: false,
             kind: PhantomData,
         }
     }
 
-    /// The document of that name, `None` if there is none.
-    pub fn load(&self, name: &str) -> Result<Option<T>, Error> {
+    /// The same for documents that are maps: all of their keys are data, so they get no schema.
+    #[must_use]
+    pub fn of_maps(self) -> Self {
+        Self {
+            is_map: true,
+            ..self
+        }
+    }
+
+    /// The document of that name. An error is the file system's.
+    pub fn load(&self, name: &str) -> Result<Found<T>, Error> {
         load_file(self.path(name))
     }
 
-    /// The same, if it can be read; of one that cannot `unreadable` hears, and there is as good as none.
+    /// The same where a document that cannot be read is as good as none; `told` hears of it.
     pub fn load_readable(
         &self,
         name: &str,
-        unreadable: &dyn Fn(&Error),
+        told: &dyn Fn(&Unreadable),
     ) -> Result<Option<T>, Error> {
-        self.load(name).or_else(pass_over(unreadable))
+        Ok(self.load(name)?.or_lost(told))
     }
 
     /// Writes the document whole or not at all; the caller holds a [lock](Self::lock) that keeps other writers of the
@@ -83,7 +156,10 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
             path: path.clone(),
             source,
         };
-        let bytes = serde_json::to_vec(document).map_err(|error| fail(error.into()))?;
+        let mut bytes = serde_json::to_vec(document).map_err(|error| fail(error.into()))?;
+        if !self.is_map && bytes.starts_with(b"{") && bytes != b"{}" {
+            bytes.splice(..1, BEGINNING.iter().copied());
+        }
         make_dir(&self.dir)?;
         fs::write(&new, bytes)
             .and_then(|()| fs::rename(&new, &path))
@@ -121,23 +197,28 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
         Ok(!any)
     }
 
-    /// All documents, in no order.
-    pub fn all(&self) -> Result<Vec<T>, Error> {
-        self.collect(Err)
-    }
-
-    /// All documents that can be read, in no order; of the others `unreadable` hears.
-    pub fn all_readable(&self, unreadable: &dyn Fn(&Error)) -> Result<Vec<T>, Error> {
-        self.collect(pass_over(unreadable))
-    }
-
-    fn collect(&self, failed: impl Fn(Error) -> Result<Option<T>, Error>) -> Result<Vec<T>, Error> {
-        let mut documents = Vec::new();
+    /// All documents.
+    pub fn all(&self) -> Result<All<T>, Error> {
+        let mut all = All {
+            readable: Vec::new(),
+            unreadable: Vec::new(),
+        };
         self.each(|path| {
-            documents.extend(load_file(path).or_else(&failed)?);
+            match load_file(path)? {
+                Found::Absent => {}
+                Found::Readable(document) => all.readable.push(document),
+                Found::Unreadable(unreadable) => all.unreadable.push(unreadable),
+            }
             Ok(true)
         })?;
-        Ok(documents)
+        Ok(all)
+    }
+
+    /// All documents that can be read, in no order; of the others `told` hears.
+    pub fn all_readable(&self, told: &dyn Fn(&Unreadable)) -> Result<Vec<T>, Error> {
+        let all = self.all()?;
+        all.unreadable.iter().for_each(told);
+        Ok(all.readable)
     }
 
     /// The paths of the documents, as long as `more` are wanted.
@@ -196,26 +277,39 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
     }
 }
 
-/// Lets `unreadable` hear of a document that cannot be read, which then counts as none. Any other error stays one.
-fn pass_over<T>(unreadable: &dyn Fn(&Error)) -> impl Fn(Error) -> Result<Option<T>, Error> {
-    move |error| match error {
-        Error::Unreadable { .. } => {
-            unreadable(&error);
-            Ok(None)
-        }
-        _ => Err(error),
+fn load_file<T: DeserializeOwned>(path: PathBuf) -> Result<Found<T>, Error> {
+    match fs::read(&path) {
+        Ok(bytes) => Ok(match decode(&bytes) {
+            Ok(document) => Found::Readable(document),
+            Err((why, is_newer)) => Found::Unreadable(Unreadable {
+                path,
+                why,
+                is_newer,
+            }),
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Found::Absent),
+        Err(source) => Err(Error::Io { path, source }),
     }
 }
 
-fn load_file<T: DeserializeOwned>(path: PathBuf) -> Result<Option<T>, Error> {
-    match fs::read(&path) {
-        Ok(bytes) => match serde_json::from_slice(&bytes) {
-            Ok(document) => Ok(Some(document)),
-            Err(source) => Err(Error::Unreadable { path, source }),
-        },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(Error::Io { path, source }),
+/// The document, or why it cannot be read, and whether that is because it is of a newer schema.
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, (String, bool)> {
+    #[derive(Deserialize)]
+    struct Head {
+        #[serde(default)]
+        schema: Option<u32>,
     }
+    let damaged = |error: serde_json::Error| (error.to_string(), false);
+    if !bytes.starts_with(BEGINNING) && bytes.trim_ascii_start().starts_with(b"{") {
+        let head: Head = serde_json::from_slice(bytes).map_err(damaged)?;
+        if let Some(schema) = head.schema.filter(|schema| *schema > SCHEMA) {
+            let why = format!(
+                "its schema {schema} is newer than {SCHEMA}, the newest that this version reads; upgrade"
+            );
+            return Err((why, true));
+        }
+    }
+    serde_json::from_slice(bytes).map_err(damaged)
 }
 
 fn is_hidden(path: &Path) -> bool {
@@ -248,21 +342,18 @@ mod tests {
     #[test]
     fn documents_are_kept_listed_and_removed() {
         let (_dir, journal) = journal();
-        assert_eq!(
-            (journal.load("a").unwrap(), journal.all().unwrap()),
-            (None, vec![])
-        );
+        let none = |_: &Unreadable| panic!("all can be read");
+        assert_eq!(journal.load("a").unwrap(), Found::Absent);
+        assert_eq!(journal.all_readable(&none).unwrap(), [[0; 0]; 0]);
         assert!(journal.is_empty().unwrap());
         journal.save("a", &vec![1]).unwrap();
         journal.save("a", &vec![2]).unwrap();
         assert!(!journal.is_empty().unwrap());
-        assert_eq!(
-            (journal.load("a").unwrap(), journal.all().unwrap()),
-            (Some(vec![2]), vec![vec![2]])
-        );
+        assert_eq!(journal.load("a").unwrap(), Found::Readable(vec![2]));
+        assert_eq!(journal.all_readable(&none).unwrap(), [[2]]);
         journal.remove("a").unwrap();
         journal.remove("a").unwrap();
-        assert_eq!(journal.all().unwrap(), Vec::<Vec<u32>>::new());
+        assert!(journal.all_readable(&none).unwrap().is_empty());
     }
 
     #[test]
@@ -270,7 +361,8 @@ mod tests {
         let (dir, journal) = journal();
         journal.save("a", &vec![1]).unwrap();
         fs::write(dir.path().join("numbers/.a"), "[1").unwrap();
-        assert_eq!(journal.all().unwrap(), vec![vec![1]]);
+        let all = journal.all().unwrap();
+        assert_eq!((all.readable, all.unreadable), (vec![vec![1]], vec![]));
         fs::write(dir.path().join("numbers/.b"), "[1").unwrap();
         assert!(!journal.is_absent("a") && !journal.is_absent("b") && journal.is_absent("c"));
         journal.remove("b").unwrap();
@@ -279,32 +371,80 @@ mod tests {
         assert_eq!(fs::read_dir(dir.path().join("numbers")).unwrap().count(), 0);
     }
 
+    /// What may become of a document.
+    const DAMAGED: [&[u8]; 6] = [
+        b"",
+        b"{",
+        b"[1",
+        b"\x00\xff\xfe",
+        b"{\"schema\":2}",
+        b"{\"schema\":\"x\"}",
+    ];
+
     #[test]
-    fn an_unreadable_document_is_an_error_that_names_it() {
+    fn a_document_that_cannot_be_read_is_named_and_is_in_nobodys_way() {
         let (dir, journal) = journal();
         journal.save("a", &vec![1]).unwrap();
-        fs::write(dir.path().join("numbers/a.json"), "{").unwrap();
-        assert!(
-            journal
-                .load("a")
-                .unwrap_err()
-                .to_string()
-                .contains("numbers/a.json")
-        );
+        for damaged in DAMAGED {
+            fs::write(dir.path().join("numbers/b.json"), damaged).unwrap();
+            let Found::Unreadable(unreadable) = journal.load("b").unwrap() else {
+                panic!("{damaged:?} was read");
+            };
+            assert!(unreadable.to_string().contains("numbers/b.json"));
+            assert_eq!(unreadable.name(), "b");
+            let all = journal.all().unwrap();
+            assert_eq!(all.readable, [[1]]);
+            assert_eq!(all.unreadable.first(), Some(&unreadable));
+            let heard = std::cell::RefCell::new(Vec::new());
+            let hear = |unreadable: &Unreadable| heard.borrow_mut().push(unreadable.clone());
+            assert_eq!(journal.load_readable("a", &hear).unwrap(), Some(vec![1]));
+            assert!(heard.borrow().is_empty());
+            assert_eq!(journal.load_readable("b", &hear).unwrap(), None);
+            assert_eq!(*heard.borrow(), [unreadable]);
+            assert!(!journal.is_empty().unwrap());
+        }
+    }
+
+    /// What version 0.1.0 knows of a document: it overlooks other fields.
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Old {
+        name: String,
     }
 
     #[test]
-    fn an_unreadable_document_is_as_good_as_none_to_who_hears_of_it() {
-        let (dir, journal) = journal();
-        journal.save("a", &vec![1]).unwrap();
-        fs::write(dir.path().join("numbers/b.json"), "{").unwrap();
-        let heard = std::cell::RefCell::new(Vec::new());
-        let hear = |error: &Error| heard.borrow_mut().push(error.to_string());
-        assert_eq!(journal.load_readable("a", &hear).unwrap(), Some(vec![1]));
-        assert_eq!(journal.load_readable("c", &hear).unwrap(), None);
-        assert!(heard.borrow().is_empty());
-        assert_eq!(journal.load_readable("b", &hear).unwrap(), None);
-        assert!(heard.borrow()[0].contains("numbers/b.json"));
+    fn objects_carry_their_schema_and_are_read_with_and_without() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal: Journal<Old> = Journal::new(dir.path(), "objects");
+        let document = || Old { name: "a".into() };
+        journal.save("a", &document()).unwrap();
+        let path = dir.path().join("objects/a.json");
+        let text = fs::read(&path).unwrap();
+        assert_eq!(text, br#"{"schema":1,"name":"a"}"#);
+        assert_eq!(serde_json::from_slice::<Old>(&text).unwrap(), document());
+        for old in [r#"{"name":"a"}"#, r#" {"name":"a","schema":1,"new":[{}]}"#] {
+            fs::write(&path, old).unwrap();
+            assert_eq!(journal.load("a").unwrap(), Found::Readable(document()));
+        }
+        for newer in [r#"{"schema":2,"name":"a"}"#, r#"{"name":"a","schema":2}"#] {
+            fs::write(&path, newer).unwrap();
+            let found = journal.load("a").unwrap();
+            assert!(
+                matches!(&found, Found::Unreadable(it) if it.is_newer && it.why.contains("schema 2 is newer")),
+                "{found:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn maps_have_no_room_for_a_schema() {
+        let dir = tempfile::tempdir().unwrap();
+        let maps: Journal<std::collections::BTreeMap<String, u32>> =
+            Journal::new(dir.path(), "maps").of_maps();
+        let map = [("a".to_owned(), 1)].into();
+        maps.save("m", &map).unwrap();
+        let text = fs::read(dir.path().join("maps/m.json")).unwrap();
+        assert_eq!(text, br#"{"a":1}"#);
+        assert_eq!(maps.load("m").unwrap(), Found::Readable(map));
     }
 
     #[test]

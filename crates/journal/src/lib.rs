@@ -16,7 +16,7 @@ mod document;
 mod lock;
 
 pub use attachment::Attachment;
-pub use document::{Error, Journal};
+pub use document::{All, Error, Found, Journal, Unreadable};
 pub use lock::Lock;
 
 /// Where the documents live on a host.

@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::Path};
 use cluster::{Cluster, EgressMode, Network, News};
 use cni::{Call, CniResult, Delegate, Error, Tell};
 use ipnetwork::IpNetwork;
-use journal::Attachment;
+use journal::{Attachment, Found};
 use netlink::{Mac, Netns, NetnsError, Rtnl};
 
 use crate::{
@@ -139,12 +139,15 @@ async fn repair(
     attachment: &Attachment,
     ipam: &Delegate<'_>,
 ) -> Result<(), Error> {
-    let Some(record) = host
-        .records
-        .load(&attachment.hash())
-        .map_err(|error| local(&error))?
-    else {
-        return Ok(());
+    let found = host.records.load(&attachment.hash());
+    let record = match found.map_err(|error| local(&error))? {
+        Found::Absent => return Ok(()),
+        Found::Readable(record) => record,
+        // Its container may run.
+        Found::Unreadable(unreadable) => {
+            let why = format!("{attachment}: may exist already; DEL it first: {unreadable}");
+            return Err(Error::new(code::DUPLICATE, why));
+        }
     };
     if record.stage == Stage::Made {
         return Err(Error::new(

@@ -71,6 +71,9 @@ pub async fn examine(settings: &Resolved, findings: &mut Findings) -> Result<(),
     }
     let looked = examine_egress(&host, findings).await;
     findings.failed(Check::Egress, looked);
+    for unreadable in host.lost()? {
+        findings.lost(&unreadable);
+    }
     examine_records(&host, findings).await
 }
 
@@ -90,7 +93,8 @@ async fn examine_network(
         return Ok(());
     }
     // Of a first ADD that is at work, or was killed, there is nothing to be expected yet.
-    let records = host.records.all().map_err(|error| local(&error))?;
+    let records = host.records.all_readable(&|_| ());
+    let records = records.map_err(|error| local(&error))?;
     if !records.iter().any(|record| is_made(record, network)) {
         return Ok(());
     }
@@ -280,7 +284,11 @@ async fn examine_egress(host: &Host, findings: &mut Findings) -> Result<(), Erro
 
 /// What killed verbs and runtimes that say nothing left.
 async fn examine_records(host: &Host, findings: &mut Findings) -> Result<(), Error> {
-    let orphans = orphans::all(host).await?;
+    let records = host.records.all().map_err(|error| local(&error))?;
+    for unreadable in &records.unreadable {
+        findings.held(&unreadable.to_string());
+    }
+    let orphans = orphans::all(host, &|_| ()).await?;
     for Record {
         attachment, netns, ..
     } in &orphans
@@ -289,7 +297,7 @@ async fn examine_records(host: &Host, findings: &mut Findings) -> Result<(), Err
         let says = format!("{attachment}: its container is gone ({netns}), and no DEL came");
         findings.wrong(Check::Orphan, says, "crosshost gc");
     }
-    for record in host.records.all().map_err(|error| local(&error))? {
+    for record in records.readable {
         let attachment = &record.attachment;
         if record.stage == Stage::Making
             && !orphans.contains(&record)
@@ -300,7 +308,7 @@ async fn examine_records(host: &Host, findings: &mut Findings) -> Result<(), Err
             findings.wrong(Check::KilledAdd, says, "");
         }
     }
-    for member in host.members.all().map_err(|error| local(&error))? {
+    for member in membership::all(host)? {
         if member.left {
             let says = format!(
                 "network {}: left by this host, which the store was not told yet",

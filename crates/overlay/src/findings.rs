@@ -2,6 +2,9 @@
 //! them all.
 
 use cni::Error;
+use journal::Unreadable;
+
+use crate::examine::SYNC;
 
 /// What is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +41,8 @@ pub enum Check {
     PortRecord,
     RouteLocalnet,
     Releases,
+    Documents,
+    Records,
 }
 
 impl Check {
@@ -75,6 +80,8 @@ impl Check {
             Self::PortRecord => "port-record",
             Self::RouteLocalnet => "route-localnet",
             Self::Releases => "releases",
+            Self::Documents => "documents",
+            Self::Records => "records",
         }
     }
 }
@@ -128,6 +135,23 @@ impl Findings {
         if let Err(error) = looked {
             self.wrong(check, error.msg, "");
         }
+    }
+
+    /// A document that cannot be read, and of which kernel or store know the same.
+    pub fn lost(&mut self, unreadable: &Unreadable) {
+        let path = unreadable.path.display();
+        let mend = format!("rm '{path}'; {SYNC}");
+        let mend = if unreadable.is_newer { "" } else { &mend };
+        let says = format!("{unreadable}; taken for lost");
+        self.wrong(Check::Documents, says, mend);
+    }
+
+    /// A document that cannot be read, and that alone knows what an attachment has.
+    pub fn held(&mut self, unreadable: &str) {
+        let says = format!(
+            "{unreadable}; what its container has stays its own until the container's DEL, or a GC of its network"
+        );
+        self.wrong(Check::Documents, says, "");
     }
 
     fn add(&mut self, check: Check, state: State, says: String, mend: &str) {

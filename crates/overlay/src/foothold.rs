@@ -16,7 +16,7 @@ use std::{
 use cluster::Network;
 use cni::{Delegate, Error};
 use ipnetwork::IpNetwork;
-use journal::Attachment;
+use journal::{Attachment, Found};
 use netlink::{Forwarding, Mac, Rtnl};
 use serde::{Deserialize, Serialize};
 
@@ -127,6 +127,12 @@ pub(crate) fn load(host: &Host, network: &str) -> Result<Option<Foothold>, Error
     readable(&host.footholds, network)
 }
 
+/// Whether the host may have something of its own on the network: its document is there, whether or not it can be read.
+pub(crate) fn may_be(host: &Host, network: &str) -> Result<bool, Error> {
+    let found = host.footholds.load(network);
+    Ok(found.map_err(|error| local(&error))? != Found::Absent)
+}
+
 fn save(host: &Host, network: &str, foothold: &Foothold) -> Result<(), Error> {
     let saved = host.footholds.save(network, foothold);
     saved.map_err(|error| local(&error))
@@ -176,7 +182,7 @@ pub(crate) async fn ensure(
         let why = "no subnet with a gateway is known of the network; give it ipam.ranges";
         return Err(Error::config(format!("{key}: {why}")));
     }
-    if before.is_none() {
+    if !may_be(host, name)? {
         refuse_taken(host, name, key, &foothold.subnets).await?;
     }
     if before.as_ref() != Some(&foothold) {
@@ -317,16 +323,17 @@ pub(crate) fn release(
     access: bool,
     ipam: &Delegate<'_>,
 ) -> Result<(), Error> {
-    let known = load(host, network)?;
-    if known.is_none() && !access {
+    if !access && !may_be(host, network)? {
         return Ok(());
     }
+    let known = load(host, network)?;
     let _lock = host.lock_network(network)?;
     // A sandbox that stays has a container's port, whatever the list of its users says.
     if host.has_users(network)? || sandbox::open(network)?.is_some() {
         return Ok(());
     }
-    if access || known.is_some_and(|known| known.access) {
+    // Of a document that cannot be read it may be.
+    if access || known.is_none_or(|known| known.access) {
         of_host(network, ipam)?.del()?;
     }
     host.footholds

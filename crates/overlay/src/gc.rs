@@ -6,7 +6,7 @@
 //! the ADD begins after it.
 
 use cni::{BadName, Call, ContainerId, Delegate, Error, IfName};
-use journal::Attachment;
+use journal::{Attachment, Found};
 
 use crate::{conf, foothold, host::Host, local, teardown};
 
@@ -44,7 +44,7 @@ pub(crate) async fn gc(call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(
             continue;
         };
         let now = host.records.load(&attachment.hash());
-        if now.map_err(|error| local(&error))?.as_ref() != Some(&record) {
+        if now.map_err(|error| local(&error))? != Found::Readable(record.clone()) {
             // Deleted or added anew by who was quicker.
             at_work.push(key(attachment)?);
             continue;
@@ -57,7 +57,7 @@ pub(crate) async fn gc(call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(
     teardown::farewell(&host, call).await;
     // The host's own attachment is in no list; it goes by its document alone, with the last one of the others.
     let access = conf::host_access(call);
-    if access || foothold::load(&host, network)?.is_some() {
+    if access || foothold::may_be(&host, network)? {
         at_work.push(key(&foothold::attachment(network))?);
     }
     match Delegate::find(call, &ipam) {

@@ -9,7 +9,7 @@ use std::{
 use cluster::{Cluster, NetworkSpec, News, Node, Place, Resolved, Versioned};
 use cni::Error;
 use ipnetwork::IpNetwork;
-use journal::{Attachment, Journal, Lock};
+use journal::{Attachment, Journal, Lock, Unreadable};
 use netlink::{Link, Netns, Rtnl};
 
 use crate::{
@@ -107,7 +107,7 @@ impl Host {
             places: Journal::new(root, "place"),
             members: Journal::new(root, "acks"),
             users: Journal::new(root, "sandbox"),
-            translations: Journal::new(root, "macs"),
+            translations: Journal::new(root, "macs").of_maps(),
             egress: Journal::new(root, "egress"),
             footholds: Journal::new(root, "foothold"),
             firewall: Journal::new(root, "firewall"),
@@ -154,6 +154,28 @@ impl Host {
             Some(rtnl) => sandbox::has_ports(&rtnl).await,
             None => Ok(false),
         }
+    }
+
+    /// The documents of this host that cannot be read, but for the attachments' records: what they said comes from the kernel
+    /// and the store again.
+    pub fn lost(&self) -> Result<Vec<Unreadable>, Error> {
+        let all = [
+            self.news.all().map(|it| it.unreadable),
+            self.places.all().map(|it| it.unreadable),
+            self.members.all().map(|it| it.unreadable),
+            self.users.all().map(|it| it.unreadable),
+            self.translations.all().map(|it| it.unreadable),
+            self.egress.all().map(|it| it.unreadable),
+            self.footholds.all().map(|it| it.unreadable),
+            self.firewall.all().map(|it| it.unreadable),
+            self.paths.all().map(|it| it.unreadable),
+            self.following.all().map(|it| it.unreadable),
+        ];
+        let mut lost = Vec::new();
+        for unreadable in all {
+            lost.extend(unreadable.map_err(|error| local(&error))?);
+        }
+        Ok(lost)
     }
 
     /// Keeps the news of a network for the next verb.

@@ -12,6 +12,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use cluster::{Acknowledgement, Cluster, Versioned};
 use cni::Error;
+use journal::{Found, Unreadable};
 use serde::{Deserialize, Serialize};
 
 use crate::{failed, forwarding::Trust, host::Host, local};
@@ -74,15 +75,26 @@ impl Membership {
 
 /// The document of a network. One that cannot be read is as good as a join that was killed: the store may know of us.
 pub fn load(host: &Host, network: &str) -> Result<Option<Membership>, Error> {
-    match host.members.load(network) {
-        Err(error @ journal::Error::Unreadable { .. }) => {
-            cni::log(&error.to_string());
-            Ok(Some(Membership {
-                network: network.to_owned(),
-                ..Membership::default()
-            }))
-        }
-        loaded => loaded.map_err(|error| local(&error)),
+    let found = host.members.load(network);
+    Ok(match found.map_err(|error| local(&error))? {
+        Found::Absent => None,
+        Found::Readable(member) => Some(member),
+        Found::Unreadable(unreadable) => Some(unknown(&unreadable)),
+    })
+}
+
+/// The documents of all networks.
+pub fn all(host: &Host) -> Result<Vec<Membership>, Error> {
+    let all = host.members.all().map_err(|error| local(&error))?;
+    let unknown = all.unreadable.iter().map(unknown);
+    Ok(all.readable.into_iter().chain(unknown).collect())
+}
+
+fn unknown(unreadable: &Unreadable) -> Membership {
+    cni::log(&unreadable.to_string());
+    Membership {
+        network: unreadable.name(),
+        ..Membership::default()
     }
 }
 

@@ -6,17 +6,21 @@
 //! of which an end still stands in sandbox or egress namespace may live, and stays.
 
 use cni::Error;
-use journal::Attachment;
+use journal::{Attachment, Found};
 use netlink::{Netns, NetnsError};
 
 use crate::{egress, host::Host, kernel, local, names, record::Record, sandbox, teardown};
 
-/// All orphans of this host.
-pub async fn all(host: &Host) -> Result<Vec<Record>, Error> {
+/// All orphans of this host. Of a record that cannot be read nothing tells whether its container lives: it stays, and `told`
+/// hears of it, as of what cannot be judged for another reason.
+pub async fn all(host: &Host, told: &dyn Fn(String)) -> Result<Vec<Record>, Error> {
     let mut orphans = Vec::new();
-    for record in host.records.all().map_err(|error| local(&error))? {
-        if is_orphan(&record).await? {
-            orphans.push(record);
+    let records = host.records.all_readable(&|it| told(it.to_string()));
+    for record in records.map_err(|error| local(&error))? {
+        match is_orphan(&record).await {
+            Ok(true) => orphans.push(record),
+            Ok(false) => {}
+            Err(error) => told(format!("{}: {error}", record.attachment)),
         }
     }
     Ok(orphans)
@@ -55,7 +59,7 @@ pub async fn take_down(
         return Ok(false);
     };
     let now = host.records.load(&attachment.hash());
-    let same = now.map_err(|error| local(&error))?.as_ref() == Some(record);
+    let same = now.map_err(|error| local(&error))? == Found::Readable(record.clone());
     if !same || !is_orphan(record).await? {
         return Ok(false);
     }

@@ -50,7 +50,8 @@ pub(crate) async fn elsewhere(
         Err(error) if error.is_away() => return Ok(None),
         present => present.map_err(failed)?.map(|present| present.record),
     };
-    let known = host.news.load(network).ok().flatten();
+    let known = host.news.load_readable(network, &|_| ());
+    let known = known.map_err(|error| local(&error))?;
     let known = known.and_then(|news| news.network).zip(present);
     if known.is_some_and(|(known, present)| present.is_same(&known.record)) {
         note(host, network, &here)?;

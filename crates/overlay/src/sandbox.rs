@@ -12,6 +12,7 @@ use std::{
 use cluster::{Network, News};
 use cni::Error;
 use ipnetwork::IpNetwork;
+use journal::Found;
 use netlink::{Bridge, Change, Link, LinkChange, Mac, Netns, Port, Rtnl, Vxlan};
 use serde::{Deserialize, Serialize};
 
@@ -109,11 +110,8 @@ pub async fn ensure(host: &Host, network: &Network, underlay: &Underlay) -> Resu
         Netns::create(&names::sandboxes(), &network.name).map_err(|error| kernel(&error))?;
     let rtnl = Rtnl::open(&netns).map_err(|error| kernel(&error))?;
     let vni = network.vni.unwrap_or_default();
-    if host
-        .translations
-        .load(&network.name)
-        .is_ok_and(|noted| noted.is_none())
-    {
+    let noted = host.translations.load(&network.name);
+    if !matches!(noted, Ok(Found::Readable(_))) {
         // A table of which nobody knows any more, since /run was lost, would hide who has the addresses now.
         translation::set(&netns, &Translations::new())?;
     }

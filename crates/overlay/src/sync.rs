@@ -10,7 +10,7 @@ use crate::{
     egress, failed, firewall, foothold,
     forwarding::peers,
     host::{Host, Underlay},
-    local, membership,
+    membership,
     news::{self, Follower, Heard},
     path, place, sandbox,
 };
@@ -76,7 +76,7 @@ pub async fn sync(
     }
     failures.extend(egress::mend(&host).await.err());
     failures.extend(firewall::mend(&host).err());
-    failures.extend(leave(&host, cluster, settings, &survey.joins).await.err());
+    failures.extend(leave(&host, cluster, settings, &survey.joins).await);
     Ok(Outcome { done, failures })
 }
 
@@ -153,6 +153,19 @@ impl At<'_> {
             network,
         };
         follow(&follower, underlay, doubt).await
+    }
+
+    /// Leaves the network, if it has no sandbox here.
+    async fn leave(&self) -> Result<(), Error> {
+        let (host, network) = (self.host, self.network);
+        {
+            let _lock = host.lock_network(network)?;
+            if host.has_users(network)? || sandbox::open(network)?.is_some() {
+                return Ok(());
+            }
+            membership::leave(host, network)?;
+        }
+        self.tell().await
     }
 
     /// [`membership::tell`] to the store that the network is of.
@@ -248,38 +261,46 @@ async fn follow(
     Ok(Some(changes + usize::from(was_off)))
 }
 
-/// Leaves the networks that have no sandbox here: a verb could not tell the store, or was killed before it did.
+/// Leaves the networks that have no sandbox here: a verb could not tell the store, or was killed before it did. What cannot be
+/// left is returned, and keeps none of the others.
 async fn leave(
     host: &Host,
     cluster: &Cluster<'_>,
     settings: &Resolved,
     joins: &BTreeMap<String, Versioned<Acknowledgement>>,
-) -> Result<(), Error> {
-    for member in host.members.all().map_err(|error| local(&error))? {
-        let network = &member.network;
-        {
-            let _lock = host.lock_network(network)?;
-            if host.has_users(network)? || sandbox::open(network)?.is_some() {
-                continue;
-            }
-            membership::leave(host, network)?;
-        }
+) -> Vec<Error> {
+    let members = match membership::all(host) {
+        Ok(members) => members,
+        Err(error) => return vec![error],
+    };
+    let mut failures = Vec::new();
+    for member in members {
         let at = At {
             host,
             cluster,
             settings,
-            network,
+            network: &member.network,
         };
-        at.tell().await?;
+        failures.extend(at.leave().await.err());
     }
     // A join that this host does not know of came back with a store that was put back.
-    let node = &settings.node;
     for (network, join) in joins {
-        let _lock = host.lock_network(network)?;
-        if !host.has_users(network)? && membership::load(host, network)?.is_none() {
-            let left = cluster.leave(network, node, join).await;
-            left.map_err(failed)?;
-        }
+        let left = leave_unknown(host, cluster, &settings.node, network, join);
+        failures.extend(left.await.err());
     }
-    Ok(())
+    failures
+}
+
+async fn leave_unknown(
+    host: &Host,
+    cluster: &Cluster<'_>,
+    node: &str,
+    network: &str,
+    join: &Versioned<Acknowledgement>,
+) -> Result<(), Error> {
+    let _lock = host.lock_network(network)?;
+    if host.has_users(network)? || membership::load(host, network)?.is_some() {
+        return Ok(());
+    }
+    cluster.leave(network, node, join).await.map_err(failed)
 }

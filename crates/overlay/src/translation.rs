@@ -5,20 +5,22 @@
 //! enter the sandbox.
 
 use cni::Error;
+use journal::Found;
 use netlink::Netns;
 use nft::Translation;
 
-use crate::{forwarding::Translations, host::Host, kernel, local, names, readable};
+use crate::{forwarding::Translations, host::Host, kernel, local, names};
 
 /// Readdresses these frames in the network's sandbox and no others; whether it was not so. The caller holds the network's
 /// lock. Where there are none, and were none, the sandbox is not entered.
 pub fn bring(host: &Host, network: &str, macs: &Translations) -> Result<bool, Error> {
-    let noted = readable(&host.translations, network)?;
-    if noted.is_none() && macs.is_empty() {
+    let noted = host.translations.load(network);
+    let noted = noted.map_err(|error| local(&error))?;
+    if noted == Found::Absent && macs.is_empty() {
         return Ok(false);
     }
     let save = |macs| host.translations.save(network, macs);
-    if noted.is_none_or(|noted| noted != *macs) {
+    if noted.or_lost(&|it| cni::log(&it.to_string())).as_ref() != Some(macs) {
         save(macs).map_err(|error| local(&error))?;
     }
     let netns = Netns::open(&names::sandboxes().join(network)).map_err(|error| kernel(&error))?;

@@ -1,7 +1,7 @@
 //! CHECK: what is published is what was asked for, all of it is in the table, and nothing else stops it.
 
 use cni::{Call, Error};
-use journal::Attachment;
+use journal::{Attachment, Found};
 use nft::{
     Status,
     ports::{Entry, Places, Ports, Published},
@@ -23,7 +23,15 @@ pub(crate) fn check(call: &Call) -> Result<(), Error> {
     let attachment = attachment(call)?;
     let deviates = |what: String| Error::new(code::DEVIATION, format!("{attachment}: {what}"));
     let loaded = desk::records().load(&attachment.hash());
-    let noted = loaded.map_err(|error| local(&error))?;
+    let noted = match loaded.map_err(|error| local(&error))? {
+        Found::Absent => None,
+        Found::Readable(noted) => Some(noted),
+        // What it publishes nobody can tell; what other containers publish is right or wrong without it.
+        Found::Unreadable(unreadable) => {
+            cni::log(&unreadable.to_string());
+            return Ok(());
+        }
+    };
     if conf.mappings.is_empty() {
         return match noted {
             Some(noted) if !noted.runs.is_empty() => Err(deviates(format!(

@@ -8,7 +8,7 @@ use std::{
 };
 
 use cni::Error;
-use journal::{Attachment, Journal, Lock};
+use journal::{Attachment, Journal, Lock, Unreadable};
 use nft::ports::{Places, Ports, Published};
 
 use crate::{
@@ -77,15 +77,13 @@ impl Desk {
     }
 
     fn of(&self, digest: &str) -> Result<Option<Record>, Error> {
-        let unreadable = |error: &journal::Error| cni::log(&error.to_string());
-        let loaded = self.records.load_readable(digest, &unreadable);
+        let loaded = self.records.load_readable(digest, &lost);
         loaded.map_err(|error| local(&error))
     }
 
     /// All records that can be read.
     pub fn all(&self) -> Result<Vec<Record>, Error> {
-        let unreadable = |error: &journal::Error| cni::log(&error.to_string());
-        let all = self.records.all_readable(&unreadable);
+        let all = self.records.all_readable(&lost);
         all.map_err(|error| local(&error))
     }
 
@@ -248,6 +246,11 @@ impl Desk {
         }
         Ok(())
     }
+}
+
+/// Tells of a document that cannot be read.
+pub(crate) fn lost(unreadable: &Unreadable) {
+    cni::log(&unreadable.to_string());
 }
 
 /// Makes chains and maps, and in them what the records say; whether it was not so. Once more, if somebody flushes all rules

@@ -6,13 +6,19 @@ use std::{collections::BTreeSet, fs, path::Path};
 use cni::Error;
 use journal::Journal;
 
-use crate::{code, local, record::Record};
+use crate::{code, desk, local, record::Record};
 
 /// The document's name: the interfaces for which it was turned on.
 const NAME: &str = "localnet";
 
 fn document() -> Journal<BTreeSet<String>> {
     Journal::new(Path::new(journal::ROOT), "portmap")
+}
+
+/// The interfaces for which it was turned on; of a document that cannot be read, none.
+fn noted(document: &Journal<BTreeSet<String>>) -> Result<BTreeSet<String>, Error> {
+    let noted = document.load_readable(NAME, &desk::lost);
+    Ok(noted.map_err(|error| local(&error))?.unwrap_or_default())
 }
 
 /// Turns it on for the interfaces that lead to the record's ports.
@@ -29,10 +35,7 @@ pub(crate) fn mend(records: &[Record]) -> Result<bool, Error> {
     let reached = runs.filter(|run| run.to.is_ipv4());
     let wanted: BTreeSet<_> = reached.map(|run| run.via.clone()).collect();
     let document = document();
-    let on = document
-        .load(NAME)
-        .map_err(|error| local(&error))?
-        .unwrap_or_default();
+    let on = noted(&document)?;
     let mut off = wanted.iter().filter(|via| !is_on(via)).peekable();
     if off.peek().is_none() {
         return Ok(false);
@@ -56,10 +59,7 @@ pub(crate) fn mend(records: &[Record]) -> Result<bool, Error> {
 /// Turns it off where it was turned on here.
 pub(crate) fn close() -> Result<(), Error> {
     let document = document();
-    let on = document
-        .load(NAME)
-        .map_err(|error| local(&error))?
-        .unwrap_or_default();
+    let on = noted(&document)?;
     for via in on {
         match fs::write(key(&via), "0") {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

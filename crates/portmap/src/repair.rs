@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use cni::Error;
+use journal::{All, Unreadable};
 use nft::{
     Blocked, Status,
     ports::{Places, Ports, Published},
@@ -40,6 +41,8 @@ pub struct Examined {
     pub shut: BTreeSet<String>,
     /// Whose ports the table has without a record: `NETWORK/INTERFACE/CONTAINER`, of which the end may be missing.
     pub lost: BTreeSet<String>,
+    /// The records that cannot be read. What they publish stays as it is in the table.
+    pub unreadable: Vec<Unreadable>,
 }
 
 /// Compares the table with the records. Touches nothing.
@@ -48,10 +51,16 @@ pub fn examine() -> Result<Examined, Error> {
     // A lock would leave its file.
     let is_empty = records.is_empty().map_err(|error| local(&error))?;
     let _alone = (!is_empty).then(Desk::open).transpose()?;
-    let records = records.all().map_err(|error| local(&error))?;
+    let All {
+        readable: records,
+        unreadable,
+    } = records.all().map_err(|error| local(&error))?;
     let mut ports = Ports::open().map_err(|error| kernel(&error))?;
     let found = ports.look(&Places::All).map_err(|error| kernel(&error))?;
-    let known: BTreeSet<_> = records.iter().map(|it| it.attachment.hash()).collect();
+    let known = records.iter().map(|it| it.attachment.hash());
+    let known: BTreeSet<_> = known
+        .chain(unreadable.iter().map(Unreadable::name))
+        .collect();
     let lost = claim::strangers(&found.elements, |owner| known.contains(owner));
     let lost = lost.map(|(_, text)| text.to_owned()).collect();
     let is_whole = records.is_empty() || {
@@ -65,12 +74,14 @@ pub fn examine() -> Result<Examined, Error> {
         is_whole,
         shut: records.iter().flat_map(localnet::shut).collect(),
         lost,
+        unreadable,
     })
 }
 
 /// What lets nothing through to published ports, or may not: rules of others, settings of the kernel.
 pub async fn obstacles() -> Result<Vec<Blocked>, Error> {
-    let records = desk::records().all().map_err(|error| local(&error))?;
+    let records = desk::records().all_readable(&desk::lost);
+    let records = records.map_err(|error| local(&error))?;
     if records.is_empty() {
         return Ok(vec![]);
     }

@@ -6,6 +6,7 @@ mod inside;
 mod segment;
 
 use cni::{Call, Delegate, Error};
+use journal::Found as Document;
 
 use crate::{
     code,
@@ -31,12 +32,14 @@ pub(crate) async fn check(call: &Call) -> Result<(), Error> {
         None => Ok(()),
         Some(what) => Err(Error::new(code::DEVIATION, format!("{attachment}: {what}"))),
     };
-    let record = host
-        .records
-        .load(&attachment.hash())
-        .map_err(|error| local(&error))?;
-    if record.is_none_or(|record| record.stage != Stage::Made) {
-        return deviation(Some("this host has no finished record of it".to_owned()));
+    let found = host.records.load(&attachment.hash());
+    match found.map_err(|error| local(&error))? {
+        Document::Readable(record) if record.stage == Stage::Made => {}
+        // What it says is only that the ADD came to its end, and there is a result of it.
+        Document::Unreadable(unreadable) => cni::log(&unreadable.to_string()),
+        Document::Absent | Document::Readable(_) => {
+            return deviation(Some("this host has no finished record of it".to_owned()));
+        }
     }
     let mtu = match inside::look(call, &attachment.ifname, previous).await? {
         Ok(mtu) => mtu,
