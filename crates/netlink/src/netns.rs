@@ -16,7 +16,10 @@ use std::thread;
 use netns_rs::{Env, NetNs};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::mount::mount_bind;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::mounts::{self, Elsewhere};
 
 /// `statfs` type of the file system that namespaces live on (uapi `linux/magic.h`).
 const NSFS_MAGIC: i64 = 0x6e73_6673;
@@ -37,6 +40,16 @@ pub enum NetnsError {
     Gone {
         /// The path that was tried.
         path: PathBuf,
+    },
+    /// A process has it mounted in a mount namespace of its own, which this program cannot enter.
+    #[error(
+        "network namespace {}: made in another mount namespace, that of {process}; run this there, or remove PrivateTmp=, PrivateMounts= and their like from that service", path.display()
+    )]
+    Elsewhere {
+        /// The path that was tried.
+        path: PathBuf,
+        /// Who has it.
+        process: Elsewhere,
     },
     /// The kernel refused.
     #[error("network namespace {}: {what}: {source}", path.display())]
@@ -98,13 +111,46 @@ impl Netns {
         })
     }
 
-    /// Makes the namespace `dir/name`, or opens it if it is there already. Safe against other processes that do the
-    /// same.
+    /// Opens the namespace bound at `dir/name`, here or in another mount namespace of this machine; `None` if it is bound
+    /// nowhere.
+    pub fn find(dir: &Path, name: &str) -> Result<Option<Self>, NetnsError> {
+        match Self::open(&dir.join(name)) {
+            Err(NetnsError::Gone { .. }) => {}
+            opened => return opened.map(Some),
+        }
+        let Some(process) = mounts::find(dir, name) else {
+            return Ok(None);
+        };
+        match mounts::open(&process, dir, name) {
+            Err(NetnsError::Gone { .. }) => Ok(None),
+            opened => opened.map(Some),
+        }
+    }
+
+    /// The process that has a namespace bound at `dir/name`, where here is only its file; `None` if none has, or if there is
+    /// no such file.
+    pub fn elsewhere(dir: &Path, name: &str) -> Option<Elsewhere> {
+        mounts::find(dir, name)
+    }
+
+    /// Whether `dir/name` is a file on which no namespace is bound here.
+    pub fn is_bare(dir: &Path, name: &str) -> bool {
+        mounts::is_bare(&dir.join(name))
+    }
+
+    /// Makes the namespace `dir/name`, or opens it if it is there already. One that is bound in another mount namespace alone
+    /// is bound here, too. Safe against other processes that do the same.
     pub fn create(dir: &Path, name: &str) -> Result<Self, NetnsError> {
         let path = checked(dir, name)?;
         fs::create_dir_all(dir).map_err(|e| NetnsError::io(&path, "make its directory", e))?;
         let _lock = lock(dir).map_err(|e| NetnsError::io(&path, "lock its directory", e))?;
-        if !is_namespace(&path) {
+        if let Some(found) = Self::find(dir, name)? {
+            if !is_namespace(&path) {
+                let source = format!("/proc/self/fd/{}", found.fd.as_raw_fd());
+                mount_bind(source, &path)
+                    .map_err(|e| NetnsError::io(&path, "bind it here, too", e))?;
+            }
+        } else {
             let made = NetNs::new_with_env(name, Place(dir));
             made.map_err(|e| NetnsError::io(&path, "create", io::Error::other(e)))?;
         }
@@ -134,8 +180,18 @@ impl Netns {
         }
     }
 
-    /// Names of the namespaces in `dir`, sorted; none if `dir` is absent.
+    /// Names of the namespaces that are bound in `dir` here, sorted; none if `dir` is absent.
     pub fn list(dir: &Path) -> Result<Vec<String>, NetnsError> {
+        Self::names(dir, |name| is_namespace(&dir.join(name)))
+    }
+
+    /// Names of those that are bound in `dir` in another mount namespace alone.
+    pub fn list_elsewhere(dir: &Path) -> Result<Vec<String>, NetnsError> {
+        Self::names(dir, |name| mounts::find(dir, name).is_some())
+    }
+
+    /// Names of the files in `dir` that are wanted, sorted.
+    fn names(dir: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<String>, NetnsError> {
         let failed = |e| NetnsError::io(dir, "list", e);
         let entries = match fs::read_dir(dir) {
             Ok(entries) => entries,
@@ -145,12 +201,16 @@ impl Netns {
         let mut names = Vec::new();
         for entry in entries {
             let entry = entry.map_err(failed)?;
-            if is_namespace(&entry.path()) {
-                names.extend(entry.file_name().into_string());
-            }
+            let name = entry.file_name().into_string().ok();
+            names.extend(name.filter(|name| wanted(name)));
         }
         names.sort();
         Ok(names)
+    }
+
+    /// The same, called by another path in messages.
+    pub(crate) fn called(self, path: PathBuf) -> Self {
+        Self { path, ..self }
     }
 
     /// Where it was opened from, for messages.
@@ -271,6 +331,6 @@ fn lock(dir: &Path) -> Result<OwnedFd, Errno> {
     Ok(fd)
 }
 
-fn is_namespace(path: &Path) -> bool {
+pub(crate) fn is_namespace(path: &Path) -> bool {
     rustix::fs::statfs(path).is_ok_and(|stat| stat.f_type == NSFS_MAGIC)
 }

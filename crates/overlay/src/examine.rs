@@ -5,6 +5,7 @@ use std::fs;
 
 use cluster::{Network, News, Resolved};
 use cni::Error;
+use netlink::Netns;
 
 use crate::{
     egress,
@@ -58,6 +59,7 @@ pub async fn examine(settings: &Resolved, findings: &mut Findings) -> Result<(),
             "edit /etc/crosshost/config.json",
         ),
     }
+    examine_mounts(findings)?;
     match firewall::is_whole(&host) {
         Ok(true) => findings.ok(
             Check::NftablesTable,
@@ -75,6 +77,29 @@ pub async fn examine(settings: &Resolved, findings: &mut Findings) -> Result<(),
         findings.lost(&unreadable);
     }
     examine_records(&host, findings).await
+}
+
+/// What is mounted in a mount namespace that other programs of this host do not share.
+fn examine_mounts(findings: &mut Findings) -> Result<(), Error> {
+    let folder = names::sandboxes();
+    let mut hidden = Vec::new();
+    for network in sandbox::networks_elsewhere()? {
+        let process = Netns::elsewhere(&folder, &network);
+        hidden.extend(process.map(|process| (format!("network {network}: its sandbox"), process)));
+    }
+    let (folder, bridge) = names::egress_netns();
+    let egress = Netns::elsewhere(&folder, bridge);
+    hidden.extend(
+        egress.map(|process| ("the containers' way out: its namespace".to_owned(), process)),
+    );
+    for (what, process) in hidden {
+        let says = format!(
+            "{what} was made in another mount namespace, that of {process}, and other programs of this host do not see it: \
+             remove PrivateTmp=, PrivateMounts= and their like from its service"
+        );
+        findings.wrong(Check::MountNamespace, says, SYNC);
+    }
+    Ok(())
 }
 
 /// One network's sandbox: as its copy of the news says.

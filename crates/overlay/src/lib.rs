@@ -53,6 +53,7 @@ pub mod watched;
 
 use cni::{Call, ContainerId, Error, IfName, Tell};
 use journal::Journal;
+use netlink::NetnsError;
 use serde::{Serialize, de::DeserializeOwned};
 
 /// Error codes of our own (`docs/errors.md`); those of the shared records are in `cluster::Error::code`.
@@ -121,6 +122,15 @@ pub fn failed(error: cluster::Error) -> Error {
 /// A refusal of the kernel as a CNI error.
 pub fn kernel(error: &dyn std::error::Error) -> Error {
     Error::new(code::KERNEL, error.to_string())
+}
+
+/// A network namespace that cannot be had as a CNI error: where another mount namespace has it the host is set up differently,
+/// the rest is the kernel's refusal.
+pub(crate) fn no_netns(error: &NetnsError) -> Error {
+    match error {
+        NetnsError::Elsewhere { .. } => Error::new(code::DIFFERS, error.to_string()),
+        _ => kernel(error),
+    }
 }
 
 /// That a link of this name, made just now, is not there: somebody else removed it.

@@ -5,11 +5,13 @@
 //! kernel knows: with a namespace goes the container's end of each veth pair, and with that the host's end. So an attachment
 //! of which an end still stands in sandbox or egress namespace may live, and stays.
 
+use std::path::Path;
+
 use cni::Error;
 use journal::{Attachment, Found};
-use netlink::{Netns, NetnsError};
+use netlink::{Netns, NetnsError, Rtnl};
 
-use crate::{egress, host::Host, kernel, local, names, record::Record, sandbox, teardown};
+use crate::{host::Host, kernel, local, names, record::Record, teardown};
 
 /// All orphans of this host. Of a record that cannot be read nothing tells whether its container lives: it stays, and `told`
 /// hears of it, as of what cannot be judged for another reason.
@@ -33,18 +35,36 @@ async fn is_orphan(record: &Record) -> Result<bool, Error> {
         Err(error) => return Err(kernel(&error)),
     }
     let attachment = &record.attachment;
+    let (egress, bridge) = names::egress_netns();
     let ends = [
-        (egress::open()?, names::egress_port(attachment)),
-        (sandbox::open(&attachment.network)?, names::port(attachment)),
+        (egress, bridge, names::egress_port(attachment)),
+        (
+            names::sandboxes(),
+            attachment.network.as_str(),
+            names::port(attachment),
+        ),
     ];
-    for (rtnl, name) in ends {
-        let Some(rtnl) = rtnl else { continue };
-        let link = rtnl.link(&name).await;
-        if link.map_err(|error| kernel(&error))?.is_some() {
+    for (folder, netns, port) in ends {
+        if may_have(&folder, netns, &port).await? {
             return Ok(false);
         }
     }
     Ok(true)
+}
+
+/// Whether a namespace has this port, or has it for all that can be known: one that another mount namespace has, and that
+/// cannot be looked into, or not even be found, is no proof that the port is gone.
+async fn may_have(folder: &Path, netns: &str, port: &str) -> Result<bool, Error> {
+    match Netns::find(folder, netns) {
+        Ok(Some(netns)) => {
+            let rtnl = Rtnl::open(&netns).map_err(|error| kernel(&error))?;
+            let link = rtnl.link(port).await;
+            Ok(link.map_err(|error| kernel(&error))?.is_some())
+        }
+        Ok(None) => Ok(Netns::is_bare(folder, netns) && !netlink::sees_all_processes()),
+        Err(NetnsError::Elsewhere { .. }) => Ok(true),
+        Err(error) => Err(kernel(&error)),
+    }
 }
 
 /// Takes an orphan down like a DEL; `release` gives its addresses back. False where a verb of its container is at work or

@@ -32,7 +32,8 @@ pub struct Repaired {
 /// Mends all that is ours on this host, and goes on where something cannot be mended. Asks nobody else.
 pub async fn repair(settings: &Resolved) -> Result<Repaired, Error> {
     let mut repaired = Repaired::default();
-    let networks = sandbox::networks()?;
+    let mut networks = sandbox::networks()?;
+    networks.extend(sandbox::networks_elsewhere()?);
     if networks.is_empty() {
         return Ok(repaired);
     }

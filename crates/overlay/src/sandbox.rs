@@ -13,7 +13,7 @@ use cluster::{Network, News};
 use cni::Error;
 use ipnetwork::IpNetwork;
 use journal::Found;
-use netlink::{Bridge, Change, Link, LinkChange, Mac, Netns, Port, Rtnl, Vxlan};
+use netlink::{Bridge, Change, Link, LinkChange, Mac, Netns, NetnsError, Port, Rtnl, Vxlan};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
     host::{Host, Underlay},
     kernel, local, membership,
     names::{self, BRIDGE, VXLAN},
-    readable, translation, vanished,
+    no_netns, readable, translation, vanished,
 };
 
 /// The port that IANA gave to VXLAN.
@@ -64,7 +64,7 @@ pub fn mtu(network: &Network, wanted: Option<u32>, segment: u32) -> Result<u32, 
 /// The sandbox, if it stands as the network wants it and sends from `vtep`; the caller holds the network's lock. This
 /// is what most ADDs find: two questions to the kernel, whatever else is on the host.
 pub async fn find(network: &Network, vtep: IpAddr) -> Result<Option<Sandbox>, Error> {
-    let Some(rtnl) = open(&network.name)? else {
+    let Some(rtnl) = here(&network.name)? else {
         return Ok(None);
     };
     let bridge = rtnl
@@ -107,7 +107,7 @@ fn spec(network: &Network, vtep: IpAddr, underlay: u32, mtu: u32, bridge: u32) -
 pub async fn ensure(host: &Host, network: &Network, underlay: &Underlay) -> Result<Sandbox, Error> {
     let mtu = underlay.segment_mtu();
     let netns =
-        Netns::create(&names::sandboxes(), &network.name).map_err(|error| kernel(&error))?;
+        Netns::create(&names::sandboxes(), &network.name).map_err(|error| no_netns(&error))?;
     let rtnl = Rtnl::open(&netns).map_err(|error| kernel(&error))?;
     let vni = network.vni.unwrap_or_default();
     let noted = host.translations.load(&network.name);
@@ -329,16 +329,28 @@ impl Sandbox {
     }
 }
 
-/// The networks that have a sandbox on this host.
+/// The networks that have a sandbox on this host, as far as they are mounted in this mount namespace.
 pub fn networks() -> Result<Vec<String>, Error> {
     Netns::list(&names::sandboxes()).map_err(|error| kernel(&error))
 }
 
-/// An existing sandbox's socket, `None` if there is no sandbox.
+/// The networks whose sandboxes are mounted in another mount namespace alone. [`ensure`] mounts them here, too.
+pub fn networks_elsewhere() -> Result<Vec<String>, Error> {
+    Netns::list_elsewhere(&names::sandboxes()).map_err(|error| kernel(&error))
+}
+
+/// An existing sandbox's socket, whichever mount namespace the sandbox is mounted in; `None` if there is no sandbox.
 pub fn open(network: &str) -> Result<Option<Rtnl>, Error> {
+    let found = Netns::find(&names::sandboxes(), network).map_err(|error| no_netns(&error))?;
+    let opened = found.map(|netns| Rtnl::open(&netns)).transpose();
+    opened.map_err(|error| kernel(&error))
+}
+
+/// The same of one that is mounted in this mount namespace.
+fn here(network: &str) -> Result<Option<Rtnl>, Error> {
     match Netns::open(&names::sandboxes().join(network)) {
         Ok(netns) => Rtnl::open(&netns).map(Some).map_err(|error| kernel(&error)),
-        Err(netlink::NetnsError::Gone { .. }) => Ok(None),
+        Err(NetnsError::Gone { .. }) => Ok(None),
         Err(error) => Err(kernel(&error)),
     }
 }

@@ -43,7 +43,8 @@ pub async fn sync(
 ) -> Result<Outcome, Error> {
     let host = Host::open()?;
     let known = survey.nodes.get(&settings.node);
-    let sandboxes = sandbox::networks()?;
+    let mut sandboxes = sandbox::networks()?;
+    sandboxes.extend(sandbox::networks_elsewhere()?);
     let (mut done, mut failures) = (Vec::new(), Vec::new());
     match host.underlay(settings).await {
         Ok(underlay) => {

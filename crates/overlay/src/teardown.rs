@@ -43,6 +43,10 @@ pub(crate) async fn links(
     {
         doomed.push(attachment.ifname.as_str());
     }
+    // A sandbox that cannot be found, though its file is there, may live in another mount namespace: the container tells.
+    if sandbox.is_none() && Netns::is_bare(&names::sandboxes(), &attachment.network) {
+        doomed.push(attachment.ifname.as_str());
+    }
     let last = egress::ledger(host)?.is_none_or(|ledger| ledger.is_last(attachment));
     let bridge = if last { egress::open()? } else { None };
     let stands = match bridge {

@@ -5,9 +5,11 @@
 //! isolated ports refuse, before routing and FORWARD of the host have seen it. Here nobody has rules; on the host there is one
 //! ordinary interface.
 
+use std::time::{Duration, Instant};
+
 use cni::Error;
 use journal::Attachment;
-use netlink::{Bridge, Link, LinkChange, Mac, Netns, NetnsError, Port, Rtnl, Veth, VethEnd};
+use netlink::{Bridge, Link, LinkChange, Mac, Netns, Port, Rtnl, Veth, VethEnd};
 
 use super::MTU;
 use crate::{
@@ -15,7 +17,7 @@ use crate::{
     host::Host,
     kernel,
     names::{self, BRIDGE, EGRESS_BRIDGE, EGRESS_PORT, UPLINK},
-    vanished,
+    no_netns, vanished,
 };
 
 /// No address that the host did not give, and no firewall for frames, whatever is the default of new namespaces. A
@@ -26,6 +28,9 @@ const SETTINGS: [(&str, &str); 4] = [
     ("bridge/bridge-nf-call-ip6tables", "0"),
     ("bridge/bridge-nf-call-arptables", "0"),
 ];
+
+/// How long the kernel may take to empty a namespace that was unmounted.
+const TEARDOWN: Duration = Duration::from_secs(3);
 
 /// The open namespace, whole.
 pub(super) struct Inside {
@@ -39,20 +44,41 @@ pub(super) struct Inside {
     pub(super) mended: bool,
 }
 
-/// A socket in the egress bridge's namespace, `None` if there is none.
+/// A socket in the egress bridge's namespace, whichever mount namespace that is mounted in; `None` if there is none.
 pub(crate) fn open() -> Result<Option<Rtnl>, Error> {
     let (folder, name) = names::egress_netns();
-    match Netns::open(&folder.join(name)) {
-        Ok(netns) => Rtnl::open(&netns).map(Some).map_err(|error| kernel(&error)),
-        Err(NetnsError::Gone { .. }) => Ok(None),
-        Err(error) => Err(kernel(&error)),
+    let found = Netns::find(&folder, name).map_err(|error| no_netns(&error))?;
+    let opened = found.map(|netns| Rtnl::open(&netns)).transpose();
+    opened.map_err(|error| kernel(&error))
+}
+
+/// Refuses where the namespace lives and cannot be found: its file is bare, and the host's interface has its other end in it.
+/// One that was unmounted takes the interface with it, for which the kernel needs a moment.
+async fn refuse_hidden(host: &Host) -> Result<(), Error> {
+    let (folder, name) = names::egress_netns();
+    let begun = Instant::now();
+    while Netns::is_bare(&folder, name)
+        && outside(host).await?.as_ref().is_some_and(is_veth)
+        && open()?.is_none()
+    {
+        if begun.elapsed() > TEARDOWN {
+            let path = folder.join(name);
+            let why = format!(
+                "network namespace {}: made in another mount namespace, which cannot be seen from here; run this there, or remove PrivateTmp=, PrivateMounts= and their like from the service that made it",
+                path.display()
+            );
+            return Err(Error::new(code::DIFFERS, why));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    Ok(())
 }
 
 /// Makes what there is not of namespace, bridge and the host's interface, which gets this MAC. The caller holds the egress lock.
 pub(super) async fn ensure(host: &Host, mac: Mac) -> Result<Inside, Error> {
+    refuse_hidden(host).await?;
     let (folder, name) = names::egress_netns();
-    let netns = Netns::create(&folder, name).map_err(|error| kernel(&error))?;
+    let netns = Netns::create(&folder, name).map_err(|error| no_netns(&error))?;
     let rtnl = Rtnl::open(&netns).map_err(|error| kernel(&error))?;
     let mut mended = false;
     let found = rtnl.link(BRIDGE).await.map_err(|error| kernel(&error))?;
