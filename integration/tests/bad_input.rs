@@ -172,6 +172,20 @@ const CASES: &[Case] = &[
         says: &["/proc/self/ns/net"],
     },
     Case {
+        what: "a namespace of another kind",
+        plugins: OVERLAY,
+        change: |call| call.netns("/proc/self/ns/mnt"),
+        codes: &[Spec(8)],
+        says: &["/proc/self/ns/mnt"],
+    },
+    Case {
+        what: "another namespace of another kind",
+        plugins: OVERLAY,
+        change: |call| call.netns("/proc/self/ns/pid"),
+        codes: &[Spec(8)],
+        says: &["/proc/self/ns/pid"],
+    },
+    Case {
         what: "an interface name that is taken",
         plugins: OVERLAY,
         change: |call| call.ifname("taken0"),

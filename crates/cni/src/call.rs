@@ -170,6 +170,12 @@ impl Call {
             .typed("MAC", "a MAC address that an interface can have")
     }
 
+    /// Whether `CNI_NETNS_OVERRIDE` lets `CNI_NETNS` be the plugin's own namespace, as in the reference library.
+    pub fn allows_own_netns(&self) -> bool {
+        variable(&self.env, "CNI_NETNS_OVERRIDE")
+            .is_some_and(|v| v == "1" || v.eq_ignore_ascii_case("true"))
+    }
+
     /// Container and interface of ADD, DEL, CHECK; code 4 in other verbs.
     pub fn attachment(&self) -> Result<(&ContainerId, &IfName), Error> {
         let both = self.container.as_ref().zip(self.ifname.as_ref());

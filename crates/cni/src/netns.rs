@@ -2,9 +2,9 @@
 //!
 //! A runtime names a namespace by a path such as `/proc/<pid>/ns/net`. If that process is gone and its number was given
 //! to another one, the path may be the host's own namespace; working in it, and above all cleaning it up, would cut off
-//! the host (plugins issue 714). So this is looked at before any work, and for DEL such a namespace is none.
+//! the host (plugins issue 714). So this is looked at before any work, and for DEL such a namespace is none. What the path
+//! leads to later is for the plugin to compare, when it has opened it.
 
-use crate::call::variable;
 use crate::{Call, Command, Error};
 use std::fs::metadata;
 use std::io::ErrorKind;
@@ -18,10 +18,10 @@ pub(crate) fn guard(call: &mut Call) -> Result<(), Error> {
     let Some(path) = &call.netns else {
         return Ok(());
     };
-    let own_allowed = variable(&call.env, "CNI_NETNS_OVERRIDE")
-        .is_some_and(|v| v == "1" || v.eq_ignore_ascii_case("true"));
     let why = match is_own(path) {
-        Ok(true) if !own_allowed => "it is the plugin's own network namespace".to_owned(),
+        Ok(true) if !call.allows_own_netns() => {
+            "it is the plugin's own network namespace".to_owned()
+        }
         Ok(_) => return Ok(()),
         Err(why) => why,
     };
@@ -42,7 +42,7 @@ fn is_own(path: &Path) -> Result<bool, String> {
         ErrorKind::NotFound => "there is nothing at this path".to_owned(),
         _ => e.to_string(),
     })?;
-    // All namespaces are files of one file system, nsfs, which holds nothing else.
+    // All namespaces, also those of other kinds, are files of one file system, nsfs, which holds nothing else.
     if own.dev() != other.dev() {
         return Err("it is not a network namespace".to_owned());
     }

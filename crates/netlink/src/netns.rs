@@ -51,6 +51,12 @@ pub enum NetnsError {
         /// Who has it.
         process: Elsewhere,
     },
+    /// It is a namespace of another kind, such as a mount namespace.
+    #[error("{} is no network namespace, but a namespace of another kind", path.display())]
+    OtherKind {
+        /// The path that was tried.
+        path: PathBuf,
+    },
     /// The kernel refused.
     #[error("network namespace {}: {what}: {source}", path.display())]
     Io {
@@ -247,7 +253,13 @@ impl Netns {
         });
         let failed = |what, e: io::Error| NetnsError::io(&self.path, what, e);
         match joined.map_err(|e| failed("start a thread", e))? {
-            Ok(entered) => entered.map_err(|e: Errno| failed("enter", e.into())),
+            Ok(entered) => entered.map_err(|e| match e {
+                // What setns(2) says of a namespace that is not of the kind that was asked for.
+                Errno::INVAL => NetnsError::OtherKind {
+                    path: self.path.clone(),
+                },
+                e => failed("enter", e.into()),
+            }),
             Err(panic) => {
                 let text = panic
                     .downcast_ref::<&str>()

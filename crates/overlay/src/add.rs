@@ -6,21 +6,22 @@ use cluster::{Cluster, EgressMode, Network, News};
 use cni::{Call, CniResult, Delegate, Error, Tell};
 use ipnetwork::IpNetwork;
 use journal::{Attachment, Found};
-use netlink::{Mac, Netns, NetnsError, Rtnl};
+use netlink::{Mac, Netns, Rtnl};
 
 use crate::{
     code,
     conf::Conf,
+    container,
     egress::{self, Nic},
     endpoint, failed,
     foothold::{self, Foothold},
     gc,
     host::Host,
     kernel, local,
-    names::{self, EGRESS_NIC},
+    names::{self, BRIDGE, EGRESS_NIC},
     news::{Follower, Heard, Known, Plugged},
     path, place, ready,
-    record::{Record, Stage},
+    record::{Answered, Record, Stage},
     sandbox::{self, Sandbox},
     teardown,
 };
@@ -59,25 +60,21 @@ pub(crate) async fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
     let attachment = Conf::attachment(call)?;
     let ipam = Delegate::find(call, &conf.ipam)?;
     let host = Host::open()?;
-    let path = call.netns.as_deref().unwrap_or(Path::new(""));
-    let container = Netns::open(path).map_err(|error| match error {
-        NetnsError::Gone { .. } => Error::netns(format!("CNI_NETNS: {error}")),
-        _ => kernel(&error),
-    })?;
+    let (container, inside) = container::open(call, &host)?;
     let store = conf.settings.open_store().map_err(failed)?;
     let cluster = Cluster::new(&*store, conf.settings.layout.clone());
 
     let _alone = host.lock_container(&attachment)?;
     cni::caller_listens()?;
-    repair(&host, &conf, &attachment, &ipam).await?;
-    let inside = Rtnl::open(&container).map_err(|error| kernel(&error))?;
-    refuse_taken_names(&host, &attachment, &inside).await?;
+    repair(&host, &conf, &attachment, (&container, &inside), &ipam).await?;
+    refuse_taken_names(&host, &attachment, (&container, &inside)).await?;
 
     let record = Record {
         attachment: attachment.clone(),
-        netns: path.to_owned(),
+        netns: container.path().to_owned(),
         netns_id: container.id(),
         stage: Stage::Making,
+        answered: None,
     };
     let work = Work {
         call,
@@ -111,6 +108,7 @@ pub(crate) async fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
                 // Told first: an attachment of which nobody learnt is no duplicate for the next ADD.
                 let made = Record {
                     stage: Stage::Made,
+                    answered: Answered::now(),
                     ..record
                 };
                 if let Err(error) = host.records.save(&attachment.hash(), &made) {
@@ -132,11 +130,13 @@ pub(crate) async fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
     )))
 }
 
-/// A finished attachment of the same key is a duplicate; an unfinished one is a killed ADD, and is taken down.
+/// A finished attachment of the same key that stands, and that its runtime knows of, is a duplicate. What an ADD left that was
+/// killed, whose runtime was killed before it knew, or whose container's namespace was made anew without a DEL, is taken down.
 async fn repair(
     host: &Host,
     conf: &Conf,
     attachment: &Attachment,
+    container: (&Netns, &Rtnl),
     ipam: &Delegate<'_>,
 ) -> Result<(), Error> {
     let found = host.records.load(&attachment.hash());
@@ -149,7 +149,11 @@ async fn repair(
             return Err(Error::new(code::DUPLICATE, why));
         }
     };
-    if record.stage == Stage::Made {
+    let known = |answered: Answered| answered.is_remembered(attachment);
+    if record.stage == Stage::Made
+        && stands(&record, container).await?
+        && record.answered.is_none_or(known)
+    {
         return Err(Error::new(
             code::DUPLICATE,
             format!("{attachment}: exists already; DEL it first"),
@@ -161,14 +165,35 @@ async fn repair(
     teardown::forget(host, attachment)
 }
 
-/// The interface name must be free in the container, and so must the egress NIC's unless it is ours.
+/// Whether the links of a finished attachment are in this container. A namespace that was made anew may have the number of the old
+/// one, but not its links; and of a pair whose one end went the other went too.
+async fn stands(record: &Record, (container, inside): (&Netns, &Rtnl)) -> Result<bool, Error> {
+    if record.netns_id != container.id() {
+        return Ok(false);
+    }
+    let attachment = &record.attachment;
+    let port = match sandbox::open(&attachment.network)? {
+        Some(rtnl) => rtnl.link(&names::port(attachment)).await,
+        None => Ok(None),
+    };
+    let own = inside.link(&attachment.ifname).await;
+    let own = own.map_err(|error| kernel(&error))?;
+    let is_ours = own.is_some_and(|own| own.group == names::group(attachment));
+    Ok(is_ours || port.map_err(|error| kernel(&error))?.is_some())
+}
+
+/// The interface name must be free in the container, and so must the egress NIC's unless it is ours. A namespace of this
+/// host's own is no container.
 async fn refuse_taken_names(
     host: &Host,
     attachment: &Attachment,
-    inside: &Rtnl,
+    (container, inside): (&Netns, &Rtnl),
 ) -> Result<(), Error> {
     let links = inside.links().await.map_err(|error| kernel(&error))?;
     let present = |name: &str| links.iter().any(|link| link.name == name);
+    if present(BRIDGE) {
+        container::refuse_ours(container)?;
+    }
     let new_egress = egress::ledger(host)?.is_none_or(|ledger| ledger.is_last(attachment));
     let ifname = attachment.ifname.as_str();
     let taken = if present(ifname) || ifname == EGRESS_NIC {

@@ -24,6 +24,7 @@ mod add;
 mod check;
 mod clash;
 pub mod conf;
+mod container;
 mod del;
 pub mod egress;
 mod endpoint;

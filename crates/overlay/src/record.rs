@@ -1,9 +1,16 @@
 //! What is remembered of an attachment: enough to remove it without asking anyone.
 
-use std::path::PathBuf;
+use std::{
+    fs,
+    os::unix::{fs::MetadataExt, process::parent_id},
+    path::{Path, PathBuf},
+};
 
 use journal::Attachment;
 use serde::{Deserialize, Serialize};
+
+/// Where libcni keeps the results of finished chains for its runtimes (`CacheDir` in its `api.go`).
+const RESULTS: &str = "/var/lib/cni/results";
 
 /// The journal's record of one attachment, written before its first side effect.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +24,9 @@ pub struct Record {
     pub netns_id: (u64, u64),
     /// Whether the ADD came to its end.
     pub stage: Stage,
+    /// Whom the ADD answered. Unknown of one that is at work, and of one that an earlier version made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answered: Option<Answered>,
 }
 
 /// How far an ADD came.
@@ -27,4 +37,90 @@ pub enum Stage {
     Making,
     /// Answered.
     Made,
+}
+
+/// The process that an ADD answered, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Answered {
+    /// Its id.
+    pid: u32,
+    /// When it began, in the kernel's ticks since boot: ids are used again.
+    started: u64,
+    /// Seconds since 1970.
+    at: u64,
+}
+
+impl Answered {
+    /// The caller of this process, now; `None` where it cannot be seen (it has ended, or has a PID namespace of its own).
+    pub(crate) fn now() -> Option<Self> {
+        let pid = parent_id();
+        Some(Self {
+            pid,
+            started: started(pid)?,
+            at: journal::clock::unix(),
+        })
+    }
+
+    /// Whether a runtime still knows of the answer: the process lives, or libcni has kept the result since. A runtime that was
+    /// killed in the middle of its chain has neither, and asks again.
+    pub(crate) fn is_remembered(&self, attachment: &Attachment) -> bool {
+        let Attachment {
+            network,
+            container,
+            ifname,
+        } = attachment;
+        let kept = Path::new(RESULTS).join(format!("{network}-{container}-{ifname}"));
+        let kept = fs::metadata(kept).ok().map(|kept| kept.mtime());
+        let since = i64::try_from(self.at).unwrap_or_default();
+        started(self.pid) == Some(self.started) || kept.is_some_and(|kept| kept >= since)
+    }
+}
+
+/// When a process began that has not ended: field 22 of `/proc/PID/stat`, and field 3 for one that ended and is not reaped.
+fn started(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field, in brackets, is any name.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut fields = fields.split_whitespace();
+    let state = fields.next()?;
+    let started = fields.nth(18)?.parse().ok()?;
+    (!matches!(state, "Z" | "X")).then_some(started)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_known_again_as_long_as_it_lives() {
+        let own = std::process::id();
+        let began = started(own).unwrap();
+        assert_eq!(started(own), Some(began));
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let id = child.id();
+        child.wait().unwrap();
+        assert_eq!(started(id), None);
+        let answered = |pid, started| Answered {
+            pid,
+            started,
+            at: u64::MAX,
+        };
+        let attachment = Attachment {
+            network: "none".into(),
+            container: "none".into(),
+            ifname: "none".into(),
+        };
+        assert!(answered(own, began).is_remembered(&attachment));
+        assert!(!answered(own, began + 1).is_remembered(&attachment));
+    }
+
+    #[test]
+    fn records_of_earlier_versions_are_read_and_theirs_read_ours() {
+        let old = r#"{"attachment":{"network":"n","containerID":"c","ifname":"eth0"},
+            "netns":"/run/netns/c","netnsId":[4,4026532000],"stage":"made"}"#;
+        let record: Record = serde_json::from_str(old).unwrap();
+        assert_eq!(record.answered, None);
+        assert!(!serde_json::to_string(&record).unwrap().contains("answered"));
+    }
 }

@@ -104,7 +104,12 @@ fn container(
 /// Removes the `doomed` links in the container, as one batch where no other network has a link of ours there. Our
 /// group marks what is ours.
 async fn inside(container: &Netns, attachment: &Attachment, doomed: &[&str]) -> Result<(), Error> {
-    let rtnl = Rtnl::open(container).map_err(|error| kernel(&error))?;
+    let rtnl = match Rtnl::open(container) {
+        Ok(rtnl) => rtnl,
+        // What the runtime names is no container, whatever it was.
+        Err(NetnsError::OtherKind { .. }) => return Ok(()),
+        Err(error) => return Err(kernel(&error)),
+    };
     let group = names::group(attachment);
     let links = rtnl.links().await.map_err(|error| kernel(&error))?;
     let (going, staying): (Vec<_>, Vec<_>) = links

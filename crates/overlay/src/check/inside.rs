@@ -1,9 +1,9 @@
 //! The container's side: its interfaces, addresses and routes are those of the result.
 
-use std::{collections::BTreeSet, path::Path};
+use std::collections::BTreeSet;
 
-use cni::{Call, CniResult, Error, Interface};
-use netlink::{Link, Netns, Route, Rtnl};
+use cni::{CniResult, Error, Interface};
+use netlink::{Link, Route, Rtnl};
 
 use crate::kernel;
 
@@ -12,13 +12,10 @@ const MAIN: u32 = 254;
 
 /// Looks at all of it; the MTU of the interface `ifname`, or what deviates.
 pub(super) async fn look(
-    call: &Call,
+    rtnl: &Rtnl,
     ifname: &str,
     previous: &CniResult,
 ) -> Result<Result<u32, String>, Error> {
-    let container = Netns::open(call.netns.as_deref().unwrap_or(Path::new("")))
-        .map_err(|error| kernel(&error))?;
-    let rtnl = Rtnl::open(&container).map_err(|error| kernel(&error))?;
     let links = rtnl.links().await.map_err(|error| kernel(&error))?;
     let addresses = rtnl.addresses(None).await;
     let addresses: BTreeSet<_> = addresses

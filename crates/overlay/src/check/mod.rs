@@ -11,7 +11,7 @@ use journal::Found as Document;
 use crate::{
     code,
     conf::Conf,
-    egress,
+    container, egress,
     host::Host,
     local,
     names::{self, EGRESS_NIC},
@@ -28,6 +28,7 @@ pub(crate) async fn check(call: &Call) -> Result<(), Error> {
     let previous = previous.ok_or_else(|| Error::config("prevResult: missing; CHECK needs it"))?;
     let previous = &previous.result;
     let host = Host::open()?;
+    let (_container, inside) = container::open(call, &host)?;
     let deviation = |what: Option<String>| match what {
         None => Ok(()),
         Some(what) => Err(Error::new(code::DEVIATION, format!("{attachment}: {what}"))),
@@ -41,7 +42,7 @@ pub(crate) async fn check(call: &Call) -> Result<(), Error> {
             return deviation(Some("this host has no finished record of it".to_owned()));
         }
     }
-    let mtu = match inside::look(call, &attachment.ifname, previous).await? {
+    let mtu = match inside::look(&inside, &attachment.ifname, previous).await? {
         Ok(mtu) => mtu,
         Err(what) => return deviation(Some(what)),
     };
