@@ -54,5 +54,5 @@ pub use run::{Finished, Process, Running};
 pub use runtime::Runtime;
 pub use server::Server;
 pub use space::{Net, Space, inhabited};
-pub use suite::{Attachment, address_of, conflist, netconf};
+pub use suite::{Attachment, address_of, conflist, netconf, position_of};
 pub use watching::Watching;

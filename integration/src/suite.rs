@@ -81,13 +81,19 @@ impl<'host> Attachment<'host> {
     }
 }
 
+/// Where a result of spec 0.3.0 or later lists the interface `ifname`.
+#[track_caller]
+pub fn position_of(result: &Value, ifname: &str) -> usize {
+    let interfaces = result["interfaces"].as_array();
+    interfaces
+        .and_then(|all| all.iter().position(|one| one["name"] == ifname))
+        .unwrap_or_else(|| panic!("no interface {ifname} in {result:#}"))
+}
+
 /// The address that a result of spec 0.3.0 or later gives to the interface `ifname` in the sandbox.
 #[track_caller]
 pub fn address_of(result: &Value, ifname: &str) -> IpAddr {
-    let interfaces = result["interfaces"].as_array();
-    let position = interfaces
-        .and_then(|all| all.iter().position(|one| one["name"] == ifname))
-        .unwrap_or_else(|| panic!("no interface {ifname} in {result:#}"));
+    let position = position_of(result, ifname);
     let ips = result["ips"].as_array().into_iter().flatten();
     let mut addresses = ips
         .filter(|ip| ip["interface"] == position)

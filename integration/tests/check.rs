@@ -2,7 +2,7 @@
 //! again after it, and what later plugins of a chain added is nobody's business.
 #![allow(clippy::expect_used, reason = "a test: it stops where it broke")]
 
-use integration::{Attachment, Backend, Container, Finished, Lab, conflist, netconf};
+use integration::{Attachment, Backend, Container, Finished, Lab, conflist, netconf, position_of};
 use serde_json::{Value, json};
 
 const NETWORK: &str = "ov_net1";
@@ -270,7 +270,7 @@ impl<'h> Bench<'h> {
              $S sleep 9 > /dev/null 2>&1 & PID=$!; trap 'kill $PID' EXIT; sleep 0.05",
             container.netns(),
             che.expect("a port"),
-            first(&result["interfaces"][0]["mac"]),
+            first(&interfaces[position_of(&result, "eth0")]["mac"]),
             container.address("eth0").expect("an address"),
             first(&result["ips"][1]["address"]),
         );
@@ -372,8 +372,9 @@ fn what_later_plugins_added_is_none_of_its_business() {
     // `tuning` says what it changed in the result, and a plugin may list an interface, an address and a route of its own.
     let mut conf = bench.conf.clone();
     let result = &mut conf["prevResult"];
-    result["interfaces"][0]["mtu"] = 1400.into();
-    result["interfaces"][0]["mac"] = "02:11:22:33:44:55".into();
+    let [eth0, gw0] = ["eth0", "gw0"].map(|name| position_of(result, name));
+    result["interfaces"][eth0]["mtu"] = 1400.into();
+    result["interfaces"][eth0]["mac"] = "02:11:22:33:44:55".into();
     let list = |value: &mut Value, more: Value| value.as_array_mut().expect("a list").push(more);
     list(
         &mut result["interfaces"],
@@ -381,7 +382,7 @@ fn what_later_plugins_added_is_none_of_its_business() {
     );
     list(
         &mut result["ips"],
-        json!({ "address": "192.0.2.1/24", "interface": 1 }),
+        json!({ "address": "192.0.2.1/24", "interface": gw0 }),
     );
     list(
         &mut result["routes"],

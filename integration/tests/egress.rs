@@ -7,7 +7,9 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use integration::{Attachment, Backend, Container, Host, Lab, OUTSIDE, OUTSIDE6, Server, conflist};
+use integration::{
+    Attachment, Backend, Container, Host, Lab, OUTSIDE, OUTSIDE6, Server, conflist, position_of,
+};
 use serde_json::{Value, json};
 
 /// Enters the namespace of the egress bridge, from its host.
@@ -76,7 +78,8 @@ fn the_result_tells_of_the_way_out_over_ipv6() {
     let container = host.container("t1");
     let result = host.cnitool("add", "n0", "t1", "eth0").ok().json();
     let ips = result["ips"].as_array().expect("addresses");
-    let at_gw0 = ips.iter().filter(|ip| ip["interface"] == 1);
+    let gw0 = position_of(&result, "gw0");
+    let at_gw0 = ips.iter().filter(|ip| ip["interface"] == gw0);
     let gateways: Vec<_> = at_gw0
         .map(|ip| ip["gateway"].as_str().expect("one"))
         .collect();
@@ -94,7 +97,7 @@ fn the_result_tells_of_the_way_out_over_ipv6() {
     );
     let address = ips
         .iter()
-        .rfind(|ip| ip["interface"] == 1)
+        .rfind(|ip| ip["interface"] == gw0)
         .expect("of IPv6");
     let address = address["address"].as_str().expect("text");
     let inside = container.run(&["ip", "-6", "address", "show", "gw0"]).ok();
@@ -291,7 +294,8 @@ fn sync_mends_what_somebody_broke() {
 /// The addresses of the container's NIC on the egress bridge, by family.
 fn outer(attached: &Attachment<'_>) -> Vec<IpAddr> {
     let ips = attached.result["ips"].as_array().expect("addresses");
-    let at_gw0 = ips.iter().filter(|ip| ip["interface"] == 1);
+    let gw0 = position_of(&attached.result, "gw0");
+    let at_gw0 = ips.iter().filter(|ip| ip["interface"] == gw0);
     let address = |ip: &Value| {
         let text = ip["address"].as_str()?;
         text.split('/').next()?.parse().ok()

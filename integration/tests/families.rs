@@ -79,6 +79,43 @@ fn transfers(from: &Container<'_>, to: &Container<'_>, address: IpAddr) -> usize
     said.parse().expect("a number")
 }
 
+/// The link-local addresses of the interface that can be used now.
+fn link_locals(container: &Container<'_>, ifname: &str) -> Vec<String> {
+    let words = [
+        "address",
+        "show",
+        "dev",
+        ifname,
+        "scope",
+        "link",
+        "-tentative",
+    ];
+    let listing = container.ip(&words);
+    let found = listing[0]["addr_info"].as_array().into_iter().flatten();
+    let found = found.filter_map(|one| one["local"].as_str().map(str::to_owned));
+    found.collect()
+}
+
+#[test]
+fn link_local_addresses_can_be_used_as_soon_as_add_returns() {
+    let lab = lab(&["10.0.0.0/24", "fd00:1::/64"], false);
+    let [t1, t2] = [1, 2].map(|n| Attachment::new(lab.host(n), &format!("t{n}"), NETWORK));
+    let ping = |from: &Attachment<'_>, to: &str, ifname: &str| {
+        let address = format!("{to}%{ifname}");
+        let words = ["ping", "-n", "-c1", "-W2", &address];
+        from.container.run(&words).ok();
+    };
+    let [own, others] = [&t1, &t2].map(|it| link_locals(&it.container, "eth0"));
+    assert_eq!((own.len(), others.len()), (1, 1), "{own:?}, {others:?}");
+    assert_eq!(link_locals(&t1.container, "gw0").len(), 1);
+    ping(&t1, &others[0], "eth0");
+    ping(&t2, &own[0], "eth0");
+    ping(&t1, "fe80::1", "gw0");
+    let mac = t1.container.link("eth0")["address"].clone();
+    assert_eq!(mac, "02:42:0a:00:00:02");
+    assert_eq!(own, ["fe80::42:aff:fe00:2"], "as the kernel makes it");
+}
+
 /// Frames that left through the network's tunnel device on a host.
 fn tunnelled(host: &Host) -> u64 {
     let path = format!("--net=/run/crosshost/netns/{NETWORK}");

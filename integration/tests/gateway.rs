@@ -78,7 +78,7 @@ fn the_result_tells_of_the_gateway_and_check_agrees() {
     assert_eq!(result["routes"], routes);
     let interfaces = result["interfaces"].as_array().expect("interfaces");
     let names: Vec<_> = interfaces.iter().map(|one| one["name"].clone()).collect();
-    assert_eq!(names, ["eth0".to_owned(), link(host, "chg")]);
+    assert_eq!(names, [link(host, "chg"), "eth0".to_owned()]);
     host.cnitool("check", "n", "t1", "eth0").ok();
     attached.detach().ok();
 }

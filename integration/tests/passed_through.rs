@@ -87,6 +87,14 @@ fn name_service_is_the_ipam_plugins() {
     });
     assert_eq!(add(&container, &conf)["dns"], dns);
     del(&container, &conf);
+    // What the configuration says of name service itself counts before it, in every version.
+    let own = json!({ "nameservers": ["192.168.1.10"], "search": ["own.example.org"] });
+    conf["dns"] = own.clone();
+    for version in ["0.1.0", "0.2.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"] {
+        conf["cniVersion"] = version.into();
+        assert_eq!(add(&container, &conf)["dns"], own, "{version}");
+        del(&container, &conf);
+    }
 }
 
 #[test]

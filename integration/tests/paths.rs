@@ -1,7 +1,7 @@
 //! Ways between hosts that carry less than the underlay's first cable says.
 #![allow(clippy::expect_used, reason = "a test: it stops where it broke")]
 
-use integration::{Attachment, Backend, Lab, conflist};
+use integration::{Attachment, Backend, Lab, conflist, position_of};
 use serde_json::{Value, json};
 
 /// The cable of a host carries packets of so many bytes; its interface, and everybody else's, goes on to say 1500. What is
@@ -32,7 +32,9 @@ fn containers_get_an_mtu_that_comes_through_everywhere() {
         assert!(added.stderr.contains(words), "{}", added.stderr);
     }
     assert_eq!(container.link("eth0")["mtu"], 1350);
-    assert_eq!(added.json()["interfaces"][0]["mtu"], 1350);
+    let result = added.json();
+    let eth0 = position_of(&result, "eth0");
+    assert_eq!(result["interfaces"][eth0]["mtu"], 1350);
 
     let t3 = Attachment::new(lab.host(3), "t3", "ov_net1");
     // From there, this kernel's bridge lets pass what a VLAN tag would take.

@@ -8,6 +8,7 @@ use std::{net::IpAddr, time::Duration};
 
 use integration::{
     Attachment, Backend, Call, Container, Finished, Host, Lab, address_of, conflist, netconf,
+    position_of,
 };
 use serde_json::{Value, json};
 
@@ -111,7 +112,8 @@ fn it_is_asked_for_in_three_places_of_which_the_first_counts() {
         let with_args = |verb| call(&t1, verb, &asked).env("CNI_ARGS", &args);
         let result = with_args("ADD").run().ok().json();
         let what = format!("{asked} {args}: {result}");
-        assert_eq!(result["interfaces"][0]["mac"], ASKED, "{what}");
+        let eth0 = position_of(&result, "eth0");
+        assert_eq!(result["interfaces"][eth0]["mac"], ASKED, "{what}");
         assert_eq!(t1.link("eth0")["address"], ASKED, "{what}");
         let listed = host.listed(&["endpoint", "ls"]);
         assert_eq!(listed[0]["mac"], ASKED, "{listed}");

@@ -55,6 +55,8 @@ pub struct Vxlan {
 pub struct Veth {
     /// Interface name of this end.
     pub name: String,
+    /// Index of this end; the kernel picks one if none.
+    pub index: Option<u32>,
     /// Hardware address of this end; the kernel picks one if none.
     pub mac: Option<Mac>,
     /// MTU in bytes.
@@ -153,7 +155,9 @@ impl Rtnl {
         if let Some(master) = veth.master {
             message = message.controller(master);
         }
-        self.create(message.build(), what.clone()).await?;
+        let mut message = message.build();
+        message.header.index = veth.index.unwrap_or_default();
+        self.create(message, what.clone()).await?;
         if veth.peer.up {
             // Not in the same message: the kernel would raise the peer before the two are tied (ENOTCONN).
             let raise = LinkUnspec::new_with_name(&veth.peer.name).up().build();

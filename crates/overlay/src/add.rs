@@ -18,7 +18,7 @@ use crate::{
     gc,
     host::Host,
     kernel, local,
-    names::{self, BRIDGE, EGRESS_NIC},
+    names::{self, BRIDGE, EGRESS_BRIDGE, EGRESS_NIC},
     news::{Follower, Heard, Known, Plugged},
     path, place, ready,
     record::{Answered, Record, Stage},
@@ -209,6 +209,10 @@ async fn refuse_taken_names(
     ))
 }
 
+fn has_v6(network: &Network) -> bool {
+    network.subnets().iter().any(IpNetwork::is_ipv6)
+}
+
 impl Work<'_> {
     /// Makes everything; `None` if the store meanwhile has another network of this name than `known` says.
     async fn make(&self, known: &Known) -> Result<Option<CniResult>, Error> {
@@ -244,7 +248,16 @@ impl Work<'_> {
         let computed = endpoint::computed_mac(&given.ips)?;
         let asked = self.conf.mac.filter(|mac| mac.0 != computed.0);
         let mac = asked.map_or(computed, |mac| Mac(mac.0));
-        endpoint::address(self.inside, self.attachment, mac, &given, nic.as_ref()).await?;
+        endpoint::raise_loopback(self.inside).await?;
+        endpoint::address(
+            self.inside,
+            self.attachment,
+            mac,
+            &given,
+            nic.as_ref(),
+            has_v6(record),
+        )
+        .await?;
         if let Some(nic) = nic.filter(Nic::is_unfinished) {
             endpoint::open_egress(self.inside, &nic).await?;
             egress::opened(self.host, self.attachment, nic.v6.is_some())?;
@@ -273,8 +286,15 @@ impl Work<'_> {
         self.wait_for_ports(&sandbox, &foothold, egress.as_ref())
             .await?;
         let netns = self.call.netns.as_deref().unwrap_or(Path::new(""));
+        // An internal network has no link on the host; the name that the host's own would have is nobody else's.
+        let outside = match &nic {
+            Some(_) => EGRESS_BRIDGE.to_owned(),
+            None if by_gateway => names::gateway_link(network),
+            None => names::host_link(network),
+        };
         let mut result = endpoint::result(
             self.attachment,
+            outside,
             &netns.display().to_string(),
             mac,
             mtu,
@@ -282,13 +302,14 @@ impl Work<'_> {
             nic,
         );
         endpoint::drop_refused(self.inside, &mut result).await?;
-        if by_gateway {
-            result.interfaces.push(cni::Interface {
-                name: names::gateway_link(network),
-                ..cni::Interface::default()
-            });
+        if self.conf.dns != cni::Dns::default() {
+            result.dns = self.conf.dns.clone();
         }
-        Ok(Some(result))
+        let previous = self.call.conf.prev_result.as_ref();
+        Ok(Some(match previous {
+            Some(previous) => endpoint::after(&previous.result, result),
+            None => result,
+        }))
     }
 
     /// Whether this node was known as it is, so that the others counted with it when the news were read. Where it was
@@ -319,7 +340,7 @@ impl Work<'_> {
         let mtu = sandbox::mtu(network, self.conf.spec.mtu, sandbox.mtu)?;
         let (node, segment) = (&self.conf.settings.node, (sandbox.end.ip(), sandbox.mtu));
         let carried = path::carried(self.host, known, node, segment).await?;
-        let has_v6 = network.subnets().iter().any(IpNetwork::is_ipv6);
+        let has_v6 = has_v6(network);
         // An interface with less has no IPv6 at all: there what is too large for one host is lost on the way to it.
         let mtu = mtu.min(carried.max(if has_v6 { LEAST_V6 } else { 0 }));
         endpoint::plug(&sandbox, self.attachment, mtu, self.container).await?;

@@ -1,7 +1,7 @@
 //! The configuration, checked as a whole before anything is done.
 
 use cluster::{Conflist, EgressMode, Network, NetworkSpec, Resolved};
-use cni::{Call, Error};
+use cni::{Call, Dns, Error};
 use ipam::Mac;
 use journal::Attachment;
 use serde::Deserialize;
@@ -16,10 +16,18 @@ pub struct Conf {
     pub spec: NetworkSpec,
     /// The MAC that the runtime asks for.
     pub mac: Option<Mac>,
+    /// `dns`: told in the result, in the place of what the IPAM plugin says.
+    pub dns: Dns,
     /// `ipam.type`: the plugin that hands out addresses.
     pub ipam: String,
     /// `hostAccess`: whether the host has an address of its own on the segment.
     pub host_access: bool,
+}
+
+#[derive(Deserialize)]
+struct WireOfNames {
+    #[serde(default)]
+    dns: Dns,
 }
 
 #[derive(Deserialize)]
@@ -46,6 +54,7 @@ impl Conf {
     pub fn read(call: &Call) -> Result<Self, Error> {
         let ipam = ipam(call)?;
         let host: WireOfHost = call.conf.decode()?;
+        let WireOfNames { dns } = call.conf.decode()?;
         // Whatever the name under which this plugin is installed (nerdctl gives some options only to well-known types).
         let conflist = Conflist {
             segment: Some(call.conf.decode()?),
@@ -57,6 +66,7 @@ impl Conf {
             settings,
             spec,
             mac: call.mac()?,
+            dns,
             ipam,
             host_access: host.host_access.unwrap_or_default(),
         })

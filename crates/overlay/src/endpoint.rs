@@ -11,7 +11,7 @@ use crate::{
     egress::Nic,
     forwarding::mac_of,
     kernel,
-    names::{self, EGRESS_BRIDGE, EGRESS_NIC},
+    names::{self, EGRESS_NIC},
     sandbox::Sandbox,
     vanished,
 };
@@ -47,6 +47,7 @@ pub(crate) async fn plug(
     let name = names::port(attachment);
     let veth = Veth {
         name,
+        index: Some(names::port_index(attachment)),
         mac: None,
         mtu: sandbox.mtu,
         master: Some(sandbox.bridge),
@@ -65,13 +66,16 @@ pub(crate) async fn plug(
 
 /// No address but ours, on all of the container's new links at once, while they are down: each entry into a namespace
 /// costs a thread. Where the network has no IPv6 the links have none either: no link-local address, no multicast joins
-/// and router solicitations that would flood to every host. Where it has, nobody's router advertisement counts.
+/// and router solicitations that would flood to every host. Where it has, nobody's router advertisement counts, and the
+/// link-local address is ours to give: the kernel would first look for a second that nobody else has it.
 pub(crate) fn quiet(container: &Netns, links: &[&str], has_v6: bool) -> Result<(), Error> {
     let wanted: &[(&str, &str)] = if has_v6 {
         &[
-            ("disable_ipv6", "0"),
+            ("addr_gen_mode", "1"),
             ("accept_ra", "0"),
             ("keep_addr_on_down", "1"),
+            // The last: an interface that is up gets an address with it.
+            ("disable_ipv6", "0"),
         ]
     } else {
         &[("disable_ipv6", "1")]
@@ -96,6 +100,33 @@ pub(crate) fn computed_mac(ips: &[Ip]) -> Result<Mac, Error> {
     first.ok_or_else(|| Error::decode("IPAM result: no address"))
 }
 
+/// The link-local address that goes with a MAC: its modified EUI-64 (RFC 4291, appendix A).
+fn link_local(mac: Mac) -> Option<IpNetwork> {
+    let mut id = [0, 0, 0, 0xff, 0xfe, 0, 0, 0];
+    id[..3].copy_from_slice(&mac.0[..3]);
+    id[5..].copy_from_slice(&mac.0[3..]);
+    id[0] ^= 2;
+    let bits = 0xfe80 << 112 | u128::from(u64::from_be_bytes(id));
+    IpNetwork::new(Ipv6Addr::from_bits(bits).into(), 64).ok()
+}
+
+/// Raises the container's loopback interface: not every runtime does, nor has each chain the plugin `loopback`.
+pub(crate) async fn raise_loopback(rtnl: &Rtnl) -> Result<(), Error> {
+    let link = rtnl.link("lo").await.map_err(|error| kernel(&error))?;
+    let Some(link) = link.filter(|link| !link.up) else {
+        return Ok(());
+    };
+    let raised = rtnl.set_link(link.index, &up()).await;
+    raised.map_err(|error| kernel(&error))
+}
+
+fn up() -> LinkChange {
+    LinkChange {
+        up: Some(true),
+        ..LinkChange::default()
+    }
+}
+
 /// Gives the container's end its MAC, raises it, and gives it addresses and routes.
 pub(crate) async fn address(
     rtnl: &Rtnl,
@@ -103,20 +134,21 @@ pub(crate) async fn address(
     mac: Mac,
     ipam: &CniResult,
     nic: Option<&Nic>,
+    has_v6: bool,
 ) -> Result<(), Error> {
     let ifname = &attachment.ifname;
     let link = rtnl.link(ifname).await.map_err(|error| kernel(&error))?;
     let link = link.ok_or_else(|| vanished(ifname.as_str()))?;
     let change = LinkChange {
         mac: Some(mac),
-        up: Some(true),
-        ..LinkChange::default()
+        ..up()
     };
     rtnl.set_link(link.index, &change)
         .await
         .map_err(|error| kernel(&error))?;
-    for ip in &ipam.ips {
-        rtnl.add_address(link.index, ip.address)
+    let addresses = ipam.ips.iter().map(|ip| ip.address);
+    for address in addresses.chain(link_local(mac).filter(|_| has_v6)) {
+        rtnl.add_address(link.index, address)
             .await
             .map_err(|error| kernel(&error))?;
     }
@@ -214,15 +246,13 @@ pub(crate) async fn open_egress(rtnl: &Rtnl, nic: &Nic) -> Result<(), Error> {
         (address, gateway, EVERYWHERE6.into())
     });
     let families: Vec<(IpNetwork, IpAddr, IpNetwork)> = v4.into_iter().chain(v6).collect();
-    for (address, _, _) in &families {
-        let added = rtnl.add_address(link.index, *address).await;
+    let own = link_local(mac_of(nic.address.ip().into())).filter(|_| nic.v6.is_some());
+    let addresses = families.iter().map(|(address, _, _)| *address);
+    for address in addresses.chain(own) {
+        let added = rtnl.add_address(link.index, address).await;
         added.map_err(|error| kernel(&error))?;
     }
-    let up = LinkChange {
-        up: Some(true),
-        ..LinkChange::default()
-    };
-    let raised = rtnl.set_link(link.index, &up).await;
+    let raised = rtnl.set_link(link.index, &up()).await;
     raised.map_err(|error| kernel(&error))?;
     for (_, gateway, everywhere) in families {
         let route = netlink::Route::new(everywhere, Some(gateway), link.index);
@@ -245,9 +275,12 @@ pub(crate) async fn drop_refused(rtnl: &Rtnl, result: &mut CniResult) -> Result<
     Ok(())
 }
 
-/// The result: the container's NIC first, then its egress NIC and what that hangs on.
+/// The result: what the container hangs on first, as the reference `bridge` has its bridge first; then the container's
+/// interface and its egress NIC. The reference `firewall` takes the first one for a bridge of the host, which it keeps apart from
+/// others: `outside` is a link of the host to this network's containers.
 pub(crate) fn result(
     attachment: &Attachment,
+    outside: String,
     netns: &str,
     mac: Mac,
     mtu: u32,
@@ -261,7 +294,7 @@ pub(crate) fn result(
         sandbox: Some(netns.to_owned()),
         ..Interface::default()
     };
-    let outside = |name: String| Interface {
+    let of_host = |name: String| Interface {
         name,
         ..Interface::default()
     };
@@ -271,12 +304,18 @@ pub(crate) fn result(
         routes,
         ..CniResult::default()
     };
+    result.interfaces.push(of_host(outside));
+    if nic.is_some() {
+        let port = names::egress_port(attachment);
+        result.interfaces.push(of_host(port));
+    }
+    let own = result.interfaces.len();
     result.interfaces.push(inside(&attachment.ifname, mac, mtu));
     // With an egress NIC nothing answers at the segment's gateway address.
     let gateway = |ip: &Ip| if nic.is_some() { None } else { ip.gateway };
     result.ips.extend(ipam.ips.iter().map(|ip| Ip {
         gateway: gateway(ip),
-        interface: Some(0),
+        interface: Some(own),
         ..Ip::new(ip.address)
     }));
     if let Some(nic) = nic {
@@ -285,10 +324,6 @@ pub(crate) fn result(
             mac_of(nic.address.ip().into()),
             crate::egress::MTU,
         ));
-        result.interfaces.push(outside(EGRESS_BRIDGE.to_owned()));
-        result
-            .interfaces
-            .push(outside(names::egress_port(attachment)));
         let v6 = nic
             .v6
             .map(|v6| (v6.address.into(), v6.gateway.into(), EVERYWHERE6.into()));
@@ -296,7 +331,7 @@ pub(crate) fn result(
         for (address, gateway, everywhere) in [v4].into_iter().chain(v6) {
             result.ips.push(Ip {
                 gateway: Some(gateway),
-                interface: Some(1),
+                interface: Some(own + 1),
                 ..Ip::new(address)
             });
             result.routes.push(cni::Route {
@@ -306,4 +341,40 @@ pub(crate) fn result(
         }
     }
     result
+}
+
+/// The result with what an earlier plugin of the chain answered, which the specification wants passed on: after ours, and for
+/// name servers only where we know none.
+pub(crate) fn after(previous: &CniResult, mut ours: CniResult) -> CniResult {
+    let shift = ours.interfaces.len();
+    let CniResult {
+        interfaces,
+        ips,
+        routes,
+        dns,
+        extra,
+    } = previous.clone();
+    ours.interfaces.extend(interfaces);
+    ours.ips.extend(ips.into_iter().map(|ip| Ip {
+        interface: ip.interface.map(|index| index + shift),
+        ..ip
+    }));
+    ours.routes.extend(routes);
+    if ours.dns == cni::Dns::default() {
+        ours.dns = dns;
+    }
+    ours.extra.extend(extra);
+    ours
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_local_address_is_that_of_the_kernel() {
+        let mac = Mac([0x02, 0x42, 0x0a, 0, 0, 0x02]);
+        let address = link_local(mac).map(|address| address.to_string());
+        assert_eq!(address.as_deref(), Some("fe80::42:aff:fe00:2/64"));
+    }
 }

@@ -53,6 +53,14 @@ pub fn port(attachment: &Attachment) -> String {
     format!("{PORT}{}", &attachment.hash()[..12])
 }
 
+/// The index of that port in the sandbox, from 2^30 on. No link of the host has one like it: the container's end names it as that
+/// of its peer, and a program that looks for the peer among the host's links, as the reference `bandwidth` does, must find none.
+pub fn port_index(attachment: &Attachment) -> u32 {
+    const FROM: u32 = 1 << 30;
+    let bits = u32::from_str_radix(&attachment.hash()[..8], 16).unwrap_or_default();
+    FROM | (bits & (FROM - 1))
+}
+
 /// The host-side end of a container's egress NIC, a port of the egress bridge.
 pub fn egress_port(attachment: &Attachment) -> String {
     format!("{EGRESS_PORT}{}", &attachment.container_hash()[..12])
@@ -99,6 +107,8 @@ mod tests {
         let (one, two) = (attachment("a", "eth0"), attachment("b", "eth1"));
         assert_eq!((port(&one).len(), egress_port(&one).len()), (15, 15));
         assert_ne!(port(&one), port(&two));
+        assert_ne!(port_index(&one), port_index(&two));
+        assert!(i32::try_from(port_index(&one)).is_ok_and(|index| index >= 1 << 30));
         assert_eq!(
             (egress_port(&one), group(&one)),
             (egress_port(&two), group(&two))

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use integration::{Attachment, Backend, Host, Lab, Net, Server, conflist};
+use integration::{Attachment, Backend, Host, Lab, Net, Server, conflist, position_of};
 use serde_json::{Value, json};
 
 /// Where the servers listen.
@@ -56,9 +56,10 @@ pub(crate) fn lab(hosts: u8, conflist: &Value) -> Lab {
 
 /// All addresses of the container on the network.
 pub(crate) fn addresses(attached: &Attachment<'_>) -> Vec<IpAddr> {
+    let eth0 = position_of(&attached.result, "eth0");
     let ips = attached.result["ips"].as_array().expect("addresses");
     ips.iter()
-        .filter(|ip| ip["interface"] == 0)
+        .filter(|ip| ip["interface"] == eth0)
         .filter_map(|ip| ip["address"].as_str()?.split('/').next()?.parse().ok())
         .collect()
 }

@@ -104,6 +104,7 @@ pub(crate) fn veth(name: &str, peer: &str, master: Option<u32>, group: u32) -> V
         up: true,
     };
     Veth {
+        index: None,
         name: name.into(),
         mac: None,
         mtu: 1450,

@@ -136,6 +136,7 @@ async fn connect(host: &Host, rtnl: &Rtnl, bridge: u32, mac: Mac) -> Result<(), 
         removed.map_err(|error| kernel(&error))?;
     }
     let veth = Veth {
+        index: None,
         name: UPLINK.to_owned(),
         mac: None,
         mtu: MTU,
@@ -231,6 +232,7 @@ impl Inside {
         let removed = self.rtnl.remove_link(&name).await;
         removed.map_err(|error| kernel(&error))?;
         let veth = Veth {
+            index: None,
             name,
             mac: None,
             mtu: MTU,

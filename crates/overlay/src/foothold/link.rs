@@ -125,6 +125,7 @@ impl Wanted {
             up: false,
         };
         let veth = Veth {
+            index: None,
             name: name.clone(),
             mac: None,
             mtu,
