@@ -109,7 +109,7 @@ fn unreadable(error: &journal::Unreadable) {
 fn local(error: &journal::Error) -> Error {
     match error {
         journal::Error::Busy { .. } => Error::Busy(error.to_string()),
-        journal::Error::Io { .. } => Error::Local(error.to_string()),
+        journal::Error::Io { .. } | journal::Error::Newer { .. } => Error::Local(error.to_string()),
     }
 }
 

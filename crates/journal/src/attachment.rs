@@ -46,7 +46,9 @@ impl fmt::Display for Attachment {
     }
 }
 
-fn digest(parts: &[&str]) -> String {
+/// 16 hex digits that stand for these texts, none of which contains a NUL: the first 64 bits of their SHA-256. It stands in
+/// names and documents, and never changes.
+pub fn digest(parts: &[&str]) -> String {
     let sum = Sha256::digest(parts.join("\0"));
     let short = sum
         .iter()

@@ -34,6 +34,23 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// What is below `/run/crosshost` is of a newer version: see [`layout`](crate::layout).
+    #[error(
+        "{path}: layout {layout}, by crosshost {by}; this is crosshost {build}, which knows layouts up to {known} and adds \
+         and repairs nothing here; use the newer version until this host has no containers, then reboot it"
+    )]
+    Newer {
+        /// The document that says so.
+        path: PathBuf,
+        /// Its layout.
+        layout: u32,
+        /// The build that wrote it.
+        by: String,
+        /// This build.
+        build: String,
+        /// The newest layout that this one works with.
+        known: u32,
+    },
     /// Another verb held the lock for all of the time that this one could wait.
     #[error("{path}: still locked by another process after {waited:?}")]
     Busy {

@@ -13,9 +13,10 @@
 mod attachment;
 pub mod clock;
 mod document;
+pub mod layout;
 mod lock;
 
-pub use attachment::Attachment;
+pub use attachment::{Attachment, digest};
 pub use document::{All, Error, Found, Journal, Unreadable};
 pub use lock::Lock;
 

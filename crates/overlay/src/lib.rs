@@ -152,6 +152,6 @@ fn readable<T: Serialize + DeserializeOwned>(
 pub fn local(error: &journal::Error) -> Error {
     match error {
         journal::Error::Busy { .. } => Error::again(error.to_string()),
-        journal::Error::Io { .. } => Error::io(error.to_string()),
+        journal::Error::Io { .. } | journal::Error::Newer { .. } => Error::io(error.to_string()),
     }
 }

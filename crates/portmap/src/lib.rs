@@ -117,6 +117,6 @@ fn kernel(error: &dyn std::error::Error) -> Error {
 fn local(error: &journal::Error) -> Error {
     match error {
         journal::Error::Busy { .. } => Error::again(error.to_string()),
-        journal::Error::Io { .. } => Error::io(error.to_string()),
+        journal::Error::Io { .. } | journal::Error::Newer { .. } => Error::io(error.to_string()),
     }
 }

@@ -64,7 +64,7 @@ fn taken(error: journal::Error) -> Box<dyn std::error::Error> {
             let path = path.display();
             format!("another crosshost sync --watch runs on this host: it holds {path}").into()
         }
-        error @ journal::Error::Io { .. } => error.into(),
+        error @ (journal::Error::Io { .. } | journal::Error::Newer { .. }) => error.into(),
     }
 }
 
