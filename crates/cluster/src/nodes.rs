@@ -6,8 +6,8 @@ use crate::{
 };
 
 impl Cluster<'_> {
-    /// Makes `node` known, or brings its record up to date, at least its last contact. A node without `vtep` or
-    /// `machine_id` leaves a known one as it is. At most one read and one write when nobody interferes.
+    /// Makes `node` known, or brings its record up to date, at least its last contact. A node without `vtep`,
+    /// `machine_id` or `version` leaves a known one as it is. At most one read and one write when nobody interferes.
     ///
     /// [`Error::NodeTaken`] where the record is another host's: if that lived on, the two would take over and release
     /// each other's leases.
@@ -27,6 +27,12 @@ impl Cluster<'_> {
             let machine_id = present.as_ref().and_then(|p| p.record.machine_id.clone());
             record.machine_id = record.machine_id.or(machine_id);
             record.vtep = node.vtep.or(present.as_ref().and_then(|p| p.record.vtep));
+            if record.version.is_none()
+                && let Some(present) = &present
+            {
+                record.version.clone_from(&present.record.version);
+                record.commit.clone_from(&present.record.commit);
+            }
             let value = encode(&record)?;
             let written = match present {
                 None => self.store.create(&key, &value).await?,

@@ -43,6 +43,12 @@ pub struct Node {
     pub machine_id: Option<String>,
     /// When the host last registered, in seconds since 1970.
     pub last_contact: u64,
+    /// The version of crosshost that registered it; absent in records of versions up to commit 86dc1f2, which also drop it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// The commit of that build.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
 }
 
 /// How containers of a network reach the outside.

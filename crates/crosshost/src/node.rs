@@ -31,7 +31,7 @@ pub async fn list(session: &Session, output: Output) -> Result<String> {
             .map_or_else(|| "-".to_owned(), |vtep| vtep.to_string())
     };
     if output.json {
-        let described = |node: &Node| json!({"name": node.name, "vtep": node.vtep, "bootId": node.boot_id, "machineId": node.machine_id, "lastContact": node.last_contact});
+        let described = |node: &Node| json!({"name": node.name, "vtep": node.vtep, "bootId": node.boot_id, "machineId": node.machine_id, "lastContact": node.last_contact, "version": node.version, "commit": node.commit});
         return Ok(json(&nodes.values().map(described).collect()));
     }
     let now = clock::unix();
@@ -42,11 +42,24 @@ pub async fn list(session: &Session, output: Output) -> Result<String> {
                 node.name.clone(),
                 vtep(node),
                 node.boot_id.clone(),
+                build(node),
                 ago(now.saturating_sub(node.last_contact)),
             ]
         })
         .collect();
-    Ok(table(["NAME", "VTEP", "BOOT ID", "LAST CONTACT"], &rows))
+    Ok(table(
+        ["NAME", "VTEP", "BOOT ID", "VERSION", "LAST CONTACT"],
+        &rows,
+    ))
+}
+
+/// Which build registered a node: `1.0.0 (a1b2c3d4)`; of versions that did not say it `-`.
+fn build(node: &Node) -> String {
+    match (&node.version, &node.commit) {
+        (Some(version), Some(commit)) => format!("{version} ({commit})"),
+        (Some(version), None) => version.clone(),
+        (None, _) => "-".to_owned(),
+    }
 }
 
 /// A span of time in the unit that fits it best.

@@ -1,5 +1,7 @@
 //! `crosshost sync`: this host is known, its forwarding follows the news, and the store knows what it missed.
 
+use std::path::Path;
+
 use cluster::Node;
 use journal::clock;
 use overlay::sync::Synced;
@@ -53,6 +55,12 @@ pub async fn sync(session: &Session) -> Result<String> {
     Ok(lines.join("\n"))
 }
 
+/// Refuses to repair what a newer version made: see [`journal::layout`].
+pub fn admitted() -> Result<()> {
+    let root = Path::new(journal::ROOT);
+    Ok(journal::layout::admit(root, cni::build::BUILD)?)
+}
+
 /// What was done to one network.
 pub fn line(done: &Synced) -> String {
     format!(
@@ -63,6 +71,7 @@ pub fn line(done: &Synced) -> String {
 
 /// Does all of it once; with `contact` the store also learns that this host was here just now.
 pub async fn once(session: &Session, contact: bool) -> Result<Done> {
+    admitted()?;
     let (cluster, settings) = (session.cluster(), &session.settings);
     let failed = |error: cni::Error| error.to_string();
     // Of this host alone, whatever the store says.
@@ -86,6 +95,8 @@ pub async fn once(session: &Session, contact: bool) -> Result<Done> {
             boot_id: clock::boot_id()?,
             machine_id: clock::machine_id(),
             last_contact: clock::unix(),
+            version: Some(cni::build::VERSION.to_owned()),
+            commit: Some(cni::build::COMMIT.to_owned()),
         };
         cluster.register(&node).await?;
     }

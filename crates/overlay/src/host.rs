@@ -116,6 +116,13 @@ impl Host {
         })
     }
 
+    /// Before an ADD makes anything: refused where a newer version's layout is in use here.
+    pub(crate) fn begin_layout() -> Result<(), Error> {
+        let (version, commit) = (cni::build::VERSION, cni::build::COMMIT);
+        journal::layout::begin(Path::new(journal::ROOT), version, commit)
+            .map_err(|error| local(&error))
+    }
+
     /// Keeps other verbs off a network's sandbox on this host.
     pub fn lock_network(&self, network: &str) -> Result<Lock, Error> {
         self.lock(&format!("network-{network}"))
@@ -323,6 +330,8 @@ impl Host {
             boot_id,
             machine_id: journal::clock::machine_id(),
             last_contact: journal::clock::unix(),
+            version: Some(cni::build::VERSION.to_owned()),
+            commit: Some(cni::build::COMMIT.to_owned()),
         };
         cluster.register(&node).await.map_err(failed)?;
         Ok(true)

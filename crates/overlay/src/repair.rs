@@ -163,6 +163,8 @@ mod tests {
             boot_id: "b".to_owned(),
             machine_id: None,
             last_contact: revision,
+            version: None,
+            commit: None,
         };
         (name.to_owned(), Versioned { record, revision })
     }

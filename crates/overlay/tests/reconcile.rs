@@ -57,6 +57,8 @@ fn node(name: &str, vtep: Option<IpAddr>) -> (String, Versioned<Node>) {
         boot_id: "b".into(),
         machine_id: None,
         last_contact: 0,
+        version: None,
+        commit: None,
     };
     (name.into(), versioned(node))
 }

@@ -92,6 +92,8 @@ impl Allocator<'_> {
             boot_id: self.host.boot_id.clone(),
             machine_id: self.host.machine_id.clone(),
             last_contact: self.clock.unix(),
+            version: None,
+            commit: None,
         }
     }
 

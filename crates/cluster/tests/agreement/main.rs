@@ -26,6 +26,8 @@ fn node(name: &str) -> Node {
         boot_id: "boot-1".into(),
         machine_id: Some("machine-1".into()),
         last_contact: 1,
+        version: Some("1.0.0".into()),
+        commit: Some("cafe0001".into()),
     }
 }
 

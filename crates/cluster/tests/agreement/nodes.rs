@@ -143,3 +143,31 @@ async fn a_node_of_which_only_blocks_are_left_is_removed_too() {
     let again = cluster.remove_node("n2", false).await.unwrap_err();
     assert!(again.to_string().contains("n2"), "{again}");
 }
+
+#[tokio::test]
+async fn a_record_says_which_build_registered_it_and_does_without_where_it_does_not() {
+    let store = Mem::new();
+    let cluster = cluster(&store);
+    cluster.register(&node("n1")).await.unwrap();
+    // An allocator alone does not say it.
+    let silent = Node {
+        version: None,
+        commit: None,
+        ..node("n1")
+    };
+    let known = cluster.register(&silent).await.unwrap().record;
+    assert_eq!(known, node("n1"), "what is known stays known");
+    let newer = Node {
+        version: Some("1.1.0".into()),
+        commit: None,
+        ..node("n1")
+    };
+    assert_eq!(cluster.register(&newer).await.unwrap().record, newer);
+
+    // As versions up to commit 86dc1f2 write it.
+    let earlier = br#"{"schema":1,"name":"n2","vtep":"192.168.1.12","bootID":"b","lastContact":1}"#;
+    let key = store::Key::new("crosshost/v1/nodes/n2").unwrap();
+    store.create(&key, earlier).await.unwrap();
+    let found = cluster.node("n2").await.unwrap().unwrap().record;
+    assert_eq!((found.version, found.commit), (None, None));
+}

@@ -140,6 +140,8 @@ impl World {
             boot_id: me.boot_id,
             machine_id: me.machine_id,
             last_contact: cluster::Clock::unix(site),
+            version: None,
+            commit: None,
         };
         cluster.register(&node).await?;
         Ok(true)

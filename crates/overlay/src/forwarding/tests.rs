@@ -38,6 +38,8 @@ fn news(blocks: &[(&str, &str)]) -> News {
         boot_id: "b".into(),
         machine_id: None,
         last_contact: 0,
+        version: None,
+        commit: None,
     };
     let nodes = (1..=3).map(|n| (node(n).name, versioned(node(n))));
     let block =
