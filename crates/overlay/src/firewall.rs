@@ -7,7 +7,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    hash::{DefaultHasher, Hash as _, Hasher as _},
     net::{IpAddr, SocketAddr},
 };
 
@@ -51,9 +50,9 @@ struct Tunnel {
 
 impl Table {
     fn guard(&mut self, network: &str, end: SocketAddr, hosts: BTreeSet<IpAddr>) {
-        let mut digest = DefaultHasher::new();
-        hosts.hash(&mut digest);
-        let digest = format!("{:016x}", digest.finish());
+        // A set that is here goes on under the digest that it has: versions up to commit 86dc1f2 computed another one.
+        let known = self.hosts.iter().find(|(_, known)| **known == hosts);
+        let digest = known.map_or_else(|| digest(&hosts), |(digest, _)| digest.clone());
         let tunnel = Tunnel {
             end,
             hosts: digest.clone(),
@@ -111,6 +110,13 @@ impl Table {
             && self.hidden.values().flatten().all(is_there)
             && nft.guards(&ends, &hosts)?)
     }
+}
+
+/// What stands for a set of tunnel addresses.
+fn digest(hosts: &BTreeSet<IpAddr>) -> String {
+    let texts: Vec<_> = hosts.iter().map(ToString::to_string).collect();
+    let texts: Vec<_> = texts.iter().map(String::as_str).collect();
+    journal::digest(&texts)
 }
 
 /// Who may send to a tunnel that ends at `end`: the nodes of these news, and this host itself.
@@ -252,4 +258,36 @@ fn bring(host: &Host, change: impl FnOnce(&mut Table)) -> Result<(Nft, bool), Er
     after.rules = unchanged.then_some(count);
     save(&after)?;
     Ok((nft, !unchanged))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(addresses: &[&str]) -> BTreeSet<IpAddr> {
+        addresses.iter().map(|it| it.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_set_of_hosts_goes_on_under_the_digest_that_an_earlier_version_gave_it() {
+        let end: SocketAddr = "192.168.1.11:4789".parse().unwrap();
+        let hosts = set(&["192.168.1.11", "192.168.1.12"]);
+        let earlier = Tunnel {
+            end,
+            hosts: "0123456789abcdef".to_owned(),
+        };
+        let noted = Table {
+            tunnels: [("n".to_owned(), earlier.clone())].into(),
+            hosts: [(earlier.hosts, hosts.clone())].into(),
+            ..Table::default()
+        };
+        let mut table = noted.clone();
+        table.guard("n", end, hosts);
+        assert_eq!(table, noted, "nothing to be mended");
+        let more = set(&["192.168.1.11", "192.168.1.12", "192.168.1.13"]);
+        table.guard("n", end, more.clone());
+        let (digest, known) = table.hosts.first_key_value().unwrap();
+        assert_eq!((digest.as_str(), known), ("d00b707456e2a417", &more));
+        assert_eq!((table.hosts.len(), &table.tunnels["n"].hosts), (1, digest));
+    }
 }

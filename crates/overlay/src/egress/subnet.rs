@@ -1,12 +1,10 @@
 //! Which subnets the egress bridge has: none that this host already reaches otherwise.
 
-use std::{
-    hash::{DefaultHasher, Hash as _, Hasher as _},
-    net::{Ipv4Addr, Ipv6Addr},
-};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use cni::Error;
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
+use siphasher::sip::SipHasher13;
 
 use crate::{code, host::Host, kernel};
 
@@ -43,18 +41,22 @@ pub(super) async fn choose_v6(host: &Host) -> Result<Ipv6Network, Error> {
     let machine = journal::clock::machine_id();
     let boot = journal::clock::boot_id();
     let identity = machine.or_else(|| boot.ok()).unwrap_or_default();
-    let subnet = |attempt: u32| {
-        let mut id = DefaultHasher::new();
-        (&identity, attempt).hash(&mut id);
-        let global_id = u128::from(id.finish() >> 24);
-        let bits = 0xfd << 120 | global_id << 80;
-        Ipv6Network::new(Ipv6Addr::from_bits(bits), 64).ok()
-    };
     let mut free = (0..ATTEMPTS)
-        .filter_map(subnet)
+        .filter_map(|attempt| unique_local(&identity, attempt))
         .filter(|subnet| ipam::overlapping(&[(*subnet).into()], &taken).is_none());
     let none = || Error::config("egress: no unique local subnet of IPv6 is free on this host");
     free.next().ok_or_else(none)
+}
+
+/// The subnet of a host at this attempt: its global id is a SipHash-1-3 with keys of zero, so that a host has the one that
+/// versions up to commit 86dc1f2 gave it, which left the choice of the hash to Rust's standard library.
+fn unique_local(identity: &str, attempt: u32) -> Option<Ipv6Network> {
+    let mut hashed = identity.as_bytes().to_vec();
+    hashed.push(0xff);
+    hashed.extend(attempt.to_le_bytes());
+    let global_id = u128::from(SipHasher13::new().hash(&hashed) >> 24);
+    let bits = 0xfd << 120 | global_id << 80;
+    Ipv6Network::new(Ipv6Addr::from_bits(bits), 64).ok()
 }
 
 /// What this host has a route to, but for everything, and its own addresses.
@@ -65,4 +67,21 @@ pub(crate) async fn taken(host: &Host) -> Result<Vec<IpNetwork>, Error> {
     let taken = routes.iter().map(|route| route.dst);
     let taken = taken.chain(addresses.iter().map(|(_, address)| *address));
     Ok(taken.filter(|network| network.prefix() > 0).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_keeps_its_subnet_over_versions() {
+        // As commit 86dc1f2 gave them.
+        for (identity, attempt, subnet) in [
+            ("0123456789abcdef0123456789abcdef", 0, "fd7e:f041:714e::/64"),
+            ("0123456789abcdef0123456789abcdef", 1, "fdbd:172a:8118::/64"),
+            ("", 0, "fd5a:c398:e5ba::/64"),
+        ] {
+            assert_eq!(unique_local(identity, attempt), subnet.parse().ok());
+        }
+    }
 }
