@@ -14,8 +14,8 @@ STATIC = -C target-feature=+crt-static $(LEAN_$(firstword $(subst -, ,$(HOST))))
 .DEFAULT_GOAL := help
 .PHONY: deps build test test-vm guests demo bench scale soak fuzz lint fmt install install-dist clean help
 
-deps: ## install what tests need: Debian packages, cnitool, Consul, containerd, podman, their clients, upstream's portmap (instant when nothing is missing)
-	$(DEPS) packages cnitool consul oldest-consul containerd podman nerdctl crictl upstream-portmap
+deps: ## install what tests need: Debian packages, cnitool, Consul, containerd, podman, their clients, upstream's portmap, our own earlier binaries (instant when nothing is missing)
+	$(DEPS) packages cnitool consul oldest-consul containerd podman nerdctl crictl upstream-portmap previous
 
 build: ## static, stripped binaries into bin/ (needs Rust; installs gcc where there is none)
 	$(DEPS) build-packages

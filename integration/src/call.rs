@@ -25,7 +25,7 @@ impl<'host> Call<'host> {
     pub(crate) fn new(host: &'host Host, program: PathBuf, verb: &str) -> Self {
         let variables = vec![
             ("CNI_COMMAND", verb.to_owned()),
-            ("CNI_PATH", Programs::cni_path()),
+            ("CNI_PATH", Programs::cni_path_of(&host.programs())),
             ("CNI_IFNAME", "eth0".to_owned()),
         ];
         Call {

@@ -6,6 +6,7 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Value, json};
 
@@ -21,6 +22,8 @@ pub struct Host {
     space: Space,
     vtep: String,
     boot_id: String,
+    /// Folder of our binaries that are in use here; none: those under test.
+    programs: Mutex<Option<PathBuf>>,
 }
 
 impl Host {
@@ -50,7 +53,31 @@ impl Host {
             space,
             vtep: vtep.to_owned(),
             boot_id: boot_id.trim().to_owned(),
+            programs: Mutex::new(None),
         }
+    }
+
+    /// Exchanges our binaries on this host for those in `folder`, or for the ones under test. What runs goes on.
+    pub fn exchange_programs(&self, folder: Option<PathBuf>) {
+        *self.programs.lock().unwrap_or_else(PoisonError::into_inner) = folder;
+    }
+
+    /// The folder of our binaries on this host.
+    pub fn programs(&self) -> PathBuf {
+        let folder = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
+        folder.clone().unwrap_or_else(Programs::product_folder)
+    }
+
+    /// One of our binaries on this host.
+    #[track_caller]
+    pub fn program(&self, name: &str) -> PathBuf {
+        let program = self.programs().join(name);
+        assert!(
+            program.is_file(),
+            "{} is missing: run `make build` or `make deps` first",
+            program.display()
+        );
+        program
     }
 
     /// The host's name: docker01 and so on.
@@ -157,7 +184,7 @@ impl Host {
     /// The operator's command, run to its end.
     #[track_caller]
     pub fn crosshost(&self, words: &[&str]) -> Finished {
-        let mut command = self.space.command(Programs::product("crosshost"));
+        let mut command = self.space.command(self.program("crosshost"));
         command.args(words);
         run(command)
     }
@@ -206,7 +233,7 @@ impl Host {
         command
             .args([verb, network, &format!("/run/netns/{container}")])
             .env("NETCONFPATH", "/etc/cni/net.d")
-            .env("CNI_PATH", Programs::cni_path())
+            .env("CNI_PATH", Programs::cni_path_of(&self.programs()))
             .env("CNI_IFNAME", ifname);
         command
     }
@@ -214,7 +241,7 @@ impl Host {
     /// A call of one of our plugins with any environment and any bytes, as a runtime makes it.
     #[track_caller]
     pub fn call(&self, plugin: &str, verb: &str) -> Call<'_> {
-        Call::new(self, Programs::product(plugin), verb)
+        Call::new(self, self.program(plugin), verb)
     }
 
     /// A call of a plugin that is none of ours, by its file.

@@ -43,14 +43,18 @@ impl Programs {
         )
     }
 
-    /// Consul 1.14.11, or the one on PATH.
+    /// Consul 1.14.11. Never one on PATH: what a test says is of one version.
     #[track_caller]
     pub fn consul() -> PathBuf {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        std::env::split_paths(&path)
-            .map(|folder| folder.join("consul"))
-            .find(|file| file.is_file())
-            .unwrap_or_else(|| existing(workspace().join("target/tools/consul"), "make deps"))
+        existing(workspace().join("target/tools/consul"), "make deps")
+    }
+
+    /// The folder of our own binaries as an earlier commit has them.
+    #[track_caller]
+    pub fn previous(commit: &str) -> PathBuf {
+        let folder = workspace().join("target/tools/previous").join(commit);
+        existing(folder.join("crosshost"), "make deps");
+        folder
     }
 
     /// The oldest Consul that we support, Debian bullseye's.
@@ -107,7 +111,11 @@ impl Programs {
 
     /// What a runtime would put into `CNI_PATH`: ours first, then the reference plugins.
     pub fn cni_path() -> String {
-        let ours = Self::product_folder();
+        Self::cni_path_of(&Self::product_folder())
+    }
+
+    /// The same with ours from another folder.
+    pub fn cni_path_of(ours: &Path) -> String {
         let (reference, more) = (Self::REFERENCE, Self::MORE_PLUGINS);
         format!("{}:{reference}:{more}", ours.display())
     }

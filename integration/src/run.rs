@@ -95,6 +95,11 @@ impl Running {
         self.process.signal(Signal::TERM);
     }
 
+    /// Sends SIGINT, on which ping says how many answers it got.
+    pub fn interrupt(&self) {
+        self.process.signal(Signal::INT);
+    }
+
     /// Sends SIGHUP.
     pub fn hang_up(&self) {
         self.process.signal(Signal::HUP);

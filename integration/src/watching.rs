@@ -5,7 +5,6 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::host::Host;
-use crate::programs::Programs;
 use crate::run::{Finished, Running};
 
 /// What the unit leaves it (`dist/crosshost-sync.service`, `CapabilityBoundingSet=`).
@@ -36,7 +35,7 @@ impl Host {
         command
             .args(["--pdeathsig", "KILL", "--no-new-privs"])
             .args(["--bounding-set", CAPABILITIES, "--"])
-            .arg(Programs::product("crosshost"))
+            .arg(self.program("crosshost"))
             .args(["sync", "--watch"])
             .env("NOTIFY_SOCKET", &socket);
         change(&mut command);

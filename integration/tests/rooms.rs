@@ -42,6 +42,34 @@ fn libraries_do_not_know_each_other_but_for_cluster() {
     }
 }
 
+/// Newer Consuls require both, and neither has an open-source licence.
+#[test]
+fn no_tool_is_built_of_a_module_without_a_licence() {
+    let mut seen = 0;
+    for entry in std::fs::read_dir(workspace().join("integration/tools"))
+        .expect("a folder")
+        .flatten()
+    {
+        for file in ["go.mod", "go.sum"] {
+            let Ok(text) = std::fs::read_to_string(entry.path().join(file)) else {
+                continue;
+            };
+            seen += 1;
+            for module in [
+                "github.com/hashicorp/consul/envoyextensions",
+                "github.com/hashicorp/consul/troubleshoot",
+            ] {
+                assert!(
+                    !text.contains(module),
+                    "{module} in {}",
+                    entry.path().display()
+                );
+            }
+        }
+    }
+    assert!(seen > 6, "the tools were read: {seen}");
+}
+
 #[test]
 fn plugins_meet_only_through_cni() {
     for (name, needs) in arrows() {

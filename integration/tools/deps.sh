@@ -2,7 +2,7 @@
 # Installs what the tests, the demo and the lint need, by the names given as arguments, each only if it is missing:
 #   build-packages Debian packages for cargo
 #   demo-packages  Debian packages for the demo      packages       those and the ones for all tests
-#   cnitool        the CNI project's client, built   consul         Consul 1.14.11, built (8 minutes of processor time), unless one is on PATH
+#   cnitool        the CNI project's client, built   consul         Consul 1.14.11, built (8 minutes of processor time)
 #   oldest-consul  Debian bullseye's Consul 1.8.7    cargo-deny     checks of dependencies, built (5 minutes)
 #   nerdctl        the CLI of containerd, built (1 minute)
 #   crictl         the CLI of what kubelets speak to containerd, built (1 minute)
@@ -11,9 +11,11 @@
 #   podman         Debian's podman and conmon, unpacked and not installed
 #   kernels        Debian's kernels 5.10, 6.1 and the newest, unpacked for guests of qemu
 #   guest-packages Debian packages for those guests
+#   previous       our own binaries of two earlier commits, built from the history (3 minutes), for the test of upgrades
 #   check          runs cargo-deny                 cargo-fuzz     coverage-guided fuzzing, built (1 minute)
 #   fuzz-packages  Debian packages for cargo-fuzz: libFuzzer is C++
-# What is built goes to target/tools; the versions are pinned by go.mod and go.sum beside this file.
+# What is built goes to target/tools; the versions are pinned by go.mod and go.sum beside this file. Where these change it is built
+# anew: NAME.pinned has their checksums as they were.
 set -eu
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -47,11 +49,46 @@ packages() {
 
 # go_tool NAME PACKAGE [FOLDER]: builds the main package that integration/tools/FOLDER/go.mod pins, by default that of NAME.
 go_tool() {
-    [ ! -x "$tools/$1" ] || return 0
+    folder=$root/integration/tools/${3:-$1}
+    pinned=$(cat "$folder/go.mod" "$folder/go.sum" | cksum)
+    if [ -x "$tools/$1" ] && [ "$(cat "$tools/$1.pinned" 2>/dev/null)" = "$pinned" ]; then
+        return 0
+    fi
     echo "deps: building $1 (go build $2)"
     mkdir -p "$tools"
-    (cd "$root/integration/tools/${3:-$1}" && CGO_ENABLED=0 go build -trimpath -o "$tools/$1.new" "$2")
+    (cd "$folder" && CGO_ENABLED=0 go build -trimpath -o "$tools/$1.new" "$2")
     mv "$tools/$1.new" "$tools/$1"
+    echo "$pinned" >"$tools/$1.pinned"
+}
+
+# previous COMMIT PACKAGE...: our own binaries as that commit has them, into target/tools/previous/COMMIT. Only the tests run
+# them, so they are built as quickly as cargo can.
+previous() {
+    commit=$1
+    shift
+    [ ! -d "$tools/previous/$commit" ] || return 0
+    if ! git -C "$root" cat-file -e "$commit^{commit}" 2>/dev/null; then
+        echo "deps: the history lacks commit $commit, whose binaries the test of upgrades runs: this is a shallow clone or no" \
+            "clone; run 'git fetch --unshallow' in a clone of the whole repository" >&2
+        exit 1
+    fi
+    echo "deps: building $* of commit $commit"
+    work=$tools/previous-build
+    rm -rf "$work/tree"
+    mkdir -p "$work/tree" "$tools/previous"
+    git -C "$root" archive "$commit" Cargo.toml Cargo.lock crates integration | tar -x -C "$work/tree"
+    for package in "$@"; do
+        set -- "$@" -p "$package"
+        shift
+    done
+    (cd "$work/tree" && CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+        cargo build --quiet --release --locked --target-dir "$work/target" "$@")
+    rm -rf "$tools/previous/$commit.new"
+    mkdir "$tools/previous/$commit.new"
+    for package in "$@"; do
+        [ "$package" = -p ] || install -t "$tools/previous/$commit.new" "$work/target/release/$package"
+    done
+    mv "$tools/previous/$commit.new" "$tools/previous/$commit"
 }
 
 # unpacked NAME PACKAGE...: Debian packages in a folder of their own. Installed, containerd would be a service of this machine,
@@ -85,7 +122,13 @@ for part in "$@"; do
     upstream-portmap) go_tool upstream-portmap github.com/containernetworking/plugins/plugins/meta/portmap plugins ;;
     containerd) unpacked containerd containerd runc busybox-static ;;
     podman) unpacked podman podman conmon ;;
-    consul) command -v consul >/dev/null || go_tool consul github.com/hashicorp/consul ;;
+    consul) go_tool consul github.com/hashicorp/consul ;;
+    previous)
+        previous 86dc1f2 overlay ipam-kv portmap crosshost
+        # The last one whose egress bridge was an interface of the host.
+        previous 505b5ca overlay ipam-kv crosshost
+        rm -rf "$tools/previous-build"
+        ;;
     oldest-consul)
         [ -d "$tools/consul-1.8.7" ] ||
             "$root/integration/tools/of-suite.sh" bullseye "$tools/consul-1.8.7" consul consul

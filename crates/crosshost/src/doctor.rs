@@ -1,9 +1,11 @@
 //! `crosshost doctor`: what is well on this host and what is wrong, each in a line with its cause and the command that mends
 //! it. Changes nothing. What is of this host's kernel is looked at by `overlay`; here are the store, and what others wait for.
 
+use std::path::Path;
+
 use cluster::{Shelf as _, Stage};
 use ipam_kv::shelf::Files;
-use journal::clock;
+use journal::{Found, clock};
 use overlay::{
     examine::SYNC,
     findings::{Check, Finding, Findings, State},
@@ -39,6 +41,7 @@ pub async fn examine(session: &Session, output: Output) -> Result<String> {
         }
         Err(error) => findings.wrong(Check::Watcher, error.to_string(), ""),
     }
+    examine_layout(&mut findings);
     let looked = overlay::examine::examine(&session.settings, &mut findings).await;
     findings.failed(Check::Host, looked);
     let looked = examine_ports(&mut findings).await;
@@ -82,6 +85,25 @@ fn line(it: &Finding) -> String {
         word(it.state),
         cni::line(it.says.clone())
     )
+}
+
+/// What is below `/run/crosshost` is of a layout that this version works with.
+fn examine_layout(findings: &mut Findings) {
+    let root = Path::new(journal::ROOT);
+    let mut wrong = |why: String| findings.wrong(Check::Layout, why, "");
+    if let Err(newer) = journal::layout::admit(root, cni::build::BUILD) {
+        return wrong(newer.to_string());
+    }
+    match journal::layout::read(root) {
+        Err(error) => wrong(error.to_string()),
+        Ok(Found::Unreadable(document)) => wrong(document.to_string()),
+        Ok(Found::Absent) => {}
+        Ok(Found::Readable(it)) => {
+            let (root, number, version, commit) = (journal::ROOT, it.layout, it.version, it.commit);
+            let says = format!("{root}: layout {number}, by crosshost {version} ({commit})");
+            findings.ok(Check::Layout, says);
+        }
+    }
 }
 
 /// The store is there and lets us in, knows this host as it is, and nothing waits for anybody.

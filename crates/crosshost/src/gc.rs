@@ -20,6 +20,9 @@ async fn release(attachment: &Attachment) -> std::result::Result<(), cni::Error>
 
 /// Sweeps, or lists what it would sweep.
 pub async fn sweep(session: &Session, dry: bool) -> Result<String> {
+    if !dry {
+        sync::admitted()?;
+    }
     let failed = |error: cni::Error| error.to_string();
     let host = Host::open().map_err(failed)?;
     let (mut said, mut failures) = (Vec::new(), false);

@@ -1,6 +1,6 @@
 //! ADD: lease, answer, note that it was answered; then what is due.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, path::Path};
 
 use cluster::{Error as Failure, Leased, Request};
 use cni::{Call, CniResult, Error, Ip, Tell};
@@ -20,6 +20,12 @@ pub(crate) async fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
 
     let _alone = desk.files().lock_attachment(&attachment).map_err(failed)?;
     cni::caller_listens()?;
+    journal::layout::begin(
+        Path::new(journal::ROOT),
+        cni::build::VERSION,
+        cni::build::COMMIT,
+    )
+    .map_err(|error| Error::io(error.to_string()))?;
     let request = Request {
         spec: &conf.spec,
         holder: holder(&attachment),

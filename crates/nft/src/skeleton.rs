@@ -12,6 +12,8 @@ use crate::error::Error;
 use crate::rules::{NF_ACCEPT, Rule, admit_peers, drop_strangers, masquerade, untracked};
 
 pub(crate) const TABLE: &str = "crosshost";
+/// Sets that versions up to commit 505b5ca made. No rule of ours names them any more; they go with the table.
+const EARLIER: [&str; 2] = ["vteps4", "vteps6"];
 /// nft's `srcnat` of the inet family.
 pub(crate) const SRCNAT: i32 = 100;
 /// nft's `raw`: before connection tracking.
@@ -130,10 +132,9 @@ impl Skeleton {
     /// Whether no other sets and chains are in the table.
     pub(crate) fn is_all_of_the_table(&self, channel: &mut Channel) -> Result<bool, Error> {
         let is_ours = |set: &Vec<SetAttribute>| {
-            self.sets.iter().any(|(name, _)| {
-                let name = SetAttribute::Name((*name).to_owned());
-                set.contains(&name)
-            })
+            let names = self.sets.iter().map(|(name, _)| *name).chain(EARLIER);
+            let mut names = names.map(|name| SetAttribute::Name(name.to_owned()));
+            names.any(|name| set.contains(&name))
         };
         if !sets(channel)?.iter().all(is_ours) {
             return Ok(false);

@@ -50,8 +50,8 @@ struct Made {
     /// Of the container's interface.
     mtu: u32,
     nic: Option<Nic>,
-    /// A socket where the egress bridge is, if the container has a new NIC on it.
-    egress: Option<Rtnl>,
+    /// Where the egress bridge is, if the container has a new NIC on it.
+    egress: Option<egress::Plugged>,
     foothold: Foothold,
 }
 
@@ -66,6 +66,7 @@ pub(crate) async fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
 
     let _alone = host.lock_container(&attachment)?;
     cni::caller_listens()?;
+    Host::begin_layout()?;
     repair(&host, &conf, &attachment, (&container, &inside), &ipam).await?;
     refuse_taken_names(&host, &attachment, (&container, &inside)).await?;
 
@@ -350,8 +351,8 @@ impl Work<'_> {
                 let subnet = egress.and_then(|egress| egress.subnet);
                 let (host, container) = (self.host, self.container);
                 let ensured = egress::ensure(host, self.attachment, subnet, has_v6, container);
-                let (nic, inside) = ensured.await?;
-                (Some(nic), nic.new.then_some(inside))
+                let (nic, plugged) = ensured.await?;
+                (Some(nic), plugged)
             }
         };
         let mut links = vec![self.attachment.ifname.as_str()];
@@ -371,7 +372,7 @@ impl Work<'_> {
         &self,
         sandbox: &Sandbox,
         foothold: &Foothold,
-        egress: Option<&Rtnl>,
+        egress: Option<&egress::Plugged>,
     ) -> Result<(), Error> {
         let attachment = self.attachment;
         let mut ports = vec![names::port(attachment)];
@@ -383,8 +384,8 @@ impl Work<'_> {
             ready::forwards(&sandbox.rtnl, &port).await?;
         }
         if let Some(egress) = egress {
-            for port in [names::egress_port(attachment), names::UPLINK.to_owned()] {
-                ready::forwards(egress, &port).await?;
+            for port in &egress.ports {
+                ready::forwards(&egress.rtnl, port).await?;
             }
         }
         Ok(())

@@ -291,7 +291,14 @@ async fn examine_egress(host: &Host, findings: &mut Findings) -> Result<(), Erro
     if v6 {
         findings.blocked(obstacles::egress(host, EGRESS_BRIDGE, true).await);
     }
-    if number("net/bridge/bridge-nf-call-iptables") == Some(1) {
+    let on_host = egress::is_on_host(host).await?;
+    if on_host {
+        let says = format!(
+            "egress by {EGRESS_BRIDGE}: a bridge among this host's interfaces, as an earlier version made it; it is kept as it \
+             is, and gets a namespace of its own when no container uses it any more"
+        );
+        findings.note(Check::Egress, says, "");
+    } else if number("net/bridge/bridge-nf-call-iptables") == Some(1) {
         let says = "br_netfilter gives bridged frames to this host's firewall; ours are on bridges in namespaces of their own";
         findings.ok(Check::BrNetfilter, says.to_owned());
     }

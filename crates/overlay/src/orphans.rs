@@ -19,7 +19,7 @@ pub async fn all(host: &Host, told: &dyn Fn(String)) -> Result<Vec<Record>, Erro
     let mut orphans = Vec::new();
     let records = host.records.all_readable(&|it| told(it.to_string()));
     for record in records.map_err(|error| local(&error))? {
-        match is_orphan(&record).await {
+        match is_orphan(host, &record).await {
             Ok(true) => orphans.push(record),
             Ok(false) => {}
             Err(error) => told(format!("{}: {error}", record.attachment)),
@@ -28,7 +28,7 @@ pub async fn all(host: &Host, told: &dyn Fn(String)) -> Result<Vec<Record>, Erro
     Ok(orphans)
 }
 
-async fn is_orphan(record: &Record) -> Result<bool, Error> {
+async fn is_orphan(host: &Host, record: &Record) -> Result<bool, Error> {
     match Netns::open(&record.netns) {
         Ok(netns) if netns.id() == record.netns_id => return Ok(false),
         Ok(_) | Err(NetnsError::Gone { .. }) => {}
@@ -44,6 +44,11 @@ async fn is_orphan(record: &Record) -> Result<bool, Error> {
             names::port(attachment),
         ),
     ];
+    // Of an egress bridge that an earlier version made on the host.
+    let on_host = host.rtnl.link(&names::egress_port(attachment)).await;
+    if on_host.map_err(|error| kernel(&error))?.is_some() {
+        return Ok(false);
+    }
     for (folder, netns, port) in ends {
         if may_have(&folder, netns, &port).await? {
             return Ok(false);
@@ -80,7 +85,7 @@ pub async fn take_down(
     };
     let now = host.records.load(&attachment.hash());
     let same = now.map_err(|error| local(&error))? == Found::Readable(record.clone());
-    if !same || !is_orphan(record).await? {
+    if !same || !is_orphan(host, record).await? {
         return Ok(false);
     }
     teardown::host_side(host, attachment).await?;

@@ -3,15 +3,19 @@
 //! What an ADD would fail of is code 50. Code 51 is for what would harm the containers that run as well: rules of others that
 //! let nothing pass of the tunnels, or of the way out. Where they may, nothing is said: `crosshost doctor` does.
 
+use std::path::Path;
+
 use cluster::EgressMode;
 use cni::{Call, Delegate, Error};
 
-use crate::{clash, conf::Conf, host::Host, kernel, names, news, obstacles, sandbox};
+use crate::{clash, conf::Conf, host::Host, kernel, local, names, news, obstacles, sandbox};
 
 pub(crate) async fn status(call: &Call) -> Result<(), Error> {
     let conf = Conf::read(call)?;
     let host = Host::open()?;
     let not_ready = |error: Error| Error::not_ready(error.msg);
+    let layout = journal::layout::admit(Path::new(journal::ROOT), cni::build::BUILD);
+    layout.map_err(|error| not_ready(local(&error)))?;
     let underlay = host.underlay(&conf.settings).await.map_err(not_ready)?;
     let has_vxlan = host.rtnl.has_vxlan().await;
     if !has_vxlan.map_err(|error| not_ready(kernel(&error)))? {

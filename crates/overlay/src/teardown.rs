@@ -48,7 +48,11 @@ pub(crate) async fn links(
         doomed.push(attachment.ifname.as_str());
     }
     let last = egress::ledger(host)?.is_none_or(|ledger| ledger.is_last(attachment));
-    let bridge = if last { egress::open()? } else { None };
+    let bridge = if last {
+        egress::open(host).await?
+    } else {
+        None
+    };
     let stands = match bridge {
         Some(rtnl) => rtnl.link(&egress_port).await,
         None => Ok(None),

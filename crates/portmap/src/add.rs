@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv6Addr, SocketAddr},
+    path::Path,
 };
 
 use cni::{Call, Error, Previous, Tell};
@@ -16,7 +17,7 @@ use crate::{
     desk::Desk,
     flows,
     free::{self, Free},
-    kernel, localnet,
+    kernel, local as refused, localnet,
     mapping::{HostIp, Mapping, ports},
     outside::{self, Outside},
     record::{Record, Run},
@@ -38,6 +39,9 @@ pub(crate) fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
     let mut ports = Ports::open().map_err(|error| kernel(&error))?;
     let desk = Desk::open()?;
     cni::caller_listens()?;
+    let (version, commit) = (cni::build::VERSION, cni::build::COMMIT);
+    journal::layout::begin(Path::new(journal::ROOT), version, commit)
+        .map_err(|error| refused(&error))?;
     // The table is of those who have a record. With the first one it is made after that, so that a refusal leaves none.
     let mut is_first = desk.is_empty()?;
     if !is_first {

@@ -13,7 +13,10 @@ use super::{
     line::{Line, Subject},
     log::Log,
 };
-use crate::{command::Session, sync::PORTS};
+use crate::{
+    command::Session,
+    sync::{PORTS, admitted},
+};
 
 /// How often this host's own kernel is compared with the last news. Asks nobody.
 const REPAIR: Duration = Duration::from_secs(30);
@@ -192,6 +195,14 @@ impl Watcher {
 
     /// Does what is due.
     pub async fn work(&mut self) {
+        if let Err(error) = admitted() {
+            self.log.wrong("layout", &error.to_string());
+            self.repair = Instant::now() + REPAIR;
+            self.not_before = self.repair;
+            self.tried = true;
+            return;
+        }
+        self.log.right("layout");
         if self.must_repair() {
             self.repair().await;
             self.repair = Instant::now() + REPAIR;

@@ -84,7 +84,7 @@ pub(super) async fn deviation(
             return Ok(Some(format!("{EGRESS_BRIDGE}: lacks address {wanted}")));
         }
     }
-    inside::deviation(port).await
+    inside::deviation(host, port).await
 }
 
 /// The switch of the host that is off and would let it forward, with `v6` also IPv6, if one is.

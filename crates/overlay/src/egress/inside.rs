@@ -4,6 +4,10 @@
 //! Kubernetes, it would: on a bridge in the host's namespace the host's rules send a packet from port to port, which
 //! isolated ports refuse, before routing and FORWARD of the host have seen it. Here nobody has rules; on the host there is one
 //! ordinary interface.
+//!
+//! Versions up to commit 505b5ca had bridge and ports among the host's interfaces. Containers that such a version attached
+//! keep that form until their DEL ([`Form`]): verbs and repair go on with it, new containers join it, and the host gets a
+//! namespace when the bridge has no container any more.
 
 use std::time::{Duration, Instant};
 
@@ -32,9 +36,56 @@ const SETTINGS: [(&str, &str); 4] = [
 /// How long the kernel may take to empty a namespace that was unmounted.
 const TEARDOWN: Duration = Duration::from_secs(3);
 
-/// The open namespace, whole.
+/// Where the egress bridge and the containers' ports are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// In a namespace of their own.
+    Apart,
+    /// Among the host's interfaces, as versions up to commit 505b5ca made them; the bridge is `ch-egress` itself.
+    OnHost,
+}
+
+impl Form {
+    /// The one that this host has, or would get with its first container.
+    pub(super) async fn find(host: &Host) -> Result<Self, Error> {
+        let outside = outside(host).await?;
+        if outside.as_ref().is_some_and(is_veth) || (outside.is_none() && open_apart()?.is_some()) {
+            return Ok(Self::Apart);
+        }
+        // Ports tell, not the bridge: it may have been removed, and one without ports serves nobody.
+        if has_ports(&host.rtnl).await? {
+            return Ok(Self::OnHost);
+        }
+        Ok(Self::Apart)
+    }
+
+    /// The bridge's name.
+    fn bridge(self) -> &'static str {
+        match self {
+            Self::Apart => BRIDGE,
+            Self::OnHost => EGRESS_BRIDGE,
+        }
+    }
+
+    /// The port of the bridge that leads to the host, if the host is not on the bridge itself.
+    pub(super) fn uplink(self) -> Option<&'static str> {
+        (self == Self::Apart).then_some(UPLINK)
+    }
+
+    /// How messages say where an interface is.
+    fn place(self) -> &'static str {
+        match self {
+            Self::Apart => " in the egress namespace",
+            Self::OnHost => "",
+        }
+    }
+}
+
+/// The open bridge, whole.
 pub(super) struct Inside {
-    /// A socket in it.
+    /// Where it is.
+    pub(super) form: Form,
+    /// A socket there.
     pub(super) rtnl: Rtnl,
     /// Index of the bridge.
     pub(super) bridge: u32,
@@ -44,8 +95,21 @@ pub(super) struct Inside {
     pub(super) mended: bool,
 }
 
+/// A socket where the egress bridge and the containers' ports are, `None` if there is no such place.
+pub(crate) async fn open(host: &Host) -> Result<Option<Rtnl>, Error> {
+    match Form::find(host).await? {
+        Form::Apart => open_apart(),
+        Form::OnHost => on_host(host).map(Some),
+    }
+}
+
+/// A socket of its own in the host's namespace.
+fn on_host(host: &Host) -> Result<Rtnl, Error> {
+    Rtnl::here(&host.netns).map_err(|error| kernel(&error))
+}
+
 /// A socket in the egress bridge's namespace, whichever mount namespace that is mounted in; `None` if there is none.
-pub(crate) fn open() -> Result<Option<Rtnl>, Error> {
+fn open_apart() -> Result<Option<Rtnl>, Error> {
     let (folder, name) = names::egress_netns();
     let found = Netns::find(&folder, name).map_err(|error| no_netns(&error))?;
     let opened = found.map(|netns| Rtnl::open(&netns)).transpose();
@@ -59,7 +123,7 @@ async fn refuse_hidden(host: &Host) -> Result<(), Error> {
     let begun = Instant::now();
     while Netns::is_bare(&folder, name)
         && outside(host).await?.as_ref().is_some_and(is_veth)
-        && open()?.is_none()
+        && open_apart()?.is_none()
     {
         if begun.elapsed() > TEARDOWN {
             let path = folder.join(name);
@@ -74,8 +138,41 @@ async fn refuse_hidden(host: &Host) -> Result<(), Error> {
     Ok(())
 }
 
-/// Makes what there is not of namespace, bridge and the host's interface, which gets this MAC. The caller holds the egress lock.
+/// Makes what there is not of bridge and the host's interface, which gets this MAC, in the form that the host has. The
+/// caller holds the egress lock.
 pub(super) async fn ensure(host: &Host, mac: Mac) -> Result<Inside, Error> {
+    match Form::find(host).await? {
+        Form::Apart => ensure_apart(host, mac).await,
+        Form::OnHost => ensure_on_host(host, mac).await,
+    }
+}
+
+/// The bridge of an earlier version, made anew where somebody removed it.
+async fn ensure_on_host(host: &Host, mac: Mac) -> Result<Inside, Error> {
+    let (link, mended) = if let Some(link) = outside(host).await? {
+        let right = link.up && link.mtu == MTU;
+        (link, !right)
+    } else {
+        let spec = Bridge {
+            name: EGRESS_BRIDGE.to_owned(),
+            mac: Some(mac),
+            mtu: MTU,
+            group: 0,
+        };
+        let made = host.rtnl.create_bridge(&spec).await;
+        (made.map_err(|error| kernel(&error))?, true)
+    };
+    Ok(Inside {
+        form: Form::OnHost,
+        rtnl: on_host(host)?,
+        bridge: link.index,
+        link,
+        mended,
+    })
+}
+
+/// Namespace, bridge, and the pair that leads to the host.
+async fn ensure_apart(host: &Host, mac: Mac) -> Result<Inside, Error> {
     refuse_hidden(host).await?;
     let (folder, name) = names::egress_netns();
     let netns = Netns::create(&folder, name).map_err(|error| no_netns(&error))?;
@@ -116,6 +213,7 @@ pub(super) async fn ensure(host: &Host, mac: Mac) -> Result<Inside, Error> {
     let link = if whole { link } else { outside(host).await? };
     let link = link.ok_or_else(|| vanished(EGRESS_BRIDGE))?;
     Ok(Inside {
+        form: Form::Apart,
         rtnl,
         bridge: bridge.index,
         mended: mended || !link.up || link.mtu != MTU,
@@ -154,7 +252,7 @@ async fn connect(host: &Host, rtnl: &Rtnl, bridge: u32, mac: Mac) -> Result<(), 
     made.map_err(|error| kernel(&error))
 }
 
-fn is_veth(link: &Link) -> bool {
+pub(super) fn is_veth(link: &Link) -> bool {
     link.kind.as_deref() == Some("veth")
 }
 
@@ -169,19 +267,20 @@ pub(super) async fn remove(host: &Host) -> Result<(), Error> {
 }
 
 /// What of the bridge and the host's port of it, or of this container's port, is not as it should be, if anything.
-pub(super) async fn deviation(port: Option<&str>) -> Result<Option<String>, Error> {
-    let Some(rtnl) = open()? else {
+pub(super) async fn deviation(host: &Host, port: Option<&str>) -> Result<Option<String>, Error> {
+    let form = Form::find(host).await?;
+    let Some(rtnl) = open(host).await? else {
         return Ok(Some("the egress bridge's namespace is gone".to_owned()));
     };
     let links = rtnl.links().await.map_err(|error| kernel(&error))?;
     let find = |name: &str| links.iter().find(|link| link.name == name);
-    let told = |name: &str, what: &str| Ok(Some(format!("{name} in the egress namespace: {what}")));
-    let bridge = match find(BRIDGE) {
-        None => return told(BRIDGE, "is gone"),
-        Some(bridge) if !bridge.up => return told(BRIDGE, "is down"),
+    let told = |name: &str, what: &str| Ok(Some(format!("{name}{}: {what}", form.place())));
+    let bridge = match find(form.bridge()) {
+        None => return told(form.bridge(), "is gone"),
+        Some(bridge) if !bridge.up => return told(form.bridge(), "is down"),
         Some(bridge) => bridge.index,
     };
-    for (name, isolated) in [(Some(UPLINK), false), (port, true)] {
+    for (name, isolated) in [(form.uplink(), false), (port, true)] {
         let Some(name) = name else { continue };
         match find(name) {
             None => return told(name, "is gone"),
@@ -252,8 +351,10 @@ pub(super) async fn has_ports(rtnl: &Rtnl) -> Result<bool, Error> {
     Ok(links.iter().any(is_port))
 }
 
+/// By its whole name: an interface of the host that only begins like one is somebody else's.
 fn is_port(link: &Link) -> bool {
-    link.name.starts_with(EGRESS_PORT)
+    let hash = link.name.strip_prefix(EGRESS_PORT);
+    hash.is_some_and(|hash| hash.len() == 12 && hash.bytes().all(|it| it.is_ascii_hexdigit()))
 }
 
 fn is_isolated(link: &Link) -> bool {

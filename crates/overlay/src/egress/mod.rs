@@ -42,15 +42,23 @@ pub fn ledger(host: &Host) -> Result<Option<Ledger>, Error> {
     readable(&host.egress, NAME)
 }
 
-/// Gives the container its way out: the bridge, the masquerade and, with its first attachment, the NIC (down). Also a socket
-/// in the bridge's namespace.
+/// Where a container's new port on the egress bridge is.
+pub struct Plugged {
+    /// A socket there.
+    pub(crate) rtnl: Rtnl,
+    /// The ports that have to forward before the container has its way out.
+    pub(crate) ports: Vec<String>,
+}
+
+/// Gives the container its way out: the bridge, the masquerade and, with its first attachment, the NIC (down). Also where
+/// that was plugged.
 pub async fn ensure(
     host: &Host,
     attachment: &Attachment,
     wanted: Option<IpNetwork>,
     v6: bool,
     container: &Netns,
-) -> Result<(Nic, Rtnl), Error> {
+) -> Result<(Nic, Option<Plugged>), Error> {
     let _lock = host.lock(NAME)?;
     let mut ledger = match ledger(host)? {
         Some(ledger) => ledger,
@@ -82,17 +90,31 @@ pub async fn ensure(
         .map_err(|error| local(&error))?;
     let inside = bridge::ensure(host, &ledger).await?;
     firewall::hide(host, OWNER, ledger.subnets())?;
-    if nic.new {
-        let peer = VethEnd {
-            name: EGRESS_NIC.to_owned(),
-            mac: Some(mac_of(nic.address.ip().into())),
-            mtu: MTU,
-            group: names::group(attachment),
-            up: false,
-        };
-        inside.plug(attachment, peer, container).await?;
+    if !nic.new {
+        return Ok((nic, None));
     }
-    Ok((nic, inside.rtnl))
+    let peer = VethEnd {
+        name: EGRESS_NIC.to_owned(),
+        mac: Some(mac_of(nic.address.ip().into())),
+        mtu: MTU,
+        group: names::group(attachment),
+        up: false,
+    };
+    inside.plug(attachment, peer, container).await?;
+    let uplink = inside.form.uplink().map(str::to_owned);
+    let plugged = Plugged {
+        rtnl: inside.rtnl,
+        ports: uplink
+            .into_iter()
+            .chain([names::egress_port(attachment)])
+            .collect(),
+    };
+    Ok((nic, Some(plugged)))
+}
+
+/// Whether the egress bridge is one that an earlier version made among the host's interfaces.
+pub(crate) async fn is_on_host(host: &Host) -> Result<bool, Error> {
+    Ok(inside::Form::find(host).await? == inside::Form::OnHost)
 }
 
 /// A new document: of the bridge that stands although `/run` was lost, or of one to be made.
@@ -202,7 +224,7 @@ pub async fn leave(host: &Host, attachment: &Attachment) -> Result<(), Error> {
     let gone = known
         .as_mut()
         .is_none_or(|ledger| ledger.leave(&attachment.hash()));
-    let bridge = inside::open()?;
+    let bridge = inside::open(host).await?;
     if let Some(rtnl) = bridge.as_ref().filter(|_| gone) {
         let removed = rtnl.remove_link(&names::egress_port(attachment)).await;
         removed.map_err(|error| kernel(&error))?;
@@ -221,7 +243,8 @@ pub async fn leave(host: &Host, attachment: &Attachment) -> Result<(), Error> {
     } else {
         // With no interface either there is nothing but what a killed ADD was about to write.
         let found = host.rtnl.link(names::EGRESS_BRIDGE).await;
-        known.is_none() && found.map_err(|error| kernel(&error))?.is_some()
+        let found = found.map_err(|error| kernel(&error))?;
+        known.is_none() && found.as_ref().is_some_and(inside::is_veth)
     };
     if has_ports {
         return known.as_ref().map_or(Ok(()), save);
