@@ -26,6 +26,7 @@ mod acknowledgement;
 mod allocator;
 mod blocks;
 mod conflist;
+mod environment;
 mod error;
 mod exclusions;
 mod gifts;

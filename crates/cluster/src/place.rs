@@ -55,6 +55,8 @@ impl Resolved {
                 ca_file: store.ca_file,
                 cert_file: store.cert_file,
                 key_file: store.key_file,
+                ca_path: store.ca_path,
+                server_name: store.server_name,
             },
         }
     }
@@ -75,6 +77,8 @@ impl Resolved {
                 ca_file: there.ca_file,
                 cert_file: there.cert_file,
                 key_file: there.key_file,
+                ca_path: there.ca_path,
+                server_name: there.server_name,
                 ..self.store.clone()
             },
             ..self.clone()

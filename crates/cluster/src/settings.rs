@@ -12,7 +12,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::{Error, Layout};
+use crate::{Error, Layout, environment::Environment};
 
 /// The host's own settings; the variable `CROSSHOST_CONFIG` names another file.
 pub const CONFIG_FILE: &str = "/etc/crosshost/config.json";
@@ -47,6 +47,10 @@ pub struct StoreSettings {
     pub cert_file: Option<PathBuf>,
     /// Key of the client certificate, PEM.
     pub key_file: Option<PathBuf>,
+    /// Folder of such certificates; `ca_file` comes before it.
+    pub ca_path: Option<PathBuf>,
+    /// The name that the server's certificate must have, if it is not the host in `url`.
+    pub server_name: Option<String>,
 }
 
 /// Who this host is.
@@ -104,14 +108,15 @@ impl Resolved {
 impl Settings {
     /// Folds in the configuration file and the environment below what a conflist says.
     pub fn resolve(self, env: &HashMap<String, String>) -> Result<Resolved, Error> {
-        let variable = |name: &str| env.get(name).filter(|value| !value.is_empty()).cloned();
+        let env = Environment::new(env);
+        let variable = |name: &str| env.get(name);
         let file = match variable("CROSSHOST_CONFIG") {
             Some(named) => read(Path::new(&named), true)?,
             None => read(Path::new(CONFIG_FILE), false)?,
         };
         let (conf, host) = (self, file);
         let path = |conf: Option<PathBuf>, host: Option<PathBuf>, name: &str| {
-            conf.or(host).or(variable(name).map(PathBuf::from))
+            conf.or(host).or(env.path(name))
         };
         let token_file = path(
             conf.store.token_file,
@@ -119,11 +124,8 @@ impl Settings {
             "CONSUL_HTTP_TOKEN_FILE",
         );
         let store = store::Config {
-            url: conf
-                .store
-                .url
-                .or(host.store.url)
-                .or(variable("CONSUL_HTTP_ADDR"))
+            url: env
+                .store_url(conf.store.url.or(host.store.url))?
                 .or(Some(DEFAULT_STORE.to_owned())),
             // A file, named anywhere, says more than a token in the environment.
             token: if token_file.is_some() {
@@ -143,6 +145,9 @@ impl Settings {
                 host.store.key_file,
                 "CONSUL_CLIENT_KEY",
             ),
+            ca_path: path(conf.store.ca_path, host.store.ca_path, "CONSUL_CAPATH"),
+            server_name: (conf.store.server_name.or(host.store.server_name))
+                .or(variable("CONSUL_TLS_SERVER_NAME")),
             ..store::Config::default()
         };
         let prefix = conf
@@ -179,7 +184,7 @@ impl Settings {
     }
 }
 
-fn setting(key: &str, why: &dyn std::fmt::Display) -> Error {
+pub(crate) fn setting(key: &str, why: &dyn std::fmt::Display) -> Error {
     Error::Setting {
         key: key.to_owned(),
         why: why.to_string(),

@@ -23,6 +23,8 @@ pub struct Config {
     pub token_file: Option<PathBuf>,
     /// PEM file of the certificate authorities to trust in place of the system's.
     pub ca_file: Option<PathBuf>,
+    /// Folder of such PEM files, those in its folders too; `ca_file` wins.
+    pub ca_path: Option<PathBuf>,
     /// PEM file of the client certificate, with `key_file`.
     pub cert_file: Option<PathBuf>,
     /// PEM file of the client certificate's key.
@@ -40,6 +42,7 @@ impl Default for Config {
             token: None,
             token_file: None,
             ca_file: None,
+            ca_path: None,
             cert_file: None,
             key_file: None,
             server_name: None,
@@ -56,6 +59,7 @@ impl fmt::Debug for Config {
             .field("token", &self.token.as_ref().map(|_| "(secret)"))
             .field("token_file", &self.token_file)
             .field("ca_file", &self.ca_file)
+            .field("ca_path", &self.ca_path)
             .field("cert_file", &self.cert_file)
             .field("key_file", &self.key_file)
             .field("server_name", &self.server_name)

@@ -1,6 +1,8 @@
 //! TLS towards an agent. Built only for `consuls://`: reading the system's certificate authorities is the dearest thing a
 //! client can do at start (milliseconds of CPU), and most agents are spoken to on loopback without TLS.
 
+use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -30,6 +32,8 @@ impl Tls {
         };
         let (source, authorities) = if let Some(file) = &config.ca_file {
             (format!("CA file {}", file.display()), certificates(file))
+        } else if let Some(folder) = &config.ca_path {
+            (format!("CA folder {}", folder.display()), all_below(folder))
         } else {
             let system = rustls_native_certs::load_native_certs();
             ("the system's CA certificates".into(), Ok(system.certs))
@@ -73,6 +77,22 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let all = CertificateDer::pem_file_iter(file).map_err(|error| error.to_string())?;
     all.collect::<Result<_, _>>()
         .map_err(|error| error.to_string())
+}
+
+/// The certificates of all files below a folder.
+fn all_below(folder: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let failed = |error: io::Error| format!("{}: {error}", folder.display());
+    let mut all = Vec::new();
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.is_dir() {
+            all.extend(all_below(&path)?);
+        } else {
+            let found = certificates(&path);
+            all.extend(found.map_err(|why| format!("{}: {why}", path.display()))?);
+        }
+    }
+    Ok(all)
 }
 
 /// The name that the server's certificate must be for.

@@ -47,6 +47,13 @@ fn tls_needs_the_right_certificates_on_both_sides() {
                 ..good.clone()
             };
             assert!(opened(&by_name).get(&key("tls")).await.unwrap().is_some());
+
+            let by_folder = Config {
+                ca_file: None,
+                ca_path: file("authorities"),
+                ..good.clone()
+            };
+            assert!(opened(&by_folder).get(&key("tls")).await.unwrap().is_some());
         });
         for (config, words) in [
             (
@@ -161,6 +168,20 @@ fn bad_tls_settings_are_named() {
         let error = refusal(&config);
         assert!(words.iter().all(|word| error.contains(word)), "{error}");
     }
+    let empty = Config {
+        ca_file: None,
+        ca_path: file("authorities/no"),
+        ..good.clone()
+    };
+    fs::create_dir(dir.path().join("authorities/no")).unwrap();
+    let error = refusal(&empty);
+    assert!(error.contains("authorities/no: no usable"), "{error}");
+    let absent = Config {
+        ca_path: file("nowhere"),
+        ..empty
+    };
+    let error = refusal(&absent);
+    assert!(error.contains("nowhere: No such file"), "{error}");
     // Without TLS nobody looks at them.
     let plain = Config {
         url: Some("consul://127.0.0.1".into()),
@@ -190,6 +211,10 @@ fn certificates(dir: &Path) {
             "{new} -subj /CN={name} -keyout {name}.key -out {name}.pem"
         ));
     }
+    // As an operator's folder may look: one authority below, and a file without any.
+    fs::create_dir_all(dir.join("authorities/more")).unwrap();
+    fs::copy(dir.join("ca.pem"), dir.join("authorities/more/ca.pem")).unwrap();
+    fs::write(dir.join("authorities/README"), "who is who\n").unwrap();
     let signed =
         format!("{new} -CA ca.pem -CAkey ca.key -addext basicConstraints=critical,CA:FALSE");
     let names = "subjectAltName=IP:127.0.0.1,DNS:server.dc1.consul";
