@@ -36,10 +36,14 @@ fn bridge(version: &str) -> Value {
     json!({ "cniVersion": version, "name": "br_net1", "plugins": [plugin] })
 }
 
-/// The shipped file, as it is.
-fn macvlan() -> Value {
-    let file = std::fs::read_to_string(workspace().join("cni-conf/macvlan.conflist"));
+/// A shipped file, as it is.
+fn shipped(name: &str) -> Value {
+    let file = std::fs::read_to_string(workspace().join("cni-conf").join(name));
     serde_json::from_str(&file.expect("the file")).expect("JSON")
+}
+
+fn macvlan() -> Value {
+    shipped("macvlan.conflist")
 }
 
 /// What a runtime that knows GC hands to the IPAM plugin of [`bridge`], its interface plugin not forwarding the verb.
@@ -274,6 +278,43 @@ fn a_container_on_a_bridge_and_on_the_segment() {
     assert_eq!(leases(&lab, "lan_net1"), on_interfaces(&on_segment));
     assert!(on_segment[0].container.pings(on_segment[1].address, &[]));
     all_go(&lab, &on_segment);
+}
+
+/// Debian's `tuning` speaks the specification up to 1.0.0. A runtime that knows 1.1.0 takes it where a list offers it, for all
+/// plugins of the list.
+#[test]
+fn the_lists_for_hosts_with_debians_plugins_take_one_behind_ours() {
+    for name in ["nerdctl.conflist", "podman.conflist"] {
+        let mut list = shipped(name);
+        let tuning =
+            json!({ "type": "tuning", "sysctl": { "net.ipv4.conf.eth0.log_martians": "1" } });
+        let plugins = list["plugins"].as_array_mut();
+        plugins.expect("plugins").push(tuning);
+        let lab = Lab::new(1, Backend::Dir);
+        let host = lab.host(1);
+        host.crosshost(&["sync"]).ok();
+        host.install(&list);
+        let before = lab.footprints();
+        let t1 = Attachment::new(host, "t1", "ov_net1");
+        let set = ["cat", "/proc/sys/net/ipv4/conf/eth0/log_martians"];
+        assert_eq!(t1.container.run(&set).ok().stdout.trim(), "1", "{name}");
+        host.cnitool("check", "ov_net1", "t1", "eth0").ok();
+        t1.detach().ok();
+
+        // With the line that the other lists have neither ADD nor DEL comes through.
+        list["cniVersions"] = json!(["1.1.0"]);
+        host.install(&list);
+        for verb in ["add", "del"] {
+            let said = host.cnitool(verb, "ov_net1", "t1", "eth0").failed();
+            let text = format!("{}{}", said.stdout, said.stderr);
+            assert!(text.contains("incompatible CNI versions"), "{text}");
+        }
+        list["cniVersions"] = json!([]);
+        host.install(&list);
+        t1.detach().ok();
+        t1.container.remove();
+        lab.assert_same_as(&before, "when its container is gone");
+    }
 }
 
 #[test]
