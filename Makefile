@@ -5,6 +5,8 @@ PREFIX ?= /usr/local
 CNI_BIN ?= /opt/cni/bin
 # Recursive on purpose: rustc is asked only where a recipe needs the answer.
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+BIN ?= bin
+DIST ?= target/dist
 RELEASE = target/$(HOST)/release
 DEPS = integration/tools/deps.sh
 # What LLVM can fold, and lld, rustc's own linker on x86_64, leave out of a static binary (docs/decisions/0003-binary-size.md).
@@ -12,7 +14,7 @@ LEAN_x86_64 = -C llvm-args=-enable-machine-outliner=always -C link-arg=-Wl,--icf
 STATIC = -C target-feature=+crt-static $(LEAN_$(firstword $(subst -, ,$(HOST))))
 
 .DEFAULT_GOAL := help
-.PHONY: deps build test test-vm guests demo bench scale soak fuzz lint fmt install install-dist clean help
+.PHONY: deps build test test-vm guests demo bench scale soak fuzz lint fmt install install-dist dist clean help
 
 deps: ## install what tests need: Debian packages, cnitool, Consul, containerd, podman, their clients, upstream's portmap, our own earlier binaries (instant when nothing is missing)
 	$(DEPS) packages cnitool consul oldest-consul containerd podman nerdctl crictl upstream-portmap previous
@@ -72,6 +74,9 @@ install-dist:
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system dist/crosshost-sync.service
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/systemd/network dist/networkd/10-crosshost.network dist/networkd/10-crosshost.link
 	install -D -m 644 -t $(DESTDIR)/etc/NetworkManager/conf.d dist/NetworkManager/90-crosshost.conf
+
+dist: build ## an archive for this machine's kind of target in target/dist, with the licences of all that is linked; the same bytes each time
+	$(DEPS:deps.sh=dist.sh) $(BIN) $(HOST) $(DIST)
 
 clean: ## remove all that was built, the tools too
 	rm -rf bin target
