@@ -218,10 +218,18 @@ fn refuse_misspelt(path: &str, file: &Value) -> Result<(), Error> {
             &format!("unknown key; want one of {want}"),
         )
     };
+    // serde takes a list for an object, too, and an empty one for the defaults.
+    let object = |name: &str, value: &Value| {
+        let why = "want a JSON object";
+        let is = value.is_object();
+        is.then_some(()).ok_or_else(|| setting(name, &why))
+    };
+    object(path, file)?;
     for (section, keys) in file.as_object().into_iter().flatten() {
         let Some(known) = known.get(section) else {
             return Err(unknown(section, &known));
         };
+        object(&format!("{path}: {section}"), keys)?;
         for (key, value) in keys.as_object().into_iter().flatten() {
             let name = format!("{section}.{key}");
             if known.get(key).is_none() {
@@ -302,7 +310,9 @@ mod tests {
                 "store.token: unknown key; want one of caFile,",
             ),
             (r#"{"node": {"vtep": "x"}}"#, "node.vtep: "),
-            (r#"{"store": "consul://h"}"#, "invalid type: string"),
+            (r#"{"store": "consul://h"}"#, "store: want a JSON object"),
+            (r#"{"store": []}"#, "store: want a JSON object"),
+            ("[]", "want a JSON object"),
             (r#"{"store": {"url": 5}"#, "line 1"),
         ] {
             std::fs::write(&path, json).unwrap();
