@@ -33,7 +33,7 @@ impl Host {
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/uuid").expect("a uuid");
         let name = space.name().to_owned();
         space.script(&format!(
-            "mount -t tmpfs run /run
+            "mount -t tmpfs -o mode=755 run /run
              own=/dev/shm/hosts/{name}
              for folder in /etc /var/lib; do
                  mkdir -p $own$folder/upper $own$folder/work
@@ -42,7 +42,7 @@ impl Host {
              done
              for folder in /etc/crosshost /etc/cni /var/lib/crosshost /var/lib/cni; do
                  mkdir -p $folder
-                 mount -t tmpfs own $folder
+                 mount -t tmpfs -o mode=755 own $folder
              done
              mkdir /etc/cni/net.d
              echo {} > $own/boot_id
@@ -113,7 +113,7 @@ impl Host {
         self.space.script(&format!(
             "ip -all netns delete
              umount --lazy /run
-             mount -t tmpfs run /run
+             mount -t tmpfs -o mode=755 run /run
              for link in $(ip -o link | cut -d' ' -f2 | cut -d@ -f1 | tr -d :); do
                  case $link in lo | ens3) ;; *) ip link delete $link || true ;; esac
              done

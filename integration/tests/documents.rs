@@ -48,6 +48,51 @@ fn every_finding_of_doctor_is_explained_and_no_other() {
     assert_eq!(explained.into_iter().collect::<BTreeSet<_>>(), ids);
 }
 
+/// A key that the code reads and the table of keys lacks would be called unread by doctor, and refused as a slip.
+#[test]
+fn every_key_that_the_code_reads_is_in_the_table_of_keys() {
+    let table = read("crates/cluster/src/keys.rs");
+    for (file, structs) in [
+        (
+            "cluster/src/settings.rs",
+            &["StoreSettings", "NodeSettings"][..],
+        ),
+        ("cluster/src/conflist.rs", &["Conflist", "Segment"]),
+        ("overlay/src/conf.rs", &["WireOfHost"]),
+        ("ipam/src/schema.rs", &["Schema"]),
+        ("ipam/src/range.rs", &["Range"]),
+        ("portmap/src/conf.rs", &["Raw"]),
+    ] {
+        let source = read(&format!("crates/{file}"));
+        for name in structs {
+            let fields = between(&source, &format!("struct {name} {{\n"), "\n}");
+            let lines = fields.lines().map(str::trim);
+            let code = lines.filter(|line| !line.starts_with(['/', '#']));
+            let keys = code.filter_map(|line| line.split_once(": ")?.0.rsplit(' ').next());
+            // `segment` stands for the keys of overlay, `runtime_config` and `prev_result` are the specification's.
+            let keys: Vec<_> = keys.filter(|key| *key != "segment").map(camel).collect();
+            assert!(!keys.is_empty(), "{file}: {name}");
+            for key in keys {
+                let is_there =
+                    table.contains(&format!("\"{key}\"")) || table.contains(&format!(".{key}\""));
+                assert!(
+                    is_there,
+                    "crates/cluster/src/keys.rs has no {key} ({file}, {name})"
+                );
+            }
+        }
+    }
+}
+
+/// A field's name as a key.
+fn camel(field: &str) -> String {
+    let mut words = field.split('_');
+    let first = words.next().unwrap_or_default().to_owned();
+    words.fold(first, |key, word| {
+        key + &word[..1].to_uppercase() + &word[1..]
+    })
+}
+
 #[test]
 fn the_map_has_every_crate_and_every_arrow() {
     let map = read("crates/README.md");

@@ -97,11 +97,19 @@ fn a_network_made_on_one_host_is_listed_on_all(lab: &Lab) {
         assert_eq!(listed.as_array().map(Vec::len), Some(1), "{listed:#}");
         assert_eq!(listed[0]["name"], "ov_net1");
         assert_eq!(listed[0]["subnets"], json!([SUBNET]));
-        assert_eq!(listed[0]["scope"], "global");
+        assert_eq!(listed[0]["scope"], scope(lab));
         let table = host.crosshost(&["network", "ls"]).ok().stdout;
-        for word in ["ov_net1", &vni.to_string(), SUBNET, "global"] {
+        for word in ["ov_net1", &vni.to_string(), SUBNET, scope(lab)] {
             assert!(table.contains(word), "{word} in:\n{table}");
         }
+    }
+}
+
+/// How far the networks reach: a directory is a store of one machine.
+fn scope(lab: &Lab) -> &'static str {
+    match lab.backend() {
+        Backend::Dir => "local",
+        _ => "global",
     }
 }
 
@@ -214,7 +222,7 @@ fn the_lists_tell_who_is_where(lab: &Lab, attached: &[Attachment]) {
     }
     assert_eq!(of_docker01["name"], "ov_net1");
     assert_eq!(of_docker01["subnets"], json!([SUBNET]));
-    assert_eq!(of_docker01["scope"], "global");
+    assert_eq!(of_docker01["scope"], scope(lab));
 
     let blocks = of_docker01["blocks"]
         .as_array()

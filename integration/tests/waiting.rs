@@ -147,8 +147,11 @@ fn a_host_that_the_store_does_not_know_or_lets_in_is_told() {
     let lab = Lab::new(1, Backend::GuardedConsul);
     let host = lab.host(1);
     ask(host).wrong(&["store consul://"]);
+    host.configure_store(&json!({ "url": lab.store_url(), "tokenFile": "/etc/crosshost/token" }));
+    ask(host).wrong(&["store consul://", "token file /etc/crosshost/token"]);
     let token = lab.consul().management_token().expect("of a guarded one");
     host.space().write("/etc/crosshost/token", token);
+    host.space().script("chmod 600 /etc/crosshost/token");
     let store = json!({ "url": lab.store_url(), "tokenFile": "/etc/crosshost/token" });
     host.configure_store(&store);
     assert_eq!(

@@ -30,6 +30,7 @@ mod environment;
 mod error;
 mod exclusions;
 mod gifts;
+mod keys;
 mod layout;
 mod leases;
 mod macs;
@@ -53,6 +54,7 @@ pub use allocator::{
 pub use blocks::Claim;
 pub use conflist::{Conflist, Segment, unique};
 pub use error::Error;
+pub use keys::unread as unread_keys;
 pub use layout::Layout;
 pub use leases::{LeaseGuard, Published};
 pub use macs::MacRecord;

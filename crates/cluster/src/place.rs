@@ -43,6 +43,12 @@ impl fmt::Display for Place {
 }
 
 impl Resolved {
+    /// Whether the store is a directory of this host, which no other host shares.
+    pub fn is_local(&self) -> bool {
+        let url = self.store.url.as_deref().unwrap_or(store::DEFAULT_URL);
+        url.starts_with("dir://")
+    }
+
     /// Where these settings lead.
     pub fn place(&self) -> Place {
         let store = self.store.clone();

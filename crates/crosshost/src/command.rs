@@ -41,6 +41,15 @@ impl Session {
         Ok(Self { settings, store })
     }
 
+    /// How far a network of this store reaches, in Docker's words: `global`, or `local` where no other host shares it.
+    pub fn scope(&self) -> &'static str {
+        if self.settings.is_local() {
+            "local"
+        } else {
+            "global"
+        }
+    }
+
     /// The shared records.
     pub fn cluster(&self) -> Cluster<'_> {
         Cluster::new(&*self.store, self.settings.layout.clone())
@@ -70,9 +79,7 @@ pub fn run(command: Command) -> Result<String> {
         }) => endpoint::local(output),
         Command::Port(Port::Ls(output)) => port::list(output),
         Command::Sync { watch: true } => wait_for(watch::watch()),
-        Command::Doctor(output) => {
-            with_store(async |session| doctor::examine(session, output).await)
-        }
+        Command::Doctor(output) => wait_for(doctor::examine(output)),
         Command::Network(Network::Create(options)) => {
             // Before the store is opened, which may make its directory.
             let spec = network::spec(*options)?;

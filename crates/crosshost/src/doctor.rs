@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use cluster::{Shelf as _, Stage};
+use cluster::{Resolved, Shelf as _, Stage};
 use ipam_kv::shelf::Files;
 use journal::{Found, clock};
 use overlay::{
@@ -17,17 +17,34 @@ use serde_json::json;
 
 use crate::{
     arguments::Output,
-    command::{Result, Session},
-    realms,
+    command::{self, Result, Session},
+    conflists, permissions, realms, stores,
     table::{Bad, json},
 };
 
-/// Looks at everything.
-pub async fn examine(session: &Session, output: Output) -> Result<String> {
+/// Looks at everything. What cannot be looked at is a finding like others, and all that does not need it is looked at.
+pub async fn examine(output: Output) -> Result<String> {
     let mut findings = Findings::default();
-    if let Err(error) = examine_store(session, &mut findings).await {
-        let url = session.settings.place().to_string();
-        findings.wrong(Check::Store, format!("store {url}: {error}"), "");
+    let settings = match command::settings() {
+        Ok(settings) => Some(settings),
+        Err(error) => {
+            let says = format!(
+                "settings: {error}; neither the store nor the underlay and the networks are looked at"
+            );
+            findings.wrong(Check::Settings, says, "");
+            None
+        }
+    };
+    permissions::examine(settings.as_ref(), &mut findings);
+    if let Some(settings) = &settings {
+        let place = settings.place();
+        if let Err(error) = examine_store(settings, &mut findings).await {
+            findings.wrong(Check::Store, format!("store {place}: {error}"), "");
+        }
+        examine_scope(settings, &mut findings);
+        if let Err(error) = stores::examine(settings, &mut findings) {
+            findings.wrong(Check::StoreOfContainers, error.to_string(), "");
+        }
     }
     match watched::is_alive() {
         Ok(true) => findings.ok(Check::Watcher, "watcher: runs".to_owned()),
@@ -42,7 +59,8 @@ pub async fn examine(session: &Session, output: Output) -> Result<String> {
         Err(error) => findings.wrong(Check::Watcher, error.to_string(), ""),
     }
     examine_layout(&mut findings);
-    let looked = overlay::examine::examine(&session.settings, &mut findings).await;
+    conflists::examine(&mut findings);
+    let looked = overlay::examine::examine(settings.as_ref(), &mut findings).await;
     findings.failed(Check::Host, looked);
     let looked = examine_ports(&mut findings).await;
     findings.failed(Check::PublishedPorts, looked);
@@ -106,9 +124,24 @@ fn examine_layout(findings: &mut Findings) {
     }
 }
 
+/// A directory is no store that hosts share. Two that each have one give the same addresses, and neither can know it.
+fn examine_scope(settings: &Resolved, findings: &mut Findings) {
+    if !settings.is_local() {
+        return;
+    }
+    let says = format!(
+        "store {}: a directory of this host, as where no store is configured: this host is alone, no network reaches \
+         another one; set store.url in {}, the same on each host",
+        settings.place(),
+        cluster::CONFIG_FILE,
+    );
+    findings.note(Check::StoreScope, says, "");
+}
+
 /// The store is there and lets us in, knows this host as it is, and nothing waits for anybody.
-async fn examine_store(session: &Session, findings: &mut Findings) -> Result<()> {
-    let (cluster, node) = (session.cluster(), &session.settings.node);
+async fn examine_store(settings: &Resolved, findings: &mut Findings) -> Result<()> {
+    let session = &Session::with(settings.clone())?;
+    let (cluster, node) = (session.cluster(), &settings.node);
     let nodes = cluster.nodes().await?;
     cluster.may_write(node).await?;
     findings.ok(

@@ -2,13 +2,16 @@
 
 mod arguments;
 mod command;
+mod conflists;
 mod doctor;
 mod endpoint;
 mod gc;
 mod network;
 mod node;
+mod permissions;
 mod port;
 mod realms;
+mod stores;
 mod sync;
 mod table;
 mod watch;

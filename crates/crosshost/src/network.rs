@@ -19,7 +19,8 @@ use crate::{
 /// Makes a network.
 pub async fn create(session: &Session, spec: &NetworkSpec) -> Result<String> {
     let network = session.cluster().create_network(spec).await?;
-    Ok(format!("{}\n", summary(&network).join("  ")))
+    let line = summary(&network, session.scope()).join("  ");
+    Ok(format!("{}\n", cni::line(line)))
 }
 
 /// What is asked for by options, checked.
@@ -80,7 +81,7 @@ fn subnets(network: &Network) -> Vec<String> {
 }
 
 /// Name, VNI, subnets, scope.
-fn summary(network: &Network) -> [String; 4] {
+fn summary(network: &Network, scope: &str) -> [String; 4] {
     let vni = network
         .vni
         .map_or_else(|| "-".to_owned(), |vni| vni.to_string());
@@ -88,14 +89,14 @@ fn summary(network: &Network) -> [String; 4] {
         network.name.clone(),
         vni,
         subnets(network).join(","),
-        "global".to_owned(),
+        scope.to_owned(),
     ]
 }
 
-fn described(network: &Network, realm: &Realm<'_>) -> serde_json::Value {
+fn described(network: &Network, scope: &str, realm: &Realm<'_>) -> serde_json::Value {
     let state = network.state;
     let mut value = json!({
-        "name": network.name, "vni": network.vni, "subnets": subnets(network), "scope": "global", "state": state,
+        "name": network.name, "vni": network.vni, "subnets": subnets(network), "scope": scope, "state": state,
     });
     if let Some(directory) = realm.directory() {
         value["dataDir"] = json!(directory);
@@ -109,22 +110,22 @@ pub async fn list(session: &Session, output: Output) -> Result<String> {
     for realm in realms::all(session).await? {
         for network in realm.cluster.networks().await? {
             let network = network.record;
-            values.push(described(&network, &realm));
+            values.push(described(&network, session.scope(), &realm));
             listed.push((realm.called(&network.name), network));
         }
     }
     if output.json {
         return Ok(json(&values.into()));
     }
-    Ok(shown(&listed))
+    Ok(shown(&listed, session.scope()))
 }
 
 /// The networks with what they are called, as a table; their state only where one is not as it should be.
-fn shown(networks: &[(String, Network)]) -> String {
+fn shown(networks: &[(String, Network)], scope: &str) -> String {
     let rows: Vec<_> = networks
         .iter()
         .map(|(called, network)| {
-            let [_, vni, subnets, scope] = summary(network);
+            let [_, vni, subnets, scope] = summary(network, scope);
             [called.clone(), vni, subnets, scope]
         })
         .collect();
@@ -183,7 +184,7 @@ pub async fn inspect(session: &Session, called: &str, output: Output) -> Result<
         BlockState::Reclaiming => format!("- (being taken from {})", record.node),
     };
     if output.json {
-        let mut described = described(network, &realm);
+        let mut described = described(network, session.scope(), &realm);
         let blocks = news.blocks.iter().map(|(block, owner)| {
             let mut value = json!(owner.record);
             value["block"] = json!(format!("{}/{}", block.first(), block.prefix()));
@@ -212,7 +213,7 @@ pub async fn inspect(session: &Session, called: &str, output: Output) -> Result<
         described["endpoints"] = endpoints.collect();
         return Ok(json(&described));
     }
-    let [_, vni, subnets, scope] = summary(network);
+    let [_, vni, subnets, scope] = summary(network, session.scope());
     let state = match state(network) {
         "" => String::new(),
         state => format!(", {state}"),
@@ -317,13 +318,13 @@ mod tests {
         };
         let [ready, removing] = ["ready", "removing"].map(|state| ("n".to_owned(), network(state)));
         assert_eq!(
-            shown(std::slice::from_ref(&ready)),
+            shown(std::slice::from_ref(&ready), "global"),
             "NAME  VNI   SUBNETS  SCOPE\nn     4097           global\n"
         );
         assert_eq!(
-            shown(&[ready, removing]),
-            "NAME  VNI   SUBNETS  SCOPE   STATE\nn     4097           global\n\
-             n     4097           global  removing\n"
+            shown(&[ready, removing], "local"),
+            "NAME  VNI   SUBNETS  SCOPE  STATE\nn     4097           local\n\
+             n     4097           local  removing\n"
         );
     }
 

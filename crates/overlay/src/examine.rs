@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use cluster::{Network, News, Resolved};
+use cluster::{Network, News, Place, Resolved};
 use cni::Error;
 use netlink::Netns;
 
@@ -17,7 +17,7 @@ use crate::{
     kernel, local,
     membership::{self, Membership},
     names::{self, EGRESS_BRIDGE},
-    news, obstacles, orphans,
+    news, obstacles, orphans, place,
     record::{Record, Stage},
     sandbox::{self, Sandbox},
 };
@@ -27,8 +27,8 @@ pub const SYNC: &str = "crosshost sync";
 /// Most hosts whose way here is looked at.
 const PEERS: usize = 256;
 
-/// Looks at all of this host.
-pub async fn examine(settings: &Resolved, findings: &mut Findings) -> Result<(), Error> {
+/// Looks at all of this host; without settings not at the underlay, and at no network.
+pub async fn examine(settings: Option<&Resolved>, findings: &mut Findings) -> Result<(), Error> {
     let host = Host::open()?;
     match host.rtnl.has_vxlan().await {
         Ok(true) => {}
@@ -39,25 +39,8 @@ pub async fn examine(settings: &Resolved, findings: &mut Findings) -> Result<(),
         ),
         Err(error) => findings.wrong(Check::Vxlan, error.to_string(), ""),
     }
-    match host.underlay(settings).await {
-        Ok(underlay) => {
-            let Underlay {
-                name, mtu, vtep, ..
-            } = &underlay;
-            let segment = underlay.segment_mtu();
-            findings.ok(Check::Underlay, format!(
-                "underlay {name}: tunnel address {vtep}, MTU {mtu}, {segment} inside the tunnels"
-            ));
-            for network in sandbox::networks()? {
-                let looked = examine_network(&host, settings, &underlay, &network, findings).await;
-                findings.failed(Check::Sandbox, looked);
-            }
-        }
-        Err(error) => findings.wrong(
-            Check::Underlay,
-            error.msg,
-            "edit /etc/crosshost/config.json",
-        ),
+    if let Some(settings) = settings {
+        examine_networks(&host, settings, findings).await?;
     }
     examine_mounts(findings)?;
     match firewall::is_whole(&host) {
@@ -98,6 +81,35 @@ fn examine_mounts(findings: &mut Findings) -> Result<(), Error> {
              remove PrivateTmp=, PrivateMounts= and their like from its service"
         );
         findings.wrong(Check::MountNamespace, says, SYNC);
+    }
+    Ok(())
+}
+
+/// The underlay, and each network on it.
+async fn examine_networks(
+    host: &Host,
+    settings: &Resolved,
+    findings: &mut Findings,
+) -> Result<(), Error> {
+    match host.underlay(settings).await {
+        Ok(underlay) => {
+            let Underlay {
+                name, mtu, vtep, ..
+            } = &underlay;
+            let segment = underlay.segment_mtu();
+            findings.ok(Check::Underlay, format!(
+                "underlay {name}: tunnel address {vtep}, MTU {mtu}, {segment} inside the tunnels"
+            ));
+            for network in sandbox::networks()? {
+                let looked = examine_network(host, settings, &underlay, &network, findings).await;
+                findings.failed(Check::Sandbox, looked);
+            }
+        }
+        Err(error) => findings.wrong(
+            Check::Underlay,
+            error.msg,
+            "edit /etc/crosshost/config.json",
+        ),
     }
     Ok(())
 }
@@ -312,6 +324,20 @@ async fn examine_egress(host: &Host, findings: &mut Findings) -> Result<(), Erro
         );
     }
     Ok(())
+}
+
+/// With which store the networks' containers on this host were made.
+pub fn places() -> Result<Vec<(String, Place)>, Error> {
+    let host = Host::open()?;
+    let mut found = Vec::new();
+    for network in sandbox::networks()? {
+        if host.has_users(&network)?
+            && let Some(place) = place::noted(&host, &network)?
+        {
+            found.push((network, place));
+        }
+    }
+    Ok(found)
 }
 
 /// What killed verbs and runtimes that say nothing left.

@@ -61,7 +61,7 @@ pub(crate) async fn elsewhere(
 }
 
 /// What is noted of a network; one that cannot be read is as good as none.
-fn noted(host: &Host, network: &str) -> Result<Option<Place>, Error> {
+pub(crate) fn noted(host: &Host, network: &str) -> Result<Option<Place>, Error> {
     let noted = host.places.load_readable(network, &|_| ());
     noted.map_err(|error| local(&error))
 }

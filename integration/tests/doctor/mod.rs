@@ -34,6 +34,20 @@ impl Findings {
             .collect()
     }
 
+    /// What each is of.
+    pub(crate) fn ids(&self) -> Vec<String> {
+        let id = |it: &Value| it["id"].as_str().expect("an id").to_owned();
+        self.all.iter().map(id).collect()
+    }
+
+    /// What is not well of one kind.
+    pub(crate) fn of(&self, id: &str) -> Vec<&Value> {
+        let those = self.all.iter();
+        those
+            .filter(|it| it["id"] == id && it["state"] != "ok")
+            .collect()
+    }
+
     #[track_caller]
     pub(crate) fn assert_well(&self) {
         assert_eq!(self.lines("wrong"), [""; 0]);

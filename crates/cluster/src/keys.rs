@@ -1,0 +1,173 @@
+//! The keys of a plugin's configuration that ours read. The specification lets a configuration have keys of anybody, so
+//! that `"egres": "none"` passes without a word; with this table a misspelt one can be told.
+
+use serde_json::Value;
+
+/// Keys of the specification, whose values are the runtime's or another plugin's.
+const SPECIFICATION: [&str; 10] = [
+    "cniVersion",
+    "name",
+    "type",
+    "capabilities",
+    "args",
+    "runtimeConfig",
+    "dns",
+    "prevResult",
+    "cni.dev/attachments",
+    "cni.dev/valid-attachments",
+];
+/// Where the store is and which host this is, in an entry of `overlay` and in one with `ipam-kv` below it.
+const SHARED: [&str; 13] = [
+    "store",
+    "store.url",
+    "store.prefix",
+    "store.tokenFile",
+    "store.caFile",
+    "store.caPath",
+    "store.certFile",
+    "store.keyFile",
+    "store.serverName",
+    "node",
+    "node.name",
+    "node.underlay",
+    "node.vtep",
+];
+/// Keys of `overlay`.
+const OVERLAY: [&str; 7] = [
+    "vni",
+    "mtu",
+    "vxlanPort",
+    "egress",
+    "egress.mode",
+    "egress.subnet",
+    "hostAccess",
+];
+/// Keys of `ipam-kv`, below `ipam`.
+const IPAM: [&str; 17] = [
+    "type",
+    "ranges",
+    "ranges.subnet",
+    "ranges.rangeStart",
+    "ranges.rangeEnd",
+    "ranges.gateway",
+    "ranges.exclude",
+    "subnet",
+    "rangeStart",
+    "rangeEnd",
+    "gateway",
+    "exclude",
+    "blockPrefix",
+    "reclaimAfter",
+    "dataDir",
+    "routes",
+    "resolvConf",
+];
+/// Keys of `portmap`.
+const PORTMAP: [&str; 7] = [
+    "snat",
+    "masqAll",
+    "conditionsV4",
+    "conditionsV6",
+    "markMasqBit",
+    "externalSetMarkChain",
+    "backend",
+];
+
+/// The keys of one entry of `plugins` that nobody reads, each as a path: `egres`, `ipam.rangs`. Of an entry of others only
+/// what `ipam-kv` is given can be judged. Keys are compared as they are decoded, without regard to case.
+pub fn unread(entry: &Value) -> Vec<String> {
+    let is = |value: &Value, plugin: &str| value["type"].as_str() == Some(plugin);
+    let mut found = Vec::new();
+    if is(entry, "overlay") || is(entry, "portmap") {
+        let own: &[&str] = if is(entry, "portmap") {
+            &PORTMAP
+        } else {
+            &OVERLAY
+        };
+        let shared: &[&str] = if is(entry, "portmap") { &[] } else { &SHARED };
+        let known = [own, shared, &SPECIFICATION, &["ipam"]].concat();
+        collect(entry, "", &known, &mut found);
+    }
+    if is(&entry["ipam"], "ipam-kv") {
+        let below = |key: String| format!("ipam.{key}");
+        let mut of_ipam = Vec::new();
+        collect(&entry["ipam"], "", &IPAM, &mut of_ipam);
+        found.extend(of_ipam.into_iter().map(below));
+    }
+    found
+}
+
+fn collect(value: &Value, path: &str, known: &[&str], found: &mut Vec<String>) {
+    match value {
+        // The entries of a list are at the list's own path.
+        Value::Array(entries) => {
+            for entry in entries {
+                collect(entry, path, known, found);
+            }
+        }
+        Value::Object(fields) => {
+            for (key, below) in fields {
+                let key = match path {
+                    "" => key.clone(),
+                    _ => format!("{path}.{key}"),
+                };
+                let is_known = known.iter().any(|it| it.eq_ignore_ascii_case(&key));
+                let prefix = format!("{key}.");
+                let has_fields = known.iter().any(|it| {
+                    it.get(..prefix.len())
+                        .is_some_and(|start| start.eq_ignore_ascii_case(&prefix))
+                });
+                if !is_known {
+                    if !found.contains(&key) {
+                        found.push(key);
+                    }
+                } else if has_fields {
+                    collect(below, &key, known, found);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn keys_that_nobody_reads_are_named_by_their_path() {
+        let entry = json!({
+            "type": "overlay", "VNI": 7, "egres": "none", "egress": {"mode": "none", "mod": 1}, "cniVersion": "1.0.0",
+            "store": {"URL": "dir:///x", "tokn": ""}, "runtimeConfig": {"anything": 1}, "prevResult": {"x": 1},
+            "ipam": {"type": "ipam-kv", "rangs": [], "ranges": [[{"subnet": "10.0.0.0/24", "rangeStrt": ""}]],
+                     "routes": [{"dst": "0.0.0.0/0"}]},
+        });
+        assert_eq!(
+            unread(&entry),
+            [
+                "egres",
+                "egress.mod",
+                "store.tokn",
+                "ipam.rangs",
+                "ipam.ranges.rangeStrt"
+            ]
+        );
+        let portmap =
+            json!({"type": "portmap", "snat": true, "masqall": true, "snatt": true, "vni": 7});
+        assert_eq!(unread(&portmap), ["snatt", "vni"]);
+    }
+
+    #[test]
+    fn of_others_only_what_ours_is_given_is_judged() {
+        let bridge =
+            json!({"type": "bridge", "isGateway": true, "ipam": {"type": "ipam-kv", "rangs": []}});
+        assert_eq!(unread(&bridge), ["ipam.rangs"]);
+        let other = json!({"type": "bridge", "ipam": {"type": "host-local", "rangs": []}});
+        assert!(unread(&other).is_empty());
+        assert!(
+            unread(&json!({"type": "overlay", "ipam": {"type": "static", "addresses": []}}))
+                .is_empty()
+        );
+    }
+}

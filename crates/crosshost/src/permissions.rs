@@ -1,0 +1,84 @@
+//! Owners and modes of the files that crosshost trusts, or that hold a secret.
+
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use cluster::Resolved;
+use overlay::findings::{Check, Findings};
+
+/// The configuration that is in use, or would be.
+fn config_file() -> PathBuf {
+    let named = std::env::var_os("CROSSHOST_CONFIG").filter(|it| !it.is_empty());
+    named.map_or_else(|| cluster::CONFIG_FILE.into(), PathBuf::from)
+}
+
+/// Write for group or others.
+const WRITABLE: u32 = 0o022;
+/// Anything for others.
+const OPEN: u32 = 0o007;
+
+/// What others than root can change, or can read though it is secret.
+pub fn examine(settings: Option<&Resolved>, findings: &mut Findings) {
+    let mut trusted = vec![
+        (config_file(), "is what all commands and plugins go by"),
+        (
+            PathBuf::from(journal::ROOT),
+            "holds what this host remembers of its containers",
+        ),
+    ];
+    if let Some(settings) = settings {
+        let url = settings.store.url.as_deref().unwrap_or_default();
+        if let Some(directory) = url.strip_prefix("dir://") {
+            trusted.push((directory.into(), "is the store"));
+        }
+        let secrets = [&settings.store.token_file, &settings.store.key_file];
+        for path in secrets.into_iter().flatten() {
+            if let Some((mode, _)) = look(path, findings)
+                && mode & OPEN != 0
+            {
+                let path = path.display();
+                let says = format!(
+                    "{path}: others can read or change it (mode {mode:04o}), and it is secret"
+                );
+                findings.wrong(
+                    Check::Permissions,
+                    says,
+                    &format!("chmod o= {}", nft::quoted(&path.to_string())),
+                );
+            }
+        }
+    }
+    for (path, why) in trusted {
+        let Some((mode, owner)) = look(&path, findings) else {
+            continue;
+        };
+        let (shown, quoted) = (path.display(), nft::quoted(&path.display().to_string()));
+        if owner != 0 {
+            let says =
+                format!("{shown}: belongs to the user {owner}, who can change it, and it {why}");
+            findings.wrong(Check::Permissions, says, &format!("chown root: {quoted}"));
+        } else if mode & WRITABLE != 0 {
+            let says = format!("{shown}: others can change it (mode {mode:04o}), and it {why}");
+            findings.wrong(Check::Permissions, says, &format!("chmod go-w {quoted}"));
+        }
+    }
+}
+
+/// Mode and owner; nothing of what is not there.
+fn look(path: &Path, findings: &mut Findings) -> Option<(u32, u32)> {
+    match fs::metadata(path) {
+        Ok(found) => Some((found.mode() & 0o7777, found.uid())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => {
+            findings.wrong(
+                Check::Permissions,
+                format!("{}: {error}", path.display()),
+                "",
+            );
+            None
+        }
+    }
+}
