@@ -378,11 +378,21 @@ fn a_layout_of_the_future_is_added_to_and_repaired_by_nobody_and_del_works() {
         assert!(begun.elapsed() < SOON, "{}", watcher.said());
         std::thread::sleep(Duration::from_millis(50));
     }
-    let status = host.cnitool("status", NETWORK, "t2", "eth0").failed();
-    assert!(
-        status.stdout.contains("layout 2") || status.stderr.contains("layout 2"),
-        "{status}"
-    );
+    for plugin in dual_stack()["plugins"].as_array().expect("plugins") {
+        let mut conf = plugin.clone();
+        conf["cniVersion"] = "1.1.0".into();
+        conf["name"] = NETWORK.into();
+        let name = plugin["type"].as_str().expect("a type");
+        host.call(name, "STATUS")
+            .conf(&conf)
+            .run()
+            .refused(50, &words);
+    }
+    let ipam = integration::ipamconf(NETWORK, json!({ "subnet": SUBNET }));
+    host.call("ipam-kv", "STATUS")
+        .conf(&ipam)
+        .run()
+        .refused(50, &words);
     assert_none_lost(pings);
     attached.detach().ok();
     for gone in [&attached.container, &container] {

@@ -1,6 +1,6 @@
 //! STATUS: could an ADD get an address? If not, it answers with the words of that ADD.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use cni::{Call, Error};
 
@@ -11,6 +11,8 @@ const PATIENCE: Duration = Duration::from_millis(800);
 
 pub(crate) async fn status(call: &Call) -> Result<(), Error> {
     let conf = Conf::read(call)?;
+    let layout = journal::layout::admit(Path::new(journal::ROOT), cni::build::BUILD);
+    layout.map_err(|error| Error::not_ready(error.to_string()))?;
     let mut settings = conf.settings.clone();
     settings.store.timeout = PATIENCE;
     let desk = Desk::new(settings)?;

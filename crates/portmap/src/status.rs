@@ -1,5 +1,7 @@
 //! STATUS: would an ADD work? Its configuration can be read, and the kernel's nftables answers.
 
+use std::path::Path;
+
 use cni::{Call, Error};
 use nft::ports::Ports;
 
@@ -7,6 +9,8 @@ use crate::conf::Conf;
 
 pub(crate) fn status(call: &Call) -> Result<(), Error> {
     Conf::read(call)?;
+    let layout = journal::layout::admit(Path::new(journal::ROOT), cni::build::BUILD);
+    layout.map_err(|error| Error::not_ready(error.to_string()))?;
     let asked = Ports::open().and_then(|mut ports| ports.status());
     asked
         .map(drop)
