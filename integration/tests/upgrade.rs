@@ -17,6 +17,7 @@ use integration::{
 use serde_json::{Value, json};
 
 const NETWORK: &str = "ov_net1";
+const GATEWAY: &str = "gw_net1";
 const SUBNET: &str = "10.0.0.0/24";
 /// The version before the one under test.
 const EARLIER: &str = "86dc1f2";
@@ -33,6 +34,14 @@ fn dual_stack() -> Value {
     let portmap = json!({ "type": "portmap", "capabilities": { "portMappings": true } });
     let plugins = list["plugins"].as_array_mut();
     plugins.expect("plugins").push(portmap);
+    list
+}
+
+/// A network whose gateway the host is, and on which it has an address of its own.
+fn by_gateway() -> Value {
+    let mut list = conflist(GATEWAY, "10.1.0.0/24");
+    list["plugins"][0]["egress"] = "gateway".into();
+    list["plugins"][0]["hostAccess"] = true.into();
     list
 }
 
@@ -105,7 +114,8 @@ fn follow_the_doctor(host: &Host) -> String {
 #[track_caller]
 fn check(attached: &Attachment<'_>) {
     let (host, container) = (attached.host(), attached.container.name());
-    host.cnitool("check", NETWORK, container, "eth0").ok();
+    host.cnitool("check", &attached.network, container, "eth0")
+        .ok();
 }
 
 /// It reaches the outside as its host, and all the others.
@@ -181,6 +191,7 @@ fn hosts_change_their_version_one_by_one_and_back_and_no_packet_is_lost() {
         host.exchange_programs(folder(Some(EARLIER)));
         host.crosshost(&["sync"]).ok();
         host.install(&dual_stack());
+        host.install(&by_gateway());
     }
     let before = lab.footprints();
     let hosts = lab.hosts();
@@ -190,6 +201,11 @@ fn hosts_change_their_version_one_by_one_and_back_and_no_packet_is_lost() {
         .map(|(name, host)| Attachment::new(host, name, NETWORK))
         .collect();
     let stay: Vec<&Attachment<'_>> = stay.iter().collect();
+    let pods: Vec<_> = ["w1", "w2", "w3"]
+        .iter()
+        .zip(hosts)
+        .map(|(name, host)| Attachment::new(host, name, GATEWAY))
+        .collect();
     // One of them is reached by a port of its host.
     let published = hosts[0].container("p1");
     let ports =
@@ -213,14 +229,15 @@ fn hosts_change_their_version_one_by_one_and_back_and_no_packet_is_lost() {
     is_published();
 
     let outside: IpAddr = "203.0.113.9".parse().expect("an address");
-    let ways = stay.iter().flat_map(|from| {
-        let others = stay.iter().filter(|to| to.address != from.address);
-        let others = others.map(|to| to.address).chain([outside]);
-        others
-            .map(|to| Pinging::start(from, to))
-            .collect::<Vec<_>>()
-    });
-    let pings: Vec<_> = ways.collect();
+    let pods: Vec<&Attachment<'_>> = pods.iter().collect();
+    let mut pings = Vec::new();
+    for all in [&stay, &pods] {
+        for from in all {
+            let others = all.iter().filter(|to| to.address != from.address);
+            let others = others.map(|to| to.address).chain([outside]);
+            pings.extend(others.map(|to| Pinging::start(from, to)));
+        }
+    }
 
     for (round, commit) in [None, Some(EARLIER), None].into_iter().enumerate() {
         for (number, host) in hosts.iter().enumerate() {
@@ -228,6 +245,8 @@ fn hosts_change_their_version_one_by_one_and_back_and_no_packet_is_lost() {
             let what = (&stay[..], &going[number]);
             let new = exchange(host, commit, &mut watchers[number], what, &name);
             going[number] = new;
+            check(pods[number]);
+            reaches(pods[number], &pods);
             is_published();
             // Every host reads what all wrote, whatever its version.
             for reader in hosts {
@@ -249,17 +268,19 @@ fn hosts_change_their_version_one_by_one_and_back_and_no_packet_is_lost() {
     for watcher in &mut watchers {
         watcher.stop().ok();
     }
-    for attached in stay.iter().copied().chain(&going) {
+    for attached in stay.iter().chain(&pods).copied().chain(&going) {
         attached.detach().ok();
         attached.container.remove();
     }
     hosts[0].cnitool("del", NETWORK, "p1", "eth0").ok();
     published.remove();
     lab.assert_same_as(&before, "when all containers are gone");
-    hosts[0].crosshost(&["network", "rm", NETWORK]).ok();
+    for network in [NETWORK, GATEWAY] {
+        hosts[0].crosshost(&["network", "rm", network]).ok();
+    }
     let left = keys(&lab);
-    let is_ours = |key: &&String| key.contains(NETWORK);
-    assert!(!left.iter().any(|key| is_ours(&key)), "{left:?}");
+    let is_ours = |key: &String| [NETWORK, GATEWAY].iter().any(|it| key.contains(it));
+    assert!(!left.iter().any(is_ours), "{left:?}");
 }
 
 #[test]
