@@ -39,6 +39,13 @@ impl Error {
             .any(|e| e.raw_os_error() == self.errno)
     }
 
+    /// Something else is at work on it, so that another try may succeed (EBUSY, EAGAIN, EINTR).
+    pub fn is_busy(&self) -> bool {
+        [Errno::BUSY, Errno::AGAIN, Errno::INTR]
+            .iter()
+            .any(|e| e.raw_os_error() == self.errno)
+    }
+
     /// The object, or the link it is on, is not there (ENODEV, ENOENT, ENXIO, ESRCH, EADDRNOTAVAIL).
     pub fn is_gone(&self) -> bool {
         [
@@ -162,6 +169,7 @@ fn name(errno: i32) -> Option<&'static str> {
         (Errno::SRCH, "ESRCH"),
         (Errno::INTR, "EINTR"),
         (Errno::IO, "EIO"),
+        (Errno::AGAIN, "EAGAIN"),
         (Errno::NXIO, "ENXIO"),
         (Errno::NOMEM, "ENOMEM"),
         (Errno::ACCESS, "EACCES"),
@@ -249,5 +257,9 @@ mod tests {
         let error = |errno| Refusal::new(errno, "").on("");
         assert!(error(Errno::EXIST).is_exists() && !error(Errno::EXIST).is_gone());
         assert!(error(Errno::NODEV).is_gone() && !error(Errno::NODEV).is_exists());
+        for busy in [Errno::BUSY, Errno::AGAIN, Errno::INTR] {
+            assert!(error(busy).is_busy(), "{busy}");
+        }
+        assert!(!error(Errno::EXIST).is_busy() && !error(Errno::NODEV).is_busy());
     }
 }

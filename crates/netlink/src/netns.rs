@@ -78,6 +78,15 @@ pub enum NetnsError {
 }
 
 impl NetnsError {
+    /// Whether another try may succeed: the kernel is at work on it (EBUSY, EAGAIN, EINTR).
+    pub fn is_busy(&self) -> bool {
+        let Self::Io { source, .. } = self else {
+            return false;
+        };
+        let errno = Errno::from_io_error(source);
+        matches!(errno, Some(Errno::BUSY | Errno::AGAIN | Errno::INTR))
+    }
+
     fn io(path: &Path, what: impl Into<String>, source: impl Into<io::Error>) -> Self {
         Self::Io {
             path: path.to_owned(),

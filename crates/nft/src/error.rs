@@ -5,6 +5,9 @@ use std::fmt;
 use std::io;
 
 pub(crate) const ENOENT: i32 = 2;
+const EINTR: i32 = 4;
+const EAGAIN: i32 = 11;
+const EBUSY: i32 = 16;
 /// Not in errno(3), since no system call returns it: nfnetlink's answer to a batch that carries a stale generation id.
 pub(crate) const ERESTART: i32 = 85;
 
@@ -67,6 +70,19 @@ impl Error {
     /// Whether what was to be changed was there a moment ago and is not any more, as after a flush of all rules.
     pub fn is_gone(&self) -> bool {
         self.errno() == Some(ENOENT)
+    }
+
+    /// Whether another try may succeed: other programs change rules, or the kernel is at work on the object (EBUSY, EAGAIN,
+    /// EINTR).
+    pub fn is_busy(&self) -> bool {
+        const BUSY: [i32; 3] = [EINTR, EAGAIN, EBUSY];
+        match self {
+            Self::Busy { .. } => true,
+            Self::Socket { source, .. } => {
+                source.raw_os_error().is_some_and(|it| BUSY.contains(&it))
+            }
+            _ => self.errno().is_some_and(|it| BUSY.contains(&it)),
+        }
     }
 
     /// Positive errno if the kernel refused.

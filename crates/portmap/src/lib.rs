@@ -108,9 +108,19 @@ fn wait_for<T>(asked: impl Future<Output = Result<T, Error>>) -> Result<T, Error
         .block_on(asked)
 }
 
-/// A refusal of the kernel.
-fn kernel(error: &dyn std::error::Error) -> Error {
-    Error::new(code::KERNEL, error.to_string())
+/// A refusal of the kernel: code 11 where another try may succeed, else 107.
+fn kernel(error: &(dyn std::error::Error + 'static)) -> Error {
+    let is_busy = error.downcast_ref().is_some_and(netlink::Error::is_busy)
+        || error
+            .downcast_ref()
+            .is_some_and(netlink::NetnsError::is_busy)
+        || error.downcast_ref().is_some_and(nft::Error::is_busy);
+    let code = if is_busy {
+        cni::code::AGAIN
+    } else {
+        code::KERNEL
+    };
+    Error::new(code, error.to_string())
 }
 
 /// A document or lock that could not be used: busy is worth another try.
@@ -118,5 +128,42 @@ fn local(error: &journal::Error) -> Error {
     match error {
         journal::Error::Busy { .. } => Error::again(error.to_string()),
         journal::Error::Io { .. } | journal::Error::Newer { .. } => Error::io(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_busy_is_worth_another_try() {
+        let what = || "map ports4".to_owned();
+        let refused = |errno| nft::Error::Refused {
+            what: what(),
+            reason: nft::Reason { errno, text: None },
+        };
+        let link = |errno| netlink::Error {
+            what: what(),
+            errno,
+            text: String::new(),
+        };
+        assert_eq!(kernel(&nft::Error::Busy { what: what() }).code, 11);
+        for errno in [4, 11, 16] {
+            let source = std::io::Error::from_raw_os_error(errno);
+            let path = what().into();
+            let netns = netlink::NetnsError::Io {
+                path,
+                what: what(),
+                source,
+            };
+            let codes = [
+                kernel(&refused(errno)),
+                kernel(&link(errno)),
+                kernel(&netns),
+            ];
+            assert_eq!(codes.map(|error| error.code), [11; 3], "{errno}");
+        }
+        assert_eq!(kernel(&refused(2)).code, 107);
+        assert_eq!(kernel(&link(17)).code, 107);
     }
 }
