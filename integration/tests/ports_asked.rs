@@ -189,8 +189,6 @@ fn what_cannot_be_published_is_refused_with_key_and_value() {
     refused("br", &bit, one(port(80, 80)), 7, &["markMasqBit: 32"]);
     let backend = json!({ "backend": "bpf" });
     refused("br", &backend, one(port(80, 80)), 7, &["backend: \"bpf\""]);
-    // This process calls, and holds the port for the container: that is no conflict.
-    let _holds = ports::serve(host.space().net(), "host", 81);
     let conf = |network: usize, asked: Value| {
         json!({
             "cniVersion": "1.0.0",

@@ -59,33 +59,6 @@ fn a_port_has_one_container_and_the_refusal_names_it() {
 }
 
 #[test]
-fn a_program_that_listens_is_told_apart_from_who_holds_the_port_for_the_container() {
-    let lab = lab();
-    let host = lab.host(1);
-    host.container("web");
-    let program = ports::serve(host.space().net(), "host", 8080);
-    let said = add(host, "web", &json!([port(8080, 80)])).failed().stderr;
-    assert!(
-        said.contains("host port 8080/tcp: ") && said.contains("listens on it"),
-        "{said}"
-    );
-    drop(program);
-    assert_eq!(rules(host), "", "a refused ADD leaves no table");
-    // A program that listens to IPv6 alone is not in the way of a port of IPv4.
-    let net = host.space().net();
-    let program = integration::Server::start(net, ports::at(&host.address6(), 8080), drop);
-    host.cnitool("del", "br", "web", "eth0").ok();
-    add(host, "web", &json!(["0.0.0.0:8080:80"])).ok();
-    host.cnitool("del", "br", "web", "eth0").ok();
-    let said = add(host, "web", &json!(["[::]:8080:80"])).failed().stderr;
-    assert!(said.contains("listens on it"), "{said}");
-    drop(program);
-    host.cnitool("del", "br", "web", "eth0").ok();
-    add(host, "web", &json!([port(8080, 80)])).ok();
-    host.cnitool("del", "br", "web", "eth0").ok();
-}
-
-#[test]
 fn gc_takes_what_is_not_listed_and_nothing_else() {
     let lab = lab();
     let host = lab.host(1);

@@ -63,7 +63,7 @@ const IPAM: [&str; 17] = [
     "resolvConf",
 ];
 /// Keys of `portmap`.
-const PORTMAP: [&str; 7] = [
+const PORTMAP: [&str; 8] = [
     "snat",
     "masqAll",
     "conditionsV4",
@@ -71,6 +71,7 @@ const PORTMAP: [&str; 7] = [
     "markMasqBit",
     "externalSetMarkChain",
     "backend",
+    "listeners",
 ];
 
 /// The keys of one entry of `plugins` that nobody reads, each as a path: `egres`, `ipam.rangs`. Of an entry of others only

@@ -64,10 +64,9 @@ impl Listener {
 }
 
 impl Holder {
-    /// Whether it is the process that started this one, or was started by that.
-    pub fn is_of_our_caller(&self) -> bool {
-        let caller = std::os::unix::process::parent_id();
-        [self.pid, self.parent].contains(&caller)
+    /// A process by its id, if it is there.
+    pub fn of(pid: u32) -> Option<Self> {
+        holder(&Path::new("/proc").join(pid.to_string()))
     }
 }
 
@@ -241,6 +240,8 @@ mod tests {
             let holders = holders(inode);
             assert_eq!(holders.len(), 1, "{holders:?}");
             assert_eq!(holders[0].pid, std::process::id());
+            assert_eq!(holders[0].parent, std::os::unix::process::parent_id());
+            assert_eq!(Holder::of(std::process::id()), Some(holders[0].clone()));
             drop(tcp);
         });
     }
@@ -255,19 +256,6 @@ mod tests {
             assert_eq!(told(TCP), [one("127.0.0.1 80")]);
             assert_eq!(told(UDP), [one("0.0.0.0 53")]);
         });
-    }
-
-    #[test]
-    fn who_called_and_whom_that_started_are_of_our_caller() {
-        let caller = std::os::unix::process::parent_id();
-        let holder = |pid, parent| Holder {
-            pid,
-            parent,
-            comm: "sleep".to_owned(),
-        };
-        assert!(holder(caller, 1).is_of_our_caller());
-        assert!(holder(99, caller).is_of_our_caller());
-        assert!(!holder(99, 1).is_of_our_caller());
     }
 
     #[test]

@@ -64,7 +64,7 @@ pub(crate) fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
     let chosen = Free::new(&mut ports, &local).choose(asked)?;
     let record = record(attachment, &conf, &chosen, &targets);
     warn(&record, &local);
-    let listened = free::refuse_listened(&record);
+    let listened = free::refuse_listened(&record, conf.listeners);
     // A program may hold the port for the container that has it: then that one is in the way. And what an earlier ADD of
     // this attachment has published stays if this one is refused.
     if listened.is_err() || earlier.is_some() {

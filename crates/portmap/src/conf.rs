@@ -21,6 +21,17 @@ pub struct Conf {
     pub masq_all: bool,
     /// `conditionsV4` and `conditionsV6` as they were given.
     pub words: [Vec<String>; 2],
+    /// `listeners`: what is done where a program of this host listens on a port.
+    pub listeners: Listeners,
+}
+
+/// What is done where a program of this host listens on a port that is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listeners {
+    /// The ADD is refused.
+    Refuse,
+    /// It is said on standard error, and the port is published: the program hears no more of what is sent to it.
+    Warn,
 }
 
 #[derive(Deserialize)]
@@ -31,6 +42,7 @@ struct Raw {
     masq_all: bool,
     mark_masq_bit: Option<i64>,
     external_set_mark_chain: Option<String>,
+    listeners: Option<String>,
     conditions_v4: Option<Vec<String>>,
     conditions_v6: Option<Vec<String>>,
     runtime_config: Runtime,
@@ -44,6 +56,7 @@ impl Default for Raw {
             masq_all: false,
             mark_masq_bit: None,
             external_set_mark_chain: None,
+            listeners: None,
             conditions_v4: None,
             conditions_v6: None,
             runtime_config: Runtime::default(),
@@ -79,6 +92,14 @@ impl Conf {
                 "externalSetMarkChain: {chain:?} excludes markMasqBit"
             )));
         }
+        let listeners = match raw.listeners.as_deref() {
+            None | Some("" | "refuse") => Listeners::Refuse,
+            Some("warn") => Listeners::Warn,
+            Some(other) => {
+                let why = format!("listeners: {other:?} is none of refuse, warn");
+                return Err(Error::config(why));
+            }
+        };
         let conf = Self {
             mappings: mapping::read(&raw.runtime_config.port_mappings, KEY)?,
             snat: raw.snat,
@@ -87,12 +108,32 @@ impl Conf {
                 raw.conditions_v4.unwrap_or_default(),
                 raw.conditions_v6.unwrap_or_default(),
             ],
+            listeners,
         };
         for v6 in [false, true] {
             conditions_of(&conf.words, v6)?;
         }
         Ok(conf)
     }
+}
+
+/// Whether a call may be about ports: its configuration names some, or cannot be read.
+pub fn may_name_ports(call: &Call) -> bool {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Asked {
+        runtime_config: Option<Ports>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Ports {
+        port_mappings: Option<Vec<Value>>,
+    }
+    let asked: Result<Asked, _> = call.conf.decode();
+    asked.map_or(true, |asked| {
+        let ports = asked.runtime_config.and_then(|it| it.port_mappings);
+        ports.is_some_and(|ports| !ports.is_empty())
+    })
 }
 
 /// The conditions for one version of IP.

@@ -1,8 +1,8 @@
 //! Ports that nobody has, and programs of this host that listen.
 //!
 //! Nothing is bound to find out: nerdctl has a process that holds the port open for the container, and would be told
-//! that it is in use. The kernel lists who listens (`sock_diag(7)`). A socket of the plugin's caller, or of a process that the
-//! caller started, is such a holder's, and no conflict; any other is a program that would hear nothing any more.
+//! that it is in use. The kernel lists who listens (`sock_diag(7)`). A socket that is held for this very container
+//! ([`crate::holder`]) is no conflict; any other is of a program that would hear nothing any more.
 
 use std::collections::{BTreeSet, hash_map::RandomState};
 use std::fs;
@@ -15,9 +15,11 @@ use netlink::Listener;
 use nft::ports::{HostPort, Places, Ports};
 
 use crate::{
-    code, kernel,
+    code,
+    conf::Listeners,
+    holder, kernel,
     mapping::{HostIp, Mapping, ports},
-    record::Record,
+    record::{Record, Run},
 };
 
 /// `ip(7)`: what the kernel chooses from, and what it leaves out of that.
@@ -50,7 +52,7 @@ impl<'a> Free<'a> {
     fn one(&mut self, mapping: &Mapping, others: &[Mapping]) -> Result<u16, Error> {
         let (first, last) = range()?;
         let reserved = runs(&read(RESERVED)?);
-        let listened: BTreeSet<_> = listeners(mapping.protocol.number(), first..=last)?
+        let listened: BTreeSet<_> = listening(mapping.protocol.number(), first..=last)?
             .into_iter()
             .filter(|it| is_at(it, mapping.host))
             .map(|it| it.port)
@@ -97,8 +99,8 @@ impl<'a> Free<'a> {
     }
 }
 
-/// Refuses ports on which a program of this host listens. Code 111.
-pub(crate) fn refuse_listened(record: &Record) -> Result<(), Error> {
+/// Refuses ports on which a program of this host listens, or says so only. Code 111.
+pub(crate) fn refuse_listened(record: &Record, listeners: Listeners) -> Result<(), Error> {
     let mut protocols: Vec<_> = record.runs.iter().map(|run| run.protocol).collect();
     protocols.sort();
     protocols.dedup();
@@ -106,7 +108,7 @@ pub(crate) fn refuse_listened(record: &Record) -> Result<(), Error> {
         let runs = || record.runs.iter().filter(|run| run.protocol == protocol);
         let first = runs().map(|run| run.port).min().unwrap_or(1);
         let last = runs().map(|run| *run.ports().end()).max();
-        let all = listeners(protocol.number(), first..=last.unwrap_or(first))?;
+        let all = listening(protocol.number(), first..=last.unwrap_or(first))?;
         for listener in &all {
             let hit = runs().find(|run| {
                 let at = match run.address {
@@ -121,22 +123,36 @@ pub(crate) fn refuse_listened(record: &Record) -> Result<(), Error> {
                 continue;
             }
             let holders = netlink::holders(listener.inode);
-            if holders.iter().any(netlink::Holder::is_of_our_caller) {
+            let container = &record.attachment.container;
+            if holders.iter().any(|it| holder::is_for(it, container)) {
                 continue;
             }
             let who = match holders.first() {
                 Some(holder) => format!("{} (process {})", holder.comm, holder.pid),
                 None => "a program".to_owned(),
             };
-            return Err(Error::new(
-                code::PORT,
+            let port = listener.port;
+            let why = format!(
+                "host port {port}/{}: {who} of this host listens on it, at {}",
+                protocol.as_str(),
+                listener.address,
+            );
+            if listeners == Listeners::Warn {
+                cni::log(&format!(
+                    "{why}; it is published all the same, and the program hears nothing of it from elsewhere"
+                ));
+                continue;
+            }
+            // Nomad asks for both, whichever a program is for.
+            let is_twin = |run: &&Run| run.protocol != protocol && run.ports().contains(&port);
+            let twin = record.runs.iter().find(is_twin);
+            let twin = twin.map_or_else(String::new, |twin| {
                 format!(
-                    "host port {}/{}: {who} of this host listens on it, at {}",
-                    listener.port,
-                    protocol.as_str(),
-                    listener.address,
-                ),
-            ));
+                    "; {port}/{} was asked for as well: where that alone is meant, \"listeners\": \"warn\" of portmap publishes both",
+                    twin.protocol.as_str()
+                )
+            });
+            return Err(Error::new(code::PORT, why + &twin));
         }
     }
     Ok(())
@@ -154,7 +170,7 @@ fn is_at(listener: &Listener, at: HostIp) -> bool {
     }
 }
 
-fn listeners(protocol: u8, ports: RangeInclusive<u16>) -> Result<Vec<Listener>, Error> {
+fn listening(protocol: u8, ports: RangeInclusive<u16>) -> Result<Vec<Listener>, Error> {
     netlink::listeners(protocol, &ports).map_err(|error| kernel(&error))
 }
 

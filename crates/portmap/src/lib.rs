@@ -16,6 +16,7 @@
 //! | [`record`] | the document, and what it means in the table |
 //! | [`claim`] | pure: whose element is whose |
 //! | `free` | ports that nobody has; programs that listen |
+//! | `holder` | which listeners hold a port for its own container |
 //! | `flows` | what conntrack remembers of a port's former owner |
 //! | `way`, `outside` | what else stops packets on this host; where clients come from |
 //! | `localnet` | 127.0.0.1 as a way to containers |
@@ -31,6 +32,7 @@ pub mod desk;
 mod flows;
 mod free;
 mod gc;
+mod holder;
 mod localnet;
 pub mod mapping;
 mod outside;
