@@ -3,7 +3,7 @@
 
 mod ports;
 
-use integration::Host;
+use integration::{Backend, Finished, Host, Lab, conflist};
 use ports::{Published, add, asks, heard_at, lab, network, port, rules};
 use serde_json::{Value, json};
 
@@ -377,4 +377,60 @@ fn status_and_version_need_no_container() {
     let version = host.call("portmap", "VERSION").stdin("").run().ok().json();
     let all = version["supportedVersions"].as_array().map(Vec::len);
     assert_eq!(all, Some(7), "{version}");
+}
+
+/// Results before 0.3.0 have no interfaces. Of a container of `overlay` they have the address on the segment alone, which the host
+/// does not reach: by its default gateway a port would lead to whoever has that address beyond it.
+#[test]
+fn a_result_that_does_not_say_where_the_container_is_met_is_refused_with_its_version() {
+    let lab = Lab::new(1, Backend::Dir);
+    let host = lab.host(1);
+    let asked = asks(&json!([port(8080, 80)]));
+    for version in [None, Some("0.1.0"), Some("0.2.0")] {
+        let mut old = conflist("ov_net1", "10.0.0.0/24");
+        old["plugins"] = json!([
+            old["plugins"][0],
+            { "type": "portmap", "capabilities": { "portMappings": true } },
+        ]);
+        old.as_object_mut().expect("a list").remove("cniVersions");
+        match version {
+            Some(version) => old["cniVersion"] = version.into(),
+            None => drop(old.as_object_mut().expect("a list").remove("cniVersion")),
+        }
+        host.install(&old);
+        let container = host.container("web");
+        let attached = ("web", "eth0");
+        let refused = |said: Finished| {
+            let said = said.failed().stderr;
+            let version = version.unwrap_or("0.1.0");
+            for words in [
+                &format!("cniVersion: {version}"),
+                "10.0.0.",
+                "0.3.1 or later",
+            ] {
+                assert!(said.contains(words), "{words}: {said}");
+            }
+            assert!(!rules(host).contains("ports4"), "{}", rules(host));
+            host.cnitool_asking("del", "ov_net1", attached, &asked).ok();
+        };
+        refused(host.cnitool_asking("add", "ov_net1", attached, &asked));
+        // Nor to whoever has it on a link of this host.
+        host.space()
+            .script("ip link add other up type bridge; ip address add 10.0.0.200/24 dev other");
+        refused(host.cnitool_asking("add", "ov_net1", attached, &asked));
+        host.space().script("ip link delete other");
+        // A container without ports is none of its business.
+        host.cnitool("add", "ov_net1", "web", "eth0").ok();
+        host.cnitool("del", "ov_net1", "web", "eth0").ok();
+        container.remove();
+    }
+    // Where the host is on the segment it meets the container there.
+    let mut old = network("overlay", "gate", 2);
+    old["cniVersion"] = "0.2.0".into();
+    old["plugins"][0]["egress"] = "gateway".into();
+    host.install(&old);
+    let web = Published::new(host, "web2", "gate", &json!([port(8080, 80)]));
+    let _server = web.serves(80);
+    assert!(heard_at(host.space(), host.vtep(), 8080).starts_with("web2 "));
+    web.again("del").ok();
 }

@@ -58,6 +58,90 @@ fn a_port_has_one_container_and_the_refusal_names_it() {
     assert_eq!(rules(host), "");
 }
 
+/// A killed and a refused ADD that come again.
+#[test]
+fn an_add_that_comes_again_and_fails_late_leaves_what_worked() {
+    let lab = lab();
+    let host = lab.host(1);
+    let web = Published::new(host, "web", "br", &json!([]));
+    let add = |ports: &Value| web.alone("ADD", "c1", ports);
+    let heard = |port| heard_at(lab.host(2).space(), host.vtep(), port);
+    let _servers = [80, 81].map(|port| web.serves(port));
+    let one = json!([port(8080, 80)]);
+    add(&one).ok();
+    let before = published(host);
+    let listed = host.listed(&["port", "ls"]);
+    let unchanged = |what: &str| {
+        assert_eq!(published(host), before, "{what}");
+        assert_eq!(host.listed(&["port", "ls"]), listed, "{what}");
+        assert!(heard(8080).starts_with("web "), "{what}");
+        host.crosshost(&["sync"]).ok();
+        assert_eq!(published(host), before, "{what}: what sync makes of it");
+    };
+    let other = json!([port(8080, 81), port(8081, 81)]);
+    // The last thing that the kernel is told: let 127.0.0.1 lead there.
+    host.space().script(
+        "key=/proc/sys/net/ipv4/conf/br1/route_localnet
+         echo 0 > $key; echo 0 > /run/zero
+         mount --bind /run/zero $key; mount -o remount,bind,ro $key",
+    );
+    add(&other).refused(107, &["route_localnet"]);
+    host.space()
+        .script("umount /proc/sys/net/ipv4/conf/br1/route_localnet");
+    unchanged("the kernel refuses");
+    // No place to note it.
+    host.space().script(
+        "cp -a /run/crosshost /run/copy
+         mount -t tmpfs -o size=1m full /run/crosshost
+         cp -a /run/copy/. /run/crosshost/
+         dd if=/dev/zero of=/run/crosshost/filler bs=4096 2>/dev/null || true",
+    );
+    add(&other).refused(5, &["No space left on device"]);
+    host.space().script("rm /run/crosshost/filler");
+    unchanged("no space");
+    // And one that succeeds takes the place of the first.
+    add(&other).ok();
+    assert!(heard(8080).starts_with("web ") && heard(8081).starts_with("web "));
+    add(&one).ok();
+    assert_eq!(published(host), before);
+    web.alone("DEL", "c1", &one).ok();
+    assert_eq!(rules(host), "");
+}
+
+/// Of a container without ports there is nothing in the kernel, and nfnetlink may be out of reach: on a kernel without nftables the
+/// DEL of each container would fail for ever, and with it those of the plugins before this one.
+#[test]
+fn the_del_of_a_container_without_ports_touches_nothing() {
+    let lab = lab();
+    let host = lab.host(1);
+    let web = Published::new(host, "web", "br", &json!([port(8080, 80)]));
+    // As on a host whose documents were lost: what has no document may be in the table.
+    host.space()
+        .script("rm -f /run/crosshost/journal/portmap/complete");
+    let before = host.footprint();
+    for asked in [json!({}), json!({ "portMappings": [] }), Value::Null] {
+        let conf = json!({
+            "cniVersion": "1.0.0", "name": "br", "type": "portmap", "runtimeConfig": asked,
+        });
+        let calls = "/run/calls";
+        let plugin = integration::Programs::product("portmap");
+        let mut del = host.space().command("strace");
+        del.args(["-f", "-e", "trace=socket", "-o", calls])
+            .arg(plugin);
+        del.env("CNI_COMMAND", "DEL").env("CNI_CONTAINERID", "c1");
+        del.env("CNI_IFNAME", "eth0")
+            .env("CNI_PATH", integration::Programs::cni_path());
+        let del = Running::start(del, conf.to_string().as_bytes());
+        del.wait(Duration::from_secs(30)).ok();
+        let calls = host.space().run(&["cat", calls]).ok().stdout;
+        assert!(!calls.contains("AF_NETLINK"), "{asked}: {calls}");
+    }
+    host.space().script("rm /run/calls");
+    host.footprint().assert_same_as(&before, "after the DELs");
+    web.again("del").ok();
+    assert_eq!(rules(host), "");
+}
+
 #[test]
 fn gc_takes_what_is_not_listed_and_nothing_else() {
     let lab = lab();

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use cni::{Call, Error, Previous, Tell};
+use cni::{Call, Error, Previous, Tell, Version};
 use journal::{Attachment, clock};
 use nft::ports::{Places, Ports};
 use serde_json::{Value, json};
@@ -35,6 +35,9 @@ pub(crate) fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
     let (_, ifname) = call.attachment()?;
     let (targets, local) = wait_for(target::find(&previous.result, ifname))?;
     refuse_lacking_families(&conf.mappings, &targets)?;
+    if call.conf.version < Version::V0_3_0 {
+        refuse_unknown_ways(call.conf.version, &attachment, &targets)?;
+    }
 
     let mut ports = Ports::open().map_err(|error| kernel(&error))?;
     let desk = Desk::open()?;
@@ -58,7 +61,12 @@ pub(crate) fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
             desk.mend(&mut ports, &local)?;
         }
     }
-    let earlier = desk.record(&attachment)?;
+    let mut earlier = desk.record(&attachment)?;
+    // What a killed DEL left.
+    if let Some(left) = earlier.take_if(|earlier| earlier.leaving) {
+        desk.withdraw(&mut ports, &left)?;
+        is_first = desk.is_empty()?;
+    }
     let asked = earlier.as_ref().map(|it| keep(&conf.mappings, it));
     let asked = asked.as_ref().unwrap_or(&conf.mappings);
     let chosen = Free::new(&mut ports, &local).choose(asked)?;
@@ -71,10 +79,6 @@ pub(crate) fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
         desk.refuse_taken(&mut ports, &record, &local)?;
     }
     listened?;
-    if let Some(earlier) = earlier {
-        desk.withdraw(&mut ports, &earlier)?;
-        is_first = desk.is_empty()?;
-    }
 
     desk.save(&record)?;
     let begun = if is_first {
@@ -83,9 +87,12 @@ pub(crate) fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
         Ok(())
     };
     let done = begun
-        .and_then(|()| desk.publish(&mut ports, &record, &local))
+        .and_then(|()| desk.publish(&mut ports, earlier.as_ref(), &record, &local))
         .and_then(|()| localnet::open(&record))
         .and_then(|_| {
+            if let Some(earlier) = &earlier {
+                flows::forget_answered(earlier);
+            }
             flows::forget_clients(std::slice::from_ref(&record), &local);
             if chosen == conf.mappings {
                 tell(previous)
@@ -94,7 +101,12 @@ pub(crate) fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
             }
         });
     if let Err(error) = done {
-        if let Err(undo) = desk.withdraw(&mut ports, &record) {
+        // What an earlier ADD has published works on.
+        let undone = match &earlier {
+            Some(earlier) => desk.put_back(&mut ports, earlier, &record, &local),
+            None => desk.withdraw(&mut ports, &record),
+        };
+        if let Err(undo) = undone {
             cni::log(&format!("{}: undo: {undo}", record.attachment));
         }
         return Err(error);
@@ -152,6 +164,30 @@ pub(crate) fn refuse_lacking_families(
                 code::FAMILY,
                 format!("port {mapping}: the container has no {version} address"),
             ));
+        }
+    }
+    Ok(())
+}
+
+/// Before 0.3.0 a result has one address of each version of IP and no interfaces. Of a container of `overlay` that is the one on the
+/// segment, where the host cannot reach it; what is sent there by way of a gateway comes to whoever has that address beyond it. Code 7.
+fn refuse_unknown_ways(
+    version: Version,
+    attachment: &Attachment,
+    targets: &[Option<Target>; 2],
+) -> Result<(), Error> {
+    let is_of_overlay = || !outside::is_absent_from_overlay(attachment);
+    for target in targets.iter().flatten() {
+        let Target { address, via, .. } = target;
+        let is_elsewhere = match target.gateway {
+            Some(_) => true,
+            None => !outside::is_ours(via) && is_of_overlay(),
+        };
+        if is_elsewhere {
+            return Err(Error::config(format!(
+                "cniVersion: {version}: results of it do not say at which address this host reaches the container, and {address}, \
+                 by {via}, is not it; want 0.3.1 or later"
+            )));
         }
     }
     Ok(())

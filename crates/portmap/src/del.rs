@@ -7,17 +7,24 @@ use nft::ports::{Places, Ports, Published};
 use crate::{
     attachment,
     claim::Taken,
+    conf::may_name_ports,
     desk::{self, Desk},
     kernel,
 };
 
 pub(crate) fn del(call: &Call) -> Result<(), Error> {
-    forget(&attachment(call)?)
+    let attachment = attachment(call)?;
+    // A container without ports: nothing of it can be in the table. Its DEL must not fail where nfnetlink cannot be opened, or
+    // the plugins before this one would never be called.
+    if !may_name_ports(call) && desk::records().is_absent(&attachment.hash()) {
+        return Ok(());
+    }
+    forget(&attachment)
 }
 
 /// Takes away all that is published for the attachment.
 pub fn forget(attachment: &Attachment) -> Result<(), Error> {
-    // Runtimes call it before each ADD, and for containers without ports.
+    // Runtimes call it before each ADD.
     if desk::is_complete() && desk::records().is_absent(&attachment.hash()) {
         return Ok(());
     }

@@ -135,21 +135,29 @@ impl Desk {
         Ok(changed || opened)
     }
 
-    /// Publishes what the record says, unless another container has one of its ports. What a container has is told by the maps; so
+    /// Publishes what the record says, in the place of what an earlier record of the attachment says, in one step; unless another
+    /// container has one of its ports: then nothing changes. What a container has is told by the maps; so
     /// if somebody emptied one, or nobody has filled it yet, all that others have is put there first.
     pub fn publish(
         &self,
         ports: &mut Ports,
+        earlier: Option<&Record>,
         record: &Record,
         local: &[IpAddr],
     ) -> Result<(), Error> {
-        let places = claim::places(record, local);
+        let mut places = claim::places(record, local);
+        if let Places::These(keys) | Places::TheseAndBound(keys) = &mut places {
+            keys.extend(earlier.into_iter().flat_map(claim::own));
+        }
+        let others = |digest: &str| self.of(digest).ok().flatten();
         for _ in 0..TRIES {
             let updated = ports.update(&places, |found| {
                 if !found.is_sealed {
                     return Err(None);
                 }
-                self.claim(found, record, local).map_err(Some)
+                let left = earlier.map(|earlier| claim::release(found, earlier, &others));
+                let left = left.as_ref().unwrap_or(found);
+                self.claim(left, record, local).map_err(Some)
             });
             match updated.map_err(|error| kernel(&error))? {
                 Ok(_) => return Ok(()),
@@ -165,6 +173,18 @@ impl Desk {
             "{}: another program empties the maps of nftables table inet crosshost all the time",
             record.attachment
         )))
+    }
+
+    /// Publishes what an earlier record says again, in the place of what one of the same attachment says that is not to be.
+    pub fn put_back(
+        &self,
+        ports: &mut Ports,
+        earlier: &Record,
+        record: &Record,
+        local: &[IpAddr],
+    ) -> Result<(), Error> {
+        self.save(earlier)?;
+        self.publish(ports, Some(record), earlier, local)
     }
 
     /// Refuses ports that another container has, as [`Self::publish`] would. Code 111.

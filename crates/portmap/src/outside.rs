@@ -1,8 +1,9 @@
 //! By which interfaces clients come to this host, and whether it forwards what they send.
 
-use std::{collections::BTreeSet, fs, net::IpAddr};
+use std::{collections::BTreeSet, fs, net::IpAddr, path::Path};
 
 use cni::Error;
+use journal::{Attachment, Journal};
 use netlink::{Netns, Route, Rtnl};
 use nft::Blocked;
 
@@ -48,7 +49,7 @@ impl Outside {
                 }
                 // The host's end of a container's pair has no network, if it has an address at all.
                 Some("veth") => {
-                    let is_inner = link.name == via || link.name.starts_with(OURS);
+                    let is_inner = link.name == via || is_ours(&link.name);
                     !is_inner && self.has_address(link.index, v6, true)
                 }
                 _ => link.name != "lo" && self.has_address(link.index, v6, false),
@@ -115,6 +116,17 @@ impl Outside {
             *index == link && address.is_ipv6() == v6 && !is_near && (has_network || !of_network)
         })
     }
+}
+
+/// Whether an interface of this host is one of `overlay`'s.
+pub(crate) fn is_ours(link: &str) -> bool {
+    link.starts_with(OURS)
+}
+
+/// Whether `overlay` has no record of the attachment on this host.
+pub(crate) fn is_absent_from_overlay(attachment: &Attachment) -> bool {
+    let records = Journal::<serde_json::Value>::new(Path::new(journal::ROOT), "journal/overlay");
+    records.is_absent(&attachment.hash())
 }
 
 /// Whether there is a reason to look more closely whether the record's packets are forwarded.

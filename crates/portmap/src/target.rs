@@ -18,6 +18,8 @@ pub struct Target {
     pub address: IpAddr,
     /// The interface of the host that leads there.
     pub via: String,
+    /// The gateway behind which it is, if it is not on a link of this host.
+    pub gateway: Option<IpAddr>,
 }
 
 /// The targets over IPv4 and IPv6, as far as the container has them and this host a way there, which it must have to one of
@@ -72,19 +74,24 @@ async fn best(rtnl: &Rtnl, candidates: &[IpAddr]) -> Result<Option<Target>, Erro
         let target = Target {
             address,
             via: netlink::name_of(hop.dev).map_err(|error| kernel(&error))?,
+            gateway: hop.gateway,
         };
-        match hop.gateway {
-            None => return Ok(Some(target)),
-            Some(gateway) => far.get_or_insert((target, gateway)),
-        };
+        if target.gateway.is_none() {
+            return Ok(Some(target));
+        }
+        far.get_or_insert(target);
     }
-    Ok(far.map(|(target, gateway)| {
+    if let Some(Target {
+        address,
+        gateway: Some(gateway),
+        ..
+    }) = &far
+    {
         cni::log(&format!(
-            "{} is not on a link of this host, but behind {gateway}: its ports lead there, whoever has the address",
-            target.address
+            "{address} is not on a link of this host, but behind {gateway}: its ports lead there, whoever has the address"
         ));
-        target
-    }))
+    }
+    Ok(far)
 }
 
 /// The container's addresses: by which it leaves, of the interface that is chained, of its others.
