@@ -1,6 +1,9 @@
 //! Ways between hosts that carry less than the underlay's first cable says.
 #![allow(clippy::expect_used, reason = "a test: it stops where it broke")]
 
+mod doctor;
+
+use doctor::ask;
 use integration::{Attachment, Backend, Lab, conflist, position_of};
 use serde_json::{Value, json};
 
@@ -75,10 +78,30 @@ fn containers_get_an_mtu_that_comes_through_everywhere() {
     assert_eq!(third.container.link("eth0")["mtu"], 1450);
 
     // And broken again: a watcher, with no more rights than its unit leaves it, measures as it syncs.
+    // What containers have that are there already is not changed, and the doctor says so. CHECK does not: they are as they were made.
+    let note = || {
+        let notes = ask(lab.host(1)).lines("note").join("\n");
+        notes
+            .lines()
+            .find(|line| line.contains("larger MTU"))
+            .map(str::to_owned)
+    };
+    assert_eq!(note(), None);
     cable(&lab, "docker03", 1372);
     let mut watcher = lab.host(1).watch();
     assert_eq!(carried(&lab, 1)["mtu"], 1322);
     watcher.stop();
+    let said = note().expect("a note");
+    for words in [
+        "network ov_net1",
+        "192.168.1.13",
+        "1322",
+        "(1450)",
+        "(1350)",
+    ] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    lab.host(1).cnitool("check", "ov_net1", "t1", "eth0").ok();
     for (id, attached) in [
         ("t1", None),
         ("t1b", None),

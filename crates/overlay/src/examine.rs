@@ -17,7 +17,7 @@ use crate::{
     kernel, local,
     membership::{self, Membership},
     names::{self, EGRESS_BRIDGE},
-    news, obstacles, orphans, place,
+    news, obstacles, orphans, path, place,
     record::{Record, Stage},
     sandbox::{self, Sandbox},
 };
@@ -181,6 +181,10 @@ async fn examine_network(
         );
     }
     examine_way_in(host, underlay, record, &copy, findings).await;
+    let made = records.iter().filter(|record| is_made(record, network));
+    if let Some(what) = path::outgrown(host, made, &copy, &settings.node).await? {
+        findings.note(Check::PathMtu, format!("network {network}: {what}"), "");
+    }
     Ok(())
 }
 

@@ -2,7 +2,8 @@
 //!
 //! The underlay's MTU says what its first cable carries; a way may carry less. So this host measures the way to each other
 //! host when it first has to do with it, and all of them anew with each sync. A container that is made then gets an MTU
-//! that comes through everywhere; one that was made before keeps its own. The segment itself, which only passes on what
+//! that comes through everywhere; one that was made before keeps its own, and doctor tells of it ([`outgrown`]). CHECK does not:
+//! the container is what its result says, and the cables are others'. The segment itself, which only passes on what
 //! containers send, keeps the underlay's.
 
 use std::{
@@ -13,12 +14,15 @@ use std::{
 
 use cluster::News;
 use cni::Error;
+use journal::Attachment;
+use netlink::{Netns, Rtnl};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     forwarding::peers,
     host::{Host, overhead},
     local, readable,
+    record::Record,
 };
 
 /// The document's name, and its lock's.
@@ -27,6 +31,9 @@ const NAME: &str = "paths";
 const BRIEFLY: Duration = Duration::from_millis(100);
 /// How long a sync does, which meets all of them at once.
 const PATIENTLY: Duration = Duration::from_millis(300);
+
+/// Most containers, or ways, that are named in one line.
+const SHOWN: usize = 5;
 
 /// What this host knows of the ways to others.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -165,8 +172,11 @@ pub struct Carried {
 
 /// What this host knows of the ways of a network; none where nothing was measured here.
 pub fn known(news: &News, node: &str) -> Result<Option<Carried>, Error> {
-    let host = Host::open()?;
-    let paths = load(&host)?;
+    known_on(&Host::open()?, news, node)
+}
+
+fn known_on(host: &Host, news: &News, node: &str) -> Result<Option<Carried>, Error> {
+    let paths = load(host)?;
     Ok(paths.from.map(|start| {
         let narrow = paths.narrow(&peers(news, node, start.0));
         Carried {
@@ -174,4 +184,54 @@ pub fn known(news: &News, node: &str) -> Result<Option<Carried>, Error> {
             narrow,
         }
     }))
+}
+
+/// Containers of a network that send larger packets than some way to another host carries, in words; none where all ways
+/// carry what is sent. A container whose namespace cannot be entered is left out.
+pub(crate) async fn outgrown(
+    host: &Host,
+    records: impl Iterator<Item = &Record>,
+    news: &News,
+    node: &str,
+) -> Result<Option<String>, Error> {
+    let carried = known_on(host, news, node)?;
+    let Some(carried) = carried.filter(|carried| !carried.narrow.is_empty()) else {
+        return Ok(None);
+    };
+    let mut large = Vec::new();
+    for record in records {
+        let mtu = mtu_inside(record).await;
+        large.extend(mtu.filter(|mtu| *mtu > carried.mtu).map(|mtu| {
+            let Attachment {
+                container, ifname, ..
+            } = &record.attachment;
+            format!("{ifname} of container {container} ({mtu})")
+        }));
+    }
+    if large.is_empty() {
+        return Ok(None);
+    }
+    let more = large.len().saturating_sub(SHOWN);
+    large.truncate(SHOWN);
+    if more > 0 {
+        large.push(format!("{more} more"));
+    }
+    let ways = carried.narrow.iter().take(SHOWN);
+    let ways: Vec<_> = ways.map(|way| way.vtep.to_string()).collect();
+    Ok(Some(format!(
+        "the way to {} carries packets of {} bytes inside the tunnel, and these have a larger MTU, as they were made before \
+         that was known: {}; what they send in one piece may be lost there; mend the way, or make them anew",
+        ways.join(", "),
+        carried.mtu,
+        large.join(", ")
+    )))
+}
+
+/// The MTU of an attachment's interface in its container.
+async fn mtu_inside(record: &Record) -> Option<u32> {
+    let container = Netns::open(&record.netns).ok();
+    let container = container.filter(|it| it.id() == record.netns_id)?;
+    let inside = Rtnl::open(&container).ok()?;
+    let link = inside.link(&record.attachment.ifname).await;
+    link.ok().flatten().map(|link| link.mtu)
 }
