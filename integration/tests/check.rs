@@ -1,8 +1,11 @@
 //! CHECK: whatever was done to an attachment, or to what carries it on its host, is noticed and named; what sync mends is right
-//! again after it, and what later plugins of a chain added is nobody's business.
+//! again after it, and what later plugins of a chain added is nobody's business. What the host as a whole lacks of ours is put
+//! back, and is no deviation.
 #![allow(clippy::expect_used, reason = "a test: it stops where it broke")]
 
-use integration::{Attachment, Backend, Container, Finished, Lab, conflist, netconf, position_of};
+use integration::{
+    Attachment, Backend, Container, Finished, Lab, OUTSIDE, conflist, netconf, position_of,
+};
 use serde_json::{Value, json};
 
 const NETWORK: &str = "ov_net1";
@@ -104,71 +107,34 @@ const INSIDE: [Damage; 14] = [
     ),
 ];
 
-/// On the host's way out.
-const EGRESS: [Damage; 19] = [
-    mended("ip link set ch-egress down", &["ch-egress: is down"]),
-    mended("ip link delete ch-egress", &["ch-egress: is gone"]),
-    mended("ip link set ch-egress mtu 1280", &["ch-egress: has MTU"]),
-    mended(
-        "ip address delete 172.18.0.1/16 dev ch-egress",
-        &["ch-egress: lacks address 172.18.0.1/16"],
-    ),
-    mended(
-        "$E ip link set br0 down",
-        &["br0 in the egress namespace: is down"],
-    ),
-    mended(
-        "$E ip link delete br0",
-        &["br0 in the egress namespace: is gone"],
-    ),
+/// On the host as a whole: its way out, and the guard of its tunnels.
+const HOST: [&str; 21] = [
+    "ip link set ch-egress down",
+    "ip link delete ch-egress",
+    "ip link set ch-egress mtu 1280",
+    "ip address delete 172.18.0.1/16 dev ch-egress",
+    "$E ip link set br0 down",
+    "$E ip link delete br0",
     // With the one end goes the other.
-    mended("$E ip link delete uplink", &["ch-egress: is gone"]),
-    mended(
-        "ip link set ch-egress down; ip link set ch-egress name other",
-        &["ch-egress: is gone"],
-    ),
-    mended(
-        "$E ip link set uplink nomaster",
-        &["uplink in the egress namespace: was taken off the bridge"],
-    ),
-    mended(
-        "$E ip link set uplink down",
-        &["uplink in the egress namespace: is down"],
-    ),
-    mended(
-        "$E bridge link set dev uplink isolated on",
-        &["uplink in the egress namespace: is isolated"],
-    ),
-    mended(
-        "$E ip link set $CHE nomaster",
-        &["che", "was taken off the bridge"],
-    ),
-    mended("$E ip link set $CHE down", &["che", "is down"]),
-    mended("$E ip link set $CHE mtu 1280", &["che", "has MTU 1280"]),
-    mended(
-        "$E bridge link set dev $CHE isolated off",
-        &["che", "is not isolated"],
-    ),
-    mended(
-        "echo 0 > /proc/sys/net/ipv4/ip_forward",
-        &["net.ipv4.ip_forward: is off"],
-    ),
-    mended(
-        "nft delete table inet crosshost",
-        &["table inet crosshost is gone"],
-    ),
-    mended(
-        "nft flush chain inet crosshost postrouting",
-        &["table inet crosshost is not as it should be"],
-    ),
-    mended(
-        "nft flush set inet crosshost egress4",
-        &["does not masquerade 172.18.0.0/16"],
-    ),
+    "$E ip link delete uplink",
+    "ip link set ch-egress down; ip link set ch-egress name other",
+    "$E ip link set uplink nomaster",
+    "$E ip link set uplink down",
+    "$E bridge link set dev uplink isolated on",
+    "$E ip link set $CHE nomaster",
+    "$E ip link set $CHE down",
+    "$E ip link set $CHE mtu 1280",
+    "$E bridge link set dev $CHE isolated off",
+    "echo 0 > /proc/sys/net/ipv4/ip_forward",
+    "nft delete table inet crosshost",
+    "nft flush chain inet crosshost postrouting",
+    "nft flush set inet crosshost egress4",
+    "nft flush set inet crosshost peers4",
+    "nft flush set inet crosshost tunnels4",
 ];
 
 /// In the sandbox and at the tunnel.
-const SEGMENT: [Damage; 19] = [
+const SEGMENT: [Damage; 17] = [
     mended("$S ip link set br0 down", &["br0 in the sandbox: is down"]),
     mended("$S ip link delete br0", &["br0 in the sandbox: is gone"]),
     mended(
@@ -216,14 +182,6 @@ const SEGMENT: [Damage; 19] = [
     mended(
         "$S bridge link set dev vxlan0 neigh_suppress off",
         &["vxlan0 in the sandbox", "neighbours"],
-    ),
-    mended(
-        "nft flush set inet crosshost peers4",
-        &["guards the tunnels no more"],
-    ),
-    mended(
-        "nft flush set inet crosshost tunnels4",
-        &["guards the tunnels no more"],
     ),
     mended(
         "$S bridge fdb delete 00:00:00:00:00:00 dev vxlan0 dst 192.168.1.12",
@@ -297,6 +255,11 @@ impl<'h> Bench<'h> {
         self.check_of(&self.conf)
     }
 
+    #[track_caller]
+    fn check_said_on_standard_error(&self) -> String {
+        self.check().ok().stderr
+    }
+
     /// Each damage is noticed by its name, and gone when it was repaired.
     fn suffers(&self, damages: &[Damage]) {
         self.check().ok();
@@ -338,9 +301,28 @@ fn whatever_happens_in_the_container_is_noticed_and_named() {
 }
 
 #[test]
-fn whatever_happens_to_the_way_out_is_noticed_named_and_mended() {
+fn what_the_host_as_a_whole_lacks_of_ours_is_put_back_and_no_deviation() {
     let lab = lab();
-    Bench::new(&lab).suffers(&EGRESS);
+    let bench = Bench::new(&lab);
+    let leaves = || {
+        let heard = bench.container.hears(OUTSIDE);
+        heard.is_ok_and(|heard| heard == lab.host(1).vtep())
+    };
+    let well = || bench.check_said_on_standard_error().is_empty();
+    assert!(leaves() && well());
+    for damage in HOST {
+        bench.does(damage);
+        let said = bench.check().ok();
+        assert!(leaves(), "{damage}: {said}");
+        assert!(well(), "{damage}: not all of it");
+        bench.does("ip link delete other 2>/dev/null || true");
+    }
+    // A firewall of others is none of its business, even if nothing gets out.
+    bench.does(
+        "nft add table inet mine
+         nft 'add chain inet mine forward { type filter hook forward priority 0; policy drop; }'",
+    );
+    assert!(!leaves() && well());
 }
 
 #[test]

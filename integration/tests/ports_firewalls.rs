@@ -1,5 +1,6 @@
-//! Published ports beside the rules of others: what lets nobody in is told by CHECK and by
-//! `crosshost doctor` with the command that lets clients in, and what hinders nobody is not told.
+//! Published ports beside the rules of others: what lets nobody in is told by `crosshost doctor` with the command that
+//! lets clients in, and what hinders nobody is not told. CHECK judges what is ours, and passes all the while: a runtime that it
+//! tells of a deviation destroys the container.
 
 mod doctor;
 mod ports;
@@ -74,9 +75,9 @@ fn what_lets_nobody_in_is_told_with_a_cure_that_works() {
     ] {
         host.space().script(&made);
         assert_eq!(heard(), "TimedOut", "{made}");
-        let said = web.again("check").failed().stderr;
+        web.again("check").ok();
         let cure = ask(host).wrong(&["stops what comes to published ports over IPv4, by br1"]);
-        assert!(said.contains(&cure) && cure.starts_with(into), "{made}: {said}: {cure}");
+        assert!(cure.starts_with(into), "{made}: {cure}");
         host.space().script(&cure);
         assert!(heard().starts_with("web "), "{made}: {cure}");
         web.again("check").ok();
@@ -91,7 +92,7 @@ fn what_lets_nobody_in_is_told_with_a_cure_that_works() {
     ask(host).assert_well();
 }
 
-/// Of some it cannot be read for certain what they do: CHECK believes the best of them, and the doctor tells.
+/// Of some it cannot be read for certain what they do: the doctor tells.
 #[test]
 fn what_may_let_nobody_in_is_noted_with_a_cure_that_works() {
     let lab = lab();
@@ -124,8 +125,7 @@ fn what_may_let_nobody_in_is_noted_with_a_cure_that_works() {
     }
 }
 
-/// A rule that is about one port, wherever it meets what comes to it or goes back: its container's CHECK fails and no other's, and
-/// what is named lets clients in.
+/// A rule that is about one port, wherever it meets what comes to it or goes back: what is named lets clients in.
 #[test]
 fn a_rule_against_one_port_is_told_with_a_cure_that_works() {
     let lab = lab();
@@ -162,14 +162,8 @@ fn a_rule_against_one_port_is_told_with_a_cure_that_works() {
     ] {
         host.space().script(&made);
         assert!(!heard(8080).starts_with("web "), "{made}");
-        let said = web.again("check").failed().stderr;
-        assert!(
-            said.contains("what comes to port 8080/tcp over IPv4, by br1"),
-            "{made}: {said}"
-        );
-        other.again("check").ok();
+        web.again("check").ok();
         let cure = ask(host).wrong(&["stops what comes to port 8080/tcp over IPv4, by br1"]);
-        assert!(said.contains(&cure), "{said}: {cure}");
         assert!(heard(8081).starts_with("other "), "{made}");
         host.space().script(&cure);
         assert!(heard(8080).starts_with("web "), "{made}: {cure}");
@@ -223,7 +217,7 @@ fn many_ports_are_told_of_once() {
         "forward priority 0; policy drop",
         "meta l4proto icmp accept",
     ));
-    few.again("check").failed();
+    few.again("check").ok();
     let wrong = ask(host).lines("wrong");
     assert_eq!(wrong.len(), 2, "for each version of IP: {wrong:?}");
     assert!(
@@ -252,7 +246,7 @@ fn many_ports_are_told_of_once() {
         let wrong = told.lines("wrong").join("\n");
         assert!(!wrong.contains("9000-9690"), "{wrong}");
         if hook.starts_with("forward") {
-            many.again("check").failed();
+            many.again("check").ok();
             let cure = told.wrong(&["published ports over IPv4, by br1"]);
             host.space().script(&cure);
             assert!(heard().starts_with("many "), "{cure}");
@@ -266,7 +260,7 @@ fn many_ports_are_told_of_once() {
 fn a_table_that_has_an_owner_is_told_without_a_command_that_fails() {
     let lab = lab();
     let host = lab.host(1);
-    let web = Published::new(host, "web", "br", &json!([port(8080, 80)]));
+    let _web = Published::new(host, "web", "br", &json!([port(8080, 80)]));
     let mut owner = host.space().command("sh");
     owner.args([
         "-c",
@@ -277,11 +271,11 @@ fn a_table_that_has_an_owner_is_told_without_a_command_that_fails() {
     let owner = Running::start(owner, b"");
     let begun = Instant::now();
     let said = loop {
-        let said = web.again("check");
-        if !said.status.success() {
-            break said.stderr;
+        let wrong = ask(host).lines("wrong").join("\n");
+        if !wrong.is_empty() {
+            break wrong;
         }
-        assert!(begun.elapsed() < Duration::from_secs(20), "{said}");
+        assert!(begun.elapsed() < Duration::from_secs(20));
     };
     assert!(
         said.contains("only the program that owns the table may change it"),

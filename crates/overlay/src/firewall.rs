@@ -16,7 +16,7 @@ use ipnetwork::IpNetwork;
 use nft::Nft;
 use serde::{Deserialize, Serialize};
 
-use crate::{code, host::Host, local, names::EGRESS_BRIDGE, readable};
+use crate::{host::Host, kernel, local, names::EGRESS_BRIDGE, readable};
 
 /// The document's name, and its lock's.
 const NAME: &str = "table";
@@ -126,36 +126,6 @@ fn senders(end: SocketAddr, news: &News) -> BTreeSet<IpAddr> {
     hosts.chain([end.ip()]).collect()
 }
 
-/// What of the network's guard is not as [`guard`] would have it, if anything. Touches nothing.
-pub fn unguarded(
-    host: &Host,
-    network: &str,
-    end: SocketAddr,
-    news: &News,
-) -> Result<Option<String>, Error> {
-    let _lock = host.lock(NAME)?;
-    let noted = document(host)?.unwrap_or_default();
-    let mut wanted = noted.clone();
-    wanted.guard(network, end, senders(end, news));
-    if wanted != noted {
-        return Ok(Some(
-            "the tunnel's guard is not of the last news".to_owned(),
-        ));
-    }
-    let mut nft = Nft::open().map_err(|error| refused(&error))?;
-    let (ends, hosts) = noted.ends_and_hosts();
-    let what = match nft.status(&CONFIG).map_err(|error| refused(&error))? {
-        nft::Status::Missing => "is gone",
-        nft::Status::Damaged => "is not as it should be",
-        nft::Status::Complete => match nft.guards(&ends, &hosts) {
-            Ok(true) => return Ok(None),
-            Ok(false) => "guards the tunnels no more as it should",
-            Err(error) => return Err(refused(&error)),
-        },
-    };
-    Ok(Some(format!("nftables table inet crosshost {what}")))
-}
-
 /// The first of the subnets that this owner hides which leaves the host under its own addresses. Touches nothing.
 pub fn exposed(
     host: &Host,
@@ -163,14 +133,10 @@ pub fn exposed(
     subnets: BTreeSet<IpNetwork>,
 ) -> Result<Option<IpNetwork>, Error> {
     let _lock = host.lock(NAME)?;
-    let mut nft = Nft::open().map_err(|error| refused(&error))?;
-    let hidden = nft.egress().map_err(|error| refused(&error))?;
+    let mut nft = Nft::open().map_err(|error| kernel(&error))?;
+    let hidden = nft.egress().map_err(|error| kernel(&error))?;
     let is_hidden = |subnet: &IpNetwork| hidden.contains(&(*subnet, owner.to_owned()));
     Ok(subnets.into_iter().find(|subnet| !is_hidden(subnet)))
-}
-
-fn refused(error: &nft::Error) -> Error {
-    Error::new(code::KERNEL, error.to_string())
 }
 
 /// Lets only the nodes of these news, and this host itself, send to the network's tunnel, which ends at `end`;
@@ -218,7 +184,7 @@ pub fn is_whole(host: &Host) -> Result<bool, Error> {
         return Ok(true);
     };
     let whole = Nft::open().and_then(|mut nft| table.is_installed(&mut nft));
-    whole.map_err(|error| Error::new(code::KERNEL, error.to_string()))
+    whole.map_err(|error| kernel(&error))
 }
 
 /// The document; one that cannot be read is as good as none: whoever uses the table says so again with its next verb.
@@ -228,7 +194,7 @@ fn document(host: &Host) -> Result<Option<Table>, Error> {
 
 /// Changes the document, and brings the kernel to it; whether the kernel was not so. The socket comes back open.
 fn bring(host: &Host, change: impl FnOnce(&mut Table)) -> Result<(Nft, bool), Error> {
-    let firewall = |error: nft::Error| refused(&error);
+    let firewall = |error: nft::Error| kernel(&error);
     let _lock = host.lock(NAME)?;
     let before = document(host)?;
     let mut after = before.clone().unwrap_or_default();

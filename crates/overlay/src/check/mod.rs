@@ -1,6 +1,10 @@
 //! CHECK: the attachment is what its result says, and what carries it on this host is as the last news say. The first
 //! deviation ends it, and is named. What later plugins of the chain changed is in the result; what they added is no business
 //! of ours.
+//!
+//! A runtime that is told of a deviation destroys the container. So what the host as a whole lacks of ours is put back first, as
+//! each verb does: the nftables table, the egress bridge, the host's own links to the segment. And neither the
+//! rules of others nor what the ways to other hosts carry are judged here: `crosshost doctor` tells of them.
 
 mod inside;
 mod segment;
@@ -17,6 +21,17 @@ use crate::{
     names::{self, EGRESS_NIC},
     record::Stage,
 };
+
+/// What was mended is said on standard error. Where it could not be, what is there is judged all the same.
+fn put_back(what: &str, mended: Result<bool, Error>) {
+    match mended {
+        Ok(false) => {}
+        Ok(true) => cni::log(&format!(
+            "{what}: was not as it should be, and was put back"
+        )),
+        Err(error) => cni::log(&format!("{what}: {error}")),
+    }
+}
 
 /// What a look finds: what deviates, if anything does.
 type Found = Result<Option<String>, Error>;
@@ -42,12 +57,15 @@ pub(crate) async fn check(call: &Call) -> Result<(), Error> {
             return deviation(Some("this host has no finished record of it".to_owned()));
         }
     }
+    let has_egress = previous.interfaces.iter().any(|i| i.name == EGRESS_NIC);
+    if has_egress {
+        put_back("way out", egress::mend(&host).await);
+    }
     let mtu = match inside::look(&inside, &attachment.ifname, previous).await? {
         Ok(mtu) => mtu,
         Err(what) => return deviation(Some(what)),
     };
     deviation(segment::look(&host, &conf, &attachment, mtu).await?)?;
-    let has_egress = previous.interfaces.iter().any(|i| i.name == EGRESS_NIC);
     if has_egress {
         let port = names::egress_port(&attachment);
         deviation(egress::deviation(&host, &attachment, &port).await?)?;

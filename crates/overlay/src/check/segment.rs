@@ -1,10 +1,11 @@
-//! The host's side of the segment: bridge, tunnel device and port in the sandbox, what it forwards and readdresses, and who
-//! may send to the tunnel. `crosshost sync` mends all of it.
+//! The host's side of the segment: bridge, tunnel device and port in the sandbox, what it forwards and readdresses.
+//! `crosshost sync` mends all of it. Who may send to the tunnel, and what the host itself has on the segment, are of the host
+//! as a whole, and are put back before they are judged.
 
 use journal::Attachment;
 use netlink::Link;
 
-use super::Found;
+use super::{Found, put_back};
 use crate::{
     conf::Conf,
     firewall, foothold,
@@ -13,7 +14,9 @@ use crate::{
     kernel,
     membership::{self, Membership},
     names::{self, BRIDGE, VXLAN},
-    news, sandbox, translation,
+    news,
+    sandbox::{self, Sandbox},
+    translation,
 };
 
 /// Looks at all of it, for a container whose interface has this MTU.
@@ -66,21 +69,35 @@ pub(super) async fn look(host: &Host, conf: &Conf, attachment: &Attachment, mtu:
         let what = "learns on the bridge, or does not answer for remote neighbours";
         return Ok(Some(format!("{VXLAN} in the sandbox: {what}")));
     }
-    if let Some(what) = firewall::unguarded(host, network, sandbox::end(&spec), &news)? {
-        return Ok(Some(what));
-    }
+    let (bridge, vxlan) = (bridge.index, vxlan.index);
+    let sandbox = Sandbox {
+        rtnl,
+        bridge,
+        vxlan,
+        mtu: spec.mtu,
+        end: sandbox::end(&spec),
+        stood: true,
+    };
+    put_back(
+        "tunnels' guard",
+        firewall::guard(host, network, sandbox.end, &news),
+    );
+    put_back(
+        "links of the host",
+        foothold::mend(host, network, &sandbox).await,
+    );
     let node = &conf.settings.node;
     if !translation::is(network, &translations(&news, node))? {
         let what = "table bridge crosshost in the sandbox: does not readdress what it should";
         return Ok(Some(what.to_owned()));
     }
-    let (wants, inside) = (conf.wants(record), (&rtnl, bridge.index));
-    if let Some(what) = foothold::deviation(host, network, wants, inside, spec.mtu).await? {
+    let (wants, inside) = (conf.wants(record), (&sandbox.rtnl, bridge));
+    if let Some(what) = foothold::deviation(host, network, wants, inside, sandbox.mtu).await? {
         return Ok(Some(what));
     }
     let member = membership::load(host, network)?;
     let trust = member.as_ref().map_or(Trust::Floods, Membership::trust);
-    let present = rtnl.forwarding(bridge.index, vxlan.index).await;
+    let present = sandbox.rtnl.forwarding(bridge, vxlan).await;
     let present = present.map_err(|error| kernel(&error))?;
     let wanted = desired(&news, node, underlay.vtep, trust);
     let wanted = foothold::entries(host, network, wanted)?;
