@@ -1,11 +1,14 @@
-//! STATUS of `overlay`: code 50 with the words of the ADD that would fail, 51 where rules of others keep everything in, and
-//! within a second whatever is wrong. Nothing is left behind by it.
+//! STATUS of `overlay`: code 50 with the words of the ADD that would fail, and within a second whatever is wrong. Nothing is left
+//! behind by it. What rules of others do to containers is no matter of STATUS.
 #![allow(clippy::expect_used, reason = "a test: it stops where it broke")]
+
+mod doctor;
 
 use std::net::UdpSocket;
 use std::time::Duration;
 
-use integration::{Attachment, Backend, Finished, Host, Lab, conflist, netconf};
+use doctor::ask;
+use integration::{Attachment, Backend, Finished, Host, Lab, Programs, conflist, netconf};
 use serde_json::{Value, json};
 
 const NETWORK: &str = "ov_net1";
@@ -121,36 +124,154 @@ fn a_vni_or_a_port_that_another_vxlan_device_has() {
     host.space().script("ip netns delete sandbox");
 }
 
+/// An ADD works all the same, and containers that run go on: it is for the operator to say what goes out.
 #[test]
-fn rules_of_others_that_let_nothing_out_are_51_with_what_would() {
+fn rules_of_others_that_let_nothing_out_are_the_doctors() {
     let lab = lab();
     let host = lab.host(1);
-    let forward = "nft add table inet mine
-        nft 'add chain inet mine forward { type filter hook forward priority 0; policy drop; }'";
-    host.space().script(forward);
-    let mut internal = conf();
-    internal["egress"] = "none".into();
-    status_of(host, &internal).ok();
-    let said = status_of(host, &conf());
-    let details = said.json()["details"].as_str().expect("details").to_owned();
-    said.refused(
-        51,
-        &["chain forward of nftables table inet mine", "policy drop"],
-    );
-    let allow = details.strip_prefix("to allow it: ").expect("a command");
-    host.space().script(allow);
-    status_of(host, &conf()).ok();
-    // ADD works all the same: it is for the operator to say what goes out.
-    host.space().script("nft delete table inet mine");
-    host.space().script(forward);
     host.install(&conflist(NETWORK, SUBNET));
     let attached = Attachment::new(host, "t1", NETWORK);
-    status_of(host, &netconf(NETWORK, SUBNET, "1.1.0")).refused(51, &["inet mine"]);
+    let conf = netconf(NETWORK, SUBNET, "1.1.0");
+    for (chain, hook, words) in [
+        (
+            "forward",
+            "forward",
+            ["chain forward of nftables table inet mine", "policy drop"],
+        ),
+        (
+            "input",
+            "input",
+            ["UDP to port 4789", "nftables table inet mine"],
+        ),
+    ] {
+        host.space().script(&format!(
+            "nft add table inet mine
+             nft 'add chain inet mine {chain} {{ type filter hook {hook} priority 0; policy drop; }}'"
+        ));
+        status_of(host, &conf).ok();
+        let cure = ask(host).wrong(&words);
+        host.space().script(&cure);
+        ask(host).assert_well();
+        host.space().script("nft delete table inet mine");
+    }
     attached.detach().ok();
+}
 
-    host.space().script(
-        "nft delete table inet mine; nft add table inet mine
-         nft 'add chain inet mine input { type filter hook input priority 0; policy drop; }'",
-    );
-    status_of(host, &netconf(NETWORK, SUBNET, "1.1.0")).refused(51, &["UDP to port 4789"]);
+/// A plugin that gives one address, and is ready whatever is asked.
+const IPAM: &str = r#"#!/bin/sh
+cat > /dev/null
+[ "$CNI_COMMAND" != ADD ] || echo '{ "cniVersion": "1.1.0", "ips": [{ "address": "10.0.0.7/24" }] }'
+"#;
+
+/// The network under an IPAM plugin that knows no store.
+fn foreign(host: &Host) -> Value {
+    host.space().script("mkdir -p /run/foreign");
+    host.space().write("/run/foreign/foreign-ipam", IPAM);
+    host.space().script("chmod +x /run/foreign/foreign-ipam");
+    let mut conf = conf();
+    conf["ipam"] = json!({ "type": "foreign-ipam", "subnet": SUBNET });
+    conf
+}
+
+/// The same of an ADD and STATUS that find this plugin.
+#[track_caller]
+fn neither_is_ready_under_it(host: &Host, conf: &Value, code: u32, words: &[&str]) {
+    let call = |verb: &str| {
+        let path = format!("/run/foreign:{}", Programs::cni_path());
+        host.call("overlay", verb).conf(conf).env("CNI_PATH", path)
+    };
+    let container = host.container("t9");
+    let before = host.footprint();
+    let add = call("ADD").id("t9-0123456789").netns(&container.netns());
+    add.run().refused(code, words);
+    let said = call("STATUS").run();
+    assert!(said.took < Duration::from_secs(1), "{said}");
+    let details = format!("an ADD would end with code {code}");
+    assert_eq!(said.json()["details"], details.as_str(), "{said}");
+    said.refused(50, words);
+    host.footprint()
+        .assert_same_as(&before, "after both were refused");
+    container.remove();
+}
+
+#[test]
+fn what_the_store_has_against_each_add_whatever_plugin_gives_addresses() {
+    let lab = Lab::new(2, Backend::Consul);
+    let host = lab.host(1);
+    let ready = |conf: &Value| {
+        let path = format!("/run/foreign:{}", Programs::cni_path());
+        let call = host.call("overlay", "STATUS").env("CNI_PATH", path);
+        call.conf(conf).run().ok();
+    };
+    let conf = foreign(host);
+    ready(&conf);
+    let mut nowhere = conf.clone();
+    nowhere["name"] = "nowhere".into();
+    nowhere["ipam"] = json!({ "type": "foreign-ipam" });
+    let words = ["network nowhere: not in the store", "ipam.ranges"];
+    neither_is_ready_under_it(host, &nowhere, 103, &words);
+
+    // The name is another host's.
+    lab.host(2).crosshost(&["sync"]).ok();
+    let settings = "/etc/crosshost/config.json";
+    let own = host.space().run(&["cat", settings]).ok().stdout;
+    let other = own.replace("docker01", "docker02");
+    host.space().write(settings, other);
+    let words = ["node docker02: is another host", "192.168.1.12"];
+    neither_is_ready_under_it(host, &conf, 103, &words);
+    host.space().write(settings, own);
+    ready(&conf);
+
+    // The network is another one, has no segment, or is of a store that is away.
+    let create = ["network", "create", NETWORK, "--subnet", "10.9.0.0/24"];
+    host.crosshost(&create).ok();
+    let mut other = conf.clone();
+    other["vni"] = Value::Null;
+    neither_is_ready_under_it(host, &other, 103, &["10.9.0.0/24", SUBNET]);
+    host.crosshost(&["network", "rm", NETWORK]).ok();
+    host.configure("consul://192.168.1.5:1");
+    neither_is_ready_under_it(host, &conf, 11, &["192.168.1.5:1"]);
+    host.configure(&lab.store_url());
+    ready(&conf);
+}
+
+#[test]
+fn what_this_host_has_against_each_add() {
+    let lab = lab();
+    let host = lab.host(1);
+    let mut wants = netconf("out", SUBNET, "1.1.0");
+    wants["egress"] = json!({ "mode": "gwbridge", "subnet": "172.30.0.0/16" });
+    status_of(host, &wants).ok();
+    host.space()
+        .script("ip link add other up type bridge; ip address add 172.30.5.1/24 dev other");
+    neither_is_ready(host, &wants, 103, &["egress.subnet: 172.30.0.0/16"]);
+    host.crosshost(&["network", "rm", "out"]).ok();
+    host.space()
+        .script("ip address add 10.0.0.200/30 dev other");
+    for (name, key, value) in [
+        ("gate", "egress", json!("gateway")),
+        ("access", "hostAccess", json!(true)),
+    ] {
+        let mut on_it = netconf(name, SUBNET, "1.1.0");
+        on_it[key] = value;
+        neither_is_ready(host, &on_it, 103, &[SUBNET, "10.0.0.200/30"]);
+        host.crosshost(&["network", "rm", name]).ok();
+    }
+    host.space().script("ip link delete other");
+    // Where nothing can be noted nothing can be made.
+    for (mount, words) in [
+        ("size=64k", "No space left on device"),
+        ("size=64k,ro", "Read-only file system"),
+    ] {
+        host.space().script(
+            "mkdir -p /run/crosshost
+             mount -t tmpfs -o size=64k full /run/crosshost
+             dd if=/dev/zero of=/run/crosshost/filler bs=4096 2>/dev/null || true",
+        );
+        host.space()
+            .script(&format!("mount -o remount,{mount} /run/crosshost"));
+        neither_is_ready(host, &conf(), 5, &["/run/crosshost", words]);
+        host.space().script("umount /run/crosshost");
+        status_of(host, &conf()).ok();
+    }
 }

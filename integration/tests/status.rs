@@ -1,5 +1,6 @@
-//! STATUS of `ipam-kv`: ready as long as an ADD would get an address, else the words with which it would end, and within a
-//! second whatever goes on.
+//! STATUS of `ipam-kv`: ready as long as an ADD could get an address, else the words with which it would end, and within a
+//! second whatever goes on. A full pool is no reason to say no on a host that holds some of its addresses: the next DEL makes room, and
+//! Nomad sends none after a STATUS that failed.
 #![allow(clippy::expect_used, reason = "a test: it stops where it broke")]
 
 mod reader;
@@ -25,13 +26,24 @@ fn status(host: &Direct, conf: &Value) -> Finished {
     said
 }
 
+/// STATUS says yes, and on standard error that the pool is full, with these words.
+#[track_caller]
+fn ready_but_full(host: &Direct, conf: &Value, words: &[&str]) {
+    let said = status(host, conf).ok().stderr;
+    let all = [words, &["the next DEL on this host makes room"]].concat();
+    assert!(all.iter().all(|word| said.contains(word)), "{said}");
+}
+
 #[test]
 fn status_is_as_an_add_would_be_in_a_pool_that_fills_up() {
-    let lab = Lab::new(2, Backend::Consul);
-    let hosts = Direct::on_all(&lab);
+    let lab = Lab::new(3, Backend::Consul);
+    let all = Direct::on_all(&lab);
+    let [hosts @ .., without] = &all[..] else {
+        panic!("three hosts")
+    };
     let conf = ipamconf("net1", json!({ "subnet": "10.3.0.0/28" }));
     let nothing = records_but_nodes(&lab);
-    for host in &hosts {
+    for host in &all {
         assert_eq!(
             status(host, &conf).ok().stdout,
             "",
@@ -46,24 +58,68 @@ fn status_is_as_an_add_would_be_in_a_pool_that_fills_up() {
         .add("c1", &bare)
         .refused(103, &["net1", "ipam.ranges"]);
     for number in 0..13 {
-        for host in &hosts {
-            status(host, &conf).ok();
+        for host in &all {
+            assert_eq!(status(host, &conf).ok().stderr, "");
         }
         hosts[number % 2].given(&format!("c{number}"), &conf);
     }
     let full = records_but_nodes(&lab);
-    for host in &hosts {
-        status(host, &conf).refused(50, &["net1", "exhausted"]);
+    for host in hosts {
+        ready_but_full(host, &conf, &["net1", "exhausted"]);
+        host.add("late", &conf).refused(102, &["net1", "exhausted"]);
     }
+    // No DEL of this one could make room.
+    status(without, &conf).refused(50, &["net1", "exhausted"]);
     assert_eq!(records_but_nodes(&lab), full);
     // Exhausted, and nobody to ask whether it still is.
     hosts[0].host().configure(NOBODY);
-    status(&hosts[0], &conf).refused(50, &["net1", "192.168.1.5:1"]);
+    ready_but_full(&hosts[0], &conf, &["net1", "192.168.1.5:1"]);
     hosts[0].host().configure(&lab.store_url());
     // What rests is given when there is nothing else, so that there is room.
     hosts[1].call("DEL", "c1", &conf).run().ok();
-    status(&hosts[1], &conf).ok();
+    assert_eq!(status(&hosts[1], &conf).ok().stderr, "");
     hosts[1].given("c13", &conf);
+}
+
+#[test]
+fn a_token_that_was_revoked_is_told_however_much_room_there_is() {
+    let lab = Lab::new(1, Backend::GuardedConsul);
+    let host = Direct::on(lab.host(1));
+    let conf = ipamconf("net1", json!({ "subnet": "10.3.0.0/24" }));
+    let use_token = |token: &str| {
+        lab.host(1).space().write("/etc/crosshost/token", token);
+        lab.host(1).configure_store(&json!({
+            "url": lab.store_url(), "tokenFile": "/etc/crosshost/token",
+        }));
+    };
+    let rules = r#"key_prefix "crosshost/" { policy = "write" }"#;
+    let everything = lab.consul().token("all", rules);
+    use_token(&everything);
+    host.given("c1", &conf);
+    status(&host, &conf).ok();
+    let reader = r#"key_prefix "crosshost/" { policy = "read" }"#;
+    let reader = lab.consul().token("reader", reader);
+    for token in [&reader, "00000000-0000-4000-8000-000000000000"] {
+        use_token(token);
+        host.add("c2", &conf).refused(106, &["192.168.1.5:8500"]);
+        let said = status(&host, &conf);
+        assert_eq!(said.json()["details"], "an ADD would end with code 106");
+        let said = said.refused(50, &["net1", "192.168.1.5:8500"]);
+        assert!(!said.contains(token), "{said}");
+    }
+    use_token(&everything);
+    status(&host, &conf).ok();
+}
+
+#[test]
+fn a_network_that_could_not_be_made_is_told() {
+    let lab = Lab::new(1, Backend::Consul);
+    let host = Direct::on(lab.host(1));
+    host.given("c1", &ipamconf("net1", json!({ "subnet": "10.3.0.0/24" })));
+    let conf = ipamconf("net2", json!({ "subnet": "10.3.0.128/25" }));
+    let words = ["net2", "10.3.0.128/25", "overlaps", "net1"];
+    host.add("c2", &conf).refused(104, &words);
+    status(&host, &conf).refused(50, &words);
 }
 
 #[test]
@@ -89,15 +145,15 @@ fn status_with_the_store_away_is_about_the_hosts_own_room() {
     // It says so exactly as long as an ADD succeeds.
     one.host().configure(NOBODY);
     let mut number = 0;
-    while status(one, &conf).status.success() {
+    while status(one, &conf).ok().stderr.is_empty() {
         one.given(&format!("c{number}"), &conf);
         number += 1;
         assert!(number < 9, "more than a block and a spare one have");
     }
     assert!(number > 0, "it had room");
     one.add("last", &conf).refused(11, &["192.168.1.5:1"]);
+    ready_but_full(one, &conf, &["net1", "192.168.1.5:1"]);
     one.call("DEL", "c0", &conf).run().ok();
-    status(one, &conf).refused(50, &["net1", "192.168.1.5:1"]);
     for host in &hosts {
         host.host().configure(&lab.store_url());
         status(host, &conf).ok();
@@ -149,7 +205,7 @@ fn on_a_network_that_reclaims_a_full_kept_block_is_no_room_while_the_store_is_aw
     for away in [NOBODY, NOWHERE] {
         lab.host(1).configure(away);
         let place = away.trim_start_matches("consul://");
-        status(&host, &conf).refused(50, &["net1", place]);
+        ready_but_full(&host, &conf, &["net1", place]);
         host.add("more", &conf).refused(11, &[place]);
     }
     lab.host(1).configure(&lab.store_url());
@@ -214,11 +270,10 @@ fn what_other_hosts_have_left_of_their_blocks_is_no_room_and_what_they_gave_back
     }
     let full = records_but_nodes(&lab);
     let words = ["net1", "exhausted", "node docker02 has 1"];
-    for host in [one, three] {
-        let said = status(host, &conf);
-        assert_eq!(said.json()["details"], "an ADD would end with code 102");
-        said.refused(50, &words);
-    }
+    let said = status(three, &conf);
+    assert_eq!(said.json()["details"], "an ADD would end with code 102");
+    said.refused(50, &words);
+    ready_but_full(one, &conf, &words);
     status(two, &conf).ok();
     assert_eq!(records_but_nodes(&lab), full);
     one.add("asks", &conf).refused(102, &words);
@@ -231,7 +286,7 @@ fn what_other_hosts_have_left_of_their_blocks_is_no_room_and_what_they_gave_back
         status(host, &conf).ok();
     }
     three.given("heir", &conf);
-    status(one, &conf).refused(50, &["net1", "exhausted", "node docker03 has 1"]);
+    ready_but_full(one, &conf, &["net1", "exhausted", "node docker03 has 1"]);
 }
 
 #[test]

@@ -23,6 +23,7 @@
 //! (`tests/simulation`). `docs/ipam.md` names each race, who wins it, and which test shows it.
 
 mod acknowledgement;
+mod admission;
 mod allocator;
 mod blocks;
 mod conflist;

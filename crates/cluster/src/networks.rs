@@ -302,7 +302,7 @@ pub(crate) fn refuse_overlap(spec: &NetworkSpec, record: &SubnetsRecord) -> Resu
 }
 
 /// The VNI that the spec asks for, or the lowest free one.
-fn free_vni(spec: &NetworkSpec, vnis: &Key, entries: &[Entry]) -> Result<u32, Error> {
+pub(crate) fn free_vni(spec: &NetworkSpec, vnis: &Key, entries: &[Entry]) -> Result<u32, Error> {
     let taken = |vni: u32| {
         entries
             .iter()

@@ -15,10 +15,12 @@ pub mod clock;
 mod document;
 pub mod layout;
 mod lock;
+mod room;
 
 pub use attachment::{Attachment, digest};
 pub use document::{All, Error, Found, Journal, Unreadable};
 pub use lock::Lock;
+pub use room::has_room;
 
 /// Where the documents live on a host.
 pub const ROOT: &str = "/run/crosshost";

@@ -54,6 +54,17 @@ pub(crate) struct Wants {
     pub(crate) access: bool,
 }
 
+impl Wants {
+    /// The key of the configuration by which it is wanted.
+    fn key(self) -> &'static str {
+        if self.gateway {
+            "egress: gateway"
+        } else {
+            "hostAccess: true"
+        }
+    }
+}
+
 impl Foothold {
     /// The MAC of the gateway: of a pair that of the IPv4 address.
     fn gateway_mac(&self) -> Option<Mac> {
@@ -173,11 +184,7 @@ pub(crate) async fn ensure(
     }
     foothold.access |= wants.access;
     foothold.subnets = network.subnets();
-    let key = if wants.gateway {
-        "egress: gateway"
-    } else {
-        "hostAccess: true"
-    };
+    let key = wants.key();
     if foothold.subnets.is_empty() || (wants.gateway && foothold.gateways.is_empty()) {
         let why = "no subnet with a gateway is known of the network; give it ipam.ranges";
         return Err(Error::config(format!("{key}: {why}")));
@@ -231,6 +238,32 @@ async fn refuse_taken(
         let removed = host.rtnl.remove_link(&name).await;
         removed.map_err(|error| kernel(&error))?;
     }
+    refuse_overlap(host, network, key, subnets).await
+}
+
+/// Refuses what [`ensure`] would refuse of a first attachment that wants this. Changes nothing.
+pub(crate) async fn refuse(
+    host: &Host,
+    network: &str,
+    wants: Wants,
+    subnets: &[IpNetwork],
+) -> Result<(), Error> {
+    let key = wants.key();
+    let own = [names::host_link(network), names::gateway_link(network)];
+    let links = host.rtnl.links().await.map_err(|error| kernel(&error))?;
+    let is_there = may_be(host, network)? || links.iter().any(|it| own.contains(&it.name));
+    if is_there || !(wants.gateway || wants.access) {
+        return Ok(());
+    }
+    refuse_overlap(host, network, key, subnets).await
+}
+
+async fn refuse_overlap(
+    host: &Host,
+    network: &str,
+    key: &str,
+    subnets: &[IpNetwork],
+) -> Result<(), Error> {
     let taken = egress::taken(host).await?;
     match ipam::overlapping(subnets, &taken) {
         None => Ok(()),

@@ -301,11 +301,7 @@ impl Host {
         let network = news.ready_network(&spec.name).map_err(failed)?;
         spec.agree(&network.record).map_err(failed)?;
         if network.record.vni.is_none() {
-            let why = format!(
-                "network {}: has no VXLAN segment: it was made for another interface plugin",
-                spec.name
-            );
-            return Err(Error::new(crate::code::DIFFERS, why));
+            return Err(no_segment(&spec.name));
         }
         Ok((news, registered))
     }
@@ -318,24 +314,36 @@ impl Host {
         known: Option<&Versioned<Node>>,
         vtep: IpAddr,
     ) -> Result<bool, Error> {
-        let boot_id =
-            journal::clock::boot_id().map_err(|error| Error::io(format!("boot id: {error}")))?;
-        let vtep = Some(vtep);
-        if known.is_some_and(|node| node.record.boot_id == boot_id && node.record.vtep == vtep) {
+        let node = node(settings, vtep)?;
+        let is_it = |known: &Node| (&known.boot_id, known.vtep) == (&node.boot_id, node.vtep);
+        if known.is_some_and(|known| is_it(&known.record)) {
             return Ok(false);
         }
-        let node = Node {
-            name: settings.node.clone(),
-            vtep,
-            boot_id,
-            machine_id: journal::clock::machine_id(),
-            last_contact: journal::clock::unix(),
-            version: Some(cni::build::VERSION.to_owned()),
-            commit: Some(cni::build::COMMIT.to_owned()),
-        };
         cluster.register(&node).await.map_err(failed)?;
         Ok(true)
     }
+}
+
+/// That a network is of addresses alone.
+pub(crate) fn no_segment(network: &str) -> Error {
+    let why = format!(
+        "network {network}: has no VXLAN segment: it was made for another interface plugin"
+    );
+    Error::new(crate::code::DIFFERS, why)
+}
+
+/// This host's record with this tunnel address.
+pub(crate) fn node(settings: &Resolved, vtep: IpAddr) -> Result<Node, Error> {
+    let boot_id = journal::clock::boot_id();
+    Ok(Node {
+        name: settings.node.clone(),
+        vtep: Some(vtep),
+        boot_id: boot_id.map_err(|error| Error::io(format!("boot id: {error}")))?,
+        machine_id: journal::clock::machine_id(),
+        last_contact: journal::clock::unix(),
+        version: Some(cni::build::VERSION.to_owned()),
+        commit: Some(cni::build::COMMIT.to_owned()),
+    })
 }
 
 /// The name of the lock on a container.

@@ -33,6 +33,21 @@ pub(crate) async fn admit(
     note(host, network, &here)
 }
 
+/// Refuses what [`admit`] would refuse. Changes nothing.
+pub(crate) async fn refuse(
+    host: &Host,
+    cluster: &Cluster<'_>,
+    settings: &Resolved,
+    network: &str,
+) -> Result<(), Error> {
+    match documents(host, cluster, settings, network).await? {
+        Documents::Of(there) if host.has_users(network)? => {
+            Err(failed(there.refuse(network, &settings.place())))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The other store that the documents of a network are of; `None` if they are of the one at hand, or if that is away, so that
 /// it is told nothing. Asks only where the store is called otherwise than before.
 pub(crate) async fn elsewhere(
@@ -41,23 +56,50 @@ pub(crate) async fn elsewhere(
     settings: &Resolved,
     network: &str,
 ) -> Result<Option<Place>, Error> {
+    match documents(host, cluster, settings, network).await? {
+        Documents::Of(there) => Ok(Some(there)),
+        Documents::OfHere { renamed } => {
+            if renamed {
+                note(host, network, &settings.place())?;
+            }
+            Ok(None)
+        }
+    }
+}
+
+/// Of which store the documents of a network are.
+enum Documents {
+    /// Of that at hand, or of one that cannot be told from it while that is away.
+    OfHere {
+        /// It was called otherwise when they were written.
+        renamed: bool,
+    },
+    /// Of another one.
+    Of(Place),
+}
+
+async fn documents(
+    host: &Host,
+    cluster: &Cluster<'_>,
+    settings: &Resolved,
+    network: &str,
+) -> Result<Documents, Error> {
     let here = settings.place();
     let there = noted(host, network)?;
     let Some(there) = there.filter(|there| !there.is_called_as(&here)) else {
-        return Ok(None);
+        return Ok(Documents::OfHere { renamed: false });
     };
     let present = match cluster.network(network).await {
-        Err(error) if error.is_away() => return Ok(None),
+        Err(error) if error.is_away() => return Ok(Documents::OfHere { renamed: false }),
         present => present.map_err(failed)?.map(|present| present.record),
     };
     let known = host.news.load_readable(network, &|_| ());
     let known = known.map_err(|error| local(&error))?;
     let known = known.and_then(|news| news.network).zip(present);
     if known.is_some_and(|(known, present)| present.is_same(&known.record)) {
-        note(host, network, &here)?;
-        return Ok(None);
+        return Ok(Documents::OfHere { renamed: true });
     }
-    Ok(Some(there))
+    Ok(Documents::Of(there))
 }
 
 /// What is noted of a network; one that cannot be read is as good as none.

@@ -1,71 +1,116 @@
-//! STATUS: could an ADD be served here and now, and could its container reach what it should?
+//! STATUS: could an ADD be served here? Changes nothing.
 //!
-//! What an ADD would fail of is code 50. Code 51 is for what would harm the containers that run as well: rules of others that
-//! let nothing pass of the tunnels, or of the way out. Where they may, nothing is said: `crosshost doctor` does.
+//! It says no (code 50) where each ADD would be refused, with the words of that ADD, and nowhere else: a runtime that hears no may evict
+//! containers that run, or leave the DEL of those that end out. So it is no reason that rules of others let nothing pass
+//! of the tunnels or of the way out (`crosshost doctor` tells of these), nor what the next DEL on this host would mend.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
-use cluster::EgressMode;
-use cni::{Call, Delegate, Error};
+use cluster::{Cluster, EgressMode, Network};
+use cni::{Call, Command, Delegate, Error};
 
-use crate::{clash, conf::Conf, host::Host, kernel, local, names, news, obstacles, sandbox};
+use crate::{
+    clash, code,
+    conf::Conf,
+    egress, failed, foothold,
+    host::{self, Host, Underlay},
+    kernel, local, news, place, sandbox,
+};
+
+/// STATUS is polled: it answers within a second.
+const PATIENCE: Duration = Duration::from_millis(800);
 
 pub(crate) async fn status(call: &Call) -> Result<(), Error> {
     let conf = Conf::read(call)?;
+    let ipam = Delegate::find(call, &conf.ipam)?.start(Command::Status)?;
+    let ready = ready(&conf).await.map_err(|error| {
+        let details = format!("an ADD would end with code {}", error.code);
+        Error::not_ready(error.msg).with_details(details)
+    });
+    // It must end before we do, whatever it is to say.
+    ready.and(ipam.finish())
+}
+
+/// What an ADD would be refused for, but for addresses.
+async fn ready(conf: &Conf) -> Result<(), Error> {
+    journal::has_room().map_err(|error| local(&error))?;
     let host = Host::open()?;
-    let not_ready = |error: Error| Error::not_ready(error.msg);
     let layout = journal::layout::admit(Path::new(journal::ROOT), cni::build::BUILD);
-    layout.map_err(|error| not_ready(local(&error)))?;
-    let underlay = host.underlay(&conf.settings).await.map_err(not_ready)?;
+    layout.map_err(|error| local(&error))?;
+    let underlay = host.underlay(&conf.settings).await?;
     let has_vxlan = host.rtnl.has_vxlan().await;
-    if !has_vxlan.map_err(|error| not_ready(kernel(&error)))? {
+    if !has_vxlan.map_err(|error| kernel(&error))? {
         let why = "this host's kernel has no VXLAN, and no module vxlan that it could load";
-        return Err(Error::not_ready(why));
+        return Err(Error::new(code::KERNEL, why));
     }
     let nft = nft::Nft::open().and_then(|mut nft| nft.generation());
-    nft.map_err(|error| Error::not_ready(format!("nftables: {error}")))?;
-    let mut network = conf.spec.clone();
-    let copy = news::copy(&host, &network.name).map_err(not_ready)?;
-    if let Some(known) = copy.and_then(|copy| copy.network) {
-        network.vni = known.record.vni;
-        network.vxlan_port = known.record.vxlan_port;
-        network.egress = network.egress.or(known.record.egress.clone());
-        network.ranges = known.record.ranges;
-    }
-    let port = network.vxlan_port.unwrap_or(sandbox::VXLAN_PORT);
-    if sandbox::open(&network.name).map_err(not_ready)?.is_none() {
-        let (vni, v6) = (network.vni.unwrap_or_default(), underlay.vtep.is_ipv6());
-        let clash = clash::find(&host, vni, port, v6).await.map_err(not_ready)?;
+    nft.map_err(|error| Error::new(code::KERNEL, format!("nftables: {error}")))?;
+
+    let network = admitted(conf, &host, &underlay).await?;
+    let (name, record) = (&conf.spec.name, network.as_ref());
+    if sandbox::open(name)?.is_none() {
+        let vni = record.map_or(conf.spec.vni, |record| record.vni);
+        let port = record.map_or(conf.spec.vxlan_port, |record| record.vxlan_port);
+        let port = port.unwrap_or(sandbox::VXLAN_PORT);
+        let v6 = underlay.vtep.is_ipv6();
+        let clash = clash::find(&host, vni.unwrap_or_default(), port, v6).await?;
         if let Some(other) = clash {
-            let why = format!("network {}: {other}", network.name);
-            return Err(Error::not_ready(why));
+            let why = format!("network {name}: {other}");
+            return Err(Error::new(code::KERNEL, why));
         }
     }
-    Delegate::find(call, &conf.ipam)?.status()?;
-    // What cannot be looked at is no reason to give no containers.
-    let told = |found: Result<Vec<nft::Blocked>, Error>| {
-        found.unwrap_or_else(|error| {
-            cni::log(&format!("rules of others: {error}"));
-            vec![]
-        })
+    let egress = record.and_then(|record| record.egress.clone());
+    let egress = conf.spec.egress.clone().or(egress);
+    let mode = egress.as_ref().map(|egress| egress.mode);
+    if mode.is_none_or(|mode| mode == EgressMode::GwBridge) {
+        egress::refuse(&host, egress.and_then(|egress| egress.subnet)).await?;
+    }
+    let wants = foothold::Wants {
+        gateway: mode == Some(EgressMode::Gateway),
+        access: conf.host_access,
     };
-    let mut stopped = told(obstacles::tunnel(&underlay, port));
-    let mode = network.egress.map(|egress| egress.mode);
-    if mode != Some(EgressMode::None) {
-        let link = match mode {
-            Some(EgressMode::Gateway) => names::gateway_link(&network.name),
-            _ => names::EGRESS_BRIDGE.to_owned(),
-        };
-        let mut subnets = network.ranges.iter().flatten().map(|range| range.subnet);
-        let v6 = subnets.any(|subnet| subnet.is_ipv6()).then_some(true);
-        for v6 in [false].into_iter().chain(v6) {
-            let stops = obstacles::egress(&host, &link, v6).await;
-            stopped.extend(told(stops));
+    let ranges = record.map_or(&conf.spec.ranges, |record| &record.ranges);
+    let subnets: Vec<_> = ranges.iter().flatten().map(|range| range.subnet).collect();
+    foothold::refuse(&host, name, wants, &subnets).await
+}
+
+/// The network, where it is there already. Refused where the store, or this host's copy of its news while that is away, has
+/// something against each ADD.
+async fn admitted(conf: &Conf, host: &Host, underlay: &Underlay) -> Result<Option<Network>, Error> {
+    let name = &conf.spec.name;
+    let mut settings = conf.settings.clone();
+    settings.store.timeout = PATIENCE;
+    let store = settings.open_store().map_err(failed)?;
+    let cluster = Cluster::new(&*store, settings.layout.clone());
+    place::refuse(host, &cluster, &settings, name).await?;
+
+    let copy = news::copy(host, name)?;
+    let known = copy.as_ref().and_then(|copy| copy.network.as_ref());
+    let known = known.map(|known| &known.record);
+    let known = known.filter(|known| known.vni.is_some() && conf.spec.agree(known).is_ok());
+    let node = host::node(&settings, underlay.vtep)?;
+    // Who is known and has a copy only reads.
+    let is_known = copy.as_ref().is_some_and(|copy| {
+        let own = copy.nodes.get(&node.name).map(|own| &own.record);
+        own.is_some_and(|own| (&own.boot_id, own.vtep) == (&node.boot_id, node.vtep))
+    });
+    let asked = async {
+        if known.is_none() || !is_known {
+            cluster.may_write(&node.name).await?;
         }
-    }
-    match stopped.into_iter().find(|it| it.certain) {
-        Some(it) if it.allow.is_empty() => Err(Error::limited(it.why)),
-        Some(it) => Err(Error::limited(it.why).with_details(format!("to allow it: {}", it.allow))),
-        None => Ok(()),
+        let is_used = known.is_some() && host.has_users(name).unwrap_or(true);
+        cluster.admit(&conf.spec, &node, is_used).await
+    };
+    let network = match asked.await {
+        Ok(network) => network.map(|network| network.record),
+        Err(error) if error.is_away() && known.is_some() => known.cloned(),
+        Err(error) => {
+            let msg = error.about(&format!("network {name}"));
+            return Err(Error::new(error.code(), msg));
+        }
+    };
+    match network {
+        Some(network) if network.vni.is_none() => Err(host::no_segment(name)),
+        network => Ok(network),
     }
 }

@@ -10,7 +10,9 @@ use crate::conf::Conf;
 pub(crate) fn status(call: &Call) -> Result<(), Error> {
     Conf::read(call)?;
     let layout = journal::layout::admit(Path::new(journal::ROOT), cni::build::BUILD);
-    layout.map_err(|error| Error::not_ready(error.to_string()))?;
+    layout
+        .and_then(|()| journal::has_room())
+        .map_err(|error| Error::not_ready(error.to_string()))?;
     let asked = Ports::open().and_then(|mut ports| ports.status());
     asked
         .map(drop)

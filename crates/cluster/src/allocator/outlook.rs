@@ -1,4 +1,7 @@
-//! Outlook: what STATUS asks. Would an ADD get an address here and now?
+//! Outlook: what STATUS asks. Could an ADD get an address here?
+//!
+//! A pool that is full is no reason to say no where this host holds some of its addresses: its next DEL makes room. And the
+//! DEL has to come: Nomad makes none after a STATUS that failed, so a full pool could never be emptied.
 //!
 //! It is asked often and answers within a second whatever goes on. So it takes no lock, which another verb may hold over all
 //! its requests to the store: a document is replaced as a whole, and what is read of it holds together. And it reads
@@ -10,15 +13,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipam::{Block, Choice, RangeSet};
 
 use super::{Allocator, Ledger, elsewhere::Belongs};
-use crate::{
-    BlockRecord, BlockState, Error, NetworkSpec, News, blocks::no_block, nodes::is_another,
-};
+use crate::{BlockRecord, BlockState, Error, NetworkSpec, News, blocks::no_block};
 
 impl Allocator<'_> {
-    /// Whether an ADD on the network that `spec` describes would get an address of each set; if not, the error with which
-    /// it would end. No read of the store while the host can go on alone, three at most,
-    /// and one where the store is called otherwise than before.
-    pub async fn outlook(&self, spec: &NetworkSpec) -> Result<(), Error> {
+    /// Whether an ADD on the network that `spec` describes could get an address of each set; if not, the error with which
+    /// it would end. Where it could after a DEL of this host alone, the error with which it would end before that. While the
+    /// host has room of its own two requests, and three reads more at most where it has none; one more where the store is
+    /// called otherwise than before.
+    pub async fn outlook(&self, spec: &NetworkSpec) -> Result<Option<Error>, Error> {
+        let holds = self.holds()?;
         let mut ledger = self.load()?;
         if let Some(known) = &ledger
             && self.belongs(known).await? == Belongs::Elsewhere
@@ -26,27 +29,31 @@ impl Allocator<'_> {
             ledger = None;
         }
         let ledger = ledger.filter(|ledger| spec.agree(&ledger.network.record).is_ok());
-        if let Some(ledger) = &ledger {
-            // Of a network that reclaims, only what is kept outlasts the store.
-            let kept_only = ledger.network.record.reclaim_after.is_some();
-            if self.lacking(ledger, kept_only).is_empty() {
-                return Ok(());
+        // Of a network that reclaims, only what is kept outlasts the store.
+        let has_room = |kept_only: bool| {
+            let full = |ledger| !self.lacking(ledger, kept_only).is_empty();
+            ledger.as_ref().is_some_and(|ledger| !full(ledger))
+        };
+        let admitted = async {
+            self.cluster.may_lease(self.network).await?;
+            self.cluster.admit(spec, &self.node(), holds).await
+        };
+        let reclaims = |ledger: &Ledger| ledger.network.record.reclaim_after.is_some();
+        match admitted.await {
+            Err(away) if away.is_away() && ledger.is_some() => {
+                return match has_room(ledger.as_ref().is_some_and(reclaims)) {
+                    true => Ok(None),
+                    false if holds => Ok(Some(away)),
+                    false => Err(away),
+                };
             }
+            // To be made by the first ADD, or written again by whoever is on it.
+            Ok(None) => return Ok(None),
+            Ok(Some(_)) if has_room(false) => return Ok(None),
+            admitted => drop(admitted?),
         }
         let news = self.cluster.news(self.network).await?;
-        let known = news.nodes.get(&self.host.node).map(|known| &known.record);
-        if let Some(other) = known.filter(|known| is_another(known, &self.node())) {
-            return Err(Error::NodeTaken(Box::new(other.clone())));
-        }
-        // To be made by the first ADD, or written again by whoever is on it.
-        if news.network.is_none() {
-            if spec.ranges.is_empty() && !self.holds()? {
-                return Err(Error::NoRanges(self.network.to_owned()));
-            }
-            return Ok(());
-        }
         let network = news.ready_network(self.network)?;
-        spec.agree(&network.record)?;
         // The ledger as an ADD would bring it up to date; that of this boot's first ADD begins with all that is ours.
         let mut ledger = ledger.unwrap_or_else(|| Ledger::new(network.clone()));
         let new = ledger.update(&news, network, &self.host.node);
@@ -54,9 +61,12 @@ impl Allocator<'_> {
         let mut lacking = self.lacking(&ledger, false);
         lacking.retain(|set| !has_untouched(&news, set));
         if lacking.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
-        self.could_take_over(&news, &lacking).await
+        match self.could_take_over(&news, &lacking).await {
+            Err(full @ Error::Exhausted { .. }) if holds => Ok(Some(full)),
+            could => could.map(|()| None),
+        }
     }
 
     /// The sets of which the ledger has no address, not even one that only rests.

@@ -12,7 +12,7 @@ mod subnet;
 use std::collections::{BTreeMap, BTreeSet};
 
 use cni::Error;
-use ipnetwork::IpNetwork;
+use ipnetwork::{IpNetwork, Ipv4Network};
 use journal::Attachment;
 use netlink::{Netns, Rtnl, VethEnd};
 
@@ -64,13 +64,7 @@ pub async fn ensure(
         Some(ledger) => ledger,
         None => begin(host, wanted).await?,
     };
-    if let Some(wanted) = wanted.filter(|wanted| *wanted != IpNetwork::V4(ledger.subnet)) {
-        let why = format!(
-            "egress.subnet: {wanted}: this host's egress bridge has {} in use",
-            ledger.subnet
-        );
-        return Err(Error::new(code::DIFFERS, why));
-    }
+    refuse_another(ledger.subnet, wanted)?;
     if v6 && ledger.subnet6.is_none() {
         ledger.subnet6 = Some(subnet::choose_v6(host).await?);
     }
@@ -115,6 +109,29 @@ pub async fn ensure(
 /// Whether the egress bridge is one that an earlier version made among the host's interfaces.
 pub(crate) async fn is_on_host(host: &Host) -> Result<bool, Error> {
     Ok(inside::Form::find(host).await? == inside::Form::OnHost)
+}
+
+/// Refuses a subnet of the way out that [`ensure`] would refuse. Changes nothing.
+pub(crate) async fn refuse(host: &Host, wanted: Option<IpNetwork>) -> Result<(), Error> {
+    let known = match ledger(host)? {
+        Some(ledger) => Some(ledger.subnet),
+        None => bridge::subnets(host).await?.map(|(subnet, _)| subnet),
+    };
+    match known {
+        Some(subnet) => refuse_another(subnet, wanted),
+        None => subnet::choose(host, wanted).await.map(drop),
+    }
+}
+
+fn refuse_another(subnet: Ipv4Network, wanted: Option<IpNetwork>) -> Result<(), Error> {
+    match wanted.filter(|wanted| *wanted != IpNetwork::V4(subnet)) {
+        None => Ok(()),
+        Some(wanted) => {
+            let why =
+                format!("egress.subnet: {wanted}: this host's egress bridge has {subnet} in use");
+            Err(Error::new(code::DIFFERS, why))
+        }
+    }
 }
 
 /// A new document: of the bridge that stands although `/run` was lost, or of one to be made.

@@ -1,0 +1,64 @@
+//! Admission: what STATUS asks of the store. Would it refuse each ADD of this host on a network? Nothing is written.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use crate::{
+    Cluster, Error, Network, NetworkSpec, NetworkState, Node, Versioned,
+    networks::{free_vni, refuse_overlap},
+    nodes::is_another,
+    records::{SubnetsRecord, decode},
+};
+
+impl Cluster<'_> {
+    /// Refuses what the ADD of any container on the network of `spec` would be refused for; else the network, if the store has it.
+    /// `is_used`: containers of this host are on it, so that one that the store has lost would be written again. One read,
+    /// or two where an ADD would make the network.
+    pub async fn admit(
+        &self,
+        spec: &NetworkSpec,
+        node: &Node,
+        is_used: bool,
+    ) -> Result<Option<Versioned<Network>>, Error> {
+        let keys = [
+            self.layout.network(&spec.name)?,
+            self.layout.node(&node.name)?,
+        ];
+        let entries = self.store.read(&keys).await?;
+        let [network, known] = keys.map(|key| entries.iter().find(|entry| entry.key == key));
+        let known = known.map(decode::<Node>).transpose()?;
+        if let Some(other) = known.filter(|known| is_another(&known.record, node)) {
+            return Err(Error::NodeTaken(Box::new(other.record)));
+        }
+        if let Some(network) = network {
+            let network = decode::<Network>(network)?;
+            if network.record.state == NetworkState::Removing {
+                return Err(Error::Removing(spec.name.clone()));
+            }
+            spec.agree(&network.record)?;
+            return Ok(Some(network));
+        }
+        if is_used {
+            return Ok(None);
+        }
+        if spec.ranges.is_empty() {
+            return Err(Error::NoRanges(spec.name.clone()));
+        }
+        let (vnis, all) = (self.layout.vnis()?, self.layout.subnets()?);
+        let entries = self.store.read(&[vnis.clone(), all.clone()]).await?;
+        if spec.segment {
+            free_vni(spec, &vnis, &entries)?;
+        }
+        if let Some(all) = entries.iter().find(|entry| entry.key == all) {
+            refuse_overlap(spec, &decode::<SubnetsRecord>(all)?.record)?;
+        }
+        Ok(None)
+    }
+
+    /// Whether the store lets this host write leases of the network: asks it to remove one that nobody has.
+    pub async fn may_lease(&self, network: &str) -> Result<(), Error> {
+        let nobody = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let key = self.layout.lease(network, nobody)?;
+        self.store.delete(&key, u64::MAX).await?;
+        Ok(())
+    }
+}
