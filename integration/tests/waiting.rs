@@ -194,3 +194,39 @@ fn an_mtu_that_the_underlay_does_not_carry_is_told_with_the_one_that_would_do() 
     ask(host).assert_well();
     attached.detach().ok();
 }
+
+/// The kernel takes almost any name for an interface, and a command that is printed to be pasted holds it.
+#[test]
+fn a_command_to_paste_is_one_command_whatever_an_interface_is_called() {
+    for name in ["e;reboot;", "$(x)", "it's", "e\u{1b}[7m"] {
+        let lab = lab(1, Backend::Dir);
+        let host = lab.host(1);
+        let script = "ip link set ens3 down; ip link set ens3 name \"$1\"; ip link set dev \"$1\" mtu 1600 up
+                      ip route replace default via 192.168.1.1";
+        host.space().run(&["sh", "-euc", script, "sh", name]).ok();
+        let create = [
+            "network",
+            "create",
+            "big",
+            "--subnet",
+            "10.0.9.0/24",
+            "--mtu",
+            "1550",
+        ];
+        host.crosshost(&create).ok();
+        host.install(&conflist("big", "10.0.9.0/24"));
+        let attached = Attachment::new(host, "t1", "big");
+        ask(host).assert_well();
+        let narrow = ["ip", "link", "set", "dev", name, "mtu", "1500"];
+        host.space().run(&narrow).ok();
+        host.crosshost(&["sync"]).ok();
+        let mend = ask(host).wrong(&["network big", "mtu is 1550"]);
+        assert!(!mend.contains('\u{1b}'), "{mend:?}");
+        host.space().run(&["bash", "-euc", &mend]).ok();
+        host.crosshost(&["sync"]).ok();
+        ask(host).assert_well();
+        let shown = host.crosshost(&["doctor"]).ok().stdout;
+        assert!(!shown.contains('\u{1b}'), "{shown:?}");
+        attached.detach().ok();
+    }
+}

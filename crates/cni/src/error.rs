@@ -2,7 +2,7 @@
 //! runtime can act on, a message for a person and details for a log.
 
 use crate::Version;
-use crate::text::line;
+use crate::text::{line, plain_lines};
 use serde_json::{Value, json};
 
 /// Error codes: below 100 the specification's (section "Error"), from 100 on ours. Stable, documented in `docs/`.
@@ -124,7 +124,7 @@ impl Error {
     /// The same error with `details`.
     #[must_use]
     pub fn with_details(mut self, details: impl Into<String>) -> Self {
-        self.details = details.into();
+        self.details = plain_lines(&details.into());
         self
     }
 }

@@ -4,7 +4,7 @@
 //! panic prints the same error object as any failure before the process ends. Whoever speaks first is heard, the other
 //! is silent: two objects would be none.
 
-use crate::{Error, Version, code};
+use crate::{Error, Version, code, plain};
 use rustix::event::{PollFd, PollFlags, poll};
 use serde_json::Value;
 use std::io::{self, Write};
@@ -65,7 +65,7 @@ fn is_heard(output: BorrowedFd<'_>) -> bool {
 
 /// A line for a person, on standard error: what did not stop the verb, but should be known.
 pub fn note(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
+    let _ = writeln!(io::stderr(), "{}", plain(line));
 }
 
 /// From now on a panic, of any thread, prints an error object of code 199 and ends the process with exit code 1.

@@ -96,7 +96,7 @@ fn line(it: &Finding) -> String {
     let mend = if it.mend.is_empty() {
         String::new()
     } else {
-        format!("; run: {}", it.mend)
+        format!("; run: {}", cni::plain(&it.mend))
     };
     format!(
         "{:5}  {}{mend}\n",
@@ -173,7 +173,8 @@ async fn examine_store(settings: &Resolved, findings: &mut Findings) -> Result<(
             for (what, nodes) in realm.cluster.stuck(name).await? {
                 let nodes = nodes.join(", ");
                 let says = format!("network {called}: {what}: waits for {nodes}");
-                findings.note(Check::Handover, says, &format!("{SYNC}  # on {nodes}"));
+                let mend = format!("{SYNC}  # on {}", cni::plain(&nodes));
+                findings.note(Check::Handover, says, &mend);
             }
             if realm.name.is_none() && sandboxes.contains(name) {
                 let news = realm.cluster.news(name).await?;

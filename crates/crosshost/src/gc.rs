@@ -37,14 +37,14 @@ pub async fn sweep(session: &Session, dry: bool) -> Result<String> {
         };
         let (attachment, netns) = (&record.attachment, record.netns.display());
         let line = match done {
-            Ok(true) => format!("{attachment}: {netns} is gone\n"),
+            Ok(true) => format!("{attachment}: {netns} is gone"),
             Ok(false) => continue,
             Err(error) => {
                 failures = true;
-                format!("{attachment}: failed: {error}\n")
+                format!("{attachment}: failed: {error}")
             }
         };
-        said.push(line);
+        said.push(format!("{}\n", cni::line(line)));
     }
     // The store hears of it, now or with the next sync.
     if !dry && !said.is_empty() {

@@ -224,7 +224,8 @@ pub async fn inspect(session: &Session, called: &str, output: Output) -> Result<
         format!("the way to {vtep} carries packets of {packet} bytes: containers that are made on this host get less MTU\n")
     });
     let head = format!(
-        "network {called}: vni {vni}, subnets {subnets}, gateway {}, scope {scope}{state}\n{}\n",
+        "network {}: vni {vni}, subnets {subnets}, gateway {}, scope {scope}{state}\n{}\n",
+        cni::plain(called),
         gateways.join(","),
         narrow.collect::<String>()
     );

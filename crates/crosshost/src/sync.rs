@@ -63,10 +63,10 @@ pub fn admitted() -> Result<()> {
 
 /// What was done to one network.
 pub fn line(done: &Synced) -> String {
-    format!(
+    cni::line(format!(
         "network {}: {} forwarding entries changed",
         done.network, done.changes
-    )
+    ))
 }
 
 /// Does all of it once; with `contact` the store also learns that this host was here just now.

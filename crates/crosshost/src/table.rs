@@ -7,11 +7,16 @@
 
 use std::{io::Write as _, process::ExitCode};
 
-/// Columns under headings, each as wide as its widest cell.
+/// Columns under headings, each as wide as its widest cell. What is in a cell comes from the store, the kernel or a file, and
+/// is shown so that a terminal does nothing of it.
 pub fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> String {
+    let rows: Vec<_> = rows
+        .iter()
+        .map(|row| row.each_ref().map(|cell| cni::plain(cell)))
+        .collect();
     let width = |column: usize| {
         rows.iter()
-            .map(|row| row[column].len())
+            .map(|row| row[column].chars().count())
             .chain([headings[column].len()])
             .max()
             .unwrap_or(0)
@@ -26,18 +31,24 @@ pub fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> Strin
     };
     let body = rows
         .iter()
-        .map(|row| line(std::array::from_fn(|column| row[column].as_str())));
+        .map(|row| line(row.each_ref().map(|cell| &**cell)));
     std::iter::once(line(headings)).chain(body).collect()
 }
 
-/// A JSON value as text for a person or a pipe.
+/// A JSON value as text for a person or a pipe. JSON escapes C0 alone; the rest of what a terminal acts on is escaped as well.
 pub fn json(value: &serde_json::Value) -> String {
-    format!("{value:#}\n")
+    let text = format!("{value:#}\n");
+    let escaped = |c: char| match c {
+        '\n' => c.to_string(),
+        _ if cni::acts(c) => format!("\\u{:04x}", u32::from(c)),
+        _ => c.to_string(),
+    };
+    text.chars().map(escaped).collect()
 }
 
 /// Prints the answer. A reader that went away (`crosshost network ls | head -1`) is no error.
 pub fn print(text: &str) -> ExitCode {
-    match std::io::stdout().write_all(text.as_bytes()) {
+    match std::io::stdout().write_all(cni::plain_lines(text).as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => complain(&error),
         _ => ExitCode::SUCCESS,
     }
@@ -94,6 +105,25 @@ pub fn complain(error: &(dyn std::error::Error + 'static)) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cell_does_nothing_to_a_terminal_and_is_as_wide_as_it_looks() {
+        let rows = [
+            ["größe".to_owned(), "x".to_owned()],
+            ["a\nb".to_owned(), "\u{1b}[2J\u{202e}".to_owned()],
+        ];
+        assert_eq!(
+            table(["N", "VALUE"], &rows),
+            "N      VALUE\ngröße  x\na\\nb   \\u{1b}[2J\\u{202e}\n"
+        );
+        let value = serde_json::json!({"name": "a\u{9b}\u{202e}\n\u{1b}ö"});
+        let text = json(&value);
+        assert_eq!(text, "{\n  \"name\": \"a\\u009b\\u202e\\n\\u001bö\"\n}\n");
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&text).unwrap(),
+            value
+        );
+    }
 
     #[test]
     fn columns_align() {

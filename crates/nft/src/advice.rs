@@ -64,6 +64,7 @@ impl Words {
         }
         let commands: Vec<_> = match at.author {
             Author::Owner => vec![],
+            Author::Nft if !at.is_spelled() => vec![],
             Author::Nft => {
                 let insert =
                     |rule: &String| format!("nft insert rule {table} {chain} {}", quoted(rule));
@@ -108,13 +109,61 @@ fn of_table(program: &str, table: &str) -> String {
     }
 }
 
-/// A word of a command, in quotes where a shell would read it otherwise.
+impl Obstacle {
+    /// Whether nft's command line has a spelling for table and chain: it takes no name in quotes (nft(8), "Lexical
+    /// conventions"), while the kernel takes any.
+    fn is_spelled(&self) -> bool {
+        let name = self.table.split_once(' ').map_or("", |(_, name)| name);
+        [name, &self.chain].iter().all(|name| {
+            name.starts_with(|c: char| c.is_ascii_alphabetic() || "_.".contains(c))
+                && name
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || "/-_.".contains(c))
+        })
+    }
+}
+
+/// A word of a command, in quotes where a shell would read it otherwise. What a terminal would act on is escaped in the
+/// form that bash, zsh, ksh and busybox read.
 pub fn quoted(word: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.@%+:".contains(c);
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.@%+:=,/".contains(c);
     if word.chars().all(is_plain) && !word.is_empty() {
         return word.to_owned();
     }
-    format!("'{}'", word.replace('\'', "'\\''"))
+    let is_shown = |c: char| c == ' ' || !(c.is_control() || c.is_whitespace() || is_mark(c));
+    if word.chars().all(is_shown) {
+        return format!("'{}'", word.replace('\'', "'\\''"));
+    }
+    let escaped = word.chars().map(|c| match c {
+        '\'' | '\\' => format!("\\{c}"),
+        _ if is_shown(c) => c.to_string(),
+        _ => {
+            let mut bytes = [0; 4];
+            let bytes = c.encode_utf8(&mut bytes).bytes();
+            bytes.fold(String::new(), |text, byte| text + &format!("\\x{byte:02x}"))
+        }
+    });
+    format!("$'{}'", escaped.collect::<String>())
+}
+
+/// Whether it turns the writing direction.
+fn is_mark(c: char) -> bool {
+    matches!(
+        c,
+        '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    )
+}
+
+/// An interface's name as nft reads it in a rule; `None` where nft has no spelling for it. A star at the end would stand for
+/// all names that begin so.
+pub fn interface(name: &str) -> Option<String> {
+    if name.contains('"') {
+        return None;
+    }
+    Some(match name.strip_suffix('*') {
+        Some(start) => format!("\"{start}\\*\""),
+        None => format!("\"{name}\""),
+    })
 }
 
 /// The chains of others that stop these packets, or may, each once; by traffic.
@@ -169,10 +218,12 @@ impl Traffic<'_> {
     fn native(&self, it: &Obstacle) -> Blocked {
         let stops = if it.certain { "stops" } else { "may stop" };
         let chain = format!("chain {} of nftables table {}", it.chain, it.table);
-        let owned = if it.author == Author::Owner {
-            "; only the program that owns the table may change it"
-        } else {
-            ""
+        let owned = match it.author {
+            Author::Owner => "; only the program that owns the table may change it",
+            Author::Nft if !it.is_spelled() => {
+                "; nft has no spelling for its name: only the program that made it can change it"
+            }
+            _ => "",
         };
         Blocked {
             certain: it.certain,
@@ -206,5 +257,86 @@ impl Traffic<'_> {
             ),
             allow: self.words.legacy_command(program, &tables, &chains),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_is_one_word_to_a_shell_whatever_is_in_it() {
+        for (word, wanted) in [
+            ("ch-egress", "ch-egress"),
+            (
+                "net.ipv4.conf.br/100.rp_filter=2",
+                "net.ipv4.conf.br/100.rp_filter=2",
+            ),
+            ("", "''"),
+            ("e;reboot;", "'e;reboot;'"),
+            ("$(x)", "'$(x)'"),
+            ("it's", "'it'\\''s'"),
+            ("a b", "'a b'"),
+            ("e\u{1b}[31m", "$'e\\x1b[31m'"),
+            ("a\nreboot", "$'a\\x0areboot'"),
+            ("a\u{202e}'\\", "$'a\\xe2\\x80\\xae\\'\\\\'"),
+        ] {
+            assert_eq!(quoted(word), wanted);
+            // The shell reads back what was meant.
+            let said = std::process::Command::new("bash")
+                .args(["-c", &format!("printf %s {}", quoted(word))])
+                .output()
+                .unwrap();
+            assert_eq!(String::from_utf8(said.stdout).unwrap(), word);
+        }
+    }
+
+    #[test]
+    fn an_interface_that_nft_cannot_spell_has_no_rule() {
+        assert_eq!(interface("ens3").as_deref(), Some("\"ens3\""));
+        assert_eq!(interface("e;x").as_deref(), Some("\"e;x\""));
+        assert_eq!(interface("e*").as_deref(), Some("\"e\\*\""));
+        assert_eq!(interface("e\"x"), None);
+    }
+
+    #[test]
+    fn a_chain_that_nft_cannot_spell_gets_no_command() {
+        let words = Words {
+            nft: vec!["udp dport 4789 accept".to_owned()],
+            iptables: vec![],
+            firewalld: String::new(),
+        };
+        let traffic = Traffic {
+            packets: vec![],
+            what: "the tunnels' packets".to_owned(),
+            words,
+        };
+        let at = |table: &str, chain: &str| Obstacle {
+            table: table.to_owned(),
+            chain: chain.to_owned(),
+            author: Author::Nft,
+            rule: "policy drop".to_owned(),
+            certain: true,
+        };
+        let usual = traffic.native(&at("inet mine", "in-put.1"));
+        assert_eq!(
+            usual.allow,
+            "nft insert rule inet mine in-put.1 'udp dport 4789 accept'"
+        );
+        for (table, chain) in [
+            ("inet t; reboot # $(reboot)", "input"),
+            ("inet mine", "in\nput"),
+            ("inet mine", "\u{1b}[31m"),
+            ("inet mine", "1"),
+            ("inet mine", ""),
+        ] {
+            let blocked = traffic.native(&at(table, chain));
+            assert_eq!(blocked.allow, "");
+            assert!(
+                blocked.why.contains("nft has no spelling"),
+                "{}",
+                blocked.why
+            );
+        }
     }
 }

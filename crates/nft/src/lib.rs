@@ -41,7 +41,7 @@ use std::time::{Duration, Instant};
 use ipnetwork::IpNetwork;
 use netlink_packet_netfilter::nftables::NfTablesMessage;
 
-pub use advice::{Blocked, Traffic, Words, blocked, quoted};
+pub use advice::{Blocked, Traffic, Words, blocked, interface, quoted};
 use channel::{Change, Channel};
 use element::Interval;
 pub use error::{Error, Reason};

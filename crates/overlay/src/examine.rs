@@ -171,7 +171,10 @@ async fn examine_network(
         findings.wrong(
             Check::NetworkMtu,
             says,
-            &format!("ip link set {} mtu {wanted}", underlay.name),
+            &format!(
+                "ip link set dev {} mtu {wanted}",
+                nft::quoted(&underlay.name)
+            ),
         );
     }
     if due == 0 {
@@ -264,10 +267,8 @@ async fn examine_way_in(
                 "rp_filter of {name} is strict, and the route to {vtep} leaves by another interface: \
                  what that host sends to tunnels is dropped"
             );
-            let mend = format!(
-                "sysctl -w net.ipv4.conf.{}.rp_filter=2",
-                name.replace('.', "/")
-            );
+            let key = format!("net.ipv4.conf.{}.rp_filter=2", name.replace('.', "/"));
+            let mend = format!("sysctl -w {}", nft::quoted(&key));
             findings.wrong(Check::RpFilter, says, &mend);
         }
     }

@@ -68,7 +68,7 @@ impl Outside {
         let blocked = |key: String| Blocked {
             certain: true,
             why: format!("{key} is 0: this host forwards nothing to containers"),
-            allow: format!("sysctl -w {key}=1"),
+            allow: format!("sysctl -w {}", nft::quoted(&format!("{key}=1"))),
             chain: key,
         };
         keys.into_iter().map(blocked).collect()

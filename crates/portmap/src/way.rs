@@ -151,21 +151,30 @@ impl<'a> Way<'a> {
             let ports = runs.iter().map(|run| range(run, ':'));
             ports.map(move |ports| format!("-p {protocol} --dport {ports} -j ACCEPT"))
         });
-        let quoted = nft::quoted(via);
+        let (quoted, named) = (nft::quoted(via), nft::interface(via));
         let words = |nft, iptables| Words {
             nft,
             iptables,
             firewalld: STRICT.to_owned(),
         };
         let arrive = words(
-            nft.chain([format!("iifname \"{via}\" accept")]).collect(),
+            // Where nft has no spelling for the interface, part of the rules would open nothing.
+            named
+                .iter()
+                .flat_map(|it| nft.clone().chain([format!("iifname {it} accept")]))
+                .collect(),
             iptables.chain([format!("-i {quoted} -j ACCEPT")]).collect(),
         );
         let middle = words(
-            vec![
-                format!("oifname \"{via}\" ct status dnat accept"),
-                format!("iifname \"{via}\" ct state established,related accept"),
-            ],
+            named
+                .iter()
+                .flat_map(|it| {
+                    [
+                        format!("oifname {it} ct status dnat accept"),
+                        format!("iifname {it} ct state established,related accept"),
+                    ]
+                })
+                .collect(),
             vec![
                 format!("-o {quoted} -m conntrack --ctstate DNAT -j ACCEPT"),
                 format!("-i {quoted} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"),

@@ -54,6 +54,8 @@ impl Service {
 
     /// How things stand; the first time also that we are ready.
     pub fn say(&mut self, status: String) {
+        // A line end would begin another word of the protocol.
+        let status = cni::line(status);
         if self.status.as_ref() == Some(&status) {
             return;
         }
