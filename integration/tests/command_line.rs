@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use integration::{Backend, Host, Lab, Programs, Running, workspace};
+use integration::{Attachment, Backend, Host, Lab, Programs, Running, conflist, workspace};
 use serde_json::Value;
 
 const LIMIT: std::time::Duration = std::time::Duration::from_mins(1);
@@ -212,4 +212,94 @@ fn a_command_line_that_makes_no_sense_makes_no_store() {
         help.contains("network") && help.contains("doctor"),
         "{help}"
     );
+}
+
+/// Writes a record of the store in a directory again, as another one or in its place, with one field changed.
+fn rewrite(host: &Host, key: &str, to: &str, field: &str, value: &Value) {
+    let folder = host.space().path("/dev/shm/store/crosshost/v1");
+    let file = |key: &str| folder.join(format!("{key}="));
+    let text = std::fs::read_to_string(file(key)).expect("a record");
+    let (revision, record) = text.split_once('\n').expect("a revision");
+    let mut record: Value = serde_json::from_str(record).expect("JSON");
+    record[field] = value.clone();
+    std::fs::write(file(to), format!("{revision}\n{record}")).expect("written");
+}
+
+/// It may well live: then it registers anew, and whoever removed it wonders.
+#[test]
+fn a_host_that_was_heard_of_just_now_is_forgotten_with_force_only() {
+    let lab = Lab::new(2, Backend::Dir);
+    let host = lab.host(1);
+    for host in lab.hosts() {
+        host.crosshost(&["sync"]).ok();
+    }
+    let remove = ["node", "rm", "docker02"];
+    let said = host.crosshost(&remove).failed();
+    assert_eq!(said.status.code(), Some(1), "{said}");
+    for word in [
+        "node docker02: heard of ",
+        "s ago: it lives",
+        "crosshost-sync",
+        "--force",
+    ] {
+        assert!(said.stderr.contains(word), "no {word:?} in {said}");
+    }
+    let known = || host.listed(&["node", "ls"]).as_array().map(Vec::len);
+    assert_eq!(known(), Some(2));
+    host.crosshost(&[&remove[..], &["--force"]].concat()).ok();
+    assert_eq!(known(), Some(1));
+    // One that has been silent for long goes by name.
+    lab.host(2).crosshost(&["sync"]).ok();
+    let key = "nodes/docker02";
+    rewrite(host, key, key, "lastContact", &1_700_000_000.into());
+    host.crosshost(&remove).ok();
+    assert_eq!(known(), Some(1));
+}
+
+/// Whoever can write to the store gives names that a terminal would act on, or that forge a row.
+#[test]
+fn names_of_the_store_do_nothing_to_a_terminal() {
+    let lab = Lab::new(1, Backend::Dir);
+    let host = lab.host(1);
+    host.install(&conflist("ov_net1", "10.0.0.0/24"));
+    host.crosshost(&["sync"]).ok();
+    let attached = Attachment::new(host, "t1", "ov_net1");
+    let evil = "evil\u{1b}[2J\u{9b}31m\u{202e}\u{7f}\nforged  192.168.1.99";
+    let escaped = "evil\\u{1b}[2J\\u{9b}31m\\u{202e}\\u{7f}\\nforged  192.168.1.99";
+    rewrite(
+        host,
+        "nodes/docker01",
+        "nodes/docker99",
+        "name",
+        &evil.into(),
+    );
+    let lease = format!("leases/ov_net1/{}", attached.address);
+    rewrite(host, &lease, &lease, "node", &evil.into());
+    for (words, rows) in [
+        (&["node", "ls"][..], 3),
+        (&["endpoint", "ls"], 2),
+        (&["network", "ls"], 2),
+        (&["network", "inspect", "ov_net1"], 0),
+        (&["endpoint", "ls", "--local"], 2),
+        (&["doctor"], 0),
+    ] {
+        let said = host.crosshost(words);
+        let shown = said.stdout.clone() + &said.stderr;
+        let acts = |c: char| c != '\n' && (c.is_control() || c == '\u{202e}');
+        assert!(!shown.contains(acts), "{words:?}: {shown:?}");
+        assert!(!shown.contains("\nforged"), "{words:?}: {shown}");
+        assert!(
+            rows == 0 || shown.lines().count() == rows,
+            "{words:?}: {shown}"
+        );
+    }
+    for words in [&["node", "ls"][..], &["endpoint", "ls"]] {
+        let shown = host.crosshost(words).ok().stdout;
+        assert!(shown.contains(escaped), "{shown}");
+        let listed = host.listed(words).to_string();
+        assert!(listed.contains("forged"), "{listed}");
+        let words = [words, &["--json"]].concat();
+        let text = host.crosshost(&words).ok().stdout;
+        assert!(text.contains("\\u009b31m\\u202e\\u007f\\nforged"), "{text}");
+    }
 }

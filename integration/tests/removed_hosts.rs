@@ -151,14 +151,25 @@ fn a_removed_host_that_comes_back_is_registered_anew_and_keeps_what_nobody_took(
 }
 
 #[test]
-fn a_host_that_holds_nothing_is_removed_without_force_and_uses_nothing_of_before() {
+fn a_removed_host_that_holds_nothing_uses_nothing_of_before() {
     let lab = two_hosts();
     let conf = four_blocks(None);
     let hosts = Direct::on_all(&lab);
     let (one, two) = (&hosts[0], &hosts[1]);
     fill(one, &conf, 0..1);
     del(one, "docker01-0", &conf);
-    two.host().crosshost(&REMOVE).ok();
+    // It was heard of just now.
+    let said = two.host().crosshost(&REMOVE).failed().stderr;
+    for word in [
+        "node docker01: heard of ",
+        "s ago",
+        "registers anew",
+        "--force",
+    ] {
+        assert!(said.contains(word), "no {word:?} in {said}");
+    }
+    let force = [&REMOVE[..], &["--force"]].concat();
+    two.host().crosshost(&force).ok();
     assert_eq!(traces(&lab, "docker01"), [""; 0]);
     let given = fill_at_once(two, &conf, "heir");
     assert_eq!(

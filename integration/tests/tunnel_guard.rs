@@ -101,7 +101,7 @@ fn a_node_that_comes_is_let_in_and_one_that_goes_is_not() {
     assert!(t3.container.pings(t1.address, &[]));
 
     t3.detach().ok();
-    let remove = ["node", "rm", "docker03"];
+    let remove = ["node", "rm", "docker03", "--force"];
     lab.host(1).crosshost(&remove).ok();
     lab.host(1).crosshost(&["sync"]).ok();
     assert!(!peers(&lab).contains("192.168.1.13"), "{}", peers(&lab));

@@ -9,9 +9,12 @@ use serde_json::json;
 use crate::{
     arguments::Output,
     command::{Result, Session},
-    realms,
+    realms::{self, Realm},
     table::{json, table},
 };
+
+/// A host that was silent for less than so many seconds is removed with `--force` only.
+const YOUNG: u64 = 600;
 
 /// All hosts.
 pub async fn list(session: &Session, output: Output) -> Result<String> {
@@ -62,6 +65,19 @@ fn build(node: &Node) -> String {
     }
 }
 
+/// How many seconds ago a host was heard of, if that is so short that it may well live. A watcher does not write a contact
+/// by routine, so a longer silence says nothing.
+async fn heard_of(realms: &[Realm<'_>], name: &str) -> Result<Option<u64>> {
+    let mut last = None;
+    for realm in realms {
+        let nodes = realm.cluster.nodes().await?;
+        let named = nodes.into_iter().filter(|node| node.record.name == name);
+        last = last.max(named.map(|node| node.record.last_contact).max());
+    }
+    let silent = last.map(|contact| clock::unix().saturating_sub(contact));
+    Ok(silent.filter(|seconds| *seconds < YOUNG))
+}
+
 /// A span of time in the unit that fits it best.
 fn ago(seconds: u64) -> String {
     match seconds {
@@ -85,6 +101,11 @@ pub async fn remove(session: &Session, name: &str, force: bool) -> Result<String
     if !leases.is_empty() {
         let name = name.to_owned();
         return Err(Error::NodeInUse { name, leases }.into());
+    }
+    if !force && let Some(seconds) = heard_of(&realms, name).await? {
+        let why = "it lives, and registers anew with its next verb or sync; to remove it for good, end its containers and \
+                   its watcher (systemctl stop crosshost-sync) first; --force removes it all the same";
+        return Err(format!("node {name}: heard of {}: {why}", ago(seconds)).into());
     }
     let mut known = false;
     for realm in &realms {
