@@ -414,6 +414,15 @@ fn a_layout_of_the_future_is_added_to_and_repaired_by_nobody_and_del_works() {
         .conf(&ipam)
         .run()
         .refused(50, &words);
+    // CHECK neither judges nor mends, so that no runtime destroys the container.
+    let mtu = |mtu: &str| format!("ip link set ch-egress mtu {mtu}");
+    host.space().script(&mtu("1400"));
+    check(&attached);
+    let link = host
+        .space()
+        .run(&["ip", "-json", "link", "show", "ch-egress"]);
+    assert_eq!(link.ok().json()[0]["mtu"], 1400);
+    host.space().script(&mtu("1500"));
     assert_none_lost(pings);
     attached.detach().ok();
     for gone in [&attached.container, &container] {

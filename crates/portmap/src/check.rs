@@ -2,6 +2,8 @@
 //! back first, as each verb does: a runtime that is told of a deviation destroys the container. What rules and settings of others
 //! stop is for `crosshost doctor` to say.
 
+use std::path::Path;
+
 use cni::{Call, Error};
 use journal::{Attachment, Found};
 use nft::{
@@ -23,6 +25,11 @@ pub(crate) fn check(call: &Call) -> Result<(), Error> {
     let result = &previous(call)?.result;
     let conf = Conf::read(call)?;
     let attachment = attachment(call)?;
+    // As `overlay` does: neither judged nor put back.
+    if let Err(newer) = journal::layout::admit(Path::new(journal::ROOT), cni::build::BUILD) {
+        cni::log(&newer.to_string());
+        return Ok(());
+    }
     let deviates = |what: String| Error::new(code::DEVIATION, format!("{attachment}: {what}"));
     let loaded = desk::records().load(&attachment.hash());
     let noted = match loaded.map_err(|error| local(&error))? {
