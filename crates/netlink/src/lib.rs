@@ -24,6 +24,7 @@ mod mac;
 mod message;
 mod mounts;
 mod netns;
+mod notices;
 mod path;
 mod route;
 
@@ -38,6 +39,7 @@ pub use listeners::{Holder, Listener, holders, listeners};
 pub use mac::Mac;
 pub use mounts::{Elsewhere, sees_all_processes};
 pub use netns::{Netns, NetnsError};
+pub use notices::{Notices, Scope};
 pub use path::probe;
 pub use route::{Hop, Route};
 pub use rtnl::Rtnl;

@@ -218,12 +218,17 @@ fn bring(host: &Host, change: impl FnOnce(&mut Table)) -> Result<(Nft, bool), Er
         after.rules = None;
         save(&after)?;
     }
-    after.install(&mut nft).map_err(firewall)?;
+    // Others may change their own rules meanwhile: that is no damage to ours.
+    let was_whole =
+        before.as_ref() == Some(&after) && after.is_installed(&mut nft).map_err(firewall)?;
+    if !was_whole {
+        after.install(&mut nft).map_err(firewall)?;
+    }
     // Unchanged all the while, so whole at this count. Else the next verb looks again.
     let unchanged = nft.generation().map_err(firewall)? == count;
     after.rules = unchanged.then_some(count);
     save(&after)?;
-    Ok((nft, !unchanged))
+    Ok((nft, !was_whole && !unchanged))
 }
 
 #[cfg(test)]

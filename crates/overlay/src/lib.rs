@@ -38,6 +38,7 @@ pub mod host;
 pub mod membership;
 pub mod names;
 mod news;
+pub mod notices;
 pub mod obstacles;
 pub mod orphans;
 pub mod path;

@@ -19,6 +19,9 @@ pub const UPLINK: &str = "uplink";
 /// The egress NIC in a container. Never `ethN`: a container's second network may be `eth1`.
 pub const EGRESS_NIC: &str = "gw0";
 
+/// How the names of all our links on the host begin.
+pub const LINKS: &str = "ch";
+
 /// How the names of all ports of sandboxes begin.
 pub const PORT: &str = "chp";
 

@@ -91,7 +91,8 @@ async fn mend(
     let was_off = foothold::mend(host, network, &sandbox).await?;
     let node = &settings.node;
     let changes = sandbox.reconcile(host, network, &copy, node, trust).await?;
-    let wrong = [!was_whole, unguarded, untranslated, was_off];
+    let replugged = was_whole && sandbox.replugged;
+    let wrong = [!was_whole, replugged, unguarded, untranslated, was_off];
     Ok(Some(changes + wrong.into_iter().filter(|it| *it).count()))
 }
 

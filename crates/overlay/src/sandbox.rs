@@ -48,6 +48,8 @@ pub struct Sandbox {
     pub end: SocketAddr,
     /// Whether it was found as it should be.
     pub stood: bool,
+    /// Whether a port was off the bridge, down, or of too small an MTU, or the tunnel's port answered as it should not.
+    pub replugged: bool,
 }
 
 /// MTU of a container's interface, in bytes: as asked for by its conflist, or by the network, or the segment's.
@@ -88,6 +90,7 @@ pub async fn find(network: &Network, vtep: IpAddr) -> Result<Option<Sandbox>, Er
         mtu: vxlan.mtu,
         end: end(&spec),
         stood: true,
+        replugged: false,
     }))
 }
 
@@ -163,7 +166,7 @@ pub async fn ensure(host: &Host, network: &Network, underlay: &Underlay) -> Resu
         )
         .await?;
     }
-    plug_again(&rtnl, &links, bridge.index, mtu).await?;
+    let mut replugged = plug_again(&rtnl, &links, bridge.index, mtu).await?;
     let spec = wanted(network, underlay, bridge.index);
     let vxlan = match find(VXLAN) {
         Some(vxlan) if fits(&vxlan, &spec) => vxlan,
@@ -178,14 +181,17 @@ pub async fn ensure(host: &Host, network: &Network, underlay: &Underlay) -> Resu
             made.ok_or_else(|| vanished(VXLAN))?
         }
     };
-    let port = Port {
-        neigh_suppress: Some(true),
-        learning: Some(false),
-        ..Port::default()
-    };
-    rtnl.set_port(VXLAN, &port)
-        .await
-        .map_err(|error| kernel(&error))?;
+    // Only where it is not so: the kernel tells all listeners of it, also the watcher that looks.
+    if (vxlan.port.neigh_suppress, vxlan.port.learning) != (Some(true), Some(false)) {
+        let port = Port {
+            neigh_suppress: Some(true),
+            learning: Some(false),
+            ..Port::default()
+        };
+        let set = rtnl.set_port(VXLAN, &port).await;
+        set.map_err(|error| kernel(&error))?;
+        replugged = true;
+    }
     Ok(Sandbox {
         rtnl,
         bridge: bridge.index,
@@ -193,11 +199,14 @@ pub async fn ensure(host: &Host, network: &Network, underlay: &Underlay) -> Resu
         mtu,
         end: end(&spec),
         stood: false,
+        replugged,
     })
 }
 
-/// Puts the attachments' ports on the bridge again, up, and lets them carry what the segment does, or what it once did.
-async fn plug_again(rtnl: &Rtnl, links: &[Link], bridge: u32, mtu: u32) -> Result<(), Error> {
+/// Puts the attachments' ports on the bridge again, up, and lets them carry what the segment does, or what it once did;
+/// whether there was one to be put right.
+async fn plug_again(rtnl: &Rtnl, links: &[Link], bridge: u32, mtu: u32) -> Result<bool, Error> {
+    let mut any = false;
     let right = |link: &Link| link.master == Some(bridge) && link.up && link.mtu >= mtu;
     for stray in links.iter().filter(|link| is_port(link) && !right(link)) {
         let plugged = LinkChange {
@@ -207,8 +216,9 @@ async fn plug_again(rtnl: &Rtnl, links: &[Link], bridge: u32, mtu: u32) -> Resul
             ..LinkChange::default()
         };
         change(rtnl, stray, plugged).await?;
+        any = true;
     }
-    Ok(())
+    Ok(any)
 }
 
 /// Whether a link of the sandbox is the host's end of an attachment.

@@ -20,18 +20,24 @@
 //! What it has heard and worked off it vouches for: an ADD on such a network reads no news and looks at no entry
 //! (`overlay::watched`), which on a cluster of a thousand hosts is most of its time.
 //!
+//! What somebody damages on this host the kernel tells ([`kernel`]), and it is looked at soon, yet not all the time ([`pace`]);
+//! and twice a minute, as notices may get lost.
+//!
 //! A last contact is written at the start, on SIGHUP, and where a network that reclaims asks for it, never by routine: each
 //! such write wakes every watcher of every host.
 
 mod duties;
+mod kernel;
 mod line;
 mod log;
+mod pace;
 mod service;
 mod signals;
 mod watcher;
 
 use std::{pin::pin, time::Duration};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use overlay::watched::Watch;
 use tokio::{
     task::LocalSet,
@@ -52,10 +58,20 @@ pub async fn watch() -> Result<String> {
     Session::open()?;
     let watch = Watch::begin().map_err(taken)?;
     let signals = Signals::open()?;
+    open_files();
     LocalSet::new()
         .run_until(Box::pin(keep(watch, &signals)))
         .await;
     Ok(String::new())
+}
+
+/// As many open files as we may have: two sockets for each network.
+fn open_files() {
+    let most = getrlimit(Resource::RLIMIT_NOFILE);
+    if let Ok((_, most)) = most {
+        // With fewer some networks are looked at each half minute alone, and the log says so.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
+    }
 }
 
 fn taken(error: journal::Error) -> Box<dyn std::error::Error> {
@@ -81,6 +97,7 @@ async fn keep(watch: Watch, signals: &Signals) {
         } else {
             service.ping();
             let next = Instant::now() + LOOK.min(service.every());
+            let next = watcher.next_look().map_or(next, |look| look.min(next));
             tokio::select! {
                 biased;
                 signal = signals.next() => Some(signal),

@@ -10,8 +10,10 @@ use tokio::time::Instant;
 
 use super::{
     duties::{Duties, changed},
+    kernel::Kernel,
     line::{Line, Subject},
     log::Log,
+    pace::Pace,
 };
 use crate::{
     command::Session,
@@ -27,6 +29,8 @@ const WHOLE: Duration = Duration::from_mins(10);
 pub struct Watcher {
     watch: Watch,
     line: Line,
+    kernel: Kernel,
+    pace: Pace,
     log: Log,
     duties: Duties,
     pools: BTreeSet<Pool>,
@@ -52,6 +56,8 @@ impl Watcher {
         Self {
             watch,
             line: Line::new(),
+            kernel: Kernel::default(),
+            pace: Pace::new(),
             log: Log::default(),
             duties: Duties {
                 whole: true,
@@ -84,12 +90,21 @@ impl Watcher {
             Ok(subjects) => self.line.listen_to(subjects),
             Err(error) => self.log.wrong("this host's documents", &error.msg),
         }
+        self.listen();
         if self.whole <= Instant::now() {
             self.whole = Instant::now() + WHOLE;
             self.duties.whole = true;
         }
         if self.contact.is_some_and(|due| due <= clock::uptime()) {
             self.show_up();
+        }
+    }
+
+    /// Lets the kernel tell of what is here now.
+    fn listen(&mut self) {
+        match self.kernel.listen() {
+            Ok(()) => self.log.right("notices of the kernel"),
+            Err(error) => self.log.wrong("notices of the kernel", &error.msg),
         }
     }
 
@@ -110,13 +125,24 @@ impl Watcher {
         }
     }
 
-    /// Waits until the store has said something.
+    /// Waits until the store or the kernel has said something.
     pub async fn news(&self) {
-        self.line.news().await;
+        tokio::select! {
+            () = self.line.news() => {}
+            () = self.kernel.told() => {}
+        }
     }
 
-    /// Notes what the store has said.
+    /// When what the kernel told is to be looked at.
+    pub fn next_look(&self) -> Option<Instant> {
+        self.pace.due()
+    }
+
+    /// Notes what the store and the kernel have said.
     pub fn hear(&mut self) {
+        if self.kernel.take() {
+            self.pace.touched(Instant::now());
+        }
         for (subject, outcome) in self.line.take() {
             let about = subject.to_string();
             match outcome {
@@ -186,7 +212,8 @@ impl Watcher {
     }
 
     fn must_repair(&self) -> bool {
-        self.repair <= Instant::now()
+        let now = Instant::now();
+        self.repair <= now || self.pace.due().is_some_and(|due| due <= now)
     }
 
     fn can_sync(&self) -> bool {
@@ -204,8 +231,16 @@ impl Watcher {
         }
         self.log.right("layout");
         if self.must_repair() {
-            self.repair().await;
-            self.repair = Instant::now() + REPAIR;
+            // What is gone is let go of first: a listener keeps its namespace alive.
+            self.listen();
+            self.kernel.take();
+            let looked = self.repair().await;
+            let now = Instant::now();
+            self.repair = now + REPAIR;
+            match looked {
+                Some(was_wrong) => self.pace.looked(now, was_wrong),
+                None => self.pace.failed(now),
+            }
         }
         if self.can_sync() {
             let done = match Session::open() {
@@ -229,19 +264,25 @@ impl Watcher {
         self.vouch();
     }
 
-    async fn repair(&mut self) {
+    /// Mends what is ours; whether something was wrong, `None` where that could not be mended.
+    async fn repair(&mut self) -> Option<bool> {
+        let mut ports = None;
         match portmap::repair().await {
             Ok(mended) => {
                 self.log.right("published ports");
                 if mended {
                     Log::note(PORTS);
                 }
+                ports = Some(mended);
             }
             Err(error) => self.log.wrong("published ports", &error.msg),
         }
         let session = match Session::open() {
             Ok(session) => session,
-            Err(error) => return self.log.wrong("settings", &error.to_string()),
+            Err(error) => {
+                self.log.wrong("settings", &error.to_string());
+                return None;
+            }
         };
         match overlay::repair::repair(&session.settings).await {
             Ok(repaired) => {
@@ -255,8 +296,14 @@ impl Watcher {
                     Log::note("the containers' way out was damaged, and is mended");
                 }
                 self.duties.whole |= repaired.outdated;
+                let was_wrong = repaired.egress || !repaired.networks.is_empty();
+                let all_mended = repaired.failures.is_empty();
+                ports.filter(|_| all_mended).map(|ports| ports || was_wrong)
             }
-            Err(error) => self.log.wrong("repair", &error.msg),
+            Err(error) => {
+                self.log.wrong("repair", &error.msg);
+                None
+            }
         }
     }
 

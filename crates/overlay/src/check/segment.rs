@@ -77,6 +77,7 @@ pub(super) async fn look(host: &Host, conf: &Conf, attachment: &Attachment, mtu:
         mtu: spec.mtu,
         end: sandbox::end(&spec),
         stood: true,
+        replugged: false,
     };
     put_back(
         "tunnels' guard",

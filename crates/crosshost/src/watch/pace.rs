@@ -1,0 +1,116 @@
+//! When to look at this host's kernel, after it told that something was touched: soon, and not all the time.
+//!
+//! Touched is not damaged. Most notices are of what a verb or the watcher itself has just done, and some of programs that make and
+//! remove things a hundred times a second. So a look waits until the change is likely to be whole, and after each look that
+//! found nothing wrong the next one waits twice as long.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// What is done by one command comes in a few milliseconds.
+const WHOLE: Duration = Duration::from_millis(100);
+/// Least time between the end of a look and the next.
+const LEAST: Duration = Duration::from_millis(250);
+/// And most: what is damaged in the middle of such a storm waits so long.
+const MOST: Duration = Duration::from_secs(4);
+
+/// The times of looks.
+pub struct Pace {
+    due: Option<Instant>,
+    last: Option<Instant>,
+    gap: Duration,
+}
+
+impl Pace {
+    /// Nothing is due.
+    pub fn new() -> Self {
+        Self {
+            due: None,
+            last: None,
+            gap: LEAST,
+        }
+    }
+
+    /// Something was touched.
+    pub fn touched(&mut self, now: Instant) {
+        if self.last.is_none_or(|last| now > last + self.gap + MOST) {
+            self.gap = LEAST;
+        }
+        let next = self.last.map_or(now, |last| last + self.gap);
+        self.due.get_or_insert(next.max(now + WHOLE));
+    }
+
+    /// When the next look is due.
+    pub fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// A look ended, and found something wrong or not.
+    pub fn looked(&mut self, now: Instant, was_wrong: bool) {
+        self.due = None;
+        self.last = Some(now);
+        self.gap = if was_wrong {
+            LEAST
+        } else {
+            (self.gap * 2).min(MOST)
+        };
+    }
+
+    /// A look ended that could not mend all: it is tried again, less and less often, and then left to the look of each half
+    /// minute.
+    pub fn failed(&mut self, now: Instant) {
+        let again = self.gap < MOST;
+        self.looked(now, false);
+        if again {
+            self.touched(now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn damage_is_looked_at_soon_and_a_storm_of_others_ever_less_often() {
+        let mut pace = Pace::new();
+        let begun = Instant::now();
+        assert_eq!(pace.due(), None);
+        pace.touched(begun);
+        pace.touched(begun + WHOLE / 2);
+        assert_eq!(pace.due(), Some(begun + WHOLE), "the first one counts");
+
+        // A minute in which something is touched all the time and nothing is wrong.
+        let (mut now, mut looks) = (begun, 0);
+        while now < begun + Duration::from_mins(1) {
+            now = pace.due().unwrap();
+            looks += 1;
+            pace.looked(now, false);
+            pace.touched(now);
+        }
+        assert!(looks < 25, "{looks} looks");
+        now = pace.due().unwrap();
+        pace.looked(now, true);
+        pace.touched(now);
+        assert_eq!(pace.due(), Some(now + LEAST), "who does damage may do more");
+        pace.looked(now, false);
+        let calm = now + MOST * 3;
+        pace.touched(calm);
+        assert_eq!(pace.due(), Some(calm + WHOLE), "and calm begins anew");
+    }
+
+    #[test]
+    fn what_cannot_be_mended_is_tried_a_few_times() {
+        let mut pace = Pace::new();
+        let mut now = Instant::now();
+        pace.touched(now);
+        let mut tries = 0;
+        while let Some(due) = pace.due() {
+            now = due;
+            tries += 1;
+            pace.failed(now);
+        }
+        assert_eq!(tries, 5);
+    }
+}

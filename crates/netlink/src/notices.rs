@@ -1,0 +1,265 @@
+//! What the kernel tells of its own accord: multicast groups of netlink, read as far as to know whether something of ours was
+//! touched. What it was, the listener looks up; so a notice that is cut short or lost costs nothing but one look more.
+
+use std::io;
+
+use netlink_packet_core::NlasIterator;
+use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
+use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
+use rustix::io::Errno;
+use tokio::runtime::Handle;
+
+use crate::{Netns, NetnsError};
+
+/// Groups of rtnetlink (`RTNLGRP_`, uapi `linux/rtnetlink.h`).
+const LINK: u32 = 1;
+const NEIGH: u32 = 3;
+const IPV4_IFADDR: u32 = 5;
+const IPV4_ROUTE: u32 = 7;
+const IPV6_IFADDR: u32 = 9;
+const IPV6_ROUTE: u32 = 11;
+/// `NFNLGRP_NFTABLES` (uapi `linux/netfilter/nfnetlink.h`).
+const NFTABLES: u32 = 7;
+
+/// Kinds of messages (`RTM_`).
+const NEWLINK: u16 = 16;
+const DELLINK: u16 = 17;
+const NEWADDR: u16 = 20;
+const DELADDR: u16 = 21;
+const DELROUTE: u16 = 25;
+const NEWNEIGH: u16 = 28;
+const DELNEIGH: u16 = 29;
+
+/// Bytes of a message's header, and of what comes before the attributes of a link, an address, a route and of nftables.
+const HEADER: usize = 16;
+const OF_LINK: usize = 16;
+const OF_NFTABLES: usize = 4;
+
+/// What is read of a notice. Of rtnetlink that is one object, which begins with what is asked for.
+const BEGINNING: usize = 512;
+/// Changes of rules come together, in at most this many bytes; of more of them any may be ours.
+const RULES: usize = 4096;
+
+/// What is listened to in a namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// All links, and the entries of neighbours and bridges that somebody set: for a namespace that is ours.
+    Sandbox,
+    /// The links whose names begin so, addresses that are more than link-local ones, and the loss of routes to other hosts: for a
+    /// namespace that we share.
+    Host(&'static str),
+    /// The nftables tables of this name.
+    Rules(&'static str),
+}
+
+/// A socket on which the kernel tells of changes in one namespace.
+///
+/// It keeps the namespace alive as long as it is open.
+pub struct Notices {
+    socket: TokioSocket,
+    scope: Scope,
+    received: Vec<u8>,
+}
+
+impl Notices {
+    /// Listens in `netns`. Must be called inside a tokio runtime with I/O enabled.
+    pub fn open(netns: &Netns, scope: Scope) -> Result<Self, NetnsError> {
+        let failed = |source| NetnsError::Io {
+            path: netns.path().to_owned(),
+            what: "open a socket for notices".to_owned(),
+            source,
+        };
+        let runtime = Handle::try_current().map_err(|e| failed(io::Error::other(e)))?;
+        let socket = netns.run(|| {
+            let _runtime = runtime.enter();
+            subscribe(scope)
+        })?;
+        let capacity = match scope {
+            Scope::Rules(_) => RULES,
+            _ => BEGINNING,
+        };
+        Ok(Self {
+            socket: socket.map_err(failed)?,
+            scope,
+            received: Vec::with_capacity(capacity),
+        })
+    }
+
+    /// Waits for the next notice; whether it is of something that is listened to, or may be, since notices were lost.
+    pub async fn next(&mut self) -> io::Result<bool> {
+        self.received.clear();
+        match self.socket.recv(&mut self.received).await {
+            Ok(()) => Ok(concerns(&self.received, self.scope)),
+            Err(error) if error.raw_os_error() == Some(Errno::NOBUFS.raw_os_error()) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// A socket of the namespace in which the calling thread is.
+fn subscribe(scope: Scope) -> io::Result<TokioSocket> {
+    let (protocol, groups): (_, &[u32]) = match scope {
+        Scope::Sandbox => (NETLINK_ROUTE, &[LINK, NEIGH]),
+        Scope::Host(_) => (
+            NETLINK_ROUTE,
+            &[LINK, IPV4_IFADDR, IPV6_IFADDR, IPV4_ROUTE, IPV6_ROUTE],
+        ),
+        Scope::Rules(_) => (NETLINK_NETFILTER, &[NFTABLES]),
+    };
+    let mut socket = TokioSocket::new(protocol)?;
+    socket.socket_mut().bind(&SocketAddr::new(0, 0))?;
+    for group in groups {
+        socket.socket_mut().add_membership(*group)?;
+    }
+    Ok(socket)
+}
+
+/// Whether a datagram says anything of what is listened to.
+fn concerns(datagram: &[u8], scope: Scope) -> bool {
+    let mut rest = datagram;
+    while let Some((length, kind)) = header(rest) {
+        let end = length.min(rest.len());
+        let body = rest.get(HEADER..end).unwrap_or_default();
+        let ours = match scope {
+            Scope::Sandbox => touches_sandbox(kind, body),
+            Scope::Host(prefix) => touches_host(kind, body, prefix),
+            Scope::Rules(table) => names_table(body, table),
+        };
+        if ours || (length > rest.len() && matches!(scope, Scope::Rules(_))) {
+            return true;
+        }
+        rest = rest
+            .get(length.next_multiple_of(4).max(HEADER)..)
+            .unwrap_or_default();
+    }
+    false
+}
+
+/// Length and kind of the first message.
+fn header(bytes: &[u8]) -> Option<(usize, u16)> {
+    let length = u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?);
+    let kind = u16::from_ne_bytes(bytes.get(4..6)?.try_into().ok()?);
+    Some((usize::try_from(length).ok()?, kind))
+}
+
+fn touches_sandbox(kind: u16, body: &[u8]) -> bool {
+    /// `NUD_NOARP`, `NUD_PERMANENT`: an entry that somebody set. Others a bridge learns and forgets by itself.
+    const SET: u16 = 0x40 | 0x80;
+    match kind {
+        NEWLINK | DELLINK => true,
+        NEWNEIGH | DELNEIGH => body
+            .get(8..10)
+            .is_none_or(|state| u16::from_ne_bytes([state[0], state[1]]) & SET != 0),
+        _ => false,
+    }
+}
+
+fn touches_host(kind: u16, body: &[u8], prefix: &str) -> bool {
+    /// `RT_SCOPE_UNIVERSE`
+    const EVERYWHERE: u8 = 0;
+    /// `RT_TABLE_MAIN`, `RTN_UNICAST`
+    const MAIN: u8 = 254;
+    const UNICAST: u8 = 1;
+    match kind {
+        NEWLINK | DELLINK => has_text(body, OF_LINK, 3, |name| name.starts_with(prefix)),
+        NEWADDR | DELADDR => body.get(3) == Some(&EVERYWHERE),
+        DELROUTE => body.get(4) == Some(&MAIN) && body.get(7) == Some(&UNICAST),
+        _ => false,
+    }
+}
+
+fn names_table(body: &[u8], table: &str) -> bool {
+    // The name of the table is the first attribute of all that nftables tells of.
+    has_text(body, OF_NFTABLES, 1, |name| name == table)
+}
+
+/// Whether there is an attribute of this kind with such a text, as far as the attributes came.
+fn has_text(body: &[u8], before: usize, kind: u16, is: impl Fn(&str) -> bool) -> bool {
+    let attributes = NlasIterator::new(body.get(before..).unwrap_or_default());
+    attributes
+        .map_while(Result::ok)
+        .filter(|attribute| attribute.kind() == kind)
+        .any(|attribute| {
+            let text = attribute.value().split(|byte| *byte == 0).next();
+            text.and_then(|text| std::str::from_utf8(text).ok())
+                .is_some_and(&is)
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(kind: u16, body: &[u8]) -> Vec<u8> {
+        let mut bytes = u32::try_from(HEADER + body.len())
+            .unwrap()
+            .to_ne_bytes()
+            .to_vec();
+        bytes.extend(kind.to_ne_bytes());
+        bytes.resize(HEADER, 0);
+        bytes.extend(body);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    fn named(before: usize, kind: u16, name: &str) -> Vec<u8> {
+        let mut body = vec![0; before];
+        body.extend(u16::try_from(4 + name.len() + 1).unwrap().to_ne_bytes());
+        body.extend(kind.to_ne_bytes());
+        body.extend(name.as_bytes());
+        body.push(0);
+        body
+    }
+
+    #[test]
+    fn a_host_hears_of_its_own_links_and_not_of_others() {
+        let of = |name: &str| {
+            concerns(
+                &message(DELLINK, &named(OF_LINK, 3, name)),
+                Scope::Host("ch"),
+            )
+        };
+        assert!(of("ch-egress") && of("chh0123"));
+        assert!(!of("veth0123") && !of("docker0"));
+        let address = |scope: u8| {
+            let body = [2, 24, 0, scope, 0, 0, 0, 0];
+            concerns(&message(DELADDR, &body), Scope::Host("ch"))
+        };
+        assert!(
+            address(0) && !address(253),
+            "link-local ones come with each link"
+        );
+    }
+
+    #[test]
+    fn a_sandbox_hears_of_entries_that_were_set_and_not_of_learnt_ones() {
+        let of = |state: u16| {
+            let mut body = vec![0; 12];
+            body[8..10].copy_from_slice(&state.to_ne_bytes());
+            concerns(&message(DELNEIGH, &body), Scope::Sandbox)
+        };
+        assert!(of(0x80) && of(0x40) && !of(0x02));
+    }
+
+    #[test]
+    fn the_second_of_two_changes_of_rules_is_heard_and_one_that_is_cut_off_may_be_ours() {
+        let rule = |table: &str| message(0x0a06, &named(OF_NFTABLES, 1, table));
+        let scope = Scope::Rules("crosshost");
+        assert!(!concerns(&rule("filter"), scope));
+        let both = [rule("filter"), rule("crosshost")].concat();
+        assert!(concerns(&both, scope));
+        let others = [rule("filter"), rule("nat")].concat();
+        assert!(!concerns(&others, scope));
+        assert!(concerns(&others[..others.len() - 4], scope));
+    }
+
+    #[test]
+    fn garbage_ends() {
+        for scope in [Scope::Sandbox, Scope::Host("ch"), Scope::Rules("crosshost")] {
+            for length in 0..40 {
+                concerns(&vec![0; length], scope);
+                concerns(&vec![0xff; length], scope);
+            }
+        }
+    }
+}
