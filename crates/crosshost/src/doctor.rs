@@ -46,17 +46,8 @@ pub async fn examine(output: Output) -> Result<String> {
             findings.wrong(Check::StoreOfContainers, error.to_string(), "");
         }
     }
-    match watched::is_alive() {
-        Ok(true) => findings.ok(Check::Watcher, "watcher: runs".to_owned()),
-        Ok(false) => {
-            let says = "watcher: does not run; this host hears of others with its next verb";
-            findings.note(
-                Check::Watcher,
-                says.to_owned(),
-                "systemctl start crosshost-sync",
-            );
-        }
-        Err(error) => findings.wrong(Check::Watcher, error.to_string(), ""),
+    if let Err(error) = examine_watcher(&mut findings) {
+        findings.wrong(Check::Watcher, error.to_string(), "");
     }
     examine_layout(&mut findings);
     conflists::examine(&mut findings);
@@ -186,6 +177,25 @@ async fn examine_store(settings: &Resolved, findings: &mut Findings) -> Result<(
                     findings.note(Check::News, says, SYNC);
                 }
             }
+        }
+    }
+    Ok(())
+}
+
+/// The watcher lives, and hears of the store.
+fn examine_watcher(findings: &mut Findings) -> Result<()> {
+    if !watched::is_alive()? {
+        let says = "watcher: does not run; this host hears of others with its next verb";
+        let mend = "systemctl start crosshost-sync";
+        findings.note(Check::Watcher, says.to_owned(), mend);
+        return Ok(());
+    }
+    let silence = watched::last_heard()?.and_then(watched::Heard::silence);
+    match silence {
+        None => findings.ok(Check::Watcher, "watcher: runs".to_owned()),
+        Some(seconds) => {
+            let says = format!("watcher: runs, and has heard nothing of the store for {seconds} s");
+            findings.wrong(Check::Watcher, says, "systemctl reload crosshost-sync");
         }
     }
     Ok(())

@@ -7,11 +7,15 @@
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use cni::Error;
-use journal::{Journal, Lock};
+use journal::{Journal, Lock, clock::uptime};
 use serde::{Deserialize, Serialize};
 
 use crate::{host::Host, local, readable};
 
+/// The name of the document that says when the store was heard.
+const HEARD: &str = "heard";
+/// How often it is written at most, in seconds.
+const OFTEN: u64 = 10;
 /// The document's name.
 const NAME: &str = "following";
 /// The lock's name.
@@ -23,10 +27,28 @@ const LOOK: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Following(BTreeSet<String>);
 
+/// When a watcher heard of the store last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heard {
+    /// Seconds since boot.
+    at: u64,
+    /// After so many seconds without a word it is deaf.
+    within: u64,
+}
+
+impl Heard {
+    /// For how many seconds it has heard nothing, if that is longer than its queries wait.
+    pub fn silence(self) -> Option<u64> {
+        let silence = uptime().saturating_sub(self.at);
+        Some(silence).filter(|silence| *silence > self.within)
+    }
+}
+
 /// The one watcher of this host, for its life.
 pub struct Watch {
     documents: Journal<Following>,
     said: Following,
+    heard: Option<Heard>,
     _alive: Lock,
 }
 
@@ -36,9 +58,11 @@ impl Watch {
         let documents = documents();
         let alive = documents.lock(LOCK, LOOK)?;
         documents.remove(NAME)?;
+        heard().remove(HEARD)?;
         Ok(Self {
             documents,
             said: Following::default(),
+            heard: None,
             _alive: alive,
         })
     }
@@ -52,10 +76,24 @@ impl Watch {
         }
         Ok(())
     }
+
+    /// Says when the store was heard last, in seconds since boot, and after which silence we are deaf.
+    pub fn heard(&mut self, at: u64, deaf: Duration) -> Result<(), journal::Error> {
+        let now = Heard {
+            at,
+            within: deaf.as_secs(),
+        };
+        if self.heard.is_none_or(|before| now.at >= before.at + OFTEN) {
+            heard().save(HEARD, &now)?;
+            self.heard = Some(now);
+        }
+        Ok(())
+    }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
+        let _ = heard().remove(HEARD);
         // While the lock is held: what stays of it is a dead one's.
         let _ = self.documents.remove(NAME);
     }
@@ -64,6 +102,15 @@ impl Drop for Watch {
 /// Where the document is.
 pub(crate) fn documents() -> Journal<Following> {
     Journal::new(Path::new(journal::ROOT), "watch")
+}
+
+fn heard() -> Journal<Heard> {
+    Journal::new(Path::new(journal::ROOT), "watch")
+}
+
+/// When the watcher that lives heard of the store last; `None` where it does not say, as older ones do not.
+pub fn last_heard() -> Result<Option<Heard>, Error> {
+    readable(&heard(), HEARD)
 }
 
 /// Whether a watcher of this host lives.

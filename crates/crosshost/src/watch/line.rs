@@ -16,6 +16,7 @@ use std::{
 
 use cluster::{News, Node, Versioned};
 use ipam_kv::Pool;
+use journal::clock::uptime;
 use store::Backoff;
 use tokio::{
     sync::Notify,
@@ -25,9 +26,11 @@ use tokio::{
 
 use crate::command::{Result, Session};
 
-/// How long a query waits at the store. Then all is sent once more, so not too short; a store that vanished without a word
-/// is noticed after that, so not too long.
-const WAIT: Duration = Duration::from_mins(5);
+/// How long a query waits at the store. Then all is sent once more, so not too short; a store that holds the connection and
+/// answers nothing is noticed after that, so not too long. (Of a connection that is dead the kernel tells within half a minute.)
+const WAIT: Duration = Duration::from_mins(1);
+/// Who has heard nothing for so long is deaf: the wait, the sixteenth that Consul adds, the rest, and a try.
+pub const DEAF: Duration = Duration::from_secs(90);
 /// How long a query of blocks rests after an answer.
 const REST: Duration = Duration::from_millis(100);
 /// And one of nodes: contacts of all hosts wake it. Nobody waits for it, since who owns a block is read with the block.
@@ -91,6 +94,8 @@ pub struct Line {
 struct End {
     session: RefCell<Option<Rc<Session>>>,
     latest: RefCell<BTreeMap<Subject, Outcome>>,
+    /// When each query was answered last, or began, in seconds since boot.
+    answered_at: RefCell<BTreeMap<Subject, u64>>,
     news: Notify,
     /// Of the queries that pause after a failure.
     answered: Notify,
@@ -113,15 +118,32 @@ impl Line {
             if !stays {
                 query.abort();
                 self.end.latest.borrow_mut().remove(subject);
+                self.end.answered_at.borrow_mut().remove(subject);
             }
             stays
         });
         for subject in subjects {
             let end = &self.end;
+            let mut answered_at = end.answered_at.borrow_mut();
+            answered_at.entry(subject.clone()).or_insert_with(uptime);
             self.queries
                 .entry(subject)
                 .or_insert_with_key(|subject| spawn_local(repeat(subject.clone(), end.clone())));
         }
+    }
+
+    /// Begins all queries anew, with the settings as they are now and a new connection.
+    pub fn hang_up(&mut self) {
+        for query in std::mem::take(&mut self.queries).into_values() {
+            query.abort();
+        }
+        self.end.session.take();
+    }
+
+    /// When the query that has waited longest was answered last, in seconds since boot.
+    pub fn heard(&self) -> u64 {
+        let answered = self.end.answered_at.borrow();
+        answered.values().min().copied().unwrap_or_else(uptime)
     }
 
     /// Waits until there is something to [take](Self::take).
@@ -194,6 +216,9 @@ async fn ask(subject: &Subject, end: &End, session: &Session, backoff: &mut Back
             }
         };
         *backoff = pauses();
+        end.answered_at
+            .borrow_mut()
+            .insert(subject.clone(), uptime());
         if next != index {
             let heard = Heard {
                 records,

@@ -107,7 +107,7 @@ async fn keep(watch: Watch, signals: &Signals) {
         };
         match signal {
             Some(Signal::Stop) => break,
-            Some(Signal::Sync) => watcher.sync_now(),
+            Some(Signal::Reload) => watcher.reload(),
             None => {}
         }
     }

@@ -14,8 +14,8 @@ use crate::command::Result;
 pub enum Signal {
     /// End (SIGTERM, SIGINT).
     Stop,
-    /// Sync now (SIGHUP).
-    Sync,
+    /// Read the settings anew, and sync now (SIGHUP).
+    Reload,
 }
 
 /// The signals of this process from here on.
@@ -46,7 +46,7 @@ impl Signals {
             };
             match self.0.get_ref().read_signal() {
                 Ok(Some(info)) if i32::try_from(info.ssi_signo) == Ok(Number::SIGHUP as i32) => {
-                    return Signal::Sync;
+                    return Signal::Reload;
                 }
                 Ok(None) => ready.clear_ready(),
                 Ok(Some(_)) | Err(_) => return Signal::Stop,

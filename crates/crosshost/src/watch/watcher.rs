@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::{
     duties::{Duties, changed},
     kernel::Kernel,
-    line::{Line, Subject},
+    line::{DEAF, Line, Subject},
     log::Log,
     pace::Pace,
 };
@@ -76,8 +76,20 @@ impl Watcher {
         }
     }
 
-    /// Somebody asks for a sync.
-    pub fn sync_now(&mut self) {
+    /// Somebody has changed the settings, or asks for a sync: both are done, with a new connection to the store.
+    pub fn reload(&mut self) {
+        self.line.hang_up();
+        match Session::open() {
+            Ok(session) => {
+                let (node, store) = (&session.settings.node, session.settings.place());
+                Log::note(&format!("settings read anew: node {node}, store {store}"));
+            }
+            Err(error) => self.log.wrong("settings", &error.to_string()),
+        }
+        self.sync_now();
+    }
+
+    fn sync_now(&mut self) {
         self.duties.whole = true;
         self.duties.contact = true;
         self.not_before = Instant::now();
@@ -91,6 +103,11 @@ impl Watcher {
             Err(error) => self.log.wrong("this host's documents", &error.msg),
         }
         self.listen();
+        let heard = self.watch.heard(self.line.heard(), DEAF);
+        if let Err(error) = heard {
+            self.log
+                .wrong("when the store was heard", &error.to_string());
+        }
         if self.whole <= Instant::now() {
             self.whole = Instant::now() + WHOLE;
             self.duties.whole = true;
@@ -295,7 +312,11 @@ impl Watcher {
                 if repaired.egress {
                     Log::note("the containers' way out was damaged, and is mended");
                 }
-                self.duties.whole |= repaired.outdated;
+                // A connection to the store that began at an address which is gone hears nothing any more.
+                if repaired.outdated && !self.duties.whole {
+                    self.line.hang_up();
+                    self.duties.whole = true;
+                }
                 let was_wrong = repaired.egress || !repaired.networks.is_empty();
                 let all_mended = repaired.failures.is_empty();
                 ports.filter(|_| all_mended).map(|ports| ports || was_wrong)

@@ -2,7 +2,9 @@
 //! a plugin inherits its environment from the runtime, whose proxy is for image registries.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
+use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
@@ -15,6 +17,24 @@ use crate::Error;
 /// Any of the streams; one type, so that the HTTP client is compiled once.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// A connection whose other side is silent is asked whether it lives after this,
+const IDLE: Duration = Duration::from_secs(10);
+/// so often after that,
+const AGAIN: Duration = Duration::from_secs(5);
+/// and given up when it has not answered so many times; nor is what was sent waited for any longer.
+const TIMES: u32 = 3;
+
+/// Lets the kernel find out that nobody answers any more: an agent's machine that went away, a firewall that forgot the
+/// connection, an address of this host that is gone. A blocking query says nothing for minutes, so nothing else would.
+fn notice_silence(stream: &TcpStream) -> rustix::io::Result<()> {
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, IDLE)?;
+    sockopt::set_tcp_keepintvl(stream, AGAIN)?;
+    sockopt::set_tcp_keepcnt(stream, TIMES)?;
+    let limit = IDLE + AGAIN * TIMES;
+    sockopt::set_tcp_user_timeout(stream, u32::try_from(limit.as_millis()).unwrap_or(u32::MAX))
+}
 
 impl Transport {
     pub(super) async fn connect(&self) -> Result<Box<dyn Stream>, Failure> {
@@ -55,6 +75,8 @@ impl Transport {
                 Ok(Ok(stream)) => {
                     // A request is one small write; waiting for more to send with it would only delay it.
                     let _ = stream.set_nodelay(true);
+                    // Without it a silent connection only lasts longer.
+                    let _ = notice_silence(&stream);
                     return Ok(stream);
                 }
                 Ok(Err(error)) => causes.push(format!("{address}: {error}")),
