@@ -117,3 +117,20 @@ fn ranges_narrow_the_choice_and_aliases_are_left_to_others() {
     add(&container, &conf);
     del(&container, &conf);
 }
+
+#[test]
+fn an_ipam_plugin_of_this_host_alone_is_used_where_the_configuration_says_so() {
+    let lab = Lab::new(1, Backend::Dir);
+    let host = lab.host(1);
+    let create = ["network", "create", NETWORK, "--subnet", SUBNET];
+    host.crosshost(&create).ok();
+    let container = host.container("t1");
+    let mut conf = netconf(NETWORK, SUBNET, "1.0.0");
+    conf["ipam"] = json!({ "type": "host-local", "ranges": [[{ "subnet": "10.0.0.64/26" }]], "dataDir": "/run/local" });
+    conf["ipamScope"] = "host".into();
+    assert_eq!(addresses_in(&add(&container, &conf))[0], "10.0.0.66/26");
+    // What exists is checked and removed whatever its next ADD may say.
+    conf.as_object_mut().expect("an object").remove("ipamScope");
+    conf["egres"] = "none".into();
+    del(&container, &conf);
+}

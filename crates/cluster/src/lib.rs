@@ -68,7 +68,7 @@ pub use records::{
     Acknowledgement, Egress, EgressMode, Lease, LedgerRecord, Network, NetworkState, Node,
     Versioned, decode, encode,
 };
-pub use settings::{CONFIG_FILE, NodeSettings, Resolved, Settings, StoreSettings};
+pub use settings::{CONFIG_FILE, NodeSettings, Resolved, Settings, StoreSettings, keys};
 pub use survey::Survey;
 
 pub use store::Store;

@@ -1,6 +1,7 @@
 //! One call of a plugin: environment and configuration, checked. An empty variable is an unset one, as runtimes that
 //! fill in all of them expect.
 
+use crate::delegate::DELEGATED;
 use crate::{CniArgs, ContainerId, Error, IfName, NetConf};
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -168,6 +169,11 @@ impl Call {
         }
         self.args
             .typed("MAC", "a MAC address that an interface can have")
+    }
+
+    /// Whether a plugin of ours runs this one as its IPAM plugin.
+    pub fn is_delegated(&self) -> bool {
+        variable(&self.env, DELEGATED).is_some()
     }
 
     /// Whether `CNI_NETNS_OVERRIDE` lets `CNI_NETNS` be the plugin's own namespace, as in the reference library.

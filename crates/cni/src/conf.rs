@@ -53,7 +53,11 @@ impl NetConf {
         }
         let head: Head = decode(&raw)?;
         let version = version(&head.cni_version, command)?;
-        let name = NetworkName::new(head.name).map_err(|e| Error::config(format!("name: {e}")))?;
+        let name = match command {
+            Command::Del | Command::Gc => NetworkName::of_removal(head.name),
+            _ => NetworkName::new(head.name),
+        };
+        let name = name.map_err(|e| Error::config(format!("name: {e}")))?;
         let prev_result = head
             .prev_result
             .map(|prev| Previous::read(prev, version))

@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 use std::process::{self, Stdio};
 use std::time::Duration;
 
+/// In the environment of a delegate: it does not delegate itself. The caller itself, under another name, would without end.
+pub(crate) const DELEGATED: &str = "CROSSHOST_DELEGATED";
+
 /// A plugin to which a call can be passed on.
 #[derive(Debug, Clone)]
 pub struct Delegate<'a> {
@@ -31,6 +34,12 @@ impl<'a> Delegate<'a> {
         }
         if name == call.conf.plugin_type {
             let msg = format!("plugin {name} cannot delegate to itself");
+            return Err(Error::config(msg));
+        }
+        if call.is_delegated() {
+            let msg = format!(
+                "plugin {name} would be run by a plugin that another one runs as its IPAM plugin"
+            );
             return Err(Error::config(msg));
         }
         if call.path.is_empty() {
@@ -150,6 +159,7 @@ impl<'a> Delegate<'a> {
             .envs(self.call.env.iter().map(|(key, value)| (key, value)))
             .envs(self.env.iter().map(|(key, value)| (key, value)))
             .env("CNI_COMMAND", command.as_str())
+            .env(DELEGATED, "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

@@ -19,6 +19,7 @@ mod output;
 mod result;
 mod running;
 mod skeleton;
+mod slips;
 mod text;
 mod version;
 
@@ -33,5 +34,6 @@ pub use output::{caller_listens, note as log};
 pub use result::{Answer, CniResult, Dns, Interface, Ip, Previous, Route};
 pub use running::Running;
 pub use skeleton::{Plugin, Tell, run};
+pub use slips::refuse_slips;
 pub use text::{LONGEST, acts, line, plain, plain_lines};
 pub use version::Version;

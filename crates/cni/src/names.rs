@@ -68,8 +68,8 @@ name!(
     ContainerId, "container ID", identifier
 );
 name!(
-    /// `name` of the network configuration: same form as a container ID.
-    NetworkName, "network name", identifier
+    /// `name` of the network configuration: same form as a container ID, at most [`NetworkName::LONGEST`] bytes.
+    NetworkName, "network name", network
 );
 name!(
     /// `CNI_IFNAME`: what Linux takes as an interface name (1 to 15 bytes; `dev_valid_name` in net/core/dev.c).
@@ -78,6 +78,31 @@ name!(
 
 /// Longest identifier: a file may be named after it, and the specification has no limit of its own.
 const MAX_IDENTIFIER: usize = 255;
+
+impl NetworkName {
+    /// Longest name in bytes: files and locks are named after it, of which `network-NAME` is the longest that a file system takes.
+    pub const LONGEST: usize = MAX_IDENTIFIER - "network-".len();
+
+    /// For the verbs that remove: a longer name may be that of something which a plugin made that names no file after it.
+    pub(crate) fn of_removal(value: String) -> Result<Self, BadName> {
+        let name = ContainerId::new(value);
+        name.map(|name| Self(name.0)).map_err(|bad| BadName {
+            what: "network name",
+            ..bad
+        })
+    }
+
+    /// Whether nothing can be named after it, so that a plugin that names files after networks has nothing of it.
+    pub fn is_too_long(&self) -> bool {
+        self.0.len() > Self::LONGEST
+    }
+}
+
+/// Why `s` is no network name.
+fn network(s: &str) -> Option<&'static str> {
+    let too_long = "must not be longer than 247 bytes, as files are named after it";
+    identifier(s).or_else(|| (s.len() > NetworkName::LONGEST).then_some(too_long))
+}
 
 /// Why `s` is no identifier (the reference's `ValidateContainerID` and `ValidateNetworkName`).
 fn identifier(s: &str) -> Option<&'static str> {
@@ -124,7 +149,7 @@ mod tests {
         let long = "a".repeat(255);
         for good in ["a", "0", "default-0123456789abcdef", "A_b.c-", &long] {
             assert!(ContainerId::new(good).is_ok(), "{good}");
-            assert!(NetworkName::new(good).is_ok(), "{good}");
+            assert!(NetworkName::of_removal(good.to_owned()).is_ok(), "{good}");
         }
         let longer = "a".repeat(256);
         for bad in [
@@ -132,7 +157,18 @@ mod tests {
         ] {
             assert!(ContainerId::new(bad).is_err(), "{bad:?}");
             assert!(NetworkName::new(bad).is_err(), "{bad:?}");
+            assert!(NetworkName::of_removal(bad.to_owned()).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_network_may_have_a_name_that_files_can_have() {
+        assert_eq!(NetworkName::LONGEST, 247);
+        assert!(NetworkName::new("a".repeat(247)).is_ok_and(|name| !name.is_too_long()));
+        let longer = NetworkName::new("a".repeat(248)).map_err(|error| error.to_string());
+        assert!(longer.is_err_and(|why| why.contains("longer than 247 bytes")));
+        let removed = NetworkName::of_removal("a".repeat(248));
+        assert!(removed.is_ok_and(|name| name.is_too_long()));
     }
 
     #[test]

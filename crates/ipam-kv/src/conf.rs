@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr, path::PathBuf};
 
 use cluster::{Conflist, NetworkSpec, Resolved};
-use cni::{Call, Dns, Error, Route, Version};
+use cni::{Call, Command, Dns, Error, Route, Version};
 use ipam::{Mac, Range, RangeSet};
 use ipnetwork::IpNetwork;
 use journal::Attachment;
@@ -67,6 +67,10 @@ pub struct Conf {
 impl Conf {
     /// Reads and checks the configuration of a call. Codes 4 and 7, naming key and value.
     pub fn read(call: &Call) -> Result<Self, Error> {
+        // What exists is not judged by what only its next ADD may say.
+        if matches!(call.command, Command::Add | Command::Status) {
+            refuse_slips(call)?;
+        }
         let mut conflist = Self::conflist(call)?;
         let mut wire: Wire = call.conf.decode()?;
         let ipam = wire
@@ -130,6 +134,42 @@ impl Conf {
             ifname: ifname.to_string(),
         })
     }
+}
+
+/// Refuses keys that are a slip away from one of ours, in what is ours alone to read. Code 7.
+fn refuse_slips(call: &Call) -> Result<(), Error> {
+    const IPAM: &[&str] = &[
+        "type",
+        "ranges",
+        "subnet",
+        "rangeStart",
+        "rangeEnd",
+        "gateway",
+        "exclude",
+        "blockPrefix",
+        "dataDir",
+        "reclaimAfter",
+        "routes",
+        "resolvConf",
+    ];
+    const RANGE: &[&str] = &["subnet", "rangeStart", "rangeEnd", "gateway", "exclude"];
+    const ROUTE: &[&str] = &["dst", "gw", "mtu", "advmss", "priority", "table", "scope"];
+    for (path, keys) in [
+        ("ipam", IPAM),
+        ("ipam.ranges", RANGE),
+        ("ipam.routes", ROUTE),
+    ] {
+        cni::refuse_slips(&call.conf.raw, path, keys)?;
+    }
+    // A `node` may be of the interface plugin that this one is run by; `overlay` has looked at its own.
+    for (section, keys) in cluster::keys()
+        .iter()
+        .filter(|(section, _)| *section == "store")
+    {
+        let keys: Vec<_> = keys.iter().map(String::as_str).collect();
+        cni::refuse_slips(&call.conf.raw, section, &keys)?;
+    }
+    Ok(())
 }
 
 /// What `runtimeConfig.ipRanges` mean: ranges inside the configured pools narrow the choice of this one attachment; others

@@ -47,6 +47,9 @@ impl cni::Plugin for IpamKv {
     }
 
     fn del(&self, call: &Call) -> Result<(), Error> {
+        if call.conf.name.is_too_long() {
+            return Ok(());
+        }
         run(del::del(call))
     }
 
@@ -55,6 +58,9 @@ impl cni::Plugin for IpamKv {
     }
 
     fn gc(&self, call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(), Error> {
+        if call.conf.name.is_too_long() {
+            return Ok(());
+        }
         run(gc::gc(call, valid))
     }
 

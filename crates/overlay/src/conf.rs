@@ -1,7 +1,7 @@
 //! The configuration, checked as a whole before anything is done.
 
 use cluster::{Conflist, EgressMode, Network, NetworkSpec, Resolved};
-use cni::{Call, Dns, Error};
+use cni::{Call, Command, Dns, Error};
 use ipam::Mac;
 use journal::Attachment;
 use serde::Deserialize;
@@ -22,6 +22,38 @@ pub struct Conf {
     pub ipam: String,
     /// `hostAccess`: whether the host has an address of its own on the segment.
     pub host_access: bool,
+}
+
+/// The keys of the configuration that somebody here reads, or that the specification has.
+const KEYS: &[&str] = &[
+    "args",
+    "bandwidth",
+    "capabilities",
+    "cniVersion",
+    "dns",
+    "egress",
+    "hostAccess",
+    "ipam",
+    "ipamScope",
+    "mtu",
+    "name",
+    "node",
+    "prevResult",
+    "runtimeConfig",
+    "store",
+    "type",
+    "vni",
+    "vxlanPort",
+];
+
+/// IPAM plugins that give out addresses without a look at other hosts.
+const LOCAL: [&str; 2] = ["host-local", "static"];
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireOfScope {
+    #[serde(default)]
+    ipam_scope: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -53,6 +85,11 @@ impl Conf {
     /// Reads and checks the configuration of a call. Code 7, naming key and value.
     pub fn read(call: &Call) -> Result<Self, Error> {
         let ipam = ipam(call)?;
+        // What exists is not judged by what only its next ADD may say.
+        if matches!(call.command, Command::Add | Command::Status) {
+            refuse_slips(call)?;
+            refuse_local(call, &ipam)?;
+        }
         let host: WireOfHost = call.conf.decode()?;
         let WireOfNames { dns } = call.conf.decode()?;
         // Whatever the name under which this plugin is installed (nerdctl gives some options only to well-known types).
@@ -90,6 +127,36 @@ impl Conf {
             container: container.to_string(),
             ifname: ifname.to_string(),
         })
+    }
+}
+
+/// Refuses keys that are a slip away from one of ours. Code 7. Those of `ipam` are the IPAM plugin's to judge.
+fn refuse_slips(call: &Call) -> Result<(), Error> {
+    let conf = &call.conf.raw;
+    cni::refuse_slips(conf, "", KEYS)?;
+    cni::refuse_slips(conf, "egress", &["mode", "subnet"])?;
+    for (section, keys) in cluster::keys() {
+        let keys: Vec<_> = keys.iter().map(String::as_str).collect();
+        cni::refuse_slips(conf, section, &keys)?;
+    }
+    Ok(())
+}
+
+/// Refuses an IPAM plugin that gives the same addresses on each host, unless the configuration says that its addresses are of
+/// this host alone. Code 7.
+fn refuse_local(call: &Call, ipam: &str) -> Result<(), Error> {
+    let WireOfScope { ipam_scope: scope } = call.conf.decode()?;
+    match scope.as_deref() {
+        Some("host") => Ok(()),
+        None | Some("" | "cluster") if LOCAL.contains(&ipam) => {
+            let why = "knows nothing of other hosts, which would give the same addresses to others on this network; want ipam-kv, or \
+                       \"ipamScope\": \"host\" where each host has ranges of its own";
+            Err(Error::config(format!("ipam.type: {ipam}: {why}")))
+        }
+        None | Some("" | "cluster") => Ok(()),
+        Some(other) => Err(Error::config(format!(
+            "ipamScope: {other:?} is neither \"cluster\" nor \"host\""
+        ))),
     }
 }
 

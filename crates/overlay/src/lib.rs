@@ -85,6 +85,9 @@ impl cni::Plugin for Overlay {
     }
 
     fn del(&self, call: &Call) -> Result<(), Error> {
+        if has_nothing(call) {
+            return Ok(());
+        }
         run(del::del(call))
     }
 
@@ -93,12 +96,21 @@ impl cni::Plugin for Overlay {
     }
 
     fn gc(&self, call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(), Error> {
+        if has_nothing(call) {
+            return Ok(());
+        }
         run(gc::gc(call, valid))
     }
 
     fn status(&self, call: &Call) -> Result<(), Error> {
         run(status::status(call))
     }
+}
+
+/// Whether there is nothing that could be removed: of a network after which no file can be named, or where this plugin is run as an
+/// IPAM plugin, which its ADD refuses.
+fn has_nothing(call: &Call) -> bool {
+    call.conf.name.is_too_long() || call.is_delegated()
 }
 
 /// Runs a verb on a runtime of its own: one thread, built only now that the environment has been checked.

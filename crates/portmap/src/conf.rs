@@ -1,6 +1,6 @@
 //! The configuration: the reference's keys, of which some need nothing done here.
 
-use cni::{Call, Error};
+use cni::{Call, Command, Error};
 use nft::ports::{Condition, conditions};
 use serde::Deserialize;
 use serde_json::Value;
@@ -9,6 +9,26 @@ use crate::mapping::{self, Mapping};
 
 /// Where runtimes put the ports.
 const KEY: &str = "runtimeConfig.portMappings";
+
+/// The keys of the configuration that somebody here reads, or that the specification has.
+const KEYS: &[&str] = &[
+    "args",
+    "backend",
+    "capabilities",
+    "cniVersion",
+    "conditionsV4",
+    "conditionsV6",
+    "dns",
+    "externalSetMarkChain",
+    "ipam",
+    "markMasqBit",
+    "masqAll",
+    "name",
+    "prevResult",
+    "runtimeConfig",
+    "snat",
+    "type",
+];
 
 /// What a verb goes by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +93,10 @@ struct Runtime {
 impl Conf {
     /// Reads it. Code 7.
     pub fn read(call: &Call) -> Result<Self, Error> {
+        // What exists is not judged by what only its next ADD may say.
+        if matches!(call.command, Command::Add | Command::Status) {
+            cni::refuse_slips(&call.conf.raw, "", KEYS)?;
+        }
         let raw: Raw = call.conf.decode()?;
         if !["", "nftables", "iptables"].contains(&raw.backend.as_str()) {
             return Err(Error::config(format!(
