@@ -360,3 +360,24 @@ fn a_watcher_hears_of_it_and_of_its_end() {
     detach(&t2).ok();
     far.detach().ok();
 }
+
+/// Frames for it would end there.
+#[test]
+fn that_of_a_link_of_the_sandbox_is_refused() {
+    let lab = lab(1, Backend::Dir);
+    let host = lab.host(1);
+    let near = host.container("near");
+    call(&near, "ADD", &json!({})).run().ok();
+    let container = host.container("t1");
+    let inside = format!("--net=/run/crosshost/netns/{NETWORK}");
+    let before = host.footprint();
+    for link in ["br0", "vxlan0"] {
+        let words = ["nsenter", &inside, "ip", "-json", "link", "show", link];
+        let links = host.space().run(&words).ok().json();
+        let mac = links[0]["address"].as_str().expect("a MAC");
+        let asked = json!({ "runtimeConfig": { "mac": mac } });
+        let add = call(&container, "ADD", &asked).run();
+        add.refused(7, &[mac, link, "sandbox"]);
+        host.footprint().assert_same_as(&before, link);
+    }
+}

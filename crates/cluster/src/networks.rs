@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use ipam::RangeSet;
+use ipnetwork::IpNetwork;
 use store::{Entry, Key, Op, Outcome};
 
 use crate::{
@@ -165,6 +166,18 @@ impl Cluster<'_> {
             .iter()
             .map(decode)
             .collect()
+    }
+
+    /// The subnets of all networks.
+    pub async fn all_subnets(&self) -> Result<Vec<IpNetwork>, Error> {
+        let record = self.store.get(&self.layout.subnets()?).await?;
+        let record = record.map(|entry| decode::<SubnetsRecord>(&entry));
+        let networks = record.transpose()?.map(|record| record.record.networks);
+        Ok(networks
+            .unwrap_or_default()
+            .into_values()
+            .flatten()
+            .collect())
     }
 
     /// Creates the network, or finds that it exists as wanted, in one transaction. Each registered node is given a block

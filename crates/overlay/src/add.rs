@@ -5,13 +5,13 @@ use std::{net::IpAddr, path::Path};
 use cluster::{Cluster, EgressMode, Network, News};
 use cni::{Call, CniResult, Delegate, Error, Tell};
 use ipnetwork::IpNetwork;
-use journal::{Attachment, Found};
+use journal::Attachment;
 use netlink::{Mac, Netns, Rtnl};
 
 use crate::{
     code,
     conf::Conf,
-    container,
+    container, earlier,
     egress::{self, Nic},
     endpoint, failed,
     foothold::{self, Foothold},
@@ -28,6 +28,8 @@ use crate::{
 
 /// How often an ADD starts anew because the network was made anew while it was at work.
 const ATTEMPTS: u32 = 3;
+/// Most addresses that an attachment may have: each costs several messages to the kernel.
+const MOST_ADDRESSES: usize = 64;
 /// Least MTU of an interface with IPv6, in bytes (RFC 8200).
 const LEAST_V6: u32 = 1280;
 
@@ -67,7 +69,7 @@ pub(crate) async fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
     let _alone = host.lock_container(&attachment)?;
     cni::caller_listens()?;
     Host::begin_layout()?;
-    repair(&host, &conf, &attachment, (&container, &inside), &ipam).await?;
+    earlier::clear(&host, &conf, &attachment, (&container, &inside), &ipam).await?;
     refuse_taken_names(&host, &attachment, (&container, &inside)).await?;
 
     let record = Record {
@@ -131,58 +133,6 @@ pub(crate) async fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
     )))
 }
 
-/// A finished attachment of the same key that stands, and that its runtime knows of, is a duplicate. What an ADD left that was
-/// killed, whose runtime was killed before it knew, or whose container's namespace was made anew without a DEL, is taken down.
-async fn repair(
-    host: &Host,
-    conf: &Conf,
-    attachment: &Attachment,
-    container: (&Netns, &Rtnl),
-    ipam: &Delegate<'_>,
-) -> Result<(), Error> {
-    let found = host.records.load(&attachment.hash());
-    let record = match found.map_err(|error| local(&error))? {
-        Found::Absent => return Ok(()),
-        Found::Readable(record) => record,
-        // Its container may run.
-        Found::Unreadable(unreadable) => {
-            let why = format!("{attachment}: may exist already; DEL it first: {unreadable}");
-            return Err(Error::new(code::DUPLICATE, why));
-        }
-    };
-    let known = |answered: Answered| answered.is_remembered(attachment);
-    if record.stage == Stage::Made
-        && stands(&record, container).await?
-        && record.answered.is_none_or(known)
-    {
-        return Err(Error::new(
-            code::DUPLICATE,
-            format!("{attachment}: exists already; DEL it first"),
-        ));
-    }
-    teardown::links(host, attachment, Some(&record), None).await?;
-    ipam.del()?;
-    foothold::release(host, &attachment.network, conf.host_access, ipam)?;
-    teardown::forget(host, attachment)
-}
-
-/// Whether the links of a finished attachment are in this container. A namespace that was made anew may have the number of the old
-/// one, but not its links; and of a pair whose one end went the other went too.
-async fn stands(record: &Record, (container, inside): (&Netns, &Rtnl)) -> Result<bool, Error> {
-    if record.netns_id != container.id() {
-        return Ok(false);
-    }
-    let attachment = &record.attachment;
-    let port = match sandbox::open(&attachment.network)? {
-        Some(rtnl) => rtnl.link(&names::port(attachment)).await,
-        None => Ok(None),
-    };
-    let own = inside.link(&attachment.ifname).await;
-    let own = own.map_err(|error| kernel(&error))?;
-    let is_ours = own.is_some_and(|own| own.group == names::group(attachment));
-    Ok(is_ours || port.map_err(|error| kernel(&error))?.is_some())
-}
-
 /// The interface name must be free in the container, and so must the egress NIC's unless it is ours. A namespace of this
 /// host's own is no container.
 async fn refuse_taken_names(
@@ -208,6 +158,21 @@ async fn refuse_taken_names(
         code::IFNAME,
         format!("CNI_IFNAME: {taken}: the container has an interface of that name"),
     ))
+}
+
+/// Frames for a MAC that the sandbox's own links have would end there. Code 7.
+async fn refuse_mac_of_sandbox(sandbox: &Sandbox, network: &str, mac: Mac) -> Result<(), Error> {
+    let links = sandbox.rtnl.links().await.map_err(|error| kernel(&error))?;
+    let own = |link: &&netlink::Link| !link.name.starts_with(names::PORT) && link.mac == Some(mac);
+    links.iter().find(own).map_or(Ok(()), |link| {
+        let name = &link.name;
+        let why = format!("{name} in the sandbox of network {network} has it; want another");
+        Err(Error::config(format!("mac: {mac}: {why}")))
+    })
+}
+
+fn is_link_local(subnet: IpNetwork) -> bool {
+    matches!(subnet.ip(), IpAddr::V6(v6) if v6.is_unicast_link_local() || v6.is_multicast())
 }
 
 fn has_v6(network: &Network) -> bool {
@@ -236,9 +201,16 @@ impl Work<'_> {
             return Ok(None);
         }
         let mut given = given?;
-        if given.ips.is_empty() {
+        let refused = match given.ips.len() {
+            0 => Some("gave no address".to_owned()),
+            1..=MOST_ADDRESSES => None,
+            many => Some(format!(
+                "gave {many} addresses; {MOST_ADDRESSES} are the most"
+            )),
+        };
+        if let Some(why) = refused {
             return Err(Error::decode(format!(
-                "IPAM plugin {}: gave no address",
+                "IPAM plugin {}: {why}",
                 self.conf.ipam
             )));
         }
@@ -249,6 +221,9 @@ impl Work<'_> {
         let computed = endpoint::computed_mac(&given.ips)?;
         let asked = self.conf.mac.filter(|mac| mac.0 != computed.0);
         let mac = asked.map_or(computed, |mac| Mac(mac.0));
+        if asked.is_some() {
+            refuse_mac_of_sandbox(&sandbox, network, mac).await?;
+        }
         endpoint::raise_loopback(self.inside).await?;
         endpoint::address(
             self.inside,
@@ -346,11 +321,19 @@ impl Work<'_> {
         let mtu = mtu.min(carried.max(if has_v6 { LEAST_V6 } else { 0 }));
         endpoint::plug(&sandbox, self.attachment, mtu, self.container).await?;
         let (nic, egress) = match self.conf.spec.egress.clone().or(network.egress.clone()) {
-            Some(egress) if egress.mode != EgressMode::GwBridge => (None, None),
+            Some(egress) if egress.mode != EgressMode::GwBridge => {
+                egress::refuse_meeting(self.host, self.attachment, &network.subnets())?;
+                (None, None)
+            }
             egress => {
-                let subnet = egress.and_then(|egress| egress.subnet);
+                let wanted = egress::Wanted {
+                    subnet: egress.and_then(|egress| egress.subnet),
+                    v6: has_v6,
+                    beside: self.subnets_inside(network).await?,
+                    others: self.subnets_elsewhere().await?,
+                };
                 let (host, container) = (self.host, self.container);
-                let ensured = egress::ensure(host, self.attachment, subnet, has_v6, container);
+                let ensured = egress::ensure(host, self.attachment, &wanted, container);
                 let (nic, plugged) = ensured.await?;
                 (Some(nic), plugged)
             }
@@ -365,6 +348,36 @@ impl Work<'_> {
             egress,
             foothold,
         })
+    }
+
+    /// The subnets that the container reaches otherwise than by its egress NIC, with those of the network that it joins.
+    async fn subnets_inside(&self, network: &Network) -> Result<Vec<IpNetwork>, Error> {
+        let links = self.inside.links().await.map_err(|error| kernel(&error))?;
+        let gw0 = links.iter().find(|link| link.name == EGRESS_NIC);
+        let routes = self.inside.routes().await.map_err(|error| kernel(&error))?;
+        let others = routes.iter().filter(|route| {
+            let dst = route.dst;
+            gw0.is_none_or(|gw0| gw0.index != route.dev) && dst.prefix() > 0 && !is_link_local(dst)
+        });
+        let others = others.map(|route| route.dst);
+        Ok(network.subnets().into_iter().chain(others).collect())
+    }
+
+    /// The subnets of all networks that are known where an egress bridge is still to be made: containers may join them later.
+    async fn subnets_elsewhere(&self) -> Result<Vec<IpNetwork>, Error> {
+        if egress::ledger(self.host)?.is_some() {
+            return Ok(Vec::new());
+        }
+        let unreadable = |error: &journal::Unreadable| cni::log(&error.to_string());
+        let copies = self.host.news.all_readable(&unreadable);
+        let copies = copies.map_err(|error| local(&error))?.into_iter();
+        let known = copies.filter_map(|news| Some(news.network?.record.subnets()));
+        let mut subnets: Vec<_> = known.flatten().collect();
+        match self.cluster.all_subnets().await {
+            Ok(all) => subnets.extend(all),
+            Err(error) => cni::log(&format!("subnets of other networks: {error}")),
+        }
+        Ok(subnets)
     }
 
     /// Until what the container sends and gets passes the bridges.

@@ -26,6 +26,7 @@ mod clash;
 pub mod conf;
 mod container;
 mod del;
+mod earlier;
 pub mod egress;
 mod endpoint;
 pub mod examine;

@@ -62,15 +62,20 @@ async fn ready(conf: &Conf) -> Result<(), Error> {
     let egress = record.and_then(|record| record.egress.clone());
     let egress = conf.spec.egress.clone().or(egress);
     let mode = egress.as_ref().map(|egress| egress.mode);
+    let ranges = record.map_or(&conf.spec.ranges, |record| &record.ranges);
+    let subnets: Vec<_> = ranges.iter().flatten().map(|range| range.subnet).collect();
     if mode.is_none_or(|mode| mode == EgressMode::GwBridge) {
-        egress::refuse(&host, egress.and_then(|egress| egress.subnet)).await?;
+        let wanted = egress::Wanted {
+            subnet: egress.and_then(|egress| egress.subnet),
+            beside: subnets.clone(),
+            ..egress::Wanted::default()
+        };
+        egress::refuse(&host, &wanted).await?;
     }
     let wants = foothold::Wants {
         gateway: mode == Some(EgressMode::Gateway),
         access: conf.host_access,
     };
-    let ranges = record.map_or(&conf.spec.ranges, |record| &record.ranges);
-    let subnets: Vec<_> = ranges.iter().flatten().map(|range| range.subnet).collect();
     foothold::refuse(&host, name, wants, &subnets).await
 }
 

@@ -89,9 +89,15 @@ impl Ledger {
         Some((u128::from(subnet.network()) | u128::from(host)).into())
     }
 
-    /// The container's address, the lowest free one if it has none, and with `v6` its counterpart of IPv6 where there is
-    /// a subnet of it; `None` if all are taken.
-    pub(super) fn enter(&mut self, container: &str, attachment: &str, v6: bool) -> Option<Nic> {
+    /// The container's address, the lowest free one that is not in a subnet `beside` if it has none, and with `v6` its counterpart
+    /// of IPv6 where there is a subnet of it; `None` if all are taken.
+    pub(super) fn enter(
+        &mut self,
+        container: &str,
+        attachment: &str,
+        v6: bool,
+        beside: &[IpNetwork],
+    ) -> Option<Nic> {
         let known = self
             .leases
             .iter()
@@ -101,7 +107,11 @@ impl Ledger {
             u32::from(self.gateway()) + 1,
             u32::from(self.subnet.broadcast()),
         );
-        let free = |n: &u32| !self.leases.contains_key(&Ipv4Addr::from(*n));
+        let free = |n: &u32| {
+            let address = Ipv4Addr::from(*n);
+            let is_elsewhere = beside.iter().any(|subnet| subnet.contains(address.into()));
+            !self.leases.contains_key(&address) && !is_elsewhere
+        };
         // Addresses are given from the bottom: on an adopted bridge those at the top are the ones that nobody has.
         let mut all = first..last;
         let mut lowest = || {
@@ -183,7 +193,7 @@ mod tests {
         };
         let (eth0, eth1) = (attachment("c1", "eth0"), attachment("c1", "eth1"));
         let first = ledger
-            .enter(&eth0.container_hash(), &eth0.hash(), false)
+            .enter(&eth0.container_hash(), &eth0.hash(), false, &[])
             .unwrap();
         assert_eq!(
             (first.address.to_string().as_str(), first.new),
@@ -191,7 +201,7 @@ mod tests {
         );
         assert!(ledger.is_last(&eth0));
         let second = ledger
-            .enter(&eth1.container_hash(), &eth1.hash(), false)
+            .enter(&eth1.container_hash(), &eth1.hash(), false, &[])
             .unwrap();
         assert_eq!(
             (second.address, second.new),
@@ -211,15 +221,15 @@ mod tests {
             leases: BTreeMap::new(),
             adopted: false,
         };
-        assert_eq!(ledger.enter("c1", "a1", false).unwrap().v6, None);
+        assert_eq!(ledger.enter("c1", "a1", false, &[]).unwrap().v6, None);
         ledger.leases.values_mut().next().unwrap().open = true;
-        let nic = ledger.enter("c1", "a2", true).unwrap();
+        let nic = ledger.enter("c1", "a2", true, &[]).unwrap();
         let v6 = nic.v6.unwrap();
         assert_eq!((nic.new, v6.new), (false, true), "only IPv6 is new");
         assert_eq!(v6.address.to_string(), "fd12:3456:789a::2/64");
         assert_eq!(v6.gateway.to_string(), "fd12:3456:789a::1");
         ledger.leases.values_mut().next().unwrap().open6 = true;
-        assert!(!ledger.enter("c1", "a3", true).unwrap().v6.unwrap().new);
+        assert!(!ledger.enter("c1", "a3", true, &[]).unwrap().v6.unwrap().new);
     }
 
     #[test]
@@ -230,7 +240,22 @@ mod tests {
             leases: BTreeMap::new(),
             adopted: false,
         };
-        assert!(ledger.enter("c1", "a1", false).is_some());
-        assert_eq!(ledger.enter("c2", "a2", false), None);
+        assert!(ledger.enter("c1", "a1", false, &[]).is_some());
+        assert_eq!(ledger.enter("c2", "a2", false, &[]), None);
+    }
+
+    #[test]
+    fn an_address_that_the_container_reaches_otherwise_is_not_given() {
+        let mut ledger = Ledger {
+            subnet: "172.18.0.0/24".parse().unwrap(),
+            subnet6: None,
+            leases: BTreeMap::new(),
+            adopted: false,
+        };
+        let beside = ["172.18.0.0/29".parse().unwrap()];
+        let nic = ledger.enter("c1", "a1", false, &beside).unwrap();
+        assert_eq!(nic.address.to_string(), "172.18.0.8/24");
+        let all = ["172.16.0.0/12".parse().unwrap()];
+        assert_eq!(ledger.enter("c2", "a2", false, &all), None);
     }
 }

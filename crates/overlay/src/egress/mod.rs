@@ -9,7 +9,10 @@ mod inside;
 mod ledger;
 mod subnet;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
+};
 
 use cni::Error;
 use ipnetwork::{IpNetwork, Ipv4Network};
@@ -37,6 +40,19 @@ const OWNER: &str = "egress bridge";
 /// MTU of the egress NICs in bytes.
 pub(crate) const MTU: u32 = 1500;
 
+/// What an attachment wants of the egress bridge.
+#[derive(Debug, Default)]
+pub struct Wanted {
+    /// This subnet.
+    pub subnet: Option<IpNetwork>,
+    /// A way out over IPv6, too.
+    pub v6: bool,
+    /// What the container reaches otherwise: no such subnet can be the bridge's.
+    pub beside: Vec<IpNetwork>,
+    /// What its containers may reach otherwise some day: a bridge that is still to be made has another.
+    pub others: Vec<IpNetwork>,
+}
+
 /// The egress document; one that cannot be read is as good as a lost one: the bridge tells what it said.
 pub fn ledger(host: &Host) -> Result<Option<Ledger>, Error> {
     readable(&host.egress, NAME)
@@ -55,8 +71,7 @@ pub struct Plugged {
 pub async fn ensure(
     host: &Host,
     attachment: &Attachment,
-    wanted: Option<IpNetwork>,
-    v6: bool,
+    wanted: &Wanted,
     container: &Netns,
 ) -> Result<(Nic, Option<Plugged>), Error> {
     let _lock = host.lock(NAME)?;
@@ -64,12 +79,19 @@ pub async fn ensure(
         Some(ledger) => ledger,
         None => begin(host, wanted).await?,
     };
-    refuse_another(ledger.subnet, wanted)?;
+    let v6 = wanted.v6;
+    refuse_another(ledger.subnet, wanted.subnet)?;
     if v6 && ledger.subnet6.is_none() {
-        ledger.subnet6 = Some(subnet::choose_v6(host).await?);
+        ledger.subnet6 = Some(subnet::choose_v6(host, wanted).await?);
     }
+    refuse_overlap(&ledger, ledger.gateway(), &wanted.beside)?;
     let nic = ledger
-        .enter(&attachment.container_hash(), &attachment.hash(), v6)
+        .enter(
+            &attachment.container_hash(),
+            &attachment.hash(),
+            v6,
+            &wanted.beside,
+        )
         .ok_or_else(|| {
             Error::new(
                 code::POOL,
@@ -79,6 +101,7 @@ pub async fn ensure(
                 ),
             )
         })?;
+    refuse_overlap(&ledger, nic.address.ip(), &wanted.beside)?;
     host.egress
         .save(NAME, &ledger)
         .map_err(|error| local(&error))?;
@@ -111,16 +134,14 @@ pub(crate) async fn is_on_host(host: &Host) -> Result<bool, Error> {
     Ok(inside::Form::find(host).await? == inside::Form::OnHost)
 }
 
-/// Refuses a subnet of the way out that [`ensure`] would refuse. Changes nothing.
-pub(crate) async fn refuse(host: &Host, wanted: Option<IpNetwork>) -> Result<(), Error> {
-    let known = match ledger(host)? {
-        Some(ledger) => Some(ledger.subnet),
-        None => bridge::subnets(host).await?.map(|(subnet, _)| subnet),
+/// Refuses what [`ensure`] would refuse of the subnets. Changes nothing.
+pub(crate) async fn refuse(host: &Host, wanted: &Wanted) -> Result<(), Error> {
+    let ledger = match ledger(host)? {
+        Some(ledger) => ledger,
+        None => begin(host, wanted).await?,
     };
-    match known {
-        Some(subnet) => refuse_another(subnet, wanted),
-        None => subnet::choose(host, wanted).await.map(drop),
-    }
+    refuse_another(ledger.subnet, wanted.subnet)?;
+    refuse_overlap(&ledger, ledger.gateway(), &wanted.beside)
 }
 
 fn refuse_another(subnet: Ipv4Network, wanted: Option<IpNetwork>) -> Result<(), Error> {
@@ -134,8 +155,46 @@ fn refuse_another(subnet: Ipv4Network, wanted: Option<IpNetwork>) -> Result<(), 
     }
 }
 
+/// Refuses subnets of a network that has no way out by the bridge, where the container has one by another network. Code 103.
+pub fn refuse_meeting(
+    host: &Host,
+    attachment: &Attachment,
+    subnets: &[IpNetwork],
+) -> Result<(), Error> {
+    let Some(ledger) = ledger(host)? else {
+        return Ok(());
+    };
+    let container = attachment.container_hash();
+    let own = ledger
+        .leases
+        .iter()
+        .find(|(_, it)| it.container == container);
+    own.map_or(Ok(()), |(own, _)| refuse_overlap(&ledger, *own, subnets))
+}
+
+/// Refuses what would be in the way of the gateway or of the container's own address: one container cannot reach the same addresses
+/// in two ways. A smaller subnet beside these is not in the way. Code 103.
+fn refuse_overlap(ledger: &Ledger, own: Ipv4Addr, beside: &[IpNetwork]) -> Result<(), Error> {
+    let v4 = [ledger.gateway(), own];
+    let v6 = v4.map(|v4| ledger.counterpart(v4)).into_iter().flatten();
+    let mut ours = v4.map(IpAddr::V4).into_iter().chain(v6.map(IpAddr::V6));
+    let found = ours.find_map(|ours| {
+        let other = beside.iter().find(|subnet| subnet.contains(ours))?;
+        Some((ours, other))
+    });
+    let Some((ours, other)) = found else {
+        return Ok(());
+    };
+    let why = format!(
+        "egress.subnet: {}: {ours} of this host's egress bridge is in {other}, which the container reaches otherwise; \
+         another one takes effect when this host's last container with a way out has gone",
+        ledger.subnet
+    );
+    Err(Error::new(code::DIFFERS, why))
+}
+
 /// A new document: of the bridge that stands although `/run` was lost, or of one to be made.
-async fn begin(host: &Host, wanted: Option<IpNetwork>) -> Result<Ledger, Error> {
+async fn begin(host: &Host, wanted: &Wanted) -> Result<Ledger, Error> {
     let leases = BTreeMap::new();
     if let Some((subnet, subnet6)) = bridge::subnets(host).await? {
         return Ok(Ledger {

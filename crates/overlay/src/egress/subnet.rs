@@ -6,38 +6,54 @@ use cni::Error;
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use siphasher::sip::SipHasher13;
 
+use super::Wanted;
 use crate::{code, host::Host, kernel};
 
 /// Global ids that are tried.
 const ATTEMPTS: u32 = 16;
 
-/// The wanted subnet, or the first of Docker's customary ones that nothing on this host is on the way to.
-pub(super) async fn choose(host: &Host, wanted: Option<IpNetwork>) -> Result<Ipv4Network, Error> {
+/// The wanted subnet, or the first of Docker's customary ones, that nothing on this host and no network has.
+pub(super) async fn choose(host: &Host, wanted: &Wanted) -> Result<Ipv4Network, Error> {
     let taken = taken(host).await?;
-    let overlapped = |subnet: IpNetwork| ipam::overlapping(&[subnet], &taken);
-    if let Some(IpNetwork::V4(wanted)) = wanted {
-        return match overlapped(wanted.into()) {
-            None => Ok(wanted),
-            Some((_, other)) => Err(Error::new(
-                code::DIFFERS,
-                format!("egress.subnet: {wanted}: this host has {other} already"),
-            )),
+    let networks = [&wanted.beside[..], &wanted.others].concat();
+    let overlapped = |subnet: IpNetwork, by: &[IpNetwork]| {
+        let found = ipam::overlapping(&[subnet], by);
+        found.map(|(_, other)| other)
+    };
+    if let Some(IpNetwork::V4(wanted)) = wanted.subnet {
+        let refused = |why: String| {
+            let why = format!("egress.subnet: {wanted}: {why}");
+            Err(Error::new(code::DIFFERS, why))
+        };
+        return if let Some(other) = overlapped(wanted.into(), &taken) {
+            refused(format!("this host has {other} already"))
+        } else if let Some(other) = overlapped(wanted.into(), &networks) {
+            refused(format!("a network has {other}"))
+        } else {
+            Ok(wanted)
         };
     }
-    let customary =
-        (18..32u8).filter_map(|n| Ipv4Network::new(Ipv4Addr::new(172, n, 0, 0), 16).ok());
-    let mut free = customary.filter(|subnet| overlapped((*subnet).into()).is_none());
+    let taken = [taken, networks].concat();
+    let free = |subnet: &Ipv4Network| overlapped((*subnet).into(), &taken).is_none();
     let none = || {
-        Error::config(
-            "egress.subnet: none of 172.18.0.0/16 to 172.31.0.0/16 is free on this host; name one",
-        )
+        let all = "172.18.0.0/16 to 172.31.0.0/16 and 192.168.0.0/20 to 192.168.240.0/20";
+        let why = "is free on this host and of networks; name one";
+        Error::config(format!("egress.subnet: none of {all} {why}"))
     };
-    free.next().ok_or_else(none)
+    customary().find(free).ok_or_else(none)
+}
+
+/// The subnets that Docker gives its bridges by default, in its order.
+fn customary() -> impl Iterator<Item = Ipv4Network> {
+    let large = (18..32).map(|n| (Ipv4Addr::new(172, n, 0, 0), 16));
+    let small = (0..16).map(|n| (Ipv4Addr::new(192, 168, n * 16, 0), 20));
+    let all = large.chain(small);
+    all.filter_map(|(address, length)| Ipv4Network::new(address, length).ok())
 }
 
 /// A unique local subnet (RFC 4193) that follows from the host and its node name, so that it is the same after a reboot.
-pub(super) async fn choose_v6(host: &Host) -> Result<Ipv6Network, Error> {
-    let taken = taken(host).await?;
+pub(super) async fn choose_v6(host: &Host, wanted: &Wanted) -> Result<Ipv6Network, Error> {
+    let taken = [&taken(host).await?[..], &wanted.beside, &wanted.others].concat();
     let machine = journal::clock::machine_id();
     let boot = journal::clock::boot_id();
     let identity = machine.or_else(|| boot.ok()).unwrap_or_default();
@@ -82,6 +98,22 @@ mod tests {
             ("", 0, "fd5a:c398:e5ba::/64"),
         ] {
             assert_eq!(unique_local(identity, attempt), subnet.parse().ok());
+        }
+    }
+
+    #[test]
+    fn there_are_thirty_customary_subnets_that_do_not_overlap() {
+        let all: Vec<_> = customary().map(IpNetwork::V4).collect();
+        let spelled = [0, 13, 14, 29].map(|n: usize| all[n].to_string());
+        let wanted = [
+            "172.18.0.0/16",
+            "172.31.0.0/16",
+            "192.168.0.0/20",
+            "192.168.240.0/20",
+        ];
+        assert_eq!(spelled, wanted);
+        for (n, subnet) in all.iter().enumerate() {
+            assert_eq!(ipam::overlapping(&[*subnet], &all[n + 1..]), None);
         }
     }
 }
