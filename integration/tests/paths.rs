@@ -161,3 +161,61 @@ fn an_underlay_of_ipv6_is_measured_too() {
         attached.detach().ok();
     }
 }
+
+/// A host that has no watcher, and was given another address or MTU under its containers.
+#[test]
+fn the_next_add_notices_that_the_hosts_address_or_mtu_changed() {
+    let lab = Lab::new(2, Backend::Dir);
+    let (host, other) = (lab.host(1), lab.host(2));
+    let config = json!({ "store": { "url": lab.store_url() }, "node": { "name": host.name() } });
+    host.space()
+        .write("/etc/crosshost/config.json", config.to_string());
+    for host in lab.hosts() {
+        host.install(&conflist("ov_net1", "10.0.0.0/24"));
+        host.crosshost(&["sync"]).ok();
+    }
+    let t1 = Attachment::new(host, "t1", "ov_net1");
+    let far = Attachment::new(other, "far", "ov_net1");
+    assert!(t1.container.pings(far.address, &[]));
+    let tunnel = || {
+        let inside = "--net=/run/crosshost/netns/ov_net1";
+        let words = [
+            "nsenter", inside, "ip", "-details", "-json", "link", "show", "vxlan0",
+        ];
+        let link = host.space().run(&words).ok().json()[0].clone();
+        let local = link["linkinfo"]["info_data"]["local"].clone();
+        (local, link["mtu"].clone())
+    };
+    assert_eq!(tunnel(), (json!("192.168.1.11"), json!(1450)));
+
+    host.space().script(
+        "echo 1 > /proc/sys/net/ipv4/conf/ens3/promote_secondaries
+         ip address add 192.168.1.31/24 dev ens3
+         ip address del 192.168.1.11/24 dev ens3
+         ip route replace default via 192.168.1.1",
+    );
+    let t2 = Attachment::new(host, "t2", "ov_net1");
+    assert_eq!(tunnel(), (json!("192.168.1.31"), json!(1450)));
+    let nodes = host.listed(&["node", "ls"]);
+    assert_eq!(nodes[0]["vtep"], "192.168.1.31", "{nodes}");
+    other.crosshost(&["sync"]).ok();
+    for attached in [&t1, &t2] {
+        assert!(
+            attached.container.pings(far.address, &[]),
+            "{}",
+            attached.address
+        );
+    }
+
+    host.space().script("ip link set ens3 mtu 1400");
+    let t3 = Attachment::new(host, "t3", "ov_net1");
+    assert_eq!(tunnel(), (json!("192.168.1.31"), json!(1350)));
+    assert_eq!(t3.container.link("eth0")["mtu"], 1350);
+    assert!(t3.container.pings(far.address, &["-s", "1300"]));
+
+    // While it cannot be told where tunnels leave they stay where they are.
+    host.space().script("ip route del default");
+    let t4 = Attachment::new(host, "t4", "ov_net1");
+    assert_eq!(tunnel(), (json!("192.168.1.31"), json!(1350)));
+    assert!(t4.container.pings(far.address, &[]));
+}

@@ -404,21 +404,27 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// The network's sandbox, found or made; the caller holds the network's lock. The underlay is looked for where the sandbox does not stand as it should.
+    /// The network's sandbox, found or made; the caller holds the network's lock. One that stands over another address, interface or
+    /// MTU than the host's present ones is made anew.
     async fn sandbox(&self, known: &News, network: &Network) -> Result<Sandbox, Error> {
         sandbox::enter(self.host, &network.name, &self.attachment.hash())?;
-        let own = known
-            .nodes
-            .get(&self.conf.settings.node)
-            .and_then(|node| node.record.vtep);
-        let vtep = own.filter(|own| self.conf.settings.vtep.is_none_or(|named| named == *own));
-        if let Some(vtep) = vtep
-            && let Some(sandbox) = sandbox::find(network, vtep).await?
-        {
-            return Ok(sandbox);
+        let underlay = match self.host.underlay(&self.conf.settings).await {
+            Ok(underlay) => underlay,
+            Err(unknown) => {
+                let own = known.nodes.get(&self.conf.settings.node);
+                let own = own.and_then(|node| node.record.vtep);
+                return match own {
+                    Some(vtep) if self.host.has_address(vtep).await? => {
+                        sandbox::find_as_is(network, vtep).await?.ok_or(unknown)
+                    }
+                    _ => Err(unknown),
+                };
+            }
+        };
+        match sandbox::find(network, &underlay).await? {
+            Some(sandbox) => Ok(sandbox),
+            None => sandbox::ensure(self.host, network, &underlay).await,
         }
-        let underlay = self.host.underlay(&self.conf.settings).await?;
-        sandbox::ensure(self.host, network, &underlay).await
     }
 
     /// Takes down what an ADD made that cannot be finished. Its error counts, not this one's; what stays is in the

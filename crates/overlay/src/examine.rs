@@ -147,8 +147,7 @@ async fn examine_network(
     if known.is_none_or(|known| known.record.vtep != Some(underlay.vtep)) {
         wrong("others know this host by another tunnel address than its own");
     }
-    let sandbox = sandbox::find(record, underlay.vtep).await?;
-    let Some(sandbox) = sandbox.filter(|it| it.mtu == underlay.segment_mtu()) else {
+    let Some(sandbox) = sandbox::find(record, underlay).await? else {
         wrong("bridge or tunnel device of its sandbox is gone, down or not as it should be");
         return Ok(());
     };

@@ -247,6 +247,13 @@ impl Host {
         })
     }
 
+    /// Whether this host has the address.
+    pub async fn has_address(&self, address: IpAddr) -> Result<bool, Error> {
+        let addresses = self.rtnl.addresses(None).await;
+        let addresses = addresses.map_err(|error| kernel(&error))?;
+        Ok(has(&addresses, address, None).is_some())
+    }
+
     async fn by_route<'l>(
         &self,
         settings: &Resolved,

@@ -82,7 +82,7 @@ async fn mend(
     if known.is_none_or(|known| known.record.vtep != Some(underlay.vtep)) {
         return Ok(None);
     }
-    let was_whole = sandbox::find(record, underlay.vtep).await?.is_some();
+    let was_whole = sandbox::find(record, underlay).await?.is_some();
     let sandbox = sandbox::ensure(host, record, underlay).await?;
     let member = membership::load(host, network)?;
     let trust = member.as_ref().map_or(Trust::Floods, Membership::trust);

@@ -63,9 +63,27 @@ pub fn mtu(network: &Network, wanted: Option<u32>, segment: u32) -> Result<u32, 
     }
 }
 
-/// The sandbox, if it stands as the network wants it and sends from `vtep`; the caller holds the network's lock. This
-/// is what most ADDs find: two questions to the kernel, whatever else is on the host.
-pub async fn find(network: &Network, vtep: IpAddr) -> Result<Option<Sandbox>, Error> {
+/// The sandbox, if it stands as the network wants it over this underlay; the caller holds the network's lock. This is what most
+/// ADDs find.
+pub async fn find(network: &Network, underlay: &Underlay) -> Result<Option<Sandbox>, Error> {
+    standing(network, |_, bridge| wanted(network, underlay, bridge)).await
+}
+
+/// The same where it cannot be told by which interface the tunnels leave, for example while the default route is away: if it sends
+/// from `vtep`, by whatever interface and with whatever MTU it has.
+pub async fn find_as_is(network: &Network, vtep: IpAddr) -> Result<Option<Sandbox>, Error> {
+    let as_is = |vxlan: &Link, bridge| {
+        let underlay = vxlan.vxlan.as_ref().map_or(0, |info| info.underlay);
+        spec(network, vtep, underlay, vxlan.mtu, bridge)
+    };
+    standing(network, as_is).await
+}
+
+/// The sandbox, if its bridge is up and its tunnel device is as `wanted` says, given the device and the index of the bridge.
+async fn standing(
+    network: &Network,
+    wanted: impl Fn(&Link, u32) -> Vxlan,
+) -> Result<Option<Sandbox>, Error> {
     let Some(rtnl) = here(&network.name)? else {
         return Ok(None);
     };
@@ -78,8 +96,7 @@ pub async fn find(network: &Network, vtep: IpAddr) -> Result<Option<Sandbox>, Er
     let Some((bridge, vxlan)) = bridge.zip(vxlan) else {
         return Ok(None);
     };
-    let underlay = vxlan.vxlan.as_ref().map_or(0, |info| info.underlay);
-    let spec = spec(network, vtep, underlay, vxlan.mtu, bridge.index);
+    let spec = wanted(&vxlan, bridge.index);
     if !fits(&vxlan, &spec) {
         return Ok(None);
     }
