@@ -201,19 +201,7 @@ impl Work<'_> {
             return Ok(None);
         }
         let mut given = given?;
-        let refused = match given.ips.len() {
-            0 => Some("gave no address".to_owned()),
-            1..=MOST_ADDRESSES => None,
-            many => Some(format!(
-                "gave {many} addresses; {MOST_ADDRESSES} are the most"
-            )),
-        };
-        if let Some(why) = refused {
-            return Err(Error::decode(format!(
-                "IPAM plugin {}: {why}",
-                self.conf.ipam
-            )));
-        }
+        self.refuse_count(given.ips.len())?;
         let by_gateway = self.conf.wants(record).gateway;
         if by_gateway {
             endpoint::leave_by_gateway(&mut given)?;
@@ -278,14 +266,29 @@ impl Work<'_> {
             nic,
         );
         endpoint::drop_refused(self.inside, &mut result).await?;
+        Ok(Some(self.told(result)))
+    }
+
+    /// Code 6 for an answer of the IPAM plugin with no address, or with more than an attachment may have.
+    fn refuse_count(&self, addresses: usize) -> Result<(), Error> {
+        let why = match addresses {
+            0 => "gave no address".to_owned(),
+            1..=MOST_ADDRESSES => return Ok(()),
+            many => format!("gave {many} addresses; {MOST_ADDRESSES} are the most"),
+        };
+        let ipam = &self.conf.ipam;
+        Err(Error::decode(format!("IPAM plugin {ipam}: {why}")))
+    }
+
+    /// The result with what the configuration and earlier plugins say.
+    fn told(&self, mut result: CniResult) -> CniResult {
         if self.conf.dns != cni::Dns::default() {
             result.dns = self.conf.dns.clone();
         }
-        let previous = self.call.conf.prev_result.as_ref();
-        Ok(Some(match previous {
+        match &self.call.conf.prev_result {
             Some(previous) => endpoint::after(&previous.result, result),
             None => result,
-        }))
+        }
     }
 
     /// Whether this node was known as it is, so that the others counted with it when the news were read. Where it was

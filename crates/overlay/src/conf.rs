@@ -146,15 +146,14 @@ fn refuse_slips(call: &Call) -> Result<(), Error> {
 /// this host alone. Code 7.
 fn refuse_local(call: &Call, ipam: &str) -> Result<(), Error> {
     let WireOfScope { ipam_scope: scope } = call.conf.decode()?;
-    match scope.as_deref() {
-        Some("host") => Ok(()),
-        None | Some("" | "cluster") if LOCAL.contains(&ipam) => {
+    match scope.as_deref().unwrap_or_default() {
+        "" | "cluster" if LOCAL.contains(&ipam) => {
             let why = "knows nothing of other hosts, which would give the same addresses to others on this network; want ipam-kv, or \
                        \"ipamScope\": \"host\" where each host has ranges of its own";
             Err(Error::config(format!("ipam.type: {ipam}: {why}")))
         }
-        None | Some("" | "cluster") => Ok(()),
-        Some(other) => Err(Error::config(format!(
+        "" | "cluster" | "host" => Ok(()),
+        other => Err(Error::config(format!(
             "ipamScope: {other:?} is neither \"cluster\" nor \"host\""
         ))),
     }
