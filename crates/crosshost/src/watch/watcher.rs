@@ -78,7 +78,7 @@ impl Watcher {
 
     /// Somebody has changed the settings, or asks for a sync: both are done, with a new connection to the store.
     pub fn reload(&mut self) {
-        self.line.hang_up();
+        self.hang_up();
         match Session::open() {
             Ok(session) => {
                 let (node, store) = (&session.settings.node, session.settings.place());
@@ -87,6 +87,12 @@ impl Watcher {
             Err(error) => self.log.wrong("settings", &error.to_string()),
         }
         self.sync_now();
+    }
+
+    /// Listens anew. What was heard before may be of another store: it is vouched for no more.
+    fn hang_up(&mut self) {
+        self.line.hang_up();
+        self.heard.clear();
     }
 
     fn sync_now(&mut self) {
@@ -314,7 +320,7 @@ impl Watcher {
                 }
                 // A connection to the store that began at an address which is gone hears nothing any more.
                 if repaired.outdated && !self.duties.whole {
-                    self.line.hang_up();
+                    self.hang_up();
                     self.duties.whole = true;
                 }
                 let was_wrong = repaired.egress || !repaired.networks.is_empty();
