@@ -3,7 +3,11 @@
 //! so that both can be read.
 #![allow(clippy::expect_used, reason = "a test: it stops where it broke")]
 
-use integration::{Attachment, Backend, Direct, Lab, conflist, ipamconf};
+use std::io::Read;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use integration::{Attachment, Backend, Direct, Lab, Running, Server, conflist, ipamconf};
 use serde_json::{Value, json};
 
 /// Nobody listens there.
@@ -146,4 +150,44 @@ fn a_sandbox_is_of_the_store_of_its_conflist() {
     lab.host(1).crosshost(&["sync"]).ok();
     assert_eq!((acks(), leases(&lab, "other")), (1, 1));
     assert_eq!(of_networks(&lab, "crosshost"), [""; 0]);
+}
+
+/// Consul's own programs speak TLS where `CONSUL_HTTP_SSL` says so. Overlooked, the token would be on the wire.
+#[test]
+fn no_token_goes_in_clear_where_the_environment_asks_for_tls() {
+    let lab = Lab::new(1, Backend::Dir);
+    let host = lab.host(1);
+    host.configure_store(&json!({}));
+    let (tell, heard) = mpsc::channel();
+    let address = "127.0.0.1:8500".parse().expect("an address");
+    let _server = Server::start(host.space().net(), address, move |mut caller| {
+        let mut bytes = [0; 4096];
+        let count = caller.read(&mut bytes).unwrap_or_default();
+        let _ = tell.send(bytes[..count].to_vec());
+    });
+    let ask = |more: &[(&str, &str)]| {
+        let mut command = host.space().command(host.program("crosshost"));
+        command.args(["node", "ls"]);
+        command.env("CONSUL_HTTP_ADDR", "127.0.0.1:8500");
+        command.env("CONSUL_HTTP_TOKEN", "s3cret");
+        command.envs(more.iter().copied());
+        let said = Running::start(command, b"").wait(Duration::from_secs(60));
+        said.failed().stderr
+    };
+    ask(&[]);
+    let plain = heard.recv().expect("a request");
+    let has_token = |bytes: &[u8]| bytes.windows(6).any(|it| it == b"s3cret");
+    assert!(has_token(&plain), "nothing asks for TLS");
+    while heard.try_recv().is_ok() {}
+
+    ask(&[("CONSUL_HTTP_SSL", "true")]);
+    let first = heard.recv().expect("a connection");
+    // A record of a TLS handshake (RFC 8446, section 5.1).
+    assert_eq!(first.first(), Some(&22), "{first:?}");
+    for bytes in heard.try_iter().chain([first]) {
+        assert!(!has_token(&bytes));
+    }
+    let refused = ask(&[("CONSUL_HTTP_SSL", "true"), ("CONSUL_HTTP_AUTH", "a:b")]);
+    assert!(refused.contains("CONSUL_HTTP_AUTH"), "{refused}");
+    assert!(heard.try_recv().is_err(), "nobody was asked");
 }
