@@ -171,7 +171,7 @@ fn no_token_goes_in_clear_where_the_environment_asks_for_tls() {
         command.env("CONSUL_HTTP_ADDR", "127.0.0.1:8500");
         command.env("CONSUL_HTTP_TOKEN", "s3cret");
         command.envs(more.iter().copied());
-        let said = Running::start(command, b"").wait(Duration::from_secs(60));
+        let said = Running::start(command, b"").wait(Duration::from_mins(1));
         said.failed().stderr
     };
     ask(&[]);

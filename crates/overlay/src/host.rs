@@ -177,6 +177,7 @@ impl Host {
             self.firewall.all().map(|it| it.unreadable),
             self.paths.all().map(|it| it.unreadable),
             self.following.all().map(|it| it.unreadable),
+            watched::heard().all().map(|it| it.unreadable),
         ];
         let mut lost = Vec::new();
         for unreadable in all {

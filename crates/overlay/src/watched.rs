@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{host::Host, local, readable};
 
-/// The name of the document that says when the store was heard.
+/// The name of the document that says when the store was heard, and of its folder: those of one folder are of one kind.
 const HEARD: &str = "heard";
 /// How often it is written at most, in seconds.
 const OFTEN: u64 = 10;
@@ -104,8 +104,9 @@ pub(crate) fn documents() -> Journal<Following> {
     Journal::new(Path::new(journal::ROOT), "watch")
 }
 
-fn heard() -> Journal<Heard> {
-    Journal::new(Path::new(journal::ROOT), "watch")
+/// Where the other document is.
+pub(crate) fn heard() -> Journal<Heard> {
+    Journal::new(Path::new(journal::ROOT), HEARD)
 }
 
 /// When the watcher that lives heard of the store last; `None` where it does not say, as older ones do not.
