@@ -33,7 +33,7 @@ const SHARED: [&str; 13] = [
     "node.vtep",
 ];
 /// Keys of `overlay`.
-const OVERLAY: [&str; 7] = [
+const OVERLAY: [&str; 9] = [
     "vni",
     "mtu",
     "vxlanPort",
@@ -41,6 +41,8 @@ const OVERLAY: [&str; 7] = [
     "egress.mode",
     "egress.subnet",
     "hostAccess",
+    "ipam",
+    "ipamScope",
 ];
 /// Keys of `ipam-kv`, below `ipam`.
 const IPAM: [&str; 17] = [
@@ -74,6 +76,26 @@ const PORTMAP: [&str; 8] = [
     "listeners",
 ];
 
+/// The keys that `overlay` reads in the object at this path of its configuration: `""`, `"egress"`, `"store"`, `"node"`.
+pub fn of_overlay(path: &str) -> Vec<&'static str> {
+    at(path, &[&OVERLAY[..], &SHARED, &SPECIFICATION].concat())
+}
+
+/// The keys that `ipam-kv` reads in the object at this path below `ipam`: `""`, `"ranges"`.
+pub fn of_ipam(path: &str) -> Vec<&'static str> {
+    at(path, &IPAM)
+}
+
+fn at(path: &str, known: &[&'static str]) -> Vec<&'static str> {
+    let below = |key: &&'static str| match path {
+        "" => Some(*key),
+        _ => key.strip_prefix(path)?.strip_prefix('.'),
+    };
+    let keys = known.iter().filter_map(below);
+    keys.filter(|key| !key.contains('.') || key.starts_with("cni.dev/"))
+        .collect()
+}
+
 /// The keys of one entry of `plugins` that nobody reads, each as a path: `egres`, `ipam.rangs`. Of an entry of others only
 /// what `ipam-kv` is given can be judged. Keys are compared as they are decoded, without regard to case.
 pub fn unread(entry: &Value) -> Vec<String> {
@@ -85,8 +107,12 @@ pub fn unread(entry: &Value) -> Vec<String> {
         } else {
             &OVERLAY
         };
-        let shared: &[&str] = if is(entry, "portmap") { &[] } else { &SHARED };
-        let known = [own, shared, &SPECIFICATION, &["ipam"]].concat();
+        let shared: &[&str] = if is(entry, "portmap") {
+            &["ipam"]
+        } else {
+            &SHARED
+        };
+        let known = [own, shared, &SPECIFICATION].concat();
         collect(entry, "", &known, &mut found);
     }
     if is(&entry["ipam"], "ipam-kv") {
@@ -157,6 +183,20 @@ mod tests {
         let portmap =
             json!({"type": "portmap", "snat": true, "masqall": true, "snatt": true, "vni": 7});
         assert_eq!(unread(&portmap), ["snatt", "vni"]);
+    }
+
+    #[test]
+    fn the_keys_of_an_object_are_told_by_its_path() {
+        assert_eq!(of_overlay("egress"), ["mode", "subnet"]);
+        assert_eq!(of_overlay("node"), ["name", "underlay", "vtep"]);
+        let top = of_overlay("");
+        assert!(
+            ["vni", "store", "dns", "ipamScope"]
+                .iter()
+                .all(|key| top.contains(key))
+        );
+        assert!(!top.iter().any(|key| key.starts_with("egress.")));
+        assert!(of_ipam("").contains(&"ranges") && of_ipam("ranges").contains(&"rangeEnd"));
     }
 
     #[test]

@@ -31,7 +31,7 @@ mod environment;
 mod error;
 mod exclusions;
 mod gifts;
-mod keys;
+pub mod keys;
 mod layout;
 mod leases;
 mod macs;
@@ -55,7 +55,6 @@ pub use allocator::{
 pub use blocks::Claim;
 pub use conflist::{Conflist, Segment, unique};
 pub use error::Error;
-pub use keys::unread as unread_keys;
 pub use layout::Layout;
 pub use leases::{LeaseGuard, Published};
 pub use macs::MacRecord;
@@ -68,7 +67,7 @@ pub use records::{
     Acknowledgement, Egress, EgressMode, Lease, LedgerRecord, Network, NetworkState, Node,
     Versioned, decode, encode,
 };
-pub use settings::{CONFIG_FILE, NodeSettings, Resolved, Settings, StoreSettings, keys};
+pub use settings::{CONFIG_FILE, NodeSettings, Resolved, Settings, StoreSettings};
 pub use survey::Survey;
 
 pub use store::Store;

@@ -184,15 +184,6 @@ impl Settings {
     }
 }
 
-/// The keys of `store` and of `node`.
-pub fn keys() -> [(&'static str, Vec<String>); 2] {
-    let known = serde_json::to_value(Settings::default()).unwrap_or_default();
-    ["store", "node"].map(|section| {
-        let keys = known[section].as_object().into_iter().flat_map(Map::keys);
-        (section, keys.cloned().collect())
-    })
-}
-
 pub(crate) fn setting(key: &str, why: &dyn std::fmt::Display) -> Error {
     Error::Setting {
         key: key.to_owned(),

@@ -36,7 +36,7 @@ pub fn examine(findings: &mut Findings) {
         findings.note(Check::Conflist, failure, "");
     }
     for entry in entries {
-        let unread = cluster::unread_keys(&entry.conf);
+        let unread = cluster::keys::unread(&entry.conf);
         if !unread.is_empty() {
             let (file, keys) = (entry.file.display(), unread.join(", "));
             let plugin = entry.conf["type"].as_str().unwrap_or_default();

@@ -138,38 +138,13 @@ impl Conf {
 
 /// Refuses keys that are a slip away from one of ours, in what is ours alone to read. Code 7.
 fn refuse_slips(call: &Call) -> Result<(), Error> {
-    const IPAM: &[&str] = &[
-        "type",
-        "ranges",
-        "subnet",
-        "rangeStart",
-        "rangeEnd",
-        "gateway",
-        "exclude",
-        "blockPrefix",
-        "dataDir",
-        "reclaimAfter",
-        "routes",
-        "resolvConf",
-    ];
-    const RANGE: &[&str] = &["subnet", "rangeStart", "rangeEnd", "gateway", "exclude"];
     const ROUTE: &[&str] = &["dst", "gw", "mtu", "advmss", "priority", "table", "scope"];
-    for (path, keys) in [
-        ("ipam", IPAM),
-        ("ipam.ranges", RANGE),
-        ("ipam.routes", ROUTE),
-    ] {
-        cni::refuse_slips(&call.conf.raw, path, keys)?;
-    }
+    let conf = &call.conf.raw;
+    cni::refuse_slips(conf, "ipam", &cluster::keys::of_ipam(""))?;
+    cni::refuse_slips(conf, "ipam.ranges", &cluster::keys::of_ipam("ranges"))?;
+    cni::refuse_slips(conf, "ipam.routes", ROUTE)?;
     // A `node` may be of the interface plugin that this one is run by; `overlay` has looked at its own.
-    for (section, keys) in cluster::keys()
-        .iter()
-        .filter(|(section, _)| *section == "store")
-    {
-        let keys: Vec<_> = keys.iter().map(String::as_str).collect();
-        cni::refuse_slips(&call.conf.raw, section, &keys)?;
-    }
-    Ok(())
+    cni::refuse_slips(conf, "store", &cluster::keys::of_overlay("store"))
 }
 
 /// What `runtimeConfig.ipRanges` mean: ranges inside the configured pools narrow the choice of this one attachment; others

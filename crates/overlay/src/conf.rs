@@ -24,28 +24,6 @@ pub struct Conf {
     pub host_access: bool,
 }
 
-/// The keys of the configuration that somebody here reads, or that the specification has.
-const KEYS: &[&str] = &[
-    "args",
-    "bandwidth",
-    "capabilities",
-    "cniVersion",
-    "dns",
-    "egress",
-    "hostAccess",
-    "ipam",
-    "ipamScope",
-    "mtu",
-    "name",
-    "node",
-    "prevResult",
-    "runtimeConfig",
-    "store",
-    "type",
-    "vni",
-    "vxlanPort",
-];
-
 /// IPAM plugins that give out addresses without a look at other hosts.
 const LOCAL: [&str; 2] = ["host-local", "static"];
 
@@ -132,14 +110,10 @@ impl Conf {
 
 /// Refuses keys that are a slip away from one of ours. Code 7. Those of `ipam` are the IPAM plugin's to judge.
 fn refuse_slips(call: &Call) -> Result<(), Error> {
-    let conf = &call.conf.raw;
-    cni::refuse_slips(conf, "", KEYS)?;
-    cni::refuse_slips(conf, "egress", &["mode", "subnet"])?;
-    for (section, keys) in cluster::keys() {
-        let keys: Vec<_> = keys.iter().map(String::as_str).collect();
-        cni::refuse_slips(conf, section, &keys)?;
-    }
-    Ok(())
+    let mut paths = ["", "egress", "store", "node"].into_iter();
+    paths.try_for_each(|path| {
+        cni::refuse_slips(&call.conf.raw, path, &cluster::keys::of_overlay(path))
+    })
 }
 
 /// Refuses an IPAM plugin that gives the same addresses on each host, unless the configuration says that its addresses are of

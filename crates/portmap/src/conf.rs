@@ -21,6 +21,7 @@ const KEYS: &[&str] = &[
     "dns",
     "externalSetMarkChain",
     "ipam",
+    "listeners",
     "markMasqBit",
     "masqAll",
     "name",
