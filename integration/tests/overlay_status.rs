@@ -258,6 +258,19 @@ fn what_this_host_has_against_each_add() {
         host.crosshost(&["network", "rm", name]).ok();
     }
     host.space().script("ip link delete other");
+    // A switch that is off and cannot be turned.
+    host.space().script(
+        "echo 0 > /proc/sys/net/ipv4/ip_forward; echo 0 > /run/zero
+         mount --bind /run/zero /proc/sys/net/ipv4/ip_forward
+         mount -o remount,bind,ro /proc/sys/net/ipv4/ip_forward",
+    );
+    neither_is_ready(host, &conf(), 107, &["ip_forward", "Read-only file system"]);
+    let mut internal = netconf("internal", SUBNET, "1.1.0");
+    internal["egress"] = "none".into();
+    host.crosshost(&["network", "rm", NETWORK]).ok();
+    status_of(host, &internal).ok();
+    host.space()
+        .script("umount /proc/sys/net/ipv4/ip_forward; rm /run/zero");
     // Where nothing can be noted nothing can be made.
     for (mount, words) in [
         ("size=64k", "No space left on device"),

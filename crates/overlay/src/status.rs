@@ -8,6 +8,7 @@ use std::{path::Path, time::Duration};
 
 use cluster::{Cluster, EgressMode, Network};
 use cni::{Call, Command, Delegate, Error};
+use ipnetwork::IpNetwork;
 
 use crate::{
     clash, code,
@@ -71,6 +72,9 @@ async fn ready(conf: &Conf) -> Result<(), Error> {
             ..egress::Wanted::default()
         };
         egress::refuse(&host, &wanted).await?;
+    }
+    if mode != Some(EgressMode::None) {
+        egress::refuse_forwarding(subnets.iter().any(IpNetwork::is_ipv6))?;
     }
     let wants = foothold::Wants {
         gateway: mode == Some(EgressMode::Gateway),

@@ -96,6 +96,16 @@ pub(super) fn switched_off(v6: bool) -> Result<Option<&'static str>, Error> {
     Ok(off.then_some("net.ipv6.conf.all.forwarding"))
 }
 
+/// Refuses where [`forward`] would fail: a switch is off, and cannot be turned. Changes nothing.
+pub(crate) fn refuse_forwarding(v6: bool) -> Result<(), Error> {
+    let Some(switch) = switched_off(v6)? else {
+        return Ok(());
+    };
+    let path = Path::new("/proc/sys").join(switch.replace('.', "/"));
+    let opened = fs::OpenOptions::new().write(true).open(&path);
+    opened.map(drop).map_err(|error| failed(&path, &error))
+}
+
 /// The addresses that the kernel has on the interface, as subnets: they tell what a lost document said.
 pub(super) async fn subnets(
     host: &Host,

@@ -118,7 +118,7 @@ fn open_apart() -> Result<Option<Rtnl>, Error> {
 
 /// Refuses where the namespace lives and cannot be found: its file is bare, and the host's interface has its other end in it.
 /// One that was unmounted takes the interface with it, for which the kernel needs a moment.
-async fn refuse_hidden(host: &Host) -> Result<(), Error> {
+pub(super) async fn refuse_hidden(host: &Host) -> Result<(), Error> {
     let (folder, name) = names::egress_netns();
     let begun = Instant::now();
     while Netns::is_bare(&folder, name)

@@ -28,7 +28,7 @@ use crate::{
     readable,
 };
 
-pub(crate) use bridge::{forward, set};
+pub(crate) use bridge::{forward, refuse_forwarding, set};
 pub(crate) use inside::open;
 pub use ledger::{Lease, Ledger, Nic, Nic6};
 pub(crate) use subnet::taken;
@@ -134,8 +134,9 @@ pub(crate) async fn is_on_host(host: &Host) -> Result<bool, Error> {
     Ok(inside::Form::find(host).await? == inside::Form::OnHost)
 }
 
-/// Refuses what [`ensure`] would refuse of the subnets. Changes nothing.
+/// Refuses what [`ensure`] would refuse to any container. Changes nothing.
 pub(crate) async fn refuse(host: &Host, wanted: &Wanted) -> Result<(), Error> {
+    inside::refuse_hidden(host).await?;
     let ledger = match ledger(host)? {
         Some(ledger) => ledger,
         None => begin(host, wanted).await?,
