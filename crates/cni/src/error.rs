@@ -154,6 +154,12 @@ mod tests {
     }
 
     #[test]
+    fn details_may_have_lines_and_do_nothing_to_a_terminal() {
+        let error = Error::limited("x").with_details("one\ntwo \u{1b}[2J\u{202e}");
+        assert_eq!(error.details, "one\ntwo \\u{1b}[2J\\u{202e}");
+    }
+
+    #[test]
     fn no_empty_fields() {
         let object = Error::new(5, "").to_value(Version::LATEST);
         assert_eq!(
