@@ -51,7 +51,7 @@ scale: deps build ## many leases, hosts, ADDs at once; into target/bench/; PART=
 soak: ## the simulator of the allocation protocol, a million lives of a cluster (hours); SEEDS=1000000 FIRST=0
 	SEEDS=$(or $(SEEDS),1000000) cargo test --locked -p cluster --test simulation -- seeds_keep --nocapture
 
-FUZZED = configuration cni_args store_record prev_result
+FUZZED = configuration cni_args store_record store_key prev_result
 fuzz: ## libFuzzer over what others write: each target for SECONDS=60; finds land in fuzz/artifacts
 	$(DEPS) fuzz-packages cargo-fuzz
 	set -e; for target in $(FUZZED); do mkdir -p fuzz/corpus/$$target; \

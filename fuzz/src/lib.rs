@@ -9,4 +9,5 @@ pub mod configuration;
 pub mod message;
 pub mod normal;
 pub mod prev_result;
+pub mod store_key;
 pub mod store_record;

@@ -11,8 +11,7 @@ use store::{Op, Outcome};
 
 use crate::{
     ATTEMPTS, Acknowledgement, BlockState, Cluster, Error, ExclusionState, LedgerRecord, News,
-    Node, Versioned,
-    records::{decode, encode},
+    Node, Records, Stored, Versioned, nodes::boot_of, records::encode, stored,
 };
 
 /// How often a wait looks again: the time to wait is cut into as many parts, each of which a change ends early.
@@ -75,15 +74,11 @@ impl Cluster<'_> {
         }
     }
 
-    /// Makes known that `node` forwards on `network` no more. Nothing happens if it has joined again since.
-    pub async fn leave(
-        &self,
-        network: &str,
-        node: &str,
-        own: &Versioned<Acknowledgement>,
-    ) -> Result<(), Error> {
+    /// Makes known that `node`, which joined at `revision`, forwards on `network` no more. Nothing happens if it has joined
+    /// again since.
+    pub async fn leave(&self, network: &str, node: &str, revision: u64) -> Result<(), Error> {
         let key = self.layout.ack(network, node)?;
-        let mut revision = own.revision;
+        let mut revision = revision;
         while !self.store.delete(&key, revision).await? {
             match self.store.get(&key).await? {
                 // Revisions only grow: an earlier one of ours has come back, with a store that was put back.
@@ -94,7 +89,9 @@ impl Cluster<'_> {
         Ok(())
     }
 
-    /// The nodes other than `node` that forward on `network`, and the revision that each has acknowledged.
+    /// The nodes other than `node` that forward on `network`, and the revision that each has acknowledged. One whose record
+    /// cannot be read may be of the boot in which it joined; one whose acknowledgement cannot be read has acknowledged
+    /// nothing.
     pub(crate) async fn forwarders(
         &self,
         network: &str,
@@ -102,17 +99,25 @@ impl Cluster<'_> {
     ) -> Result<BTreeMap<String, u64>, Error> {
         let (acks, nodes) = (self.layout.acks(network)?, self.layout.nodes()?);
         let entries = self.store.read(&[acks.clone(), nodes.clone()]).await?;
-        let mut boots = BTreeMap::new();
-        for entry in entries.iter().filter(|e| e.key.is_within(&nodes)) {
-            let known = decode::<Node>(entry)?.record;
-            boots.insert(known.name, known.boot_id);
-        }
+        let known = entries.iter().filter_map(|it| stored::node(it, &nodes));
+        let known: Records<String, Node> = known.collect();
         let mut seen = BTreeMap::new();
-        for entry in entries.iter().filter(|e| e.key.is_within(&acks)) {
-            let (name, ack) = (entry.key.last(), decode::<Acknowledgement>(entry)?.record);
+        for entry in &entries {
+            let Some(name) = stored::name_below(entry, &acks) else {
+                continue;
+            };
             // A node that was removed, or booted since, forwards nothing of what it did then.
-            if boots.get(name) == Some(&ack.boot_id) && name != node {
-                seen.insert(name.to_owned(), ack.seen);
+            let (Some(forwarder), true) = (known.get(name), name != node) else {
+                continue;
+            };
+            match Stored::<Acknowledgement>::of(entry).readable() {
+                None => drop(seen.insert(name.to_owned(), 0)),
+                Some(ack) => {
+                    let boot = forwarder.readable().map(|it| &it.record.boot_id);
+                    if boot.is_none_or(|boot| *boot == ack.record.boot_id) {
+                        seen.insert(name.to_owned(), ack.record.seen);
+                    }
+                }
             }
         }
         Ok(seen)
@@ -143,7 +148,7 @@ impl Cluster<'_> {
             late.map(|(name, _)| name.clone()).collect::<Vec<_>>()
         };
         let mut stuck = Vec::new();
-        for (block, Versioned { record, revision }) in &news.blocks {
+        for (block, Versioned { record, revision }) in news.blocks.readable() {
             if record.state != BlockState::Owned {
                 let (first, prefix) = (block.first(), block.prefix());
                 let what = format!("block {first}/{prefix}, given back by {}", record.node);
@@ -205,10 +210,13 @@ impl Cluster<'_> {
             })?;
             let written = match self.store.get(&key).await? {
                 None => self.store.create(&key, &value).await?,
-                Some(entry) if decode::<LedgerRecord>(&entry)?.record.boot_id == boot_id => {
-                    return Ok(());
+                Some(entry) => {
+                    let kept = Stored::of(&entry);
+                    if boot_of(&kept) == Some(boot_id) || kept.is_newer() {
+                        return Ok(());
+                    }
+                    self.store.swap(&key, &value, entry.revision).await?
                 }
-                Some(entry) => self.store.swap(&key, &value, entry.revision).await?,
             };
             if written.is_some() {
                 return Ok(());
@@ -223,18 +231,24 @@ impl Cluster<'_> {
         Ok(self.store.get(&key).await?.is_some())
     }
 
-    /// Who keeps a ledger of `network`, each with the boot in which it began.
-    pub(crate) async fn ledgers(&self, network: &str) -> Result<BTreeMap<String, String>, Error> {
-        let entries = self.store.read(&[self.layout.ledgers(network)?]).await?;
+    /// Who keeps a ledger of `network`.
+    pub(crate) async fn ledgers(
+        &self,
+        network: &str,
+    ) -> Result<Records<String, LedgerRecord>, Error> {
+        let all = self.layout.ledgers(network)?;
+        let entries = self.store.read(std::slice::from_ref(&all)).await?;
         let ledger = |entry| {
-            let ledger = decode::<LedgerRecord>(entry)?;
-            Ok((entry.key.last().to_owned(), ledger.record.boot_id))
+            Some((
+                stored::name_below(entry, &all)?.to_owned(),
+                Stored::of(entry),
+            ))
         };
-        entries.iter().map(ledger).collect()
+        Ok(entries.iter().filter_map(ledger).collect())
     }
 
     /// The condition that `node` keeps no ledger of `network`, so that what it owns there nobody can be giving out;
-    /// `None` if it keeps one.
+    /// `None` if it keeps one, or may.
     pub(crate) async fn idle(&self, network: &str, node: &str) -> Result<Option<Vec<Op>>, Error> {
         let (ledger, own) = (self.layout.ledger(network, node)?, self.layout.node(node)?);
         let entries = self.store.read(&[ledger.clone(), own.clone()]).await?;
@@ -246,12 +260,15 @@ impl Cluster<'_> {
                 revision: 0,
             }]));
         };
-        let boot = decode::<LedgerRecord>(kept)?.record.boot_id;
-        let Some(known) = find(own.clone()) else {
+        let nodes = self.layout.nodes()?;
+        let known = find(own.clone()).and_then(|known| stored::node(known, &nodes));
+        let known = known.as_ref().and_then(|(_, known)| known.readable());
+        let begun = Stored::of(kept);
+        let (Some(known), Some(boot)) = (known, boot_of(&begun)) else {
             return Ok(None);
         };
         let check = |key, revision| Op::Check { key, revision };
-        Ok((decode::<Node>(known)?.record.boot_id != boot)
+        Ok((known.record.boot_id != boot)
             .then(|| vec![check(ledger, kept.revision), check(own, known.revision)]))
     }
 

@@ -7,6 +7,7 @@ use crate::{
     networks::{free_vni, refuse_overlap},
     nodes::is_another,
     records::{SubnetsRecord, decode},
+    stored,
 };
 
 impl Cluster<'_> {
@@ -19,18 +20,17 @@ impl Cluster<'_> {
         node: &Node,
         is_used: bool,
     ) -> Result<Option<Versioned<Network>>, Error> {
-        let keys = [
-            self.layout.network(&spec.name)?,
-            self.layout.node(&node.name)?,
-        ];
+        let (networks, nodes) = (self.layout.networks()?, self.layout.nodes()?);
+        let own = self.layout.network(&spec.name)?;
+        let keys = [own.clone(), self.layout.node(&node.name)?];
         let entries = self.store.read(&keys).await?;
-        let [network, known] = keys.map(|key| entries.iter().find(|entry| entry.key == key));
-        let known = known.map(decode::<Node>).transpose()?;
+        let known = entries.iter().find_map(|it| stored::node(it, &nodes));
+        let known = known.as_ref().and_then(|(_, known)| known.readable());
         if let Some(other) = known.filter(|known| is_another(&known.record, node)) {
-            return Err(Error::NodeTaken(Box::new(other.record)));
+            return Err(Error::NodeTaken(Box::new(other.record.clone())));
         }
-        if let Some(network) = network {
-            let network = decode::<Network>(network)?;
+        if let Some((_, network)) = entries.iter().find_map(|it| stored::network(it, &networks)) {
+            let network = network.or_refuse(&own)?;
             if network.record.state == NetworkState::Removing {
                 return Err(Error::Removing(spec.name.clone()));
             }

@@ -10,7 +10,8 @@ use ipam::{Block, Range, place_of};
 use store::Op;
 
 use crate::{
-    ATTEMPTS, BlockRecord, BlockState, Cluster, Error, Network, News, Versioned, records::encode,
+    ATTEMPTS, BlockRecord, BlockState, Cluster, Error, Network, News, Stored, Versioned,
+    records::encode,
 };
 
 /// How hard a claim tries.
@@ -51,7 +52,7 @@ impl Cluster<'_> {
                 // The claim was made after all, and only its answer was lost.
                 if news
                     .blocks
-                    .get(&block)
+                    .known(&block)
                     .is_some_and(|owner| owner.record.is_of(node))
                 {
                     return Ok(block);
@@ -82,7 +83,10 @@ impl Cluster<'_> {
         news: &mut News,
         patience: Duration,
     ) -> Result<bool, Error> {
-        let claimed = match news.blocks.get(&block).cloned() {
+        if let Some(Stored::Opaque(opaque)) = news.blocks.get(&block) {
+            return Err(opaque.refusal(&self.layout.block(name, block)?));
+        }
+        let claimed = match news.blocks.known(&block).cloned() {
             None => self.take(name, node, &[], block, news).await?,
             Some(present) if present.record.is_of(node) => return Ok(true),
             Some(present) if present.record.state == BlockState::Returned => {
@@ -125,7 +129,7 @@ impl Cluster<'_> {
         };
         let mut returned: Vec<_> = news
             .blocks
-            .iter()
+            .readable()
             .filter(|(block, present)| usable(block, &present.record))
             .map(|(block, present)| (*block, present.clone()))
             .collect();
@@ -156,7 +160,7 @@ impl Cluster<'_> {
         *news = self.news(name).await?;
         let ours = news
             .blocks
-            .get(&block)
+            .known(&block)
             .is_some_and(|owner| owner.record.is_of(node));
         Ok(ours.then_some(block))
     }
@@ -195,7 +199,7 @@ impl Cluster<'_> {
         }
         let mut asked = BTreeMap::new();
         let others = news.blocks.clone();
-        for (block, present) in others.iter().filter(|(block, present)| {
+        for (block, present) in others.readable().filter(|(block, present)| {
             let foreign = present.record.state == BlockState::Owned && present.record.node != node;
             foreign && set.iter().any(|range| range.uses(**block))
         }) {
@@ -324,14 +328,14 @@ impl Cluster<'_> {
         Ok(revision.map(|revision| Versioned { record, revision }))
     }
 
-    /// The records of some blocks as they are now.
+    /// What there is of a block now.
     pub(crate) async fn block(
         &self,
         name: &str,
         block: Block,
-    ) -> Result<Option<Versioned<BlockRecord>>, Error> {
+    ) -> Result<Option<Stored<BlockRecord>>, Error> {
         let entry = self.store.get(&self.layout.block(name, block)?).await?;
-        entry.as_ref().map(crate::records::decode).transpose()
+        Ok(entry.as_ref().map(Stored::of))
     }
 }
 
@@ -340,7 +344,7 @@ fn first_of(network: &Network, set: &[Range], node: &str, news: &News) -> bool {
     let in_set = |block: &Block| set.iter().any(|range| range.uses(*block));
     network.reclaim_after.is_some()
         && !set.is_empty()
-        && !news.blocks.iter().any(|(block, present)| {
+        && !news.blocks.readable().any(|(block, present)| {
             in_set(block) && present.record.is_of(node) && present.record.kept
         })
 }
@@ -348,23 +352,30 @@ fn first_of(network: &Network, set: &[Range], node: &str, news: &News) -> bool {
 /// A block of `set` that nobody has, and whose addresses have the host parts of those of a block that `node` has.
 fn mate(network: &Network, news: &News, node: &str, set: &[Range]) -> Option<Block> {
     let to = set.first()?;
-    let mut own = news.blocks.iter().filter(|(_, it)| it.record.is_of(node));
+    let mut own = news
+        .blocks
+        .readable()
+        .filter(|(_, it)| it.record.is_of(node));
     let mate = |(own, _): (&Block, _)| {
         let from = network.range_of(own.first())?;
         let other_family = from.subnet.is_ipv4() != to.subnet.is_ipv4();
         let twin = ipam::twin(own.first(), from, to).filter(|_| other_family)?;
         let mate = network.block_of(to, twin)?;
-        (to.uses(mate) && !news.blocks.contains_key(&mate)).then_some(mate)
+        (to.uses(mate) && !news.blocks.contains(&mate)).then_some(mate)
     };
     own.find_map(mate)
 }
 
 pub(crate) fn no_block(network: &str, news: &News, late: Vec<String>) -> Error {
     let mut owners: BTreeMap<String, usize> = BTreeMap::new();
-    for block in news.blocks.values() {
+    for (_, block) in news.blocks.readable() {
         if block.record.state == BlockState::Owned {
             *owners.entry(block.record.node.clone()).or_default() += 1;
         }
+    }
+    let opaque = news.blocks.opaque().count();
+    if opaque > 0 {
+        owners.insert("(records that cannot be read)".to_owned(), opaque);
     }
     Error::NoBlock {
         network: network.to_owned(),

@@ -203,6 +203,18 @@ pub enum Error {
         .0.name, traits(.0), crate::CONFIG_FILE, .0.name
     )]
     NodeTaken(Box<Node>),
+    /// The tunnel address is another host's too.
+    #[error(
+        "node {node}: its tunnel address {} is node {}'s too; give one of them another (node.vtep or node.underlay in {}), \
+         or, if that is gone or an earlier name of this host: crosshost node rm {} --force",
+        .other.vtep.map(|vtep| vtep.to_string()).unwrap_or_default(), .other.name, crate::CONFIG_FILE, .other.name
+    )]
+    TunnelTaken {
+        /// The node that would have it.
+        node: String,
+        /// The one that has it.
+        other: Box<Node>,
+    },
     /// The node still has endpoints.
     #[error(
         "node {name}: has {} endpoint(s): {}; if it will not come back: crosshost node rm {name} --force",
@@ -254,7 +266,8 @@ impl Error {
             | Self::Differs { .. }
             | Self::Elsewhere { .. }
             | Self::Removing(_)
-            | Self::NodeTaken(_) => 103,
+            | Self::NodeTaken(_)
+            | Self::TunnelTaken { .. } => 103,
             Self::Exists(_) | Self::Overlap { .. } | Self::VniTaken { .. } => 104,
             Self::Duplicate { .. } => 100,
             Self::NoBlock { .. } | Self::Exhausted { .. } => 102,

@@ -11,8 +11,8 @@ use std::{net::IpAddr, time::Duration};
 use ipam::Block;
 
 use crate::{
-    ATTEMPTS, BlockRecord, BlockState, Cluster, Error, Exclusion, ExclusionState, News, Versioned,
-    acknowledgement::WAKES,
+    ATTEMPTS, BlockRecord, BlockState, Cluster, Error, Exclusion, ExclusionState, News, Stored,
+    Versioned, acknowledgement::WAKES,
 };
 
 impl Cluster<'_> {
@@ -35,7 +35,10 @@ impl Cluster<'_> {
     ) -> Result<(), Error> {
         let mut asked: Option<String> = None;
         for _ in 0..ATTEMPTS {
-            let present = news.blocks.get(&block).cloned();
+            if let Some(Stored::Opaque(opaque)) = news.blocks.get(&block) {
+                return Err(opaque.refusal(&self.layout.block(name, block)?));
+            }
+            let present = news.blocks.known(&block).cloned();
             let present = present.filter(|present| present.record.state != BlockState::Reclaiming);
             let Some(present) = present else {
                 return Err(Error::Contended(format!("block {block} of network {name}")));
@@ -105,7 +108,7 @@ impl Cluster<'_> {
                 }
             };
             match changed {
-                Some(record) => drop(news.blocks.insert(block, record)),
+                Some(record) => news.blocks.insert(block, record),
                 None => *news = self.news(name).await?,
             }
         }

@@ -135,8 +135,12 @@ impl Cluster<'_> {
 fn blocks_by_node(news: &News) -> BTreeMap<&str, Vec<Block>> {
     let mut owned: BTreeMap<&str, Vec<Block>> = BTreeMap::new();
     for (block, present) in &news.blocks {
-        let blocks = owned.entry(present.record.node.as_str()).or_default();
-        blocks.push(*block);
+        // Of one that cannot be read the owner has no name.
+        let node = present.readable().map(|it| it.record.node.as_str());
+        owned
+            .entry(node.unwrap_or_default())
+            .or_default()
+            .push(*block);
     }
     owned
 }

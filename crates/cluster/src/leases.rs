@@ -5,10 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use ipam::Block;
 use store::{Op, Outcome};
 
-use crate::{
-    CHUNK, Cluster, Error, Lease, Versioned,
-    records::{decode, encode},
-};
+use crate::{CHUNK, Cluster, Error, Lease, Records, Stored, records::encode, stored};
 
 /// The facts on which a lease rests, as the host last saw them. A lease is written only while all of them hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,8 +26,8 @@ pub enum Published {
     Done(Vec<u64>),
     /// Network or block are no longer as the guard says: read the news and choose again. Nothing was written.
     Stale,
-    /// Somebody else has a lease on this address; it must not be given out. Nothing was written.
-    Taken(IpAddr, Versioned<Lease>),
+    /// Somebody else has a lease on this address, or one that cannot be read; it must not be given out. Nothing was written.
+    Taken(IpAddr, Stored<Lease>),
 }
 
 impl Cluster<'_> {
@@ -82,21 +79,14 @@ impl Cluster<'_> {
         addresses: &[IpAddr],
         lease: &Lease,
     ) -> Result<Published, Error> {
-        let keys = addresses
-            .iter()
-            .map(|a| self.layout.lease(network, *a))
-            .collect::<Result<Vec<_>, _>>()?;
-        let entries = self.store.read(&keys).await?;
         let mut ours = BTreeMap::new();
-        for (address, held) in entries
-            .iter()
-            .map(address_and_lease)
-            .collect::<Result<Vec<_>, _>>()?
-        {
-            if !held.record.same_holder(lease) {
-                return Ok(Published::Taken(address, held));
+        for (address, stored) in &self.leases_on(network, addresses).await? {
+            match stored {
+                Stored::Readable(held) if held.record.same_holder(lease) => {
+                    ours.insert(*address, held.revision);
+                }
+                other => return Ok(Published::Taken(*address, other.clone())),
             }
-            ours.insert(address, held.revision);
         }
         let all = addresses
             .iter()
@@ -140,10 +130,11 @@ impl Cluster<'_> {
         holder: &Lease,
         addresses: &[IpAddr],
     ) -> Result<Vec<(IpAddr, u64)>, Error> {
-        let leases = self.leases_on(network, addresses).await?.into_iter();
-        let own = leases.filter(|(_, held)| held.record.same_holder(holder));
+        let leases = self.leases_on(network, addresses).await?;
+        let own = leases.readable();
+        let own = own.filter(|(_, held)| held.record.same_holder(holder));
         Ok(own
-            .map(|(address, held)| (address, held.revision))
+            .map(|(address, held)| (*address, held.revision))
             .collect())
     }
 
@@ -152,14 +143,13 @@ impl Cluster<'_> {
         &self,
         network: &str,
         addresses: &[IpAddr],
-    ) -> Result<BTreeMap<IpAddr, Versioned<Lease>>, Error> {
-        let mut leases = BTreeMap::new();
+    ) -> Result<Records<IpAddr, Lease>, Error> {
+        let (all, mut leases) = (self.layout.leases(network)?, Records::default());
         for chunk in addresses.chunks(CHUNK) {
             let keys = chunk.iter().map(|a| self.layout.lease(network, *a));
             let keys = keys.collect::<Result<Vec<_>, _>>()?;
-            for entry in self.store.read(&keys).await? {
-                leases.extend([address_and_lease(&entry)?]);
-            }
+            let entries = self.store.read(&keys).await?;
+            leases.extend(entries.iter().filter_map(|it| stored::lease(it, &all)));
         }
         Ok(leases)
     }
@@ -184,22 +174,10 @@ impl Cluster<'_> {
     }
 
     /// All leases of a network by address.
-    pub async fn leases(&self, network: &str) -> Result<Vec<(IpAddr, Versioned<Lease>)>, Error> {
-        let entries = self.store.read(&[self.layout.leases(network)?]).await?;
-        let mut leases = entries
-            .iter()
-            .map(address_and_lease)
-            .collect::<Result<Vec<_>, _>>()?;
-        leases.sort_by_key(|(address, _)| *address);
-        Ok(leases)
+    pub async fn leases(&self, network: &str) -> Result<Records<IpAddr, Lease>, Error> {
+        let all = self.layout.leases(network)?;
+        let entries = self.store.read(std::slice::from_ref(&all)).await?;
+        let leases = entries.iter().filter_map(|it| stored::lease(it, &all));
+        Ok(leases.collect())
     }
-}
-
-/// A lease's entry as address and record.
-pub(crate) fn address_and_lease(entry: &store::Entry) -> Result<(IpAddr, Versioned<Lease>), Error> {
-    let why = |error: std::net::AddrParseError| Error::Record {
-        key: entry.key.as_str().to_owned(),
-        why: error.to_string(),
-    };
-    Ok((entry.key.last().parse().map_err(why)?, decode(entry)?))
 }

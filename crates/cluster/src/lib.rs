@@ -30,6 +30,7 @@ mod conflist;
 mod environment;
 mod error;
 mod exclusions;
+mod faults;
 mod gifts;
 pub mod keys;
 mod layout;
@@ -46,20 +47,23 @@ mod records;
 mod removal;
 mod restore;
 mod settings;
+mod stored;
 mod survey;
 
 pub use allocator::{
-    Allocator, Clock, Flux, Held, Holder, Holding, Host, Leased, Ledger, Memory, Own, Request,
-    Shelf, Stage, note_gone,
+    Allocator, Clock, Flux, Held, Holder, Holding, Holdings, Host, Leased, Ledger, Memory, Noted,
+    Own, Request, Shelf, Stage, note_gone,
 };
 pub use blocks::Claim;
 pub use conflist::{Conflist, Segment, unique};
 pub use error::Error;
+pub use faults::Fault;
 pub use layout::Layout;
 pub use leases::{LeaseGuard, Published};
 pub use macs::MacRecord;
 pub use networks::{Created, NetworkSpec};
 pub use news::News;
+pub use nodes::no_tunnel_address;
 pub use ownership::{BlockRecord, BlockState, Exclusion, ExclusionState};
 pub use place::Place;
 pub use realms::{directory_of, full_name, realm_of};
@@ -68,6 +72,7 @@ pub use records::{
     Versioned, decode, encode,
 };
 pub use settings::{CONFIG_FILE, NodeSettings, Resolved, Settings, StoreSettings};
+pub use stored::{Opaque, Records, Stored};
 pub use survey::Survey;
 
 pub use store::Store;

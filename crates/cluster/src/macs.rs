@@ -16,10 +16,7 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 use store::Op;
 
-use crate::{
-    ATTEMPTS, Cluster, Error, Lease, Network, News, Versioned,
-    records::{decode, encode},
-};
+use crate::{ATTEMPTS, Cluster, Error, Lease, Network, News, Stored, Versioned, records::encode};
 
 /// Longest wait for hosts that still send to the old home of a MAC.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -94,8 +91,8 @@ impl Network {
 impl News {
     /// The MACs that were asked for, by the addresses that have them.
     pub fn exceptions(&self) -> BTreeMap<IpAddr, Mac> {
-        let given = self.macs.iter().filter(|(_, it)| !it.record.returned);
-        let at_home = |(mac, given): (&Mac, &'_ Versioned<MacRecord>)| {
+        let given = self.macs.readable().filter(|(_, it)| !it.record.returned);
+        let at_home = |(mac, given): (&Mac, &Versioned<MacRecord>)| {
             let MacRecord {
                 lease, addresses, ..
             } = &given.record;
@@ -128,7 +125,13 @@ impl Cluster<'_> {
             let value = encode(&record)?;
             return Ok(Op::Create { key, value });
         };
-        let present: Versioned<MacRecord> = decode(&entry)?;
+        let present = match Stored::<MacRecord>::of(&entry) {
+            Stored::Readable(present) => present,
+            Stored::Opaque(opaque) => {
+                let why = format!("is taken: {}", opaque.refusal(&key));
+                return Err(Error::BadMac { mac, why });
+            }
+        };
         let (revision, present) = (present.revision, present.record);
         if !held && !present.returned && !present.lease.same_holder(lease) {
             let Lease {
@@ -180,7 +183,10 @@ impl Cluster<'_> {
             let Some(entry) = self.store.get(&key).await? else {
                 return Ok(());
             };
-            let mut present: Versioned<MacRecord> = decode(&entry)?;
+            // Whose it is nobody can tell.
+            let Stored::Readable(mut present) = Stored::<MacRecord>::of(&entry) else {
+                return Ok(());
+            };
             let record = &mut present.record;
             let all = record.addresses.iter().all(|a| released.contains(a));
             if record.returned || record.lease.node != node || !all {
@@ -203,9 +209,9 @@ impl Cluster<'_> {
         node: &str,
         news: &News,
     ) -> Result<(), Error> {
-        let over = news.macs.iter().filter(|(_, given)| {
+        let over = news.macs.readable().filter(|(_, given)| {
             let home = &given.record.lease.node;
-            given.record.returned && (home == node || !news.nodes.contains_key(home))
+            given.record.returned && (home == node || !news.nodes.contains(home))
         });
         for (mac, given) in over {
             // No node has this name: what this host itself forwards by counts as well.

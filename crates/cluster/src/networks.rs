@@ -10,8 +10,9 @@ use ipnetwork::IpNetwork;
 use store::{Entry, Key, Op, Outcome};
 
 use crate::{
-    ATTEMPTS, CHUNK, Cluster, Egress, Error, Network, NetworkState, Versioned,
+    ATTEMPTS, CHUNK, Cluster, Egress, Error, Network, NetworkState, Records, Stored, Versioned,
     records::{SubnetsRecord, VniRecord, decode, encode, subnets},
+    stored,
 };
 
 /// VNIs that we choose start here; lower ones are left to operators (Docker starts at 4096, plus one here).
@@ -151,21 +152,24 @@ fn spell_egress(egress: &Egress) -> String {
 impl Cluster<'_> {
     /// The network as the store has it.
     pub async fn network(&self, name: &str) -> Result<Option<Versioned<Network>>, Error> {
-        self.store
-            .get(&self.layout.network(name)?)
-            .await?
-            .map(|entry| decode(&entry))
+        let (networks, own) = (self.layout.networks()?, self.layout.network(name)?);
+        let Some(entry) = self.store.get(&own).await? else {
+            return Ok(None);
+        };
+        let stored = stored::network(&entry, &networks);
+        stored
+            .map(|(_, network)| network.or_refuse(&own))
             .transpose()
     }
 
     /// All networks, by name.
-    pub async fn networks(&self) -> Result<Vec<Versioned<Network>>, Error> {
-        self.store
-            .read(&[self.layout.networks()?])
-            .await?
+    pub async fn networks(&self) -> Result<Records<String, Network>, Error> {
+        let networks = self.layout.networks()?;
+        let entries = self.store.read(std::slice::from_ref(&networks)).await?;
+        let all = entries
             .iter()
-            .map(decode)
-            .collect()
+            .filter_map(|it| stored::network(it, &networks));
+        Ok(all.collect())
     }
 
     /// The subnets of all networks.
@@ -190,15 +194,19 @@ impl Cluster<'_> {
             self.layout.vnis()?,
             self.layout.subnets()?,
         );
-        let nodes = self.layout.nodes()?;
+        let (nodes, networks) = (self.layout.nodes()?, self.layout.networks()?);
         for _ in 0..ATTEMPTS {
             let entries = self
                 .store
-                .read(&[own.clone(), vnis.clone(), all.clone(), nodes.clone()])
+                .read(&[networks.clone(), vnis.clone(), all.clone(), nodes.clone()])
                 .await?;
             let find = |key: &Key| entries.iter().find(|entry| entry.key == *key);
             if let Some(entry) = find(&own) {
-                let present = decode::<Network>(entry)?;
+                let present = stored::network(entry, &networks);
+                let Some((_, present)) = present else {
+                    continue;
+                };
+                let present = present.or_refuse(&own)?;
                 spec.agree(&present.record)?;
                 return Ok(Created::Present(present));
             }
@@ -211,6 +219,13 @@ impl Cluster<'_> {
                 None
             };
             let (subnets_op, _) = self.swap_subnets(find(&all), |record| {
+                // Deleted, say since it could not be read: the networks tell what it said.
+                let others = entries.iter().filter(|_| find(&all).is_none());
+                for (name, other) in others.filter_map(|it| stored::network(it, &networks)) {
+                    if let Some(other) = other.readable() {
+                        record.networks.insert(name, subnets(&other.record.ranges));
+                    }
+                }
                 refuse_overlap(spec, record)?;
                 record.networks.insert(name.clone(), subnets(&spec.ranges));
                 Ok(())
@@ -218,8 +233,7 @@ impl Cluster<'_> {
             let mut network = spec.clone().into_network(vni);
             let names = entries
                 .iter()
-                .filter(|entry| entry.key.is_within(&nodes))
-                .map(|entry| entry.key.last());
+                .filter_map(|entry| stored::name_below(entry, &nodes));
             let mut gifts = self.gifts(&network, names, &BTreeMap::new())?;
             let room = CHUNK - if vni.is_some() { 3 } else { 2 };
             if gifts.len() > room {
@@ -325,7 +339,10 @@ pub(crate) fn free_vni(spec: &NetworkSpec, vnis: &Key, entries: &[Entry]) -> Res
         return match taken(vni) {
             None => Ok(vni),
             Some(entry) => {
-                let other = decode::<VniRecord>(entry)?.record.network;
+                let other = match Stored::<VniRecord>::of(entry) {
+                    Stored::Readable(taken) => taken.record.network,
+                    Stored::Opaque(_) => format!("that record {} does not tell", entry.key),
+                };
                 Err(Error::VniTaken {
                     name: spec.name.clone(),
                     vni,

@@ -7,23 +7,77 @@ use serde::{Deserialize, Serialize};
 use store::{Entry, Key};
 
 use crate::{
-    Acknowledgement, BlockRecord, Cluster, Error, Lease, MacRecord, Network, Node, Versioned,
-    leases::address_and_lease, records::decode,
+    BlockRecord, Cluster, Error, Lease, MacRecord, Network, Node, Opaque, Records, Stored,
+    Versioned,
+    stored::{self, BlockEntry},
 };
 
 /// What the store says of one network and of all nodes. Hosts keep a copy, to go on while the store is away.
+///
+/// There are none of a network whose own record cannot be read. A node that cannot be read is an unknown peer; a block is
+/// taken, and its addresses are anywhere.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(from = "Document", into = "Document")]
 pub struct News {
     /// The network, `None` if the store has none of that name.
     pub network: Option<Versioned<Network>>,
     /// All nodes, by name.
-    pub nodes: BTreeMap<String, Versioned<Node>>,
+    pub nodes: Records<String, Node>,
     /// All blocks of the network that somebody has or had.
-    pub blocks: BTreeMap<Block, Versioned<BlockRecord>>,
+    pub blocks: Records<Block, BlockRecord>,
     /// MACs that do not follow from an address.
+    pub macs: Records<Mac, MacRecord>,
+}
+
+/// The news as a host keeps them. What cannot be read stands apart, where older versions overlook it.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Document {
+    network: Option<Versioned<Network>>,
+    nodes: BTreeMap<String, Versioned<Node>>,
+    blocks: BTreeMap<Block, Versioned<BlockRecord>>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub macs: BTreeMap<Mac, Versioned<MacRecord>>,
+    macs: BTreeMap<Mac, Versioned<MacRecord>>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    opaque_nodes: BTreeMap<String, Opaque<Node>>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    opaque_blocks: BTreeMap<Block, Opaque<BlockRecord>>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    opaque_macs: BTreeMap<Mac, Opaque<MacRecord>>,
+}
+
+impl From<News> for Document {
+    fn from(news: News) -> Self {
+        let (nodes, opaque_nodes) = news.nodes.apart();
+        let (blocks, opaque_blocks) = news.blocks.apart();
+        let (macs, opaque_macs) = news.macs.apart();
+        Self {
+            network: news.network,
+            nodes,
+            blocks,
+            macs,
+            opaque_nodes,
+            opaque_blocks,
+            opaque_macs,
+        }
+    }
+}
+
+impl From<Document> for News {
+    fn from(document: Document) -> Self {
+        let network = document.network;
+        let mut blocks = Records::together(document.blocks, document.opaque_blocks);
+        // Older versions kept what is no block of the network, and wrote it to the store again.
+        if let Some(network) = &network {
+            blocks.retain(|block| network.record.has_block(*block));
+        }
+        Self {
+            network,
+            nodes: Records::together(document.nodes, document.opaque_nodes),
+            blocks,
+            macs: Records::together(document.macs, document.opaque_macs),
+        }
+    }
 }
 
 impl News {
@@ -39,7 +93,7 @@ impl News {
         }
     }
 
-    /// The block that decides about `address`: of those that contain it the smallest, since an address out of the
+    /// The block that decides about `address`, if its record can be read: of those that contain it the smallest, since an address out of the
     /// dynamic range is claimed by itself, inside the bounds of somebody's block.
     pub fn block_of(&self, address: IpAddr) -> Option<(Block, &Versioned<BlockRecord>)> {
         let range = self
@@ -48,7 +102,7 @@ impl News {
             .and_then(|network| network.record.range_of(address).map(|r| (network, r)));
         let (network, range) = range?;
         let block = network.record.block_of(range, address)?;
-        self.blocks.get(&block).map(|record| (block, record))
+        self.blocks.known(&block).map(|record| (block, record))
     }
 
     /// Whose address it is; nobody's if it is free or changes hands.
@@ -63,7 +117,7 @@ impl News {
         let network = self.network.as_ref().map(|network| &network.record);
         let network = network.into_iter();
         network.flat_map(move |network| {
-            self.blocks.iter().flat_map(move |(block, record)| {
+            self.blocks.readable().flat_map(move |(block, record)| {
                 let mine = move |address: &IpAddr| {
                     network
                         .range_of(*address)
@@ -78,7 +132,7 @@ impl News {
 
     /// The nodes that have an address of the network.
     pub fn owners(&self) -> impl Iterator<Item = &str> {
-        self.blocks.values().flat_map(|block| {
+        self.blocks.readable().flat_map(|(_, block)| {
             let owner = block
                 .record
                 .is_of(&block.record.node)
@@ -92,22 +146,31 @@ impl News {
         })
     }
 
+    /// Whether an address of the network may be on a host of which these news do not say so: with no block a foreign IPAM plugin
+    /// gives them, and a block that cannot be read is somebody's.
+    pub fn may_be_anywhere(&self) -> bool {
+        self.blocks.is_empty() || self.blocks.opaque().next().is_some()
+    }
+
     /// The highest revision at which an address or a MAC of the network lost its home; 0 if each has one.
     pub fn last_dropped(&self) -> u64 {
-        let blocks = self.blocks.values();
-        let returned = self.macs.values().filter(|mac| mac.record.returned);
-        blocks
-            .map(|block| block.record.last_dropped(block.revision))
-            .chain(returned.map(|mac| mac.revision))
-            .max()
-            .unwrap_or(0)
+        let blocks = self.blocks.iter().map(|(_, block)| match block {
+            Stored::Readable(block) => block.record.last_dropped(block.revision),
+            // Whatever it says, none of its addresses has a home by these news.
+            Stored::Opaque(block) => block.revision,
+        });
+        let macs = self.macs.iter().map(|(_, mac)| match mac {
+            Stored::Readable(mac) if !mac.record.returned => 0,
+            mac => mac.revision(),
+        });
+        blocks.chain(macs).max().unwrap_or(0)
     }
 
     /// The highest revision in these news: they are as new as this at least.
     pub fn revision(&self) -> u64 {
-        let blocks = self.blocks.values().map(|block| block.revision);
+        let blocks = self.blocks.revisions().map(|(_, revision)| revision);
         blocks
-            .chain(self.macs.values().map(|mac| mac.revision))
+            .chain(self.macs.revisions().map(|(_, revision)| revision))
             .chain(self.network.as_ref().map(|n| n.revision))
             .max()
             .unwrap_or(0)
@@ -122,16 +185,17 @@ impl Cluster<'_> {
         self.sort_news(network, &entries)
     }
 
-    /// The news of `network`, and what `node` has told of its forwarding there, as of one moment. One round trip.
+    /// The news of `network`, and the revision of what `node` has told of its forwarding there, as of one moment. One round
+    /// trip.
     pub async fn news_and_join(
         &self,
         network: &str,
         node: &str,
-    ) -> Result<(News, Option<Versioned<Acknowledgement>>), Error> {
+    ) -> Result<(News, Option<u64>), Error> {
         let own = self.layout.ack(network, node)?;
         let (news, beside) = self.news_beside(network, &own).await?;
         let join = beside.iter().find(|entry| entry.key == own);
-        Ok((news, join.map(decode).transpose()?))
+        Ok((news, join.map(|join| join.revision)))
     }
 
     /// The news, and what is at or below `prefix`, which has none of theirs.
@@ -155,10 +219,11 @@ impl Cluster<'_> {
         &self,
         index: u64,
         wait: Duration,
-    ) -> Result<(BTreeMap<String, Versioned<Node>>, u64), Error> {
-        let heard = self.store.watch(&self.layout.nodes()?, index, wait).await?;
-        let nodes = heard.entries.iter().map(named_node);
-        Ok((nodes.collect::<Result<_, _>>()?, heard.index))
+    ) -> Result<(Records<String, Node>, u64), Error> {
+        let all = self.layout.nodes()?;
+        let heard = self.store.watch(&all, index, wait).await?;
+        let nodes = heard.entries.iter().filter_map(|it| stored::node(it, &all));
+        Ok((nodes.collect(), heard.index))
     }
 
     /// The same for the blocks and MACs of `network`: news of these alone.
@@ -178,11 +243,11 @@ impl Cluster<'_> {
     pub async fn news_and_leases(
         &self,
         network: &str,
-    ) -> Result<(News, Vec<(IpAddr, Versioned<Lease>)>), Error> {
-        let leases = self.layout.leases(network)?;
-        let (news, leases) = self.news_beside(network, &leases).await?;
-        let leases = leases.iter().map(address_and_lease);
-        Ok((news, leases.collect::<Result<_, _>>()?))
+    ) -> Result<(News, Records<IpAddr, Lease>), Error> {
+        let all = self.layout.leases(network)?;
+        let (news, leases) = self.news_beside(network, &all).await?;
+        let leases = leases.iter().filter_map(|it| stored::lease(it, &all));
+        Ok((news, leases.collect()))
     }
 
     fn news_keys(&self, network: &str) -> Result<Vec<Key>, Error> {
@@ -195,31 +260,77 @@ impl Cluster<'_> {
 
     fn sort_news(&self, network: &str, entries: &[Entry]) -> Result<News, Error> {
         let (nodes, blocks) = (self.layout.nodes()?, self.layout.blocks(network)?);
+        let (networks, own) = (self.layout.networks()?, self.layout.network(network)?);
         let mut news = News::default();
+        // First the network, which says what its blocks are called.
+        if let Some(entry) = entries.iter().find(|entry| entry.key == own)
+            && let Some((_, network)) = stored::network(entry, &networks)
+        {
+            news.network = Some(network.or_refuse(&own)?);
+        }
+        let record = news.network.as_ref().map(|network| &network.record);
         for entry in entries {
             if entry.key.is_within(&nodes) {
-                news.nodes.extend([named_node(entry)?]);
+                news.nodes.extend(stored::node(entry, &nodes));
             } else if entry.key.is_within(&blocks) {
-                match entry.key.last().parse() {
-                    Ok(mac) => drop(news.macs.insert(mac, decode(entry)?)),
-                    Err(_) => news.blocks.extend([named_block(entry)?]),
+                match stored::block(entry, &blocks, record) {
+                    Some(BlockEntry::Block(block, stored)) => news.blocks.extend([(block, stored)]),
+                    Some(BlockEntry::Mac(mac, stored)) => news.macs.extend([(mac, stored)]),
+                    None => {}
                 }
-            } else {
-                news.network = Some(decode(entry)?);
             }
         }
         Ok(news)
     }
 }
 
-pub(crate) fn named_node(entry: &Entry) -> Result<(String, Versioned<Node>), Error> {
-    Ok((entry.key.last().to_owned(), decode(entry)?))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn named_block(entry: &Entry) -> Result<(Block, Versioned<BlockRecord>), Error> {
-    let why = |error: ipam::BadBlock| Error::Record {
-        key: entry.key.as_str().to_owned(),
-        why: error.to_string(),
-    };
-    Ok((entry.key.last().parse().map_err(why)?, decode(entry)?))
+    /// What version 0.1.0 reads of a copy.
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Old {
+        network: Option<Versioned<Network>>,
+        nodes: BTreeMap<String, Versioned<Node>>,
+        blocks: BTreeMap<Block, Versioned<BlockRecord>>,
+    }
+
+    #[test]
+    fn a_copy_keeps_what_cannot_be_read_and_older_versions_overlook_it() {
+        let opaque = Opaque {
+            revision: 9,
+            why: "damaged".into(),
+            is_newer: true,
+            last: None,
+        };
+        let mut news = News::default();
+        let block: Block = "10.0.0.8_29".parse().unwrap();
+        news.blocks.extend([(block, Stored::Opaque(opaque))]);
+        let node = |last| {
+            Stored::Opaque(Opaque {
+                revision: 3,
+                why: "damaged".into(),
+                is_newer: false,
+                last,
+            })
+        };
+        let last = Node {
+            name: "a".into(),
+            vtep: None,
+            boot_id: "b".into(),
+            machine_id: None,
+            last_contact: 1,
+            version: None,
+            commit: None,
+        };
+        let nodes = [("a", Some(last)), ("c", None)];
+        let nodes = nodes.map(|(name, last)| (name.to_owned(), node(last)));
+        news.nodes.extend(nodes);
+        let text = serde_json::to_string(&news).unwrap();
+        assert_eq!(serde_json::from_str::<News>(&text).unwrap(), news);
+        let old: Old = serde_json::from_str(&text).unwrap();
+        assert!(old.network.is_none() && old.nodes.is_empty() && old.blocks.is_empty());
+    }
 }

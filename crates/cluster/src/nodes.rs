@@ -1,8 +1,12 @@
 //! Nodes: a host makes itself known.
 
+use std::net::IpAddr;
+
+use store::Entry;
+
 use crate::{
-    ATTEMPTS, Cluster, Error, LedgerRecord, News, Node, Versioned,
-    records::{decode, encode},
+    ATTEMPTS, Acknowledgement, Cluster, Error, LedgerRecord, News, Node, Records, Stored,
+    Versioned, records::encode, stored,
 };
 
 impl Cluster<'_> {
@@ -10,39 +14,85 @@ impl Cluster<'_> {
     /// `machine_id` or `version` leaves a known one as it is. At most one read and one write when nobody interferes.
     ///
     /// [`Error::NodeTaken`] where the record is another host's: if that lived on, the two would take over and release
-    /// each other's leases.
+    /// each other's leases. One that cannot be read may be; it is written anew where other records tell that this host was
+    /// called so in this boot, and [`Error::Record`] else.
     pub async fn register(&self, node: &Node) -> Result<Versioned<Node>, Error> {
         let key = self.layout.node(&node.name)?;
         for _ in 0..ATTEMPTS {
-            let present = self
-                .store
-                .get(&key)
-                .await?
-                .map(|entry| decode::<Node>(&entry))
-                .transpose()?;
-            if let Some(present) = present.as_ref().filter(|p| is_another(&p.record, node)) {
+            let entry = self.store.get(&key).await?;
+            let nodes = self.layout.nodes()?;
+            let stored = entry.and_then(|entry| stored::node(&entry, &nodes));
+            let stored = stored.map(|(_, stored)| stored);
+            if let Some(Stored::Opaque(opaque)) = &stored {
+                if !self.is_called_so(node).await? {
+                    return Err(opaque.refusal(&key));
+                }
+                // A newer version of this host wrote it, for others of its kind.
+                if opaque.is_newer {
+                    let (record, revision) = (node.clone(), opaque.revision);
+                    return Ok(Versioned { record, revision });
+                }
+            }
+            let present = stored.as_ref().and_then(Stored::readable);
+            if let Some(present) = present.filter(|p| is_another(&p.record, node)) {
                 return Err(Error::NodeTaken(Box::new(present.record.clone())));
             }
             let mut record = node.clone();
-            let machine_id = present.as_ref().and_then(|p| p.record.machine_id.clone());
+            let machine_id = present.and_then(|p| p.record.machine_id.clone());
             record.machine_id = record.machine_id.or(machine_id);
-            record.vtep = node.vtep.or(present.as_ref().and_then(|p| p.record.vtep));
+            record.vtep = node.vtep.or(present.and_then(|p| p.record.vtep));
             if record.version.is_none()
-                && let Some(present) = &present
+                && let Some(present) = present
             {
                 record.version.clone_from(&present.record.version);
                 record.commit.clone_from(&present.record.commit);
             }
             let value = encode(&record)?;
-            let written = match present {
+            let written = match stored {
                 None => self.store.create(&key, &value).await?,
-                Some(present) => self.store.swap(&key, &value, present.revision).await?,
+                Some(present) => self.store.swap(&key, &value, present.revision()).await?,
             };
             if let Some(revision) = written {
                 return Ok(Versioned { record, revision });
             }
         }
         Err(Error::Contended(key.as_str().to_owned()))
+    }
+
+    /// Whether the store has it from `node` itself, in this boot of it, that it forwards or keeps a ledger.
+    async fn is_called_so(&self, node: &Node) -> Result<bool, Error> {
+        let (acks, ledgers) = (self.layout.all_acks()?, self.layout.all_ledgers()?);
+        let entries = self.store.read(&[acks.clone(), ledgers]).await?;
+        let boot = |entry: &Entry| {
+            if entry.key.is_within(&acks) {
+                let ack = Stored::<Acknowledgement>::of(entry);
+                ack.readable().map(|ack| ack.record.boot_id.clone())
+            } else {
+                boot_of(&Stored::of(entry)).map(str::to_owned)
+            }
+        };
+        let mut own = entries.iter().filter(|it| it.key.last() == node.name);
+        Ok(own.any(|entry| boot(entry).is_some_and(|boot| boot == node.boot_id)))
+    }
+
+    /// Refuses a tunnel address that another host has as well, and was heard of since `since`, in seconds since 1970: what is
+    /// sent to the one would reach the other. An older record may be of a host that has another address by now.
+    pub fn refuse_double(
+        nodes: &Records<String, Node>,
+        node: &Node,
+        since: u64,
+    ) -> Result<(), Error> {
+        let same = |other: &&Node| {
+            other.name != node.name && other.vtep.is_some() && other.vtep == node.vtep
+        };
+        let mut others = nodes.readable().map(|(_, other)| &other.record);
+        match others.find(|other| same(other) && other.last_contact >= since) {
+            None => Ok(()),
+            Some(other) => Err(Error::TunnelTaken {
+                node: node.name.clone(),
+                other: Box::new(other.clone()),
+            }),
+        }
     }
 
     /// Whether the store lets this host write its records: asks it to remove one at a revision that no record has.
@@ -58,13 +108,17 @@ impl Cluster<'_> {
     pub async fn enrol(&self, network: &str, node: &Node) -> Result<(Option<u64>, News), Error> {
         let ledger = self.layout.ledger(network, &node.name)?;
         let (news, beside) = self.news_beside(network, &ledger).await?;
-        let known = news.nodes.get(&node.name).map(|known| known.revision);
+        let known = news.nodes.get(&node.name).map(Stored::revision);
         let kept = beside.iter().find(|entry| entry.key == ledger);
-        let kept = kept.map(decode::<LedgerRecord>).transpose()?;
-        let is_known =
-            (news.nodes.get(&node.name)).is_some_and(|known| known.record.boot_id == node.boot_id);
-        let keeps = |kept: &Versioned<LedgerRecord>| kept.record.boot_id == node.boot_id;
-        if is_known && kept.as_ref().is_some_and(keeps) {
+        let kept = kept.map(Stored::<LedgerRecord>::of);
+        let is_known = (news.nodes.known(&node.name))
+            .is_some_and(|known| known.record.boot_id == node.boot_id);
+        let keeps = |kept: &Stored<_>| boot_of(kept) == Some(node.boot_id.as_str());
+        if is_known
+            && kept
+                .as_ref()
+                .is_some_and(|kept| keeps(kept) || kept.is_newer())
+        {
             return Ok((known, news));
         }
         if !is_known {
@@ -74,8 +128,8 @@ impl Cluster<'_> {
             boot_id: node.boot_id.clone(),
         })?;
         let written = match kept {
-            Some(kept) if keeps(&kept) => Some(kept.revision),
-            Some(kept) => self.store.swap(&ledger, &value, kept.revision).await?,
+            Some(kept) if keeps(&kept) || kept.is_newer() => Some(kept.revision()),
+            Some(kept) => self.store.swap(&ledger, &value, kept.revision()).await?,
             None => self.store.create(&ledger, &value).await?,
         };
         if written.is_none() {
@@ -86,20 +140,27 @@ impl Cluster<'_> {
     }
 
     /// One node.
-    pub async fn node(&self, name: &str) -> Result<Option<Versioned<Node>>, Error> {
+    pub async fn node(&self, name: &str) -> Result<Option<Stored<Node>>, Error> {
         let entry = self.store.get(&self.layout.node(name)?).await?;
-        entry.as_ref().map(decode).transpose()
+        let nodes = self.layout.nodes()?;
+        let node = entry.and_then(|entry| stored::node(&entry, &nodes));
+        Ok(node.map(|(_, node)| node))
     }
 
     /// All nodes, by name.
-    pub async fn nodes(&self) -> Result<Vec<Versioned<Node>>, Error> {
-        self.store
-            .read(&[self.layout.nodes()?])
-            .await?
-            .iter()
-            .map(decode)
-            .collect()
+    pub async fn nodes(&self) -> Result<Records<String, Node>, Error> {
+        let nodes = self.layout.nodes()?;
+        let entries = self.store.read(std::slice::from_ref(&nodes)).await?;
+        let all = entries.iter().filter_map(|it| stored::node(it, &nodes));
+        Ok(all.collect())
     }
+}
+
+/// The boot in which a node began its ledger, if that can be read.
+pub(crate) fn boot_of(ledger: &Stored<LedgerRecord>) -> Option<&str> {
+    ledger
+        .readable()
+        .map(|ledger| ledger.record.boot_id.as_str())
 }
 
 /// Whether `present` is of another host than `node`. In one boot a host is itself whatever its address (DHCP); over a
@@ -109,4 +170,22 @@ pub(crate) fn is_another(present: &Node, node: &Node) -> bool {
     present.boot_id != node.boot_id
         && (machines.is_some_and(|(theirs, ours)| theirs != ours)
             || (present.vtep.zip(node.vtep)).is_some_and(|(theirs, ours)| theirs != ours))
+}
+
+/// Why an address can be no host's tunnel address, if it cannot: tunnels go from one host to one other.
+pub fn no_tunnel_address(address: IpAddr) -> Option<&'static str> {
+    let link_local = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    if address.is_unspecified() || matches!(address, IpAddr::V4(v4) if v4.octets()[0] == 0) {
+        Some("is no address of a host")
+    } else if address.is_loopback() {
+        Some("is a loopback address, which no other host reaches")
+    } else if address.is_multicast() {
+        Some("is a multicast address, and a tunnel ends at one host")
+    } else if address == IpAddr::from([255, 255, 255, 255]) {
+        Some("is the broadcast address, and a tunnel ends at one host")
+    } else if link_local {
+        Some("is a link-local address, which tunnels cannot use")
+    } else {
+        None
+    }
 }

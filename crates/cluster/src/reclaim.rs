@@ -9,7 +9,9 @@
 use ipam::Block;
 use store::Op;
 
-use crate::{BlockRecord, BlockState, Cluster, Error, Exclusion, ExclusionState, News, Versioned};
+use crate::{
+    BlockRecord, BlockState, Cluster, Error, Exclusion, ExclusionState, Lease, News, Versioned,
+};
 
 impl Cluster<'_> {
     /// Takes from `node` all blocks of network `name` that it may not use while the store is away, if its record still
@@ -26,7 +28,9 @@ impl Cluster<'_> {
             revision,
         };
         let mut taken = 0;
-        for (block, present) in news.blocks.clone() {
+        let blocks = news.blocks.clone();
+        for (block, present) in blocks.readable() {
+            let (block, present) = (*block, present.clone());
             let record = &present.record;
             let candidate = record.node == node
                 && !record.kept
@@ -58,16 +62,18 @@ impl Cluster<'_> {
         stopped: &Versioned<BlockRecord>,
     ) -> Result<Option<Versioned<BlockRecord>>, Error> {
         let leases = self.leases(name).await?;
-        let held = leases.into_iter().filter(|(address, lease)| {
-            block.contains(*address) && lease.record.node == stopped.record.node
+        // One that cannot be read may be of a container there.
+        let held = leases.iter().filter(|(address, lease)| {
+            let is_its = |lease: &Versioned<Lease>| lease.record.node == stopped.record.node;
+            block.contains(**address) && lease.readable().is_none_or(is_its)
         });
         let held: Vec<_> = held.collect();
         self.rewrite(name, block, stopped, &[], |record| {
             record.state = BlockState::Returned;
             for (address, lease) in held {
-                let held = lease.record;
-                let exclusion = Exclusion::of(&held.node, ExclusionState::Given, held.since);
-                record.exclusions.entry(address).or_insert(exclusion);
+                let since = lease.readable().map_or(0, |lease| lease.record.since);
+                let exclusion = Exclusion::of(&record.node, ExclusionState::Given, since);
+                record.exclusions.entry(*address).or_insert(exclusion);
             }
         })
         .await

@@ -1,6 +1,6 @@
 //! The records: small JSON documents that an operator can read in Consul's own UI.
 //!
-//! Each carries `schema`. One of a newer schema is refused with a clear error and never rewritten, so an old binary
+//! Each carries `schema`. One of a newer schema cannot be read ([`crate::Stored`]) and is never rewritten, so an old binary
 //! cannot damage what a new one wrote.
 
 use std::{collections::BTreeMap, net::IpAddr};
@@ -175,6 +175,30 @@ impl Network {
         Block::containing(address, prefix)
     }
 
+    /// Whether the network's pools are cut into such blocks, or it is an address that is claimed by itself.
+    pub fn has_block(&self, block: Block) -> bool {
+        let first = block.first();
+        let is_cut = |range: &ipam::Range| {
+            range.subnet.is_ipv4() == first.is_ipv4()
+                && block.prefix() == self.block_prefix(range)
+                && range.uses(block)
+        };
+        let is_single = |range: &ipam::Range| block.size() == 1 && range.is_static(first);
+        let mut ranges = self.ranges.iter().flatten();
+        ranges.any(|range| is_cut(range) || is_single(range))
+    }
+
+    /// Refuses pools that are cut into blocks of more addresses than a pool has: whoever walks a block would not end.
+    pub(crate) fn can_be_cut(&self) -> Result<(), String> {
+        let asked = self
+            .block_prefix
+            .map(|asked| ipam::check_asked(&self.ranges, asked));
+        asked
+            .transpose()
+            .map(drop)
+            .map_err(|error| error.to_string())
+    }
+
     /// Whether both are the same network and not only of the same name.
     pub fn is_same(&self, other: &Self) -> bool {
         self.name == other.name && self.id.is_some() && self.id == other.id
@@ -278,30 +302,47 @@ pub fn encode<T: Serialize>(record: &T) -> Result<Vec<u8>, Error> {
     .map_err(why)
 }
 
-/// The record of an entry, refused when a newer version wrote it.
-pub fn decode<T: DeserializeOwned>(entry: &Entry) -> Result<Versioned<T>, Error> {
+/// Why a value is no record of this version.
+pub(crate) struct Refused {
+    pub(crate) why: String,
+    /// Whether a newer version wrote it.
+    pub(crate) is_newer: bool,
+}
+
+/// The record of a value, refused when a newer version wrote it. Fields that this version does not know are overlooked.
+pub(crate) fn read<T: DeserializeOwned>(value: &[u8]) -> Result<T, Refused> {
     #[derive(Deserialize)]
     struct Head {
         schema: u32,
     }
-    let bad = |why: String| Error::Record {
-        key: entry.key.as_str().to_owned(),
-        why,
+    let damaged = |error: serde_json::Error| Refused {
+        why: error.to_string(),
+        is_newer: false,
     };
-    let head = if entry.value.starts_with(BEGINNING) {
+    let head = if value.starts_with(BEGINNING) {
         Head { schema: SCHEMA }
     } else {
-        serde_json::from_slice(&entry.value).map_err(|e| bad(e.to_string()))?
+        serde_json::from_slice(value).map_err(damaged)?
     };
     if head.schema > SCHEMA {
-        let newer = format!(
+        let why = format!(
             "schema {} is newer than {SCHEMA}, the newest that this version reads; upgrade",
             head.schema
         );
-        return Err(bad(newer));
+        let is_newer = true;
+        return Err(Refused { why, is_newer });
     }
     // Not through the envelope: a flattened record is buffered before it is read.
-    let record = serde_json::from_slice(&entry.value).map_err(|e| bad(e.to_string()))?;
+    serde_json::from_slice(value).map_err(damaged)
+}
+
+/// The record of an entry, for whoever can do nothing without it. Where others are read beside it,
+/// [`Stored`](crate::Stored) keeps what cannot be read.
+pub fn decode<T: DeserializeOwned>(entry: &Entry) -> Result<Versioned<T>, Error> {
+    let record = read(&entry.value).map_err(|refused| Error::Record {
+        key: entry.key.as_str().to_owned(),
+        why: refused.why,
+    })?;
     Ok(Versioned {
         record,
         revision: entry.revision,

@@ -7,9 +7,9 @@ use store::{Entry, Key, Op, Outcome};
 
 use crate::{
     ATTEMPTS, BlockRecord, BlockState, CHUNK, Cluster, Error, ExclusionState, Lease, MacRecord,
-    Network, NetworkState, Versioned,
-    leases::address_and_lease,
-    records::{decode, encode},
+    Network, NetworkState, Stored, Versioned,
+    records::{SubnetsRecord, decode, encode},
+    stored,
 };
 
 impl Cluster<'_> {
@@ -80,18 +80,20 @@ impl Cluster<'_> {
                     continue 'again;
                 }
             }
-            let (subnets_op, _) =
-                self.swap_subnets(entries.iter().find(|e| e.key == all), |record| {
-                    record.networks.remove(name);
-                    Ok(())
-                })?;
-            let mut ops = vec![
-                subnets_op,
-                Op::Delete {
-                    key: own.clone(),
-                    revision,
-                },
-            ];
+            let mut ops = vec![Op::Delete {
+                key: own.clone(),
+                revision,
+            }];
+            let remove = |record: &mut SubnetsRecord| {
+                record.networks.remove(name);
+                Ok(())
+            };
+            match self.swap_subnets(entries.iter().find(|e| e.key == all), remove) {
+                Ok((op, _)) => ops.push(op),
+                // It keeps the subnets; what cannot be read refuses creations alone.
+                Err(Error::Record { .. }) => {}
+                Err(error) => return Err(error),
+            }
             if let Some(vni) = network.record.vni
                 && let Some(entry) = self.store.get(&self.layout.vni(vni)?).await?
             {
@@ -122,7 +124,7 @@ impl Cluster<'_> {
     pub async fn endpoints_of(&self, node: &str) -> Result<Vec<(String, IpAddr, Lease)>, Error> {
         let leases = self.layout.all_leases()?;
         let entries = self.store.read(std::slice::from_ref(&leases)).await?;
-        let held = leases_of(&entries, &leases, node)?.into_iter();
+        let held = leases_of(&entries, &leases, node).into_iter();
         Ok(held
             .map(|(entry, address, lease)| (network_of(entry), address, lease))
             .collect())
@@ -144,7 +146,7 @@ impl Cluster<'_> {
                 beside[1].clone(),
             ];
             let entries = self.store.read(&read).await?;
-            let held = leases_of(&entries, &leases, name)?;
+            let held = leases_of(&entries, &leases, name);
             if !force && !held.is_empty() {
                 let held = held
                     .into_iter()
@@ -170,7 +172,7 @@ impl Cluster<'_> {
                 }
             }
             let entries = self.store.read(&read).await?;
-            let mut doomed: Vec<Op> = leases_of(&entries, &leases, name)?
+            let mut doomed: Vec<Op> = leases_of(&entries, &leases, name)
                 .into_iter()
                 .map(|(entry, ..)| delete(entry))
                 .collect();
@@ -193,7 +195,9 @@ impl Cluster<'_> {
 /// The write by which nothing of a block, or no MAC, is `node`'s any more, if anything is.
 fn disowned(entry: &Entry, node: &str) -> Result<Option<Op>, Error> {
     if entry.key.last().parse::<Mac>().is_ok() {
-        let mut mac = decode::<MacRecord>(entry)?;
+        let Stored::Readable(mut mac) = Stored::<MacRecord>::of(entry) else {
+            return Ok(None);
+        };
         if mac.record.lease.node != node || mac.record.returned {
             return Ok(None);
         }
@@ -204,7 +208,9 @@ fn disowned(entry: &Entry, node: &str) -> Result<Option<Op>, Error> {
             revision: mac.revision,
         }));
     }
-    let present = decode::<BlockRecord>(entry)?;
+    let Stored::Readable(present) = Stored::<BlockRecord>::of(entry) else {
+        return Ok(None);
+    };
     let mut record = present.record.pinned(present.revision);
     if record.node == node && record.state != BlockState::Returned {
         record.state = BlockState::Returned;
@@ -239,15 +245,17 @@ fn leases_of<'e>(
     entries: &'e [Entry],
     leases: &Key,
     node: &str,
-) -> Result<Vec<(&'e Entry, IpAddr, Lease)>, Error> {
+) -> Vec<(&'e Entry, IpAddr, Lease)> {
     let mut held = Vec::new();
     for entry in entries.iter().filter(|e| e.key.is_within(leases)) {
-        let (address, lease) = address_and_lease(entry)?;
-        if lease.record.node == node {
+        // Whose one is that cannot be read nobody can tell: it stays.
+        if let Some((address, Stored::Readable(lease))) = lease_below(entry)
+            && lease.record.node == node
+        {
             held.push((entry, address, lease.record));
         }
     }
-    Ok(held)
+    held
 }
 
 fn delete(entry: &Entry) -> Op {
@@ -259,11 +267,18 @@ fn delete(entry: &Entry) -> Op {
 
 /// The leases among the entries, at or below `leases`.
 fn leases_in(entries: &[Entry], leases: &Key) -> Result<Vec<(IpAddr, Lease)>, Error> {
-    entries
-        .iter()
-        .filter(|e| e.key.is_within(leases))
-        .map(|e| address_and_lease(e).map(|(address, lease)| (address, lease.record)))
-        .collect()
+    let leases = entries.iter().filter(|e| e.key.is_within(leases));
+    let leases = leases.filter_map(|e| Some((e, lease_below(e)?)));
+    let lease = |(entry, (address, lease)): (&Entry, (IpAddr, Stored<Lease>))| {
+        Ok((address, lease.or_refuse(&entry.key)?.record))
+    };
+    leases.map(lease).collect()
+}
+
+/// A lease's entry, of whatever network.
+fn lease_below(entry: &Entry) -> Option<(IpAddr, Stored<Lease>)> {
+    let (network, _) = entry.key.as_str().rsplit_once('/')?;
+    stored::lease(entry, &Key::new(network).ok()?)
 }
 
 fn in_use(name: &str, leases: Vec<(IpAddr, Lease)>) -> Error {

@@ -7,10 +7,10 @@
 //!
 //! The store's revisions tell nothing here: one that was put in the place of another counts anew, from wherever it is.
 
-use store::Op;
+use store::{Entry, Op};
 
 use crate::{
-    ATTEMPTS, CHUNK, Cluster, Error, Network, NetworkSpec, NetworkState, News,
+    ATTEMPTS, CHUNK, Cluster, Error, Network, NetworkSpec, NetworkState, News, Stored,
     records::{VniRecord, encode, subnets},
 };
 
@@ -29,16 +29,18 @@ impl Cluster<'_> {
                 return Ok(forgotten);
             }
             let mut ops = Vec::new();
-            for (block, known) in &memory.blocks {
+            for (block, known) in memory.blocks.readable() {
                 let key = self.layout.block(name, *block)?;
                 let value = encode(&known.record.unpinned())?;
                 match news.blocks.get(block) {
                     None => ops.push(Op::Create { key, value }),
-                    Some(present) if known.record.is_newer(&present.record) => ops.push(Op::Swap {
-                        key,
-                        value,
-                        revision: present.revision,
-                    }),
+                    Some(Stored::Readable(present)) if known.record.is_newer(&present.record) => {
+                        ops.push(Op::Swap {
+                            key,
+                            value,
+                            revision: present.revision,
+                        });
+                    }
                     Some(_) => {}
                 }
             }
@@ -64,7 +66,11 @@ impl Cluster<'_> {
     /// The record of a network that the store has forgotten, with all that is claimed with it.
     async fn recreate(&self, network: &Network) -> Result<bool, Error> {
         let (all, own) = (self.layout.subnets()?, self.layout.network(&network.name)?);
-        let entries = self.store.read(&[all.clone(), own.clone()]).await?;
+        let vnis = self.layout.vnis()?;
+        let entries = self
+            .store
+            .read(&[all.clone(), own.clone(), vnis.clone()])
+            .await?;
         if entries.iter().any(|entry| entry.key == own) {
             return Ok(false);
         }
@@ -92,14 +98,20 @@ impl Cluster<'_> {
                 value: encode(&network)?,
             },
         ];
-        if let Some(vni) = network.vni {
+        // Where its record alone was lost the network has its identifier still.
+        let is_its = |entry: &Entry| match Stored::<VniRecord>::of(entry) {
+            Stored::Readable(taken) => taken.record.network == network.name,
+            Stored::Opaque(_) => true,
+        };
+        let vni = network.vni.map(|vni| self.layout.vni(vni)).transpose()?;
+        let kept = entries
+            .iter()
+            .find(|entry| Some(&entry.key) == vni.as_ref());
+        if let Some(key) = vni.filter(|_| !kept.is_some_and(is_its)) {
             let value = encode(&VniRecord {
                 network: network.name.clone(),
             })?;
-            ops.push(Op::Create {
-                key: self.layout.vni(vni)?,
-                value,
-            });
+            ops.push(Op::Create { key, value });
         }
         Ok(self.done(&ops).await?.is_some())
     }

@@ -2,20 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use crate::{
-    Acknowledgement, CHUNK, Cluster, Error, Network, Node, Versioned, news::named_node,
-    records::decode,
-};
+use crate::{CHUNK, Cluster, Error, Network, Node, Records, stored};
 
 /// What the store says of all nodes and networks, and of one node's part in these.
 #[derive(Debug, Clone, Default)]
 pub struct Survey {
     /// All nodes, by name.
-    pub nodes: BTreeMap<String, Versioned<Node>>,
-    /// All networks.
-    pub networks: Vec<Versioned<Network>>,
-    /// The node's joins, by network. One that the host does not know of came back with a store that was put back.
-    pub joins: BTreeMap<String, Versioned<Acknowledgement>>,
+    pub nodes: Records<String, Node>,
+    /// All networks, by name.
+    pub networks: Records<String, Network>,
+    /// The revisions of the node's joins, by network. One that the host does not know of came back with a store that was put
+    /// back.
+    pub joins: BTreeMap<String, u64>,
     /// The networks of which the node keeps a ledger, or kept one before it booted.
     pub ledgers: Vec<String>,
 }
@@ -25,34 +23,34 @@ impl Cluster<'_> {
     pub async fn survey(&self, node: &str) -> Result<Survey, Error> {
         let (nodes, networks) = (self.layout.nodes()?, self.layout.networks()?);
         let mut survey = Survey::default();
-        for entry in self.store.read(&[nodes.clone(), networks]).await? {
+        for entry in self.store.read(&[nodes.clone(), networks.clone()]).await? {
             if entry.key.is_within(&nodes) {
-                survey.nodes.extend([named_node(&entry)?]);
+                survey.nodes.extend(stored::node(&entry, &nodes));
             } else {
-                survey.networks.push(decode(&entry)?);
+                survey.networks.extend(stored::network(&entry, &networks));
             }
         }
-        for some in survey.networks.chunks(CHUNK / 2) {
-            let names = some.iter().map(|network| network.record.name.as_str());
-            let own = |name| {
+        let names: Vec<_> = survey.networks.keys().cloned().collect();
+        for names in names.chunks(CHUNK / 2) {
+            let own = |name: &String| {
                 Ok::<_, Error>((
-                    name,
+                    name.clone(),
                     self.layout.ack(name, node)?,
                     self.layout.ledger(name, node)?,
                 ))
             };
-            let own = names.map(own).collect::<Result<Vec<_>, _>>()?;
+            let own = names.iter().map(own).collect::<Result<Vec<_>, _>>()?;
             let keys: Vec<_> = own
                 .iter()
                 .flat_map(|(_, ack, ledger)| [ack.clone(), ledger.clone()])
                 .collect();
             let entries = self.store.read(&keys).await?;
             for (name, ack, ledger) in own {
-                if let Some(join) = entries.iter().find(|entry| entry.key == ack) {
-                    survey.joins.insert(name.to_owned(), decode(join)?);
-                }
                 if entries.iter().any(|entry| entry.key == ledger) {
-                    survey.ledgers.push(name.to_owned());
+                    survey.ledgers.push(name.clone());
+                }
+                if let Some(join) = entries.iter().find(|entry| entry.key == ack) {
+                    survey.joins.insert(name, join.revision);
                 }
             }
         }

@@ -1,9 +1,9 @@
 //! `crosshost doctor`: what is well on this host and what is wrong, each in a line with its cause and the command that mends
 //! it. Changes nothing. What is of this host's kernel is looked at by `overlay`; here are the store, and what others wait for.
 
-use std::path::Path;
+use std::{collections::BTreeMap, net::IpAddr, path::Path};
 
-use cluster::{Resolved, Shelf as _, Stage};
+use cluster::{Node, Records, Resolved, Shelf as _, Stage, Stored};
 use ipam_kv::shelf::Files;
 use journal::{Found, clock};
 use overlay::{
@@ -142,14 +142,16 @@ async fn examine_store(settings: &Resolved, findings: &mut Findings) -> Result<(
             session.settings.place()
         ),
     );
-    let own = nodes.iter().find(|it| it.record.name == *node);
-    match own {
+    examine_tunnel_addresses(&nodes, findings);
+    match nodes.get(node) {
+        // Told with the other records.
+        Some(Stored::Opaque(_)) => {}
         None => findings.wrong(
             Check::Node,
             format!("node {node}: the store does not know this host"),
             SYNC,
         ),
-        Some(own) if own.record.boot_id != clock::boot_id()? => {
+        Some(Stored::Readable(own)) if own.record.boot_id != clock::boot_id()? => {
             let says = format!(
                 "node {node}: the store knows it by an earlier boot, or it is another host's name"
             );
@@ -159,7 +161,17 @@ async fn examine_store(settings: &Resolved, findings: &mut Findings) -> Result<(
     }
     let sandboxes = overlay::sandbox::networks().map_err(|error| error.to_string())?;
     for realm in realms::all(session).await? {
-        for network in realm.cluster.networks().await? {
+        for fault in realm.cluster.faults().await? {
+            let says = format!("record {}: {}", fault.key, fault.why);
+            // What a newer version wrote is for this host to be upgraded to.
+            let mend = if fault.is_newer {
+                String::new()
+            } else {
+                deletion(session, &fault.key)
+            };
+            findings.wrong(Check::Records, says, &mend);
+        }
+        for (_, network) in realm.cluster.networks().await?.readable() {
             let (name, called) = (&network.record.name, realm.called(&network.record.name));
             for (what, nodes) in realm.cluster.stuck(name).await? {
                 let nodes = nodes.join(", ");
@@ -199,6 +211,31 @@ fn examine_watcher(findings: &mut Findings) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The command that deletes a key of the store: whoever needs it writes it anew.
+fn deletion(session: &Session, key: &str) -> String {
+    let url = session.settings.place().store.url.unwrap_or_default();
+    match url.strip_prefix("dir://") {
+        Some(folder) => format!("rm '{folder}/{key}='"),
+        None => format!("consul kv delete '{key}'"),
+    }
+}
+
+/// No two hosts have one tunnel address: what is sent to the one would reach the other.
+fn examine_tunnel_addresses(nodes: &Records<String, Node>, findings: &mut Findings) {
+    let mut names: BTreeMap<IpAddr, Vec<&str>> = BTreeMap::new();
+    for (name, node) in nodes.readable() {
+        if let Some(vtep) = node.record.vtep {
+            names.entry(vtep).or_default().push(name);
+        }
+    }
+    for (vtep, names) in names.iter().filter(|(_, names)| names.len() > 1) {
+        let names = names.join(" and ");
+        let says = format!("tunnel address {vtep}: nodes {names} have it");
+        let mend = "crosshost sync  # on the host that has it not; or crosshost node rm of one that is gone";
+        findings.wrong(Check::Node, says, mend);
+    }
 }
 
 /// Published ports are in the kernel's table, and what comes to them gets through.
@@ -243,15 +280,18 @@ async fn examine_ports(findings: &mut Findings) -> std::result::Result<(), cni::
 /// What the store was not told yet of addresses.
 fn examine_releases(findings: &mut Findings) -> Result<()> {
     for (realm, files) in Files::all()? {
+        for unreadable in files.lost()? {
+            findings.lost(&unreadable);
+        }
         for network in files.networks()? {
             let untold = |holding: &cluster::Holding| {
                 holding.stage == Stage::Gone || !holding.left.is_empty()
             };
-            let releases = files
-                .holdings(&network)?
-                .iter()
-                .filter(|it| untold(it))
-                .count();
+            let holdings = files.holdings(&network)?;
+            for unreadable in &holdings.unreadable {
+                findings.held(unreadable);
+            }
+            let releases = holdings.readable.iter().filter(|it| untold(it)).count();
             if releases > 0 {
                 let network = cluster::full_name(&network, realm.as_deref());
                 let says = format!(

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use cluster::{Held, Lease, Shelf, Stage};
+use cluster::{Held, Lease, Shelf, Stage, Stored};
 use ipam::Mac;
 use ipam_kv::shelf::Files;
 use serde_json::{Value, json};
@@ -18,7 +18,17 @@ use crate::{
 pub const HEADINGS: [&str; 5] = ["ADDRESS", "NODE", "CONTAINER", "INTERFACE", "MAC"];
 
 /// An endpoint as a row.
-pub fn row(address: IpAddr, lease: &Lease) -> [String; 5] {
+pub fn row(address: IpAddr, lease: &Stored<Lease>) -> [String; 5] {
+    match lease {
+        Stored::Readable(lease) => row_of(address, &lease.record),
+        Stored::Opaque(_) => {
+            let address = address.to_string();
+            [&address, "(unreadable)", "-", "-", "-"].map(str::to_owned)
+        }
+    }
+}
+
+fn row_of(address: IpAddr, lease: &Lease) -> [String; 5] {
     [
         address.to_string(),
         lease.node.clone(),
@@ -34,7 +44,14 @@ fn mac(address: IpAddr, lease: &Lease) -> Mac {
 }
 
 /// An endpoint as JSON.
-pub fn described(address: IpAddr, lease: &Lease) -> Value {
+pub fn described(address: IpAddr, lease: &Stored<Lease>) -> Value {
+    match lease {
+        Stored::Readable(lease) => described_lease(address, &lease.record),
+        Stored::Opaque(it) => json!({"address": address, "unreadable": it.why}),
+    }
+}
+
+fn described_lease(address: IpAddr, lease: &Lease) -> Value {
     json!({
         "address": address, "node": lease.node, "containerID": lease.container, "ifname": lease.ifname,
         "mac": mac(address, lease), "since": lease.since,
@@ -42,8 +59,7 @@ pub fn described(address: IpAddr, lease: &Lease) -> Value {
 }
 
 /// An endpoint as JSON among those of other networks.
-fn described_of(network: &str, realm: Option<&str>, address: IpAddr, lease: &Lease) -> Value {
-    let mut value = described(address, lease);
+fn among_others(network: &str, realm: Option<&str>, mut value: Value) -> Value {
     value["network"] = json!(network);
     if let Some(realm) = realm {
         value["dataDir"] = json!(cluster::directory_of(realm));
@@ -55,12 +71,11 @@ fn described_of(network: &str, realm: Option<&str>, address: IpAddr, lease: &Lea
 pub async fn list(session: &Session, output: Output) -> Result<String> {
     let (mut values, mut rows) = (Vec::new(), Vec::new());
     for realm in realms::all(session).await? {
-        for network in realm.cluster.networks().await? {
-            let name = &network.record.name;
-            for (address, lease) in realm.cluster.leases(name).await? {
-                let lease = lease.record;
-                values.push(described_of(name, realm.name.as_deref(), address, &lease));
-                let [address, node, container, ifname, mac] = row(address, &lease);
+        for name in realm.cluster.networks().await?.keys() {
+            for (address, lease) in &realm.cluster.leases(name).await? {
+                let value = described(*address, lease);
+                values.push(among_others(name, realm.name.as_deref(), value));
+                let [address, node, container, ifname, mac] = row(*address, lease);
                 rows.push([realm.called(name), address, node, container, ifname, mac]);
             }
         }
@@ -83,10 +98,14 @@ pub async fn list(session: &Session, output: Output) -> Result<String> {
 
 /// What this host holds, from its own documents: works with the store away, and shows what that does not know yet.
 pub fn local(output: Output) -> Result<String> {
-    let mut all = Vec::new();
+    let (mut all, mut opaque) = (Vec::new(), Vec::new());
     for (realm, files) in Files::all()? {
         for network in files.networks()? {
-            for holding in files.holdings(&network)? {
+            let holdings = files.holdings(&network)?;
+            let called = cluster::full_name(&network, realm.as_deref());
+            let unreadable = holdings.unreadable.into_iter();
+            opaque.extend(unreadable.map(|why| (called.clone(), why)));
+            for holding in holdings.readable {
                 let state = |held: &Held| match (holding.stage, held.revision) {
                     (Stage::Chosen, _) => "being made",
                     (_, Some(_)) => "published",
@@ -108,27 +127,34 @@ pub fn local(output: Output) -> Result<String> {
     all.sort_by(|one, other| (&one.0, one.1).cmp(&(&other.0, other.1)));
     if output.json {
         let value = all.iter().map(|((realm, network), address, lease, state)| {
-            let mut value = described_of(network, realm.as_deref(), *address, lease);
+            let value = described_lease(*address, lease);
+            let mut value = among_others(network, realm.as_deref(), value);
             value["state"] = json!(state);
             value
         });
-        return Ok(json(&value.collect()));
+        let unreadable = opaque.iter().map(
+            |(network, why)| json!({"network": network, "state": "unreadable", "unreadable": why}),
+        );
+        return Ok(json(&value.chain(unreadable).collect()));
     }
-    let rows: Vec<_> = all
-        .iter()
-        .map(|((realm, network), address, lease, state)| {
-            let [address, _, container, ifname, mac] = row(*address, lease);
-            let network = cluster::full_name(network, realm.as_deref());
-            [
-                network,
-                address,
-                container,
-                ifname,
-                mac,
-                (*state).to_owned(),
-            ]
-        })
-        .collect();
+    let rows: Vec<_> =
+        all.iter()
+            .map(|((realm, network), address, lease, state)| {
+                let [address, _, container, ifname, mac] = row_of(*address, lease);
+                let network = cluster::full_name(network, realm.as_deref());
+                [
+                    network,
+                    address,
+                    container,
+                    ifname,
+                    mac,
+                    (*state).to_owned(),
+                ]
+            })
+            .chain(opaque.iter().map(|(network, why)| {
+                [network, "-", why, "-", "-", "unreadable"].map(str::to_owned)
+            }))
+            .collect();
     Ok(table(
         [
             "NETWORK",

@@ -106,22 +106,29 @@ fn described(network: &Network, scope: &str, realm: &Realm<'_>) -> serde_json::V
 
 /// All networks.
 pub async fn list(session: &Session, output: Output) -> Result<String> {
-    let (mut values, mut listed) = (Vec::new(), Vec::new());
+    let (mut values, mut listed, mut opaque) = (Vec::new(), Vec::new(), Vec::new());
     for realm in realms::all(session).await? {
-        for network in realm.cluster.networks().await? {
-            let network = network.record;
+        let networks = realm.cluster.networks().await?;
+        for (name, network) in networks.readable() {
+            let network = network.record.clone();
             values.push(described(&network, session.scope(), &realm));
-            listed.push((realm.called(&network.name), network));
+            listed.push((realm.called(name), network));
+        }
+        for (name, it) in networks.opaque() {
+            let called = realm.called(name);
+            values.push(json!({"name": called, "state": "unreadable", "unreadable": it.why}));
+            opaque.push(called);
         }
     }
     if output.json {
         return Ok(json(&values.into()));
     }
-    Ok(shown(&listed, session.scope()))
+    Ok(shown(&listed, &opaque, session.scope()))
 }
 
-/// The networks with what they are called, as a table; their state only where one is not as it should be.
-fn shown(networks: &[(String, Network)], scope: &str) -> String {
+/// The networks with what they are called, as a table; their state only where one is not as it should be. And those of which
+/// nothing but the name is known, as their records cannot be read.
+fn shown(networks: &[(String, Network)], opaque: &[String], scope: &str) -> String {
     let rows: Vec<_> = networks
         .iter()
         .map(|(called, network)| {
@@ -129,10 +136,8 @@ fn shown(networks: &[(String, Network)], scope: &str) -> String {
             [called.clone(), vni, subnets, scope]
         })
         .collect();
-    if networks
-        .iter()
-        .all(|(_, network)| state(network).is_empty())
-    {
+    let is_well = |(_, network): &(String, Network)| state(network).is_empty();
+    if opaque.is_empty() && networks.iter().all(is_well) {
         return table(["NAME", "VNI", "SUBNETS", "SCOPE"], &rows);
     }
     let rows: Vec<_> = rows
@@ -141,6 +146,11 @@ fn shown(networks: &[(String, Network)], scope: &str) -> String {
         .map(|([name, vni, subnets, scope], (_, network))| {
             [name, vni, subnets, scope, state(network).to_owned()]
         })
+        .chain(
+            opaque
+                .iter()
+                .map(|name| [name.as_str(), "-", "-", scope, "unreadable"].map(str::to_owned)),
+        )
         .collect();
     table(["NAME", "VNI", "SUBNETS", "SCOPE", "STATE"], &rows)
 }
@@ -174,18 +184,17 @@ pub async fn inspect(session: &Session, called: &str, output: Output) -> Result<
         .collect();
     let used = |block: &ipam::Block| {
         leases
-            .iter()
-            .filter(|(address, _)| news.block_of(*address).is_some_and(|(of, _)| of == *block))
+            .keys()
+            .filter(|address| news.block_of(**address).is_some_and(|(of, _)| of == *block))
             .count()
-    };
-    let owner = |record: &BlockRecord| match record.state {
-        BlockState::Owned => record.node.clone(),
-        BlockState::Returned => format!("- (was {}'s)", record.node),
-        BlockState::Reclaiming => format!("- (being taken from {})", record.node),
     };
     if output.json {
         let mut described = described(network, session.scope(), &realm);
-        let blocks = news.blocks.iter().map(|(block, owner)| {
+        let opaque = news.blocks.opaque().map(|(block, it)| {
+            let block = format!("{}/{}", block.first(), block.prefix());
+            json!({"block": block, "unreadable": it.why})
+        });
+        let blocks = news.blocks.readable().map(|(block, owner)| {
             let mut value = json!(owner.record);
             value["block"] = json!(format!("{}/{}", block.first(), block.prefix()));
             value["used"] = json!(used(block));
@@ -206,10 +215,10 @@ pub async fn inspect(session: &Session, called: &str, output: Output) -> Result<
                 .as_ref()
                 .map_or(EgressMode::GwBridge, |egress| egress.mode)
         );
-        described["blocks"] = blocks.collect();
+        described["blocks"] = blocks.chain(opaque).collect();
         let endpoints = leases
             .iter()
-            .map(|(address, lease)| endpoint::described(*address, &lease.record));
+            .map(|(address, lease)| endpoint::described(*address, lease));
         described["endpoints"] = endpoints.collect();
         return Ok(json(&described));
     }
@@ -233,9 +242,10 @@ pub async fn inspect(session: &Session, called: &str, output: Output) -> Result<
         .blocks
         .iter()
         .map(|(block, present)| {
+            let owner = present.readable().map(|present| owner(&present.record));
             [
                 format!("{}/{}", block.first(), block.prefix()),
-                owner(&present.record),
+                owner.unwrap_or_else(|| "(unreadable)".to_owned()),
                 used(block).to_string(),
             ]
         })
@@ -243,7 +253,7 @@ pub async fn inspect(session: &Session, called: &str, output: Output) -> Result<
     let exclusions = exclusions(&news);
     let endpoints: Vec<_> = leases
         .iter()
-        .map(|(address, lease)| endpoint::row(*address, &lease.record))
+        .map(|(address, lease)| endpoint::row(*address, lease))
         .collect();
     let endpoints = if endpoints.is_empty() {
         "no endpoints\n".to_owned()
@@ -256,10 +266,19 @@ pub async fn inspect(session: &Session, called: &str, output: Output) -> Result<
     ))
 }
 
+/// Whose a block is, in words.
+fn owner(record: &BlockRecord) -> String {
+    match record.state {
+        BlockState::Owned => record.node.clone(),
+        BlockState::Returned => format!("- (was {}'s)", record.node),
+        BlockState::Reclaiming => format!("- (being taken from {})", record.node),
+    }
+}
+
 /// The single addresses that are not their block's owner's, as a table; nothing if there are none.
 fn exclusions(news: &News) -> String {
-    let rows: Vec<_> = (news.blocks.values())
-        .flat_map(|block| &block.record.exclusions)
+    let rows: Vec<_> = (news.blocks.readable())
+        .flat_map(|(_, block)| &block.record.exclusions)
         .map(|(address, exclusion)| {
             let state = format!("{:?}", exclusion.state).to_lowercase();
             [address.to_string(), exclusion.node.clone(), state]
@@ -319,11 +338,11 @@ mod tests {
         };
         let [ready, removing] = ["ready", "removing"].map(|state| ("n".to_owned(), network(state)));
         assert_eq!(
-            shown(std::slice::from_ref(&ready), "global"),
+            shown(std::slice::from_ref(&ready), &[], "global"),
             "NAME  VNI   SUBNETS  SCOPE\nn     4097           global\n"
         );
         assert_eq!(
-            shown(&[ready, removing], "local"),
+            shown(&[ready, removing], &[], "local"),
             "NAME  VNI   SUBNETS  SCOPE  STATE\nn     4097           local\n\
              n     4097           local  removing\n"
         );

@@ -20,9 +20,15 @@ const YOUNG: u64 = 600;
 pub async fn list(session: &Session, output: Output) -> Result<String> {
     // A host whose networks all have data directories may be known there alone.
     let mut nodes: BTreeMap<String, Node> = BTreeMap::new();
+    let mut opaque: BTreeMap<String, String> = BTreeMap::new();
     for realm in realms::all(session).await? {
-        for node in realm.cluster.nodes().await? {
-            let node = node.record;
+        let known = realm.cluster.nodes().await?;
+        let unreadable = known
+            .opaque()
+            .map(|(name, it)| (name.clone(), it.why.clone()));
+        opaque.extend(unreadable);
+        for (_, node) in known.readable() {
+            let node = node.record.clone();
             nodes
                 .entry(node.name.clone())
                 .and_modify(|known| known.last_contact = known.last_contact.max(node.last_contact))
@@ -35,7 +41,12 @@ pub async fn list(session: &Session, output: Output) -> Result<String> {
     };
     if output.json {
         let described = |node: &Node| json!({"name": node.name, "vtep": node.vtep, "bootId": node.boot_id, "machineId": node.machine_id, "lastContact": node.last_contact, "version": node.version, "commit": node.commit});
-        return Ok(json(&nodes.values().map(described).collect()));
+        let unreadable = opaque
+            .iter()
+            .map(|(name, why)| json!({"name": name, "unreadable": why}));
+        return Ok(json(
+            &nodes.values().map(described).chain(unreadable).collect(),
+        ));
     }
     let now = clock::unix();
     let rows: Vec<_> = nodes
@@ -49,6 +60,11 @@ pub async fn list(session: &Session, output: Output) -> Result<String> {
                 ago(now.saturating_sub(node.last_contact)),
             ]
         })
+        .chain(
+            opaque
+                .keys()
+                .map(|name| [name, "(unreadable)", "-", "-", "-"].map(str::to_owned)),
+        )
         .collect();
     Ok(table(
         ["NAME", "VTEP", "BOOT ID", "VERSION", "LAST CONTACT"],
@@ -71,8 +87,7 @@ async fn heard_of(realms: &[Realm<'_>], name: &str) -> Result<Option<u64>> {
     let mut last = None;
     for realm in realms {
         let nodes = realm.cluster.nodes().await?;
-        let named = nodes.into_iter().filter(|node| node.record.name == name);
-        last = last.max(named.map(|node| node.record.last_contact).max());
+        last = last.max(nodes.known(name).map(|node| node.record.last_contact));
     }
     let silent = last.map(|contact| clock::unix().saturating_sub(contact));
     Ok(silent.filter(|seconds| *seconds < YOUNG))

@@ -20,7 +20,7 @@ pub fn examine(settings: &Resolved, findings: &mut Findings) -> Result<()> {
         for network in files.networks()? {
             let ledger = files.ledger(&network)?;
             if let Some(place) = ledger.and_then(|ledger| ledger.place)
-                && !files.holdings(&network)?.is_empty()
+                && !files.holdings(&network)?.is_nothing()
             {
                 made_with.insert((network, realm.clone()), place);
             }

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use cluster::{Holding, Shelf, Stage};
+use cluster::{Holding, Noted, Shelf, Stage, Stored};
 use cni::{Call, Error};
 
 use crate::{
@@ -24,13 +24,22 @@ pub(crate) async fn check(call: &Call) -> Result<(), Error> {
 
     let own = || desk.files().holding(&conf.spec.name, &holder(&attachment));
     let mut holding = own().map_err(failed)?;
-    if holding.is_none() {
+    if holding == Noted::Nothing {
         // The host may have lost its documents while the container runs.
         let open = desk.open();
         let looked = open.allocator(&conf.spec.name).look_back().await;
         looked.map_err(failed)?;
         holding = own().map_err(failed)?;
     }
+    let holding = match holding {
+        Noted::Nothing => None,
+        Noted::Holding(holding) => Some(holding),
+        // What it holds is its own, whatever that is.
+        Noted::Unreadable(why) => {
+            cni::log(&format!("{attachment}: {why}"));
+            return Ok(());
+        }
+    };
     let Some(holding) = holding.filter(|h| h.stage == Stage::Given && !h.addresses.is_empty())
     else {
         return deviation("holds no address".to_owned());
@@ -67,7 +76,17 @@ async fn in_the_store(
     };
     Ok(holding.addresses.iter().find_map(|held| {
         let (address, told) = (held.address, held.revision.is_some());
-        let lease = leases.get(&address).map(|lease| &lease.record);
+        let lease = match leases.get(&address) {
+            None => None,
+            Some(Stored::Readable(lease)) => Some(&lease.record),
+            Some(Stored::Opaque(opaque)) => {
+                cni::log(&format!(
+                    "lease of {address}: cannot be read: {}",
+                    opaque.why
+                ));
+                return None;
+            }
+        };
         match lease {
             None if told => Some(format!(
                 "holds {address}, of which the store has no lease; run: crosshost sync"

@@ -1,7 +1,7 @@
 //! DEL: from the attachment alone, as often as anyone likes. First it is noted, which needs no store and no settings; then
 //! the store is told, now or by a later verb.
 
-use cluster::{Conflist, Resolved, Shelf as _};
+use cluster::{Conflist, Noted, Resolved, Shelf as _};
 use cni::{Call, Error};
 use journal::{Attachment, Lock};
 
@@ -36,7 +36,7 @@ pub(crate) async fn del(call: &Call) -> Result<(), Error> {
 pub async fn forget(attachment: &Attachment) -> Result<(), Error> {
     for (_, files) in Files::all().map_err(failed)? {
         let held = files.holding(&attachment.network, &holder(attachment));
-        if held.map_err(failed)?.is_some() {
+        if held.map_err(failed)? != Noted::Nothing {
             note_gone(&files, attachment).await?;
         }
     }

@@ -9,8 +9,8 @@ use std::{
 };
 
 use async_trait::async_trait;
-use cluster::{Clock, Error, Holder, Holding, Ledger, Memory, Shelf};
-use journal::{Attachment, Journal, Lock, clock};
+use cluster::{Clock, Error, Holder, Holding, Holdings, Ledger, Memory, Noted, Shelf};
+use journal::{Attachment, Found, Journal, Lock, Unreadable, clock};
 use serde::{Serialize, de::DeserializeOwned};
 
 /// Longest wait for another verb of this host.
@@ -26,7 +26,11 @@ pub struct Files {
 impl Files {
     /// Those of the usual configuration, or of the one whose records are apart as `realm`.
     pub fn new(realm: Option<&str>) -> Self {
-        let root = Path::new(journal::ROOT);
+        Self::below(Path::new(journal::ROOT), realm)
+    }
+
+    /// The same below another folder than [`journal::ROOT`].
+    pub fn below(root: &Path, realm: Option<&str>) -> Self {
         let root = realm.map_or_else(|| root.to_owned(), |realm| root.join("data").join(realm));
         Self {
             ledgers: Journal::new(&root, "ledger"),
@@ -58,6 +62,14 @@ impl Files {
         networks.sort();
         networks.dedup();
         Ok(networks)
+    }
+
+    /// The documents that cannot be read, but for the holdings: what they said comes from the store again.
+    pub fn lost(&self) -> Result<Vec<Unreadable>, Error> {
+        let (ledgers, memories) = (self.ledgers.all(), self.memories.all());
+        let mut lost = ledgers.map_err(|error| local(&error))?.unreadable;
+        lost.extend(memories.map_err(|error| local(&error))?.unreadable);
+        Ok(lost)
     }
 
     /// Keeps other verbs of the same attachment out.
@@ -101,7 +113,7 @@ fn readable<T: Serialize + DeserializeOwned>(
     loaded.map_err(|error| local(&error))
 }
 
-fn unreadable(error: &journal::Unreadable) {
+fn unreadable(error: &Unreadable) {
     cni::log(&error.to_string());
 }
 
@@ -157,8 +169,13 @@ impl Shelf for Files {
         self.ledgers.remove(network).map_err(|error| local(&error))
     }
 
-    fn holding(&self, network: &str, holder: &Holder) -> Result<Option<Holding>, Error> {
-        readable(&self.holdings_of(network), &name(network, holder))
+    fn holding(&self, network: &str, holder: &Holder) -> Result<Noted, Error> {
+        let found = self.holdings_of(network).load(&name(network, holder));
+        Ok(match found.map_err(|error| local(&error))? {
+            Found::Absent => Noted::Nothing,
+            Found::Readable(holding) => Noted::Holding(holding),
+            Found::Unreadable(it) => Noted::Unreadable(it.to_string()),
+        })
     }
 
     fn save_holding(&self, network: &str, holding: &Holding) -> Result<(), Error> {
@@ -174,10 +191,13 @@ impl Shelf for Files {
             .map_err(|error| local(&error))
     }
 
-    fn holdings(&self, network: &str) -> Result<Vec<Holding>, Error> {
-        self.holdings_of(network)
-            .all_readable(&unreadable)
-            .map_err(|error| local(&error))
+    fn holdings(&self, network: &str) -> Result<Holdings, Error> {
+        let all = self.holdings_of(network).all();
+        let all = all.map_err(|error| local(&error))?;
+        Ok(Holdings {
+            readable: all.readable,
+            unreadable: all.unreadable.iter().map(Unreadable::to_string).collect(),
+        })
     }
 
     fn memory(&self, network: &str) -> Result<Memory, Error> {

@@ -107,7 +107,7 @@ async fn sync_realm(desk: Desk, survey: Option<Survey>) -> Result<Vec<(String, E
         Some(survey) => survey,
         None => open.cluster().survey(desk.node()).await?,
     };
-    for network in survey.networks.iter().map(|network| &network.record) {
+    for network in survey.networks.readable().map(|(_, it)| &it.record) {
         // Somebody must: who created it was killed, or had no time left.
         if network.state == NetworkState::Creating {
             let finished = open.cluster().finish_network(&network.name).await;

@@ -37,6 +37,11 @@ fn cni_args() {
 }
 
 #[test]
+fn store_key() {
+    replay("store_key", targets::store_key::check);
+}
+
+#[test]
 fn store_record() {
     replay("store_record", targets::store_record::check);
 }

@@ -33,5 +33,5 @@ pub use mac::{BadMac, Mac};
 pub use pool::place_of;
 pub use range::{Range, RangeSet, twin};
 pub use schema::Schema;
-pub use size::block_prefix;
+pub use size::{block_prefix, check_asked};
 pub use used::{BadUsed, Used};

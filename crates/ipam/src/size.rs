@@ -47,7 +47,7 @@ fn asked_width<'a>(mut ranges: impl Iterator<Item = &'a Range>) -> u8 {
 }
 
 /// Refuses a `blockPrefix` that does not fit one of the pools; the error's bounds are in terms of what was asked.
-pub(crate) fn check_asked(sets: &[RangeSet], asked: u8) -> Result<(), RangeError> {
+pub fn check_asked(sets: &[RangeSet], asked: u8) -> Result<(), RangeError> {
     let named = asked_width(sets.iter().flatten());
     for subnet in sets.iter().flatten().map(|range| range.subnet) {
         let hosts = host_bits(subnet);

@@ -145,7 +145,8 @@ async fn refuse_taken_names(
     if present(BRIDGE) {
         container::refuse_ours(container)?;
     }
-    let new_egress = egress::ledger(host)?.is_none_or(|ledger| ledger.is_last(attachment));
+    let new_egress = egress::known(host).await?;
+    let new_egress = new_egress.is_none_or(|ledger| ledger.is_last(attachment));
     let ifname = attachment.ifname.as_str();
     let taken = if present(ifname) || ifname == EGRESS_NIC {
         ifname
@@ -295,8 +296,8 @@ impl Work<'_> {
     /// not, it is made known, if the store can be reached.
     async fn is_registered(&self, news: &News, vtep: IpAddr) -> Result<bool, Error> {
         let settings = &self.conf.settings;
-        let known = news.nodes.get(&settings.node);
-        match self.host.enrol(self.cluster, settings, known, vtep).await {
+        let nodes = &news.nodes;
+        match self.host.enrol(self.cluster, settings, nodes, vtep).await {
             Ok(needed) => Ok(!needed),
             Err(error) if error.code == cni::code::AGAIN => {
                 cni::log(&format!("{}: {error}", self.attachment));
@@ -415,7 +416,7 @@ impl Work<'_> {
             Ok(underlay) => underlay,
             Err(unknown) => {
                 let own = known.nodes.get(&self.conf.settings.node);
-                let own = own.and_then(|node| node.record.vtep);
+                let own = own.and_then(|node| node.last_read()?.vtep);
                 return match own {
                     Some(vtep) if self.host.has_address(vtep).await? => {
                         sandbox::find_as_is(network, vtep).await?.ok_or(unknown)

@@ -143,7 +143,7 @@ async fn examine_network(
         wrong("this host's news have no such network");
         return Ok(());
     };
-    let known = copy.nodes.get(&settings.node);
+    let known = copy.nodes.known(&settings.node);
     if known.is_none_or(|known| known.record.vtep != Some(underlay.vtep)) {
         wrong("others know this host by another tunnel address than its own");
     }
@@ -255,7 +255,10 @@ async fn examine_way_in(
         return;
     }
     // Strict: what comes by another interface than the one by which it would be answered is dropped.
-    let peers = news.nodes.values().filter_map(|node| node.record.vtep);
+    let peers = news
+        .nodes
+        .iter()
+        .filter_map(|(_, node)| node.last_read()?.vtep);
     for vtep in peers
         .filter(|vtep| *vtep != underlay.vtep && vtep.is_ipv4())
         .take(PEERS)

@@ -13,10 +13,11 @@ use std::{
 use cluster::News;
 use cni::Error;
 use ipnetwork::IpNetwork;
+use journal::Found;
 use nft::Nft;
 use serde::{Deserialize, Serialize};
 
-use crate::{host::Host, kernel, local, names::EGRESS_BRIDGE, readable};
+use crate::{host::Host, kernel, local, names::EGRESS_BRIDGE, news, readable, sandbox};
 
 /// The document's name, and its lock's.
 const NAME: &str = "table";
@@ -121,7 +122,10 @@ fn digest(hosts: &BTreeSet<IpAddr>) -> String {
 
 /// Who may send to a tunnel that ends at `end`: the nodes of these news, and this host itself.
 fn senders(end: SocketAddr, news: &News) -> BTreeSet<IpAddr> {
-    let vteps = news.nodes.values().filter_map(|node| node.record.vtep);
+    let vteps = news
+        .nodes
+        .iter()
+        .filter_map(|(_, node)| node.last_read()?.vtep);
     let hosts = vteps.filter(|vtep| vtep.is_ipv4() == end.is_ipv4());
     hosts.chain([end.ip()]).collect()
 }
@@ -143,8 +147,43 @@ pub fn exposed(
 /// whether the table was not so.
 pub fn guard(host: &Host, network: &str, end: SocketAddr, news: &News) -> Result<bool, Error> {
     let hosts = senders(end, news);
-    let guarded = bring(host, |table| table.guard(network, end, hosts));
+    let others = if is_lost(host)? {
+        others(host, network, end.ip())?
+    } else {
+        Vec::new()
+    };
+    let guarded = bring(host, |table| {
+        for (other, end, hosts) in others {
+            table.guard(&other, end, hosts);
+        }
+        table.guard(network, end, hosts);
+    });
     guarded.map(|(_, changed)| changed)
+}
+
+/// Whether there is a document that cannot be read: then all that uses the table is told anew by whoever comes first.
+fn is_lost(host: &Host) -> Result<bool, Error> {
+    let found = host.firewall.load(NAME).map_err(|error| local(&error))?;
+    Ok(matches!(found, Found::Unreadable(_)))
+}
+
+/// The tunnels of all networks but one on this host, whose tunnels end at `vtep`, by the copies of their news.
+fn others(
+    host: &Host,
+    network: &str,
+    vtep: IpAddr,
+) -> Result<Vec<(String, SocketAddr, BTreeSet<IpAddr>)>, Error> {
+    let mut others = Vec::new();
+    for other in sandbox::networks()?.into_iter().filter(|it| it != network) {
+        let Some(news) = news::copy(host, &other)? else {
+            continue;
+        };
+        let port = news.network.as_ref().and_then(|it| it.record.vxlan_port);
+        let end = SocketAddr::new(vtep, port.unwrap_or(sandbox::VXLAN_PORT));
+        let hosts = senders(end, &news);
+        others.push((other, end, hosts));
+    }
+    Ok(others)
 }
 
 /// Hides `subnets` behind the host's address, and no others of this owner; whether the table was not so.
@@ -187,7 +226,7 @@ pub fn is_whole(host: &Host) -> Result<bool, Error> {
     whole.map_err(|error| kernel(&error))
 }
 
-/// The document; one that cannot be read is as good as none: whoever uses the table says so again with its next verb.
+/// The document; one that cannot be read is as good as none: what uses the table is found out again ([`guard`]).
 fn document(host: &Host) -> Result<Option<Table>, Error> {
     readable(&host.firewall, NAME)
 }
@@ -198,8 +237,14 @@ fn bring(host: &Host, change: impl FnOnce(&mut Table)) -> Result<(Nft, bool), Er
     let _lock = host.lock(NAME)?;
     let before = document(host)?;
     let mut after = before.clone().unwrap_or_default();
-    change(&mut after);
     let mut nft = Nft::open().map_err(firewall)?;
+    if is_lost(host)? {
+        // What is hidden stays so until its owner says otherwise.
+        for (subnet, owner) in nft.egress().map_err(firewall)? {
+            after.hidden.entry(owner).or_default().insert(subnet);
+        }
+    }
+    change(&mut after);
     if after.is_unused() {
         let removed = nft.remove_table(&CONFIG).map_err(firewall)?;
         host.firewall.remove(NAME).map_err(|error| local(&error))?;

@@ -13,7 +13,7 @@ use std::{
     net::IpAddr,
 };
 
-use cluster::News;
+use cluster::{News, Stored};
 use netlink::{Change, Forward, Forwarding, Mac};
 
 /// The MAC of the interface that has this address first, if nobody asked for another.
@@ -39,20 +39,17 @@ pub enum Trust<'a> {
 /// The tunnel address of a node, unless it is this one or cannot be reached from its own tunnel address. A remote node
 /// with our own is an old record of ourselves.
 fn away(news: &News, node: &str, vtep: IpAddr, name: &str) -> Option<IpAddr> {
-    let remote = news
-        .nodes
-        .get(name)
-        .filter(|remote| remote.record.name != node);
+    let remote = news.nodes.get(name).and_then(Stored::last_read);
     remote
-        .and_then(|remote| remote.record.vtep)
+        .filter(|remote| remote.name != node)
+        .and_then(|remote| remote.vtep)
         .filter(|there| *there != vtep && there.is_ipv4() == vtep.is_ipv4())
 }
 
 /// The tunnel addresses of the other hosts that have addresses of the network.
 pub fn peers(news: &News, node: &str, vtep: IpAddr) -> BTreeSet<IpAddr> {
     let away = |name: &str| away(news, node, vtep, name);
-    if news.blocks.is_empty() {
-        // A foreign IPAM plugin: nobody knows where an address lives, so every host may have any.
+    if news.may_be_anywhere() {
         return news.nodes.keys().filter_map(|name| away(name)).collect();
     }
     news.owners().filter_map(away).collect()
@@ -74,7 +71,7 @@ fn shared<'n>(homes: impl Iterator<Item = (IpAddr, Option<&'n str>)>) -> BTreeSe
 /// All entries that the sandbox on `node`, whose tunnel address is `vtep`, should have: for each remote host with an
 /// address of the network a flood entry, and for each of its addresses the three that take a frame there.
 ///
-/// An address that changes hands has no entry, nor has one whose MAC an address of another home has: an entry would take
+/// An address that changes hands has no entry, nor has one of a block whose record cannot be read, nor has one whose MAC an address of another home has: an entry would take
 /// the frames of both to one of the two. They flood.
 pub fn desired(news: &News, node: &str, vtep: IpAddr, trust: Trust<'_>) -> Forwarding {
     let away = |name: &str| away(news, node, vtep, name);

@@ -6,7 +6,9 @@ use std::{
     time::Duration,
 };
 
-use cluster::{Cluster, NetworkSpec, News, Node, Place, Resolved, Versioned};
+use cluster::{
+    Cluster, NetworkSpec, News, Node, Place, Records, Resolved, Stored, no_tunnel_address,
+};
 use cni::Error;
 use ipnetwork::IpNetwork;
 use journal::{Attachment, Journal, Lock, Unreadable};
@@ -240,6 +242,22 @@ impl Host {
             }
             (None, None) => self.by_route(settings, &links, &addresses).await?,
         };
+        if link.name == "lo" {
+            let key = named.map_or_else(
+                || format!("node.vtep: {vtep}: an address of lo"),
+                |name| format!("node.underlay: {name}"),
+            );
+            let why = "the loopback interface reaches no other host";
+            return Err(Error::config(format!("{key}: {why}")));
+        }
+        if let Some(why) = no_tunnel_address(vtep) {
+            let key = if settings.vtep.is_some() {
+                format!("node.vtep: {vtep}")
+            } else {
+                format!("underlay {}: its address {vtep}", link.name)
+            };
+            return Err(Error::config(format!("{key} {why}")));
+        }
         Ok(Underlay {
             index: link.index,
             name: link.name.clone(),
@@ -298,8 +316,7 @@ impl Host {
     ) -> Result<(News, bool), Error> {
         let mut news = cluster.news(&spec.name).await.map_err(failed)?;
         let vtep = self.underlay(settings).await?.vtep;
-        let known = news.nodes.get(&settings.node);
-        let registered = self.enrol(cluster, settings, known, vtep).await?;
+        let registered = self.enrol(cluster, settings, &news.nodes, vtep).await?;
         if news.network.is_none() {
             cluster.ensure_network(spec).await.map_err(failed)?;
         }
@@ -314,20 +331,42 @@ impl Host {
         Ok((news, registered))
     }
 
-    /// Makes this node known with its tunnel address unless it is `known` as it is; says whether that was needed.
+    /// Makes this node known with its tunnel address unless it is among these `nodes` as it is; says whether that was needed.
+    /// Refused where another host has that address.
     pub async fn enrol(
         &self,
         cluster: &Cluster<'_>,
         settings: &Resolved,
-        known: Option<&Versioned<Node>>,
+        nodes: &Records<String, Node>,
         vtep: IpAddr,
     ) -> Result<bool, Error> {
-        let node = node(settings, vtep)?;
-        let is_it = |known: &Node| (&known.boot_id, known.vtep) == (&node.boot_id, node.vtep);
-        if known.is_some_and(|known| is_it(&known.record)) {
+        let (name, node) = (&settings.node, node(settings, vtep)?);
+        let known = nodes.get(name);
+        let present = known.and_then(Stored::readable).map(|node| &node.record);
+        let same_boot = present.filter(|present| present.boot_id == node.boot_id);
+        if same_boot.is_some_and(|present| present.vtep == node.vtep) {
             return Ok(false);
         }
+        let since = journal::clock::unix().saturating_sub(journal::clock::uptime());
+        Cluster::refuse_double(nodes, &node, since).map_err(failed)?;
         cluster.register(&node).await.map_err(failed)?;
+        if let Some(wrong) = same_boot {
+            let had = match wrong.vtep {
+                Some(vtep) => format!("tunnel address {vtep}, which is not its own"),
+                None => "no tunnel address that another host can use".to_owned(),
+            };
+            cni::log(&format!("node {name}: the store had {had}; mended"));
+        }
+        if let Some(Stored::Opaque(opaque)) = known {
+            if opaque.is_newer {
+                let why = &opaque.why;
+                cni::log(&format!("node {name}: its record stays as it is: {why}"));
+                return Ok(false);
+            }
+            cni::log(&format!(
+                "node {name}: its record could not be read; mended"
+            ));
+        }
         Ok(true)
     }
 }

@@ -83,6 +83,12 @@ pub fn load(host: &Host, network: &str) -> Result<Option<Membership>, Error> {
     })
 }
 
+/// Whether there is a document that cannot be read.
+pub fn is_lost(host: &Host, network: &str) -> Result<bool, Error> {
+    let found = host.members.load(network).map_err(|error| local(&error))?;
+    Ok(matches!(found, Found::Unreadable(_)))
+}
+
 /// The documents of all networks.
 pub fn all(host: &Host) -> Result<Vec<Membership>, Error> {
     let all = host.members.all().map_err(|error| local(&error))?;
@@ -216,7 +222,10 @@ pub async fn tell(
         }
         own
     };
-    cluster.leave(network, node, &own).await.map_err(failed)?;
+    cluster
+        .leave(network, node, own.revision)
+        .await
+        .map_err(failed)?;
     update(host, network, |member| {
         if member
             .as_ref()

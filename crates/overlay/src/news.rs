@@ -139,7 +139,10 @@ impl Follower<'_> {
             Err(error) => return Err(error),
         };
         match self.cluster.news(network).await {
-            Ok(news) => Ok(Heard::News(Box::new(Reading { news, under }))),
+            Ok(mut news) => {
+                self.recall(&mut news)?;
+                Ok(Heard::News(Box::new(Reading { news, under })))
+            }
             Err(error) if error.is_away() => Ok(self.away(&error)),
             Err(error) => Err(failed(error)),
         }
@@ -153,13 +156,22 @@ impl Follower<'_> {
         };
         let (network, node) = (self.network, &self.settings.node);
         let heard = self.cluster.news_and_join(network, node).await;
-        let (news, join) = heard.map_err(failed)?;
-        let known = join.filter(|join| join.revision == own.revision);
-        let reading = known.map(|join| Reading {
-            news,
-            under: join.revision,
-        });
-        Ok(reading.map(Box::new))
+        let (mut news, join) = heard.map_err(failed)?;
+        let Some(under) = join.filter(|join| *join == own.revision) else {
+            return Ok(None);
+        };
+        self.recall(&mut news)?;
+        Ok(Some(Box::new(Reading { news, under })))
+    }
+
+    /// Goes on with the nodes whose records cannot be read by what this host last read of them.
+    fn recall(&self, news: &mut News) -> Result<(), Error> {
+        if news.nodes.opaque().next().is_some()
+            && let Some(copy) = self.copy()?
+        {
+            news.nodes.remember(&copy.nodes);
+        }
+        Ok(())
     }
 
     /// Whether we have acknowledged newer news than these: the store was put back to what it was once.

@@ -3,8 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cluster::{News, Node, Resolved, Versioned};
+use cluster::{News, Node, Records, Resolved, Stored};
 use cni::Error;
+use ipam::Block;
 
 use crate::{
     egress, firewall, foothold,
@@ -78,8 +79,10 @@ async fn mend(
     let Some(record) = copy.network.as_ref().map(|network| &network.record) else {
         return Ok(None);
     };
+    // What others know of this host is right, or nobody can tell.
+    let is_right = |node: &Node| node.vtep == Some(underlay.vtep);
     let known = copy.nodes.get(&settings.node);
-    if known.is_none_or(|known| known.record.vtep != Some(underlay.vtep)) {
+    if !known.is_some_and(|known| known.last_read().is_none_or(is_right)) {
         return Ok(None);
     }
     let was_whole = sandbox::find(record, underlay).await?.is_some();
@@ -121,41 +124,41 @@ impl Known {
     pub fn is_behind(&self, network: &str, news: &News) -> bool {
         let copy = self.copies.get(network);
         copy.is_none_or(|copy| {
-            revisions(&copy.blocks) != revisions(&news.blocks)
-                || revisions(&copy.macs) != revisions(&news.macs)
+            // A watch of the blocks does not hear which of them the network can have.
+            let network = copy.network.as_ref().map(|network| &network.record);
+            let is_its = |block: &Block| network.is_none_or(|it| it.has_block(*block));
+            let heard = news.blocks.revisions().filter(|(block, _)| is_its(block));
+            !copy.blocks.revisions().eq(heard) || !copy.macs.revisions().eq(news.macs.revisions())
         })
     }
 
     /// The networks that forward otherwise with these nodes. A last contact is no news.
-    pub fn behind(&self, nodes: &BTreeMap<String, Versioned<Node>>) -> Vec<String> {
+    pub fn behind(&self, nodes: &Records<String, Node>) -> Vec<String> {
         let differs = |copy: &News| {
-            let vtep = |nodes: &BTreeMap<String, Versioned<Node>>, name: &str| {
-                nodes.get(name).and_then(|node| node.record.vtep)
-            };
             let mut names: BTreeSet<&str> = copy.owners().collect();
-            if copy.blocks.is_empty() {
-                // A foreign IPAM plugin: every host may have any address.
+            if copy.may_be_anywhere() {
                 names.extend(copy.nodes.keys().chain(nodes.keys()).map(String::as_str));
             }
-            names
-                .into_iter()
-                .any(|name| vtep(&copy.nodes, name) != vtep(nodes, name))
+            names.into_iter().any(|name| {
+                let before = copy.nodes.get(name);
+                let vtep = before.and_then(Stored::last_read).and_then(|it| it.vtep);
+                match nodes.get(name) {
+                    None => vtep.is_some(),
+                    Some(Stored::Readable(now)) => now.record.vtep != vtep,
+                    // One that cannot be read says nothing new.
+                    Some(Stored::Opaque(_)) => before.is_none(),
+                }
+            })
         };
         let behind = self.copies.iter().filter(|(_, copy)| differs(copy));
         behind.map(|(network, _)| network.clone()).collect()
     }
 }
 
-fn revisions<K: Copy, T>(records: &BTreeMap<K, Versioned<T>>) -> Vec<(K, u64)> {
-    let revision = |(key, present): (&K, &Versioned<T>)| (*key, present.revision);
-    records.iter().map(revision).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cluster::{BlockRecord, Lease, MacRecord};
-    use ipam::Block;
+    use cluster::{BlockRecord, Lease, MacRecord, Versioned};
 
     fn node(name: &str, last: u8, revision: u64) -> (String, Versioned<Node>) {
         let record = Node {
@@ -170,13 +173,13 @@ mod tests {
         (name.to_owned(), Versioned { record, revision })
     }
 
-    fn blocks(revision: u64) -> BTreeMap<Block, Versioned<BlockRecord>> {
+    fn blocks(revision: u64) -> Records<Block, BlockRecord> {
         let record = BlockRecord::of("docker02");
         let block = "10.0.0.8_29".parse().unwrap();
         [(block, Versioned { record, revision })].into()
     }
 
-    fn known(blocks: BTreeMap<Block, Versioned<BlockRecord>>) -> Known {
+    fn known(blocks: Records<Block, BlockRecord>) -> Known {
         let nodes = [node("docker01", 11, 1), node("docker02", 12, 2)].into();
         let news = News {
             network: None,
@@ -192,7 +195,7 @@ mod tests {
     #[test]
     fn a_contact_and_a_host_that_owns_nothing_are_no_news_of_nodes() {
         let known = known(blocks(3));
-        let mut nodes: BTreeMap<_, _> = [node("docker01", 11, 7), node("docker02", 12, 8)].into();
+        let mut nodes: Records<_, _> = [node("docker01", 11, 7), node("docker02", 12, 8)].into();
         nodes.extend([node("docker03", 13, 9)]);
         assert_eq!(known.behind(&nodes), [""; 0]);
         nodes.extend([node("docker02", 22, 10)]);
@@ -203,7 +206,7 @@ mod tests {
 
     #[test]
     fn without_blocks_every_host_is_news() {
-        let known = known(BTreeMap::new());
+        let known = known(Records::default());
         let nodes = [
             node("docker01", 11, 1),
             node("docker02", 12, 2),
@@ -221,7 +224,7 @@ mod tests {
         let known = known(blocks(3));
         assert!(!known.is_behind("n", &heard(blocks(3))));
         assert!(known.is_behind("n", &heard(blocks(4))));
-        assert!(known.is_behind("n", &heard(BTreeMap::new())));
+        assert!(known.is_behind("n", &heard(Records::default())));
         let none = heard(blocks(3));
         assert!(known.is_behind("other", &none), "it has no copy of it");
         let lease = Lease {

@@ -411,7 +411,8 @@ pub(crate) async fn has_ports(rtnl: &Rtnl) -> Result<bool, Error> {
 pub async fn remove_unused(host: &Host, network: &str) -> Result<(), Error> {
     if let Some(rtnl) = open(network)? {
         if has_ports(&rtnl).await? {
-            return Ok(());
+            // Of a list that was lost: from here on the ports tell.
+            return host.users.remove(network).map_err(|e| local(&e));
         }
         // The kernel empties a namespace at its leisure; the VNI must be free for the next sandbox now.
         rtnl.remove_link(VXLAN)

@@ -100,7 +100,7 @@ async fn admitted(conf: &Conf, host: &Host, underlay: &Underlay) -> Result<Optio
     let node = host::node(&settings, underlay.vtep)?;
     // Who is known and has a copy only reads.
     let is_known = copy.as_ref().is_some_and(|copy| {
-        let own = copy.nodes.get(&node.name).map(|own| &own.record);
+        let own = copy.nodes.known(&node.name).map(|own| &own.record);
         own.is_some_and(|own| (&own.boot_id, own.vtep) == (&node.boot_id, node.vtep))
     });
     let asked = async {

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cluster::{Acknowledgement, Cluster, Resolved, Store, Survey, Versioned};
+use cluster::{Cluster, Node, Resolved, Store, Survey, Versioned};
 use cni::Error;
 
 use crate::{
@@ -42,13 +42,13 @@ pub async fn sync(
     survey: &Survey,
 ) -> Result<Outcome, Error> {
     let host = Host::open()?;
-    let known = survey.nodes.get(&settings.node);
+    let nodes = &survey.nodes;
     let mut sandboxes = sandbox::networks()?;
     sandboxes.extend(sandbox::networks_elsewhere()?);
     let (mut done, mut failures) = (Vec::new(), Vec::new());
     match host.underlay(settings).await {
         Ok(underlay) => {
-            let doubt = Doubt::of(host.enrol(cluster, settings, known, underlay.vtep).await?);
+            let doubt = Doubt::of(host.enrol(cluster, settings, nodes, underlay.vtep).await?);
             for network in &sandboxes {
                 let at = At {
                     host: &host,
@@ -68,7 +68,9 @@ pub async fn sync(
             failures.extend(looked.err());
         }
         Err(error) => {
-            let forwards = known.is_some_and(|node| node.record.vtep.is_some());
+            let has_vtep = |node: &Versioned<Node>| node.record.vtep.is_some();
+            let known = nodes.get(&settings.node);
+            let forwards = known.is_some_and(|it| it.readable().is_none_or(has_vtep));
             let named = settings.underlay.is_some() || settings.vtep.is_some();
             if forwards || named || !sandboxes.is_empty() {
                 failures.push(error);
@@ -141,8 +143,8 @@ impl At<'_> {
         let there = self.elsewhere().await?;
         let other = there.as_ref().map(There::cluster);
         if let Some((there, cluster)) = there.as_ref().zip(other.as_ref()) {
-            let known = cluster.node(&there.settings.node).await.map_err(failed)?;
-            let enrolled = host.enrol(cluster, &there.settings, known.as_ref(), underlay.vtep);
+            let nodes = cluster.nodes().await.map_err(failed)?;
+            let enrolled = host.enrol(cluster, &there.settings, &nodes, underlay.vtep);
             if enrolled.await? {
                 doubt = Doubt::Certain;
             }
@@ -268,7 +270,7 @@ async fn leave(
     host: &Host,
     cluster: &Cluster<'_>,
     settings: &Resolved,
-    joins: &BTreeMap<String, Versioned<Acknowledgement>>,
+    joins: &BTreeMap<String, u64>,
 ) -> Vec<Error> {
     let members = match membership::all(host) {
         Ok(members) => members,
@@ -286,7 +288,7 @@ async fn leave(
     }
     // A join that this host does not know of came back with a store that was put back.
     for (network, join) in joins {
-        let left = leave_unknown(host, cluster, &settings.node, network, join);
+        let left = leave_unknown(host, cluster, &settings.node, network, *join);
         failures.extend(left.await.err());
     }
     failures
@@ -297,7 +299,7 @@ async fn leave_unknown(
     cluster: &Cluster<'_>,
     node: &str,
     network: &str,
-    join: &Versioned<Acknowledgement>,
+    join: u64,
 ) -> Result<(), Error> {
     let _lock = host.lock_network(network)?;
     if host.has_users(network)? || membership::load(host, network)?.is_some() {

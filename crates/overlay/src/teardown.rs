@@ -47,7 +47,8 @@ pub(crate) async fn links(
     if sandbox.is_none() && Netns::is_bare(&names::sandboxes(), &attachment.network) {
         doomed.push(attachment.ifname.as_str());
     }
-    let last = egress::ledger(host)?.is_none_or(|ledger| ledger.is_last(attachment));
+    let known = egress::known(host).await?;
+    let last = known.is_none_or(|ledger| ledger.is_last(attachment));
     let bridge = if last {
         egress::open(host).await?
     } else {

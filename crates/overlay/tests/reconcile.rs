@@ -144,7 +144,7 @@ fn news() -> impl Strategy<Value = (News, BTreeSet<IpAddr>)> {
                 network: Some(versioned(network.clone())),
                 nodes: others.chain([node(HOSTS[0], Some(vtep(0)))]).collect(),
                 blocks: blocks.into_iter().collect(),
-                macs: BTreeMap::new(),
+                macs: cluster::Records::default(),
             };
             (news, local.into_iter().collect())
         })
@@ -244,7 +244,7 @@ fn nothing_goes_astray(
             }
             Forward::Neigh { addr, mac } => {
                 prop_assert_eq!(*mac, mac_of(*addr));
-                let home = news.home(*addr).and_then(|home| news.nodes.get(home));
+                let home = news.home(*addr).and_then(|home| news.nodes.known(home));
                 let home = home.and_then(|home| home.record.vtep);
                 prop_assert!(home.is_some(), "{} has no home", entry);
                 prop_assert_eq!(sent.get(mac).copied(), home, "{}", entry);

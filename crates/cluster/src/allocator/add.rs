@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 
 use super::{
-    ATTEMPTS, Allocator, Held, Holder, Holding, Leased, Request, Stage,
+    ATTEMPTS, Allocator, Held, Holder, Holding, Leased, Noted, Request, Stage,
     begin::Open,
     choice::{Need, Tried},
 };
-use crate::{Error, Lease, LeaseGuard, Network, Published};
+use crate::{Error, Lease, LeaseGuard, Network, Published, Stored};
 
 /// What a choice under the ledger's lock comes to.
 pub(super) enum Chosen {
@@ -113,14 +113,23 @@ impl Allocator<'_> {
         let mut open = self.ready(request.spec).await?;
         let holding = self.shelf.holding(self.network, &request.holder)?;
         let left = match holding {
-            Some(holding) if holding.stage == Stage::Given => {
-                return Err(self.duplicate(&request.holder, &holding));
+            Noted::Holding(holding) if holding.stage == Stage::Given => {
+                let held = holding.addresses.iter().map(|it| it.address.to_string());
+                let held = held.collect::<Vec<_>>().join(", ");
+                return Err(self.duplicate(&request.holder, held));
             }
-            Some(holding) if holding.stage == Stage::Chosen => return Ok(Chosen::Leftover),
+            // Its container may run.
+            Noted::Unreadable(why) => {
+                let held = format!("what nobody can tell ({why})");
+                return Err(self.duplicate(&request.holder, held));
+            }
+            Noted::Holding(holding) if holding.stage == Stage::Chosen => {
+                return Ok(Chosen::Leftover);
+            }
             // Waits for the store, and is in nobody's way.
-            Some(holding) if !holding.unheard => holding.left,
-            Some(_) => return Ok(Chosen::Leftover),
-            None => Vec::new(),
+            Noted::Holding(holding) if !holding.unheard => holding.left,
+            Noted::Holding(_) => return Ok(Chosen::Leftover),
+            Noted::Nothing => Vec::new(),
         };
         let ledger = &mut open.ledger;
         let network = ledger.network.record.clone();
@@ -167,7 +176,7 @@ impl Allocator<'_> {
     /// Notes at which revisions the leases stand. Where the attachment was given back meanwhile, nothing stands.
     async fn note_revisions(&self, holder: &Holder, leases: &[(IpAddr, u64)]) -> Result<(), Error> {
         let lock = self.shelf.lock(self.network).await?;
-        let holding = self.shelf.holding(self.network, holder)?;
+        let holding = self.shelf.holding(self.network, holder)?.readable();
         let Some(mut holding) = holding.filter(|holding| holding.stage == Stage::Chosen) else {
             drop(lock);
             self.cluster.delete_leases(self.network, leases).await?;
@@ -207,19 +216,17 @@ impl Allocator<'_> {
         };
         let ledger = &mut open.ledger;
         match refused {
-            Published::Taken(address, holder) => {
-                if self.is_zombie(address, &holder.record)? {
-                    self.release_leases(&[(address, holder)]).await?;
-                } else if request.requested.contains(&address) {
-                    return Err(Error::Held {
-                        address,
-                        lease: Box::new(holder.record),
-                    });
-                } else {
-                    ledger.mark(address, true);
-                    ledger.foreign.insert(address);
-                    self.save(ledger)?;
-                }
+            Published::Taken(address, Stored::Readable(holder))
+                if self.is_zombie(address, &holder.record)? =>
+            {
+                self.release_leases(&[(address, holder)]).await?;
+            }
+            Published::Taken(address, lease) if request.requested.contains(&address) => {
+                return Err(self.held(address, &lease));
+            }
+            Published::Taken(address, _) => {
+                ledger.bar(address);
+                self.save(ledger)?;
             }
             _ => drop(self.refresh(ledger, Some(request.spec)).await?),
         }
@@ -228,7 +235,7 @@ impl Allocator<'_> {
 
     /// The holding without the addresses that were chosen for it; none is left if it has nothing else.
     fn drop_addresses(&self, holder: &Holder) -> Result<(), Error> {
-        let Some(mut holding) = self.shelf.holding(self.network, holder)? else {
+        let Some(mut holding) = self.shelf.holding(self.network, holder)?.readable() else {
             return Ok(());
         };
         if holding.left.is_empty() {
@@ -242,7 +249,7 @@ impl Allocator<'_> {
     /// The caller has its answer: the addresses stand. What fails here is no reason to call the ADD failed.
     pub async fn told(&self, holder: &Holder) -> Result<(), Error> {
         let lock = self.shelf.lock(self.network).await?;
-        let Some(mut holding) = self.shelf.holding(self.network, holder)? else {
+        let Some(mut holding) = self.shelf.holding(self.network, holder)?.readable() else {
             return Ok(());
         };
         holding.stage = Stage::Given;
@@ -258,17 +265,29 @@ impl Allocator<'_> {
         Ok(())
     }
 
-    fn duplicate(&self, holder: &Holder, holding: &Holding) -> Error {
-        let held: Vec<_> = holding
-            .addresses
-            .iter()
-            .map(|h| h.address.to_string())
-            .collect();
+    /// Why a requested address cannot be had: who holds it, as far as that can be read.
+    pub(super) fn held(&self, address: IpAddr, lease: &Stored<Lease>) -> Error {
+        match lease {
+            Stored::Readable(lease) => Error::Held {
+                address,
+                lease: Box::new(lease.record.clone()),
+            },
+            Stored::Opaque(opaque) => {
+                let why = match self.cluster.layout().lease(self.network, address) {
+                    Ok(key) => format!("is taken: {}", opaque.refusal(&key)),
+                    Err(error) => error.to_string(),
+                };
+                Error::BadAddress { address, why }
+            }
+        }
+    }
+
+    fn duplicate(&self, holder: &Holder, held: String) -> Error {
         Error::Duplicate {
             network: self.network.to_owned(),
             container: holder.container.clone(),
             ifname: holder.ifname.clone(),
-            held: held.join(", "),
+            held,
         }
     }
 }

@@ -4,10 +4,12 @@
 //! must ask it. All reading of news into the ledger is done under the ledger's lock, so that older news can never undo
 //! what a quicker verb of this host did.
 
-use std::{any::Any, collections::BTreeMap, net::IpAddr};
+use std::{any::Any, net::IpAddr};
 
-use super::{Allocator, Held, Holding, Ledger, Memory, Stage};
-use crate::{Created, Error, Exclusion, ExclusionState, Lease, NetworkSpec, News, Versioned};
+use super::{Allocator, Held, Holding, Ledger, Memory, Noted, Stage};
+use crate::{
+    Created, Error, Exclusion, ExclusionState, Lease, NetworkSpec, News, Records, Stored, Versioned,
+};
 
 /// Most addresses of which leases are asked for one by one; 64 of them are a request.
 const MANY: u128 = 4096;
@@ -56,10 +58,13 @@ impl Allocator<'_> {
         if self.host.vtep.is_some() {
             return Ok(true);
         }
-        let known = self.cluster.node(&self.host.node).await?;
-        Ok(known.is_none_or(|known| {
-            known.record.boot_id == self.host.boot_id || known.record.vtep.is_none()
-        }))
+        Ok(match self.cluster.node(&self.host.node).await? {
+            None => true,
+            Some(Stored::Opaque(_)) => false,
+            Some(Stored::Readable(Versioned { record, .. })) => {
+                record.boot_id == self.host.boot_id || record.vtep.is_none()
+            }
+        })
     }
 
     /// Begins the ledger again where the host has lost it, for who only looks.
@@ -71,9 +76,12 @@ impl Allocator<'_> {
         let Some(mut ledger) = self.shelf.ledger(self.network)? else {
             return Ok(None);
         };
+        // Older versions took in what is no block of the network.
+        let network = &ledger.network.record;
+        ledger.blocks.retain(|block, _| network.has_block(*block));
         if let Some(flux) = &ledger.flux {
             let holding = self.shelf.holding(self.network, &flux.holder)?;
-            ledger.settle(holding.as_ref(), self.clock.uptime());
+            ledger.settle(&holding, self.clock.uptime());
         }
         Ok(Some(ledger))
     }
@@ -118,8 +126,8 @@ impl Allocator<'_> {
         ledger.place.clone_from(&self.host.place);
         let new = ledger.update(&news, &network, &self.host.node);
         let leases = self.leases_here(&ledger).await?;
-        self.take_over(&mut ledger, leases).await?;
-        self.fill(&mut ledger, &new)?;
+        self.take_over(&mut ledger, &leases).await?;
+        self.fill(&mut ledger, &new).await?;
         self.remember(&self.shelf.memory(self.network)?, news)?;
         self.save(&ledger)?;
         Ok(ledger)
@@ -134,32 +142,36 @@ impl Allocator<'_> {
     pub(super) async fn leases_here(
         &self,
         ledger: &Ledger,
-    ) -> Result<BTreeMap<IpAddr, Versioned<Lease>>, Error> {
+    ) -> Result<Records<IpAddr, Lease>, Error> {
         if ledger.size(&self.host.node) > MANY {
-            let all = self.cluster.leases(self.network).await?;
-            return Ok(all.into_iter().collect());
+            return self.cluster.leases(self.network).await;
         }
         let addresses: Vec<_> = ledger.addresses(&self.host.node).collect();
         self.cluster.leases_on(self.network, &addresses).await
     }
 
     /// Makes holdings of the leases that the store has for this node, and releases those that nobody holds any more:
-    /// of an earlier boot, or given back unheard.
+    /// of an earlier boot, or given back unheard. Where lease or holding cannot be read the address is in use.
     async fn take_over(
         &self,
         ledger: &mut Ledger,
-        leases: impl IntoIterator<Item = (IpAddr, Versioned<Lease>)>,
+        leases: &Records<IpAddr, Lease>,
     ) -> Result<(), Error> {
         let mut gone = Vec::new();
-        for (address, lease) in leases {
-            if lease.record.node != self.host.node {
-                ledger.mark(address, true);
-                if ledger.uses(address) {
-                    ledger.foreign.insert(address);
-                }
+        for (address, stored) in leases {
+            let (address, own) = (*address, stored.readable());
+            let Some(lease) = own.filter(|lease| lease.record.node == self.host.node) else {
+                ledger.bar(address);
                 continue;
-            }
-            let present = self.shelf.holding(self.network, &lease.record.holder())?;
+            };
+            let lease = lease.clone();
+            let present = match self.shelf.holding(self.network, &lease.record.holder())? {
+                Noted::Unreadable(_) if lease.record.boot_id == self.host.boot_id => {
+                    ledger.bar(address);
+                    continue;
+                }
+                noted => noted.readable(),
+            };
             let unheard = present.as_ref().is_some_and(|holding| holding.unheard);
             if lease.record.boot_id != self.host.boot_id || unheard {
                 gone.push((address, lease));
@@ -188,7 +200,7 @@ impl Allocator<'_> {
             }
         }
         self.release_leases(&gone).await?;
-        for holding in self.shelf.holdings(self.network)? {
+        for holding in self.shelf.holdings(self.network)?.readable {
             if holding.unheard && holding.addresses.is_empty() && holding.left.is_empty() {
                 self.shelf.remove_holding(self.network, &holding.holder())?;
             }
@@ -219,19 +231,31 @@ impl Allocator<'_> {
             .map(drop)
     }
 
-    /// Marks as in use what holdings have of blocks that are new to the ledger.
-    pub(super) fn fill(&self, ledger: &mut Ledger, new: &[ipam::Block]) -> Result<(), Error> {
+    /// Marks as in use what holdings have of blocks that are new to the ledger. Of holdings that cannot be read the store tells.
+    pub(super) async fn fill(&self, ledger: &mut Ledger, new: &[ipam::Block]) -> Result<(), Error> {
         if new.is_empty() {
             return Ok(());
         }
-        for holding in self.shelf.holdings(self.network)? {
-            for held in holding.all() {
-                if ledger
-                    .block_of(held.address)
-                    .is_some_and(|block| new.contains(&block))
-                {
-                    ledger.mark(held.address, true);
-                }
+        let is_new = |ledger: &Ledger, address: IpAddr| {
+            let block = ledger.block_of(address);
+            block.is_some_and(|block| new.contains(&block))
+        };
+        let holdings = self.shelf.holdings(self.network)?;
+        for held in holdings.readable.iter().flat_map(Holding::all) {
+            if is_new(ledger, held.address) {
+                ledger.mark(held.address, true);
+            }
+        }
+        if holdings.unreadable.is_empty() {
+            return Ok(());
+        }
+        for (address, lease) in &self.leases_here(ledger).await? {
+            let known = match lease.readable() {
+                None => Noted::Unreadable(String::new()),
+                Some(lease) => self.shelf.holding(self.network, &lease.record.holder())?,
+            };
+            if matches!(known, Noted::Unreadable(_)) && is_new(ledger, *address) {
+                ledger.bar(*address);
             }
         }
         Ok(())
@@ -247,7 +271,7 @@ impl Allocator<'_> {
         let remembered = self.shelf.memory(self.network)?;
         let memory = &remembered.news;
         let (known, mut news) = self.cluster.enrol(self.network, &self.node()).await?;
-        let before = memory.nodes.get(&self.host.node).map(|node| node.revision);
+        let before = memory.nodes.get(&self.host.node).map(Stored::revision);
         let mut lost = before > known;
         let holds = self.holds()?;
         let same = (memory.network.as_ref().zip(news.network.as_ref()))
@@ -271,7 +295,7 @@ impl Allocator<'_> {
         let network = news.ready_network(self.network)?.clone();
         self.take_back(&network, &mut news).await?;
         let new = ledger.update(&news, &network, &self.host.node);
-        self.fill(ledger, &new)?;
+        self.fill(ledger, &new).await?;
         if self.is_quiet(ledger) {
             self.cluster.register(&self.node()).await?;
             ledger.contact = self.clock.uptime();
@@ -293,24 +317,24 @@ impl Allocator<'_> {
             Some((seen, since)) if *seen == revision => *since,
             _ => now,
         };
-        let observed = (news.nodes.iter())
-            .map(|(name, node)| (name.clone(), (node.revision, since(name, node.revision))))
+        let observed = (news.nodes.revisions())
+            .map(|(name, revision)| (name.clone(), (revision, since(name, revision))))
             .collect();
         // Blocks never go while their network lives: where these are the older news, the newer record counts.
         let networks = before.news.network.as_ref().zip(news.network.as_ref());
         if networks.is_some_and(|(before, now)| before.record.is_same(&now.record)) {
-            for (block, known) in &before.news.blocks {
-                match news.blocks.get_mut(block) {
-                    Some(present) if !known.record.is_newer(&present.record) => {}
-                    Some(present) => present.clone_from(known),
-                    None => drop(news.blocks.insert(*block, known.clone())),
+            for (block, known) in before.news.blocks.readable() {
+                // One that cannot be read may be removed by an operator: then this is all that is known of it.
+                let present = news.blocks.known(block);
+                if present.is_none_or(|present| known.record.is_newer(&present.record)) {
+                    news.blocks.insert(*block, known.clone());
                 }
             }
         }
         let requests = news
             .blocks
-            .values()
-            .flat_map(|block| &block.record.exclusions);
+            .readable()
+            .flat_map(|(_, block)| &block.record.exclusions);
         let requests = requests.filter(|(_, exclusion)| exclusion.is_request());
         let requests = requests
             .map(|(address, exclusion)| {

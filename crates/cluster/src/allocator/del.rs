@@ -4,23 +4,23 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use ipam::Mac;
 
-use super::{ATTEMPTS, Allocator, Held, Holder, Holding, Shelf, Stage};
-use crate::{Error, Lease};
+use super::{ATTEMPTS, Allocator, Held, Holder, Holding, Noted, Shelf, Stage};
+use crate::{Error, Lease, Stored};
 
 /// Notes that an attachment's addresses are given back. Needs no store and no settings: what a DEL can always do. They
 /// stay in use until the store has forgotten them.
 pub async fn note_gone(shelf: &dyn Shelf, network: &str, holder: &Holder) -> Result<(), Error> {
     let _lock = shelf.lock(network).await?;
     match shelf.holding(network, holder)? {
-        Some(mut holding) if !holding.unheard => {
+        Noted::Holding(mut holding) if !holding.unheard => {
             holding.left.append(&mut holding.addresses);
             holding.stage = Stage::Gone;
             shelf.save_holding(network, &holding)
         }
-        Some(_) => Ok(()),
+        Noted::Holding(_) => Ok(()),
         // Nothing is known of it. With a ledger that is the whole truth; without one the store may know more.
-        None if shelf.ledger(network)?.is_some() => Ok(()),
-        None => {
+        Noted::Nothing if shelf.ledger(network)?.is_some() => Ok(()),
+        Noted::Nothing | Noted::Unreadable(_) => {
             let lease = Lease {
                 node: String::new(),
                 boot_id: String::new(),
@@ -49,7 +49,7 @@ impl Allocator<'_> {
 
     /// Tells the store what an attachment has given back; its addresses rest from then on. An error leaves it noted.
     pub async fn release(&self, holder: &Holder) -> Result<(), Error> {
-        let Some(holding) = self.shelf.holding(self.network, holder)? else {
+        let Some(holding) = self.shelf.holding(self.network, holder)?.readable() else {
             return Ok(());
         };
         if holding.unheard {
@@ -132,7 +132,7 @@ impl Allocator<'_> {
 
     /// Which of the addresses that a holding had to release are still to be released.
     fn still_left(&self, holder: &Holder, before: &Holding) -> Result<Vec<IpAddr>, Error> {
-        let now = self.shelf.holding(self.network, holder)?;
+        let now = self.shelf.holding(self.network, holder)?.readable();
         let still = |held: &&Held| {
             let left = now.iter().flat_map(|holding| &holding.left);
             left.into_iter().any(|now| now.address == held.address)
@@ -143,7 +143,7 @@ impl Allocator<'_> {
 
     /// The store has forgotten these addresses of a holding. The caller holds the lock.
     fn forget(&self, holder: &Holder, gone: &[IpAddr]) -> Result<(), Error> {
-        let Some(mut holding) = self.shelf.holding(self.network, holder)? else {
+        let Some(mut holding) = self.shelf.holding(self.network, holder)?.readable() else {
             return Ok(());
         };
         holding.left.retain(|held| !gone.contains(&held.address));
@@ -160,11 +160,23 @@ impl Allocator<'_> {
             Ok(None) | Err(Error::NoNetwork(_)) => return Ok(()),
             Err(error) => return Err(error),
         };
-        let leases = self.leases_here(&ledger).await?.into_iter();
-        let own = leases.filter(|(_, lease)| {
+        let leases = self.leases_here(&ledger).await?;
+        let own = leases.readable().filter(|(_, lease)| {
             lease.record.node == self.host.node && lease.record.holder() == *holder
         });
-        self.release_leases(&own.collect::<Vec<_>>()).await
+        let own: Vec<_> = own.map(|(at, lease)| (*at, lease.clone())).collect();
+        self.release_leases(&own).await?;
+        let addresses: Vec<_> = own.iter().map(|(address, _)| *address).collect();
+        if let Some(mut open) = self.open().await?
+            && !addresses.is_empty()
+        {
+            for address in &addresses {
+                open.ledger.foreign.remove(address);
+            }
+            open.ledger.free(holder, &addresses, self.clock.uptime());
+            self.save(&open.ledger)?;
+        }
+        Ok(())
     }
 
     /// Gives back all that is not `listed`: holdings of this host, and leases that the store has for this node. What
@@ -174,7 +186,8 @@ impl Allocator<'_> {
     /// the list was made.
     pub async fn gc(&self, listed: &dyn Fn(&Holder) -> bool) -> Result<Vec<Error>, Error> {
         let mut failures = Vec::new();
-        for holding in self.shelf.holdings(self.network)? {
+        let holdings = self.shelf.holdings(self.network)?;
+        for holding in holdings.readable {
             let holder = holding.holder();
             if listed(&holder) {
                 continue;
@@ -182,13 +195,34 @@ impl Allocator<'_> {
             let Some(_idle) = self.shelf.lock_idle(self.network, &holder)? else {
                 continue;
             };
-            if self.shelf.holding(self.network, &holder)? == Some(holding) {
+            if self.shelf.holding(self.network, &holder)? == Noted::Holding(holding) {
                 self.note_gone(&holder).await?;
                 failures.extend(self.release(&holder).await.err());
             }
         }
+        if !holdings.unreadable.is_empty() {
+            failures.extend(self.release_unreadable(listed).await.err());
+        }
         failures.extend(self.release_unknown(listed).await.err());
         Ok(failures)
+    }
+
+    /// The same of attachments whose holdings cannot be read: the store's leases tell whose they are.
+    async fn release_unreadable(&self, listed: &dyn Fn(&Holder) -> bool) -> Result<(), Error> {
+        let leases = self.cluster.leases(self.network).await?;
+        for (_, lease) in leases.readable() {
+            let holder = lease.record.holder();
+            if lease.record.node != self.host.node || listed(&holder) {
+                continue;
+            }
+            if let Noted::Unreadable(_) = self.shelf.holding(self.network, &holder)?
+                && let Some(_idle) = self.shelf.lock_idle(self.network, &holder)?
+            {
+                self.note_gone(&holder).await?;
+                self.release(&holder).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Releases leases of this node that neither the host nor the caller knows, wherever they are: also where an interrupted
@@ -200,14 +234,14 @@ impl Allocator<'_> {
         let leases = self.cluster.leases(self.network).await?;
         let _lock = self.shelf.lock(self.network).await?;
         let mut gone = Vec::new();
-        for (address, lease) in leases {
+        for (address, lease) in leases.readable() {
             let holder = lease.record.holder();
             if lease.record.node != self.host.node || listed(&holder) {
                 continue;
             }
             let holding = self.shelf.holding(self.network, &holder)?;
-            if holding.is_none_or(|holding| holding.all().all(|held| held.address != address)) {
-                gone.push((address, lease));
+            if !holding.may_hold(*address) {
+                gone.push((*address, lease.clone()));
             }
         }
         self.release_leases(&gone).await
@@ -216,6 +250,7 @@ impl Allocator<'_> {
     /// Whether the store knows this node in this boot.
     async fn is_registered(&self) -> Result<bool, Error> {
         let node = self.cluster.node(&self.host.node).await?;
+        let node = node.as_ref().and_then(Stored::readable);
         Ok(node.is_some_and(|node| node.record.boot_id == self.host.boot_id))
     }
 }

@@ -2,7 +2,7 @@
 //! another. A store that is called otherwise and has the same network is the same. One that has not must neither be told
 //! of what this host holds, nor is there anything of it to go on from.
 
-use super::{Allocator, Ledger, Memory};
+use super::{Allocator, Holding, Ledger, Memory};
 use crate::Error;
 
 /// Whether a ledger may be gone on with.
@@ -55,7 +55,8 @@ impl Allocator<'_> {
             return Ok(Belongs::Here);
         }
         let holdings = self.shelf.holdings(self.network)?;
-        if holdings.iter().any(|it| it.all().next().is_some()) {
+        let holds = |it: &Holding| it.all().next().is_some();
+        if !holdings.unreadable.is_empty() || holdings.readable.iter().any(holds) {
             return Err(there.refuse(self.network, here));
         }
         Ok(Belongs::Elsewhere)

@@ -3,7 +3,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use super::{ATTEMPTS, Allocator, Ledger, Stage};
+use super::{ATTEMPTS, Allocator, Holding, Ledger, Stage};
 use crate::{BlockRecord, BlockState, Error, Exclusion, ExclusionState, Lease, News, Versioned};
 
 impl Allocator<'_> {
@@ -11,16 +11,18 @@ impl Allocator<'_> {
     /// anew deals it out anew.
     pub(super) fn disown(&self) -> Result<(), Error> {
         let holdings = self.shelf.holdings(self.network)?;
-        if holdings.iter().all(|holding| holding.addresses.is_empty()) {
+        let is_empty = |holding: &Holding| holding.addresses.is_empty();
+        if holdings.unreadable.is_empty() && holdings.readable.iter().all(is_empty) {
             self.shelf.remove_ledger(self.network)?;
         }
         Ok(())
     }
 
-    /// Whether a container of this host has an address of the network.
+    /// Whether a container of this host has an address of the network, or may have one.
     pub(super) fn holds(&self) -> Result<bool, Error> {
         let holdings = self.shelf.holdings(self.network)?;
-        Ok(holdings.iter().any(|holding| holding.stage == Stage::Given))
+        let is_given = |holding: &Holding| holding.stage == Stage::Given;
+        Ok(!holdings.unreadable.is_empty() || holdings.readable.iter().any(is_given))
     }
 
     /// Makes ours again what containers here hold and the store has as nobody's, or not at all. What is another's by
@@ -30,7 +32,7 @@ impl Allocator<'_> {
         network: &Versioned<crate::Network>,
         news: &mut News,
     ) -> Result<(), Error> {
-        for holding in self.shelf.holdings(self.network)? {
+        for holding in self.shelf.holdings(self.network)?.readable {
             let held = holding.addresses.iter();
             for held in held.filter(|_| holding.stage == Stage::Given) {
                 let range = network.record.range_of(held.address);
@@ -54,7 +56,7 @@ impl Allocator<'_> {
     ) -> Result<(), Error> {
         let (name, node) = (self.network, self.host.node.as_str());
         for _ in 0..ATTEMPTS {
-            let present = news.blocks.get(&block).cloned();
+            let present = news.blocks.known(&block).cloned();
             let homeless = present.filter(|present| {
                 present.record.home(address).is_none()
                     && present.record.state != BlockState::Reclaiming
@@ -63,7 +65,10 @@ impl Allocator<'_> {
             let leased = match &homeless {
                 Some(present) if is_unanswered(&present.record, node, address) => {
                     let leases = self.cluster.leases_on(name, &[address]).await?;
-                    leases.values().any(|lease| lease.record.node != node)
+                    let is_others = |it: &Versioned<Lease>| it.record.node != node;
+                    leases
+                        .iter()
+                        .any(|(_, it)| it.readable().is_none_or(is_others))
                 }
                 _ => false,
             };
@@ -80,7 +85,7 @@ impl Allocator<'_> {
                 .reinstate(name, node, address, block, &present, now)
                 .await?;
             match mended {
-                Some(record) => drop(news.blocks.insert(block, record)),
+                Some(record) => news.blocks.insert(block, record),
                 None => *news = self.cluster.news(name).await?,
             }
         }
@@ -90,7 +95,7 @@ impl Allocator<'_> {
     /// Forgets which leases the store has, so that all are published again; and releases those that came back from the
     /// past, of which no container here knows.
     pub(super) async fn publish_anew(&self, ledger: &mut Ledger) -> Result<(), Error> {
-        for mut holding in self.shelf.holdings(self.network)? {
+        for mut holding in self.shelf.holdings(self.network)?.readable {
             for address in holding.addresses.iter_mut().chain(&mut holding.left) {
                 address.revision = None;
             }
@@ -101,9 +106,9 @@ impl Allocator<'_> {
         }
         self.save(ledger)?;
         let mut zombies = Vec::new();
-        for (address, lease) in self.cluster.leases(self.network).await? {
-            if self.is_zombie(address, &lease.record)? {
-                zombies.push((address, lease));
+        for (address, lease) in self.cluster.leases(self.network).await?.readable() {
+            if self.is_zombie(*address, &lease.record)? {
+                zombies.push((*address, lease.clone()));
             }
         }
         self.release_leases(&zombies).await
@@ -116,8 +121,7 @@ impl Allocator<'_> {
             return Ok(false);
         }
         let holding = self.shelf.holding(self.network, &lease.holder())?;
-        Ok(lease.boot_id != self.host.boot_id
-            || holding.is_none_or(|holding| holding.all().all(|held| held.address != address)))
+        Ok(lease.boot_id != self.host.boot_id || !holding.may_hold(address))
     }
 }
 

@@ -1,14 +1,12 @@
 //! The ledger's own moves, without store or clock: what is in use, what may be chosen, what the news change.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::{collections::BTreeSet, net::IpAddr};
 
 use ipam::{Block, Held, Range, Used, offset};
 
 use crate::{
-    BlockRecord, Flux, Holder, Holding, LeaseGuard, Ledger, Network, News, Own, Versioned,
+    BlockRecord, Flux, Holder, LeaseGuard, Ledger, Network, News, Noted, Own, Records, Stored,
+    Versioned,
 };
 
 impl Ledger {
@@ -38,16 +36,17 @@ impl Ledger {
 
     /// Whether these blocks of the network, just read, say anything of this node that the ledger has not heard: a block
     /// or an address came or went, or somebody asks for one.
-    pub fn is_behind(&self, blocks: &BTreeMap<Block, Versioned<BlockRecord>>, node: &str) -> bool {
+    pub fn is_behind(&self, blocks: &Records<Block, BlockRecord>, node: &str) -> bool {
         let of_us =
             |record: &BlockRecord| record.is_of(node) || record.given_to(node).next().is_some();
         let known = |block: &Block| self.blocks.get(block).map(|own| own.revision);
-        let present = |block: &Block| blocks.get(block).map(|present| present.revision);
+        let present = |block: &Block| blocks.get(block).map(Stored::revision);
+        let is_its = |block: &Block| self.network.record.has_block(*block);
         // What the ledger wrote itself since is newer than a watch that was on its way.
         let heard = |block: &Block| known(block) >= present(block);
         blocks
-            .iter()
-            .any(|(block, present)| of_us(&present.record) && !heard(block))
+            .readable()
+            .any(|(block, present)| of_us(&present.record) && is_its(block) && !heard(block))
             || self
                 .blocks
                 .keys()
@@ -73,6 +72,14 @@ impl Ledger {
             own.used.insert(bit);
         } else {
             own.used.remove(bit);
+        }
+    }
+
+    /// Notes that an address of ours is in use, by whom no holding of this host tells.
+    pub(super) fn bar(&mut self, address: IpAddr) {
+        self.mark(address, true);
+        if self.uses(address) {
+            self.foreign.insert(address);
         }
     }
 
@@ -113,11 +120,10 @@ impl Ledger {
     }
 
     /// Brings to an end what was under way: the holding has the last word.
-    pub(super) fn settle(&mut self, holding: Option<&Holding>, now: u64) {
+    pub(super) fn settle(&mut self, holding: &Noted, now: u64) {
         let Some(flux) = self.flux.take() else { return };
         for address in flux.addresses {
-            let held = holding.is_some_and(|holding| holding.all().any(|h| h.address == address));
-            if held {
+            if holding.may_hold(address) {
                 self.freed.retain(|(freed, _)| *freed != address);
                 self.mark(address, true);
             } else if self.uses(address) && !self.foreign.contains(&address) {
@@ -242,7 +248,7 @@ impl Ledger {
         self.as_of = news.revision();
         // A give-back is over when its block is another's, or is ours by a later record.
         self.leaving.retain(|(block, address)| {
-            let present = news.blocks.get(block).map(|present| &present.record);
+            let present = news.blocks.known(block).map(|present| &present.record);
             present.is_some_and(|record| match address {
                 None => record.is_of(node),
                 Some(address) => record.given_to(node).any(|given| given == *address),
@@ -252,7 +258,7 @@ impl Ledger {
             (record.is_of(node) || record.given_to(node).next().is_some())
                 && !self.leaving.contains(&(*block, None))
         };
-        let present: Vec<_> = (news.blocks.iter())
+        let present: Vec<_> = (news.blocks.readable())
             .filter(|(block, present)| ours(block, &present.record))
             .collect();
         let names: BTreeSet<Block> = present.iter().map(|(block, _)| **block).collect();

@@ -36,7 +36,9 @@ use std::{net::IpAddr, time::Duration};
 use ipam::{Mac, RangeSet};
 
 pub use del::note_gone;
-pub use shelf::{Clock, Flux, Held, Holder, Holding, Host, Ledger, Memory, Own, Shelf, Stage};
+pub use shelf::{
+    Clock, Flux, Held, Holder, Holding, Holdings, Host, Ledger, Memory, Noted, Own, Shelf, Stage,
+};
 
 use crate::{Cluster, Lease, Network, NetworkSpec, Node};
 

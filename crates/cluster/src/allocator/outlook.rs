@@ -13,7 +13,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipam::{Block, Choice, RangeSet};
 
 use super::{Allocator, Ledger, elsewhere::Belongs};
-use crate::{BlockRecord, BlockState, Error, NetworkSpec, News, blocks::no_block};
+use crate::{
+    BlockRecord, BlockState, Error, NetworkSpec, News, Stored, blocks::no_block, nodes::boot_of,
+};
 
 impl Allocator<'_> {
     /// Whether an ADD on the network that `spec` describes could get an address of each set; if not, the error with which
@@ -57,7 +59,7 @@ impl Allocator<'_> {
         // The ledger as an ADD would bring it up to date; that of this boot's first ADD begins with all that is ours.
         let mut ledger = ledger.unwrap_or_else(|| Ledger::new(network.clone()));
         let new = ledger.update(&news, network, &self.host.node);
-        self.fill(&mut ledger, &new)?;
+        self.fill(&mut ledger, &new).await?;
         let mut lacking = self.lacking(&ledger, false);
         lacking.retain(|set| !has_untouched(&news, set));
         if lacking.is_empty() {
@@ -88,7 +90,7 @@ impl Allocator<'_> {
         let silent = self.of_the_silent(news, &seen).await?;
         let mut late = BTreeSet::new();
         for set in sets {
-            let found = news.blocks.iter().any(|(block, present)| {
+            let found = news.blocks.readable().any(|(block, present)| {
                 let record = &present.record;
                 if !offers(set, *block, record) {
                     return false;
@@ -124,9 +126,11 @@ impl Allocator<'_> {
             return Ok(BTreeSet::new());
         }
         let ledgers = self.cluster.ledgers(self.network).await?;
-        let is_idle = |owner: &String| match (ledgers.get(owner), news.nodes.get(owner)) {
+        let is_idle = |owner: &String| match (ledgers.get(owner), news.nodes.known(owner)) {
             (None, _) => true,
-            (Some(boot_id), Some(node)) => node.record.boot_id != *boot_id,
+            (Some(ledger), Some(node)) => {
+                boot_of(ledger).is_some_and(|boot| node.record.boot_id != boot)
+            }
             (Some(_), None) => false,
         };
         let after = news.network.as_ref().and_then(|n| n.record.reclaim_after);
@@ -135,13 +139,13 @@ impl Allocator<'_> {
             self.shelf.memory(self.network)?.observed,
         );
         let is_gone = |owner: &String| {
-            let known = news.nodes.get(owner).map(|node| node.revision);
+            let known = news.nodes.get(owner).map(Stored::revision);
             let silent = observed.get(owner).zip(after);
             silent.is_some_and(|((revision, since), after)| {
                 Some(*revision) == known && now.saturating_sub(*since) > after
             })
         };
-        let all = news.blocks.iter().filter(|(_, present)| {
+        let all = news.blocks.readable().filter(|(_, present)| {
             let BlockRecord { node, kept, .. } = &present.record;
             *node != self.host.node
                 && (is_idle(node) || (!kept && !seen.contains_key(node) && is_gone(node)))

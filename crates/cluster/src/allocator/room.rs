@@ -5,7 +5,7 @@
 //! and that all have dropped; one of a node that never used it; those of a node that is silent for too long,
 //! where the network reclaims; what only cools down here; and last, single addresses of other hosts' blocks.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
 use ipam::{Block, Range};
 
@@ -13,7 +13,7 @@ use super::{
     Allocator, Request,
     choice::{Need, Tried},
 };
-use crate::{BlockState, Claim, Error, ExclusionState, Lease, News, Versioned};
+use crate::{BlockState, Claim, Error, ExclusionState, Lease, News, Records, Stored};
 
 /// Most addresses of other hosts that one ADD asks for, when a pool has no block left.
 const ASKED: usize = 2;
@@ -43,7 +43,7 @@ impl Allocator<'_> {
                 let news = self.cluster.news(self.network).await;
                 if let Ok(mut news) = news
                     && let Some(block) = block_of(&news, twin)
-                    && !news.blocks.contains_key(&block)
+                    && !news.blocks.contains(&block)
                 {
                     let claimed = self
                         .cluster
@@ -66,13 +66,14 @@ impl Allocator<'_> {
 
     /// Puts a block into the ledger as our own write left it.
     async fn take_in(&self, news: News, block: Block) -> Result<(), Error> {
-        let (Some(mut open), Some(present)) = (self.open().await?, news.blocks.get(&block)) else {
+        let (Some(mut open), Some(present)) = (self.open().await?, news.blocks.known(&block))
+        else {
             return Ok(());
         };
         let new = !open.ledger.blocks.contains_key(&block);
         if open.ledger.put(block, present, &self.host.node) {
             if new {
-                self.fill(&mut open.ledger, &[block])?;
+                self.fill(&mut open.ledger, &[block]).await?;
             }
             self.save(&open.ledger)?;
         }
@@ -186,20 +187,17 @@ impl Allocator<'_> {
 
     /// Refuses an address that somebody holds, and says who.
     async fn refuse_held(&self, address: IpAddr) -> Result<(), Error> {
-        let held = |lease: Lease| {
-            Err(Error::Held {
-                address,
-                lease: Box::new(lease),
-            })
-        };
-        for holding in self.shelf.holdings(self.network)? {
+        for holding in self.shelf.holdings(self.network)?.readable {
             if holding.all().any(|held| held.address == address) {
-                return held(holding.lease);
+                return Err(Error::Held {
+                    address,
+                    lease: Box::new(holding.lease),
+                });
             }
         }
         let leases = self.cluster.leases_on(self.network, &[address]).await?;
-        match leases.into_iter().next() {
-            Some((_, lease)) => held(lease.record),
+        match leases.get(&address) {
+            Some(lease) => Err(self.held(address, lease)),
             None => Ok(()),
         }
     }
@@ -214,7 +212,10 @@ impl Allocator<'_> {
     ) -> Result<(), Error> {
         let (name, node) = (self.network, self.host.node.as_str());
         for _ in 0..super::ATTEMPTS {
-            let present = news.blocks.get(&block).map(|present| &present.record);
+            if let Some(Stored::Opaque(opaque)) = news.blocks.get(&block) {
+                return Err(opaque.refusal(&self.cluster.layout().block(name, block)?));
+            }
+            let present = news.blocks.known(&block).map(|present| &present.record);
             let free = present.is_none_or(|record| {
                 let given = record
                     .exclusions
@@ -242,12 +243,8 @@ impl Allocator<'_> {
     /// Single addresses of other hosts' blocks, when no block is left. `none` says who has which, for the error.
     async fn borrow(&self, set: &[Range], none: Error) -> Result<(), Error> {
         let (mut news, leases) = self.cluster.news_and_leases(self.network).await?;
-        let held: BTreeMap<IpAddr, &Versioned<Lease>> = leases
-            .iter()
-            .map(|(address, lease)| (*address, lease))
-            .collect();
         let mut hints = Vec::new();
-        for (address, block) in self.candidates(set, &news, &held).into_iter().take(ASKED) {
+        for (address, block) in self.candidates(set, &news, &leases).into_iter().take(ASKED) {
             // All of the patience goes to the first; the others were asked by then, or need no asking.
             let patience = if hints.is_empty() {
                 self.patience
@@ -262,7 +259,7 @@ impl Allocator<'_> {
                 Err(error) => return Err(error),
             }
         }
-        let holders = leases.iter().map(|(address, lease)| {
+        let holders = leases.readable().map(|(address, lease)| {
             let Lease {
                 node,
                 container,
@@ -273,7 +270,10 @@ impl Allocator<'_> {
         });
         let mut why = none.to_string();
         if !leases.is_empty() {
-            why = format!("{why}; held: {}", crate::error::list(holders));
+            why = format!(
+                "{why}; held: {}",
+                crate::error::list(holders.collect::<Vec<_>>().into_iter())
+            );
         }
         for hint in hints {
             why = format!("{why}; {hint}");
@@ -290,11 +290,11 @@ impl Allocator<'_> {
         &self,
         set: &[Range],
         news: &News,
-        held: &BTreeMap<IpAddr, &Versioned<Lease>>,
+        held: &Records<IpAddr, Lease>,
     ) -> Vec<(IpAddr, Block)> {
         let node = &self.host.node;
         let mut found = Vec::new();
-        for (block, present) in &news.blocks {
+        for (block, present) in news.blocks.readable() {
             let record = &present.record;
             if record.state == BlockState::Reclaiming || record.is_of(node) {
                 continue;
@@ -309,7 +309,7 @@ impl Allocator<'_> {
                 let of_block = block_of(news, *address) == Some(*block);
                 to_be_had
                     && of_block
-                    && !held.contains_key(address)
+                    && !held.contains(address)
                     && set.iter().any(|range| range.offers(*address))
             };
             let addresses: Vec<_> = block.addresses().filter(free).collect();

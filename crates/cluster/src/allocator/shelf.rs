@@ -129,6 +129,52 @@ pub enum Stage {
     Gone,
 }
 
+/// What there is of an attachment's holding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Noted {
+    /// Nothing: it holds nothing.
+    Nothing,
+    /// The holding.
+    Holding(Holding),
+    /// Something that cannot be read, and why. What the attachment holds stays its own until its DEL.
+    Unreadable(String),
+}
+
+impl Noted {
+    /// The holding, if it can be read.
+    pub fn readable(self) -> Option<Holding> {
+        match self {
+            Self::Holding(holding) => Some(holding),
+            Self::Nothing | Self::Unreadable(_) => None,
+        }
+    }
+
+    /// Whether the attachment has this address, or may have it.
+    pub fn may_hold(&self, address: IpAddr) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Holding(holding) => holding.all().any(|held| held.address == address),
+            Self::Unreadable(_) => true,
+        }
+    }
+}
+
+/// All holdings of a network.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Holdings {
+    /// Those that can be read, in no order.
+    pub readable: Vec<Holding>,
+    /// Why others cannot be read, each with its name.
+    pub unreadable: Vec<String>,
+}
+
+impl Holdings {
+    /// Whether no attachment holds anything.
+    pub fn is_nothing(&self) -> bool {
+        self.readable.is_empty() && self.unreadable.is_empty()
+    }
+}
+
 /// What this host last read of a network, to go on from where the store forgets.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Memory {
@@ -161,13 +207,13 @@ pub trait Shelf {
     fn remove_ledger(&self, network: &str) -> Result<(), Error>;
 
     /// What an attachment holds.
-    fn holding(&self, network: &str, holder: &Holder) -> Result<Option<Holding>, Error>;
+    fn holding(&self, network: &str, holder: &Holder) -> Result<Noted, Error>;
     /// Writes it; the caller holds the lock.
     fn save_holding(&self, network: &str, holding: &Holding) -> Result<(), Error>;
     /// Removes it; one that is not there is fine. The caller holds the lock.
     fn remove_holding(&self, network: &str, holder: &Holder) -> Result<(), Error>;
-    /// All of a network, in no order.
-    fn holdings(&self, network: &str) -> Result<Vec<Holding>, Error>;
+    /// All of a network.
+    fn holdings(&self, network: &str) -> Result<Holdings, Error>;
 
     /// What was last read of the network; nothing if there is none or it cannot be read.
     fn memory(&self, network: &str) -> Result<Memory, Error>;

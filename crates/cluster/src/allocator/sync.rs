@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use super::{Allocator, Held, Holding, Stage, begin::request, tend::is_behind};
-use crate::{BlockState, Error, Exclusion, MacRecord, NetworkState, News, Versioned};
+use super::{Allocator, Held, Holding, Noted, Stage, begin::request, tend::is_behind};
+use crate::{BlockState, Error, Exclusion, Lease, MacRecord, NetworkState, News, Versioned};
 
 /// Seconds after which a request for an address that nobody follows up is taken back.
 const FORGOTTEN: u64 = 900;
@@ -39,7 +39,7 @@ impl Allocator<'_> {
     /// Whatever of our holdings the store does not have is to be told again, also what a killed verb did not tell; and what
     /// it has of our blocks for containers that nobody here knows goes. Reads the leases of our own blocks and no others.
     async fn look_after_own_leases(&self) -> Result<(), Error> {
-        let holdings = self.shelf.holdings(self.network)?;
+        let holdings = self.shelf.holdings(self.network)?.readable;
         let held = |h: &&super::Holding| h.stage == Stage::Given;
         let mut addresses: Vec<IpAddr> = (holdings.iter().filter(held))
             .flat_map(|holding| holding.addresses.iter().filter(|h| h.revision.is_some()))
@@ -52,7 +52,7 @@ impl Allocator<'_> {
         addresses.dedup();
         let leases = self.cluster.leases_on(self.network, &addresses).await?;
         let mut zombies = Vec::new();
-        for (address, lease) in &leases {
+        for (address, lease) in leases.readable() {
             if self.is_zombie(*address, &lease.record)? {
                 zombies.push((*address, lease.clone()));
             }
@@ -64,14 +64,18 @@ impl Allocator<'_> {
         for holding in holdings {
             let holder = holding.holder();
             // As it is now: a verb may have been quicker.
-            let Some(mut now) = self.shelf.holding(self.network, &holder)? else {
+            let Some(mut now) = self.shelf.holding(self.network, &holder)?.readable() else {
                 continue;
             };
             if now == holding && now.stage == Stage::Given {
+                // One that cannot be read may be it.
                 let missing = |held: &Held| {
-                    let lease = leases.get(&held.address);
+                    let is_other = |l: &Versioned<Lease>| !l.record.same_holder(&holding.lease);
                     held.revision.is_some()
-                        && lease.is_none_or(|l| !l.record.same_holder(&holding.lease))
+                        && match leases.get(&held.address) {
+                            None => true,
+                            Some(lease) => lease.readable().is_some_and(is_other),
+                        }
                 };
                 let forgotten: Vec<_> = now
                     .addresses
@@ -104,16 +108,19 @@ impl Allocator<'_> {
             let since = memory.requests.get(&request(address, exclusion));
             since.is_some_and(|since| now.saturating_sub(*since) > FORGOTTEN)
         };
-        for (mac, given) in &news.macs {
+        for (mac, given) in news.macs.readable() {
             let MacRecord {
                 lease,
                 addresses,
                 returned,
             } = &given.record;
             let holding = self.shelf.holding(name, &lease.holder())?;
-            let held = |address: &IpAddr| {
-                let mut all = holding.iter().flat_map(Holding::all);
-                all.any(|held| held.address == *address && held.mac == Some(*mac))
+            let held = |address: &IpAddr| match &holding {
+                Noted::Nothing => false,
+                Noted::Holding(holding) => {
+                    (holding.all()).any(|held| held.address == *address && held.mac == Some(*mac))
+                }
+                Noted::Unreadable(_) => true,
             };
             // Of a container that nobody here knows: the store was put back to an earlier state.
             if lease.node == node && !returned && !addresses.iter().any(held) {
@@ -121,7 +128,7 @@ impl Allocator<'_> {
             }
         }
         self.cluster.forget_macs(name, node, news).await?;
-        for (block, present) in &news.blocks {
+        for (block, present) in news.blocks.readable() {
             let record = &present.record;
             if record.state == BlockState::Reclaiming {
                 self.cluster
@@ -150,12 +157,17 @@ impl Allocator<'_> {
         }
         let leases = self.cluster.leases_on(name, &foreign).await?;
         if let Some(mut open) = self.open().await? {
+            let holdings = self.shelf.holdings(name)?.readable;
+            let is_held = |address: &IpAddr| {
+                let mut held = holdings.iter().flat_map(Holding::all);
+                held.any(|held| held.address == *address)
+            };
             for address in foreign
                 .into_iter()
-                .filter(|address| !leases.contains_key(address))
+                .filter(|address| !leases.contains(address))
             {
                 open.ledger.foreign.remove(&address);
-                open.ledger.mark(address, false);
+                open.ledger.mark(address, is_held(&address));
             }
             self.save(&open.ledger)?;
         }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipam::{Block, Range};
 
 use super::{Allocator, Held, Holder, Ledger, Stage};
-use crate::{Claim, Error, LeaseGuard, Published};
+use crate::{Claim, Error, LeaseGuard, Published, Stored};
 
 impl Allocator<'_> {
     /// Does what is due. Costs nothing at the store where nothing is.
@@ -94,7 +94,7 @@ impl Allocator<'_> {
         match claimed {
             Ok(block) => {
                 if let Some(mut open) = self.open().await?
-                    && let Some(present) = news.blocks.get(&block)
+                    && let Some(present) = news.blocks.known(&block)
                     && open.ledger.put(block, present, &self.host.node)
                 {
                     self.save(&open.ledger)?;
@@ -140,7 +140,11 @@ impl Allocator<'_> {
     async fn hand_in(&self, block: Block, address: Option<IpAddr>) -> Result<(), Error> {
         let node = &self.host.node;
         let mut as_of = 0;
-        let present = self.cluster.block(self.network, block).await?;
+        let present = match self.cluster.block(self.network, block).await? {
+            // Whose it is nobody can tell; the note stands.
+            Some(Stored::Opaque(_)) => return Ok(()),
+            present => present.and_then(|present| present.readable().cloned()),
+        };
         // Another verb may have handed it in, and a third have got it back, since the note was read: only while the note
         // stands is what was just read to be given back.
         let open = self.open().await?;
@@ -268,7 +272,7 @@ impl Allocator<'_> {
         {
             // Something new may have come since: it is behind again only if its holding says so.
             for holder in told {
-                let holding = self.shelf.holding(self.network, &holder)?;
+                let holding = self.shelf.holding(self.network, &holder)?.readable();
                 if holding.is_none_or(|holding| !is_behind(&holding)) {
                     open.ledger.behind.retain(|other| *other != holder);
                 }
@@ -282,7 +286,7 @@ impl Allocator<'_> {
     pub(super) async fn catch_up(&self, holder: &Holder) -> Result<(), Error> {
         self.release(holder).await?;
         for _ in 0..8 {
-            let Some(holding) = self.shelf.holding(self.network, holder)? else {
+            let Some(holding) = self.shelf.holding(self.network, holder)?.readable() else {
                 return Ok(());
             };
             // One by one: of a pair the store may have forgotten one and not the other.
@@ -309,17 +313,23 @@ impl Allocator<'_> {
                         self.note_published(holder, &addresses, &revisions).await?;
                         continue;
                     }
-                    Published::Taken(address, other)
+                    Published::Taken(address, Stored::Opaque(opaque)) => {
+                        let key = self.cluster.layout().lease(self.network, address)?;
+                        return Err(opaque.refusal(&key));
+                    }
+                    Published::Taken(address, Stored::Readable(other))
                         if self.is_zombie(address, &other.record)? =>
                     {
                         self.release_leases(&[(address, other)]).await?;
                     }
                     // The address is ours, as the store has just confirmed, and a container here has it. A lease of a
                     // node whose address it is not has come back from the past.
-                    Published::Taken(address, other) if other.record.node != self.host.node => {
+                    Published::Taken(address, Stored::Readable(other))
+                        if other.record.node != self.host.node =>
+                    {
                         self.release_leases(&[(address, other)]).await?;
                     }
-                    Published::Taken(address, other) => {
+                    Published::Taken(address, Stored::Readable(other)) => {
                         let other = format!("container {} here", other.record.container);
                         return Err(self.lost(holder, address, other));
                     }
@@ -333,7 +343,7 @@ impl Allocator<'_> {
         let Some(open) = self.open().await? else {
             return Ok(());
         };
-        let holding = self.shelf.holding(self.network, holder)?;
+        let holding = self.shelf.holding(self.network, holder)?.readable();
         let stray = holding
             .iter()
             .flat_map(|h| &h.addresses)
@@ -363,7 +373,7 @@ impl Allocator<'_> {
         revisions: &[u64],
     ) -> Result<(), Error> {
         let _lock = self.shelf.lock(self.network).await?;
-        let Some(mut holding) = self.shelf.holding(self.network, holder)? else {
+        let Some(mut holding) = self.shelf.holding(self.network, holder)?.readable() else {
             return Ok(());
         };
         for held in holding.addresses.iter_mut().chain(&mut holding.left) {

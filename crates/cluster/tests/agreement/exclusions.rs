@@ -187,7 +187,7 @@ async fn an_address_that_went_to_a_node_is_asked_of_it_and_of_nobody_else() {
         let news = cluster.news("a").await.unwrap();
         assert_eq!(news.home(wanted), Some(asker));
         assert!(!news.blocks[&block].record.exclusions[&wanted].wanted);
-        cluster.leave("a", "n2", &ack).await.unwrap();
+        cluster.leave("a", "n2", ack.revision).await.unwrap();
         cluster.remove_network("a").await.unwrap();
     }
 }

@@ -79,12 +79,12 @@ async fn who_left_or_was_removed_or_booted_since_is_not_waited_for() {
 
     let ack = cluster.join("a", "n3", "boot-1").await.unwrap();
     assert_eq!(late().await, ["n3"]);
-    cluster.leave("a", "n3", &ack).await.unwrap();
+    cluster.leave("a", "n3", ack.revision).await.unwrap();
     assert!(late().await.is_empty());
 
     let old = cluster.join("a", "n3", "boot-1").await.unwrap();
     cluster.join("a", "n3", "boot-1").await.unwrap();
-    cluster.leave("a", "n3", &old).await.unwrap();
+    cluster.leave("a", "n3", old.revision).await.unwrap();
     assert_eq!(
         late().await,
         ["n3"],
@@ -205,7 +205,7 @@ async fn what_the_store_forgot_is_written_again_and_what_it_knows_better_is_left
     assert!(cluster.restore("a", &memory, &mut news).await.unwrap());
     let owners = |news: &News| -> Vec<_> {
         news.blocks
-            .iter()
+            .readable()
             .map(|(block, present)| (*block, present.record.node.clone()))
             .collect()
     };

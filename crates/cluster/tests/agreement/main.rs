@@ -60,7 +60,7 @@ async fn guard(cluster: &Cluster<'_>, network: &str, node: &str) -> LeaseGuard {
     let news = cluster.news(network).await.unwrap();
     let mut own = news
         .blocks
-        .iter()
+        .readable()
         .filter(|(_, block)| block.record.is_of(node));
     let (block, revision) = own.next().map(|(b, v)| (*b, v.revision)).unwrap();
     LeaseGuard {
@@ -92,7 +92,7 @@ fn with_id(subnet: &str) -> NetworkSpec {
 fn block_of(news: &News, node: &str) -> (Block, Versioned<cluster::BlockRecord>) {
     let mut own = news
         .blocks
-        .iter()
+        .readable()
         .filter(|(_, block)| block.record.is_of(node));
     own.next()
         .map(|(block, present)| (*block, present.clone()))

@@ -22,7 +22,7 @@ async fn every_registered_node_has_a_block_of_a_new_network() {
     let news = cluster.news("ov_net1").await.unwrap();
     let owners: Vec<_> = news
         .blocks
-        .iter()
+        .readable()
         .map(|(b, r)| (b.to_string(), r.record.node.clone()))
         .collect();
     let expected = [
@@ -244,9 +244,10 @@ async fn a_network_with_endpoints_is_not_removed_and_one_without_leaves_nothing(
         matches!(second, Published::Done(_)),
         "a refused removal leaves the network usable"
     );
-    let leases = cluster.leases("a").await.unwrap().into_iter();
+    let leases = cluster.leases("a").await.unwrap();
     let leases: Vec<_> = leases
-        .map(|(address, lease)| (address, lease.revision))
+        .revisions()
+        .map(|(address, revision)| (*address, revision))
         .collect();
     assert!(cluster.delete_leases("a", &leases).await.unwrap());
     cluster.remove_network("a").await.unwrap();

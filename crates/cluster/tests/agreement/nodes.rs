@@ -43,7 +43,7 @@ async fn a_second_host_of_the_same_name_is_refused_and_told_what_to_do() {
         }
     }
     let nodes = cluster.nodes().await.unwrap();
-    assert_eq!(nodes[0].record, node("n1"), "the first keeps its record");
+    assert_eq!(nodes["n1"].record, node("n1"), "the first keeps its record");
 }
 
 #[tokio::test]
@@ -82,7 +82,7 @@ async fn each_registration_moves_the_last_contact() {
         ..node("n1")
     };
     cluster.register(&later).await.unwrap();
-    let known = &cluster.nodes().await.unwrap()[0].record;
+    let known = &cluster.nodes().await.unwrap()["n1"].record;
     assert_eq!((known.last_contact, known.vtep), (77, node("n1").vtep));
 }
 
@@ -136,7 +136,9 @@ async fn a_node_of_which_only_blocks_are_left_is_removed_too() {
     cluster.remove_node("n2", false).await.unwrap();
     let news = cluster.news("a").await.unwrap();
     assert!(
-        news.blocks.values().all(|block| !block.record.is_of("n2")),
+        news.blocks
+            .readable()
+            .all(|(_, block)| !block.record.is_of("n2")),
         "{:?}",
         news.blocks
     );
@@ -168,6 +170,14 @@ async fn a_record_says_which_build_registered_it_and_does_without_where_it_does_
     let earlier = br#"{"schema":1,"name":"n2","vtep":"192.168.1.12","bootID":"b","lastContact":1}"#;
     let key = store::Key::new("crosshost/v1/nodes/n2").unwrap();
     store.create(&key, earlier).await.unwrap();
-    let found = cluster.node("n2").await.unwrap().unwrap().record;
+    let found = cluster
+        .node("n2")
+        .await
+        .unwrap()
+        .unwrap()
+        .readable()
+        .unwrap()
+        .record
+        .clone();
     assert_eq!((found.version, found.commit), (None, None));
 }

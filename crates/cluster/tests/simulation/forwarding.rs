@@ -40,7 +40,9 @@ impl World {
     async fn tell_leave(&self, cluster: &Cluster<'_>, site: &Site) -> Result<(), Error> {
         let leaving = self.host(site.index).forwarding.leaving.clone();
         let Some(own) = leaving else { return Ok(()) };
-        cluster.leave(NETWORK, &site.host().node, &own).await?;
+        cluster
+            .leave(NETWORK, &site.host().node, own.revision)
+            .await?;
         let mut host = self.host_mut(site.index);
         if host.forwarding.leaving.as_ref() == Some(&own) && site.process.is_alive() {
             host.forwarding.leaving = None;
@@ -62,7 +64,7 @@ impl World {
             if sync && self.host(site.index).forwarding.leaving.is_none() {
                 let node = site.host().node;
                 for (network, join) in cluster.survey(&node).await?.joins {
-                    cluster.leave(&network, &node, &join).await?;
+                    cluster.leave(&network, &node, join).await?;
                 }
             }
             drop(locked);
@@ -99,7 +101,7 @@ impl World {
             }
             let Some(own) = own else { return Ok(()) };
             let (news, join) = cluster.news_and_join(NETWORK, &me.node).await?;
-            let known = join.is_some_and(|join| join.revision == own.revision);
+            let known = join == Some(own.revision);
             if sync && !anew && (!known || news.revision() < own.record.seen) {
                 anew = true;
                 continue;
@@ -130,7 +132,7 @@ impl World {
     async fn register(&self, cluster: &Cluster<'_>, site: &Site) -> Result<bool, Error> {
         let me = site.host();
         let nodes = cluster.nodes().await?;
-        let known = nodes.iter().find(|node| node.record.name == me.node);
+        let known = nodes.known(&me.node);
         if known.is_some_and(|node| node.record.boot_id == me.boot_id) {
             return Ok(false);
         }

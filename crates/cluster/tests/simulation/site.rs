@@ -4,7 +4,7 @@
 use std::{any::Any, rc::Rc};
 
 use async_trait::async_trait;
-use cluster::{Clock, Error, Holder, Holding, Host, Ledger, Memory, Shelf};
+use cluster::{Clock, Error, Holder, Holding, Holdings, Host, Ledger, Memory, Noted, Shelf};
 
 use crate::world::{self, Process, World};
 
@@ -115,8 +115,9 @@ impl Shelf for Site {
         Ok(())
     }
 
-    fn holding(&self, _network: &str, holder: &Holder) -> Result<Option<Holding>, Error> {
-        Ok(self.world.host(self.index).holdings.get(holder).cloned())
+    fn holding(&self, _network: &str, holder: &Holder) -> Result<Noted, Error> {
+        let known = self.world.host(self.index).holdings.get(holder).cloned();
+        Ok(known.map_or(Noted::Nothing, Noted::Holding))
     }
 
     fn save_holding(&self, _network: &str, holding: &Holding) -> Result<(), Error> {
@@ -133,14 +134,12 @@ impl Shelf for Site {
         Ok(())
     }
 
-    fn holdings(&self, _network: &str) -> Result<Vec<Holding>, Error> {
-        Ok(self
-            .world
-            .host(self.index)
-            .holdings
-            .values()
-            .cloned()
-            .collect())
+    fn holdings(&self, _network: &str) -> Result<Holdings, Error> {
+        let host = self.world.host(self.index);
+        Ok(Holdings {
+            readable: host.holdings.values().cloned().collect(),
+            unreadable: Vec::new(),
+        })
     }
 
     fn memory(&self, _network: &str) -> Result<Memory, Error> {

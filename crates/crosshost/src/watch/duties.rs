@@ -44,7 +44,10 @@ impl Duties {
             Records::Nodes(nodes) => {
                 let known = Known::load(None)?;
                 self.sandboxes.extend(known.behind(nodes));
-                if !nodes.contains_key(node) && !self.whole {
+                // It can be mended by this host alone, unless a newer version of it wrote it.
+                let opaque = nodes.opaque().find(|(name, _)| *name == node);
+                self.whole |= opaque.is_some_and(|(_, opaque)| !opaque.is_newer);
+                if !nodes.contains(node) && !self.whole {
                     Log::note(&format!(
                         "node {node}: somebody has removed it; it lives, and registers anew"
                     ));

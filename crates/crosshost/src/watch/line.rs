@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use cluster::{News, Node, Versioned};
+use cluster::{News, Node};
 use ipam_kv::Pool;
 use journal::clock::uptime;
 use store::Backoff;
@@ -57,7 +57,7 @@ impl fmt::Display for Subject {
 /// All records of a subject.
 pub enum Records {
     /// Hosts by name.
-    Nodes(BTreeMap<String, Versioned<Node>>),
+    Nodes(cluster::Records<String, Node>),
     /// Blocks of a network.
     Blocks(Pool, Box<News>),
 }

@@ -96,6 +96,10 @@ pub(super) async fn look(host: &Host, conf: &Conf, attachment: &Attachment, mtu:
     if let Some(what) = foothold::deviation(host, network, wants, inside, sandbox.mtu).await? {
         return Ok(Some(what));
     }
+    // How far the news count is lost: the next verb or sync says so again, and forwards by that.
+    if membership::is_lost(host, network)? {
+        return Ok(None);
+    }
     let member = membership::load(host, network)?;
     let trust = member.as_ref().map_or(Trust::Floods, Membership::trust);
     let present = sandbox.rtnl.forwarding(bridge, vxlan).await;

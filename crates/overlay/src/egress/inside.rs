@@ -9,7 +9,10 @@
 //! keep that form until their DEL ([`Form`]): verbs and repair go on with it, new containers join it, and the host gets a
 //! namespace when the bridge has no container any more.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use cni::Error;
 use journal::Attachment;
@@ -349,6 +352,16 @@ impl Inside {
 pub(super) async fn has_ports(rtnl: &Rtnl) -> Result<bool, Error> {
     let links = rtnl.links().await.map_err(|error| kernel(&error))?;
     Ok(links.iter().any(is_port))
+}
+
+/// The names of the containers' ports; `None` where the namespace is not to be seen.
+pub(super) async fn ports(host: &Host) -> Result<Option<BTreeSet<String>>, Error> {
+    let Some(rtnl) = open(host).await? else {
+        return Ok(None);
+    };
+    let links = rtnl.links().await.map_err(|error| kernel(&error))?;
+    let ports = links.into_iter().filter(is_port);
+    Ok(Some(ports.map(|port| port.name).collect()))
 }
 
 /// By its whole name: an interface of the host that only begins like one is somebody else's.

@@ -71,6 +71,16 @@ pub struct Nic6 {
 }
 
 impl Ledger {
+    /// One of a bridge with these subnets, and of no container.
+    pub(super) fn new(subnet: Ipv4Network, subnet6: Option<Ipv6Network>) -> Self {
+        Self {
+            subnet,
+            subnet6,
+            leases: BTreeMap::new(),
+            adopted: false,
+        }
+    }
+
     /// The address of the bridge.
     pub fn gateway(&self) -> Ipv4Addr {
         Ipv4Addr::from(u32::from(self.subnet.network()) + 1)
@@ -148,6 +158,47 @@ impl Ledger {
             new,
             v6,
         })
+    }
+
+    /// Takes in what an attachment's container has on its NIC, if that is of this bridge; whether it is. The NIC works if it
+    /// `is_plugged` in.
+    pub(super) fn recall(
+        &mut self,
+        attachment: &Attachment,
+        addresses: &[IpNetwork],
+        is_plugged: bool,
+    ) -> bool {
+        let own = addresses.iter().find_map(|address| match address {
+            IpNetwork::V4(v4) if self.subnet.contains(v4.ip()) => Some(v4.ip()),
+            _ => None,
+        });
+        let Some(own) = own else { return false };
+        let counterpart = self.counterpart(own);
+        let open6 = addresses
+            .iter()
+            .any(|it| Some(it.ip()) == counterpart.map(Into::into));
+        let new = || Lease {
+            container: attachment.container_hash(),
+            attachments: BTreeSet::new(),
+            open: is_plugged,
+            open6: is_plugged && open6,
+        };
+        let lease = self.leases.entry(own).or_insert_with(new);
+        if lease.container != attachment.container_hash() {
+            return false;
+        }
+        lease.attachments.insert(attachment.hash());
+        true
+    }
+
+    /// Whether nothing is noted of an attachment's container, and there are containers on the bridge of which nothing is.
+    pub(super) fn is_stranger(&self, attachment: &Attachment) -> bool {
+        let container = attachment.container_hash();
+        self.adopted
+            && self
+                .leases
+                .values()
+                .all(|lease| lease.container != container)
     }
 
     /// Forgets the attachment; whether it was its container's last.
@@ -230,6 +281,33 @@ mod tests {
         assert_eq!(v6.gateway.to_string(), "fd12:3456:789a::1");
         ledger.leases.values_mut().next().unwrap().open6 = true;
         assert!(!ledger.enter("c1", "a3", true, &[]).unwrap().v6.unwrap().new);
+    }
+
+    #[test]
+    fn what_containers_have_is_taken_in_again() {
+        let mut ledger = Ledger {
+            subnet: "172.18.0.0/29".parse().unwrap(),
+            subnet6: Some("fd12:3456:789a::/64".parse().unwrap()),
+            leases: BTreeMap::new(),
+            adopted: false,
+        };
+        let address = |text: &str| -> IpNetwork { text.parse().unwrap() };
+        let (one, two) = (attachment("c1", "eth0"), attachment("c1", "eth1"));
+        let own = [address("172.18.0.2/29"), address("fd12:3456:789a::2/64")];
+        assert!(ledger.recall(&one, &own, true) && ledger.recall(&two, &own, true));
+        let foreign = [address("10.0.0.2/29")];
+        assert!(!ledger.recall(&attachment("c2", "eth0"), &foreign, true));
+        let other = attachment("c3", "eth0");
+        assert!(ledger.recall(&other, &[address("172.18.0.3/29")], true));
+        let lease = &ledger.leases[&"172.18.0.2".parse().unwrap()];
+        assert_eq!(
+            (lease.open, lease.open6, lease.attachments.len()),
+            (true, true, 2)
+        );
+        assert!(!ledger.leases[&"172.18.0.3".parse().unwrap()].open6);
+        let next = ledger.enter("c4", "a4", false, &[]).unwrap();
+        assert_eq!(next.address.to_string(), "172.18.0.4/29");
+        assert!(!ledger.leave(&one.hash()) && ledger.leave(&two.hash()));
     }
 
     #[test]

@@ -10,14 +10,14 @@ mod ledger;
 mod subnet;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     net::{IpAddr, Ipv4Addr},
 };
 
 use cni::Error;
 use ipnetwork::{IpNetwork, Ipv4Network};
 use journal::Attachment;
-use netlink::{Netns, Rtnl, VethEnd};
+use netlink::{Netns, NetnsError, Rtnl, VethEnd};
 
 use crate::{
     code, firewall,
@@ -26,6 +26,7 @@ use crate::{
     kernel, local,
     names::{self, EGRESS_NIC},
     readable,
+    record::Record,
 };
 
 pub(crate) use bridge::{forward, refuse_forwarding, set};
@@ -66,6 +67,62 @@ pub struct Plugged {
     pub(crate) ports: Vec<String>,
 }
 
+/// The same, told anew by the kernel and by the containers' records where it was lost.
+pub(crate) async fn known(host: &Host) -> Result<Option<Ledger>, Error> {
+    let _lock = host.lock(NAME)?;
+    known_alone(host).await
+}
+
+/// The same for who holds the lock.
+async fn known_alone(host: &Host) -> Result<Option<Ledger>, Error> {
+    if let Some(ledger) = ledger(host)? {
+        return Ok(Some(ledger));
+    }
+    let Some((subnet, subnet6)) = bridge::subnets(host).await? else {
+        return Ok(None);
+    };
+    let mut ledger = Ledger::new(subnet, subnet6);
+    let seen = inside::ports(host).await?;
+    let mut strangers = seen.clone().unwrap_or_default();
+    let records = host.records.all_readable(&|it| cni::log(&it.to_string()));
+    for record in records.map_err(|error| local(&error))? {
+        let port = names::egress_port(&record.attachment);
+        // A container that cannot be looked into stays unknown.
+        let addresses = addresses_in(&record).await.unwrap_or_else(|error| {
+            cni::log(&format!("{}: its way out: {error}", record.attachment));
+            Vec::new()
+        });
+        let is_plugged = seen.as_ref().is_some_and(|ports| ports.contains(&port));
+        if ledger.recall(&record.attachment, &addresses, is_plugged) {
+            strangers.remove(&port);
+        }
+    }
+    // Where the bridge's namespace is hidden there may be any.
+    ledger.adopted = seen.is_none() || !strangers.is_empty();
+    if !ledger.leases.is_empty() {
+        let saved = host.egress.save(NAME, &ledger);
+        saved.map_err(|error| local(&error))?;
+    }
+    Ok(Some(ledger))
+}
+
+/// The addresses of the egress NIC in the container of a record; none where there is no such NIC, or no such container.
+async fn addresses_in(record: &Record) -> Result<Vec<IpNetwork>, Error> {
+    let container = match Netns::open(&record.netns) {
+        Ok(container) if container.id() == record.netns_id => container,
+        Ok(_) | Err(NetnsError::Gone { .. }) => return Ok(Vec::new()),
+        Err(error) => return Err(kernel(&error)),
+    };
+    let rtnl = Rtnl::open(&container).map_err(|error| kernel(&error))?;
+    let nic = rtnl.link(EGRESS_NIC).await;
+    let Some(nic) = nic.map_err(|error| kernel(&error))? else {
+        return Ok(Vec::new());
+    };
+    let addresses = rtnl.addresses(Some(nic.index)).await;
+    let addresses = addresses.map_err(|error| kernel(&error))?;
+    Ok(addresses.into_iter().map(|(_, address)| address).collect())
+}
+
 /// Gives the container its way out: the bridge, the masquerade and, with its first attachment, the NIC (down). Also where
 /// that was plugged.
 pub async fn ensure(
@@ -75,9 +132,9 @@ pub async fn ensure(
     container: &Netns,
 ) -> Result<(Nic, Option<Plugged>), Error> {
     let _lock = host.lock(NAME)?;
-    let mut ledger = match ledger(host)? {
+    let mut ledger = match known_alone(host).await? {
         Some(ledger) => ledger,
-        None => begin(host, wanted).await?,
+        None => Ledger::new(subnet::choose(host, wanted).await?, None),
     };
     let v6 = wanted.v6;
     refuse_another(ledger.subnet, wanted.subnet)?;
@@ -139,7 +196,10 @@ pub(crate) async fn refuse(host: &Host, wanted: &Wanted) -> Result<(), Error> {
     inside::refuse_hidden(host).await?;
     let ledger = match ledger(host)? {
         Some(ledger) => ledger,
-        None => begin(host, wanted).await?,
+        None => match bridge::subnets(host).await? {
+            Some((subnet, subnet6)) => Ledger::new(subnet, subnet6),
+            None => Ledger::new(subnet::choose(host, wanted).await?, None),
+        },
     };
     refuse_another(ledger.subnet, wanted.subnet)?;
     refuse_overlap(&ledger, ledger.gateway(), &wanted.beside)
@@ -194,29 +254,11 @@ fn refuse_overlap(ledger: &Ledger, own: Ipv4Addr, beside: &[IpNetwork]) -> Resul
     Err(Error::new(code::DIFFERS, why))
 }
 
-/// A new document: of the bridge that stands although `/run` was lost, or of one to be made.
-async fn begin(host: &Host, wanted: &Wanted) -> Result<Ledger, Error> {
-    let leases = BTreeMap::new();
-    if let Some((subnet, subnet6)) = bridge::subnets(host).await? {
-        return Ok(Ledger {
-            subnet,
-            subnet6,
-            leases,
-            adopted: true,
-        });
-    }
-    Ok(Ledger {
-        subnet: subnet::choose(host, wanted).await?,
-        subnet6: None,
-        leases,
-        adopted: false,
-    })
-}
-
 /// Mends the bridge, its ports and what hides it, if containers here have a way out; whether something was wrong.
 pub async fn mend(host: &Host) -> Result<bool, Error> {
     let _lock = host.lock(NAME)?;
-    let Some(ledger) = ledger(host)?.filter(|ledger| !ledger.leases.is_empty()) else {
+    let known = known_alone(host).await?;
+    let Some(ledger) = known.filter(|ledger| !ledger.leases.is_empty()) else {
         return Ok(false);
     };
     let inside = bridge::ensure(host, &ledger).await?;
@@ -242,7 +284,7 @@ pub async fn deviation(
 ) -> Result<Option<String>, Error> {
     let _lock = host.lock(NAME)?;
     let container = attachment.container_hash();
-    let known = ledger(host)?.filter(|ledger| {
+    let known = known_alone(host).await?.filter(|ledger| {
         let mut leases = ledger.leases.values();
         leases.any(|lease| lease.container == container)
     });
@@ -297,10 +339,11 @@ pub fn opened(host: &Host, attachment: &Attachment, v6: bool) -> Result<(), Erro
 /// Takes the attachment off the egress bridge; the bridge and the table go with the last container of the host.
 pub async fn leave(host: &Host, attachment: &Attachment) -> Result<(), Error> {
     let _lock = host.lock(NAME)?;
-    let mut known = ledger(host)?;
+    let was_noted = ledger(host)?.is_some();
+    let mut known = known_alone(host).await?;
     let gone = known
         .as_mut()
-        .is_none_or(|ledger| ledger.leave(&attachment.hash()));
+        .is_none_or(|ledger| ledger.leave(&attachment.hash()) || ledger.is_stranger(attachment));
     let bridge = inside::open(host).await?;
     if let Some(rtnl) = bridge.as_ref().filter(|_| gone) {
         let removed = rtnl.remove_link(&names::egress_port(attachment)).await;
@@ -321,7 +364,7 @@ pub async fn leave(host: &Host, attachment: &Attachment) -> Result<(), Error> {
         // With no interface either there is nothing but what a killed ADD was about to write.
         let found = host.rtnl.link(names::EGRESS_BRIDGE).await;
         let found = found.map_err(|error| kernel(&error))?;
-        known.is_none() && found.as_ref().is_some_and(inside::is_veth)
+        !was_noted && found.as_ref().is_some_and(inside::is_veth)
     };
     if has_ports {
         return known.as_ref().map_or(Ok(()), save);

@@ -105,7 +105,12 @@ fn an_address_that_changes_hands_floods_until_it_is_given() {
         (ExclusionState::Returned, None),
     ] {
         let exclusion = Exclusion::of("docker03", state, 0);
-        let record = &mut news.blocks.get_mut(&block).unwrap().record;
+        let (_, owned) = news
+            .blocks
+            .readable_mut()
+            .find(|it| *it.0 == block)
+            .unwrap();
+        let record = &mut owned.record;
         record.exclusions.insert(address, exclusion);
         let entries = wanted(&news);
         assert_eq!(sent(&entries, "10.0.0.9"), to, "{state:?}");
@@ -121,7 +126,7 @@ fn an_address_that_changes_hands_floods_until_it_is_given() {
 fn an_address_of_ours_that_was_given_away_goes_to_its_new_home() {
     let mut news = news(&[("10.0.0.0_29", "docker01")]);
     let given = Exclusion::of("docker02", ExclusionState::Given, 0);
-    let block = news.blocks.values_mut().next().unwrap();
+    let (_, block) = news.blocks.readable_mut().next().unwrap();
     block
         .record
         .exclusions
@@ -135,7 +140,7 @@ fn an_address_of_ours_that_was_given_away_goes_to_its_new_home() {
 fn a_block_without_an_owner_has_no_entries() {
     for state in [BlockState::Returned, BlockState::Reclaiming] {
         let mut news = news(&[("10.0.0.8_29", "docker02"), ("10.0.0.16_29", "docker03")]);
-        let block = news.blocks.values_mut().next().unwrap();
+        let (_, block) = news.blocks.readable_mut().next().unwrap();
         block.record.state = state;
         let entries = wanted(&news);
         assert_eq!(sent(&entries, "10.0.0.9"), None, "{state:?}");
@@ -211,8 +216,46 @@ fn a_container_of_this_host_is_never_remote() {
 #[test]
 fn an_old_record_of_ourselves_and_an_unknown_owner_get_nothing() {
     let mut news = news(&[("10.0.0.8_29", "docker02"), ("10.0.0.16_29", "nobody")]);
-    news.nodes.get_mut("docker02").unwrap().record.vtep = Some(vtep(1));
+    let mut nodes = news.nodes.readable_mut();
+    let (_, second) = nodes.find(|it| it.0 == "docker02").unwrap();
+    second.record.vtep = Some(vtep(1));
+    drop(nodes);
     assert!(wanted(&news).is_empty());
+}
+
+fn opaque<T>(last: Option<T>) -> Stored<T> {
+    Stored::Opaque(cluster::Opaque {
+        revision: 9,
+        why: "damaged".into(),
+        is_newer: false,
+        last,
+    })
+}
+
+#[test]
+fn a_block_that_cannot_be_read_floods_to_all_hosts() {
+    let mut news = news(&[("10.0.0.0_29", "docker01"), ("10.0.0.8_29", "docker02")]);
+    let block: ipam::Block = "10.0.0.8_29".parse().unwrap();
+    news.blocks.extend([(block, opaque(None))]);
+    let floods = [2, 3].map(|n| Forward::Flood { vtep: vtep(n) });
+    assert_eq!(wanted(&news), floods.into());
+    assert_eq!(
+        news.last_dropped(),
+        9,
+        "its addresses have no home any more"
+    );
+}
+
+#[test]
+fn a_node_that_cannot_be_read_is_reached_where_it_was_last() {
+    let mut news = news(&[("10.0.0.8_29", "docker02")]);
+    let before = wanted(&news);
+    let last = news.nodes["docker02"].record.clone();
+    let name = || "docker02".to_owned();
+    news.nodes.extend([(name(), opaque(None))]);
+    assert_eq!(wanted(&news), Forwarding::new(), "an unknown peer");
+    news.nodes.extend([(name(), opaque(Some(last)))]);
+    assert_eq!(wanted(&news), before);
 }
 
 #[test]
@@ -296,10 +339,10 @@ fn a_mac_that_was_asked_for_is_known_and_answers_for_its_address_itself() {
     assert_eq!(translations(&news, "docker02"), here);
     assert_eq!(translations(&news, "docker01"), Translations::new());
     // Of another node's address by now, or given back, it is none.
-    let record = &mut news.macs.values_mut().next().unwrap().record;
+    let record = &mut news.macs.readable_mut().next().unwrap().1.record;
     record.lease.node = "docker03".to_owned();
     assert_eq!(wanted(&news), before);
-    let record = &mut news.macs.values_mut().next().unwrap().record;
+    let record = &mut news.macs.readable_mut().next().unwrap().1.record;
     record.lease.node = "docker02".to_owned();
     record.returned = true;
     assert_eq!(wanted(&news), before);
