@@ -169,6 +169,15 @@ impl Rtnl {
         Ok(())
     }
 
+    /// Makes a device that sends back where it came from what is handed over to it, up (see [`Rtnl::redirect`]).
+    /// [`Error::is_exists`] if the name is taken. A kernel that loads the module for it makes two of its own, down, in the
+    /// machine's first namespace.
+    pub async fn create_ifb(&self, name: &str, mtu: u32) -> Result<(), Error> {
+        let message = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Ifb);
+        let message = message.name(name.to_owned()).mtu(mtu).up().build();
+        self.create(message, format!("ifb {name}")).await
+    }
+
     async fn create(&self, message: LinkMessage, what: String) -> Result<(), Error> {
         let made = self
             .tell(Message::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)

@@ -1,4 +1,4 @@
-//! The kernel's network objects as verbs: namespaces, links, addresses, routes, forwarding entries.
+//! The kernel's network objects as verbs: namespaces, links, addresses, routes, forwarding entries, limits of rates.
 //!
 //! All that the plugins know of rtnetlink is here, and nothing of rtnetlink's types comes out: that family of
 //! crates breaks its API every few months, our rooms should not. A [`Netns`] is an open namespace; an [`Rtnl`] is a
@@ -26,9 +26,11 @@ mod mounts;
 mod netns;
 mod notices;
 mod path;
+mod qdisc;
 mod route;
 
 mod rtnl;
+mod traffic;
 
 pub use conntrack::{End, Flows, forget};
 pub use create::{Bridge, Veth, VethEnd, Vxlan};
@@ -41,5 +43,6 @@ pub use mounts::{Elsewhere, sees_all_processes};
 pub use netns::{Netns, NetnsError};
 pub use notices::{Notices, Scope};
 pub use path::probe;
+pub use qdisc::{Bucket, Shaped};
 pub use route::{Hop, Route};
 pub use rtnl::Rtnl;

@@ -1,9 +1,10 @@
-//! The messages that we exchange: of links, addresses, routes and neighbours. `RouteNetlinkMessage` of the library knows all
+//! The messages that we exchange: of links, addresses, routes, neighbours and queueing disciplines. `RouteNetlinkMessage` of the library knows all
 //! that rtnetlink(7) has, and what it can read and write of traffic control, rules and statistics would be a tenth of a megabyte
 //! in each of our binaries.
 
 use crate::Link;
 use crate::entry::Entry;
+use crate::traffic::Traffic;
 use netlink_packet_core::{
     DecodeError, Emitable, NetlinkDeserializable, NetlinkHeader, NetlinkPayload,
     NetlinkSerializable, Parseable,
@@ -30,22 +31,40 @@ pub(crate) enum Message {
     NewNeighbour(NeighbourMessage),
     DelNeighbour(NeighbourMessage),
     GetNeighbour(NeighbourMessage),
+    /// A queueing discipline as the kernel has it: an answer, never a request.
+    Qdisc(Traffic),
+    NewQdisc(Traffic),
+    DelQdisc(Traffic),
+    GetQdisc(Traffic),
+    /// The same of a filter.
+    Filter(Traffic),
+    NewFilter(Traffic),
+    DelFilter(Traffic),
+    GetFilter(Traffic),
 }
 
 const NEW_LINK: u16 = 16;
 const NEW_ADDRESS: u16 = 20;
 const NEW_ROUTE: u16 = 24;
 const NEW_NEIGHBOUR: u16 = 28;
+const NEW_QDISC: u16 = 36;
+const NEW_FILTER: u16 = 44;
 
 impl Message {
     /// What a request says.
     fn content(&self) -> Option<&dyn Emitable> {
         Some(match self {
-            Self::Link(_) | Self::Neighbour(_) => return None,
+            Self::Link(_) | Self::Neighbour(_) | Self::Qdisc(_) | Self::Filter(_) => return None,
             Self::NewLink(it) | Self::DelLink(it) | Self::GetLink(it) | Self::SetLink(it) => it,
             Self::NewAddress(it) | Self::GetAddress(it) => it,
             Self::NewRoute(it) | Self::GetRoute(it) => it,
             Self::NewNeighbour(it) | Self::DelNeighbour(it) | Self::GetNeighbour(it) => it,
+            Self::NewQdisc(it)
+            | Self::DelQdisc(it)
+            | Self::GetQdisc(it)
+            | Self::NewFilter(it)
+            | Self::DelFilter(it)
+            | Self::GetFilter(it) => it,
         })
     }
 }
@@ -65,6 +84,12 @@ impl NetlinkSerializable for Message {
             Self::Neighbour(_) | Self::NewNeighbour(_) => NEW_NEIGHBOUR,
             Self::DelNeighbour(_) => NEW_NEIGHBOUR + 1,
             Self::GetNeighbour(_) => NEW_NEIGHBOUR + 2,
+            Self::Qdisc(_) | Self::NewQdisc(_) => NEW_QDISC,
+            Self::DelQdisc(_) => NEW_QDISC + 1,
+            Self::GetQdisc(_) => NEW_QDISC + 2,
+            Self::Filter(_) | Self::NewFilter(_) => NEW_FILTER,
+            Self::DelFilter(_) => NEW_FILTER + 1,
+            Self::GetFilter(_) => NEW_FILTER + 2,
         }
     }
 
@@ -89,6 +114,8 @@ impl NetlinkDeserializable for Message {
             NEW_ADDRESS => Self::NewAddress(AddressMessage::parse(payload)?),
             NEW_ROUTE => Self::NewRoute(RouteMessage::parse(payload)?),
             NEW_NEIGHBOUR => Self::Neighbour(Entry::decode(payload)?),
+            NEW_QDISC => Self::Qdisc(Traffic::decode(payload)?),
+            NEW_FILTER => Self::Filter(Traffic::decode(payload)?),
             other => return Err(format!("message type {other}: not asked for").into()),
         })
     }

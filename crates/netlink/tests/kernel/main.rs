@@ -11,6 +11,7 @@ mod kit;
 mod link;
 mod netns;
 mod path;
+mod qdisc;
 mod reconcile;
 mod route;
 mod rtnl;
