@@ -107,7 +107,6 @@ fn ranges_narrow_the_choice_and_aliases_are_left_to_others() {
         "ipRanges": [[range]],
         // As nerdctl and podman send them: names of the container, by network or not.
         "aliases": { NETWORK: ["web", "www"] },
-        "bandwidth": { "ingressRate": 1 },
     });
     conf["args"] = json!({ "cni": { "aliases": ["web"] } });
     let result = add(&container, &conf);

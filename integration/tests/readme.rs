@@ -182,7 +182,7 @@ fn the_shipped_conflist_declares_only_what_is_acted_on() {
     let capabilities = &conflist["plugins"][0]["capabilities"];
     assert_eq!(
         *capabilities,
-        json!({ "ips": true, "mac": true, "ipRanges": true })
+        json!({ "ips": true, "mac": true, "ipRanges": true, "bandwidth": true })
     );
 
     let lab = Lab::new(1, Backend::Dir);
@@ -225,6 +225,7 @@ fn the_tables_of_keys_have_every_key_that_the_code_reads() {
         ),
         ("crates/cluster/src/conflist.rs", &["Conflist", "Segment"]),
         ("crates/overlay/src/conf.rs", &["WireOfHost"]),
+        ("crates/overlay/src/bandwidth/asked.rs", &["Wire", "Asked"]),
         ("crates/ipam/src/schema.rs", &["Schema"]),
         ("crates/ipam/src/range.rs", &["Range"]),
         (

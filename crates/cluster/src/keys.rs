@@ -33,7 +33,7 @@ const SHARED: [&str; 13] = [
     "node.vtep",
 ];
 /// Keys of `overlay`.
-const OVERLAY: [&str; 9] = [
+const OVERLAY: [&str; 14] = [
     "vni",
     "mtu",
     "vxlanPort",
@@ -43,6 +43,11 @@ const OVERLAY: [&str; 9] = [
     "hostAccess",
     "ipam",
     "ipamScope",
+    "bandwidth",
+    "bandwidth.ingressRate",
+    "bandwidth.ingressBurst",
+    "bandwidth.egressRate",
+    "bandwidth.egressBurst",
 ];
 /// Keys of `ipam-kv`, below `ipam`.
 const IPAM: [&str; 17] = [

@@ -9,7 +9,7 @@ use journal::Attachment;
 use netlink::{Mac, Netns, Rtnl};
 
 use crate::{
-    code,
+    bandwidth, code,
     conf::Conf,
     container, earlier,
     egress::{self, Nic},
@@ -78,6 +78,7 @@ pub(crate) async fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
         netns_id: container.id(),
         stage: Stage::Making,
         answered: None,
+        bandwidth: conf.bandwidth,
     };
     let work = Work {
         call,
@@ -324,6 +325,7 @@ impl Work<'_> {
         // An interface with less has no IPv6 at all: there what is too large for one host is lost on the way to it.
         let mtu = mtu.min(carried.max(if has_v6 { LEAST_V6 } else { 0 }));
         endpoint::plug(&sandbox, self.attachment, mtu, self.container).await?;
+        bandwidth::limit(&sandbox.rtnl, self.attachment, self.conf.bandwidth).await?;
         let (nic, egress) = match self.conf.spec.egress.clone().or(network.egress.clone()) {
             Some(egress) if egress.mode != EgressMode::GwBridge => {
                 egress::refuse_meeting(self.host, self.attachment, &network.subnets())?;

@@ -6,7 +6,7 @@ use ipam::Mac;
 use journal::Attachment;
 use serde::Deserialize;
 
-use crate::{failed, foothold::Wants};
+use crate::{bandwidth::Bandwidth, failed, foothold::Wants};
 
 /// A checked configuration.
 pub struct Conf {
@@ -22,6 +22,8 @@ pub struct Conf {
     pub ipam: String,
     /// `hostAccess`: whether the host has an address of its own on the segment.
     pub host_access: bool,
+    /// How much the container may receive and send.
+    pub bandwidth: Bandwidth,
 }
 
 /// IPAM plugins that give out addresses without a look at other hosts.
@@ -84,6 +86,7 @@ impl Conf {
             dns,
             ipam,
             host_access: host.host_access.unwrap_or_default(),
+            bandwidth: Bandwidth::read(call)?,
         })
     }
 

@@ -8,7 +8,7 @@ use cni::Error;
 use netlink::Netns;
 
 use crate::{
-    egress,
+    bandwidth, egress,
     findings::{Check, Findings, State},
     firewall,
     foothold::{self, Wants},
@@ -163,6 +163,9 @@ async fn examine_network(
     }
     examine_ports(&records, &sandbox, network, findings).await?;
     examine_foothold(host, &sandbox, network, findings).await?;
+    if let Some(what) = bandwidth::deviation(host, network, &sandbox.rtnl, None).await? {
+        findings.wrong(Check::Bandwidth, format!("network {network}: {what}"), SYNC);
+    }
     if record.mtu.is_some_and(|mtu| mtu > sandbox.mtu) {
         let (mtu, most) = (record.mtu.unwrap_or_default(), sandbox.mtu);
         let says = format!("network {network}: its mtu is {mtu}, and this host carries {most}");

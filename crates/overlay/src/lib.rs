@@ -21,6 +21,7 @@
 //! `add`, `del`, `check`, `gc` and `status` are the verbs; [`conf`] and [`host`] are what they start from.
 
 mod add;
+pub mod bandwidth;
 mod check;
 mod clash;
 pub mod conf;

@@ -28,6 +28,9 @@ pub const PORT: &str = "chp";
 /// How the names of all ports of the egress bridge begin.
 pub const EGRESS_PORT: &str = "che";
 
+/// How the names begin of the devices through which goes what ports receive.
+const IFB: &str = "chi";
+
 /// How the name begins of a host's own link to a segment, and of the port at its other end.
 const HOST_LINK: &str = "chh";
 
@@ -53,7 +56,12 @@ pub fn egress_netns() -> (PathBuf, &'static str) {
 
 /// The host-side end of an attachment, a port of the sandbox's bridge.
 pub fn port(attachment: &Attachment) -> String {
-    format!("{PORT}{}", &attachment.hash()[..12])
+    port_of(&attachment.hash())
+}
+
+/// The same by the attachment's hash.
+pub fn port_of(hash: &str) -> String {
+    short(PORT, hash)
 }
 
 /// The index of that port in the sandbox, from 2^30 on. No link of the host has one like it: the container's end names it as that
@@ -66,7 +74,28 @@ pub fn port_index(attachment: &Attachment) -> u32 {
 
 /// The host-side end of a container's egress NIC, a port of the egress bridge.
 pub fn egress_port(attachment: &Attachment) -> String {
-    format!("{EGRESS_PORT}{}", &attachment.container_hash()[..12])
+    egress_port_of(&attachment.container_hash())
+}
+
+/// The same by the container's hash.
+pub fn egress_port_of(container: &str) -> String {
+    short(EGRESS_PORT, container)
+}
+
+/// A name of 15 bytes; a hash that is none, from a damaged document, makes a shorter one.
+fn short(prefix: &str, hash: &str) -> String {
+    format!("{prefix}{}", hash.get(..12).unwrap_or(hash))
+}
+
+/// The device, beside a port, through which goes what that receives (see [`crate::bandwidth`]).
+pub fn ifb(port: &str) -> String {
+    format!("{IFB}{}", port.get(IFB.len()..).unwrap_or_default())
+}
+
+/// Whether a link is one of these. A bridge that an earlier version made is among the host's links: theirs is none.
+pub fn is_ifb(name: &str) -> bool {
+    let hash = name.strip_prefix(IFB).unwrap_or_default();
+    hash.len() == 12 && hash.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// The host's own link to the network's segment, and its port in the sandbox.
@@ -117,6 +146,9 @@ mod tests {
             (egress_port(&two), group(&two))
         );
         assert_ne!(group(&one), 0);
+        let ifbs = [ifb(&port(&one)), ifb(&port(&two)), ifb(&egress_port(&one))];
+        assert!(ifbs.iter().all(|ifb| ifb.len() == 15 && is_ifb(ifb)));
+        assert!(ifbs[0] != ifbs[1] && !is_ifb(&port(&one)) && !is_ifb("chimera0"));
         let links = [host_link("a"), gateway_link("a"), host_link("b")];
         assert!(links.iter().all(|link| link.len() == 15));
         assert_ne!(links[0], links[2]);

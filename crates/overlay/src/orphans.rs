@@ -11,7 +11,7 @@ use cni::Error;
 use journal::{Attachment, Found};
 use netlink::{Netns, NetnsError, Rtnl};
 
-use crate::{host::Host, kernel, local, names, record::Record, teardown};
+use crate::{bandwidth, host::Host, kernel, local, names, record::Record, teardown};
 
 /// All orphans of this host. Of a record that cannot be read nothing tells whether its container lives: it stays, and `told`
 /// hears of it, as of what cannot be judged for another reason.
@@ -88,6 +88,7 @@ pub async fn take_down(
     if !same || !is_orphan(host, record).await? {
         return Ok(false);
     }
+    bandwidth::leave(attachment).await?;
     teardown::host_side(host, attachment).await?;
     release(attachment).await?;
     teardown::forget(host, attachment)?;

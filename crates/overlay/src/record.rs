@@ -9,6 +9,8 @@ use std::{
 use journal::Attachment;
 use serde::{Deserialize, Serialize};
 
+use crate::bandwidth::Bandwidth;
+
 /// Where libcni keeps the results of finished chains for its runtimes (`CacheDir` in its `api.go`).
 const RESULTS: &str = "/var/lib/cni/results";
 
@@ -27,6 +29,9 @@ pub struct Record {
     /// Whom the ADD answered. Unknown of one that is at work, and of one that an earlier version made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answered: Option<Answered>,
+    /// The limits that it was made with; older records have none.
+    #[serde(default, skip_serializing_if = "Bandwidth::is_none")]
+    pub bandwidth: Bandwidth,
 }
 
 /// How far an ADD came.

@@ -8,7 +8,7 @@ use cni::Error;
 use ipam::Block;
 
 use crate::{
-    egress, firewall, foothold,
+    bandwidth, egress, firewall, foothold,
     forwarding::{Trust, translations},
     host::{Host, Underlay},
     membership::{self, Membership},
@@ -94,8 +94,16 @@ async fn mend(
     let was_off = foothold::mend(host, network, &sandbox).await?;
     let node = &settings.node;
     let changes = sandbox.reconcile(host, network, &copy, node, trust).await?;
+    let unlimited = bandwidth::mend(host, network, &sandbox.rtnl).await?;
     let replugged = was_whole && sandbox.replugged;
-    let wrong = [!was_whole, replugged, unguarded, untranslated, was_off];
+    let wrong = [
+        !was_whole,
+        replugged,
+        unguarded,
+        untranslated,
+        was_off,
+        unlimited,
+    ];
     Ok(Some(changes + wrong.into_iter().filter(|it| *it).count()))
 }
 

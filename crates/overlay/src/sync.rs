@@ -7,7 +7,7 @@ use cluster::{Cluster, Node, Resolved, Store, Survey, Versioned};
 use cni::Error;
 
 use crate::{
-    egress, failed, firewall, foothold,
+    bandwidth, egress, failed, firewall, foothold,
     forwarding::peers,
     host::{Host, Underlay},
     membership,
@@ -261,7 +261,10 @@ async fn follow(
     let sandbox = sandbox::ensure(host, &record, underlay).await?;
     let was_off = foothold::mend(host, network, &sandbox).await?;
     let changes = follower.follow(&sandbox, reading, &[]).await?;
-    Ok(Some(changes + usize::from(was_off)))
+    let unlimited = bandwidth::mend(host, network, &sandbox.rtnl).await?;
+    Ok(Some(
+        changes + usize::from(was_off) + usize::from(unlimited),
+    ))
 }
 
 /// Leaves the networks that have no sandbox here: a verb could not tell the store, or was killed before it did. What cannot be

@@ -73,9 +73,11 @@ pub(crate) async fn links(
         }
     }
     // Where the container is gone, or was never reached, the host's ends are left.
-    if let Some(rtnl) = sandbox.filter(|_| doomed.contains(&attachment.ifname.as_str())) {
-        let removed = rtnl.remove_link(&port).await;
-        errors.extend(removed.err().map(|error| kernel(&error)));
+    if let Some(rtnl) = sandbox {
+        for link in [port.clone(), names::ifb(&port)] {
+            let removed = rtnl.remove_link(&link).await;
+            errors.extend(removed.err().map(|error| kernel(&error)));
+        }
     }
     errors.extend(host_side(host, attachment).await.err());
     errors.into_iter().next().map_or(Ok(()), Err)

@@ -7,6 +7,7 @@ use netlink::Link;
 
 use super::{Found, put_back};
 use crate::{
+    bandwidth,
     conf::Conf,
     firewall, foothold,
     forwarding::{Trust, changes, desired, translations},
@@ -52,6 +53,9 @@ pub(super) async fn look(host: &Host, conf: &Conf, attachment: &Attachment, mtu:
             );
             return Ok(Some(what));
         }
+    }
+    if let Some(what) = bandwidth::deviation(host, network, &rtnl, Some(attachment)).await? {
+        return Ok(Some(format!("{what} in the sandbox")));
     }
     let Some(news) = news::copy(host, network)? else {
         return Ok(None);

@@ -20,7 +20,7 @@ use journal::Attachment;
 use netlink::{Netns, NetnsError, Rtnl, VethEnd};
 
 use crate::{
-    code, firewall,
+    bandwidth, code, firewall,
     forwarding::mac_of,
     host::Host,
     kernel, local,
@@ -165,6 +165,7 @@ pub async fn ensure(
     let inside = bridge::ensure(host, &ledger).await?;
     firewall::hide(host, OWNER, ledger.subnets())?;
     if !nic.new {
+        bandwidth::limit_egress(host, &inside.rtnl, &ledger, attachment, false).await?;
         return Ok((nic, None));
     }
     let peer = VethEnd {
@@ -175,6 +176,7 @@ pub async fn ensure(
         up: false,
     };
     inside.plug(attachment, peer, container).await?;
+    bandwidth::limit_egress(host, &inside.rtnl, &ledger, attachment, true).await?;
     let uplink = inside.form.uplink().map(str::to_owned);
     let plugged = Plugged {
         rtnl: inside.rtnl,
@@ -263,8 +265,9 @@ pub async fn mend(host: &Host) -> Result<bool, Error> {
     };
     let inside = bridge::ensure(host, &ledger).await?;
     let unplugged = inside.plug_again().await?;
+    let unlimited = bandwidth::mend_egress(host, &inside.rtnl, &ledger).await?;
     let exposed = firewall::hide(host, OWNER, ledger.subnets())?;
-    Ok(inside.mended || unplugged || exposed)
+    Ok(inside.mended || unplugged || unlimited || exposed)
 }
 
 /// What of the way out of all containers is not as it should be, but for the host's own switches and rules, if anything.
@@ -273,7 +276,10 @@ pub(crate) async fn common_deviation(
     ledger: &Ledger,
 ) -> Result<Option<String>, Error> {
     let _lock = host.lock(NAME)?;
-    bridge::deviation(host, ledger, None).await
+    match bridge::deviation(host, ledger, None).await? {
+        None => bandwidth::egress_deviation(host, ledger, None).await,
+        what => Ok(what),
+    }
 }
 
 /// What of the way out of a container, whose port on the bridge is `port`, is not as it should be, if anything. Touches nothing.
@@ -292,6 +298,9 @@ pub async fn deviation(
         return Ok(Some("this host has no note of its way out".to_owned()));
     };
     if let Some(what) = bridge::deviation(host, &ledger, Some(port)).await? {
+        return Ok(Some(what));
+    }
+    if let Some(what) = bandwidth::egress_deviation(host, &ledger, Some(&container)).await? {
         return Ok(Some(what));
     }
     let v6 = ledger.subnet6.is_some();
@@ -345,16 +354,23 @@ pub async fn leave(host: &Host, attachment: &Attachment) -> Result<(), Error> {
         .as_mut()
         .is_none_or(|ledger| ledger.leave(&attachment.hash()) || ledger.is_stranger(attachment));
     let bridge = inside::open(host).await?;
+    let port = names::egress_port(attachment);
     if let Some(rtnl) = bridge.as_ref().filter(|_| gone) {
-        let removed = rtnl.remove_link(&names::egress_port(attachment)).await;
-        removed.map_err(|error| kernel(&error))?;
+        for link in [names::ifb(&port), port] {
+            let removed = rtnl.remove_link(&link).await;
+            removed.map_err(|error| kernel(&error))?;
+        }
     }
     let save = |ledger: &Ledger| {
         let saved = host.egress.save(NAME, ledger);
         saved.map_err(|error| local(&error))
     };
     if let Some(ledger) = known.as_ref().filter(|ledger| !ledger.leases.is_empty()) {
-        return save(ledger);
+        save(ledger)?;
+        return match bridge.filter(|_| !gone) {
+            Some(rtnl) => bandwidth::limit_egress(host, &rtnl, ledger, attachment, false).await,
+            None => Ok(()),
+        };
     }
     // The document may have been lost with /run: the kernel knows whether containers are left. Where it cannot be asked,
     // since the namespace is hidden as well, an interface of that name stays.
