@@ -204,6 +204,17 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
         !self.path(name).exists() && !self.half_written(name).exists()
     }
 
+    /// The names of all documents, whether or not they can be read.
+    pub fn names(&self) -> Result<Vec<String>, Error> {
+        let mut names = Vec::new();
+        self.each(|path| {
+            let name = path.file_stem().and_then(|name| name.to_str());
+            names.extend(name.map(str::to_owned));
+            Ok(true)
+        })?;
+        Ok(names)
+    }
+
     /// Whether there is no document.
     pub fn is_empty(&self) -> Result<bool, Error> {
         let mut any = false;

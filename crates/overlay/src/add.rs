@@ -445,7 +445,7 @@ impl Work<'_> {
         .await;
         let addresses = self.ipam.del();
         let (network, access) = (&self.attachment.network, self.conf.host_access);
-        let released = foothold::release(self.host, network, access, self.ipam);
+        let released = foothold::release(self.host, network, access, self.ipam).await;
         let undone = links
             .and(addresses)
             .and(released)

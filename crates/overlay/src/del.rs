@@ -24,6 +24,6 @@ pub(crate) async fn del(call: &Call) -> Result<(), Error> {
     let addresses = addresses.and_then(cni::Running::finish);
     links.and(addresses)?;
     let access = conf::host_access(call);
-    foothold::release(&host, &attachment.network, access, &ipam?)?;
+    foothold::release(&host, &attachment.network, access, &ipam?).await?;
     teardown::forget(&host, &attachment)
 }

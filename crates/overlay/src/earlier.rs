@@ -45,7 +45,7 @@ pub(crate) async fn clear(
     }
     teardown::links(host, attachment, Some(&record), None).await?;
     ipam.del()?;
-    foothold::release(host, &attachment.network, conf.host_access, ipam)?;
+    foothold::release(host, &attachment.network, conf.host_access, ipam).await?;
     teardown::forget(host, attachment)
 }
 

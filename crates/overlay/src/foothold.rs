@@ -350,28 +350,39 @@ pub(crate) async fn leave(host: &Host, network: &str) -> Result<(), Error> {
 
 /// Gives the host's own address back where nothing of this host is on the network any more, and forgets what should be
 /// there. `access`: the configuration wants one, so that there may be a lease though the document was lost.
-pub(crate) fn release(
+pub(crate) async fn release(
     host: &Host,
     network: &str,
     access: bool,
     ipam: &Delegate<'_>,
 ) -> Result<(), Error> {
+    let give_back = async || of_host(network, ipam)?.del();
+    let released = release_by(host, network, access, give_back).await;
+    released.map(drop)
+}
+
+/// The same by whatever gives the address back; whether there was anything.
+pub(crate) async fn release_by(
+    host: &Host,
+    network: &str,
+    access: bool,
+    give_back: impl AsyncFnOnce() -> Result<(), Error>,
+) -> Result<bool, Error> {
     if !access && !may_be(host, network)? {
-        return Ok(());
+        return Ok(false);
     }
     let known = load(host, network)?;
     let _lock = host.lock_network(network)?;
     // A sandbox that stays has a container's port, whatever the list of its users says.
     if host.has_users(network)? || sandbox::open(network)?.is_some() {
-        return Ok(());
+        return Ok(false);
     }
     // Of a document that cannot be read it may be.
     if access || known.is_none_or(|known| known.access) {
-        of_host(network, ipam)?.del()?;
+        give_back().await?;
     }
-    host.footholds
-        .remove(network)
-        .map_err(|error| local(&error))
+    let removed = host.footholds.remove(network);
+    removed.map_err(|error| local(&error)).map(|()| true)
 }
 
 #[cfg(test)]

@@ -62,7 +62,7 @@ pub(crate) async fn gc(call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(
     }
     match Delegate::find(call, &ipam) {
         Ok(ipam) => {
-            let released = foothold::release(&host, network, access, &ipam);
+            let released = foothold::release(&host, network, access, &ipam).await;
             errors.extend(released.err());
             errors.extend(ipam.gc(&at_work).err());
         }

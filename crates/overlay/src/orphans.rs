@@ -11,7 +11,9 @@ use cni::Error;
 use journal::{Attachment, Found};
 use netlink::{Netns, NetnsError, Rtnl};
 
-use crate::{bandwidth, host::Host, kernel, local, names, record::Record, teardown};
+use crate::{
+    bandwidth, foothold, host::Host, kernel, local, names, record::Record, sandbox, teardown,
+};
 
 /// All orphans of this host. Of a record that cannot be read nothing tells whether its container lives: it stays, and `told`
 /// hears of it, as of what cannot be judged for another reason.
@@ -77,7 +79,7 @@ async fn may_have(folder: &Path, netns: &str, port: &str) -> Result<bool, Error>
 pub async fn take_down(
     host: &Host,
     record: &Record,
-    release: impl AsyncFnOnce(&Attachment) -> Result<(), Error>,
+    release: impl AsyncFn(&Attachment) -> Result<(), Error>,
 ) -> Result<bool, Error> {
     let attachment = &record.attachment;
     let Some(_alone) = host.lock_idle_container(attachment)? else {
@@ -91,6 +93,29 @@ pub async fn take_down(
     bandwidth::leave(attachment).await?;
     teardown::host_side(host, attachment).await?;
     release(attachment).await?;
+    release_host(host, &attachment.network, release).await?;
     teardown::forget(host, attachment)?;
     Ok(true)
+}
+
+/// The networks on which the host has still something of its own though no container of it is there: an earlier version took the
+/// last one down without that.
+pub fn lone(host: &Host) -> Result<Vec<String>, Error> {
+    let mut lone = Vec::new();
+    for network in host.footholds.names().map_err(|error| local(&error))? {
+        if !host.has_users(&network)? && sandbox::open(&network)?.is_none() {
+            lone.push(network);
+        }
+    }
+    Ok(lone)
+}
+
+/// Takes the host itself off a network without containers here, like the DEL of the last one; whether there was anything.
+pub async fn release_host(
+    host: &Host,
+    network: &str,
+    release: impl AsyncFn(&Attachment) -> Result<(), Error>,
+) -> Result<bool, Error> {
+    let own = foothold::attachment(network);
+    foothold::release_by(host, network, false, async || release(&own).await).await
 }
