@@ -118,3 +118,34 @@ fn a_container_whose_path_is_gone_lives_as_long_as_a_process_of_it() {
     }
     assert!(leased(&lab, "n1").is_empty());
 }
+
+/// The host has an address of its own there, which goes with the last container, whoever takes that away.
+#[test]
+fn the_last_dead_container_takes_the_hosts_own_address_with_it() {
+    let lab = lab();
+    let host = lab.host(1);
+    let mut conf = conflist("n1", "10.0.0.0/24");
+    conf["plugins"][0]["hostAccess"] = json!(true);
+    host.install(&conf);
+    let dead = Attachment::new(host, "dead", "n1");
+    assert_eq!(
+        leased(&lab, "n1").len(),
+        2,
+        "the container's and the host's"
+    );
+    dies(&dead);
+    host.crosshost(&["gc"]).ok();
+    assert_eq!(leased(&lab, "n1"), BTreeSet::new());
+    host.crosshost(&["network", "rm", "n1"]).ok();
+
+    // An earlier version took the container down alone.
+    let dead = Attachment::new(host, "dead", "n1");
+    let foothold = "/run/crosshost/foothold/n1.json";
+    host.space().run(&["cp", foothold, "/run/kept"]).ok();
+    dies(&dead);
+    host.crosshost(&["gc"]).ok();
+    host.space().run(&["cp", "/run/kept", foothold]).ok();
+    let said = host.crosshost(&["gc"]).ok().stdout;
+    assert_eq!(said, "network n1: this host's own address\n");
+    assert_eq!(host.crosshost(&["gc"]).ok().stdout, "");
+}

@@ -7,41 +7,74 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use store::{Op, Outcome};
+use store::{Entry, Key, Op, Outcome};
 
 use crate::{
-    ATTEMPTS, Acknowledgement, BlockState, Cluster, Error, ExclusionState, LedgerRecord, News,
-    Node, Records, Stored, Versioned, nodes::boot_of, records::encode, stored,
+    ATTEMPTS, Acknowledgement, BlockState, Cluster, Error, ExclusionState, LedgerRecord, Network,
+    News, Node, Records, Stored, Versioned,
+    nodes::boot_of,
+    records::{decode, encode},
+    stored,
 };
 
 /// How often a wait looks again: the time to wait is cut into as many parts, each of which a change ends early.
 pub(crate) const WAKES: u32 = 16;
 
 impl Cluster<'_> {
-    /// Makes known that `node` forwards on `network` from now on: nothing changes hands without it. Usually one
-    /// write; the news to forward by are to be read after it.
+    /// Makes known that `node` forwards on `network` from now on: nothing changes hands without it. One read and usually one
+    /// write; the news to forward by are to be read after it. [`Error::NoNetwork`] where there is no such network, or it is
+    /// being removed.
     pub async fn join(
         &self,
         network: &str,
         node: &str,
         boot_id: &str,
     ) -> Result<Versioned<Acknowledgement>, Error> {
-        let key = self.layout.ack(network, node)?;
         let record = Acknowledgement {
             boot_id: boot_id.to_owned(),
             seen: 0,
         };
-        let value = encode(&record)?;
-        let mut written = self.store.create(&key, &value).await?;
+        // Written also where it is there already: a leave of before, still under way, must not remove it.
+        let (key, value) = (self.layout.ack(network, node)?, encode(&record)?);
+        let written = self.write_on(network, &key, &value, |_| Ok(false)).await?;
+        let revision = written.ok_or_else(|| Error::NoNetwork(network.to_owned()))?;
+        Ok(Versioned { record, revision })
+    }
+
+    /// Writes `key`, a record of `network`, while that network is there and is not being removed: its revision, `None` where the
+    /// network is not there. What `stands` says of a record that is there already keeps it as it is.
+    async fn write_on(
+        &self,
+        network: &str,
+        key: &Key,
+        value: &[u8],
+        stands: impl Fn(&Entry) -> Result<bool, Error>,
+    ) -> Result<Option<u64>, Error> {
+        let own = self.layout.network(network)?;
         for _ in 0..ATTEMPTS {
-            if let Some(revision) = written {
-                return Ok(Versioned { record, revision });
-            }
-            // Written also where it is there already: a leave of before, still under way, must not remove it.
-            written = match self.store.get(&key).await? {
-                None => self.store.create(&key, &value).await?,
-                Some(present) => self.store.swap(&key, &value, present.revision).await?,
+            let entries = self.store.read(&[own.clone(), key.clone()]).await?;
+            let find = |key: &Key| entries.iter().find(|entry| entry.key == *key);
+            let there = find(&own).map(decode::<Network>).transpose()?;
+            let Some(there) = there.filter(|it| !it.record.is_being_removed()) else {
+                return Ok(None);
             };
+            let (key, value) = (key.clone(), value.to_vec());
+            let write = match find(&key) {
+                Some(present) if stands(present)? => return Ok(Some(present.revision)),
+                Some(present) => Op::Swap {
+                    key,
+                    value,
+                    revision: present.revision,
+                },
+                None => Op::Create { key, value },
+            };
+            let check = Op::Check {
+                key: own.clone(),
+                revision: there.revision,
+            };
+            if let Some(revisions) = self.done(&[check, write]).await? {
+                return Ok(revisions.last().copied());
+            }
         }
         Err(Error::Contended(key.as_str().to_owned()))
     }
@@ -201,28 +234,20 @@ impl Cluster<'_> {
     }
 
     /// Makes known that `node` keeps a ledger of `network`: from now on it must be asked before one of its addresses
-    /// is another's. Its news are to be read after this. One read, and one write unless it is known already.
+    /// is another's. Its news are to be read after this. One read, and one write unless it is known already; nothing where
+    /// there is no such network, or it is being removed.
     pub async fn keep_ledger(&self, network: &str, node: &str, boot_id: &str) -> Result<(), Error> {
+        let record = LedgerRecord {
+            boot_id: boot_id.to_owned(),
+        };
+        let stands = |entry: &Entry| {
+            let kept = Stored::of(entry);
+            Ok(boot_of(&kept) == Some(boot_id) || kept.is_newer())
+        };
         let key = self.layout.ledger(network, node)?;
-        for _ in 0..ATTEMPTS {
-            let value = encode(&LedgerRecord {
-                boot_id: boot_id.to_owned(),
-            })?;
-            let written = match self.store.get(&key).await? {
-                None => self.store.create(&key, &value).await?,
-                Some(entry) => {
-                    let kept = Stored::of(&entry);
-                    if boot_of(&kept) == Some(boot_id) || kept.is_newer() {
-                        return Ok(());
-                    }
-                    self.store.swap(&key, &value, entry.revision).await?
-                }
-            };
-            if written.is_some() {
-                return Ok(());
-            }
-        }
-        Err(Error::Contended(key.as_str().to_owned()))
+        self.write_on(network, &key, &encode(&record)?, stands)
+            .await
+            .map(drop)
     }
 
     /// Whether `node` keeps a ledger of `network`, or kept one before it booted.

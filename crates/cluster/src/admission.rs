@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::{
-    Cluster, Error, Network, NetworkSpec, NetworkState, Node, Versioned,
-    networks::{free_vni, refuse_overlap},
+    Cluster, Error, Network, NetworkSpec, Node, Versioned,
+    networks::refuse_overlap,
     nodes::is_another,
     records::{SubnetsRecord, decode},
     stored,
@@ -31,9 +31,7 @@ impl Cluster<'_> {
         }
         if let Some((_, network)) = entries.iter().find_map(|it| stored::network(it, &networks)) {
             let network = network.or_refuse(&own)?;
-            if network.record.state == NetworkState::Removing {
-                return Err(Error::Removing(spec.name.clone()));
-            }
+            network.record.takes_attachments()?;
             spec.agree(&network.record)?;
             return Ok(Some(network));
         }
@@ -44,9 +42,9 @@ impl Cluster<'_> {
             return Err(Error::NoRanges(spec.name.clone()));
         }
         let (vnis, all) = (self.layout.vnis()?, self.layout.subnets()?);
-        let entries = self.store.read(&[vnis.clone(), all.clone()]).await?;
+        let entries = self.store.read(&[vnis, all.clone()]).await?;
         if spec.segment {
-            free_vni(spec, &vnis, &entries)?;
+            self.free_vni(spec, &entries)?;
         }
         if let Some(all) = entries.iter().find(|entry| entry.key == all) {
             refuse_overlap(spec, &decode::<SubnetsRecord>(all)?.record)?;

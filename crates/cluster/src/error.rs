@@ -65,6 +65,40 @@ pub enum Error {
     /// The network is being removed.
     #[error("network {0}: is being removed; finish with: crosshost network rm {0}")]
     Removing(String),
+    /// A host is writing again what the store lost of the network.
+    #[error(
+        "network {name}: the store had lost it and node {node} writes it again; try again, or, if that node is gone: \
+         crosshost node rm {node} --force"
+    )]
+    Restoring {
+        /// The network.
+        name: String,
+        /// The node.
+        node: String,
+    },
+    /// The network was removed while a container of this host was on it that the store did not know of.
+    #[error(
+        "network {network}: was removed while container {container} here had {address} of it; end that container"
+    )]
+    Removed {
+        /// The network.
+        network: String,
+        /// The container.
+        container: String,
+        /// Its address.
+        address: IpAddr,
+    },
+    /// The store has lost the record of a network that has containers.
+    #[error(
+        "network {name}: the store has lost its record and has leases of containers on {}; run there: crosshost sync, \
+         or, where they are gone: crosshost gc", .nodes.join(", ")
+    )]
+    Forgotten {
+        /// The network.
+        name: String,
+        /// The nodes of the containers.
+        nodes: Vec<String>,
+    },
     /// Two networks would share addresses.
     #[error("network {name}: subnet {subnet} overlaps {other_subnet} of network {other}")]
     Overlap {
@@ -251,7 +285,7 @@ impl Error {
     pub fn code(&self) -> u32 {
         match self {
             Self::Store(error) if error.is_away() => 11,
-            Self::Contended(_) | Self::Busy(_) => 11,
+            Self::Contended(_) | Self::Busy(_) | Self::Restoring { .. } => 11,
             Self::Local(_) => 5,
             Self::Store(store::Error::Denied { .. }) => 106,
             Self::Setting { .. }
@@ -266,6 +300,8 @@ impl Error {
             | Self::Differs { .. }
             | Self::Elsewhere { .. }
             | Self::Removing(_)
+            | Self::Removed { .. }
+            | Self::Forgotten { .. }
             | Self::NodeTaken(_)
             | Self::TunnelTaken { .. } => 103,
             Self::Exists(_) | Self::Overlap { .. } | Self::VniTaken { .. } => 104,

@@ -74,6 +74,16 @@ impl Layout {
         self.key("subnets")
     }
 
+    /// Which networks were removed, by their names.
+    pub fn all_removed(&self) -> Result<Key, store::Error> {
+        self.key("removed")
+    }
+
+    /// Which networks of one name were removed.
+    pub fn removed(&self, network: &str) -> Result<Key, store::Error> {
+        self.all_removed()?.join(network)
+    }
+
     /// The blocks of all networks.
     pub fn all_blocks(&self) -> Result<Key, store::Error> {
         self.key("blocks")

@@ -10,6 +10,7 @@
 //!     <prefix>/v1/networks/<net>            vni, ranges, options
 //!     <prefix>/v1/vnis/<vni>                the network that has it
 //!     <prefix>/v1/subnets                   which network has which subnets: all creations meet in this one record
+//!     <prefix>/v1/removed/<net>             ids of networks of this name that were removed: nobody restores them
 //!     <prefix>/v1/blocks/<net>/<block>      the node that owns it, and whose single addresses of it are
 //!     <prefix>/v1/blocks/<net>/<mac>        the attachment that asked for a MAC, which does not follow from its address
 //!     <prefix>/v1/leases/<net>/<address>    the attachment that holds it
@@ -35,6 +36,7 @@ mod gifts;
 pub mod keys;
 mod layout;
 mod leases;
+mod litter;
 mod macs;
 mod networks;
 mod news;
@@ -69,7 +71,7 @@ pub use place::Place;
 pub use realms::{directory_of, full_name, realm_of};
 pub use records::{
     Acknowledgement, Egress, EgressMode, Lease, LedgerRecord, Network, NetworkState, Node,
-    Versioned, decode, encode,
+    Restoring, Versioned, decode, encode,
 };
 pub use settings::{CONFIG_FILE, NodeSettings, Resolved, Settings, StoreSettings};
 pub use stored::{Opaque, Records, Stored};
@@ -103,6 +105,8 @@ pub enum Planted {
     ReturnUnacknowledged,
     /// On a network that reclaims, addresses of any block are given out while the store is away.
     ReclaimUnfenced,
+    /// A host writes again whatever network it remembers, also one that was removed.
+    RestoreRemoved,
 }
 
 impl<'a> Cluster<'a> {

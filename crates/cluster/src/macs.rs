@@ -243,6 +243,7 @@ mod tests {
             egress: None,
             reclaim_after: None,
             state: crate::NetworkState::Ready,
+            restoring: None,
         }
     }
 

@@ -3,7 +3,7 @@
 //! All creations and removals meet in one record, `subnets`, which each of them swaps: so two hosts cannot create
 //! overlapping networks at the same moment. Networks are made rarely; attachments never touch that record.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipam::RangeSet;
 use ipnetwork::IpNetwork;
@@ -11,7 +11,8 @@ use store::{Entry, Key, Op, Outcome};
 
 use crate::{
     ATTEMPTS, CHUNK, Cluster, Egress, Error, Network, NetworkState, Records, Stored, Versioned,
-    records::{SubnetsRecord, VniRecord, decode, encode, subnets},
+    records::{RemovedRecord, SubnetsRecord, VniRecord, decode, encode, subnets},
+    settings::DEFAULT_PREFIX,
     stored,
 };
 
@@ -43,6 +44,8 @@ pub struct NetworkSpec {
     pub egress: Option<Egress>,
     /// Seconds after which the blocks of a silent node are taken from it.
     pub reclaim_after: Option<u64>,
+    /// Identifiers of other networks on this host, which the store may have lost: not to be chosen.
+    pub in_use: BTreeSet<u32>,
 }
 
 /// Whether a network had to be made.
@@ -141,6 +144,7 @@ impl NetworkSpec {
             egress,
             reclaim_after,
             state: NetworkState::Ready,
+            restoring: None,
         }
     }
 }
@@ -184,22 +188,19 @@ impl Cluster<'_> {
             .collect())
     }
 
-    /// Creates the network, or finds that it exists as wanted, in one transaction. Each registered node is given a block
+    /// Creates the network, or finds that it exists as wanted, in one transaction; what is left of an earlier one of its name is
+    /// removed before. Each registered node is given a block
     /// with it, so that the first attachment anywhere is known everywhere; of more nodes than fit, the first ones, and
     /// [`Self::finish_network`] gives the others theirs.
     pub async fn ensure_network(&self, spec: &NetworkSpec) -> Result<Created, Error> {
         let name = &spec.name;
-        let (own, vnis, all) = (
-            self.layout.network(name)?,
-            self.layout.vnis()?,
-            self.layout.subnets()?,
-        );
+        let (own, all) = (self.layout.network(name)?, self.layout.subnets()?);
         let (nodes, networks) = (self.layout.nodes()?, self.layout.networks()?);
+        let removed = self.layout.removed(name)?;
         for _ in 0..ATTEMPTS {
-            let entries = self
-                .store
-                .read(&[networks.clone(), vnis.clone(), all.clone(), nodes.clone()])
-                .await?;
+            let mut keys = self.litter_keys(name)?.to_vec();
+            keys.extend([networks.clone(), nodes.clone(), removed.clone()]);
+            let entries = self.store.read(&keys).await?;
             let find = |key: &Key| entries.iter().find(|entry| entry.key == *key);
             if let Some(entry) = find(&own) {
                 let present = stored::network(entry, &networks);
@@ -213,8 +214,13 @@ impl Cluster<'_> {
             if spec.ranges.is_empty() {
                 return Err(Error::NoRanges(name.clone()));
             }
+            let litter = self.litter_of(name, &entries, &|_| false)?;
+            if !litter.is_empty() {
+                self.remove_litter(&own, &litter).await?;
+                continue;
+            }
             let vni = if spec.segment {
-                Some(free_vni(spec, &vnis, &entries)?)
+                Some(self.free_vni(spec, &entries)?)
             } else {
                 None
             };
@@ -231,6 +237,12 @@ impl Cluster<'_> {
                 Ok(())
             })?;
             let mut network = spec.clone().into_network(vni);
+            // Removed while the verb that asks for it was at work: another one needs another id.
+            let noted = find(&removed).map(decode::<RemovedRecord>).transpose()?;
+            if let Some(noted) = noted.filter(|noted| noted.record.has(&network)) {
+                let times = noted.record.ids.len();
+                network.id = network.id.map(|id| format!("{id}-{times}"));
+            }
             let names = entries
                 .iter()
                 .filter_map(|entry| stored::name_below(entry, &nodes));
@@ -285,6 +297,36 @@ impl Cluster<'_> {
         }
     }
 
+    /// The VNI that the spec asks for, or the first free one of this prefix.
+    pub(crate) fn free_vni(&self, spec: &NetworkSpec, entries: &[Entry]) -> Result<u32, Error> {
+        let vnis = self.layout.vnis()?;
+        let taken = |vni: u32| {
+            entries
+                .iter()
+                .find(|e| e.key.is_within(&vnis) && e.key.last() == vni.to_string())
+        };
+        if let Some(vni) = spec.vni {
+            return match taken(vni) {
+                None => Ok(vni),
+                Some(entry) => {
+                    let other = match Stored::<VniRecord>::of(entry) {
+                        Stored::Readable(taken) => taken.record.network,
+                        Stored::Opaque(_) => format!("that record {} does not tell", entry.key),
+                    };
+                    Err(Error::VniTaken {
+                        name: spec.name.clone(),
+                        vni,
+                        other,
+                    })
+                }
+            };
+        }
+        let first = first_vni(self.layout.prefix());
+        let mut all = (first..=LAST_VNI).chain(FIRST_VNI..first);
+        let free = all.find(|vni| taken(*vni).is_none() && !spec.in_use.contains(vni));
+        free.ok_or_else(|| Error::Contended(vnis.as_str().to_owned()))
+    }
+
     /// The write that changes the record of all subnets, from what was read of it.
     pub(crate) fn swap_subnets(
         &self,
@@ -328,29 +370,26 @@ pub(crate) fn refuse_overlap(spec: &NetworkSpec, record: &SubnetsRecord) -> Resu
     Ok(())
 }
 
-/// The VNI that the spec asks for, or the lowest free one.
-pub(crate) fn free_vni(spec: &NetworkSpec, vnis: &Key, entries: &[Entry]) -> Result<u32, Error> {
-    let taken = |vni: u32| {
-        entries
-            .iter()
-            .find(|e| e.key.is_within(vnis) && e.key.last() == vni.to_string())
-    };
-    if let Some(vni) = spec.vni {
-        return match taken(vni) {
-            None => Ok(vni),
-            Some(entry) => {
-                let other = match Stored::<VniRecord>::of(entry) {
-                    Stored::Readable(taken) => taken.record.network,
-                    Stored::Opaque(_) => format!("that record {} does not tell", entry.key),
-                };
-                Err(Error::VniTaken {
-                    name: spec.name.clone(),
-                    vni,
-                    other,
-                })
-            }
-        };
+/// Where the choice of a VNI begins: a host that is in two clusters, of different prefixes or data directories, has the
+/// identifiers of both. Part of what is stored (FNV-1a): it must not change.
+fn first_vni(prefix: &str) -> u32 {
+    if prefix == DEFAULT_PREFIX {
+        return FIRST_VNI;
     }
-    let free = (FIRST_VNI..=LAST_VNI).find(|vni| taken(*vni).is_none());
-    free.ok_or_else(|| Error::Contended(vnis.as_str().to_owned()))
+    let hash = prefix.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    });
+    FIRST_VNI + hash % (LAST_VNI - FIRST_VNI + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_prefix_has_a_place_of_its_own_where_its_identifiers_begin() {
+        assert_eq!(first_vni("crosshost"), 4097);
+        let others = ["other", "crosshost/data/-2fsrv-2fa"].map(first_vni);
+        assert_eq!(others, [9_051_838, 9_243_649]);
+    }
 }

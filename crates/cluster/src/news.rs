@@ -87,10 +87,8 @@ impl News {
             .network
             .as_ref()
             .ok_or_else(|| Error::NoNetwork(name.to_owned()))?;
-        match network.record.state {
-            crate::NetworkState::Ready | crate::NetworkState::Creating => Ok(network),
-            crate::NetworkState::Removing => Err(Error::Removing(name.to_owned())),
-        }
+        network.record.takes_attachments()?;
+        Ok(network)
     }
 
     /// The block that decides about `address`, if its record can be read: of those that contain it the smallest, since an address out of the

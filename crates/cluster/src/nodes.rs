@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use store::Entry;
+use store::{Entry, Op};
 
 use crate::{
     ATTEMPTS, Acknowledgement, Cluster, Error, LedgerRecord, News, Node, Records, Stored,
@@ -104,7 +104,8 @@ impl Cluster<'_> {
 
     /// Makes sure that `node` is known in this boot and keeps a ledger of `network`, and reads the news that it acts on after
     /// that: one read where all is as it should be. Also the revision of its record before, `None` where the store knew no
-    /// such node: one lower than the host has seen, or none, tells that the store has forgotten something.
+    /// such node: one lower than the host has seen, or none, tells that the store has forgotten something. Where there is no such
+    /// network, or it is being removed, no ledger of it is made known.
     pub async fn enrol(&self, network: &str, node: &Node) -> Result<(Option<u64>, News), Error> {
         let ledger = self.layout.ledger(network, &node.name)?;
         let (news, beside) = self.news_beside(network, &ledger).await?;
@@ -124,17 +125,34 @@ impl Cluster<'_> {
         if !is_known {
             self.register(node).await?;
         }
-        let value = encode(&LedgerRecord {
-            boot_id: node.boot_id.clone(),
-        })?;
-        let written = match kept {
-            Some(kept) if keeps(&kept) || kept.is_newer() => Some(kept.revision()),
-            Some(kept) => self.store.swap(&ledger, &value, kept.revision()).await?,
-            None => self.store.create(&ledger, &value).await?,
+        let there = news.network.as_ref();
+        let Some(there) = there.filter(|there| !there.record.is_being_removed()) else {
+            return Ok((known, news));
         };
-        if written.is_none() {
-            // Another verb of this host was quicker, or its answer was lost.
-            self.keep_ledger(network, &node.name, &node.boot_id).await?;
+        if !kept
+            .as_ref()
+            .is_some_and(|kept| keeps(kept) || kept.is_newer())
+        {
+            let key = ledger;
+            let value = encode(&LedgerRecord {
+                boot_id: node.boot_id.clone(),
+            })?;
+            let check = Op::Check {
+                key: self.layout.network(network)?,
+                revision: there.revision,
+            };
+            let write = match kept.map(|kept| kept.revision()) {
+                Some(revision) => Op::Swap {
+                    key,
+                    value,
+                    revision,
+                },
+                None => Op::Create { key, value },
+            };
+            if self.done(&[check, write]).await?.is_none() {
+                // Another verb of this host was quicker, its answer was lost, or the network is another by now.
+                self.keep_ledger(network, &node.name, &node.boot_id).await?;
+            }
         }
         Ok((known, self.news(network).await?))
     }

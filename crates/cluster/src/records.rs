@@ -143,6 +143,21 @@ pub struct Network {
     /// Whether it takes attachments.
     #[serde(default)]
     pub state: NetworkState,
+    /// Of one that the store lost: the host that is writing it again. Meanwhile its state is [`NetworkState::Removing`], the
+    /// one in which every version leaves a network alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restoring: Option<Box<Restoring>>,
+}
+
+/// The host that writes again what the store lost of a network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Restoring {
+    /// Its node.
+    pub node: String,
+    /// The boot in which it began.
+    #[serde(rename = "bootID")]
+    pub boot_id: String,
 }
 
 impl Network {
@@ -197,6 +212,23 @@ impl Network {
             .transpose()
             .map(drop)
             .map_err(|error| error.to_string())
+    }
+
+    /// Refuses what is wanted of a network that takes no attachments now.
+    pub(crate) fn takes_attachments(&self) -> Result<(), Error> {
+        match (self.state, &self.restoring) {
+            (NetworkState::Ready | NetworkState::Creating, _) => Ok(()),
+            (NetworkState::Removing, None) => Err(Error::Removing(self.name.clone())),
+            (NetworkState::Removing, Some(restoring)) => Err(Error::Restoring {
+                name: self.name.clone(),
+                node: restoring.node.clone(),
+            }),
+        }
+    }
+
+    /// Whether an operator is removing it.
+    pub fn is_being_removed(&self) -> bool {
+        self.state == NetworkState::Removing && self.restoring.is_none()
     }
 
     /// Whether both are the same network and not only of the same name.
@@ -280,6 +312,22 @@ pub(crate) struct VniRecord {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SubnetsRecord {
     pub(crate) networks: BTreeMap<String, Vec<IpNetwork>>,
+}
+
+/// Which networks of one name an operator removed: nobody writes these again. It stays while the network's other records go,
+/// and when a network of the same name is created.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RemovedRecord {
+    /// Their ids, each with the time of its removal in seconds since 1970.
+    pub(crate) ids: BTreeMap<String, u64>,
+}
+
+impl RemovedRecord {
+    /// Whether this very network was removed.
+    pub(crate) fn has(&self, network: &Network) -> bool {
+        let id = network.id.as_ref();
+        id.is_some_and(|id| self.ids.contains_key(id))
+    }
 }
 
 #[derive(Serialize)]

@@ -7,27 +7,46 @@ use store::{Entry, Key, Op, Outcome};
 
 use crate::{
     ATTEMPTS, BlockRecord, BlockState, CHUNK, Cluster, Error, ExclusionState, Lease, MacRecord,
-    Network, NetworkState, Stored, Versioned,
-    records::{SubnetsRecord, decode, encode},
+    Network, NetworkState, Node, Restoring, Stored, Versioned,
+    records::{RemovedRecord, SubnetsRecord, VniRecord, decode, encode},
     stored,
 };
 
+/// Seconds for which the store knows which networks were removed: 30 days.
+const REMEMBERED: u64 = 30 * 24 * 60 * 60;
+/// How many removed networks of one name the store knows at most: the last ones.
+const REMEMBERED_OF_A_NAME: usize = 16;
+
 impl Cluster<'_> {
     /// Removes a network that has no endpoints. First no new lease can be written, then the leases are counted: so
-    /// no attachment slips in between. A removal that was interrupted is taken up again, or, where there are
-    /// endpoints, taken back.
-    pub async fn remove_network(&self, name: &str) -> Result<(), Error> {
+    /// no attachment slips in between. Then its record goes, in one transaction with all that was claimed with it, and its
+    /// id is noted as removed: from there on nobody writes anything of it, and what is left can be swept by anyone. A
+    /// removal that was interrupted is taken up again, or, where there are endpoints, taken back. `now` is in seconds
+    /// since 1970.
+    pub async fn remove_network(&self, name: &str, now: u64) -> Result<(), Error> {
         let (own, all) = (self.layout.network(name)?, self.layout.subnets()?);
-        let (blocks, leases) = (self.layout.blocks(name)?, self.layout.leases(name)?);
-        let beside = [
-            self.layout.all_ledgers()?.join(name)?,
-            self.layout.acks(name)?,
-        ];
-        'again: for _ in 0..ATTEMPTS {
-            let entries = self.store.read(&[own.clone(), leases.clone()]).await?;
-            let network = entries.iter().find(|e| e.key == own);
-            let network = network.ok_or_else(|| Error::NoNetwork(name.to_owned()))?;
+        let (leases, nodes) = (self.layout.leases(name)?, self.layout.nodes()?);
+        let removed = self.layout.removed(name)?;
+        for _ in 0..ATTEMPTS {
+            let entries = self
+                .store
+                .read(&[own.clone(), leases.clone(), nodes.clone()])
+                .await?;
+            let Some(network) = entries.iter().find(|e| e.key == own) else {
+                return match self.sweep(name, &|_| false).await? {
+                    0 => Err(Error::NoNetwork(name.to_owned())),
+                    _ => Ok(()),
+                };
+            };
             let mut network = decode::<Network>(network)?;
+            if let Some(Restoring { node, boot_id }) = network.record.restoring.as_deref()
+                && lives(&entries, &self.layout.node(node)?, boot_id)
+            {
+                return Err(Error::Restoring {
+                    name: name.to_owned(),
+                    node: node.clone(),
+                });
+            }
             // Counted once before, too: a removal that must be refused leaves the revision on which hosts rely.
             let held = leases_in(&entries, &leases)?;
             if !held.is_empty() {
@@ -41,6 +60,7 @@ impl Cluster<'_> {
                 state => state,
             };
             network.record.state = NetworkState::Removing;
+            network.record.restoring = None;
             let Some(revision) = self
                 .store
                 .swap(&own, &encode(&network.record)?, network.revision)
@@ -49,37 +69,21 @@ impl Cluster<'_> {
                 continue;
             };
             network.revision = revision;
-            let entries = self
-                .store
-                .read(&[
-                    all.clone(),
-                    blocks.clone(),
-                    leases.clone(),
-                    beside[0].clone(),
-                    beside[1].clone(),
-                ])
-                .await?;
+            let mut keys = vec![all.clone(), leases.clone(), removed.clone()];
+            keys.extend(
+                network
+                    .record
+                    .vni
+                    .map(|vni| self.layout.vni(vni))
+                    .transpose()?,
+            );
+            let entries = self.store.read(&keys).await?;
             let held = leases_in(&entries, &leases)?;
             if !held.is_empty() {
                 self.reopen(network, before).await?;
                 return Err(in_use(name, held));
             }
-            let block_ops: Vec<Op> = entries
-                .iter()
-                .filter(|e| e.key.is_within(&blocks) || beside.iter().any(|b| e.key.is_within(b)))
-                .map(delete)
-                .collect();
-            for chunk in block_ops.chunks(CHUNK - 1) {
-                // Another removal may have taken ours back meanwhile.
-                let check = Op::Check {
-                    key: own.clone(),
-                    revision,
-                };
-                let ops: Vec<Op> = [check].into_iter().chain(chunk.iter().cloned()).collect();
-                if let Outcome::Conflict(_) = self.store.apply(&ops).await? {
-                    continue 'again;
-                }
-            }
+            let find = |key: &Key| entries.iter().find(|e| e.key == *key);
             let mut ops = vec![Op::Delete {
                 key: own.clone(),
                 revision,
@@ -88,22 +92,57 @@ impl Cluster<'_> {
                 record.networks.remove(name);
                 Ok(())
             };
-            match self.swap_subnets(entries.iter().find(|e| e.key == all), remove) {
+            match self.swap_subnets(find(&all), remove) {
                 Ok((op, _)) => ops.push(op),
                 // It keeps the subnets; what cannot be read refuses creations alone.
                 Err(Error::Record { .. }) => {}
                 Err(error) => return Err(error),
             }
-            if let Some(vni) = network.record.vni
-                && let Some(entry) = self.store.get(&self.layout.vni(vni)?).await?
+            let vni = network.record.vni.map(|vni| self.layout.vni(vni));
+            let other = |entry: &Entry| match Stored::<VniRecord>::of(entry) {
+                Stored::Readable(vni) => vni.record.network != name,
+                Stored::Opaque(_) => false,
+            };
+            if let Some(entry) = vni.transpose()?.as_ref().and_then(find)
+                && !other(entry)
             {
-                ops.push(delete(&entry));
+                ops.push(delete(entry));
+            }
+            if let Some(id) = &network.record.id {
+                ops.push(note_removed(&removed, find(&removed), id, now)?);
             }
             if let Outcome::Done(_) = self.store.apply(&ops).await? {
-                return Ok(());
+                self.sweep(name, &|_| false).await?;
+                return self.forget_removals(now).await;
             }
         }
         Err(Error::Contended(own.as_str().to_owned()))
+    }
+
+    /// Whether an operator has removed this very network.
+    pub async fn was_removed(&self, network: &Network) -> Result<bool, Error> {
+        let noted = self.store.get(&self.layout.removed(&network.name)?).await?;
+        let noted = noted.as_ref().map(decode::<RemovedRecord>).transpose()?;
+        Ok(noted.is_some_and(|noted| noted.record.has(network)))
+    }
+
+    /// Forgets removals of long ago: a host that was away for so long restores nothing any more.
+    async fn forget_removals(&self, now: u64) -> Result<(), Error> {
+        let mut old = Vec::new();
+        for entry in self.store.read(&[self.layout.all_removed()?]).await? {
+            let last = decode::<RemovedRecord>(&entry)?
+                .record
+                .ids
+                .into_values()
+                .max();
+            if last.unwrap_or(0).saturating_add(REMEMBERED) < now {
+                old.push(delete(&entry));
+            }
+        }
+        for chunk in old.chunks(CHUNK) {
+            self.done(chunk).await?;
+        }
+        Ok(())
     }
 
     /// The network takes attachments again. A host that was quicker knows better.
@@ -256,6 +295,37 @@ fn leases_of<'e>(
         }
     }
     held
+}
+
+/// Whether a node lives, in this boot.
+fn lives(entries: &[Entry], node: &Key, boot_id: &str) -> bool {
+    let present = entries.iter().find(|entry| entry.key == *node);
+    // One whose record cannot be read does, for all that is known.
+    present.is_some_and(|it| decode::<Node>(it).map_or(true, |it| it.record.boot_id == boot_id))
+}
+
+/// The write that notes a network's id as removed.
+fn note_removed(key: &Key, present: Option<&Entry>, id: &str, now: u64) -> Result<Op, Error> {
+    let present = present.map(decode::<RemovedRecord>).transpose()?;
+    let revision = present.as_ref().map(|present| present.revision);
+    let mut record = present.map(|present| present.record).unwrap_or_default();
+    record.ids.insert(id.to_owned(), now);
+    while record.ids.len() > REMEMBERED_OF_A_NAME {
+        let oldest = record.ids.iter().min_by_key(|(_, at)| **at);
+        let Some(oldest) = oldest.map(|(id, _)| id.clone()) else {
+            break;
+        };
+        record.ids.remove(&oldest);
+    }
+    let (key, value) = (key.clone(), encode(&record)?);
+    Ok(match revision {
+        None => Op::Create { key, value },
+        Some(revision) => Op::Swap {
+            key,
+            value,
+            revision,
+        },
+    })
 }
 
 fn delete(entry: &Entry) -> Op {

@@ -17,7 +17,7 @@ use crate::{Error, Layout, environment::Environment};
 /// The host's own settings; the variable `CROSSHOST_CONFIG` names another file.
 pub const CONFIG_FILE: &str = "/etc/crosshost/config.json";
 const DEFAULT_STORE: &str = "dir:///var/lib/crosshost";
-const DEFAULT_PREFIX: &str = "crosshost";
+pub(crate) const DEFAULT_PREFIX: &str = "crosshost";
 
 /// The keys `store` and `node`, as a conflist or the configuration file has them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

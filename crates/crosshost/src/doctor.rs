@@ -161,6 +161,28 @@ async fn examine_store(settings: &Resolved, findings: &mut Findings) -> Result<(
     }
     let sandboxes = overlay::sandbox::networks().map_err(|error| error.to_string())?;
     for realm in realms::all(session).await? {
+        for (name, litter) in realm.cluster.litter().await? {
+            let called = realm.called(&name);
+            if let Some(first) = litter.keys.first() {
+                let (count, gc) = (litter.keys.len(), "crosshost gc");
+                let says = format!(
+                    "network {called}: the store has no record of it and {count} keys that are left of it, such as {first}"
+                );
+                findings.note(Check::RemovedNetwork, says, gc);
+            }
+            if !litter.nodes.is_empty() {
+                let nodes: Vec<_> = litter.nodes.iter().map(String::as_str).collect();
+                let nodes = nodes.join(", ");
+                let says = format!(
+                    "network {called}: the store has lost its record, and has leases of containers on {nodes}"
+                );
+                findings.wrong(
+                    Check::RemovedNetwork,
+                    says,
+                    &format!("{SYNC}  # on {nodes}"),
+                );
+            }
+        }
         for fault in realm.cluster.faults().await? {
             let says = format!("record {}: {}", fault.key, fault.why);
             // What a newer version wrote is for this host to be upgraded to.

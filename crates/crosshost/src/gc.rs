@@ -3,12 +3,14 @@
 //!
 //! Of an address that `ipam-kv` gave under another interface plugin nothing here tells whether its container lives: it stays.
 
+use cluster::Shelf as _;
+use ipam_kv::shelf::Files;
 use journal::Attachment;
 use overlay::{host::Host, orphans};
 
 use crate::{
     command::{Result, Session},
-    sync,
+    realms, sync,
     table::Bad,
 };
 
@@ -16,6 +18,42 @@ use crate::{
 async fn release(attachment: &Attachment) -> std::result::Result<(), cni::Error> {
     portmap::forget(attachment)?;
     ipam_kv::forget(attachment).await
+}
+
+/// Removes from the store what is left of networks of which it has no record, or lists it.
+async fn litter(session: &Session, dry: bool) -> Result<Vec<String>> {
+    let (node, boot) = (&session.settings.node, journal::clock::boot_id()?);
+    let mut said = Vec::new();
+    for realm in realms::all(session).await? {
+        let files = Files::new(realm.name.as_deref());
+        for (name, litter) in realm.cluster.litter().await? {
+            // Of a container of this host that is gone: nothing here holds it.
+            let is_void = |lease: &cluster::Lease| {
+                let holding = files.holding(&name, &lease.holder());
+                lease.node == *node
+                    && lease.boot_id == boot
+                    && matches!(holding, Ok(cluster::Noted::Nothing))
+            };
+            let called = realm.called(&name);
+            if dry {
+                said.extend(
+                    litter
+                        .keys
+                        .iter()
+                        .map(|key| format!("{key}: no network {called}\n")),
+                );
+                continue;
+            }
+            match realm.cluster.sweep(&name, &is_void).await {
+                Ok(0) => {}
+                Ok(keys) => said.push(format!("network {called}: {keys} keys left in the store\n")),
+                // Its containers' hosts write it again: it is none of ours.
+                Err(error @ cluster::Error::Forgotten { .. }) => cni::log(&error.to_string()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    Ok(said)
 }
 
 /// Sweeps, or lists what it would sweep.
@@ -46,11 +84,33 @@ pub async fn sweep(session: &Session, dry: bool) -> Result<String> {
         };
         said.push(format!("{}\n", cni::line(line)));
     }
+    for network in orphans::lone(&host).map_err(failed)? {
+        let done = if dry {
+            Ok(true)
+        } else {
+            orphans::release_host(&host, &network, release).await
+        };
+        match done {
+            Ok(true) => said.push(format!("network {network}: this host's own address\n")),
+            Ok(false) => {}
+            Err(error) => {
+                failures = true;
+                said.push(format!("network {network}: failed: {error}\n"));
+            }
+        }
+    }
     // The store hears of it, now or with the next sync.
     if !dry && !said.is_empty() {
         let late = sync::once(session, false).await;
         if let Some(late) = late.map_or_else(|error| Some(error.to_string()), |done| done.late()) {
             cni::log(&format!("the store was not told yet: {late}"));
+        }
+    }
+    match litter(session, dry).await {
+        Ok(swept) => said.extend(swept),
+        Err(error) => {
+            failures = true;
+            said.push(format!("the store: {error}\n"));
         }
     }
     let said = said.concat();

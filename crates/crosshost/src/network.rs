@@ -1,6 +1,6 @@
 //! `crosshost network`: create, ls, inspect, rm.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use cluster::{
     BlockRecord, BlockState, Egress, EgressMode, Network, NetworkSpec, NetworkState, News,
@@ -18,7 +18,12 @@ use crate::{
 
 /// Makes a network.
 pub async fn create(session: &Session, spec: &NetworkSpec) -> Result<String> {
-    let network = session.cluster().create_network(spec).await?;
+    let host = overlay::host::Host::open().map_err(|error| error.to_string())?;
+    let spec = NetworkSpec {
+        in_use: host.vnis().map_err(|error| error.to_string())?,
+        ..spec.clone()
+    };
+    let network = session.cluster().create_network(&spec).await?;
     let line = summary(&network, session.scope()).join("  ");
     Ok(format!("{}\n", cni::line(line)))
 }
@@ -72,6 +77,7 @@ pub fn spec(options: Create) -> Result<NetworkSpec> {
         mtu: options.mtu,
         vxlan_port: options.vxlan_port,
         egress: mode.map(|mode| Egress { mode, subnet }),
+        in_use: BTreeSet::new(),
     };
     Ok(spec.check().map_err(|error| Usage(error.to_string()))?)
 }
@@ -158,6 +164,7 @@ fn shown(networks: &[(String, Network)], opaque: &[String], scope: &str) -> Stri
 /// What is to be said of a network's state: nothing while it is as it should be.
 fn state(network: &Network) -> &'static str {
     match network.state {
+        _ if network.restoring.is_some() => "restoring",
         NetworkState::Ready => "",
         NetworkState::Creating => "creating",
         NetworkState::Removing => "removing",
@@ -296,7 +303,8 @@ fn exclusions(news: &News) -> String {
 /// Removes a network without endpoints.
 pub async fn remove(session: &Session, called: &str) -> Result<String> {
     let (realm, name) = realms::of(session, called)?;
-    realm.cluster.remove_network(name).await?;
+    let now = journal::clock::unix();
+    realm.cluster.remove_network(name, now).await?;
     Ok(format!("{called}\n"))
 }
 

@@ -79,19 +79,33 @@ pub async fn once(session: &Session, contact: bool) -> Result<Done> {
     let (survey, realms) = tokio::join!(cluster.survey(&settings.node), cluster.realms());
     let survey = survey?;
     // Refused where this name is another host's: nothing more is done then.
-    let forwarding = overlay::sync::sync(&cluster, settings, &survey)
+    let forwarding = Box::pin(overlay::sync::sync(&cluster, settings, &survey))
         .await
         .map_err(failed)?;
     let late = ipam_kv::sync(settings, survey, realms)
         .await
         .map_err(failed)?;
+    // Networks that the store had lost may be there again just now.
+    let (mut networks, mut behind) = (forwarding.done, forwarding.failures);
+    if behind.is_empty() {
+        for network in overlay::sandbox::networks().map_err(failed)? {
+            if networks.iter().any(|done| done.network == network) {
+                continue;
+            }
+            let synced = overlay::sync::sync_network(&cluster, settings, &network);
+            match Box::pin(synced).await {
+                Ok(done) => networks.extend(done),
+                Err(error) => behind.push(error),
+            }
+        }
+    }
     if contact {
         // The verbs write a known node's record only where it changed; that this host was here just now is said here. After
         // them: a host whose name is another's has been refused by its tunnel address, and whether the store was put back to
         // an earlier state shows in the record as it was.
         let node = Node {
             name: settings.node.clone(),
-            vtep: settings.vtep,
+            vtep: settings.vtep.or_else(journal::tunnel::vtep),
             boot_id: clock::boot_id()?,
             machine_id: clock::machine_id(),
             last_contact: clock::unix(),
@@ -100,13 +114,12 @@ pub async fn once(session: &Session, contact: bool) -> Result<Done> {
         };
         cluster.register(&node).await?;
     }
-    let mut behind = forwarding.failures;
     let ports = ports.unwrap_or_else(|error| {
         behind.push(error);
         false
     });
     Ok(Done {
-        networks: forwarding.done,
+        networks,
         ports,
         behind,
         late,

@@ -39,6 +39,7 @@ impl Desk {
                 boot_id,
                 machine_id: clock::machine_id(),
                 vtep: settings.vtep,
+                tunnel: journal::tunnel::vtep(),
                 place: Some(settings.place()),
             },
             settings,

@@ -3,6 +3,7 @@
 
 use std::{
     any::Any,
+    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
     time::Duration,
@@ -166,7 +167,12 @@ impl Shelf for Files {
     }
 
     fn remove_ledger(&self, network: &str) -> Result<(), Error> {
-        self.ledgers.remove(network).map_err(|error| local(&error))
+        self.ledgers
+            .remove(network)
+            .map_err(|error| local(&error))?;
+        // While it is there the network is one of this host's. One with holdings in it stays.
+        let _ = fs::remove_dir(self.root.join("holding").join(network));
+        Ok(())
     }
 
     fn holding(&self, network: &str, holder: &Holder) -> Result<Noted, Error> {
@@ -191,6 +197,14 @@ impl Shelf for Files {
             .map_err(|error| local(&error))
     }
 
+    fn vnis(&self) -> Result<BTreeSet<u32>, Error> {
+        let ledgers = self.ledgers.all_readable(&unreadable);
+        let ledgers = ledgers.map_err(|error| local(&error))?.into_iter();
+        Ok(ledgers
+            .filter_map(|ledger| ledger.network.record.vni)
+            .collect())
+    }
+
     fn holdings(&self, network: &str) -> Result<Holdings, Error> {
         let all = self.holdings_of(network).all();
         let all = all.map_err(|error| local(&error))?;
@@ -205,9 +219,12 @@ impl Shelf for Files {
     }
 
     fn save_memory(&self, network: &str, memory: &Memory) -> Result<(), Error> {
-        self.memories
-            .save(network, memory)
-            .map_err(|error| local(&error))
+        let saved = if *memory == Memory::default() {
+            self.memories.remove(network)
+        } else {
+            self.memories.save(network, memory)
+        };
+        saved.map_err(|error| local(&error))
     }
 }
 

@@ -97,6 +97,7 @@ impl Site {
                 boot_id: format!("boot-{name}"),
                 machine_id: Some(format!("machine-{name}")),
                 vtep: None,
+                tunnel: None,
                 place: None,
             },
             files: Files::below(&root, None),

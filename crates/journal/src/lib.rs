@@ -16,6 +16,7 @@ mod document;
 pub mod layout;
 mod lock;
 mod room;
+pub mod tunnel;
 
 pub use attachment::{Attachment, digest};
 pub use document::{All, Error, Found, Journal, Unreadable};

@@ -4,12 +4,12 @@
 //! receive in the same way. What cannot be shared is a VNI on one port, a port with a device of another kind (Cilium's, or
 //! one with group policies), and a port that a program has bound.
 
-use std::{fs, path::Path};
+use std::{fs, net::IpAddr, path::Path};
 
 use cni::Error;
 use netlink::Link;
 
-use crate::{host::Host, kernel};
+use crate::{host::Host, kernel, names, sandbox};
 
 /// Who is in the way of a tunnel, as far as it can be found without making it; in the words of the configuration.
 pub(crate) async fn find(
@@ -37,6 +37,21 @@ pub(crate) async fn find(
     });
     if let Some(other) = others.into_iter().next() {
         return Ok(Some(other));
+    }
+    for network in sandbox::networks()? {
+        let Some(rtnl) = sandbox::open(&network)? else {
+            continue;
+        };
+        let link = rtnl.link(names::VXLAN).await;
+        let link = link.map_err(|error| kernel(&error))?;
+        let tunnel = link.and_then(|link| link.vxlan);
+        let tunnel = tunnel.filter(|it| it.port == port && it.vni == vni);
+        let v6_too = |local: IpAddr| local.is_ipv6() == v6;
+        if tunnel.is_some_and(|tunnel| tunnel.local.is_none_or(v6_too)) {
+            return Ok(Some(format!(
+                "vni: {vni}: network {network} has it on this host; want another vni or vxlanPort"
+            )));
+        }
     }
     let holder = program(port, v6);
     Ok(holder.map(|program| {

@@ -47,6 +47,7 @@ pub enum Check {
     Releases,
     Documents,
     Records,
+    RemovedNetwork,
 }
 
 impl Check {
@@ -90,6 +91,7 @@ impl Check {
             Self::Releases => "releases",
             Self::Documents => "documents",
             Self::Records => "records",
+            Self::RemovedNetwork => "removed-network",
         }
     }
 }

@@ -1,6 +1,7 @@
 //! This host, as one verb sees it: its namespace and socket, its documents, its place on the underlay.
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     path::Path,
     time::Duration,
@@ -188,6 +189,15 @@ impl Host {
         Ok(lost)
     }
 
+    /// The identifiers of all networks that this host knows: none of them is another network's, also where the store has lost
+    /// its records.
+    pub fn vnis(&self) -> Result<BTreeSet<u32>, Error> {
+        let news = self.news.all_readable(&|it| cni::log(&it.to_string()));
+        let news = news.map_err(|error| local(&error))?.into_iter();
+        let vnis = news.filter_map(|news| news.network?.record.vni);
+        Ok(vnis.collect())
+    }
+
     /// Keeps the news of a network for the next verb.
     pub fn keep(&self, network: &str, news: &News) -> Result<(), Error> {
         let _lock = self.lock(&format!("news-{network}"))?;
@@ -318,7 +328,11 @@ impl Host {
         let vtep = self.underlay(settings).await?.vtep;
         let registered = self.enrol(cluster, settings, &news.nodes, vtep).await?;
         if news.network.is_none() {
-            cluster.ensure_network(spec).await.map_err(failed)?;
+            let spec = NetworkSpec {
+                in_use: self.vnis()?,
+                ..spec.clone()
+            };
+            cluster.ensure_network(&spec).await.map_err(failed)?;
         }
         if registered || news.network.is_none() {
             news = cluster.news(&spec.name).await.map_err(failed)?;
@@ -340,6 +354,7 @@ impl Host {
         nodes: &Records<String, Node>,
         vtep: IpAddr,
     ) -> Result<bool, Error> {
+        journal::tunnel::note(vtep).map_err(|error| local(&error))?;
         let (name, node) = (&settings.node, node(settings, vtep)?);
         let known = nodes.get(name);
         let present = known.and_then(Stored::readable).map(|node| &node.record);

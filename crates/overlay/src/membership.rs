@@ -129,20 +129,21 @@ pub fn update<T>(
 }
 
 /// Makes this host a member, unless it is one already; with `anew` in any case, since the store may have forgotten it.
-/// The news to forward by are to be read after this, and this node is registered in this boot before.
+/// The news to forward by are to be read after this, and this node is registered in this boot before. `None` where the store has
+/// no such network.
 pub async fn enter(
     host: &Host,
     cluster: &Cluster<'_>,
     network: &str,
     node: &str,
     anew: bool,
-) -> Result<Versioned<Acknowledgement>, Error> {
+) -> Result<Option<Versioned<Acknowledgement>>, Error> {
     let boot_id =
         journal::clock::boot_id().map_err(|error| Error::io(format!("boot id: {error}")))?;
     let mut anew = anew;
     for _ in 0..ATTEMPTS {
         if !anew && let Some(joined) = load(host, network)?.as_ref().and_then(Membership::joined) {
-            return Ok(joined.clone());
+            return Ok(Some(joined.clone()));
         }
         let joined = update(host, network, |member| {
             let joined = member.as_ref().and_then(Membership::joined).cloned();
@@ -158,19 +159,19 @@ pub async fn enter(
             });
             None
         })?;
-        if let Some(joined) = joined {
+        if joined.is_some() {
             return Ok(joined);
         }
-        let own = cluster
-            .join(network, node, &boot_id)
-            .await
-            .map_err(failed)?;
+        let own = match cluster.join(network, node, &boot_id).await {
+            Err(cluster::Error::NoNetwork(_)) => return Ok(None),
+            own => own.map_err(failed)?,
+        };
         let joined = update(host, network, |member| {
             let member = member.as_mut()?;
             let joined = member.learn(&own);
             member.own.clone().filter(|_| joined)
         })?;
-        if let Some(joined) = joined {
+        if joined.is_some() {
             return Ok(joined);
         }
         anew = false;
@@ -185,6 +186,15 @@ pub fn leave(host: &Host, network: &str) -> Result<(), Error> {
     update(host, network, |member| {
         if let Some(member) = member {
             member.left = true;
+        }
+    })
+}
+
+/// Nothing is to be told of the network any more, unless somebody has joined again.
+fn forget(host: &Host, network: &str) -> Result<(), Error> {
+    update(host, network, |member| {
+        if member.as_ref().is_some_and(|member| member.left) {
+            *member = None;
         }
     })
 }
@@ -205,10 +215,11 @@ pub async fn tell(
         // A join was killed, or is under way: only one of our own has a revision that we know.
         let boot_id =
             journal::clock::boot_id().map_err(|error| Error::io(format!("boot id: {error}")))?;
-        let own = cluster
-            .join(network, node, &boot_id)
-            .await
-            .map_err(failed)?;
+        let own = match cluster.join(network, node, &boot_id).await {
+            // What was written of it went with the network.
+            Err(cluster::Error::NoNetwork(_)) => return forget(host, network),
+            own => own.map_err(failed)?,
+        };
         let left = update(host, network, |member| {
             let member = member.as_mut()?;
             let left = std::mem::take(&mut member.left);

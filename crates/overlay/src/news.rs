@@ -129,23 +129,32 @@ impl Follower<'_> {
         Ok(member.as_ref().is_some_and(follows) && watched::is_followed(self.host, self.network)?)
     }
 
-    /// News, read as a member; with `anew` after a join in any case. Either [`Heard::Away`] or news.
+    /// News, read as a member; with `anew` after a join in any case. [`Heard::Renewed`] where the store has no such network.
     pub(crate) async fn hear(&self, anew: bool) -> Result<Heard, Error> {
         let (network, node) = (self.network, &self.settings.node);
-        let joined = membership::enter(self.host, self.cluster, network, node, anew).await;
-        let under = match joined {
-            Ok(own) => own.revision,
-            Err(error) if error.code == cni::code::AGAIN => return Ok(self.away(&error)),
-            Err(error) => return Err(error),
-        };
-        match self.cluster.news(network).await {
-            Ok(mut news) => {
+        let mut anew = anew;
+        for _ in 0..ATTEMPTS {
+            let joined = membership::enter(self.host, self.cluster, network, node, anew).await;
+            let under = match joined {
+                Ok(Some(own)) => own.revision,
+                Ok(None) => return Ok(Heard::Renewed),
+                Err(error) if error.code == cni::code::AGAIN => return Ok(self.away(&error)),
+                Err(error) => return Err(error),
+            };
+            let (mut news, join) = match self.cluster.news_and_join(network, node).await {
+                Ok(heard) => heard,
+                Err(error) if error.is_away() => return Ok(self.away(&error)),
+                Err(error) => return Err(failed(error)),
+            };
+            if join.is_some() {
                 self.recall(&mut news)?;
-                Ok(Heard::News(Box::new(Reading { news, under })))
+                return Ok(Heard::News(Box::new(Reading { news, under })));
             }
-            Err(error) if error.is_away() => Ok(self.away(&error)),
-            Err(error) => Err(failed(error)),
+            // Our join went with a network of this name that was removed, or the store forgot it.
+            anew = true;
         }
+        let why = format!("network {network}: removed or left by others at each attempt to join");
+        Err(Error::again(why))
     }
 
     /// News, if the store still knows that this host forwards, as we know it. One read.
@@ -348,6 +357,8 @@ impl Follower<'_> {
                 cni::log(&format!("network {network}: not acknowledged: {error}"));
                 return Ok(true);
             }
+            // It was removed a moment ago: nobody waits for us any more.
+            Err(cluster::Error::NoNetwork(_)) => return Ok(true),
             Err(error) => return Err(failed(error)),
         };
         let acknowledged = told.record.seen > 0;

@@ -245,16 +245,18 @@ async fn follow(
         Some(reading) => reading,
         None => match follower.hear(doubt != Doubt::None).await? {
             Heard::News(reading) => reading,
+            // A network that the store has lost still serves the containers it has; there is nothing newer to say.
+            Heard::Renewed => return Ok(None),
             _ => return Err(away()),
         },
     };
     if follower.is_older(&reading)? {
-        let Heard::News(again) = follower.hear(true).await? else {
-            return Err(away());
+        reading = match follower.hear(true).await? {
+            Heard::News(again) => again,
+            Heard::Renewed => return Ok(None),
+            _ => return Err(away()),
         };
-        reading = again;
     }
-    // A network that the store has lost still serves the containers it has; there is nothing newer to say.
     let Some(record) = reading.news.network.clone().map(|network| network.record) else {
         return Ok(None);
     };

@@ -84,6 +84,7 @@ fn network(subnets: &[&str]) -> Network {
         egress: None,
         reclaim_after: None,
         state: NetworkState::Ready,
+        restoring: None,
     }
 }
 

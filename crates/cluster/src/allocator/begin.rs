@@ -115,7 +115,7 @@ impl Allocator<'_> {
         let (_, mut news) = self.cluster.enrol(self.network, &self.node()).await?;
         if let Some(spec) = spec.filter(|_| news.network.is_none()) {
             self.create(spec).await?;
-            news = self.cluster.news(self.network).await?;
+            (_, news) = self.cluster.enrol(self.network, &self.node()).await?;
         }
         let network = news.ready_network(self.network)?.clone();
         if let Some(spec) = spec {
@@ -134,7 +134,11 @@ impl Allocator<'_> {
     }
 
     async fn create(&self, spec: &NetworkSpec) -> Result<Created, Error> {
-        self.cluster.ensure_network(spec).await
+        let spec = NetworkSpec {
+            in_use: self.shelf.vnis()?,
+            ..spec.clone()
+        };
+        self.cluster.ensure_network(&spec).await
     }
 
     /// The leases on all addresses that are this host's to give: its own are nowhere else. Of a host with very many
@@ -276,21 +280,26 @@ impl Allocator<'_> {
         let holds = self.holds()?;
         let same = (memory.network.as_ref().zip(news.network.as_ref()))
             .is_some_and(|(memory, present)| memory.record.is_same(&present.record));
-        if same || (news.network.is_none() && holds) {
+        let absent = news.network.is_none();
+        if same || (absent && holds) {
             lost |= self
                 .cluster
-                .restore(self.network, memory, &mut news)
+                .restore(self.network, memory, &mut news, &self.node(), holds)
                 .await?;
         } else if holds {
             lost = true;
         }
         if news.network.is_none() {
             let Some(spec) = spec else {
-                self.disown()?;
+                self.disown().await?;
                 return Err(Error::NoNetwork(self.network.to_owned()));
             };
             self.create(spec).await?;
-            news = self.cluster.news(self.network).await?;
+            lost |= holds;
+        }
+        if absent {
+            // Its ledger is known before what it acts on is read.
+            (_, news) = self.cluster.enrol(self.network, &self.node()).await?;
         }
         let network = news.ready_network(self.network)?.clone();
         self.take_back(&network, &mut news).await?;

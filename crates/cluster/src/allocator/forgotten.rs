@@ -3,19 +3,52 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use super::{ATTEMPTS, Allocator, Holding, Ledger, Stage};
+use super::{ATTEMPTS, Allocator, Held, Holding, Ledger, Memory, Stage};
 use crate::{BlockRecord, BlockState, Error, Exclusion, ExclusionState, Lease, News, Versioned};
 
 impl Allocator<'_> {
     /// The store has no such network, and nothing here needs it: what was ours of it is so no more, since who creates it
-    /// anew deals it out anew.
-    pub(super) fn disown(&self) -> Result<(), Error> {
+    /// anew deals it out anew. Of one that was removed nothing is kept; of one that was forgotten what may help another
+    /// host, which has containers on it. The caller holds the lock.
+    pub(super) async fn disown(&self) -> Result<(), Error> {
         let holdings = self.shelf.holdings(self.network)?;
         let is_empty = |holding: &Holding| holding.addresses.is_empty();
-        if holdings.unreadable.is_empty() && holdings.readable.iter().all(is_empty) {
-            self.shelf.remove_ledger(self.network)?;
+        if !holdings.unreadable.is_empty() || !holdings.readable.iter().all(is_empty) {
+            return Ok(());
         }
-        Ok(())
+        if self.is_removed().await? {
+            for holding in &holdings.readable {
+                self.shelf.remove_holding(self.network, &holding.holder())?;
+            }
+            self.shelf.save_memory(self.network, &Memory::default())?;
+        }
+        self.shelf.remove_ledger(self.network)
+    }
+
+    /// Whether the network that this host remembers was removed.
+    async fn is_removed(&self) -> Result<bool, Error> {
+        match self.shelf.memory(self.network)?.news.network {
+            Some(known) => self.cluster.was_removed(&known.record).await,
+            None => Ok(false),
+        }
+    }
+
+    /// What there is to say of containers here on a network that is not in the store: nothing but where it was removed.
+    pub(super) async fn stranded(&self) -> Result<Vec<Error>, Error> {
+        let mut holdings = self.shelf.holdings(self.network)?.readable;
+        holdings.retain(|holding| holding.stage == Stage::Given);
+        if holdings.is_empty() || !self.is_removed().await? {
+            return Ok(Vec::new());
+        }
+        let stranded = holdings.iter().flat_map(|holding| {
+            let of = |held: &Held| Error::Removed {
+                network: self.network.to_owned(),
+                container: holding.lease.container.clone(),
+                address: held.address,
+            };
+            holding.addresses.iter().map(of)
+        });
+        Ok(stranded.collect())
     }
 
     /// Whether a container of this host has an address of the network, or may have one.

@@ -90,7 +90,7 @@ impl Allocator<'_> {
     fn node(&self) -> Node {
         Node {
             name: self.host.node.clone(),
-            vtep: self.host.vtep,
+            vtep: self.host.vtep.or(self.host.tunnel),
             boot_id: self.host.boot_id.clone(),
             machine_id: self.host.machine_id.clone(),
             last_contact: self.clock.unix(),

@@ -215,9 +215,12 @@ pub trait Shelf {
     /// All of a network.
     fn holdings(&self, network: &str) -> Result<Holdings, Error>;
 
+    /// The identifiers of all networks of which this host has a ledger.
+    fn vnis(&self) -> Result<BTreeSet<u32>, Error>;
+
     /// What was last read of the network; nothing if there is none or it cannot be read.
     fn memory(&self, network: &str) -> Result<Memory, Error>;
-    /// Writes it; the caller holds the lock.
+    /// Writes it; the caller holds the lock. An empty one goes.
     fn save_memory(&self, network: &str, memory: &Memory) -> Result<(), Error>;
 }
 
@@ -240,6 +243,8 @@ pub struct Host {
     pub machine_id: Option<String>,
     /// The tunnel address that its settings name, which tells a clone of the machine from it.
     pub vtep: Option<IpAddr>,
+    /// The tunnel address that it has in this boot, whoever named it: part of the first word of its node record.
+    pub tunnel: Option<IpAddr>,
     /// Where its settings have the store; absent where there is but one.
     pub place: Option<Place>,
 }

@@ -19,12 +19,17 @@ impl Allocator<'_> {
             None => self.begin(None).await.map(|_| None),
             Some(mut ledger) => self.refresh(&mut ledger, None).await,
         };
-        drop(lock);
         let news = match refreshed {
-            // Removed by an operator, and nothing here is on it.
-            Err(Error::NoNetwork(_)) => return Ok(Vec::new()),
+            // Removed by an operator, or forgotten, and nothing here is on it.
+            Err(Error::NoNetwork(_)) => {
+                self.disown().await?;
+                return self.stranded().await;
+            }
+            // Nothing is left to be done for it.
+            Err(Error::Removing(_)) => return Ok(Vec::new()),
             refreshed => refreshed?,
         };
+        drop(lock);
         self.look_after_own_leases().await?;
         let mut failures = self.replay().await?;
         let news = match news {

@@ -188,7 +188,7 @@ async fn an_address_that_went_to_a_node_is_asked_of_it_and_of_nobody_else() {
         assert_eq!(news.home(wanted), Some(asker));
         assert!(!news.blocks[&block].record.exclusions[&wanted].wanted);
         cluster.leave("a", "n2", ack.revision).await.unwrap();
-        cluster.remove_network("a").await.unwrap();
+        cluster.remove_network("a", 0).await.unwrap();
     }
 }
 
@@ -225,7 +225,7 @@ async fn what_is_the_owners_again_by_the_time_of_the_answer_is_asked_of_the_owne
                 "{unanswered}"
             );
         }
-        cluster.remove_network("a").await.unwrap();
+        cluster.remove_network("a", 0).await.unwrap();
     }
 }
 
@@ -269,6 +269,6 @@ async fn a_container_that_has_an_address_already_is_not_made_to_ask_for_it() {
         // By an older record it would undo what came since.
         let late = cluster.reinstate("a", "n1", held, block, &present, 7);
         assert!(late.await.unwrap().is_none());
-        cluster.remove_network("a").await.unwrap();
+        cluster.remove_network("a", 0).await.unwrap();
     }
 }

@@ -202,7 +202,12 @@ async fn what_the_store_forgot_is_written_again_and_what_it_knows_better_is_left
     let empty = Mem::new();
     let cluster = cluster(&empty);
     let mut news = cluster.news("a").await.unwrap();
-    assert!(cluster.restore("a", &memory, &mut news).await.unwrap());
+    assert!(
+        cluster
+            .restore("a", &memory, &mut news, &node("n1"), true)
+            .await
+            .unwrap()
+    );
     let owners = |news: &News| -> Vec<_> {
         news.blocks
             .readable()
@@ -218,7 +223,10 @@ async fn what_the_store_forgot_is_written_again_and_what_it_knows_better_is_left
             .is_same(&memory.network.as_ref().unwrap().record)
     );
     assert!(
-        !cluster.restore("a", &memory, &mut news).await.unwrap(),
+        !cluster
+            .restore("a", &memory, &mut news, &node("n1"), true)
+            .await
+            .unwrap(),
         "once"
     );
 
@@ -231,6 +239,49 @@ async fn what_the_store_forgot_is_written_again_and_what_it_knows_better_is_left
     };
     cluster.create_network(&spec).await.unwrap();
     let mut news = cluster.news("a").await.unwrap();
-    assert!(!cluster.restore("a", &memory, &mut news).await.unwrap());
+    assert!(
+        !cluster
+            .restore("a", &memory, &mut news, &node("n1"), true)
+            .await
+            .unwrap()
+    );
     assert!(news.blocks.is_empty());
+}
+
+#[tokio::test]
+async fn what_was_removed_is_restored_by_nobody_and_its_name_is_free() {
+    let store = Mem::new();
+    let cluster = cluster(&store);
+    let spec = with_id("10.0.0.0/24");
+    let memory = three(&cluster, &spec).await;
+    cluster.join("a", "n1", "boot-1").await.unwrap();
+    let known = &memory.network.as_ref().unwrap().record;
+    assert!(!cluster.was_removed(known).await.unwrap());
+    cluster.remove_network("a", 0).await.unwrap();
+    assert!(cluster.was_removed(known).await.unwrap());
+
+    // Whoever remembers it, also with a container on it, and whoever was a member.
+    let mut news = cluster.news("a").await.unwrap();
+    let own = node("n1");
+    let restored = cluster.restore("a", &memory, &mut news, &own, true);
+    assert!(!restored.await.unwrap());
+    let joined = cluster.join("a", "n1", "boot-1").await;
+    assert!(matches!(joined, Err(cluster::Error::NoNetwork(_))));
+    cluster.keep_ledger("a", "n1", "boot-1").await.unwrap();
+    cluster.enrol("a", &own).await.unwrap();
+    assert!(cluster.litter().await.unwrap().is_empty());
+
+    // One of its name is another one, also where the very same is asked for.
+    let again = cluster.create_network(&spec).await.unwrap();
+    assert!(!again.is_same(known));
+    let month = 31 * 24 * 60 * 60;
+    cluster.remove_network("a", month).await.unwrap();
+    assert!(cluster.was_removed(&again).await.unwrap());
+    // A month later nobody asks any more.
+    cluster
+        .create_network(&crate::spec("b", "10.0.1.0/24"))
+        .await
+        .unwrap();
+    cluster.remove_network("b", 2 * month).await.unwrap();
+    assert!(!cluster.was_removed(&again).await.unwrap());
 }

@@ -76,9 +76,11 @@ const NOW: Duration = Duration::ZERO;
 async fn three(cluster: &Cluster<'_>, spec: &NetworkSpec) -> News {
     for name in ["n1", "n2", "n3"] {
         cluster.register(&node(name)).await.unwrap();
-        cluster.keep_ledger("a", name, "boot-1").await.unwrap();
     }
     cluster.create_network(spec).await.unwrap();
+    for name in ["n1", "n2", "n3"] {
+        cluster.keep_ledger("a", name, "boot-1").await.unwrap();
+    }
     cluster.news("a").await.unwrap()
 }
 

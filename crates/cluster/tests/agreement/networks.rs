@@ -112,7 +112,7 @@ async fn gifts_of_a_network_that_is_removed_meanwhile_are_not_made() {
         .ensure_network(&spec("big", "10.0.0.0/16"))
         .await
         .unwrap();
-    cluster.remove_network("big").await.unwrap();
+    cluster.remove_network("big", 0).await.unwrap();
     let finished = cluster.finish_network("big").await;
     assert!(matches!(finished, Err(Error::NoNetwork(_))), "{finished:?}");
     assert!(owners(&cluster, "big").await.is_empty());
@@ -228,7 +228,11 @@ async fn a_network_with_endpoints_is_not_removed_and_one_without_leaves_nothing(
         .publish("a", &[ip], &lease("n1", "c1"), &fresh)
         .await
         .unwrap();
-    let refused = cluster.remove_network("a").await.unwrap_err().to_string();
+    let refused = cluster
+        .remove_network("a", 0)
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(
         refused.contains("c1") && refused.contains("10.0.0.2") && refused.contains("n1"),
         "{refused}"
@@ -250,7 +254,7 @@ async fn a_network_with_endpoints_is_not_removed_and_one_without_leaves_nothing(
         .map(|(address, revision)| (*address, revision))
         .collect();
     assert!(cluster.delete_leases("a", &leases).await.unwrap());
-    cluster.remove_network("a").await.unwrap();
+    cluster.remove_network("a", 0).await.unwrap();
     let rest = store
         .read(&[store::Key::new("crosshost").unwrap()])
         .await
@@ -289,7 +293,7 @@ async fn an_interrupted_removal_is_taken_back_where_there_are_endpoints() {
         .unwrap();
     assert!(cluster.news("a").await.unwrap().ready_network("a").is_err());
 
-    let refused = cluster.remove_network("a").await.unwrap_err();
+    let refused = cluster.remove_network("a", 0).await.unwrap_err();
     assert!(matches!(refused, Error::InUse { .. }), "{refused}");
     let news = cluster.news("a").await.unwrap();
     assert!(news.ready_network("a").is_ok(), "it is of use again");

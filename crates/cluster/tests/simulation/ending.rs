@@ -3,13 +3,13 @@
 
 use std::{collections::BTreeSet, net::IpAddr, rc::Rc};
 
-use cluster::{BlockRecord, Holder};
+use cluster::BlockRecord;
 
 use crate::{
     executor::slot,
     invariants::Violation,
     runtime::{settle, sync_all},
-    scenario::NETWORK,
+    scenario::holder,
     verbs,
     world::World,
 };
@@ -32,10 +32,7 @@ pub async fn end(world: &Rc<World>) {
     while world.is_busy() {
         world.executor.sleep(1000).await;
         if world.executor.now() - begun > PATIENCE {
-            let stuck: Vec<_> = world
-                .hosts()
-                .flat_map(|h| world.host(h).processes.clone())
-                .collect();
+            let stuck = world.at_work();
             let stuck: Vec<_> = stuck.iter().map(|process| world.spell(process)).collect();
             return world
                 .accuse(|| Violation::Failed(format!("never ended: {}", stuck.join(", "))));
@@ -44,11 +41,45 @@ pub async fn end(world: &Rc<World>) {
     // What is under way arrives, and what is being removed is.
     world.executor.sleep(200_000).await;
     bury_the_dead(world).await;
+    finish_removals(world).await;
     sync_all(world, 2).await;
     world.check_all();
     empty(world).await;
-    if world.violation.borrow().is_none() {
-        refill(world).await;
+    if world.chance(500) {
+        remove(world).await;
+    }
+    for network in world.scenario.networks() {
+        if world.violation.borrow().is_none() {
+            refill(world, network).await;
+        }
+    }
+}
+
+/// The empty networks are removed: nothing of them is left or comes back, neither in the store nor on a host.
+async fn remove(world: &Rc<World>) {
+    for network in world.scenario.networks() {
+        let (give, take) = slot();
+        verbs::remove_network(world, network, Some(give));
+        settle(world, take.await);
+        if world.chance(500) {
+            continue;
+        }
+        world.executor.sleep(61_000).await;
+    }
+    sync_all(world, 2).await;
+    for network in world.scenario.networks() {
+        let own = world.layout.network(network).unwrap();
+        let back = world.store.borrow().get(&own).is_some();
+        let kept = |host: &usize| world.host(*host).part(network).is_used();
+        let kept: Vec<_> = world.live().into_iter().filter(kept).collect();
+        let litter = world.litter(network);
+        if back || !kept.is_empty() || !litter.is_empty() {
+            world.accuse(|| {
+                let litter = litter.join(", ");
+                let kept = format!("documents on {kept:?}");
+                Violation::Revived(format!("{network}: back: {back}; {litter}; {kept}"))
+            });
+        }
     }
 }
 
@@ -68,6 +99,20 @@ async fn bury_the_dead(world: &Rc<World>) {
     }
 }
 
+/// Removals that were killed are finished, or taken back where there are containers.
+async fn finish_removals(world: &Rc<World>) {
+    for network in world.scenario.networks() {
+        let own = world.layout.network(network).unwrap();
+        let present = world.store.borrow().get(&own).cloned();
+        let present = present.map(|it| cluster::decode::<cluster::Network>(&it).unwrap());
+        if present.is_some_and(|it| it.record.is_being_removed()) {
+            let (give, take) = slot();
+            verbs::remove_network(world, network, Some(give));
+            let _ = take.await;
+        }
+    }
+}
+
 async fn empty(world: &Rc<World>) {
     for host in world.live() {
         let owed: Vec<_> = world.host(host).owed.iter().cloned().collect();
@@ -76,9 +121,11 @@ async fn empty(world: &Rc<World>) {
             verbs::del(world, host, holder, Some(give));
             settle(world, take.await);
         }
-        let (give, take) = slot();
-        verbs::gc(world, host, Some(give));
-        settle(world, take.await);
+        for network in world.scenario.networks() {
+            let (give, take) = slot();
+            verbs::gc(world, host, network, Some(give));
+            settle(world, take.await);
+        }
     }
     // Requests that nobody follows up are forgotten after a quarter of an hour.
     let pauses = [
@@ -98,9 +145,9 @@ async fn empty(world: &Rc<World>) {
 /// What the store must not have for ever when all containers are gone: leases, and addresses under way between hosts.
 fn remains(world: &World) -> Vec<String> {
     let store = world.store.borrow();
-    let leases = store.within(&[world.layout.leases(NETWORK).unwrap()]);
+    let leases = store.within(&[world.layout.all_leases().unwrap()]);
     let mut remains: Vec<_> = leases.iter().map(|lease| lease.key.to_string()).collect();
-    for entry in store.within(&[world.layout.blocks(NETWORK).unwrap()]) {
+    for entry in store.within(&[world.layout.all_blocks().unwrap()]) {
         if entry.key.last().parse::<ipam::Mac>().is_ok() {
             remains.push(entry.key.to_string());
             continue;
@@ -114,8 +161,9 @@ fn remains(world: &World) -> Vec<String> {
 }
 
 /// All addresses that the first range set offers: the small one.
-fn offered(world: &World) -> BTreeSet<IpAddr> {
-    let ranges = world.scenario.spec.ranges.first().into_iter().flatten();
+fn offered(world: &World, network: &str) -> BTreeSet<IpAddr> {
+    let ranges = &world.scenario.spec(network).ranges;
+    let ranges = ranges.first().into_iter().flatten();
     let of = |range: &ipam::Range| {
         let size = 1u128 << (32 - range.subnet.prefix());
         let range = range.clone();
@@ -125,8 +173,10 @@ fn offered(world: &World) -> BTreeSet<IpAddr> {
     ranges.flat_map(of).collect()
 }
 
-async fn refill(world: &Rc<World>) {
-    let offered = offered(world);
+async fn refill(world: &Rc<World>, network: &str) {
+    let offered = offered(world, network);
+    let own = world.layout.network(network).unwrap();
+    let mut absent = world.store.borrow().get(&own).is_none();
     let mut given = BTreeSet::new();
     let (mut rounds, mut number) = (0, 0);
     // Hosts that got none: they ask again when all have.
@@ -139,20 +189,21 @@ async fn refill(world: &Rc<World>) {
                 continue;
             }
             number += 1;
-            let holder = Holder {
-                container: format!("f{number}"),
-                ifname: "eth0".into(),
-            };
+            let holder = holder(network, format!("f{number}"));
             let (give, take) = slot();
             verbs::add(world, host, holder.clone(), Vec::new(), Some(give));
             match take.await {
                 Ok(addresses) => {
+                    absent = false;
                     progress = true;
                     given.extend(
                         addresses
                             .into_iter()
                             .filter(|address| offered.contains(address)),
                     );
+                }
+                Err(error) if std::mem::take(&mut absent) => {
+                    world.accuse(|| Violation::Lost(format!("{network} cannot be made: {error}")));
                 }
                 Err(error) => {
                     said = error;

@@ -2,13 +2,9 @@
 //! what it has dropped, leaves. The rules are those of `crates/overlay/src/news.rs` and `membership.rs`; here the kernel is
 //! a copy of the news.
 
-use cluster::{Cluster, Error, Holder, Node};
+use cluster::{Acknowledgement, Cluster, Error, Holder, Node, Versioned};
 
-use crate::{
-    scenario::NETWORK,
-    site::Site,
-    world::{Process, World},
-};
+use crate::{scenario::network_of, site::Site, world::World};
 
 /// How often news are applied anew because the store had forgotten that this host forwards.
 const ATTEMPTS: u32 = 3;
@@ -16,36 +12,45 @@ const ATTEMPTS: u32 = 3;
 impl World {
     /// An attachment comes to the sandbox.
     pub async fn enter_sandbox(&self, host: usize, holder: &Holder) {
-        let lock = self.host(host).forwarding.lock.clone();
+        let network = network_of(holder);
+        let lock = self.host(host).part(network).forwarding.lock.clone();
         let _lock = lock.lock().await;
-        self.host_mut(host).forwarding.users.insert(holder.clone());
+        let mut host = self.host_mut(host);
+        let users = &mut host.part_mut(network).forwarding.users;
+        users.insert(holder.clone());
     }
 
     /// An attachment goes; with the last one the host stops to forward, and says so.
     pub async fn leave_sandbox(&self, cluster: &Cluster<'_>, site: &Site, holder: &Holder) {
-        let lock = self.host(site.index).forwarding.lock.clone();
+        let network = network_of(holder);
+        let lock = self.host(site.index).part(network).forwarding.lock.clone();
         {
             let _lock = lock.lock().await;
             let mut host = self.host_mut(site.index);
-            let forwarding = &mut host.forwarding;
+            let forwarding = &mut host.part_mut(network).forwarding;
             if forwarding.users.remove(holder) && forwarding.users.is_empty() {
                 forwarding.applied = None;
                 forwarding.leaving = forwarding.own.take().or(forwarding.leaving.take());
             }
         }
-        let _ = self.tell_leave(cluster, site).await;
+        let _ = self.tell_leave(cluster, site, network).await;
     }
 
     /// Tells the store of a leave that it does not know of.
-    async fn tell_leave(&self, cluster: &Cluster<'_>, site: &Site) -> Result<(), Error> {
-        let leaving = self.host(site.index).forwarding.leaving.clone();
+    async fn tell_leave(
+        &self,
+        cluster: &Cluster<'_>,
+        site: &Site,
+        network: &str,
+    ) -> Result<(), Error> {
+        let leaving = self.leaving(site, network);
         let Some(own) = leaving else { return Ok(()) };
-        cluster
-            .leave(NETWORK, &site.host().node, own.revision)
-            .await?;
+        let node = site.host().node;
+        cluster.leave(network, &node, own.revision).await?;
         let mut host = self.host_mut(site.index);
-        if host.forwarding.leaving.as_ref() == Some(&own) && site.process.is_alive() {
-            host.forwarding.leaving = None;
+        let leaving = &mut host.part_mut(network).forwarding.leaving;
+        if leaving.as_ref() == Some(&own) && site.process.is_alive() {
+            *leaving = None;
         }
         Ok(())
     }
@@ -56,80 +61,101 @@ impl World {
         &self,
         cluster: &Cluster<'_>,
         site: &Site,
+        network: &str,
         sync: bool,
     ) -> Result<(), Error> {
-        let lock = self.host(site.index).forwarding.lock.clone();
+        let lock = self.host(site.index).part(network).forwarding.lock.clone();
         let locked = lock.lock().await;
-        if self.host(site.index).forwarding.users.is_empty() {
-            if sync && self.host(site.index).forwarding.leaving.is_none() {
+        let idle = self
+            .host(site.index)
+            .part(network)
+            .forwarding
+            .users
+            .is_empty();
+        if idle {
+            if sync && self.leaving(site, network).is_none() {
                 let node = site.host().node;
-                for (network, join) in cluster.survey(&node).await?.joins {
-                    cluster.leave(&network, &node, join).await?;
+                if let Some(join) = cluster.survey(&node).await?.joins.get(network) {
+                    cluster.leave(network, &node, *join).await?;
                 }
             }
             drop(locked);
             return if sync {
-                self.tell_leave(cluster, site).await
+                self.tell_leave(cluster, site, network).await
             } else {
                 Ok(())
             };
         }
-        let followed = self.follow(cluster, site, sync).await;
-        if followed.is_err() && self.host(site.index).forwarding.own.is_none() {
+        let followed = self.follow(cluster, site, network, sync).await;
+        let host = self.host(site.index);
+        let member = host.part(network).forwarding.own.is_some();
+        drop(host);
+        if followed.is_err() && !member {
             // No member: only flooding is right.
-            self.apply(site, None);
+            self.apply(site, network, None);
         }
         followed
     }
 
-    async fn follow(&self, cluster: &Cluster<'_>, site: &Site, sync: bool) -> Result<(), Error> {
+    async fn follow(
+        &self,
+        cluster: &Cluster<'_>,
+        site: &Site,
+        network: &str,
+        sync: bool,
+    ) -> Result<(), Error> {
         let me = site.host();
         let mut anew = sync && self.register(cluster, site).await?;
         for _ in 0..ATTEMPTS {
-            let mut own = self.host(site.index).forwarding.own.clone();
+            let mut own = self.own(site, network);
             if own.is_none() || anew {
                 // A join that is killed leaves no revision that counts.
-                self.change(&site.process, |host| host.forwarding.own = None, site.index);
+                self.note(site, network, None);
                 self.register(cluster, site).await?;
-                let joined = cluster.join(NETWORK, &me.node, &me.boot_id).await?;
-                self.change(
-                    &site.process,
-                    |host| host.forwarding.own = Some(joined.clone()),
-                    site.index,
-                );
+                let joined = match cluster.join(network, &me.node, &me.boot_id).await {
+                    // Nobody forwards on what is not there.
+                    Err(Error::NoNetwork(_)) => {
+                        self.apply(site, network, None);
+                        return Ok(());
+                    }
+                    joined => joined?,
+                };
+                self.note(site, network, Some(&joined));
                 own = Some(joined);
             }
             let Some(own) = own else { return Ok(()) };
-            let (news, join) = cluster.news_and_join(NETWORK, &me.node).await?;
-            let known = join == Some(own.revision);
-            if sync && !anew && (!known || news.revision() < own.record.seen) {
+            let (news, join) = cluster.news_and_join(network, &me.node).await?;
+            let older = join != Some(own.revision) || news.revision() < own.record.seen;
+            // Without a join the network is another of this name by now, or the store forgot it.
+            if !anew && (join.is_none() || sync && older) {
                 anew = true;
                 continue;
             }
             anew = false;
-            self.apply(site, Some(news.clone()));
-            let told = match cluster.acknowledge(NETWORK, &me.node, &news, &own).await {
+            self.apply(site, network, Some(news.clone()));
+            let told = match cluster.acknowledge(network, &me.node, &news, &own).await {
                 Ok(told) => told,
                 // The others wait; the next verb tells them.
                 Err(error) if error.is_away() => return Ok(()),
+                Err(Error::NoNetwork(_)) => {
+                    self.note(site, network, None);
+                    self.apply(site, network, None);
+                    return Ok(());
+                }
                 Err(error) => return Err(error),
             };
-            self.change(
-                &site.process,
-                |host| host.forwarding.own = Some(told.clone()),
-                site.index,
-            );
+            self.note(site, network, Some(&told));
             if told == own || told.record.seen > 0 {
                 return Ok(());
             }
         }
         // What is applied was read before the store took us for a member again.
-        self.apply(site, None);
+        self.apply(site, network, None);
         Ok(())
     }
 
     /// Makes the node known in this boot; whether that was needed.
-    async fn register(&self, cluster: &Cluster<'_>, site: &Site) -> Result<bool, Error> {
+    pub async fn register(&self, cluster: &Cluster<'_>, site: &Site) -> Result<bool, Error> {
         let me = site.host();
         let nodes = cluster.nodes().await?;
         let known = nodes.known(&me.node);
@@ -150,7 +176,7 @@ impl World {
     }
 
     /// The host forwards by these news from now on.
-    fn apply(&self, site: &Site, news: Option<cluster::News>) {
+    fn apply(&self, site: &Site, network: &str, news: Option<cluster::News>) {
         if !site.process.is_alive() {
             return;
         }
@@ -164,13 +190,26 @@ impl World {
                 by.unwrap_or("flooding".into())
             )
         });
-        self.host_mut(site.index).forwarding.applied = news;
+        let mut host = self.host_mut(site.index);
+        host.part_mut(network).forwarding.applied = news;
+        drop(host);
         self.check_forwarding(site.index);
     }
 
-    fn change(&self, process: &Process, what: impl FnOnce(&mut crate::world::Host), index: usize) {
-        if process.is_alive() {
-            what(&mut self.host_mut(index));
+    fn leaving(&self, site: &Site, network: &str) -> Option<Versioned<Acknowledgement>> {
+        let host = self.host(site.index);
+        host.part(network).forwarding.leaving.clone()
+    }
+
+    fn own(&self, site: &Site, network: &str) -> Option<Versioned<Acknowledgement>> {
+        let host = self.host(site.index);
+        host.part(network).forwarding.own.clone()
+    }
+
+    fn note(&self, site: &Site, network: &str, own: Option<&Versioned<Acknowledgement>>) {
+        if site.process.is_alive() {
+            let mut host = self.host_mut(site.index);
+            host.part_mut(network).forwarding.own = own.cloned();
         }
     }
 }

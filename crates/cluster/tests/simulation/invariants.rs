@@ -8,7 +8,7 @@ use ipam::Mac;
 use store::{Key, Op};
 
 use crate::{
-    scenario::NETWORK,
+    scenario::network_of,
     verbs::asked_mac,
     world::{Process, World},
 };
@@ -24,6 +24,8 @@ pub enum Violation {
     Unleased(String),
     /// An address cannot be had any more, or a record stays that nobody needs.
     Lost(String),
+    /// Something of a network that was removed is there again, or still.
+    Revived(String),
     /// A verb failed though nothing was wrong, never ended, or something panicked.
     Failed(String),
 }
@@ -36,6 +38,7 @@ impl Violation {
             Self::Misdelivered(_) => "misdelivered",
             Self::Unleased(_) => "unleased",
             Self::Lost(_) => "lost",
+            Self::Revived(_) => "revived",
             Self::Failed(_) => "failed",
         }
     }
@@ -47,6 +50,7 @@ impl fmt::Display for Violation {
         | Self::Misdelivered(what)
         | Self::Unleased(what)
         | Self::Lost(what)
+        | Self::Revived(what)
         | Self::Failed(what)) = self;
         write!(f, "{}: {what}", self.name())
     }
@@ -69,7 +73,7 @@ impl World {
             }
             self.check_mac(host, holder);
             for other in self.hosts().filter(|other| *other != host) {
-                self.check_entry(other, *address, host);
+                self.check_entry(other, *address, host, network_of(holder));
             }
         }
     }
@@ -103,11 +107,11 @@ impl World {
             .running
             .borrow()
             .iter()
-            .map(|(a, (on, _))| (*a, *on))
+            .map(|(a, (on, holder))| (*a, *on, network_of(holder)))
             .collect();
-        for (address, on) in running {
+        for (address, on, network) in running {
             if on != host {
-                self.check_entry(host, address, on);
+                self.check_entry(host, address, on, network);
             }
         }
     }
@@ -122,7 +126,8 @@ impl World {
     fn check_mac(&self, host: usize, holder: &Holder) {
         let Some(mac) = self.mac(holder) else { return };
         let running = self.running.borrow();
-        let mut others = running.values().filter(|(_, other)| other != holder);
+        let near = |other: &Holder| other != holder && network_of(other) == network_of(holder);
+        let mut others = running.values().filter(|(_, other)| near(other));
         if let Some((on, other)) = others.find(|(_, other)| self.mac(other) == Some(mac)) {
             self.accuse(|| {
                 let (one, two) = (&other.container, &holder.container);
@@ -132,18 +137,16 @@ impl World {
     }
 
     /// What `host` knows of an address that is in use on `home`, and of its MAC: nothing, or the truth.
-    fn check_entry(&self, host: usize, address: IpAddr, home: usize) {
+    fn check_entry(&self, host: usize, address: IpAddr, home: usize, network: &str) {
         if self.weather.borrow().forgotten {
             return;
         }
-        self.check_mac_entry(host, address, home);
+        self.check_mac_entry(host, address, home, network);
         let there = self.host(home).name.clone();
         let host_state = self.host(host);
-        let entry = host_state
-            .forwarding
-            .applied
-            .as_ref()
-            .and_then(|news| news.home(address));
+        let news = host_state.part(network).forwarding.applied.as_ref();
+        let news = news.filter(|news| self.is_of_now(network, news));
+        let entry = news.and_then(|news| news.home(address));
         if let Some(entry) = entry.filter(|entry| *entry != there) {
             self.accuse(|| {
                 Violation::Misdelivered(format!(
@@ -153,13 +156,24 @@ impl World {
         }
     }
 
-    fn check_mac_entry(&self, host: usize, address: IpAddr, home: usize) {
+    /// Whether news are of the network that has the name now. Who still forwards on a removed one sends nothing to those on
+    /// the next.
+    fn is_of_now(&self, network: &str, news: &cluster::News) -> bool {
+        let own = self.layout.network(network).unwrap();
+        let present = self.store.borrow().get(&own).map(|it| id_of(&it.value));
+        let known = news.network.as_ref().map(|it| it.record.id.clone());
+        present.is_none() || present == known.flatten()
+    }
+
+    fn check_mac_entry(&self, host: usize, address: IpAddr, home: usize, network: &str) {
         let running = self.running.borrow();
         let mac = running
             .get(&address)
             .and_then(|(_, holder)| self.mac(holder));
         let state = self.host(host);
-        let Some((mac, news)) = mac.zip(state.forwarding.applied.as_ref()) else {
+        let news = state.part(network).forwarding.applied.as_ref();
+        let news = news.filter(|news| self.is_of_now(network, news));
+        let Some((mac, news)) = mac.zip(news) else {
             return;
         };
         let there = self.host(home).name.clone();
@@ -177,7 +191,8 @@ impl World {
 
     /// A write is about to be made: it takes no running container's lease away.
     pub fn check_write(&self, ops: &[Op], process: &Process) {
-        let leases = self.layout.leases(NETWORK).unwrap();
+        let leases = self.layout.all_leases().unwrap();
+        self.check_networks(ops, process);
         for op in ops {
             let gone =
                 matches!(op, Op::Delete { .. } | Op::Swap { .. }) && op.key().is_within(&leases);
@@ -201,6 +216,90 @@ impl World {
                     ))
                 });
             }
+        }
+    }
+
+    /// Networks that go and come. The model notes those that an operator has removed: a store that is put back to before
+    /// that has them again, and that is the operator's will, too.
+    fn check_networks(&self, ops: &[Op], process: &Process) {
+        let networks = self.layout.networks().unwrap();
+        for op in ops.iter().filter(|op| op.key().is_within(&networks)) {
+            let name = op.key().last();
+            if let Some(value) = op.value() {
+                let id = id_of(value);
+                if self.store.borrow().removed_networks.contains(&id) {
+                    let who = self.spell(process);
+                    self.accuse(|| Violation::Revived(format!("{name} {id}: written by {who}")));
+                }
+                continue;
+            }
+            let present = self.store.borrow().get(op.key()).map(|it| id_of(&it.value));
+            let Some(id) = present.filter(|_| matches!(op, Op::Delete { .. })) else {
+                continue;
+            };
+            let leases = self.layout.leases(name).unwrap();
+            let held = self.store.borrow().within(&[leases]);
+            if let Some(lease) = held.first() {
+                self.accuse(|| Violation::Unleased(format!("{}: its network goes", lease.key)));
+            }
+            self.store.borrow_mut().removed_networks.insert(id);
+            let mut running = self.running.borrow_mut();
+            let before = running.len();
+            running.retain(|_, (_, holder)| network_of(holder) != name);
+            // Given by a host that the store was away for.
+            self.weather.borrow_mut().stranded |= running.len() < before;
+        }
+    }
+
+    /// Nothing of a network is made while the network is not there: it would be left for ever, or be in the way of the next
+    /// network of that name.
+    pub fn check_order(&self, ops: &[Op], process: &Process) {
+        let kinds = [
+            self.layout.all_blocks().unwrap(),
+            self.layout.all_leases().unwrap(),
+            self.layout.all_ledgers().unwrap(),
+            self.layout.all_acks().unwrap(),
+        ];
+        for op in ops {
+            let Op::Create { key, .. } = op else { continue };
+            if !kinds.iter().any(|kind| key.is_within(kind)) {
+                continue;
+            }
+            let name = key.as_str().rsplit('/').nth(1).unwrap();
+            let own = self.layout.network(name).unwrap();
+            if self.store.borrow().get(&own).is_none() {
+                let who = self.spell(process);
+                self.accuse(|| Violation::Revived(format!("{key}: {who} makes it, of no network")));
+            }
+        }
+    }
+
+    /// What the store has of a network beside its record and what names removed ones.
+    pub fn litter(&self, network: &str) -> Vec<String> {
+        let prefixes = [
+            self.layout.blocks(network).unwrap(),
+            self.layout.leases(network).unwrap(),
+            self.layout.ledgers(network).unwrap(),
+            self.layout.acks(network).unwrap(),
+            self.layout.vnis().unwrap(),
+            self.layout.subnets().unwrap(),
+        ];
+        let quoted = format!("\"{network}\"");
+        let of_it = |entry: &store::Entry| {
+            !(entry.key.is_within(&prefixes[4]) || entry.key.is_within(&prefixes[5]))
+                || String::from_utf8_lossy(&entry.value).contains(&quoted)
+        };
+        let entries = self.store.borrow().within(&prefixes);
+        let entries = entries.iter().filter(|entry| of_it(entry));
+        entries.map(|entry| entry.key.to_string()).collect()
+    }
+
+    /// A network was removed, as its operator was told: nothing of it is there, unless somebody has made it anew.
+    pub fn check_removed(&self, network: &str) {
+        let own = self.layout.network(network).unwrap();
+        let litter = self.litter(network);
+        if self.store.borrow().get(&own).is_none() && !litter.is_empty() {
+            self.accuse(|| Violation::Revived(format!("of {network}: {}", litter.join(", "))));
         }
     }
 
@@ -233,7 +332,7 @@ impl World {
             .map(|(a, r)| (*a, r.clone()))
             .collect();
         for (address, (host, holder)) in running {
-            let lease = self.lease_at(&self.layout.lease(NETWORK, address).unwrap());
+            let lease = self.lease_at(&self.layout.lease(network_of(&holder), address).unwrap());
             if lease
                 .as_ref()
                 .is_none_or(|lease| !self.is_of_running(address, lease))
@@ -248,6 +347,11 @@ impl World {
             }
         }
     }
+}
+
+fn id_of(network: &[u8]) -> String {
+    let network: cluster::Network = serde_json::from_slice(network).unwrap();
+    network.id.unwrap_or_default()
 }
 
 fn lease_of(value: &[u8]) -> Lease {

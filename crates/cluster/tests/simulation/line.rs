@@ -248,6 +248,9 @@ impl World {
                     self.check_write(ops, process);
                 }
                 let outcome = self.store.borrow_mut().apply(ops);
+                if matches!(outcome, Outcome::Done(_)) {
+                    self.check_order(ops, process);
+                }
                 self.say(|| {
                     let ops: Vec<_> = ops.iter().map(spell).collect();
                     format!("{}: {} -> {outcome:?}", self.spell(process), ops.join(", "))

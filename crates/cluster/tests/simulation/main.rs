@@ -31,12 +31,13 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const SEEDS: u64 = 10_000;
 /// Most calls of the store that one verb may make where no fault disturbs it, whatever others do meanwhile, replays of what
 /// it postponed included.
-const BOUNDS: [(&str, u32); 5] = [
+const BOUNDS: [(&str, u32); 6] = [
     ("ADD", 150),
-    ("DEL", 30),
+    ("DEL", 50),
     ("GC", 30),
+    ("network rm", 30),
     ("node rm", 10),
-    ("sync", 120),
+    ("sync", 160),
 ];
 /// How many seeds a planted bug may hide in.
 const PLANTED_SEEDS: u64 = 3_000;
@@ -111,6 +112,11 @@ fn an_address_taken_without_consent_is_found() {
 #[test]
 fn a_block_taken_before_all_have_dropped_it_is_found() {
     finds(cluster::Planted::ReturnUnacknowledged, &["misdelivered"]);
+}
+
+#[test]
+fn a_restore_of_what_was_removed_is_found() {
+    finds(cluster::Planted::RestoreRemoved, &["revived"]);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The store, as `store`'s traits describe it, without any way to reach it (that is `line.rs`): keys, revisions that repeat
 //! in no life of a store, transactions, and being restored from an older state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use store::{Entry, Key, Op, Outcome};
 
@@ -13,6 +13,8 @@ pub struct Model {
     entries: BTreeMap<Key, Entry>,
     /// When keys that are gone were removed, for those that watch them.
     removed: BTreeMap<Key, u64>,
+    /// Ids of networks that an operator has removed.
+    pub removed_networks: BTreeSet<String>,
 }
 
 impl Model {
@@ -21,6 +23,7 @@ impl Model {
             index: 1,
             entries: BTreeMap::new(),
             removed: BTreeMap::new(),
+            removed_networks: BTreeSet::new(),
         }
     }
 

@@ -3,11 +3,10 @@
 
 use std::{net::IpAddr, rc::Rc};
 
-use cluster::Holder;
-
 use crate::{
     executor::slot,
     model::Model,
+    scenario::{holder, network_of},
     verbs,
     world::{Weather, World},
 };
@@ -121,6 +120,10 @@ async fn act(world: &Rc<World>, backups: &mut Vec<Model>) {
     if world.chance(faults.restore) {
         return restore(world, backups).await;
     }
+    if world.chance(faults.removal) {
+        close(world);
+        return;
+    }
     if world.chance(faults.long_pause) {
         let pause = world.random.borrow_mut().between(60_000, 2_000_000);
         world.say(|| format!("nothing happens for {pause} ms"));
@@ -164,17 +167,17 @@ fn verb(world: &Rc<World>, host: usize) {
                     world.stop(host, &holder);
                 }
             }
-            verbs::gc(world, host, None);
+            let network = any_network(world);
+            verbs::gc(world, host, network, None);
         }
         return;
     }
     if kind < 12 {
         return verbs::sync(world, host, None);
     }
-    let holder = Holder {
-        container: format!("c{host}{}", world.below(world.scenario.containers)),
-        ifname: "eth0".into(),
-    };
+    let network = any_network(world);
+    let number = world.below(world.scenario.containers);
+    let holder = holder(network, format!("c{host}{number}"));
     if world.host(host).busy.contains_key(&holder) {
         return;
     }
@@ -183,14 +186,18 @@ fn verb(world: &Rc<World>, host: usize) {
     if runs || kind >= 88 {
         return verbs::del(world, host, holder, None);
     }
-    let requested = if kind < 40 { wish(world) } else { Vec::new() };
+    let requested = if kind < 40 {
+        wish(world, network)
+    } else {
+        Vec::new()
+    };
     verbs::add(world, host, holder, requested, None);
 }
 
 /// Addresses that a container asks for: anywhere in the pool.
-fn wish(world: &World) -> Vec<IpAddr> {
+fn wish(world: &World, network: &str) -> Vec<IpAddr> {
     let mut wishes = Vec::new();
-    for set in &world.scenario.spec.ranges {
+    for set in &world.scenario.spec(network).ranges {
         if !wishes.is_empty() && world.chance(500) {
             continue;
         }
@@ -204,6 +211,42 @@ fn wish(world: &World) -> Vec<IpAddr> {
         wishes.extend(wish.filter(|address| range.may_hold(*address)));
     }
     wishes
+}
+
+fn any_network(world: &World) -> &'static str {
+    let networks = world.scenario.networks();
+    networks[world.random.borrow_mut().index(networks.len())]
+}
+
+/// An operator ends the containers of a network and removes it. Hosts that are cut off or down have theirs still: then it
+/// stays, unless the store never heard of them.
+fn close(world: &Rc<World>) {
+    let network = any_network(world);
+    world.say(|| format!("{network} is to be removed"));
+    for host in world.live() {
+        let owed: Vec<_> = {
+            let state = world.host(host);
+            let idle = |it: &&cluster::Holder| !state.busy.contains_key(*it);
+            let of_it = state.owed.iter().filter(|it| network_of(it) == network);
+            of_it.filter(idle).cloned().collect()
+        };
+        for holder in owed {
+            verbs::del(world, host, holder, None);
+        }
+    }
+    let mut pause = 0;
+    for _ in 0..=world.below(3) {
+        pause += 10 + world.random.borrow_mut().skewed(10_000);
+        let again = world.clone();
+        world.executor.after(pause, move || {
+            let weather = again.weather.borrow();
+            let held = weather.calm || weather.hold;
+            drop(weather);
+            if !held {
+                verbs::remove_network(&again, network, None);
+            }
+        });
+    }
 }
 
 fn cut_off(world: &Rc<World>, host: usize) {
@@ -249,11 +292,8 @@ async fn restore(world: &Rc<World>, backups: &mut Vec<Model>) {
         }
         world.executor.sleep(1000).await;
     }
-    for host in world.hosts() {
-        let processes = world.host(host).processes.clone();
-        for process in processes {
-            world.kill(&process);
-        }
+    for process in world.at_work() {
+        world.kill(&process);
     }
     let old = if backups.is_empty() || world.chance(250) {
         None
@@ -319,8 +359,15 @@ pub async fn sync_all(world: &Rc<World>, rounds: usize) {
 
 /// A verb in a calm must succeed.
 pub fn settle(world: &World, result: Result<Vec<IpAddr>, String>) {
+    let weather = world.weather.borrow();
+    // A sync complains of containers on a network that was removed until they end.
+    let stranded = |error: &str| {
+        let complaints = ["was removed while", "in the store"];
+        weather.stranded && complaints.iter().any(|it| error.contains(it))
+    };
     if let Err(error) = result
-        && !world.weather.borrow().forgotten
+        && !weather.forgotten
+        && !stranded(&error)
     {
         world.accuse(|| crate::invariants::Violation::Failed(format!("in a calm: {error}")));
     }

@@ -1,19 +1,36 @@
 //! What a seed draws before it begins: how many hosts, which pool, which faults and how often. Each run has only some of
 //! the faults, since two of them at once can hide what either would show.
 
-use cluster::{NetworkSpec, Planted};
+use cluster::{Holder, NetworkSpec, Planted};
 use ipam::RangeSet;
 
 use crate::random::Random;
 
-/// Name of the one network.
-pub const NETWORK: &str = "net";
+/// Names of the networks; most runs have the first alone.
+pub const NETWORKS: [&str; 2] = ["net", "two"];
+/// The interface of a container of each network: it is on one alone.
+const INTERFACES: [&str; 2] = ["eth0", "eth1"];
+
+/// A container of a network.
+pub fn holder(network: &str, container: String) -> Holder {
+    let index = usize::from(network == NETWORKS[1]);
+    Holder {
+        container,
+        ifname: INTERFACES[index].to_owned(),
+    }
+}
+
+/// The network of a container.
+pub fn network_of(holder: &Holder) -> &'static str {
+    NETWORKS[usize::from(holder.ifname == INTERFACES[1])]
+}
 
 /// A run's conditions.
 #[derive(Debug, Clone)]
 pub struct Scenario {
     pub hosts: usize,
-    pub spec: NetworkSpec,
+    /// The networks, which share no address.
+    pub specs: Vec<NetworkSpec>,
     /// Whether hosts forward: an overlay. Else the plugin works under a foreign interface plugin.
     pub forwards: bool,
     pub planted: Option<Planted>,
@@ -59,6 +76,8 @@ pub struct Faults {
     pub host_death: u64,
     pub restore: u64,
     pub long_pause: u64,
+    /// An operator removes a network: its containers end, and then it goes.
+    pub removal: u64,
 }
 
 impl Scenario {
@@ -68,12 +87,12 @@ impl Scenario {
         let reclaims = random.chance(250);
         let mut scenario = Self {
             hosts,
-            spec: NetworkSpec {
-                name: NETWORK.to_owned(),
+            specs: vec![NetworkSpec {
+                name: NETWORKS[0].to_owned(),
                 id: Some(format!("id-{}", random.below(1000))),
                 reclaim_after: reclaims.then(|| *random.pick(&[120, 300, 900])),
-                ..pool(random)
-            },
+                ..pool(random, str::to_owned)
+            }],
             forwards: random.chance(700),
             planted,
             acts: random.between(20, 70),
@@ -85,15 +104,47 @@ impl Scenario {
             watcher: *random.pick(&[0, 0, 7_000, 30_000]),
             faults: Faults::draw(random),
         };
-        scenario.spec.segment = scenario.forwards;
+        if random.chance(200) {
+            let apart = |ranges: &str| {
+                let ranges = ranges.replace("10.1.", "10.3.").replace("10.2.", "10.4.");
+                ranges.replace("fd00:1:", "fd00:3:")
+            };
+            scenario.specs.push(NetworkSpec {
+                name: NETWORKS[1].to_owned(),
+                id: Some("two".to_owned()),
+                reclaim_after: None,
+                ..pool(random, apart)
+            });
+        }
+        for spec in &mut scenario.specs {
+            spec.segment = scenario.forwards;
+        }
         if planted == Some(Planted::ReclaimUnfenced) {
             // What it takes: a host that is cut off, and others that wait long enough and need room.
-            scenario.spec.reclaim_after = Some(30);
+            scenario.specs[0].reclaim_after = Some(30);
             (scenario.pause, scenario.acts, scenario.containers) = (5_000, 120, 8);
             (scenario.faults.partition, scenario.faults.long_pause) = (60, 20);
             (scenario.faults.outage, scenario.faults.restore) = (0, 0);
         }
+        if planted == Some(Planted::RestoreRemoved) {
+            // What it takes: a host that gives an address out while it is cut off, and an operator who removes the network.
+            (scenario.pause, scenario.acts, scenario.containers) = (5_000, 120, 3);
+            (scenario.faults.partition, scenario.faults.removal) = (60, 60);
+            (scenario.faults.outage, scenario.faults.restore) = (0, 0);
+            scenario.watcher = 7_000;
+        }
         scenario
+    }
+
+    /// What is asked for of a network.
+    pub fn spec(&self, network: &str) -> &NetworkSpec {
+        let spec = self.specs.iter().find(|spec| spec.name == network);
+        spec.unwrap()
+    }
+
+    /// The networks of this run.
+    pub fn networks(&self) -> &'static [&'static str] {
+        &NETWORKS[..self.specs.len()]
     }
 }
 
@@ -122,12 +173,13 @@ impl Faults {
         some(&mut all.host_death, [10, 30, 60]);
         some(&mut all.restore, [5, 15, 30]);
         some(&mut all.long_pause, [10, 30, 60]);
+        some(&mut all.removal, [10, 30, 100]);
         all
     }
 }
 
 /// One of the pools: small, since what matters happens where there is hardly an address left.
-fn pool(random: &mut Random) -> NetworkSpec {
+fn pool(random: &mut Random, place: impl Fn(&str) -> String) -> NetworkSpec {
     let pools: [(&str, Option<u8>); 10] = [
         (r#"[[{"subnet":"10.1.0.0/28"}]]"#, None),
         (
@@ -162,7 +214,7 @@ fn pool(random: &mut Random) -> NetworkSpec {
         ),
     ];
     let (ranges, block_prefix) = random.pick(&pools);
-    let ranges: Vec<RangeSet> = serde_json::from_str(ranges).unwrap();
+    let ranges: Vec<RangeSet> = serde_json::from_str(&place(ranges)).unwrap();
     let checked = ranges.into_iter().map(|set| {
         set.into_iter()
             .map(|range| range.check().unwrap())

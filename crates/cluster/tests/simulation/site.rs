@@ -1,7 +1,7 @@
 //! A host as the allocator sees it: its documents, locks and clocks. Each write of a document is whole or not at all, and a
 //! process can die before or after it.
 
-use std::{any::Any, rc::Rc};
+use std::{any::Any, collections::BTreeSet, rc::Rc};
 
 use async_trait::async_trait;
 use cluster::{Clock, Error, Holder, Holding, Holdings, Host, Ledger, Memory, Noted, Shelf};
@@ -9,7 +9,7 @@ use cluster::{Clock, Error, Holder, Holding, Holdings, Host, Ledger, Memory, Not
 use crate::world::{self, Process, World};
 
 /// When the calendar begins, in seconds since 1970.
-const EPOCH: i64 = 1_700_000_000;
+pub const EPOCH: i64 = 1_700_000_000;
 
 /// The host of a process.
 pub struct Site {
@@ -27,6 +27,7 @@ impl Site {
             boot_id: format!("{}-boot-{}", host.name, host.boot),
             machine_id: Some(format!("machine-{}", host.name)),
             vtep: None,
+            tunnel: None,
             place: None,
         }
     }
@@ -73,15 +74,15 @@ impl Drop for Idle {
 
 #[async_trait(?Send)]
 impl Shelf for Site {
-    async fn lock(&self, _network: &str) -> Result<Box<dyn Any>, Error> {
+    async fn lock(&self, network: &str) -> Result<Box<dyn Any>, Error> {
         self.while_alive().await;
-        let lock = self.world.host(self.index).lock.clone();
+        let lock = self.world.host(self.index).part(network).lock.clone();
         Ok(Box::new(lock.lock().await))
     }
 
-    async fn lock_claims(&self, _network: &str) -> Result<Box<dyn Any>, Error> {
+    async fn lock_claims(&self, network: &str) -> Result<Box<dyn Any>, Error> {
         self.while_alive().await;
-        let lock = self.world.host(self.index).claims.clone();
+        let lock = self.world.host(self.index).part(network).claims.clone();
         Ok(Box::new(lock.lock().await))
     }
 
@@ -101,53 +102,62 @@ impl Shelf for Site {
         })))
     }
 
-    fn ledger(&self, _network: &str) -> Result<Option<Ledger>, Error> {
-        Ok(self.world.host(self.index).ledger.clone())
+    fn ledger(&self, network: &str) -> Result<Option<Ledger>, Error> {
+        Ok(self.world.host(self.index).part(network).ledger.clone())
     }
 
-    fn save_ledger(&self, _network: &str, ledger: &Ledger) -> Result<(), Error> {
-        self.write(|host| host.ledger = Some(ledger.clone()));
+    fn save_ledger(&self, network: &str, ledger: &Ledger) -> Result<(), Error> {
+        self.write(|host| host.part_mut(network).ledger = Some(ledger.clone()));
         Ok(())
     }
 
-    fn remove_ledger(&self, _network: &str) -> Result<(), Error> {
-        self.write(|host| host.ledger = None);
+    fn remove_ledger(&self, network: &str) -> Result<(), Error> {
+        self.write(|host| host.part_mut(network).ledger = None);
         Ok(())
     }
 
-    fn holding(&self, _network: &str, holder: &Holder) -> Result<Noted, Error> {
-        let known = self.world.host(self.index).holdings.get(holder).cloned();
+    fn holding(&self, network: &str, holder: &Holder) -> Result<Noted, Error> {
+        let host = self.world.host(self.index);
+        let known = host.part(network).holdings.get(holder).cloned();
         Ok(known.map_or(Noted::Nothing, Noted::Holding))
     }
 
-    fn save_holding(&self, _network: &str, holding: &Holding) -> Result<(), Error> {
+    fn save_holding(&self, network: &str, holding: &Holding) -> Result<(), Error> {
         self.write(|host| {
-            host.holdings.insert(holding.holder(), holding.clone());
+            let holdings = &mut host.part_mut(network).holdings;
+            holdings.insert(holding.holder(), holding.clone());
         });
         Ok(())
     }
 
-    fn remove_holding(&self, _network: &str, holder: &Holder) -> Result<(), Error> {
+    fn remove_holding(&self, network: &str, holder: &Holder) -> Result<(), Error> {
         self.write(|host| {
-            host.holdings.remove(holder);
+            host.part_mut(network).holdings.remove(holder);
         });
         Ok(())
     }
 
-    fn holdings(&self, _network: &str) -> Result<Holdings, Error> {
+    fn holdings(&self, network: &str) -> Result<Holdings, Error> {
         let host = self.world.host(self.index);
         Ok(Holdings {
-            readable: host.holdings.values().cloned().collect(),
+            readable: host.part(network).holdings.values().cloned().collect(),
             unreadable: Vec::new(),
         })
     }
 
-    fn memory(&self, _network: &str) -> Result<Memory, Error> {
-        Ok(self.world.host(self.index).memory.clone())
+    fn vnis(&self) -> Result<BTreeSet<u32>, Error> {
+        let host = self.world.host(self.index);
+        let ledgers = host.parts.values().filter_map(|part| part.ledger.as_ref());
+        let vnis = ledgers.filter_map(|ledger| ledger.network.record.vni);
+        Ok(vnis.collect())
     }
 
-    fn save_memory(&self, _network: &str, memory: &Memory) -> Result<(), Error> {
-        self.write(|host| host.memory = memory.clone());
+    fn memory(&self, network: &str) -> Result<Memory, Error> {
+        Ok(self.world.host(self.index).part(network).memory.clone())
+    }
+
+    fn save_memory(&self, network: &str, memory: &Memory) -> Result<(), Error> {
+        self.write(|host| host.part_mut(network).memory = memory.clone());
         Ok(())
     }
 }

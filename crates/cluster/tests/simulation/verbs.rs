@@ -9,8 +9,8 @@ use crate::{
     executor::Give,
     invariants::Violation,
     line::Line,
-    scenario::NETWORK,
-    site::Site,
+    scenario::network_of,
+    site::{EPOCH, Site},
     world::{Process, World},
 };
 
@@ -44,14 +44,14 @@ impl Bench {
         Cluster::new(&self.line, world.layout.clone()).plant(world.scenario.planted)
     }
 
-    fn allocator<'a>(&'a self, cluster: &'a Cluster<'a>) -> Allocator<'a> {
+    fn allocator<'a>(&'a self, cluster: &'a Cluster<'a>, network: &'a str) -> Allocator<'a> {
         let scenario = &self.line.world.scenario;
         Allocator {
             cluster,
             shelf: &self.site,
             clock: &self.site,
             host: &self.host,
-            network: NETWORK,
+            network,
             patience: Duration::from_millis(scenario.patience),
             cool_down: scenario.cool_down,
         }
@@ -101,14 +101,15 @@ async fn adding(
     requested: &[IpAddr],
 ) -> Result<Vec<IpAddr>, Error> {
     let (cluster, site) = (bench.cluster(), &bench.site);
-    let allocator = bench.allocator(&cluster);
+    let network = network_of(holder);
+    let allocator = bench.allocator(&cluster, network);
     if w.scenario.forwards {
         w.enter_sandbox(site.index, holder).await;
         // Beside the allocator's work in the plugin; before it here, which is the same to other hosts.
-        let _ = w.refresh(&cluster, site, false).await;
+        let _ = w.refresh(&cluster, site, network, false).await;
     }
     // Whoever creates a network gives it an id that no other has, also where one of that name was lost.
-    let mut spec = w.scenario.spec.clone();
+    let mut spec = w.scenario.spec(network).clone();
     spec.id = spec.id.map(|id| format!("{id}-{}", site.process.id));
     let request = Request {
         spec: &spec,
@@ -134,16 +135,22 @@ async fn adding(
     allocator.told(holder).await?;
     bench.survive().await;
     // A caller waits for the end of the process: one that dies before has failed for it, whatever it has said.
-    w.run(site.index, holder, &leased.addresses);
+    let id = leased.network.id.as_deref().unwrap_or_default();
+    if w.store.borrow().removed_networks.contains(id) {
+        // Given by a host that the store was away for, and that could not know.
+        w.weather.borrow_mut().stranded = true;
+    } else {
+        w.run(site.index, holder, &leased.addresses);
+    }
     let tended = allocator.tend().await;
     bench.survive().await;
     if w.scenario.forwards {
         for _ in 0..4 {
-            let refreshed = w.refresh(&cluster, site, false).await;
+            let refreshed = w.refresh(&cluster, site, network, false).await;
             bench.survive().await;
             let at_home = {
                 let host = w.host(site.index);
-                let news = host.forwarding.applied.as_ref();
+                let news = host.part(network).forwarding.applied.as_ref();
                 news.is_none_or(|news| {
                     leased
                         .addresses
@@ -182,7 +189,7 @@ pub fn del(world: &Rc<World>, host: usize, holder: Holder, ended: Option<Ended>)
 
 async fn deleting(w: &World, bench: &Bench, holder: &Holder) -> Result<(), Error> {
     let cluster = bench.cluster();
-    let allocator = bench.allocator(&cluster);
+    let allocator = bench.allocator(&cluster, network_of(holder));
     allocator.note_gone(holder).await?;
     let released = allocator.release(holder).await;
     let tended = allocator.tend().await;
@@ -198,13 +205,13 @@ async fn deleting(w: &World, bench: &Bench, holder: &Holder) -> Result<(), Error
 }
 
 /// GC: what the runtime does not list has gone. It lists what runs; of what is just being added it may not know yet.
-pub fn gc(world: &Rc<World>, host: usize, ended: Option<Ended>) {
+pub fn gc(world: &Rc<World>, host: usize, network: &'static str, ended: Option<Ended>) {
     let w = world.clone();
     world.start(Some(host), "GC", move |process| async move {
         w.say(|| w.spell(&process));
         let bench = Bench::new(&w, &process, host);
         let cluster = bench.cluster();
-        let allocator = bench.allocator(&cluster);
+        let allocator = bench.allocator(&cluster, network);
         let listed = |holder: &Holder| w.running_on(host).contains(holder);
         let collected = allocator.gc(&listed).await;
         let tended = allocator.tend().await;
@@ -224,19 +231,56 @@ pub fn sync(world: &Rc<World>, host: usize, ended: Option<Ended>) {
     world.start(Some(host), "sync", move |process| async move {
         w.say(|| w.spell(&process));
         let bench = Bench::new(&w, &process, host);
-        let cluster = bench.cluster();
-        let synced = bench.allocator(&cluster).sync().await;
+        let synced = syncing(&w, &bench).await;
         bench.survive().await;
-        let mut synced = match synced.map(|failures| failures.into_iter().next()) {
-            Ok(None) => Ok(()),
-            Ok(Some(error)) | Err(error) => Err(error),
-        };
+        w.report(&process, synced.map(|()| Vec::new()), ended);
+    });
+}
+
+/// All networks that there are, and those of which the host has documents alone.
+async fn syncing(w: &World, bench: &Bench) -> Result<(), Error> {
+    let (cluster, site) = (bench.cluster(), &bench.site);
+    let survey = cluster.survey(&bench.host.node).await?;
+    let mut synced = Ok(());
+    for network in w.scenario.networks().iter().copied() {
+        if w.host(site.index).part(network).is_used() || survey.networks.contains(network) {
+            let done = bench.allocator(&cluster, network).sync().await;
+            bench.survive().await;
+            let done = match done.map(|failures| failures.into_iter().next()) {
+                Ok(None) => Ok(()),
+                Ok(Some(error)) | Err(error) => Err(error),
+            };
+            synced = synced.and(done);
+        }
         if w.scenario.forwards {
-            let refreshed = w.refresh(&cluster, &bench.site, true).await;
+            let refreshed = w.refresh(&cluster, site, network, true).await;
             bench.survive().await;
             synced = synced.and(refreshed);
         }
-        w.report(&process, synced.map(|()| Vec::new()), ended);
+    }
+    w.register(&cluster, site).await?;
+    synced
+}
+
+/// `crosshost network rm`.
+pub fn remove_network(world: &Rc<World>, network: &'static str, ended: Option<Ended>) {
+    let w = world.clone();
+    world.start(None, "network rm", move |process| async move {
+        w.say(|| format!("{} {network}", w.spell(&process)));
+        let line = Line {
+            world: w.clone(),
+            process: process.clone(),
+        };
+        let cluster = Cluster::new(&line, w.layout.clone()).plant(w.scenario.planted);
+        let removed = match cluster.remove_network(network, seconds(&w)).await {
+            Err(Error::NoNetwork(_)) => Ok(()),
+            Ok(()) => {
+                w.check_removed(network);
+                Ok(())
+            }
+            removed => removed,
+        };
+        w.report(&process, removed.map(|()| Vec::new()), ended);
     });
 }
 
@@ -268,7 +312,9 @@ impl World {
     fn report(&self, process: &Process, result: Result<Vec<IpAddr>, Error>, ended: Option<Ended>) {
         let result = result.map_err(|error| {
             let lost = matches!(error, Error::Lost { .. });
-            let healing = lost && self.weather.borrow().forgotten;
+            let weather = self.weather.borrow();
+            let healing = lost && (weather.forgotten || weather.stranded);
+            drop(weather);
             let sound = healing || !lost && (error.is_away() || EXPECTED.contains(&error.code()));
             if !sound {
                 self.accuse(|| Violation::Failed(format!("{}: {error}", self.spell(process))));
@@ -293,5 +339,10 @@ impl World {
     }
 }
 
+/// Seconds since 1970 by an operator's clock.
+fn seconds(w: &World) -> u64 {
+    EPOCH.unsigned_abs() + w.executor.now() / 1000
+}
+
 /// Codes of errors that the world can bring about; others say that the host's own part went wrong.
-const EXPECTED: [u32; 5] = [11, 100, 102, 103, 108];
+const EXPECTED: [u32; 6] = [11, 100, 102, 103, 108, 109];

@@ -30,6 +30,8 @@ pub struct World {
     pub parked: RefCell<Vec<Parked>>,
     pub weather: RefCell<Weather>,
     hosts: Vec<RefCell<Host>>,
+    /// What operators do.
+    operators: RefCell<Vec<Rc<Process>>>,
     /// Who has which address in use, by the container's own view.
     pub running: RefCell<BTreeMap<IpAddr, (usize, Holder)>>,
     pub violation: RefCell<Option<Violation>>,
@@ -56,6 +58,9 @@ pub struct Weather {
     pub forgotten: bool,
     /// No new verbs now.
     pub hold: bool,
+    /// A network was removed while containers ran on it that the store did not know of: what becomes of these is not
+    /// looked at any more.
+    pub stranded: bool,
 }
 
 /// A host. What is below `up` is gone with a reboot.
@@ -74,16 +79,30 @@ pub struct Host {
     pub removing: bool,
     pub up: bool,
     pub processes: Vec<Rc<Process>>,
+    /// What it has of each network.
+    pub parts: BTreeMap<&'static str, Part>,
+    /// Attachments for which the runtime owes a DEL, running or not.
+    pub owed: BTreeSet<Holder>,
+    /// Attachments with a verb at work: the lock on the attachment.
+    pub busy: BTreeMap<Holder, u64>,
+}
+
+/// A host's documents of one network, with their locks.
+#[derive(Default)]
+pub struct Part {
     pub ledger: Option<Ledger>,
     pub holdings: BTreeMap<Holder, Holding>,
     pub memory: Memory,
     pub lock: FairLock,
     pub claims: FairLock,
     pub forwarding: Forwarding,
-    /// Attachments for which the runtime owes a DEL, running or not.
-    pub owed: BTreeSet<Holder>,
-    /// Attachments with a verb at work: the lock on the attachment.
-    pub busy: BTreeMap<Holder, u64>,
+}
+
+impl Part {
+    /// Whether a sync has to look after the network.
+    pub fn is_used(&self) -> bool {
+        self.ledger.is_some() || !self.holdings.is_empty()
+    }
 }
 
 /// The overlay's part of a host.
@@ -115,6 +134,18 @@ pub struct Process {
     pub spent: Cell<u64>,
 }
 
+impl Host {
+    /// What it has of a network.
+    pub fn part(&self, network: &str) -> &Part {
+        &self.parts[network]
+    }
+
+    /// The same, for change.
+    pub fn part_mut(&mut self, network: &str) -> &mut Part {
+        self.parts.get_mut(network).unwrap()
+    }
+}
+
 impl Process {
     pub fn is_alive(&self) -> bool {
         self.alive.get()
@@ -129,6 +160,11 @@ impl World {
             RefCell::new(Host {
                 name: format!("n{index}"),
                 drift: random.below(200),
+                parts: scenario
+                    .networks()
+                    .iter()
+                    .map(|network| (*network, Part::default()))
+                    .collect(),
                 ..Host::default()
             })
         });
@@ -142,6 +178,7 @@ impl World {
             parked: RefCell::default(),
             weather: RefCell::default(),
             hosts,
+            operators: RefCell::default(),
             running: RefCell::default(),
             violation: RefCell::default(),
             tally: RefCell::default(),
@@ -230,8 +267,9 @@ impl World {
             disturbed: Cell::new(false),
             spent: Cell::new(0),
         });
-        if let Some(host) = host {
-            self.host_mut(host).processes.push(process.clone());
+        match host {
+            Some(host) => self.host_mut(host).processes.push(process.clone()),
+            None => self.operators.borrow_mut().push(process.clone()),
         }
         // A verb is a large future: boxed at once, it is not moved again.
         let act = Box::pin(act(process.clone()));
@@ -258,7 +296,20 @@ impl World {
             let mut host = self.host_mut(host);
             host.processes.retain(|other| other.id != process.id);
             host.busy.retain(|_, owner| *owner != process.id);
+        } else {
+            let mut operators = self.operators.borrow_mut();
+            operators.retain(|other| other.id != process.id);
         }
+    }
+
+    /// All verbs that are at work, but for the removals of nodes, which wait for more than their own end.
+    pub fn at_work(&self) -> Vec<Rc<Process>> {
+        let hosts = self
+            .hosts()
+            .flat_map(|host| self.host(host).processes.clone());
+        let operators = self.operators.borrow();
+        let removals = operators.iter().filter(|it| it.kind == "network rm");
+        hosts.chain(removals.cloned()).collect()
     }
 
     /// A process in the trace.
@@ -271,8 +322,7 @@ impl World {
 
     /// Whether any verb is at work anywhere.
     pub fn is_busy(&self) -> bool {
-        self.hosts()
-            .any(|host| !self.host(host).processes.is_empty())
+        !self.at_work().is_empty()
     }
 
     /// A host starts, with nothing in its memory.
@@ -285,6 +335,9 @@ impl World {
             drift: host.drift,
             calendar: host.calendar,
             up: true,
+            parts: (self.scenario.networks().iter())
+                .map(|network| (*network, Part::default()))
+                .collect(),
             ..Host::default()
         };
         self.say(|| format!("{} boots, boot {}", host.name, host.boot));
@@ -302,7 +355,9 @@ impl World {
             .retain(|_, (host, _)| *host != index);
         let mut host = self.host_mut(index);
         host.up = false;
-        host.forwarding = Forwarding::default();
+        for part in host.parts.values_mut() {
+            part.forwarding = Forwarding::default();
+        }
         host.owed.clear();
     }
 }

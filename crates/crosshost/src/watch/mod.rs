@@ -93,7 +93,7 @@ async fn keep(watch: Watch, signals: &Signals) {
             service.say(status);
         }
         let signal = if watcher.has_work() {
-            while_working(&mut watcher, signals, &service).await
+            Box::pin(while_working(&mut watcher, signals, &service)).await
         } else {
             service.ping();
             let next = Instant::now() + LOOK.min(service.every());

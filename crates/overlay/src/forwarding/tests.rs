@@ -21,6 +21,7 @@ fn network(ranges: &[&str]) -> Network {
         egress: None,
         reclaim_after: None,
         state: NetworkState::Ready,
+        restoring: None,
     }
 }
 

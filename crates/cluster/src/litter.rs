@@ -1,0 +1,190 @@
+//! Litter: what the store has of a network that it has no record of. A network's record is written before everything else of it
+//! and goes before everything else: so what is there without it is left of a removal that was killed, or of one by a version
+//! that kept another order, and can go. Each deletion rests on the record's absence. A lease of a running container is no
+//! litter: there the record was lost, and the container's host writes it again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use store::{Entry, Key, Op};
+
+use crate::{
+    ATTEMPTS, CHUNK, Cluster, Error, Lease, Node,
+    records::{SubnetsRecord, VniRecord, decode},
+};
+
+/// What is left of networks, by their names: keys, and how many leases of living nodes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Litter {
+    /// The keys.
+    pub keys: Vec<String>,
+    /// The nodes that may have containers there.
+    pub nodes: BTreeSet<String>,
+}
+
+impl Cluster<'_> {
+    /// Removes all that is left of a network of this name, whose record is gone; how many keys that were. Nothing where there
+    /// is a record. `is_void` tells leases of which the caller knows that no container has them.
+    ///
+    /// [`Error::Forgotten`] where a container may run: nothing is removed then.
+    pub async fn sweep(
+        &self,
+        name: &str,
+        is_void: &dyn Fn(&Lease) -> bool,
+    ) -> Result<usize, Error> {
+        let own = self.layout.network(name)?;
+        let mut swept = 0;
+        for _ in 0..ATTEMPTS {
+            let mut keys = self.litter_keys(name)?.to_vec();
+            keys.extend([own.clone(), self.layout.nodes()?]);
+            let entries = self.store.read(&keys).await?;
+            if entries.iter().any(|entry| entry.key == own) {
+                return Ok(swept);
+            }
+            let litter = self.litter_of(name, &entries, is_void)?;
+            if litter.is_empty() {
+                return Ok(swept);
+            }
+            if self.remove_litter(&own, &litter).await? {
+                swept += litter.len();
+            }
+        }
+        Err(Error::Contended(own.as_str().to_owned()))
+    }
+
+    /// All names of which there is litter, with what of it. Reads all blocks and leases: for who looks at everything.
+    pub async fn litter(&self) -> Result<BTreeMap<String, Litter>, Error> {
+        let prefixes = [
+            self.layout.all_blocks()?,
+            self.layout.all_leases()?,
+            self.layout.all_ledgers()?,
+            self.layout.all_acks()?,
+        ];
+        let mut names = BTreeSet::new();
+        for prefix in &prefixes {
+            names.extend(self.store.children(prefix).await?);
+        }
+        let (vnis, all) = (self.layout.vnis()?, self.layout.subnets()?);
+        for entry in self.store.read(&[vnis.clone(), all.clone()]).await? {
+            if entry.key == all {
+                let record = decode::<SubnetsRecord>(&entry)?.record;
+                names.extend(record.networks.into_keys());
+            } else {
+                names.extend(decode::<VniRecord>(&entry).map(|vni| vni.record.network));
+            }
+        }
+        // Read after what may belong to them: one that was made meanwhile is there.
+        for present in self.store.children(&self.layout.networks()?).await? {
+            names.remove(&present);
+        }
+        let mut found = BTreeMap::new();
+        for name in names {
+            let mut keys = self.litter_keys(&name)?.to_vec();
+            keys.push(self.layout.nodes()?);
+            let entries = self.store.read(&keys).await?;
+            let (litter, nodes) = match self.litter_of(&name, &entries, &|_| false) {
+                Ok(litter) => (litter, BTreeSet::new()),
+                Err(Error::Forgotten { nodes, .. }) => (Vec::new(), nodes.into_iter().collect()),
+                Err(error) => return Err(error),
+            };
+            let keys = litter.iter().map(|op| op.key().to_string()).collect();
+            found.insert(name, Litter { keys, nodes });
+        }
+        Ok(found)
+    }
+
+    /// Where what is of a network can be, beside its record.
+    pub(crate) fn litter_keys(&self, name: &str) -> Result<[Key; 6], Error> {
+        Ok([
+            self.layout.blocks(name)?,
+            self.layout.leases(name)?,
+            self.layout.ledgers(name)?,
+            self.layout.acks(name)?,
+            self.layout.vnis()?,
+            self.layout.subnets()?,
+        ])
+    }
+
+    /// The writes that remove what is left of `name`, among entries of [`Self::litter_keys`] and of all nodes.
+    pub(crate) fn litter_of(
+        &self,
+        name: &str,
+        entries: &[Entry],
+        is_void: &dyn Fn(&Lease) -> bool,
+    ) -> Result<Vec<Op>, Error> {
+        let [blocks, leases, ledgers, acks, vnis, all] = self.litter_keys(name)?;
+        let nodes = self.layout.nodes()?;
+        // A node whose record cannot be read lives, for all that is known.
+        let boot = |entry: &Entry| decode::<Node>(entry).ok().map(|node| node.record.boot_id);
+        let boots = entries.iter().filter(|entry| entry.key.is_within(&nodes));
+        let boots: BTreeMap<_, _> = boots.map(|entry| (entry.key.last(), boot(entry))).collect();
+        let mut running = BTreeSet::new();
+        let mut ops = Vec::new();
+        for entry in entries {
+            let delete = Op::Delete {
+                key: entry.key.clone(),
+                revision: entry.revision,
+            };
+            if entry.key.is_within(&leases) {
+                let Ok(lease) = decode::<Lease>(entry) else {
+                    running.insert(format!("a node that record {} does not tell", entry.key));
+                    continue;
+                };
+                if is_void(&lease.record) {
+                    ops.push(delete);
+                    continue;
+                }
+                let Lease { node, boot_id, .. } = lease.record;
+                let lives = |boot: &Option<String>| boot.as_ref().is_none_or(|it| *it == boot_id);
+                if boots.get(node.as_str()).is_some_and(lives) {
+                    running.insert(node);
+                }
+                ops.push(delete);
+            } else if [&blocks, &ledgers, &acks]
+                .iter()
+                .any(|it| entry.key.is_within(it))
+                || (entry.key.is_within(&vnis)
+                    && decode::<VniRecord>(entry).is_ok_and(|vni| vni.record.network == name))
+            {
+                ops.push(delete);
+            } else if entry.key == all
+                && decode::<SubnetsRecord>(entry)?
+                    .record
+                    .networks
+                    .contains_key(name)
+            {
+                let (swap, _) = self.swap_subnets(Some(entry), |record| {
+                    record.networks.remove(name);
+                    Ok(())
+                })?;
+                ops.push(swap);
+            }
+        }
+        if running.is_empty() {
+            return Ok(ops);
+        }
+        Err(Error::Forgotten {
+            name: name.to_owned(),
+            nodes: running.into_iter().collect(),
+        })
+    }
+
+    /// Removes litter while there is no record `own`; whether all of it went.
+    pub(crate) async fn remove_litter(&self, own: &Key, litter: &[Op]) -> Result<bool, Error> {
+        for chunk in litter.chunks(CHUNK - 1) {
+            let mut ops = vec![absent(own)];
+            ops.extend_from_slice(chunk);
+            if self.done(&ops).await?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// The condition that there is no such key: revision 0 is no key's.
+pub(crate) fn absent(key: &Key) -> Op {
+    Op::Delete {
+        key: key.clone(),
+        revision: 0,
+    }
+}
