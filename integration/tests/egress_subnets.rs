@@ -83,10 +83,8 @@ fn that_is_in_use_keeps_a_container_off_a_network_that_has_its_gateway_or_addres
     host.footprint()
         .assert_same_as(&before, "after the refusals");
     // What is only smaller, as networks of earlier versions may be, is not in the way, and no address is in both.
-    let open: Vec<_> = (3..12)
-        .map(|number| host.container(&format!("t{number}")))
-        .zip(0..6)
-        .map(|(container, _)| Attachment::of(container, "open", "eth0"))
+    let open: Vec<_> = (3..8)
+        .map(|number| Attachment::new(host, &format!("t{number}"), "open"))
         .collect();
     for attached in open.iter().chain([&first]) {
         assert!(attached.container.hears(OUTSIDE).is_ok());

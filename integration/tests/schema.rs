@@ -115,9 +115,9 @@ fn keys_of_ours_mean_the_same_in_any_case_and_unknown_ones_mean_nothing() {
             "Type": "ipam-kv", "DATADIR": "/srv/odd", "blockprefix": 28, "EXCLUDE": ["10.6.0.40/30"],
             "Ranges": [[{
                 "SUBNET": "10.6.0.0/24", "RangeEnd": "10.6.0.99", "gateWay": "10.6.0.254", "Exclude": ["10.6.0.44"],
-                "ipRange": "10.9.0.0/24", "range_start": "10.6.0.60",
+                "ipRange": "10.9.0.0/24", "sticky": "10.6.0.60",
             }]],
-            "routeS": [{ "DST": "0.0.0.0/0", "via": "10.6.0.7" }], "resolveConf": "/nowhere", "block_prefix": 3,
+            "routeS": [{ "DST": "0.0.0.0/0", "via": "10.6.0.7" }], "log_file": "/nowhere", "network_name": 3,
         },
         "RUNTIMECONFIG": {
             "IPranges": [[{ "Subnet": "10.6.0.0/24", "rangestart": "10.6.0.40", "RANGEEND": "10.6.0.50" }]],
