@@ -7,7 +7,7 @@
 //! The limit is on the host's end of each pair, where the container cannot reach it: a token bucket for what that end sends,
 //! and for what it receives that of an ifb, to which all of it goes. `eth0` and `gw0` have their ends in two namespaces, and
 //! nothing that the kernel offers shapes over two of them: so the rates hold for each of these interfaces by itself
-//! (docs/decisions/0012-bandwidth.md). `gw0`, which a container has once, gets the lowest rates of the attachments that use it.
+//! (docs/decisions/0014-bandwidth.md). `gw0`, which a container has once, gets the lowest rates of the attachments that use it.
 //!
 //! The rates are in the attachment's record before anything is made. Buckets go with their links; the ifb is named after the port.
 
