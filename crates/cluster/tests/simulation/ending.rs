@@ -105,7 +105,9 @@ async fn finish_removals(world: &Rc<World>) {
         let own = world.layout.network(network).unwrap();
         let present = world.store.borrow().get(&own).cloned();
         let present = present.map(|it| cluster::decode::<cluster::Network>(&it).unwrap());
-        if present.is_some_and(|it| it.record.is_being_removed()) {
+        // One that was killed after the record went has left something: its operator was told that it failed.
+        let left = present.is_none() && !world.litter(network).is_empty();
+        if left || present.is_some_and(|it| it.record.is_being_removed()) {
             let (give, take) = slot();
             verbs::remove_network(world, network, Some(give));
             let _ = take.await;

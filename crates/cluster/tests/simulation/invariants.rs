@@ -332,6 +332,13 @@ impl World {
             .map(|(a, r)| (*a, r.clone()))
             .collect();
         for (address, (host, holder)) in running {
+            // No lease of a network can be written while it is being removed: the store did not know of the container then.
+            let own = self.layout.network(network_of(&holder)).unwrap();
+            let present = self.store.borrow().get(&own).cloned();
+            let present = present.map(|it| cluster::decode::<cluster::Network>(&it).unwrap());
+            if present.is_some_and(|it| it.record.is_being_removed()) {
+                continue;
+            }
             let lease = self.lease_at(&self.layout.lease(network_of(&holder), address).unwrap());
             if lease
                 .as_ref()
