@@ -5,6 +5,7 @@
 use std::time::{Duration, Instant};
 
 use integration::{Attachment, Backend, Host, Lab, OUTSIDE, Running, Watching, conflist};
+use serde_json::json;
 
 const NETWORK: &str = "ov_net1";
 /// Mended in a quarter of a second where the machine has time; the fixed look comes 30 s after the last one.
@@ -102,13 +103,24 @@ fn damage_is_mended_within_a_second() {
     });
     assert!(t1.container.hears(OUTSIDE).is_ok());
     // A sandbox that came after the watcher is listened to as well.
-    host.install(&conflist("ov_net2", "10.0.1.0/24"));
+    let mut limited = conflist("ov_net2", "10.0.1.0/24");
+    limited["plugins"][0]["bandwidth"] =
+        json!({ "ingressRate": 100_000_000, "ingressBurst": 1_000_000 });
+    host.install(&limited);
     let t3 = Attachment::new(host, "t3", "ov_net2");
     settle();
     let before = mended(&watcher);
     host.space()
         .script("nsenter --net=/run/crosshost/netns/ov_net2 ip link delete br0");
     within(SOON, "br0 of ov_net2", &watcher, || {
+        mended(&watcher) > before
+    });
+    let before = mended(&watcher);
+    host.space().script(
+        "nsenter --net=/run/crosshost/netns/ov_net2 sh -euc '
+             tc qdisc delete dev $(ip -br link | grep -o \"^chp[0-9a-f]*\") root'",
+    );
+    within(SOON, "a token bucket", &watcher, || {
         mended(&watcher) > before
     });
     let more = watcher.peak_memory() - idle;

@@ -14,6 +14,7 @@ use crate::{Netns, NetnsError};
 /// Groups of rtnetlink (`RTNLGRP_`, uapi `linux/rtnetlink.h`).
 const LINK: u32 = 1;
 const NEIGH: u32 = 3;
+const TC: u32 = 4;
 const IPV4_IFADDR: u32 = 5;
 const IPV4_ROUTE: u32 = 7;
 const IPV6_IFADDR: u32 = 9;
@@ -29,6 +30,8 @@ const DELADDR: u16 = 21;
 const DELROUTE: u16 = 25;
 const NEWNEIGH: u16 = 28;
 const DELNEIGH: u16 = 29;
+const DELQDISC: u16 = 37;
+const DELTFILTER: u16 = 45;
 
 /// Bytes of a message's header, and of what comes before the attributes of a link, an address, a route and of nftables.
 const HEADER: usize = 16;
@@ -43,7 +46,8 @@ const RULES: usize = 4096;
 /// What is listened to in a namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// All links, and the entries of neighbours and bridges that somebody set: for a namespace that is ours.
+    /// All links, the entries of neighbours and bridges that somebody set, and the loss of queueing disciplines and their
+    /// filters: for a namespace that is ours.
     Sandbox,
     /// The links whose names begin so, addresses that are more than link-local ones, and the loss of routes to other hosts: for a
     /// namespace that we share.
@@ -99,7 +103,7 @@ impl Notices {
 /// A socket of the namespace in which the calling thread is.
 fn subscribe(scope: Scope) -> io::Result<TokioSocket> {
     let (protocol, groups): (_, &[u32]) = match scope {
-        Scope::Sandbox => (NETLINK_ROUTE, &[LINK, NEIGH]),
+        Scope::Sandbox => (NETLINK_ROUTE, &[LINK, NEIGH, TC]),
         Scope::Host(_) => (
             NETLINK_ROUTE,
             &[LINK, IPV4_IFADDR, IPV6_IFADDR, IPV4_ROUTE, IPV6_ROUTE],
@@ -146,7 +150,7 @@ fn touches_sandbox(kind: u16, body: &[u8]) -> bool {
     /// `NUD_NOARP`, `NUD_PERMANENT`: an entry that somebody set. Others a bridge learns and forgets by itself.
     const SET: u16 = 0x40 | 0x80;
     match kind {
-        NEWLINK | DELLINK => true,
+        NEWLINK | DELLINK | DELQDISC | DELTFILTER => true,
         NEWNEIGH | DELNEIGH => body
             .get(8..10)
             .is_none_or(|state| u16::from_ne_bytes([state[0], state[1]]) & SET != 0),
