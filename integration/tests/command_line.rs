@@ -266,13 +266,9 @@ fn names_of_the_store_do_nothing_to_a_terminal() {
     let attached = Attachment::new(host, "t1", "ov_net1");
     let evil = "evil\u{1b}[2J\u{9b}31m\u{202e}\u{7f}\nforged  192.168.1.99";
     let escaped = "evil\\u{1b}[2J\\u{9b}31m\\u{202e}\\u{7f}\\nforged  192.168.1.99";
-    rewrite(
-        host,
-        "nodes/docker01",
-        "nodes/docker99",
-        "name",
-        &evil.into(),
-    );
+    let other = "nodes/docker99";
+    rewrite(host, "nodes/docker01", other, "name", &"docker99".into());
+    rewrite(host, other, other, "bootID", &evil.into());
     let lease = format!("leases/ov_net1/{}", attached.address);
     rewrite(host, &lease, &lease, "node", &evil.into());
     for (words, rows) in [

@@ -93,7 +93,7 @@ fn after_a_reboot_a_sync_voids_what_was_held_in_any_of_them() {
     let host = lab.host(1);
     host.reboot();
     let said = host.crosshost(&["sync"]).failed().stderr;
-    assert!(said.contains("data directory /srv/a: "), "{said}");
+    assert!(said.contains("network net1@/srv/a: "), "{said}");
     assert_eq!(leases(&lab).len(), 4, "{:?}", leases(&lab));
     lab.consul().request("PUT", broken, &whole);
     host.crosshost(&["sync"]).ok();

@@ -6,7 +6,7 @@ mod doctor;
 
 use std::collections::BTreeSet;
 
-use integration::{Attachment, Backend, Consul, Container, Host, Lab, conflist};
+use integration::{Attachment, Backend, Consul, Container, Host, Lab, conflist, netconf};
 use serde_json::{Value, json};
 
 /// What may become of a value; `{}` is what was there.
@@ -227,7 +227,7 @@ fn documents_that_cannot_be_read_stop_nothing_else() {
     }
     t1.detach().ok();
     t2.detach().ok();
-    let left = "find /run/crosshost -name '*.json' | grep -v -e news -e memory -e ledger -e place -e paths -e layout || true";
+    let left = "find /run/crosshost -name '*.json' | grep -v -e news -e memory -e ledger -e place -e paths -e layout -e tunnel || true";
     let left = shell(host, left);
     assert_eq!(left, "", "nothing of the containers is left");
 }
@@ -369,6 +369,10 @@ fn a_tunnel_address_is_of_one_host() {
     for word in [one.vtep(), one.name(), two.name(), "node rm"] {
         assert!(refused.stderr.contains(word), "{word}: {refused}");
     }
+    let status = two
+        .call("overlay", "STATUS")
+        .conf(&netconf("net_a", "10.0.0.0/24", "1.1.0"));
+    status.run().refused(50, &[one.vtep(), one.name()]);
     for (vtep, word) in [("127.0.0.1", "loopback"), ("224.0.0.1", "not an address")] {
         two.tunnel_from(vtep);
         let refused = two.crosshost(&["sync"]).failed();

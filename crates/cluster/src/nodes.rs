@@ -76,12 +76,18 @@ impl Cluster<'_> {
     }
 
     /// Refuses a tunnel address that another host has as well, and was heard of since `since`, in seconds since 1970: what is
-    /// sent to the one would reach the other. An older record may be of a host that has another address by now.
+    /// sent to the one would reach the other. An older record may be of a host that has another address by now. A name that is
+    /// another host's is refused first.
     pub fn refuse_double(
         nodes: &Records<String, Node>,
         node: &Node,
         since: u64,
     ) -> Result<(), Error> {
+        if let Some(other) = nodes.known(&node.name)
+            && is_another(&other.record, node)
+        {
+            return Err(Error::NodeTaken(Box::new(other.record.clone())));
+        }
         let same = |other: &&Node| {
             other.name != node.name && other.vtep.is_some() && other.vtep == node.vtep
         };

@@ -24,6 +24,11 @@ pub fn unix() -> u64 {
         .map_or(0, |since| since.as_secs())
 }
 
+/// When this host booted, in seconds since 1970.
+pub fn booted() -> u64 {
+    unix().saturating_sub(uptime())
+}
+
 /// The id of this boot, from `/proc/sys/kernel/random/boot_id`.
 pub fn boot_id() -> io::Result<String> {
     Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?

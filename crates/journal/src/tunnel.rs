@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Journal, ROOT};
+use crate::{Error, Journal, ROOT, Unreadable};
 
 const NAME: &str = "tunnel";
 
@@ -22,6 +22,11 @@ fn documents() -> Journal<Tunnel> {
 pub fn vtep() -> Option<IpAddr> {
     let found = documents().load_readable(NAME, &|_| ());
     found.ok().flatten().map(|tunnel| tunnel.vtep)
+}
+
+/// The documents of it that cannot be read, for reports.
+pub fn unreadable() -> Result<Vec<Unreadable>, Error> {
+    Ok(documents().all()?.unreadable)
 }
 
 /// Keeps the address for the programs that come later.

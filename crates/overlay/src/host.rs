@@ -181,6 +181,7 @@ impl Host {
             self.paths.all().map(|it| it.unreadable),
             self.following.all().map(|it| it.unreadable),
             watched::heard().all().map(|it| it.unreadable),
+            journal::tunnel::unreadable(),
         ];
         let mut lost = Vec::new();
         for unreadable in all {
@@ -362,8 +363,7 @@ impl Host {
         if same_boot.is_some_and(|present| present.vtep == node.vtep) {
             return Ok(false);
         }
-        let since = journal::clock::unix().saturating_sub(journal::clock::uptime());
-        Cluster::refuse_double(nodes, &node, since).map_err(failed)?;
+        Cluster::refuse_double(nodes, &node, journal::clock::booted()).map_err(failed)?;
         cluster.register(&node).await.map_err(failed)?;
         if let Some(wrong) = same_boot {
             let had = match wrong.vtep {

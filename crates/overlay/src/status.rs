@@ -98,7 +98,7 @@ async fn admitted(conf: &Conf, host: &Host, underlay: &Underlay) -> Result<Optio
     let known = known.map(|known| &known.record);
     let known = known.filter(|known| known.vni.is_some() && conf.spec.agree(known).is_ok());
     let node = host::node(&settings, underlay.vtep)?;
-    // Who is known and has a copy only reads.
+    // A host that is known and has a copy only reads.
     let is_known = copy.as_ref().is_some_and(|copy| {
         let own = copy.nodes.known(&node.name).map(|own| &own.record);
         own.is_some_and(|own| (&own.boot_id, own.vtep) == (&node.boot_id, node.vtep))
@@ -106,6 +106,10 @@ async fn admitted(conf: &Conf, host: &Host, underlay: &Underlay) -> Result<Optio
     let asked = async {
         if known.is_none() || !is_known {
             cluster.may_write(&node.name).await?;
+        }
+        if !is_known {
+            let nodes = cluster.nodes().await?;
+            Cluster::refuse_double(&nodes, &node, journal::clock::booted())?;
         }
         let is_used = known.is_some() && host.has_users(name).unwrap_or(true);
         cluster.admit(&conf.spec, &node, is_used).await
