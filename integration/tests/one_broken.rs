@@ -63,10 +63,14 @@ fn a_network_that_cannot_be_mended_holds_up_no_other() {
     let flush = SOUND.map(|network| {
         format!("nsenter --net=/run/crosshost/netns/{network} bridge fdb flush dev vxlan0")
     });
+    // Held, so that it does not mend the one before the other is there.
+    let pid = watcher.pid();
     one.space().script(&format!(
-        "nsenter --net=/run/crosshost/netns/{BROKEN} ip link delete vxlan0
+        "kill -STOP {pid}
+         nsenter --net=/run/crosshost/netns/{BROKEN} ip link delete vxlan0
          ip link add other type vxlan id {vni} dstport 4789 local {} dev ens3
-         {}",
+         {}
+         kill -CONT {pid}",
         one.vtep(),
         flush.join("\n")
     ));

@@ -88,6 +88,8 @@ fn a_path_that_leads_to_another_container_is_no_life() {
     let host = lab.host(1);
     let dead = Attachment::new(host, "reused", "n1");
     dies(&dead);
+    // The kernel gives a new namespace the lowest free number: let it not be the dead one's.
+    let _spare = host.container("spare");
     let other = host.container("reused");
     let swept = host.crosshost(&["gc"]).ok().stdout;
     assert!(swept.contains("/run/netns/reused"), "{swept}");
