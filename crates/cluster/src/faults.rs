@@ -6,7 +6,7 @@ use store::{Entry, Key};
 
 use crate::{
     Acknowledgement, Cluster, Error, LedgerRecord, Node, Opaque, Stored, no_tunnel_address,
-    records::{SubnetsRecord, VniRecord, read},
+    records::{RemovedRecord, SubnetsRecord, VniRecord, read},
     stored::{BlockEntry, block, lease, name_below, network, node, spelled},
 };
 
@@ -27,7 +27,7 @@ impl Cluster<'_> {
     pub async fn faults(&self) -> Result<Vec<Fault>, Error> {
         let layout = &self.layout;
         let (nodes, networks) = (layout.nodes()?, layout.networks()?);
-        let (vnis, subnets) = (layout.vnis()?, layout.subnets()?);
+        let (vnis, subnets, removed) = (layout.vnis()?, layout.subnets()?, layout.all_removed()?);
         let below_networks = [
             layout.all_blocks()?,
             layout.all_leases()?,
@@ -43,7 +43,13 @@ impl Cluster<'_> {
                 is_newer,
             }));
         };
-        let tops = [nodes.clone(), networks.clone(), vnis.clone(), subnets];
+        let tops = [
+            nodes.clone(),
+            networks.clone(),
+            vnis.clone(),
+            removed.clone(),
+            subnets,
+        ];
         for entry in &self.store.read(&tops).await? {
             let fault = if entry.key.is_within(&nodes) {
                 match node(entry, &nodes) {
@@ -64,6 +70,11 @@ impl Cluster<'_> {
                 match name_below(entry, &vnis).and_then(spelled::<u32>) {
                     None => Some(stray()),
                     Some(_) => Stored::<VniRecord>::of(entry).fault(),
+                }
+            } else if entry.key.is_within(&removed) {
+                match name_below(entry, &removed) {
+                    None => Some(stray()),
+                    Some(_) => Stored::<RemovedRecord>::of(entry).fault(),
                 }
             } else {
                 Stored::<SubnetsRecord>::of(entry).fault()

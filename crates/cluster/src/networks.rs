@@ -238,7 +238,9 @@ impl Cluster<'_> {
             })?;
             let mut network = spec.clone().into_network(vni);
             // Removed while the verb that asks for it was at work: another one needs another id.
-            let noted = find(&removed).map(decode::<RemovedRecord>).transpose()?;
+            // Which ones were removed cannot always be read: then nobody restores one of this name, and it can be made.
+            let noted = find(&removed).map(Stored::<RemovedRecord>::of);
+            let noted = noted.as_ref().and_then(Stored::readable);
             if let Some(noted) = noted.filter(|noted| noted.record.has(&network)) {
                 let times = noted.record.ids.len();
                 network.id = network.id.map(|id| format!("{id}-{times}"));

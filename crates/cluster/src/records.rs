@@ -10,7 +10,7 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use store::Entry;
 
-use crate::Error;
+use crate::{Error, Stored};
 
 /// The schema that this version writes, and the newest that it reads.
 pub(crate) const SCHEMA: u32 = 1;
@@ -327,6 +327,13 @@ impl RemovedRecord {
     pub(crate) fn has(&self, network: &Network) -> bool {
         let id = network.id.as_ref();
         id.is_some_and(|id| self.ids.contains_key(id))
+    }
+}
+
+impl Stored<RemovedRecord> {
+    /// Whether this very network was removed, for all that is known: what cannot be read may have each id.
+    pub(crate) fn may_have(&self, network: &Network) -> bool {
+        (self.readable()).is_none_or(|removed| removed.record.has(network))
     }
 }
 

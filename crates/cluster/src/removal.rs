@@ -109,34 +109,48 @@ impl Cluster<'_> {
                 ops.push(delete(entry));
             }
             if let Some(id) = &network.record.id {
-                ops.push(note_removed(&removed, find(&removed), id, now)?);
+                ops.extend(note_removed(&removed, find(&removed), id, now)?);
             }
             if let Outcome::Done(_) = self.store.apply(&ops).await? {
                 self.sweep(name, &|_| false).await?;
-                return self.forget_removals(now).await;
+                // It is removed: what is old is forgotten now, or by the next removal.
+                let _ = self.forget_removals(now).await;
+                return Ok(());
             }
         }
         Err(Error::Contended(own.as_str().to_owned()))
     }
 
-    /// Whether an operator has removed this very network.
+    /// Whether an operator has removed this very network. Where it cannot be read which ones were, any may be one of them.
     pub async fn was_removed(&self, network: &Network) -> Result<bool, Error> {
         let noted = self.store.get(&self.layout.removed(&network.name)?).await?;
-        let noted = noted.as_ref().map(decode::<RemovedRecord>).transpose()?;
-        Ok(noted.is_some_and(|noted| noted.record.has(network)))
+        let noted = noted.as_ref().map(Stored::<RemovedRecord>::of);
+        Ok(noted.is_some_and(|noted| noted.may_have(network)))
     }
 
-    /// Forgets removals of long ago: a host that was away for so long restores nothing any more.
+    /// Forgets removals of long ago: a host that was away for so long restores nothing any more. They are old by the clock
+    /// of a second host, too, if there is one: a clock that is ahead makes none forget what others removed.
     async fn forget_removals(&self, now: u64) -> Result<(), Error> {
+        let (removed, nodes) = (self.layout.all_removed()?, self.layout.nodes()?);
+        let entries = self.store.read(&[removed.clone(), nodes.clone()]).await?;
+        let known = entries.iter().filter_map(|it| stored::node(it, &nodes));
+        let mut contacts: Vec<u64> = known
+            .filter_map(|(_, node)| Some(node.readable()?.record.last_contact))
+            .collect();
+        contacts.sort_unstable_by(|a, b| b.cmp(a));
+        let Some(other) = contacts.get(1).or(contacts.first()) else {
+            return Ok(());
+        };
+        let now = now.min(*other);
         let mut old = Vec::new();
-        for entry in self.store.read(&[self.layout.all_removed()?]).await? {
-            let last = decode::<RemovedRecord>(&entry)?
-                .record
-                .ids
-                .into_values()
-                .max();
-            if last.unwrap_or(0).saturating_add(REMEMBERED) < now {
-                old.push(delete(&entry));
+        for entry in entries.iter().filter(|it| it.key.is_within(&removed)) {
+            // One that cannot be read may be of today.
+            let Stored::Readable(noted) = Stored::<RemovedRecord>::of(entry) else {
+                continue;
+            };
+            let last = noted.record.ids.into_values().max().unwrap_or(0);
+            if last.saturating_add(REMEMBERED) < now {
+                old.push(delete(entry));
             }
         }
         for chunk in old.chunks(CHUNK) {
@@ -304,28 +318,43 @@ fn lives(entries: &[Entry], node: &Key, boot_id: &str) -> bool {
     present.is_some_and(|it| decode::<Node>(it).map_or(true, |it| it.record.boot_id == boot_id))
 }
 
-/// The write that notes a network's id as removed.
-fn note_removed(key: &Key, present: Option<&Entry>, id: &str, now: u64) -> Result<Op, Error> {
-    let present = present.map(decode::<RemovedRecord>).transpose()?;
-    let revision = present.as_ref().map(|present| present.revision);
-    let mut record = present.map(|present| present.record).unwrap_or_default();
-    record.ids.insert(id.to_owned(), now);
-    while record.ids.len() > REMEMBERED_OF_A_NAME {
+/// The write that notes a network's id as removed: as the last of its name, whatever the clocks of the others said, so that it
+/// is the last one to be forgotten. None where a newer version wrote the record: that stays, and as it cannot be read it has
+/// each id.
+fn note_removed(
+    key: &Key,
+    present: Option<&Entry>,
+    id: &str,
+    now: u64,
+) -> Result<Option<Op>, Error> {
+    let present = present.map(Stored::<RemovedRecord>::of);
+    if present.as_ref().is_some_and(Stored::is_newer) {
+        return Ok(None);
+    }
+    let revision = present.as_ref().map(Stored::revision);
+    let mut record = match present {
+        Some(Stored::Readable(present)) => present.record,
+        Some(Stored::Opaque(_)) | None => RemovedRecord::default(),
+    };
+    let newest = record.ids.values().max();
+    let at = newest.map_or(now, |newest| now.max(newest.saturating_add(1)));
+    while record.ids.len() >= REMEMBERED_OF_A_NAME {
         let oldest = record.ids.iter().min_by_key(|(_, at)| **at);
         let Some(oldest) = oldest.map(|(id, _)| id.clone()) else {
             break;
         };
         record.ids.remove(&oldest);
     }
+    record.ids.insert(id.to_owned(), at);
     let (key, value) = (key.clone(), encode(&record)?);
-    Ok(match revision {
+    Ok(Some(match revision {
         None => Op::Create { key, value },
         Some(revision) => Op::Swap {
             key,
             value,
             revision,
         },
-    })
+    }))
 }
 
 fn delete(entry: &Entry) -> Op {

@@ -126,18 +126,14 @@ impl Cluster<'_> {
             if find(&own).is_some() {
                 return Ok(true);
             }
-            let noted = find(&removed).map(decode::<RemovedRecord>).transpose()?;
-            if noted
-                .as_ref()
-                .is_some_and(|noted| noted.record.has(network))
-                && !self.is_careless()
-            {
+            let noted = find(&removed).map(Stored::<RemovedRecord>::of);
+            if noted.as_ref().is_some_and(|noted| noted.may_have(network)) && !self.is_careless() {
                 return Ok(false);
             }
             let mut ops = vec![match noted {
                 Some(noted) => Op::Check {
                     key: removed.clone(),
-                    revision: noted.revision,
+                    revision: noted.revision(),
                 },
                 None => absent(&removed),
             }];

@@ -58,6 +58,7 @@ enum Kind {
     Network,
     Vni,
     Subnets,
+    Removed,
     Block,
     Lease,
     LedgerKey,
@@ -67,11 +68,12 @@ enum Kind {
     Memory,
 }
 
-const KINDS: [Kind; 11] = [
+const KINDS: [Kind; 12] = [
     Kind::Node,
     Kind::Network,
     Kind::Vni,
     Kind::Subnets,
+    Kind::Removed,
     Kind::Block,
     Kind::Lease,
     Kind::LedgerKey,
@@ -199,6 +201,10 @@ impl Table {
             running: BTreeMap::new(),
         };
         let layout = Layout::new("p").unwrap();
+        // Another one of its name was removed before.
+        let removed = layout.removed("a").unwrap();
+        let value = br#"{"schema":1,"ids":{"old":1}}"#;
+        table.store.create(&removed, value).await.unwrap().unwrap();
         for (n, host) in table.hosts.iter().enumerate() {
             let cluster = Cluster::new(&table.store, layout.clone());
             let Host { node, boot_id, .. } = &host.host;
@@ -238,8 +244,13 @@ impl Table {
         let path = match kind {
             Kind::Node => "nodes/h1".to_owned(),
             Kind::Network => "networks/a".to_owned(),
-            Kind::Vni => "vnis/4097".to_owned(),
+            Kind::Vni => {
+                // Where it begins to choose depends on the prefix.
+                let network = self.cluster().network("a").await.unwrap().unwrap().record;
+                format!("vnis/{}", network.vni.unwrap())
+            }
             Kind::Subnets => "subnets".to_owned(),
+            Kind::Removed => "removed/a".to_owned(),
             Kind::Lease => format!("leases/a/{held}"),
             Kind::LedgerKey => "ledgers/a/h1".to_owned(),
             Kind::Ack => "acks/a/h1".to_owned(),

@@ -277,7 +277,17 @@ async fn what_was_removed_is_restored_by_nobody_and_its_name_is_free() {
     let month = 31 * 24 * 60 * 60;
     cluster.remove_network("a", month).await.unwrap();
     assert!(cluster.was_removed(&again).await.unwrap());
-    // A month later nobody asks any more.
+    // A month later nobody asks any more, if a second host's clock says so, too.
+    let at = |name| cluster::Node {
+        last_contact: 2 * month,
+        ..node(name)
+    };
+    cluster.register(&at("n1")).await.unwrap();
+    let early = crate::spec("c", "10.0.2.0/24");
+    cluster.create_network(&early).await.unwrap();
+    cluster.remove_network("c", 2 * month).await.unwrap();
+    assert!(cluster.was_removed(&again).await.unwrap());
+    cluster.register(&at("n2")).await.unwrap();
     cluster
         .create_network(&crate::spec("b", "10.0.1.0/24"))
         .await

@@ -7,6 +7,7 @@ mod leases;
 mod macs;
 mod networks;
 mod nodes;
+mod removal;
 
 use std::{net::IpAddr, time::Duration};
 
