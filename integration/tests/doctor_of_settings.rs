@@ -51,6 +51,19 @@ fn settings_that_cannot_be_read_are_one_finding_of_many() {
         ask(host).assert_well();
     }
     let mut config: serde_json::Value = serde_json::from_str(&good).expect("JSON");
+    for url in [
+        "consul://192.168.1.5:8500?token=hunter2",
+        "consul://a:hunter2@192.168.1.5",
+    ] {
+        config["store"] = json!({ "url": url });
+        host.space().write(CONFIG, config.to_string());
+        let said = host.crosshost(&["doctor"]).failed();
+        let said = said.stdout + &said.stderr;
+        assert!(
+            said.contains("store.url") && !said.contains("hunter2"),
+            "{said}"
+        );
+    }
     config["store"] =
         json!({ "url": "consul://192.168.1.11:8500", "tokenFile": "/etc/crosshost/token" });
     host.space().write(CONFIG, config.to_string());

@@ -380,7 +380,7 @@ fn a_layout_of_the_future_is_added_to_and_repaired_by_nobody_and_del_works() {
     let written = host.space().run(&["cat", path]).ok().json();
     assert_eq!(written["layout"], 1, "{written}");
     assert!(written["version"].is_string() && written["commit"].is_string());
-    let watcher = host.watch();
+    let mut watcher = host.watch();
     let outside: IpAddr = "203.0.113.9".parse().expect("an address");
     let pings = vec![Pinging::start(&attached, outside)];
 
@@ -401,6 +401,13 @@ fn a_layout_of_the_future_is_added_to_and_repaired_by_nobody_and_del_works() {
         assert!(begun.elapsed() < SOON, "{}", watcher.said());
         std::thread::sleep(Duration::from_millis(50));
     }
+    // What the kernel tells it changes nothing: it neither spins nor stops to hear signals.
+    host.space().script("ip link set ch-egress alias touched");
+    let begun = watcher.cpu();
+    std::thread::sleep(Duration::from_secs(2));
+    let spent = watcher.cpu().saturating_sub(begun);
+    assert!(spent < Duration::from_millis(500), "{spent:?} of 2 s");
+    watcher.stop().ok();
     for plugin in dual_stack()["plugins"].as_array().expect("plugins") {
         let mut conf = plugin.clone();
         conf["cniVersion"] = "1.1.0".into();

@@ -37,8 +37,9 @@ impl Place {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let spell = |word: &Option<String>| word.clone().unwrap_or_default();
-        let (url, prefix) = (spell(&self.store.url), spell(&self.store.prefix));
-        write!(f, "{url} (prefix {prefix})")
+        // Settings that are refused for a secret in the URL are told of as well.
+        let url = store::without_secrets(&spell(&self.store.url));
+        write!(f, "{url} (prefix {})", spell(&self.store.prefix))
     }
 }
 

@@ -33,6 +33,7 @@ use async_trait::async_trait;
 
 pub use budget::Backoff;
 pub use config::{Config, DEFAULT_URL, open};
+pub use consul::without_secrets;
 pub use error::Error;
 pub use key::{Key, MAX_KEY, MAX_SEGMENT};
 pub use op::{MAX_BYTES, MAX_OPS, MAX_VALUE, Op, Outcome};

@@ -93,6 +93,8 @@ async fn keep(watch: Watch, signals: &Signals) {
             service.say(status);
         }
         let signal = if watcher.has_work() {
+            // Work that is done without waiting must not keep signals and timers from being noticed.
+            tokio::task::yield_now().await;
             Box::pin(while_working(&mut watcher, signals, &service)).await
         } else {
             service.ping();

@@ -247,8 +247,11 @@ impl Watcher {
     pub async fn work(&mut self) {
         if let Err(error) = admitted() {
             self.log.wrong("layout", &error.to_string());
-            self.repair = Instant::now() + REPAIR;
+            let now = Instant::now();
+            self.repair = now + REPAIR;
             self.not_before = self.repair;
+            self.kernel.take();
+            self.pace.looked(now, false);
             self.tried = true;
             return;
         }

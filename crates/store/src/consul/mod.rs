@@ -24,7 +24,7 @@ use self::tls::Tls;
 use self::transport::{Answer, Ask, Transport};
 use self::txn::Pair;
 use self::url::Url;
-pub(crate) use self::url::without_secrets;
+pub use self::url::without_secrets;
 use crate::budget::{Budget, random};
 use crate::op::{self, MAX_OPS, Op, Outcome};
 use crate::{Config, Entry, Error, Key, Snapshot, Store};

@@ -101,7 +101,7 @@ impl Url {
 }
 
 /// What stands before an `@` is user and password, and what follows `?` or `#` may be a token: those stay out of messages.
-pub(crate) fn without_secrets(url: &str) -> String {
+pub fn without_secrets(url: &str) -> String {
     let (head, tail) = url.split_at(url.find(['?', '#']).unwrap_or(url.len()));
     let Some(mark) = tail.chars().next() else {
         return match head.rsplit_once('@') {
