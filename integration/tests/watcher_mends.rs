@@ -94,6 +94,12 @@ fn damage_is_mended_within_a_second() {
     within(SOON, "the port up", &watcher, || {
         t1.container.pings(t2.address, &["-W1"])
     });
+    host.space()
+        .script("echo 0 > /proc/sys/net/ipv4/ip_forward");
+    within(SOON, "forwarding on", &watcher, || {
+        let forwards = host.space().run(&["cat", "/proc/sys/net/ipv4/ip_forward"]);
+        forwards.stdout.trim() == "1"
+    });
     host.space().script("ip address flush dev ch-egress");
     within(SOON, "the address back", &watcher, || {
         let addresses = host

@@ -19,6 +19,8 @@ const IPV4_IFADDR: u32 = 5;
 const IPV4_ROUTE: u32 = 7;
 const IPV6_IFADDR: u32 = 9;
 const IPV6_ROUTE: u32 = 11;
+const IPV4_NETCONF: u32 = 24;
+const IPV6_NETCONF: u32 = 25;
 /// `NFNLGRP_NFTABLES` (uapi `linux/netfilter/nfnetlink.h`).
 const NFTABLES: u32 = 7;
 
@@ -32,10 +34,12 @@ const NEWNEIGH: u16 = 28;
 const DELNEIGH: u16 = 29;
 const DELQDISC: u16 = 37;
 const DELTFILTER: u16 = 45;
+const NEWNETCONF: u16 = 80;
 
-/// Bytes of a message's header, and of what comes before the attributes of a link, an address, a route and of nftables.
+/// Bytes of a message's header, and of what comes before the attributes of a link, of switches and of nftables.
 const HEADER: usize = 16;
 const OF_LINK: usize = 16;
+const OF_NETCONF: usize = 4;
 const OF_NFTABLES: usize = 4;
 
 /// What is read of a notice. Of rtnetlink that is one object, which begins with what is asked for.
@@ -49,8 +53,8 @@ pub enum Scope {
     /// All links, the entries of neighbours and bridges that somebody set, and the loss of queueing disciplines and their
     /// filters: for a namespace that is ours.
     Sandbox,
-    /// The links whose names begin so, addresses that are more than link-local ones, and the loss of routes to other hosts: for a
-    /// namespace that we share.
+    /// The links whose names begin so, addresses that are more than link-local ones, the loss of routes to other hosts, and
+    /// the switches of all interfaces, such as `ip_forward`: for a namespace that we share.
     Host(&'static str),
     /// The nftables tables of this name.
     Rules(&'static str),
@@ -106,7 +110,15 @@ fn subscribe(scope: Scope) -> io::Result<TokioSocket> {
         Scope::Sandbox => (NETLINK_ROUTE, &[LINK, NEIGH, TC]),
         Scope::Host(_) => (
             NETLINK_ROUTE,
-            &[LINK, IPV4_IFADDR, IPV6_IFADDR, IPV4_ROUTE, IPV6_ROUTE],
+            &[
+                LINK,
+                IPV4_IFADDR,
+                IPV6_IFADDR,
+                IPV4_ROUTE,
+                IPV6_ROUTE,
+                IPV4_NETCONF,
+                IPV6_NETCONF,
+            ],
         ),
         Scope::Rules(_) => (NETLINK_NETFILTER, &[NFTABLES]),
     };
@@ -164,10 +176,14 @@ fn touches_host(kind: u16, body: &[u8], prefix: &str) -> bool {
     /// `RT_TABLE_MAIN`, `RTN_UNICAST`
     const MAIN: u8 = 254;
     const UNICAST: u8 = 1;
+    /// `NETCONFA_IFINDEX`, `NETCONFA_IFINDEX_ALL` (uapi `linux/netconf.h`).
+    const IFINDEX: u16 = 1;
+    const OF_ALL: [u8; 4] = (-1_i32).to_ne_bytes();
     match kind {
         NEWLINK | DELLINK => has_text(body, OF_LINK, 3, |name| name.starts_with(prefix)),
         NEWADDR | DELADDR => body.get(3) == Some(&EVERYWHERE),
         DELROUTE => body.get(4) == Some(&MAIN) && body.get(7) == Some(&UNICAST),
+        NEWNETCONF => has(body, OF_NETCONF, IFINDEX, |number| number == OF_ALL),
         _ => false,
     }
 }
@@ -179,15 +195,20 @@ fn names_table(body: &[u8], table: &str) -> bool {
 
 /// Whether there is an attribute of this kind with such a text, as far as the attributes came.
 fn has_text(body: &[u8], before: usize, kind: u16, is: impl Fn(&str) -> bool) -> bool {
+    has(body, before, kind, |value| {
+        let text = value.split(|byte| *byte == 0).next();
+        text.and_then(|text| std::str::from_utf8(text).ok())
+            .is_some_and(&is)
+    })
+}
+
+/// The same for any value.
+fn has(body: &[u8], before: usize, kind: u16, is: impl Fn(&[u8]) -> bool) -> bool {
     let attributes = NlasIterator::new(body.get(before..).unwrap_or_default());
     attributes
         .map_while(Result::ok)
         .filter(|attribute| attribute.kind() == kind)
-        .any(|attribute| {
-            let text = attribute.value().split(|byte| *byte == 0).next();
-            text.and_then(|text| std::str::from_utf8(text).ok())
-                .is_some_and(&is)
-        })
+        .any(|attribute| is(attribute.value()))
 }
 
 #[cfg(test)]
@@ -233,6 +254,12 @@ mod tests {
             address(0) && !address(253),
             "link-local ones come with each link"
         );
+        let switch = |interface: i32| {
+            let mut body = vec![2, 0, 0, 0, 8, 0, 1, 0];
+            body.extend(interface.to_ne_bytes());
+            concerns(&message(NEWNETCONF, &body), Scope::Host("ch"))
+        };
+        assert!(switch(-1) && !switch(7), "those of each new link come, too");
     }
 
     #[test]
