@@ -254,6 +254,14 @@ fn a_host_that_was_heard_of_just_now_is_forgotten_with_force_only() {
     rewrite(host, key, key, "lastContact", &1_700_000_000.into());
     host.crosshost(&remove).ok();
     assert_eq!(known(), Some(1));
+    // Nobody can tell when one was heard of whose record cannot be read.
+    lab.host(2).crosshost(&["sync"]).ok();
+    rewrite(host, key, key, "schema", &2.into());
+    let said = host.crosshost(&remove).failed();
+    assert!(said.stderr.contains("--force"), "{said}");
+    assert_eq!(known(), Some(2));
+    host.crosshost(&[&remove[..], &["--force"]].concat()).ok();
+    assert_eq!(known(), Some(1));
 }
 
 /// Whoever can write to the store gives names that a terminal would act on, or that forge a row.

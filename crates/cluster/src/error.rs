@@ -257,8 +257,8 @@ pub enum Error {
     NodeInUse {
         /// The node.
         name: String,
-        /// Which of its attachments hold which address of which network.
-        leases: Vec<(String, IpAddr, Lease)>,
+        /// Which of its attachments hold which address of which network; `None` of a lease that cannot be read.
+        leases: Vec<(String, IpAddr, Option<Lease>)>,
     },
     /// Other writers were quicker each time.
     #[error("{0}: changed by others at each of our {ATTEMPTS} attempts; try again", ATTEMPTS = crate::ATTEMPTS)]
@@ -328,12 +328,13 @@ fn holders(leases: &[(IpAddr, Lease)]) -> String {
     list(leases.iter().map(spell))
 }
 
-fn held(leases: &[(String, IpAddr, Lease)]) -> String {
-    let spell = |(network, address, lease): &(String, IpAddr, Lease)| {
-        format!(
-            "{address} of network {network}, {} of container {}",
-            lease.ifname, lease.container
-        )
+fn held(leases: &[(String, IpAddr, Option<Lease>)]) -> String {
+    let spell = |(network, address, lease): &(String, IpAddr, Option<Lease>)| {
+        let whose = lease.as_ref().map_or_else(
+            || "whose lease cannot be read".to_owned(),
+            |lease| format!("{} of container {}", lease.ifname, lease.container),
+        );
+        format!("{address} of network {network}, {whose}")
     };
     list(leases.iter().map(spell))
 }

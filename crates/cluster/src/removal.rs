@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use ipam::Mac;
+use ipam::{Block, Mac};
 use store::{Entry, Key, Op, Outcome};
 
 use crate::{
@@ -173,14 +173,14 @@ impl Cluster<'_> {
         Ok(())
     }
 
-    /// What a node has leases on, each with its network.
-    pub async fn endpoints_of(&self, node: &str) -> Result<Vec<(String, IpAddr, Lease)>, Error> {
-        let leases = self.layout.all_leases()?;
-        let entries = self.store.read(std::slice::from_ref(&leases)).await?;
-        let held = leases_of(&entries, &leases, node).into_iter();
-        Ok(held
-            .map(|(entry, address, lease)| (network_of(entry), address, lease))
-            .collect())
+    /// What a node has leases on, each with its network; `None` of one that cannot be read, of an address that is the node's.
+    pub async fn endpoints_of(
+        &self,
+        node: &str,
+    ) -> Result<Vec<(String, IpAddr, Option<Lease>)>, Error> {
+        let (leases, blocks) = (self.layout.all_leases()?, self.layout.all_blocks()?);
+        let entries = self.store.read(&[leases.clone(), blocks.clone()]).await?;
+        Ok(endpoints(&entries, &leases, &blocks, node))
     }
 
     /// Forgets a node: its blocks are nobody's at once, and its leases are gone. One that still has leases only with
@@ -199,14 +199,11 @@ impl Cluster<'_> {
                 beside[1].clone(),
             ];
             let entries = self.store.read(&read).await?;
-            let held = leases_of(&entries, &leases, name);
+            let held = endpoints(&entries, &leases, &blocks, name);
             if !force && !held.is_empty() {
-                let held = held
-                    .into_iter()
-                    .map(|(entry, address, lease)| (network_of(entry), address, lease));
                 return Err(Error::NodeInUse {
                     name: name.to_owned(),
-                    leases: held.collect(),
+                    leases: held,
                 });
             }
             // First the blocks: after that it can write no lease, so those that are read then are all.
@@ -291,6 +288,38 @@ fn disowned(entry: &Entry, node: &str) -> Result<Option<Op>, Error> {
         value: encode(&record)?,
         revision: present.revision,
     }))
+}
+
+/// What a node holds by the entries: its leases, and those that cannot be read of addresses that are its own.
+fn endpoints(
+    entries: &[Entry],
+    leases: &Key,
+    blocks: &Key,
+    node: &str,
+) -> Vec<(String, IpAddr, Option<Lease>)> {
+    let readable = leases_of(entries, leases, node).into_iter();
+    let mut held: Vec<_> = readable
+        .map(|(entry, address, lease)| (network_of(entry), address, Some(lease)))
+        .collect();
+    let is_its = |network: &str, address: IpAddr| {
+        let below = entries.iter().filter(|it| it.key.is_within(blocks));
+        below.filter(|it| network_of(it) == network).any(|entry| {
+            let block = entry.key.last().parse::<Block>();
+            block.is_ok_and(|block| block.contains(address))
+                && Stored::<BlockRecord>::of(entry)
+                    .readable()
+                    .is_some_and(|it| it.record.home(address) == Some(node))
+        })
+    };
+    for entry in entries.iter().filter(|it| it.key.is_within(leases)) {
+        if let Some((address, Stored::Opaque(_))) = lease_below(entry) {
+            let network = network_of(entry);
+            if is_its(&network, address) {
+                held.push((network, address, None));
+            }
+        }
+    }
+    held
 }
 
 /// The leases of a node among the entries.
@@ -387,7 +416,7 @@ fn in_use(name: &str, leases: Vec<(IpAddr, Lease)>) -> Error {
     }
 }
 
-/// The network of a lease's entry: the last segment of its key but one.
+/// The network of a lease's or a block's entry: the last segment of its key but one.
 fn network_of(lease: &Entry) -> String {
     let mut segments = lease.key.as_str().rsplit('/');
     segments.nth(1).unwrap_or_default().to_owned()

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cluster::{Error, Node};
+use cluster::{Error, Node, Stored};
 use journal::clock;
 use serde_json::json;
 
@@ -82,12 +82,16 @@ fn build(node: &Node) -> String {
 }
 
 /// How many seconds ago a host was heard of, if that is so short that it may well live. A watcher does not write a contact
-/// by routine, so a longer silence says nothing.
+/// by routine, so a longer silence says nothing. Of one whose record cannot be read nobody can tell: it lives, for all that
+/// is known.
 async fn heard_of(realms: &[Realm<'_>], name: &str) -> Result<Option<u64>> {
     let mut last = None;
     for realm in realms {
         let nodes = realm.cluster.nodes().await?;
-        last = last.max(nodes.known(name).map(|node| node.record.last_contact));
+        last = last.max(nodes.get(name).map(|node| match node {
+            Stored::Readable(node) => node.record.last_contact,
+            Stored::Opaque(_) => clock::unix(),
+        }));
     }
     let silent = last.map(|contact| clock::unix().saturating_sub(contact));
     Ok(silent.filter(|seconds| *seconds < YOUNG))

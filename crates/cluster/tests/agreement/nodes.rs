@@ -115,6 +115,38 @@ async fn a_node_with_endpoints_is_forgotten_by_force_only() {
     assert!(cluster.nodes().await.unwrap().is_empty());
 }
 
+/// Whose a lease is that cannot be read its address tells.
+#[tokio::test]
+async fn a_node_with_a_lease_that_cannot_be_read_is_forgotten_by_force_only() {
+    let store = Mem::new();
+    let cluster = cluster(&store);
+    for name in ["n1", "n2"] {
+        cluster.register(&node(name)).await.unwrap();
+    }
+    cluster
+        .create_network(&spec("a", "10.0.0.0/24"))
+        .await
+        .unwrap();
+    let fresh = guard(&cluster, "a", "n1").await;
+    let (block, _) = fresh.blocks.first_key_value().unwrap();
+    let held = block.addresses().nth(2).unwrap();
+    let key = store::Key::new(format!("crosshost/v1/leases/a/{held}")).unwrap();
+    store.create(&key, b"{\"schema\":2}").await.unwrap();
+    let refused = cluster.remove_node("n1", false).await.unwrap_err();
+    assert_eq!(refused.code(), 109);
+    let text = refused.to_string();
+    for word in [&held.to_string(), "network a", "cannot be read", "--force"] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    assert_eq!(guard(&cluster, "a", "n1").await, fresh, "nothing is gone");
+    assert_eq!(cluster.endpoints_of("n1").await.unwrap().len(), 1);
+    assert_eq!(cluster.endpoints_of("n2").await.unwrap(), []);
+
+    cluster.remove_node("n2", false).await.unwrap();
+    cluster.remove_node("n1", true).await.unwrap();
+    assert!(store.get(&key).await.unwrap().is_some(), "it stays taken");
+}
+
 /// A store that forgot is told of blocks by all hosts, but of a node by that node alone.
 #[tokio::test]
 async fn a_node_of_which_only_blocks_are_left_is_removed_too() {
