@@ -117,7 +117,11 @@ fn a_removed_host_that_comes_back_is_registered_anew_and_keeps_what_nobody_took(
     let anew = ip(&one.given("anew", &conf)[0]);
     assert!(!old.contains(&anew), "{anew} runs here already");
     assert_eq!(home(&lab, NETWORK, anew).as_deref(), Some("docker01"));
-    assert!(node_record(&lab, one.host()).is_some());
+    let record = node_record(&lab, one.host()).expect("a record");
+    assert!(
+        record.contains("version") && record.contains("commit"),
+        "{record}"
+    );
     // The other host does not use them and lets go; what it does use is lost.
     two.host().crosshost(&["sync"]).ok();
     let lost = format!("address {} of container docker01-0 here", old[0]);

@@ -386,3 +386,42 @@ fn a_tunnel_address_is_of_one_host() {
     let refused = two.crosshost(&["sync"]).failed();
     assert!(refused.stderr.contains("node.underlay: lo"), "{refused}");
 }
+
+#[test]
+fn a_tunnel_address_that_is_refused_is_registered_by_nobody() {
+    let lab = lab(&[("net_a", "10.0.0.0/24")]);
+    let (one, two, consul) = (lab.host(1), lab.host(2), lab.consul());
+    let here = Attachment::new(one, "t1", "net_a");
+    let there = Attachment::new(two, "t2", "net_a");
+    let key = format!("nodes/{}", two.name());
+    let conf = netconf("net_a", "10.0.0.0/24", "1.1.0");
+    for wrong in [one.vtep(), "192.168.1.99", "224.0.0.1"] {
+        two.tunnel_from(wrong);
+        let why = [wrong, "not an address of this host"];
+        let refused = two.crosshost(&["sync"]).failed();
+        assert!(
+            why.iter().all(|it| refused.stderr.contains(it)),
+            "{refused}"
+        );
+        // Nor by a verb; and ADD and STATUS say the same.
+        two.call("overlay", "STATUS")
+            .conf(&conf)
+            .run()
+            .refused(50, &why);
+        let new = two.container("new");
+        let refused = two.cnitool("add", "net_a", "new", "eth0").failed();
+        assert!(
+            why.iter().all(|it| refused.stderr.contains(it)),
+            "{refused}"
+        );
+        two.cnitool("del", "net_a", "new", "eth0").ok();
+        new.remove();
+        let record: Value = serde_json::from_str(&get(consul, &key)).expect("a record");
+        assert_eq!(record["vtep"], two.vtep(), "{wrong}");
+        one.crosshost(&["sync"]).ok();
+        assert!(here.container.pings(there.address, &[]), "{wrong}");
+    }
+    two.tunnel_from(two.vtep());
+    two.crosshost(&["sync"]).ok();
+    Attachment::new(two, "new", "net_a");
+}

@@ -105,7 +105,8 @@ pub async fn once(session: &Session, contact: bool) -> Result<Done> {
         // an earlier state shows in the record as it was.
         let node = Node {
             name: settings.node.clone(),
-            vtep: settings.vtep.or_else(journal::tunnel::vtep),
+            // What the settings name may have been refused just now.
+            vtep: journal::tunnel::vtep(),
             boot_id: clock::boot_id()?,
             machine_id: clock::machine_id(),
             last_contact: clock::unix(),

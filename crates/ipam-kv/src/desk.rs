@@ -1,8 +1,11 @@
 //! The desk of one verb: settings, store and documents, from which it gets its allocator.
 
-use std::time::Duration;
+use std::{
+    net::{IpAddr, UdpSocket},
+    time::Duration,
+};
 
-use cluster::{Allocator, Cluster, Holder, Host, Resolved, Store};
+use cluster::{Allocator, Cluster, Holder, Host, Resolved, Store, no_tunnel_address};
 use journal::{Attachment, clock};
 
 use crate::{conf::failed, shelf::Files};
@@ -38,9 +41,11 @@ impl Desk {
                 node: settings.node.clone(),
                 boot_id,
                 machine_id: clock::machine_id(),
-                vtep: settings.vtep,
+                vtep: settings.vtep.filter(is_of_this_host),
                 tunnel: journal::tunnel::vtep(),
                 place: Some(settings.place()),
+                version: Some(cni::build::VERSION.to_owned()),
+                commit: Some(cni::build::COMMIT.to_owned()),
             },
             settings,
         })
@@ -88,6 +93,12 @@ impl Open<'_> {
             cool_down: COOL_DOWN,
         }
     }
+}
+
+/// Whether tunnels of this host can end at the address, for a host on which no interface plugin has said so yet: only an
+/// address of the host can be bound.
+fn is_of_this_host(address: &IpAddr) -> bool {
+    no_tunnel_address(*address).is_none() && UdpSocket::bind((*address, 0)).is_ok()
 }
 
 /// The container's side of an attachment.

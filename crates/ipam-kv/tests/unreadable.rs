@@ -101,6 +101,8 @@ impl Site {
                 vtep: None,
                 tunnel: None,
                 place: None,
+                version: None,
+                commit: None,
             },
             files: Files::below(&root, None),
             root,

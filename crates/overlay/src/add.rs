@@ -416,6 +416,8 @@ impl Work<'_> {
         sandbox::enter(self.host, &network.name, &self.attachment.hash())?;
         let underlay = match self.host.underlay(&self.conf.settings).await {
             Ok(underlay) => underlay,
+            // Refused in the settings: STATUS says so, too.
+            Err(refused) if self.conf.settings.vtep.is_some() => return Err(refused),
             Err(unknown) => {
                 let own = known.nodes.get(&self.conf.settings.node);
                 let own = own.and_then(|node| node.last_read()?.vtep);

@@ -90,12 +90,13 @@ impl Allocator<'_> {
     fn node(&self) -> Node {
         Node {
             name: self.host.node.clone(),
-            vtep: self.host.vtep.or(self.host.tunnel),
+            // Tunnels end where the interface plugin let them end, whatever the settings name by now.
+            vtep: self.host.tunnel.or(self.host.vtep),
             boot_id: self.host.boot_id.clone(),
             machine_id: self.host.machine_id.clone(),
             last_contact: self.clock.unix(),
-            version: None,
-            commit: None,
+            version: self.host.version.clone(),
+            commit: self.host.commit.clone(),
         }
     }
 

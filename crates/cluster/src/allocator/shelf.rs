@@ -241,12 +241,16 @@ pub struct Host {
     pub boot_id: String,
     /// The id of this installation, if known.
     pub machine_id: Option<String>,
-    /// The tunnel address that its settings name, which tells a clone of the machine from it.
+    /// The tunnel address that its settings name, if this host has it, which tells a clone of the machine from it.
     pub vtep: Option<IpAddr>,
     /// The tunnel address that it has in this boot, whoever named it: part of the first word of its node record.
     pub tunnel: Option<IpAddr>,
     /// Where its settings have the store; absent where there is but one.
     pub place: Option<Place>,
+    /// The version that runs, for its node record.
+    pub version: Option<String>,
+    /// The commit of that.
+    pub commit: Option<String>,
 }
 
 impl Holding {

@@ -29,6 +29,8 @@ impl Site {
             vtep: None,
             tunnel: None,
             place: None,
+            version: None,
+            commit: None,
         }
     }
 
