@@ -172,3 +172,66 @@ fn a_runtime_killed_in_the_middle_of_its_chain_may_ask_again_and_no_other_may() 
     cnitool(host, "del").wait(LIMIT).ok();
     host.footprint().assert_same_as(&untouched, "after DEL");
 }
+
+/// The plugin is at work on, with the runtime's end of its pipe held by others, and answers after its caller has ended.
+#[test]
+fn a_runtime_killed_before_it_was_answered_may_ask_again() {
+    let lab = Lab::new(1, Backend::Dir);
+    let host = lab.host(1);
+    host.install(&conflist(NETWORK, SUBNET));
+    let container = host.container("t1");
+    let space = host.space();
+    space.script("mkfifo /run/conf");
+    let plugin = Programs::product("overlay").display().to_string();
+    let mut runtime = space.command("sh");
+    // One that waits for its child: a shell would hand its own process over to a last command.
+    let script = format!("{plugin} < /run/conf > /run/answer & echo $! > /run/plugin; wait; true");
+    runtime
+        .args(["-c", &script])
+        .env("CNI_COMMAND", "ADD")
+        .env("CNI_CONTAINERID", "c1")
+        .env("CNI_NETNS", container.netns())
+        .env("CNI_IFNAME", "eth0")
+        .env("CNI_PATH", Programs::cni_path());
+    let runtime = Running::start(runtime, b"");
+    let mut input = std::fs::OpenOptions::new()
+        .write(true)
+        .open(space.path("/run/conf"))
+        .expect("the plugin's standard input");
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let pid = space.path("/run/plugin").display().to_string();
+    let is_waiting = || {
+        let stat = read(&format!("/proc/{}/stat", read(&pid).trim()));
+        stat.contains("(overlay) S")
+    };
+    while !is_waiting() {
+        assert!(runtime.is_alive(), "the runtime ended");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let plugin = read(&pid);
+    runtime.kill();
+    runtime.wait(LIMIT);
+    let conf = netconf(NETWORK, SUBNET, "1.0.0").to_string();
+    std::io::Write::write_all(&mut input, conf.as_bytes()).expect("written");
+    drop(input);
+    while is_there(plugin.trim()) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let answer = std::fs::read(space.path("/run/answer")).expect("an answer");
+    let told: serde_json::Value = serde_json::from_slice(&answer).expect("a result");
+    assert_eq!(container.address("eth0"), Some(address_of(&told, "eth0")));
+
+    // libcni was killed as it began to keep the result.
+    let kept = format!("/var/lib/cni/results/{NETWORK}-c1-eth0");
+    space.script(&format!("mkdir -p /var/lib/cni/results; : > {kept}"));
+    let result = call(&container, "ADD").ok().json();
+    assert_eq!(container.address("eth0"), Some(address_of(&result, "eth0")));
+    assert_eq!(reader::leased(&lab, NETWORK).len(), 1);
+    call(&container, "DEL").ok();
+    space.script(&format!("rm {kept}"));
+}
+
+/// Whether a process lives; one that has ended may be unreaped.
+fn is_there(pid: &str) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+}

@@ -37,7 +37,7 @@ pub trait Plugin {
 /// The whole of a plugin's `main`. Prints one JSON object at most; the exit code is 0 or 1.
 #[allow(
     clippy::needless_pass_by_value,
-    reason = "a plugin is a unit struct: `run(Overlay)`"
+    reason = "a plugin is made for it: `run(Portmap)`"
 )]
 pub fn run<P: Plugin>(plugin: P) -> ExitCode {
     output::catch_panics();

@@ -21,7 +21,7 @@ use crate::{
     names::{self, BRIDGE, EGRESS_BRIDGE, EGRESS_NIC},
     news::{Follower, Heard, Known, Plugged},
     path, place, ready,
-    record::{Answered, Record, Stage},
+    record::{Answered, Process, Record, Stage},
     sandbox::{self, Sandbox},
     teardown,
 };
@@ -57,7 +57,7 @@ struct Made {
     foothold: Foothold,
 }
 
-pub(crate) async fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
+pub(crate) async fn add(call: &Call, caller: Option<Process>, tell: Tell<'_>) -> Result<(), Error> {
     let conf = Conf::read(call)?;
     let attachment = Conf::attachment(call)?;
     let ipam = Delegate::find(call, &conf.ipam)?;
@@ -112,7 +112,7 @@ pub(crate) async fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
                 // Told first: an attachment of which nobody learnt is no duplicate for the next ADD.
                 let made = Record {
                     stage: Stage::Made,
-                    answered: Answered::now(),
+                    answered: caller.map(Answered::now),
                     ..record
                 };
                 if let Err(error) = host.records.save(&attachment.hash(), &made) {

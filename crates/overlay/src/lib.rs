@@ -77,13 +77,23 @@ pub mod code {
 }
 
 /// The plugin.
-pub struct Overlay;
+pub struct Overlay {
+    caller: Option<record::Process>,
+}
+
+impl Overlay {
+    /// The plugin of a process that has just begun, and whose parent is its caller.
+    pub fn begin() -> Self {
+        let caller = record::Process::caller();
+        Self { caller }
+    }
+}
 
 impl cni::Plugin for Overlay {
     const NAME: &str = "overlay";
 
     fn add(&self, call: &Call, tell: Tell<'_>) -> Result<(), Error> {
-        run(add::add(call, tell))
+        run(add::add(call, self.caller, tell))
     }
 
     fn del(&self, call: &Call) -> Result<(), Error> {

@@ -1,5 +1,5 @@
 //! The `overlay` binary.
 
 fn main() -> std::process::ExitCode {
-    cni::run(overlay::Overlay)
+    cni::run(overlay::Overlay::begin())
 }

@@ -44,27 +44,45 @@ pub enum Stage {
     Made,
 }
 
-/// The process that an ADD answered, and when.
+/// A process that the kernel can tell from a later one of the same id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Answered {
+pub struct Process {
     /// Its id.
     pid: u32,
     /// When it began, in the kernel's ticks since boot: ids are used again.
     started: u64,
+}
+
+impl Process {
+    /// The caller of this process; `None` where it cannot be seen (it has ended, or has a PID namespace of its own). To be asked
+    /// for when this process begins: one whose caller has ended has init, or a subreaper, for a parent.
+    pub(crate) fn caller() -> Option<Self> {
+        let pid = parent_id();
+        let started = started(pid)?;
+        Some(Self { pid, started })
+    }
+
+    fn is_alive(&self) -> bool {
+        started(self.pid) == Some(self.started)
+    }
+}
+
+/// The process that an ADD answered, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Answered {
+    #[serde(flatten)]
+    caller: Process,
     /// Seconds since 1970.
     at: u64,
 }
 
 impl Answered {
-    /// The caller of this process, now; `None` where it cannot be seen (it has ended, or has a PID namespace of its own).
-    pub(crate) fn now() -> Option<Self> {
-        let pid = parent_id();
-        Some(Self {
-            pid,
-            started: started(pid)?,
-            at: journal::clock::unix(),
-        })
+    /// That this process has answered its caller now.
+    pub(crate) fn now(caller: Process) -> Self {
+        let at = journal::clock::unix();
+        Self { caller, at }
     }
 
     /// Whether a runtime still knows of the answer: the process lives, or libcni has kept the result since. A runtime that was
@@ -76,10 +94,18 @@ impl Answered {
             ifname,
         } = attachment;
         let kept = Path::new(RESULTS).join(format!("{network}-{container}-{ifname}"));
-        let kept = fs::metadata(kept).ok().map(|kept| kept.mtime());
         let since = i64::try_from(self.at).unwrap_or_default();
-        started(self.pid) == Some(self.started) || kept.is_some_and(|kept| kept >= since)
+        // libcni does not write it in one step: a runtime that was killed meanwhile leaves half of it, or nothing in it.
+        let is_kept = || {
+            fs::metadata(&kept).is_ok_and(|kept| kept.mtime() >= since)
+                && fs::read(&kept).is_ok_and(|text| is_object(&text))
+        };
+        self.caller.is_alive() || is_kept()
     }
+}
+
+fn is_object(text: &[u8]) -> bool {
+    serde_json::from_slice::<serde_json::Map<_, _>>(text).is_ok()
 }
 
 /// When a process began that has not ended: field 22 of `/proc/PID/stat`, and field 3 for one that ended and is not reaped.
@@ -107,8 +133,7 @@ mod tests {
         child.wait().unwrap();
         assert_eq!(started(id), None);
         let answered = |pid, started| Answered {
-            pid,
-            started,
+            caller: Process { pid, started },
             at: u64::MAX,
         };
         let attachment = Attachment {
@@ -127,5 +152,8 @@ mod tests {
         let record: Record = serde_json::from_str(old).unwrap();
         assert_eq!(record.answered, None);
         assert!(!serde_json::to_string(&record).unwrap().contains("answered"));
+        let answered = r#"{"pid":7,"started":8,"at":9}"#;
+        let read: Answered = serde_json::from_str(answered).unwrap();
+        assert_eq!(serde_json::to_string(&read).unwrap(), answered);
     }
 }
