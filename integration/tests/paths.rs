@@ -219,3 +219,42 @@ fn the_next_add_notices_that_the_hosts_address_or_mtu_changed() {
     assert_eq!(tunnel(), (json!("192.168.1.31"), json!(1350)));
     assert!(t4.container.pings(far.address, &[]));
 }
+
+/// A host whose underlay got a smaller MTU under containers that keep theirs.
+#[test]
+fn a_container_whose_mtu_this_host_no_longer_carries_is_told() {
+    let lab = Lab::new(2, Backend::Dir);
+    for host in lab.hosts() {
+        host.install(&conflist("ov_net1", "10.0.0.0/24"));
+        host.crosshost(&["sync"]).ok();
+    }
+    let host = lab.host(1);
+    let near = Attachment::new(host, "near", "ov_net1");
+    let far = Attachment::new(lab.host(2), "far", "ov_net1");
+    let full = ["-M", "do", "-s", "1400"];
+    assert!(near.container.pings(far.address, &full));
+    assert!(ask(host).of("path-mtu").is_empty());
+
+    host.space().script("ip link set ens3 mtu 1400");
+    host.crosshost(&["sync"]).ok();
+    assert!(!near.container.pings(far.address, &full));
+    let check = host.cnitool("check", "ov_net1", "near", "eth0");
+    assert!(check.failed().stderr.contains("1350"));
+    let words = [
+        "network ov_net1",
+        "1350 bytes",
+        "eth0 of container",
+        "(1450)",
+        "ens3",
+    ];
+    ask(host).wrong(&words);
+    assert_eq!(ask(host).of("path-mtu").len(), 1);
+
+    host.space().script("ip link set ens3 mtu 1500");
+    host.crosshost(&["sync"]).ok();
+    assert!(near.container.pings(far.address, &full));
+    assert!(ask(host).of("path-mtu").is_empty());
+    for attached in [near, far] {
+        attached.detach().ok();
+    }
+}

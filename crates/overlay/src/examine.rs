@@ -186,8 +186,15 @@ async fn examine_network(
         );
     }
     examine_way_in(host, underlay, record, &copy, findings).await;
-    let made = records.iter().filter(|record| is_made(record, network));
-    if let Some(what) = path::outgrown(host, made, &copy, &settings.node).await? {
+    let made = || records.iter().filter(|record| is_made(record, network));
+    if let Some(large) = path::larger(made(), sandbox.mtu).await {
+        let says = format!(
+            "network {network}: this host carries packets of {} bytes inside the tunnel, and these have a larger MTU: {large}; \
+             what they send in one piece is lost; give {} its MTU back, or DEL and ADD them",
+            sandbox.mtu, underlay.name
+        );
+        findings.wrong(Check::PathMtu, says, "");
+    } else if let Some(what) = path::outgrown(host, made(), &copy, &settings.node).await? {
         findings.note(Check::PathMtu, format!("network {network}: {what}"), "");
     }
     Ok(())

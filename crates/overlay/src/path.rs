@@ -198,24 +198,9 @@ pub(crate) async fn outgrown(
     let Some(carried) = carried.filter(|carried| !carried.narrow.is_empty()) else {
         return Ok(None);
     };
-    let mut large = Vec::new();
-    for record in records {
-        let mtu = mtu_inside(record).await;
-        large.extend(mtu.filter(|mtu| *mtu > carried.mtu).map(|mtu| {
-            let Attachment {
-                container, ifname, ..
-            } = &record.attachment;
-            format!("{ifname} of container {container} ({mtu})")
-        }));
-    }
-    if large.is_empty() {
+    let Some(large) = larger(records, carried.mtu).await else {
         return Ok(None);
-    }
-    let more = large.len().saturating_sub(SHOWN);
-    large.truncate(SHOWN);
-    if more > 0 {
-        large.push(format!("{more} more"));
-    }
+    };
     let ways = carried.narrow.iter().take(SHOWN);
     let ways: Vec<_> = ways.map(|way| way.vtep.to_string()).collect();
     Ok(Some(format!(
@@ -223,8 +208,31 @@ pub(crate) async fn outgrown(
          that was known: {}; what they send in one piece may be lost there; mend the way, or make them anew",
         ways.join(", "),
         carried.mtu,
-        large.join(", ")
+        large
     )))
+}
+
+/// Containers of a network whose MTU is larger than `most` bytes, in words.
+pub(crate) async fn larger(records: impl Iterator<Item = &Record>, most: u32) -> Option<String> {
+    let mut large = Vec::new();
+    for record in records {
+        let mtu = mtu_inside(record).await;
+        large.extend(mtu.filter(|mtu| *mtu > most).map(|mtu| {
+            let Attachment {
+                container, ifname, ..
+            } = &record.attachment;
+            format!("{ifname} of container {container} ({mtu})")
+        }));
+    }
+    if large.is_empty() {
+        return None;
+    }
+    let more = large.len().saturating_sub(SHOWN);
+    large.truncate(SHOWN);
+    if more > 0 {
+        large.push(format!("{more} more"));
+    }
+    Some(large.join(", "))
 }
 
 /// The MTU of an attachment's interface in its container.
