@@ -182,6 +182,30 @@ fn keys_that_cannot_be_read_stop_nothing_else() {
     assert_eq!(kept.len(), 2, "{kept:?}");
 }
 
+/// Names that no key of ours can have are told, and end neither doctor nor gc.
+#[test]
+fn keys_that_are_called_oddly_are_told_and_stop_nothing() {
+    let lab = lab(&[]);
+    let (host, consul) = (lab.host(1), lab.consul());
+    let keys = [
+        "blocks/Bad%20Name/10.1.0.0_29",
+        "networks/a%20b",
+        "removed/a%20b",
+    ];
+    for key in keys {
+        put(consul, key, "x");
+    }
+    let found = doctor::ask(host);
+    for named in ["blocks/Bad Name", "networks/a b", "removed/a b"] {
+        let mend = found.wrong(&[&format!("crosshost/v1/{named}: ")]);
+        assert_eq!(
+            mend,
+            format!("consul kv delete -recurse 'crosshost/v1/{named}'")
+        );
+    }
+    host.crosshost(&["gc"]).ok();
+}
+
 #[test]
 fn documents_that_cannot_be_read_stop_nothing_else() {
     let lab = lab(&[("net_a", "10.0.0.0/24")]);

@@ -42,13 +42,15 @@ impl Cluster<'_> {
             return Err(Error::NoRanges(spec.name.clone()));
         }
         let (vnis, all) = (self.layout.vnis()?, self.layout.subnets()?);
-        let entries = self.store.read(&[vnis, all.clone()]).await?;
+        let entries = self.store.read(&[vnis, all.clone(), networks]).await?;
         if spec.segment {
             self.free_vni(spec, &entries)?;
         }
-        if let Some(all) = entries.iter().find(|entry| entry.key == all) {
-            refuse_overlap(spec, &decode::<SubnetsRecord>(all)?.record)?;
-        }
+        let all = entries.iter().find(|entry| entry.key == all);
+        let all = all.map(decode::<SubnetsRecord>).transpose()?;
+        let mut all = all.map(|all| all.record).unwrap_or_default();
+        self.add_subnets(&mut all, &entries)?;
+        refuse_overlap(spec, &all)?;
         Ok(None)
     }
 

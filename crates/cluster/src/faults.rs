@@ -19,6 +19,8 @@ pub struct Fault {
     pub why: String,
     /// Whether that is because a newer version wrote it.
     pub is_newer: bool,
+    /// Whether it is the beginning of keys, of which there may be more than one.
+    pub is_folder: bool,
 }
 
 impl Cluster<'_> {
@@ -41,6 +43,7 @@ impl Cluster<'_> {
                 key: entry.key.as_str().to_owned(),
                 why,
                 is_newer,
+                is_folder: false,
             }));
         };
         let tops = [
@@ -69,7 +72,10 @@ impl Cluster<'_> {
             } else if entry.key.is_within(&vnis) {
                 match name_below(entry, &vnis).and_then(spelled::<u32>) {
                     None => Some(stray()),
-                    Some(_) => Stored::<VniRecord>::of(entry).fault(),
+                    Some(_) => match Stored::<VniRecord>::of(entry) {
+                        Stored::Opaque(opaque) => Some(opaque.fault()),
+                        Stored::Readable(vni) => self.no_name([&vni.record.network]),
+                    },
                 }
             } else if entry.key.is_within(&removed) {
                 match name_below(entry, &removed) {
@@ -77,7 +83,10 @@ impl Cluster<'_> {
                     Some(_) => Stored::<RemovedRecord>::of(entry).fault(),
                 }
             } else {
-                Stored::<SubnetsRecord>::of(entry).fault()
+                match Stored::<SubnetsRecord>::of(entry) {
+                    Stored::Opaque(opaque) => Some(opaque.fault()),
+                    Stored::Readable(all) => self.no_name(all.record.networks.keys()),
+                }
             };
             add(entry, fault);
         }
@@ -110,7 +119,32 @@ impl Cluster<'_> {
                 add(entry, fault);
             }
         }
+        let tops = [nodes, networks, vnis, removed];
+        for prefix in tops.iter().chain(&below_networks) {
+            faults.extend(self.odd_names(prefix).await?);
+        }
         Ok(faults.into_iter().collect())
+    }
+
+    /// What is below `prefix` and called as no key of ours can be: no read has it.
+    async fn odd_names(&self, prefix: &Key) -> Result<Vec<Fault>, Error> {
+        let mut names = self.store.children(prefix).await?;
+        names.retain(|name| !self.layout.can_name(name));
+        let fault = |name| Fault {
+            key: format!("{prefix}/{name}"),
+            why: stray().0,
+            is_newer: false,
+            is_folder: true,
+        };
+        Ok(names.into_iter().map(fault).collect())
+    }
+
+    /// What is wrong with a record that names these networks, if none can be called like one of them.
+    fn no_name<'n>(&self, names: impl IntoIterator<Item = &'n String>) -> Option<(String, bool)> {
+        let mut names = names.into_iter();
+        let odd = names.find(|name| !self.layout.can_name(name))?;
+        let why = format!("names network {odd:?}, and none can be called so; it is overlooked");
+        Some((why, false))
     }
 }
 

@@ -59,6 +59,11 @@ impl Layout {
         self.networks()?.join(network)
     }
 
+    /// Whether a network can be called so, by what a key can be.
+    pub(crate) fn can_name(&self, network: &str) -> bool {
+        !network.contains('/') && self.network(network).is_ok()
+    }
+
     /// All VXLAN network identifiers in use.
     pub fn vnis(&self) -> Result<Key, store::Error> {
         self.key("vnis")

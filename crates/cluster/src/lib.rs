@@ -51,6 +51,7 @@ mod restore;
 mod settings;
 mod stored;
 mod survey;
+mod vnis;
 
 pub use allocator::{
     Allocator, Clock, Flux, Held, Holder, Holding, Holdings, Host, Leased, Ledger, Memory, Noted,
@@ -76,6 +77,7 @@ pub use records::{
 pub use settings::{CONFIG_FILE, NodeSettings, Resolved, Settings, StoreSettings};
 pub use stored::{Opaque, Records, Stored};
 pub use survey::Survey;
+pub use vnis::UnclaimedVni;
 
 pub use store::Store;
 

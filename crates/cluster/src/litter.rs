@@ -63,15 +63,22 @@ impl Cluster<'_> {
         for prefix in &prefixes {
             names.extend(self.store.children(prefix).await?);
         }
+        // What cannot be read names nothing: it stays.
         let (vnis, all) = (self.layout.vnis()?, self.layout.subnets()?);
         for entry in self.store.read(&[vnis.clone(), all.clone()]).await? {
             if entry.key == all {
-                let record = decode::<SubnetsRecord>(&entry)?.record;
-                names.extend(record.networks.into_keys());
+                let record = decode::<SubnetsRecord>(&entry);
+                names.extend(
+                    record
+                        .into_iter()
+                        .flat_map(|it| it.record.networks.into_keys()),
+                );
             } else {
                 names.extend(decode::<VniRecord>(&entry).map(|vni| vni.record.network));
             }
         }
+        // No network can be called so: `faults` tells of it, and it stays.
+        names.retain(|name| self.layout.can_name(name));
         // Read after what may belong to them: one that was made meanwhile is there.
         for present in self.store.children(&self.layout.networks()?).await? {
             names.remove(&present);
@@ -147,10 +154,8 @@ impl Cluster<'_> {
             {
                 ops.push(delete);
             } else if entry.key == all
-                && decode::<SubnetsRecord>(entry)?
-                    .record
-                    .networks
-                    .contains_key(name)
+                && decode::<SubnetsRecord>(entry)
+                    .is_ok_and(|subnets| subnets.record.networks.contains_key(name))
             {
                 let (swap, _) = self.swap_subnets(Some(entry), |record| {
                     record.networks.remove(name);

@@ -225,13 +225,7 @@ impl Cluster<'_> {
                 None
             };
             let (subnets_op, _) = self.swap_subnets(find(&all), |record| {
-                // Deleted, say since it could not be read: the networks tell what it said.
-                let others = entries.iter().filter(|_| find(&all).is_none());
-                for (name, other) in others.filter_map(|it| stored::network(it, &networks)) {
-                    if let Some(other) = other.readable() {
-                        record.networks.insert(name, subnets(&other.record.ranges));
-                    }
-                }
+                self.add_subnets(record, &entries)?;
                 refuse_overlap(spec, record)?;
                 record.networks.insert(name.clone(), subnets(&spec.ranges));
                 Ok(())
@@ -299,34 +293,67 @@ impl Cluster<'_> {
         }
     }
 
-    /// The VNI that the spec asks for, or the first free one of this prefix.
+    /// The VNI that the spec asks for, or the first free one of this prefix. `entries` are of all VNIs, and of all networks, which
+    /// have theirs also where its key is lost.
     pub(crate) fn free_vni(&self, spec: &NetworkSpec, entries: &[Entry]) -> Result<u32, Error> {
-        let vnis = self.layout.vnis()?;
-        let taken = |vni: u32| {
-            entries
-                .iter()
-                .find(|e| e.key.is_within(&vnis) && e.key.last() == vni.to_string())
-        };
+        let (vnis, networks) = (self.layout.vnis()?, self.layout.networks()?);
+        let mut taken = BTreeMap::new();
+        for entry in entries {
+            if let Some(vni) = stored::name_below(entry, &vnis).and_then(|it| it.parse().ok()) {
+                let other = match Stored::<VniRecord>::of(entry) {
+                    Stored::Readable(taken) => taken.record.network,
+                    Stored::Opaque(_) => format!("that record {} does not tell", entry.key),
+                };
+                taken.insert(vni, other);
+            }
+            if let Some((name, network)) = stored::network(entry, &networks)
+                && let Some(vni) = network.readable().and_then(|it| it.record.vni)
+            {
+                taken.insert(vni, name);
+            }
+        }
         if let Some(vni) = spec.vni {
-            return match taken(vni) {
+            return match taken.remove(&vni) {
                 None => Ok(vni),
-                Some(entry) => {
-                    let other = match Stored::<VniRecord>::of(entry) {
-                        Stored::Readable(taken) => taken.record.network,
-                        Stored::Opaque(_) => format!("that record {} does not tell", entry.key),
-                    };
-                    Err(Error::VniTaken {
-                        name: spec.name.clone(),
-                        vni,
-                        other,
-                    })
-                }
+                Some(other) => Err(Error::VniTaken {
+                    name: spec.name.clone(),
+                    vni,
+                    other,
+                }),
             };
         }
         let first = first_vni(self.layout.prefix());
         let mut all = (first..=LAST_VNI).chain(FIRST_VNI..first);
-        let free = all.find(|vni| taken(*vni).is_none() && !spec.in_use.contains(vni));
+        let free = all.find(|vni| !taken.contains_key(vni) && !spec.in_use.contains(vni));
         free.ok_or_else(|| Error::Contended(vnis.as_str().to_owned()))
+    }
+
+    /// Adds to the subnets those of the networks among `entries` that the record has not: it was deleted, say since it could
+    /// not be read. Refused where a network is one of them that cannot be read.
+    pub(crate) fn add_subnets(
+        &self,
+        record: &mut SubnetsRecord,
+        entries: &[Entry],
+    ) -> Result<(), Error> {
+        let networks = self.layout.networks()?;
+        for entry in entries {
+            let Some((name, network)) = stored::network(entry, &networks) else {
+                continue;
+            };
+            if record.networks.contains_key(&name) {
+                continue;
+            }
+            let network = network.or_refuse(&entry.key).map_err(|error| match error {
+                Error::Record { key, why } => Error::Record {
+                    key,
+                    why: format!("{why}; nothing tells its subnets, so no network can be created"),
+                },
+                error => error,
+            })?;
+            let subnets = subnets(&network.record.ranges);
+            record.networks.insert(name, subnets);
+        }
+        Ok(())
     }
 
     /// The write that changes the record of all subnets, from what was read of it.
@@ -351,6 +378,12 @@ impl Cluster<'_> {
         };
         Ok((op, record))
     }
+}
+
+/// Whether there is a record of all subnets that cannot be read.
+pub(crate) fn is_opaque(subnets: Option<&Entry>) -> bool {
+    let subnets = subnets.map(Stored::<SubnetsRecord>::of);
+    subnets.is_some_and(|it| it.readable().is_none())
 }
 
 pub(crate) fn refuse_overlap(spec: &NetworkSpec, record: &SubnetsRecord) -> Result<(), Error> {

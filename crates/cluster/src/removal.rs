@@ -92,11 +92,9 @@ impl Cluster<'_> {
                 record.networks.remove(name);
                 Ok(())
             };
-            match self.swap_subnets(find(&all), remove) {
-                Ok((op, _)) => ops.push(op),
-                // It keeps the subnets; what cannot be read refuses creations alone.
-                Err(Error::Record { .. }) => {}
-                Err(error) => return Err(error),
+            // What cannot be read refuses creations alone: the entry is swept when it can be.
+            if !crate::networks::is_opaque(find(&all)) {
+                ops.push(self.swap_subnets(find(&all), remove)?.0);
             }
             let vni = network.record.vni.map(|vni| self.layout.vni(vni));
             let other = |entry: &Entry| match Stored::<VniRecord>::of(entry) {

@@ -23,7 +23,7 @@ use crate::{
     ATTEMPTS, BlockRecord, CHUNK, Cluster, Error, Network, NetworkSpec, NetworkState, News, Node,
     Restoring, Stored,
     litter::absent,
-    records::{RemovedRecord, VniRecord, decode, encode, subnets},
+    records::{RemovedRecord, SubnetsRecord, VniRecord, decode, encode, subnets},
 };
 
 impl Cluster<'_> {
@@ -142,14 +142,17 @@ impl Cluster<'_> {
                 ranges: network.ranges.clone(),
                 ..NetworkSpec::default()
             };
-            let (subnets_op, _) = self.swap_subnets(find(&all), |record| {
+            let claim = |record: &mut SubnetsRecord| {
                 crate::networks::refuse_overlap(&spec, record)?;
                 record
                     .networks
                     .insert(name.clone(), subnets(&network.ranges));
                 Ok(())
-            })?;
-            ops.push(subnets_op);
+            };
+            // While they cannot be read nobody creates a network, and whoever does next reads the networks beside them.
+            if !crate::networks::is_opaque(find(&all)) {
+                ops.push(self.swap_subnets(find(&all), claim)?.0);
+            }
             let record = Network {
                 state: NetworkState::Removing,
                 restoring: Some(Box::new(Restoring {
@@ -193,7 +196,8 @@ impl Cluster<'_> {
     /// device anew.
     async fn make_way(&self, other: &str, vni: &Entry) -> Result<(), Error> {
         let (own, vnis) = (self.layout.network(other)?, self.layout.vnis()?);
-        let keys = [own.clone(), self.layout.blocks(other)?, vnis.clone()];
+        let networks = self.layout.networks()?;
+        let keys = [networks, self.layout.blocks(other)?, vnis.clone()];
         let entries = self.store.read(&keys).await?;
         let mut ops = vec![Op::Delete {
             key: vni.key.clone(),

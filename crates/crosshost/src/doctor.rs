@@ -161,55 +161,118 @@ async fn examine_store(settings: &Resolved, findings: &mut Findings) -> Result<(
     }
     let sandboxes = overlay::sandbox::networks().map_err(|error| error.to_string())?;
     for realm in realms::all(session).await? {
-        for (name, litter) in realm.cluster.litter().await? {
-            let called = realm.called(&name);
-            if let Some(first) = litter.keys.first() {
-                let (count, gc) = (litter.keys.len(), "crosshost gc");
-                let says = format!(
-                    "network {called}: the store has no record of it and {count} keys that are left of it, such as {first}"
-                );
-                findings.note(Check::RemovedNetwork, says, gc);
-            }
-            if !litter.nodes.is_empty() {
-                let nodes: Vec<_> = litter.nodes.iter().map(String::as_str).collect();
-                let nodes = nodes.join(", ");
-                let says = format!(
-                    "network {called}: the store has lost its record, and has leases of containers on {nodes}"
-                );
-                findings.wrong(
-                    Check::RemovedNetwork,
-                    says,
-                    &format!("{SYNC}  # on {nodes}"),
-                );
+        // First what cannot be read; each of them tells its own failure alone.
+        for looked in [
+            examine_records(session, &realm, findings).await,
+            examine_vnis(&realm, findings).await,
+            examine_litter(&realm, findings).await,
+            examine_networks(&realm, &sandboxes, findings).await,
+        ] {
+            if let Err(error) = looked {
+                let place = session.settings.place();
+                findings.wrong(Check::Store, format!("store {place}: {error}"), "");
             }
         }
-        for fault in realm.cluster.faults().await? {
-            let says = format!("record {}: {}", fault.key, fault.why);
-            // What a newer version wrote is for this host to be upgraded to.
-            let mend = if fault.is_newer {
-                String::new()
-            } else {
-                deletion(session, &fault.key)
-            };
-            findings.wrong(Check::Records, says, &mend);
-        }
-        for (_, network) in realm.cluster.networks().await?.readable() {
-            let (name, called) = (&network.record.name, realm.called(&network.record.name));
-            for (what, nodes) in realm.cluster.stuck(name).await? {
-                let nodes = nodes.join(", ");
-                let says = format!("network {called}: {what}: waits for {nodes}");
-                let mend = format!("{SYNC}  # on {}", cni::plain(&nodes));
-                findings.note(Check::Handover, says, &mend);
+    }
+    Ok(())
+}
+
+/// Each key is one that this version can use.
+async fn examine_records(
+    session: &Session,
+    realm: &realms::Realm<'_>,
+    findings: &mut Findings,
+) -> Result<()> {
+    for fault in realm.cluster.faults().await? {
+        let says = format!("record {}: {}", fault.key, fault.why);
+        // What a newer version wrote is for this host to be upgraded to.
+        let mend = if fault.is_newer {
+            String::new()
+        } else {
+            deletion(session, &fault)
+        };
+        findings.wrong(Check::Records, says, &mend);
+    }
+    Ok(())
+}
+
+/// Each network has its identifier alone, and the store notes that.
+async fn examine_vnis(realm: &realms::Realm<'_>, findings: &mut Findings) -> Result<()> {
+    for unclaimed in realm.cluster.unclaimed_vnis().await? {
+        let cluster::UnclaimedVni {
+            network,
+            vni,
+            other,
+        } = unclaimed;
+        let called = realm.called(&network);
+        match other {
+            None => {
+                let says =
+                    format!("network {called}: the store does not note its VNI {vni} as its own");
+                let mend = format!("{SYNC}  # on a host of network {}", cni::plain(&called));
+                findings.wrong(Check::Records, says, &mend);
             }
-            if realm.name.is_none() && sandboxes.contains(name) {
-                let news = realm.cluster.news(name).await?;
-                let known = Known::load(Some(name)).map_err(|error| error.to_string())?;
-                if known.is_behind(name, &news) {
-                    let says = format!(
-                        "network {name}: the store has newer blocks than this host forwards by"
-                    );
-                    findings.note(Check::News, says, SYNC);
-                }
+            Some(other) => {
+                let other = realm.called(&other);
+                let says = format!(
+                    "network {called}: VNI {vni} is of network {other}, too; remove and create one of them"
+                );
+                findings.wrong(Check::Records, says, "");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Nothing is left of networks that are gone.
+async fn examine_litter(realm: &realms::Realm<'_>, findings: &mut Findings) -> Result<()> {
+    for (name, litter) in realm.cluster.litter().await? {
+        let called = realm.called(&name);
+        if let Some(first) = litter.keys.first() {
+            let (count, gc) = (litter.keys.len(), "crosshost gc");
+            let says = format!(
+                "network {called}: the store has no record of it and {count} keys that are left of it, such as {first}"
+            );
+            findings.note(Check::RemovedNetwork, says, gc);
+        }
+        if !litter.nodes.is_empty() {
+            let nodes: Vec<_> = litter.nodes.iter().map(String::as_str).collect();
+            let nodes = nodes.join(", ");
+            let says = format!(
+                "network {called}: the store has lost its record, and has leases of containers on {nodes}"
+            );
+            findings.wrong(
+                Check::RemovedNetwork,
+                says,
+                &format!("{SYNC}  # on {nodes}"),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Nothing of a network waits for anybody, and this host forwards by what the store has.
+async fn examine_networks(
+    realm: &realms::Realm<'_>,
+    sandboxes: &[String],
+    findings: &mut Findings,
+) -> Result<()> {
+    for (_, network) in realm.cluster.networks().await?.readable() {
+        let (name, called) = (&network.record.name, realm.called(&network.record.name));
+        for (what, nodes) in realm.cluster.stuck(name).await? {
+            let nodes = nodes.join(", ");
+            let says = format!("network {called}: {what}: waits for {nodes}");
+            let mend = format!("{SYNC}  # on {}", cni::plain(&nodes));
+            findings.note(Check::Handover, says, &mend);
+        }
+        if realm.name.is_none() && sandboxes.contains(name) {
+            let news = realm.cluster.news(name).await?;
+            let known = Known::load(Some(name)).map_err(|error| error.to_string())?;
+            if known.is_behind(name, &news) {
+                let says = format!(
+                    "network {name}: the store has newer blocks than this host forwards by"
+                );
+                findings.note(Check::News, says, SYNC);
             }
         }
     }
@@ -235,12 +298,19 @@ fn examine_watcher(findings: &mut Findings) -> Result<()> {
     Ok(())
 }
 
-/// The command that deletes a key of the store: whoever needs it writes it anew.
-fn deletion(session: &Session, key: &str) -> String {
+/// The command that deletes a key of the store, or all that is called so: whoever needs it writes it anew. None where no quotes
+/// hold the name.
+fn deletion(session: &Session, fault: &cluster::Fault) -> String {
+    let key = &fault.key;
+    if key.contains(|c: char| c == '\'' || c.is_control()) {
+        return String::new();
+    }
     let url = session.settings.place().store.url.unwrap_or_default();
-    match url.strip_prefix("dir://") {
-        Some(folder) => format!("rm '{folder}/{key}='"),
-        None => format!("consul kv delete '{key}'"),
+    match (url.strip_prefix("dir://"), fault.is_folder) {
+        (Some(folder), false) => format!("rm '{folder}/{key}='"),
+        (Some(folder), true) => format!("rm -r '{folder}/{key}'"),
+        (None, false) => format!("consul kv delete '{key}'"),
+        (None, true) => format!("consul kv delete -recurse '{key}'"),
     }
 }
 

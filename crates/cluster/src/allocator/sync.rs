@@ -36,6 +36,9 @@ impl Allocator<'_> {
             Some(news) => news,
             None => self.cluster.news(self.network).await?,
         };
+        if let Some(network) = &news.network {
+            failures.extend(self.cluster.claim_vni(network).await.err());
+        }
         failures.extend(self.tidy(&news).await.err());
         failures.extend(self.tend().await.err());
         Ok(failures)

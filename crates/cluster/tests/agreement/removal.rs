@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cluster::Cluster;
+use cluster::{Cluster, Error, NetworkSpec};
 use serde_json::{Value, json};
 use store::{Key, Store as _, mem::Mem};
 
@@ -22,6 +22,12 @@ async fn get(store: &Mem, key: &str) -> Option<String> {
     let key = Key::new(format!("crosshost/v1/{key}")).unwrap();
     let entry = store.get(&key).await.unwrap()?;
     Some(String::from_utf8(entry.value).unwrap())
+}
+
+async fn delete(store: &Mem, key: &str) {
+    let key = Key::new(format!("crosshost/v1/{key}")).unwrap();
+    let entry = store.get(&key).await.unwrap().unwrap();
+    assert!(store.delete(&key, entry.revision).await.unwrap());
 }
 
 async fn faults(cluster: &Cluster<'_>) -> Vec<String> {
@@ -97,4 +103,163 @@ async fn a_clock_that_is_ahead_forgets_no_removal_of_others() {
     cluster.create_network(&other).await.unwrap();
     cluster.remove_network("b", ahead).await.unwrap();
     assert!(cluster.was_removed(&network.unwrap()).await.unwrap());
+}
+
+#[tokio::test]
+async fn subnets_that_cannot_be_read_stop_no_removal_no_restore_and_no_sweep() {
+    for damaged in ["", "garbage{", r#"{"schema":2}"#] {
+        let store = Mem::new();
+        let cluster = cluster(&store);
+        cluster.register(&node("n1")).await.unwrap();
+        let network = cluster.create_network(&with_id("10.0.0.0/24")).await;
+        let network = network.unwrap();
+        let memory = cluster.news("a").await.unwrap();
+        let before = get(&store, "subnets").await.unwrap();
+        put(&store, "subnets", damaged).await;
+        // Left of a removal that was killed.
+        put(
+            &store,
+            "acks/gone/n1",
+            r#"{"schema":1,"bootID":"b","seen":1}"#,
+        )
+        .await;
+        let litter = cluster.litter().await.unwrap();
+        assert_eq!(litter.into_keys().collect::<Vec<_>>(), ["gone"]);
+        assert_eq!(cluster.sweep("gone", &|_| false).await.unwrap(), 1);
+        // The store loses the network: a host with a container on it writes it again.
+        delete(&store, "networks/a").await;
+        let mut news = cluster.news("a").await.unwrap();
+        let own = node("n1");
+        let restored = cluster.restore("a", &memory, &mut news, &own, true);
+        assert!(restored.await.unwrap(), "{damaged}");
+        assert_eq!(cluster.network("a").await.unwrap().unwrap().record, network);
+        let refused = cluster.create_network(&spec("b", "10.0.1.0/24")).await;
+        assert!(refused.unwrap_err().to_string().contains("v1/subnets"));
+        cluster.remove_network("a", 5).await.unwrap();
+        assert!(cluster.news("a").await.unwrap().blocks.is_empty());
+        assert_eq!(get(&store, "subnets").await.as_deref(), Some(damaged));
+        // Its entry goes when it can be read.
+        put(&store, "subnets", &before).await;
+        let litter = cluster.litter().await.unwrap();
+        assert_eq!(litter.into_keys().collect::<Vec<_>>(), ["a"]);
+        assert_eq!(cluster.sweep("a", &|_| false).await.unwrap(), 1);
+        cluster
+            .create_network(&spec("b", "10.0.0.0/24"))
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn subnets_that_are_lost_are_taken_from_the_networks_or_none_is_created() {
+    let store = Mem::new();
+    let cluster = cluster(&store);
+    cluster.register(&node("n1")).await.unwrap();
+    for (name, subnet) in [("aa", "10.0.0.0/24"), ("cc", "10.0.2.0/24")] {
+        cluster.create_network(&spec(name, subnet)).await.unwrap();
+    }
+    let before = get(&store, "networks/aa").await.unwrap();
+    put(&store, "networks/aa", r#"{"schema":2}"#).await;
+    delete(&store, "subnets").await;
+    let same = spec("bb", "10.0.0.0/24");
+    let refused = cluster.create_network(&same).await.unwrap_err();
+    assert!(refused.to_string().contains("networks/aa"), "{refused}");
+    let refused = cluster.admit(&same, &node("n1"), false).await.unwrap_err();
+    assert!(refused.to_string().contains("networks/aa"), "{refused}");
+    put(&store, "networks/aa", &before).await;
+    // A record that lacks one is as good as none.
+    let part = r#"{"schema":1,"networks":{"cc":["10.0.2.0/24"]}}"#;
+    put(&store, "subnets", part).await;
+    let refused = cluster.create_network(&same).await.unwrap_err();
+    assert!(
+        matches!(&refused, Error::Overlap { other, .. } if other == "aa"),
+        "{refused}"
+    );
+    cluster
+        .create_network(&spec("bb", "10.0.1.0/24"))
+        .await
+        .unwrap();
+    let all: Value = serde_json::from_str(&get(&store, "subnets").await.unwrap()).unwrap();
+    let names: Vec<_> = all["networks"].as_object().unwrap().keys().collect();
+    assert_eq!(names, ["aa", "bb", "cc"]);
+}
+
+#[tokio::test]
+async fn a_vni_whose_key_is_lost_is_its_networks_still_and_is_written_again() {
+    let store = Mem::new();
+    let cluster = cluster(&store);
+    cluster.register(&node("n1")).await.unwrap();
+    cluster
+        .create_network(&with_id("10.0.0.0/24"))
+        .await
+        .unwrap();
+    let key = get(&store, "vnis/4097").await.unwrap();
+    for wrong in [
+        None,
+        Some(r#"{"schema":1,"network":"gone"}"#),
+        Some("garbage{"),
+    ] {
+        match wrong {
+            None => delete(&store, "vnis/4097").await,
+            Some(wrong) => put(&store, "vnis/4097", wrong).await,
+        }
+        let other = NetworkSpec {
+            vni: Some(4097),
+            ..spec("b", "10.0.1.0/24")
+        };
+        let refused = cluster.create_network(&other).await.unwrap_err();
+        assert!(
+            matches!(refused, Error::VniTaken { vni: 4097, .. }),
+            "{refused}"
+        );
+        let known = cluster.network("a").await.unwrap().unwrap();
+        let unclaimed = cluster.unclaimed_vnis().await.unwrap();
+        assert_eq!(unclaimed.len(), 1, "{unclaimed:?}");
+        assert!(cluster.claim_vni(&known).await.unwrap());
+        assert_eq!(get(&store, "vnis/4097").await.as_ref(), Some(&key));
+        assert!(!cluster.claim_vni(&known).await.unwrap());
+        assert!(cluster.unclaimed_vnis().await.unwrap().is_empty());
+    }
+    // Of a newer version, or of a network that has it as well: it stays.
+    put(&store, "vnis/4097", r#"{"schema":2}"#).await;
+    let known = cluster.network("a").await.unwrap().unwrap();
+    assert!(!cluster.claim_vni(&known).await.unwrap());
+    delete(&store, "vnis/4097").await;
+    let b = cluster
+        .create_network(&spec("b", "10.0.1.0/24"))
+        .await
+        .unwrap();
+    assert_eq!(b.vni, Some(4098));
+    let both = get(&store, "networks/b")
+        .await
+        .unwrap()
+        .replace("4098", "4097");
+    put(&store, "networks/b", &both).await;
+    put(&store, "vnis/4097", r#"{"schema":1,"network":"b"}"#).await;
+    assert!(!cluster.claim_vni(&known).await.unwrap());
+    let unclaimed = cluster.unclaimed_vnis().await.unwrap();
+    assert_eq!(unclaimed.len(), 1);
+    assert_eq!(
+        (unclaimed[0].network.as_str(), unclaimed[0].other.as_deref()),
+        ("a", Some("b"))
+    );
+}
+
+#[tokio::test]
+async fn a_name_that_no_network_can_have_is_a_fault_and_stops_no_sweep() {
+    let store = Mem::new();
+    let cluster = cluster(&store);
+    let subnets = r#"{"schema":1,"networks":{"a b":["10.0.0.0/24"],"":["10.0.1.0/24"]}}"#;
+    put(&store, "subnets", subnets).await;
+    put(&store, "vnis/5000", r#"{"schema":1,"network":"../x"}"#).await;
+    put(
+        &store,
+        "acks/gone/n1",
+        r#"{"schema":1,"bootID":"b","seen":1}"#,
+    )
+    .await;
+    let litter = cluster.litter().await.unwrap();
+    assert_eq!(litter.into_keys().collect::<Vec<_>>(), ["gone"]);
+    let keys = ["subnets", "vnis/5000"].map(|key| format!("crosshost/v1/{key}"));
+    assert_eq!(faults(&cluster).await, keys);
 }
