@@ -120,7 +120,11 @@ fn keys_that_cannot_be_read_stop_nothing_else() {
         for key in keys.iter().map(String::as_str).chain(strays) {
             let mend = found.wrong(&[&format!("crosshost/v1/{key}: ")]);
             let is_newer = damaged.contains('2') && !strays.contains(&key);
-            assert_eq!(mend.starts_with("consul kv delete "), !is_newer, "{mend}");
+            let is_node = key == keys[0];
+            let deletes = mend.starts_with("consul kv delete ");
+            assert_eq!(deletes, !is_newer && !is_node, "{mend}");
+            let syncs = mend.starts_with(&format!("crosshost sync  # on {}", two.name()));
+            assert_eq!(syncs, !is_newer && is_node, "{mend}");
         }
         let new: Vec<_> = lab
             .hosts()

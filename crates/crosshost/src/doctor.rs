@@ -183,13 +183,25 @@ async fn examine_records(
     realm: &realms::Realm<'_>,
     findings: &mut Findings,
 ) -> Result<()> {
+    let nodes = format!("{}/", realm.cluster.layout().nodes()?.as_str());
     for fault in realm.cluster.faults().await? {
         let says = format!("record {}: {}", fault.key, fault.why);
         // What a newer version wrote is for this host to be upgraded to.
-        let mend = if fault.is_newer {
-            String::new()
-        } else {
-            deletion(session, &fault)
+        let whose = fault.key.strip_prefix(&nodes);
+        let is_name = |it: &&str| {
+            let mut all = it.chars();
+            !fault.is_folder && all.all(|c| c.is_ascii_alphanumeric() || "-._".contains(c))
+        };
+        let mend = match whose.filter(is_name) {
+            _ if fault.is_newer => String::new(),
+            // Deleted it would cut off a host that has no watcher, and only that host writes it anew.
+            Some(name) if name == session.settings.node => SYNC.to_owned(),
+            Some(name) => {
+                format!(
+                    "{SYNC}  # on {name}; or crosshost node rm {name} --force if that host is gone"
+                )
+            }
+            None => deletion(session, &fault),
         };
         findings.wrong(Check::Records, says, &mend);
     }
