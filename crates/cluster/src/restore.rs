@@ -21,7 +21,7 @@ use store::{Entry, Key, Op};
 
 use crate::{
     ATTEMPTS, BlockRecord, CHUNK, Cluster, Error, Network, NetworkSpec, NetworkState, News, Node,
-    Restoring, Stored,
+    Restoring, Stored, Versioned,
     litter::absent,
     records::{RemovedRecord, SubnetsRecord, VniRecord, decode, encode, subnets},
 };
@@ -90,8 +90,13 @@ impl Cluster<'_> {
                     restoring: None,
                     ..present.record.clone()
                 };
-                let value = encode(&record)?;
-                self.store.swap(&own, &value, present.revision).await?;
+                let mut open = vec![Op::Swap {
+                    key: own.clone(),
+                    value: encode(&record)?,
+                    revision: present.revision,
+                }];
+                open.extend(self.wake(name, news, &node.name)?);
+                self.done(&open).await?;
             }
             forgotten = true;
             let check = Op::Check {
@@ -189,6 +194,21 @@ impl Cluster<'_> {
             }
         }
         Err(Error::Contended(own.as_str().to_owned()))
+    }
+
+    /// The write of a block, one of `node`'s if it has any, that changes nothing but its revision: watchers hear of blocks, and
+    /// one that read the network before it was opened reads it again.
+    fn wake(&self, name: &str, news: &News, node: &str) -> Result<Option<Op>, Error> {
+        let own = |(_, block): &(_, &Versioned<BlockRecord>)| block.record.is_of(node);
+        let mut blocks = news.blocks.readable();
+        let Some((block, present)) = blocks.clone().find(own).or_else(|| blocks.next()) else {
+            return Ok(None);
+        };
+        Ok(Some(Op::Swap {
+            key: self.layout.block(name, *block)?,
+            value: encode(&present.record.pinned(present.revision))?,
+            revision: present.revision,
+        }))
     }
 
     /// Gives `other`, a network that was created while this one was forgotten, another identifier than the one of `vni`: what

@@ -172,7 +172,7 @@ impl<K: Ord, T> Records<K, T> {
     }
 
     /// The records that can be read, in the order of their names.
-    pub fn readable(&self) -> impl Iterator<Item = (&K, &Versioned<T>)> {
+    pub fn readable(&self) -> impl Iterator<Item = (&K, &Versioned<T>)> + Clone {
         let readable = |(name, stored)| Some((name, Stored::readable(stored)?));
         self.0.iter().filter_map(readable)
     }

@@ -215,6 +215,10 @@ async fn what_the_store_forgot_is_written_again_and_what_it_knows_better_is_left
             .collect()
     };
     assert_eq!(owners(&news), owners(&memory));
+    // Watchers of the blocks, of older versions as well, hear that it was opened.
+    let opened = news.network.as_ref().unwrap().revision;
+    let newest = news.blocks.revisions().map(|(_, it)| it).max();
+    assert!(newest >= Some(opened), "{newest:?}, {opened}");
     assert!(
         news.network
             .as_ref()
