@@ -186,6 +186,24 @@ fn keys_that_cannot_be_read_stop_nothing_else() {
     assert_eq!(kept.len(), 2, "{kept:?}");
 }
 
+/// The host that began to write a network again has lost its memory of it: it is named, and can be removed there.
+#[test]
+fn a_restore_that_nobody_remembers_is_named_and_removed_where_it_began() {
+    let lab = lab(&[("net_a", "10.0.0.0/24")]);
+    let (one, two) = (lab.host(1), lab.host(2));
+    let node = get(lab.consul(), &format!("nodes/{}", one.name()));
+    let node: Value = serde_json::from_str(&node).expect("a record");
+    let mut network: Value =
+        serde_json::from_str(&get(lab.consul(), "networks/net_a")).expect("a record");
+    network["state"] = json!("removing");
+    network["restoring"] = json!({"node": one.name(), "bootID": node["bootID"]});
+    put(lab.consul(), "networks/net_a", &network.to_string());
+    let said = doctor::ask(two).noted(&["net_a", one.name(), "writes it again"]);
+    assert!(said.starts_with("crosshost sync"), "{said}");
+    two.crosshost(&["network", "rm", "net_a"]).failed();
+    one.crosshost(&["network", "rm", "net_a"]).ok();
+}
+
 /// Names that no key of ours can have are told, and end neither doctor nor gc.
 #[test]
 fn keys_that_are_called_oddly_are_told_and_stop_nothing() {

@@ -116,6 +116,30 @@ impl Cluster<'_> {
         ))
     }
 
+    /// Opens a network whose restore `node` began in this boot, for a host that remembers nothing of it any more: it has nothing
+    /// more to write, and nobody else ends it while this host lives. Whether it was so.
+    pub async fn end_restore(
+        &self,
+        network: &Versioned<Network>,
+        node: &str,
+        boot_id: &str,
+    ) -> Result<bool, Error> {
+        let is_ours = |it: &Restoring| it.node == node && it.boot_id == boot_id;
+        let restoring = network.record.restoring.as_deref();
+        if !restoring.is_some_and(is_ours) {
+            return Ok(false);
+        }
+        let record = Network {
+            state: NetworkState::Ready,
+            restoring: None,
+            ..network.record.clone()
+        };
+        let own = self.layout.network(&record.name)?;
+        let value = encode(&record)?;
+        let swapped = self.store.swap(&own, &value, network.revision).await?;
+        Ok(swapped.is_some())
+    }
+
     /// Writes the record of a network that the store has forgotten, with all that is claimed with it, for nobody to use yet;
     /// `false` where it was not forgotten but removed.
     async fn announce(&self, network: &Network, node: &Node) -> Result<bool, Error> {

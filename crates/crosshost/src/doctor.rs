@@ -271,6 +271,14 @@ async fn examine_networks(
 ) -> Result<()> {
     for (_, network) in realm.cluster.networks().await?.readable() {
         let (name, called) = (&network.record.name, realm.called(&network.record.name));
+        if let Some(restoring) = &network.record.restoring {
+            let node = &restoring.node;
+            let says = format!(
+                "network {called}: the store had lost it, and node {node} writes it again; where a sync there does not end that, `network rm` there does"
+            );
+            let mend = format!("{SYNC}  # on {}", cni::plain(node));
+            findings.note(Check::Handover, says, &mend);
+        }
         for (what, nodes) in realm.cluster.stuck(name).await? {
             let nodes = nodes.join(", ");
             let says = format!("network {called}: {what}: waits for {nodes}");

@@ -4,8 +4,10 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use cluster::{
     BlockRecord, BlockState, Egress, EgressMode, Network, NetworkSpec, NetworkState, News,
+    Shelf as _,
 };
 use ipam::{Range, Schema};
+use ipam_kv::shelf::Files;
 use serde_json::json;
 
 use crate::{
@@ -303,6 +305,15 @@ fn exclusions(news: &News) -> String {
 /// Removes a network without endpoints.
 pub async fn remove(session: &Session, called: &str) -> Result<String> {
     let (realm, name) = realms::of(session, called)?;
+    // A restore of this host's own is at an end where the host remembers nothing of the network.
+    let memory = Files::new(realm.name.as_deref()).memory(name)?;
+    if memory.news.network.is_none()
+        && let Some(network) = realm.cluster.network(name).await?
+    {
+        let boot = journal::clock::boot_id()?;
+        let node = &session.settings.node;
+        realm.cluster.end_restore(&network, node, &boot).await?;
+    }
     let now = journal::clock::unix();
     realm.cluster.remove_network(name, now).await?;
     Ok(format!("{called}\n"))

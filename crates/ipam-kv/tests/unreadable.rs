@@ -470,3 +470,28 @@ async fn a_block_that_is_none_of_the_networks_in_documents_of_an_older_version()
     let key = Key::new("p/v1/blocks/a/10.0.0.0_8").unwrap();
     assert_eq!(table.store.get(&key).await.unwrap(), None);
 }
+
+/// The host that began to write a network again lives, and has lost its memory of it.
+#[tokio::test]
+async fn a_restore_that_its_host_has_forgotten_is_ended_by_that_host() {
+    for lost in [&["ledger", "memory", "holding"] as &[&str], &["memory"]] {
+        let table = Table::lay().await;
+        let cluster = table.cluster();
+        let key = Key::new("p/v1/networks/a").unwrap();
+        let entry = table.store.get(&key).await.unwrap().unwrap();
+        let text = String::from_utf8(entry.value).unwrap();
+        let restoring = r#""removing","restoring":{"node":"h2","bootID":"boot-h2"}"#;
+        let text = text.replacen(r#""ready""#, restoring, 1);
+        let put = table.store.swap(&key, text.as_bytes(), entry.revision);
+        put.await.unwrap().unwrap();
+        for folder in lost {
+            fs::remove_dir_all(table.hosts[1].root.join(folder)).unwrap();
+        }
+        let late = table.hosts[1].allocator(&cluster, "a").sync().await;
+        assert!(late.unwrap().is_empty());
+        let network = cluster.network("a").await.unwrap().unwrap().record;
+        assert_eq!(network.restoring, None);
+        table.hosts[0].add(&cluster, "a", "more").await.unwrap();
+        table.holds("forgotten").await;
+    }
+}

@@ -117,6 +117,8 @@ impl Allocator<'_> {
             self.create(spec).await?;
             (_, news) = self.cluster.enrol(self.network, &self.node()).await?;
         }
+        let memory = self.shelf.memory(self.network)?.news;
+        self.end_restore(&memory, &mut news).await?;
         let network = news.ready_network(self.network)?.clone();
         if let Some(spec) = spec {
             spec.agree(&network.record)?;
@@ -289,6 +291,7 @@ impl Allocator<'_> {
         } else if holds {
             lost = true;
         }
+        self.end_restore(memory, &mut news).await?;
         if news.network.is_none() {
             let Some(spec) = spec else {
                 self.disown().await?;
@@ -316,6 +319,18 @@ impl Allocator<'_> {
         self.save(ledger)?;
         let answered = self.answer(ledger).await?;
         Ok((!answered).then_some(news))
+    }
+
+    /// Ends a restore that this host began and has lost its memory of. The caller holds the lock.
+    async fn end_restore(&self, memory: &News, news: &mut News) -> Result<(), Error> {
+        let super::Host { node, boot_id, .. } = self.host;
+        if memory.network.is_none()
+            && let Some(network) = &news.network
+            && self.cluster.end_restore(network, node, boot_id).await?
+        {
+            *news = self.cluster.news(self.network).await?;
+        }
+        Ok(())
     }
 
     /// Keeps the news for the day on which the store forgets them, and notes who has been silent since when. `before` is
