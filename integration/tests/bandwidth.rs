@@ -263,6 +263,12 @@ fn what_limits_a_container_is_missed_by_check_and_doctor_and_put_back() {
             ),
             (format!("tc qdisc del dev {port} ingress"), egress),
             (format!("tc filter del dev {port} ingress"), egress),
+            (
+                format!(
+                    "sh -c \"tc qdisc del dev {port} ingress; tc qdisc add dev {port} clsact\""
+                ),
+                egress,
+            ),
             (format!("tc qdisc del dev {ifb} root"), egress),
             (format!("ip link set {ifb} down"), "is down: nothing"),
             (format!("ip link delete {ifb}"), "is gone: nothing"),
@@ -410,6 +416,12 @@ fn rates_that_cannot_be_meant_are_refused_before_anything_is_made() {
     slow.conf["runtimeConfig"] = Value::Null;
     slow.call("ADD", "eth0")
         .refused(7, &["bandwidth.ingresRate: 1000: unknown key"]);
+    slow.conf["bandwidth"] = Value::Null;
+    slow.conf["runtimeConfig"] = json!({ "bandwidth": { "ingressRat": 1000 } });
+    slow.call("ADD", "eth0").refused(
+        7,
+        &["runtimeConfig.bandwidth.ingressRat: 1000: unknown key"],
+    );
     slow.call("DEL", "eth0").ok();
     slow.container.remove();
     host.footprint().assert_same_as(&before, "refused");
@@ -458,4 +470,16 @@ fn killed_at_any_moment_it_leaves_no_limits_and_the_next_add_has_them() {
         slow.call("DEL", "eth0").ok();
         assert_eq!(look(), before, "{when}, added, then DEL");
     }
+}
+
+#[test]
+fn a_container_is_not_judged_by_rates_that_were_misspelt_after_it() {
+    let lab = lab(1);
+    let mut slow = Direct::new(lab.host(1), "slow");
+    slow.conf["bandwidth"] = rates(8_000_000, 4_000_000);
+    let result = slow.call("ADD", "eth0").ok().json();
+    slow.conf["prevResult"] = result;
+    slow.conf["bandwidth"] = json!({ "ingresRate": 1000 });
+    slow.call("CHECK", "eth0").ok();
+    slow.call("DEL", "eth0").ok();
 }

@@ -168,6 +168,26 @@ impl Rtnl {
     /// Hands all that the link receives over to what the device `to` sends.
     pub async fn redirect(&self, link: u32, to: u32) -> Result<(), Error> {
         let what = format_args!("redirection of what link {link} receives to link {to}");
+        let mut told = self.hand_over(link, to).await;
+        if told.as_ref().is_err_and(|refusal| refusal.is(Errno::INVAL)) {
+            // A discipline of another kind may hang there, such as a `clsact`. It goes whatever its kind.
+            let other = Traffic {
+                link,
+                handle: INGRESS_HANDLE,
+                parent: INGRESS,
+                ..Traffic::default()
+            };
+            let removed = self.tell(Message::DelQdisc(other), 0).await;
+            told = match was_there(removed) {
+                Ok(true) => self.hand_over(link, to).await,
+                Ok(false) => told,
+                Err(refusal) => Err(refusal),
+            };
+        }
+        told.map_err(|refusal| refusal.on(what))
+    }
+
+    async fn hand_over(&self, link: u32, to: u32) -> Result<(), Refusal> {
         let requests = vec![
             (Message::NewQdisc(ingress(link)), NLM_F_CREATE),
             (Message::DelFilter(filter(link)), 0),
@@ -176,17 +196,14 @@ impl Rtnl {
                 NLM_F_CREATE,
             ),
         ];
-        let told = async {
-            let [made, cleared, filtered] = self
-                .tell_all(requests)
-                .await?
-                .try_into()
-                .map_err(|_| Refusal::new(Errno::BADMSG, "not as many answers as requests"))?;
-            made?;
-            was_there(cleared)?;
-            filtered
-        };
-        told.await.map_err(|refusal: Refusal| refusal.on(what))
+        let [made, cleared, filtered] = self
+            .tell_all(requests)
+            .await?
+            .try_into()
+            .map_err(|_| Refusal::new(Errno::BADMSG, "not as many answers as requests"))?;
+        made?;
+        was_there(cleared)?;
+        filtered
     }
 
     /// Lets the link receive by itself again; false if it did.

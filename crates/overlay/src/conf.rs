@@ -22,7 +22,7 @@ pub struct Conf {
     pub ipam: String,
     /// `hostAccess`: whether the host has an address of its own on the segment.
     pub host_access: bool,
-    /// How much the container may receive and send.
+    /// How much a new container may receive and send; what exists has that in its record.
     pub bandwidth: Bandwidth,
 }
 
@@ -66,10 +66,13 @@ impl Conf {
     pub fn read(call: &Call) -> Result<Self, Error> {
         let ipam = ipam(call)?;
         // What exists is not judged by what only its next ADD may say.
-        if matches!(call.command, Command::Add | Command::Status) {
+        let bandwidth = if matches!(call.command, Command::Add | Command::Status) {
             refuse_slips(call)?;
             refuse_local(call, &ipam)?;
-        }
+            Bandwidth::read(call)?
+        } else {
+            Bandwidth::default()
+        };
         let host: WireOfHost = call.conf.decode()?;
         let WireOfNames { dns } = call.conf.decode()?;
         // Whatever the name under which this plugin is installed (nerdctl gives some options only to well-known types).
@@ -86,7 +89,7 @@ impl Conf {
             dns,
             ipam,
             host_access: host.host_access.unwrap_or_default(),
-            bandwidth: Bandwidth::read(call)?,
+            bandwidth,
         })
     }
 
@@ -113,7 +116,7 @@ impl Conf {
 
 /// Refuses keys that are a slip away from one of ours. Code 7. Those of `ipam` are the IPAM plugin's to judge.
 fn refuse_slips(call: &Call) -> Result<(), Error> {
-    let mut paths = ["", "egress", "store", "node"].into_iter();
+    let mut paths = ["", "egress", "store", "node", "dns"].into_iter();
     paths.try_for_each(|path| {
         cni::refuse_slips(&call.conf.raw, path, &cluster::keys::of_overlay(path))
     })

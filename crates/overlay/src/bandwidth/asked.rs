@@ -1,5 +1,7 @@
 //! What is asked for: the rates of a call, checked, and the token buckets that they mean. Pure.
 
+use std::iter;
+
 use cni::{Call, Error};
 use netlink::Bucket;
 use serde::{Deserialize, Serialize};
@@ -151,18 +153,27 @@ fn checked(key: &str, rate: u64, burst: u64) -> Result<Option<Rate>, Error> {
     }
 }
 
-/// The configuration's own object is ours alone: a misspelt key there would be a limit that nobody keeps.
+/// These objects are for us alone: a misspelt key there would be a limit that nobody keeps.
 fn refuse_unknown(conf: &Value) -> Result<(), Error> {
-    let keys = conf.as_object().into_iter().flatten();
-    let ours = keys.filter(|(key, _)| key.eq_ignore_ascii_case(KEY));
-    for (key, value) in ours.flat_map(|(_, value)| value.as_object().into_iter().flatten()) {
-        if !KEYS.iter().any(|known| known.eq_ignore_ascii_case(key)) {
-            let want = KEYS[..4].join(", ");
-            let msg = format!("{KEY}.{key}: {value}: unknown key; want {want}");
-            return Err(Error::config(msg));
+    let runtime = below(conf, "runtimeConfig").map(|runtime| ("runtimeConfig.", runtime));
+    for (path, holder) in iter::once(("", conf)).chain(runtime) {
+        let asked = below(holder, KEY).filter_map(Value::as_object).flatten();
+        for (key, value) in asked {
+            if !KEYS.iter().any(|known| known.eq_ignore_ascii_case(key)) {
+                let want = KEYS[..4].join(", ");
+                let msg = format!("{path}{KEY}.{key}: {value}: unknown key; want {want}");
+                return Err(Error::config(msg));
+            }
         }
     }
     Ok(())
+}
+
+/// What an object has at a key, in any case.
+fn below<'a>(object: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
+    let keys = object.as_object().into_iter().flatten();
+    keys.filter(move |(key, _)| key.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value)
 }
 
 impl Rate {

@@ -86,9 +86,10 @@ impl<'a> Seen<'a> {
     }
 
     /// Makes the limits of the ports what they should be, those of which is known what that is, and removes what ports left
-    /// that are gone; whether something was wrong.
+    /// that are gone; whether something was wrong. The first
+    /// failure is told after the others were looked at.
     pub(super) async fn mend(&self, all: &[Wanted]) -> Result<bool, Error> {
-        let mut mended = false;
+        let (mut mended, mut failed) = (false, None);
         for wanted in all {
             if self.lack(wanted).await?.is_none() {
                 continue;
@@ -100,7 +101,7 @@ impl<'a> Seen<'a> {
             // A DEL may have taken it away meanwhile.
             let port = self.rtnl.link(&wanted.port).await;
             if port.map_err(|error| kernel(&error))?.is_some() {
-                return Err(error);
+                failed.get_or_insert(error);
             }
         }
         let names = self.links.iter().map(|link| link.name.as_str());
@@ -110,7 +111,7 @@ impl<'a> Seen<'a> {
             let removed = self.rtnl.remove_link(left).await;
             mended |= removed.map_err(|error| kernel(&error))?;
         }
-        Ok(mended)
+        failed.map_or(Ok(mended), Err)
     }
 
     /// What is wrong with the first of these ports, if anything is.
@@ -126,6 +127,11 @@ impl<'a> Seen<'a> {
 
 /// Gives a port just these limits, whatever it had; a port that is gone is an error.
 pub(super) async fn shape(rtnl: &Rtnl, port: &str, wanted: Bandwidth) -> Result<(), Error> {
+    let shaped = limit(rtnl, port, wanted).await;
+    shaped.map_err(|error| Error::new(error.code, format!("{port}: {}", error.msg)))
+}
+
+async fn limit(rtnl: &Rtnl, port: &str, wanted: Bandwidth) -> Result<(), Error> {
     let ifb = names::ifb(port);
     let link = found(rtnl, port).await?;
     let set = async {
