@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 /// Keys of the specification, whose values are the runtime's or another plugin's.
-const SPECIFICATION: [&str; 10] = [
+const SPECIFICATION: [&str; 14] = [
     "cniVersion",
     "name",
     "type",
@@ -12,6 +12,10 @@ const SPECIFICATION: [&str; 10] = [
     "args",
     "runtimeConfig",
     "dns",
+    "dns.nameservers",
+    "dns.domain",
+    "dns.search",
+    "dns.options",
     "prevResult",
     "cni.dev/attachments",
     "cni.dev/valid-attachments",
@@ -81,7 +85,8 @@ const PORTMAP: [&str; 8] = [
     "listeners",
 ];
 
-/// The keys that `overlay` reads in the object at this path of its configuration: `""`, `"egress"`, `"store"`, `"node"`.
+/// The keys that `overlay` reads in the object at this path of its configuration: `""`, `"egress"`, `"store"`, `"node"`,
+/// `"dns"`.
 pub fn of_overlay(path: &str) -> Vec<&'static str> {
     at(path, &[&OVERLAY[..], &SHARED, &SPECIFICATION].concat())
 }
@@ -193,6 +198,8 @@ mod tests {
     #[test]
     fn the_keys_of_an_object_are_told_by_its_path() {
         assert_eq!(of_overlay("egress"), ["mode", "subnet"]);
+        let dns = of_overlay("dns");
+        assert_eq!(dns, ["nameservers", "domain", "search", "options"]);
         assert_eq!(of_overlay("node"), ["name", "underlay", "vtep"]);
         let top = of_overlay("");
         assert!(

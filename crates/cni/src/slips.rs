@@ -7,8 +7,18 @@ use serde_json::Value;
 
 use crate::Error;
 
-/// Keys of others that are nearly one of ours.
-const OTHERS: [&str; 3] = ["mode", "mac", "ingress"];
+/// Keys of others, and words of operators, that are nearly one of ours.
+const OTHERS: [&str; 9] = [
+    "mode",
+    "mac",
+    "ingress",
+    "note",
+    "nodes",
+    "cniVersions",
+    "isGateway",
+    "ipRanges",
+    "subnets",
+];
 
 /// Refuses what is a slip away from a key of `ours`, which are found in any case, in the objects at `path` of a configuration
 /// (`""`, `"ipam.ranges"`), in those of a list in each. What is no object is not judged.
@@ -86,7 +96,16 @@ mod tests {
 
     #[test]
     fn a_slip_is_refused_with_what_was_meant_and_others_keys_pass() {
-        let ours = ["egress", "ranges", "vni", "node", "mtu"];
+        let ours = [
+            "egress",
+            "ranges",
+            "vni",
+            "node",
+            "mtu",
+            "gateway",
+            "subnet",
+            "cniVersion",
+        ];
         for (key, meant) in [
             ("egres", "egress"),
             ("Egerss", "egress"),
@@ -94,7 +113,7 @@ mod tests {
             ("rangs", "ranges"),
             ("range", "ranges"),
             ("vin", "vni"),
-            ("nodes", "node"),
+            ("nod", "node"),
             ("mtus", "mtu"),
         ] {
             let conf = json!({ "Ipam": [[{ key: 1 }]] });
@@ -108,6 +127,12 @@ mod tests {
             "mode",
             "mac",
             "vlan",
+            "note",
+            "nodes",
+            "cniVersions",
+            "isGateway",
+            "ipRanges",
+            "subnets",
             "ipMasq",
             "cni.dev/x",
             "",
