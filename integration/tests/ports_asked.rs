@@ -406,7 +406,7 @@ fn a_result_that_does_not_say_where_the_container_is_met_is_refused_with_its_ver
             for words in [
                 &format!("cniVersion: {version}"),
                 "10.0.0.",
-                "0.3.1 or later",
+                "0.3.0 or later",
             ] {
                 assert!(said.contains(words), "{words}: {said}");
             }

@@ -33,7 +33,7 @@ pub fn stores() -> BTreeSet<(String, Option<String>)> {
 pub fn examine(findings: &mut Findings) {
     let (entries, failures) = entries();
     for failure in failures {
-        findings.note(Check::Conflist, failure, "");
+        findings.wrong(Check::Conflist, failure, "");
     }
     for entry in entries {
         let unread = cluster::keys::unread(&entry.conf);

@@ -186,7 +186,7 @@ fn refuse_unknown_ways(
         if is_elsewhere {
             return Err(Error::config(format!(
                 "cniVersion: {version}: results of it do not say at which address this host reaches the container, and {address}, \
-                 by {via}, is not it; want 0.3.1 or later"
+                 by {via}, is not it; want 0.3.0 or later"
             )));
         }
     }
