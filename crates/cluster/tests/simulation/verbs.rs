@@ -272,16 +272,58 @@ pub fn remove_network(world: &Rc<World>, network: &'static str, ended: Option<En
             process: process.clone(),
         };
         let cluster = Cluster::new(&line, w.layout.clone()).plant(w.scenario.planted);
+        let removal = Removal::begins(&w, network);
         let removed = match cluster.remove_network(network, seconds(&w)).await {
             Err(Error::NoNetwork(_)) => Ok(()),
             Ok(()) => {
-                w.check_removed(network);
+                // What another one leaves, of a network of that name that was made meanwhile, is its own.
+                if removal.was_alone() {
+                    w.check_removed(network);
+                }
                 Ok(())
             }
             removed => removed,
         };
+        drop(removal);
         w.report(&process, removed.map(|()| Vec::new()), ended);
     });
+}
+
+/// A removal under way; a killed one ends, too.
+struct Removal {
+    world: Rc<World>,
+    network: &'static str,
+    number: u64,
+    beside: bool,
+}
+
+impl Removal {
+    fn begins(world: &Rc<World>, network: &'static str) -> Self {
+        let mut removals = world.removals.borrow_mut();
+        let (begun, under_way) = removals.entry(network).or_default();
+        let beside = *under_way > 0;
+        *begun += 1;
+        *under_way += 1;
+        Self {
+            world: world.clone(),
+            network,
+            number: *begun,
+            beside,
+        }
+    }
+
+    /// Whether no other removal of that name was under way at any moment of this one.
+    fn was_alone(&self) -> bool {
+        !self.beside && self.world.removals.borrow()[self.network].0 == self.number
+    }
+}
+
+impl Drop for Removal {
+    fn drop(&mut self) {
+        if let Some((_, under_way)) = self.world.removals.borrow_mut().get_mut(self.network) {
+            *under_way -= 1;
+        }
+    }
 }
 
 /// `crosshost node rm --force`, of a host that is down.

@@ -35,6 +35,8 @@ pub struct World {
     /// Who has which address in use, by the container's own view.
     pub running: RefCell<BTreeMap<IpAddr, (usize, Holder)>>,
     pub violation: RefCell<Option<Violation>>,
+    /// How many removals of each network have begun, and how many of them are under way.
+    pub removals: RefCell<BTreeMap<&'static str, (u64, u64)>>,
     /// The most calls of the store that a verb of this kind made undisturbed.
     pub tally: RefCell<BTreeMap<&'static str, u32>>,
     trace: Option<RefCell<Vec<String>>>,
@@ -181,6 +183,7 @@ impl World {
             operators: RefCell::default(),
             running: RefCell::default(),
             violation: RefCell::default(),
+            removals: RefCell::default(),
             tally: RefCell::default(),
             trace: tracing.then(RefCell::default),
             processes: Cell::new(0),
