@@ -7,7 +7,7 @@ use std::{
 };
 
 use cni::{Call, Error};
-use ipam_kv::conf::Conf;
+use ipam_kv::config::Conf;
 
 /// The host's own settings: this repository's example, so that a machine's own cannot matter.
 static CONFIG_FILE: LazyLock<PathBuf> = LazyLock::new(|| {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use cni::Version;
 use ipam::{Range, RangeSet};
-use ipam_kv::conf::Conf;
+use ipam_kv::config::Conf;
 use serde_json::Value;
 
 use super::{call, message, normal};

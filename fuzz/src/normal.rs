@@ -1,7 +1,7 @@
 //! A checked configuration written again in one form: to be read once more, and to be compared.
 
 use cni::{Answer, Call, CniResult, Version};
-use ipam_kv::conf::Conf;
+use ipam_kv::config::Conf;
 use serde_json::{Map, Value, json};
 
 /// All that a configuration says, but for the network's word that is used once.

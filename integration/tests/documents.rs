@@ -33,7 +33,7 @@ fn every_error_code_is_explained_and_no_other() {
 
 #[test]
 fn every_finding_of_doctor_is_explained_and_no_other() {
-    let text = read("crates/overlay/src/findings.rs");
+    let text = read("crates/overlay/src/maintain/findings.rs");
     let ids = between(&text, "fn id(self)", "\n    }\n");
     let ids: BTreeSet<_> = (ids.lines())
         .filter_map(|line| quoted(line, "=> \"", "\""))
@@ -54,14 +54,14 @@ fn every_key_that_the_code_reads_is_in_the_table_of_keys() {
     let table = read("crates/cluster/src/keys.rs");
     for (file, structs) in [
         (
-            "cluster/src/settings.rs",
+            "cluster/src/config/settings.rs",
             &["StoreSettings", "NodeSettings"][..],
         ),
-        ("cluster/src/conflist.rs", &["Conflist", "Segment"]),
-        ("overlay/src/conf.rs", &["WireOfHost"]),
+        ("cluster/src/config/conflist.rs", &["Conflist", "Segment"]),
+        ("overlay/src/config.rs", &["WireOfHost"]),
         ("ipam/src/schema.rs", &["Schema"]),
         ("ipam/src/range.rs", &["Range"]),
-        ("portmap/src/conf.rs", &["Raw"]),
+        ("portmap/src/config.rs", &["Raw"]),
     ] {
         let source = read(&format!("crates/{file}"));
         for name in structs {

@@ -220,16 +220,22 @@ fn the_tables_of_keys_have_every_key_that_the_code_reads() {
     let tables = read("cni-conf/README.md");
     for (file, read_there) in [
         (
-            "crates/cluster/src/settings.rs",
+            "crates/cluster/src/config/settings.rs",
             &["StoreSettings", "NodeSettings"][..],
         ),
-        ("crates/cluster/src/conflist.rs", &["Conflist", "Segment"]),
-        ("crates/overlay/src/conf.rs", &["WireOfHost"]),
-        ("crates/overlay/src/bandwidth/asked.rs", &["Wire", "Asked"]),
+        (
+            "crates/cluster/src/config/conflist.rs",
+            &["Conflist", "Segment"],
+        ),
+        ("crates/overlay/src/config.rs", &["WireOfHost"]),
+        (
+            "crates/overlay/src/endpoint/bandwidth/asked.rs",
+            &["Wire", "Asked"],
+        ),
         ("crates/ipam/src/schema.rs", &["Schema"]),
         ("crates/ipam/src/range.rs", &["Range"]),
         (
-            "crates/ipam-kv/src/conf.rs",
+            "crates/ipam-kv/src/config.rs",
             &["Wire", "WireIpam", "WireIps", "WireArgs"],
         ),
     ] {

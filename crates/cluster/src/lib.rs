@@ -23,61 +23,43 @@
 //! Store, clock and memory are arguments, so that a simulator drives the same code through any order of events
 //! (`tests/simulation`). `docs/ipam.md` names each race, who wins it, and which test shows it.
 
-mod acknowledgement;
-mod admission;
 mod allocator;
-mod blocks;
-mod conflist;
-mod environment;
+mod config;
 mod error;
-mod exclusions;
-mod faults;
-mod gifts;
 pub mod keys;
 mod layout;
-mod leases;
-mod litter;
-mod macs;
-mod networks;
-mod news;
-mod nodes;
-mod ownership;
-mod place;
-mod realms;
-mod reclaim;
+mod node_view;
+mod operations;
 mod records;
-mod removal;
-mod restore;
-mod settings;
+mod snapshot;
 mod stored;
-mod survey;
-mod vnis;
+mod unreadable;
 
 pub use allocator::{
     Allocator, Clock, Flux, Held, Holder, Holding, Holdings, Host, Leased, Ledger, Memory, Noted,
     Own, Request, Shelf, Stage, note_gone,
 };
-pub use blocks::Claim;
-pub use conflist::{Conflist, Segment, unique};
+pub use config::conflist::{Conflist, Segment, unique};
+pub use config::data_dir::{directory_of, full_name, realm_of};
+pub use config::settings::{CONFIG_FILE, NodeSettings, Resolved, Settings, StoreSettings};
+pub use config::store_ref::Place;
 pub use error::Error;
-pub use faults::Fault;
 pub use layout::Layout;
-pub use leases::{LeaseGuard, Published};
-pub use macs::MacRecord;
-pub use networks::{Created, NetworkSpec};
-pub use news::News;
-pub use nodes::no_tunnel_address;
-pub use ownership::{BlockRecord, BlockState, Exclusion, ExclusionState};
-pub use place::Place;
-pub use realms::{directory_of, full_name, realm_of};
+pub use node_view::Survey;
+pub use operations::blocks::Claim;
+pub use operations::leases::{LeaseGuard, Published};
+pub use operations::networks::{Created, NetworkSpec};
+pub use operations::nodes::no_tunnel_address;
+pub use operations::ownership::{BlockRecord, BlockState, Exclusion, ExclusionState};
+pub use operations::requested_macs::MacRecord;
+pub use operations::vnis::UnclaimedVni;
 pub use records::{
     Acknowledgement, Egress, EgressMode, Lease, LedgerRecord, Network, NetworkState, Node,
     Restoring, Versioned, decode, encode,
 };
-pub use settings::{CONFIG_FILE, NodeSettings, Resolved, Settings, StoreSettings};
+pub use snapshot::News;
 pub use stored::{Opaque, Records, Stored};
-pub use survey::Survey;
-pub use vnis::UnclaimedVni;
+pub use unreadable::Fault;
 
 pub use store::Store;
 

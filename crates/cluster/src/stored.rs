@@ -19,7 +19,7 @@ use store::{Entry, Key};
 
 use crate::{
     BlockRecord, Error, Lease, MacRecord, Network, Node, Versioned,
-    nodes::no_tunnel_address,
+    operations::nodes::no_tunnel_address,
     records::{Refused, read},
 };
 

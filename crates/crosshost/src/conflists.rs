@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use overlay::findings::{Check, Findings};
+use overlay::maintain::findings::{Check, Findings};
 use serde_json::Value;
 
 /// Where runtimes look, and in folders there (nerdctl has one for each namespace of containerd).

@@ -1,36 +1,30 @@
 //! The `crosshost` binary: the operator's command.
 
-mod arguments;
-mod command;
+mod cli;
+mod commands;
 mod conflists;
-mod doctor;
-mod endpoint;
-mod gc;
-mod network;
-mod node;
+mod data_dirs;
+mod output;
 mod permissions;
-mod port;
-mod realms;
-mod stores;
-mod sync;
-mod table;
+mod session;
+mod store_check;
 mod watch;
 
 use std::process::ExitCode;
 
-use arguments::Arguments;
 use clap::{CommandFactory as _, Parser as _};
+use cli::Arguments;
 
 fn main() -> ExitCode {
     let done = match Arguments::try_parse() {
         Ok(Arguments { command: None }) => Ok(Arguments::command().render_help().to_string()),
         Ok(Arguments {
             command: Some(command),
-        }) => command::run(command),
+        }) => session::run(command),
         Err(refused) => Err(refused.into()),
     };
     match done {
-        Ok(text) => table::print(&text),
-        Err(error) => table::complain(&*error),
+        Ok(text) => output::print(&text),
+        Err(error) => output::complain(&*error),
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use cluster::Resolved;
-use overlay::findings::{Check, Findings};
+use overlay::maintain::findings::{Check, Findings};
 
 /// The configuration that is in use, or would be.
 fn config_file() -> PathBuf {

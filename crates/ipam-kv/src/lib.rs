@@ -7,26 +7,22 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | [`conf`] | the configuration: `host-local`'s words |
-//! | [`shelf`] | the host's documents, below `/run/crosshost` |
-//! | [`desk`] | settings, store and documents of one verb |
+//! | [`config`] | the configuration: `host-local`'s words |
+//! | [`local_store`] | the host's documents, below `/run/crosshost` |
+//! | [`context`] | settings, store and documents of one verb |
 //! | `add`, `del`, `check`, `gc`, `status` | the verbs |
 //! | `sync` | what is owed to others, verb or no verb |
 
-mod add;
-mod check;
-pub mod conf;
-mod del;
-pub mod desk;
-mod gc;
-pub mod shelf;
-mod status;
+pub mod config;
+pub mod context;
+pub mod local_store;
 mod sync;
+mod verbs;
 
 use cni::{Call, ContainerId, Error, IfName, Tell};
 
-pub use del::forget;
 pub use sync::{Pool, sync};
+pub use verbs::del::forget;
 
 /// Error codes of our own (`docs/errors.md`); those of the shared records are in `cluster::Error::code`.
 pub mod code {
@@ -43,29 +39,29 @@ impl cni::Plugin for IpamKv {
     const NEEDS_NETNS: bool = false;
 
     fn add(&self, call: &Call, tell: Tell<'_>) -> Result<(), Error> {
-        run(add::add(call, tell))
+        run(verbs::add::add(call, tell))
     }
 
     fn del(&self, call: &Call) -> Result<(), Error> {
         if call.conf.name.is_too_long() {
             return Ok(());
         }
-        run(del::del(call))
+        run(verbs::del::del(call))
     }
 
     fn check(&self, call: &Call) -> Result<(), Error> {
-        run(check::check(call))
+        run(verbs::check::check(call))
     }
 
     fn gc(&self, call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(), Error> {
         if call.conf.name.is_too_long() {
             return Ok(());
         }
-        run(gc::gc(call, valid))
+        run(verbs::gc::gc(call, valid))
     }
 
     fn status(&self, call: &Call) -> Result<(), Error> {
-        run(status::status(call))
+        run(verbs::status::status(call))
     }
 }
 

@@ -3,7 +3,7 @@
 
 use cluster::{Error, NetworkState, News, Resolved, Shelf as _, Survey};
 
-use crate::{conf::failed, desk::Desk, shelf::Files};
+use crate::{config::failed, context::Desk, local_store::Files};
 
 /// Where a host allocates: a network, among the records of the usual configuration or among those of one that keeps
 /// them apart (`ipam.dataDir`).

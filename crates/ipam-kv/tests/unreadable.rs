@@ -17,7 +17,7 @@ use cluster::{
     Stored, note_gone,
 };
 use ipam::Range;
-use ipam_kv::shelf::Files;
+use ipam_kv::local_store::Files;
 use store::{Key, Store as _, mem::Mem};
 
 /// What may become of a value.

@@ -12,16 +12,16 @@
 
 mod attachment;
 pub mod clock;
+mod disk_space;
 mod document;
 pub mod layout;
 mod lock;
-mod room;
 pub mod tunnel;
 
 pub use attachment::{Attachment, digest};
+pub use disk_space::has_room;
 pub use document::{All, Error, Found, Journal, Unreadable};
 pub use lock::Lock;
-pub use room::has_room;
 
 /// Where the documents live on a host.
 pub const ROOT: &str = "/run/crosshost";

@@ -6,54 +6,31 @@
 //! by a record for each endpoint. All of it was sometimes late, and late news about a container is a packet that goes
 //! to the wrong host. Here nothing is told per container. Hosts own *blocks* of addresses, a container's MAC is a
 //! function of its address, and so each host *computes* the forwarding entries of every address that can exist,
-//! before it exists ([`forwarding`]). What is not known floods to all hosts with a block, so that late news cost
+//! before it exists ([`segment::forwarding`]). What is not known floods to all hosts with a block, so that late news cost
 //! packets and not reachability. Old news must not misdeliver either: an address changes its home only after every
-//! host that forwards on the network has dropped the old one and said so ([`membership`], `news`).
+//! host that forwards on the network has dropped the old one and said so ([`follow::membership`], `news`).
 //!
-//! Each network has on each host a *sandbox*: a namespace with a bridge and a VXLAN device ([`sandbox`]). Containers
+//! Each network has on each host a *sandbox*: a namespace with a bridge and a VXLAN device ([`segment::sandbox`]). Containers
 //! hang on the bridge by veth pairs. The host's firewall, routing and daemons never see the segment. The way out is a
 //! second NIC on a host-local bridge ([`egress`]), once for a container.
 //!
 //! A verb is a process of milliseconds that can be killed at any instruction. So it writes down what it is about to
-//! make before it makes it ([`record`]), makes only what can be named again from the CNI call ([`names`]), and every
+//! make before it makes it ([`state::attachment`]), makes only what can be named again from the CNI call ([`names`]), and every
 //! removal is of the kind "gone or not there". There is one teardown, for DEL, GC, a failed ADD and a killed one.
 //!
-//! `add`, `del`, `check`, `gc` and `status` are the verbs; [`conf`] and [`host`] are what they start from.
+//! `add`, `del`, `check`, `gc` and `status` are the verbs; [`config`] and [`state::host`] are what they start from.
 
-mod add;
-pub mod bandwidth;
-mod check;
-mod clash;
-pub mod conf;
-mod container;
-mod del;
-mod earlier;
+pub mod config;
 pub mod egress;
-mod endpoint;
-pub mod examine;
-pub mod findings;
+pub mod endpoint;
 pub mod firewall;
-pub mod foothold;
-pub mod forwarding;
-mod gc;
-pub mod host;
-pub mod membership;
+pub mod follow;
+pub mod host_link;
+pub mod maintain;
 pub mod names;
-mod news;
-pub mod notices;
-pub mod obstacles;
-pub mod orphans;
-pub mod path;
-mod place;
-mod ready;
-pub mod record;
-pub mod repair;
-pub mod sandbox;
-mod status;
-pub mod sync;
-mod teardown;
-pub mod translation;
-pub mod watched;
+pub mod segment;
+pub mod state;
+mod verbs;
 
 use cni::{Call, ContainerId, Error, IfName, Tell};
 use journal::Journal;
@@ -78,13 +55,13 @@ pub mod code {
 
 /// The plugin.
 pub struct Overlay {
-    caller: Option<record::Process>,
+    caller: Option<state::attachment::Process>,
 }
 
 impl Overlay {
     /// The plugin of a process that has just begun, and whose parent is its caller.
     pub fn begin() -> Self {
-        let caller = record::Process::caller();
+        let caller = state::attachment::Process::caller();
         Self { caller }
     }
 }
@@ -93,29 +70,29 @@ impl cni::Plugin for Overlay {
     const NAME: &str = "overlay";
 
     fn add(&self, call: &Call, tell: Tell<'_>) -> Result<(), Error> {
-        run(add::add(call, self.caller, tell))
+        run(verbs::add::add(call, self.caller, tell))
     }
 
     fn del(&self, call: &Call) -> Result<(), Error> {
         if has_nothing(call) {
             return Ok(());
         }
-        run(del::del(call))
+        run(verbs::del::del(call))
     }
 
     fn check(&self, call: &Call) -> Result<(), Error> {
-        run(check::check(call))
+        run(verbs::check::check(call))
     }
 
     fn gc(&self, call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(), Error> {
         if has_nothing(call) {
             return Ok(());
         }
-        run(gc::gc(call, valid))
+        run(verbs::gc::gc(call, valid))
     }
 
     fn status(&self, call: &Call) -> Result<(), Error> {
-        run(status::status(call))
+        run(verbs::status::status(call))
     }
 }
 

@@ -87,7 +87,7 @@ fn short(prefix: &str, hash: &str) -> String {
     format!("{prefix}{}", hash.get(..12).unwrap_or(hash))
 }
 
-/// The device, beside a port, through which goes what that receives (see [`crate::bandwidth`]).
+/// The device, beside a port, through which goes what that receives (see [`crate::endpoint::bandwidth`]).
 pub fn ifb(port: &str) -> String {
     format!("{IFB}{}", port.get(IFB.len()..).unwrap_or_default())
 }

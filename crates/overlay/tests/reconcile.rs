@@ -13,7 +13,7 @@ use cluster::{
 };
 use ipam::{Block, Range};
 use netlink::{Change, Forward, Forwarding, Mac};
-use overlay::forwarding::{Trust, changes, desired, mac_of};
+use overlay::segment::forwarding::{Trust, changes, desired, mac_of};
 use proptest::prelude::*;
 use proptest::sample::{Index, select, subsequence};
 

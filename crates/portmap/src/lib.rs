@@ -11,42 +11,38 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | [`conf`], [`mapping`] | the configuration, and the ports asked for in it |
+//! | [`config`], [`mapping`] | the configuration, and the ports asked for in it |
 //! | [`target`] | the container's addresses and the interfaces that lead there |
 //! | [`record`] | the document, and what it means in the table |
-//! | [`claim`] | pure: whose element is whose |
+//! | [`conflict`] | pure: whose element is whose |
 //! | `free` | ports that nobody has; programs that listen |
 //! | `holder` | which listeners hold a port for its own container |
 //! | `flows` | what conntrack remembers of a port's former owner |
 //! | `way`, `outside` | what else stops packets on this host; where clients come from |
 //! | `localnet` | 127.0.0.1 as a way to containers |
-//! | [`desk`] | lock, documents and table of one verb |
+//! | [`table`] | lock, documents and table of one verb |
 //! | `add`, `del`, `check`, `gc`, `status`, `repair` | the verbs, and what sync does |
 
-mod add;
-mod check;
-pub mod claim;
-pub mod conf;
-mod del;
-pub mod desk;
-mod flows;
-mod free;
-mod gc;
-mod holder;
-mod localnet;
+pub mod config;
+pub mod conflict;
+mod conntrack;
+mod datapath_check;
+mod ingress;
+mod listener_owner;
 pub mod mapping;
-mod outside;
+mod port_alloc;
 pub mod record;
 mod repair;
-mod status;
+mod route_localnet;
+pub mod table;
 pub mod target;
-mod way;
+mod verbs;
 
 use cni::{Call, ContainerId, Error, IfName, Tell};
 use journal::Attachment;
 
-pub use del::forget;
 pub use repair::{Examined, examine, obstacles, repair};
+pub use verbs::del::forget;
 
 /// Error codes of our own (`docs/errors.md`).
 pub mod code {
@@ -69,23 +65,23 @@ impl cni::Plugin for Portmap {
     const NEEDS_NETNS: bool = false;
 
     fn add(&self, call: &Call, tell: Tell<'_>) -> Result<(), Error> {
-        add::add(call, tell)
+        verbs::add::add(call, tell)
     }
 
     fn del(&self, call: &Call) -> Result<(), Error> {
-        del::del(call)
+        verbs::del::del(call)
     }
 
     fn check(&self, call: &Call) -> Result<(), Error> {
-        check::check(call)
+        verbs::check::check(call)
     }
 
     fn gc(&self, call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(), Error> {
-        gc::gc(call, valid)
+        verbs::gc::gc(call, valid)
     }
 
     fn status(&self, call: &Call) -> Result<(), Error> {
-        status::status(call)
+        verbs::status::status(call)
     }
 }
 

@@ -8,7 +8,7 @@ use nft::ports::{Conditional, Entry, HostPort};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    conf::conditions_of,
+    config::conditions_of,
     mapping::{Protocol, ports},
 };
 

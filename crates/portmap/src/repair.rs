@@ -11,17 +11,17 @@ use nft::{
 };
 
 use crate::{
-    claim,
-    desk::{self, Desk},
-    kernel, local, localnet,
-    outside::Outside,
-    target, way,
+    conflict, datapath_check,
+    ingress::Outside,
+    kernel, local, route_localnet,
+    table::{self, Desk},
+    target,
 };
 
 /// Brings the table to what the records of this host say; whether it was not so. Nothing is asked of the kernel where nothing is
 /// published.
 pub async fn repair() -> Result<bool, Error> {
-    if desk::records().is_empty().map_err(|error| local(&error))? {
+    if table::records().is_empty().map_err(|error| local(&error))? {
         return Ok(false);
     }
     let here = target::local().await?;
@@ -47,7 +47,7 @@ pub struct Examined {
 
 /// Compares the table with the records. Touches nothing.
 pub fn examine() -> Result<Examined, Error> {
-    let records = desk::records();
+    let records = table::records();
     // A lock would leave its file.
     let is_empty = records.is_empty().map_err(|error| local(&error))?;
     let _alone = (!is_empty).then(Desk::open).transpose()?;
@@ -61,18 +61,18 @@ pub fn examine() -> Result<Examined, Error> {
     let known: BTreeSet<_> = known
         .chain(unreadable.iter().map(Unreadable::name))
         .collect();
-    let lost = claim::strangers(&found.elements, |owner| known.contains(owner));
+    let lost = conflict::strangers(&found.elements, |owner| known.contains(owner));
     let lost = lost.map(|(_, text)| text.to_owned()).collect();
     let is_whole = records.is_empty() || {
         let complete = ports.status().map_err(|error| kernel(&error))? == Status::Complete;
-        let wanted: Published = claim::all(&found, &records);
+        let wanted: Published = conflict::all(&found, &records);
         complete && wanted == found
     };
     let runs = records.iter().flat_map(|record| &record.runs);
     Ok(Examined {
         published: runs.map(|run| usize::from(run.count)).sum(),
         is_whole,
-        shut: records.iter().flat_map(localnet::shut).collect(),
+        shut: records.iter().flat_map(route_localnet::shut).collect(),
         lost,
         unreadable,
     })
@@ -80,7 +80,7 @@ pub fn examine() -> Result<Examined, Error> {
 
 /// What lets nothing through to published ports, or may not: rules of others, settings of the kernel.
 pub async fn obstacles() -> Result<Vec<Blocked>, Error> {
-    let records = desk::records().all_readable(&desk::lost);
+    let records = table::records().all_readable(&table::lost);
     let records = records.map_err(|error| local(&error))?;
     if records.is_empty() {
         return Ok(vec![]);
@@ -92,6 +92,6 @@ pub async fn obstacles() -> Result<Vec<Blocked>, Error> {
             blocked.push(off);
         }
     }
-    blocked.extend(way::blocked(&records, &outside)?);
+    blocked.extend(datapath_check::blocked(&records, &outside)?);
     Ok(blocked)
 }

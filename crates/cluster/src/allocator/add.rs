@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use super::{
     ATTEMPTS, Allocator, Held, Holder, Holding, Leased, Noted, Request, Stage,
-    begin::Open,
     choice::{Need, Tried},
+    rebuild::Open,
 };
 use crate::{Error, Lease, LeaseGuard, Network, Published, Stored};
 

@@ -18,25 +18,25 @@
 //! | `tend`, `sync` | what is done after a verb, and what an operator or a watcher has done |
 //! | `outlook` | whether an ADD would get an address: what STATUS asks |
 
+mod acquire;
 mod add;
-mod begin;
+mod capacity;
 mod choice;
 mod del;
-mod elsewhere;
-mod forgotten;
+mod foreign_store;
+mod housekeeping;
 mod ledger;
-mod outlook;
-mod room;
-mod shelf;
+mod local_store;
+mod rebuild;
+mod recovery;
 mod sync;
-mod tend;
 
 use std::{net::IpAddr, time::Duration};
 
 use ipam::{Mac, RangeSet};
 
 pub use del::note_gone;
-pub use shelf::{
+pub use local_store::{
     Clock, Flux, Held, Holder, Holding, Holdings, Host, Ledger, Memory, Noted, Own, Shelf, Stage,
 };
 

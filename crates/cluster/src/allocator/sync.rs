@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Allocator, Held, Holding, Noted, Stage, begin::request, tend::is_behind};
+use super::{Allocator, Held, Holding, Noted, Stage, housekeeping::is_behind, rebuild::request};
 use crate::{BlockState, Error, Exclusion, Lease, MacRecord, NetworkState, News, Versioned};
 
 /// Seconds after which a request for an address that nobody follows up is taken back.

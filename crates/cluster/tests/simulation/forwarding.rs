@@ -1,5 +1,5 @@
 //! What the interface plugin does with the protocol, beside the allocator: a host joins, forwards by the news, acknowledges
-//! what it has dropped, leaves. The rules are those of `crates/overlay/src/news.rs` and `membership.rs`; here the kernel is
+//! what it has dropped, leaves. The rules are those of `crates/overlay/src/follow/follower.rs` and `membership.rs`; here the kernel is
 //! a copy of the news.
 
 use cluster::{Acknowledgement, Cluster, Error, Holder, Node, Versioned};

@@ -4,13 +4,13 @@
 use std::collections::BTreeSet;
 
 use ipam_kv::Pool;
-use overlay::repair::Known;
+use overlay::maintain::repair::Known;
 
 use super::{
     line::{Heard, Records},
     log::Log,
 };
-use crate::{command::Session, sync};
+use crate::{commands::sync, session::Session};
 
 /// What is to be done with the store.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -56,8 +56,8 @@ impl Duties {
             }
             Records::Blocks(pool, news) => {
                 let network = &pool.network;
-                let is_sandbox =
-                    pool.realm.is_none() && overlay::sandbox::networks()?.contains(network);
+                let is_sandbox = pool.realm.is_none()
+                    && overlay::segment::sandbox::networks()?.contains(network);
                 if is_sandbox && Known::load(Some(network))?.is_behind(network, news) {
                     self.sandboxes.insert(network.clone());
                 }
@@ -79,7 +79,7 @@ impl Duties {
         for network in self.sandboxes.clone() {
             let about = format!("network {network}");
             let (cluster, settings) = (session.cluster(), &session.settings);
-            match overlay::sync::sync_network(&cluster, settings, &network).await {
+            match overlay::maintain::sync::sync_network(&cluster, settings, &network).await {
                 Ok(done) => {
                     log.right(&about);
                     changed(done.iter());
@@ -139,7 +139,7 @@ impl Duties {
         }
         *self = Self::default();
         // What it could not bring to the news stays due, and is vouched for by nobody.
-        self.sandboxes = overlay::sandbox::networks()
+        self.sandboxes = overlay::segment::sandbox::networks()
             .unwrap_or_default()
             .into_iter()
             .filter(|network| done.networks.iter().all(|it| it.network != *network))
@@ -149,7 +149,7 @@ impl Duties {
 }
 
 /// Says what was done to the forwarding, where something was.
-pub fn changed<'s>(networks: impl Iterator<Item = &'s overlay::sync::Synced>) {
+pub fn changed<'s>(networks: impl Iterator<Item = &'s overlay::maintain::sync::Synced>) {
     for done in networks.filter(|done| done.changes > 0) {
         Log::note(&sync::line(done));
     }

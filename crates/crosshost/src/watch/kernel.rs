@@ -3,7 +3,7 @@
 
 use std::{cell::Cell, collections::BTreeMap, rc::Rc, time::Duration};
 
-use overlay::notices::{Notices, Source, sources};
+use overlay::follow::kernel_notices::{Notices, Source, sources};
 use tokio::{
     sync::Notify,
     task::{JoinHandle, spawn_local},

@@ -24,7 +24,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::command::{Result, Session};
+use crate::session::{Result, Session};
 
 /// How long a query waits at the store. Then all is sent once more, so not too short; a store that holds the connection and
 /// answers nothing is noticed after that, so not too long. (Of a connection that is dead the kernel tells within half a minute.)

@@ -18,7 +18,7 @@
 //! changed token or address counts from the next one on. Whatever failed stays due.
 //!
 //! What it has heard and worked off it vouches for: an ADD on such a network reads no news and looks at no entry
-//! (`overlay::watched`), which on a cluster of a thousand hosts is most of its time.
+//! (`overlay::follow::watcher_lease`), which on a cluster of a thousand hosts is most of its time.
 //!
 //! What somebody damages on this host the kernel tells ([`kernel`]), and it is looked at soon, yet not all the time ([`pace`]);
 //! and twice a minute, as notices may get lost.
@@ -38,13 +38,13 @@ mod watcher;
 use std::{pin::pin, time::Duration};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use overlay::watched::Watch;
+use overlay::follow::watcher_lease::Watch;
 use tokio::{
     task::LocalSet,
     time::{Instant, sleep_until},
 };
 
-use crate::command::{Result, Session};
+use crate::session::{Result, Session};
 use service::Service;
 use signals::{Signal, Signals};
 use watcher::Watcher;

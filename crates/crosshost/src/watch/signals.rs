@@ -7,7 +7,7 @@ use nix::sys::{
 };
 use tokio::io::unix::AsyncFd;
 
-use crate::command::Result;
+use crate::session::Result;
 
 /// What is to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use ipam_kv::Pool;
 use journal::clock;
-use overlay::watched::Watch;
+use overlay::follow::watcher_lease::Watch;
 use store::Backoff;
 use tokio::time::Instant;
 
@@ -16,8 +16,8 @@ use super::{
     pace::Pace,
 };
 use crate::{
-    command::Session,
-    sync::{PORTS, admitted},
+    commands::sync::{PORTS, admitted},
+    session::Session,
 };
 
 /// How often this host's own kernel is compared with the last news. Asks nobody.
@@ -310,7 +310,7 @@ impl Watcher {
                 return None;
             }
         };
-        match overlay::repair::repair(&session.settings).await {
+        match overlay::maintain::repair::repair(&session.settings).await {
             Ok(repaired) => {
                 let failures = repaired.failures.iter().map(|error| error.msg.as_str());
                 match failures.collect::<Vec<_>>().join("; ") {
@@ -354,7 +354,7 @@ impl Watcher {
 
 /// What is to be listened to: the nodes, and the blocks of each network that this host forwards or allocates on.
 fn subjects(pools: &mut BTreeSet<Pool>) -> Result<BTreeSet<Subject>, cni::Error> {
-    let sandboxes = overlay::sandbox::networks()?.into_iter();
+    let sandboxes = overlay::segment::sandbox::networks()?.into_iter();
     let mut all: BTreeSet<Pool> = Pool::all()?.into_iter().collect();
     all.extend(sandboxes.map(|network| Pool {
         realm: None,

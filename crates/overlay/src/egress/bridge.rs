@@ -9,7 +9,7 @@ use super::{
     Ledger, MTU,
     inside::{self, Inside},
 };
-use crate::{code, forwarding::mac_of, host::Host, kernel, names::EGRESS_BRIDGE};
+use crate::{code, kernel, names::EGRESS_BRIDGE, segment::forwarding::mac_of, state::host::Host};
 
 const V4: &str = "/proc/sys/net/ipv4";
 const V6: &str = "/proc/sys/net/ipv6/conf";

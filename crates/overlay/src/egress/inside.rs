@@ -20,11 +20,11 @@ use netlink::{Bridge, Link, LinkChange, Mac, Netns, Port, Rtnl, Veth, VethEnd};
 
 use super::MTU;
 use crate::{
-    code,
-    host::Host,
-    kernel,
+    code, kernel,
     names::{self, BRIDGE, EGRESS_BRIDGE, EGRESS_PORT, UPLINK},
-    no_netns, vanished,
+    no_netns,
+    state::host::Host,
+    vanished,
 };
 
 /// No address that the host did not give, and no firewall for frames, whatever is the default of new namespaces. A

@@ -20,13 +20,14 @@ use journal::Attachment;
 use netlink::{Netns, NetnsError, Rtnl, VethEnd};
 
 use crate::{
-    bandwidth, code, firewall,
-    forwarding::mac_of,
-    host::Host,
+    code,
+    endpoint::bandwidth,
+    firewall::table,
     kernel, local,
     names::{self, EGRESS_NIC},
     readable,
-    record::Record,
+    segment::forwarding::mac_of,
+    state::{attachment::Record, host::Host},
 };
 
 pub(crate) use bridge::{forward, refuse_forwarding, set};
@@ -163,7 +164,7 @@ pub async fn ensure(
         .save(NAME, &ledger)
         .map_err(|error| local(&error))?;
     let inside = bridge::ensure(host, &ledger).await?;
-    firewall::hide(host, OWNER, ledger.subnets())?;
+    table::hide(host, OWNER, ledger.subnets())?;
     if !nic.new {
         bandwidth::limit_egress(host, &inside.rtnl, &ledger, attachment, false).await?;
         return Ok((nic, None));
@@ -266,7 +267,7 @@ pub async fn mend(host: &Host) -> Result<bool, Error> {
     let inside = bridge::ensure(host, &ledger).await?;
     let unplugged = inside.plug_again().await?;
     let unlimited = bandwidth::mend_egress(host, &inside.rtnl, &ledger).await?;
-    let exposed = firewall::hide(host, OWNER, ledger.subnets())?;
+    let exposed = table::hide(host, OWNER, ledger.subnets())?;
     Ok(inside.mended || unplugged || unlimited || exposed)
 }
 
@@ -318,7 +319,7 @@ pub(crate) fn not_let_out(
     if let Some(switch) = bridge::switched_off(v6)? {
         return Ok(Some(format!("{switch}: is off")));
     }
-    let exposed = firewall::exposed(host, owner, subnets)?;
+    let exposed = table::exposed(host, owner, subnets)?;
     Ok(
         exposed
             .map(|subnet| format!("nftables table inet crosshost: does not masquerade {subnet}")),
@@ -385,7 +386,7 @@ pub async fn leave(host: &Host, attachment: &Attachment) -> Result<(), Error> {
     if has_ports {
         return known.as_ref().map_or(Ok(()), save);
     }
-    let _open = firewall::show(host, OWNER)?;
+    let _open = table::show(host, OWNER)?;
     inside::remove(host).await?;
     host.egress.remove(NAME).map_err(|error| local(&error))
 }

@@ -7,7 +7,7 @@ use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use siphasher::sip::SipHasher13;
 
 use super::Wanted;
-use crate::{code, host::Host, kernel};
+use crate::{code, kernel, state::host::Host};
 
 /// Global ids that are tried.
 const ATTEMPTS: u32 = 16;

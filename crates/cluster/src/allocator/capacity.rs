@@ -1,0 +1,176 @@
+//! Outlook: what STATUS asks. Could an ADD get an address here?
+//!
+//! A pool that is full is no reason to say no where this host holds some of its addresses: its next DEL makes room. And the
+//! DEL has to come: Nomad makes none after a STATUS that failed, so a full pool could never be emptied.
+//!
+//! It is asked often and answers within a second whatever goes on. So it takes no lock, which another verb may hold over all
+//! its requests to the store: a document is replaced as a whole, and what is read of it holds together. And it reads
+//! no lease, of which there may be many. What other hosts have left of their blocks is no room: it has to be asked for, and
+//! whether they are there to answer nobody knows before.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipam::{Block, Choice, RangeSet};
+
+use super::{Allocator, Ledger, foreign_store::Belongs};
+use crate::{
+    BlockRecord, BlockState, Error, NetworkSpec, News, Stored,
+    operations::{blocks::no_block, nodes::boot_of},
+};
+
+impl Allocator<'_> {
+    /// Whether an ADD on the network that `spec` describes could get an address of each set; if not, the error with which
+    /// it would end. Where it could after a DEL of this host alone, the error with which it would end before that. While the
+    /// host has room of its own two requests, and three reads more at most where it has none; one more where the store is
+    /// called otherwise than before.
+    pub async fn outlook(&self, spec: &NetworkSpec) -> Result<Option<Error>, Error> {
+        let holds = self.holds()?;
+        let mut ledger = self.load()?;
+        if let Some(known) = &ledger
+            && self.belongs(known).await? == Belongs::Elsewhere
+        {
+            ledger = None;
+        }
+        let ledger = ledger.filter(|ledger| spec.agree(&ledger.network.record).is_ok());
+        // Of a network that reclaims, only what is kept outlasts the store.
+        let has_room = |kept_only: bool| {
+            let full = |ledger| !self.lacking(ledger, kept_only).is_empty();
+            ledger.as_ref().is_some_and(|ledger| !full(ledger))
+        };
+        let admitted = async {
+            self.cluster.may_lease(self.network).await?;
+            self.cluster.admit(spec, &self.node(), holds).await
+        };
+        let reclaims = |ledger: &Ledger| ledger.network.record.reclaim_after.is_some();
+        match admitted.await {
+            Err(away) if away.is_away() && ledger.is_some() => {
+                return match has_room(ledger.as_ref().is_some_and(reclaims)) {
+                    true => Ok(None),
+                    false if holds => Ok(Some(away)),
+                    false => Err(away),
+                };
+            }
+            // To be made by the first ADD, or written again by whoever is on it.
+            Ok(None) => return Ok(None),
+            Ok(Some(_)) if has_room(false) => return Ok(None),
+            admitted => drop(admitted?),
+        }
+        let news = self.cluster.news(self.network).await?;
+        let network = news.ready_network(self.network)?;
+        // The ledger as an ADD would bring it up to date; that of this boot's first ADD begins with all that is ours.
+        let mut ledger = ledger.unwrap_or_else(|| Ledger::new(network.clone()));
+        let new = ledger.update(&news, network, &self.host.node);
+        self.fill(&mut ledger, &new).await?;
+        let mut lacking = self.lacking(&ledger, false);
+        lacking.retain(|set| !has_untouched(&news, set));
+        if lacking.is_empty() {
+            return Ok(None);
+        }
+        match self.could_take_over(&news, &lacking).await {
+            Err(full @ Error::Exhausted { .. }) if holds => Ok(Some(full)),
+            could => could.map(|()| None),
+        }
+    }
+
+    /// The sets of which the ledger has no address, not even one that only rests.
+    fn lacking<'l>(&self, ledger: &'l Ledger, kept_only: bool) -> Vec<&'l RangeSet> {
+        let view = ledger.view(&self.host.node, kept_only);
+        let full = |set: &&RangeSet| {
+            let mut choices = set
+                .iter()
+                .map(|range| view.choose(range, self.clock.uptime(), 0));
+            choices.all(|choice| choice == Choice::Full)
+        };
+        ledger.network.record.ranges.iter().filter(full).collect()
+    }
+
+    /// Whether each of the sets can be served from a block that was another host's and needs no word of it.
+    async fn could_take_over(&self, news: &News, sets: &[&RangeSet]) -> Result<(), Error> {
+        let (name, node) = (self.network, self.host.node.as_str());
+        let seen = self.cluster.forwarders(name, node).await?;
+        let silent = self.of_the_silent(news, &seen).await?;
+        let mut late = BTreeSet::new();
+        for set in sets {
+            let found = news.blocks.readable().any(|(block, present)| {
+                let record = &present.record;
+                if !offers(set, *block, record) {
+                    return false;
+                }
+                if record.state != BlockState::Returned {
+                    return silent.contains(block);
+                }
+                let dropped = record.dropped.unwrap_or(present.revision);
+                let waits = seen.iter().filter(|(_, seen)| **seen < dropped);
+                let waits: Vec<_> = waits.map(|(name, _)| name.clone()).collect();
+                let free = record.node == node || waits.is_empty();
+                late.extend(waits);
+                free
+            });
+            if !found {
+                let why = no_block(name, news, late.into_iter().collect()).to_string();
+                let network = name.to_owned();
+                return Err(Error::Exhausted { network, why });
+            }
+        }
+        Ok(())
+    }
+
+    /// The blocks of hosts that never used them, and on a network that reclaims those of hosts not heard of for too long.
+    /// They become nobody's by an ADD, and whoever forwards has to acknowledge that in time: one that is behind already
+    /// will not.
+    async fn of_the_silent(
+        &self,
+        news: &News,
+        seen: &BTreeMap<String, u64>,
+    ) -> Result<BTreeSet<Block>, Error> {
+        if seen.values().any(|seen| *seen < news.last_dropped()) {
+            return Ok(BTreeSet::new());
+        }
+        let ledgers = self.cluster.ledgers(self.network).await?;
+        let is_idle = |owner: &String| match (ledgers.get(owner), news.nodes.known(owner)) {
+            (None, _) => true,
+            (Some(ledger), Some(node)) => {
+                boot_of(ledger).is_some_and(|boot| node.record.boot_id != boot)
+            }
+            (Some(_), None) => false,
+        };
+        let after = news.network.as_ref().and_then(|n| n.record.reclaim_after);
+        let (now, observed) = (
+            self.clock.uptime(),
+            self.shelf.memory(self.network)?.observed,
+        );
+        let is_gone = |owner: &String| {
+            let known = news.nodes.get(owner).map(Stored::revision);
+            let silent = observed.get(owner).zip(after);
+            silent.is_some_and(|((revision, since), after)| {
+                Some(*revision) == known && now.saturating_sub(*since) > after
+            })
+        };
+        let all = news.blocks.readable().filter(|(_, present)| {
+            let BlockRecord { node, kept, .. } = &present.record;
+            *node != self.host.node
+                && (is_idle(node) || (!kept && !seen.contains_key(node) && is_gone(node)))
+        });
+        Ok(all.map(|(block, _)| *block).collect())
+    }
+}
+
+/// Whether there is a block for the set that nobody ever had.
+fn has_untouched(news: &News, set: &RangeSet) -> bool {
+    let taken = news.blocks.keys().copied().collect();
+    let network = news.network.as_ref().map(|network| &network.record);
+    network.is_some_and(|network| {
+        let free = |range: &ipam::Range| range.free_block(network.block_prefix(range), &taken, 0);
+        set.iter().any(|range| free(range).is_some())
+    })
+}
+
+/// Whether the set has an address in the block that did not go to another node by itself.
+fn offers(set: &RangeSet, block: Block, record: &BlockRecord) -> bool {
+    set.iter().any(|range| {
+        range.uses(block)
+            && block
+                .addresses()
+                .any(|address| range.offers(address) && !record.exclusions.contains_key(&address))
+    })
+}

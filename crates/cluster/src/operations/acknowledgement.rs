@@ -1,0 +1,307 @@
+//! Acknowledgements: which hosts forward on a network, and by which news.
+//!
+//! A host makes itself known as forwarding *before* it reads the news that it forwards by, and acknowledges *after* it has
+//! applied them. So whoever wants an address that lost its home at revision R needs only to read the
+//! acknowledgements: each host that could still send to the old home is among them, with less than R. A host that
+//! comes later reads news in which the old home is gone.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use store::{Entry, Key, Op, Outcome};
+
+use crate::{
+    ATTEMPTS, Acknowledgement, BlockState, Cluster, Error, ExclusionState, LedgerRecord, Network,
+    News, Node, Records, Stored, Versioned,
+    operations::nodes::boot_of,
+    records::{decode, encode},
+    stored,
+};
+
+/// How often a wait looks again: the time to wait is cut into as many parts, each of which a change ends early.
+pub(crate) const WAKES: u32 = 16;
+
+impl Cluster<'_> {
+    /// Makes known that `node` forwards on `network` from now on: nothing changes hands without it. One read and usually one
+    /// write; the news to forward by are to be read after it. [`Error::NoNetwork`] where there is no such network, or it is
+    /// being removed.
+    pub async fn join(
+        &self,
+        network: &str,
+        node: &str,
+        boot_id: &str,
+    ) -> Result<Versioned<Acknowledgement>, Error> {
+        let record = Acknowledgement {
+            boot_id: boot_id.to_owned(),
+            seen: 0,
+        };
+        // Written also where it is there already: a leave of before, still under way, must not remove it.
+        let (key, value) = (self.layout.ack(network, node)?, encode(&record)?);
+        let written = self.write_on(network, &key, &value, |_| Ok(false)).await?;
+        let revision = written.ok_or_else(|| Error::NoNetwork(network.to_owned()))?;
+        Ok(Versioned { record, revision })
+    }
+
+    /// Writes `key`, a record of `network`, while that network is there and is not being removed: its revision, `None` where the
+    /// network is not there. What `stands` says of a record that is there already keeps it as it is.
+    async fn write_on(
+        &self,
+        network: &str,
+        key: &Key,
+        value: &[u8],
+        stands: impl Fn(&Entry) -> Result<bool, Error>,
+    ) -> Result<Option<u64>, Error> {
+        let own = self.layout.network(network)?;
+        for _ in 0..ATTEMPTS {
+            let entries = self.store.read(&[own.clone(), key.clone()]).await?;
+            let find = |key: &Key| entries.iter().find(|entry| entry.key == *key);
+            let there = find(&own).map(decode::<Network>).transpose()?;
+            let Some(there) = there.filter(|it| !it.record.is_being_removed()) else {
+                return Ok(None);
+            };
+            let (key, value) = (key.clone(), value.to_vec());
+            let write = match find(&key) {
+                Some(present) if stands(present)? => return Ok(Some(present.revision)),
+                Some(present) => Op::Swap {
+                    key,
+                    value,
+                    revision: present.revision,
+                },
+                None => Op::Create { key, value },
+            };
+            let check = Op::Check {
+                key: own.clone(),
+                revision: there.revision,
+            };
+            if let Some(revisions) = self.done(&[check, write]).await? {
+                return Ok(revisions.last().copied());
+            }
+        }
+        Err(Error::Contended(key.as_str().to_owned()))
+    }
+
+    /// Acknowledges that `node` forwards by `news` now. Writes only if something lost its home since the last time.
+    /// Where the store has forgotten that the node forwards it is told again, without an acknowledgement: news are
+    /// to be read once more.
+    pub async fn acknowledge(
+        &self,
+        network: &str,
+        node: &str,
+        news: &News,
+        own: &Versioned<Acknowledgement>,
+    ) -> Result<Versioned<Acknowledgement>, Error> {
+        if news.last_dropped() <= own.record.seen {
+            return Ok(own.clone());
+        }
+        let record = Acknowledgement {
+            seen: news.revision(),
+            ..own.record.clone()
+        };
+        let key = self.layout.ack(network, node)?;
+        match self
+            .store
+            .swap(&key, &encode(&record)?, own.revision)
+            .await?
+        {
+            Some(revision) => Ok(Versioned { record, revision }),
+            None => self.join(network, node, &own.record.boot_id).await,
+        }
+    }
+
+    /// Makes known that `node`, which joined at `revision`, forwards on `network` no more. Nothing happens if it has joined
+    /// again since.
+    pub async fn leave(&self, network: &str, node: &str, revision: u64) -> Result<(), Error> {
+        let key = self.layout.ack(network, node)?;
+        let mut revision = revision;
+        while !self.store.delete(&key, revision).await? {
+            match self.store.get(&key).await? {
+                // Revisions only grow: an earlier one of ours has come back, with a store that was put back.
+                Some(present) if present.revision < revision => revision = present.revision,
+                _ => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// The nodes other than `node` that forward on `network`, and the revision that each has acknowledged. One whose record
+    /// cannot be read may be of the boot in which it joined; one whose acknowledgement cannot be read has acknowledged
+    /// nothing.
+    pub(crate) async fn forwarders(
+        &self,
+        network: &str,
+        node: &str,
+    ) -> Result<BTreeMap<String, u64>, Error> {
+        let (acks, nodes) = (self.layout.acks(network)?, self.layout.nodes()?);
+        let entries = self.store.read(&[acks.clone(), nodes.clone()]).await?;
+        let known = entries.iter().filter_map(|it| stored::node(it, &nodes));
+        let known: Records<String, Node> = known.collect();
+        let mut seen = BTreeMap::new();
+        for entry in &entries {
+            let Some(name) = stored::name_below(entry, &acks) else {
+                continue;
+            };
+            // A node that was removed, or booted since, forwards nothing of what it did then.
+            let (Some(forwarder), true) = (known.get(name), name != node) else {
+                continue;
+            };
+            match Stored::<Acknowledgement>::of(entry).readable() {
+                None => drop(seen.insert(name.to_owned(), 0)),
+                Some(ack) => {
+                    let boot = forwarder.readable().map(|it| &it.record.boot_id);
+                    if boot.is_none_or(|boot| *boot == ack.record.boot_id) {
+                        seen.insert(name.to_owned(), ack.record.seen);
+                    }
+                }
+            }
+        }
+        Ok(seen)
+    }
+
+    /// The nodes other than `node` that forward on `network` and may still send to a home that was dropped at
+    /// `revision`.
+    pub async fn waiting_for(
+        &self,
+        network: &str,
+        node: &str,
+        revision: u64,
+    ) -> Result<Vec<String>, Error> {
+        let forwarders = self.forwarders(network, node).await?.into_iter();
+        Ok(forwarders
+            .filter(|(_, seen)| *seen < revision)
+            .map(|(name, _)| name)
+            .collect())
+    }
+
+    /// What of `network` changes hands and cannot yet, each with the nodes that it waits for: a block or an address that is
+    /// nobody's waits for those that may still send to its last home, a request for one for its owner's answer.
+    pub async fn stuck(&self, network: &str) -> Result<Vec<(String, Vec<String>)>, Error> {
+        let news = self.news(network).await?;
+        let forwarders = self.forwarders(network, "").await?;
+        let late = |revision: u64| {
+            let late = forwarders.iter().filter(|(_, seen)| **seen < revision);
+            late.map(|(name, _)| name.clone()).collect::<Vec<_>>()
+        };
+        let mut stuck = Vec::new();
+        for (block, Versioned { record, revision }) in news.blocks.readable() {
+            if record.state != BlockState::Owned {
+                let (first, prefix) = (block.first(), block.prefix());
+                let what = format!("block {first}/{prefix}, given back by {}", record.node);
+                stuck.push((what, late(record.dropped.unwrap_or(*revision))));
+            }
+            for (address, exclusion) in &record.exclusions {
+                let (asked, of) = (exclusion.state == ExclusionState::Asked, &exclusion.node);
+                let (what, waits) = match exclusion.dropped_at(*revision) {
+                    _ if asked && record.is_of(&record.node) => {
+                        ("asked for by", vec![record.node.clone()])
+                    }
+                    Some(dropped) => ("on its way from or to", late(dropped)),
+                    None if exclusion.wanted => ("wanted from", vec![of.clone()]),
+                    None => continue,
+                };
+                stuck.push((format!("address {address}, {what} {of}"), waits));
+            }
+        }
+        stuck.retain(|(_, nodes)| !nodes.is_empty());
+        Ok(stuck)
+    }
+
+    /// Waits until all have dropped what was dropped at `revision`, at most for `patience`; who has not, then.
+    pub async fn all_dropped(
+        &self,
+        network: &str,
+        node: &str,
+        revision: u64,
+        patience: Duration,
+    ) -> Result<Vec<String>, Error> {
+        let mut late = self.waiting_for(network, node, revision).await?;
+        if patience.is_zero() {
+            return Ok(late);
+        }
+        let acks = self.layout.acks(network)?;
+        let mut index = 0;
+        for _ in 0..=WAKES {
+            if late.is_empty() {
+                break;
+            }
+            // Index 0 answers at once with where to go on from; what came before it is seen by the next look.
+            index = self
+                .store
+                .watch(&acks, index, patience / WAKES)
+                .await?
+                .index;
+            late = self.waiting_for(network, node, revision).await?;
+        }
+        Ok(late)
+    }
+
+    /// Makes known that `node` keeps a ledger of `network`: from now on it must be asked before one of its addresses
+    /// is another's. Its news are to be read after this. One read, and one write unless it is known already; nothing where
+    /// there is no such network, or it is being removed.
+    pub async fn keep_ledger(&self, network: &str, node: &str, boot_id: &str) -> Result<(), Error> {
+        let record = LedgerRecord {
+            boot_id: boot_id.to_owned(),
+        };
+        let stands = |entry: &Entry| {
+            let kept = Stored::of(entry);
+            Ok(boot_of(&kept) == Some(boot_id) || kept.is_newer())
+        };
+        let key = self.layout.ledger(network, node)?;
+        self.write_on(network, &key, &encode(&record)?, stands)
+            .await
+            .map(drop)
+    }
+
+    /// Whether `node` keeps a ledger of `network`, or kept one before it booted.
+    pub(crate) async fn keeps_ledger(&self, network: &str, node: &str) -> Result<bool, Error> {
+        let key = self.layout.ledger(network, node)?;
+        Ok(self.store.get(&key).await?.is_some())
+    }
+
+    /// Who keeps a ledger of `network`.
+    pub(crate) async fn ledgers(
+        &self,
+        network: &str,
+    ) -> Result<Records<String, LedgerRecord>, Error> {
+        let all = self.layout.ledgers(network)?;
+        let entries = self.store.read(std::slice::from_ref(&all)).await?;
+        let ledger = |entry| {
+            Some((
+                stored::name_below(entry, &all)?.to_owned(),
+                Stored::of(entry),
+            ))
+        };
+        Ok(entries.iter().filter_map(ledger).collect())
+    }
+
+    /// The condition that `node` keeps no ledger of `network`, so that what it owns there nobody can be giving out;
+    /// `None` if it keeps one, or may.
+    pub(crate) async fn idle(&self, network: &str, node: &str) -> Result<Option<Vec<Op>>, Error> {
+        let (ledger, own) = (self.layout.ledger(network, node)?, self.layout.node(node)?);
+        let entries = self.store.read(&[ledger.clone(), own.clone()]).await?;
+        let find = |key| entries.iter().find(|entry| entry.key == key);
+        let Some(kept) = find(ledger.clone()) else {
+            // Revision 0 is no key's: this holds only while there is none.
+            return Ok(Some(vec![Op::Delete {
+                key: ledger,
+                revision: 0,
+            }]));
+        };
+        let nodes = self.layout.nodes()?;
+        let known = find(own.clone()).and_then(|known| stored::node(known, &nodes));
+        let known = known.as_ref().and_then(|(_, known)| known.readable());
+        let begun = Stored::of(kept);
+        let (Some(known), Some(boot)) = (known, boot_of(&begun)) else {
+            return Ok(None);
+        };
+        let check = |key, revision| Op::Check { key, revision };
+        Ok((known.record.boot_id != boot)
+            .then(|| vec![check(ledger, kept.revision), check(own, known.revision)]))
+    }
+
+    /// Does `ops`; whether they were done.
+    pub(crate) async fn done(&self, ops: &[Op]) -> Result<Option<Vec<u64>>, Error> {
+        Ok(match self.store.apply(ops).await? {
+            Outcome::Done(revisions) => Some(revisions),
+            Outcome::Conflict(_) => None,
+        })
+    }
+}

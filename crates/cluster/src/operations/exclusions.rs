@@ -1,0 +1,325 @@
+//! Exclusions: one address of another host's block, for a container that asks for this very address, or where a pool has
+//! no block left.
+//!
+//! The asker writes its request into the block's record. The owner answers when it next hears of it: it strikes the
+//! request out where the address is in use, else it grants it and never gives the address out again. When all
+//! other hosts have dropped the owner as the address's home, the asker takes it. An address that has gone to a node in this
+//! way is asked of that node. Who keeps no ledger of the network cannot have given it out, and need not be asked.
+
+use std::{net::IpAddr, time::Duration};
+
+use ipam::Block;
+
+use crate::{
+    ATTEMPTS, BlockRecord, BlockState, Cluster, Error, Exclusion, ExclusionState, News, Stored,
+    Versioned, operations::acknowledgement::WAKES,
+};
+
+impl Cluster<'_> {
+    /// Gets `address` of another host's `block` for `node`: asks, waits for the owner and for the other hosts at most
+    /// for `patience` each, takes. A request that was not answered in time stays, for the next attempt. `now` in
+    /// seconds since 1970.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "what, whose, for whom, how long: none goes with another"
+    )]
+    pub async fn obtain(
+        &self,
+        name: &str,
+        node: &str,
+        address: IpAddr,
+        block: Block,
+        news: &mut News,
+        patience: Duration,
+        now: u64,
+    ) -> Result<(), Error> {
+        let mut asked: Option<String> = None;
+        for _ in 0..ATTEMPTS {
+            if let Some(Stored::Opaque(opaque)) = news.blocks.get(&block) {
+                return Err(opaque.refusal(&self.layout.block(name, block)?));
+            }
+            let present = news.blocks.known(&block).cloned();
+            let present = present.filter(|present| present.record.state != BlockState::Reclaiming);
+            let Some(present) = present else {
+                return Err(Error::Contended(format!("block {block} of network {name}")));
+            };
+            let exclusion = present.record.exclusions.get(&address).cloned();
+            let given = |e: &&Exclusion| e.state == ExclusionState::Given;
+            let holder = match exclusion.as_ref().filter(given) {
+                Some(given) => given.node.clone(),
+                None => present.record.node.clone(),
+            };
+            let waiting = |nodes| Error::Waiting {
+                network: name.to_owned(),
+                what: format!("address {address}"),
+                nodes,
+            };
+            let refused = |node| Error::Refused {
+                network: name.to_owned(),
+                address,
+                node,
+            };
+            let by_us = |e: &Exclusion| e.node == node;
+            let changed = match exclusion {
+                Some(own) if by_us(&own) && own.state == ExclusionState::Given => return Ok(()),
+                Some(waits)
+                    if waits.wanted || (by_us(&waits) && waits.state == ExclusionState::Asked) =>
+                {
+                    asked = Some(holder.clone());
+                    if self
+                        .wait_for_answer(name, block, &present, patience)
+                        .await?
+                    {
+                        *news = self.news(name).await?;
+                        continue;
+                    }
+                    return Err(waiting(vec![holder]));
+                }
+                // Ours, granted or given back: or another's, given back. It is nobody's now.
+                Some(free) if by_us(&free) || free.state == ExclusionState::Returned => {
+                    let ours = by_us(&free) && free.state == ExclusionState::Returned;
+                    let late = match free.dropped_at(present.revision).filter(|_| !ours) {
+                        Some(dropped) => self.not_dropped(name, node, dropped, patience).await?,
+                        None => Vec::new(),
+                    };
+                    if !late.is_empty() {
+                        return Err(waiting(late));
+                    }
+                    self.set_exclusion(name, block, &present, address, |exclusion| {
+                        node.clone_into(&mut exclusion.node);
+                        exclusion.state = ExclusionState::Given;
+                        exclusion.dropped = None;
+                    })
+                    .await?
+                }
+                // Struck out by who has it; or another was first.
+                Some(other) if asked.is_some() || other.state != ExclusionState::Given => {
+                    return Err(refused(other.node));
+                }
+                // Given back, and the exclusion ended, while the answer was awaited.
+                None if present.record.is_of(node) => return Ok(()),
+                None if asked.as_ref() == Some(&holder) => return Err(refused(holder)),
+                None | Some(_) => {
+                    let request = self
+                        .ask(name, node, address, block, &present, &holder, now)
+                        .await?;
+                    asked = request.is_some().then_some(holder);
+                    request
+                }
+            };
+            match changed {
+                Some(record) => news.blocks.insert(block, record),
+                None => *news = self.news(name).await?,
+            }
+        }
+        Err(Error::Contended(
+            self.layout.block(name, block)?.as_str().to_owned(),
+        ))
+    }
+
+    /// Writes the request for what is `holder`'s: granted at once where it keeps no ledger.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "as of `obtain`, which it is a step of"
+    )]
+    async fn ask(
+        &self,
+        name: &str,
+        node: &str,
+        address: IpAddr,
+        block: Block,
+        present: &Versioned<BlockRecord>,
+        holder: &str,
+        now: u64,
+    ) -> Result<Option<Versioned<BlockRecord>>, Error> {
+        let given = present.record.exclusions.contains_key(&address);
+        let idle = if present.record.state == BlockState::Returned && !given {
+            Some(Vec::new())
+        } else {
+            self.idle(name, holder).await?
+        };
+        let mut state = match idle {
+            Some(_) => ExclusionState::Granted,
+            None => ExclusionState::Asked,
+        };
+        if self.planted_exclusion() {
+            state = ExclusionState::Granted;
+        }
+        self.rewrite(name, block, present, &idle.unwrap_or_default(), |record| {
+            let exclusion = Exclusion::of(node, state, now);
+            match record.exclusions.get_mut(&address) {
+                Some(given) if state == ExclusionState::Asked => given.wanted = true,
+                _ => drop(record.exclusions.insert(address, exclusion)),
+            }
+        })
+        .await
+    }
+
+    async fn not_dropped(
+        &self,
+        name: &str,
+        node: &str,
+        dropped: u64,
+        patience: Duration,
+    ) -> Result<Vec<String>, Error> {
+        if self.planted_exclusion() {
+            return Ok(Vec::new());
+        }
+        self.all_dropped(name, node, dropped, patience).await
+    }
+
+    #[cfg(feature = "planted")]
+    fn planted_exclusion(&self) -> bool {
+        self.planted == Some(crate::Planted::ExclusionUnacknowledged)
+    }
+
+    #[cfg(not(feature = "planted"))]
+    #[allow(clippy::unused_self, reason = "its twin for tests looks at it")]
+    const fn planted_exclusion(&self) -> bool {
+        false
+    }
+
+    /// Waits until the block's record is another one; whether it is.
+    async fn wait_for_answer(
+        &self,
+        name: &str,
+        block: Block,
+        present: &Versioned<BlockRecord>,
+        patience: Duration,
+    ) -> Result<bool, Error> {
+        let key = self.layout.block(name, block)?;
+        let mut index = 0;
+        for _ in 0..=WAKES {
+            let snapshot = self.store.watch(&key, index, patience / WAKES).await?;
+            index = snapshot.index;
+            let same = |e: &store::Entry| e.key == key && e.revision == present.revision;
+            if !snapshot.entries.iter().any(same) {
+                return Ok(true);
+            }
+            if patience.is_zero() {
+                return Ok(false);
+            }
+        }
+        Ok(false)
+    }
+
+    async fn set_exclusion(
+        &self,
+        name: &str,
+        block: Block,
+        present: &Versioned<BlockRecord>,
+        address: IpAddr,
+        change: impl FnOnce(&mut Exclusion),
+    ) -> Result<Option<Versioned<BlockRecord>>, Error> {
+        self.rewrite(name, block, present, &[], |record| {
+            if let Some(exclusion) = record.exclusions.get_mut(&address) {
+                change(exclusion);
+            }
+        })
+        .await
+    }
+
+    /// `node`'s answer to what it was asked for in `block`: addresses that are `in_use` are refused, the others granted if
+    /// the block is its own; it has noted before that it gives these out no more. One that was given to it, and that is
+    /// not in use, it has to give back. `None` if the record has changed.
+    pub async fn answer(
+        &self,
+        name: &str,
+        node: &str,
+        block: Block,
+        present: &Versioned<BlockRecord>,
+        in_use: impl Fn(IpAddr) -> bool,
+    ) -> Result<Option<Versioned<BlockRecord>>, Error> {
+        self.rewrite(name, block, present, &[], |record| {
+            let own = record.is_of(node);
+            let asked = |e: &Exclusion| own && e.state == ExclusionState::Asked;
+            record
+                .exclusions
+                .retain(|address, exclusion| !(asked(exclusion) && in_use(*address)));
+            for (address, exclusion) in &mut record.exclusions {
+                if asked(exclusion) {
+                    exclusion.state = ExclusionState::Granted;
+                } else if exclusion.is_wanted_of(node) && in_use(*address) {
+                    exclusion.wanted = false;
+                }
+            }
+        })
+        .await
+    }
+
+    /// Makes `address`, which has no home, `node`'s without asking or waiting: a container there has it already, as the
+    /// store once knew and has forgotten. Requests of others for it end. `None` if the record has changed.
+    pub async fn reinstate(
+        &self,
+        name: &str,
+        node: &str,
+        address: IpAddr,
+        block: Block,
+        present: &Versioned<BlockRecord>,
+        now: u64,
+    ) -> Result<Option<Versioned<BlockRecord>>, Error> {
+        self.rewrite(name, block, present, &[], |record| {
+            if record.is_of(node) {
+                record.exclusions.remove(&address);
+                return;
+            }
+            let given = Exclusion::of(node, ExclusionState::Given, now);
+            record.exclusions.insert(address, given);
+        })
+        .await
+    }
+
+    /// Gives back an address of another host's block. `None` if the record has changed.
+    pub async fn return_exclusion(
+        &self,
+        name: &str,
+        block: Block,
+        present: &Versioned<BlockRecord>,
+        address: IpAddr,
+    ) -> Result<Option<Versioned<BlockRecord>>, Error> {
+        self.set_exclusion(name, block, present, address, |exclusion| {
+            exclusion.state = ExclusionState::Returned;
+            exclusion.dropped = None;
+            exclusion.wanted = false;
+        })
+        .await
+    }
+
+    /// The exclusions of a block without those that are over: given back and dropped by all, or asked for long ago and
+    /// not followed up, which `old` knows. `None` if there is none of these, or if the record has changed.
+    pub async fn absorb(
+        &self,
+        name: &str,
+        node: &str,
+        block: Block,
+        present: &Versioned<BlockRecord>,
+        old: &dyn Fn(IpAddr, &Exclusion) -> bool,
+    ) -> Result<Option<Versioned<BlockRecord>>, Error> {
+        let old = |a: &IpAddr, e: &Exclusion| e.is_request() && old(*a, e);
+        let returned = |e: &Exclusion| e.state == ExclusionState::Returned;
+        let exclusions = &present.record.exclusions;
+        // The block has become the node's own since.
+        let redundant = |e: &Exclusion| present.record.is_of(&e.node);
+        if !(exclusions.iter()).any(|(a, e)| old(a, e) || returned(e) || redundant(e)) {
+            return Ok(None);
+        }
+        let forwarders = self.forwarders(name, node).await?;
+        let dropped = |e: &Exclusion| {
+            let since = e.dropped_at(present.revision).unwrap_or(u64::MAX);
+            returned(e) && forwarders.values().all(|seen| *seen >= since)
+        };
+        let doomed: Vec<IpAddr> = (exclusions.iter())
+            .filter(|(a, e)| old(a, e) || dropped(e) || redundant(e))
+            .map(|(address, _)| *address)
+            .collect();
+        if doomed.is_empty() {
+            return Ok(None);
+        }
+        self.rewrite(name, block, present, &[], |record| {
+            record
+                .exclusions
+                .retain(|address, _| !doomed.contains(address));
+        })
+        .await
+    }
+}

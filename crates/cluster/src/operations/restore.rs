@@ -1,0 +1,302 @@
+//! What a store forgot, told to it again: it was emptied, or restored from an old snapshot.
+//!
+//! A host remembers the news that it read last. Blocks are never deleted while their network lives, so a block that is
+//! in its memory and not in the store was forgotten, whoever owns it; so was a change of one that the store has with
+//! fewer changes, and so was a network on which the host has containers. All of that is written again as it was, before
+//! the host does anything else. What the store has with as many changes or more counts more than what a host remembers.
+//!
+//! A network that an operator has removed is restored by nobody. The records tell it from one that was forgotten: `removed/`
+//! has its id, and whoever writes a network's record again does so in a transaction that rests on what was read there. While
+//! a removal is at work, and after it, the network's record is not as it was, and each write of a block rests on that record.
+//!
+//! The network's record is written first, with all that is claimed with it, as one that nobody may use yet
+//! ([`Network::restoring`]); then what is of it; then it is opened. So nobody takes its identifier, its subnets or its blocks
+//! meanwhile, and what is there without a record is no restore under way.
+//!
+//! The store's revisions tell nothing here: one that was put in the place of another counts anew, from wherever it is.
+
+use std::collections::BTreeSet;
+
+use store::{Entry, Key, Op};
+
+use crate::{
+    ATTEMPTS, BlockRecord, CHUNK, Cluster, Error, Network, NetworkSpec, NetworkState, News, Node,
+    Restoring, Stored, Versioned,
+    operations::leftovers::absent,
+    records::{RemovedRecord, SubnetsRecord, VniRecord, decode, encode, subnets},
+};
+
+impl Cluster<'_> {
+    /// Writes again what of `memory` the store has forgotten; whether there was anything. `news` are the store's, and
+    /// are brought up to date. `node` is the host that remembers; where it `holds`, it has containers on the network, and
+    /// only then the network itself is written again.
+    pub async fn restore(
+        &self,
+        name: &str,
+        memory: &News,
+        news: &mut News,
+        node: &Node,
+        holds: bool,
+    ) -> Result<bool, Error> {
+        let Some(remembered) = &memory.network else {
+            return Ok(false);
+        };
+        let mut forgotten = false;
+        for _ in 0..ATTEMPTS {
+            let Some(present) = news.network.clone() else {
+                if !holds || !self.announce(&remembered.record, node).await? {
+                    return Ok(forgotten);
+                }
+                forgotten = true;
+                *news = self.news(name).await?;
+                continue;
+            };
+            if !present.record.is_same(&remembered.record) || present.record.is_being_removed() {
+                return Ok(forgotten);
+            }
+            let own = self.layout.network(name)?;
+            let mut ops = Vec::new();
+            for (block, known) in memory.blocks.readable() {
+                let key = self.layout.block(name, *block)?;
+                let value = encode(&known.record.unpinned())?;
+                match news.blocks.get(block) {
+                    None => ops.push(Op::Create { key, value }),
+                    Some(Stored::Readable(present)) if known.record.is_newer(&present.record) => {
+                        ops.push(Op::Swap {
+                            key,
+                            value,
+                            revision: present.revision,
+                        });
+                    }
+                    Some(_) => {}
+                }
+            }
+            if ops.is_empty() {
+                let Some(restoring) = &present.record.restoring else {
+                    return Ok(forgotten);
+                };
+                let known = news.nodes.get(&restoring.node);
+                let is_gone = known.is_none_or(|it| {
+                    // One that cannot be read lives, for all that is known.
+                    (it.readable()).is_some_and(|it| it.record.boot_id != restoring.boot_id)
+                });
+                if !holds && restoring.node != node.name && !is_gone {
+                    return Ok(forgotten);
+                }
+                // Nobody may take a block of ours for one that was never used.
+                self.keep_ledger(name, &node.name, &node.boot_id).await?;
+                let record = Network {
+                    state: NetworkState::Ready,
+                    restoring: None,
+                    ..present.record.clone()
+                };
+                let mut open = vec![Op::Swap {
+                    key: own.clone(),
+                    value: encode(&record)?,
+                    revision: present.revision,
+                }];
+                open.extend(self.wake(name, news, &node.name)?);
+                self.done(&open).await?;
+            }
+            forgotten = true;
+            let check = Op::Check {
+                key: own,
+                revision: present.revision,
+            };
+            for chunk in ops.chunks(CHUNK - 1) {
+                let ops: Vec<_> = [&check].into_iter().chain(chunk).cloned().collect();
+                if self.done(&ops).await?.is_none() {
+                    break;
+                }
+            }
+            *news = self.news(name).await?;
+        }
+        Err(Error::Contended(
+            self.layout.network(name)?.as_str().to_owned(),
+        ))
+    }
+
+    /// Opens a network whose restore `node` began in this boot, for a host that remembers nothing of it any more: it has nothing
+    /// more to write, and nobody else ends it while this host lives. Whether it was so.
+    pub async fn end_restore(
+        &self,
+        network: &Versioned<Network>,
+        node: &str,
+        boot_id: &str,
+    ) -> Result<bool, Error> {
+        let is_ours = |it: &Restoring| it.node == node && it.boot_id == boot_id;
+        let restoring = network.record.restoring.as_deref();
+        if !restoring.is_some_and(is_ours) {
+            return Ok(false);
+        }
+        let record = Network {
+            state: NetworkState::Ready,
+            restoring: None,
+            ..network.record.clone()
+        };
+        let own = self.layout.network(&record.name)?;
+        let value = encode(&record)?;
+        let swapped = self.store.swap(&own, &value, network.revision).await?;
+        Ok(swapped.is_some())
+    }
+
+    /// Writes the record of a network that the store has forgotten, with all that is claimed with it, for nobody to use yet;
+    /// `false` where it was not forgotten but removed.
+    async fn announce(&self, network: &Network, node: &Node) -> Result<bool, Error> {
+        let name = &network.name;
+        let (all, own) = (self.layout.subnets()?, self.layout.network(name)?);
+        let removed = self.layout.removed(name)?;
+        let vni = network.vni.map(|vni| self.layout.vni(vni)).transpose()?;
+        let mut keys = vec![all.clone(), own.clone(), removed.clone()];
+        keys.extend(vni.clone());
+        for _ in 0..ATTEMPTS {
+            let entries = self.store.read(&keys).await?;
+            let find = |key: &Key| entries.iter().find(|entry| entry.key == *key);
+            if find(&own).is_some() {
+                return Ok(true);
+            }
+            let noted = find(&removed).map(Stored::<RemovedRecord>::of);
+            if noted.as_ref().is_some_and(|noted| noted.may_have(network)) && !self.is_careless() {
+                return Ok(false);
+            }
+            let mut ops = vec![match noted {
+                Some(noted) => Op::Check {
+                    key: removed.clone(),
+                    revision: noted.revision(),
+                },
+                None => absent(&removed),
+            }];
+            let spec = NetworkSpec {
+                name: name.clone(),
+                ranges: network.ranges.clone(),
+                ..NetworkSpec::default()
+            };
+            let claim = |record: &mut SubnetsRecord| {
+                crate::operations::networks::refuse_overlap(&spec, record)?;
+                record
+                    .networks
+                    .insert(name.clone(), subnets(&network.ranges));
+                Ok(())
+            };
+            // While they cannot be read nobody creates a network, and whoever does next reads the networks beside them.
+            if !crate::operations::networks::is_opaque(find(&all)) {
+                ops.push(self.swap_subnets(find(&all), claim)?.0);
+            }
+            let record = Network {
+                state: NetworkState::Removing,
+                restoring: Some(Box::new(Restoring {
+                    node: node.name.clone(),
+                    boot_id: node.boot_id.clone(),
+                })),
+                ..network.clone()
+            };
+            ops.push(Op::Create {
+                key: own.clone(),
+                value: encode(&record)?,
+            });
+            if let Some(key) = vni.clone() {
+                match find(&key) {
+                    None => ops.push(Op::Create {
+                        key,
+                        value: encode(&VniRecord {
+                            network: name.clone(),
+                        })?,
+                    }),
+                    Some(entry) => {
+                        // Where its record alone was lost the network has its identifier still.
+                        if let Stored::Readable(taken) = Stored::<VniRecord>::of(entry)
+                            && taken.record.network != *name
+                        {
+                            self.make_way(&taken.record.network, entry).await?;
+                            continue;
+                        }
+                    }
+                }
+            }
+            if self.done(&ops).await?.is_some() {
+                return Ok(true);
+            }
+        }
+        Err(Error::Contended(own.as_str().to_owned()))
+    }
+
+    /// The write of a block, one of `node`'s if it has any, that changes nothing but its revision: watchers hear of blocks, and
+    /// one that read the network before it was opened reads it again.
+    fn wake(&self, name: &str, news: &News, node: &str) -> Result<Option<Op>, Error> {
+        let own = |(_, block): &(_, &Versioned<BlockRecord>)| block.record.is_of(node);
+        let mut blocks = news.blocks.readable();
+        let Some((block, present)) = blocks.clone().find(own).or_else(|| blocks.next()) else {
+            return Ok(None);
+        };
+        Ok(Some(Op::Swap {
+            key: self.layout.block(name, *block)?,
+            value: encode(&present.record.pinned(present.revision))?,
+            revision: present.revision,
+        }))
+    }
+
+    /// Gives `other`, a network that was created while this one was forgotten, another identifier than the one of `vni`: what
+    /// ran before keeps its own. One of its blocks is written again, so that watchers hear of it: their hosts make its tunnel
+    /// device anew.
+    async fn make_way(&self, other: &str, vni: &Entry) -> Result<(), Error> {
+        let (own, vnis) = (self.layout.network(other)?, self.layout.vnis()?);
+        let networks = self.layout.networks()?;
+        let keys = [networks, self.layout.blocks(other)?, vnis.clone()];
+        let entries = self.store.read(&keys).await?;
+        let mut ops = vec![Op::Delete {
+            key: vni.key.clone(),
+            revision: vni.revision,
+        }];
+        let Some(entry) = entries.iter().find(|entry| entry.key == own) else {
+            ops.push(absent(&own));
+            return self.done(&ops).await.map(drop);
+        };
+        let present = decode::<Network>(entry)?;
+        let number = vni.key.last().parse().unwrap_or_default();
+        if present.record.vni == Some(number) {
+            let spec = NetworkSpec {
+                in_use: BTreeSet::from([number]),
+                ..NetworkSpec::default()
+            };
+            let another = self.free_vni(&spec, &entries)?;
+            ops.push(Op::Create {
+                key: self.layout.vni(another)?,
+                value: encode(&VniRecord {
+                    network: other.to_owned(),
+                })?,
+            });
+            let blocks = self.layout.blocks(other)?;
+            let mut blocks = entries.iter().filter(|entry| entry.key.is_within(&blocks));
+            let block = blocks.find_map(|entry| Some((entry, decode::<BlockRecord>(entry).ok()?)));
+            if let Some((entry, block)) = block {
+                ops.push(Op::Swap {
+                    key: entry.key.clone(),
+                    value: encode(&block.record.pinned(block.revision))?,
+                    revision: block.revision,
+                });
+            }
+            let record = Network {
+                vni: Some(another),
+                ..present.record
+            };
+            ops.push(Op::Swap {
+                key: own,
+                value: encode(&record)?,
+                revision: present.revision,
+            });
+        }
+        self.done(&ops).await.map(drop)
+    }
+
+    /// The planted bug: removed networks are restored like others.
+    #[cfg(feature = "planted")]
+    fn is_careless(&self) -> bool {
+        self.planted == Some(crate::Planted::RestoreRemoved)
+    }
+
+    #[cfg(not(feature = "planted"))]
+    #[allow(clippy::unused_self, reason = "its twin for tests looks at it")]
+    fn is_careless(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,421 @@
+//! `crosshost doctor`: what is well on this host and what is wrong, each in a line with its cause and the command that mends
+//! it. Changes nothing. What is of this host's kernel is looked at by `overlay`; here are the store, and what others wait for.
+
+use std::{collections::BTreeMap, net::IpAddr, path::Path};
+
+use cluster::{Node, Records, Resolved, Shelf as _, Stage, Stored};
+use ipam_kv::local_store::Files;
+use journal::{Found, clock};
+use overlay::{
+    follow::watcher_lease,
+    maintain::{
+        diagnose::SYNC,
+        findings::{Check, Finding, Findings, State},
+        repair::Known,
+    },
+};
+use portmap::Examined;
+use serde_json::json;
+
+use crate::{
+    cli::Output,
+    conflists, data_dirs,
+    output::{Bad, json},
+    permissions,
+    session::{self, Result, Session},
+    store_check,
+};
+
+/// Looks at everything. What cannot be looked at is a finding like others, and all that does not need it is looked at.
+pub async fn examine(output: Output) -> Result<String> {
+    let mut findings = Findings::default();
+    let settings = match session::settings() {
+        Ok(settings) => Some(settings),
+        Err(error) => {
+            let says = format!(
+                "settings: {error}; neither the store nor the underlay and the networks are looked at"
+            );
+            findings.wrong(Check::Settings, says, "");
+            None
+        }
+    };
+    permissions::examine(settings.as_ref(), &mut findings);
+    if let Some(settings) = &settings {
+        let place = settings.place();
+        if let Err(error) = examine_store(settings, &mut findings).await {
+            findings.wrong(Check::Store, format!("store {place}: {error}"), "");
+        }
+        examine_scope(settings, &mut findings);
+        if let Err(error) = store_check::examine(settings, &mut findings) {
+            findings.wrong(Check::StoreOfContainers, error.to_string(), "");
+        }
+    }
+    if let Err(error) = examine_watcher(&mut findings) {
+        findings.wrong(Check::Watcher, error.to_string(), "");
+    }
+    examine_layout(&mut findings);
+    conflists::examine(&mut findings);
+    let looked = overlay::maintain::diagnose::examine(settings.as_ref(), &mut findings).await;
+    findings.failed(Check::Host, looked);
+    let looked = examine_ports(&mut findings).await;
+    findings.failed(Check::PublishedPorts, looked);
+    if let Err(error) = examine_releases(&mut findings) {
+        findings.wrong(Check::Releases, error.to_string(), "");
+    }
+    let text = if output.json {
+        json(
+            &findings
+                .0
+                .iter()
+                .map(|it| json!({"id": it.check.id(), "state": word(it.state), "says": it.says, "mend": it.mend}))
+                .collect(),
+        )
+    } else {
+        findings.0.iter().map(line).collect()
+    };
+    if findings.0.iter().any(|it| it.state == State::Wrong) {
+        return Err(Bad(text).into());
+    }
+    Ok(text)
+}
+
+fn word(state: State) -> &'static str {
+    match state {
+        State::Ok => "ok",
+        State::Note => "note",
+        State::Wrong => "wrong",
+    }
+}
+
+fn line(it: &Finding) -> String {
+    let mend = if it.mend.is_empty() {
+        String::new()
+    } else {
+        format!("; run: {}", cni::plain(&it.mend))
+    };
+    format!(
+        "{:5}  {}{mend}\n",
+        word(it.state),
+        cni::line(it.says.clone())
+    )
+}
+
+/// What is below `/run/crosshost` is of a layout that this version works with.
+fn examine_layout(findings: &mut Findings) {
+    let root = Path::new(journal::ROOT);
+    let mut wrong = |why: String| findings.wrong(Check::Layout, why, "");
+    if let Err(newer) = journal::layout::admit(root, cni::build::BUILD) {
+        return wrong(newer.to_string());
+    }
+    match journal::layout::read(root) {
+        Err(error) => wrong(error.to_string()),
+        Ok(Found::Unreadable(document)) => wrong(document.to_string()),
+        Ok(Found::Absent) => {}
+        Ok(Found::Readable(it)) => {
+            let (root, number, version, commit) = (journal::ROOT, it.layout, it.version, it.commit);
+            let says = format!("{root}: layout {number}, by crosshost {version} ({commit})");
+            findings.ok(Check::Layout, says);
+        }
+    }
+}
+
+/// A directory is no store that hosts share. Two that each have one give the same addresses, and neither can know it.
+fn examine_scope(settings: &Resolved, findings: &mut Findings) {
+    if !settings.is_local() {
+        return;
+    }
+    let says = format!(
+        "store {}: a directory of this host, as where no store is configured: this host is alone, no network reaches \
+         another one; set store.url in {}, the same on each host",
+        settings.place(),
+        cluster::CONFIG_FILE,
+    );
+    findings.note(Check::StoreScope, says, "");
+}
+
+/// The store is there and lets us in, knows this host as it is, and nothing waits for anybody.
+async fn examine_store(settings: &Resolved, findings: &mut Findings) -> Result<()> {
+    let session = &Session::with(settings.clone())?;
+    let (cluster, node) = (session.cluster(), &settings.node);
+    let nodes = cluster.nodes().await?;
+    cluster.may_write(node).await?;
+    findings.ok(
+        Check::Store,
+        format!(
+            "store {}: lets this host read and write",
+            session.settings.place()
+        ),
+    );
+    examine_tunnel_addresses(&nodes, findings);
+    match nodes.get(node) {
+        // Told with the other records.
+        Some(Stored::Opaque(_)) => {}
+        None => findings.wrong(
+            Check::Node,
+            format!("node {node}: the store does not know this host"),
+            SYNC,
+        ),
+        Some(Stored::Readable(own)) if own.record.boot_id != clock::boot_id()? => {
+            let says = format!(
+                "node {node}: the store knows it by an earlier boot, or it is another host's name"
+            );
+            findings.wrong(Check::Node, says, SYNC);
+        }
+        Some(_) => findings.ok(Check::Node, format!("node {node}: known to the store")),
+    }
+    let sandboxes = overlay::segment::sandbox::networks().map_err(|error| error.to_string())?;
+    for realm in data_dirs::all(session).await? {
+        // First what cannot be read; each of them tells its own failure alone.
+        for looked in [
+            examine_records(session, &realm, findings).await,
+            examine_vnis(&realm, findings).await,
+            examine_litter(&realm, findings).await,
+            examine_networks(&realm, &sandboxes, findings).await,
+        ] {
+            if let Err(error) = looked {
+                let place = session.settings.place();
+                findings.wrong(Check::Store, format!("store {place}: {error}"), "");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Each key is one that this version can use.
+async fn examine_records(
+    session: &Session,
+    realm: &data_dirs::Realm<'_>,
+    findings: &mut Findings,
+) -> Result<()> {
+    let nodes = format!("{}/", realm.cluster.layout().nodes()?.as_str());
+    for fault in realm.cluster.faults().await? {
+        let says = format!("record {}: {}", fault.key, fault.why);
+        // What a newer version wrote is for this host to be upgraded to.
+        let whose = fault.key.strip_prefix(&nodes);
+        let is_name = |it: &&str| {
+            let mut all = it.chars();
+            !fault.is_folder && all.all(|c| c.is_ascii_alphanumeric() || "-._".contains(c))
+        };
+        let mend = match whose.filter(is_name) {
+            _ if fault.is_newer => String::new(),
+            // Deleted it would cut off a host that has no watcher, and only that host writes it anew.
+            Some(name) if name == session.settings.node => SYNC.to_owned(),
+            Some(name) => {
+                format!(
+                    "{SYNC}  # on {name}; or crosshost node rm {name} --force if that host is gone"
+                )
+            }
+            None => deletion(session, &fault),
+        };
+        findings.wrong(Check::Records, says, &mend);
+    }
+    Ok(())
+}
+
+/// Each network has its identifier alone, and the store notes that.
+async fn examine_vnis(realm: &data_dirs::Realm<'_>, findings: &mut Findings) -> Result<()> {
+    for unclaimed in realm.cluster.unclaimed_vnis().await? {
+        let cluster::UnclaimedVni {
+            network,
+            vni,
+            other,
+        } = unclaimed;
+        let called = realm.called(&network);
+        match other {
+            None => {
+                let says =
+                    format!("network {called}: the store does not note its VNI {vni} as its own");
+                let mend = format!("{SYNC}  # on a host of network {}", cni::plain(&called));
+                findings.wrong(Check::Records, says, &mend);
+            }
+            Some(other) => {
+                let other = realm.called(&other);
+                let says = format!(
+                    "network {called}: VNI {vni} is of network {other}, too; remove and create one of them"
+                );
+                findings.wrong(Check::Records, says, "");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Nothing is left of networks that are gone.
+async fn examine_litter(realm: &data_dirs::Realm<'_>, findings: &mut Findings) -> Result<()> {
+    for (name, litter) in realm.cluster.litter().await? {
+        let called = realm.called(&name);
+        if let Some(first) = litter.keys.first() {
+            let (count, gc) = (litter.keys.len(), "crosshost gc");
+            let says = format!(
+                "network {called}: the store has no record of it and {count} keys that are left of it, such as {first}"
+            );
+            findings.note(Check::RemovedNetwork, says, gc);
+        }
+        if !litter.nodes.is_empty() {
+            let nodes: Vec<_> = litter.nodes.iter().map(String::as_str).collect();
+            let nodes = nodes.join(", ");
+            let says = format!(
+                "network {called}: the store has lost its record, and has leases of containers on {nodes}"
+            );
+            // Of a lease that cannot be read it is not known which node has it: words stand for its name.
+            let is_known = litter.nodes.iter().all(|node| !node.contains(' '));
+            let mend = format!("{SYNC}  # on {}", cni::plain(&nodes));
+            let mend = if is_known { mend } else { String::new() };
+            findings.wrong(Check::RemovedNetwork, says, &mend);
+        }
+    }
+    Ok(())
+}
+
+/// Nothing of a network waits for anybody, and this host forwards by what the store has.
+async fn examine_networks(
+    realm: &data_dirs::Realm<'_>,
+    sandboxes: &[String],
+    findings: &mut Findings,
+) -> Result<()> {
+    for (_, network) in realm.cluster.networks().await?.readable() {
+        let (name, called) = (&network.record.name, realm.called(&network.record.name));
+        if let Some(restoring) = &network.record.restoring {
+            let node = &restoring.node;
+            let says = format!(
+                "network {called}: the store had lost it, and node {node} writes it again; where a sync there does not end that, `network rm` there does"
+            );
+            let mend = format!("{SYNC}  # on {}", cni::plain(node));
+            findings.note(Check::Handover, says, &mend);
+        }
+        for (what, nodes) in realm.cluster.stuck(name).await? {
+            let nodes = nodes.join(", ");
+            let says = format!("network {called}: {what}: waits for {nodes}");
+            let mend = format!("{SYNC}  # on {}", cni::plain(&nodes));
+            findings.note(Check::Handover, says, &mend);
+        }
+        if realm.name.is_none() && sandboxes.contains(name) {
+            let news = realm.cluster.news(name).await?;
+            let known = Known::load(Some(name)).map_err(|error| error.to_string())?;
+            if known.is_behind(name, &news) {
+                let says = format!(
+                    "network {name}: the store has newer blocks than this host forwards by"
+                );
+                findings.note(Check::News, says, SYNC);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The watcher lives, and hears of the store.
+fn examine_watcher(findings: &mut Findings) -> Result<()> {
+    if !watcher_lease::is_alive()? {
+        let says = "watcher: does not run; this host hears of others with its next verb";
+        let mend = "systemctl start crosshost-sync";
+        findings.note(Check::Watcher, says.to_owned(), mend);
+        return Ok(());
+    }
+    let silence = watcher_lease::last_heard()?.and_then(watcher_lease::Heard::silence);
+    match silence {
+        None => findings.ok(Check::Watcher, "watcher: runs".to_owned()),
+        Some(seconds) => {
+            let says = format!("watcher: runs, and has heard nothing of the store for {seconds} s");
+            findings.wrong(Check::Watcher, says, "systemctl reload crosshost-sync");
+        }
+    }
+    Ok(())
+}
+
+/// The command that deletes a key of the store, or all that is called so: whoever needs it writes it anew. None where no quotes
+/// hold the name.
+fn deletion(session: &Session, fault: &cluster::Fault) -> String {
+    let key = &fault.key;
+    if key.contains(|c: char| c == '\'' || c.is_control()) {
+        return String::new();
+    }
+    let url = session.settings.place().store.url.unwrap_or_default();
+    match (url.strip_prefix("dir://"), fault.is_folder) {
+        (Some(folder), false) => format!("rm '{folder}/{key}='"),
+        (Some(folder), true) => format!("rm -r '{folder}/{key}'"),
+        (None, false) => format!("consul kv delete '{key}'"),
+        (None, true) => format!("consul kv delete -recurse '{key}'"),
+    }
+}
+
+/// No two hosts have one tunnel address: what is sent to the one would reach the other.
+fn examine_tunnel_addresses(nodes: &Records<String, Node>, findings: &mut Findings) {
+    let mut names: BTreeMap<IpAddr, Vec<&str>> = BTreeMap::new();
+    for (name, node) in nodes.readable() {
+        if let Some(vtep) = node.record.vtep {
+            names.entry(vtep).or_default().push(name);
+        }
+    }
+    for (vtep, names) in names.iter().filter(|(_, names)| names.len() > 1) {
+        let names = names.join(" and ");
+        let says = format!("tunnel address {vtep}: nodes {names} have it");
+        let mend = "crosshost sync  # on the host that has it not; or crosshost node rm of one that is gone";
+        findings.wrong(Check::Node, says, mend);
+    }
+}
+
+/// Published ports are in the kernel's table, and what comes to them gets through.
+async fn examine_ports(findings: &mut Findings) -> std::result::Result<(), cni::Error> {
+    let Examined {
+        published,
+        is_whole,
+        shut,
+        lost,
+        unreadable,
+    } = portmap::examine()?;
+    for unreadable in &unreadable {
+        findings.held(&unreadable.to_string());
+    }
+    for whose in lost {
+        let says = format!(
+            "published ports: {whose} has some of which this host's record is lost: they go with its DEL, or a GC of its network"
+        );
+        findings.note(Check::PortRecord, says, "");
+    }
+    if published == 0 {
+        return Ok(());
+    }
+    for via in shut {
+        let says =
+            format!("published ports: 127.0.0.1 leads to none by {via}: route_localnet is 0");
+        findings.wrong(Check::RouteLocalnet, says, SYNC);
+    }
+    if is_whole {
+        findings.ok(
+            Check::PublishedPorts,
+            format!("published ports: {published}, as they should be"),
+        );
+    } else {
+        let says = format!("published ports: {published}, not all of them in the kernel's table");
+        findings.wrong(Check::PublishedPorts, says, SYNC);
+    }
+    findings.blocked(portmap::obstacles().await);
+    Ok(())
+}
+
+/// What the store was not told yet of addresses.
+fn examine_releases(findings: &mut Findings) -> Result<()> {
+    for (realm, files) in Files::all()? {
+        for unreadable in files.lost()? {
+            findings.lost(&unreadable);
+        }
+        for network in files.networks()? {
+            let untold = |holding: &cluster::Holding| {
+                holding.stage == Stage::Gone || !holding.left.is_empty()
+            };
+            let holdings = files.holdings(&network)?;
+            for unreadable in &holdings.unreadable {
+                findings.held(unreadable);
+            }
+            let releases = holdings.readable.iter().filter(|it| untold(it)).count();
+            if releases > 0 {
+                let network = cluster::full_name(&network, realm.as_deref());
+                let says = format!(
+                    "network {network}: {releases} releases of addresses that the store was not told yet"
+                );
+                findings.wrong(Check::Releases, says, SYNC);
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,169 @@
+//! `crosshost endpoint`: who has which address, as the store or as this host knows it.
+
+use std::net::IpAddr;
+
+use cluster::{Held, Lease, Shelf, Stage, Stored};
+use ipam::Mac;
+use ipam_kv::local_store::Files;
+use serde_json::{Value, json};
+
+use crate::{
+    cli::Output,
+    data_dirs,
+    output::{json, table},
+    session::{Result, Session},
+};
+
+/// The columns of an endpoint.
+pub const HEADINGS: [&str; 5] = ["ADDRESS", "NODE", "CONTAINER", "INTERFACE", "MAC"];
+
+/// An endpoint as a row.
+pub fn row(address: IpAddr, lease: &Stored<Lease>) -> [String; 5] {
+    match lease {
+        Stored::Readable(lease) => row_of(address, &lease.record),
+        Stored::Opaque(_) => {
+            let address = address.to_string();
+            [&address, "(unreadable)", "-", "-", "-"].map(str::to_owned)
+        }
+    }
+}
+
+fn row_of(address: IpAddr, lease: &Lease) -> [String; 5] {
+    [
+        address.to_string(),
+        lease.node.clone(),
+        lease.container.clone(),
+        lease.ifname.clone(),
+        mac(address, lease).to_string(),
+    ]
+}
+
+/// The MAC of an endpoint: asked for, or the one of its address.
+fn mac(address: IpAddr, lease: &Lease) -> Mac {
+    lease.mac.unwrap_or(Mac::of(address))
+}
+
+/// An endpoint as JSON.
+pub fn described(address: IpAddr, lease: &Stored<Lease>) -> Value {
+    match lease {
+        Stored::Readable(lease) => described_lease(address, &lease.record),
+        Stored::Opaque(it) => json!({"address": address, "unreadable": it.why}),
+    }
+}
+
+fn described_lease(address: IpAddr, lease: &Lease) -> Value {
+    json!({
+        "address": address, "node": lease.node, "containerID": lease.container, "ifname": lease.ifname,
+        "mac": mac(address, lease), "since": lease.since,
+    })
+}
+
+/// An endpoint as JSON among those of other networks.
+fn among_others(network: &str, realm: Option<&str>, mut value: Value) -> Value {
+    value["network"] = json!(network);
+    if let Some(realm) = realm {
+        value["dataDir"] = json!(cluster::directory_of(realm));
+    }
+    value
+}
+
+/// All endpoints of all networks.
+pub async fn list(session: &Session, output: Output) -> Result<String> {
+    let (mut values, mut rows) = (Vec::new(), Vec::new());
+    for realm in data_dirs::all(session).await? {
+        for name in realm.cluster.networks().await?.keys() {
+            for (address, lease) in &realm.cluster.leases(name).await? {
+                let value = described(*address, lease);
+                values.push(among_others(name, realm.name.as_deref(), value));
+                let [address, node, container, ifname, mac] = row(*address, lease);
+                rows.push([realm.called(name), address, node, container, ifname, mac]);
+            }
+        }
+    }
+    if output.json {
+        return Ok(json(&values.into()));
+    }
+    Ok(table(
+        [
+            "NETWORK",
+            "ADDRESS",
+            "NODE",
+            "CONTAINER",
+            "INTERFACE",
+            "MAC",
+        ],
+        &rows,
+    ))
+}
+
+/// What this host holds, from its own documents: works with the store away, and shows what that does not know yet.
+pub fn local(output: Output) -> Result<String> {
+    let (mut all, mut opaque) = (Vec::new(), Vec::new());
+    for (realm, files) in Files::all()? {
+        for network in files.networks()? {
+            let holdings = files.holdings(&network)?;
+            let called = cluster::full_name(&network, realm.as_deref());
+            let unreadable = holdings.unreadable.into_iter();
+            opaque.extend(unreadable.map(|why| (called.clone(), why)));
+            for holding in holdings.readable {
+                let state = |held: &Held| match (holding.stage, held.revision) {
+                    (Stage::Chosen, _) => "being made",
+                    (_, Some(_)) => "published",
+                    (_, None) => "not yet in the store",
+                };
+                let held = holding
+                    .addresses
+                    .iter()
+                    .map(|held| (held.address, state(held)));
+                let left = holding.left.iter();
+                let left = left.map(|held| (held.address, "freed, not yet in the store"));
+                for (address, state) in held.chain(left) {
+                    let of = (realm.clone(), network.clone());
+                    all.push((of, address, holding.lease.clone(), state));
+                }
+            }
+        }
+    }
+    all.sort_by(|one, other| (&one.0, one.1).cmp(&(&other.0, other.1)));
+    if output.json {
+        let value = all.iter().map(|((realm, network), address, lease, state)| {
+            let value = described_lease(*address, lease);
+            let mut value = among_others(network, realm.as_deref(), value);
+            value["state"] = json!(state);
+            value
+        });
+        let unreadable = opaque.iter().map(
+            |(network, why)| json!({"network": network, "state": "unreadable", "unreadable": why}),
+        );
+        return Ok(json(&value.chain(unreadable).collect()));
+    }
+    let rows: Vec<_> =
+        all.iter()
+            .map(|((realm, network), address, lease, state)| {
+                let [address, _, container, ifname, mac] = row_of(*address, lease);
+                let network = cluster::full_name(network, realm.as_deref());
+                [
+                    network,
+                    address,
+                    container,
+                    ifname,
+                    mac,
+                    (*state).to_owned(),
+                ]
+            })
+            .chain(opaque.iter().map(|(network, why)| {
+                [network, "-", why, "-", "-", "unreadable"].map(str::to_owned)
+            }))
+            .collect();
+    Ok(table(
+        [
+            "NETWORK",
+            "ADDRESS",
+            "CONTAINER",
+            "INTERFACE",
+            "MAC",
+            "STATE",
+        ],
+        &rows,
+    ))
+}

@@ -1,0 +1,122 @@
+//! `crosshost gc`: the sweep of this host by hand, for runtimes that call neither DEL nor GC. It takes away what belongs to
+//! containers that are gone, on all networks, as their DEL would have done.
+//!
+//! Of an address that `ipam-kv` gave under another interface plugin nothing here tells whether its container lives: it stays.
+
+use cluster::Shelf as _;
+use ipam_kv::local_store::Files;
+use journal::Attachment;
+use overlay::{maintain::stale, state::host::Host};
+
+use crate::{
+    commands::sync,
+    data_dirs,
+    output::Bad,
+    session::{Result, Session},
+};
+
+/// What a DEL of the other plugins of the chain would have taken away.
+async fn release(attachment: &Attachment) -> std::result::Result<(), cni::Error> {
+    portmap::forget(attachment)?;
+    ipam_kv::forget(attachment).await
+}
+
+/// Removes from the store what is left of networks of which it has no record, or lists it.
+async fn litter(session: &Session, dry: bool) -> Result<Vec<String>> {
+    let (node, boot) = (&session.settings.node, journal::clock::boot_id()?);
+    let mut said = Vec::new();
+    for realm in data_dirs::all(session).await? {
+        let files = Files::new(realm.name.as_deref());
+        for (name, litter) in realm.cluster.litter().await? {
+            // Of a container of this host that is gone: nothing here holds it.
+            let is_void = |lease: &cluster::Lease| {
+                let holding = files.holding(&name, &lease.holder());
+                lease.node == *node
+                    && lease.boot_id == boot
+                    && matches!(holding, Ok(cluster::Noted::Nothing))
+            };
+            let called = realm.called(&name);
+            if dry {
+                said.extend(
+                    litter
+                        .keys
+                        .iter()
+                        .map(|key| format!("{key}: no network {called}\n")),
+                );
+                continue;
+            }
+            match realm.cluster.sweep(&name, &is_void).await {
+                Ok(0) => {}
+                Ok(keys) => said.push(format!("network {called}: {keys} keys left in the store\n")),
+                // Its containers' hosts write it again: it is none of ours.
+                Err(error @ cluster::Error::Forgotten { .. }) => cni::log(&error.to_string()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    Ok(said)
+}
+
+/// Sweeps, or lists what it would sweep.
+pub async fn sweep(session: &Session, dry: bool) -> Result<String> {
+    if !dry {
+        sync::admitted()?;
+    }
+    let failed = |error: cni::Error| error.to_string();
+    let host = Host::open().map_err(failed)?;
+    let (mut said, mut failures) = (Vec::new(), false);
+    for record in stale::all(&host, &|why| cni::log(&why))
+        .await
+        .map_err(failed)?
+    {
+        let done = if dry {
+            Ok(true)
+        } else {
+            stale::take_down(&host, &record, release).await
+        };
+        let (attachment, netns) = (&record.attachment, record.netns.display());
+        let line = match done {
+            Ok(true) => format!("{attachment}: {netns} is gone"),
+            Ok(false) => continue,
+            Err(error) => {
+                failures = true;
+                format!("{attachment}: failed: {error}")
+            }
+        };
+        said.push(format!("{}\n", cni::line(line)));
+    }
+    for network in stale::lone(&host).map_err(failed)? {
+        let done = if dry {
+            Ok(true)
+        } else {
+            stale::release_host(&host, &network, release).await
+        };
+        match done {
+            Ok(true) => said.push(format!("network {network}: this host's own address\n")),
+            Ok(false) => {}
+            Err(error) => {
+                failures = true;
+                said.push(format!("network {network}: failed: {error}\n"));
+            }
+        }
+    }
+    // The store hears of it, now or with the next sync.
+    if !dry && !said.is_empty() {
+        let late = sync::once(session, false).await;
+        if let Some(late) = late.map_or_else(|error| Some(error.to_string()), |done| done.late()) {
+            cni::log(&format!("the store was not told yet: {late}"));
+        }
+    }
+    match litter(session, dry).await {
+        Ok(swept) => said.extend(swept),
+        Err(error) => {
+            failures = true;
+            said.push(format!("the store: {error}\n"));
+        }
+    }
+    let said = said.concat();
+    if failures {
+        return Err(Bad(said).into());
+    }
+    Ok(said)
+}

@@ -1,0 +1,389 @@
+//! `crosshost network`: create, ls, inspect, rm.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use cluster::{
+    BlockRecord, BlockState, Egress, EgressMode, Network, NetworkSpec, NetworkState, News,
+    Shelf as _,
+};
+use ipam::{Range, Schema};
+use ipam_kv::local_store::Files;
+use serde_json::json;
+
+use crate::{
+    cli::{self, Create, Output},
+    commands::endpoint,
+    data_dirs::{self, Realm},
+    output::{Usage, json, table},
+    session::{Result, Session},
+};
+
+/// Makes a network.
+pub async fn create(session: &Session, spec: &NetworkSpec) -> Result<String> {
+    let host = overlay::state::host::Host::open().map_err(|error| error.to_string())?;
+    let spec = NetworkSpec {
+        in_use: host.vnis().map_err(|error| error.to_string())?,
+        ..spec.clone()
+    };
+    let network = session.cluster().create_network(&spec).await?;
+    let line = summary(&network, session.scope()).join("  ");
+    Ok(format!("{}\n", cni::line(line)))
+}
+
+/// What is asked for by options, checked.
+pub fn spec(options: Create) -> Result<NetworkSpec> {
+    let usage = |why: String| Err(Usage(why).into());
+    let (range_start, range_end) = options.range.unzip();
+    if options.subnet.len() > 1 && (options.gateway.is_some() || range_start.is_some()) {
+        let why = "with one --subnet only; for several write the ranges into the conflist";
+        return usage(format!("--gateway, --range: {why}"));
+    }
+    let ranges = options.subnet.into_iter().map(|subnet| {
+        vec![Range {
+            subnet,
+            range_start,
+            range_end,
+            gateway: options.gateway,
+            exclude: Vec::new(),
+        }]
+    });
+    let ranges = Schema {
+        ranges: Some(ranges.collect()),
+        exclude: Some(options.exclude),
+        block_prefix: options.block_prefix,
+        ..Schema::default()
+    }
+    .ranges()
+    .map_err(|error| Usage(error.to_string()))?;
+    let mode = match options.egress {
+        None => options.egress_subnet.map(|_| EgressMode::GwBridge),
+        Some(cli::Egress::Gwbridge) => Some(EgressMode::GwBridge),
+        Some(cli::Egress::Gateway) => Some(EgressMode::Gateway),
+        Some(cli::Egress::None) => Some(EgressMode::None),
+    };
+    if let (Some(mode), Some(subnet)) = (mode, options.egress_subnet)
+        && mode != EgressMode::GwBridge
+    {
+        let why = "only --egress gwbridge has an egress bridge";
+        return usage(format!("--egress-subnet {subnet}: {why}"));
+    }
+    let subnet = options.egress_subnet;
+    let spec = NetworkSpec {
+        name: options.name.into(),
+        id: Some(cluster::unique()),
+        reclaim_after: options.reclaim_after,
+        segment: true,
+        ranges,
+        vni: options.vni,
+        block_prefix: options.block_prefix,
+        mtu: options.mtu,
+        vxlan_port: options.vxlan_port,
+        egress: mode.map(|mode| Egress { mode, subnet }),
+        in_use: BTreeSet::new(),
+    };
+    Ok(spec.check().map_err(|error| Usage(error.to_string()))?)
+}
+
+fn subnets(network: &Network) -> Vec<String> {
+    network.subnets().iter().map(ToString::to_string).collect()
+}
+
+/// Name, VNI, subnets, scope.
+fn summary(network: &Network, scope: &str) -> [String; 4] {
+    let vni = network
+        .vni
+        .map_or_else(|| "-".to_owned(), |vni| vni.to_string());
+    [
+        network.name.clone(),
+        vni,
+        subnets(network).join(","),
+        scope.to_owned(),
+    ]
+}
+
+fn described(network: &Network, scope: &str, realm: &Realm<'_>) -> serde_json::Value {
+    let state = network.state;
+    let mut value = json!({
+        "name": network.name, "vni": network.vni, "subnets": subnets(network), "scope": scope, "state": state,
+    });
+    if let Some(directory) = realm.directory() {
+        value["dataDir"] = json!(directory);
+    }
+    value
+}
+
+/// All networks.
+pub async fn list(session: &Session, output: Output) -> Result<String> {
+    let (mut values, mut listed, mut opaque) = (Vec::new(), Vec::new(), Vec::new());
+    for realm in data_dirs::all(session).await? {
+        let networks = realm.cluster.networks().await?;
+        for (name, network) in networks.readable() {
+            let network = network.record.clone();
+            values.push(described(&network, session.scope(), &realm));
+            listed.push((realm.called(name), network));
+        }
+        for (name, it) in networks.opaque() {
+            let called = realm.called(name);
+            values.push(json!({"name": called, "state": "unreadable", "unreadable": it.why}));
+            opaque.push(called);
+        }
+    }
+    if output.json {
+        return Ok(json(&values.into()));
+    }
+    Ok(shown(&listed, &opaque, session.scope()))
+}
+
+/// The networks with what they are called, as a table; their state only where one is not as it should be. And those of which
+/// nothing but the name is known, as their records cannot be read.
+fn shown(networks: &[(String, Network)], opaque: &[String], scope: &str) -> String {
+    let rows: Vec<_> = networks
+        .iter()
+        .map(|(called, network)| {
+            let [_, vni, subnets, scope] = summary(network, scope);
+            [called.clone(), vni, subnets, scope]
+        })
+        .collect();
+    let is_well = |(_, network): &(String, Network)| state(network).is_empty();
+    if opaque.is_empty() && networks.iter().all(is_well) {
+        return table(["NAME", "VNI", "SUBNETS", "SCOPE"], &rows);
+    }
+    let rows: Vec<_> = rows
+        .into_iter()
+        .zip(networks)
+        .map(|([name, vni, subnets, scope], (_, network))| {
+            [name, vni, subnets, scope, state(network).to_owned()]
+        })
+        .chain(
+            opaque
+                .iter()
+                .map(|name| [name.as_str(), "-", "-", scope, "unreadable"].map(str::to_owned)),
+        )
+        .collect();
+    table(["NAME", "VNI", "SUBNETS", "SCOPE", "STATE"], &rows)
+}
+
+/// What is to be said of a network's state: nothing while it is as it should be.
+fn state(network: &Network) -> &'static str {
+    match network.state {
+        _ if network.restoring.is_some() => "restoring",
+        NetworkState::Ready => "",
+        NetworkState::Creating => "creating",
+        NetworkState::Removing => "removing",
+    }
+}
+
+/// One network with its blocks and endpoints.
+pub async fn inspect(session: &Session, called: &str, output: Output) -> Result<String> {
+    let (realm, name) = data_dirs::of(session, called)?;
+    let cluster = &realm.cluster;
+    let news = cluster.news(name).await?;
+    let network = &news
+        .network
+        .as_ref()
+        .ok_or_else(|| cluster::Error::NoNetwork(called.to_owned()))?
+        .record;
+    let leases = cluster.leases(name).await?;
+    let ways = overlay::segment::path_mtu::known(&news, &session.settings.node)?;
+    let gateways: Vec<IpAddr> = network
+        .ranges
+        .iter()
+        .flatten()
+        .filter_map(|range| range.gateway)
+        .collect();
+    let used = |block: &ipam::Block| {
+        leases
+            .keys()
+            .filter(|address| news.block_of(**address).is_some_and(|(of, _)| of == *block))
+            .count()
+    };
+    if output.json {
+        let mut described = described(network, session.scope(), &realm);
+        let opaque = news.blocks.opaque().map(|(block, it)| {
+            let block = format!("{}/{}", block.first(), block.prefix());
+            json!({"block": block, "unreadable": it.why})
+        });
+        let blocks = news.blocks.readable().map(|(block, owner)| {
+            let mut value = json!(owner.record);
+            value["block"] = json!(format!("{}/{}", block.first(), block.prefix()));
+            value["used"] = json!(used(block));
+            value
+        });
+        described["gateway"] = json!(gateways.first());
+        described["ranges"] = json!(network.ranges);
+        described["mtu"] = json!(network.mtu);
+        if let Some(ways) = &ways {
+            let narrow = ways.narrow.iter();
+            let narrow = narrow.map(|way| json!({ "vtep": way.vtep, "packet": way.packet }));
+            described["carried"] = json!({ "mtu": ways.mtu, "narrow": narrow.collect::<Vec<_>>() });
+        }
+        described["vxlanPort"] = json!(network.vxlan_port.unwrap_or(4789));
+        described["egress"] = json!(
+            network
+                .egress
+                .as_ref()
+                .map_or(EgressMode::GwBridge, |egress| egress.mode)
+        );
+        described["blocks"] = blocks.chain(opaque).collect();
+        let endpoints = leases
+            .iter()
+            .map(|(address, lease)| endpoint::described(*address, lease));
+        described["endpoints"] = endpoints.collect();
+        return Ok(json(&described));
+    }
+    let [_, vni, subnets, scope] = summary(network, session.scope());
+    let state = match state(network) {
+        "" => String::new(),
+        state => format!(", {state}"),
+    };
+    let gateways: Vec<_> = gateways.iter().map(ToString::to_string).collect();
+    let narrow = ways.iter().flat_map(|ways| &ways.narrow).map(|way| {
+        let (vtep, packet) = (way.vtep, way.packet);
+        format!("the way to {vtep} carries packets of {packet} bytes: containers that are made on this host get less MTU\n")
+    });
+    let head = format!(
+        "network {}: vni {vni}, subnets {subnets}, gateway {}, scope {scope}{state}\n{}\n",
+        cni::plain(called),
+        gateways.join(","),
+        narrow.collect::<String>()
+    );
+    let blocks: Vec<_> = news
+        .blocks
+        .iter()
+        .map(|(block, present)| {
+            let owner = present.readable().map(|present| owner(&present.record));
+            [
+                format!("{}/{}", block.first(), block.prefix()),
+                owner.unwrap_or_else(|| "(unreadable)".to_owned()),
+                used(block).to_string(),
+            ]
+        })
+        .collect();
+    let exclusions = exclusions(&news);
+    let endpoints: Vec<_> = leases
+        .iter()
+        .map(|(address, lease)| endpoint::row(*address, lease))
+        .collect();
+    let endpoints = if endpoints.is_empty() {
+        "no endpoints\n".to_owned()
+    } else {
+        table(endpoint::HEADINGS, &endpoints)
+    };
+    Ok(format!(
+        "{head}{}{exclusions}\n{endpoints}",
+        table(["BLOCK", "NODE", "USED"], &blocks)
+    ))
+}
+
+/// Whose a block is, in words.
+fn owner(record: &BlockRecord) -> String {
+    match record.state {
+        BlockState::Owned => record.node.clone(),
+        BlockState::Returned => format!("- (was {}'s)", record.node),
+        BlockState::Reclaiming => format!("- (being taken from {})", record.node),
+    }
+}
+
+/// The single addresses that are not their block's owner's, as a table; nothing if there are none.
+fn exclusions(news: &News) -> String {
+    let rows: Vec<_> = (news.blocks.readable())
+        .flat_map(|(_, block)| &block.record.exclusions)
+        .map(|(address, exclusion)| {
+            let state = format!("{:?}", exclusion.state).to_lowercase();
+            [address.to_string(), exclusion.node.clone(), state]
+        })
+        .collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    format!(
+        "\n{}",
+        table(["ADDRESS OF ANOTHER'S BLOCK", "NODE", "STATE"], &rows)
+    )
+}
+
+/// Removes a network without endpoints.
+pub async fn remove(session: &Session, called: &str) -> Result<String> {
+    let (realm, name) = data_dirs::of(session, called)?;
+    // A restore of this host's own is at an end where the host remembers nothing of the network.
+    let memory = Files::new(realm.name.as_deref()).memory(name)?;
+    if memory.news.network.is_none()
+        && let Some(network) = realm.cluster.network(name).await?
+    {
+        let boot = journal::clock::boot_id()?;
+        let node = &session.settings.node;
+        realm.cluster.end_restore(&network, node, &boot).await?;
+    }
+    let now = journal::clock::unix();
+    realm.cluster.remove_network(name, now).await?;
+    Ok(format!("{called}\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::{Arguments, Command};
+
+    fn spec_of(options: &str) -> Result<NetworkSpec> {
+        let line = format!("crosshost network create n {options}");
+        let Some(Command::Network(cli::Network::Create(create))) =
+            Arguments::try_parse_from(line.split_whitespace())?.command
+        else {
+            panic!("another command")
+        };
+        spec(*create)
+    }
+
+    #[test]
+    fn a_network_needs_a_subnet_and_takes_the_rest_by_option() {
+        assert!(spec_of("").unwrap_err().to_string().contains("--subnet"));
+        let range = "--subnet 10.0.0.0/24 --range 10.0.0.16-10.0.0.31 --egress none";
+        let spec = spec_of(range).unwrap();
+        assert_eq!(spec.ranges[0][0].start().to_string(), "10.0.0.16");
+        assert_eq!(spec.egress.unwrap().mode, EgressMode::None);
+        let spec = spec_of("--subnet 10.0.0.0/24 --egress gateway").unwrap();
+        assert_eq!(spec.egress.unwrap().mode, EgressMode::Gateway);
+        let spec = spec_of("--subnet 10.0.0.0/24 --egress-subnet 172.19.0.0/16").unwrap();
+        assert_eq!(spec.egress.unwrap().mode, EgressMode::GwBridge);
+    }
+
+    #[test]
+    fn a_state_is_shown_only_where_a_network_is_not_as_it_should_be() {
+        let network = |state: &str| -> Network {
+            serde_json::from_value(json!({"name": "n", "vni": 4097, "ranges": [], "state": state}))
+                .unwrap()
+        };
+        let [ready, removing] = ["ready", "removing"].map(|state| ("n".to_owned(), network(state)));
+        assert_eq!(
+            shown(std::slice::from_ref(&ready), &[], "global"),
+            "NAME  VNI   SUBNETS  SCOPE\nn     4097           global\n"
+        );
+        assert_eq!(
+            shown(&[ready, removing], &[], "local"),
+            "NAME  VNI   SUBNETS  SCOPE  STATE\nn     4097           local\n\
+             n     4097           local  removing\n"
+        );
+    }
+
+    #[test]
+    fn bad_options_are_named_with_their_value_and_are_a_matter_of_usage() {
+        for (options, value) in [
+            ("--subnet 10.0.0.5/24", "10.0.0.5/24"),
+            ("--subnet 10.0.0.0/24 --vni 0", "vni: 0"),
+            (
+                "--subnet 10.0.0.0/24 --subnet fd00::/64 --gateway 10.0.0.1",
+                "--gateway",
+            ),
+            (
+                "--subnet 10.0.0.0/24 --egress none --egress-subnet 172.19.0.0/16",
+                "--egress-subnet 172.19.0.0/16",
+            ),
+        ] {
+            let error = spec_of(options).unwrap_err();
+            let Usage(message) = error.downcast_ref().unwrap();
+            assert!(message.contains(value), "{message}");
+        }
+    }
+}

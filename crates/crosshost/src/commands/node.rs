@@ -1,0 +1,141 @@
+//! `crosshost node`: ls, rm.
+
+use std::collections::BTreeMap;
+
+use cluster::{Error, Node, Stored};
+use journal::clock;
+use serde_json::json;
+
+use crate::{
+    cli::Output,
+    data_dirs::{self, Realm},
+    output::{json, table},
+    session::{Result, Session},
+};
+
+/// A host that was silent for less than so many seconds is removed with `--force` only.
+const YOUNG: u64 = 600;
+
+/// All hosts.
+pub async fn list(session: &Session, output: Output) -> Result<String> {
+    // A host whose networks all have data directories may be known there alone.
+    let mut nodes: BTreeMap<String, Node> = BTreeMap::new();
+    let mut opaque: BTreeMap<String, String> = BTreeMap::new();
+    for realm in data_dirs::all(session).await? {
+        let known = realm.cluster.nodes().await?;
+        let unreadable = known
+            .opaque()
+            .map(|(name, it)| (name.clone(), it.why.clone()));
+        opaque.extend(unreadable);
+        for (_, node) in known.readable() {
+            let node = node.record.clone();
+            nodes
+                .entry(node.name.clone())
+                .and_modify(|known| known.last_contact = known.last_contact.max(node.last_contact))
+                .or_insert(node);
+        }
+    }
+    let vtep = |node: &Node| {
+        node.vtep
+            .map_or_else(|| "-".to_owned(), |vtep| vtep.to_string())
+    };
+    if output.json {
+        let described = |node: &Node| json!({"name": node.name, "vtep": node.vtep, "bootId": node.boot_id, "machineId": node.machine_id, "lastContact": node.last_contact, "version": node.version, "commit": node.commit});
+        let unreadable = opaque
+            .iter()
+            .map(|(name, why)| json!({"name": name, "unreadable": why}));
+        return Ok(json(
+            &nodes.values().map(described).chain(unreadable).collect(),
+        ));
+    }
+    let now = clock::unix();
+    let rows: Vec<_> = nodes
+        .values()
+        .map(|node| {
+            [
+                node.name.clone(),
+                vtep(node),
+                node.boot_id.clone(),
+                build(node),
+                ago(now.saturating_sub(node.last_contact)),
+            ]
+        })
+        .chain(
+            opaque
+                .keys()
+                .map(|name| [name, "(unreadable)", "-", "-", "-"].map(str::to_owned)),
+        )
+        .collect();
+    Ok(table(
+        ["NAME", "VTEP", "BOOT ID", "VERSION", "LAST CONTACT"],
+        &rows,
+    ))
+}
+
+/// Which build registered a node: `1.0.0 (a1b2c3d4)`; of versions that did not say it `-`.
+fn build(node: &Node) -> String {
+    match (&node.version, &node.commit) {
+        (Some(version), Some(commit)) => format!("{version} ({commit})"),
+        (Some(version), None) => version.clone(),
+        (None, _) => "-".to_owned(),
+    }
+}
+
+/// How many seconds ago a host was heard of, if that is so short that it may well live. A watcher does not write a contact
+/// by routine, so a longer silence says nothing. Of one whose record cannot be read nobody can tell: it lives, for all that
+/// is known.
+async fn heard_of(realms: &[Realm<'_>], name: &str) -> Result<Option<u64>> {
+    let mut last = None;
+    for realm in realms {
+        let nodes = realm.cluster.nodes().await?;
+        last = last.max(nodes.get(name).map(|node| match node {
+            Stored::Readable(node) => node.record.last_contact,
+            Stored::Opaque(_) => clock::unix(),
+        }));
+    }
+    let silent = last.map(|contact| clock::unix().saturating_sub(contact));
+    Ok(silent.filter(|seconds| *seconds < YOUNG))
+}
+
+/// A span of time in the unit that fits it best.
+fn ago(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s ago"),
+        120..7200 => format!("{} min ago", seconds / 60),
+        7200..172_800 => format!("{} h ago", seconds / 3600),
+        _ => format!("{} days ago", seconds / 86400),
+    }
+}
+
+/// Forgets a host that will not come back; one that still has endpoints with `--force` only. In all realms: it is refused by
+/// all or by none, and the usual one goes last, so that it can be repeated by name until then.
+pub async fn remove(session: &Session, name: &str, force: bool) -> Result<String> {
+    let mut realms = data_dirs::all(session).await?;
+    realms.reverse();
+    let mut leases = Vec::new();
+    for realm in realms.iter().filter(|_| !force) {
+        let held = realm.cluster.endpoints_of(name).await?.into_iter();
+        leases.extend(held.map(|(network, ip, lease)| (realm.called(&network), ip, lease)));
+    }
+    if !leases.is_empty() {
+        let name = name.to_owned();
+        return Err(Error::NodeInUse { name, leases }.into());
+    }
+    if !force && let Some(seconds) = heard_of(&realms, name).await? {
+        let why = "it lives, and registers anew with its next verb or sync; to remove it for good, end its containers and \
+                   its watcher (systemctl stop crosshost-sync) first; --force removes it all the same";
+        return Err(format!("node {name}: heard of {}: {why}", ago(seconds)).into());
+    }
+    let mut known = false;
+    for realm in &realms {
+        match realm.cluster.remove_node(name, force).await {
+            Ok(()) => known = true,
+            Err(Error::NoNode(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if !known {
+        return Err(Error::NoNode(name.to_owned()).into());
+    }
+    Ok(format!("{name}\n"))
+}

@@ -1,0 +1,52 @@
+//! Realms: networks of configurations with a data directory (`ipam.dataDir`) have records of their own, apart from all others.
+//! An operator sees all of them, and calls a network of one `NETWORK@DIRECTORY`.
+
+use cluster::{Cluster, full_name};
+
+use crate::session::{Result, Session};
+
+/// The records of one realm.
+pub struct Realm<'s> {
+    /// Its name in the store; `None`: those of configurations without a data directory.
+    pub name: Option<String>,
+    /// The records.
+    pub cluster: Cluster<'s>,
+}
+
+impl<'s> Realm<'s> {
+    fn open(session: &'s Session, name: Option<String>) -> Result<Self> {
+        let cluster = session.cluster_of(name.as_deref())?;
+        Ok(Self { name, cluster })
+    }
+
+    /// How a network of it is called among those of all.
+    pub fn called(&self, network: &str) -> String {
+        full_name(network, self.name.as_deref())
+    }
+
+    /// Its data directory.
+    pub fn directory(&self) -> Option<String> {
+        self.name.as_deref().map(cluster::directory_of)
+    }
+}
+
+/// All realms, the usual one first.
+pub async fn all(session: &Session) -> Result<Vec<Realm<'_>>> {
+    let usual = Realm::open(session, None)?;
+    let names = usual.cluster.realms().await?;
+    let mut realms = vec![usual];
+    for name in names {
+        realms.push(Realm::open(session, Some(name))?);
+    }
+    Ok(realms)
+}
+
+/// The realm of a network that an operator named, and the network's own name.
+pub fn of<'s, 'n>(session: &'s Session, called: &'n str) -> Result<(Realm<'s>, &'n str)> {
+    let (network, directory) = match called.split_once('@') {
+        Some((network, directory)) => (network, Some(directory)),
+        None => (called, None),
+    };
+    let realm = Realm::open(session, directory.map(cluster::realm_of))?;
+    Ok((realm, network))
+}

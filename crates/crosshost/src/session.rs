@@ -1,0 +1,128 @@
+//! From a command line to the function that does it, and what all of these start from.
+
+use std::collections::HashMap;
+
+use cluster::{Cluster, Resolved, Settings};
+use store::Store;
+
+use crate::{
+    cli::{Command, Endpoint, Network, Node, Port},
+    commands::{doctor, endpoint, gc, network, node, port, sync},
+    watch,
+};
+
+/// An error is its text: whatever captures a backtrace would, with `RUST_BACKTRACE` set, walk the unwind tables that a
+/// released binary does not have (`docs/decisions/0003-binary-size.md`), and abort.
+pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// The settings of this host as they are now, with file and environment folded in.
+pub fn settings() -> Result<Resolved> {
+    let env: HashMap<String, String> = std::env::vars_os()
+        .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
+        .collect();
+    Ok(Settings::default().resolve(&env)?)
+}
+
+/// What a verb needs: the settings of this host and its store.
+pub struct Session {
+    /// Settings with file and environment folded in.
+    pub settings: Resolved,
+    store: Box<dyn Store>,
+}
+
+impl Session {
+    /// With the settings as they are now. Nothing is sent yet.
+    pub fn open() -> Result<Self> {
+        Self::with(settings()?)
+    }
+
+    /// With these settings.
+    pub fn with(settings: Resolved) -> Result<Self> {
+        let store = settings.open_store()?;
+        Ok(Self { settings, store })
+    }
+
+    /// How far a network of this store reaches, in Docker's words: `global`, or `local` where no other host shares it.
+    pub fn scope(&self) -> &'static str {
+        if self.settings.is_local() {
+            "local"
+        } else {
+            "global"
+        }
+    }
+
+    /// The shared records.
+    pub fn cluster(&self) -> Cluster<'_> {
+        Cluster::new(&*self.store, self.settings.layout.clone())
+    }
+
+    /// The same, or those of a configuration that keeps its records apart.
+    pub fn cluster_of(
+        &self,
+        realm: Option<&str>,
+    ) -> std::result::Result<Cluster<'_>, cluster::Error> {
+        let layout = self.settings.layout.clone();
+        let layout = match realm {
+            Some(realm) => layout.apart(realm)?,
+            None => layout,
+        };
+        Ok(Cluster::new(&*self.store, layout))
+    }
+}
+
+/// Does what a command line asks for; the text to print, or why not.
+pub fn run(command: Command) -> Result<String> {
+    match command {
+        Command::Version => Ok(format!("crosshost {}\n", cni::build::BUILD)),
+        Command::Endpoint(Endpoint::Ls {
+            local: true,
+            output,
+        }) => endpoint::local(output),
+        Command::Port(Port::Ls(output)) => port::list(output),
+        Command::Sync { watch: true } => wait_for(watch::watch()),
+        Command::Doctor(output) => wait_for(doctor::examine(output)),
+        Command::Network(Network::Create(options)) => {
+            // Before the store is opened, which may make its directory.
+            let spec = network::spec(*options)?;
+            with_store(async |session| network::create(session, &spec).await)
+        }
+        Command::Network(Network::Ls(output)) => {
+            with_store(async |session| network::list(session, output).await)
+        }
+        Command::Network(Network::Inspect { name, output }) => {
+            with_store(async |session| network::inspect(session, &name, output).await)
+        }
+        Command::Network(Network::Rm { name }) => {
+            with_store(async |session| network::remove(session, &name).await)
+        }
+        Command::Node(Node::Ls(output)) => {
+            with_store(async |session| node::list(session, output).await)
+        }
+        Command::Node(Node::Rm { name, force }) => {
+            with_store(async |session| node::remove(session, &name, force).await)
+        }
+        Command::Endpoint(Endpoint::Ls {
+            local: false,
+            output,
+        }) => with_store(async |session| endpoint::list(session, output).await),
+        Command::Sync { watch: false } => with_store(sync::sync),
+        Command::Gc { dry_run } => with_store(async |session| gc::sweep(session, dry_run).await),
+    }
+}
+
+/// Runs a command that needs the store.
+fn with_store(does: impl AsyncFnOnce(&Session) -> Result<String>) -> Result<String> {
+    wait_for(async {
+        let session = Session::open()?;
+        does(&session).await
+    })
+}
+
+/// On a runtime of one thread.
+fn wait_for(does: impl Future<Output = Result<String>>) -> Result<String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()?;
+    runtime.block_on(does)
+}

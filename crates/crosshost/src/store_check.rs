@@ -1,0 +1,46 @@
+//! Of which store the containers of this host are. A runtime and a shell may have different settings, say by their
+//! environment: then a command speaks to another store than the one in which the containers have their addresses.
+
+use std::collections::BTreeMap;
+
+use cluster::{Place, Resolved, Shelf as _};
+use ipam_kv::local_store::Files;
+use overlay::maintain::findings::{Check, Findings};
+
+use crate::{conflists, session::Result};
+
+/// Compares it with the store of these settings.
+pub fn examine(settings: &Resolved, findings: &mut Findings) -> Result<()> {
+    let failed = |error: cni::Error| error.to_string();
+    let mut made_with: BTreeMap<(String, Option<String>), Place> = BTreeMap::new();
+    for (network, place) in overlay::maintain::diagnose::places().map_err(failed)? {
+        made_with.insert((network, None), place);
+    }
+    for (realm, files) in Files::all()? {
+        for network in files.networks()? {
+            let ledger = files.ledger(&network)?;
+            if let Some(place) = ledger.and_then(|ledger| ledger.place)
+                && !files.holdings(&network)?.is_nothing()
+            {
+                made_with.insert((network, realm.clone()), place);
+            }
+        }
+    }
+    let configured = conflists::stores();
+    for ((network, realm), there) in made_with {
+        let here = settings.clone().apart(realm.as_deref())?.place();
+        if there.is_called_as(&here)
+            || configured.contains(&(network.clone(), there.store.url.clone()))
+        {
+            continue;
+        }
+        let called = cluster::full_name(&network, realm.as_deref());
+        let says = format!(
+            "network {called}: its containers here were made with the store {there}, this command uses {here}: \
+             the runtime and this shell have different settings; set store.url in {}, which both read",
+            cluster::CONFIG_FILE,
+        );
+        findings.wrong(Check::StoreOfContainers, says, "");
+    }
+    Ok(())
+}

@@ -1,0 +1,107 @@
+//! CHECK: the attachment holds exactly the addresses of its result, as far as they are of our pools, here and in the
+//! store. With the store away, here.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use cluster::{Holding, Noted, Shelf, Stage, Stored};
+use cni::{Call, Error};
+
+use crate::{
+    code,
+    config::{Conf, failed},
+    context::{Desk, holder},
+};
+
+pub(crate) async fn check(call: &Call) -> Result<(), Error> {
+    let conf = Conf::read(call)?;
+    let attachment = Conf::attachment(call)?;
+    let previous = call.conf.prev_result.as_ref();
+    let previous = previous.ok_or_else(|| Error::config("prevResult: missing; CHECK needs it"))?;
+    let previous = &previous.result;
+    let desk = Desk::new(conf.settings.clone())?;
+    let deviation =
+        |what: String| Err(Error::new(code::DEVIATION, format!("{attachment}: {what}")));
+
+    let own = || desk.files().holding(&conf.spec.name, &holder(&attachment));
+    let mut holding = own().map_err(failed)?;
+    if holding == Noted::Nothing {
+        // The host may have lost its documents while the container runs.
+        let open = desk.open();
+        let looked = open.allocator(&conf.spec.name).look_back().await;
+        looked.map_err(failed)?;
+        holding = own().map_err(failed)?;
+    }
+    let holding = match holding {
+        Noted::Nothing => None,
+        Noted::Holding(holding) => Some(holding),
+        // What it holds is its own, whatever that is.
+        Noted::Unreadable(why) => {
+            cni::log(&format!("{attachment}: {why}"));
+            return Ok(());
+        }
+    };
+    let Some(holding) = holding.filter(|h| h.stage == Stage::Given && !h.addresses.is_empty())
+    else {
+        return deviation("holds no address".to_owned());
+    };
+    let listed: BTreeSet<IpAddr> = previous.ips.iter().map(|ip| ip.address.ip()).collect();
+    let held: BTreeSet<IpAddr> = holding.addresses.iter().map(|held| held.address).collect();
+    if let Some(address) = held.difference(&listed).next() {
+        return deviation(format!("holds {address}, which its result does not list"));
+    }
+    // Later plugins in the chain, and the interface plugin itself, may have added addresses; none of our pools.
+    let pools = || conf.spec.ranges.iter().flatten();
+    let ours = |address: &&IpAddr| pools().any(|range| range.subnet.contains(**address));
+    if let Some(address) = listed.difference(&held).find(ours) {
+        let why = "of the network's pools, which it does not hold";
+        return deviation(format!("its result lists {address}, {why}"));
+    }
+    match in_the_store(&desk, &conf.spec.name, &holding).await? {
+        Some(what) => deviation(what),
+        None => Ok(()),
+    }
+}
+
+/// What the store says otherwise; nothing if it is away. Of an address that it has not been told of yet, only if another
+/// node has it by now.
+async fn in_the_store(
+    desk: &Desk,
+    network: &str,
+    holding: &Holding,
+) -> Result<Option<String>, Error> {
+    let addresses: Vec<IpAddr> = holding.addresses.iter().map(|held| held.address).collect();
+    let leases = match desk.open().cluster().leases_on(network, &addresses).await {
+        Err(error) if error.is_away() => return Ok(None),
+        leases => leases.map_err(failed)?,
+    };
+    Ok(holding.addresses.iter().find_map(|held| {
+        let (address, told) = (held.address, held.revision.is_some());
+        let lease = match leases.get(&address) {
+            None => None,
+            Some(Stored::Readable(lease)) => Some(&lease.record),
+            Some(Stored::Opaque(opaque)) => {
+                cni::log(&format!(
+                    "lease of {address}: cannot be read: {}",
+                    opaque.why
+                ));
+                return None;
+            }
+        };
+        match lease {
+            None if told => Some(format!(
+                "holds {address}, of which the store has no lease; run: crosshost sync"
+            )),
+            Some(other)
+                if !other.same_holder(&holding.lease)
+                    && (told || other.node != holding.lease.node) =>
+            {
+                let who = format!(
+                    "{} of container {} on node {}",
+                    other.ifname, other.container, other.node
+                );
+                Some(format!("holds {address}, which the store has for {who}"))
+            }
+            _ => None,
+        }
+    }))
+}

@@ -1,0 +1,164 @@
+//! The configuration, checked as a whole before anything is done.
+
+use cluster::{Conflist, EgressMode, Network, NetworkSpec, Resolved};
+use cni::{Call, Command, Dns, Error};
+use ipam::Mac;
+use journal::Attachment;
+use serde::Deserialize;
+
+use crate::{endpoint::bandwidth::Bandwidth, failed, host_link::Wants};
+
+/// A checked configuration.
+pub struct Conf {
+    /// Store and node.
+    pub settings: Resolved,
+    /// The network as this configuration describes it.
+    pub spec: NetworkSpec,
+    /// The MAC that the runtime asks for.
+    pub mac: Option<Mac>,
+    /// `dns`: told in the result, in the place of what the IPAM plugin says.
+    pub dns: Dns,
+    /// `ipam.type`: the plugin that hands out addresses.
+    pub ipam: String,
+    /// `hostAccess`: whether the host has an address of its own on the segment.
+    pub host_access: bool,
+    /// How much a new container may receive and send; what exists has that in its record.
+    pub bandwidth: Bandwidth,
+}
+
+/// IPAM plugins that give out addresses without a look at other hosts.
+const LOCAL: [&str; 2] = ["host-local", "static"];
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireOfScope {
+    #[serde(default)]
+    ipam_scope: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct WireOfNames {
+    #[serde(default)]
+    dns: Dns,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireOfHost {
+    #[serde(default)]
+    host_access: Option<bool>,
+}
+
+#[derive(Deserialize)]
+struct Wire {
+    #[serde(default)]
+    ipam: Option<WireIpam>,
+}
+
+#[derive(Deserialize)]
+struct WireIpam {
+    #[serde(rename = "type", default)]
+    plugin: Option<String>,
+}
+
+impl Conf {
+    /// Reads and checks the configuration of a call. Code 7, naming key and value.
+    pub fn read(call: &Call) -> Result<Self, Error> {
+        let ipam = ipam(call)?;
+        // What exists is not judged by what only its next ADD may say.
+        let bandwidth = if matches!(call.command, Command::Add | Command::Status) {
+            refuse_slips(call)?;
+            refuse_local(call, &ipam)?;
+            Bandwidth::read(call)?
+        } else {
+            Bandwidth::default()
+        };
+        let host: WireOfHost = call.conf.decode()?;
+        let WireOfNames { dns } = call.conf.decode()?;
+        // Whatever the name under which this plugin is installed (nerdctl gives some options only to well-known types).
+        let conflist = Conflist {
+            segment: Some(call.conf.decode()?),
+            ..call.conf.decode()?
+        };
+        let spec = conflist.spec(call.conf.name.as_str()).map_err(failed)?;
+        let settings = conflist.settings(&call.variables()).map_err(failed)?;
+        Ok(Self {
+            settings,
+            spec,
+            mac: call.mac()?,
+            dns,
+            ipam,
+            host_access: host.host_access.unwrap_or_default(),
+            bandwidth,
+        })
+    }
+
+    /// What an attachment to the network wants of this host.
+    pub(crate) fn wants(&self, network: &Network) -> Wants {
+        let egress = self.spec.egress.as_ref().or(network.egress.as_ref());
+        Wants {
+            gateway: egress.is_some_and(|egress| egress.mode == EgressMode::Gateway),
+            access: self.host_access,
+        }
+    }
+
+    /// The attachment that a call is about.
+    pub fn attachment(call: &Call) -> Result<Attachment, Error> {
+        let (container, ifname) = call.attachment()?;
+        let network = call.conf.name.to_string();
+        Ok(Attachment {
+            network,
+            container: container.to_string(),
+            ifname: ifname.to_string(),
+        })
+    }
+}
+
+/// Refuses keys that are a slip away from one of ours. Code 7. Those of `ipam` are the IPAM plugin's to judge.
+fn refuse_slips(call: &Call) -> Result<(), Error> {
+    let mut paths = ["", "egress", "store", "node", "dns"].into_iter();
+    paths.try_for_each(|path| {
+        cni::refuse_slips(&call.conf.raw, path, &cluster::keys::of_overlay(path))
+    })
+}
+
+/// Refuses an IPAM plugin that gives the same addresses on each host, unless the configuration says that its addresses are of
+/// this host alone. Code 7.
+fn refuse_local(call: &Call, ipam: &str) -> Result<(), Error> {
+    let WireOfScope { ipam_scope: scope } = call.conf.decode()?;
+    match scope.as_deref().unwrap_or_default() {
+        "" | "cluster" if LOCAL.contains(&ipam) => {
+            let why = "knows nothing of other hosts, which would give the same addresses to others on this network; want ipam-kv, or \
+                       \"ipamScope\": \"host\" where each host has ranges of its own";
+            Err(Error::config(format!("ipam.type: {ipam}: {why}")))
+        }
+        "" | "cluster" | "host" => Ok(()),
+        other => Err(Error::config(format!(
+            "ipamScope: {other:?} is neither \"cluster\" nor \"host\""
+        ))),
+    }
+}
+
+/// Store and node: what a removal uses of the configuration, if it can. Code 7.
+pub fn settings(call: &Call) -> Result<Resolved, Error> {
+    let conflist: Conflist = call.conf.decode()?;
+    conflist.settings(&call.variables()).map_err(failed)
+}
+
+/// `hostAccess`, for a removal: what cannot be read is none.
+pub fn host_access(call: &Call) -> bool {
+    let host: Result<WireOfHost, _> = call.conf.decode();
+    host.is_ok_and(|host| host.host_access == Some(true))
+}
+
+/// `ipam.type`: all that a removal needs of the configuration. Code 7.
+pub fn ipam(call: &Call) -> Result<String, Error> {
+    let wire: Wire = call.conf.decode()?;
+    let ipam = wire
+        .ipam
+        .ok_or_else(|| Error::config("ipam: missing: want {\"type\": \"ipam-kv\", ...}"))?;
+    let ipam = ipam.plugin.filter(|plugin| !plugin.is_empty());
+    ipam.ok_or_else(|| {
+        Error::config("ipam.type: missing: want the name of an IPAM plugin, such as ipam-kv")
+    })
+}

@@ -1,0 +1,5 @@
+//! A container's NIC on a network, and the limits of its rate.
+
+pub mod bandwidth;
+pub(crate) mod container;
+pub(crate) mod nic;

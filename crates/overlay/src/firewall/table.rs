@@ -1,0 +1,312 @@
+//! Firewall: what this host's one nftables table should have, and that it has it.
+//!
+//! The table serves the whole host, and who uses it comes and goes by itself: networks whose tunnels are guarded, subnets
+//! that are hidden behind the host's address. A document says what all of them together want. Whoever changes it brings
+//! the kernel to it under the same lock, and notes at which count of the kernel's changes of rules it was last seen whole;
+//! while that count stays, a verb has nothing to look at. The table goes with its last user.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+};
+
+use cluster::News;
+use cni::Error;
+use ipnetwork::IpNetwork;
+use journal::Found;
+use nft::Nft;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    follow::follower, kernel, local, names::EGRESS_BRIDGE, readable, segment::sandbox,
+    state::host::Host,
+};
+
+/// The document's name, and its lock's.
+const NAME: &str = "table";
+
+const CONFIG: nft::Config<'_> = nft::Config {
+    egress_bridge: EGRESS_BRIDGE,
+};
+
+/// What the table should have.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Table {
+    /// The kernel's count of changes to any rules when all of this was last seen in the table.
+    #[serde(default)]
+    rules: Option<u32>,
+    /// Subnets that leave the host under its own address, by owner.
+    hidden: BTreeMap<String, BTreeSet<IpNetwork>>,
+    /// Networks with their tunnels.
+    tunnels: BTreeMap<String, Tunnel>,
+    /// Sets of tunnel addresses by their digests; networks that know the same hosts share one.
+    hosts: BTreeMap<String, BTreeSet<IpAddr>>,
+}
+
+/// A network's tunnel on this host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Tunnel {
+    /// Our tunnel address, and the UDP port.
+    end: SocketAddr,
+    /// Digest of the set of the addresses that may send to it.
+    hosts: String,
+}
+
+impl Table {
+    fn guard(&mut self, network: &str, end: SocketAddr, hosts: BTreeSet<IpAddr>) {
+        // A set that is here goes on under the digest that it has: versions up to commit 86dc1f2 computed another one.
+        let known = self.hosts.iter().find(|(_, known)| **known == hosts);
+        let digest = known.map_or_else(|| digest(&hosts), |(digest, _)| digest.clone());
+        let tunnel = Tunnel {
+            end,
+            hosts: digest.clone(),
+        };
+        self.tunnels.insert(network.to_owned(), tunnel);
+        self.hosts.insert(digest, hosts);
+        self.forget_hosts();
+    }
+
+    fn forget_hosts(&mut self) {
+        let used: BTreeSet<_> = self.tunnels.values().map(|tunnel| &tunnel.hosts).collect();
+        self.hosts.retain(|digest, _| used.contains(digest));
+    }
+
+    fn ends_and_hosts(&self) -> (BTreeSet<SocketAddr>, BTreeSet<IpAddr>) {
+        let ends = self.tunnels.values().map(|tunnel| tunnel.end).collect();
+        (ends, self.hosts.values().flatten().copied().collect())
+    }
+
+    fn is_unused(&self) -> bool {
+        self.hidden.is_empty() && self.tunnels.is_empty()
+    }
+
+    /// Makes the kernel's table this one.
+    fn install(&self, nft: &mut Nft) -> Result<(), nft::Error> {
+        nft.ensure(&CONFIG)?;
+        let wanted = |subnet: &IpNetwork, owner: &str| {
+            let subnets = self.hidden.get(owner);
+            subnets.is_some_and(|subnets| subnets.contains(subnet))
+        };
+        for (subnet, owner) in nft.egress()? {
+            if !wanted(&subnet, &owner) {
+                nft.remove_egress_of(subnet, &owner)?;
+            }
+        }
+        for (owner, subnets) in &self.hidden {
+            for subnet in subnets {
+                nft.add_egress(*subnet, owner)?;
+            }
+        }
+        let (ends, hosts) = self.ends_and_hosts();
+        nft.guard(&ends, &hosts)
+    }
+
+    /// Whether the kernel's table is this one.
+    fn is_installed(&self, nft: &mut Nft) -> Result<bool, nft::Error> {
+        let config = nft::Config {
+            egress_bridge: EGRESS_BRIDGE,
+        };
+        let there = nft.egress()?;
+        let is_there = |subnet: &IpNetwork| there.iter().any(|(it, _)| it == subnet);
+        let (ends, hosts) = self.ends_and_hosts();
+        Ok(nft.status(&config)? == nft::Status::Complete
+            && there.len() == self.hidden.values().flatten().count()
+            && self.hidden.values().flatten().all(is_there)
+            && nft.guards(&ends, &hosts)?)
+    }
+}
+
+/// What stands for a set of tunnel addresses.
+fn digest(hosts: &BTreeSet<IpAddr>) -> String {
+    let texts: Vec<_> = hosts.iter().map(ToString::to_string).collect();
+    let texts: Vec<_> = texts.iter().map(String::as_str).collect();
+    journal::digest(&texts)
+}
+
+/// Who may send to a tunnel that ends at `end`: the nodes of these news, and this host itself.
+fn senders(end: SocketAddr, news: &News) -> BTreeSet<IpAddr> {
+    let vteps = news
+        .nodes
+        .iter()
+        .filter_map(|(_, node)| node.last_read()?.vtep);
+    let hosts = vteps.filter(|vtep| vtep.is_ipv4() == end.is_ipv4());
+    hosts.chain([end.ip()]).collect()
+}
+
+/// The first of the subnets that this owner hides which leaves the host under its own addresses. Touches nothing.
+pub fn exposed(
+    host: &Host,
+    owner: &str,
+    subnets: BTreeSet<IpNetwork>,
+) -> Result<Option<IpNetwork>, Error> {
+    let _lock = host.lock(NAME)?;
+    let mut nft = Nft::open().map_err(|error| kernel(&error))?;
+    let hidden = nft.egress().map_err(|error| kernel(&error))?;
+    let is_hidden = |subnet: &IpNetwork| hidden.contains(&(*subnet, owner.to_owned()));
+    Ok(subnets.into_iter().find(|subnet| !is_hidden(subnet)))
+}
+
+/// Lets only the nodes of these news, and this host itself, send to the network's tunnel, which ends at `end`;
+/// whether the table was not so.
+pub fn guard(host: &Host, network: &str, end: SocketAddr, news: &News) -> Result<bool, Error> {
+    let hosts = senders(end, news);
+    let others = if is_lost(host)? {
+        others(host, network, end.ip())?
+    } else {
+        Vec::new()
+    };
+    let guarded = bring(host, |table| {
+        for (other, end, hosts) in others {
+            table.guard(&other, end, hosts);
+        }
+        table.guard(network, end, hosts);
+    });
+    guarded.map(|(_, changed)| changed)
+}
+
+/// Whether there is a document that cannot be read: then all that uses the table is told anew by whoever comes first.
+fn is_lost(host: &Host) -> Result<bool, Error> {
+    let found = host.firewall.load(NAME).map_err(|error| local(&error))?;
+    Ok(matches!(found, Found::Unreadable(_)))
+}
+
+/// The tunnels of all networks but one on this host, whose tunnels end at `vtep`, by the copies of their news.
+fn others(
+    host: &Host,
+    network: &str,
+    vtep: IpAddr,
+) -> Result<Vec<(String, SocketAddr, BTreeSet<IpAddr>)>, Error> {
+    let mut others = Vec::new();
+    for other in sandbox::networks()?.into_iter().filter(|it| it != network) {
+        let Some(news) = follower::copy(host, &other)? else {
+            continue;
+        };
+        let port = news.network.as_ref().and_then(|it| it.record.vxlan_port);
+        let end = SocketAddr::new(vtep, port.unwrap_or(sandbox::VXLAN_PORT));
+        let hosts = senders(end, &news);
+        others.push((other, end, hosts));
+    }
+    Ok(others)
+}
+
+/// Hides `subnets` behind the host's address, and no others of this owner; whether the table was not so.
+pub fn hide(host: &Host, owner: &str, subnets: BTreeSet<IpNetwork>) -> Result<bool, Error> {
+    let hide = |table: &mut Table| drop(table.hidden.insert(owner.to_owned(), subnets));
+    bring(host, hide).map(|(_, changed)| changed)
+}
+
+/// Hides nothing of this owner any more. What is returned is to be held until nothing else is to be done: to close the
+/// socket is to wait until the kernel has taken the table apart.
+pub fn show(host: &Host, owner: &str) -> Result<Nft, Error> {
+    let shown = bring(host, |table| drop(table.hidden.remove(owner)));
+    shown.map(|(nft, _)| nft)
+}
+
+/// Guards the network's tunnel no more: it is gone. What is returned is to be held, as that of [`show`].
+pub fn forget_tunnel(host: &Host, network: &str) -> Result<Nft, Error> {
+    let forgotten = bring(host, |table| {
+        table.tunnels.remove(network);
+        table.forget_hosts();
+    });
+    forgotten.map(|(nft, _)| nft)
+}
+
+/// Looks that the table is as the document says, and mends it; whether something was wrong.
+pub fn mend(host: &Host) -> Result<bool, Error> {
+    match document(host)? {
+        Some(_) => bring(host, |_| ()).map(|(_, changed)| changed),
+        None => Ok(false),
+    }
+}
+
+/// Whether the table is as the document says; nothing is changed. True where nobody needs one.
+pub fn is_whole(host: &Host) -> Result<bool, Error> {
+    let _lock = host.lock(NAME)?;
+    let Some(table) = document(host)? else {
+        return Ok(true);
+    };
+    let whole = Nft::open().and_then(|mut nft| table.is_installed(&mut nft));
+    whole.map_err(|error| kernel(&error))
+}
+
+/// The document; one that cannot be read is as good as none: what uses the table is found out again ([`guard`]).
+fn document(host: &Host) -> Result<Option<Table>, Error> {
+    readable(&host.firewall, NAME)
+}
+
+/// Changes the document, and brings the kernel to it; whether the kernel was not so. The socket comes back open.
+fn bring(host: &Host, change: impl FnOnce(&mut Table)) -> Result<(Nft, bool), Error> {
+    let firewall = |error: nft::Error| kernel(&error);
+    let _lock = host.lock(NAME)?;
+    let before = document(host)?;
+    let mut after = before.clone().unwrap_or_default();
+    let mut nft = Nft::open().map_err(firewall)?;
+    if is_lost(host)? {
+        // What is hidden stays so until its owner says otherwise.
+        for (subnet, owner) in nft.egress().map_err(firewall)? {
+            after.hidden.entry(owner).or_default().insert(subnet);
+        }
+    }
+    change(&mut after);
+    if after.is_unused() {
+        let removed = nft.remove_table(&CONFIG).map_err(firewall)?;
+        host.firewall.remove(NAME).map_err(|error| local(&error))?;
+        return Ok((nft, removed));
+    }
+    let count = nft.generation().map_err(firewall)?;
+    if before.as_ref() == Some(&after) && after.rules == Some(count) {
+        return Ok((nft, false));
+    }
+    let save = |table: &Table| {
+        host.firewall
+            .save(NAME, table)
+            .map_err(|error| local(&error))
+    };
+    if before.as_ref() != Some(&after) {
+        after.rules = None;
+        save(&after)?;
+    }
+    // Others may change their own rules meanwhile: that is no damage to ours.
+    let was_whole =
+        before.as_ref() == Some(&after) && after.is_installed(&mut nft).map_err(firewall)?;
+    if !was_whole {
+        after.install(&mut nft).map_err(firewall)?;
+    }
+    // Unchanged all the while, so whole at this count. Else the next verb looks again.
+    let unchanged = nft.generation().map_err(firewall)? == count;
+    after.rules = unchanged.then_some(count);
+    save(&after)?;
+    Ok((nft, !was_whole && !unchanged))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(addresses: &[&str]) -> BTreeSet<IpAddr> {
+        addresses.iter().map(|it| it.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_set_of_hosts_goes_on_under_the_digest_that_an_earlier_version_gave_it() {
+        let end: SocketAddr = "192.168.1.11:4789".parse().unwrap();
+        let hosts = set(&["192.168.1.11", "192.168.1.12"]);
+        let earlier = Tunnel {
+            end,
+            hosts: "0123456789abcdef".to_owned(),
+        };
+        let noted = Table {
+            tunnels: [("n".to_owned(), earlier.clone())].into(),
+            hosts: [(earlier.hosts, hosts.clone())].into(),
+            ..Table::default()
+        };
+        let mut table = noted.clone();
+        table.guard("n", end, hosts);
+        assert_eq!(table, noted, "nothing to be mended");
+        let more = set(&["192.168.1.11", "192.168.1.12", "192.168.1.13"]);
+        table.guard("n", end, more.clone());
+        let (digest, known) = table.hosts.first_key_value().unwrap();
+        assert_eq!((digest.as_str(), known), ("d00b707456e2a417", &more));
+        assert_eq!((table.hosts.len(), &table.tunnels["n"].hosts), (1, digest));
+    }
+}

@@ -1,0 +1,68 @@
+//! Notices: where the kernel tells that somebody touched what is ours: the host, each sandbox, and the egress namespace.
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use cni::Error;
+pub use netlink::Notices;
+use netlink::{Netns, NetnsError, Scope};
+
+use crate::{
+    kernel,
+    names::{self, LINKS},
+    segment::sandbox,
+};
+
+/// The name of our tables, on the host and in sandboxes.
+const TABLE: &str = "crosshost";
+
+/// A namespace that has something of ours.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Source {
+    path: PathBuf,
+    /// Device and inode: the path leads to another one after it was made anew.
+    id: (u64, u64),
+    shared: bool,
+}
+
+/// All that there are now.
+pub fn sources() -> Result<Vec<Source>, Error> {
+    let (folder, bridge) = names::egress_netns();
+    let sandboxes = names::sandboxes();
+    let own = sandbox::networks()?
+        .into_iter()
+        .map(|network| sandboxes.join(network))
+        .chain([folder.join(bridge)]);
+    let host = (PathBuf::from("/proc/thread-self/ns/net"), true);
+    let all = own.map(|path| (path, false)).chain([host]);
+    Ok(all
+        .filter_map(|(path, shared)| {
+            let id = fs::metadata(&path).ok()?;
+            let id = (id.dev(), id.ino());
+            Some(Source { path, id, shared })
+        })
+        .collect())
+}
+
+impl Source {
+    /// Listens there; nothing where there is no namespace any more. The namespace lives as long as what is returned.
+    pub fn listen(&self) -> Result<Vec<Notices>, Error> {
+        let netns = match Netns::open(Path::new(&self.path)) {
+            Ok(netns) => netns,
+            Err(NetnsError::Gone { .. }) => return Ok(Vec::new()),
+            Err(error) => return Err(kernel(&error)),
+        };
+        let links = if self.shared {
+            Scope::Host(LINKS)
+        } else {
+            Scope::Sandbox
+        };
+        [links, Scope::Rules(TABLE)]
+            .into_iter()
+            .map(|scope| Notices::open(&netns, scope).map_err(|error| kernel(&error)))
+            .collect()
+    }
+}

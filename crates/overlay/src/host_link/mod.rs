@@ -1,0 +1,454 @@
+//! Foothold: what the host itself has on a segment. Where the network is its containers' way out the host answers for the
+//! gateway addresses, like every other host and with the same MAC; where it wants access it has an address of its own,
+//! leased like a container's. Both may be.
+//!
+//! Each is a veth pair between the host and the bridge of the sandbox, for each has its own MAC: that of its address, by
+//! which the others' entries are right. The document says what should be there, and is written before it is made; it goes
+//! after the lease was given back. All of it is under the network's lock, and comes and goes with the sandbox.
+
+mod link;
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv6Addr},
+};
+
+use cluster::Network;
+use cni::{Delegate, Error};
+use ipnetwork::IpNetwork;
+use journal::{Attachment, Found};
+use netlink::{Forwarding, Mac, Rtnl};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    code, egress,
+    firewall::table,
+    kernel, local,
+    names::{self, HOST},
+    readable,
+    segment::{
+        forwarding::{answered_here, mac_of},
+        sandbox::{self, Sandbox},
+    },
+    state::host::Host,
+};
+use link::Wanted;
+
+/// What the host should have on one segment.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Foothold {
+    /// What the host has a route to.
+    subnets: Vec<IpNetwork>,
+    /// The addresses for which every host answers; none where containers leave otherwise.
+    gateways: BTreeSet<IpAddr>,
+    /// Whether the host has addresses of its own.
+    access: bool,
+    /// These; none until the IPAM plugin has given them.
+    addresses: Vec<IpNetwork>,
+}
+
+/// What an attachment wants of its host.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Wants {
+    /// To be its gateway.
+    pub(crate) gateway: bool,
+    /// To be on the segment.
+    pub(crate) access: bool,
+}
+
+impl Wants {
+    /// The key of the configuration by which it is wanted.
+    fn key(self) -> &'static str {
+        if self.gateway {
+            "egress: gateway"
+        } else {
+            "hostAccess: true"
+        }
+    }
+}
+
+impl Foothold {
+    /// The MAC of the gateway: of a pair that of the IPv4 address.
+    fn gateway_mac(&self) -> Option<Mac> {
+        let first = self.gateways.iter().min_by_key(|address| address.is_ipv6());
+        first.map(|address| mac_of(*address))
+    }
+
+    /// The host's own addresses.
+    pub(crate) fn own(&self) -> impl Iterator<Item = IpAddr> {
+        self.addresses.iter().map(IpNetwork::ip)
+    }
+
+    /// The ports of the segment's bridge that this takes.
+    pub(crate) fn ports(&self, network: &str) -> Vec<String> {
+        self.links(network)
+            .into_iter()
+            .map(|link| link.name)
+            .collect()
+    }
+
+    /// The links that this takes. A subnet is reached by the host's own address where it has one: an answer to the gateway's
+    /// would end at the gateway of another host.
+    fn links(&self, network: &str) -> Vec<Wanted> {
+        let own = |subnet: &IpNetwork| {
+            let mut own = self.own().filter(|own| own.is_ipv4() == subnet.is_ipv4());
+            let inside = own.find(|own| subnet.contains(*own));
+            inside.or_else(|| self.own().find(|own| own.is_ipv4() == subnet.is_ipv4()))
+        };
+        let gateway = |subnet: &IpNetwork| {
+            let mut inside = self.gateways.iter().copied();
+            inside.find(|gateway| own(subnet).is_none() && subnet.contains(*gateway))
+        };
+        let routes = |source: &dyn Fn(&IpNetwork) -> Option<IpAddr>| {
+            let route = |subnet: &IpNetwork| source(subnet).map(|source| (*subnet, source));
+            self.subnets.iter().filter_map(route).collect()
+        };
+        let first = self.own().min_by_key(IpAddr::is_ipv6);
+        let host = first.map(|first| Wanted {
+            name: names::host_link(network),
+            mac: mac_of(first),
+            addresses: self.addresses.clone(),
+            routes: routes(&own),
+        });
+        let single = self.gateways.iter().copied().map(IpNetwork::from);
+        let gateway = self.gateway_mac().map(|mac| Wanted {
+            name: names::gateway_link(network),
+            mac,
+            addresses: single.collect(),
+            routes: routes(&gateway),
+        });
+        let mut links: Vec<_> = host.into_iter().chain(gateway).collect();
+        for link in &mut links {
+            // Who forwards asks for a neighbour from a link-local address.
+            if link.addresses.iter().any(IpNetwork::is_ipv6) {
+                link.addresses.extend(link_local(link.mac));
+            }
+        }
+        links
+    }
+}
+
+/// The link-local address that goes with a MAC.
+fn link_local(mac: Mac) -> Option<IpNetwork> {
+    let [high, middle, low] = [0, 2, 4].map(|at| u16::from_be_bytes([mac.0[at], mac.0[at + 1]]));
+    let address = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, high, middle, low);
+    IpNetwork::new(address.into(), 64).ok()
+}
+
+/// What the host should have on the network; a document that cannot be read is as good as none.
+pub(crate) fn load(host: &Host, network: &str) -> Result<Option<Foothold>, Error> {
+    readable(&host.footholds, network)
+}
+
+/// Whether the host may have something of its own on the network: its document is there, whether or not it can be read.
+pub(crate) fn may_be(host: &Host, network: &str) -> Result<bool, Error> {
+    let found = host.footholds.load(network);
+    Ok(found.map_err(|error| local(&error))? != Found::Absent)
+}
+
+fn save(host: &Host, network: &str, foothold: &Foothold) -> Result<(), Error> {
+    let saved = host.footholds.save(network, foothold);
+    saved.map_err(|error| local(&error))
+}
+
+/// The `wanted` entries of a network's sandbox, where this host answers for the gateway itself.
+pub(crate) fn entries(
+    host: &Host,
+    network: &str,
+    mut wanted: Forwarding,
+) -> Result<Forwarding, Error> {
+    if let Some(foothold) = load(host, network)?
+        && let Some(mac) = foothold.gateway_mac()
+    {
+        answered_here(&mut wanted, &foothold.gateways, mac);
+    }
+    Ok(wanted)
+}
+
+/// Gives the host what an attachment wants of it, beside what others wanted; the caller holds the network's lock. Where
+/// that changes something, the sandbox is not what it was.
+pub(crate) async fn ensure(
+    host: &Host,
+    network: &Network,
+    wants: Wants,
+    sandbox: &mut Sandbox,
+    ipam: &Delegate<'_>,
+) -> Result<Foothold, Error> {
+    let name = &network.name;
+    let before = load(host, name)?;
+    let mut foothold = before.clone().unwrap_or_default();
+    if before.is_none() && !wants.gateway && !wants.access {
+        return Ok(foothold);
+    }
+    if wants.gateway {
+        let ranges = network.ranges.iter().flatten();
+        foothold.gateways = ranges.filter_map(|range| range.gateway).collect();
+    }
+    foothold.access |= wants.access;
+    foothold.subnets = network.subnets();
+    let key = wants.key();
+    if foothold.subnets.is_empty() || (wants.gateway && foothold.gateways.is_empty()) {
+        let why = "no subnet with a gateway is known of the network; give it ipam.ranges";
+        return Err(Error::config(format!("{key}: {why}")));
+    }
+    if !may_be(host, name)? {
+        refuse_taken(host, name, key, &foothold.subnets).await?;
+    }
+    if before.as_ref() != Some(&foothold) {
+        save(host, name, &foothold)?;
+    }
+    if foothold.access && foothold.addresses.is_empty() {
+        let ipam = of_host(name, ipam)?;
+        // What an ADD got that was killed before it noted so.
+        ipam.del()?;
+        let given = ipam.add()?;
+        foothold.addresses = given.ips.iter().map(|ip| ip.address).collect();
+        if foothold.addresses.is_empty() {
+            return Err(Error::decode("hostAccess: the IPAM plugin gave no address"));
+        }
+        save(host, name, &foothold)?;
+    }
+    sandbox.stood &= !bring(host, name, &foothold, sandbox).await?;
+    Ok(foothold)
+}
+
+/// The IPAM plugin, asked for the host's own attachment to the network.
+fn of_host<'a>(network: &str, ipam: &Delegate<'a>) -> Result<Delegate<'a>, Error> {
+    let own = attachment(network);
+    let netns = names::sandboxes().join(network);
+    ipam.on_behalf(&own.container, &own.ifname, &netns)
+}
+
+/// The host's own attachment to the network, by which its lease is known.
+pub(crate) fn attachment(network: &str) -> Attachment {
+    Attachment {
+        network: network.to_owned(),
+        container: HOST.to_owned(),
+        ifname: names::host_link(network),
+    }
+}
+
+/// Refuses subnets that are this host's already in another way. Code 103.
+async fn refuse_taken(
+    host: &Host,
+    network: &str,
+    key: &str,
+    subnets: &[IpNetwork],
+) -> Result<(), Error> {
+    // What is ours came with another life of the document.
+    for name in [names::host_link(network), names::gateway_link(network)] {
+        let removed = host.rtnl.remove_link(&name).await;
+        removed.map_err(|error| kernel(&error))?;
+    }
+    refuse_overlap(host, network, key, subnets).await
+}
+
+/// Refuses what [`ensure`] would refuse of a first attachment that wants this. Changes nothing.
+pub(crate) async fn refuse(
+    host: &Host,
+    network: &str,
+    wants: Wants,
+    subnets: &[IpNetwork],
+) -> Result<(), Error> {
+    let key = wants.key();
+    let own = [names::host_link(network), names::gateway_link(network)];
+    let links = host.rtnl.links().await.map_err(|error| kernel(&error))?;
+    let is_there = may_be(host, network)? || links.iter().any(|it| own.contains(&it.name));
+    if is_there || !(wants.gateway || wants.access) {
+        return Ok(());
+    }
+    refuse_overlap(host, network, key, subnets).await
+}
+
+async fn refuse_overlap(
+    host: &Host,
+    network: &str,
+    key: &str,
+    subnets: &[IpNetwork],
+) -> Result<(), Error> {
+    let taken = egress::taken(host).await?;
+    match ipam::overlapping(subnets, &taken) {
+        None => Ok(()),
+        Some((subnet, other)) => Err(Error::new(
+            code::DIFFERS,
+            format!("{key}: subnet {subnet} of network {network}: this host has {other} already"),
+        )),
+    }
+}
+
+/// Makes whole what the host should have on the network; whether something was wrong. The caller holds the lock.
+pub(crate) async fn mend(host: &Host, network: &str, sandbox: &Sandbox) -> Result<bool, Error> {
+    match load(host, network)? {
+        Some(foothold) => bring(host, network, &foothold, sandbox).await,
+        None => Ok(false),
+    }
+}
+
+async fn bring(
+    host: &Host,
+    network: &str,
+    foothold: &Foothold,
+    sandbox: &Sandbox,
+) -> Result<bool, Error> {
+    let mut changed = false;
+    if !foothold.gateways.is_empty() {
+        egress::forward(host, foothold.gateways.iter().any(IpAddr::is_ipv6)).await?;
+        let subnets = foothold.subnets.iter().copied().collect();
+        changed |= table::hide(host, &names::gateway_link(network), subnets)?;
+    }
+    for wanted in foothold.links(network) {
+        let inside = (&sandbox.rtnl, sandbox.bridge);
+        if wanted.lacks(host, inside, sandbox.mtu).await?.is_some() {
+            wanted.make(host, inside, sandbox.mtu).await?;
+            changed = true;
+        }
+    }
+    Ok(changed)
+}
+
+/// What is not as it should be of what the host has on the network, whose segment has this MTU; `None` if all is.
+pub(crate) async fn deviation(
+    host: &Host,
+    network: &str,
+    wants: Wants,
+    inside: (&Rtnl, u32),
+    mtu: u32,
+) -> Result<Option<String>, Error> {
+    let foothold = load(host, network)?.unwrap_or_default();
+    if wants.gateway && foothold.gateways.is_empty()
+        || wants.access && foothold.addresses.is_empty()
+    {
+        return Ok(Some(
+            "the host has no record of its own links to the segment".to_owned(),
+        ));
+    }
+    for wanted in foothold.links(network) {
+        if let Some(lack) = wanted.lacks(host, inside, mtu).await? {
+            return Ok(Some(lack));
+        }
+    }
+    if foothold.gateways.is_empty() {
+        return Ok(None);
+    }
+    let v6 = foothold.gateways.iter().any(IpAddr::is_ipv6);
+    let subnets = foothold.subnets.into_iter().collect();
+    egress::not_let_out(host, &names::gateway_link(network), subnets, v6)
+}
+
+/// For which versions of IP the host is the network's gateway: whether that is IPv6.
+pub(crate) fn gateways(host: &Host, network: &str) -> Result<BTreeSet<bool>, Error> {
+    let foothold = load(host, network)?.unwrap_or_default();
+    Ok(foothold.gateways.iter().map(IpAddr::is_ipv6).collect())
+}
+
+/// Takes the host off the segment, but for its lease; the caller holds the network's lock.
+pub(crate) async fn leave(host: &Host, network: &str) -> Result<(), Error> {
+    for name in [names::host_link(network), names::gateway_link(network)] {
+        let removed = host.rtnl.remove_link(&name).await;
+        removed.map_err(|error| kernel(&error))?;
+    }
+    table::show(host, &names::gateway_link(network)).map(drop)
+}
+
+/// Gives the host's own address back where nothing of this host is on the network any more, and forgets what should be
+/// there. `access`: the configuration wants one, so that there may be a lease though the document was lost.
+pub(crate) async fn release(
+    host: &Host,
+    network: &str,
+    access: bool,
+    ipam: &Delegate<'_>,
+) -> Result<(), Error> {
+    let give_back = async || of_host(network, ipam)?.del();
+    let released = release_by(host, network, access, give_back).await;
+    released.map(drop)
+}
+
+/// The same by whatever gives the address back; whether there was anything.
+pub(crate) async fn release_by(
+    host: &Host,
+    network: &str,
+    access: bool,
+    give_back: impl AsyncFnOnce() -> Result<(), Error>,
+) -> Result<bool, Error> {
+    if !access && !may_be(host, network)? {
+        return Ok(false);
+    }
+    let known = load(host, network)?;
+    let _lock = host.lock_network(network)?;
+    // A sandbox that stays has a container's port, whatever the list of its users says.
+    if host.has_users(network)? || sandbox::open(network)?.is_some() {
+        return Ok(false);
+    }
+    // Of a document that cannot be read it may be.
+    if access || known.is_none_or(|known| known.access) {
+        give_back().await?;
+    }
+    let removed = host.footholds.remove(network);
+    removed.map_err(|error| local(&error)).map(|()| true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn foothold(gateways: &[&str], addresses: &[&str]) -> Foothold {
+        Foothold {
+            subnets: ["10.0.0.0/24", "fd00::/64"]
+                .map(|it| it.parse().unwrap())
+                .into(),
+            gateways: gateways.iter().map(|it| it.parse().unwrap()).collect(),
+            access: !addresses.is_empty(),
+            addresses: addresses.iter().map(|it| it.parse().unwrap()).collect(),
+        }
+    }
+
+    /// The sources of the routes by each link, with the MAC and the first address of the link.
+    fn shape(foothold: &Foothold) -> Vec<(String, String, Vec<String>)> {
+        let spell = |link: &Wanted| {
+            let sources = link.routes.iter().map(|(_, source)| source.to_string());
+            (
+                link.mac.to_string(),
+                link.addresses[0].to_string(),
+                sources.collect(),
+            )
+        };
+        foothold.links("n").iter().map(spell).collect()
+    }
+
+    #[test]
+    fn a_segment_is_reached_from_the_hosts_own_address_where_it_has_one() {
+        let text = |words: &[&str]| {
+            words
+                .iter()
+                .map(|&word| word.to_owned())
+                .collect::<Vec<_>>()
+        };
+        let (gateways, own) = (["10.0.0.1", "fd00::1"], ["10.0.0.5/24", "fd00::5/64"]);
+        let by_gateway = |routes: &[&str]| {
+            (
+                "02:42:0a:00:00:01".to_owned(),
+                "10.0.0.1/32".to_owned(),
+                text(routes),
+            )
+        };
+        let by_own = (
+            "02:42:0a:00:00:05".to_owned(),
+            own[0].to_owned(),
+            text(&["10.0.0.5", "fd00::5"]),
+        );
+        assert_eq!(shape(&foothold(&gateways, &[])), [by_gateway(&gateways)]);
+        assert_eq!(shape(&foothold(&[], &own)), std::slice::from_ref(&by_own));
+        assert_eq!(shape(&foothold(&gateways, &own)), [by_own, by_gateway(&[])]);
+    }
+
+    #[test]
+    fn a_link_with_ipv6_has_a_link_local_address_of_its_mac() {
+        let links = foothold(&["fd00::1"], &[]).links("n");
+        let addresses = links[0].addresses.iter().map(ToString::to_string);
+        assert_eq!(
+            addresses.collect::<Vec<_>>(),
+            ["fd00::1/128", "fe80::242:0:1/64"]
+        );
+    }
+}

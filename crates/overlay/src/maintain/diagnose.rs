@@ -1,0 +1,408 @@
+//! Examine: what is well on this host and what is wrong, with the command that would mend it. Looks at what [`crate::maintain::repair`]
+//! mends, and at what no repair may touch, since it is others'. Changes nothing, and asks no store.
+
+use std::fs;
+
+use cluster::{Network, News, Place, Resolved};
+use cni::Error;
+use netlink::Netns;
+
+use crate::{
+    egress,
+    endpoint::bandwidth,
+    firewall::{foreign_rules, table},
+    follow::{
+        follower,
+        membership::{self, Membership},
+        store_check,
+    },
+    host_link::{self, Wants},
+    kernel, local,
+    maintain::{
+        findings::{Check, Findings, State},
+        stale,
+    },
+    names::{self, EGRESS_BRIDGE},
+    segment::{
+        forwarding::Trust,
+        path_mtu,
+        sandbox::{self, Sandbox},
+    },
+    state::{
+        attachment::{Record, Stage},
+        host::{Host, Underlay},
+    },
+};
+
+/// What mends most of it.
+pub const SYNC: &str = "crosshost sync";
+/// Most hosts whose way here is looked at.
+const PEERS: usize = 256;
+
+/// Looks at all of this host; without settings not at the underlay, and at no network.
+pub async fn examine(settings: Option<&Resolved>, findings: &mut Findings) -> Result<(), Error> {
+    let host = Host::open()?;
+    match host.rtnl.has_vxlan().await {
+        Ok(true) => {}
+        Ok(false) => findings.wrong(
+            Check::Vxlan,
+            "this kernel has no VXLAN".to_owned(),
+            "modprobe vxlan",
+        ),
+        Err(error) => findings.wrong(Check::Vxlan, error.to_string(), ""),
+    }
+    if let Some(settings) = settings {
+        examine_networks(&host, settings, findings).await?;
+    }
+    examine_mounts(findings)?;
+    match table::is_whole(&host) {
+        Ok(true) => findings.ok(
+            Check::NftablesTable,
+            "nftables table inet crosshost: as it should be".to_owned(),
+        ),
+        Ok(false) => {
+            let says = "nftables table inet crosshost: gone or changed by somebody else";
+            findings.wrong(Check::NftablesTable, says.to_owned(), SYNC);
+        }
+        Err(error) => findings.wrong(Check::NftablesTable, error.msg, ""),
+    }
+    let looked = examine_egress(&host, findings).await;
+    findings.failed(Check::Egress, looked);
+    for unreadable in host.lost()? {
+        findings.lost(&unreadable);
+    }
+    examine_records(&host, findings).await
+}
+
+/// What is mounted in a mount namespace that other programs of this host do not share.
+fn examine_mounts(findings: &mut Findings) -> Result<(), Error> {
+    let folder = names::sandboxes();
+    let mut hidden = Vec::new();
+    for network in sandbox::networks_elsewhere()? {
+        let process = Netns::elsewhere(&folder, &network);
+        hidden.extend(process.map(|process| (format!("network {network}: its sandbox"), process)));
+    }
+    let (folder, bridge) = names::egress_netns();
+    let egress = Netns::elsewhere(&folder, bridge);
+    hidden.extend(
+        egress.map(|process| ("the containers' way out: its namespace".to_owned(), process)),
+    );
+    for (what, process) in hidden {
+        let says = format!(
+            "{what} was made in another mount namespace, that of {process}, and other programs of this host do not see it: \
+             remove PrivateTmp=, PrivateMounts= and their like from its service"
+        );
+        findings.wrong(Check::MountNamespace, says, SYNC);
+    }
+    Ok(())
+}
+
+/// The underlay, and each network on it.
+async fn examine_networks(
+    host: &Host,
+    settings: &Resolved,
+    findings: &mut Findings,
+) -> Result<(), Error> {
+    match host.underlay(settings).await {
+        Ok(underlay) => {
+            let Underlay {
+                name, mtu, vtep, ..
+            } = &underlay;
+            let segment = underlay.segment_mtu();
+            findings.ok(Check::Underlay, format!(
+                "underlay {name}: tunnel address {vtep}, MTU {mtu}, {segment} inside the tunnels"
+            ));
+            for network in sandbox::networks()? {
+                let looked = examine_network(host, settings, &underlay, &network, findings).await;
+                findings.failed(Check::Sandbox, looked);
+            }
+        }
+        Err(error) => findings.wrong(
+            Check::Underlay,
+            error.msg,
+            "edit /etc/crosshost/config.json",
+        ),
+    }
+    Ok(())
+}
+
+/// One network's sandbox: as its copy of the news says.
+async fn examine_network(
+    host: &Host,
+    settings: &Resolved,
+    underlay: &Underlay,
+    network: &str,
+    findings: &mut Findings,
+) -> Result<(), Error> {
+    let _lock = host.lock_network(network)?;
+    let mut wrong =
+        |why: &str| findings.wrong(Check::Sandbox, format!("network {network}: {why}"), SYNC);
+    if !host.needs_sandbox(network).await? {
+        wrong("its sandbox has no containers any more");
+        return Ok(());
+    }
+    // Of a first ADD that is at work, or was killed, there is nothing to be expected yet.
+    let records = host.records.all_readable(&|_| ());
+    let records = records.map_err(|error| local(&error))?;
+    if !records.iter().any(|record| is_made(record, network)) {
+        return Ok(());
+    }
+    let Some(copy) = follower::copy(host, network)? else {
+        wrong("this host has no copy of its news");
+        return Ok(());
+    };
+    let Some(record) = copy.network.as_ref().map(|network| &network.record) else {
+        wrong("this host's news have no such network");
+        return Ok(());
+    };
+    let known = copy.nodes.known(&settings.node);
+    if known.is_none_or(|known| known.record.vtep != Some(underlay.vtep)) {
+        wrong("others know this host by another tunnel address than its own");
+    }
+    let Some(sandbox) = sandbox::find(record, underlay).await? else {
+        wrong("bridge or tunnel device of its sandbox is gone, down or not as it should be");
+        return Ok(());
+    };
+    let member = membership::load(host, network)?;
+    let trust = member.as_ref().map_or(Trust::Floods, Membership::trust);
+    let due = sandbox
+        .due(host, network, &copy, &settings.node, trust)
+        .await?
+        .len();
+    if due > 0 {
+        let says = format!("network {network}: {due} forwarding entries are not as the news say");
+        findings.wrong(Check::Forwarding, says, SYNC);
+    }
+    examine_ports(&records, &sandbox, network, findings).await?;
+    examine_foothold(host, &sandbox, network, findings).await?;
+    if let Some(what) = bandwidth::deviation(host, network, &sandbox.rtnl, None).await? {
+        findings.wrong(Check::Bandwidth, format!("network {network}: {what}"), SYNC);
+    }
+    if record.mtu.is_some_and(|mtu| mtu > sandbox.mtu) {
+        let (mtu, most) = (record.mtu.unwrap_or_default(), sandbox.mtu);
+        let says = format!("network {network}: its mtu is {mtu}, and this host carries {most}");
+        let wanted = mtu - most + underlay.mtu;
+        findings.wrong(
+            Check::NetworkMtu,
+            says,
+            &format!(
+                "ip link set dev {} mtu {wanted}",
+                nft::quoted(&underlay.name)
+            ),
+        );
+    }
+    if due == 0 {
+        findings.ok(
+            Check::Forwarding,
+            format!("network {network}: forwards as its news say"),
+        );
+    }
+    examine_way_in(host, underlay, record, &copy, findings).await;
+    let made = || records.iter().filter(|record| is_made(record, network));
+    if let Some(large) = path_mtu::larger(made(), sandbox.mtu).await {
+        let says = format!(
+            "network {network}: this host carries packets of {} bytes inside the tunnel, and these have a larger MTU: {large}; \
+             what they send in one piece is lost; give {} its MTU back, or DEL and ADD them",
+            sandbox.mtu, underlay.name
+        );
+        findings.wrong(Check::PathMtu, says, "");
+    } else if let Some(what) = path_mtu::outgrown(host, made(), &copy, &settings.node).await? {
+        findings.note(Check::PathMtu, format!("network {network}: {what}"), "");
+    }
+    Ok(())
+}
+
+/// The host's end of each attachment is on the bridge.
+async fn examine_ports(
+    records: &[Record],
+    sandbox: &Sandbox,
+    network: &str,
+    findings: &mut Findings,
+) -> Result<(), Error> {
+    let links = sandbox.rtnl.links().await.map_err(|error| kernel(&error))?;
+    for Record { attachment, .. } in records.iter().filter(|it| is_made(it, network)) {
+        let name = names::port(attachment);
+        match links.iter().find(|link| link.name == name) {
+            Some(link)
+                if link.up && link.master == Some(sandbox.bridge) && link.mtu >= sandbox.mtu => {}
+            Some(_) => findings.wrong(
+                Check::BridgePort,
+                format!("{attachment}: its port is down, off the bridge or of too small an MTU"),
+                SYNC,
+            ),
+            None => findings.wrong(
+                Check::BridgePort,
+                format!("{attachment}: its port is gone; DEL and ADD it"),
+                "",
+            ),
+        }
+    }
+    Ok(())
+}
+
+/// What the host itself has on the segment, and the way out of the containers whose gateway it is.
+async fn examine_foothold(
+    host: &Host,
+    sandbox: &Sandbox,
+    network: &str,
+    findings: &mut Findings,
+) -> Result<(), Error> {
+    let (wants, inside) = (Wants::default(), (&sandbox.rtnl, sandbox.bridge));
+    if let Some(what) = host_link::deviation(host, network, wants, inside, sandbox.mtu).await? {
+        findings.wrong(Check::HostLink, format!("network {network}: {what}"), SYNC);
+    }
+    for v6 in host_link::gateways(host, network)? {
+        findings.blocked(foreign_rules::egress(host, &names::gateway_link(network), v6).await);
+    }
+    Ok(())
+}
+
+fn is_made(record: &Record, network: &str) -> bool {
+    record.stage == Stage::Made && record.attachment.network == network
+}
+
+/// What others send to the tunnel is let in.
+async fn examine_way_in(
+    host: &Host,
+    underlay: &Underlay,
+    network: &Network,
+    news: &News,
+    findings: &mut Findings,
+) {
+    let port = network.vxlan_port.unwrap_or(sandbox::VXLAN_PORT);
+    findings.blocked(foreign_rules::tunnel(underlay, port));
+    let name = &underlay.name;
+    let filter = |of: &str| number(&format!("net/ipv4/conf/{of}/rp_filter"));
+    if filter("all").max(filter(name)) != Some(1) {
+        return;
+    }
+    // Strict: what comes by another interface than the one by which it would be answered is dropped.
+    let peers = news
+        .nodes
+        .iter()
+        .filter_map(|(_, node)| node.last_read()?.vtep);
+    for vtep in peers
+        .filter(|vtep| *vtep != underlay.vtep && vtep.is_ipv4())
+        .take(PEERS)
+    {
+        let hop = host.rtnl.route_to(vtep).await;
+        if hop.is_ok_and(|hop| hop.dev != underlay.index) {
+            let says = format!(
+                "rp_filter of {name} is strict, and the route to {vtep} leaves by another interface: \
+                 what that host sends to tunnels is dropped"
+            );
+            let key = format!("net.ipv4.conf.{}.rp_filter=2", name.replace('.', "/"));
+            let mend = format!("sysctl -w {}", nft::quoted(&key));
+            findings.wrong(Check::RpFilter, says, &mend);
+        }
+    }
+}
+
+fn number(sysctl: &str) -> Option<u32> {
+    let text = fs::read_to_string(format!("/proc/sys/{sysctl}")).ok()?;
+    text.trim().parse().ok()
+}
+
+/// The way out of this host's containers, if they have one.
+async fn examine_egress(host: &Host, findings: &mut Findings) -> Result<(), Error> {
+    let Some(ledger) = egress::ledger(host)?.filter(|ledger| !ledger.leases.is_empty()) else {
+        return Ok(());
+    };
+    let before = findings.0.len();
+    if let Some(what) = egress::common_deviation(host, &ledger).await? {
+        findings.wrong(
+            Check::Egress,
+            format!("the containers' way out: {what}"),
+            SYNC,
+        );
+    }
+    let v6 = ledger.subnet6.is_some();
+    let switches = [
+        (true, "net/ipv4/ip_forward"),
+        (v6, "net/ipv6/conf/all/forwarding"),
+    ];
+    for (_, switch) in switches.iter().filter(|(wanted, _)| *wanted) {
+        if number(switch) == Some(0) {
+            let name = switch.replace('/', ".");
+            let says = format!("{name} is 0: the containers of this host have no way out");
+            findings.wrong(Check::IpForward, says, SYNC);
+        }
+    }
+    findings.blocked(foreign_rules::egress(host, EGRESS_BRIDGE, false).await);
+    if v6 {
+        findings.blocked(foreign_rules::egress(host, EGRESS_BRIDGE, true).await);
+    }
+    let on_host = egress::is_on_host(host).await?;
+    if on_host {
+        let says = format!(
+            "egress by {EGRESS_BRIDGE}: a bridge among this host's interfaces, as an earlier version made it; it is kept as it \
+             is, and gets a namespace of its own when no container uses it any more"
+        );
+        findings.note(Check::Egress, says, "");
+    } else if number("net/bridge/bridge-nf-call-iptables") == Some(1) {
+        let says = "br_netfilter gives bridged frames to this host's firewall; ours are on bridges in namespaces of their own";
+        findings.ok(Check::BrNetfilter, says.to_owned());
+    }
+    if findings.0[before..]
+        .iter()
+        .all(|it| it.state != State::Wrong)
+    {
+        findings.ok(
+            Check::Egress,
+            format!("egress by {EGRESS_BRIDGE}: {} is let out", ledger.subnet),
+        );
+    }
+    Ok(())
+}
+
+/// With which store the networks' containers on this host were made.
+pub fn places() -> Result<Vec<(String, Place)>, Error> {
+    let host = Host::open()?;
+    let mut found = Vec::new();
+    for network in sandbox::networks()? {
+        if host.has_users(&network)?
+            && let Some(place) = store_check::noted(&host, &network)?
+        {
+            found.push((network, place));
+        }
+    }
+    Ok(found)
+}
+
+/// What killed verbs and runtimes that say nothing left.
+async fn examine_records(host: &Host, findings: &mut Findings) -> Result<(), Error> {
+    let records = host.records.all().map_err(|error| local(&error))?;
+    for unreadable in &records.unreadable {
+        findings.held(&unreadable.to_string());
+    }
+    let orphans = stale::all(host, &|_| ()).await?;
+    for Record {
+        attachment, netns, ..
+    } in &orphans
+    {
+        let netns = netns.display();
+        let says = format!("{attachment}: its container is gone ({netns}), and no DEL came");
+        findings.wrong(Check::Orphan, says, "crosshost gc");
+    }
+    for record in records.readable {
+        let attachment = &record.attachment;
+        if record.stage == Stage::Making
+            && !orphans.contains(&record)
+            && host.lock_idle_container(attachment)?.is_some()
+        {
+            let says =
+                format!("{attachment}: its ADD was killed; its next DEL or ADD clears it away");
+            findings.wrong(Check::KilledAdd, says, "");
+        }
+    }
+    for member in membership::all(host)? {
+        if member.left {
+            let says = format!(
+                "network {}: left by this host, which the store was not told yet",
+                member.network
+            );
+            findings.wrong(Check::LeftNetwork, says, SYNC);
+        }
+    }
+    Ok(())
+}

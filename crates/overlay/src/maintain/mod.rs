@@ -1,0 +1,8 @@
+//! What sync, doctor and GC do: repair, diagnose, remove.
+
+pub mod diagnose;
+pub mod findings;
+pub mod repair;
+pub mod stale;
+pub mod sync;
+pub(crate) mod teardown;

@@ -1,0 +1,263 @@
+//! Repair: the sandboxes and the egress as they were last known to be right, without the store. What somebody deleted or
+//! changed on this host comes back, though no verb comes by. And whether something that was just heard is news here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cluster::{News, Node, Records, Resolved, Stored};
+use cni::Error;
+use ipam::Block;
+
+use crate::{
+    egress,
+    endpoint::bandwidth,
+    firewall::table,
+    follow::{
+        follower,
+        membership::{self, Membership},
+    },
+    host_link,
+    maintain::sync::Synced,
+    segment::{
+        forwarding::{Trust, translations},
+        mac_rewrite, sandbox,
+    },
+    state::host::{Host, Underlay},
+};
+
+/// What a repair found.
+#[derive(Debug, Default)]
+pub struct Repaired {
+    /// What was wrong, by network; those that were right are not in it.
+    pub networks: Vec<Synced>,
+    /// Whether the way out of the containers was wrong.
+    pub egress: bool,
+    /// Whether the store has to be asked: it has another tunnel address of this host, or there is no copy of some news.
+    pub outdated: bool,
+    /// What could not be mended, and why.
+    pub failures: Vec<Error>,
+}
+
+/// Mends all that is ours on this host, and goes on where something cannot be mended. Asks nobody else.
+pub async fn repair(settings: &Resolved) -> Result<Repaired, Error> {
+    let mut repaired = Repaired::default();
+    let mut networks = sandbox::networks()?;
+    networks.extend(sandbox::networks_elsewhere()?);
+    if networks.is_empty() {
+        return Ok(repaired);
+    }
+    let host = Host::open()?;
+    // First: each network's guard would make the table whole again, and what hides the containers with it.
+    match egress::mend(&host).await {
+        Ok(mended) => repaired.egress = mended,
+        Err(error) => repaired.failures.push(error),
+    }
+    let underlay = match host.underlay(settings).await {
+        Ok(underlay) => underlay,
+        Err(error) => {
+            repaired.failures.push(error);
+            return Ok(repaired);
+        }
+    };
+    for network in networks {
+        match mend(&host, settings, &underlay, &network).await {
+            Ok(None) => repaired.outdated = true,
+            Ok(Some(0)) => {}
+            Ok(Some(changes)) => repaired.networks.push(Synced { network, changes }),
+            Err(error) => repaired.failures.push(error),
+        }
+    }
+    Ok(repaired)
+}
+
+/// Mends one sandbox; how much was wrong, `None` if the store alone knows what would be right.
+async fn mend(
+    host: &Host,
+    settings: &Resolved,
+    underlay: &Underlay,
+    network: &str,
+) -> Result<Option<usize>, Error> {
+    let _lock = host.lock_network(network)?;
+    if !host.needs_sandbox(network).await? {
+        return Ok(Some(0));
+    }
+    let Some(copy) = follower::copy(host, network)? else {
+        return Ok(None);
+    };
+    let Some(record) = copy.network.as_ref().map(|network| &network.record) else {
+        return Ok(None);
+    };
+    // What others know of this host is right, or nobody can tell.
+    let is_right = |node: &Node| node.vtep == Some(underlay.vtep);
+    let known = copy.nodes.get(&settings.node);
+    if !known.is_some_and(|known| known.last_read().is_none_or(is_right)) {
+        return Ok(None);
+    }
+    let was_whole = sandbox::find(record, underlay).await?.is_some();
+    let sandbox = sandbox::ensure(host, record, underlay).await?;
+    let member = membership::load(host, network)?;
+    let trust = member.as_ref().map_or(Trust::Floods, Membership::trust);
+    let unguarded = table::guard(host, network, sandbox.end, &copy)?;
+    let untranslated = mac_rewrite::bring(host, network, &translations(&copy, &settings.node))?;
+    let was_off = host_link::mend(host, network, &sandbox).await?;
+    let node = &settings.node;
+    let changes = sandbox.reconcile(host, network, &copy, node, trust).await?;
+    let unlimited = bandwidth::mend(host, network, &sandbox.rtnl).await?;
+    let replugged = was_whole && sandbox.replugged;
+    let wrong = [
+        !was_whole,
+        replugged,
+        unguarded,
+        untranslated,
+        was_off,
+        unlimited,
+    ];
+    Ok(Some(changes + wrong.into_iter().filter(|it| *it).count()))
+}
+
+/// What this host forwards by, as far as a watcher has to know to tell news.
+pub struct Known {
+    copies: BTreeMap<String, News>,
+}
+
+impl Known {
+    /// The copy of one network's news, or those of all.
+    pub fn load(network: Option<&str>) -> Result<Self, Error> {
+        let host = Host::open()?;
+        let networks = match network {
+            Some(network) => vec![network.to_owned()],
+            None => sandbox::networks()?,
+        };
+        let mut copies = BTreeMap::new();
+        for network in networks {
+            let copy = follower::copy(&host, &network)?.unwrap_or_default();
+            copies.insert(network, copy);
+        }
+        Ok(Self { copies })
+    }
+
+    /// Whether the blocks and MACs of these news are other ones than those of the copy.
+    pub fn is_behind(&self, network: &str, news: &News) -> bool {
+        let copy = self.copies.get(network);
+        copy.is_none_or(|copy| {
+            // A watch of the blocks does not hear which of them the network can have.
+            let network = copy.network.as_ref().map(|network| &network.record);
+            let is_its = |block: &Block| network.is_none_or(|it| it.has_block(*block));
+            let heard = news.blocks.revisions().filter(|(block, _)| is_its(block));
+            !copy.blocks.revisions().eq(heard) || !copy.macs.revisions().eq(news.macs.revisions())
+        })
+    }
+
+    /// The networks that forward otherwise with these nodes. A last contact is no news.
+    pub fn behind(&self, nodes: &Records<String, Node>) -> Vec<String> {
+        let differs = |copy: &News| {
+            let mut names: BTreeSet<&str> = copy.owners().collect();
+            if copy.may_be_anywhere() {
+                names.extend(copy.nodes.keys().chain(nodes.keys()).map(String::as_str));
+            }
+            names.into_iter().any(|name| {
+                let before = copy.nodes.get(name);
+                let vtep = before.and_then(Stored::last_read).and_then(|it| it.vtep);
+                match nodes.get(name) {
+                    None => vtep.is_some(),
+                    Some(Stored::Readable(now)) => now.record.vtep != vtep,
+                    // One that cannot be read says nothing new.
+                    Some(Stored::Opaque(_)) => before.is_none(),
+                }
+            })
+        };
+        let behind = self.copies.iter().filter(|(_, copy)| differs(copy));
+        behind.map(|(network, _)| network.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cluster::{BlockRecord, Lease, MacRecord, Versioned};
+
+    fn node(name: &str, last: u8, revision: u64) -> (String, Versioned<Node>) {
+        let record = Node {
+            name: name.to_owned(),
+            vtep: Some([192, 168, 1, last].into()),
+            boot_id: "b".to_owned(),
+            machine_id: None,
+            last_contact: revision,
+            version: None,
+            commit: None,
+        };
+        (name.to_owned(), Versioned { record, revision })
+    }
+
+    fn blocks(revision: u64) -> Records<Block, BlockRecord> {
+        let record = BlockRecord::of("docker02");
+        let block = "10.0.0.8_29".parse().unwrap();
+        [(block, Versioned { record, revision })].into()
+    }
+
+    fn known(blocks: Records<Block, BlockRecord>) -> Known {
+        let nodes = [node("docker01", 11, 1), node("docker02", 12, 2)].into();
+        let news = News {
+            network: None,
+            nodes,
+            blocks,
+            ..News::default()
+        };
+        Known {
+            copies: [("n".to_owned(), news)].into(),
+        }
+    }
+
+    #[test]
+    fn a_contact_and_a_host_that_owns_nothing_are_no_news_of_nodes() {
+        let known = known(blocks(3));
+        let mut nodes: Records<_, _> = [node("docker01", 11, 7), node("docker02", 12, 8)].into();
+        nodes.extend([node("docker03", 13, 9)]);
+        assert_eq!(known.behind(&nodes), [""; 0]);
+        nodes.extend([node("docker02", 22, 10)]);
+        assert_eq!(known.behind(&nodes), ["n"]);
+        nodes.remove("docker02");
+        assert_eq!(known.behind(&nodes), ["n"]);
+    }
+
+    #[test]
+    fn without_blocks_every_host_is_news() {
+        let known = known(Records::default());
+        let nodes = [
+            node("docker01", 11, 1),
+            node("docker02", 12, 2),
+            node("docker03", 13, 9),
+        ];
+        assert_eq!(known.behind(&nodes.into()), ["n"]);
+    }
+
+    #[test]
+    fn blocks_and_macs_are_news_by_their_revisions() {
+        let heard = |blocks| News {
+            blocks,
+            ..News::default()
+        };
+        let known = known(blocks(3));
+        assert!(!known.is_behind("n", &heard(blocks(3))));
+        assert!(known.is_behind("n", &heard(blocks(4))));
+        assert!(known.is_behind("n", &heard(Records::default())));
+        let none = heard(blocks(3));
+        assert!(known.is_behind("other", &none), "it has no copy of it");
+        let lease = Lease {
+            node: "docker02".to_owned(),
+            boot_id: "b".to_owned(),
+            container: "c".to_owned(),
+            ifname: "eth0".to_owned(),
+            since: 0,
+            mac: None,
+        };
+        let record = MacRecord {
+            lease,
+            addresses: Vec::new(),
+            returned: false,
+        };
+        let mut one = none;
+        let (mac, revision) = ("02:11:22:33:44:55".parse().unwrap(), 5);
+        one.macs.insert(mac, Versioned { record, revision });
+        assert!(known.is_behind("n", &one));
+    }
+}

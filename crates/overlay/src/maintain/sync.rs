@@ -1,0 +1,319 @@
+//! Sync: this host is known, its sandboxes forward as the news say, and the others know that they do. What every ADD
+//! does in passing, for all networks of the host at once; and what a verb could not tell the store is told.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cluster::{Cluster, Node, Resolved, Store, Survey, Versioned};
+use cni::Error;
+
+use crate::{
+    egress,
+    endpoint::bandwidth,
+    failed,
+    firewall::table,
+    follow::{
+        follower::{self, Follower, Heard},
+        membership, store_check,
+    },
+    host_link,
+    segment::{forwarding::peers, path_mtu, sandbox},
+    state::host::{Host, Underlay},
+};
+
+/// What a sync did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Synced {
+    /// The network.
+    pub network: String,
+    /// How many forwarding entries were not as the news say, and whether the host's own links were not.
+    pub changes: usize,
+}
+
+/// What a sync did, and what it could not do.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The networks that forward by the newest news.
+    pub done: Vec<Synced>,
+    /// Why others do not.
+    pub failures: Vec<Error>,
+}
+
+/// Registers this host with its tunnel address and brings each of its sandboxes to the news. A host that has neither a
+/// sandbox nor a tunnel address in its record may be one that only allocates addresses: it needs no way out, and where it
+/// has none its record is left to who allocates. An error says that this host must do nothing else.
+pub async fn sync(
+    cluster: &Cluster<'_>,
+    settings: &Resolved,
+    survey: &Survey,
+) -> Result<Outcome, Error> {
+    let host = Host::open()?;
+    let nodes = &survey.nodes;
+    let mut sandboxes = sandbox::networks()?;
+    sandboxes.extend(sandbox::networks_elsewhere()?);
+    let (mut done, mut failures) = (Vec::new(), Vec::new());
+    match host.underlay(settings).await {
+        Ok(underlay) => {
+            let doubt = Doubt::of(host.enrol(cluster, settings, nodes, underlay.vtep).await?);
+            for network in &sandboxes {
+                let at = At {
+                    host: &host,
+                    cluster,
+                    settings,
+                    network,
+                };
+                match at.follow(&underlay, doubt).await {
+                    Ok(changes) => done.extend(changes.map(|changes| Synced {
+                        network: network.clone(),
+                        changes,
+                    })),
+                    Err(error) => failures.push(error),
+                }
+            }
+            let looked = look_at_paths(&host, settings, &underlay, &sandboxes).await;
+            failures.extend(looked.err());
+        }
+        Err(error) => {
+            let has_vtep = |node: &Versioned<Node>| node.record.vtep.is_some();
+            let known = nodes.get(&settings.node);
+            let forwards = known.is_some_and(|it| it.readable().is_none_or(has_vtep));
+            let named = settings.underlay.is_some() || settings.vtep.is_some();
+            if forwards || named || !sandboxes.is_empty() {
+                failures.push(error);
+            }
+        }
+    }
+    failures.extend(egress::mend(&host).await.err());
+    failures.extend(table::mend(&host).err());
+    failures.extend(leave(&host, cluster, settings, &survey.joins).await);
+    Ok(Outcome { done, failures })
+}
+
+/// Measures the ways to all hosts of these networks.
+async fn look_at_paths(
+    host: &Host,
+    settings: &Resolved,
+    underlay: &Underlay,
+    networks: &[String],
+) -> Result<(), Error> {
+    if networks.is_empty() {
+        return Ok(());
+    }
+    let mut all = BTreeSet::new();
+    for network in networks {
+        let news = follower::copy(host, network)?.unwrap_or_default();
+        all.extend(peers(&news, &settings.node, underlay.vtep));
+    }
+    path_mtu::measure_anew(host, (underlay.vtep, underlay.mtu), &all).await
+}
+
+/// One network, from the host's own settings.
+struct At<'a> {
+    host: &'a Host,
+    cluster: &'a Cluster<'a>,
+    settings: &'a Resolved,
+    network: &'a str,
+}
+
+/// Another store than the one of the host's settings.
+struct There {
+    settings: Resolved,
+    store: Box<dyn Store>,
+}
+
+impl There {
+    fn cluster(&self) -> Cluster<'_> {
+        Cluster::new(&*self.store, self.settings.layout.clone())
+    }
+}
+
+impl At<'_> {
+    /// The store that the network's documents are of, if that is another one than the host's settings name: its conflist
+    /// does. Refused where they do not say how to get in.
+    async fn elsewhere(&self) -> Result<Option<There>, Error> {
+        let (settings, network) = (self.settings, self.network);
+        let there = store_check::elsewhere(self.host, self.cluster, settings, network).await?;
+        let Some(there) = there else {
+            return Ok(None);
+        };
+        let Some(settings) = settings.at(&there) else {
+            return Err(failed(there.refuse(network, &settings.place())));
+        };
+        let store = settings.open_store().map_err(failed)?;
+        Ok(Some(There { settings, store }))
+    }
+
+    /// [`follow`] by the store that the network is of.
+    async fn follow(&self, underlay: &Underlay, doubt: Doubt) -> Result<Option<usize>, Error> {
+        let (host, network, mut doubt) = (self.host, self.network, doubt);
+        let there = self.elsewhere().await?;
+        let other = there.as_ref().map(There::cluster);
+        if let Some((there, cluster)) = there.as_ref().zip(other.as_ref()) {
+            let nodes = cluster.nodes().await.map_err(failed)?;
+            let enrolled = host.enrol(cluster, &there.settings, &nodes, underlay.vtep);
+            if enrolled.await? {
+                doubt = Doubt::Certain;
+            }
+        }
+        let follower = Follower {
+            host,
+            cluster: other.as_ref().unwrap_or(self.cluster),
+            settings: (there.as_ref()).map_or(self.settings, |there| &there.settings),
+            network,
+        };
+        follow(&follower, underlay, doubt).await
+    }
+
+    /// Leaves the network, if it has no sandbox here.
+    async fn leave(&self) -> Result<(), Error> {
+        let (host, network) = (self.host, self.network);
+        {
+            let _lock = host.lock_network(network)?;
+            if host.has_users(network)? || sandbox::open(network)?.is_some() {
+                return Ok(());
+            }
+            membership::leave(host, network)?;
+        }
+        self.tell().await
+    }
+
+    /// [`membership::tell`] to the store that the network is of.
+    async fn tell(&self) -> Result<(), Error> {
+        let there = self.elsewhere().await?;
+        let other = there.as_ref().map(There::cluster);
+        let cluster = other.as_ref().unwrap_or(self.cluster);
+        membership::tell(self.host, cluster, self.network, &self.settings.node).await
+    }
+}
+
+/// Brings the sandbox of one network to the news, for who has heard that there are some: the store was there a moment
+/// ago and is not asked whether it still knows what this host told it. `None` where there is nothing to be brought.
+pub async fn sync_network(
+    cluster: &Cluster<'_>,
+    settings: &Resolved,
+    network: &str,
+) -> Result<Option<Synced>, Error> {
+    let host = &Host::open()?;
+    let underlay = host.underlay(settings).await?;
+    let at = At {
+        host,
+        cluster,
+        settings,
+        network,
+    };
+    let changes = at.follow(&underlay, Doubt::None).await?;
+    Ok(changes.map(|changes| Synced {
+        network: network.to_owned(),
+        changes,
+    }))
+}
+
+/// Whether the store may have forgotten that this host forwards.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Doubt {
+    /// It has not.
+    None,
+    /// It is to be asked.
+    Some,
+    /// It has: it had forgotten the host itself.
+    Certain,
+}
+
+impl Doubt {
+    fn of(registered: bool) -> Self {
+        if registered {
+            Self::Certain
+        } else {
+            Self::Some
+        }
+    }
+}
+
+/// Brings one sandbox to the news; `None` where there is nothing to be brought.
+async fn follow(
+    follower: &Follower<'_>,
+    underlay: &Underlay,
+    doubt: Doubt,
+) -> Result<Option<usize>, Error> {
+    let (host, network) = (follower.host, follower.network);
+    let _lock = host.lock_network(network)?;
+    // Listed before it was locked: its last user may have gone with it since, or been killed while leaving.
+    if !host.needs_sandbox(network).await? {
+        sandbox::remove_unused(host, network).await?;
+        return Ok(None);
+    }
+    let away = || Error::again(format!("network {network}: the store went away"));
+    let known = match doubt {
+        Doubt::Some => follower.hear_as_known().await?,
+        Doubt::None | Doubt::Certain => None,
+    };
+    let mut reading = match known {
+        Some(reading) => reading,
+        None => match follower.hear(doubt != Doubt::None).await? {
+            Heard::News(reading) => reading,
+            // A network that the store has lost still serves the containers it has; there is nothing newer to say.
+            Heard::Renewed => return Ok(None),
+            _ => return Err(away()),
+        },
+    };
+    if follower.is_older(&reading)? {
+        reading = match follower.hear(true).await? {
+            Heard::News(again) => again,
+            Heard::Renewed => return Ok(None),
+            _ => return Err(away()),
+        };
+    }
+    let Some(record) = reading.news.network.clone().map(|network| network.record) else {
+        return Ok(None);
+    };
+    let sandbox = sandbox::ensure(host, &record, underlay).await?;
+    let was_off = host_link::mend(host, network, &sandbox).await?;
+    let changes = follower.follow(&sandbox, reading, &[]).await?;
+    let unlimited = bandwidth::mend(host, network, &sandbox.rtnl).await?;
+    Ok(Some(
+        changes + usize::from(was_off) + usize::from(unlimited),
+    ))
+}
+
+/// Leaves the networks that have no sandbox here: a verb could not tell the store, or was killed before it did. What cannot be
+/// left is returned, and keeps none of the others.
+async fn leave(
+    host: &Host,
+    cluster: &Cluster<'_>,
+    settings: &Resolved,
+    joins: &BTreeMap<String, u64>,
+) -> Vec<Error> {
+    let members = match membership::all(host) {
+        Ok(members) => members,
+        Err(error) => return vec![error],
+    };
+    let mut failures = Vec::new();
+    for member in members {
+        let at = At {
+            host,
+            cluster,
+            settings,
+            network: &member.network,
+        };
+        failures.extend(at.leave().await.err());
+    }
+    // A join that this host does not know of came back with a store that was put back.
+    for (network, join) in joins {
+        let left = leave_unknown(host, cluster, &settings.node, network, *join);
+        failures.extend(left.await.err());
+    }
+    failures
+}
+
+async fn leave_unknown(
+    host: &Host,
+    cluster: &Cluster<'_>,
+    node: &str,
+    network: &str,
+    join: u64,
+) -> Result<(), Error> {
+    let _lock = host.lock_network(network)?;
+    if host.has_users(network)? || membership::load(host, network)?.is_some() {
+        return Ok(());
+    }
+    cluster.leave(network, node, join).await.map_err(failed)
+}

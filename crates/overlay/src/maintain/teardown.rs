@@ -1,0 +1,167 @@
+//! The one teardown, for DEL, GC, a failed ADD and a killed one: everything that an attachment can have, whether it
+//! has it or not. Errors are collected; what can go goes.
+
+use std::path::Path;
+
+use cluster::Cluster;
+use cni::{Call, Error};
+use journal::Attachment;
+use netlink::{Netns, NetnsError, Rtnl};
+
+use crate::{
+    config, egress, failed,
+    follow::{membership, store_check},
+    kernel, local,
+    names::{self, EGRESS_NIC},
+    segment::sandbox,
+    state::{attachment::Record, host::Host},
+};
+
+/// Removes the attachment's links, its part in sandbox and egress bridge, and these if it was their last user. The
+/// caller holds the container's lock. `netns` is where the runtime says the container is, if it says so.
+///
+/// The record stays: the caller removes it when also the addresses are given back.
+pub(crate) async fn links(
+    host: &Host,
+    attachment: &Attachment,
+    record: Option<&Record>,
+    netns: Option<&Path>,
+) -> Result<(), Error> {
+    let mut errors = Vec::new();
+    let sandbox = sandbox::open(&attachment.network)?;
+    // What the attachment has in the container, known by the host's ends: their names are its own. An interface of
+    // the same name that somebody else made, or that belongs to another network, stays.
+    let mut doomed = Vec::new();
+    let (port, egress_port) = (names::port(attachment), names::egress_port(attachment));
+    if let Some(rtnl) = &sandbox
+        && rtnl
+            .link(&port)
+            .await
+            .map_err(|error| kernel(&error))?
+            .is_some()
+    {
+        doomed.push(attachment.ifname.as_str());
+    }
+    // A sandbox that cannot be found, though its file is there, may live in another mount namespace: the container tells.
+    if sandbox.is_none() && Netns::is_bare(&names::sandboxes(), &attachment.network) {
+        doomed.push(attachment.ifname.as_str());
+    }
+    let known = egress::known(host).await?;
+    let last = known.is_none_or(|ledger| ledger.is_last(attachment));
+    let bridge = if last {
+        egress::open(host).await?
+    } else {
+        None
+    };
+    let stands = match bridge {
+        Some(rtnl) => rtnl.link(&egress_port).await,
+        None => Ok(None),
+    };
+    // Its port may be out of sight, in a namespace that was lost: what is of our group is ours.
+    if last && (stands.map_err(|error| kernel(&error))?.is_some() || !doomed.is_empty()) {
+        doomed.push(EGRESS_NIC);
+    }
+    // From the container both pairs go in one batch, for one of the kernel's grace periods.
+    if !doomed.is_empty() {
+        match container(host, record, netns) {
+            Ok(Some(container)) => {
+                errors.extend(inside(&container, attachment, &doomed).await.err());
+            }
+            Ok(None) => {}
+            Err(error) => errors.push(error),
+        }
+    }
+    // Where the container is gone, or was never reached, the host's ends are left.
+    if let Some(rtnl) = sandbox {
+        for link in [port.clone(), names::ifb(&port)] {
+            let removed = rtnl.remove_link(&link).await;
+            errors.extend(removed.err().map(|error| kernel(&error)));
+        }
+    }
+    errors.extend(host_side(host, attachment).await.err());
+    errors.into_iter().next().map_or(Ok(()), Err)
+}
+
+/// Removes the attachment's part in egress bridge and sandbox: all that is left where its container is gone.
+pub(crate) async fn host_side(host: &Host, attachment: &Attachment) -> Result<(), Error> {
+    let egress = egress::leave(host, attachment).await;
+    let left = sandbox::leave(host, &attachment.network, &attachment.hash()).await;
+    egress.and(left)
+}
+
+/// The container's namespace, if it is still the one in which the attachment was made and is not the host's own.
+fn container(
+    host: &Host,
+    record: Option<&Record>,
+    netns: Option<&Path>,
+) -> Result<Option<Netns>, Error> {
+    let Some(path) = netns.or(record.map(|record| record.netns.as_path())) else {
+        return Ok(None);
+    };
+    match Netns::open(path) {
+        Ok(netns) if netns.same_as(&host.netns) => Ok(None),
+        Ok(netns) if record.is_some_and(|record| record.netns_id != netns.id()) => Ok(None),
+        Ok(netns) => Ok(Some(netns)),
+        Err(NetnsError::Gone { .. }) => Ok(None),
+        Err(error) => Err(kernel(&error)),
+    }
+}
+
+/// Removes the `doomed` links in the container, as one batch where no other network has a link of ours there. Our
+/// group marks what is ours.
+async fn inside(container: &Netns, attachment: &Attachment, doomed: &[&str]) -> Result<(), Error> {
+    let rtnl = match Rtnl::open(container) {
+        Ok(rtnl) => rtnl,
+        // What the runtime names is no container, whatever it was.
+        Err(NetnsError::OtherKind { .. }) => return Ok(()),
+        Err(error) => return Err(kernel(&error)),
+    };
+    let group = names::group(attachment);
+    let links = rtnl.links().await.map_err(|error| kernel(&error))?;
+    let (going, staying): (Vec<_>, Vec<_>) = links
+        .iter()
+        .filter(|link| link.group == group)
+        .partition(|link| doomed.contains(&link.name.as_str()));
+    if staying.is_empty() {
+        return rtnl
+            .remove_group(group)
+            .await
+            .map(drop)
+            .map_err(|error| kernel(&error));
+    }
+    for link in going {
+        rtnl.remove_link(&link.name)
+            .await
+            .map_err(|error| kernel(&error))?;
+    }
+    Ok(())
+}
+
+/// Tells the store that this host forwards no more on the call's network, where its sandbox is gone. That needs settings
+/// and a store, which a removal may lack: what cannot be told now is noted, for the next verb or sync.
+pub(crate) async fn farewell(host: &Host, call: &Call) {
+    let network = call.conf.name.as_str();
+    let told = async {
+        if !membership::load(host, network)?.is_some_and(|member| member.left) {
+            return Ok(());
+        }
+        let settings = config::settings(call)?;
+        let store = settings.open_store().map_err(failed)?;
+        let cluster = Cluster::new(&*store, settings.layout.clone());
+        if let Some(there) = store_check::elsewhere(host, &cluster, &settings, network).await? {
+            return Err(failed(there.refuse(network, &settings.place())));
+        }
+        membership::tell(host, &cluster, network, &settings.node).await
+    };
+    let told: Result<(), Error> = told.await;
+    if let Err(error) = told {
+        cni::log(&format!("network {network}: not yet left: {error}"));
+    }
+}
+
+/// Removes the record, after everything that it spoke of.
+pub(crate) fn forget(host: &Host, attachment: &Attachment) -> Result<(), Error> {
+    host.records
+        .remove(&attachment.hash())
+        .map_err(|error| local(&error))
+}

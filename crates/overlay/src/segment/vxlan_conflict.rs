@@ -1,0 +1,101 @@
+//! Clash: who else has the UDP port or the VNI of a tunnel on this host.
+//!
+//! Tunnels of any number of networks share a port with each other, and with the VXLAN devices of others that read what they
+//! receive in the same way. What cannot be shared is a VNI on one port, a port with a device of another kind (Cilium's, or
+//! one with group policies), and a port that a program has bound.
+
+use std::{fs, net::IpAddr, path::Path};
+
+use cni::Error;
+use netlink::Link;
+
+use crate::{kernel, names, segment::sandbox, state::host::Host};
+
+/// Who is in the way of a tunnel, as far as it can be found without making it; in the words of the configuration.
+pub(crate) async fn find(
+    host: &Host,
+    vni: u32,
+    port: u16,
+    v6: bool,
+) -> Result<Option<String>, Error> {
+    let links = host.rtnl.links().await.map_err(|error| kernel(&error))?;
+    let others = links.iter().filter_map(|link: &Link| {
+        let tunnel = link.vxlan.as_ref().filter(|tunnel| tunnel.port == port)?;
+        let same = tunnel.local.is_none_or(|local| local.is_ipv6() == v6);
+        let name = &link.name;
+        if tunnel.peculiar && same {
+            Some(format!(
+                "vxlanPort: {port}: VXLAN device {name} of this host, of another kind, has that UDP port"
+            ))
+        } else if tunnel.vni == vni && same {
+            Some(format!(
+                "vni: {vni}: VXLAN device {name} of this host has it on UDP port {port}; want another vni or vxlanPort"
+            ))
+        } else {
+            None
+        }
+    });
+    if let Some(other) = others.into_iter().next() {
+        return Ok(Some(other));
+    }
+    for network in sandbox::networks()? {
+        let Some(rtnl) = sandbox::open(&network)? else {
+            continue;
+        };
+        let link = rtnl.link(names::VXLAN).await;
+        let link = link.map_err(|error| kernel(&error))?;
+        let tunnel = link.and_then(|link| link.vxlan);
+        let tunnel = tunnel.filter(|it| it.port == port && it.vni == vni);
+        let v6_too = |local: IpAddr| local.is_ipv6() == v6;
+        if tunnel.is_some_and(|tunnel| tunnel.local.is_none_or(v6_too)) {
+            return Ok(Some(format!(
+                "vni: {vni}: network {network} has it on this host; want another vni or vxlanPort"
+            )));
+        }
+    }
+    let holder = program(port, v6);
+    Ok(holder.map(|program| {
+        format!(
+            "vxlanPort: {port}: {program} on this host has that UDP port; want another vxlanPort"
+        )
+    }))
+}
+
+/// The program that has bound a UDP port. The kernel's own sockets, such as those of tunnels, are no program's.
+fn program(port: u16, v6: bool) -> Option<String> {
+    let table = if v6 {
+        "/proc/net/udp6"
+    } else {
+        "/proc/net/udp"
+    };
+    let sockets = fs::read_to_string(table).ok()?;
+    let end = format!(":{port:04X}");
+    let inode = |line: &str| {
+        let mut columns = line.split_whitespace();
+        let bound = columns.nth(1).is_some_and(|local| local.ends_with(&end));
+        columns
+            .nth(7)
+            .filter(|_| bound)
+            .map(|inode| format!("socket:[{inode}]"))
+    };
+    let inodes: Vec<_> = sockets.lines().filter_map(inode).collect();
+    if inodes.is_empty() {
+        return None;
+    }
+    let has = |process: &Path| {
+        let files = fs::read_dir(process.join("fd")).ok()?;
+        let mut files = files.filter_map(|file| fs::read_link(file.ok()?.path()).ok());
+        files.find(|file| {
+            file.to_str()
+                .is_some_and(|it| inodes.iter().any(|inode| inode == it))
+        })
+    };
+    let processes = fs::read_dir("/proc").ok()?;
+    processes.filter_map(Result::ok).find_map(|process| {
+        let name = process.file_name();
+        let id: u32 = name.to_str()?.parse().ok()?;
+        has(&process.path())?;
+        let called = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
+        Some(format!("process {id} ({})", called.trim()))
+    })
+}

@@ -1,0 +1,468 @@
+//! ADD: note, make beside the IPAM plugin, address, forward, answer. Or undo.
+
+use std::{net::IpAddr, path::Path};
+
+use cluster::{Cluster, EgressMode, Network, News};
+use cni::{Call, CniResult, Delegate, Error, Tell};
+use ipnetwork::IpNetwork;
+use journal::Attachment;
+use netlink::{Mac, Netns, Rtnl};
+
+use crate::{
+    code,
+    config::Conf,
+    egress::{self, Nic},
+    endpoint::{bandwidth, container, nic},
+    failed,
+    follow::{
+        follower::{Follower, Heard, Known, Plugged},
+        store_check,
+    },
+    host_link::{self, Foothold},
+    kernel, local,
+    maintain::teardown,
+    names::{self, BRIDGE, EGRESS_BRIDGE, EGRESS_NIC},
+    segment::{
+        path_mtu, port_ready,
+        sandbox::{self, Sandbox},
+    },
+    state::{
+        attachment::{Answered, Process, Record, Stage},
+        earlier,
+        host::Host,
+    },
+    verbs::gc,
+};
+
+/// How often an ADD starts anew because the network was made anew while it was at work.
+const ATTEMPTS: u32 = 3;
+/// Most addresses that an attachment may have: each costs several messages to the kernel.
+const MOST_ADDRESSES: usize = 64;
+/// Least MTU of an interface with IPv6, in bytes (RFC 8200).
+const LEAST_V6: u32 = 1280;
+
+/// What an ADD works with.
+struct Work<'a> {
+    call: &'a Call,
+    conf: &'a Conf,
+    attachment: &'a Attachment,
+    host: &'a Host,
+    cluster: &'a Cluster<'a>,
+    follower: Follower<'a>,
+    container: &'a Netns,
+    inside: &'a Rtnl,
+    ipam: &'a Delegate<'a>,
+}
+
+/// What an ADD has made before its container has an address.
+struct Made {
+    sandbox: Sandbox,
+    /// Of the container's interface.
+    mtu: u32,
+    nic: Option<Nic>,
+    /// Where the egress bridge is, if the container has a new NIC on it.
+    egress: Option<egress::Plugged>,
+    foothold: Foothold,
+}
+
+pub(crate) async fn add(call: &Call, caller: Option<Process>, tell: Tell<'_>) -> Result<(), Error> {
+    let conf = Conf::read(call)?;
+    let attachment = Conf::attachment(call)?;
+    let ipam = Delegate::find(call, &conf.ipam)?;
+    let host = Host::open()?;
+    let (container, inside) = container::open(call, &host)?;
+    let store = conf.settings.open_store().map_err(failed)?;
+    let cluster = Cluster::new(&*store, conf.settings.layout.clone());
+
+    let _alone = host.lock_container(&attachment)?;
+    cni::caller_listens()?;
+    Host::begin_layout()?;
+    earlier::clear(&host, &conf, &attachment, (&container, &inside), &ipam).await?;
+    refuse_taken_names(&host, &attachment, (&container, &inside)).await?;
+
+    let record = Record {
+        attachment: attachment.clone(),
+        netns: container.path().to_owned(),
+        netns_id: container.id(),
+        stage: Stage::Making,
+        answered: None,
+        bandwidth: conf.bandwidth,
+    };
+    let work = Work {
+        call,
+        conf: &conf,
+        attachment: &attachment,
+        host: &host,
+        cluster: &cluster,
+        follower: Follower {
+            host: &host,
+            cluster: &cluster,
+            settings: &conf.settings,
+            network: &conf.spec.name,
+        },
+        container: &container,
+        inside: &inside,
+        ipam: &ipam,
+    };
+    store_check::admit(&host, &cluster, &conf.settings, &conf.spec.name).await?;
+    for _ in 0..ATTEMPTS {
+        let known = work.follower.known(&conf.spec).await?;
+        host.records
+            .save(&attachment.hash(), &record)
+            .map_err(|error| local(&error))?;
+        gc::in_peace(&host, &attachment.network)?;
+        match work.make(&known).await {
+            Ok(Some(result)) => {
+                if let Err(unheard) = tell(&result) {
+                    work.undo(&record).await;
+                    return Err(unheard);
+                }
+                // Told first: an attachment of which nobody learnt is no duplicate for the next ADD.
+                let made = Record {
+                    stage: Stage::Made,
+                    answered: caller.map(Answered::now),
+                    ..record
+                };
+                if let Err(error) = host.records.save(&attachment.hash(), &made) {
+                    cni::log(&format!("{attachment}: {error}"));
+                }
+                return Ok(());
+            }
+            // Our copy of the news was of another network of this name. What was made from it goes.
+            Ok(None) => work.undo(&record).await,
+            Err(error) => {
+                work.undo(&record).await;
+                return Err(error);
+            }
+        }
+    }
+    Err(Error::again(format!(
+        "network {}: made anew at each of {ATTEMPTS} attempts",
+        attachment.network
+    )))
+}
+
+/// The interface name must be free in the container, and so must the egress NIC's unless it is ours. A namespace of this
+/// host's own is no container.
+async fn refuse_taken_names(
+    host: &Host,
+    attachment: &Attachment,
+    (container, inside): (&Netns, &Rtnl),
+) -> Result<(), Error> {
+    let links = inside.links().await.map_err(|error| kernel(&error))?;
+    let present = |name: &str| links.iter().any(|link| link.name == name);
+    if present(BRIDGE) {
+        container::refuse_ours(container)?;
+    }
+    let new_egress = egress::known(host).await?;
+    let new_egress = new_egress.is_none_or(|ledger| ledger.is_last(attachment));
+    let ifname = attachment.ifname.as_str();
+    let taken = if present(ifname) || ifname == EGRESS_NIC {
+        ifname
+    } else if new_egress && present(EGRESS_NIC) {
+        EGRESS_NIC
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(
+        code::IFNAME,
+        format!("CNI_IFNAME: {taken}: the container has an interface of that name"),
+    ))
+}
+
+/// Frames for a MAC that the sandbox's own links have would end there. Code 7.
+async fn refuse_mac_of_sandbox(sandbox: &Sandbox, network: &str, mac: Mac) -> Result<(), Error> {
+    let links = sandbox.rtnl.links().await.map_err(|error| kernel(&error))?;
+    let own = |link: &&netlink::Link| !link.name.starts_with(names::PORT) && link.mac == Some(mac);
+    links.iter().find(own).map_or(Ok(()), |link| {
+        let name = &link.name;
+        let why = format!("{name} in the sandbox of network {network} has it; want another");
+        Err(Error::config(format!("mac: {mac}: {why}")))
+    })
+}
+
+fn is_link_local(subnet: IpNetwork) -> bool {
+    matches!(subnet.ip(), IpAddr::V6(v6) if v6.is_unicast_link_local() || v6.is_multicast())
+}
+
+fn has_v6(network: &Network) -> bool {
+    network.subnets().iter().any(IpNetwork::is_ipv6)
+}
+
+impl Work<'_> {
+    /// Makes everything; `None` if the store meanwhile has another network of this name than `known` says.
+    async fn make(&self, known: &Known) -> Result<Option<CniResult>, Error> {
+        let network = &self.conf.spec.name;
+        let record = &known.news.ready_network(network).map_err(failed)?.record;
+        let asking = self.ipam.spawn_beside();
+        let (made, heard) =
+            tokio::join!(self.plug(&known.news, record), self.follower.fresh(known));
+        // Also where the kernel refused: an IPAM plugin at work must end before it can be undone.
+        let given = asking.wait();
+        let Made {
+            sandbox,
+            mtu,
+            nic,
+            egress,
+            foothold,
+        } = made?;
+        let mut heard = heard?;
+        if matches!(heard, Heard::Renewed) {
+            return Ok(None);
+        }
+        let mut given = given?;
+        self.refuse_count(given.ips.len())?;
+        let by_gateway = self.conf.wants(record).gateway;
+        if by_gateway {
+            nic::leave_by_gateway(&mut given)?;
+        }
+        let computed = nic::computed_mac(&given.ips)?;
+        let asked = self.conf.mac.filter(|mac| mac.0 != computed.0);
+        let mac = asked.map_or(computed, |mac| Mac(mac.0));
+        if asked.is_some() {
+            refuse_mac_of_sandbox(&sandbox, network, mac).await?;
+        }
+        nic::raise_loopback(self.inside).await?;
+        nic::address(
+            self.inside,
+            self.attachment,
+            mac,
+            &given,
+            nic.as_ref(),
+            has_v6(record),
+        )
+        .await?;
+        if let Some(nic) = nic.filter(Nic::is_unfinished) {
+            nic::open_egress(self.inside, &nic).await?;
+            egress::opened(self.host, self.attachment, nic.v6.is_some())?;
+        }
+        let news = match &heard {
+            Heard::News(reading) => &reading.news,
+            _ => &known.news,
+        };
+        if !self.is_registered(news, sandbox.end.ip()).await? {
+            heard = self.follower.hear(true).await?;
+        }
+        let addresses = given.ips.iter().map(|ip| ip.address.ip());
+        let addresses: Vec<_> = addresses.chain(foothold.own()).collect();
+        {
+            let _lock = self.host.lock_network(network)?;
+            let follower = &self.follower;
+            let plugged = Plugged {
+                addresses: &addresses,
+                mac: asked,
+            };
+            let applied = follower.apply(&sandbox, heard, known, &plugged).await?;
+            if applied.is_none() {
+                return Ok(None);
+            }
+        }
+        self.wait_for_ports(&sandbox, &foothold, egress.as_ref())
+            .await?;
+        let netns = self.call.netns.as_deref().unwrap_or(Path::new(""));
+        // An internal network has no link on the host; the name that the host's own would have is nobody else's.
+        let outside = match &nic {
+            Some(_) => EGRESS_BRIDGE.to_owned(),
+            None if by_gateway => names::gateway_link(network),
+            None => names::host_link(network),
+        };
+        let mut result = nic::result(
+            self.attachment,
+            outside,
+            &netns.display().to_string(),
+            mac,
+            mtu,
+            given,
+            nic,
+        );
+        nic::drop_refused(self.inside, &mut result).await?;
+        Ok(Some(self.told(result)))
+    }
+
+    /// Code 6 for an answer of the IPAM plugin with no address, or with more than an attachment may have.
+    fn refuse_count(&self, addresses: usize) -> Result<(), Error> {
+        let why = match addresses {
+            0 => "gave no address".to_owned(),
+            1..=MOST_ADDRESSES => return Ok(()),
+            many => format!("gave {many} addresses; {MOST_ADDRESSES} are the most"),
+        };
+        let ipam = &self.conf.ipam;
+        Err(Error::decode(format!("IPAM plugin {ipam}: {why}")))
+    }
+
+    /// The result with what the configuration and earlier plugins say.
+    fn told(&self, mut result: CniResult) -> CniResult {
+        if self.conf.dns != cni::Dns::default() {
+            result.dns = self.conf.dns.clone();
+        }
+        match &self.call.conf.prev_result {
+            Some(previous) => nic::after(&previous.result, result),
+            None => result,
+        }
+    }
+
+    /// Whether this node was known as it is, so that the others counted with it when the news were read. Where it was
+    /// not, it is made known, if the store can be reached.
+    async fn is_registered(&self, news: &News, vtep: IpAddr) -> Result<bool, Error> {
+        let settings = &self.conf.settings;
+        let nodes = &news.nodes;
+        match self.host.enrol(self.cluster, settings, nodes, vtep).await {
+            Ok(needed) => Ok(!needed),
+            Err(error) if error.code == cni::code::AGAIN => {
+                cni::log(&format!("{}: {error}", self.attachment));
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The kernel's part that needs no address of the container: sandbox, what the host has on it, veth pair, egress NIC.
+    async fn plug(&self, known: &News, network: &Network) -> Result<Made, Error> {
+        let (sandbox, foothold) = {
+            let _lock = self.host.lock_network(&network.name)?;
+            let mut sandbox = self.sandbox(known, network).await?;
+            let wants = self.conf.wants(network);
+            let ensured = host_link::ensure(self.host, network, wants, &mut sandbox, self.ipam);
+            let foothold = ensured.await?;
+            (sandbox, foothold)
+        };
+        let mtu = sandbox::mtu(network, self.conf.spec.mtu, sandbox.mtu)?;
+        let (node, segment) = (&self.conf.settings.node, (sandbox.end.ip(), sandbox.mtu));
+        let carried = path_mtu::carried(self.host, known, node, segment).await?;
+        let has_v6 = has_v6(network);
+        // An interface with less has no IPv6 at all: there what is too large for one host is lost on the way to it.
+        let mtu = mtu.min(carried.max(if has_v6 { LEAST_V6 } else { 0 }));
+        nic::plug(&sandbox, self.attachment, mtu, self.container).await?;
+        bandwidth::limit(&sandbox.rtnl, self.attachment, self.conf.bandwidth).await?;
+        let (nic, egress) = match self.conf.spec.egress.clone().or(network.egress.clone()) {
+            Some(egress) if egress.mode != EgressMode::GwBridge => {
+                egress::refuse_meeting(self.host, self.attachment, &network.subnets())?;
+                (None, None)
+            }
+            egress => {
+                let wanted = egress::Wanted {
+                    subnet: egress.and_then(|egress| egress.subnet),
+                    v6: has_v6,
+                    beside: self.subnets_inside(network).await?,
+                    others: self.subnets_elsewhere().await?,
+                };
+                let (host, container) = (self.host, self.container);
+                let ensured = egress::ensure(host, self.attachment, &wanted, container);
+                let (nic, plugged) = ensured.await?;
+                (Some(nic), plugged)
+            }
+        };
+        let mut links = vec![self.attachment.ifname.as_str()];
+        links.extend(nic.filter(Nic::is_unfinished).map(|_| EGRESS_NIC));
+        nic::quiet(self.container, &links, has_v6)?;
+        Ok(Made {
+            sandbox,
+            mtu,
+            nic,
+            egress,
+            foothold,
+        })
+    }
+
+    /// The subnets that the container reaches otherwise than by its egress NIC, with those of the network that it joins.
+    async fn subnets_inside(&self, network: &Network) -> Result<Vec<IpNetwork>, Error> {
+        let links = self.inside.links().await.map_err(|error| kernel(&error))?;
+        let gw0 = links.iter().find(|link| link.name == EGRESS_NIC);
+        let routes = self.inside.routes().await.map_err(|error| kernel(&error))?;
+        let others = routes.iter().filter(|route| {
+            let dst = route.dst;
+            gw0.is_none_or(|gw0| gw0.index != route.dev) && dst.prefix() > 0 && !is_link_local(dst)
+        });
+        let others = others.map(|route| route.dst);
+        Ok(network.subnets().into_iter().chain(others).collect())
+    }
+
+    /// The subnets of all networks that are known where an egress bridge is still to be made: containers may join them later.
+    async fn subnets_elsewhere(&self) -> Result<Vec<IpNetwork>, Error> {
+        if egress::ledger(self.host)?.is_some() {
+            return Ok(Vec::new());
+        }
+        let unreadable = |error: &journal::Unreadable| cni::log(&error.to_string());
+        let copies = self.host.news.all_readable(&unreadable);
+        let copies = copies.map_err(|error| local(&error))?.into_iter();
+        let known = copies.filter_map(|news| Some(news.network?.record.subnets()));
+        let mut subnets: Vec<_> = known.flatten().collect();
+        match self.cluster.all_subnets().await {
+            Ok(all) => subnets.extend(all),
+            Err(error) => cni::log(&format!("subnets of other networks: {error}")),
+        }
+        Ok(subnets)
+    }
+
+    /// Until what the container sends and gets passes the bridges.
+    async fn wait_for_ports(
+        &self,
+        sandbox: &Sandbox,
+        foothold: &Foothold,
+        egress: Option<&egress::Plugged>,
+    ) -> Result<(), Error> {
+        let attachment = self.attachment;
+        let mut ports = vec![names::port(attachment)];
+        if !sandbox.stood {
+            ports.push(names::VXLAN.to_owned());
+            ports.extend(foothold.ports(&attachment.network));
+        }
+        for port in ports {
+            port_ready::forwards(&sandbox.rtnl, &port).await?;
+        }
+        if let Some(egress) = egress {
+            for port in &egress.ports {
+                port_ready::forwards(&egress.rtnl, port).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The network's sandbox, found or made; the caller holds the network's lock. One that stands over another address, interface or
+    /// MTU than the host's present ones is made anew.
+    async fn sandbox(&self, known: &News, network: &Network) -> Result<Sandbox, Error> {
+        sandbox::enter(self.host, &network.name, &self.attachment.hash())?;
+        let underlay = match self.host.underlay(&self.conf.settings).await {
+            Ok(underlay) => underlay,
+            // Refused in the settings: STATUS says so, too.
+            Err(refused) if self.conf.settings.vtep.is_some() => return Err(refused),
+            Err(unknown) => {
+                let own = known.nodes.get(&self.conf.settings.node);
+                let own = own.and_then(|node| node.last_read()?.vtep);
+                return match own {
+                    Some(vtep) if self.host.has_address(vtep).await? => {
+                        sandbox::find_as_is(network, vtep).await?.ok_or(unknown)
+                    }
+                    _ => Err(unknown),
+                };
+            }
+        };
+        match sandbox::find(network, &underlay).await? {
+            Some(sandbox) => Ok(sandbox),
+            None => sandbox::ensure(self.host, network, &underlay).await,
+        }
+    }
+
+    /// Takes down what an ADD made that cannot be finished. Its error counts, not this one's; what stays is in the
+    /// journal for the runtime's DEL.
+    async fn undo(&self, record: &Record) {
+        let links = teardown::links(
+            self.host,
+            self.attachment,
+            Some(record),
+            self.call.netns.as_deref(),
+        )
+        .await;
+        let addresses = self.ipam.del();
+        let (network, access) = (&self.attachment.network, self.conf.host_access);
+        let released = host_link::release(self.host, network, access, self.ipam).await;
+        let undone = links
+            .and(addresses)
+            .and(released)
+            .and_then(|()| teardown::forget(self.host, self.attachment));
+        if let Err(error) = undone {
+            cni::log(&format!("{}: undo: {error}", self.attachment));
+        }
+        teardown::farewell(self.host, self.call).await;
+    }
+}

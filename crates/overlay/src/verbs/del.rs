@@ -1,0 +1,30 @@
+//! DEL: from the attachment alone, as often as anyone likes, with or without namespace, network or store.
+
+use cni::{Call, Command, Delegate, Error};
+
+use crate::{
+    config::{self, Conf},
+    host_link,
+    maintain::teardown,
+    readable,
+    state::host::Host,
+};
+
+pub(crate) async fn del(call: &Call) -> Result<(), Error> {
+    let ipam = config::ipam(call)?;
+    let attachment = Conf::attachment(call)?;
+    let host = Host::open()?;
+    let _alone = host.lock_container(&attachment)?;
+    // What is to be removed has names of its own: a record that cannot be read goes as well.
+    let record = readable(&host.records, &attachment.hash())?;
+    // The IPAM plugin works beside the kernel; it is asked also where nothing else is left.
+    let ipam = Delegate::find(call, &ipam);
+    let addresses = ipam.clone().and_then(|ipam| ipam.start(Command::Del));
+    let links = teardown::links(&host, &attachment, record.as_ref(), call.netns.as_deref()).await;
+    teardown::farewell(&host, call).await;
+    let addresses = addresses.and_then(cni::Running::finish);
+    links.and(addresses)?;
+    let access = config::host_access(call);
+    host_link::release(&host, &attachment.network, access, &ipam?).await?;
+    teardown::forget(&host, &attachment)
+}

@@ -1,0 +1,85 @@
+//! GC: what this host has of this network and nobody lists is taken down; then the IPAM plugin does the same.
+//!
+//! What an ADD is just making is no garbage, though the runtime that lists knows nothing of it yet: another one may share
+//! the network. An ADD holds its container's lock, notes what it will make, and then waits while a GC of the network is
+//! at work ([`in_peace`]); so a GC either finds the lock held, and spares the attachment here and in the IPAM plugin, or
+//! the ADD begins after it.
+
+use cni::{BadName, Call, ContainerId, Delegate, Error, IfName};
+use journal::{Attachment, Found};
+
+use crate::{config, host_link, local, maintain::teardown, state::host::Host};
+
+/// Waits until no GC of the network is at work. The caller has noted what it is about to make.
+pub(crate) fn in_peace(host: &Host, network: &str) -> Result<(), Error> {
+    host.lock(&name(network)).map(drop)
+}
+
+fn name(network: &str) -> String {
+    format!("gc-{network}")
+}
+
+pub(crate) async fn gc(call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(), Error> {
+    let ipam = config::ipam(call)?;
+    let host = Host::open()?;
+    let listed = |attachment: &Attachment| {
+        let is = |(container, ifname): &(ContainerId, IfName)| {
+            container.as_str() == attachment.container && ifname.as_str() == attachment.ifname
+        };
+        valid.iter().any(is)
+    };
+    let network = call.conf.name.as_str();
+    let _peace = host.lock(&name(network))?;
+    let (mut errors, mut at_work) = (Vec::new(), Vec::new());
+    let records = host
+        .records
+        .all_readable(&|error| cni::log(&error.to_string()));
+    for record in records.map_err(|error| local(&error))? {
+        let attachment = &record.attachment;
+        if attachment.network != network || listed(attachment) {
+            continue;
+        }
+        let Some(_alone) = host.lock_idle_container(attachment)? else {
+            at_work.push(key(attachment)?);
+            continue;
+        };
+        let now = host.records.load(&attachment.hash());
+        if now.map_err(|error| local(&error))? != Found::Readable(record.clone()) {
+            // Deleted or added anew by who was quicker.
+            at_work.push(key(attachment)?);
+            continue;
+        }
+        match teardown::links(&host, attachment, Some(&record), None).await {
+            Ok(()) => errors.extend(teardown::forget(&host, attachment).err()),
+            Err(error) => errors.push(error),
+        }
+    }
+    teardown::farewell(&host, call).await;
+    // The host's own attachment is in no list; it goes by its document alone, with the last one of the others.
+    let access = config::host_access(call);
+    if access || host_link::may_be(&host, network)? {
+        at_work.push(key(&host_link::attachment(network))?);
+    }
+    match Delegate::find(call, &ipam) {
+        Ok(ipam) => {
+            let released = host_link::release(&host, network, access, &ipam).await;
+            errors.extend(released.err());
+            errors.extend(ipam.gc(&at_work).err());
+        }
+        Err(error) => errors.push(error),
+    }
+    match errors.first() {
+        None => Ok(()),
+        Some(first) => {
+            let all: Vec<_> = errors.iter().map(|error| error.msg.clone()).collect();
+            Err(Error::new(first.code, all.join("; ")))
+        }
+    }
+}
+
+fn key(attachment: &Attachment) -> Result<(ContainerId, IfName), Error> {
+    let odd = |error: BadName| Error::io(format!("journal of {attachment}: {error}"));
+    let container = ContainerId::new(&attachment.container).map_err(odd)?;
+    let ifname = IfName::new(&attachment.ifname).map_err(odd)?;
+    Ok((container, ifname))
+}

@@ -1,0 +1,179 @@
+//! By which interfaces clients come to this host, and whether it forwards what they send.
+
+use std::{collections::BTreeSet, fs, net::IpAddr, path::Path};
+
+use cni::Error;
+use journal::{Attachment, Journal};
+use netlink::{Netns, Route, Rtnl};
+use nft::Blocked;
+
+use crate::{
+    datapath_check, kernel,
+    record::{Record, Run},
+};
+
+/// What the interfaces of `overlay` begin with: behind them are containers.
+const OURS: &str = "ch";
+const FORWARD4: &str = "net.ipv4.ip_forward";
+const FORWARD6: &str = "net.ipv6.conf.all.forwarding";
+
+/// The interfaces of this host, with all that tells what is behind them.
+pub(crate) struct Outside {
+    links: Vec<netlink::Link>,
+    routes: Vec<Route>,
+    addresses: Vec<(u32, ipnetwork::IpNetwork)>,
+}
+
+impl Outside {
+    /// Asks the kernel.
+    pub(crate) async fn look() -> Result<Self, Error> {
+        let here = Netns::current().map_err(|error| kernel(&error))?;
+        let rtnl = Rtnl::here(&here).map_err(|error| kernel(&error))?;
+        Ok(Self {
+            links: rtnl.links().await.map_err(|error| kernel(&error))?,
+            routes: rtnl.routes().await.map_err(|error| kernel(&error))?,
+            addresses: rtnl.addresses(None).await.map_err(|error| kernel(&error))?,
+        })
+    }
+
+    /// Names and indices of those by which a client of another machine may come over a version of IP, to be led on by `via`.
+    /// In doubt it is one: who lets nothing in by it may be meant to.
+    pub(crate) fn links(&self, via: &str, v6: bool) -> Vec<(&str, u32)> {
+        let outside = self.links.iter().filter(|link| {
+            let leads_on = self.is_the_default_way(link.index, v6);
+            let may_be = match link.kind.as_deref() {
+                // A bridge with ends of veth pairs alone has containers behind it.
+                Some("bridge") => {
+                    self.has_nic(link.index) && self.has_address(link.index, v6, false)
+                }
+                // The host's end of a container's pair has no network, if it has an address at all.
+                Some("veth") => {
+                    let is_inner = link.name == via || is_ours(&link.name);
+                    !is_inner && self.has_address(link.index, v6, true)
+                }
+                _ => link.name != "lo" && self.has_address(link.index, v6, false),
+            };
+            link.up && (leads_on || may_be)
+        });
+        outside
+            .map(|link| (link.name.as_str(), link.index))
+            .collect()
+    }
+
+    /// What of the kernel's settings keeps packets from the record's ports, or their answers from clients, with what turns it on.
+    pub(crate) fn off(&self, record: &Record) -> Vec<Blocked> {
+        let forwarded = record
+            .runs
+            .iter()
+            .filter(|run| !datapath_check::is_here(run));
+        let keys: BTreeSet<_> = forwarded.filter_map(|run| self.key(run)).collect();
+        let blocked = |key: String| Blocked {
+            certain: true,
+            why: format!("{key} is 0: this host forwards nothing to containers"),
+            allow: format!("sysctl -w {}", nft::quoted(&format!("{key}=1"))),
+            chain: key,
+        };
+        keys.into_iter().map(blocked).collect()
+    }
+
+    /// The key of sysctl that keeps the run's packets, or all answers.
+    fn key(&self, run: &Run) -> Option<String> {
+        let v6 = run.to.is_ipv6();
+        let outside = self.links(&run.via, v6);
+        let first = outside.first()?.0;
+        let stuck = if !forwards(&run.via, v6) {
+            run.via.as_str()
+        } else if !outside.iter().any(|(name, _)| forwards(name, v6)) {
+            first
+        } else {
+            return None;
+        };
+        Some(match v6 {
+            true => FORWARD6.to_owned(),
+            false if is_off(FORWARD4) => FORWARD4.to_owned(),
+            false => of_link(stuck),
+        })
+    }
+
+    fn is_the_default_way(&self, link: u32, v6: bool) -> bool {
+        let mut routes = self.routes.iter();
+        routes.any(|it| it.dev == link && it.dst.is_ipv6() == v6 && it.dst.prefix() == 0)
+    }
+
+    fn has_nic(&self, bridge: u32) -> bool {
+        let mut links = self.links.iter();
+        let is_nic = |kind: Option<&str>| !matches!(kind, Some("veth" | "tun"));
+        links.any(|link| link.master == Some(bridge) && is_nic(link.kind.as_deref()))
+    }
+
+    /// Whether it has an address of that version that others reach; of a network, if that is asked for.
+    fn has_address(&self, link: u32, v6: bool, of_network: bool) -> bool {
+        self.addresses.iter().any(|(index, address)| {
+            let whole = if v6 { 128 } else { 32 };
+            let is_near = match address.ip() {
+                IpAddr::V6(address) => address.is_unicast_link_local(),
+                IpAddr::V4(address) => address.is_link_local(),
+            };
+            let has_network = address.prefix() < whole;
+            *index == link && address.is_ipv6() == v6 && !is_near && (has_network || !of_network)
+        })
+    }
+}
+
+/// Whether an interface of this host is one of `overlay`'s.
+pub(crate) fn is_ours(link: &str) -> bool {
+    link.starts_with(OURS)
+}
+
+/// Whether `overlay` has no record of the attachment on this host.
+pub(crate) fn is_absent_from_overlay(attachment: &Attachment) -> bool {
+    let records = Journal::<serde_json::Value>::new(Path::new(journal::ROOT), "journal/overlay");
+    records.is_absent(&attachment.hash())
+}
+
+/// Whether there is a reason to look more closely whether the record's packets are forwarded.
+pub(crate) fn is_doubtful(record: &Record) -> bool {
+    let mut forwarded = record
+        .runs
+        .iter()
+        .filter(|run| !datapath_check::is_here(run));
+    forwarded.any(|run| {
+        let v6 = run.to.is_ipv6();
+        is_off(if v6 { FORWARD6 } else { FORWARD4 }) || !forwards(&run.via, v6)
+    })
+}
+
+/// Whether the kernel forwards what comes by this interface.
+fn forwards(link: &str, v6: bool) -> bool {
+    if !v6 {
+        return !is_off(&of_link(link));
+    }
+    // Since Linux 6.17; before, one setting is for all.
+    let forced = format!("net.ipv6.conf.{}.force_forwarding", in_key(link));
+    !is_off(FORWARD6) || read(&forced).is_some_and(|value| value != "0")
+}
+
+fn of_link(link: &str) -> String {
+    format!("net.ipv4.conf.{}.forwarding", in_key(link))
+}
+
+/// An interface's name in a key of sysctl, in which a dot is between its parts.
+pub(crate) fn in_key(link: &str) -> String {
+    link.replace('.', "/")
+}
+
+/// Whether a key of sysctl is 0; not, if nobody can say.
+fn is_off(key: &str) -> bool {
+    read(key).is_some_and(|value| value == "0")
+}
+
+fn read(key: &str) -> Option<String> {
+    let swapped = key.chars().map(|c| match c {
+        '.' => '/',
+        '/' => '.',
+        c => c,
+    });
+    let path: String = "/proc/sys/".chars().chain(swapped).collect();
+    let value = fs::read_to_string(path).ok()?;
+    Some(value.trim().to_owned())
+}

@@ -1,0 +1,95 @@
+//! 127.0.0.1 as a way to containers: Linux sends nothing of that network out of the host, unless the interface's
+//! `route_localnet` says so. It would also let such packets in; a rule of the table (`ports-localnet`) keeps those out.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use cni::Error;
+use journal::Journal;
+
+use crate::{code, local, record::Record, table};
+
+/// The document's name: the interfaces for which it was turned on.
+const NAME: &str = "localnet";
+
+fn document() -> Journal<BTreeSet<String>> {
+    Journal::new(Path::new(journal::ROOT), "portmap")
+}
+
+/// The interfaces for which it was turned on; of a document that cannot be read, none.
+fn noted(document: &Journal<BTreeSet<String>>) -> Result<BTreeSet<String>, Error> {
+    let noted = document.load_readable(NAME, &table::lost);
+    Ok(noted.map_err(|error| local(&error))?.unwrap_or_default())
+}
+
+/// Turns it on for the interfaces that lead to the record's ports.
+pub(crate) fn open(record: &Record) -> Result<bool, Error> {
+    mend(std::slice::from_ref(record))
+}
+
+/// The same for many; whether it was off for one that is there.
+pub(crate) fn mend(records: &[Record]) -> Result<bool, Error> {
+    let hairpins = records
+        .iter()
+        .filter(|record| record.hairpin && !record.leaving);
+    let runs = hairpins.flat_map(|record| &record.runs);
+    let reached = runs.filter(|run| run.to.is_ipv4());
+    let wanted: BTreeSet<_> = reached.map(|run| run.via.clone()).collect();
+    let document = document();
+    let on = noted(&document)?;
+    let mut off = wanted.iter().filter(|via| !is_on(via)).peekable();
+    if off.peek().is_none() {
+        return Ok(false);
+    }
+    let off: Vec<_> = off.cloned().collect();
+    // What is gone needs none; so the document does not grow with each pair of links that comes and goes.
+    let mut noted: BTreeSet<_> = on.into_iter().filter(|via| key(via).exists()).collect();
+    noted.extend(off.iter().cloned());
+    document.save(NAME, &noted).map_err(|error| local(&error))?;
+    let mut changed = false;
+    for via in off {
+        match fs::write(key(&via), "1") {
+            Ok(()) => changed = true,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(&via, &error)),
+        }
+    }
+    Ok(changed)
+}
+
+/// Turns it off where it was turned on here.
+pub(crate) fn close() -> Result<(), Error> {
+    let document = document();
+    let on = noted(&document)?;
+    for via in on {
+        match fs::write(key(&via), "0") {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(failed(&via, &error));
+            }
+            _ => {}
+        }
+    }
+    document.remove(NAME).map_err(|error| local(&error))
+}
+
+/// The interfaces that lead to the record's ports, and not from 127.0.0.1: neither their own setting says so nor that of all.
+pub(crate) fn shut(record: &Record) -> impl Iterator<Item = String> {
+    let hairpin = record.hairpin && !record.leaving;
+    let runs = record.runs.iter().filter(move |_| hairpin);
+    let runs = runs.filter(|run| run.to.is_ipv4() && !is_on(&run.via) && !is_on("all"));
+    runs.map(|run| run.via.clone())
+}
+
+/// Whether it is on for an interface by its own setting.
+fn is_on(via: &str) -> bool {
+    fs::read_to_string(key(via)).is_ok_and(|value| value.trim() != "0")
+}
+
+fn key(via: &str) -> std::path::PathBuf {
+    Path::new("/proc/sys/net/ipv4/conf")
+        .join(via)
+        .join("route_localnet")
+}
+
+fn failed(via: &str, error: &std::io::Error) -> Error {
+    Error::new(code::KERNEL, format!("{}: {error}", key(via).display()))
+}

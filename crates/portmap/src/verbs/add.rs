@@ -1,0 +1,277 @@
+//! ADD: find where the container is, note, publish, answer. Or undo.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    path::Path,
+};
+
+use cni::{Call, Error, Previous, Tell, Version};
+use journal::{Attachment, clock};
+use nft::ports::{Places, Ports};
+use serde_json::{Value, json};
+
+use crate::{
+    attachment, code,
+    config::Conf,
+    conntrack,
+    ingress::{self, Outside},
+    kernel, local as refused,
+    mapping::{HostIp, Mapping, ports},
+    port_alloc::{self, Free},
+    record::{Record, Run},
+    route_localnet,
+    table::Desk,
+    target::{self, Target},
+    wait_for,
+};
+
+pub(crate) fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
+    let previous = previous(call)?;
+    let conf = Conf::read(call)?;
+    if conf.mappings.is_empty() {
+        return tell(previous);
+    }
+    let attachment = attachment(call)?;
+    let (_, ifname) = call.attachment()?;
+    let (targets, local) = wait_for(target::find(&previous.result, ifname))?;
+    refuse_lacking_families(&conf.mappings, &targets)?;
+    if call.conf.version < Version::V0_3_0 {
+        refuse_unknown_ways(call.conf.version, &attachment, &targets)?;
+    }
+
+    let mut ports = Ports::open().map_err(|error| kernel(&error))?;
+    let desk = Desk::open()?;
+    cni::caller_listens()?;
+    let (version, commit) = (cni::build::VERSION, cni::build::COMMIT);
+    journal::layout::begin(Path::new(journal::ROOT), version, commit)
+        .map_err(|error| refused(&error))?;
+    // The table is of those who have a record. With the first one it is made after that, so that a refusal leaves none.
+    let mut is_first = desk.is_empty()?;
+    if !is_first {
+        let was_made = ports.ensure().map_err(|error| kernel(&error))?;
+        // What is free is told by the maps, if they have what is in the records.
+        let chooses = conf.mappings.iter().any(|it| it.port == 0);
+        let places = Places::These(BTreeSet::new());
+        let is_torn = chooses
+            && !ports
+                .look(&places)
+                .map_err(|error| kernel(&error))?
+                .is_sealed;
+        if was_made || is_torn {
+            desk.mend(&mut ports, &local)?;
+        }
+    }
+    let mut earlier = desk.record(&attachment)?;
+    // What a killed DEL left.
+    if let Some(left) = earlier.take_if(|earlier| earlier.leaving) {
+        desk.withdraw(&mut ports, &left)?;
+        is_first = desk.is_empty()?;
+    }
+    let asked = earlier.as_ref().map(|it| keep(&conf.mappings, it));
+    let asked = asked.as_ref().unwrap_or(&conf.mappings);
+    let chosen = Free::new(&mut ports, &local).choose(asked)?;
+    let record = record(attachment, &conf, &chosen, &targets);
+    warn(&record, &local);
+    let listened = port_alloc::refuse_listened(&record, conf.listeners);
+    // A program may hold the port for the container that has it: then that one is in the way. And what an earlier ADD of
+    // this attachment has published stays if this one is refused.
+    if listened.is_err() || earlier.is_some() {
+        desk.refuse_taken(&mut ports, &record, &local)?;
+    }
+    listened?;
+
+    desk.save(&record)?;
+    let begun = if is_first {
+        desk.begin(&mut ports)
+    } else {
+        Ok(())
+    };
+    let done = begun
+        .and_then(|()| desk.publish(&mut ports, earlier.as_ref(), &record, &local))
+        .and_then(|()| route_localnet::open(&record))
+        .and_then(|_| {
+            if let Some(earlier) = &earlier {
+                conntrack::forget_answered(earlier);
+            }
+            conntrack::forget_clients(std::slice::from_ref(&record), &local);
+            if chosen == conf.mappings {
+                tell(previous)
+            } else {
+                tell(&previous.clone().with("portMappings", &report(&chosen)))
+            }
+        });
+    if let Err(error) = done {
+        // What an earlier ADD has published works on.
+        let undone = match &earlier {
+            Some(earlier) => desk.put_back(&mut ports, earlier, &record, &local),
+            None => desk.withdraw(&mut ports, &record),
+        };
+        if let Err(undo) = undone {
+            cni::log(&format!("{}: undo: {undo}", record.attachment));
+        }
+        return Err(error);
+    }
+    Ok(())
+}
+
+/// What the plugin before this one answered. Code 7 if there is none.
+pub(crate) fn previous(call: &Call) -> Result<&Previous, Error> {
+    call.conf.prev_result.as_ref().ok_or_else(|| {
+        Error::config("prevResult: missing: portmap must be called as a chained plugin, behind one that makes an interface")
+    })
+}
+
+/// The mappings with the ports that an earlier ADD of the same attachment chose, as far as no other of them asks for those:
+/// somebody may have been told of them.
+fn keep(mappings: &[Mapping], earlier: &Record) -> Vec<Mapping> {
+    let mut kept = mappings.to_vec();
+    for index in 0..kept.len() {
+        let mapping = &kept[index];
+        let is_for = |run: &&Run| {
+            let v6 = run.to.is_ipv6();
+            let same = (run.protocol, run.to.port(), run.count)
+                == (mapping.protocol, mapping.container_port, mapping.count);
+            same && mapping.is_of(v6) && mapping.at(v6).address == run.address
+        };
+        let is_asked = |run: &&Run| {
+            let mut others = kept.iter().filter(|it| it.protocol == run.protocol);
+            others.any(|it| it.port != 0 && ports(it.port, it.count).contains(&run.port))
+        };
+        let mut runs = earlier.runs.iter().filter(is_for);
+        if mapping.port == 0
+            && let Some(run) = runs.find(|run| !is_asked(run))
+        {
+            kept[index].port = run.port;
+        }
+    }
+    kept
+}
+
+/// A port of one version of IP needs an address of it in the container.
+pub(crate) fn refuse_lacking_families(
+    mappings: &[Mapping],
+    targets: &[Option<Target>; 2],
+) -> Result<(), Error> {
+    for mapping in mappings {
+        let met = [false, true].map(|v6| mapping.is_of(v6) && targets[usize::from(v6)].is_some());
+        if !met.contains(&true) {
+            let version = match mapping.host {
+                HostIp::Any => "IP",
+                _ if mapping.is_of(true) => "IPv6",
+                _ => "IPv4",
+            };
+            return Err(Error::new(
+                code::FAMILY,
+                format!("port {mapping}: the container has no {version} address"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Before 0.3.0 a result has one address of each version of IP and no interfaces. Of a container of `overlay` that is the one on the
+/// segment, where the host cannot reach it; what is sent there by way of a gateway comes to whoever has that address beyond it. Code 7.
+fn refuse_unknown_ways(
+    version: Version,
+    attachment: &Attachment,
+    targets: &[Option<Target>; 2],
+) -> Result<(), Error> {
+    let is_of_overlay = || !ingress::is_absent_from_overlay(attachment);
+    for target in targets.iter().flatten() {
+        let Target { address, via, .. } = target;
+        let is_elsewhere = match target.gateway {
+            Some(_) => true,
+            None => !ingress::is_ours(via) && is_of_overlay(),
+        };
+        if is_elsewhere {
+            return Err(Error::config(format!(
+                "cniVersion: {version}: results of it do not say at which address this host reaches the container, and {address}, \
+                 by {via}, is not it; want 0.3.0 or later"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// What is to be published, once the ports are chosen.
+pub(crate) fn record(
+    attachment: Attachment,
+    conf: &Conf,
+    mappings: &[Mapping],
+    targets: &[Option<Target>; 2],
+) -> Record {
+    let mut runs = Vec::new();
+    for mapping in mappings {
+        for target in targets.iter().flatten() {
+            if mapping.is_of(target.address.is_ipv6()) {
+                runs.push(Run {
+                    protocol: mapping.protocol,
+                    address: mapping.at(target.address.is_ipv6()).address,
+                    port: mapping.port,
+                    to: SocketAddr::new(target.address, mapping.container_port),
+                    count: mapping.count,
+                    via: target.via.clone(),
+                });
+            }
+        }
+    }
+    Record {
+        attachment,
+        since: clock::moment(),
+        leaving: false,
+        runs,
+        hairpin: conf.snat,
+        hidden: conf.masq_all,
+        conditions: conf.words.clone(),
+    }
+}
+
+/// What does not stop an ADD, but whoever looks why nothing comes in should find.
+fn warn(record: &Record, local: &[IpAddr]) {
+    for address in record.runs.iter().filter_map(|run| run.address) {
+        let why = if address == IpAddr::V6(Ipv6Addr::LOCALHOST) {
+            "leads to no container: Linux lets nothing from it out of the host"
+        } else if !is_local(address, local) {
+            "is no address of this host yet: nothing comes to it"
+        } else {
+            continue;
+        };
+        cni::log(&format!("{}: hostIP: {address} {why}", record.attachment));
+    }
+    if ingress::is_doubtful(record)
+        && let Ok(outside) = wait_for(Outside::look())
+    {
+        for off in outside.off(record) {
+            cni::log(&format!("{}: {}", record.attachment, off.why));
+        }
+    }
+}
+
+fn is_local(address: IpAddr, local: &[IpAddr]) -> bool {
+    address.is_loopback() || local.contains(&address)
+}
+
+/// Which ports were chosen, as they were asked for.
+fn report(chosen: &[Mapping]) -> Value {
+    let told = chosen.iter().map(|mapping| {
+        let mut object = json!({
+            "hostPort": mapping.port,
+            "containerPort": mapping.container_port,
+            "protocol": mapping.protocol.as_str(),
+        });
+        if mapping.count > 1 {
+            let end = |first| *ports(first, mapping.count).end();
+            object["hostPortEnd"] = json!(end(mapping.port));
+            object["containerPortEnd"] = json!(end(mapping.container_port));
+        }
+        match mapping.host {
+            HostIp::Any => {}
+            HostIp::Every { v6: false } => object["hostIP"] = json!("0.0.0.0"),
+            HostIp::Every { v6: true } => object["hostIP"] = json!("::"),
+            HostIp::One(address) => object["hostIP"] = json!(address),
+        }
+        object
+    });
+    told.collect()
+}

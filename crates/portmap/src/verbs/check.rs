@@ -1,0 +1,156 @@
+//! CHECK: what is published is what was asked for, and all of it is in the table. What this host as a whole lacks of ours is put
+//! back first, as each verb does: a runtime that is told of a deviation destroys the container. What rules and settings of others
+//! stop is for `crosshost doctor` to say.
+
+use std::path::Path;
+
+use cni::{Call, Error};
+use journal::{Attachment, Found};
+use nft::{
+    Status,
+    ports::{Entry, Places, Ports, Published},
+};
+
+use crate::{
+    attachment, code,
+    config::Conf,
+    conflict, ingress, kernel, local,
+    record::{Record, Run},
+    route_localnet,
+    table::{self, Desk},
+    target,
+    verbs::add::{previous, record, refuse_lacking_families},
+    wait_for,
+};
+
+pub(crate) fn check(call: &Call) -> Result<(), Error> {
+    let result = &previous(call)?.result;
+    let conf = Conf::read(call)?;
+    let attachment = attachment(call)?;
+    // As `overlay` does: neither judged nor put back.
+    if let Err(newer) = journal::layout::admit(Path::new(journal::ROOT), cni::build::BUILD) {
+        cni::log(&newer.to_string());
+        return Ok(());
+    }
+    let deviates = |what: String| Error::new(code::DEVIATION, format!("{attachment}: {what}"));
+    let loaded = table::records().load(&attachment.hash());
+    let noted = match loaded.map_err(|error| local(&error))? {
+        Found::Absent => None,
+        Found::Readable(noted) => Some(noted),
+        // What it publishes nobody can tell; what other containers publish is right or wrong without it.
+        Found::Unreadable(unreadable) => {
+            cni::log(&unreadable.to_string());
+            return Ok(());
+        }
+    };
+    if conf.mappings.is_empty() {
+        return match noted {
+            Some(noted) if !noted.runs.is_empty() => Err(deviates(format!(
+                "host port {} is published, and was not asked for",
+                noted.runs[0].at()
+            ))),
+            _ => Ok(()),
+        };
+    }
+    let (_, ifname) = call.attachment()?;
+    let (targets, here) = wait_for(target::find(result, ifname))?;
+    refuse_lacking_families(&conf.mappings, &targets)?;
+    let Some(noted) = noted.filter(|noted| !noted.leaving) else {
+        return Err(deviates("none of its ports is published".to_owned()));
+    };
+    let wanted = record(attachment.clone(), &conf, &conf.mappings, &targets);
+    if let Some(what) = differs(&wanted, &noted) {
+        return Err(deviates(what));
+    }
+    let mut ports = Ports::open().map_err(|error| kernel(&error))?;
+    match Desk::open().and_then(|desk| desk.mend(&mut ports, &here)) {
+        Ok(false) => {}
+        Ok(true) => cni::log(&format!("{attachment}: published ports were put back")),
+        // What is there is judged all the same.
+        Err(error) => cni::log(&format!("{attachment}: {error}")),
+    }
+    match ports.status().map_err(|error| kernel(&error))? {
+        Status::Complete => {}
+        Status::Missing => return Err(deviates("nftables table inet crosshost is gone".into())),
+        Status::Damaged => {
+            let what = "nftables table inet crosshost is not as it should be";
+            return Err(deviates(what.to_owned()));
+        }
+    }
+    let places = Places::These(conflict::own(&noted));
+    let found = ports.look(&places).map_err(|error| kernel(&error))?;
+    if let Some(what) = lacks(&noted, &found) {
+        return Err(deviates(what));
+    }
+    if let Some(via) = route_localnet::shut(&noted).next() {
+        let key = format!("net.ipv4.conf.{}.route_localnet", ingress::in_key(&via));
+        let why = format!("{key} is 0: 127.0.0.1 leads to none of its ports");
+        return Err(deviates(why));
+    }
+    Ok(())
+}
+
+/// What was asked for and is not what is noted.
+fn differs(wanted: &Record, noted: &Record) -> Option<String> {
+    let same = |wanted: &Run, noted: &Run| {
+        let port = if wanted.port == 0 {
+            noted.port
+        } else {
+            wanted.port
+        };
+        let wanted = Run {
+            port,
+            ..wanted.clone()
+        };
+        wanted == *noted
+    };
+    let missing = wanted
+        .runs
+        .iter()
+        .find(|run| !noted.runs.iter().any(|it| same(run, it)));
+    if let Some(run) = missing {
+        let (at, to) = (run.at(), run.to);
+        return Some(format!(
+            "host port {at} does not lead to {to} by {}",
+            run.via
+        ));
+    }
+    if noted.runs.len() > wanted.runs.len() {
+        return Some("more ports are published than were asked for".to_owned());
+    }
+    let how = |record: &Record| (record.hairpin, record.hidden, record.conditions.clone());
+    (how(wanted) != how(noted))
+        .then(|| "snat, masqAll or conditions are not those with which it was published".to_owned())
+}
+
+/// What of the record is not in the table.
+fn lacks(record: &Record, found: &Published) -> Option<String> {
+    let me = record.attachment.hash();
+    for entry in record.entries() {
+        let held = found.elements.get(&entry.key());
+        let held = held.filter(|held| held.owners.contains(&me));
+        let is_first = held.is_some_and(|held| held.owners.first() == Some(&me));
+        match (&entry, held) {
+            (Entry::Port { at, to }, Some(held)) if is_first && !held.leads_to(*to) => {
+                return Some(format!("host port {at} does not lead to {to}"));
+            }
+            (_, Some(_)) => {}
+            (Entry::Port { at, .. }, None) => {
+                return Some(format!("host port {at} is not published"));
+            }
+            (Entry::Hairpin { to, .. } | Entry::Hidden { to, .. }, None) => {
+                return Some(format!("{to} is not hidden from its neighbours"));
+            }
+        }
+    }
+    let mut owners = found.conditions.owners();
+    if owners.any(|owner| !Attachment::is_hash(owner)) {
+        let what =
+            "a rule that is not ours is in chain ports-conditions of nftables table inet crosshost";
+        return Some(what.to_owned());
+    }
+    let mut wanted = found.conditions.clone();
+    wanted.set(&me, &record.conditionals());
+    let same = wanted.is_same_for(&me, &found.conditions);
+    (!same).then(|| "its conditions are not in the table".to_owned())
+}

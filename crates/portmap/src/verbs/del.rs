@@ -1,0 +1,57 @@
+//! DEL: by the attachment alone. What is gone already is no failure, and neither is what was never there.
+
+use cni::{Call, Error};
+use journal::Attachment;
+use nft::ports::{Places, Ports, Published};
+
+use crate::{
+    attachment,
+    config::may_name_ports,
+    conflict::Taken,
+    kernel,
+    table::{self, Desk},
+};
+
+pub(crate) fn del(call: &Call) -> Result<(), Error> {
+    let attachment = attachment(call)?;
+    // A container without ports: nothing of it can be in the table. Its DEL must not fail where nfnetlink cannot be opened, or
+    // the plugins before this one would never be called.
+    if !may_name_ports(call) && table::records().is_absent(&attachment.hash()) {
+        return Ok(());
+    }
+    forget(&attachment)
+}
+
+/// Takes away all that is published for the attachment.
+pub fn forget(attachment: &Attachment) -> Result<(), Error> {
+    // Runtimes call it before each ADD.
+    if table::is_complete() && table::records().is_absent(&attachment.hash()) {
+        return Ok(());
+    }
+    let mut ports = Ports::open().map_err(|error| kernel(&error))?;
+    let desk = Desk::open()?;
+    if let Some(record) = desk.record(attachment)? {
+        return desk.withdraw(&mut ports, &record);
+    }
+    let had_some = remove_unknown(&mut ports, &[attachment.hash()])?;
+    if !had_some && desk.records.is_absent(&attachment.hash()) {
+        return Ok(());
+    }
+    desk.remove(&attachment.hash(), &mut ports)
+}
+
+/// Takes away elements whose records are lost, by the digests of their owners; whether there were any.
+pub(crate) fn remove_unknown(ports: &mut Ports, digests: &[String]) -> Result<bool, Error> {
+    let stays = |owner: &str| !digests.iter().any(|digest| digest == owner);
+    let want = |found: &Published| {
+        let mut wanted = found.clone();
+        for held in wanted.elements.values_mut() {
+            held.owners.retain(|owner| stays(owner));
+        }
+        wanted.elements.retain(|_, held| !held.owners.is_empty());
+        wanted.conditions.retain(stays);
+        Ok::<_, Taken>(wanted)
+    };
+    let updated = ports.update(&Places::All, want);
+    Ok(updated.map_err(|error| kernel(&error))?.unwrap_or(false))
+}

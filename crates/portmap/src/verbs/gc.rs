@@ -1,0 +1,55 @@
+//! GC: what is published for attachments of this network that are not listed is taken away.
+
+use std::collections::BTreeSet;
+
+use cni::{Call, ContainerId, Error, IfName};
+use journal::Attachment;
+use nft::ports::{Places, Ports};
+
+use crate::{conflict, kernel, table::Desk, verbs::del};
+
+pub(crate) fn gc(call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(), Error> {
+    let network = call.conf.name.as_str();
+    let stays: BTreeSet<_> = valid
+        .iter()
+        .map(|(container, ifname)| {
+            let attachment = Attachment {
+                network: network.to_owned(),
+                container: container.as_str().to_owned(),
+                ifname: ifname.as_str().to_owned(),
+            };
+            attachment.hash()
+        })
+        .collect();
+    let mut ports = Ports::open().map_err(|error| kernel(&error))?;
+    let desk = Desk::open()?;
+    let records = desk.all()?;
+    let known: BTreeSet<_> = records.iter().map(|it| it.attachment.hash()).collect();
+    let mut failures = Vec::new();
+    for record in &records {
+        let digest = record.attachment.hash();
+        if record.attachment.network == network && !stays.contains(&digest) {
+            failures.extend(desk.withdraw(&mut ports, record).err());
+        }
+    }
+    // Of records that were lost the elements tell whose they are.
+    let found = ports.look(&Places::All).map_err(|error| kernel(&error))?;
+    let prefix = format!("{network}/");
+    let lost: BTreeSet<_> = conflict::strangers(&found.elements, |owner| {
+        known.contains(owner) || stays.contains(owner)
+    })
+    .filter(|(_, text)| text.starts_with(&prefix))
+    .map(|(owner, _)| owner.to_owned())
+    .collect();
+    if !lost.is_empty() {
+        let lost: Vec<_> = lost.into_iter().collect();
+        failures.extend(del::remove_unknown(&mut ports, &lost).err());
+        for digest in &lost {
+            failures.extend(desk.remove(digest, &mut ports).err());
+        }
+    }
+    match failures.into_iter().next() {
+        None => Ok(()),
+        Some(first) => Err(first),
+    }
+}
