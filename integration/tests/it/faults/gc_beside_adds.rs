@@ -1,0 +1,75 @@
+//! GC beside other verbs: what is just being added is no garbage, though the runtime that lists does not know of it.
+
+use std::time::Duration;
+
+use crate::held_addresses;
+use crate::store_reader;
+use integration::{Backend, Direct, Lab, Programs, address_of, ipamconf, netconf};
+use serde_json::json;
+
+const NETWORK: &str = "n1";
+const SUBNET: &str = "10.0.0.0/24";
+
+/// An ADD waits for the store while a GC that lists only another container runs; when both are done the address is the
+/// container's, and nobody else is given it.
+#[test]
+fn what_waits_for_the_store_is_no_garbage() {
+    let lab = Lab::new(1, Backend::Consul);
+    let conf = ipamconf(NETWORK, json!({ "ranges": [[{ "subnet": SUBNET }]] }));
+    let host = Direct::on(lab.host(1));
+    host.given("a", &conf);
+    lab.consul().pause();
+    let slow = host.call("ADD", "slow", &conf).start();
+    std::thread::sleep(Duration::from_millis(500));
+    let mut listed = conf.clone();
+    listed["cniVersion"] = "1.1.0".into();
+    listed["cni.dev/valid-attachments"] = json!([{ "containerID": "a", "ifname": "eth0" }]);
+    let collected = host.call("GC", "", &listed).netns("").ifname("").start();
+    std::thread::sleep(Duration::from_millis(500));
+    lab.consul().resume();
+    let added = slow.wait(Duration::from_secs(30)).ok();
+    collected.wait(Duration::from_secs(30));
+
+    let given = integration::addresses_in(&added.json()).remove(0);
+    let given = given.split('/').next().expect("an address");
+    let local = lab.host(1).listed(&["endpoint", "ls", "--local"]);
+    assert!(local.to_string().contains(given), "{local}");
+    lab.host(1).crosshost(&["sync"]).ok();
+    let thief = host
+        .call("ADD", "thief", &conf)
+        .env("CNI_ARGS", format!("IP={given}"))
+        .run();
+    thief.refused(108, &[given, "slow"]);
+}
+
+/// The same of a whole attachment, of which the IPAM plugin's part is done and the interface plugin's is not.
+#[test]
+fn what_is_half_added_is_no_garbage() {
+    let lab = Lab::new(1, Backend::Dir);
+    let host = lab.host(1);
+    let script = format!(
+        "#!/bin/sh\n{}\nstatus=$?\n[ $CNI_COMMAND != ADD ] || sleep 1\nexit $status\n",
+        Programs::product("ipam-kv").display()
+    );
+    host.space().write("/run/slow/ipam-kv", script);
+    host.space().script("chmod +x /run/slow/ipam-kv");
+    let conf = netconf(NETWORK, SUBNET, "1.1.0");
+    let call = |verb, conf| {
+        let call = host.call("overlay", verb).id("comes").conf(conf);
+        call.env("CNI_PATH", format!("/run/slow:{}", Programs::cni_path()))
+    };
+    let container = host.container("comes");
+    let netns = container.netns();
+    let adding = call("ADD", &conf).netns(&netns).ifname("eth0").start();
+    std::thread::sleep(Duration::from_millis(500));
+    host.call("overlay", "GC").conf(&conf).run().ok();
+    assert!(adding.is_alive(), "GC waits for nobody");
+    let added = adding.wait(Duration::from_secs(30)).ok();
+
+    let address = address_of(&added.json(), "eth0");
+    assert!(held_addresses::alone(&lab, "after both").contains_key(&address));
+    let leases = held_addresses::by_leases(&store_reader::records(&lab), NETWORK);
+    assert!(leases.contains_key(&address), "{leases:?}");
+    call("DEL", &conf).netns(&netns).ifname("eth0").run().ok();
+    assert!(store_reader::keys_below(&store_reader::records(&lab), "leases/").is_empty());
+}

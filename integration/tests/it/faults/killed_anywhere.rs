@@ -1,0 +1,153 @@
+//! SIGKILL at fifty points of an ADD, to `overlay` or to the `ipam-kv` that it runs: DEL then leaves
+//! nothing, and an ADD that follows without a DEL repairs and completes.
+//!
+//! The points are spread over the time that the victim lives here, measured first and again whenever it
+//! ended before its kill. Such a round is an ordinary ADD and is not counted. A kill lands where the
+//! scheduler lets it, so no two runs of this test cut at the same instructions.
+
+use std::time::{Duration, Instant};
+
+use crate::store_reader;
+use integration::{Backend, Call, Container, Finished, Lab, address_of, netconf};
+use serde_json::{Value, json};
+
+const POINTS: u32 = 50;
+const SUBNET: &str = "10.0.0.0/24";
+const LIMIT: Duration = Duration::from_secs(30);
+const ID: &str = "killed-0123456789";
+
+#[test]
+fn overlay_on_the_embedded_store() {
+    sweep(Backend::Dir, "overlay");
+}
+
+#[test]
+fn overlay_on_consul() {
+    sweep(Backend::Consul, "overlay");
+}
+
+#[test]
+fn ipam_kv_on_the_embedded_store() {
+    sweep(Backend::Dir, "ipam-kv");
+}
+
+#[test]
+fn ipam_kv_on_consul() {
+    sweep(Backend::Consul, "ipam-kv");
+}
+
+fn sweep(backend: Backend, victim: &str) {
+    let lab = Lab::new(1, backend);
+    let host = lab.host(1);
+    host.crosshost(&["sync"]).ok();
+    let create = ["network", "create", "ov_net1", "--subnet", SUBNET];
+    host.crosshost(&create).ok();
+    let round = Round {
+        lab: &lab,
+        container: host.container("t1"),
+        conf: netconf("ov_net1", SUBNET, "1.0.0"),
+    };
+    // The first ADD ever on this host also leaves what is meant to stay: lock file, copy of the news.
+    round.call("ADD").run().ok();
+    round.call("DEL").run().ok();
+    let untouched = lab.footprints();
+    let mut span = round.lifetime(victim);
+
+    let mut hits = 0;
+    for turn in 0..5 * POINTS {
+        // Steps of the golden section spread any number of points evenly.
+        let after = span.mul_f64((f64::from(turn) * 0.618_034).fract());
+        let what = format!("{victim} killed {after:?} after its start");
+
+        let killed = round.killed(victim, after);
+        round.call("DEL").run().ok();
+        lab.assert_same_as(&untouched, &format!("{what}, then DEL"));
+        round.assert_no_lease(&format!("{what}, then DEL"));
+        if killed.status.success() {
+            span = round.lifetime(victim);
+            continue;
+        }
+
+        let killed = round.killed(victim, after);
+        let add = round.call("ADD").run();
+        // Only an ADD that had told its whole result may be called a duplicate. It need not: it may have died before it
+        // noted that it had.
+        let told = serde_json::from_str::<Value>(&killed.stdout);
+        let told = told.is_ok_and(|it| it["ips"].is_array());
+        if !told || add.status.success() {
+            assert!(add.status.success(), "{what}, {killed}, then {add}");
+            let address = address_of(&add.json(), "eth0");
+            assert_eq!(round.container.address("eth0"), Some(address), "{what}");
+        }
+        round.call("DEL").run().ok();
+        lab.assert_same_as(&untouched, &format!("{what}, ADD again, DEL"));
+        round.assert_no_lease(&format!("{what}, ADD again, DEL"));
+        hits += 1;
+        if hits == POINTS {
+            return;
+        }
+    }
+    panic!("only {hits} kills hit a running {victim}");
+}
+
+struct Round<'lab> {
+    lab: &'lab Lab,
+    container: Container<'lab>,
+    conf: Value,
+}
+
+impl Round<'_> {
+    fn call(&self, verb: &str) -> Call<'_> {
+        let call = self.lab.host(1).call("overlay", verb).id(ID);
+        call.netns(&self.container.netns()).conf(&self.conf)
+    }
+
+    /// How long `victim` lives in an ordinary ADD: the shortest of three.
+    fn lifetime(&self, victim: &str) -> Duration {
+        let one = |_| {
+            let add = self.call("ADD").start();
+            // It may have come and gone before we looked.
+            let child = (victim != "overlay").then(|| add.child(victim));
+            let lifetime = child.map(|child| {
+                let seen = Instant::now();
+                child
+                    .is_some_and(|child| child.ends_within(LIMIT))
+                    .then(|| seen.elapsed())
+            });
+            let took = add.wait(LIMIT).ok().took;
+            self.call("DEL").run().ok();
+            lifetime.unwrap_or(Some(took))
+        };
+        let mut lifetimes: Vec<_> = (0..30).filter_map(one).take(3).collect();
+        lifetimes.sort();
+        *lifetimes.first().expect("overlay runs its IPAM plugin")
+    }
+
+    /// An ADD whose `victim` gets SIGKILL `after` its start.
+    fn killed(&self, victim: &str, after: Duration) -> Finished {
+        let add = self.call("ADD").start();
+        if victim == "overlay" {
+            std::thread::sleep(after);
+            add.kill();
+        } else if let Some(child) = add.child(victim) {
+            std::thread::sleep(after);
+            child.kill();
+        }
+        let finished = add.wait(LIMIT);
+        if victim != "overlay" && !finished.status.success() {
+            let error = finished.json();
+            assert!(
+                error["code"].is_u64(),
+                "{victim} died, overlay says so: {finished}"
+            );
+        }
+        finished
+    }
+
+    fn assert_no_lease(&self, when: &str) {
+        let leases = store_reader::keys_below(&store_reader::records(self.lab), "leases/");
+        assert!(leases.is_empty(), "{when}: {leases:?}");
+        let listed = self.lab.host(1).listed(&["endpoint", "ls"]);
+        assert_eq!(listed, json!([]), "{when}");
+    }
+}

@@ -1,0 +1,54 @@
+//! A plugin whose caller was killed before it began: the runtime's DEL may have come and gone by then, so the
+//! orphan's ADD must make nothing.
+
+use std::process::{Command, Stdio};
+
+use crate::store_reader;
+use integration::{Backend, Container, Host, Lab, netconf};
+
+#[test]
+fn overlay_makes_nothing_when_nobody_can_hear_it() {
+    nothing_is_made("overlay");
+}
+
+#[test]
+fn ipam_kv_makes_nothing_when_nobody_can_hear_it() {
+    nothing_is_made("ipam-kv");
+}
+
+fn nothing_is_made(plugin: &str) {
+    let lab = Lab::new(1, Backend::Dir);
+    let host = lab.host(1);
+    host.crosshost(&["sync"]).ok();
+    let create = ["network", "create", "ov_net1", "--subnet", "10.0.0.0/24"];
+    host.crosshost(&create).ok();
+    let container = host.container("t1");
+    let mut orphan = orphan(host, plugin, &container);
+    let untouched = lab.footprints();
+
+    let status = orphan.status().expect("sh");
+    assert!(!status.success(), "an orphan's ADD fails");
+    lab.assert_same_as(&untouched, "after an orphan's ADD");
+    assert_eq!(container.address("eth0"), None);
+    let leases = store_reader::keys_below(&store_reader::records(&lab), "leases/");
+    assert!(leases.is_empty(), "{leases:?}");
+}
+
+/// An ADD that begins when the reader of its standard output is gone; the shell ends with the plugin's exit code.
+fn orphan(host: &Host, plugin: &str, container: &Container<'_>) -> Command {
+    let conf = netconf("ov_net1", "10.0.0.0/24", "1.0.0");
+    host.space().write("/run/conf.json", conf.to_string());
+    let bin = integration::Programs::product(plugin);
+    let script = "{ sleep 0.2; \"$0\" </run/conf.json; } | true";
+    let mut command = host.space().command("bash");
+    command.args(["-o", "pipefail", "-c", script]).arg(bin);
+    command.stdout(Stdio::null());
+    command.envs([
+        ("CNI_COMMAND", "ADD"),
+        ("CNI_CONTAINERID", "orphan-0123456789"),
+        ("CNI_NETNS", &container.netns()),
+        ("CNI_IFNAME", "eth0"),
+        ("CNI_PATH", &integration::Programs::cni_path()),
+    ]);
+    command
+}

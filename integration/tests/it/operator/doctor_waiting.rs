@@ -1,0 +1,227 @@
+//! `crosshost doctor` of what is not this host's firewall: whom an address that changes hands waits for, what a killed ADD
+//! left, what the store was not told, and a store that is away or lets nobody in.
+
+use std::time::Duration;
+
+use crate::doctor_report::ask;
+use crate::ownership::block_of;
+use integration::{Attachment, Backend, Direct, Host, Lab, Programs, conflist, ipamconf, netconf};
+use serde_json::json;
+
+const NETWORK: &str = "ov_net1";
+const SUBNET: &str = "10.0.0.0/24";
+/// Nobody listens there.
+const NOBODY: &str = "consul://192.168.1.5:1";
+
+fn lab(hosts: u8, backend: Backend) -> Lab {
+    let lab = Lab::new(hosts, backend);
+    for host in lab.hosts() {
+        host.crosshost(&["sync"]).ok();
+    }
+    let create = ["network", "create", NETWORK, "--subnet", SUBNET];
+    lab.host(1).crosshost(&create).ok();
+    for host in lab.hosts() {
+        host.install(&conflist(NETWORK, SUBNET));
+    }
+    lab
+}
+
+/// An address goes from host to host by the word of its owner, and of all that forward: the watchers of two of them do not
+/// run, so it stands, and the third one's doctor says for whom, one after the other.
+#[test]
+fn an_address_that_changes_hands_waits_for_hosts_that_are_named() {
+    let lab = lab(3, Backend::Consul);
+    let attached: Vec<_> = (lab.hosts().iter())
+        .map(|host| Attachment::new(host, "t", NETWORK))
+        .collect();
+    for host in lab.hosts() {
+        host.crosshost(&["sync"]).ok();
+    }
+    let watcher = lab.host(1).watch();
+    assert_eq!(waits(lab.host(1)), [""; 0]);
+    let wanted = block_of(&lab, NETWORK, lab.host(2)).nth(5);
+    let container = lab.host(1).container("static");
+    let asked = || {
+        let mut conf = netconf(NETWORK, SUBNET, "1.0.0");
+        conf["runtimeConfig"] = json!({ "ips": [wanted.to_string()] });
+        let call = lab.host(1).call("overlay", "ADD").id("static");
+        call.netns(&container.netns()).conf(&conf).run()
+    };
+    asked().refused(108, &[&wanted.to_string(), "docker02"]);
+    for (owner, at) in [("docker02", 2), ("docker03", 3)] {
+        let said = waits(lab.host(1));
+        let [one] = said.as_slice() else {
+            panic!("{said:?}")
+        };
+        let words = [
+            wanted.to_string(),
+            format!("waits for {owner}"),
+            format!("crosshost sync  # on {owner}"),
+        ];
+        assert!(words.iter().all(|word| one.contains(word)), "{one}");
+        // What it waits for is in the way, and nothing else: the same from any other host.
+        assert_eq!(waits(lab.host(3)), said);
+        lab.host(at).crosshost(&["sync"]).ok();
+        // The owner's word makes it nobody's; this host and the owner follow at once.
+        std::thread::sleep(Duration::from_secs(1));
+        lab.host(2).crosshost(&["sync"]).ok();
+    }
+    assert_eq!(waits(lab.host(1)), [""; 0]);
+    asked().ok();
+    drop(watcher);
+    drop(attached);
+}
+
+/// What waits, as the doctor of this host says.
+#[track_caller]
+fn waits(host: &Host) -> Vec<String> {
+    let notes = ask(host).lines("note");
+    notes
+        .into_iter()
+        .filter(|it| it.contains("waits for"))
+        .collect()
+}
+
+#[test]
+fn what_a_killed_add_left_is_told_and_its_verb_clears_it_away() {
+    let lab = lab(1, Backend::Dir);
+    let host = lab.host(1);
+    // An IPAM plugin that never comes to an end, and so does not notice either that nobody listens.
+    host.space().write(
+        "/run/slow/ipam-kv",
+        "#!/bin/sh\n[ $CNI_COMMAND = ADD ] && exec sleep 60\nexec true\n",
+    );
+    host.space().script("chmod +x /run/slow/ipam-kv");
+    let container = host.container("t1");
+    let call = |verb: &str| {
+        let call = host
+            .call("overlay", verb)
+            .id("killed")
+            .netns(&container.netns());
+        let call = call.env("CNI_PATH", format!("/run/slow:{}", Programs::cni_path()));
+        call.conf(&netconf(NETWORK, SUBNET, "1.0.0"))
+    };
+    let adding = call("ADD").start();
+    std::thread::sleep(Duration::from_millis(500));
+    ask(host).assert_well();
+    adding.kill();
+    adding.wait(Duration::from_secs(10));
+    let mend = ask(host).wrong(&["eth0 of container killed", "its ADD was killed"]);
+    assert_eq!(mend, "", "it is the runtime's");
+    // Its container lives: no sweep's business.
+    assert_eq!(host.crosshost(&["gc"]).ok().stdout, "");
+    ask(host).wrong(&["eth0 of container killed"]);
+    call("DEL").run().ok();
+    ask(host).assert_well();
+}
+
+#[test]
+fn a_store_that_is_away_is_told_and_so_is_what_it_was_not() {
+    let lab = lab(1, Backend::Consul);
+    let host = lab.host(1);
+    let direct = Direct::on(host);
+    let conf = ipamconf("net1", json!({ "subnet": "10.1.0.0/24" }));
+    direct.given("c1", &conf);
+    host.configure(NOBODY);
+    direct.call("DEL", "c1", &conf).run().ok();
+    let found = ask(host);
+    found.wrong(&["store consul://192.168.1.5:1"]);
+    assert_eq!(found.wrong(&["net1", "1 releases"]), "crosshost sync");
+    host.configure(&lab.store_url());
+    assert_eq!(
+        ask(host).lines("wrong").len(),
+        1,
+        "what is still to be told"
+    );
+    host.crosshost(&["sync"]).ok();
+    ask(host).assert_well();
+}
+
+#[test]
+fn a_host_that_the_store_does_not_know_or_lets_in_is_told() {
+    let lab = Lab::new(1, Backend::GuardedConsul);
+    let host = lab.host(1);
+    ask(host).wrong(&["store consul://"]);
+    host.configure_store(&json!({ "url": lab.store_url(), "tokenFile": "/etc/crosshost/token" }));
+    ask(host).wrong(&["store consul://", "token file /etc/crosshost/token"]);
+    let token = lab.consul().management_token().expect("of a guarded one");
+    host.space().write("/etc/crosshost/token", token);
+    host.space().script("chmod 600 /etc/crosshost/token");
+    let store = json!({ "url": lab.store_url(), "tokenFile": "/etc/crosshost/token" });
+    host.configure_store(&store);
+    assert_eq!(
+        ask(host).wrong(&["does not know this host"]),
+        "crosshost sync"
+    );
+    host.crosshost(&["sync"]).ok();
+    ask(host).assert_well();
+
+    let mut config: serde_json::Value = json!({ "store": store });
+    config["node"] = json!({ "name": host.name(), "vtep": "192.168.1.99" });
+    host.space()
+        .write("/etc/crosshost/config.json", config.to_string());
+    ask(host).wrong(&["node.vtep: 192.168.1.99", "not an address of this host"]);
+}
+
+#[test]
+fn an_mtu_that_the_underlay_does_not_carry_is_told_with_the_one_that_would_do() {
+    let lab = lab(1, Backend::Dir);
+    let host = lab.host(1);
+    host.space().script("ip link set ens3 mtu 1600");
+    let create = [
+        "network",
+        "create",
+        "big",
+        "--subnet",
+        "10.0.9.0/24",
+        "--mtu",
+        "1550",
+    ];
+    host.crosshost(&create).ok();
+    host.install(&conflist("big", "10.0.9.0/24"));
+    let attached = Attachment::new(host, "t1", "big");
+    ask(host).assert_well();
+    host.space().script("ip link set ens3 mtu 1500");
+    host.crosshost(&["sync"]).ok();
+    let mend = ask(host).wrong(&["network big", "mtu is 1550", "1450"]);
+    host.space().script(&mend);
+    host.crosshost(&["sync"]).ok();
+    ask(host).assert_well();
+    attached.detach().ok();
+}
+
+/// The kernel takes almost any name for an interface, and a command that is printed to be pasted holds it.
+#[test]
+fn a_command_to_paste_is_one_command_whatever_an_interface_is_called() {
+    for name in ["e;reboot;", "$(x)", "it's", "e\u{1b}[7m"] {
+        let lab = lab(1, Backend::Dir);
+        let host = lab.host(1);
+        let script = "ip link set ens3 down; ip link set ens3 name \"$1\"; ip link set dev \"$1\" mtu 1600 up
+                      ip route replace default via 192.168.1.1";
+        host.space().run(&["sh", "-euc", script, "sh", name]).ok();
+        let create = [
+            "network",
+            "create",
+            "big",
+            "--subnet",
+            "10.0.9.0/24",
+            "--mtu",
+            "1550",
+        ];
+        host.crosshost(&create).ok();
+        host.install(&conflist("big", "10.0.9.0/24"));
+        let attached = Attachment::new(host, "t1", "big");
+        ask(host).assert_well();
+        let narrow = ["ip", "link", "set", "dev", name, "mtu", "1500"];
+        host.space().run(&narrow).ok();
+        host.crosshost(&["sync"]).ok();
+        let mend = ask(host).wrong(&["network big", "mtu is 1550"]);
+        assert!(!mend.contains('\u{1b}'), "{mend:?}");
+        host.space().run(&["bash", "-euc", &mend]).ok();
+        host.crosshost(&["sync"]).ok();
+        ask(host).assert_well();
+        let shown = host.crosshost(&["doctor"]).ok().stdout;
+        assert!(!shown.contains('\u{1b}'), "{shown:?}");
+        attached.detach().ok();
+    }
+}

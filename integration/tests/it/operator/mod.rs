@@ -1,0 +1,8 @@
+//! What an operator does: commands, `doctor`, foreign firewalls, upgrades.
+
+mod command_line;
+mod doctor_of_settings;
+mod doctor_waiting;
+mod foreign_firewalls;
+mod gc_command;
+mod upgrade;

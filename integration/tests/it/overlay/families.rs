@@ -1,0 +1,294 @@
+//! Every family inside over every family outside: what a user of IPv6 expects of a segment.
+
+use std::{
+    io::{Read, Write},
+    net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpStream},
+    time::Duration,
+};
+
+use integration::{Attachment, Backend, Container, Host, Lab, Server, addresses_in, conflist};
+use rustix::net::{AddressFamily, SendFlags, SocketType, ipproto, sendto, socket, sockopt};
+use serde_json::{Value, json};
+
+const NETWORK: &str = "ov_net1";
+/// Bytes of a transfer: many segments, so that the kernel hands over large ones and leaves sums to others.
+const BULK: usize = 1 << 20;
+
+fn network(subnets: &[&str]) -> Value {
+    let mut conf = conflist(NETWORK, "10.0.0.0/24");
+    let ranges: Vec<_> = subnets
+        .iter()
+        .map(|subnet| json!([{ "subnet": subnet }]))
+        .collect();
+    conf["plugins"][0]["ipam"]["ranges"] = json!(ranges);
+    conf
+}
+
+/// Two hosts that know each other, over an underlay of IPv6 if so wanted.
+fn lab(subnets: &[&str], over_ipv6: bool) -> Lab {
+    let lab = Lab::new(2, Backend::Dir);
+    for host in lab.hosts() {
+        if over_ipv6 {
+            host.tunnel_from(&host.address6());
+        }
+        host.install(&network(subnets));
+        host.crosshost(&["sync"]).ok();
+    }
+    lab
+}
+
+fn addresses(attached: &Attachment<'_>) -> Vec<IpAddr> {
+    let all = addresses_in(&attached.result).into_iter();
+    all.filter_map(|address| address.split('/').next().map(str::to_owned))
+        .map(|address| address.parse().expect("an address"))
+        .filter(|address: &IpAddr| match address {
+            IpAddr::V4(v4) => v4.octets()[0] == 10,
+            IpAddr::V6(v6) => v6.segments()[0] == 0xfd00,
+        })
+        .collect()
+}
+
+/// Sends [`BULK`] bytes from one container to another's address at once; how many arrived.
+fn transfers(from: &Container<'_>, to: &Container<'_>, address: IpAddr) -> usize {
+    let server = Server::start(
+        to.net(),
+        SocketAddr::new(address, 7000),
+        |mut connection| {
+            let mut heard = Vec::new();
+            if connection.read_to_end(&mut heard).is_ok() {
+                let _ = write!(connection, "{}", heard.len());
+            }
+        },
+    );
+    let to = server.address();
+    let said = from.net().run(move || {
+        let patience = Duration::from_secs(5);
+        let mut connection = TcpStream::connect_timeout(&to, patience).expect("a connection");
+        connection
+            .set_read_timeout(Some(patience))
+            .expect("a time-out");
+        connection.write_all(&vec![7; BULK]).expect("sent");
+        connection
+            .shutdown(std::net::Shutdown::Write)
+            .expect("an end");
+        let mut said = String::new();
+        connection.read_to_string(&mut said).expect("an answer");
+        said
+    });
+    said.parse().expect("a number")
+}
+
+/// The link-local addresses of the interface that can be used now.
+fn link_locals(container: &Container<'_>, ifname: &str) -> Vec<String> {
+    let words = [
+        "address",
+        "show",
+        "dev",
+        ifname,
+        "scope",
+        "link",
+        "-tentative",
+    ];
+    let listing = container.ip(&words);
+    let found = listing[0]["addr_info"].as_array().into_iter().flatten();
+    let found = found.filter_map(|one| one["local"].as_str().map(str::to_owned));
+    found.collect()
+}
+
+#[test]
+fn link_local_addresses_can_be_used_as_soon_as_add_returns() {
+    let lab = lab(&["10.0.0.0/24", "fd00:1::/64"], false);
+    let [t1, t2] = [1, 2].map(|n| Attachment::new(lab.host(n), &format!("t{n}"), NETWORK));
+    let ping = |from: &Attachment<'_>, to: &str, ifname: &str| {
+        let address = format!("{to}%{ifname}");
+        let words = ["ping", "-n", "-c1", "-W2", &address];
+        from.container.run(&words).ok();
+    };
+    let [own, others] = [&t1, &t2].map(|it| link_locals(&it.container, "eth0"));
+    assert_eq!((own.len(), others.len()), (1, 1), "{own:?}, {others:?}");
+    assert_eq!(link_locals(&t1.container, "gw0").len(), 1);
+    ping(&t1, &others[0], "eth0");
+    ping(&t2, &own[0], "eth0");
+    ping(&t1, "fe80::1", "gw0");
+    let mac = t1.container.link("eth0")["address"].clone();
+    assert_eq!(mac, "02:42:0a:00:00:02");
+    assert_eq!(own, ["fe80::42:aff:fe00:2"], "as the kernel makes it");
+}
+
+/// Frames that left through the network's tunnel device on a host.
+fn tunnelled(host: &Host) -> u64 {
+    let path = format!("--net=/run/crosshost/netns/{NETWORK}");
+    let words = ["nsenter", &path, "ip", "-s", "-j", "link", "show", "vxlan0"];
+    let links = host.space().run(&words).ok().json();
+    links[0]["stats64"]["tx"]["packets"]
+        .as_u64()
+        .expect("a count")
+}
+
+#[test]
+fn every_family_works_over_every_underlay_as_soon_as_add_returns() {
+    let families: [&[&str]; 5] = [
+        &["10.0.0.0/24"],
+        &["10.0.0.0/24", "10.0.1.0/24"],
+        &["fd00:1::/64", "10.0.0.0/24"],
+        &["fd00:1::/64"],
+        &["fd00:1::/64", "fd00:2::/64"],
+    ];
+    for (subnets, over_ipv6) in families.into_iter().flat_map(|f| [(f, false), (f, true)]) {
+        let case = format!("{subnets:?}, over IPv6: {over_ipv6}");
+        let lab = lab(subnets, over_ipv6);
+        let before = lab.footprints();
+        let (t1, t2) = (
+            Attachment::new(lab.host(1), "t1", NETWORK),
+            Attachment::new(lab.host(2), "t2", NETWORK),
+        );
+        let targets = addresses(&t2);
+        assert_eq!(targets.len(), subnets.len(), "{case}: {targets:?}");
+        for address in targets {
+            // At once: nobody waits for the end of duplicate address detection.
+            assert_eq!(
+                transfers(&t1.container, &t2.container, address),
+                BULK,
+                "{case}: {address}"
+            );
+        }
+        let mtu = if over_ipv6 { 1430 } else { 1450 };
+        assert_eq!(t1.container.link("eth0")["mtu"], mtu, "{case}");
+        for (host, attached, name) in [(1, t1, "t1"), (2, t2, "t2")] {
+            attached.detach().ok();
+            lab.host(host).existing(name).remove();
+        }
+        lab.assert_same_as(&before, &case);
+    }
+}
+
+#[test]
+fn neighbours_on_other_hosts_are_not_asked_for_over_the_tunnel() {
+    for subnet in ["10.0.0.0/24", "fd00:1::/64"] {
+        let lab = lab(&[subnet], false);
+        let t1 = Attachment::new(lab.host(1), "t1", NETWORK);
+        let t2 = Attachment::new(lab.host(2), "t2", NETWORK);
+        assert!(t1.container.pings(t2.address, &[]));
+        // Beside it a new interface's own multicasts may leave: the least of some tries tells.
+        let frames = (0..5).map(|_| {
+            t1.container.run(&["ip", "neighbour", "flush", "all"]).ok();
+            let before = tunnelled(lab.host(1));
+            assert!(t1.container.pings(t2.address, &[]));
+            tunnelled(lab.host(1)) - before
+        });
+        assert_eq!(frames.min(), Some(1), "{subnet}: the echo, and no question");
+        for attached in [t1, t2] {
+            attached.detach().ok();
+        }
+    }
+}
+
+/// A router advertisement to all of the segment: a default route and a prefix to make addresses of (RFC 4861).
+fn advertise(container: &Container<'_>) {
+    let mut message = vec![134, 0, 0, 0, 64, 0, 0x07, 0x08];
+    message.extend([0; 8]);
+    message.extend([
+        3, 4, 64, 0xc0, 0, 0, 0x0e, 0x10, 0, 0, 0x0e, 0x10, 0, 0, 0, 0,
+    ]);
+    let prefix: Ipv6Addr = "2001:db8:bad::".parse().expect("a prefix");
+    message.extend(prefix.octets());
+    let index = u32::try_from(
+        container.link("eth0")["ifindex"]
+            .as_u64()
+            .expect("an index"),
+    );
+    let all = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+    let to = SocketAddrV6::new(all, 0, 0, index.expect("an index"));
+    container.net().run(|| {
+        let protocol = Some(ipproto::ICMPV6);
+        let raw = socket(AddressFamily::INET6, SocketType::RAW, protocol).expect("a raw socket");
+        sockopt::set_ipv6_multicast_hops(&raw, 255).expect("a hop limit");
+        for _ in 0..3 {
+            sendto(&raw, &message, SendFlags::empty(), &to).expect("sent");
+        }
+    });
+}
+
+/// Addresses of IPv6 beyond the link, and routes.
+fn configured(container: &Container<'_>) -> [String; 2] {
+    let addresses = ["ip", "-6", "-o", "address", "show", "scope", "global"];
+    [&addresses[..], &["ip", "-6", "route"]].map(|words| container.run(words).ok().stdout)
+}
+
+#[test]
+fn nobody_on_the_segment_passes_for_a_router() {
+    let lab = lab(&["10.0.0.0/24", "fd00:1::/64"], false);
+    let liar = Attachment::new(lab.host(1), "liar", NETWORK);
+    let near = Attachment::new(lab.host(1), "near", NETWORK);
+    let far = Attachment::new(lab.host(2), "far", NETWORK);
+    let before = [&near, &far].map(|attached| configured(&attached.container));
+    // One that listens shows that the advertisement arrives.
+    let gullible = Attachment::new(lab.host(2), "gullible", NETWORK);
+    gullible
+        .container
+        .sysctl("net/ipv6/conf/eth0/accept_ra", "2");
+    gullible
+        .container
+        .sysctl("net/ipv6/conf/eth0/autoconf", "1");
+    let fooled = || configured(&gullible.container)[0].contains("2001:db8:bad:");
+    for _ in 0..50 {
+        advertise(&liar.container);
+        if fooled() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(fooled(), "the lie is heard");
+    assert_eq!(
+        before,
+        [&near, &far].map(|attached| configured(&attached.container))
+    );
+    for host in lab.hosts() {
+        let sandbox = format!("--net=/run/crosshost/netns/{NETWORK}");
+        for inside in [
+            vec!["ip", "-6", "address"],
+            vec!["nsenter", &sandbox, "ip", "-6", "address"],
+        ] {
+            let said = host.space().run(&inside).ok().stdout;
+            assert!(!said.contains("2001:db8:bad:"), "{said}");
+        }
+    }
+    for attached in [liar, near, far, gullible] {
+        attached.detach().ok();
+    }
+}
+
+#[test]
+fn a_host_whose_tunnel_address_changes_is_found_again() {
+    let lab = Lab::new(2, Backend::Dir);
+    let two = lab.host(2);
+    for host in lab.hosts() {
+        host.install(&conflist(NETWORK, "10.0.0.0/24"));
+    }
+    two.underlay("ens3");
+    for host in lab.hosts() {
+        host.crosshost(&["sync"]).ok();
+    }
+    let t1 = Attachment::new(lab.host(1), "t1", NETWORK);
+    let t2 = Attachment::new(two, "t2", NETWORK);
+    assert!(t1.container.pings(t2.address, &[]));
+
+    // As a DHCP server would have it.
+    two.space().script(
+        "ip address add 192.168.1.77/24 dev ens3; ip address del 192.168.1.12/24 dev ens3
+         ip address add 192.168.1.77/24 dev ens3 2>/dev/null || true; ip route replace default via 192.168.1.1",
+    );
+    assert!(
+        !t1.container.pings(t2.address, &[]),
+        "the old address is nobody's"
+    );
+    two.crosshost(&["sync"]).ok();
+    lab.host(1).crosshost(&["sync"]).ok();
+    assert!(t1.container.pings(t2.address, &[]));
+    assert!(t2.container.pings(t1.address, &[]));
+    let third = Attachment::new(two, "t3", NETWORK);
+    assert!(third.container.pings(t1.address, &[]));
+    for attached in [t1, t2, third] {
+        attached.detach().ok();
+    }
+}

@@ -1,0 +1,384 @@
+//! A MAC that a container asks for, though other hosts compute MACs from addresses: who hears of it when, and that nobody
+//! loses the container over it, nor the next one at its address.
+
+use std::{net::IpAddr, time::Duration};
+
+use crate::store_reader;
+use integration::{
+    Attachment, Backend, Call, Container, Finished, Host, Lab, address_of, conflist, netconf,
+    position_of,
+};
+use serde_json::{Value, json};
+
+const NETWORK: &str = "ov_net1";
+const SUBNET: &str = "10.0.0.0/24";
+const ASKED: &str = "02:11:22:33:44:55";
+/// Nobody listens there.
+const NOBODY: &str = "consul://192.168.1.5:1";
+
+fn lab(hosts: u8, backend: Backend) -> Lab {
+    let lab = Lab::new(hosts, backend);
+    for host in lab.hosts() {
+        host.crosshost(&["sync"]).ok();
+        host.install(&conflist(NETWORK, SUBNET));
+    }
+    let create = ["network", "create", NETWORK, "--subnet", SUBNET];
+    lab.host(1).crosshost(&create).ok();
+    lab
+}
+
+fn sync(lab: &Lab) {
+    for host in lab.hosts() {
+        host.crosshost(&["sync"]).ok();
+    }
+}
+
+/// A call about a container of this name, with what its runtime asks for.
+fn call<'h>(container: &Container<'h>, verb: &str, asked: &Value) -> Call<'h> {
+    let mut conf = netconf(NETWORK, SUBNET, "1.0.0");
+    for (key, value) in asked.as_object().into_iter().flatten() {
+        conf[key] = value.clone();
+    }
+    let call = container.host().call("overlay", verb).id(container.name());
+    call.netns(&container.netns()).conf(&conf)
+}
+
+fn asking() -> Value {
+    json!({ "runtimeConfig": { "mac": ASKED } })
+}
+
+/// A container that asks; its address.
+#[track_caller]
+fn attach<'h>(host: &'h Host, name: &str, asked: &Value) -> (Container<'h>, IpAddr) {
+    let container = host.container(name);
+    let result = call(&container, "ADD", asked).run().ok().json();
+    let address = address_of(&result, "eth0");
+    (container, address)
+}
+
+fn detach(container: &Container<'_>) -> Finished {
+    call(container, "DEL", &json!({})).run()
+}
+
+fn computed(address: IpAddr) -> String {
+    let IpAddr::V4(v4) = address else {
+        panic!("{address}: of IPv4")
+    };
+    let [a, b, c, d] = v4.octets();
+    format!("02:42:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
+}
+
+/// The MAC with which the container reaches an address, having forgotten what it knew of it.
+#[track_caller]
+fn reaches(container: &Container<'_>, address: IpAddr) -> Option<String> {
+    let text = address.to_string();
+    container.run(&["ip", "neigh", "flush", "to", &text]);
+    if !container.pings(address, &[]) {
+        return None;
+    }
+    let known = container.ip(&["neigh", "show", "to", &text]);
+    known[0]["lladdr"].as_str().map(str::to_owned)
+}
+
+/// The record of a MAC, as the store has it.
+fn record(lab: &Lab) -> Option<Value> {
+    let key = format!("blocks/{NETWORK}/{ASKED}");
+    let all = store_reader::records(lab);
+    all.get(&key)
+        .map(|text| serde_json::from_str(text).expect("a record"))
+}
+
+#[test]
+fn it_is_asked_for_in_three_places_of_which_the_first_counts() {
+    let lab = lab(1, Backend::Dir);
+    let host = lab.host(1);
+    let other = |last: &str| format!("02:11:22:33:44:{last}");
+    let cases = [
+        (
+            json!({ "runtimeConfig": { "mac": ASKED }, "args": { "cni": { "mac": other("66") } } }),
+            format!("MAC={}", other("77")),
+        ),
+        (
+            json!({ "runtimeConfig": { "mac": "" }, "args": { "cni": { "mac": ASKED.to_uppercase() } } }),
+            format!("MAC={}", other("77")),
+        ),
+        (json!({}), format!("IgnoreUnknown=1;MAC={ASKED}")),
+    ];
+    let t1 = host.container("t1");
+    let untouched = lab.footprints();
+    for (asked, args) in cases {
+        let with_args = |verb| call(&t1, verb, &asked).env("CNI_ARGS", &args);
+        let result = with_args("ADD").run().ok().json();
+        let what = format!("{asked} {args}: {result}");
+        let eth0 = position_of(&result, "eth0");
+        assert_eq!(result["interfaces"][eth0]["mac"], ASKED, "{what}");
+        assert_eq!(t1.link("eth0")["address"], ASKED, "{what}");
+        let listed = host.listed(&["endpoint", "ls"]);
+        assert_eq!(listed[0]["mac"], ASKED, "{listed}");
+        let table = host.crosshost(&["endpoint", "ls", "--local"]).ok().stdout;
+        assert!(table.contains(ASKED), "{table}");
+
+        let mut checked = asked.clone();
+        checked["prevResult"] = result;
+        call(&t1, "CHECK", &checked)
+            .env("CNI_ARGS", &args)
+            .run()
+            .ok();
+        with_args("DEL").run().ok();
+        lab.assert_same_as(&untouched, "after a DEL");
+    }
+}
+
+#[test]
+fn what_no_container_can_have_is_refused_and_changes_nothing() {
+    let lab = lab(2, Backend::Dir);
+    let (held, address) = attach(lab.host(2), "holder", &asking());
+    let host = lab.host(1);
+    let t1 = host.container("t1");
+    let untouched = lab.footprints();
+    let before = store_reader::records_but_nodes(&lab);
+    let runtime = |mac: &str| json!({ "runtimeConfig": { "mac": mac } });
+    let far = computed(address);
+    let cases = [
+        (runtime("02:11:22:33:44"), "", 7, "02:11:22:33:44"),
+        (runtime("01:00:5e:00:00:01"), "", 7, "01:00:5e:00:00:01"),
+        (
+            json!({ "args": { "cni": { "mac": "00:00:00:00:00:00" } } }),
+            "",
+            7,
+            "args.cni.mac",
+        ),
+        (json!({}), "MAC=nonsense", 4, "nonsense"),
+        // Of an address that another container may get, and of a container that there is.
+        (runtime(&far), "", 108, far.as_str()),
+        (runtime("02:42:0a:00:00:fe"), "", 108, "10.0.0.254"),
+        (asking(), "", 108, "container holder on node docker02"),
+    ];
+    for (asked, args, code, words) in cases {
+        let added = call(&t1, "ADD", &asked).env("CNI_ARGS", args).run();
+        added.refused(code, &[words]);
+        lab.assert_same_as(&untouched, "after a refusal");
+    }
+    let leases = |records: &std::collections::BTreeMap<String, String>| {
+        store_reader::keys_below(records, "leases/")
+    };
+    assert_eq!(
+        leases(&store_reader::records_but_nodes(&lab)),
+        leases(&before)
+    );
+    // The MAC of an address goes with it, and is no exception.
+    let both = json!({ "runtimeConfig": { "mac": "02:42:0a:00:00:fe", "ips": ["10.0.0.254"] } });
+    call(&t1, "ADD", &both).run().ok();
+    let macs = store_reader::keys_below(&store_reader::records(&lab), "blocks/");
+    let macs = macs.iter().filter(|key| key.contains(':')).count();
+    assert_eq!(macs, 1, "the holder's");
+    for container in [&t1, &held] {
+        detach(container).ok();
+    }
+}
+
+#[test]
+fn hosts_that_have_not_heard_of_it_reach_it_and_so_they_do_the_next_one_at_its_address() {
+    let lab = lab(3, Backend::Dir);
+    let far = [2, 3].map(|number| Attachment::new(lab.host(number), "far", NETWORK));
+    let stays = Attachment::new(lab.host(1), "stays", NETWORK);
+    sync(&lab);
+    let (t1, address) = attach(lab.host(1), "t1", &asking());
+    let old = computed(address);
+    for far in &far {
+        let seen = reaches(&far.container, address);
+        assert_eq!(
+            seen.as_ref(),
+            Some(&old),
+            "{}: with old news",
+            far.host().name()
+        );
+    }
+    // docker02 hears of it, docker03 does not.
+    lab.host(2).crosshost(&["sync"]).ok();
+    assert_eq!(reaches(&far[0].container, address).as_deref(), Some(ASKED));
+    let sandbox = format!("/run/crosshost/netns/{NETWORK}");
+    let within = |words: &str| {
+        let command = format!("nsenter --net={sandbox} {words}");
+        lab.host(2).space().run(&["sh", "-c", &command]).ok().stdout
+    };
+    let entries = within("bridge fdb show dev vxlan0");
+    assert!(
+        entries.contains(&format!("{ASKED} dst 192.168.1.11")),
+        "{entries}"
+    );
+    assert_eq!(reaches(&far[1].container, address), Some(old.clone()));
+    assert_eq!(reaches(&stays.container, address).as_deref(), Some(ASKED));
+    for far in &far {
+        assert!(t1.pings(far.address, &[]), "{}", far.host().name());
+    }
+
+    detach(&t1).ok();
+    let again = json!({ "runtimeConfig": { "ips": [address.to_string()] } });
+    let (next, _) = attach(lab.host(1), "next", &again);
+    for far in &far {
+        let seen = reaches(&far.container, address);
+        assert_eq!(
+            seen.as_ref(),
+            Some(&old),
+            "{}: the next one",
+            far.host().name()
+        );
+    }
+    sync(&lab);
+    sync(&lab);
+    assert_eq!(record(&lab), None, "all have dropped it");
+    detach(&next).ok();
+    stays.detach().ok();
+    for far in &far {
+        far.detach().ok();
+    }
+}
+
+#[test]
+fn it_moves_to_another_host_when_all_have_dropped_the_old_one() {
+    let lab = lab(3, Backend::Dir);
+    let far = [1, 2, 3].map(|number| Attachment::new(lab.host(number), "far", NETWORK));
+    let (t1, _) = attach(lab.host(1), "t1", &asking());
+    sync(&lab);
+    detach(&t1).ok();
+    let t2 = lab.host(2).container("t2");
+    let refused = call(&t2, "ADD", &asking()).run();
+    refused.refused(
+        108,
+        &[ASKED, "node docker01", "node docker03", "crosshost sync"],
+    );
+    for number in [1, 3] {
+        lab.host(number).crosshost(&["sync"]).ok();
+    }
+    let result = call(&t2, "ADD", &asking()).run().ok().json();
+    let address = address_of(&result, "eth0");
+    for far in &far {
+        assert!(
+            reaches(&far.container, address).is_some(),
+            "{}",
+            far.host().name()
+        );
+    }
+    sync(&lab);
+    for far in &far {
+        let seen = reaches(&far.container, address);
+        assert_eq!(seen.as_deref(), Some(ASKED), "{}", far.host().name());
+    }
+    // On its own host it comes back at once, whoever is behind.
+    detach(&t2).ok();
+    call(&t2, "ADD", &asking()).run().ok();
+    detach(&t2).ok();
+    for far in &far {
+        far.detach().ok();
+    }
+}
+
+#[test]
+fn without_the_store_it_is_not_given_but_taken_back() {
+    let lab = lab(2, Backend::Consul);
+    let host = lab.host(1);
+    let far = Attachment::new(lab.host(2), "far", NETWORK);
+    let (t1, address) = attach(host, "t1", &asking());
+    assert_eq!(record(&lab).expect("a record")["lease"]["node"], "docker01");
+    host.configure(NOBODY);
+    let t2 = host.container("t2");
+    let other = json!({ "runtimeConfig": { "mac": "02:11:22:33:44:66" } });
+    call(&t2, "ADD", &other).run().refused(11, &[]);
+    assert!(far.container.pings(address, &[]), "what runs is untouched");
+    detach(&t1).ok();
+    host.configure(&lab.store_url());
+    assert_eq!(record(&lab).expect("a record")["returned"], Value::Null);
+    sync(&lab);
+    sync(&lab);
+    assert_eq!(record(&lab), None);
+
+    // A host that boots anew has no container that could have it.
+    let (_, _) = attach(host, "t3", &asking());
+    host.reboot();
+    host.crosshost(&["sync"]).ok();
+    assert!(record(&lab).is_none_or(|record| record["returned"] == true));
+    assert_eq!(
+        store_reader::leased(&lab, NETWORK),
+        [far.address.to_string()].into()
+    );
+    far.detach().ok();
+}
+
+#[test]
+fn a_lost_table_is_noticed_and_mended() {
+    let lab = lab(2, Backend::Dir);
+    let host = lab.host(1);
+    let far = Attachment::new(lab.host(2), "far", NETWORK);
+    let container = host.container("t1");
+    let result = call(&container, "ADD", &asking()).run().ok().json();
+    let address = address_of(&result, "eth0");
+    let mut checked = asking();
+    checked["prevResult"] = result;
+    let check = || call(&container, "CHECK", &checked).run();
+    check().ok();
+    host.space().script(&format!(
+        "nsenter --net=/run/crosshost/netns/{NETWORK} nft flush ruleset"
+    ));
+    assert_eq!(
+        reaches(&far.container, address),
+        None,
+        "docker02 has not heard"
+    );
+    check().refused(110, &["bridge crosshost"]);
+    host.crosshost(&["sync"]).ok();
+    check().ok();
+    assert!(reaches(&far.container, address).is_some());
+    detach(&container).ok();
+    far.detach().ok();
+}
+
+#[test]
+fn a_watcher_hears_of_it_and_of_its_end() {
+    let lab = lab(2, Backend::Consul);
+    let far = Attachment::new(lab.host(2), "far", NETWORK);
+    let _watcher = lab.host(2).watch();
+    let sends = |what: bool| {
+        let list =
+            format!("nsenter --net=/run/crosshost/netns/{NETWORK} bridge fdb show dev vxlan0");
+        let is = || {
+            let shown = lab.host(2).space().run(&["sh", "-c", &list]).ok().stdout;
+            shown.contains(ASKED) == what
+        };
+        let begun = std::time::Instant::now();
+        while !is() {
+            assert!(begun.elapsed() < Duration::from_secs(5), "{what}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    let (t1, address) = attach(lab.host(1), "t1", &asking());
+    sends(true);
+    assert_eq!(reaches(&far.container, address).as_deref(), Some(ASKED));
+    detach(&t1).ok();
+    sends(false);
+    // It has acknowledged that, so that the MAC is free for docker02.
+    let (t2, _) = attach(lab.host(2), "t2", &asking());
+    detach(&t2).ok();
+    far.detach().ok();
+}
+
+/// Frames for it would end there.
+#[test]
+fn that_of_a_link_of_the_sandbox_is_refused() {
+    let lab = lab(1, Backend::Dir);
+    let host = lab.host(1);
+    let near = host.container("near");
+    call(&near, "ADD", &json!({})).run().ok();
+    let container = host.container("t1");
+    let inside = format!("--net=/run/crosshost/netns/{NETWORK}");
+    let before = host.footprint();
+    for link in ["br0", "vxlan0"] {
+        let words = ["nsenter", &inside, "ip", "-json", "link", "show", link];
+        let links = host.space().run(&words).ok().json();
+        let mac = links[0]["address"].as_str().expect("a MAC");
+        let asked = json!({ "runtimeConfig": { "mac": mac } });
+        let add = call(&container, "ADD", &asked).run();
+        add.refused(7, &[mac, link, "sandbox"]);
+        host.footprint().assert_same_as(&before, link);
+    }
+}

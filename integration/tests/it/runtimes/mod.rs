@@ -1,0 +1,7 @@
+//! Container runtimes that people use, each with our plugins.
+
+mod cri;
+pub(crate) mod lifecycle;
+mod nerdctl;
+mod nerdctl_ends;
+mod podman;

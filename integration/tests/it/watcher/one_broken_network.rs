@@ -1,0 +1,110 @@
+//! One network that cannot be mended on a host, since somebody else has its VNI there: the watcher says so, and looks after the
+//! host's other networks as before, whichever comes first.
+
+use std::time::{Duration, Instant};
+
+use integration::{Attachment, Backend, Host, Lab, Watching, conflist};
+
+const BROKEN: &str = "net_m";
+/// Before and behind it by name and by age.
+const SOUND: [&str; 2] = ["net_a", "net_z"];
+const NETWORKS: [(&str, &str); 3] = [
+    (SOUND[0], "10.0.0.0/24"),
+    (BROKEN, "10.0.1.0/24"),
+    (SOUND[1], "10.0.2.0/24"),
+];
+/// A repair comes within half a minute.
+const REPAIR: Duration = Duration::from_secs(40);
+/// News come in milliseconds; this is for a machine that has much else to do.
+const NEWS: Duration = Duration::from_secs(2);
+
+/// Whether a host sends on a network to the tunnel address of another.
+fn sends_to(host: &Host, network: &str, other: &Host) -> bool {
+    let netns = format!("--net=/run/crosshost/netns/{network}");
+    let words = ["nsenter", &netns, "bridge", "fdb", "show", "dev", "vxlan0"];
+    let to = format!(" dst {} ", other.vtep());
+    host.space().run(&words).ok().stdout.contains(&to)
+}
+
+/// Waits until `host` sends to `other` on all sound networks.
+#[track_caller]
+fn soon(limit: Duration, host: &Host, other: &Host, watcher: &Watching) {
+    let begun = Instant::now();
+    for network in SOUND {
+        while !sends_to(host, network, other) {
+            assert!(
+                begun.elapsed() < limit,
+                "{network} not within {limit:?}: {}",
+                watcher.said()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+#[test]
+fn a_network_that_cannot_be_mended_holds_up_no_other() {
+    let lab = Lab::new(3, Backend::Consul);
+    let [one, two, three] = [1, 2, 3].map(|number| lab.host(number));
+    for host in [one, two] {
+        host.crosshost(&["sync"]).ok();
+    }
+    for (network, subnet) in NETWORKS {
+        let create = ["network", "create", network, "--subnet", subnet];
+        one.crosshost(&create).ok();
+        for host in lab.hosts() {
+            host.install(&conflist(network, subnet));
+        }
+    }
+    let attached = NETWORKS.map(|(network, _)| Attachment::new(one, network, network));
+    let watcher = one.watch();
+    let vni = one.listed(&["network", "inspect", BROKEN])["vni"].to_string();
+    let flush = SOUND.map(|network| {
+        format!("nsenter --net=/run/crosshost/netns/{network} bridge fdb flush dev vxlan0")
+    });
+    // Held, so that it does not mend the one before the other is there.
+    let pid = watcher.pid();
+    one.space().script(&format!(
+        "kill -STOP {pid}
+         nsenter --net=/run/crosshost/netns/{BROKEN} ip link delete vxlan0
+         ip link add other type vxlan id {vni} dstport 4789 local {} dev ens3
+         {}
+         kill -CONT {pid}",
+        one.vtep(),
+        flush.join("\n")
+    ));
+    soon(REPAIR, one, two, &watcher);
+    assert_eq!(
+        watcher.times_said("VXLAN device other"),
+        1,
+        "{}",
+        watcher.said()
+    );
+
+    // News of the broken one are due, and tried again and again.
+    let there = Attachment::new(three, "t3", BROKEN);
+    std::thread::sleep(Duration::from_secs(5));
+    let others = SOUND.map(|network| Attachment::new(three, network, network));
+    soon(NEWS, one, three, &watcher);
+    for (here, other) in [(&attached[0], &others[0]), (&attached[2], &others[1])] {
+        assert!(here.container.pings(other.address, &[]));
+    }
+    // A sync of everything does not make the copy of its news one that an ADD may rely on.
+    let follows = |network: &str| {
+        let following = ["grep", "-s", network, "/run/crosshost/watch/following.json"];
+        one.space().run(&following).status.success()
+    };
+    watcher.hang_up();
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(
+        watcher.said().contains("crosshost: sync: "),
+        "{}",
+        watcher.said()
+    );
+    assert!(!follows(BROKEN));
+
+    // And it is mended itself when the other is gone.
+    one.space().script("ip link delete other");
+    one.crosshost(&["sync"]).ok();
+    assert!(attached[1].container.pings(there.address, &[]));
+}

@@ -1,0 +1,223 @@
+//! What somebody damages on a host is mended by its watcher within a second, as the kernel tells it; and what others do to their
+//! own costs it little.
+
+use std::time::{Duration, Instant};
+
+use integration::{Attachment, Backend, Host, Lab, OUTSIDE, Running, Watching, conflist};
+use serde_json::json;
+
+const NETWORK: &str = "ov_net1";
+/// Mended in a quarter of a second where the machine has time; the fixed look comes 30 s after the last one.
+const SOON: Duration = Duration::from_secs(5);
+
+const SANDBOX: &str = "nsenter --net=/run/crosshost/netns/ov_net1";
+const EGRESS: &str = "nsenter --net=/run/crosshost/egress-netns/ch-egress";
+
+fn lab() -> Lab {
+    let lab = Lab::new(2, Backend::Consul);
+    for host in lab.hosts() {
+        host.crosshost(&["sync"]).ok();
+        host.install(&conflist(NETWORK, "10.0.0.0/24"));
+    }
+    lab
+}
+
+/// How often the watcher has said that it mended something.
+fn mended(watcher: &Watching) -> usize {
+    watcher.times_said("forwarding entries changed") + watcher.times_said("is mended")
+}
+
+/// Waits until that is so; how long it took.
+#[track_caller]
+fn within(limit: Duration, what: &str, watcher: &Watching, is_so: impl Fn() -> bool) -> Duration {
+    let begun = Instant::now();
+    while !is_so() {
+        let said = watcher.said();
+        assert!(
+            begun.elapsed() < limit,
+            "not {what} within {limit:?}: {said}"
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    begun.elapsed()
+}
+
+/// Waits until the watcher has looked at what the start brought.
+fn settle() {
+    std::thread::sleep(Duration::from_secs(2));
+}
+
+#[test]
+fn damage_is_mended_within_a_second() {
+    let lab = lab();
+    let host = lab.host(1);
+    let t1 = Attachment::new(host, "t1", NETWORK);
+    let t2 = Attachment::new(lab.host(2), "t2", NETWORK);
+    let watcher = host.watch();
+    settle();
+    let idle = watcher.peak_memory();
+    let port = host
+        .space()
+        .run(&[
+            "sh",
+            "-euc",
+            &format!("{SANDBOX} ip -br link | grep -o '^chp[0-9a-f]*'"),
+        ])
+        .ok()
+        .stdout;
+    let port = port.trim();
+    let damages = [
+        "nft delete table inet crosshost".to_owned(),
+        "nft flush ruleset".to_owned(),
+        "nft flush chain inet crosshost $(nft list table inet crosshost | sed -n 's/.*chain \\([a-z_0-9-]*\\) .*/\\1/p' | head -n1)".to_owned(),
+        format!("{SANDBOX} ip link delete br0"),
+        format!("{SANDBOX} ip link delete vxlan0"),
+        format!("{SANDBOX} bridge fdb flush dev vxlan0"),
+        format!("{SANDBOX} ip link set {port} nomaster"),
+        format!("{SANDBOX} ip link set vxlan0 down"),
+        "ip link delete ch-egress".to_owned(),
+        "ip link set ch-egress down".to_owned(),
+        format!("{EGRESS} ip link delete br0"),
+    ];
+    for damage in damages {
+        let before = mended(&watcher);
+        host.space().script(&damage);
+        let took = within(SOON, &damage, &watcher, || mended(&watcher) > before);
+        println!("{took:?}: {damage}");
+        assert!(t1.container.pings(t2.address, &[]), "{damage}");
+        assert!(t1.container.hears(OUTSIDE).is_ok(), "{damage}");
+    }
+    // Not told by the lines above: it changes no entry and no rule.
+    host.space()
+        .script(&format!("{SANDBOX} ip link set {port} down"));
+    within(SOON, "the port up", &watcher, || {
+        t1.container.pings(t2.address, &["-W1"])
+    });
+    host.space()
+        .script("echo 0 > /proc/sys/net/ipv4/ip_forward");
+    within(SOON, "forwarding on", &watcher, || {
+        let forwards = host.space().run(&["cat", "/proc/sys/net/ipv4/ip_forward"]);
+        forwards.stdout.trim() == "1"
+    });
+    host.space().script("ip address flush dev ch-egress");
+    within(SOON, "the address back", &watcher, || {
+        let addresses = host
+            .space()
+            .run(&["ip", "-br", "address", "show", "ch-egress"]);
+        addresses.stdout.contains("172.18.0.1/16")
+    });
+    assert!(t1.container.hears(OUTSIDE).is_ok());
+    // A sandbox that came after the watcher is listened to as well.
+    let mut limited = conflist("ov_net2", "10.0.1.0/24");
+    limited["plugins"][0]["bandwidth"] =
+        json!({ "ingressRate": 100_000_000, "ingressBurst": 1_000_000 });
+    host.install(&limited);
+    let t3 = Attachment::new(host, "t3", "ov_net2");
+    settle();
+    let before = mended(&watcher);
+    host.space()
+        .script("nsenter --net=/run/crosshost/netns/ov_net2 ip link delete br0");
+    within(SOON, "br0 of ov_net2", &watcher, || {
+        mended(&watcher) > before
+    });
+    let before = mended(&watcher);
+    host.space().script(
+        "nsenter --net=/run/crosshost/netns/ov_net2 sh -euc '
+             tc qdisc delete dev $(ip -br link | grep -o \"^chp[0-9a-f]*\") root'",
+    );
+    within(SOON, "a token bucket", &watcher, || {
+        mended(&watcher) > before
+    });
+    let more = watcher.peak_memory() - idle;
+    assert!(more < 3_000_000, "{more} bytes more than at the start");
+    for attached in [&t1, &t3] {
+        attached.detach().ok();
+    }
+}
+
+/// What the kernel tells while it runs.
+fn monitor(host: &Host, command: &str) -> Running {
+    let mut shell = host.space().command("sh");
+    shell.args(["-c", &format!("exec timeout 9 {command}")]);
+    Running::start(shell, b"")
+}
+
+#[test]
+fn a_look_that_finds_nothing_wrong_touches_nothing() {
+    let lab = lab();
+    let host = lab.host(1);
+    let t1 = Attachment::new(host, "t1", NETWORK);
+    let watcher = host.watch();
+    settle();
+    let before = mended(&watcher);
+    let heard = [
+        format!("{SANDBOX} ip monitor link neigh address route"),
+        format!("{SANDBOX} bridge monitor fdb"),
+        format!("{EGRESS} ip monitor link"),
+        "nft monitor".to_owned(),
+    ];
+    let monitors = heard.each_ref().map(|command| monitor(host, command));
+    // Ours is touched, and nothing is wrong.
+    for number in 0..20 {
+        host.space().script(&format!(
+            "ip link set ch-egress alias touched{number}; sleep 0.3"
+        ));
+    }
+    for (monitor, command) in monitors.into_iter().zip(heard) {
+        let said = monitor.wait(Duration::from_secs(20)).stdout;
+        assert_eq!(said, "", "{command}");
+    }
+    assert_eq!(mended(&watcher), before, "{}", watcher.said());
+    t1.detach().ok();
+}
+
+#[test]
+fn a_program_that_makes_and_removes_things_all_the_time_costs_little_and_hides_no_damage() {
+    let lab = lab();
+    let host = lab.host(1);
+    let t1 = Attachment::new(host, "t1", NETWORK);
+    let watcher = host.watch();
+    settle();
+    // Each ends by itself, whatever becomes of this test.
+    let storms = [
+        "while :; do
+             echo link add storm0 type veth peer name storm1; echo link set storm0 up; echo link delete storm0
+         done | ip -batch -",
+        "while :; do
+             echo link set ch-egress alias a; echo link set ch-egress alias b
+             echo address add 203.0.113.77/32 dev lo; echo address delete 203.0.113.77/32 dev lo
+         done | ip -batch -",
+        "while :; do echo 'add table ip storm; delete table ip storm'; done | nft -i -f - >/dev/null 2>&1",
+    ];
+    let storms = storms.map(|script| {
+        let mut storm = host.space().command("timeout");
+        storm.args(["30", "bash", "-c", script]);
+        Running::start(storm, b"")
+    });
+    let (before, begun) = (watcher.cpu(), Instant::now());
+    std::thread::sleep(Duration::from_secs(12));
+    let used = watcher.cpu().saturating_sub(before);
+    let share = used.as_secs_f64() / begun.elapsed().as_secs_f64();
+    host.space().script("ip link add probe type bridge");
+    let index = host
+        .space()
+        .run(&["ip", "-o", "link", "show", "probe"])
+        .stdout;
+    let made = index.split(':').next().and_then(|it| it.parse().ok());
+    let made: u32 = made.expect("an index");
+    println!("storm: {share:.3} of a processor, {made} links");
+    assert!(storms.iter().all(Running::is_alive));
+    assert!(made > 100, "{made} links are no storm");
+    assert!(share < 0.25, "{used:?} in {:?}", begun.elapsed());
+
+    let before = mended(&watcher);
+    host.space().script("nft delete table inet crosshost");
+    within(Duration::from_secs(12), "mended", &watcher, || {
+        mended(&watcher) > before
+    });
+    for storm in storms {
+        storm.wait(Duration::from_secs(40));
+    }
+    assert!(watcher.is_alive());
+    t1.detach().ok();
+}

@@ -1,7 +1,0 @@
-//! What makes the cases of `host_local_oracle.rs`, and the rules by which an answer of ours may differ.
-#![allow(clippy::expect_used, reason = "a test")]
-
-pub(crate) mod case;
-mod random;
-pub(crate) mod rules;
-pub(crate) mod subnet;

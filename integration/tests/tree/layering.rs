@@ -1,0 +1,247 @@
+//! The walls between the rooms (DESIGN section 8), and the habits that a compiler does not keep: who may
+//! know whom, where `unsafe` and standard output are, how long a file may be.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use integration::workspace;
+use serde_json::Value;
+
+const LIBRARIES: [&str; 7] = [
+    "cni", "store", "ipam", "cluster", "netlink", "nft", "journal",
+];
+const PLUGINS: [&str; 3] = ["overlay", "ipam-kv", "portmap"];
+/// The rtnetlink family breaks its API with each minor release: two rooms pay for that, no others.
+const NETLINK_FAMILY: [&str; 6] = [
+    "rtnetlink",
+    "netlink-packet-core",
+    "netlink-packet-netfilter",
+    "netlink-packet-route",
+    "netlink-proto",
+    "netlink-sys",
+];
+
+#[test]
+fn libraries_do_not_know_each_other_but_for_cluster() {
+    for (name, needs) in arrows() {
+        if LIBRARIES.contains(&name.as_str()) {
+            let ours: BTreeSet<_> = needs.iter().filter(|one| is_ours(one)).cloned().collect();
+            let allowed: &[&str] = match name.as_str() {
+                "cluster" => &["ipam", "store"],
+                _ => &[],
+            };
+            let beyond: Vec<_> = ours
+                .iter()
+                // Its own tests may know a crate with a feature on.
+                .filter(|it| !allowed.contains(&it.as_str()) && **it != name)
+                .collect();
+            assert!(beyond.is_empty(), "{name} must not know {beyond:?}");
+        }
+    }
+}
+
+/// Newer Consuls require both, and neither has an open-source licence.
+#[test]
+fn no_tool_is_built_of_a_module_without_a_licence() {
+    let mut seen = 0;
+    for entry in std::fs::read_dir(workspace().join("integration/tools"))
+        .expect("a folder")
+        .flatten()
+    {
+        for file in ["go.mod", "go.sum"] {
+            let Ok(text) = std::fs::read_to_string(entry.path().join(file)) else {
+                continue;
+            };
+            seen += 1;
+            for module in [
+                "github.com/hashicorp/consul/envoyextensions",
+                "github.com/hashicorp/consul/troubleshoot",
+            ] {
+                assert!(
+                    !text.contains(module),
+                    "{module} in {}",
+                    entry.path().display()
+                );
+            }
+        }
+    }
+    assert!(seen > 6, "the tools were read: {seen}");
+}
+
+#[test]
+fn plugins_meet_only_through_cni() {
+    for (name, needs) in arrows() {
+        if PLUGINS.contains(&name.as_str()) {
+            for other in PLUGINS.iter().chain(&["crosshost", "integration"]) {
+                assert!(!needs.contains(*other), "{name} must not know {other}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_scenarios_know_the_product_from_outside_only() {
+    let needs = &arrows()["integration"];
+    let ours: Vec<_> = needs.iter().filter(|one| is_ours(one)).collect();
+    assert!(ours.is_empty(), "integration must not link {ours:?}");
+}
+
+#[test]
+fn the_netlink_crates_are_known_to_two_rooms() {
+    for (name, needs) in arrows() {
+        if !["netlink", "nft"].contains(&name.as_str()) {
+            let known: Vec<_> = NETLINK_FAMILY
+                .iter()
+                .filter(|it| needs.contains(**it))
+                .collect();
+            assert!(known.is_empty(), "{name} must not know {known:?}");
+        }
+    }
+}
+
+#[test]
+fn every_room_has_its_place_in_the_design() {
+    for name in arrows().keys() {
+        let placed = is_ours(name) || name == "integration";
+        assert!(
+            placed,
+            "{name}: say in the design and in this test what it may know"
+        );
+    }
+}
+
+#[test]
+fn every_file_says_what_it_is_for_and_stays_short() {
+    let mut wrong = Vec::new();
+    for (path, text) in sources() {
+        let lines = text.lines().count();
+        let reasoned = text
+            .lines()
+            .take(20)
+            .any(|line| line.contains("Long because"));
+        let most = if path.ends_with("src/main.rs") {
+            40
+        } else {
+            500
+        };
+        if lines > most && !reasoned {
+            wrong.push(format!(
+                "{}: {lines} lines of at most {most}",
+                path.display()
+            ));
+        }
+        if !text.starts_with("//!") {
+            wrong.push(format!(
+                "{}: does not start with what it is for",
+                path.display()
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn one_room_may_be_unsafe() {
+    // Spelled apart, so that this file does not find itself.
+    let forms = ["{", "fn", "impl", "trait", "extern"].map(|next| format!("un{} {next}", "safe"));
+    for (path, text) in sources() {
+        if !path.starts_with("crates/netlink") {
+            let at = code(&text).find(|(_, line)| forms.iter().any(|form| line.contains(form)));
+            assert!(at.is_none(), "{}: {at:?}", path.display());
+        }
+    }
+}
+
+#[test]
+fn standard_output_belongs_to_the_protocol_and_the_operator() {
+    let printing = ["println!", "print!", "io::stdout"];
+    for (path, text) in sources() {
+        let printer = ["crates/cni", "crates/crosshost", "integration"];
+        let is_test = path.components().any(|part| part.as_os_str() == "tests");
+        if is_test || printer.iter().any(|room| path.starts_with(room)) {
+            continue;
+        }
+        let at = code(&text).find(|(_, line)| {
+            let line = line.replace("eprint", "");
+            printing.iter().any(|word| line.contains(word))
+        });
+        assert!(at.is_none(), "{}: {at:?}", path.display());
+    }
+}
+
+#[test]
+fn every_habit_is_a_short_recipe_with_a_line_of_help() {
+    let makefile = std::fs::read_to_string(workspace().join("Makefile")).expect("a Makefile");
+    let habits = "deps build test demo bench lint fmt install clean help";
+    for habit in habits.split(' ') {
+        let start = format!("{habit}:");
+        let mut lines = makefile
+            .lines()
+            .skip_while(|line| !line.starts_with(&start));
+        let head = lines.next().unwrap_or_default();
+        assert!(
+            head.contains(" ## "),
+            "make {habit} has no line of help: {head}"
+        );
+        let recipe = lines.take_while(|line| line.starts_with('\t')).count();
+        assert!((1..=3).contains(&recipe), "make {habit} has {recipe} lines");
+    }
+}
+
+fn is_ours(name: &str) -> bool {
+    LIBRARIES.contains(&name) || PLUGINS.contains(&name) || name == "crosshost"
+}
+
+/// Every package of the workspace with the names of the packages that it depends on, for tests too.
+fn arrows() -> BTreeMap<String, BTreeSet<String>> {
+    let said = Command::new(env!("CARGO"))
+        .args(["metadata", "--no-deps", "--offline", "--format-version=1"])
+        .current_dir(workspace())
+        .output()
+        .expect("cargo metadata");
+    let metadata: Value = serde_json::from_slice(&said.stdout).expect("cargo's JSON");
+    let names = |list: &Value| {
+        let all = list.as_array().cloned().unwrap_or_default();
+        let names = all
+            .into_iter()
+            .map(|one| one["name"].as_str().unwrap_or_default().to_owned());
+        names.collect::<BTreeSet<_>>()
+    };
+    let packages = metadata["packages"].as_array().cloned().unwrap_or_default();
+    let arrows: BTreeMap<_, _> = packages
+        .iter()
+        .map(|one| {
+            let name = one["name"].as_str().unwrap_or_default().to_owned();
+            (name, names(&one["dependencies"]))
+        })
+        .collect();
+    assert!(arrows.len() > 8, "the workspace: {:?}", arrows.keys());
+    arrows
+}
+
+/// Every Rust file of the workspace, by its path from the workspace's root.
+fn sources() -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut waiting = vec![workspace().join("crates"), workspace().join("integration")];
+    while let Some(folder) = waiting.pop() {
+        for entry in std::fs::read_dir(&folder).expect("a folder").flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                waiting.push(path);
+            } else if path.extension().is_some_and(|it| it == "rs") {
+                let text = std::fs::read_to_string(&path).expect("a text");
+                let name: &Path = path.strip_prefix(workspace()).expect("below the root");
+                found.push((name.to_owned(), text));
+            }
+        }
+    }
+    assert!(found.len() > 40, "the sources: {}", found.len());
+    found
+}
+
+/// The numbered lines of a file without comments.
+fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let lines = text.lines().enumerate();
+    lines.map(|(at, line)| (at + 1, line.split("//").next().unwrap_or(line)))
+}
