@@ -1,8 +1,7 @@
 //! An HTTP proxy in front of Consul that remembers what was asked.
 //!
-//! How many round trips a verb costs is a promise of the design (invariant 9), and that every write is
-//! conditional another (section 6); both are visible only between the plugin and Consul. Requests are
-//! parsed as far as their framing needs; answers are passed on as they come.
+//! A verb makes a bounded number of round trips (invariant 9 of `docs/architecture.md`), and every write is conditional. Both
+//! can be seen only between the plugin and Consul. Requests are parsed as far as their framing needs; answers are passed on as they come.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};

@@ -1,4 +1,4 @@
-//! What a user of crosshost does: the conflist of the design, an attachment through cnitool, its end.
+//! What a user of crosshost does: a conflist, an attachment through cnitool, its end.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use crate::container::Container;
 use crate::host::Host;
 use crate::run::Finished;
 
-/// The conflist of the design (section 7): the same on each host, since what differs between hosts is
+/// The smallest conflist of a network: the same on each host, since what differs between hosts is
 /// in `/etc/crosshost/config.json`.
 pub fn conflist(name: &str, subnet: &str) -> Value {
     json!({

@@ -2,7 +2,7 @@
 //!
 //! A runtime names a namespace by a path such as `/proc/<pid>/ns/net`. If that process is gone and its number was given
 //! to another one, the path may be the host's own namespace; working in it, and above all cleaning it up, would cut off
-//! the host (plugins issue 714). So this is looked at before any work, and for DEL such a namespace is none. What the path
+//! the host (containernetworking/plugins#714). So this is looked at before any work, and for DEL such a namespace is none. What the path
 //! leads to later is for the plugin to compare, when it has opened it.
 
 use crate::{Call, Command, Error};

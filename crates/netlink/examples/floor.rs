@@ -1,8 +1,8 @@
 //! The floor of the benchmark: the kernel work of one ADD and one DEL, and nothing else.
 //!
 //! `floor add` asks of the kernel what `overlay` with `ipam-kv` asks for one attachment with both NICs, by the fewest
-//! messages that do it: a process of its own, one blocking socket a namespace, one message at a time (pipelining gains nothing,
-//! notes/rust-crates.md B). No JSON, no store, no journal, no lock, no undo, no runtime, no question that could be left
+//! messages that do it: a process of its own, one blocking socket a namespace, one message at a time (sending several before their
+//! answers was measured and gains nothing). No JSON, no store, no journal, no lock, no undo, no runtime, no question that could be left
 //! out. What the plugins need beyond this time is ours to explain. Comparable only if built as they are: release,
 //! `-C target-feature=+crt-static`.
 //!

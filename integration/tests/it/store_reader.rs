@@ -1,5 +1,4 @@
-//! What the store holds, read without any of our code: on Consul by consulrs, the client that the
-//! owner's design card names, on `dir` from the files.
+//! What the store holds, read without any of our code: on Consul by the independent client consulrs, on `dir` from the files.
 
 use std::collections::{BTreeMap, BTreeSet};
 

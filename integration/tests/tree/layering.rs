@@ -1,5 +1,5 @@
-//! The walls between the rooms (DESIGN section 8), and the habits that a compiler does not keep: who may
-//! know whom, where `unsafe` and standard output are, how long a file may be.
+//! The dependencies that `crates/README.md` allows between crates, and habits that a compiler does not enforce: where
+//! `unsafe` and standard output may be, how long a file may be.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -101,12 +101,12 @@ fn the_netlink_crates_are_known_to_two_rooms() {
 }
 
 #[test]
-fn every_room_has_its_place_in_the_design() {
+fn every_crate_has_its_place_on_the_map() {
     for name in arrows().keys() {
         let placed = is_ours(name) || name == "integration";
         assert!(
             placed,
-            "{name}: say in the design and in this test what it may know"
+            "{name}: say in crates/README.md and in this test what it may know"
         );
     }
 }

@@ -57,7 +57,7 @@ impl Allocator<'_> {
                     self.note_revisions(&request.holder, &leases).await?;
                     return Ok(Leased { network, addresses });
                 }
-                // The host goes on from its own blocks (invariant 8).
+                // The host goes on from its own blocks (invariant 8 of `docs/architecture.md`).
                 Err(error) if error.is_away() => {
                     // That a MAC is nobody else's the store alone knows.
                     if lease.mac.is_none() && self.may_go_on(&addresses).await? {

@@ -1,7 +1,7 @@
 //! Who owns a block, and who has which address of another host's block.
 //!
-//! An address changes its home only after every host that forwards on the network has dropped the old one (invariant 5 of
-//! the design). So nothing here goes from one owner to the next directly: there is always a state without an owner
+//! An address changes its home only after every host that forwards on the network has dropped the old one (invariant 5
+//! of `docs/architecture.md`). So nothing here goes from one owner to the next directly: there is always a state without an owner
 //! in between, and the revision of the store at which that state began ([`BlockRecord::dropped`],
 //! [`Exclusion::dropped`]) is what the hosts acknowledge ([`crate::Cluster::acknowledge`]).
 //!

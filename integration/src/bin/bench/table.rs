@@ -5,9 +5,9 @@ use std::fmt::Write;
 use crate::contender::{OURS, REFERENCE, Verb};
 use crate::measure::{Line, Sample};
 
-/// Issue 3: ADD with both NICs, NAT and Consul takes at most this part of the reference's without NAT.
+/// What is wanted: ADD with both NICs, NAT and Consul takes at most this part of the reference's time without NAT.
 const MOST_OF_REFERENCE: f64 = 0.5;
-/// Issue 3, bytes.
+/// What is wanted, in bytes.
 const MOST_MEMORY: u64 = 5_000_000;
 
 /// A table a verb.

@@ -39,7 +39,7 @@ fn a_network_is_born_from_the_conflist() {
     let t2 = Attachment::new(lab.host(2), "t2", "ov_net1");
     assert!(
         t1.container.pings(t2.address, &[]),
-        "with every key of the design"
+        "with every key of a network"
     );
     assert_eq!(t1.container.link("eth0")["mtu"], 1400);
     let gw0 = t1

@@ -1,4 +1,4 @@
-//! What each verb costs at the store, as the table of `docs/architecture.md` says it. Invariant 9 of the design promises that
+//! What each verb costs at the store, as the table of `docs/architecture.md` says it. Invariant 9 there promises that
 //! these numbers are small and bounded; a change that moves one should be seen, and the table moved with it.
 
 use integration::{

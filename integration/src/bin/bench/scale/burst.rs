@@ -18,7 +18,7 @@ const AT_ONCE: usize = 50;
 const BLOCK_PREFIX: u32 = 21;
 /// Links and addresses of fifty containers go a while after their plugins.
 const SETTLE: Duration = Duration::from_millis(500);
-/// Issue 4.
+/// What is wanted: the part of the reference's time that this may take.
 const MOST_OF_REFERENCE: f64 = 1.0 / 3.0;
 
 const REFERENCE: &str = "bridge + host-local";

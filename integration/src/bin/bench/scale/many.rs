@@ -19,16 +19,16 @@ const HOSTS: u32 = 100;
 const BLOCKS_EACH: u32 = 10;
 /// So many ADDs make one figure of the curve.
 const STRETCH: usize = 100;
-/// Issue 5: the slowest stretch over the fastest.
+/// What is wanted: the slowest stretch over the fastest.
 const MOST_GROWTH: f64 = 1.2;
-/// Issue 5.
+/// What is wanted of a sync that finds nothing in place.
 const MOST_COLD: Duration = Duration::from_secs(2);
 
 /// So many hosts have a sync that must cost nothing.
 const FEW: u8 = 10;
 /// So many idle syncs for each of the others.
 const IDLE_EACH: usize = 10;
-/// Issue 5.
+/// What is wanted of a sync that has nothing to do.
 const MOST_IDLE: Duration = Duration::from_millis(3);
 
 /// What the parts found.

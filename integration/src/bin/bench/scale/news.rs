@@ -23,9 +23,9 @@ const WATCHING: usize = 3;
 const LIMIT: Duration = Duration::from_secs(10);
 /// What a removal leaves to do, and a query's rest after its answer.
 const SETTLE: Duration = Duration::from_millis(1500);
-/// Issue 5, milliseconds after the ADD.
+/// What is wanted, in milliseconds after the ADD.
 const MOST: f64 = 100.0;
-/// Issue 5, bytes.
+/// What is wanted, in bytes.
 const MOST_MEMORY: u64 = 10_000_000;
 /// Hosts beside these in the large cluster.
 const CROWD: u32 = 1_000;

@@ -9,11 +9,11 @@ use crate::inside::Cost;
 use crate::spread::{Spread, milliseconds};
 use crate::table::{markdown, megabytes, verdict};
 
-/// Issue 4, milliseconds over the bare write.
+/// What is wanted, in milliseconds over the bare write.
 const MOST_MORE: f64 = 2.0;
-/// Issue 4: the slowest size over the fastest.
+/// What is wanted: the slowest size over the fastest.
 const MOST_GROWTH: f64 = 1.2;
-/// Issue 4, bytes.
+/// What is wanted, in bytes.
 const MOST_MEMORY: u64 = 4_000_000;
 
 /// What is said of one subject.

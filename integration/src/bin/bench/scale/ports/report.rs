@@ -8,7 +8,7 @@ use crate::scale::report::cell;
 use crate::spread::{Spread, milliseconds};
 use crate::table::{markdown, megabytes, verdict};
 
-/// Issue 6: milliseconds of a process, the slowest size over the fastest, bytes.
+/// What is wanted: milliseconds of a process, the slowest size over the fastest, bytes.
 const MOST: f64 = 3.0;
 const MOST_GROWTH: f64 = 1.2;
 const MOST_MEMORY: u64 = 4_000_000;
