@@ -78,7 +78,7 @@ impl<'host> Call<'host> {
     /// Starts the plugin; the process id of the result is the plugin's.
     #[track_caller]
     pub fn start(self) -> Running {
-        let mut command: Command = self.host.space().command(&self.program);
+        let mut command: Command = self.host.namespace().command(&self.program);
         command.envs(self.variables);
         Running::start(command, &self.stdin)
     }

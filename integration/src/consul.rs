@@ -17,10 +17,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::lab::at;
+use crate::namespace::Namespace;
 use crate::programs::Programs;
 use crate::proxy::Proxy;
 use crate::server::Server;
-use crate::space::Space;
 
 /// Which Consul, and how it is set up.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub struct Consul {
     agent: Mutex<Child>,
     setup: Setup,
     paused: AtomicBool,
-    space: Space,
+    namespace: Namespace,
 }
 
 /// What it takes to start an agent, for the first time or again.
@@ -56,7 +56,7 @@ pub(crate) struct Setup {
 
 impl Consul {
     #[track_caller]
-    pub(crate) fn start(space: Space, release: Release) -> Consul {
+    pub(crate) fn start(namespace: Namespace, release: Release) -> Consul {
         let mut config = json!({});
         if release == Release::Guarded {
             config["acl"] = json!({
@@ -75,24 +75,24 @@ impl Consul {
             alone: true,
             guarded: release == Release::Guarded,
         };
-        let consul = Consul::launch(space, setup, config);
+        let consul = Consul::launch(namespace, setup, config);
         consul.await_leader();
         consul
     }
 
     /// Starts an agent with `config`, Consul's own words, and does not wait for anything.
     #[track_caller]
-    pub(crate) fn launch(space: Space, setup: Setup, mut config: Value) -> Consul {
+    pub(crate) fn launch(namespace: Namespace, setup: Setup, mut config: Value) -> Consul {
         config["bind_addr"] = setup.address.into();
         config["client_addr"] = "0.0.0.0".into();
         // All requests of a host come from one address, and a scenario makes many at once.
         config["limits"] = json!({ "http_max_conns_per_client": 4000 });
-        space.write(&format!("{}/config.json", setup.folder), config.to_string());
+        namespace.write(&format!("{}/config.json", setup.folder), config.to_string());
         Consul {
-            agent: Mutex::new(spawn(&space, &setup)),
+            agent: Mutex::new(spawn(&namespace, &setup)),
             setup,
             paused: AtomicBool::new(false),
-            space,
+            namespace,
         }
     }
 
@@ -112,7 +112,7 @@ impl Consul {
     #[track_caller]
     pub fn restart(&mut self) {
         assert!(!self.is_alive(), "consul is running already");
-        *self.agent() = spawn(&self.space, &self.setup);
+        *self.agent() = spawn(&self.namespace, &self.setup);
     }
 
     /// Puts another Consul in the place of this one, which kept its data in memory: empty, and counting its revisions
@@ -122,7 +122,7 @@ impl Consul {
         assert!(self.setup.alone, "a server of a cluster keeps its data");
         let mut agent = self.agent();
         end(&mut agent);
-        *agent = spawn(&self.space, &self.setup);
+        *agent = spawn(&self.namespace, &self.setup);
         drop(agent);
         self.await_leader();
     }
@@ -162,8 +162,8 @@ impl Consul {
     }
 
     /// Its namespaces.
-    pub fn space(&self) -> &Space {
-        &self.space
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
     }
 
     /// One request with the management token if there is one: the status code and the body.
@@ -183,7 +183,7 @@ impl Consul {
     ) -> std::io::Result<(u16, String)> {
         let address = self.address();
         let token = self.management_token().unwrap_or_default();
-        self.space.net().run(|| {
+        self.namespace.net().run(|| {
             let mut connection = TcpStream::connect_timeout(&address, patience)?;
             connection.set_read_timeout(Some(patience))?;
             write!(
@@ -226,7 +226,7 @@ impl Consul {
     fn operate(&self, words: &[&str], what: &str) {
         let program = self.setup.program.to_string_lossy();
         let words = [&[&*program], words, &[what]].concat();
-        self.space.run(&words).ok();
+        self.namespace.run(&words).ok();
     }
 
     /// The token that may do everything, of a guarded Consul.
@@ -250,7 +250,7 @@ impl Consul {
     #[track_caller]
     pub fn proxy(&self) -> Proxy {
         let front = SocketAddr::new(self.address().ip(), 18500);
-        Proxy::start(self.space.net(), front, self.address())
+        Proxy::start(self.namespace.net(), front, self.address())
     }
 
     /// Something else beside Consul, on `port`: to each that connects it says `bytes` and hangs up, or,
@@ -258,7 +258,7 @@ impl Consul {
     #[track_caller]
     pub fn impostor(&self, port: u16, bytes: &'static [u8]) -> Server {
         let address = SocketAddr::new(self.address().ip(), port);
-        Server::start(self.space.net(), address, move |mut connection| {
+        Server::start(self.namespace.net(), address, move |mut connection| {
             let _ = connection.read(&mut [0; 8192]);
             if bytes.is_empty() {
                 let _ = connection.read_to_end(&mut Vec::new());
@@ -273,7 +273,7 @@ impl Consul {
         let deadline = Instant::now() + Duration::from_mins(1);
         while !self.has_leader() {
             if !self.is_alive() || Instant::now() > deadline {
-                let log = self.space.path(format!("{}/log", self.setup.folder));
+                let log = self.namespace.path(format!("{}/log", self.setup.folder));
                 panic!("consul has no leader:\n{:?}", std::fs::read_to_string(log));
             }
             std::thread::sleep(Duration::from_millis(50));
@@ -295,13 +295,13 @@ fn end(agent: &mut Child) {
 
 /// Starts the agent; what an earlier one of the same folder logged is kept.
 #[track_caller]
-fn spawn(space: &Space, setup: &Setup) -> Child {
+fn spawn(namespace: &Namespace, setup: &Setup) -> Child {
     let log = std::fs::OpenOptions::new()
         .create(true)
         .append(true)
-        .open(space.path(format!("{}/log", setup.folder)))
+        .open(namespace.path(format!("{}/log", setup.folder)))
         .expect("a log file");
-    let mut command = space.command("setpriv");
+    let mut command = namespace.command("setpriv");
     command
         .args(["--pdeathsig", "KILL", "--"])
         .arg(&setup.program)

@@ -11,8 +11,8 @@ use serde_json::json;
 
 use crate::consul::{Consul, Setup};
 use crate::lab::{Lab, plug};
+use crate::namespace::Namespace;
 use crate::programs::Programs;
-use crate::space::Space;
 
 const ADDRESSES: [&str; 3] = ["192.168.1.6", "192.168.1.7", "192.168.1.8"];
 
@@ -28,8 +28,8 @@ impl ConsulCluster {
     pub fn start(lab: &Lab) -> ConsulCluster {
         let servers = ADDRESSES.iter().zip(1..).map(|(address, number)| {
             let name = format!("consul-{number}");
-            let space = Space::new(&name, Some(lab.router()));
-            plug(lab.router(), &space, address);
+            let namespace = Namespace::new(&name, Some(lab.router()));
+            plug(lab.router(), &namespace, address);
             let folder = format!("/dev/shm/{name}");
             let config = json!({
                 "server": true,
@@ -53,7 +53,7 @@ impl ConsulCluster {
                 alone: false,
                 guarded: false,
             };
-            Consul::launch(space, setup, config)
+            Consul::launch(namespace, setup, config)
         });
         let mut cluster = ConsulCluster {
             servers: servers.collect(),

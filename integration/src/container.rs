@@ -9,9 +9,9 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::host::Host;
-use crate::lab::{at, hear};
+use crate::lab::{at, tcp_get};
+use crate::namespace::Net;
 use crate::run::{Finished, run};
-use crate::space::Net;
 
 /// A container's network namespace on one host.
 pub struct Container<'host> {
@@ -23,7 +23,7 @@ impl<'host> Container<'host> {
     #[track_caller]
     pub(crate) fn create(host: &'host Host, name: &str) -> Self {
         let container = Container::existing(host, name);
-        host.space().run(&["ip", "netns", "add", name]).ok();
+        host.namespace().run(&["ip", "netns", "add", name]).ok();
         // Off by default in Linux; a broadcast ping is how a scenario sees who shares the segment.
         container.sysctl("net/ipv4/icmp_echo_ignore_broadcasts", "0");
         container
@@ -55,21 +55,21 @@ impl<'host> Container<'host> {
     #[track_caller]
     pub fn net(&self) -> Net {
         let name = format!("{} on {}", self.name, self.host.name());
-        Net::open(&self.host.space().path(self.netns()), &name)
+        Net::open(&self.host.namespace().path(self.netns()), &name)
     }
 
     /// Removes the namespace, as a runtime may before it says DEL.
     #[track_caller]
     pub fn remove(&self) {
         self.host
-            .space()
+            .namespace()
             .run(&["ip", "netns", "delete", &self.name])
             .ok();
     }
 
     /// A command inside.
     pub fn command(&self, program: &str) -> Command {
-        let mut command = self.host.space().command("nsenter");
+        let mut command = self.host.namespace().command("nsenter");
         command
             .arg(format!("--net={}", self.netns()))
             .args(["--", program]);
@@ -140,9 +140,9 @@ impl<'host> Container<'host> {
 
     /// What a TCP server says that speaks first, such as the one at [`crate::OUTSIDE`].
     #[track_caller]
-    pub fn hears(&self, server: &str) -> std::io::Result<String> {
+    pub fn tcp_get(&self, server: &str) -> std::io::Result<String> {
         let server: SocketAddr = at(server);
-        hear(&self.net(), server)
+        tcp_get(&self.net(), server)
     }
 
     /// Sets a sysctl, given as a path below `/proc/sys`.

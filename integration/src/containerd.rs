@@ -27,8 +27,8 @@ impl<'host> Runtime<'host> for Containerd<'host> {
     fn start(host: &'host Host) -> Self {
         let processes = Processes::start(host);
         // What nerdctl runs is in a cgroup named like the namespace.
-        let namespace = processes.cgroup().to_owned();
-        Self::configured(processes, &namespace, WITHOUT_CRI, ["nerdctl", "ps", "-q"])
+        let cgroup = processes.cgroup().to_owned();
+        Self::configured(processes, &cgroup, WITHOUT_CRI, ["nerdctl", "ps", "-q"])
     }
 
     fn processes(&self) -> &Processes<'host> {
@@ -44,7 +44,7 @@ impl<'host> Containerd<'host> {
     /// Starts containerd as kubelets know it, with the image and one to hold pods.
     #[track_caller]
     pub fn start_cri(host: &'host Host) -> Self {
-        host.space().write("/etc/crictl.yaml", CRICTL);
+        host.namespace().write("/etc/crictl.yaml", CRICTL);
         let processes = Processes::start(host);
         Self::configured(processes, OF_KUBERNETES, WITH_CRI, ["crictl", "pods", "-q"])
     }
@@ -52,18 +52,18 @@ impl<'host> Containerd<'host> {
     #[track_caller]
     fn configured(
         processes: Processes<'host>,
-        namespace: &str,
+        cgroup: &str,
         config: &str,
         probe: [&'static str; 3],
     ) -> Self {
-        let space = processes.host().space();
-        space.write("/etc/containerd/config.toml", config);
-        space.write(
+        let namespace = processes.host().namespace();
+        namespace.write("/etc/containerd/config.toml", config);
+        namespace.write(
             "/etc/nerdctl/nerdctl.toml",
-            format!("{NERDCTL}namespace = \"{namespace}\"\ncni_path = \"{PLUGINS}\"\n"),
+            format!("{NERDCTL}namespace = \"{cgroup}\"\ncni_path = \"{PLUGINS}\"\n"),
         );
         let folders = Programs::cni_path();
-        space.script(&format!(
+        namespace.script(&format!(
             "mkdir -p {PLUGINS}
              for folder in $(echo {folders} | tr : ' '); do
                  for plugin in $folder/*; do

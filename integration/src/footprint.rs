@@ -12,8 +12,8 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::host::Host;
+use crate::namespace::CLOCKS;
 use crate::run::{Finished, run};
-use crate::space::CLOCKS;
 
 /// Everything on a host that an attachment adds to, one line a thing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub struct Footprint {
 impl Footprint {
     #[track_caller]
     pub(crate) fn of(host: &Host) -> Footprint {
-        Self::taken(|words| host.space().run(words))
+        Self::taken(|words| host.namespace().run(words))
     }
 
     /// The footprint of the machine that the laboratory runs on.

@@ -13,13 +13,13 @@ use serde_json::{Value, json};
 use crate::call::Call;
 use crate::container::Container;
 use crate::footprint::Footprint;
+use crate::namespace::Namespace;
 use crate::programs::Programs;
 use crate::run::{Finished, Running, run};
-use crate::space::Space;
 
 /// A host; see [`crate::Lab::new`].
 pub struct Host {
-    space: Space,
+    namespace: Namespace,
     vtep: String,
     boot_id: String,
     /// Folder of our binaries that are in use here; none: those under test.
@@ -27,12 +27,12 @@ pub struct Host {
 }
 
 impl Host {
-    /// Gives a space that has its network the files of a host.
+    /// Gives a namespace that has its network the files of a host.
     #[track_caller]
-    pub(crate) fn furnish(space: Space, vtep: &str) -> Host {
+    pub(crate) fn furnish(namespace: Namespace, vtep: &str) -> Host {
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/uuid").expect("a uuid");
-        let name = space.name().to_owned();
-        space.script(&format!(
+        let name = namespace.name().to_owned();
+        namespace.script(&format!(
             "mount -t tmpfs -o mode=755 run /run
              own=/dev/shm/hosts/{name}
              for folder in /etc /var/lib; do
@@ -50,7 +50,7 @@ impl Host {
             boot_id.trim()
         ));
         Host {
-            space,
+            namespace,
             vtep: vtep.to_owned(),
             boot_id: boot_id.trim().to_owned(),
             programs: Mutex::new(None),
@@ -82,7 +82,7 @@ impl Host {
 
     /// The host's name: docker01 and so on.
     pub fn name(&self) -> &str {
-        self.space.name()
+        self.namespace.name()
     }
 
     /// The host's address on the underlay, its tunnel end.
@@ -101,8 +101,8 @@ impl Host {
     }
 
     /// The namespaces and files of the host.
-    pub fn space(&self) -> &Space {
-        &self.space
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
     }
 
     /// Boots the host anew: containers, their links and rules are gone, `/run` is empty, and the boot id is
@@ -110,7 +110,7 @@ impl Host {
     #[track_caller]
     pub fn reboot(&self) -> String {
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/uuid").expect("a uuid");
-        self.space.script(&format!(
+        self.namespace.script(&format!(
             "ip -all netns delete
              umount --lazy /run
              mount -t tmpfs -o mode=755 run /run
@@ -138,7 +138,7 @@ impl Host {
             "store": store,
             "node": { "name": self.name(), "vtep": self.vtep },
         });
-        self.space
+        self.namespace
             .write("/etc/crosshost/config.json", config.to_string());
     }
 
@@ -157,9 +157,9 @@ impl Host {
     #[track_caller]
     fn configure_node(&self, node: &Value) {
         let path = "/etc/crosshost/config.json";
-        let mut config = self.space.run(&["cat", path]).ok().json();
+        let mut config = self.namespace.run(&["cat", path]).ok().json();
         config["node"].clone_from(node);
-        self.space.write(path, config.to_string());
+        self.namespace.write(path, config.to_string());
     }
 
     /// Puts a network configuration where CNI runtimes look for it.
@@ -167,7 +167,7 @@ impl Host {
     pub fn install(&self, conflist: &Value) {
         let name = conflist["name"].as_str().expect("a conflist with a name");
         let path = format!("/etc/cni/net.d/{name}.conflist");
-        self.space.write(&path, format!("{conflist:#}"));
+        self.namespace.write(&path, format!("{conflist:#}"));
     }
 
     /// A new container: a named network namespace, as a runtime would make it.
@@ -184,7 +184,7 @@ impl Host {
     /// The operator's command, run to its end.
     #[track_caller]
     pub fn crosshost(&self, words: &[&str]) -> Finished {
-        let mut command = self.space.command(self.program("crosshost"));
+        let mut command = self.namespace.command(self.program("crosshost"));
         command.args(words);
         run(command)
     }
@@ -229,7 +229,7 @@ impl Host {
     }
 
     fn cnitool_command(&self, verb: &str, network: &str, container: &str, ifname: &str) -> Command {
-        let mut command = self.space.command(Programs::cnitool());
+        let mut command = self.namespace.command(Programs::cnitool());
         command
             .args([verb, network, &format!("/run/netns/{container}")])
             .env("NETCONFPATH", "/etc/cni/net.d")

@@ -21,8 +21,8 @@ use std::net::SocketAddr;
 use crate::consul::{Consul, Release};
 use crate::footprint::{Footprint, files_below};
 use crate::host::Host;
+use crate::namespace::{Namespace, Net};
 use crate::server::Server;
-use crate::space::{Net, Space};
 
 /// Where the server beyond the underlay listens; it answers with the caller's address as it sees it.
 pub const OUTSIDE: &str = "203.0.113.9:80";
@@ -47,9 +47,9 @@ pub struct Lab {
     backend: Backend,
     hosts: Vec<Host>,
     consul: Option<Consul>,
-    outside: Space,
+    outside: Namespace,
     _answering: [Server; 2],
-    world: Space,
+    world: Namespace,
 }
 
 impl Lab {
@@ -57,7 +57,7 @@ impl Lab {
     /// names the store and the host's own name and VTEP.
     #[track_caller]
     pub fn new(hosts: u8, backend: Backend) -> Lab {
-        let world = Space::new("router", None);
+        let world = Namespace::new("router", None);
         world.script(
             "mount -t tmpfs lab /dev/shm
              ip link set lo up
@@ -68,7 +68,7 @@ impl Lab {
              ip address add 2001:db8:192:168:1::1/80 dev underlay nodad
              ip link set underlay up",
         );
-        let outside = Space::new("outside", Some(&world));
+        let outside = Namespace::new("outside", Some(&world));
         world.script(&format!(
             "ip link add outside type veth peer name ens3 netns {}
              ip address add 203.0.113.1/24 dev outside
@@ -92,9 +92,9 @@ impl Lab {
             Backend::OldestConsul => Some(Release::Oldest),
         };
         let consul = release.map(|release| {
-            let space = Space::new("consul", Some(&world));
-            plug(&world, &space, "192.168.1.5");
-            Consul::start(space, release)
+            let namespace = Namespace::new("consul", Some(&world));
+            plug(&world, &namespace, "192.168.1.5");
+            Consul::start(namespace, release)
         });
         let mut lab = Lab {
             backend,
@@ -115,9 +115,9 @@ impl Lab {
     pub fn add_host(&mut self, number: u8) -> &Host {
         let name = format!("docker{number:02}");
         let vtep = format!("192.168.1.{}", 10 + number);
-        let space = Space::new(&name, Some(&self.world));
-        plug(&self.world, &space, &vtep);
-        let host = Host::furnish(space, &vtep);
+        let namespace = Namespace::new(&name, Some(&self.world));
+        plug(&self.world, &namespace, &vtep);
+        let host = Host::furnish(namespace, &vtep);
         host.configure(&self.store_url());
         self.hosts.push(host);
         &self.hosts[self.hosts.len() - 1]
@@ -152,12 +152,12 @@ impl Lab {
     }
 
     /// The namespace beyond the underlay.
-    pub fn outside(&self) -> &Space {
+    pub fn outside(&self) -> &Namespace {
         &self.outside
     }
 
     /// The namespace of the underlay and the router.
-    pub fn router(&self) -> &Space {
+    pub fn router(&self) -> &Namespace {
         &self.world
     }
 
@@ -169,16 +169,16 @@ impl Lab {
         }
     }
 
-    /// The network namespaces of this world by their identities; see [`Space::identity`].
+    /// The network namespaces of this world by their identities; see [`Namespace::identity`].
     #[track_caller]
     pub fn identities(&self) -> Vec<String> {
-        let hosts = self.hosts.iter().map(Host::space);
+        let hosts = self.hosts.iter().map(Host::namespace);
         let others = [&self.outside, &self.world].into_iter();
-        let consul = self.consul.iter().map(Consul::space);
+        let consul = self.consul.iter().map(Consul::namespace);
         hosts
             .chain(others)
             .chain(consul)
-            .map(Space::identity)
+            .map(Namespace::identity)
             .collect()
     }
 
@@ -213,19 +213,19 @@ impl Lab {
     }
 }
 
-/// Plugs `space` into the underlay with one cable: `ens3` inside, the space's name on the bridge.
-pub(crate) fn plug(world: &Space, space: &Space, address: &str) {
+/// Plugs `namespace` into the underlay with one cable: `ens3` inside, the namespace's name on the bridge.
+pub(crate) fn plug(world: &Namespace, namespace: &Namespace, address: &str) {
     world.script(&format!(
         "ip link add {} master underlay up type veth peer name ens3 netns {}",
-        space.name(),
-        space.pid()
+        namespace.name(),
+        namespace.pid()
     ));
-    settle(space, address, "192.168.1.1");
+    settle(namespace, address, "192.168.1.1");
 }
 
-fn settle(space: &Space, address: &str, router: &str) {
+fn settle(namespace: &Namespace, address: &str, router: &str) {
     let [address6, router6] = [address, router].map(over_ipv6);
-    space.script(&format!(
+    namespace.script(&format!(
         "ip link set lo up
          ip address add {address}/24 dev ens3
          ip address add {address6}/80 dev ens3 nodad
@@ -248,7 +248,7 @@ pub(crate) fn at(address: &str) -> SocketAddr {
 }
 
 /// What the server at `address` says to a caller in `net` that connects and only listens.
-pub fn hear(net: &Net, address: SocketAddr) -> std::io::Result<String> {
+pub fn tcp_get(net: &Net, address: SocketAddr) -> std::io::Result<String> {
     let patience = std::time::Duration::from_secs(3);
     net.run(|| {
         let mut connection = std::net::TcpStream::connect_timeout(&address, patience)?;

@@ -16,6 +16,7 @@
 )]
 
 mod call;
+mod cni;
 mod consul;
 mod consul_cluster;
 mod container;
@@ -25,6 +26,7 @@ mod footprint;
 mod guest;
 mod host;
 mod lab;
+mod namespace;
 mod podman;
 mod processes;
 mod programs;
@@ -32,11 +34,10 @@ mod proxy;
 mod run;
 mod runtime;
 mod server;
-mod space;
-mod suite;
 mod watching;
 
 pub use call::Call;
+pub use cni::{Attachment, address_of, conflist, netconf, position_of};
 pub use consul::Consul;
 pub use consul_cluster::ConsulCluster;
 pub use container::Container;
@@ -45,7 +46,8 @@ pub use direct::{Direct, addresses_in, ipamconf};
 pub use footprint::Footprint;
 pub use guest::{Guest, Image};
 pub use host::Host;
-pub use lab::{Backend, Lab, OUTSIDE, OUTSIDE6, hear};
+pub use lab::{Backend, Lab, OUTSIDE, OUTSIDE6, tcp_get};
+pub use namespace::{Namespace, Net, inhabited};
 pub use podman::Podman;
 pub use processes::Processes;
 pub use programs::{Programs, workspace};
@@ -53,6 +55,4 @@ pub use proxy::{Proxy, Request};
 pub use run::{Finished, Process, Running};
 pub use runtime::Runtime;
 pub use server::Server;
-pub use space::{Net, Space, inhabited};
-pub use suite::{Attachment, address_of, conflist, netconf, position_of};
 pub use watching::Watching;

@@ -16,10 +16,10 @@ pub struct Podman<'host> {
 
 impl<'host> Runtime<'host> for Podman<'host> {
     fn start(host: &'host Host) -> Self {
-        let space = host.space();
+        let namespace = host.namespace();
         let plugins = Programs::cni_path().replace(':', "\", \"");
         let path = Processes::path();
-        space.write(
+        namespace.write(
             "/etc/containers/containers.conf",
             format!(
                 "[containers]\nseccomp_profile = \"unconfined\"\n\
@@ -28,8 +28,8 @@ impl<'host> Runtime<'host> for Podman<'host> {
                  conmon_env_vars = [\"PATH={path}\"]\n"
             ),
         );
-        space.write("/etc/containers/storage.conf", STORAGE);
-        space.write("/etc/containers/policy.json", POLICY);
+        namespace.write("/etc/containers/storage.conf", STORAGE);
+        namespace.write("/etc/containers/policy.json", POLICY);
         let processes = Processes::start(host);
         let started = Podman { processes };
         let archive = images(&started.processes);

@@ -29,10 +29,10 @@ impl<'host> Processes<'host> {
     /// An empty namespace.
     #[track_caller]
     pub(crate) fn start(host: &'host Host) -> Self {
-        let space = host.space();
-        let cgroup = format!("crosshost-{}", space.pid());
-        space.script("mount --make-rshared /");
-        let mut command = space.command("sh");
+        let namespace = host.namespace();
+        let cgroup = format!("crosshost-{}", namespace.pid());
+        namespace.script("mount --make-rshared /");
+        let mut command = namespace.command("sh");
         command
             .args(["-uc", ANCHOR, "anchor", &cgroup, host.name()])
             .stdin(Stdio::piped())

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
+use crate::namespace::Net;
 use crate::server::Server;
-use crate::space::Net;
 
 /// One HTTP request that passed.
 #[derive(Clone, Debug)]

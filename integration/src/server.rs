@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
-use crate::space::Net;
+use crate::namespace::Net;
 
 /// A listening server; stops listening when dropped.
 pub struct Server {

@@ -28,10 +28,10 @@ impl Host {
     #[track_caller]
     pub fn watch_with(&self, change: impl FnOnce(&mut Command)) -> Watching {
         let socket = format!("/dev/shm/{}-notify", self.name());
-        let path = self.space().path(&socket);
+        let path = self.namespace().path(&socket);
         let _ = std::fs::remove_file(&path);
         let manager = UnixDatagram::bind(&path).expect("a socket as of a service manager");
-        let mut command = self.space().command("setpriv");
+        let mut command = self.namespace().command("setpriv");
         command
             .args(["--pdeathsig", "KILL", "--no-new-privs"])
             .args(["--bounding-set", CAPABILITIES, "--"])

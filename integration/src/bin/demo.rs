@@ -70,7 +70,7 @@ fn main() -> ExitCode {
     for one in &attached {
         let seen = one
             .container
-            .hears(OUTSIDE)
+            .tcp_get(OUTSIDE)
             .expect("an answer from outside");
         assert_eq!(seen, one.host().vtep(), "masqueraded to its host's address");
         println!(

@@ -17,8 +17,8 @@ pub use image::Image;
 
 use crate::footprint::Footprint;
 use crate::lab::{Lab, over_ipv6};
+use crate::namespace::Namespace;
 use crate::run::Finished;
-use crate::space::Space;
 use console::Console;
 
 /// A guest; its power is cut when this value is dropped or the test process ends.
@@ -26,7 +26,7 @@ pub struct Guest<'lab> {
     name: String,
     address: String,
     number: u8,
-    router: &'lab Space,
+    router: &'lab Namespace,
     image: &'lab Image,
     disk: NamedTempFile,
     log: NamedTempFile,

@@ -36,14 +36,16 @@ fn reference_plugins_work_on_a_host_and_leave_it_as_it_was() {
     // What the first ADD makes and no DEL of these plugins removes: the bridge and nat chains.
     attach(host, "first");
     host.cnitool("del", "reference", "first", "eth0").ok();
-    host.space().run(&["ip", "netns", "delete", "first"]).ok();
+    host.namespace()
+        .run(&["ip", "netns", "delete", "first"])
+        .ok();
     let before = host.footprint();
 
     let (t1, _) = attach(host, "t1");
     let (_t2, second) = attach(host, "t2");
     assert!(t1.pings(second, &[]), "two containers on one bridge");
     assert!(t1.pings("192.168.1.1".parse().unwrap(), &[]), "the router");
-    assert_eq!(t1.hears(OUTSIDE).unwrap(), host.vtep(), "masqueraded");
+    assert_eq!(t1.tcp_get(OUTSIDE).unwrap(), host.vtep(), "masqueraded");
     assert_eq!(t1.answers_to_broadcast("10.9.0.255"), [second]);
     assert_eq!(t1.link("eth0")["mtu"], 1500);
     let differs = host.footprint().since(&before);
@@ -54,7 +56,7 @@ fn reference_plugins_work_on_a_host_and_leave_it_as_it_was() {
 
     for name in ["t1", "t2"] {
         host.cnitool("del", "reference", name, "eth0").ok();
-        host.space().run(&["ip", "netns", "delete", name]).ok();
+        host.namespace().run(&["ip", "netns", "delete", name]).ok();
     }
     host.footprint()
         .assert_same_as(&before, "after the last DEL");
@@ -66,7 +68,7 @@ fn hosts_are_machines_of_their_own() {
     let (one, two) = (lab.host(1), lab.host(2));
     let boot_id = |host: &Host| {
         let said = host
-            .space()
+            .namespace()
             .run(&["cat", "/proc/sys/kernel/random/boot_id"]);
         said.ok().stdout.trim().to_owned()
     };
@@ -74,25 +76,25 @@ fn hosts_are_machines_of_their_own() {
     assert_ne!(boot_id(one), boot_id(two));
 
     for folder in ["/run", "/etc/crosshost", "/etc/cni/net.d", "/var/lib/cni"] {
-        one.space().write(&format!("{folder}/mark"), "docker01");
+        one.namespace().write(&format!("{folder}/mark"), "docker01");
         assert!(
-            !two.space().path(format!("{folder}/mark")).exists(),
+            !two.namespace().path(format!("{folder}/mark")).exists(),
             "{folder}"
         );
         assert!(!Path::new(folder).join("mark").exists(), "{folder}");
     }
-    one.space().write("/dev/shm/store/mark", "for all");
+    one.namespace().write("/dev/shm/store/mark", "for all");
     assert!(
-        two.space().path("/dev/shm/store/mark").exists(),
+        two.namespace().path("/dev/shm/store/mark").exists(),
         "the shared store"
     );
     assert_eq!(lab.stored_files().len(), 1);
 
     let (t1, _t2) = (one.container("same"), two.container("same"));
     assert!(t1.link("lo")["ifname"] == "lo");
-    let said = one.space().run(&["ping", "-c1", "-W2", two.vtep()]);
+    let said = one.namespace().run(&["ping", "-c1", "-W2", two.vtep()]);
     said.ok();
-    let outside = one.space().net();
+    let outside = one.namespace().net();
     let heard = outside.run(|| {
         let connection = std::net::TcpStream::connect(OUTSIDE).unwrap();
         std::io::read_to_string(connection).unwrap()
@@ -155,7 +157,7 @@ fn an_impostor_says_what_it_is_told() {
 
 fn ask(host: &Host, server: &str, request: &str, body: &str) -> String {
     use std::io::{Read, Write};
-    host.space().net().run(|| {
+    host.namespace().net().run(|| {
         let mut connection = std::net::TcpStream::connect(server).unwrap();
         let length = body.len();
         // In one piece: who answers after the first one may hang up before the next.
@@ -201,24 +203,31 @@ fn a_killed_test_process_leaves_nothing() {
         assert!(test.try_wait().unwrap().is_none(), "the victim ended early");
         std::thread::sleep(std::time::Duration::from_millis(50));
     };
-    let spaces: Vec<_> = identities.split(' ').map(str::to_owned).collect();
-    assert!(spaces.iter().all(|space| inhabited().contains(space)));
+    let namespaces: Vec<_> = identities.split(' ').map(str::to_owned).collect();
+    assert!(
+        namespaces
+            .iter()
+            .all(|namespace| inhabited().contains(namespace))
+    );
     test.kill().unwrap();
     test.wait().unwrap();
     for _ in 0..200 {
-        if spaces.iter().all(|space| !inhabited().contains(space)) {
+        if namespaces
+            .iter()
+            .all(|namespace| !inhabited().contains(namespace))
+        {
             return;
         }
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
-    panic!("namespaces live on: {spaces:?}");
+    panic!("namespaces live on: {namespaces:?}");
 }
 
 #[test]
 #[should_panic(expected = "still running after")]
 fn a_command_that_hangs_fails_the_test() {
     let lab = Lab::new(1, Backend::Dir);
-    let mut command = lab.host(1).space().command("sleep");
+    let mut command = lab.host(1).namespace().command("sleep");
     command.arg("1000");
     Running::start(command, b"").wait(std::time::Duration::from_millis(100));
 }

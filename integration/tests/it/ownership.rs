@@ -168,7 +168,7 @@ pub(crate) fn following<T>(hosts: &[&Host], work: impl FnOnce() -> T) -> T {
 /// `crosshost sync` on a host for which `seconds` have gone by: what was freed just now has rested.
 #[track_caller]
 pub(crate) fn later(host: &Host, seconds: u64) {
-    host.space().let_pass(seconds);
+    host.namespace().let_pass(seconds);
     host.crosshost(&["sync"]).ok();
 }
 

@@ -58,7 +58,7 @@ pub(crate) fn through_consulrs(consul: &Consul) -> BTreeMap<String, String> {
         settings.token(token);
     }
     let settings = settings.build().unwrap();
-    let answer = consul.space().net().run(|| {
+    let answer = consul.namespace().net().run(|| {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()

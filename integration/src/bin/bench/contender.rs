@@ -151,10 +151,10 @@ impl Contender<'_> {
         }
         let last = containers - 1;
         let make = format!("for i in $(seq 0 {last}); do ip netns add c$i; done");
-        self.host.space().script(&make);
+        self.host.namespace().script(&make);
         if let Work::Floor(file) = &self.work {
             let setup = [&file.to_string_lossy(), "setup"];
-            self.host.space().run(&setup).ok();
+            self.host.namespace().run(&setup).ok();
         }
         if self.is_ours() {
             self.before = Some(self.host.footprint());
@@ -229,7 +229,7 @@ impl Contender<'_> {
     /// The reference never takes down its bridge, so that a cold one has to be helped.
     fn after(&self, verb: Verb) {
         if self.cold && verb == Verb::Del && !self.is_ours() {
-            self.host.space().script("ip link delete cni0");
+            self.host.namespace().script("ip link delete cni0");
         }
     }
 

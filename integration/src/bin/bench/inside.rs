@@ -110,7 +110,7 @@ impl Runner {
     pub fn start(host: &Host) -> Runner {
         let program = std::env::current_exe().expect("the benchmark's own file");
         let mut child = host
-            .space()
+            .namespace()
             .command(program)
             .arg(ARGUMENT)
             .stdin(Stdio::piped())

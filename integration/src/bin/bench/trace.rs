@@ -28,7 +28,7 @@ pub fn traced(plain: Order) -> Option<Order> {
 
 /// Successful execs and all system calls of the last order that was traced on this host.
 pub fn counts(host: &Host) -> Option<(u32, u32)> {
-    let counts = std::fs::read_to_string(host.space().path(COUNTS));
+    let counts = std::fs::read_to_string(host.namespace().path(COUNTS));
     let counts = counts.expect("what strace counted");
     Some((counted("execve", &counts)?, counted("total", &counts)?))
 }

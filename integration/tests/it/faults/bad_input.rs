@@ -411,7 +411,7 @@ fn a_sandbox_is_no_container() {
     bench.add("overlay").run().ok();
     let host = lab.host(1);
     let sandbox = "/run/crosshost/netns/ov_net1";
-    host.space().script(&format!(
+    host.namespace().script(&format!(
         "touch /run/copy; mount --bind {sandbox} /run/copy"
     ));
     let egress = "/run/crosshost/egress-netns/ch-egress";
@@ -421,7 +421,7 @@ fn a_sandbox_is_no_container() {
         add.refused(8, &[path, "no container"]);
         assert_eq!(bench.changed_since(&before), [""; 0], "{path}");
     }
-    host.space().script("umount /run/copy");
+    host.namespace().script("umount /run/copy");
 }
 
 /// Copies and links of a plugin under another name are the plugin itself.
@@ -430,7 +430,7 @@ fn a_plugin_that_is_its_own_ipam_plugin_is_refused_at_once() {
     let lab = Lab::new(1, Backend::Dir);
     let bench = Bench::new(&lab);
     let (host, own) = (lab.host(1), Programs::product("overlay"));
-    host.space().script(&format!(
+    host.namespace().script(&format!(
         "mkdir /run/again; cp {0} /run/again/copied; ln -s {0} /run/again/linked",
         own.display()
     ));
@@ -460,7 +460,7 @@ fn an_ipam_plugin_that_gives_thousands_of_addresses_is_refused() {
     let lab = Lab::new(1, Backend::Dir);
     let bench = Bench::new(&lab);
     let host = lab.host(1);
-    host.space().write(
+    host.namespace().write(
         "/run/many/many",
         r#"#!/bin/sh
 [ "$CNI_COMMAND" = ADD ] || exit 0
@@ -469,7 +469,7 @@ awk 'BEGIN { for (n = 0; n < 20000; n++) printf "{\"address\":\"10.1.%d.%d/32\"}
 printf '{"address":"10.0.0.2/24"}]}'
 "#,
     );
-    host.space().script("chmod +x /run/many/many");
+    host.namespace().script("chmod +x /run/many/many");
     let path = format!("/run/many:{}", Programs::cni_path());
     let before = bench.state();
     let add = bench

@@ -18,7 +18,7 @@ fn lab() -> Lab {
     let host = lab.host(1);
     let create = ["network", "create", NETWORK, "--subnet", SUBNET];
     host.crosshost(&create).ok();
-    host.space().script(
+    host.namespace().script(
         "mkdir -p /run/crosshost
          mount -t tmpfs -o size=128k full /run/crosshost",
     );
@@ -27,7 +27,7 @@ fn lab() -> Lab {
 
 /// Takes all space but so many pages.
 fn fill(host: &Host, free: usize) {
-    host.space().script(&format!(
+    host.namespace().script(&format!(
         "cd /run/crosshost
          dd if=/dev/zero of=filler bs=4096 2>/dev/null || true
          size=$(stat -c %s filler)
@@ -36,7 +36,7 @@ fn fill(host: &Host, free: usize) {
 }
 
 fn empty(host: &Host) {
-    host.space().script("rm -f /run/crosshost/filler");
+    host.namespace().script("rm -f /run/crosshost/filler");
 }
 
 fn call<'lab>(container: &Container<'lab>, verb: &str) -> Call<'lab> {

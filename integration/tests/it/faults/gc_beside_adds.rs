@@ -51,8 +51,8 @@ fn what_is_half_added_is_no_garbage() {
         "#!/bin/sh\n{}\nstatus=$?\n[ $CNI_COMMAND != ADD ] || sleep 1\nexit $status\n",
         Programs::product("ipam-kv").display()
     );
-    host.space().write("/run/slow/ipam-kv", script);
-    host.space().script("chmod +x /run/slow/ipam-kv");
+    host.namespace().write("/run/slow/ipam-kv", script);
+    host.namespace().script("chmod +x /run/slow/ipam-kv");
     let conf = netconf(NETWORK, SUBNET, "1.1.0");
     let call = |verb, conf| {
         let call = host.call("overlay", verb).id("comes").conf(conf);

@@ -176,7 +176,7 @@ impl<'lab> Case<'lab> {
 
     /// The verb, whose `victim` gets SIGKILL at its call of `name` of that number.
     fn killed(&self, victim: &str, name: &str, number: usize) -> Finished {
-        let space = self.lab.host(1).space();
+        let namespace = self.lab.host(1).namespace();
         let follow = if victim == "ipam-kv" || THREADED.contains(&name) {
             "-f"
         } else {
@@ -199,7 +199,7 @@ impl<'lab> Case<'lab> {
         ];
         let overlay = Programs::product("overlay");
         let (mut command, path) = if victim == "overlay" {
-            let mut command = space.command("strace");
+            let mut command = namespace.command("strace");
             command.args(traced).arg("--").arg(overlay);
             (command, Programs::cni_path())
         } else {
@@ -210,9 +210,9 @@ impl<'lab> Case<'lab> {
                 plugin.display()
             );
             let folder = "/run/traced";
-            space.write(&format!("{folder}/{victim}"), script);
-            space.script(&format!("chmod +x {folder}/{victim}"));
-            (space.command(overlay), folder.to_owned())
+            namespace.write(&format!("{folder}/{victim}"), script);
+            namespace.script(&format!("chmod +x {folder}/{victim}"));
+            (namespace.command(overlay), folder.to_owned())
         };
         command
             .env("CNI_COMMAND", self.verb)

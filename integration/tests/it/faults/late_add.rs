@@ -37,10 +37,10 @@ fn nothing_is_made(plugin: &str) {
 /// An ADD that begins when the reader of its standard output is gone; the shell ends with the plugin's exit code.
 fn orphan(host: &Host, plugin: &str, container: &Container<'_>) -> Command {
     let conf = netconf("ov_net1", "10.0.0.0/24", "1.0.0");
-    host.space().write("/run/conf.json", conf.to_string());
+    host.namespace().write("/run/conf.json", conf.to_string());
     let bin = integration::Programs::product(plugin);
     let script = "{ sleep 0.2; \"$0\" </run/conf.json; } | true";
-    let mut command = host.space().command("bash");
+    let mut command = host.namespace().command("bash");
     command.args(["-o", "pipefail", "-c", script]).arg(bin);
     command.stdout(Stdio::null());
     command.envs([

@@ -237,7 +237,7 @@ fn a_host_that_lost_its_documents_knows_from_the_store_what_its_containers_hold(
         let running = &mut running[number];
         let owned = blocks(&lab, "net1");
         let [before, others] = leases(&lab, host.host());
-        host.host().space().script("rm -r /run/crosshost");
+        host.host().namespace().script("rm -r /run/crosshost");
         assert_eq!(held_locally(host.host()), [], "it knows of nothing");
         call(host, verb);
         let goes: fn(&str) -> bool = match verb {
@@ -301,14 +301,14 @@ fn a_check_right_after_the_documents_were_lost_finds_what_the_store_has() {
     let running = start_many(&all);
     let [one, two] = [&all[0], &all[1]];
     let before = addresses(&lab);
-    one.host().space().script("rm -r /run/crosshost");
+    one.host().namespace().script("rm -r /run/crosshost");
     for container in &running[0] {
         check(one, container).ok();
     }
     // What another host's container has is not this one's.
     check(one, &running[1][0]).refused(110, &["c0", "does not list"]);
     assert_eq!(addresses(&lab), before);
-    two.host().space().script("rm -r /run/crosshost");
+    two.host().namespace().script("rm -r /run/crosshost");
     check(two, &start(one, "late", &conf())).refused(110, &["late", "holds no address"]);
 }
 
@@ -319,7 +319,7 @@ fn a_host_that_lost_its_documents_and_its_store_gives_nothing_and_frees_nothing(
     let running = start_many(&all);
     let host = &all[0];
     let before = addresses(&lab);
-    host.host().space().script("rm -r /run/crosshost");
+    host.host().namespace().script("rm -r /run/crosshost");
     host.host().configure(NOBODY);
     host.add("anew", &conf()).refused(11, &[AWAY]);
     host.call("DEL", "c4", &conf()).run().ok();

@@ -55,7 +55,7 @@ fn a_lease_is_given_back_when_the_settings_are_sound_again() {
         let conf = ipamconf("net1", json!({ "subnet": "10.1.0.0/24", "dataDir": dir }));
         for (settings, word) in unusable() {
             direct.given("c1", &conf);
-            host.space()
+            host.namespace()
                 .write("/etc/crosshost/config.json", settings.clone());
             direct.add("c2", &conf).refused(7, &[word]);
             for _ in 0..2 {
@@ -79,7 +79,8 @@ fn a_container_of_the_overlay_goes_too() {
     let before = lab.footprints();
     for (number, (settings, word)) in unusable().into_iter().enumerate() {
         let attached = Attachment::new(host, &format!("t{number}"), "ov_net1");
-        host.space().write("/etc/crosshost/config.json", settings);
+        host.namespace()
+            .write("/etc/crosshost/config.json", settings);
         attached.detach().ok();
         let left = attached.container.link("eth0");
         assert_eq!(left, Value::Null, "{word}");

@@ -47,12 +47,12 @@ fn a_killed_add_leaves_the_containers_other_network_its_way_out() {
         let when = format!("first network killed in step {step}");
 
         call("ADD", 1).run().ok();
-        assert!(container.hears(OUTSIDE).is_ok(), "{when}, second added");
+        assert!(container.tcp_get(OUTSIDE).is_ok(), "{when}, second added");
         call("DEL", 0).run().ok();
         call("ADD", 0).run().ok();
-        assert!(container.hears(OUTSIDE).is_ok(), "{when}, both added");
+        assert!(container.tcp_get(OUTSIDE).is_ok(), "{when}, both added");
         call("DEL", 1).run().ok();
-        assert!(container.hears(OUTSIDE).is_ok(), "{when}, second gone");
+        assert!(container.tcp_get(OUTSIDE).is_ok(), "{when}, second gone");
         call("DEL", 0).run().ok();
         lab.assert_same_as(&untouched, &when);
     }
@@ -83,9 +83,9 @@ fn documents_lost_under_running_containers_cost_them_nothing() {
         Attachment::new(host, "t1", "ov_net1"),
         Attachment::new(lab.host(2), "t2", "ov_net1"),
     );
-    host.space()
+    host.namespace()
         .script("cd /run/crosshost && rm -rf journal ledger sandbox egress news locks");
-    host.space()
+    host.namespace()
         .script("nsenter --net=/run/crosshost/netns/ov_net1 ip link delete vxlan0");
     host.crosshost(&["sync"]).ok();
     assert!(t1.container.pings(t2.address, &[]), "t1 is looked after");
@@ -97,7 +97,7 @@ fn documents_lost_under_running_containers_cost_them_nothing() {
     assert_ne!(way_out(&t1.container), way_out(&t3.container));
     for attached in [&t1, &t3] {
         assert!(attached.container.pings(t2.address, &[]));
-        assert!(attached.container.hears(OUTSIDE).is_ok());
+        assert!(attached.container.tcp_get(OUTSIDE).is_ok());
     }
     t3.detach().ok();
     assert!(
@@ -105,12 +105,12 @@ fn documents_lost_under_running_containers_cost_them_nothing() {
         "the sandbox stays for t1"
     );
     assert!(
-        t1.container.hears(OUTSIDE).is_ok(),
+        t1.container.tcp_get(OUTSIDE).is_ok(),
         "and so does its way out"
     );
     t1.detach().ok();
     t2.detach().ok();
-    let gone = host.space().run(&["ip", "-br", "link"]).ok().stdout;
+    let gone = host.namespace().run(&["ip", "-br", "link"]).ok().stdout;
     assert!(!gone.contains("ch-egress"), "{gone}");
     assert!(store_reader::keys_below(&store_reader::records(&lab), "leases/").is_empty());
 }
@@ -125,26 +125,26 @@ fn documents_that_cannot_be_read_stop_nobody() {
     let host = lab.host(1);
     let t1 = Attachment::new(host, "t1", "ov_net1");
     for document in ["news/ov_net1.json", "ledger/ov_net1.json"] {
-        host.space()
+        host.namespace()
             .write(&format!("/run/crosshost/{document}"), "{");
     }
     let t2 = Attachment::new(host, "t2", "ov_net1");
     assert_ne!(t1.address, t2.address);
     // Each in place of a whole one: of all attachments, of who uses the sandbox, of the way out.
-    host.space().script(
+    host.namespace().script(
         "cd /run/crosshost; for it in journal/overlay/* sandbox/ov_net1.json egress/egress.json; do echo { > $it; done",
     );
     let t3 = Attachment::new(host, "t3", "ov_net1");
     assert_ne!(way_out(&t1.container), way_out(&t3.container));
     t3.detach().ok();
     assert!(t1.container.pings(t2.address, &[]), "the sandbox stays");
-    assert!(t1.container.hears(OUTSIDE).is_ok(), "and the way out");
+    assert!(t1.container.tcp_get(OUTSIDE).is_ok(), "and the way out");
     t1.detach().ok();
     t2.detach().ok();
     assert!(store_reader::keys_below(&store_reader::records(&lab), "leases/").is_empty());
-    let gone = host.space().run(&["ip", "-br", "link"]).ok().stdout;
+    let gone = host.namespace().run(&["ip", "-br", "link"]).ok().stdout;
     assert!(!gone.contains("ch-egress"), "{gone}");
-    host.space()
+    host.namespace()
         .write("/run/crosshost/journal/overlay/odd.json", "{");
     let mut gc = netconf(SUBNETS[0].0, SUBNETS[0].1, "1.1.0");
     gc["cni.dev/valid-attachments"] = json!([]);
@@ -156,7 +156,7 @@ fn del_needs_no_settings_and_the_store_hears_of_it_later() {
     let lab = lab(1, Backend::Dir);
     let host = lab.host(1);
     let t1 = Attachment::new(host, "t1", "ov_net1");
-    host.space().write("/etc/crosshost/config.json", "{");
+    host.namespace().write("/etc/crosshost/config.json", "{");
     t1.detach().ok();
     assert_eq!(t1.container.address("eth0"), None);
     let listed = host.listed(&["endpoint", "ls", "--local"]);

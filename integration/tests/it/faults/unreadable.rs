@@ -58,7 +58,7 @@ fn block(host: &Host, network: &str, of: &Host) -> String {
 
 /// What a script says on a host.
 fn shell(host: &Host, script: &str) -> String {
-    host.space().run(&["sh", "-ec", script]).ok().stdout
+    host.namespace().run(&["sh", "-ec", script]).ok().stdout
 }
 
 fn outer(container: &Container<'_>) -> String {
@@ -248,7 +248,7 @@ fn documents_that_cannot_be_read_stop_nothing_else() {
     for (n, file) in files.iter().enumerate() {
         let damaged = DAMAGED[n % DAMAGED.len()];
         let path = format!("/run/crosshost/{}", file.trim_start_matches("./"));
-        host.space().write(&path, damaged);
+        host.namespace().write(&path, damaged);
         doctor_report::ask(host).wrong(&[&path]);
         host.cnitool("check", "net_a", "t2", "eth0").ok();
         host.crosshost(&["gc"]).ok();
@@ -283,7 +283,7 @@ fn an_unreadable_holding_keeps_its_address_though_the_ledger_is_lost_too() {
     let (host, consul) = (lab.host(1), lab.consul());
     let t1 = Attachment::new(host, "t1", "net_a");
     for damaged in DAMAGED {
-        host.space()
+        host.namespace()
             .script("for file in /run/crosshost/holding/net_a/*.json; do : > $file; done");
         host.crosshost(&["sync"]).ok();
         let lease = format!("leases/net_a/{}", t1.address);
@@ -291,7 +291,7 @@ fn an_unreadable_holding_keeps_its_address_though_the_ledger_is_lost_too() {
             get(consul, &lease).contains("containerID"),
             "its lease stays"
         );
-        host.space()
+        host.namespace()
             .write("/run/crosshost/ledger/net_a.json", damaged);
         let others: Vec<_> = (0..3)
             .map(|n| Attachment::new(host, &format!("other{n}"), "net_a"))
@@ -317,16 +317,18 @@ fn an_egress_document_lost_twice_gives_no_address_twice() {
     let host = lab.host(1);
     let mut attached = vec![Attachment::new(host, "t0", "net_a")];
     for (n, damaged) in DAMAGED.iter().enumerate() {
-        host.space()
+        host.namespace()
             .write("/run/crosshost/egress/egress.json", damaged);
         attached.push(Attachment::new(host, &format!("t{}", n + 1), "net_a"));
     }
     let all: BTreeSet<_> = attached.iter().map(|it| outer(&it.container)).collect();
     assert_eq!(all.len(), attached.len(), "{all:?}");
     // One that lost its note by its second network keeps its way out until it has left both.
-    host.space().write("/run/crosshost/egress/egress.json", "");
+    host.namespace()
+        .write("/run/crosshost/egress/egress.json", "");
     host.cnitool("add", "net_b", "t0", "eth1").ok();
-    host.space().write("/run/crosshost/egress/egress.json", "");
+    host.namespace()
+        .write("/run/crosshost/egress/egress.json", "");
     host.cnitool("del", "net_b", "t0", "eth1").ok();
     for it in &attached {
         let name = it.container.name();
@@ -355,13 +357,13 @@ fn an_empty_list_of_interfaces_fails_no_published_port() {
         json!({"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]});
     host.install(&chain);
     for damaged in DAMAGED {
-        host.space().script("mkdir -p /run/crosshost/portmap");
-        host.space()
+        host.namespace().script("mkdir -p /run/crosshost/portmap");
+        host.namespace()
             .write("/run/crosshost/portmap/localnet.json", damaged);
         let t1 = host.container("t1");
         for verb in ["add", "check", "del"] {
             if verb == "check" {
-                host.space()
+                host.namespace()
                     .write("/run/crosshost/portmap/localnet.json", damaged);
                 host.crosshost(&["sync"]).ok();
             }
@@ -407,7 +409,7 @@ fn a_tunnel_address_is_of_one_host() {
         said.stderr.contains(one.vtep()) && said.stderr.contains("mended"),
         "{said}"
     );
-    two.space()
+    two.namespace()
         .script(&format!("ip addr add {}/32 dev ens3", one.vtep()));
     two.tunnel_from(one.vtep());
     let refused = two.crosshost(&["sync"]).failed();

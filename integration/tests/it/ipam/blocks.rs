@@ -2,7 +2,7 @@
 //! given, and what stands empty is others' again. And the rule that limits it all: a pool can be given out to its last
 //! address from whatever hosts ask, and an address that was freed rests before it comes back.
 //!
-//! Rests take a minute by the clock since boot; a scenario lets it jump ([`integration::Space::let_pass`]) on one host.
+//! Rests take a minute by the clock since boot; a scenario lets it jump ([`integration::Namespace::let_pass`]) on one host.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -165,7 +165,7 @@ fn a_block_that_stands_empty_is_given_back_when_it_has_rested_and_is_anothers() 
         for number in numbers {
             del(two, &format!("docker02-{number}"), &conf);
         }
-        lab.host(2).space().let_pass(seconds);
+        lab.host(2).namespace().let_pass(seconds);
         del(two, "never", &conf);
     };
     verb_after(8..10, RESTED);
@@ -332,7 +332,7 @@ fn an_address_that_was_freed_is_not_given_before_it_rested_while_there_are_other
     // More than two further blocks have: each is claimed rather than that one of the five comes back.
     let fresh = fill(&host, &conf, 8..28);
     assert!(fresh.iter().all(|one| !first.contains(one)), "{fresh:?}");
-    lab.host(2).space().let_pass(NOT_YET);
+    lab.host(2).namespace().let_pass(NOT_YET);
     let fresh = fill(&host, &conf, 28..29);
     assert!(!first.contains(&fresh[0]), "{fresh:?}");
     let own = count(&lab, &host);
@@ -342,7 +342,7 @@ fn an_address_that_was_freed_is_not_given_before_it_rested_while_there_are_other
     );
 
     // When they have rested they are as good as new ones: the oldest first, when those that nobody had are used up.
-    lab.host(2).space().let_pass(RESTED - NOT_YET);
+    lab.host(2).namespace().let_pass(RESTED - NOT_YET);
     let fresh = fill(&host, &conf, 29..32);
     assert!(fresh.iter().all(|one| !first.contains(one)), "{fresh:?}");
     assert_eq!(count(&lab, &host), own, "no block is claimed beside them");

@@ -14,14 +14,14 @@ const ROUNDS: usize = 3;
 fn of_overlapping_networks_one_is_made() {
     let lab = Lab::new(3, Backend::Consul);
     let host = lab.host(1);
-    host.space().run(&["mkfifo", "/dev/shm/start"]).ok();
+    host.namespace().run(&["mkfifo", "/dev/shm/start"]).ok();
     for _ in 0..ROUNDS {
         let mut waiting = Vec::new();
         for host in lab.hosts().iter().cycle().take(3 * EACH) {
             // Each subnet has 10.0.0.0/28 in it. VNIs that crosshost chooses would meet in the lowest free one, and so
             // hide what is tested here.
             let number = waiting.len();
-            let mut create = host.space().command("sh");
+            let mut create = host.namespace().command("sh");
             create.args(["-c", "read -r line < /dev/shm/start; exec \"$@\"", "--"]);
             create
                 .arg(Programs::product("crosshost"))
@@ -32,7 +32,7 @@ fn of_overlapping_networks_one_is_made() {
         }
         std::thread::sleep(Duration::from_millis(200));
         // All wait to open the pipe for reading; a writer lets them go at once.
-        drop(File::create(host.space().path("/dev/shm/start")).expect("the pipe"));
+        drop(File::create(host.namespace().path("/dev/shm/start")).expect("the pipe"));
 
         let ended = waiting
             .into_iter()

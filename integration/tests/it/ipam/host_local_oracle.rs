@@ -23,7 +23,7 @@ fn the_same_configuration_means_the_same() {
     let lab = Lab::new(1, Backend::Dir);
     let host = lab.host(1);
     host.container("t1");
-    host.space().write(
+    host.namespace().write(
         RESOLVER,
         "; a comment\nnameserver 192.0.2.53\nnameserver  fd00::53 # near\n\ndomain example.org\n\
          search a.example.org\nsearch b.example.org c\noptions ndots:2 timeout:1\nsortlist 10.0.0.0\n",
@@ -142,7 +142,7 @@ fn play(host: &Host, seed: u64, told: bool) -> Result<Vec<&'static str>, String>
 /// The blocks of the case's network: of its data directory alone, and of this host alone.
 fn blocks(host: &Host, seed: u64) -> Vec<Subnet> {
     let folder = format!("/dev/shm/store/crosshost/data/-2frun-2foracle-2f{seed}/v1/blocks/net");
-    let files = std::fs::read_dir(host.space().path(&folder));
+    let files = std::fs::read_dir(host.namespace().path(&folder));
     let names = files.into_iter().flatten().flatten();
     names
         .filter_map(|file| {

@@ -65,10 +65,13 @@ fn bridge_on_three_hosts() {
             let way = ways.find(|way| way["dst"] == to);
             assert_eq!(way.map(|way| &way["gateway"]), Some(&json!(by)), "{to}");
         }
-        let gateway = host.space().run(&["ip", "address", "show", "cni0"]).ok();
+        let gateway = host
+            .namespace()
+            .run(&["ip", "address", "show", "cni0"])
+            .ok();
         let wanted = format!("inet {GATEWAY}/24 ");
         assert!(gateway.stdout.contains(&wanted), "isGateway: {gateway}");
-        let seen = container.hears(OUTSIDE).expect("the outside");
+        let seen = container.tcp_get(OUTSIDE).expect("the outside");
         assert_eq!(seen, host.vtep(), "ipMasq");
         let check = host.cnitool("check", "br_net1", container.name(), "eth0");
         check.ok();
@@ -159,7 +162,7 @@ fn every_version_that_bridge_speaks() {
     let lab = lab(Backend::Dir, &[]);
     let host = lab.host(1);
     // Where there is no configuration of the host, the plugin's own entry says it all.
-    let config = host.space().path("/etc/crosshost/config.json");
+    let config = host.namespace().path("/etc/crosshost/config.json");
     std::fs::remove_file(config).expect("no configuration of the host");
     for version in ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0"] {
         let mut conflist = bridge(version);
@@ -214,7 +217,7 @@ fn ptp_on_three_hosts_with_both_families() {
             let reached = container.pings(place, &["-w8"]);
             assert!(reached, "to its host, {place}");
         }
-        let seen = container.hears(OUTSIDE).expect("the outside");
+        let seen = container.tcp_get(OUTSIDE).expect("the outside");
         assert_eq!(seen, host.vtep(), "ipMasq");
         let check = host.cnitool("check", "ptp_net1", container.name(), "eth0");
         check.ok();
@@ -235,7 +238,7 @@ fn macvlan_joins_three_hosts_on_their_own_segment() {
             assert!(said.status.success(), "{} {said}", host.name());
         }
         // An address of the segment needs no NAT, and no host but its own is out of reach.
-        let seen = container.hears(OUTSIDE).expect("the outside");
+        let seen = container.tcp_get(OUTSIDE).expect("the outside");
         assert_eq!(seen, one.address.to_string());
         for other in lab.hosts() {
             let vtep = other.vtep().parse().expect("an address");
@@ -266,7 +269,7 @@ fn a_container_on_a_bridge_and_on_the_segment() {
             assert!(t1.pings(other.address, &[]), "by net1 to {}", other.address);
         }
         // Of two default routes the one that came last counts.
-        let seen = t1.hears(OUTSIDE).expect("the outside");
+        let seen = t1.tcp_get(OUTSIDE).expect("the outside");
         assert_eq!(seen, joined.address.to_string());
     }
     // One network ends, the other stays.

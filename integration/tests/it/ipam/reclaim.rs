@@ -69,22 +69,22 @@ fn a_silent_hosts_blocks_are_taken_after_the_time_that_its_network_sets_and_not_
         assert_eq!(owned(&lab, one.host()), [first, second]);
     };
     refused();
-    two.host().space().let_pass(AFTER - 100);
+    two.host().namespace().let_pass(AFTER - 100);
     refused();
     assert_eq!(node_record(&lab, one.host()), silent, "silent all the time");
 
     // Each verb of it is a sign of life, once a quarter of the time has passed since the last one.
     del(one, "never", &conf);
     assert_eq!(node_record(&lab, one.host()), silent);
-    one.host().space().let_pass(AFTER / 4 + 1);
+    one.host().namespace().let_pass(AFTER / 4 + 1);
     del(one, "never", &conf);
     let heard = node_record(&lab, one.host());
     assert_ne!(heard, silent);
-    two.host().space().let_pass(101);
+    two.host().namespace().let_pass(101);
     refused();
-    two.host().space().let_pass(AFTER - 100);
+    two.host().namespace().let_pass(AFTER - 100);
     refused();
-    two.host().space().let_pass(101);
+    two.host().namespace().let_pass(101);
     let more = fill_at_once(two, &conf, "more");
     assert_eq!(node_record(&lab, one.host()), heard);
     // All of the block but what containers of the silent host have there; nothing of the kept one.
@@ -136,7 +136,7 @@ fn a_host_that_asks_for_room_in_vain_is_not_silent() {
     let mine = owned(&lab, lab.host(1));
     for _ in 0..8 {
         for host in &hosts {
-            host.host().space().let_pass(AFTER / 5);
+            host.host().namespace().let_pass(AFTER / 5);
             host.add("more", &conf).refused(102, &["exhausted"]);
         }
     }
@@ -156,7 +156,7 @@ fn without_its_store_a_host_gives_only_what_is_never_taken_from_it() {
     // Of the kept block what it freed just now, though the other one has six that were never used.
     let mut alone = fill(one, &conf, 10..11);
     // Its contact is older by now than the others wait.
-    one.host().space().let_pass(2 * AFTER);
+    one.host().namespace().let_pass(2 * AFTER);
     alone.extend(fill(one, &conf, 11..12));
     assert_eq!(alone, [old[3], old[4]]);
     let said = one.add("more", &conf).refused(11, &[AWAY]);
@@ -166,7 +166,7 @@ fn without_its_store_a_host_gives_only_what_is_never_taken_from_it() {
 
     two.given("first", &conf);
     let room = fill_at_once(two, &conf, "early");
-    two.host().space().let_pass(AFTER + 1);
+    two.host().namespace().let_pass(AFTER + 1);
     let taken = fill_at_once(two, &conf, "late");
     assert_eq!(room.len() + 1 + taken.len(), 32 - 10, "{taken:?}");
     let theirs: BTreeSet<_> = holders(&lab).into_iter().collect();
@@ -204,9 +204,9 @@ fn without_reclaim_after_a_silent_host_loses_nothing_and_gives_all_that_it_has()
         assert_eq!(owned(&lab, one.host()), mine);
     };
     refused();
-    two.host().space().let_pass(100 * AFTER);
+    two.host().namespace().let_pass(100 * AFTER);
     refused();
-    one.host().space().let_pass(100 * AFTER);
+    one.host().namespace().let_pass(100 * AFTER);
     let alone = fill(one, &conf, 10..16);
     let told = holders(&lab);
     assert!(alone.iter().all(|address| !told.contains_key(address)));

@@ -197,7 +197,7 @@ fn a_host_that_has_anothers_name_collects_none_of_its_leases() {
     let twin = json!({
         "store": { "url": lab.store_url() }, "node": { "name": "docker01", "vtep": lab.host(2).vtep() },
     });
-    let config = lab.host(2).space();
+    let config = lab.host(2).namespace();
     config.write("/etc/crosshost/config.json", twin.to_string());
     let mut all = conf.clone();
     all["cni.dev/valid-attachments"] = json!([]);
@@ -218,7 +218,7 @@ fn nor_does_one_whose_settings_name_no_tunnel_address() {
     let twin = json!({ "store": { "url": lab.store_url() }, "node": { "name": "docker01" } });
     for host in lab.hosts() {
         let config = "/etc/crosshost/config.json";
-        host.space().write(config, twin.to_string());
+        host.namespace().write(config, twin.to_string());
         host.install(&conflist("net1", "10.0.0.0/24"));
     }
     let kept = Attachment::new(one, "kept", "net1");

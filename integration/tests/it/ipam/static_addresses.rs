@@ -106,7 +106,7 @@ fn of_another_hosts_block_when_its_owner_has_answered() {
     nothing_is_left_over(&lab, NETWORK, 3);
 
     // The owner gives out the rest of its block and never this one, whatever it has forgotten meanwhile.
-    one.host().space().script("rm -r /run/crosshost");
+    one.host().namespace().script("rm -r /run/crosshost");
     of_the_owner.extend(fill(one, &pool(), 2..9));
     let rest = (0..8).map(|n| block.nth(n)).filter(|rest| *rest != wanted);
     let usable = |address: &IpAddr| {

@@ -84,7 +84,7 @@ fn a_token_that_was_revoked_is_told_however_much_room_there_is() {
     let host = Direct::on(lab.host(1));
     let conf = ipamconf("net1", json!({ "subnet": "10.3.0.0/24" }));
     let use_token = |token: &str| {
-        lab.host(1).space().write("/etc/crosshost/token", token);
+        lab.host(1).namespace().write("/etc/crosshost/token", token);
         lab.host(1).configure_store(&json!({
             "url": lab.store_url(), "tokenFile": "/etc/crosshost/token",
         }));
@@ -167,7 +167,10 @@ fn a_verb_that_waits_for_a_silent_store_holds_no_status_up() {
     lab.consul().pause();
     // An ADD begins the ledger of a network, and a sync looks for news of the other: each under that ledger's lock.
     let add = host.call("ADD", "c2", &new).start();
-    let mut sync = host.host().space().command(Programs::product("crosshost"));
+    let mut sync = host
+        .host()
+        .namespace()
+        .command(Programs::product("crosshost"));
     sync.arg("sync");
     let sync = Running::start(sync, b"");
     std::thread::sleep(Duration::from_millis(500));

@@ -193,11 +193,11 @@ fn a_requested_address_that_is_taken_is_refused_with_its_holder() {
 #[test]
 fn version_needs_no_store_no_root_and_no_standard_input() {
     let lab = Lab::new(1, Backend::Consul);
-    let space = lab.host(1).space();
+    let namespace = lab.host(1).namespace();
     lab.host(1).configure(NOWHERE);
-    space.write("/etc/crosshost/config.json", "{ broken");
+    namespace.write("/etc/crosshost/config.json", "{ broken");
     // A pipe that is never closed, and a user who may read and write nothing of ours.
-    space.script(&format!(
+    namespace.script(&format!(
         "cp {} /run/ipam-kv
          mkfifo /run/silence
          chmod 711 /run
@@ -207,7 +207,7 @@ fn version_needs_no_store_no_root_and_no_standard_input() {
     let script = "exec setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs \
                   env -i CNI_COMMAND=VERSION CNI_NETNS=dummy CNI_IFNAME=dummy CNI_PATH=dummy CNI_CONTAINERID= \
                   /run/ipam-kv <>/run/silence";
-    let said = space.run(&["sh", "-euc", script]).ok();
+    let said = namespace.run(&["sh", "-euc", script]).ok();
     let versions = [
         "0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0",
     ];
@@ -216,7 +216,7 @@ fn version_needs_no_store_no_root_and_no_standard_input() {
         json!({ "cniVersion": "1.1.0", "supportedVersions": versions })
     );
     assert!(said.took < Duration::from_secs(1), "{said}");
-    assert!(!space.path("/run/crosshost").exists());
+    assert!(!namespace.path("/run/crosshost").exists());
     assert_eq!(store_reader::records(&lab).len(), 0);
 }
 
@@ -298,7 +298,7 @@ fn garbage_is_what_this_node_holds_of_this_network_and_nobody_lists() {
     assert_eq!(leased(&lab, "net1"), left);
 
     // A host that lost its documents has the store's word; one without the store tells it later.
-    one.host().space().script("rm -r /run/crosshost");
+    one.host().namespace().script("rm -r /run/crosshost");
     let keep = collecting(&conf, key, json!([one_is("c1", "eth0")]));
     gc(&keep).ok();
     let bare = held

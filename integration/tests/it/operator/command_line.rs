@@ -112,7 +112,7 @@ fn written(host: &Host) -> String {
     let list = "for folder in /run/crosshost /var/lib/crosshost /etc/crosshost /dev/shm/store; do
                     [ ! -e $folder ] || find $folder -printf '%p %s %T@\\n'
                 done | sort";
-    host.space().run(&["sh", "-euc", list]).ok().stdout
+    host.namespace().run(&["sh", "-euc", list]).ok().stdout
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn a_dry_run_removes_and_creates_nothing_where_there_is_none() {
 fn a_command_line_that_makes_no_sense_makes_no_store() {
     let lab = Lab::new(1, Backend::Dir);
     let host = lab.host(1);
-    host.space().script("rm /etc/crosshost/config.json");
+    host.namespace().script("rm /etc/crosshost/config.json");
     let before = written(host);
     for words in [
         "network rm",
@@ -215,7 +215,7 @@ fn a_command_line_that_makes_no_sense_makes_no_store() {
 
 /// Writes a record of the store in a directory again, as another one or in its place, with one field changed.
 fn rewrite(host: &Host, key: &str, to: &str, field: &str, value: &Value) {
-    let folder = host.space().path("/dev/shm/store/crosshost/v1");
+    let folder = host.namespace().path("/dev/shm/store/crosshost/v1");
     let file = |key: &str| folder.join(format!("{key}="));
     let text = std::fs::read_to_string(file(key)).expect("a record");
     let (revision, record) = text.split_once('\n').expect("a revision");

@@ -29,21 +29,21 @@ fn settings_that_cannot_be_read_are_one_finding_of_many() {
     let lab = lab();
     let host = lab.host(1);
     let attached = Attachment::new(host, "t1", NETWORK);
-    let good = host.space().run(&["cat", CONFIG]).ok().stdout;
+    let good = host.namespace().run(&["cat", CONFIG]).ok().stdout;
     for (bad, named) in [
         ("{ \"store\": ", CONFIG),
         ("{ \"stroe\": {} }", "stroe: unknown key"),
         ("{ \"node\": { \"vtep\": \"x\" } }", "node.vtep"),
         ("[]", CONFIG),
     ] {
-        host.space().write(CONFIG, bad);
+        host.namespace().write(CONFIG, bad);
         ask(host).wrong(&["settings", CONFIG, named]);
         assert_eq!(ask(host).of("settings").len(), 1);
         looks_at_the_rest(host, &["watcher", "nftables-table", "egress"]);
         // Damage of this host's own is told all the same.
-        host.space().script("nft delete table inet crosshost");
+        host.namespace().script("nft delete table inet crosshost");
         ask(host).wrong(&["nftables table inet crosshost"]);
-        host.space().write(CONFIG, &good);
+        host.namespace().write(CONFIG, &good);
         host.crosshost(&["sync"]).ok();
         ask(host).assert_well();
     }
@@ -53,7 +53,7 @@ fn settings_that_cannot_be_read_are_one_finding_of_many() {
         "consul://a:hunter2@192.168.1.5",
     ] {
         config["store"] = json!({ "url": url });
-        host.space().write(CONFIG, config.to_string());
+        host.namespace().write(CONFIG, config.to_string());
         let said = host.crosshost(&["doctor"]).failed();
         let said = said.stdout + &said.stderr;
         assert!(
@@ -63,9 +63,9 @@ fn settings_that_cannot_be_read_are_one_finding_of_many() {
     }
     config["store"] =
         json!({ "url": "consul://192.168.1.11:8500", "tokenFile": "/etc/crosshost/token" });
-    host.space().write(CONFIG, config.to_string());
+    host.namespace().write(CONFIG, config.to_string());
     for prepare in ["true", "mkdir /etc/crosshost/token"] {
-        host.space().script(prepare);
+        host.namespace().script(prepare);
         let found = ask(host);
         found.wrong(&[
             "store consul://192.168.1.11:8500",
@@ -82,7 +82,7 @@ fn settings_that_cannot_be_read_are_one_finding_of_many() {
             ],
         );
     }
-    host.space().write(CONFIG, &good);
+    host.namespace().write(CONFIG, &good);
     attached.detach().ok();
 }
 
@@ -91,7 +91,7 @@ fn a_store_that_no_other_host_shares_is_told_and_its_networks_are_local() {
     let lab = lab();
     let host = lab.host(1);
     let config = json!({ "node": { "name": host.name(), "vtep": host.vtep() } });
-    host.space().write(CONFIG, config.to_string());
+    host.namespace().write(CONFIG, config.to_string());
     host.crosshost(&["sync"]).ok();
     let create = ["network", "create", "alone", "--subnet", "10.5.0.0/24"];
     assert!(host.crosshost(&create).ok().stdout.ends_with("local\n"));
@@ -148,18 +148,19 @@ fn keys_that_nobody_reads_are_listed_by_file_and_path() {
     conf["plugins"][0]["comment"] = "of the operator".into();
     conf["plugins"][0]["ipam"]["owner"] = "me".into();
     host.install(&conf);
-    host.space().script("mkdir /etc/cni/net.d/default");
-    host.space().write(
+    host.namespace().script("mkdir /etc/cni/net.d/default");
+    host.namespace().write(
         "/etc/cni/net.d/default/bridge.conf",
         r#"{"type": "bridge", "isGateway": true, "name": "b", "ipam": {"type": "ipam-kv", "rangs": []}}"#,
     );
-    host.space().write("/etc/cni/net.d/broken.conflist", "{");
+    host.namespace()
+        .write("/etc/cni/net.d/broken.conflist", "{");
     let found = ask(host);
     found.noted(&["/etc/cni/net.d/strange.conflist", "comment, ipam.owner"]);
     found.noted(&["/etc/cni/net.d/default/bridge.conf", "ipam.rangs"]);
     found.wrong(&["/etc/cni/net.d/broken.conflist"]);
     assert_eq!(found.of("conflist").len(), 3);
-    host.space().script("rm /etc/cni/net.d/broken.conflist");
+    host.namespace().script("rm /etc/cni/net.d/broken.conflist");
     // The specification wants them to pass.
     let attached = Attachment::new(host, "t1", "strange");
     attached.detach().ok();
@@ -170,7 +171,7 @@ fn files_that_others_can_change_or_must_not_read_are_told() {
     let lab = lab();
     let host = lab.host(1);
     let attached = Attachment::new(host, "t1", NETWORK);
-    host.space()
+    host.namespace()
         .script("touch /etc/crosshost/token; chmod 644 /etc/crosshost/token");
     host.configure_store(&json!({ "url": lab.store_url(), "tokenFile": "/etc/crosshost/token" }));
     for (spoil, words) in [
@@ -189,9 +190,9 @@ fn files_that_others_can_change_or_must_not_read_are_told() {
             ["/dev/shm/store", "user 65534"],
         ),
     ] {
-        host.space().script(spoil);
+        host.namespace().script(spoil);
         let mend = ask(host).wrong(&words);
-        host.space().script(&mend);
+        host.namespace().script(&mend);
         assert!(ask(host).of("permissions").is_empty(), "after {mend}");
     }
     ask(host).assert_well();

@@ -87,11 +87,11 @@ fn what_a_killed_add_left_is_told_and_its_verb_clears_it_away() {
     let lab = lab(1, Backend::Dir);
     let host = lab.host(1);
     // An IPAM plugin that never comes to an end, and so does not notice either that nobody listens.
-    host.space().write(
+    host.namespace().write(
         "/run/slow/ipam-kv",
         "#!/bin/sh\n[ $CNI_COMMAND = ADD ] && exec sleep 60\nexec true\n",
     );
-    host.space().script("chmod +x /run/slow/ipam-kv");
+    host.namespace().script("chmod +x /run/slow/ipam-kv");
     let container = host.container("t1");
     let call = |verb: &str| {
         let call = host
@@ -145,8 +145,8 @@ fn a_host_that_the_store_does_not_know_or_lets_in_is_told() {
     host.configure_store(&json!({ "url": lab.store_url(), "tokenFile": "/etc/crosshost/token" }));
     ask(host).wrong(&["store consul://", "token file /etc/crosshost/token"]);
     let token = lab.consul().management_token().expect("of a guarded one");
-    host.space().write("/etc/crosshost/token", token);
-    host.space().script("chmod 600 /etc/crosshost/token");
+    host.namespace().write("/etc/crosshost/token", token);
+    host.namespace().script("chmod 600 /etc/crosshost/token");
     let store = json!({ "url": lab.store_url(), "tokenFile": "/etc/crosshost/token" });
     host.configure_store(&store);
     assert_eq!(
@@ -158,7 +158,7 @@ fn a_host_that_the_store_does_not_know_or_lets_in_is_told() {
 
     let mut config: serde_json::Value = json!({ "store": store });
     config["node"] = json!({ "name": host.name(), "vtep": "192.168.1.99" });
-    host.space()
+    host.namespace()
         .write("/etc/crosshost/config.json", config.to_string());
     ask(host).wrong(&["node.vtep: 192.168.1.99", "not an address of this host"]);
 }
@@ -167,7 +167,7 @@ fn a_host_that_the_store_does_not_know_or_lets_in_is_told() {
 fn an_mtu_that_the_underlay_does_not_carry_is_told_with_the_one_that_would_do() {
     let lab = lab(1, Backend::Dir);
     let host = lab.host(1);
-    host.space().script("ip link set ens3 mtu 1600");
+    host.namespace().script("ip link set ens3 mtu 1600");
     let create = [
         "network",
         "create",
@@ -181,10 +181,10 @@ fn an_mtu_that_the_underlay_does_not_carry_is_told_with_the_one_that_would_do() 
     host.install(&conflist("big", "10.0.9.0/24"));
     let attached = Attachment::new(host, "t1", "big");
     ask(host).assert_well();
-    host.space().script("ip link set ens3 mtu 1500");
+    host.namespace().script("ip link set ens3 mtu 1500");
     host.crosshost(&["sync"]).ok();
     let mend = ask(host).wrong(&["network big", "mtu is 1550", "1450"]);
-    host.space().script(&mend);
+    host.namespace().script(&mend);
     host.crosshost(&["sync"]).ok();
     ask(host).assert_well();
     attached.detach().ok();
@@ -198,7 +198,9 @@ fn a_command_to_paste_is_one_command_whatever_an_interface_is_called() {
         let host = lab.host(1);
         let script = "ip link set ens3 down; ip link set ens3 name \"$1\"; ip link set dev \"$1\" mtu 1600 up
                       ip route replace default via 192.168.1.1";
-        host.space().run(&["sh", "-euc", script, "sh", name]).ok();
+        host.namespace()
+            .run(&["sh", "-euc", script, "sh", name])
+            .ok();
         let create = [
             "network",
             "create",
@@ -213,11 +215,11 @@ fn a_command_to_paste_is_one_command_whatever_an_interface_is_called() {
         let attached = Attachment::new(host, "t1", "big");
         ask(host).assert_well();
         let narrow = ["ip", "link", "set", "dev", name, "mtu", "1500"];
-        host.space().run(&narrow).ok();
+        host.namespace().run(&narrow).ok();
         host.crosshost(&["sync"]).ok();
         let mend = ask(host).wrong(&["network big", "mtu is 1550"]);
         assert!(!mend.contains('\u{1b}'), "{mend:?}");
-        host.space().run(&["bash", "-euc", &mend]).ok();
+        host.namespace().run(&["bash", "-euc", &mend]).ok();
         host.crosshost(&["sync"]).ok();
         ask(host).assert_well();
         let shown = host.crosshost(&["doctor"]).ok().stdout;

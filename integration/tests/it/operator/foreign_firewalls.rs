@@ -56,12 +56,12 @@ impl<'lab> Pair<'lab> {
     }
 
     fn leaves(&self) -> bool {
-        let heard = self.t1.container.hears(OUTSIDE);
+        let heard = self.t1.container.tcp_get(OUTSIDE);
         heard.is_ok_and(|heard| heard == self.host.vtep())
     }
 
     fn leaves_by_ipv6(&self) -> bool {
-        let heard = self.t1.container.hears(OUTSIDE6);
+        let heard = self.t1.container.tcp_get(OUTSIDE6);
         heard.is_ok_and(|heard| heard == self.host.address6())
     }
 
@@ -71,7 +71,7 @@ impl<'lab> Pair<'lab> {
         self.talks("with no way out");
         assert!(!self.leaves(), "nothing is stopped");
         let mend = ask(self.host).wrong(words);
-        self.host.space().script(&mend);
+        self.host.namespace().script(&mend);
         assert!(self.leaves(), "still no way out after {mend}");
         self.talks("after the cure");
         mend
@@ -104,7 +104,7 @@ fn a_healthy_host_has_nothing_wrong() {
 fn a_policy_of_iptables_is_named_and_its_cure_works() {
     let lab = lab();
     let pair = Pair::new(&lab);
-    let host = pair.host.space();
+    let host = pair.host.namespace();
     host.script(
         "iptables-nft -P FORWARD DROP
          iptables-nft -N DOCKER-USER
@@ -132,7 +132,7 @@ fn a_policy_of_iptables_is_named_and_its_cure_works() {
 fn chains_made_by_nft_are_named_and_their_cures_work() {
     let lab = lab();
     let pair = Pair::new(&lab);
-    let host = pair.host.space();
+    let host = pair.host.namespace();
     let filter = |table: &str, chain: &str, policy: &str| {
         format!(
             "nft add table {table}
@@ -171,7 +171,7 @@ fn chains_made_by_nft_are_named_and_their_cures_work() {
 fn a_table_of_firewalld_is_left_to_it() {
     let lab = lab();
     let pair = Pair::new(&lab);
-    pair.host.space().script(
+    pair.host.namespace().script(
         "nft add table inet firewalld
          nft 'add chain inet firewalld filter_FORWARD { type filter hook forward priority 10; policy accept; }'
          nft add rule inet firewalld filter_FORWARD ct state established,related accept
@@ -192,13 +192,15 @@ fn a_table_of_firewalld_is_left_to_it() {
 fn a_table_of_the_older_iptables_is_a_hint_and_its_cure_works() {
     let lab = lab();
     let pair = Pair::new(&lab);
-    pair.host.space().script("iptables-legacy -P FORWARD DROP");
+    pair.host
+        .namespace()
+        .script("iptables-legacy -P FORWARD DROP");
     pair.talks("behind the older iptables");
     assert!(!pair.leaves());
     let found = ask(pair.host);
     found.assert_well();
     let mend = found.noted(&["iptables-legacy", "may stop the containers' way out"]);
-    pair.host.space().script(&mend);
+    pair.host.namespace().script(&mend);
     assert!(pair.leaves(), "after {mend}");
     pair.end();
 }
@@ -208,7 +210,7 @@ fn a_table_of_the_older_iptables_is_a_hint_and_its_cure_works() {
 fn an_input_chain_that_drops_tunnels_is_named_and_its_cure_works() {
     let lab = lab();
     let pair = Pair::new(&lab);
-    pair.host.space().script(
+    pair.host.namespace().script(
         "nft add table inet host
          nft 'add chain inet host input { type filter hook input priority 0; policy drop; }'
          nft add rule inet host input ct state established,related accept
@@ -218,7 +220,7 @@ fn an_input_chain_that_drops_tunnels_is_named_and_its_cure_works() {
     );
     assert!(!pair.t2.container.pings(pair.t1.address, &[]));
     let mend = ask(pair.host).wrong(&["chain input", "inet host", "UDP to port 4789"]);
-    pair.host.space().script(&mend);
+    pair.host.namespace().script(&mend);
     pair.talks("after the cure");
     ask(pair.host).assert_well();
     pair.end();
@@ -229,11 +231,11 @@ fn an_input_chain_that_drops_tunnels_is_named_and_its_cure_works() {
 fn strict_source_checks_stop_nothing_but_what_comes_by_another_way() {
     let lab = lab();
     for host in lab.hosts() {
-        host.space()
+        host.namespace()
             .script("for conf in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 1 > $conf; done");
     }
     let pair = Pair::new(&lab);
-    let host = pair.host.space();
+    let host = pair.host.namespace();
     assert!(pair.leaves());
     host.script("for conf in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 1 > $conf; done");
     assert!(pair.leaves());
@@ -243,7 +245,7 @@ fn strict_source_checks_stop_nothing_but_what_comes_by_another_way() {
     // A second cable, by which this host sends to the other one what is answered by the first.
     let other = lab
         .host(2)
-        .space()
+        .namespace()
         .run(&["ip", "-json", "link", "show", "ens3"]);
     let other = other.ok().json()[0]["address"].clone();
     lab.router().script(&format!(
@@ -269,7 +271,7 @@ fn strict_source_checks_stop_nothing_but_what_comes_by_another_way() {
 fn frames_of_the_segment_are_out_of_reach_of_br_netfilter() {
     let lab = lab();
     let pair = Pair::new(&lab);
-    let host = pair.host.space();
+    let host = pair.host.namespace();
     host.script(
         "for conf in /proc/sys/net/bridge/bridge-nf-call-*tables; do echo 1 > $conf; done
          iptables-nft -P FORWARD DROP
@@ -288,14 +290,14 @@ fn frames_of_the_segment_are_out_of_reach_of_br_netfilter() {
 fn flushed_rules_cost_the_way_out_until_a_sync_or_the_watcher_comes_by() {
     let lab = lab();
     let pair = Pair::new(&lab);
-    pair.host.space().script("nft flush ruleset");
+    pair.host.namespace().script("nft flush ruleset");
     let mend = pair.is_cured_by_sync(&["table inet crosshost", "gone or changed"]);
     assert_eq!(mend, "crosshost sync");
 
     let watcher = pair.host.watch();
     assert!(ask(pair.host).ok_lines().contains("watcher: runs"));
     let before = watcher.times_said("is mended");
-    pair.host.space().script("nft flush ruleset");
+    pair.host.namespace().script("nft flush ruleset");
     pair.talks("without rules");
     let begun = Instant::now();
     while watcher.times_said("is mended") == before {
@@ -326,13 +328,13 @@ impl Pair<'_> {
 fn a_host_that_does_not_forward_is_made_to_and_made_to_again() {
     let lab = lab();
     let off = "echo 0 > /proc/sys/net/ipv4/ip_forward";
-    lab.host(1).space().script(off);
+    lab.host(1).namespace().script(off);
     let pair = Pair::new(&lab);
     assert!(pair.leaves(), "an ADD turns it on");
-    pair.host.space().script(off);
+    pair.host.namespace().script(off);
     pair.is_cured_by_sync(&["net.ipv4.ip_forward is 0"]);
     pair.host
-        .space()
+        .namespace()
         .script("echo 0 > /proc/sys/net/ipv6/conf/all/forwarding");
     ask(pair.host).wrong(&["net.ipv6.conf.all.forwarding is 0"]);
     pair.host.crosshost(&["sync"]).ok();
@@ -348,7 +350,7 @@ fn a_broken_sandbox_is_told() {
     let pair = Pair::new(&lab);
     let inside = |script: &str| {
         let netns = "nsenter --net=/run/crosshost/netns/ov_net1 --";
-        pair.host.space().script(&format!("{netns} {script}"));
+        pair.host.namespace().script(&format!("{netns} {script}"));
     };
     for (damage, words) in [
         ("ip link set br0 down", "bridge or tunnel device"),

@@ -63,7 +63,7 @@ fn what_a_dead_container_had_goes_on_all_networks_and_what_lives_stays() {
     );
     assert_eq!(leased(&lab, "n2"), BTreeSet::new());
     assert_eq!(leased(&lab, "net1").len(), 1, "of another interface plugin");
-    assert!(lives.container.hears(integration::OUTSIDE).is_ok());
+    assert!(lives.container.tcp_get(integration::OUTSIDE).is_ok());
     ask(host).assert_well();
     assert_eq!(host.crosshost(&["gc"]).ok().stdout, "", "once");
     // The runtime may wake up after all.
@@ -92,7 +92,7 @@ fn a_path_that_leads_to_another_container_is_no_life() {
     assert!(leased(&lab, "n1").is_empty());
     let again = Attachment::of(other, "n1", "eth0");
     assert_eq!(host.crosshost(&["gc"]).ok().stdout, "");
-    assert!(again.container.hears(integration::OUTSIDE).is_ok());
+    assert!(again.container.tcp_get(integration::OUTSIDE).is_ok());
     again.detach().ok();
 }
 
@@ -139,10 +139,10 @@ fn the_last_dead_container_takes_the_hosts_own_address_with_it() {
     // An earlier version took the container down alone.
     let dead = Attachment::new(host, "dead", "n1");
     let foothold = "/run/crosshost/foothold/n1.json";
-    host.space().run(&["cp", foothold, "/run/kept"]).ok();
+    host.namespace().run(&["cp", foothold, "/run/kept"]).ok();
     dies(&dead);
     host.crosshost(&["gc"]).ok();
-    host.space().run(&["cp", "/run/kept", foothold]).ok();
+    host.namespace().run(&["cp", "/run/kept", foothold]).ok();
     let said = host.crosshost(&["gc"]).ok().stdout;
     assert_eq!(said, "network n1: this host's own address\n");
     assert_eq!(host.crosshost(&["gc"]).ok().stdout, "");

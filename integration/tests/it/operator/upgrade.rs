@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use integration::{
     Attachment, Backend, Footprint, Host, Lab, OUTSIDE, Programs, Running, Server, Watching,
-    conflist, hear,
+    conflist, tcp_get,
 };
 use serde_json::{Value, json};
 
@@ -104,7 +104,7 @@ fn follow_the_doctor(host: &Host) -> String {
             continue;
         }
         let script = format!("PATH={}:$PATH; {advice}", host.programs().display());
-        let done = host.space().run(&["sh", "-c", &script]);
+        let done = host.namespace().run(&["sh", "-c", &script]);
         assert!(done.status.success(), "{line}: {done}");
     }
     said
@@ -121,7 +121,7 @@ fn check(attached: &Attachment<'_>) {
 #[track_caller]
 fn reaches(one: &Attachment<'_>, others: &[&Attachment<'_>]) {
     let name = one.container.name();
-    let seen = one.container.hears(OUTSIDE).expect(name);
+    let seen = one.container.tcp_get(OUTSIDE).expect(name);
     assert_eq!(seen, one.host().vtep(), "{name}");
     // A container's `lo` may be down.
     for other in others.iter().filter(|it| it.address != one.address) {
@@ -216,7 +216,7 @@ fn hosts_change_their_version_one_by_one_and_back_and_no_packet_is_lost() {
         let _ = write!(caller, "published");
     });
     let is_published = || {
-        let said = hear(&lab.outside().net(), at("192.168.1.11:8080"));
+        let said = tcp_get(&lab.outside().net(), at("192.168.1.11:8080"));
         assert_eq!(said.expect("the published port"), "published");
     };
     let mut going: Vec<_> = ["g1", "g2", "g3"]
@@ -323,7 +323,7 @@ fn an_egress_bridge_that_an_earlier_version_made_on_the_host_is_kept_until_it_is
     }
     let kind = || {
         let link = one
-            .space()
+            .namespace()
             .run(&["ip", "-json", "-details", "link", "show", "ch-egress"]);
         link.ok().json()[0]["linkinfo"]["info_kind"].clone()
     };
@@ -331,7 +331,7 @@ fn an_egress_bridge_that_an_earlier_version_made_on_the_host_is_kept_until_it_is
     assert_none_lost(pings.into());
 
     // What somebody damages is mended in that form.
-    one.space().script("ip link delete ch-egress");
+    one.namespace().script("ip link delete ch-egress");
     one.crosshost(&["doctor"]).failed();
     one.crosshost(&["sync"]).ok();
     assert_eq!(kind(), "bridge");
@@ -376,7 +376,7 @@ fn a_layout_of_the_future_is_added_to_and_repaired_by_nobody_and_del_works() {
     let before = lab.footprints();
     let attached = Attachment::new(host, "t1", NETWORK);
     let path = "/run/crosshost/layout.json";
-    let written = host.space().run(&["cat", path]).ok().json();
+    let written = host.namespace().run(&["cat", path]).ok().json();
     assert_eq!(written["layout"], 1, "{written}");
     assert!(written["version"].is_string() && written["commit"].is_string());
     let mut watcher = host.watch();
@@ -384,7 +384,7 @@ fn a_layout_of_the_future_is_added_to_and_repaired_by_nobody_and_del_works() {
     let pings = vec![Pinging::start(&attached, outside)];
 
     let future = json!({ "layout": 2, "version": "9.1.0", "commit": "cafe0001", "other": true });
-    host.space().write(path, future.to_string());
+    host.namespace().write(path, future.to_string());
     let words = ["layout 2", "9.1.0 (cafe0001)", "layouts up to 1"];
     let container = host.container("t2");
     let commands = [&["sync"][..], &["gc"], &["doctor"]];
@@ -401,7 +401,8 @@ fn a_layout_of_the_future_is_added_to_and_repaired_by_nobody_and_del_works() {
         std::thread::sleep(Duration::from_millis(50));
     }
     // What the kernel tells it changes nothing: it neither spins nor stops to hear signals.
-    host.space().script("ip link set ch-egress alias touched");
+    host.namespace()
+        .script("ip link set ch-egress alias touched");
     let begun = watcher.cpu();
     std::thread::sleep(Duration::from_secs(2));
     let spent = watcher.cpu().saturating_sub(begun);
@@ -424,13 +425,13 @@ fn a_layout_of_the_future_is_added_to_and_repaired_by_nobody_and_del_works() {
         .refused(50, &words);
     // CHECK neither judges nor mends, so that no runtime destroys the container.
     let mtu = |mtu: &str| format!("ip link set ch-egress mtu {mtu}");
-    host.space().script(&mtu("1400"));
+    host.namespace().script(&mtu("1400"));
     check(&attached);
     let link = host
-        .space()
+        .namespace()
         .run(&["ip", "-json", "link", "show", "ch-egress"]);
     assert_eq!(link.ok().json()[0]["mtu"], 1400);
-    host.space().script(&mtu("1500"));
+    host.namespace().script(&mtu("1500"));
     assert_none_lost(pings);
     attached.detach().ok();
     for gone in [&attached.container, &container] {

@@ -23,7 +23,9 @@ fn call(container: &Container<'_>, verb: &str) -> Finished {
 /// The port of the only attachment but `near`'s, if the sandbox still has it.
 fn ports(host: &Host) -> usize {
     let inside = format!("--net=/run/crosshost/netns/{NETWORK}");
-    let links = host.space().run(&["nsenter", &inside, "ip", "-o", "link"]);
+    let links = host
+        .namespace()
+        .run(&["nsenter", &inside, "ip", "-o", "link"]);
     links.ok().stdout.matches(": chp").count()
 }
 
@@ -41,7 +43,7 @@ fn wait_for_ports(host: &Host, wanted: usize) {
 fn is_inside(process: &Running, container: &Container<'_>) -> bool {
     let own = format!("/proc/{}/ns/net", process.pid());
     let inode = |path: &std::path::Path| std::fs::metadata(path).map(|it| it.ino()).ok();
-    inode(own.as_ref()) == inode(&container.host().space().path(container.netns()))
+    inode(own.as_ref()) == inode(&container.host().namespace().path(container.netns()))
 }
 
 #[test]
@@ -110,7 +112,7 @@ fn an_interface_that_somebody_removed_is_made_again() {
 
 /// `cnitool VERB` with a plugin behind `overlay` that the test writes.
 fn cnitool(host: &Host, verb: &str) -> Running {
-    let mut command = host.space().command(Programs::cnitool());
+    let mut command = host.namespace().command(Programs::cnitool());
     command
         .args([verb, NETWORK, "/run/netns/t1"])
         .env("NETCONFPATH", "/etc/cni/net.d")
@@ -120,8 +122,8 @@ fn cnitool(host: &Host, verb: &str) -> Running {
 }
 
 fn behind(host: &Host, script: &str) {
-    host.space().write("/run/behind/behind", script);
-    host.space().script("chmod +x /run/behind/behind");
+    host.namespace().write("/run/behind/behind", script);
+    host.namespace().script("chmod +x /run/behind/behind");
 }
 
 #[test]
@@ -145,7 +147,7 @@ fn a_runtime_killed_in_the_middle_of_its_chain_may_ask_again_and_no_other_may() 
         "#!/bin/sh\necho $$ > /run/behind/reached\nexec sleep 600\n",
     );
     let runtime = cnitool(host, "add");
-    let reached = host.space().path("/run/behind/reached");
+    let reached = host.namespace().path("/run/behind/reached");
     while !std::fs::read_to_string(&reached).is_ok_and(|pid| pid.ends_with('\n')) {
         assert!(runtime.is_alive(), "cnitool ended");
         std::thread::sleep(Duration::from_millis(20));
@@ -159,7 +161,7 @@ fn a_runtime_killed_in_the_middle_of_its_chain_may_ask_again_and_no_other_may() 
     assert_eq!(leases(), before);
     runtime.kill();
     runtime.wait(LIMIT);
-    host.space().script("kill $(cat /run/behind/reached)");
+    host.namespace().script("kill $(cat /run/behind/reached)");
 
     let result = cnitool(host, "add").wait(LIMIT).ok().json();
     assert_eq!(container.address("eth0"), Some(address_of(&result, "eth0")));
@@ -178,10 +180,10 @@ fn a_runtime_killed_before_it_was_answered_may_ask_again() {
     let host = lab.host(1);
     host.install(&conflist(NETWORK, SUBNET));
     let container = host.container("t1");
-    let space = host.space();
-    space.script("mkfifo /run/conf");
+    let namespace = host.namespace();
+    namespace.script("mkfifo /run/conf");
     let plugin = Programs::product("overlay").display().to_string();
-    let mut runtime = space.command("sh");
+    let mut runtime = namespace.command("sh");
     // One that waits for its child: a shell would hand its own process over to a last command.
     let script = format!("{plugin} < /run/conf > /run/answer & echo $! > /run/plugin; wait; true");
     runtime
@@ -194,10 +196,10 @@ fn a_runtime_killed_before_it_was_answered_may_ask_again() {
     let runtime = Running::start(runtime, b"");
     let mut input = std::fs::OpenOptions::new()
         .write(true)
-        .open(space.path("/run/conf"))
+        .open(namespace.path("/run/conf"))
         .expect("the plugin's standard input");
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let pid = space.path("/run/plugin").display().to_string();
+    let pid = namespace.path("/run/plugin").display().to_string();
     let is_waiting = || {
         let stat = read(&format!("/proc/{}/stat", read(&pid).trim()));
         stat.contains("(overlay) S")
@@ -215,18 +217,18 @@ fn a_runtime_killed_before_it_was_answered_may_ask_again() {
     while is_there(plugin.trim()) {
         std::thread::sleep(Duration::from_millis(20));
     }
-    let answer = std::fs::read(space.path("/run/answer")).expect("an answer");
+    let answer = std::fs::read(namespace.path("/run/answer")).expect("an answer");
     let told: serde_json::Value = serde_json::from_slice(&answer).expect("a result");
     assert_eq!(container.address("eth0"), Some(address_of(&told, "eth0")));
 
     // libcni was killed as it began to keep the result.
     let kept = format!("/var/lib/cni/results/{NETWORK}-c1-eth0");
-    space.script(&format!("mkdir -p /var/lib/cni/results; : > {kept}"));
+    namespace.script(&format!("mkdir -p /var/lib/cni/results; : > {kept}"));
     let result = call(&container, "ADD").ok().json();
     assert_eq!(container.address("eth0"), Some(address_of(&result, "eth0")));
     assert_eq!(store_reader::leased(&lab, NETWORK).len(), 1);
     call(&container, "DEL").ok();
-    space.script(&format!("rm {kept}"));
+    namespace.script(&format!("rm {kept}"));
 }
 
 /// Whether a process lives; one that has ended may be unreaped.

@@ -56,14 +56,16 @@ fn attachments_of_one_container_are_made_and_unmade_at_the_same_moment() {
         }
         assert_eq!(ways_out.len(), 1, "{results:?}");
         let netns = "--net=/run/crosshost/egress-netns/ch-egress";
-        let links = host.space().run(&["nsenter", netns, "ip", "-o", "link"]);
+        let links = host
+            .namespace()
+            .run(&["nsenter", netns, "ip", "-o", "link"]);
         let ports = links.ok().stdout.matches(": che").count();
         assert_eq!(ports, 1, "made once");
-        assert!(container.hears(OUTSIDE).is_ok());
+        assert!(container.tcp_get(OUTSIDE).is_ok());
 
         let (last, others) = which.split_last().expect("some");
         at_once(&container, "DEL", others);
-        assert!(container.hears(OUTSIDE).is_ok(), "one is left");
+        assert!(container.tcp_get(OUTSIDE).is_ok(), "one is left");
         let mut conf = netconf(SUBNETS[last.0].0, SUBNETS[last.0].1, "1.1.0");
         let result = results.last().expect("a result");
         conf["prevResult"] = serde_json::from_str(result).expect("a result");

@@ -133,7 +133,7 @@ fn shown(host: &Host, words: &str) -> String {
              {words} tc qdisc show dev $link; {words} tc filter show dev $link ingress
          done"
     );
-    host.space().run(&["sh", "-euc", &script]).ok().stdout
+    host.namespace().run(&["sh", "-euc", &script]).ok().stdout
 }
 
 const SANDBOX: &str = "nsenter --net=/run/crosshost/netns/ov_net1";
@@ -143,7 +143,7 @@ const EGRESS: &str = "nsenter --net=/run/crosshost/egress-netns/ch-egress";
 fn nobody_elses_interface_is_touched_and_a_del_leaves_nothing() {
     let lab = lab(1);
     let host = lab.host(1);
-    host.space()
+    host.namespace()
         .script("tc qdisc add dev ens3 root tbf rate 500mbit burst 100kb limit 200kb");
     let _near = Attachment::new(host, "near", NETWORK);
     let look = || {
@@ -234,7 +234,7 @@ fn what_limits_a_container_is_missed_by_check_and_doctor_and_put_back() {
              Q=$($E ip -o link | grep -o 'che[0-9a-f]*' | head -1); J=chi${{Q#che}}
              {damage}"
         );
-        host.space().script(&script);
+        host.namespace().script(&script);
         let doctor = host.crosshost(&["doctor"]);
         assert!(!doctor.status.success(), "{damage}: {doctor}");
         assert!(
@@ -276,7 +276,7 @@ fn what_limits_a_container_is_missed_by_check_and_doctor_and_put_back() {
     }
     // What the DEL of an older version would leave, which knows of no such device.
     let stray = "ip link add chi012345678901 up type ifb";
-    host.space()
+    host.namespace()
         .script(&format!("{SANDBOX} {stray}; {EGRESS} {stray}"));
     host.crosshost(&["sync"]).ok();
     for namespace in [SANDBOX, EGRESS] {

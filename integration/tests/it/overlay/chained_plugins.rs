@@ -28,7 +28,7 @@ fn network(number: u8, keys: &Value, behind: &Value) -> Value {
 }
 
 fn said(host: &Host, words: &[&str]) -> String {
-    host.space().run(words).ok().stdout
+    host.namespace().run(words).ok().stdout
 }
 
 #[test]
@@ -36,7 +36,7 @@ fn firewall_keeps_the_containers_apart_from_other_bridges_and_nobody_else() {
     let lab = Lab::new(1, Backend::Dir);
     let host = lab.host(1);
     // A link of the host that has the name of the containers'.
-    host.space()
+    host.namespace()
         .script("ip link add eth0 type veth peer name end0; ip link set eth0 up");
     let policy =
         json!([{ "type": "firewall", "backend": "iptables", "ingressPolicy": "same-bridge" }]);
@@ -62,7 +62,7 @@ fn firewall_keeps_the_containers_apart_from_other_bridges_and_nobody_else() {
         .map(|number| Attachment::new(host, &format!("t{number}"), &format!("n{number}")))
         .collect();
     for attached in [&ours[0], &ours[1], &other] {
-        let heard = attached.container.hears(OUTSIDE);
+        let heard = attached.container.tcp_get(OUTSIDE);
         assert_eq!(
             heard.expect("a way out"),
             host.vtep(),
@@ -113,12 +113,12 @@ fn bandwidth_is_refused_and_limits_nobody() {
     host.install(&network(1, &json!({}), &limit));
     // Indices of links are small numbers, in a sandbox as on the host: without care one of the ports there would have that of
     // a link here.
-    host.space().script(
+    host.namespace().script(
         "for again in 1 2 3 4; do ip link add a0 type veth peer name b0; ip link del a0; done",
     );
     let near = Attachment::new(host, "near", "n0");
     let links = host
-        .space()
+        .namespace()
         .run(&["ip", "-json", "link", "show", "dev", "ch-egress"]);
     let index = links.ok().json()[0]["ifindex"].as_u64().expect("an index");
     assert!((6..20).contains(&index), "{index}");

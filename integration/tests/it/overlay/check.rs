@@ -241,7 +241,7 @@ impl<'h> Bench<'h> {
 
     fn does(&self, what: &str) {
         let script = format!("{}\n{what}", self.settings);
-        self.container.host().space().script(&script);
+        self.container.host().namespace().script(&script);
     }
 
     fn check_of(&self, conf: &Value) -> Finished {
@@ -304,7 +304,7 @@ fn what_the_host_as_a_whole_lacks_of_ours_is_put_back_and_no_deviation() {
     let lab = lab();
     let bench = Bench::new(&lab);
     let leaves = || {
-        let heard = bench.container.hears(OUTSIDE);
+        let heard = bench.container.tcp_get(OUTSIDE);
         heard.is_ok_and(|heard| heard == lab.host(1).vtep())
     };
     let well = || bench.check_said_on_standard_error().is_empty();

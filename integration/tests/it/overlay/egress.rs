@@ -31,12 +31,12 @@ fn lab(networks: &[&[&str]]) -> Lab {
 }
 
 fn leaves_by(container: &Container<'_>, host: &Host) {
-    let heard = container.hears(OUTSIDE).expect("a way out over IPv4");
+    let heard = container.tcp_get(OUTSIDE).expect("a way out over IPv4");
     assert_eq!(heard, host.vtep(), "masqueraded");
 }
 
 fn leaves_by_ipv6(container: &Container<'_>, host: &Host) {
-    let heard = container.hears(OUTSIDE6).expect("a way out over IPv6");
+    let heard = container.tcp_get(OUTSIDE6).expect("a way out over IPv6");
     assert_eq!(heard, host.address6(), "masqueraded");
 }
 
@@ -50,7 +50,7 @@ fn networks_with_ipv6_have_a_way_out_over_it_and_others_have_none() {
     let host = lab.host(1);
     // Forwarding stays on, as it does for IPv4.
     let forward = "echo 1 > /proc/sys/net/ipv6/conf/all/forwarding";
-    host.space().script(forward);
+    host.namespace().script(forward);
     let untouched = host.footprint();
     let [v4, dual, v6] = ["n0", "n1", "n2"].map(|name| Attachment::new(host, name, name));
     for attached in [&v4, &dual, &v6] {
@@ -59,7 +59,7 @@ fn networks_with_ipv6_have_a_way_out_over_it_and_others_have_none() {
     for attached in [&dual, &v6] {
         leaves_by_ipv6(&attached.container, host);
     }
-    assert!(v4.container.hears(OUTSIDE6).is_err(), "it has no IPv6");
+    assert!(v4.container.tcp_get(OUTSIDE6).is_err(), "it has no IPv6");
     let gw0 = v4.container.run(&["ip", "-6", "address", "show", "gw0"]);
     assert_eq!(gw0.stdout.trim(), "", "not even an address of its own");
     for attached in [&v4, &dual, &v6] {
@@ -124,7 +124,7 @@ fn a_containers_second_network_may_bring_ipv6() {
 /// What `/proc/sys/net/ipv6/conf/KEY` of a host says.
 fn conf6(host: &Host, key: &str) -> String {
     let path = format!("/proc/sys/net/ipv6/conf/{key}");
-    let said = host.space().run(&["cat", &path]).ok().stdout;
+    let said = host.namespace().run(&["cat", &path]).ok().stdout;
     said.trim().to_owned()
 }
 
@@ -134,7 +134,7 @@ fn a_host_goes_on_listening_to_the_routers_that_it_has_and_to_nobody_else() {
     let lab = lab(&[&["10.0.0.0/24"], &["fd00:1::/64"]]);
     let host = lab.host(1);
     let read = |key: &str| conf6(host, key);
-    host.space().script(
+    host.namespace().script(
         "echo 0 > /proc/sys/net/ipv6/conf/all/forwarding
          ip link add docker0 up type bridge
          ip -6 route del default
@@ -161,7 +161,7 @@ fn a_host_goes_on_listening_to_the_routers_that_it_has_and_to_nobody_else() {
     );
     assert_eq!(read("ch-egress/accept_ra"), "0", "but not to containers");
     assert_eq!(read("docker0/accept_ra"), "1", "nor to those of others");
-    host.space().script("ip link add cni0 up type bridge");
+    host.namespace().script("ip link add cni0 up type bridge");
     // Where the host forwards, 1 is: not at all.
     let later = (read("cni0/accept_ra"), read("cni0/forwarding"));
     assert_eq!(later, ("1".into(), "1".into()), "made later");
@@ -179,7 +179,7 @@ fn a_host_goes_on_listening_to_the_routers_that_it_has_and_to_nobody_else() {
 /// What every interface of a host has, and every one that is still to come.
 fn common_settings(host: &Host) -> BTreeMap<String, String> {
     let read = "cd /proc/sys/net; grep -H '' ipv4/conf/all/* ipv4/conf/default/* ipv6/conf/all/* ipv6/conf/default/* || true";
-    let said = host.space().run(&["sh", "-c", read]).ok().stdout;
+    let said = host.namespace().run(&["sh", "-c", read]).ok().stdout;
     let settings = said.lines().filter_map(|line| line.split_once(':'));
     let settings: BTreeMap<_, _> = settings
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
@@ -254,7 +254,7 @@ fn sync_mends_what_somebody_broke() {
     );
     let works = || {
         [&t1, &t2].iter().all(|t| {
-            let (v4, v6) = (t.container.hears(OUTSIDE), t.container.hears(OUTSIDE6));
+            let (v4, v6) = (t.container.tcp_get(OUTSIDE), t.container.tcp_get(OUTSIDE6));
             v4.is_ok_and(|heard| heard == host.vtep())
                 && v6.is_ok_and(|heard| heard == host.address6())
         })
@@ -275,14 +275,14 @@ fn sync_mends_what_somebody_broke() {
         ),
         "echo 0 > /proc/sys/net/ipv4/ip_forward; echo 0 > /proc/sys/net/ipv6/conf/all/forwarding",
     ] {
-        host.space().script(damage);
+        host.namespace().script(damage);
         assert!(!works(), "{damage}: nothing was broken");
         host.crosshost(&["sync"]).ok();
         assert!(works(), "{damage}: not mended");
     }
     // What isolates the containers' ports is back as well.
     let listing: Vec<_> = INSIDE.split(' ').chain(["bridge", "-d", "link"]).collect();
-    let ports = host.space().run(&listing).ok().stdout;
+    let ports = host.namespace().run(&listing).ok().stdout;
     let isolated = ports.matches("isolated on").count();
     assert_eq!(isolated, 2, "{ports}");
     for attached in [t1, t2] {
@@ -312,7 +312,7 @@ fn a_published_port_is_reached_by_its_container_and_by_a_neighbour() {
     let [v4, v6] = outer(&t1)[..] else {
         panic!("a way out over both")
     };
-    host.space().script(&format!(
+    host.namespace().script(&format!(
         "for conf in /proc/sys/net/bridge/bridge-nf-call-*tables; do echo 1 > $conf; done
          nft add table inet published
          nft add chain inet published in '{{ type nat hook prerouting priority dstnat; }}'
@@ -334,12 +334,12 @@ fn a_published_port_is_reached_by_its_container_and_by_a_neighbour() {
         for (caller, who) in [(&t1, "itself"), (&t2, "a neighbour")] {
             // More than once: a host that routes back to where a packet came from tells its sender of a shorter way.
             for _ in 0..3 {
-                let heard = caller.container.hears(&format!("{of_host}:8080"));
+                let heard = caller.container.tcp_get(&format!("{of_host}:8080"));
                 let heard = heard.expect(who);
                 assert!(heard.ends_with(".0.1") || heard.ends_with("::1"), "{heard}");
             }
         }
-        let direct = t2.container.hears(&at.to_string());
+        let direct = t2.container.tcp_get(&at.to_string());
         assert!(direct.is_err(), "containers are apart but for the host");
         assert!(!t2.container.pings(own, &["-W1"]));
         drop(running);
@@ -357,7 +357,7 @@ fn a_bridge_in_the_place_of_the_hosts_interface_is_replaced() {
     let lab = lab(&[&["10.0.0.0/24"]]);
     let host = lab.host(1);
     let untouched = host.footprint();
-    host.space().script(
+    host.namespace().script(
         "ip link add ch-egress type bridge
          ip address add 172.18.0.1/16 dev ch-egress; ip link set ch-egress up",
     );
@@ -376,13 +376,13 @@ fn a_lost_namespace_of_the_bridge_is_made_anew_for_new_containers() {
     let untouched = host.footprint();
     // With its mount it goes, and all links with it.
     let t1 = Attachment::new(host, "t1", "n0");
-    host.space().script(
+    host.namespace().script(
         "umount /run/crosshost/egress-netns/ch-egress
          until ! ip link show ch-egress; do sleep 0.01; done",
     );
     let t2 = Attachment::new(host, "t2", "n0");
     leaves_by(&t2.container, host);
-    assert!(t1.container.hears(OUTSIDE).is_err(), "its NIC is gone");
+    assert!(t1.container.tcp_get(OUTSIDE).is_err(), "its NIC is gone");
     for attached in [&t2, &t1] {
         attached.detach().ok();
         attached.container.remove();
@@ -392,7 +392,7 @@ fn a_lost_namespace_of_the_bridge_is_made_anew_for_new_containers() {
 
     // Hidden, together with the documents: the subnet is known by the host's interface.
     let t1 = Attachment::new(host, "t1", "n0");
-    host.space()
+    host.namespace()
         .script("mount -t tmpfs none /run/crosshost/egress-netns; rm -r /run/crosshost/egress");
     let t2 = Attachment::new(host, "t2", "n0");
     leaves_by(&t2.container, host);
@@ -404,7 +404,7 @@ fn a_lost_namespace_of_the_bridge_is_made_anew_for_new_containers() {
         attached.detach().ok();
         attached.container.remove();
     }
-    host.space().script(
+    host.namespace().script(
         "umount /run/crosshost/egress-netns
          umount /run/crosshost/egress-netns/ch-egress; rm /run/crosshost/egress-netns/ch-egress",
     );

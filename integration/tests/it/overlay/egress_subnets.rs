@@ -23,17 +23,17 @@ fn is_none_of_a_network() {
     install(host, "own", "172.18.0.0/24", json!("gwbridge"));
     let create = ["network", "create", "other", "--subnet", "172.19.0.0/20"];
     lab.host(2).crosshost(&create).ok();
-    host.space()
+    host.namespace()
         .script("ip route add 172.20.5.0/24 via 192.168.1.1");
     let attached = Attachment::new(host, "t1", "own");
     assert_eq!(gateway(&attached.container), "172.21.0.1");
-    let heard = attached.container.hears(OUTSIDE).expect("a way out");
+    let heard = attached.container.tcp_get(OUTSIDE).expect("a way out");
     assert_eq!(heard, host.vtep());
     // One that was made when the other existed is not in its way.
     install(host, "other", "172.19.0.0/20", json!("gwbridge"));
     let both = Attachment::of(host.container("t2"), "other", "eth0");
     host.cnitool("add", "own", "t2", "eth1").ok();
-    assert!(both.container.hears(OUTSIDE).is_ok());
+    assert!(both.container.tcp_get(OUTSIDE).is_ok());
     host.cnitool("del", "own", "t2", "eth1").ok();
     both.detach().ok();
     attached.detach().ok();
@@ -86,7 +86,7 @@ fn that_is_in_use_keeps_a_container_off_a_network_that_has_its_gateway_or_addres
         .map(|number| Attachment::new(host, &format!("t{number}"), "open"))
         .collect();
     for attached in open.iter().chain([&first]) {
-        assert!(attached.container.hears(OUTSIDE).is_ok());
+        assert!(attached.container.tcp_get(OUTSIDE).is_ok());
         let gw0 = attached
             .container
             .address("gw0")
@@ -129,7 +129,7 @@ fn that_is_in_use_goes_with_the_last_container_and_the_next_one_has_another() {
     host.cnitool("del", "open", "t2", "eth0").ok();
     host.footprint()
         .assert_same_as(&before, "after the refusal");
-    assert!(first.container.hears(OUTSIDE).is_ok());
+    assert!(first.container.tcp_get(OUTSIDE).is_ok());
     first.detach().ok();
     let open = Attachment::of(other, "open", "eth0");
     assert_eq!(gateway(&open.container), "172.19.0.1");

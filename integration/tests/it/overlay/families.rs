@@ -119,7 +119,7 @@ fn link_local_addresses_can_be_used_as_soon_as_add_returns() {
 fn tunnelled(host: &Host) -> u64 {
     let path = format!("--net=/run/crosshost/netns/{NETWORK}");
     let words = ["nsenter", &path, "ip", "-s", "-j", "link", "show", "vxlan0"];
-    let links = host.space().run(&words).ok().json();
+    let links = host.namespace().run(&words).ok().json();
     links[0]["stats64"]["tx"]["packets"]
         .as_u64()
         .expect("a count")
@@ -249,7 +249,7 @@ fn nobody_on_the_segment_passes_for_a_router() {
             vec!["ip", "-6", "address"],
             vec!["nsenter", &sandbox, "ip", "-6", "address"],
         ] {
-            let said = host.space().run(&inside).ok().stdout;
+            let said = host.namespace().run(&inside).ok().stdout;
             assert!(!said.contains("2001:db8:bad:"), "{said}");
         }
     }
@@ -274,7 +274,7 @@ fn a_host_whose_tunnel_address_changes_is_found_again() {
     assert!(t1.container.pings(t2.address, &[]));
 
     // As a DHCP server would have it.
-    two.space().script(
+    two.namespace().script(
         "ip address add 192.168.1.77/24 dev ens3; ip address del 192.168.1.12/24 dev ens3
          ip address add 192.168.1.77/24 dev ens3 2>/dev/null || true; ip route replace default via 192.168.1.1",
     );

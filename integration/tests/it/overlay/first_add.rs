@@ -70,7 +70,7 @@ fn a_conflist_that_contradicts_the_store_is_refused_with_both_values() {
         let said = refused.to_string();
         assert!(said.contains(value), "{value} in {said}");
     }
-    host.space().run(&["ip", "netns", "delete", "t1"]).ok();
+    host.namespace().run(&["ip", "netns", "delete", "t1"]).ok();
     host.footprint()
         .assert_same_as(&before, "after the refusal");
 }

@@ -13,8 +13,8 @@ fn gateway(subnets: &[&str]) -> Value {
 }
 
 fn leaves(container: &Container<'_>, host: &Host, subnets: &[&str]) -> bool {
-    let v4 = container.hears(OUTSIDE).ok();
-    let v6 = container.hears(OUTSIDE6).ok();
+    let v4 = container.tcp_get(OUTSIDE).ok();
+    let v6 = container.tcp_get(OUTSIDE6).ok();
     let has = |six: bool| subnets.iter().any(|subnet| subnet.contains(':') == six);
     v4 == has(false).then(|| host.vtep().to_owned()) && v6 == has(true).then(|| host.address6())
 }
@@ -32,7 +32,7 @@ fn containers_leave_by_their_own_host_and_meet_each_other_as_they_are() {
             assert!(!links.contains("gw0"), "{links}");
             let links = attached
                 .host()
-                .space()
+                .namespace()
                 .run(&["ip", "-br", "link"])
                 .ok()
                 .stdout;
@@ -57,7 +57,7 @@ fn containers_leave_by_their_own_host_and_meet_each_other_as_they_are() {
 fn mac(host: &Host) -> String {
     let name = link(host, "chg");
     let shown = ["ip", "-json", "link", "show", "dev", &name];
-    let shown = host.space().run(&shown).ok().json();
+    let shown = host.namespace().run(&shown).ok().json();
     shown[0]["address"].as_str().expect("a MAC").to_owned()
 }
 
@@ -90,7 +90,7 @@ fn questions_for_the_gateway_stay_on_the_host() {
     let heard = |host: &Host| {
         let name = link(host, "chg");
         let shown = ["ip", "-json", "-stats", "link", "show", "dev", &name];
-        let shown = host.space().run(&shown).ok().json();
+        let shown = host.namespace().run(&shown).ok().json();
         shown[0]["stats64"]["rx"]["packets"]
             .as_u64()
             .expect("a count")
@@ -126,7 +126,7 @@ fn what_somebody_broke_is_put_back_by_check_and_by_sync() {
             drop(host.crosshost(&["sync"]).ok());
         }];
         for mend in mends {
-            host.space().script(damage);
+            host.namespace().script(damage);
             mend();
             assert!(leaves(&t1.container, host, DUAL), "{damage}: not mended");
             assert_eq!(check().ok().stderr, "", "{damage}: not all of it");
@@ -151,13 +151,13 @@ fn what_somebody_broke_is_put_back_by_check_and_by_sync() {
         "echo 0 > /proc/sys/net/ipv4/ip_forward",
         "echo 0 > /proc/sys/net/ipv6/conf/all/forwarding",
     ] {
-        host.space().script(damage);
+        host.namespace().script(damage);
         let was_broken = !leaves(&t1.container, host, DUAL);
         assert!(was_broken, "{damage}: nothing was broken");
         mended(damage);
     }
     // What is of the segment is named.
-    host.space().script(&format!(
+    host.namespace().script(&format!(
         "{in_sandbox} ip neighbour delete 10.0.0.1 dev br0"
     ));
     let said = check().failed();
@@ -176,14 +176,14 @@ fn the_doctor_tells_what_is_broken_and_which_rules_of_others_stop_the_way_out() 
     let host = lab.host(1);
     let t1 = Attachment::new(host, "t1", "n");
     let name = link(host, "chg");
-    host.space().script(&format!("ip link delete {name}"));
+    host.namespace().script(&format!("ip link delete {name}"));
     assert_eq!(ask(host).wrong(&[&name, "is gone"]), "crosshost sync");
     host.crosshost(&["sync"]).ok();
     ask(host).assert_well();
-    host.space().script(
+    host.namespace().script(
         "nft add table inet foreign; nft 'add chain inet foreign c { type filter hook forward priority 0; policy drop; }'",
     );
-    host.space().script(
+    host.namespace().script(
         "nft 'add rule inet foreign c iifname ch-egress accept; add rule inet foreign c oifname ch-egress accept'",
     );
     let mut conf = gateway(DUAL)["plugins"][0].clone();
@@ -193,7 +193,7 @@ fn the_doctor_tells_what_is_broken_and_which_rules_of_others_stop_the_way_out() 
     assert!(!leaves(&t1.container, host, DUAL), "nothing was stopped");
     for version in ["IPv4", "IPv6"] {
         let allow = ask(host).wrong(&[version, &name, "foreign"]);
-        host.space().script(&allow);
+        host.namespace().script(&allow);
         if version == "IPv4" && ask(host).lines("wrong").is_empty() {
             break;
         }
@@ -254,7 +254,7 @@ fn a_subnet_that_the_host_has_in_another_way_is_refused() {
                 "ip address delete 10.0.0.77/32 dev ens3",
             ),
         ] {
-            host.space().script(come);
+            host.namespace().script(come);
             let container = host.container("t1");
             let untouched = host.footprint();
             let call = host
@@ -266,7 +266,7 @@ fn a_subnet_that_the_host_has_in_another_way_is_refused() {
             host.footprint()
                 .assert_same_as(&untouched, "after a refusal");
             container.remove();
-            host.space().script(go);
+            host.namespace().script(go);
         }
         Attachment::new(host, "t1", "n").detach().ok();
     }
@@ -285,12 +285,12 @@ fn the_kubernetes_conflist_gives_pods_a_gateway_and_the_kubelet_a_way_to_them() 
     let name = conf["name"].as_str().expect("a name");
     let [t1, t2] = [1, 2].map(|n| Attachment::new(lab.host(n), &format!("pod{n}"), name));
     for pod in [&t1, &t2] {
-        let (own, heard) = (pod.host().vtep().to_owned(), pod.container.hears(OUTSIDE));
+        let (own, heard) = (pod.host().vtep().to_owned(), pod.container.tcp_get(OUTSIDE));
         assert_eq!(heard.ok(), Some(own), "masqueraded");
         let servers = serve(pod);
         for host in lab.hosts() {
             let own = on_link(host, "chh").remove(0);
-            assert_eq!(seen_as(&host.space().net(), pod.address), Some(own));
+            assert_eq!(seen_as(&host.namespace().net(), pod.address), Some(own));
         }
         let other = if pod.address == t1.address { &t2 } else { &t1 };
         assert_eq!(
@@ -300,7 +300,7 @@ fn the_kubernetes_conflist_gives_pods_a_gateway_and_the_kubelet_a_way_to_them() 
         drop(servers);
     }
     // A service of the node's rules: its answer comes back by them, for the node hides who asked.
-    lab.host(1).space().script(&format!(
+    lab.host(1).namespace().script(&format!(
         "nft add table ip svc
          nft add chain ip svc pre '{{ type nat hook prerouting priority dstnat; }}'
          nft add rule ip svc pre ip daddr 10.96.0.10 dnat to {}",

@@ -23,7 +23,7 @@ fn assert_all_meet(lab: &Lab, attached: &[Attachment<'_>], when: &str) {
         for one in attached {
             for address in addresses(one) {
                 let same = own.iter().find(|own| own.is_ipv4() == address.is_ipv4());
-                let seen = seen_as(&host.space().net(), address);
+                let seen = seen_as(&host.namespace().net(), address);
                 assert_eq!(seen.as_ref(), same, "{when}: {} to {address}", host.name());
             }
             for own in &own {
@@ -69,7 +69,7 @@ fn hosts_and_containers_meet_whatever_the_way_out() {
         assert_all_meet(&lab, &attached, &when);
         for host in lab.hosts() {
             // A host that wants strict checks for all its links gets them for none that leads to the segment.
-            host.space()
+            host.namespace()
                 .script("echo 1 > /proc/sys/net/ipv4/conf/all/rp_filter");
         }
         assert_all_meet(&lab, &attached, &format!("{when}, strict"));
@@ -115,7 +115,7 @@ fn the_hosts_address_is_listed_kept_by_gc_and_given_back_with_the_last_container
     let collect = |conf: &Value| host.call("overlay", "GC").conf(conf).run().ok();
     t2.detach().ok();
     let journal = "cat /run/crosshost/journal/overlay/*";
-    let record = host.space().run(&["sh", "-c", journal]).ok().json();
+    let record = host.namespace().run(&["sh", "-c", journal]).ok().json();
     let id = &record["attachment"]["containerID"];
     valid["cni.dev/valid-attachments"] = json!([{ "containerID": id, "ifname": "eth0" }]);
     collect(&valid);
@@ -148,7 +148,7 @@ fn what_somebody_broke_is_put_back_by_check_and_by_sync() {
             drop(host.crosshost(&["sync"]).ok());
         }];
         for mend in mends {
-            host.space().script(&damage);
+            host.namespace().script(&damage);
             mend();
             assert_eq!(check().stderr, "", "{damage}: not all of it");
             assert_eq!(on_link(host, "chh"), own, "the same addresses");
@@ -198,7 +198,7 @@ fn documents_lost_under_a_running_container_cost_it_nothing() {
     let lab = lab(1, &access(V4, "none"));
     let host = lab.host(1);
     let t1 = Attachment::new(host, "t1", "n");
-    host.space()
+    host.namespace()
         .script("cd /run/crosshost && rm -rf journal ledger sandbox foothold news");
     let t2 = Attachment::new(host, "t2", "n");
     assert_all_meet(&lab, &[t1, t2], "after the loss");

@@ -18,7 +18,7 @@ fn lab() -> Lab {
     for host in lab.hosts() {
         host.install(&conflist(NETWORK, SUBNET));
         // As systemd has it.
-        host.space().script("mount --make-shared /run");
+        host.namespace().script("mount --make-shared /run");
         host.crosshost(&["sync"]).ok();
     }
     lab
@@ -34,8 +34,8 @@ struct Service<'host> {
 impl<'host> Service<'host> {
     #[track_caller]
     fn start(host: &'host Host) -> Self {
-        host.space().script("rm -f /run/started");
-        let mut command = host.space().command("setpriv");
+        host.namespace().script("rm -f /run/started");
+        let mut command = host.namespace().command("setpriv");
         command
             .args(["--pdeathsig", "KILL", "--"])
             .args(["unshare", "--mount", "--propagation", "slave"])
@@ -45,7 +45,7 @@ impl<'host> Service<'host> {
                 "exec 2>/dev/null; touch /run/started; exec sleep 1000000",
             ]);
         let process = Running::start(command, b"");
-        while !host.space().path("/run/started").exists() {
+        while !host.namespace().path("/run/started").exists() {
             assert!(process.is_alive(), "it starts");
             std::thread::yield_now();
         }
@@ -56,7 +56,7 @@ impl<'host> Service<'host> {
     fn run(&self, words: &[&str]) -> Finished {
         let pid = self.process.pid().to_string();
         let words = [&["nsenter", "-t", &pid, "-m", "--"], words].concat();
-        self.host.space().run(&words)
+        self.host.namespace().run(&words)
     }
 
     /// A verb of a runtime that is this service.
@@ -103,7 +103,7 @@ fn its_containers_and_those_of_the_host_are_on_one_network() {
     let t1 = host.container("t1");
     let address = service.attach("t1");
     let works = |when: &str| {
-        assert!(t1.hears(OUTSIDE).is_ok(), "the way out {when}");
+        assert!(t1.tcp_get(OUTSIDE).is_ok(), "the way out {when}");
         assert!(t1.pings(remote.address, &[]), "the other host {when}");
     };
     works("after its ADD");
@@ -125,16 +125,16 @@ fn its_containers_and_those_of_the_host_are_on_one_network() {
     let t3 = Attachment::new(host, "t3", NETWORK);
     assert_ne!(t3.address, address);
     assert!(t3.container.pings(address, &[]) && t1.pings(t3.address, &[]));
-    assert!(t3.container.hears(OUTSIDE).is_ok());
+    assert!(t3.container.tcp_get(OUTSIDE).is_ok());
     works("after an ADD on the host");
 
     service.cnitool("del", "t1").ok();
-    assert!(t3.container.hears(OUTSIDE).is_ok() && t3.container.pings(remote.address, &[]));
+    assert!(t3.container.tcp_get(OUTSIDE).is_ok() && t3.container.pings(remote.address, &[]));
     t3.detach().ok();
     for gone in ["t1", "t3"] {
         host.existing(gone).remove();
     }
-    host.space().script("rm /run/started");
+    host.namespace().script("rm /run/started");
     let left = host.footprint();
     left.assert_same_as(&untouched, "after the last DEL");
 }
@@ -149,7 +149,7 @@ fn an_add_of_the_host_joins_what_the_service_made_and_survives_it() {
     let address = service.attach("t1");
     let t2 = Attachment::new(host, "t2", NETWORK);
     assert!(t2.container.pings(address, &[]) && t1.pings(t2.address, &[]));
-    assert!(t1.hears(OUTSIDE).is_ok() && t2.container.hears(OUTSIDE).is_ok());
+    assert!(t1.tcp_get(OUTSIDE).is_ok() && t2.container.tcp_get(OUTSIDE).is_ok());
     // Restarted, it has a mount namespace that never saw the first one's mounts.
     drop(service);
     assert!(t2.container.pings(address, &[]), "mounted on the host, too");
@@ -190,7 +190,7 @@ fn gc_frees_no_address_of_a_container_whose_namespace_it_cannot_see() {
     lives("after an ADD on the host");
     service.cnitool("del", "t1").ok();
     assert!(!leased(&lab, NETWORK).contains(&address));
-    assert!(other.container.hears(OUTSIDE).is_ok());
+    assert!(other.container.tcp_get(OUTSIDE).is_ok());
 }
 
 /// Neither a watcher with the rights of its unit nor a program in a process namespace of its own can look into the service's
@@ -203,7 +203,7 @@ fn who_cannot_see_its_mounts_leaves_them_alone() {
     let t1 = host.container("t1");
     let address = service.attach("t1").to_string();
     let works = |when: &str| {
-        assert!(t1.hears(OUTSIDE).is_ok(), "the way out {when}");
+        assert!(t1.tcp_get(OUTSIDE).is_ok(), "the way out {when}");
         assert!(
             leased(&lab, NETWORK).contains(&address),
             "the address {when}"
@@ -234,7 +234,7 @@ fn who_cannot_see_its_mounts_leaves_them_alone() {
             script,
             "sh",
         ];
-        host.space().run(&[&apart[..], words].concat())
+        host.namespace().run(&[&apart[..], words].concat())
     };
     let refused = apart(&[crosshost, "sync"]).failed();
     for words in ["another mount namespace", "PrivateTmp="] {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 /// The host names its store and itself, and no tunnel address.
 fn unnamed(lab: &Lab, host: &Host) {
     let config = json!({ "store": { "url": lab.store_url() }, "node": { "name": host.name() } });
-    host.space()
+    host.namespace()
         .write("/etc/crosshost/config.json", config.to_string());
 }
 
@@ -25,7 +25,7 @@ fn a_host_that_only_allocates_is_in_sync_without_one() {
     let lab = Lab::new(1, Backend::Dir);
     let host = lab.host(1);
     unnamed(&lab, host);
-    host.space().script("ip route del default");
+    host.namespace().script("ip route del default");
     let direct = Direct::on(host);
     let conf = ipamconf("net1", json!({ "subnet": "10.1.0.0/24" }));
     direct.given("c1", &conf);
@@ -35,11 +35,12 @@ fn a_host_that_only_allocates_is_in_sync_without_one() {
     assert_eq!(leased(&lab, "net1"), BTreeSet::new());
     assert_eq!(vtep(host), Value::Null);
     // With a way out it is known by it, before it has a container.
-    host.space().script("ip route add default via 192.168.1.1");
+    host.namespace()
+        .script("ip route add default via 192.168.1.1");
     host.crosshost(&["sync"]).ok();
     assert_eq!(vtep(host), host.vtep());
     // From then on it is one that others may send to.
-    host.space().script("ip route del default");
+    host.namespace().script("ip route del default");
     let said = host.crosshost(&["sync"]).failed().stderr;
     assert!(said.contains(NO_ROUTE), "{said}");
     assert_eq!(vtep(host), host.vtep());
@@ -60,12 +61,13 @@ fn a_host_with_sandboxes_is_told_and_its_addresses_are_looked_after() {
     direct.call("DEL", "c1", &conf).run().ok();
     unnamed(&lab, host);
     assert_eq!(leased(&lab, "net1").len(), 1);
-    host.space().script("ip route del default");
+    host.namespace().script("ip route del default");
     let said = host.crosshost(&["sync"]).failed().stderr;
     assert!(said.contains(NO_ROUTE), "{said}");
     assert_eq!(leased(&lab, "net1"), BTreeSet::new());
     assert_eq!(leased(&lab, "ov_net1").len(), 1);
-    host.space().script("ip route add default via 192.168.1.1");
+    host.namespace()
+        .script("ip route add default via 192.168.1.1");
     host.crosshost(&["sync"]).ok();
 }
 
@@ -74,7 +76,7 @@ fn a_host_that_has_only_ipv6_is_known_by_it() {
     let lab = Lab::new(1, Backend::Dir);
     let host = lab.host(1);
     unnamed(&lab, host);
-    host.space().script("ip -4 address flush dev ens3");
+    host.namespace().script("ip -4 address flush dev ens3");
     host.crosshost(&["sync"]).ok();
     assert_eq!(vtep(host), host.address6());
     // What a container's way out has of IPv4 is nothing that others could send to.
@@ -83,7 +85,7 @@ fn a_host_that_has_only_ipv6_is_known_by_it() {
     host.crosshost(&["sync"]).ok();
     assert_eq!(vtep(host), host.address6());
     // An address that means nothing beyond the link is none.
-    host.space()
+    host.namespace()
         .script("ip -6 address flush dev ens3 scope global; ip -6 route show default");
     let said = host.crosshost(&["sync"]).failed().stderr;
     assert!(said.contains(NO_ROUTE), "{said}");

@@ -74,7 +74,7 @@ fn name_service_is_the_ipam_plugins() {
     let lab = Lab::new(1, Backend::Dir);
     let host = lab.host(1);
     let resolver = "nameserver 10.0.0.53\ndomain example.org\nsearch a.example.org b.example.org\noptions ndots:2\n";
-    host.space().write("/etc/resolver.conf", resolver);
+    host.namespace().write("/etc/resolver.conf", resolver);
     let container = host.container("t1");
     let mut conf = netconf(NETWORK, SUBNET, "1.1.0");
     conf["ipam"]["resolvConf"] = "/etc/resolver.conf".into();

@@ -165,7 +165,7 @@ fn the_next_add_notices_that_the_hosts_address_or_mtu_changed() {
     let lab = Lab::new(2, Backend::Dir);
     let (host, other) = (lab.host(1), lab.host(2));
     let config = json!({ "store": { "url": lab.store_url() }, "node": { "name": host.name() } });
-    host.space()
+    host.namespace()
         .write("/etc/crosshost/config.json", config.to_string());
     for host in lab.hosts() {
         host.install(&conflist("ov_net1", "10.0.0.0/24"));
@@ -179,13 +179,13 @@ fn the_next_add_notices_that_the_hosts_address_or_mtu_changed() {
         let words = [
             "nsenter", inside, "ip", "-details", "-json", "link", "show", "vxlan0",
         ];
-        let link = host.space().run(&words).ok().json()[0].clone();
+        let link = host.namespace().run(&words).ok().json()[0].clone();
         let local = link["linkinfo"]["info_data"]["local"].clone();
         (local, link["mtu"].clone())
     };
     assert_eq!(tunnel(), (json!("192.168.1.11"), json!(1450)));
 
-    host.space().script(
+    host.namespace().script(
         "echo 1 > /proc/sys/net/ipv4/conf/ens3/promote_secondaries
          ip address add 192.168.1.31/24 dev ens3
          ip address del 192.168.1.11/24 dev ens3
@@ -204,14 +204,14 @@ fn the_next_add_notices_that_the_hosts_address_or_mtu_changed() {
         );
     }
 
-    host.space().script("ip link set ens3 mtu 1400");
+    host.namespace().script("ip link set ens3 mtu 1400");
     let t3 = Attachment::new(host, "t3", "ov_net1");
     assert_eq!(tunnel(), (json!("192.168.1.31"), json!(1350)));
     assert_eq!(t3.container.link("eth0")["mtu"], 1350);
     assert!(t3.container.pings(far.address, &["-s", "1300"]));
 
     // While it cannot be told where tunnels leave they stay where they are.
-    host.space().script("ip route del default");
+    host.namespace().script("ip route del default");
     let t4 = Attachment::new(host, "t4", "ov_net1");
     assert_eq!(tunnel(), (json!("192.168.1.31"), json!(1350)));
     assert!(t4.container.pings(far.address, &[]));
@@ -232,7 +232,7 @@ fn a_container_whose_mtu_this_host_no_longer_carries_is_told() {
     assert!(near.container.pings(far.address, &full));
     assert!(ask(host).of("path-mtu").is_empty());
 
-    host.space().script("ip link set ens3 mtu 1400");
+    host.namespace().script("ip link set ens3 mtu 1400");
     host.crosshost(&["sync"]).ok();
     assert!(!near.container.pings(far.address, &full));
     let check = host.cnitool("check", "ov_net1", "near", "eth0");
@@ -247,7 +247,7 @@ fn a_container_whose_mtu_this_host_no_longer_carries_is_told() {
     ask(host).wrong(&words);
     assert_eq!(ask(host).of("path-mtu").len(), 1);
 
-    host.space().script("ip link set ens3 mtu 1500");
+    host.namespace().script("ip link set ens3 mtu 1500");
     host.crosshost(&["sync"]).ok();
     assert!(near.container.pings(far.address, &full));
     assert!(ask(host).of("path-mtu").is_empty());

@@ -10,7 +10,7 @@ const SUBNET: &str = "10.0.0.0/24";
 /// A new port of the segment's bridge listens and learns before it forwards, each for so long.
 fn span(host: &Host, seconds: u32) {
     let inside = "nsenter --net=/run/crosshost/netns/ov_net1";
-    host.space().script(&format!(
+    host.namespace().script(&format!(
         "{inside} ip link set br0 type bridge stp_state 1 forward_delay {seconds}00"
     ));
 }

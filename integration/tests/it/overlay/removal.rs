@@ -87,7 +87,7 @@ fn with_and_without_a_namespace() {
             container.remove();
         }
         if let Netns::PlainFile = netns {
-            host.space().write(&path, "");
+            host.namespace().write(&path, "");
         }
         for time in ["first", "second", "third"] {
             let call = host.call("overlay", "DEL").id(id).conf(&conf);
@@ -101,7 +101,9 @@ fn with_and_without_a_namespace() {
         }
         match netns {
             Netns::Gone => {}
-            Netns::PlainFile => std::fs::remove_file(host.space().path(&path)).expect("the file"),
+            Netns::PlainFile => {
+                std::fs::remove_file(host.namespace().path(&path)).expect("the file");
+            }
             _ => container.remove(),
         }
         lab.assert_same_as(&untouched, &format!("after DEL, netns {netns:?}"));
@@ -124,7 +126,7 @@ fn the_sandbox_stays_for_the_others_and_goes_with_the_last() {
     let lab = three_hosts(Backend::Dir);
     let host = lab.host(1);
     let sandboxes = || {
-        let folder = std::fs::read_dir(host.space().path("/run/crosshost/netns"));
+        let folder = std::fs::read_dir(host.namespace().path("/run/crosshost/netns"));
         folder.map_or(0, Iterator::count)
     };
     let (t1, t2) = (

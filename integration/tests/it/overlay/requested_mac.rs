@@ -200,7 +200,11 @@ fn hosts_that_have_not_heard_of_it_reach_it_and_so_they_do_the_next_one_at_its_a
     let sandbox = format!("/run/crosshost/netns/{NETWORK}");
     let within = |words: &str| {
         let command = format!("nsenter --net={sandbox} {words}");
-        lab.host(2).space().run(&["sh", "-c", &command]).ok().stdout
+        lab.host(2)
+            .namespace()
+            .run(&["sh", "-c", &command])
+            .ok()
+            .stdout
     };
     let entries = within("bridge fdb show dev vxlan0");
     assert!(
@@ -317,7 +321,7 @@ fn a_lost_table_is_noticed_and_mended() {
     checked["prevResult"] = result;
     let check = || call(&container, "CHECK", &checked).run();
     check().ok();
-    host.space().script(&format!(
+    host.namespace().script(&format!(
         "nsenter --net=/run/crosshost/netns/{NETWORK} nft flush ruleset"
     ));
     assert_eq!(
@@ -342,7 +346,12 @@ fn a_watcher_hears_of_it_and_of_its_end() {
         let list =
             format!("nsenter --net=/run/crosshost/netns/{NETWORK} bridge fdb show dev vxlan0");
         let is = || {
-            let shown = lab.host(2).space().run(&["sh", "-c", &list]).ok().stdout;
+            let shown = lab
+                .host(2)
+                .namespace()
+                .run(&["sh", "-c", &list])
+                .ok()
+                .stdout;
             shown.contains(ASKED) == what
         };
         let begun = std::time::Instant::now();
@@ -374,7 +383,7 @@ fn that_of_a_link_of_the_sandbox_is_refused() {
     let before = host.footprint();
     for link in ["br0", "vxlan0"] {
         let words = ["nsenter", &inside, "ip", "-json", "link", "show", link];
-        let links = host.space().run(&words).ok().json();
+        let links = host.namespace().run(&words).ok().json();
         let mac = links[0]["address"].as_str().expect("a MAC");
         let asked = json!({ "runtimeConfig": { "mac": mac } });
         let add = call(&container, "ADD", &asked).run();

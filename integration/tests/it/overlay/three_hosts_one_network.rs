@@ -153,7 +153,7 @@ fn each_container_has_its_two_interfaces(attached: &[Attachment]) {
         let mut names: Vec<_> = links(container);
         names.sort();
         assert_eq!(names, ["eth0", "gw0", "lo"]);
-        let host = container.host().space();
+        let host = container.host().namespace();
         host.run(&["ip", "link", "show", "ch-egress", "type", "veth"])
             .ok();
         let netns = "--net=/run/crosshost/egress-netns/ch-egress";
@@ -178,7 +178,7 @@ fn mac_of(address: Ipv4Addr) -> String {
 fn packets_are_as_large_as_promised_and_never_cut(attached: &[Attachment]) {
     let cut = || {
         let inside = attached.iter().map(|one| one.container.net());
-        let hosts = attached.iter().map(|one| one.host().space().net());
+        let hosts = attached.iter().map(|one| one.host().namespace().net());
         let nets = inside.chain(hosts);
         nets.map(|net| net.fragments_made()).sum::<u64>()
     };
@@ -205,7 +205,7 @@ fn a_broadcast_reaches_all(attached: &[Attachment]) {
 fn the_outside_sees_the_hosts(attached: &[Attachment]) {
     for one in attached {
         let name = one.container.name();
-        let seen = one.container.hears(OUTSIDE);
+        let seen = one.container.tcp_get(OUTSIDE);
         let seen = seen.unwrap_or_else(|error| panic!("{name} to {OUTSIDE}: {error}"));
         assert_eq!(seen, one.host().vtep(), "{name} seen from outside");
     }

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use integration::{Attachment, Backend, Container, Lab, Space, conflist};
+use integration::{Attachment, Backend, Container, Lab, Namespace, conflist};
 
 const PORT: u16 = 9999;
 
@@ -22,8 +22,8 @@ fn lab() -> Lab {
 }
 
 /// A machine on the underlay that speaks VXLAN of the same VNI to docker01, and knows the MAC of its container.
-fn stranger(lab: &Lab, vni: u64, target: IpAddr) -> Space {
-    let stranger = Space::new("stranger", Some(lab.router()));
+fn stranger(lab: &Lab, vni: u64, target: IpAddr) -> Namespace {
+    let stranger = Namespace::new("stranger", Some(lab.router()));
     lab.router().script(&format!(
         "ip link add stranger master underlay up type veth peer name ens3 netns {}",
         stranger.pid()
@@ -44,7 +44,7 @@ fn stranger(lab: &Lab, vni: u64, target: IpAddr) -> Space {
 }
 
 /// Whether a datagram from `from` reaches the container.
-fn reaches(from: &Space, container: &Container<'_>, address: IpAddr) -> bool {
+fn reaches(from: &Namespace, container: &Container<'_>, address: IpAddr) -> bool {
     let listener = container
         .net()
         .run(|| UdpSocket::bind((address, PORT)).expect("a socket"));
@@ -59,7 +59,7 @@ fn reaches(from: &Space, container: &Container<'_>, address: IpAddr) -> bool {
 
 fn peers(lab: &Lab) -> String {
     let list = ["nft", "list", "set", "inet", "crosshost", "peers4"];
-    lab.host(1).space().run(&list).ok().stdout
+    lab.host(1).namespace().run(&list).ok().stdout
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn forged_packets_are_dropped() {
     assert!(t2.container.pings(t1.address, &[]), "a node is heard");
 
     // It is the guard that stops them, and a sync brings it back.
-    host.space().script("nft flush ruleset");
+    host.namespace().script("nft flush ruleset");
     assert!(reaches(&stranger, &t1.container, t1.address));
     host.crosshost(&["sync"]).ok();
     assert!(!reaches(&stranger, &t1.container, t1.address));
@@ -118,7 +118,7 @@ fn the_guard_goes_with_the_last_network_that_needs_it() {
     let untouched = host.footprint();
     let tunnels = || {
         let list = ["nft", "list", "set", "inet", "crosshost", "tunnels4"];
-        host.space().run(&list).ok().stdout
+        host.namespace().run(&list).ok().stdout
     };
     let t1 = Attachment::new(host, "t1", "ov_net1");
     let inside = Attachment::new(host, "t2", "inside");

@@ -69,7 +69,7 @@ fn two_networks(backend: Backend) {
     assert!(t1.container.pings(on_first.address, &[]), "ov_net1 goes on");
     assert_eq!(t1.container.link("gw0")["ifname"], "gw0");
     assert!(
-        t1.container.hears(integration::OUTSIDE).is_ok(),
+        t1.container.tcp_get(integration::OUTSIDE).is_ok(),
         "the way out"
     );
     t1.detach().ok();

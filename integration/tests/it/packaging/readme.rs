@@ -68,7 +68,7 @@ fn the_walk_through_with_nerdctl_works_as_it_stands() {
 #[track_caller]
 fn walk(lab: &Lab, steps: &[(String, Block)], spawn: impl Fn(&Host, &[&str]) -> Running) {
     // Somebody has put a Consul on docker01, unless this machine has one there itself.
-    let consul = lab.host(1).space().path("/usr/local/bin/consul");
+    let consul = lab.host(1).namespace().path("/usr/local/bin/consul");
     let _ = std::os::unix::fs::symlink(Programs::consul(), consul);
     let untouched = lab.footprints();
     let files: Vec<_> = lab.hosts().iter().map(files_of).collect();
@@ -117,7 +117,7 @@ fn walk(lab: &Lab, steps: &[(String, Block)], spawn: impl Fn(&Host, &[&str]) -> 
 fn files_of(host: &Host) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for folder in ["/opt/cni/bin", "/etc/cni/net.d", "/etc/crosshost"] {
-        let files = std::fs::read_dir(host.space().path(folder));
+        let files = std::fs::read_dir(host.namespace().path(folder));
         let files = files.into_iter().flatten().flatten();
         found.extend(files.map(|file| format!("{folder}/{}", file.file_name().display())));
     }
@@ -276,7 +276,7 @@ fn camel(field: &str) -> String {
 
 /// Makes a host one that nobody has prepared: no configuration, and folders for programs that are its own.
 fn strip(host: &Host) {
-    host.space().script(&format!(
+    host.namespace().script(&format!(
         "rm /etc/crosshost/config.json
          own=/dev/shm/hosts/{}
          for folder in /opt /usr/local; do
@@ -303,7 +303,7 @@ fn start(host: &Host, text: &str, spawn: impl Fn(&Host, &[&str]) -> Running) -> 
 
 /// Starts a command on a host.
 fn spawn(host: &Host, words: &[&str]) -> Running {
-    let mut command = host.space().command(words[0]);
+    let mut command = host.namespace().command(words[0]);
     command.args(&words[1..]);
     Running::start(command, b"")
 }

@@ -1,7 +1,9 @@
 //! CHECK of `portmap`: what this host lacks of ours is seen by `crosshost doctor`, and put back by CHECK as by sync; what rules of
 //! others stop is the doctor's; other ports than those that were asked for are a deviation.
 
-use crate::portmap::published::{Published, asks, heard_at, lab, network, port, rules, with};
+use crate::portmap::published::{
+    Published, fetch_at, lab, network, port, port_mappings, rules, with,
+};
 use integration::Lab;
 use serde_json::{Value, json};
 
@@ -21,7 +23,7 @@ fn what_the_host_lacks_of_ours_is_put_back_by_check_and_by_sync() {
         &json!([port(8080, 80), "192.168.1.11:53:53/udp"]),
     );
     let _server = web.serves(80);
-    let heard = || heard_at(lab.host(2).space(), host.vtep(), 8080);
+    let fetch = || fetch_at(lab.host(2).namespace(), host.vtep(), 8080);
     let sorted = |text: &str| {
         let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
         lines.sort();
@@ -47,7 +49,7 @@ fn what_the_host_lacks_of_ours_is_put_back_by_check_and_by_sync() {
             assert!(synced.contains(says), "{damage}: {synced}");
         }];
         for mend in mends {
-            host.space().script(&damage);
+            host.namespace().script(&damage);
             let doctor = host.crosshost(&["doctor"]).stdout;
             assert!(
                 doctor.contains("wrong  published ports: "),
@@ -60,7 +62,7 @@ fn what_the_host_lacks_of_ours_is_put_back_by_check_and_by_sync() {
             assert!(doctor.contains(says), "{damage}: {doctor}");
         }
     }
-    assert!(heard().starts_with("web "), "{}", heard());
+    assert!(fetch().starts_with("web "), "{}", fetch());
     what_others_do_is_the_doctors(&lab, &web);
 }
 
@@ -72,10 +74,10 @@ fn what_others_do_is_the_doctors(lab: &Lab, web: &Published<'_>) {
         let doctor = host.crosshost(&["doctor"]).stdout;
         assert!(doctor.contains(says), "{says}: {doctor}");
     };
-    host.space()
+    host.namespace()
         .script("echo 0 > /proc/sys/net/ipv4/ip_forward");
     told("net.ipv4.ip_forward is 0");
-    host.space().script(
+    host.namespace().script(
         "echo 1 > /proc/sys/net/ipv4/ip_forward
          echo 0 > /proc/sys/net/ipv6/conf/all/forwarding",
     );
@@ -90,28 +92,31 @@ fn what_others_do_is_the_doctors(lab: &Lab, web: &Published<'_>) {
             "published ports over IPv4",
         ),
     ] {
-        host.space().script(&format!(
+        host.namespace().script(&format!(
             "echo 1 > /proc/sys/net/ipv6/conf/all/forwarding
              nft add table inet f; {forward} {rule}"
         ));
         told(what);
-        host.space().script("nft delete table inet f");
+        host.namespace().script("nft delete table inet f");
     }
-    host.space().script(
+    host.namespace().script(
         "
          nft add table ip filter
          nft add chain ip filter FORWARD '{ type filter hook forward priority 0; policy drop; }'",
     );
-    assert_eq!(heard_at(lab.host(2).space(), host.vtep(), 8080), "TimedOut");
+    assert_eq!(
+        fetch_at(lab.host(2).namespace(), host.vtep(), 8080),
+        "TimedOut"
+    );
     told("chain FORWARD");
     told("published ports over IPv4, by br3");
     told("iptables-nft -I FORWARD -o br3 -m conntrack --ctstate DNAT -j ACCEPT");
     // What is allowed in nft's words is no longer said.
-    host.space().script(
+    host.namespace().script(
         "nft insert rule ip filter FORWARD oifname br3 ct status dnat accept
          nft insert rule ip filter FORWARD iifname br3 ct state established,related accept",
     );
-    assert!(heard_at(lab.host(2).space(), host.vtep(), 8080).starts_with("web "));
+    assert!(fetch_at(lab.host(2).namespace(), host.vtep(), 8080).starts_with("web "));
     let doctor = host.crosshost(&["doctor"]).stdout;
     assert!(
         !doctor.contains("published ports over IPv4, by br3"),
@@ -126,12 +131,12 @@ fn a_strange_rule_among_the_conditions_goes() {
     let host = lab.host(1);
     let web = Published::new(host, "web", "br", &json!([port(8080, 80)]));
     let _server = web.serves(80);
-    host.space()
+    host.namespace()
         .script("nft insert rule inet crosshost ports-conditions accept");
-    let heard = || heard_at(lab.host(2).space(), host.vtep(), 8080);
-    assert_eq!(heard(), "ConnectionRefused");
+    let fetch = || fetch_at(lab.host(2).namespace(), host.vtep(), 8080);
+    assert_eq!(fetch(), "ConnectionRefused");
     web.again("check").ok();
-    assert!(heard().starts_with("web "), "{}", heard());
+    assert!(fetch().starts_with("web "), "{}", fetch());
 }
 
 #[test]
@@ -153,13 +158,13 @@ fn other_ports_than_those_published_are_a_deviation() {
             "host port 8080/tcp is published, and was not asked for",
         ),
     ] {
-        let said = host.cnitool_asking("check", "br", ("web", "eth0"), &asks(&asked));
+        let said = host.cnitool_asking("check", "br", ("web", "eth0"), &port_mappings(&asked));
         let said = said.failed().stderr;
         assert!(said.contains(says), "{said}");
     }
     let two = json!([port(8090, 80), port(8091, 81)]);
     let two = Published::new(host, "two", "br", &two);
-    let one = asks(&json!([port(8090, 80)]));
+    let one = port_mappings(&json!([port(8090, 80)]));
     let said = host.cnitool_asking("check", "br", ("two", "eth0"), &one);
     let said = said.failed().stderr;
     let says = "more ports are published than were asked for";
@@ -170,7 +175,7 @@ fn other_ports_than_those_published_are_a_deviation() {
             "name": "br",
             "type": "portmap",
             "prevResult": two.result,
-            "runtimeConfig": asks(&json!([port(8099, 80)])),
+            "runtimeConfig": port_mappings(&json!([port(8099, 80)])),
         });
         conf[key] = value.clone();
         conf
@@ -202,13 +207,13 @@ fn thousands_of_ports_are_published_mended_and_taken_away_as_one_is() {
     let range = json!(["10000-14999:10000-14999"]);
     let web = Published::new(host, "web", "br", &range);
     let _server = web.serves(14999);
-    let reached = || heard_at(lab.host(2).space(), host.vtep(), 14999);
+    let reached = || fetch_at(lab.host(2).namespace(), host.vtep(), 14999);
     assert!(reached().starts_with("web "), "{}", reached());
     web.again("check").ok();
-    host.space().script("nft flush ruleset");
+    host.namespace().script("nft flush ruleset");
     web.again("check").ok();
     assert!(reached().starts_with("web "), "{}", reached());
-    host.space().script("nft flush ruleset");
+    host.namespace().script("nft flush ruleset");
     host.crosshost(&["sync"]).ok();
     assert!(reached().starts_with("web "), "{}", reached());
     web.again("del").ok();

@@ -2,7 +2,7 @@
 //! far as the kernel forwards what comes by it. What stops nobody who could come is not told.
 
 use crate::doctor_report::ask;
-use crate::portmap::published::{Published, UNDONE, chain, heard_at, lab, port};
+use crate::portmap::published::{Published, UNDONE, chain, fetch_at, lab, port};
 use serde_json::json;
 
 /// What only programs of this host use is not forwarded; it leaves and its answers come in.
@@ -13,7 +13,7 @@ fn a_port_of_127_0_0_1_goes_its_own_way() {
     let asked = json!([{ "hostIP": "127.0.0.1", "hostPort": 8080, "containerPort": 80 }]);
     let web = Published::new(host, "web", "br", &asked);
     let _server = web.serves(80);
-    let heard = || heard_at(host.space(), "127.0.0.1", 8080);
+    let fetch = || fetch_at(host.namespace(), "127.0.0.1", 8080);
     for made in [
         "iptables-nft -P FORWARD DROP",
         "nft add table inet f
@@ -21,11 +21,11 @@ fn a_port_of_127_0_0_1_goes_its_own_way() {
          nft add rule inet f c ip daddr 127.0.0.0/8 drop",
         "echo 0 > /proc/sys/net/ipv4/ip_forward",
     ] {
-        host.space().script(made);
-        assert!(heard().starts_with("web "), "{made}: {}", heard());
+        host.namespace().script(made);
+        assert!(fetch().starts_with("web "), "{made}: {}", fetch());
         web.again("check").ok();
         ask(host).assert_well();
-        host.space().script(UNDONE);
+        host.namespace().script(UNDONE);
     }
     for made in [
         chain("input priority 0; policy drop", "iifname lo accept"),
@@ -35,15 +35,15 @@ fn a_port_of_127_0_0_1_goes_its_own_way() {
             "ip daddr 10.1.0.0/16 tcp dport 80 drop",
         ),
     ] {
-        host.space().script(&made);
-        assert_eq!(heard(), "TimedOut", "{made}");
+        host.namespace().script(&made);
+        assert_eq!(fetch(), "TimedOut", "{made}");
         web.again("check").ok();
         let cure = ask(host).wrong(&["chain c of nftables table inet f stops what comes to"]);
-        host.space().script(&cure);
-        assert!(heard().starts_with("web "), "{made}: {cure}");
+        host.namespace().script(&cure);
+        assert!(fetch().starts_with("web "), "{made}: {cure}");
         web.again("check").ok();
         ask(host).assert_well();
-        host.space().script(UNDONE);
+        host.namespace().script(UNDONE);
     }
 }
 
@@ -54,29 +54,29 @@ fn settings_of_the_kernel_are_told_with_the_command_that_turns_them() {
     let host = lab.host(1);
     let web = Published::new(host, "web", "br", &json!([port(8080, 80)]));
     let _server = web.serves(80);
-    let heard = || heard_at(lab.host(2).space(), host.vtep(), 8080);
+    let fetch = || fetch_at(lab.host(2).namespace(), host.vtep(), 8080);
     let key = |name: &str, value: u8| {
         let script = format!("echo {value} > /proc/sys/net/ipv4/{name}");
-        host.space().script(&script);
+        host.namespace().script(&script);
     };
     for off in ["ip_forward", "conf/br1/forwarding"] {
         key(off, 0);
-        assert_eq!(heard(), "TimedOut", "{off}");
+        assert_eq!(fetch(), "TimedOut", "{off}");
         let says = format!("net.ipv4.{} is 0", off.replace('/', "."));
         web.again("check").ok();
         let cure = ask(host).wrong(&[&says]);
-        host.space().script(&cure);
-        assert!(heard().starts_with("web "), "{off}: {cure}");
+        host.namespace().script(&cure);
+        assert!(fetch().starts_with("web "), "{off}: {cure}");
         ask(host).assert_well();
     }
     key("ip_forward", 0);
     key("conf/br1/forwarding", 1);
     key("conf/ens3/forwarding", 1);
-    assert!(heard().starts_with("web "));
+    assert!(fetch().starts_with("web "));
     web.again("check").ok();
 
     key("conf/br1/route_localnet", 0);
-    let here = || heard_at(host.space(), "127.0.0.1", 8080);
+    let here = || fetch_at(host.namespace(), "127.0.0.1", 8080);
     assert!(!here().starts_with("web "));
     ask(host).wrong(&["127.0.0.1 leads to none by br1"]);
     web.again("check").ok();
@@ -97,7 +97,7 @@ fn whoever_may_be_a_client_is_one() {
     let lab = lab();
     let host = lab.host(1);
     let web = Published::new(host, "web", "br", &json!([port(8080, 80)]));
-    host.space().script(
+    host.namespace().script(
         "ip link add br-lan up type bridge
          ip link add nic up master br-lan type vxlan id 7 dstport 4790
          ip address add 10.77.0.1/24 dev br-lan",
@@ -106,19 +106,19 @@ fn whoever_may_be_a_client_is_one() {
         let rules = format!("ct state established accept; add rule inet f c iifname {rule} accept");
         chain("forward priority 0; policy drop", &rules)
     };
-    host.space().script(&only("br-lan"));
+    host.namespace().script(&only("br-lan"));
     web.again("check").ok();
     // By IPv4 from the LAN, by IPv6 from nowhere.
     ask(host).wrong(&["stops what comes to", "over IPv6"]);
-    host.space().script(UNDONE);
-    host.space().script(&only("ens3"));
+    host.namespace().script(UNDONE);
+    host.namespace().script(&only("ens3"));
     web.again("check").ok();
-    host.space().script(UNDONE);
-    host.space().script(
+    host.namespace().script(UNDONE);
+    host.namespace().script(
         "ip -6 address flush dev ens3 scope global
          ip -6 route flush default",
     );
-    host.space().script(&only("br-lan"));
+    host.namespace().script(&only("br-lan"));
     web.again("check").ok();
     let notes = ask(host).lines("note").join("\n");
     assert!(
@@ -126,7 +126,7 @@ fn whoever_may_be_a_client_is_one() {
         "{notes}"
     );
     ask(host).assert_well();
-    host.space()
+    host.namespace()
         .script("echo 0 > /proc/sys/net/ipv6/conf/all/forwarding");
     web.again("check").ok();
 }

@@ -3,7 +3,7 @@
 //! tells of a deviation destroys the container.
 
 use crate::doctor_report::ask;
-use crate::portmap::published::{Published, UNDONE, chain, heard_at, lab, network, port};
+use crate::portmap::published::{Published, UNDONE, chain, fetch_at, lab, network, port};
 use integration::Running;
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ fn what_lets_nobody_in_is_told_with_a_cure_that_works() {
     let host = lab.host(1);
     let web = Published::new(host, "web", "br", &json!([port(8080, 80)]));
     let _server = web.serves(80);
-    let heard = || heard_at(lab.host(2).space(), host.vtep(), 8080);
+    let fetch = || fetch_at(lab.host(2).namespace(), host.vtep(), 8080);
     let drop = |rules: &str| chain("forward priority 0; policy drop", rules);
     let docker = "ip link add docker0 up type bridge; ip address add 172.17.0.1/16 dev docker0
         ip link add cali0 up type veth; ip address add 169.254.1.1/32 dev cali0
@@ -70,21 +70,21 @@ fn what_lets_nobody_in_is_told_with_a_cure_that_works() {
             "iptables-nft -t mangle -I POSTROUTING ",
         ),
     ] {
-        host.space().script(&made);
-        assert_eq!(heard(), "TimedOut", "{made}");
+        host.namespace().script(&made);
+        assert_eq!(fetch(), "TimedOut", "{made}");
         web.again("check").ok();
         let cure = ask(host).wrong(&["stops what comes to published ports over IPv4, by br1"]);
         assert!(cure.starts_with(into), "{made}: {cure}");
-        host.space().script(&cure);
-        assert!(heard().starts_with("web "), "{made}: {cure}");
+        host.namespace().script(&cure);
+        assert!(fetch().starts_with("web "), "{made}: {cure}");
         web.again("check").ok();
         ask(host).assert_well();
-        host.space().script(UNDONE);
+        host.namespace().script(UNDONE);
     }
     // A rule may name the bridge by its number.
-    host.space()
+    host.namespace()
         .script(&drop("oif br1 accept; add rule inet f c iif br1 accept"));
-    assert!(heard().starts_with("web "));
+    assert!(fetch().starts_with("web "));
     web.again("check").ok();
     ask(host).assert_well();
 }
@@ -96,7 +96,7 @@ fn what_may_let_nobody_in_is_noted_with_a_cure_that_works() {
     let host = lab.host(1);
     let web = Published::new(host, "web", "br", &json!([port(8080, 80)]));
     let _server = web.serves(80);
-    let heard = || heard_at(lab.host(2).space(), host.vtep(), 8080);
+    let fetch = || fetch_at(lab.host(2).namespace(), host.vtep(), 8080);
     for (made, undone) in [
         (
             chain("forward priority 0; policy drop", "meta mark 1 accept"),
@@ -107,18 +107,18 @@ fn what_may_let_nobody_in_is_noted_with_a_cure_that_works() {
             "iptables-legacy -F; iptables-legacy -P FORWARD ACCEPT",
         ),
     ] {
-        host.space().script(&made);
-        assert_eq!(heard(), "TimedOut", "{made}");
+        host.namespace().script(&made);
+        assert_eq!(fetch(), "TimedOut", "{made}");
         web.again("check").ok();
         let cure = ask(host).noted(&["may stop what comes to published ports over IPv4, by br1"]);
-        host.space().script(&cure);
-        assert!(heard().starts_with("web "), "{made}: {cure}");
+        host.namespace().script(&cure);
+        assert!(fetch().starts_with("web "), "{made}: {cure}");
         // What only another program can read stays what it is.
         let left = usize::from(made.contains("legacy"));
         let notes = ask(host).lines("note");
         let notes = notes.iter().filter(|it| it.contains("may stop"));
         assert_eq!(notes.count(), left, "{made}: {cure}");
-        host.space().script(undone);
+        host.namespace().script(undone);
     }
 }
 
@@ -130,7 +130,7 @@ fn a_rule_against_one_port_is_told_with_a_cure_that_works() {
     let web = Published::new(host, "web", "br", &json!([port(8080, 80)]));
     let other = Published::new(host, "other", "br", &json!(["8081-8082:81-82"]));
     let _servers = [web.serves(80), other.serves(81), other.serves(82)];
-    let heard = |port| heard_at(lab.host(2).space(), host.vtep(), port);
+    let fetch = |port| fetch_at(lab.host(2).namespace(), host.vtep(), port);
     for made in [
         chain(
             "forward priority 0; policy drop",
@@ -157,16 +157,16 @@ fn a_rule_against_one_port_is_told_with_a_cure_that_works() {
         "iptables-nft -t mangle -A POSTROUTING -p tcp --dport 80 -j DROP".to_owned(),
         "iptables-nft -A FORWARD -d 10.1.0.2 -p tcp --dport 80 -j DROP".to_owned(),
     ] {
-        host.space().script(&made);
-        assert!(!heard(8080).starts_with("web "), "{made}");
+        host.namespace().script(&made);
+        assert!(!fetch(8080).starts_with("web "), "{made}");
         web.again("check").ok();
         let cure = ask(host).wrong(&["stops what comes to port 8080/tcp over IPv4, by br1"]);
-        assert!(heard(8081).starts_with("other "), "{made}");
-        host.space().script(&cure);
-        assert!(heard(8080).starts_with("web "), "{made}: {cure}");
+        assert!(fetch(8081).starts_with("other "), "{made}");
+        host.namespace().script(&cure);
+        assert!(fetch(8080).starts_with("web "), "{made}: {cure}");
         web.again("check").ok();
         ask(host).assert_well();
-        host.space().script(UNDONE);
+        host.namespace().script(UNDONE);
     }
 }
 
@@ -187,17 +187,17 @@ fn a_cure_works_whatever_the_bridge_is_called() {
             &json!([port(8080, 80)]),
         );
         let _server = web.serves(80);
-        let heard = || heard_at(lab.host(2).space(), host.vtep(), 8080);
+        let fetch = || fetch_at(lab.host(2).namespace(), host.vtep(), 8080);
         for made in [
             chain("forward priority 0; policy drop", "counter"),
             "iptables-nft -P FORWARD DROP".to_owned(),
         ] {
-            host.space().script(&made);
-            assert_eq!(heard(), "TimedOut");
+            host.namespace().script(&made);
+            assert_eq!(fetch(), "TimedOut");
             let cure = ask(host).wrong(&[&format!("published ports over IPv4, by {name}")]);
-            host.space().script(&cure);
-            assert!(heard().starts_with("web"), "{cure}");
-            host.space().script(UNDONE);
+            host.namespace().script(&cure);
+            assert!(fetch().starts_with("web"), "{cure}");
+            host.namespace().script(UNDONE);
         }
         web.again("del").ok();
     }
@@ -210,7 +210,7 @@ fn many_ports_are_told_of_once() {
     let host = lab.host(1);
     let few: Vec<_> = (0..3).map(|n| port(8000 + 10 * n, 80 + n)).collect();
     let few = Published::new(host, "few", "br", &json!(few));
-    host.space().script(&chain(
+    host.namespace().script(&chain(
         "forward priority 0; policy drop",
         "meta l4proto icmp accept",
     ));
@@ -221,12 +221,12 @@ fn many_ports_are_told_of_once() {
         wrong[0].contains("port 8000/tcp") && wrong[0].contains("2 more"),
         "{wrong:?}"
     );
-    host.space().script(UNDONE);
+    host.namespace().script(UNDONE);
 
     let many: Vec<_> = (0..70).map(|n| port(9000 + 10 * n, 80)).collect();
     let many = Published::new(host, "many", "br", &json!(many));
     let _server = many.serves(80);
-    let heard = || heard_at(lab.host(2).space(), host.vtep(), 9000);
+    let fetch = || fetch_at(lab.host(2).namespace(), host.vtep(), 9000);
     for (hook, rules) in [
         (
             "forward priority 0; policy drop",
@@ -237,18 +237,18 @@ fn many_ports_are_told_of_once() {
             "tcp dport 9005 accept",
         ),
     ] {
-        host.space().script(&chain(hook, rules));
-        assert_eq!(heard(), "TimedOut", "{hook}");
+        host.namespace().script(&chain(hook, rules));
+        assert_eq!(fetch(), "TimedOut", "{hook}");
         let told = ask(host);
         let wrong = told.lines("wrong").join("\n");
         assert!(!wrong.contains("9000-9690"), "{wrong}");
         if hook.starts_with("forward") {
             many.again("check").ok();
             let cure = told.wrong(&["published ports over IPv4, by br1"]);
-            host.space().script(&cure);
-            assert!(heard().starts_with("many "), "{cure}");
+            host.namespace().script(&cure);
+            assert!(fetch().starts_with("many "), "{cure}");
         }
-        host.space().script(UNDONE);
+        host.namespace().script(UNDONE);
     }
 }
 
@@ -258,7 +258,7 @@ fn a_table_that_has_an_owner_is_told_without_a_command_that_fails() {
     let lab = lab();
     let host = lab.host(1);
     let _web = Published::new(host, "web", "br", &json!([port(8080, 80)]));
-    let mut owner = host.space().command("sh");
+    let mut owner = host.namespace().command("sh");
     owner.args([
         "-c",
         "(echo 'add table inet o { flags owner; }'

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::portmap::published;
-use crate::portmap::published::{Published, asks, heard_at, network, port, rules};
+use crate::portmap::published::{Published, fetch_at, network, port, port_mappings, rules};
 use integration::{Backend, Finished, Host, Lab, Programs, Running};
 use serde_json::{Value, json};
 
@@ -25,7 +25,7 @@ impl<'lab> Case<'lab> {
             "name": "br",
             "type": "portmap",
             "prevResult": web.result,
-            "runtimeConfig": asks(&json!([port(8080, 80), udp])),
+            "runtimeConfig": port_mappings(&json!([port(8080, 80), udp])),
         });
         Self { lab, conf, other }
     }
@@ -41,7 +41,7 @@ impl<'lab> Case<'lab> {
 
     /// The verb, which gets SIGKILL at its call of `name` of that number.
     fn killed(&self, verb: &str, name: &str, number: usize) -> Finished {
-        let mut command = self.host().space().command("strace");
+        let mut command = self.host().namespace().command("strace");
         command
             .args([
                 "-qq",
@@ -63,8 +63,8 @@ impl<'lab> Case<'lab> {
     }
 
     fn is_reached(&self, port: u16) -> bool {
-        let far = self.lab.host(2).space();
-        heard_at(far, self.host().vtep(), port).starts_with(self.other.container.name())
+        let far = self.lab.host(2).namespace();
+        fetch_at(far, self.host().vtep(), port).starts_with(self.other.container.name())
     }
 }
 
@@ -154,7 +154,7 @@ fn an_add_killed_after_a_flush_gives_no_port_of_others_away() {
     host.container("late");
     let mut lost = Vec::new();
     for number in 1.. {
-        host.space().script("nft flush ruleset");
+        host.namespace().script("nft flush ruleset");
         let killed = case.killed("ADD", "sendto", number);
         if killed.status.success() {
             break;
@@ -179,7 +179,7 @@ fn many_at_once_beside_who_flushes_and_adds_rules() {
     let lab = Lab::new(2, Backend::Dir);
     let host = lab.host(1);
     host.install(&network("bridge", "br", 1));
-    let mut stranger = host.space().command("sh");
+    let mut stranger = host.namespace().command("sh");
     stranger.args([
         "-c",
         "for i in $(seq 200); do nft add table ip other; nft delete table ip other; done",
@@ -198,7 +198,7 @@ fn many_at_once_beside_who_flushes_and_adds_rules() {
                     "type": "portmap",
                     "prevResult": web.result,
                     // Two of them want the same.
-                    "runtimeConfig": asks(&json!([port(8000 + number % 19, 80)])),
+                    "runtimeConfig": port_mappings(&json!([port(8000 + number % 19, 80)])),
                 });
                 let call = host.call("portmap", verb).id(&format!("c{number}"));
                 call.netns("/run/netns/c1").conf(&conf).start()

@@ -2,7 +2,7 @@
 //! that very container, or the configuration says that it is to be published all the same.
 
 use crate::portmap::published;
-use crate::portmap::published::{Published, add, asks, at, heard_at, lab, port, rules};
+use crate::portmap::published::{Published, add, at, fetch_at, lab, port, port_mappings, rules};
 use integration::{Finished, Host, Programs, Running};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -26,13 +26,13 @@ const AGENT: &str = "my ($plugin, $conf, $listens, $word) = @ARGV;
 /// Starts a listener of this protocol with one more word, and waits for it.
 #[track_caller]
 fn listens(host: &Host, protocol: &str, word: &str) -> Running {
-    let mut program = host.space().command("perl");
+    let mut program = host.namespace().command("perl");
     program.args(["-e", LISTENS, protocol, word]);
     let program = Running::start(program, b"");
     let option = format!("-Hln{}", &protocol[..1]);
     let begun = Instant::now();
     while !host
-        .space()
+        .namespace()
         .run(&["ss", &option])
         .ok()
         .stdout
@@ -50,14 +50,14 @@ fn conf(web: &Published<'_>, ports: &Value) -> Value {
         "name": "br",
         "type": "portmap",
         "prevResult": web.result,
-        "runtimeConfig": asks(ports),
+        "runtimeConfig": port_mappings(ports),
     })
 }
 
 /// An ADD for the container `id` by an agent that has started a listener; each of the two has one more word in its command line.
 #[track_caller]
 fn add_by_agent(host: &Host, conf: &Value, id: &str, words: [&str; 2]) -> Finished {
-    let mut agent = host.space().command("perl");
+    let mut agent = host.namespace().command("perl");
     agent.args(["-e", AGENT]).arg(Programs::product("portmap"));
     agent.args([&conf.to_string(), LISTENS]).args(words);
     agent.env("CNI_COMMAND", "ADD").env("CNI_CONTAINERID", id);
@@ -73,7 +73,7 @@ fn a_program_that_listens_is_refused_by_name() {
     let lab = lab();
     let host = lab.host(1);
     host.container("web");
-    let program = published::serve(host.space().net(), "host", 8080);
+    let program = published::serve(host.namespace().net(), "host", 8080);
     let said = add(host, "web", &json!([port(8080, 80)])).failed().stderr;
     assert!(
         said.contains("host port 8080/tcp: ") && said.contains("listens on it"),
@@ -82,7 +82,7 @@ fn a_program_that_listens_is_refused_by_name() {
     drop(program);
     assert_eq!(rules(host), "", "a refused ADD leaves no table");
     // A program that listens to IPv6 alone is not in the way of a port of IPv4.
-    let net = host.space().net();
+    let net = host.namespace().net();
     let program = integration::Server::start(net, at(&host.address6(), 8080), drop);
     host.cnitool("del", "br", "web", "eth0").ok();
     add(host, "web", &json!(["0.0.0.0:8080:80"])).ok();
@@ -182,7 +182,7 @@ fn a_listener_of_the_other_protocol_is_told_with_the_key_that_publishes_all_the_
         "{said}"
     );
     let _server = web.serves(80);
-    assert!(heard_at(lab.host(2).space(), host.vtep(), 8080).starts_with("web "));
+    assert!(fetch_at(lab.host(2).namespace(), host.vtep(), 8080).starts_with("web "));
     call("CHECK", &conf).ok();
     // Another container's port is refused all the same.
     let late = host

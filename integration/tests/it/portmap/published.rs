@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::net::SocketAddr;
 
-use integration::{Backend, Container, Finished, Host, Lab, Net, Server, Space, hear};
+use integration::{Backend, Container, Finished, Host, Lab, Namespace, Net, Server, tcp_get};
 use serde_json::{Value, json};
 
 /// The interface plugins under which a port is published.
@@ -47,7 +47,7 @@ pub fn lab() -> Lab {
 
 /// ADD of a container that is there to the network `br`, as `eth0`.
 pub fn add(host: &Host, name: &str, asked: &Value) -> Finished {
-    host.cnitool_asking("add", "br", (name, "eth0"), &asks(asked))
+    host.cnitool_asking("add", "br", (name, "eth0"), &port_mappings(asked))
 }
 
 /// With these keys in the configuration of `portmap`.
@@ -59,7 +59,7 @@ pub fn with(mut network: Value, keys: &Value) -> Value {
 }
 
 /// What a runtime sends for these ports.
-pub fn asks(ports: &Value) -> Value {
+pub fn port_mappings(ports: &Value) -> Value {
     json!({ "portMappings": ports })
 }
 
@@ -90,7 +90,7 @@ impl<'host> Published<'host> {
     /// A container on one more network.
     #[track_caller]
     pub fn of(container: Container<'host>, network: &str, ifname: &str, ports: &Value) -> Self {
-        let asked = asks(ports);
+        let asked = port_mappings(ports);
         let attached = (container.name(), ifname);
         let host = container.host();
         let added = host.cnitool_asking("add", network, attached, &asked);
@@ -118,7 +118,7 @@ impl<'host> Published<'host> {
             "name": self.network,
             "type": "portmap",
             "prevResult": self.result,
-            "runtimeConfig": asks(ports),
+            "runtimeConfig": port_mappings(ports),
         });
         let netns = format!("/run/netns/{}", self.container.name());
         let call = self.container.host().call("portmap", verb).id(id);
@@ -150,16 +150,16 @@ pub fn at(address: &str, port: u16) -> SocketAddr {
 }
 
 /// What a client in this namespace hears at a port; what it met instead if nothing.
-pub fn heard(net: &Net, address: &str, port: u16) -> String {
-    match hear(net, at(address, port)) {
+pub fn fetch(net: &Net, address: &str, port: u16) -> String {
+    match tcp_get(net, at(address, port)) {
         Ok(words) => words,
         Err(error) => format!("{:?}", error.kind()),
     }
 }
 
 /// The same of a host or of what stands beside it.
-pub fn heard_at(space: &Space, address: &str, port: u16) -> String {
-    heard(&space.net(), address, port)
+pub fn fetch_at(namespace: &Namespace, address: &str, port: u16) -> String {
+    fetch(&namespace.net(), address, port)
 }
 
 /// A chain of nft's own with these rules.
@@ -179,5 +179,8 @@ pub const UNDONE: &str = "nft delete table inet f 2>/dev/null || true
 /// All rules of a host.
 #[track_caller]
 pub fn rules(host: &Host) -> String {
-    host.space().run(&["nft", "list", "ruleset"]).ok().stdout
+    host.namespace()
+        .run(&["nft", "list", "ruleset"])
+        .ok()
+        .stdout
 }

@@ -2,7 +2,7 @@
 //! of IP, and whom the container sees.
 
 use crate::portmap::published;
-use crate::portmap::published::{Published, UNDER, heard, heard_at, network, port, rules, with};
+use crate::portmap::published::{Published, UNDER, fetch, fetch_at, network, port, rules, with};
 use integration::{Backend, Container, Host, Lab, OUTSIDE, OUTSIDE6};
 use serde_json::json;
 
@@ -42,42 +42,45 @@ fn from_everywhere_to_the_container_and_as_whom() {
         for (v6, address) in of_both(host) {
             let outside = name_of(if v6 { OUTSIDE6 } else { OUTSIDE });
             let said = format!("{under}, {address}");
-            let seen = heard_at(lab.outside(), &address, 8080);
+            let seen = fetch_at(lab.outside(), &address, 8080);
             assert_eq!(seen, format!("web {outside}"), "from outside: {said}");
             let own = if v6 {
                 far.address6()
             } else {
                 far.vtep().to_owned()
             };
-            let seen = heard_at(far.space(), &address, 8080);
+            let seen = fetch_at(far.namespace(), &address, 8080);
             assert_eq!(seen, format!("web {own}"), "from another host: {said}");
-            let seen = heard_at(host.space(), &address, 8080);
+            let seen = fetch_at(host.namespace(), &address, 8080);
             assert!(seen.starts_with("web "), "from the host: {said}: {seen}");
-            let seen = heard(&web.container.net(), &address, 8080);
+            let seen = fetch(&web.container.net(), &address, 8080);
             assert!(seen.starts_with("web "), "from itself: {said}: {seen}");
             for neighbour in [&beside, &apart] {
-                let seen = heard(&neighbour.container.net(), &address, 8080);
+                let seen = fetch(&neighbour.container.net(), &address, 8080);
                 let name = neighbour.container.name();
                 assert!(seen.starts_with("web "), "from {name}: {said}: {seen}");
             }
             // Only the port that was asked for.
-            assert_eq!(heard_at(far.space(), &address, 8081), "ConnectionRefused");
-            assert_eq!(heard_at(far.space(), &address, 80), "ConnectionRefused");
+            assert_eq!(
+                fetch_at(far.namespace(), &address, 8081),
+                "ConnectionRefused"
+            );
+            assert_eq!(fetch_at(far.namespace(), &address, 80), "ConnectionRefused");
         }
-        let seen = heard_at(host.space(), "127.0.0.1", 8080);
+        let seen = fetch_at(host.namespace(), "127.0.0.1", 8080);
         assert!(
             seen.starts_with("web "),
             "from the host by 127.0.0.1: {seen}"
         );
         // It cannot work over IPv6, and says so at once, so that a client that tries both goes on.
-        assert_eq!(heard_at(host.space(), "::1", 8080), "ConnectionRefused");
+        assert_eq!(fetch_at(host.namespace(), "::1", 8080), "ConnectionRefused");
 
         for one in [&web, &beside, &apart] {
             one.again("del").ok();
             one.container.remove();
         }
         assert!(!rules(host).contains("ports"), "{under}: {}", rules(host));
-        host.space()
+        host.namespace()
             .script("for b in br2 br12; do ip link delete $b 2> /dev/null || true; done");
     }
     lab.assert_same_as(&before, "after the last");
@@ -88,7 +91,7 @@ fn by_the_address_that_was_asked_for_and_no_other() {
     let lab = Lab::new(2, Backend::Dir);
     let (host, far) = (lab.host(1), lab.host(2));
     host.install(&network("overlay", "ov", 1));
-    host.space()
+    host.namespace()
         .run(&["ip", "address", "add", "192.168.1.99/24", "dev", "ens3"])
         .ok();
     let bound = |ip: &str, host: u16, container: u16| json!({ "hostIP": ip, "hostPort": host, "containerPort": container });
@@ -114,7 +117,7 @@ fn by_the_address_that_was_asked_for_and_no_other() {
     ];
     for (port, by) in reached {
         for address in [v4, "192.168.1.99", &v6] {
-            let seen = heard_at(far.space(), address, port);
+            let seen = fetch_at(far.namespace(), address, port);
             let is_asked = by.contains(&address) || (port >= 8090);
             assert_eq!(
                 seen.starts_with("web "),
@@ -123,10 +126,10 @@ fn by_the_address_that_was_asked_for_and_no_other() {
             );
         }
     }
-    assert!(heard_at(host.space(), "127.0.0.1", 8083).starts_with("web "));
-    assert_eq!(heard_at(host.space(), v4, 8083), "ConnectionRefused");
+    assert!(fetch_at(host.namespace(), "127.0.0.1", 8083).starts_with("web "));
+    assert_eq!(fetch_at(host.namespace(), v4, 8083), "ConnectionRefused");
     // What was set for it lets nobody else in to programs that hear 127.0.0.1 alone.
-    let _private = published::serve(host.space().net(), "private", 7777);
+    let _private = published::serve(host.namespace().net(), "private", 7777);
     web.container
         .run(&["ip", "route", "add", "127.0.0.0/8", "via", "172.18.0.1"]);
     web.container
@@ -144,7 +147,7 @@ fn by_the_address_that_was_asked_for_and_no_other() {
         "dev",
         "lo",
     ]);
-    let seen = heard(&web.container.net(), "127.0.0.1", 7777);
+    let seen = fetch(&web.container.net(), "127.0.0.1", 7777);
     assert!(!seen.starts_with("private"), "{seen}");
 }
 
@@ -170,11 +173,11 @@ fn with_snat_off_masq_all_on_and_conditions() {
     let all = Published::new(host, "all", "all", &json!([port(8002, 80)]));
     let few = Published::new(host, "few", "few", &json!([port(8003, 80)]));
     let _servers = [&plain, &all, &few].map(|one| one.serves(80));
-    let from = |space, address: &str, port| heard_at(space, address, port);
+    let from = |namespace, address: &str, port| fetch_at(namespace, address, port);
 
     assert_eq!(from(lab.outside(), host.vtep(), 8001), "plain 203.0.113.9");
-    assert_ne!(from(host.space(), "127.0.0.1", 8001), "plain 127.0.0.1");
-    let seen = heard(&plain.container.net(), host.vtep(), 8001);
+    assert_ne!(from(host.namespace(), "127.0.0.1", 8001), "plain 127.0.0.1");
+    let seen = fetch(&plain.container.net(), host.vtep(), 8001);
     assert!(!seen.starts_with("plain"), "it meets itself: {seen}");
 
     let inside = inner(&all.container, false);
@@ -185,15 +188,18 @@ fn with_snat_off_masq_all_on_and_conditions() {
     );
     let seen = from(lab.outside(), &host.address6(), 8002);
     assert!(seen.starts_with("all fd00:2:"), "{seen}");
-    assert!(from(host.space(), "127.0.0.1", 8002).starts_with("all "));
+    assert!(from(host.namespace(), "127.0.0.1", 8002).starts_with("all "));
 
     assert_eq!(from(lab.outside(), host.vtep(), 8003), "few 203.0.113.9");
-    assert_eq!(from(far.space(), host.vtep(), 8003), "ConnectionRefused");
+    assert_eq!(
+        from(far.namespace(), host.vtep(), 8003),
+        "ConnectionRefused"
+    );
     assert_eq!(
         from(lab.outside(), &host.address6(), 8003),
         "ConnectionRefused"
     );
-    let seen = from(far.space(), &host.address6(), 8003);
+    let seen = from(far.namespace(), &host.address6(), 8003);
     assert_eq!(seen, format!("few {}", far.address6()));
     for one in [&plain, &all, &few] {
         one.again("check").ok();

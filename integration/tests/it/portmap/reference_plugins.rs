@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::portmap::published;
-use crate::portmap::published::{Published, asks, heard, heard_at, network, port, serve};
+use crate::portmap::published::{Published, fetch, fetch_at, network, port, port_mappings, serve};
 use integration::{Backend, Call, Host, Lab, Net, Programs};
 use serde_json::{Value, json};
 
@@ -52,7 +52,7 @@ impl Plugin {
         let host = lab.host(1);
         // By which address the host hides a client must not depend on which of its own are still tried out, nor whether bridged
         // frames see its rules on whether this machine has br_netfilter.
-        host.space().script(&format!(
+        host.namespace().script(&format!(
             "echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad
              for conf in /proc/sys/net/bridge/bridge-nf-call-ip*tables; do test ! -e $conf || echo 0 > $conf; done
              mkdir -p {0}; ln -s {1} {0}/{COMPARED}",
@@ -116,23 +116,23 @@ fn ways(plugin: Plugin, under: &str, keys: &Value) -> Outcomes {
     for (version, address) in [("4", host.vtep().to_owned()), ("6", host.address6())] {
         for (who, net, port) in [
             ("outside", lab.outside().net(), 8080),
-            ("another host", far.space().net(), 8080),
-            ("the host", host.space().net(), 8080),
+            ("another host", far.namespace().net(), 8080),
+            ("the host", host.namespace().net(), 8080),
             ("itself", web.container.net(), 8080),
             ("its neighbour", beside.container.net(), 8080),
             ("another network", apart.container.net(), 8080),
-            ("bound to an address", far.space().net(), 8081),
-            ("the port of UDP", far.space().net(), 8082),
+            ("bound to an address", far.namespace().net(), 8081),
+            ("the port of UDP", far.namespace().net(), 8082),
         ] {
             ways.push((format!("{who}, IPv{version}"), net, address.clone(), port));
         }
     }
     let loopback = "127.0.0.1".to_owned();
-    ways.push((loopback.clone(), host.space().net(), loopback, 8080));
+    ways.push((loopback.clone(), host.namespace().net(), loopback, 8080));
     let mut outcomes: Outcomes = std::thread::scope(|scope| {
         let hearing: Vec<_> = ways
             .iter()
-            .map(|(what, net, address, port)| (what, scope.spawn(|| heard(net, address, *port))))
+            .map(|(what, net, address, port)| (what, scope.spawn(|| fetch(net, address, *port))))
             .collect();
         let heard = hearing.into_iter();
         heard
@@ -143,7 +143,7 @@ fn ways(plugin: Plugin, under: &str, keys: &Value) -> Outcomes {
     outcomes.insert("CHECK".to_owned(), checked);
     web.again("del").ok();
     web.again("del").ok();
-    let gone = heard_at(far.space(), host.vtep(), 8081);
+    let gone = fetch_at(far.namespace(), host.vtep(), 8081);
     outcomes.insert("after DEL".to_owned(), gone);
     outcomes
 }
@@ -219,7 +219,7 @@ fn asked_for(plugin: Plugin) -> Outcomes {
         ("an address that the host lacks", at("192.168.1.200")),
         ("a version of IP that the container lacks", at("::")),
     ];
-    let ports = ports.map(|(what, ports)| (what, "runtimeConfig", asks(&ports)));
+    let ports = ports.map(|(what, ports)| (what, "runtimeConfig", port_mappings(&ports)));
     let mark = "externalSetMarkChain";
     let keys = [
         ("markMasqBit", "markMasqBit", json!(14)),
@@ -245,7 +245,7 @@ fn asked_for(plugin: Plugin) -> Outcomes {
         .as_array_mut()
         .expect("addresses")
         .retain(|it| it["address"].as_str().is_some_and(|it| it.contains('.')));
-    let usual = asks(&json!([port(8080, 80)]));
+    let usual = port_mappings(&json!([port(8080, 80)]));
     let mut outcomes = Outcomes::new();
     for (what, key, value) in ports.into_iter().chain(keys) {
         let mut conf = json!({ "name": "one", "prevResult": previous, "runtimeConfig": usual });
@@ -253,13 +253,13 @@ fn asked_for(plugin: Plugin) -> Outcomes {
         let added = plugin.call(host, "ADD", &conf).run();
         outcomes.insert(what.to_owned(), added.status.success().to_string());
         if what == "a range" {
-            let second = heard_at(lab.host(2).space(), host.vtep(), 8081);
+            let second = fetch_at(lab.host(2).namespace(), host.vtep(), 8081);
             outcomes.insert("the second port of a range".to_owned(), second);
         }
         // A refused one may have done half.
         let _ = plugin.call(host, "DEL", &conf).run();
     }
-    let _program = serve(host.space().net(), "program", 8080);
+    let _program = serve(host.namespace().net(), "program", 8080);
     host.container("late");
     let added = host.cnitool_asking("add", "one", ("late", "eth0"), &usual);
     outcomes.insert(
@@ -268,7 +268,7 @@ fn asked_for(plugin: Plugin) -> Outcomes {
     );
     outcomes.insert(
         "who listens there".to_owned(),
-        heard_at(host.space(), host.vtep(), 8080),
+        fetch_at(host.namespace(), host.vtep(), 8080),
     );
     outcomes
 }
@@ -301,7 +301,7 @@ fn neighbours(plugin: Plugin) -> Outcomes {
     let host = lab.host(1);
     let mut outcomes = Outcomes::new();
     let mut note = |what: &str, came: String| outcomes.insert(what.to_owned(), came);
-    let outside = |port| heard_at(lab.host(2).space(), host.vtep(), port);
+    let outside = |port| fetch_at(lab.host(2).namespace(), host.vtep(), port);
     let web = Published::new(host, "web", "one", &json!([port(8080, 80)]));
     let late = host.container("late");
     let _servers = [web.serves(80), serve(late.net(), "late", 80)];
@@ -366,7 +366,7 @@ fn conditions(plugin: Plugin) -> Outcomes {
     let host = lab.host(1);
     let mut outcomes = Outcomes::new();
     let mut note = |what: &str, came: String| outcomes.insert(what.to_owned(), came);
-    let outside = |port| heard_at(lab.host(2).space(), host.vtep(), port);
+    let outside = |port| fetch_at(lab.host(2).namespace(), host.vtep(), port);
     let free = Published::new(host, "free", "one", &json!([port(8080, 80)]));
     let bound = Published::new(host, "bound", "two", &json!([port(8081, 80)]));
     let _servers = [&free, &bound].map(|it| it.serves(80));

@@ -1,7 +1,9 @@
 //! What a runtime asks of `portmap`: ports that are to be chosen, none at all, and what cannot be.
 
 use crate::portmap::published;
-use crate::portmap::published::{Published, add, asks, heard_at, lab, network, port, rules};
+use crate::portmap::published::{
+    Published, add, fetch_at, lab, network, port, port_mappings, rules,
+};
 use integration::{Backend, Finished, Host, Lab, conflist};
 use serde_json::{Value, json};
 
@@ -9,11 +11,11 @@ use serde_json::{Value, json};
 fn a_port_that_is_not_named_is_chosen_and_told() {
     let lab = lab();
     let host = lab.host(1);
-    host.space().script(
+    host.namespace().script(
         "echo 40000 40009 > /proc/sys/net/ipv4/ip_local_port_range
          echo 40000-40003 > /proc/sys/net/ipv4/ip_local_reserved_ports",
     );
-    let _listens = published::serve(host.space().net(), "host", 40004);
+    let _listens = published::serve(host.namespace().net(), "host", 40004);
     let bound = json!({ "hostIP": host.vtep(), "hostPort": 40009, "containerPort": 80 });
     let _bound = Published::new(host, "bound", "br", &json!([bound]));
     let mut chosen = Vec::new();
@@ -36,7 +38,7 @@ fn a_port_that_is_not_named_is_chosen_and_told() {
         );
         for port in &told {
             assert!((40005..=40008).contains(&port.0), "{port:?}");
-            let seen = heard_at(lab.host(2).space(), host.vtep(), port.0);
+            let seen = fetch_at(lab.host(2).namespace(), host.vtep(), port.0);
             assert!(seen.starts_with(name), "{seen}");
         }
         let id = format!("cnitool-{}", id_of(name));
@@ -105,7 +107,7 @@ fn id_of(container: &str) -> String {
 /// A plugin's answer has it, though cnitool shows only what it knows.
 fn chosen_is_in_the_result(host: &Host) {
     let one = Published::new(host, "d", "br", &json!([]));
-    host.space()
+    host.namespace()
         .script("echo 41000 41009 > /proc/sys/net/ipv4/ip_local_port_range");
     let call = |verb| one.alone(verb, "c1", &json!([port(0, 80)])).ok();
     let told = call("ADD").json()["portMappings"].clone();
@@ -141,7 +143,7 @@ fn what_cannot_be_published_is_refused_with_key_and_value() {
             "name": network,
             "type": "portmap",
             "prevResult": of.result,
-            "runtimeConfig": asks(&asked),
+            "runtimeConfig": port_mappings(&asked),
         });
         for (key, value) in keys.as_object().into_iter().flatten() {
             conf[key] = value.clone();
@@ -193,7 +195,7 @@ fn what_cannot_be_published_is_refused_with_key_and_value() {
             "name": attached[network].network,
             "type": "portmap",
             "prevResult": attached[network].result,
-            "runtimeConfig": asks(&asked),
+            "runtimeConfig": port_mappings(&asked),
         })
     };
     let call = |verb, id: &str, conf: &Value| {
@@ -239,7 +241,7 @@ fn an_address_at_which_the_host_meets_no_container_is_not_taken_in_silence() {
             "name": "br",
             "type": "portmap",
             "prevResult": result,
-            "runtimeConfig": asks(&json!([port(8080, 80)])),
+            "runtimeConfig": port_mappings(&json!([port(8080, 80)])),
         });
         let call = host.call("portmap", verb).id("c1");
         call.netns("/run/netns/web").conf(&conf).run()
@@ -272,7 +274,8 @@ fn an_address_at_which_the_host_meets_no_container_is_not_taken_in_silence() {
     assert!(added.stderr.contains(says), "{added}");
     call("DEL", &far).ok();
     // What the host cannot reach over one version of IP it may over the other. fd99::/16 is unreachable here, whatever else there is.
-    host.space().script("ip route add unreachable fd99::/16");
+    host.namespace()
+        .script("ip route add unreachable fd99::/16");
     let lame = json!({
         "cniVersion": "1.0.0",
         "ips": [{ "address": v4_of_web["address"] }, { "address": "fd99::2/64" }],
@@ -289,7 +292,7 @@ fn an_address_at_which_the_host_meets_no_container_is_not_taken_in_silence() {
     let lost = json!({ "cniVersion": "1.0.0", "ips": [{ "address": "fd99::2/64" }] });
     call("ADD", &lost).refused(107, &[says]);
     // Neither this host's own addresses nor those of many are a container's, and none is none.
-    host.space()
+    host.namespace()
         .script("ip address add fd00:1::9/64 dev lo nodad");
     let no_route = (107, "this host has no route to the container at ");
     let nothing = (112, "the container has no IP address");
@@ -340,7 +343,7 @@ fn without_ports_nothing_is_touched_and_the_result_goes_through() {
         assert_eq!(call.run().ok().json(), previous);
     }
     assert_eq!(rules(host), "");
-    assert!(!host.space().path("/run/crosshost").exists());
+    assert!(!host.namespace().path("/run/crosshost").exists());
 }
 
 #[test]
@@ -364,7 +367,7 @@ fn status_and_version_need_no_container() {
         .run()
         .refused(7, &["markMasqBit: -1"]);
     // Without the right to speak to nftables an ADD would fail.
-    let mut command = host.space().command("setpriv");
+    let mut command = host.namespace().command("setpriv");
     command
         .args(["--bounding-set=-net_admin", "--inh-caps=-net_admin", "--"])
         .arg(integration::Programs::product("portmap"))
@@ -383,7 +386,7 @@ fn status_and_version_need_no_container() {
 fn a_result_that_does_not_say_where_the_container_is_met_is_refused_with_its_version() {
     let lab = Lab::new(1, Backend::Dir);
     let host = lab.host(1);
-    let asked = asks(&json!([port(8080, 80)]));
+    let asked = port_mappings(&json!([port(8080, 80)]));
     for version in [None, Some("0.1.0"), Some("0.2.0")] {
         let mut old = conflist("ov_net1", "10.0.0.0/24");
         old["plugins"] = json!([
@@ -413,10 +416,10 @@ fn a_result_that_does_not_say_where_the_container_is_met_is_refused_with_its_ver
         };
         refused(host.cnitool_asking("add", "ov_net1", attached, &asked));
         // Nor to whoever has it on a link of this host.
-        host.space()
+        host.namespace()
             .script("ip link add other up type bridge; ip address add 10.0.0.200/24 dev other");
         refused(host.cnitool_asking("add", "ov_net1", attached, &asked));
-        host.space().script("ip link delete other");
+        host.namespace().script("ip link delete other");
         // A container without ports is none of its business.
         host.cnitool("add", "ov_net1", "web", "eth0").ok();
         host.cnitool("del", "ov_net1", "web", "eth0").ok();
@@ -429,6 +432,6 @@ fn a_result_that_does_not_say_where_the_container_is_met_is_refused_with_its_ver
     host.install(&old);
     let web = Published::new(host, "web2", "gate", &json!([port(8080, 80)]));
     let _server = web.serves(80);
-    assert!(heard_at(host.space(), host.vtep(), 8080).starts_with("web2 "));
+    assert!(fetch_at(host.namespace(), host.vtep(), 8080).starts_with("web2 "));
     web.again("del").ok();
 }

@@ -2,7 +2,9 @@
 
 use crate::doctor_report::ask;
 use crate::portmap::published;
-use crate::portmap::published::{Published, add, asks, heard_at, lab, network, port, rules};
+use crate::portmap::published::{
+    Published, add, fetch_at, lab, network, port, port_mappings, rules,
+};
 use integration::{Backend, Host, Lab, Running};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -22,7 +24,7 @@ fn a_port_has_one_container_and_the_refusal_names_it() {
     let before = rules(host);
     host.container("late");
     // As podman's conmon does for the container that has the port: what is in the way is the container.
-    let holder = published::serve(host.space().net(), "holder", 8080);
+    let holder = published::serve(host.namespace().net(), "holder", 8080);
     let id = before.split("br/eth0/").nth(1).expect("an owner");
     let id = id.split('"').next().expect("its id").to_owned();
     for asked in [
@@ -62,7 +64,7 @@ fn an_add_that_comes_again_and_fails_late_leaves_what_worked() {
     let host = lab.host(1);
     let web = Published::new(host, "web", "br", &json!([]));
     let add = |ports: &Value| web.alone("ADD", "c1", ports);
-    let heard = |port| heard_at(lab.host(2).space(), host.vtep(), port);
+    let fetch = |port| fetch_at(lab.host(2).namespace(), host.vtep(), port);
     let _servers = [80, 81].map(|port| web.serves(port));
     let one = json!([port(8080, 80)]);
     add(&one).ok();
@@ -71,34 +73,34 @@ fn an_add_that_comes_again_and_fails_late_leaves_what_worked() {
     let unchanged = |what: &str| {
         assert_eq!(published(host), before, "{what}");
         assert_eq!(host.listed(&["port", "ls"]), listed, "{what}");
-        assert!(heard(8080).starts_with("web "), "{what}");
+        assert!(fetch(8080).starts_with("web "), "{what}");
         host.crosshost(&["sync"]).ok();
         assert_eq!(published(host), before, "{what}: what sync makes of it");
     };
     let other = json!([port(8080, 81), port(8081, 81)]);
     // The last thing that the kernel is told: let 127.0.0.1 lead there.
-    host.space().script(
+    host.namespace().script(
         "key=/proc/sys/net/ipv4/conf/br1/route_localnet
          echo 0 > $key; echo 0 > /run/zero
          mount --bind /run/zero $key; mount -o remount,bind,ro $key",
     );
     add(&other).refused(107, &["route_localnet"]);
-    host.space()
+    host.namespace()
         .script("umount /proc/sys/net/ipv4/conf/br1/route_localnet");
     unchanged("the kernel refuses");
     // No place to note it.
-    host.space().script(
+    host.namespace().script(
         "cp -a /run/crosshost /run/copy
          mount -t tmpfs -o size=1m full /run/crosshost
          cp -a /run/copy/. /run/crosshost/
          dd if=/dev/zero of=/run/crosshost/filler bs=4096 2>/dev/null || true",
     );
     add(&other).refused(5, &["No space left on device"]);
-    host.space().script("rm /run/crosshost/filler");
+    host.namespace().script("rm /run/crosshost/filler");
     unchanged("no space");
     // And one that succeeds takes the place of the first.
     add(&other).ok();
-    assert!(heard(8080).starts_with("web ") && heard(8081).starts_with("web "));
+    assert!(fetch(8080).starts_with("web ") && fetch(8081).starts_with("web "));
     add(&one).ok();
     assert_eq!(published(host), before);
     web.alone("DEL", "c1", &one).ok();
@@ -113,7 +115,7 @@ fn the_del_of_a_container_without_ports_touches_nothing() {
     let host = lab.host(1);
     let web = Published::new(host, "web", "br", &json!([port(8080, 80)]));
     // As on a host whose documents were lost: what has no document may be in the table.
-    host.space()
+    host.namespace()
         .script("rm -f /run/crosshost/journal/portmap/complete");
     let before = host.footprint();
     for asked in [json!({}), json!({ "portMappings": [] }), Value::Null] {
@@ -122,7 +124,7 @@ fn the_del_of_a_container_without_ports_touches_nothing() {
         });
         let calls = "/run/calls";
         let plugin = integration::Programs::product("portmap");
-        let mut del = host.space().command("strace");
+        let mut del = host.namespace().command("strace");
         del.args(["-f", "-e", "trace=socket", "-o", calls])
             .arg(plugin);
         del.env("CNI_COMMAND", "DEL").env("CNI_CONTAINERID", "c1");
@@ -130,10 +132,10 @@ fn the_del_of_a_container_without_ports_touches_nothing() {
             .env("CNI_PATH", integration::Programs::cni_path());
         let del = Running::start(del, conf.to_string().as_bytes());
         del.wait(Duration::from_secs(30)).ok();
-        let calls = host.space().run(&["cat", calls]).ok().stdout;
+        let calls = host.namespace().run(&["cat", calls]).ok().stdout;
         assert!(!calls.contains("AF_NETLINK"), "{asked}: {calls}");
     }
-    host.space().script("rm /run/calls");
+    host.namespace().script("rm /run/calls");
     host.footprint().assert_same_as(&before, "after the DELs");
     web.again("del").ok();
     assert_eq!(rules(host), "");
@@ -170,14 +172,16 @@ fn gc_takes_what_is_not_listed_and_nothing_else() {
     stays.again("check").ok();
     apart.again("check").ok();
     // Of records that are lost the kernel tells whose they are.
-    host.space().script("rm -r /run/crosshost/journal/portmap");
+    host.namespace()
+        .script("rm -r /run/crosshost/journal/portmap");
     gc(&listed);
     assert_eq!(published(host), left);
     gc(&Value::Null);
     let left = published(host);
     assert!(!left.contains("8080") && left.contains("8082"), "{left}");
     // So does a DEL, while this host has no record at all.
-    host.space().script("rm -rf /run/crosshost/journal/portmap");
+    host.namespace()
+        .script("rm -rf /run/crosshost/journal/portmap");
     apart.again("del").ok();
     assert_eq!(published(host), "");
 }
@@ -196,7 +200,7 @@ fn networks_of_one_container_do_not_disturb_each_other() {
     let one = Published::new(host, "web", "ov1", &list);
     let _server = one.serves(80);
     let two = Published::of(host.existing("web"), "ov2", "eth1", &list);
-    let reached = || heard_at(lab.host(2).space(), host.vtep(), 8080).starts_with("web ");
+    let reached = || fetch_at(lab.host(2).namespace(), host.vtep(), 8080).starts_with("web ");
     assert!(reached());
     let check = |published: &Published<'_>, ifname: &str| {
         let (network, asked) = (&published.network, &published.asked);
@@ -215,7 +219,7 @@ fn networks_of_one_container_do_not_disturb_each_other() {
     let three = Published::of(host.existing("web"), "br", "eth2", &list);
     host.cnitool_asking("del", "ov2", ("web", "eth1"), &two.asked)
         .ok();
-    host.cnitool_asking("del", "ov1", ("web", "eth0"), &asks(&again))
+    host.cnitool_asking("del", "ov1", ("web", "eth0"), &port_mappings(&again))
         .ok();
     // The bridge alone is left, and the container leaves by it.
     assert!(reached(), "the third network has it");
@@ -227,7 +231,7 @@ fn networks_of_one_container_do_not_disturb_each_other() {
 #[test]
 fn an_add_that_comes_again_replaces_its_ports_or_changes_nothing() {
     let lab = lab();
-    let (host, far) = (lab.host(1), lab.host(2).space());
+    let (host, far) = (lab.host(1), lab.host(2).namespace());
     let web = Published::new(host, "web", "br", &json!([]));
     let _server = web.serves(80);
     let call = |verb, asked: Value| web.alone(verb, "c1", &asked);
@@ -244,10 +248,10 @@ fn an_add_that_comes_again_replaces_its_ports_or_changes_nothing() {
     let second = json!([port(8081, 80)]);
     call("ADD", second.clone()).ok();
     call("CHECK", second.clone()).ok();
-    assert_eq!(heard_at(far, host.vtep(), 8080), "ConnectionRefused");
-    assert!(heard_at(far, host.vtep(), 8081).starts_with("web "));
+    assert_eq!(fetch_at(far, host.vtep(), 8080), "ConnectionRefused");
+    assert!(fetch_at(far, host.vtep(), 8081).starts_with("web "));
     let key = "/proc/sys/net/ipv4/conf/br1/route_localnet";
-    let open = || host.space().run(&["cat", key]).ok().stdout;
+    let open = || host.namespace().run(&["cat", key]).ok().stdout;
     assert_eq!(open(), "1\n");
     call("DEL", second).ok();
     other.again("del").ok();
@@ -260,7 +264,7 @@ fn a_del_works_although_somebody_made_a_set_of_another_kind() {
     let lab = lab();
     let host = lab.host(1);
     let web = Published::new(host, "web", "br", &json!([port(8080, 80)]));
-    host.space().script(
+    host.namespace().script(
         "nft flush chain inet crosshost ports-postrouting
          nft delete set inet crosshost hairpin4
          nft add set inet crosshost hairpin4 '{ type mark; }'",
@@ -275,7 +279,7 @@ fn a_record_that_cannot_be_read_hides_no_other_and_goes_with_a_gc() {
     let host = lab.host(1);
     Published::new(host, "one", "br", &json!([port(8080, 80)]));
     let folder = "/run/crosshost/journal/portmap";
-    host.space()
+    host.namespace()
         .script(&format!("for it in {folder}/*.json; do : > $it; done"));
     Published::new(host, "two", "br", &json!([port(8081, 80)]));
     let listed = host.crosshost(&["port", "ls"]).ok().stdout;
@@ -284,7 +288,7 @@ fn a_record_that_cannot_be_read_hides_no_other_and_goes_with_a_gc() {
     host.call("portmap", "GC").conf(&conf).run().ok();
     assert_eq!(rules(host), "");
     let left = host
-        .space()
+        .namespace()
         .run(&["sh", "-c", &format!("ls {folder}/*.json || true")]);
     assert_eq!(left.stdout, "");
 }
@@ -294,7 +298,7 @@ fn a_record_that_cannot_be_read_hides_no_other_and_goes_with_a_gc() {
 fn among_hundreds_of_addresses_a_port_of_one_is_found_taken() {
     let lab = lab();
     let host = lab.host(1);
-    host.space()
+    host.namespace()
         .script("for n in $(seq 250); do ip address add 10.9.8.$n/32 dev lo; ip address add 10.9.9.$n/32 dev lo; done");
     let of_one = json!({ "hostIP": "10.9.9.77", "hostPort": 8080, "containerPort": 80 });
     let one = Published::new(host, "one", "br", &json!([of_one]));
@@ -320,7 +324,8 @@ fn a_del_takes_ports_whose_record_is_lost_also_beside_others() {
     let lab = lab();
     let host = lab.host(1);
     let old = Published::new(host, "old", "br", &json!([port(8080, 80)]));
-    host.space().script("rm -r /run/crosshost/journal/portmap");
+    host.namespace()
+        .script("rm -r /run/crosshost/journal/portmap");
     let lost = ["br/eth0/", "record is lost"];
     ask(host).noted(&lost);
     let new = Published::new(host, "new", "br", &json!([port(8081, 80)]));
@@ -342,7 +347,8 @@ fn a_container_has_no_ports_of_one_whose_name_its_own_begins_with() {
     let web = Published::new(host, "web", "br", &json!([]));
     let call = |id: &str| web.alone("ADD", id, &json!([port(8080, 80)]));
     call("web").ok();
-    host.space().script("rm /run/crosshost/journal/portmap/*");
+    host.namespace()
+        .script("rm /run/crosshost/journal/portmap/*");
     call("web1").refused(111, &["8080/tcp: "]);
 }
 
@@ -352,7 +358,7 @@ fn the_last_del_takes_the_table_although_the_record_cannot_be_read() {
     let lab = lab();
     let host = lab.host(1);
     let web = Published::new(host, "web", "br", &json!([port(8080, 80)]));
-    host.space()
+    host.namespace()
         .script("for it in /run/crosshost/journal/portmap/*; do : > $it; done");
     web.again("del").ok();
     assert_eq!(rules(host), "");
@@ -362,12 +368,12 @@ fn the_last_del_takes_the_table_although_the_record_cannot_be_read() {
 fn a_full_disk_holds_up_no_del() {
     let lab = lab();
     let host = lab.host(1);
-    host.space()
+    host.namespace()
         .script("mkdir -p /run/crosshost; mount -t tmpfs -o size=128k full /run/crosshost");
     let web = Published::new(host, "web", "br", &json!([]));
     let call = |verb| web.alone(verb, "c1", &json!([port(8080, 80)]));
     call("ADD").ok();
-    host.space()
+    host.namespace()
         .script("dd if=/dev/zero of=/run/crosshost/filler bs=4096 2>/dev/null || true");
     let _ = call("DEL");
     let left = published(host);
@@ -381,7 +387,7 @@ fn a_port_whose_element_is_gone_is_not_given_away() {
     let host = lab.host(1);
     let web = Published::new(host, "web", "br", &json!([port(8080, 80)]));
     host.container("late");
-    host.space()
+    host.namespace()
         .script("nft flush map inet crosshost ports4; nft flush map inet crosshost ports6");
     let added = add(host, "late", &json!([port(8080, 80)]));
     host.crosshost(&["sync"]).ok();
@@ -395,7 +401,7 @@ fn an_add_works_while_another_program_flushes_all_rules() {
     let lab = lab();
     let host = lab.host(1);
     let web = Published::new(host, "web", "br", &json!([port(8080, 80)]));
-    let mut storm = host.space().command("sh");
+    let mut storm = host.namespace().command("sh");
     storm.args([
         "-c",
         "for n in $(seq 400); do nft flush ruleset; sleep 0.005; done",

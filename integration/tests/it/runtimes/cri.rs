@@ -62,7 +62,7 @@ fn configs(on: &Containerd, name: &str, port: u16) -> [String; 2] {
     });
     [("pod", pod), ("container", container)].map(|(kind, config)| {
         let file = format!("/dev/shm/hosts/{}/{name}-{kind}.json", on.host().name());
-        on.host().space().write(&file, config.to_string());
+        on.host().namespace().write(&file, config.to_string());
         file
     })
 }

@@ -90,7 +90,7 @@ pub fn assert_reached<'lab>(from: &impl Runtime<'lab>, name: &str, address: &str
 pub fn page_at(host: &Host, address: &str) -> Option<String> {
     let address: SocketAddr = address.parse().expect("an address and a port");
     let patience = Duration::from_secs(3);
-    let net = host.space().net();
+    let net = host.namespace().net();
     let started = Instant::now();
     while started.elapsed() < patience {
         let answer = net.run(|| -> std::io::Result<String> {

@@ -65,7 +65,7 @@ fn whatever_is_killed_gives_back_what_it_had() {
 fn until_attached(runtime: &Containerd, count: usize) {
     let records = runtime
         .host()
-        .space()
+        .namespace()
         .path("/run/crosshost/journal/overlay");
     until(&format!("{count} records"), || {
         std::fs::read_dir(&records).expect("records").count() == count

@@ -72,7 +72,7 @@ fn a_sync_tells_each_store_what_is_of_it_and_no_other_one() {
         assert!(said.contains(word), "no {word:?} in {said}");
     }
     let noted = host
-        .space()
+        .namespace()
         .run(&["cat", "/run/crosshost/ledger/net1.json"]);
     assert!(!noted.ok().stdout.contains("s3cret"));
     assert_eq!(of_networks(&lab, "crosshost"), [""; 0]);
@@ -159,13 +159,13 @@ fn no_token_goes_in_clear_where_the_environment_asks_for_tls() {
     host.configure_store(&json!({}));
     let (tell, heard) = mpsc::channel();
     let address = "127.0.0.1:8500".parse().expect("an address");
-    let _server = Server::start(host.space().net(), address, move |mut caller| {
+    let _server = Server::start(host.namespace().net(), address, move |mut caller| {
         let mut bytes = [0; 4096];
         let count = caller.read(&mut bytes).unwrap_or_default();
         let _ = tell.send(bytes[..count].to_vec());
     });
     let ask = |more: &[(&str, &str)]| {
-        let mut command = host.space().command(host.program("crosshost"));
+        let mut command = host.namespace().command(host.program("crosshost"));
         command.args(["node", "ls"]);
         command.env("CONSUL_HTTP_ADDR", "127.0.0.1:8500");
         command.env("CONSUL_HTTP_TOKEN", "s3cret");

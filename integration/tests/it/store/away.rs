@@ -55,7 +55,7 @@ fn a_release_that_nobody_could_note_is_made_up_for() {
     let host = lab.host(1);
     let t1 = Attachment::new(host, "t1", "ov_net1");
     host.configure(NOBODY);
-    host.space().script("rm -rf /run/crosshost/ledger");
+    host.namespace().script("rm -rf /run/crosshost/ledger");
     t1.detach().ok();
     host.configure(&lab.store_url());
     host.crosshost(&["sync"]).ok();

@@ -45,7 +45,7 @@ fn documents(host: &Host, network: &str) -> Vec<String> {
     let find = ["find", "/run/crosshost/ledger", "/run/crosshost/memory"];
     let find = [&find[..], &["/run/crosshost/holding", "-name"]].concat();
     let name = format!("{network}*");
-    let said = host.space().run(&[&find[..], &[&name]].concat());
+    let said = host.namespace().run(&[&find[..], &[&name]].concat());
     said.stdout.lines().map(str::to_owned).collect()
 }
 
@@ -101,7 +101,7 @@ fn a_network_that_was_removed_while_a_host_was_cut_off_is_not_restored_by_it() {
     let consul = lab.consul().address().ip().to_string();
     let route = |verb: &str| {
         let words = ["ip", "route", verb, "unreachable", &consul];
-        lab.host(1).space().run(&words).ok();
+        lab.host(1).namespace().run(&words).ok();
     };
     route("add");
     let stranded = Attachment::new(lab.host(1), "t2", NETWORK);

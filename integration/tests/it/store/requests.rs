@@ -57,7 +57,7 @@ fn are_as_many_as_the_document_says() {
         "ov_net1",
         "/run/crosshost/watch/following.json",
     ];
-    while !host.space().run(&following).status.success() {
+    while !host.namespace().run(&following).status.success() {
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
     proxy.take();

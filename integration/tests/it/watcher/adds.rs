@@ -9,7 +9,7 @@ const NETWORK: &str = "ov_net1";
 /// The document by which the watcher vouches for its networks.
 fn vouched(host: &Host) -> bool {
     let said = host
-        .space()
+        .namespace()
         .run(&["cat", "/run/crosshost/watch/following.json"]);
     said.stdout.contains(NETWORK)
 }
@@ -79,7 +79,7 @@ fn read_no_news_while_the_watcher_lives_and_follows() {
     assert!(host.existing("t3").pings(far.address, &[]));
 
     // A sandbox that is not as it should be is made so by the ADD, by news of its own.
-    host.space().script(&format!(
+    host.namespace().script(&format!(
         "nsenter --net=/run/crosshost/netns/{NETWORK} ip link set br0 down"
     ));
     let requests = asked(&proxy, host, "t4");

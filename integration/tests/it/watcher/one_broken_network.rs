@@ -23,7 +23,7 @@ fn sends_to(host: &Host, network: &str, other: &Host) -> bool {
     let netns = format!("--net=/run/crosshost/netns/{network}");
     let words = ["nsenter", &netns, "bridge", "fdb", "show", "dev", "vxlan0"];
     let to = format!(" dst {} ", other.vtep());
-    host.space().run(&words).ok().stdout.contains(&to)
+    host.namespace().run(&words).ok().stdout.contains(&to)
 }
 
 /// Waits until `host` sends to `other` on all sound networks.
@@ -64,7 +64,7 @@ fn a_network_that_cannot_be_mended_holds_up_no_other() {
     });
     // Held, so that it does not mend the one before the other is there.
     let pid = watcher.pid();
-    one.space().script(&format!(
+    one.namespace().script(&format!(
         "kill -STOP {pid}
          nsenter --net=/run/crosshost/netns/{BROKEN} ip link delete vxlan0
          ip link add other type vxlan id {vni} dstport 4789 local {} dev ens3
@@ -92,7 +92,7 @@ fn a_network_that_cannot_be_mended_holds_up_no_other() {
     // A sync of everything does not make the copy of its news one that an ADD may rely on.
     let follows = |network: &str| {
         let following = ["grep", "-s", network, "/run/crosshost/watch/following.json"];
-        one.space().run(&following).status.success()
+        one.namespace().run(&following).status.success()
     };
     watcher.hang_up();
     std::thread::sleep(Duration::from_secs(2));
@@ -104,7 +104,7 @@ fn a_network_that_cannot_be_mended_holds_up_no_other() {
     assert!(!follows(BROKEN));
 
     // And it is mended itself when the other is gone.
-    one.space().script("ip link delete other");
+    one.namespace().script("ip link delete other");
     one.crosshost(&["sync"]).ok();
     assert!(attached[1].container.pings(there.address, &[]));
 }

@@ -57,7 +57,7 @@ fn damage_is_mended_within_a_second() {
     settle();
     let idle = watcher.peak_memory();
     let port = host
-        .space()
+        .namespace()
         .run(&[
             "sh",
             "-euc",
@@ -81,32 +81,34 @@ fn damage_is_mended_within_a_second() {
     ];
     for damage in damages {
         let before = mended(&watcher);
-        host.space().script(&damage);
+        host.namespace().script(&damage);
         let took = within(SOON, &damage, &watcher, || mended(&watcher) > before);
         println!("{took:?}: {damage}");
         assert!(t1.container.pings(t2.address, &[]), "{damage}");
-        assert!(t1.container.hears(OUTSIDE).is_ok(), "{damage}");
+        assert!(t1.container.tcp_get(OUTSIDE).is_ok(), "{damage}");
     }
     // Not told by the lines above: it changes no entry and no rule.
-    host.space()
+    host.namespace()
         .script(&format!("{SANDBOX} ip link set {port} down"));
     within(SOON, "the port up", &watcher, || {
         t1.container.pings(t2.address, &["-W1"])
     });
-    host.space()
+    host.namespace()
         .script("echo 0 > /proc/sys/net/ipv4/ip_forward");
     within(SOON, "forwarding on", &watcher, || {
-        let forwards = host.space().run(&["cat", "/proc/sys/net/ipv4/ip_forward"]);
+        let forwards = host
+            .namespace()
+            .run(&["cat", "/proc/sys/net/ipv4/ip_forward"]);
         forwards.stdout.trim() == "1"
     });
-    host.space().script("ip address flush dev ch-egress");
+    host.namespace().script("ip address flush dev ch-egress");
     within(SOON, "the address back", &watcher, || {
         let addresses = host
-            .space()
+            .namespace()
             .run(&["ip", "-br", "address", "show", "ch-egress"]);
         addresses.stdout.contains("172.18.0.1/16")
     });
-    assert!(t1.container.hears(OUTSIDE).is_ok());
+    assert!(t1.container.tcp_get(OUTSIDE).is_ok());
     // A sandbox that came after the watcher is listened to as well.
     let mut limited = conflist("ov_net2", "10.0.1.0/24");
     limited["plugins"][0]["bandwidth"] =
@@ -115,13 +117,13 @@ fn damage_is_mended_within_a_second() {
     let t3 = Attachment::new(host, "t3", "ov_net2");
     settle();
     let before = mended(&watcher);
-    host.space()
+    host.namespace()
         .script("nsenter --net=/run/crosshost/netns/ov_net2 ip link delete br0");
     within(SOON, "br0 of ov_net2", &watcher, || {
         mended(&watcher) > before
     });
     let before = mended(&watcher);
-    host.space().script(
+    host.namespace().script(
         "nsenter --net=/run/crosshost/netns/ov_net2 sh -euc '
              tc qdisc delete dev $(ip -br link | grep -o \"^chp[0-9a-f]*\") root'",
     );
@@ -137,7 +139,7 @@ fn damage_is_mended_within_a_second() {
 
 /// What the kernel tells while it runs.
 fn monitor(host: &Host, command: &str) -> Running {
-    let mut shell = host.space().command("sh");
+    let mut shell = host.namespace().command("sh");
     shell.args(["-c", &format!("exec timeout 9 {command}")]);
     Running::start(shell, b"")
 }
@@ -159,7 +161,7 @@ fn a_look_that_finds_nothing_wrong_touches_nothing() {
     let monitors = heard.each_ref().map(|command| monitor(host, command));
     // Ours is touched, and nothing is wrong.
     for number in 0..20 {
-        host.space().script(&format!(
+        host.namespace().script(&format!(
             "ip link set ch-egress alias touched{number}; sleep 0.3"
         ));
     }
@@ -190,7 +192,7 @@ fn a_program_that_makes_and_removes_things_all_the_time_costs_little_and_hides_n
         "while :; do echo 'add table ip storm; delete table ip storm'; done | nft -i -f - >/dev/null 2>&1",
     ];
     let storms = storms.map(|script| {
-        let mut storm = host.space().command("timeout");
+        let mut storm = host.namespace().command("timeout");
         storm.args(["30", "bash", "-c", script]);
         Running::start(storm, b"")
     });
@@ -198,9 +200,9 @@ fn a_program_that_makes_and_removes_things_all_the_time_costs_little_and_hides_n
     std::thread::sleep(Duration::from_secs(12));
     let used = watcher.cpu().saturating_sub(before);
     let share = used.as_secs_f64() / begun.elapsed().as_secs_f64();
-    host.space().script("ip link add probe type bridge");
+    host.namespace().script("ip link add probe type bridge");
     let index = host
-        .space()
+        .namespace()
         .run(&["ip", "-o", "link", "show", "probe"])
         .stdout;
     let made = index.split(':').next().and_then(|it| it.parse().ok());
@@ -211,7 +213,7 @@ fn a_program_that_makes_and_removes_things_all_the_time_costs_little_and_hides_n
     assert!(share < 0.25, "{used:?} in {:?}", begun.elapsed());
 
     let before = mended(&watcher);
-    host.space().script("nft delete table inet crosshost");
+    host.namespace().script("nft delete table inet crosshost");
     within(Duration::from_secs(12), "mended", &watcher, || {
         mended(&watcher) > before
     });

@@ -41,7 +41,7 @@ fn create_network(lab: &Lab) {
 fn in_sandbox(host: &Host, words: &[&str]) -> String {
     let netns = format!("--net=/run/crosshost/netns/{NETWORK}");
     let words = [&["nsenter", &netns, "--"], words].concat();
-    host.space().run(&words).ok().stdout
+    host.namespace().run(&words).ok().stdout
 }
 
 /// Whether a host sends anything to the tunnel address of another.
@@ -206,13 +206,13 @@ fn damage_is_mended_while_nobody_does_anything_and_the_store_is_away() {
         let t1 = Attachment::new(lab.host(1), "t1", NETWORK);
         let t2 = Attachment::new(lab.host(2), "t2", NETWORK);
         (network, way_out) = (t2.address, t1.container.address("gw0"));
-        assert!(t1.container.hears(OUTSIDE).is_ok());
+        assert!(t1.container.tcp_get(OUTSIDE).is_ok());
     }
     let watcher = lab.host(1).watch();
     lab.consul_mut().kill();
     let host = lab.host(1);
     let t1 = host.existing("t1");
-    let works = || t1.pings(network, &[]) && t1.hears(OUTSIDE).is_ok();
+    let works = || t1.pings(network, &[]) && t1.tcp_get(OUTSIDE).is_ok();
 
     let damages = [
         "nsenter --net=/run/crosshost/netns/ov_net1 bridge fdb flush dev vxlan0
@@ -226,7 +226,7 @@ fn damage_is_mended_while_nobody_does_anything_and_the_store_is_away() {
         let lines = ["forwarding entries changed", "way out was damaged"];
         let told = || lines.map(|words| watcher.times_said(words));
         let before = told();
-        host.space().script(damage);
+        host.namespace().script(damage);
         // One look may find the rules gone where it looks for the network's part of them, or for the way out's.
         soon(REPAIR, "mended", &watcher, || told() != before);
         soon(REPAIR, "whole again", &watcher, works);
@@ -259,7 +259,7 @@ fn a_service_manager_hears_how_things_stand_and_ends_it_without_a_trace() {
     );
     watcher.await_told("WATCHDOG=1", Duration::from_secs(3));
     watcher.await_told("WATCHDOG=1", Duration::from_secs(3));
-    let lock = host.space().path("/run/crosshost/locks/watcher");
+    let lock = host.namespace().path("/run/crosshost/locks/watcher");
     assert!(lock.exists());
 
     // SIGHUP is what `systemctl reload` sends: a sync, and the node's last contact with it.

@@ -29,7 +29,7 @@ fn lab() -> Lab {
 fn sends_to(host: &Host, other: &Host) -> bool {
     let netns = format!("--net=/run/crosshost/netns/{NETWORK}");
     let words = ["nsenter", &netns, "bridge", "fdb", "show", "dev", "vxlan0"];
-    let entries = host.space().run(&words).ok().stdout;
+    let entries = host.namespace().run(&words).ok().stdout;
     let to = format!(" dst {} ", other.vtep());
     entries.lines().any(|entry| entry.contains(&to))
 }
@@ -61,12 +61,12 @@ fn a_connection_whose_address_is_gone_is_given_up() {
     let [one, three] = [1, 3].map(|number| lab.host(number));
     let _t1 = Attachment::new(one, "t1", NETWORK);
     // The store is spoken to from another address than the tunnels', so that nothing else tells.
-    one.space().script(
+    one.namespace().script(
         "ip address add 192.168.1.211/24 dev ens3
          ip route add 192.168.1.5/32 dev ens3 src 192.168.1.211",
     );
     let watcher = one.watch();
-    one.space()
+    one.namespace()
         .script("ip address delete 192.168.1.211/24 dev ens3");
     let _t3 = Attachment::new(three, "t3", NETWORK);
     within(DEAD, "sending to docker03", &watcher, || {
@@ -81,7 +81,7 @@ fn a_host_that_moves_to_another_address_is_known_by_it_at_once_and_hears() {
     one.underlay("ens3");
     let _t1 = Attachment::new(one, "t1", NETWORK);
     let watcher = one.watch();
-    one.space().script(
+    one.namespace().script(
         "ip address delete 192.168.1.11/24 dev ens3
          ip address add 192.168.1.111/24 dev ens3
          ip route add default via 192.168.1.1",
@@ -127,7 +127,7 @@ fn a_reload_reads_the_settings_anew_and_goes_to_the_store_that_they_name() {
     );
 
     // One that cannot be read is told, and what runs goes on.
-    one.space().write("/etc/crosshost/config.json", "{");
+    one.namespace().write("/etc/crosshost/config.json", "{");
     watcher.hang_up();
     within(NEWS, "told", &watcher, || {
         watcher.times_said("settings:") > 0
@@ -149,7 +149,7 @@ fn doctor_says_of_a_watcher_that_it_hears_nothing() {
     let runs = |line: &String| line.contains("watcher: runs");
     assert!(ask(one).lines("ok").iter().any(runs));
     // For all that is started from now on ten minutes have gone by, in which the watcher wrote nothing.
-    one.space().let_pass(600);
+    one.namespace().let_pass(600);
     let mend = ask(one).wrong(&["watcher", "heard nothing of the store"]);
     assert_eq!(mend, "systemctl reload crosshost-sync");
     assert!(watcher.is_alive());

@@ -46,7 +46,7 @@ pub fn run(rounds: usize, say: &dyn Fn(&str)) -> Found {
     say("containers, and a resident for each");
     for contender in &mut contenders {
         let make = format!("for i in $(seq 0 {AT_ONCE}); do ip netns add c$i; done");
-        contender.host.space().script(&make);
+        contender.host.namespace().script(&make);
         contender.run("ADD", &[0]);
         // What is cold is nobody's everyday.
         contender.round();

@@ -249,7 +249,7 @@ impl Subject<'_> {
 
     /// Loses `/run`, and times the ADD that begins from the store.
     fn forget(&mut self) {
-        self.host.space().script("rm -rf /run/crosshost");
+        self.host.namespace().script("rm -rf /run/crosshost");
         self.first = Some(self.call("ADD", 1_000_001));
     }
 
@@ -262,12 +262,12 @@ impl Subject<'_> {
             let address = seed::address(first, 256 + number);
             let content = format!("{number:064x}\r\neth0");
             self.host
-                .space()
+                .namespace()
                 .write(&format!("{folder}/{address}"), content);
         }
         let last = seed::address(first, 255 + self.leases).to_string();
         self.host
-            .space()
+            .namespace()
             .write(&format!("{folder}/last_reserved_ip.0"), last);
     }
 }

@@ -148,7 +148,7 @@ pub fn run(rounds: usize, say: &dyn Fn(&str)) -> Found {
 fn play(lab: &Lab, scene: &Scene, rounds: usize, process: u32) -> (Sample, Vec<Sample>) {
     let consul = lab.consul();
     let path = format!("{ROOT}/{}", scene.prefix);
-    lab.host(1).space().net().run(|| {
+    lab.host(1).namespace().net().run(|| {
         let mut herd = Herd::connect(consul.address(), HOSTS as usize, &path, scene.gzip);
         let before = cpu(process);
         herd.ask();
@@ -282,13 +282,13 @@ pub fn grouped(number: u64) -> String {
 
 /// The agent in the namespace of this Consul.
 fn process_of(consul: &Consul) -> u32 {
-    let identity = consul.space().identity();
+    let identity = consul.namespace().identity();
     let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
     let mut numbers = processes.filter_map(|it| it.file_name().to_str()?.parse::<u32>().ok());
     let found = numbers.find(|number| {
         let name = std::fs::read_to_string(format!("/proc/{number}/comm")).unwrap_or_default();
-        let space = std::fs::read_link(format!("/proc/{number}/ns/net")).unwrap_or_default();
-        name.trim() == "consul" && space.to_string_lossy() == identity
+        let namespace = std::fs::read_link(format!("/proc/{number}/ns/net")).unwrap_or_default();
+        name.trim() == "consul" && namespace.to_string_lossy() == identity
     });
     found.expect("a process of consul")
 }

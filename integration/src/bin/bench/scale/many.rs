@@ -107,7 +107,7 @@ pub fn run(rounds: usize, say: &dyn Fn(&str)) -> Found {
     };
     for _ in 0..rounds {
         let empty = "nsenter --net=/run/crosshost/netns/crowded sh -c 'ip link del vxlan0; ip neighbour flush all nud permanent'";
-        crowded.space().script(empty);
+        crowded.namespace().script(empty);
         found.cold.push(sync(crowded));
         assert_eq!(entries(crowded), found.entries, "a sync brings all back");
         found.warm.push(sync(crowded));
@@ -144,7 +144,7 @@ fn sync(host: &Host) -> Duration {
 /// Neighbours of the bridge and entries of the FDB in the network's sandbox that somebody made.
 fn entries(host: &Host) -> usize {
     let count = "nsenter --net=/run/crosshost/netns/crowded sh -c 'bridge fdb show | grep -c -E \"dst|static\"; ip neighbour show nud permanent | wc -l'";
-    let said = host.space().run(&["sh", "-c", count]).ok().stdout;
+    let said = host.namespace().run(&["sh", "-c", count]).ok().stdout;
     said.split_whitespace()
         .filter_map(|word| word.parse::<usize>().ok())
         .sum()
@@ -154,7 +154,7 @@ fn entries(host: &Host) -> usize {
 fn add(host: &Host, conf: &Value, numbers: std::ops::Range<usize>) -> Vec<Cost> {
     let (first, last) = (numbers.start, numbers.end - 1);
     let make = format!("for i in $(seq {first} {last}); do ip netns add c$i; done");
-    host.space().script(&make);
+    host.namespace().script(&make);
     let (program, mut runner) = (Programs::product("overlay"), Runner::start(host));
     let add = |number| {
         let (id, netns) = (format!("c{number}"), format!("/run/netns/c{number}"));

@@ -37,7 +37,7 @@ impl Meter {
         let (written, read) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let counters = (written.clone(), read.clone());
         let front = SocketAddr::new(behind.ip(), 18501);
-        let server = Server::start(consul.space().net(), front, move |client| {
+        let server = Server::start(consul.namespace().net(), front, move |client| {
             // A connection that breaks is the plugin's affair.
             let _ = carry(&client, behind, &counters);
         });

@@ -121,7 +121,7 @@ fn sample(any: &Host, new: &Host, monitors: &[Monitor]) -> Sample {
 
 impl Monitor {
     fn start(host: &Host) -> Monitor {
-        let mut command = host.space().command("nsenter");
+        let mut command = host.namespace().command("nsenter");
         command.arg(format!("--net=/run/crosshost/netns/{NETWORK}"));
         // A line at a time: a pipe would otherwise be filled first.
         command.args(["--", "setpriv", "--pdeathsig", "KILL", "--"]);

@@ -132,7 +132,7 @@ fn by_hand(lab: &Lab, name: &'static str, pair: [usize; 2], before: &str) -> Way
         let host = lab.host(number);
         let container = host.container("floor");
         let (local, remote) = (host.vtep(), lab.host(peer).vtep());
-        host.space().script(&format!(
+        host.namespace().script(&format!(
             "{before}
              ip link add br0 type bridge
              ip link add vx0 mtu 1450 type vxlan id 7 dstport 4789 local {local} remote {remote} dev ens3
@@ -162,7 +162,7 @@ fn way(name: &'static str, from: &Container<'_>, to: &Container<'_>, address: Ip
 }
 
 fn underlay(lab: &Lab) -> Way {
-    let net = |host: &Host| host.space().net();
+    let net = |host: &Host| host.namespace().net();
     let address = lab.host(4).vtep().parse().expect("a VTEP");
     Way {
         name: "the underlay itself",

@@ -64,7 +64,7 @@ pub fn run(rounds: usize, say: &dyn Fn(&str)) -> Found {
     lab.host(1).crosshost(&create).ok();
     let make = format!("for i in $(seq 0 {rounds}); do ip netns add c$i; done");
     for host in lab.hosts() {
-        host.space().script(&make);
+        host.namespace().script(&make);
     }
     let mut bench = Bench {
         lab: &lab,
@@ -278,7 +278,7 @@ impl Bench<'_> {
             );
         }
         for number in 1..=rounds {
-            host.space().script("rm -rf /run/crosshost");
+            host.namespace().script("rm -rf /run/crosshost");
             let what = "ipam-kv ADD, the first after /run was lost, 1,000 leases of others";
             self.call_on(host, what, &plain, number, "ADD");
             self.call_on(host, "", &plain, number, "DEL");

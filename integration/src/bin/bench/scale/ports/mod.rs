@@ -119,7 +119,7 @@ pub fn run(rounds: usize, say: &dyn Fn(&str)) -> Found {
     say("packets");
     for round in 0..rounds.div_ceil(4).max(LEAST_ROUNDS) {
         for subject in turns(&mut subjects, round) {
-            subject.send(&subject.lab.host(2).space().net());
+            subject.send(&subject.lab.host(2).namespace().net());
         }
     }
     say("programs that are started");
@@ -143,7 +143,7 @@ impl<'lab> Subject<'lab> {
         let host = lab.host(number);
         // A bridge as the reference makes one, and one container that is there.
         let served = host.container("served");
-        host.space().script(
+        host.namespace().script(
             "echo 1 > /proc/sys/net/ipv4/ip_forward
              ip link add br0 up type bridge
              ip address add 10.1.0.1/16 dev br0

@@ -2,7 +2,7 @@
 //!
 //! The holder is `cat`. It answers a byte as soon as it runs, so we know that its namespaces exist, and
 //! it ends when its standard input closes: on drop, on panic, and when the test process is killed with
-//! SIGKILL, since the kernel then closes the pipe. With the last process of a space go its mounts, its
+//! SIGKILL, since the kernel then closes the pipe. With the last process of a namespace go its mounts, its
 //! named namespaces and its links, so no clean-up code has to run.
 
 use std::collections::BTreeSet;
@@ -17,14 +17,14 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use crate::run::{Finished, run};
 
 /// A mount and a network namespace, alive as long as this value.
-pub struct Space {
+pub struct Namespace {
     name: String,
     holder: Child,
     /// Seconds by which the clock since boot is ahead of the machine's.
     ahead: AtomicU64,
 }
 
-/// Where a space keeps its own clocks: a mount there is the laboratory's.
+/// Where a namespace keeps its own clocks: a mount there is the laboratory's.
 pub(crate) const CLOCKS: &str = "/dev/shm/clock-";
 
 /// A network namespace that code of the test process can work in.
@@ -33,13 +33,13 @@ pub struct Net {
     name: String,
 }
 
-impl Space {
-    /// A new space named `name` (for messages), its mounts a private copy of those of `inside`, or of
+impl Namespace {
+    /// A new namespace named `name` (for messages), its mounts a private copy of those of `inside`, or of
     /// the machine's own.
     #[track_caller]
-    pub fn new(name: &str, inside: Option<&Space>) -> Space {
+    pub fn new(name: &str, inside: Option<&Namespace>) -> Namespace {
         let mut command = match inside {
-            Some(space) => space.command("unshare"),
+            Some(namespace) => namespace.command("unshare"),
             None => Command::new("unshare"),
         };
         let mut holder = command
@@ -65,7 +65,7 @@ impl Space {
             answered.is_ok(),
             "no namespaces for {name}: the laboratory needs root (CAP_SYS_ADMIN)"
         );
-        Space {
+        Namespace {
             name: name.to_owned(),
             holder,
             ahead: AtomicU64::new(0),
@@ -104,7 +104,7 @@ impl Space {
     }
 
     /// Lets the clock that counts since boot (`CLOCK_BOOTTIME`) jump ahead for all that is started in here from now on,
-    /// as if so many seconds had gone by in this space and in no other: a test need not sit out a rest or a grace. The
+    /// as if so many seconds had gone by in this namespace and in no other: a test need not sit out a rest or a grace. The
     /// time of day stays as it is.
     #[track_caller]
     pub fn let_pass(&self, seconds: u64) {
@@ -118,7 +118,7 @@ impl Space {
         self.ahead.store(ahead, Ordering::Relaxed);
     }
 
-    /// The file that holds this space's own clocks.
+    /// The file that holds this namespace's own clocks.
     fn clock(&self) -> String {
         format!("{CLOCKS}{}", self.name)
     }
@@ -137,7 +137,7 @@ impl Space {
         self.run(&["sh", "-euc", text]).ok();
     }
 
-    /// The space's file tree, as this process can read and write it.
+    /// The namespace's file tree, as this process can read and write it.
     pub fn root(&self) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root", self.pid()))
     }
@@ -171,7 +171,7 @@ impl Space {
     }
 }
 
-impl Drop for Space {
+impl Drop for Namespace {
     fn drop(&mut self) {
         drop(self.holder.stdin.take());
         let _ = self.holder.kill();
