@@ -124,6 +124,15 @@ impl Refusal {
         }
     }
 
+    /// From reading or writing a file.
+    pub(crate) fn of_file(error: &io::Error) -> Self {
+        let errno = error.raw_os_error().unwrap_or(Errno::IO.raw_os_error());
+        Self {
+            errno,
+            text: usual_text(errno),
+        }
+    }
+
     pub(crate) fn is(&self, errno: Errno) -> bool {
         self.errno == errno.raw_os_error()
     }
@@ -179,6 +188,7 @@ fn name(errno: i32) -> Option<&'static str> {
         (Errno::INVAL, "EINVAL"),
         (Errno::NFILE, "ENFILE"),
         (Errno::MFILE, "EMFILE"),
+        (Errno::ROFS, "EROFS"),
         (Errno::RANGE, "ERANGE"),
         (Errno::LOOP, "ELOOP"),
         (Errno::XFULL, "EXFULL"),

@@ -28,8 +28,8 @@ mod notices;
 mod path;
 mod qdisc;
 mod route;
-
 mod rtnl;
+mod sysctl;
 mod traffic;
 
 pub use conntrack::{End, Flows, forget};
@@ -46,3 +46,4 @@ pub use path::probe;
 pub use qdisc::{Bucket, Shaped};
 pub use route::{Hop, Route};
 pub use rtnl::Rtnl;
+pub use sysctl::Sysctl;

@@ -8,7 +8,7 @@
 //! [`NetnsError::Gone`].
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -281,36 +281,6 @@ impl Netns {
             }
         }
     }
-
-    /// Writes `/proc/sys/net/<key>` inside the namespace, in order, e.g. `("ipv4/ip_forward", "1")`.
-    /// A missing `ipv6/...` or `bridge/...` file (no IPv6, no `br_netfilter`) counts as written.
-    ///
-    /// The kernel keeps the `net` of all namespaces under one name and compares with each: 0.8 ms with 450 of them, so it is
-    /// looked up once.
-    pub fn sysctl(&self, settings: &[(&str, &str)]) -> Result<(), NetnsError> {
-        self.run(|| {
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let net = rustix::fs::open("/proc/sys/net", flags, Mode::empty());
-            let net = net.map_err(|e| NetnsError::io(&self.path, "open /proc/sys/net", e))?;
-            for (key, value) in settings {
-                let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-                let file = rustix::fs::openat(&net, *key, flags, Mode::empty());
-                let written = file.map_err(io::Error::from);
-                match written.and_then(|file| fs::File::from(file).write_all(value.as_bytes())) {
-                    Err(e) if e.kind() == io::ErrorKind::NotFound && is_optional(key) => {}
-                    written => written.map_err(|e| {
-                        NetnsError::io(&self.path, format!("set net/{key} to {value}"), e)
-                    })?,
-                }
-            }
-            Ok(())
-        })?
-    }
-}
-
-/// Whether a kernel may lack the key, and with it what it is about.
-fn is_optional(key: &str) -> bool {
-    ["ipv6/", "bridge/"].iter().any(|of| key.starts_with(of))
 }
 
 /// Where our namespaces are bound, for netns-rs.

@@ -1,10 +1,10 @@
 //! By which interfaces clients come to this host, and whether it forwards what they send.
 
-use std::{collections::BTreeSet, fs, net::IpAddr, path::Path};
+use std::{collections::BTreeSet, net::IpAddr, path::Path};
 
 use cni::Error;
 use journal::{Attachment, Journal};
-use netlink::{Netns, Route, Rtnl};
+use netlink::{Netns, Route, Rtnl, Sysctl};
 use nft::Blocked;
 
 use crate::{
@@ -14,8 +14,8 @@ use crate::{
 
 /// What the interfaces of `overlay` begin with: behind them are containers.
 const OURS: &str = "ch";
-const FORWARD4: &str = "net.ipv4.ip_forward";
-const FORWARD6: &str = "net.ipv6.conf.all.forwarding";
+const FORWARD4: Sysctl = Sysctl::new("ipv4/ip_forward");
+const FORWARD6: Sysctl = Sysctl::new("ipv6/conf/all/forwarding");
 
 /// The interfaces of this host, with all that tells what is behind them.
 pub(crate) struct Outside {
@@ -67,17 +67,17 @@ impl Outside {
             .iter()
             .filter(|run| !datapath_check::is_here(run));
         let keys: BTreeSet<_> = forwarded.filter_map(|run| self.key(run)).collect();
-        let blocked = |key: String| Blocked {
+        let blocked = |key: Sysctl| Blocked {
             certain: true,
             why: format!("{key} is 0: this host forwards nothing to containers"),
             allow: format!("sysctl -w {}", nft::quoted(&format!("{key}=1"))),
-            chain: key,
+            chain: key.to_string(),
         };
         keys.into_iter().map(blocked).collect()
     }
 
     /// The key of sysctl that keeps the run's packets, or all answers.
-    fn key(&self, run: &Run) -> Option<String> {
+    fn key(&self, run: &Run) -> Option<Sysctl> {
         let v6 = run.to.is_ipv6();
         let outside = self.links(&run.via, v6);
         let first = outside.first()?.0;
@@ -89,8 +89,8 @@ impl Outside {
             return None;
         };
         Some(match v6 {
-            true => FORWARD6.to_owned(),
-            false if is_off(FORWARD4) => FORWARD4.to_owned(),
+            true => FORWARD6,
+            false if FORWARD4.is("0") => FORWARD4,
             false => of_link(stuck),
         })
     }
@@ -139,41 +139,21 @@ pub(crate) fn is_doubtful(record: &Record) -> bool {
         .filter(|run| !datapath_check::is_here(run));
     forwarded.any(|run| {
         let v6 = run.to.is_ipv6();
-        is_off(if v6 { FORWARD6 } else { FORWARD4 }) || !forwards(&run.via, v6)
+        if v6 { FORWARD6 } else { FORWARD4 }.is("0") || !forwards(&run.via, v6)
     })
 }
 
 /// Whether the kernel forwards what comes by this interface.
 fn forwards(link: &str, v6: bool) -> bool {
     if !v6 {
-        return !is_off(&of_link(link));
+        return !of_link(link).is("0");
     }
     // Since Linux 6.17; before, one setting is for all.
-    let forced = format!("net.ipv6.conf.{}.force_forwarding", in_key(link));
-    !is_off(FORWARD6) || read(&forced).is_some_and(|value| value != "0")
+    let forced = Sysctl::of_link("ipv6", link, "force_forwarding").read();
+    let is_forced = forced.is_ok_and(|value| value.is_some_and(|value| value != "0"));
+    !FORWARD6.is("0") || is_forced
 }
 
-fn of_link(link: &str) -> String {
-    format!("net.ipv4.conf.{}.forwarding", in_key(link))
-}
-
-/// An interface's name in a key of sysctl, in which a dot is between its parts.
-pub(crate) fn in_key(link: &str) -> String {
-    link.replace('.', "/")
-}
-
-/// Whether a key of sysctl is 0; not, if nobody can say.
-fn is_off(key: &str) -> bool {
-    read(key).is_some_and(|value| value == "0")
-}
-
-fn read(key: &str) -> Option<String> {
-    let swapped = key.chars().map(|c| match c {
-        '.' => '/',
-        '/' => '.',
-        c => c,
-    });
-    let path: String = "/proc/sys/".chars().chain(swapped).collect();
-    let value = fs::read_to_string(path).ok()?;
-    Some(value.trim().to_owned())
+fn of_link(link: &str) -> Sysctl {
+    Sysctl::of_link("ipv4", link, "forwarding")
 }

@@ -5,13 +5,12 @@
 //! ([`crate::listener_owner`]) is no conflict; any other is of a program that would hear nothing any more.
 
 use std::collections::{BTreeSet, hash_map::RandomState};
-use std::fs;
 use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use cni::Error;
-use netlink::Listener;
+use netlink::{Listener, Sysctl};
 use nft::ports::{HostPort, Places, Ports};
 
 use crate::{
@@ -23,8 +22,8 @@ use crate::{
 };
 
 /// `ip(7)`: what the kernel chooses from, and what it leaves out of that.
-const RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
-const RESERVED: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
+const RANGE: Sysctl = Sysctl::new("ipv4/ip_local_port_range");
+const RESERVED: Sysctl = Sysctl::new("ipv4/ip_local_reserved_ports");
 
 /// Chooses ports.
 pub(crate) struct Free<'a> {
@@ -51,7 +50,7 @@ impl<'a> Free<'a> {
 
     fn one(&mut self, mapping: &Mapping, others: &[Mapping]) -> Result<u16, Error> {
         let (first, last) = range()?;
-        let reserved = runs(&read(RESERVED)?);
+        let reserved = runs(&read(&RESERVED)?);
         let listened: BTreeSet<_> = listening(mapping.protocol.number(), first..=last)?
             .into_iter()
             .filter(|it| is_at(it, mapping.host))
@@ -178,7 +177,7 @@ fn listening(protocol: u8, ports: RangeInclusive<u16>) -> Result<Vec<Listener>, 
 }
 
 fn range() -> Result<(u16, u16), Error> {
-    let text = read(RANGE)?;
+    let text = read(&RANGE)?;
     let mut numbers = text.split_whitespace().filter_map(|it| it.parse().ok());
     match (numbers.next(), numbers.next()) {
         (Some(first), Some(last)) if 0 < first && first <= last => Ok((first, last)),
@@ -198,8 +197,9 @@ fn runs(text: &str) -> Vec<RangeInclusive<u16>> {
     runs.collect()
 }
 
-fn read(path: &str) -> Result<String, Error> {
-    fs::read_to_string(path).map_err(|error| Error::new(code::KERNEL, format!("{path}: {error}")))
+fn read(sysctl: &Sysctl) -> Result<String, Error> {
+    let value = sysctl.read().map_err(|error| kernel(&error))?;
+    Ok(value.unwrap_or_default())
 }
 
 #[cfg(test)]

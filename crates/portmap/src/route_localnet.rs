@@ -1,12 +1,13 @@
 //! 127.0.0.1 as a way to containers: Linux sends nothing of that network out of the host, unless the interface's
 //! `route_localnet` says so. It would also let such packets in; a rule of the table (`ports-localnet`) keeps those out.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, path::Path};
 
 use cni::Error;
 use journal::Journal;
+use netlink::Sysctl;
 
-use crate::{code, local, record::Record, table};
+use crate::{kernel, local, record::Record, table};
 
 /// The document's name: the interfaces for which it was turned on.
 const NAME: &str = "localnet";
@@ -42,15 +43,15 @@ pub(crate) fn mend(records: &[Record]) -> Result<bool, Error> {
     }
     let off: Vec<_> = off.cloned().collect();
     // What is gone needs none; so the document does not grow with each pair of links that comes and goes.
-    let mut noted: BTreeSet<_> = on.into_iter().filter(|via| key(via).exists()).collect();
+    let mut noted: BTreeSet<_> = on.into_iter().filter(|via| is_there(via)).collect();
     noted.extend(off.iter().cloned());
     document.save(NAME, &noted).map_err(|error| local(&error))?;
     let mut changed = false;
     for via in off {
-        match fs::write(key(&via), "1") {
-            Ok(()) => changed = true,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(failed(&via, &error)),
+        match key(&via).set("1") {
+            Ok(_) => changed = true,
+            Err(error) if error.is_gone() => {}
+            Err(error) => return Err(kernel(&error)),
         }
     }
     Ok(changed)
@@ -61,10 +62,8 @@ pub(crate) fn close() -> Result<(), Error> {
     let document = document();
     let on = noted(&document)?;
     for via in on {
-        match fs::write(key(&via), "0") {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(failed(&via, &error));
-            }
+        match key(&via).set("0") {
+            Err(error) if !error.is_gone() => return Err(kernel(&error)),
             _ => {}
         }
     }
@@ -81,15 +80,15 @@ pub(crate) fn shut(record: &Record) -> impl Iterator<Item = String> {
 
 /// Whether it is on for an interface by its own setting.
 fn is_on(via: &str) -> bool {
-    fs::read_to_string(key(via)).is_ok_and(|value| value.trim() != "0")
+    let value = key(via).read();
+    value.is_ok_and(|value| value.is_some_and(|value| value != "0"))
 }
 
-fn key(via: &str) -> std::path::PathBuf {
-    Path::new("/proc/sys/net/ipv4/conf")
-        .join(via)
-        .join("route_localnet")
+fn is_there(via: &str) -> bool {
+    key(via).read().is_ok_and(|value| value.is_some())
 }
 
-fn failed(via: &str, error: &std::io::Error) -> Error {
-    Error::new(code::KERNEL, format!("{}: {error}", key(via).display()))
+/// The setting of an interface.
+pub(crate) fn key(via: &str) -> Sysctl {
+    Sysctl::of_link("ipv4", via, "route_localnet")
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::thread;
 
-use netlink::{Netns, NetnsError};
+use netlink::{Netns, NetnsError, Sysctl};
 
 use crate::kit::{Lab, sh};
 
@@ -152,14 +152,16 @@ fn a_namespace_of_another_kind_cannot_be_entered() {
 }
 
 #[test]
-fn sysctls_are_written_inside() {
+fn sysctls_are_read_and_written_inside() {
     let lab = Lab::new();
     let ns = lab.netns("a");
     let here = fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap();
-    ns.sysctl(&[
-        ("ipv4/ip_forward", "1"),
-        ("ipv6/conf/nosuch/accept_ra", "0"),
-        ("ipv6/conf/all/forwarding", "1"),
+    let forward = Sysctl::new("ipv4/ip_forward");
+    let accept_ra = Sysctl::of_link("ipv6", "nosuch", "accept_ra");
+    ns.set_sysctls(&[
+        (forward.clone(), "1"),
+        (accept_ra.clone(), "0"),
+        (Sysctl::of_link("ipv6", "all", "forwarding"), "1"),
     ])
     .unwrap();
     assert_eq!(
@@ -173,6 +175,12 @@ fn sysctls_are_written_inside() {
         fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap(),
         here
     );
-    let error = ns.sysctl(&[("ipv4/nosuch", "1")]).unwrap_err().to_string();
-    assert!(error.contains("set net/ipv4/nosuch to 1"), "{error}");
+    let read = ns.read_sysctls(&[forward.clone(), accept_ra]).unwrap();
+    assert_eq!(read, [Some("1".to_owned()), None]);
+    let changed = ns.run(|| [forward.set("1"), forward.set("0"), forward.set("0")]);
+    assert_eq!(changed.unwrap(), [Ok(false), Ok(true), Ok(false)]);
+    ns.run(|| forward.check_writable()).unwrap().unwrap();
+    let error = ns.set_sysctls(&[(Sysctl::new("ipv4/nosuch"), "1")]);
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("set net.ipv4.nosuch to 1"), "{error}");
 }

@@ -1,6 +1,6 @@
 //! Pairs: both ends as wanted, the peer born in its namespace.
 
-use netlink::{LinkChange, Rtnl};
+use netlink::{LinkChange, Rtnl, Sysctl};
 
 use crate::kit::{Lab, bridge, mac, run, sh, shown, veth};
 
@@ -63,9 +63,9 @@ fn a_peer_left_down_can_be_set_up_before_it_speaks() {
         let peer = peer_nl.link("eth0").await.unwrap().unwrap();
         assert!(!peer.up);
         container
-            .sysctl(&[
-                ("ipv6/conf/eth0/accept_ra", "0"),
-                ("ipv6/conf/eth0/addr_gen_mode", "1"),
+            .set_sysctls(&[
+                (Sysctl::of_link("ipv6", "eth0", "accept_ra"), "0"),
+                (Sysctl::of_link("ipv6", "eth0", "addr_gen_mode"), "1"),
             ])
             .unwrap();
         peer_nl

@@ -1,18 +1,19 @@
 //! The host's interface on the egress bridge, and that the host forwards what comes by it.
 
-use std::{fs, net::Ipv6Addr, path::Path};
+use std::net::Ipv6Addr;
 
 use cni::Error;
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
+use netlink::Sysctl;
 
 use super::{
     Ledger, MTU,
     inside::{self, Inside},
 };
-use crate::{code, kernel, names::EGRESS_BRIDGE, segment::forwarding::mac_of, state::host::Host};
+use crate::{kernel, names::EGRESS_BRIDGE, segment::forwarding::mac_of, state::host::Host};
 
-const V4: &str = "/proc/sys/net/ipv4";
-const V6: &str = "/proc/sys/net/ipv6/conf";
+const FORWARD: Sysctl = Sysctl::new("ipv4/ip_forward");
+const FORWARD6: Sysctl = Sysctl::new("ipv6/conf/all/forwarding");
 
 /// Who forwards asks for a neighbour from a link-local address, and from none that is still to be found unique. So the
 /// interface has this one beside the one that the kernel gives it a second or two later.
@@ -24,7 +25,7 @@ const LINK_LOCAL: Ipv6Network =
 
 /// Lets the host forward, with `v6` also IPv6.
 pub(crate) async fn forward(host: &Host, v6: bool) -> Result<(), Error> {
-    set(&Path::new(V4).join("ip_forward"), "1")?;
+    set(&FORWARD, "1")?;
     if v6 { forward_v6(host).await } else { Ok(()) }
 }
 
@@ -33,10 +34,10 @@ pub(super) async fn ensure(host: &Host, ledger: &Ledger) -> Result<Inside, Error
     forward(host, false).await?;
     let inside = inside::ensure(host, mac_of(ledger.gateway().into())).await?;
     if ledger.subnet6.is_some() {
-        let own = Path::new(V6).join(EGRESS_BRIDGE);
+        let own = |name| Sysctl::of_link("ipv6", EGRESS_BRIDGE, name);
         // Nothing that a container says gives this host an address or a route.
-        set(&own.join("accept_ra"), "0")?;
-        set(&own.join("disable_ipv6"), "0")?;
+        set(&own("accept_ra"), "0")?;
+        set(&own("disable_ipv6"), "0")?;
         forward_v6(host).await?;
     }
     if !inside.link.up || inside.link.mtu != MTU {
@@ -88,12 +89,17 @@ pub(super) async fn deviation(
 }
 
 /// The switch of the host that is off and would let it forward, with `v6` also IPv6, if one is.
-pub(super) fn switched_off(v6: bool) -> Result<Option<&'static str>, Error> {
-    if read(&Path::new(V4).join("ip_forward"))? != "1" {
-        return Ok(Some("net.ipv4.ip_forward"));
+pub(super) fn switched_off(v6: bool) -> Result<Option<Sysctl>, Error> {
+    for switch in [Some(FORWARD), v6.then_some(FORWARD6)]
+        .into_iter()
+        .flatten()
+    {
+        let value = switch.read().map_err(|error| kernel(&error))?;
+        if value.as_deref() != Some("1") {
+            return Ok(Some(switch));
+        }
     }
-    let off = v6 && read(&Path::new(V6).join("all/forwarding"))? != "1";
-    Ok(off.then_some("net.ipv6.conf.all.forwarding"))
+    Ok(None)
 }
 
 /// Refuses where [`forward`] would fail: a switch is off, and cannot be turned. Changes nothing.
@@ -101,9 +107,7 @@ pub(crate) fn refuse_forwarding(v6: bool) -> Result<(), Error> {
     let Some(switch) = switched_off(v6)? else {
         return Ok(());
     };
-    let path = Path::new("/proc/sys").join(switch.replace('.', "/"));
-    let opened = fs::OpenOptions::new().write(true).open(&path);
-    opened.map(drop).map_err(|error| failed(&path, &error))
+    switch.check_writable().map_err(|error| kernel(&error))
 }
 
 /// The addresses that the kernel has on the interface, as subnets: they tell what a lost document said.
@@ -135,35 +139,21 @@ pub(super) async fn subnets(
 ///
 /// The switch stays on after the last container, as others may rely on it by then, and so does what it makes necessary.
 async fn forward_v6(host: &Host) -> Result<(), Error> {
-    let all = Path::new(V6).join("all/forwarding");
-    if read(&all)? == "1" {
+    if FORWARD6.is("1") {
         return Ok(());
     }
     let advertised = host.rtnl.advertised().await;
     let advertised = advertised.map_err(|error| kernel(&error))?;
     let links = host.rtnl.links().await.map_err(|error| kernel(&error))?;
     for link in links.iter().filter(|link| advertised.contains(&link.index)) {
-        let listens = Path::new(V6).join(&link.name).join("accept_ra");
-        if read(&listens).is_ok_and(|value| value == "1") {
+        let listens = Sysctl::of_link("ipv6", &link.name, "accept_ra");
+        if listens.is("1") {
             set(&listens, "2")?;
         }
     }
-    set(&all, "1")
+    set(&FORWARD6, "1")
 }
 
-fn failed(path: &Path, error: &std::io::Error) -> Error {
-    Error::new(code::KERNEL, format!("{}: {error}", path.display()))
-}
-
-fn read(path: &Path) -> Result<String, Error> {
-    let text = fs::read_to_string(path).map_err(|error| failed(path, &error))?;
-    Ok(text.trim().to_owned())
-}
-
-/// Read first: on most hosts somebody did so long ago, and a write tells all interfaces.
-pub(crate) fn set(path: &Path, value: &str) -> Result<(), Error> {
-    if read(path)? == value {
-        return Ok(());
-    }
-    fs::write(path, value).map_err(|error| failed(path, &error))
+pub(crate) fn set(sysctl: &Sysctl, value: &str) -> Result<(), Error> {
+    sysctl.set(value).map(drop).map_err(|error| kernel(&error))
 }

@@ -16,7 +16,7 @@ use std::{
 
 use cni::Error;
 use journal::Attachment;
-use netlink::{Bridge, Link, LinkChange, Mac, Netns, Port, Rtnl, Veth, VethEnd};
+use netlink::{Bridge, Link, LinkChange, Mac, Netns, Port, Rtnl, Sysctl, Veth, VethEnd};
 
 use super::MTU;
 use crate::{
@@ -29,11 +29,11 @@ use crate::{
 
 /// No address that the host did not give, and no firewall for frames, whatever is the default of new namespaces. A
 /// `br_netfilter` that is loaded later begins with its own default here, and finds no rules.
-const SETTINGS: [(&str, &str); 4] = [
-    ("ipv6/conf/default/disable_ipv6", "1"),
-    ("bridge/bridge-nf-call-iptables", "0"),
-    ("bridge/bridge-nf-call-ip6tables", "0"),
-    ("bridge/bridge-nf-call-arptables", "0"),
+const SETTINGS: [(Sysctl, &str); 4] = [
+    (Sysctl::new("ipv6/conf/default/disable_ipv6"), "1"),
+    (Sysctl::new("bridge/bridge-nf-call-iptables"), "0"),
+    (Sysctl::new("bridge/bridge-nf-call-ip6tables"), "0"),
+    (Sysctl::new("bridge/bridge-nf-call-arptables"), "0"),
 ];
 
 /// How long the kernel may take to empty a namespace that was unmounted.
@@ -191,7 +191,9 @@ async fn ensure_apart(host: &Host, mac: Mac) -> Result<Inside, Error> {
         }
         None => {
             mended = true;
-            netns.sysctl(&SETTINGS).map_err(|error| kernel(&error))?;
+            netns
+                .set_sysctls(&SETTINGS)
+                .map_err(|error| kernel(&error))?;
             let spec = Bridge {
                 name: BRIDGE.to_owned(),
                 mac: None,

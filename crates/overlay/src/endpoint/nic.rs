@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use cni::{CniResult, Error, Interface, Ip};
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use journal::Attachment;
-use netlink::{LinkChange, Mac, Netns, Rtnl, Veth, VethEnd};
+use netlink::{LinkChange, Mac, Netns, Rtnl, Sysctl, Veth, VethEnd};
 
 use crate::{
     egress::Nic,
@@ -79,17 +79,13 @@ pub(crate) fn quiet(container: &Netns, links: &[&str], has_v6: bool) -> Result<(
     } else {
         &[("disable_ipv6", "1")]
     };
-    let keys = links
+    let settings: Vec<_> = links
         .iter()
-        .flat_map(|link| wanted.iter().map(move |(name, value)| (link, name, *value)));
-    let keys: Vec<_> = keys
-        .map(|(link, name, value)| (format!("ipv6/conf/{link}/{name}"), value))
+        .flat_map(|link| wanted.iter().map(move |(name, value)| (link, name, *value)))
+        .map(|(link, name, value)| (Sysctl::of_link("ipv6", link, name), value))
         .collect();
-    let settings: Vec<_> = keys
-        .iter()
-        .map(|(key, value)| (key.as_str(), *value))
-        .collect();
-    container.sysctl(&settings).map_err(|error| kernel(&error))
+    let set = container.set_sysctls(&settings);
+    set.map_err(|error| kernel(&error))
 }
 
 /// The MAC that follows from the addresses; that of a pair from its IPv4 address.

@@ -1,14 +1,10 @@
 //! One link of the host to a segment: a veth pair whose one end is the host's and whose other a port of the bridge.
 
-use std::{
-    collections::BTreeSet,
-    net::IpAddr,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, net::IpAddr};
 
 use cni::Error;
 use ipnetwork::IpNetwork;
-use netlink::{Change, Forward, LinkChange, Mac, Route, Rtnl, Veth, VethEnd};
+use netlink::{Change, Forward, LinkChange, Mac, Route, Rtnl, Sysctl, Veth, VethEnd};
 
 use crate::{egress, kernel, state::host::Host, vanished};
 
@@ -167,10 +163,7 @@ impl Wanted {
     /// the segment, with different MACs); what comes by one may be answered by the other; nobody's router advertisement
     /// counts.
     fn quiet(&self) -> Result<(), Error> {
-        let key = |family: &str, key: &str| -> PathBuf {
-            let conf = Path::new("/proc/sys/net").join(family).join("conf");
-            conf.join(&self.name).join(key)
-        };
+        let key = |family, name| Sysctl::of_link(family, &self.name, name);
         for (name, value) in [
             ("rp_filter", "2"),
             ("arp_ignore", "1"),
@@ -181,10 +174,9 @@ impl Wanted {
         let disable = key("ipv6", "disable_ipv6");
         if !self.addresses.iter().any(IpNetwork::is_ipv6) {
             // Without IPv6 on the network there is none on the link, nor where the host has none at all.
-            return if disable.exists() {
-                egress::set(&disable, "1")
-            } else {
-                Ok(())
+            return match disable.read().map_err(|error| kernel(&error))? {
+                Some(_) => egress::set(&disable, "1"),
+                None => Ok(()),
             };
         }
         for (name, value) in [

@@ -1,11 +1,9 @@
 //! Examine: what is well on this host and what is wrong, with the command that would mend it. Looks at what [`crate::maintain::repair`]
 //! mends, and at what no repair may touch, since it is others'. Changes nothing, and asks no store.
 
-use std::fs;
-
 use cluster::{Network, News, Place, Resolved};
 use cni::Error;
-use netlink::Netns;
+use netlink::{Netns, Sysctl};
 
 use crate::{
     egress,
@@ -272,7 +270,7 @@ async fn examine_way_in(
     let port = network.vxlan_port.unwrap_or(sandbox::VXLAN_PORT);
     findings.blocked(foreign_rules::tunnel(underlay, port));
     let name = &underlay.name;
-    let filter = |of: &str| number(&format!("net/ipv4/conf/{of}/rp_filter"));
+    let filter = |of: &str| number(&Sysctl::of_link("ipv4", of, "rp_filter"));
     if filter("all").max(filter(name)) != Some(1) {
         return;
     }
@@ -291,16 +289,15 @@ async fn examine_way_in(
                 "rp_filter of {name} is strict, and the route to {vtep} leaves by another interface: \
                  what that host sends to tunnels is dropped"
             );
-            let key = format!("net.ipv4.conf.{}.rp_filter=2", name.replace('.', "/"));
-            let mend = format!("sysctl -w {}", nft::quoted(&key));
+            let key = Sysctl::of_link("ipv4", name, "rp_filter");
+            let mend = format!("sysctl -w {}", nft::quoted(&format!("{key}=2")));
             findings.wrong(Check::RpFilter, says, &mend);
         }
     }
 }
 
-fn number(sysctl: &str) -> Option<u32> {
-    let text = fs::read_to_string(format!("/proc/sys/{sysctl}")).ok()?;
-    text.trim().parse().ok()
+fn number(sysctl: &Sysctl) -> Option<u32> {
+    sysctl.read().ok()??.parse().ok()
 }
 
 /// The way out of this host's containers, if they have one.
@@ -318,13 +315,12 @@ async fn examine_egress(host: &Host, findings: &mut Findings) -> Result<(), Erro
     }
     let v6 = ledger.subnet6.is_some();
     let switches = [
-        (true, "net/ipv4/ip_forward"),
-        (v6, "net/ipv6/conf/all/forwarding"),
+        (true, Sysctl::new("ipv4/ip_forward")),
+        (v6, Sysctl::new("ipv6/conf/all/forwarding")),
     ];
     for (_, switch) in switches.iter().filter(|(wanted, _)| *wanted) {
-        if number(switch) == Some(0) {
-            let name = switch.replace('/', ".");
-            let says = format!("{name} is 0: the containers of this host have no way out");
+        if switch.is("0") {
+            let says = format!("{switch} is 0: the containers of this host have no way out");
             findings.wrong(Check::IpForward, says, SYNC);
         }
     }
@@ -339,7 +335,7 @@ async fn examine_egress(host: &Host, findings: &mut Findings) -> Result<(), Erro
              is, and gets a namespace of its own when no container uses it any more"
         );
         findings.note(Check::Egress, says, "");
-    } else if number("net/bridge/bridge-nf-call-iptables") == Some(1) {
+    } else if Sysctl::new("bridge/bridge-nf-call-iptables").is("1") {
         let says = "br_netfilter gives bridged frames to this host's firewall; ours are on bridges in namespaces of their own";
         findings.ok(Check::BrNetfilter, says.to_owned());
     }

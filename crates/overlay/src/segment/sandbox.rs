@@ -13,7 +13,9 @@ use cluster::{Network, News};
 use cni::Error;
 use ipnetwork::IpNetwork;
 use journal::Found;
-use netlink::{Bridge, Change, Link, LinkChange, Mac, Netns, NetnsError, Port, Rtnl, Vxlan};
+use netlink::{
+    Bridge, Change, Link, LinkChange, Mac, Netns, NetnsError, Port, Rtnl, Sysctl, Vxlan,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -148,7 +150,7 @@ pub async fn ensure(host: &Host, network: &Network, underlay: &Underlay) -> Resu
     } else {
         // The host has no address on the segment, and must not get one by itself.
         netns
-            .sysctl(&[("ipv6/conf/default/disable_ipv6", "1")])
+            .set_sysctls(&[(Sysctl::of_link("ipv6", "default", "disable_ipv6"), "1")])
             .map_err(|error| kernel(&error))?;
         let [_, a, b, c] = vni.to_be_bytes();
         let spec = Bridge {
@@ -163,18 +165,15 @@ pub async fn ensure(host: &Host, network: &Network, underlay: &Underlay) -> Resu
     };
     if network.subnets().iter().any(IpNetwork::is_ipv6) {
         // Answers for remote neighbours need the family on the bridge; still no address, and nothing that it hears gives one.
-        let conf = |name: &str| format!("ipv6/conf/{BRIDGE}/{name}");
-        let keys = [
+        let settings = [
             ("addr_gen_mode", "1"),
             ("accept_ra", "0"),
             ("disable_ipv6", "0"),
         ];
-        let keys = keys.map(|(name, value)| (conf(name), value));
-        let settings: Vec<_> = keys
-            .iter()
-            .map(|(key, value)| (key.as_str(), *value))
-            .collect();
-        netns.sysctl(&settings).map_err(|error| kernel(&error))?;
+        let settings = settings.map(|(name, value)| (Sysctl::of_link("ipv6", BRIDGE, name), value));
+        netns
+            .set_sysctls(&settings)
+            .map_err(|error| kernel(&error))?;
     }
     // A bridge that is down carries nothing, and one that was made anew has lost the ports of the old.
     if !bridge.up {

@@ -14,7 +14,7 @@ use nft::{
 use crate::{
     attachment, code,
     config::Conf,
-    conflict, ingress, kernel, local,
+    conflict, kernel, local,
     record::{Record, Run},
     route_localnet,
     table::{self, Desk},
@@ -83,7 +83,7 @@ pub(crate) fn check(call: &Call) -> Result<(), Error> {
         return Err(deviates(what));
     }
     if let Some(via) = route_localnet::shut(&noted).next() {
-        let key = format!("net.ipv4.conf.{}.route_localnet", ingress::in_key(&via));
+        let key = route_localnet::key(&via);
         let why = format!("{key} is 0: 127.0.0.1 leads to none of its ports");
         return Err(deviates(why));
     }
