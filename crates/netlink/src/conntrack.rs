@@ -8,6 +8,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use crate::Error;
+use crate::attribute::{find, put};
 use crate::dialogue::Dialogue;
 use crate::entry::address;
 use crate::error::Refusal;
@@ -155,27 +156,4 @@ impl Tracked {
         }
         message
     }
-}
-
-fn put(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
-    let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
-    message.extend(length.to_ne_bytes());
-    message.extend(kind.to_ne_bytes());
-    message.extend(value);
-    message.resize(message.len().next_multiple_of(4), 0);
-}
-
-/// Borrows from the message, which the library's attributes do not: there may be very many.
-fn find(attributes: &[u8], kind: u16) -> Option<&[u8]> {
-    let mut rest = attributes;
-    while let Some((head, _)) = rest.split_at_checked(4) {
-        let length = usize::from(u16::from_ne_bytes([head[0], head[1]]));
-        let is = u16::from_ne_bytes([head[2], head[3]]) & !(3 << 14);
-        let value = rest.get(4..length)?;
-        if is == kind {
-            return Some(value);
-        }
-        rest = rest.get(length.next_multiple_of(4)..)?;
-    }
-    None
 }

@@ -7,8 +7,10 @@
 use std::fmt;
 use std::io;
 
-use netlink_packet_core::{NLM_F_ACK_TLVS, NLM_F_CAPPED, NlasIterator};
+use netlink_packet_core::{NLM_F_ACK_TLVS, NLM_F_CAPPED};
 use rustix::io::Errno;
+
+use crate::attribute::find;
 
 /// Attribute of an extended acknowledgement: the text (uapi `NLMSGERR_ATTR_MSG`).
 const ATTR_TEXT: u16 = 1;
@@ -110,14 +112,11 @@ impl Refusal {
     /// From the end of a dump: the attributes follow the code.
     pub(crate) fn from_done(code: i32, attributes: &[u8]) -> Self {
         let errno = code.saturating_abs();
-        let text = NlasIterator::new(attributes)
-            .filter_map(Result::ok)
-            .find(|attribute| attribute.kind() == ATTR_TEXT)
-            .map(|attribute| {
-                String::from_utf8_lossy(attribute.value())
-                    .trim_end_matches('\0')
-                    .to_owned()
-            });
+        let text = find(attributes, ATTR_TEXT).map(|text| {
+            String::from_utf8_lossy(text)
+                .trim_end_matches('\0')
+                .to_owned()
+        });
         Self {
             errno,
             text: text.unwrap_or_else(|| usual_text(errno)),

@@ -11,6 +11,7 @@
 //! and tokio takes the socket that the thread made there.
 
 mod address;
+mod attribute;
 mod conntrack;
 mod create;
 mod decode;

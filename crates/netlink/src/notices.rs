@@ -3,13 +3,12 @@
 
 use std::io;
 
-use netlink_packet_core::NlasIterator;
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 use rustix::io::Errno;
-use tokio::runtime::Handle;
 
-use crate::{Netns, NetnsError};
+use crate::attribute::find;
+use crate::{Netns, NetnsError, rtnl};
 
 /// Groups of rtnetlink (`RTNLGRP_`, uapi `linux/rtnetlink.h`).
 const LINK: u32 = 1;
@@ -72,22 +71,13 @@ pub struct Notices {
 impl Notices {
     /// Listens in `netns`. Must be called inside a tokio runtime with I/O enabled.
     pub fn open(netns: &Netns, scope: Scope) -> Result<Self, NetnsError> {
-        let failed = |source| NetnsError::Io {
-            path: netns.path().to_owned(),
-            what: "open a socket for notices".to_owned(),
-            source,
-        };
-        let runtime = Handle::try_current().map_err(|e| failed(io::Error::other(e)))?;
-        let socket = netns.run(|| {
-            let _runtime = runtime.enter();
-            subscribe(scope)
-        })?;
+        let socket = rtnl::born_in(netns, || subscribe(scope))?;
         let capacity = match scope {
             Scope::Rules(_) => RULES,
             _ => BEGINNING,
         };
         Ok(Self {
-            socket: socket.map_err(failed)?,
+            socket,
             scope,
             received: Vec::with_capacity(capacity),
         })
@@ -204,11 +194,7 @@ fn has_text(body: &[u8], before: usize, kind: u16, is: impl Fn(&str) -> bool) ->
 
 /// The same for any value.
 fn has(body: &[u8], before: usize, kind: u16, is: impl Fn(&[u8]) -> bool) -> bool {
-    let attributes = NlasIterator::new(body.get(before..).unwrap_or_default());
-    attributes
-        .map_while(Result::ok)
-        .filter(|attribute| attribute.kind() == kind)
-        .any(|attribute| is(attribute.value()))
+    find(body.get(before..).unwrap_or_default(), kind).is_some_and(is)
 }
 
 #[cfg(test)]

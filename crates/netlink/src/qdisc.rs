@@ -11,12 +11,13 @@
 
 use std::collections::BTreeMap;
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE, NlasIterator};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use rustix::io::Errno;
 
+use crate::attribute::{find, put};
 use crate::error::Refusal;
 use crate::message::Message;
-use crate::traffic::{Traffic, attribute, put};
+use crate::traffic::Traffic;
 use crate::{Error, Rtnl};
 
 /// The number of our buckets; tc shows it as `c055:`.
@@ -106,12 +107,12 @@ impl Bucket {
 impl Shaped {
     fn decode(discipline: &Traffic) -> Option<Self> {
         let options = discipline.options()?;
-        let parms = attribute(options, TBF_PARMS)?;
+        let parms = find(options, TBF_PARMS)?;
         let word = |at: usize| {
             let bytes = parms.get(at..at + 4)?;
             Some(u32::from_ne_bytes(bytes.try_into().ok()?))
         };
-        let wide = attribute(options, TBF_RATE64).and_then(|it| it.try_into().ok());
+        let wide = find(options, TBF_RATE64).and_then(|it| it.try_into().ok());
         Some(Self {
             ours: discipline.handle == HANDLE,
             rate: wide.map_or(u64::from(word(8)?), u64::from_ne_bytes),
@@ -273,13 +274,12 @@ fn everything_to(device: u32) -> Vec<u8> {
 
 /// Where a filter's first action hands packets over to, if it does.
 fn target(filter: &Traffic) -> Option<u32> {
-    let actions = attribute(filter.options()?, U32_ACTIONS)?;
-    let first = NlasIterator::new(actions).next()?.ok()?;
-    let action = first.value();
-    if attribute(action, ACTION_KIND)? != b"mirred\0" {
+    let actions = find(filter.options()?, U32_ACTIONS)?;
+    let action = find(actions, 1)?;
+    if find(action, ACTION_KIND)? != b"mirred\0" {
         return None;
     }
-    let parms = attribute(attribute(action, ACTION_OPTIONS)?, MIRRED_PARMS)?;
+    let parms = find(find(action, ACTION_OPTIONS)?, MIRRED_PARMS)?;
     let words: Vec<u32> = parms
         .as_chunks()
         .0
@@ -341,9 +341,9 @@ mod tests {
             limit: 2,
         };
         let options = bucket.options();
-        let wide = attribute(&options, TBF_RATE64).unwrap();
+        let wide = find(&options, TBF_RATE64).unwrap();
         assert_eq!(wide, 5_000_000_000_u64.to_ne_bytes());
-        let parms = attribute(&options, TBF_PARMS).unwrap();
+        let parms = find(&options, TBF_PARMS).unwrap();
         assert_eq!((parms.len(), &parms[8..12]), (36, &[0xff; 4][..]));
         let discipline = root(3).of_kind("tbf", Some(&options));
         let read = Shaped::decode(&discipline).unwrap();

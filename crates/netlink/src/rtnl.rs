@@ -49,6 +49,19 @@ fn failed(netns: &Netns, source: io::Error) -> NetnsError {
     }
 }
 
+/// What `open` opens on a thread inside the namespace, for the runtime of the calling thread.
+pub(crate) fn born_in(
+    netns: &Netns,
+    open: impl FnOnce() -> io::Result<TokioSocket> + Send,
+) -> Result<TokioSocket, NetnsError> {
+    let runtime = Handle::try_current().map_err(|e| failed(netns, io::Error::other(e)))?;
+    let socket = netns.run(|| {
+        let _runtime = runtime.enter();
+        open()
+    })?;
+    socket.map_err(|e| failed(netns, e))
+}
+
 /// A socket of the namespace in which the calling thread is; the thread has entered the runtime.
 fn socket() -> io::Result<TokioSocket> {
     let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
@@ -64,12 +77,7 @@ impl Rtnl {
     /// Opens a socket that was born in `netns`. Must be called inside a tokio runtime with I/O enabled, which then
     /// drives the socket.
     pub fn open(netns: &Netns) -> Result<Self, NetnsError> {
-        let runtime = Handle::try_current().map_err(|e| failed(netns, io::Error::other(e)))?;
-        let socket = netns.run(|| {
-            let _runtime = runtime.enter();
-            socket()
-        })?;
-        Ok(Self::over(socket.map_err(|e| failed(netns, e))?))
+        Ok(Self::over(born_in(netns, socket)?))
     }
 
     /// The same in the calling thread's namespace `netns`, which needs no thread.

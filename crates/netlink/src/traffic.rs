@@ -1,7 +1,9 @@
 //! A message of traffic control as the kernel sends and takes it (`struct tcmsg` and attributes, uapi `linux/rtnetlink.h`), read
 //! and written as far as [`crate::qdisc`] asks. The library has no token bucket, and reads counters that nobody here wants.
 
-use netlink_packet_core::{DecodeError, Emitable, NlasIterator, parse_u32};
+use netlink_packet_core::{DecodeError, Emitable, parse_u32};
+
+use crate::attribute::{find, put};
 
 /// Bytes of `struct tcmsg`: family and padding, link, handle, parent, info.
 const HEADER: usize = 20;
@@ -40,13 +42,13 @@ impl Traffic {
 
     /// The kind.
     pub(crate) fn kind(&self) -> Option<&str> {
-        let text = attribute(&self.attributes, KIND)?;
+        let text = find(&self.attributes, KIND)?;
         std::str::from_utf8(text).ok()?.strip_suffix('\0')
     }
 
     /// The kind's own attributes.
     pub(crate) fn options(&self) -> Option<&[u8]> {
-        attribute(&self.attributes, OPTIONS)
+        find(&self.attributes, OPTIONS)
     }
 
     /// From the payload of an `RTM_NEWQDISC` or `RTM_NEWTFILTER`.
@@ -77,23 +79,6 @@ impl Emitable for Traffic {
             *place = byte;
         }
     }
-}
-
-/// Appends an attribute; nested ones are its value.
-pub(crate) fn put(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {
-    let length = u16::try_from(value.len() + 4).unwrap_or(u16::MAX);
-    bytes.extend(length.to_ne_bytes());
-    bytes.extend(kind.to_ne_bytes());
-    bytes.extend(value);
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
-}
-
-/// The value of the first attribute of this kind among `bytes`.
-pub(crate) fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
-    let mut all = NlasIterator::new(bytes).map_while(Result::ok);
-    let found = all.find(|it| it.kind() == kind)?;
-    let length = usize::from(found.length());
-    found.into_inner().get(4..length)
 }
 
 #[cfg(test)]
