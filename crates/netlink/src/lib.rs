@@ -38,7 +38,7 @@ pub use create::{Bridge, Veth, VethEnd, Vxlan};
 pub use error::Error;
 pub use forwarding::{Change, Forward, Forwarding};
 pub use link::{Link, LinkChange, Port, VxlanInfo, index_of, name_of};
-pub use listeners::{Holder, Listener, holders, listeners};
+pub use listeners::{Holder, Listener, bound_to_udp, holders, listeners};
 pub use mac::Mac;
 pub use mounts::{Elsewhere, sees_all_processes};
 pub use netns::{Netns, NetnsError};

@@ -8,9 +8,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use netlink_packet_core::NlasIterator;
-
 use crate::Error;
+use crate::attribute::find;
 use crate::dialogue::Dialogue;
 
 const NETLINK_SOCK_DIAG: isize = 4;
@@ -20,9 +19,10 @@ const AF_INET6: u8 = 10;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const SCTP: u8 = 132;
-/// Bits of the states: `TCP_LISTEN`, and `TCP_CLOSE`, which is one of UDP that is connected to nobody.
+/// Bits of the states: `TCP_LISTEN`; of UDP `TCP_CLOSE`, which is one that is connected to nobody, and `TCP_ESTABLISHED`.
 const LISTENS: u32 = 1 << 10;
 const UNCONNECTED: u32 = 1 << 7;
+const CONNECTED: u32 = 1 << 1;
 /// Length of `struct inet_diag_msg`, and where in it are family, port, address and inode.
 const MESSAGE: usize = 72;
 const PORT: usize = 4;
@@ -82,6 +82,14 @@ pub fn listeners(protocol: u8, ports: &RangeInclusive<u16>) -> Result<Vec<Listen
     Ok(all)
 }
 
+/// The sockets that have bound a UDP port, connected ones too, of the host in whose network namespace the calling thread is.
+/// The kernel's own, such as those of VXLAN devices, are among them, and have no holders.
+pub fn bound_to_udp(port: u16) -> Result<Vec<Listener>, Error> {
+    let mut all = diagnosed(UDP, UNCONNECTED | CONNECTED)?;
+    all.retain(|it| it.port == port);
+    Ok(all)
+}
+
 fn diagnosed(protocol: u8, states: u32) -> Result<Vec<Listener>, Error> {
     let asked = || {
         let mut all = Vec::new();
@@ -109,9 +117,7 @@ fn listener(message: &[u8]) -> Option<Listener> {
     } else {
         IpAddr::from(*bytes.first_chunk::<4>()?)
     };
-    let only = NlasIterator::new(attributes)
-        .filter_map(Result::ok)
-        .any(|attribute| attribute.kind() == V6_ONLY && attribute.value().first() == Some(&1));
+    let only = find(attributes, V6_ONLY).is_some_and(|value| value.first() == Some(&1));
     Some(Listener {
         address,
         port: u16::from_be_bytes(*fixed[PORT..].first_chunk()?),
@@ -233,6 +239,8 @@ mod tests {
                 [one("127.0.0.1 80", true, false), one(":: 81", true, true)]
             );
             assert_eq!(told(UDP), [one("0.0.0.0 53", true, false)]);
+            assert_eq!(bound_to_udp(54).unwrap().len(), 1, "though connected");
+            assert_eq!(bound_to_udp(55).unwrap(), []);
             assert_eq!(listeners(TCP, &(81..=90)).unwrap().len(), 1);
             assert_eq!(listeners(1, &(0..=65535)).unwrap(), []);
 

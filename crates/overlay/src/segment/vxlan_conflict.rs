@@ -4,7 +4,7 @@
 //! receive in the same way. What cannot be shared is a VNI on one port, a port with a device of another kind (Cilium's, or
 //! one with group policies), and a port that a program has bound.
 
-use std::{fs, net::IpAddr, path::Path};
+use std::net::IpAddr;
 
 use cni::Error;
 use netlink::Link;
@@ -61,41 +61,10 @@ pub(crate) async fn find(
     }))
 }
 
-/// The program that has bound a UDP port. The kernel's own sockets, such as those of tunnels, are no program's.
+/// The process that has bound a UDP port. The kernel's own sockets, such as those of tunnels, are no process's.
 fn program(port: u16, v6: bool) -> Option<String> {
-    let table = if v6 {
-        "/proc/net/udp6"
-    } else {
-        "/proc/net/udp"
-    };
-    let sockets = fs::read_to_string(table).ok()?;
-    let end = format!(":{port:04X}");
-    let inode = |line: &str| {
-        let mut columns = line.split_whitespace();
-        let bound = columns.nth(1).is_some_and(|local| local.ends_with(&end));
-        columns
-            .nth(7)
-            .filter(|_| bound)
-            .map(|inode| format!("socket:[{inode}]"))
-    };
-    let inodes: Vec<_> = sockets.lines().filter_map(inode).collect();
-    if inodes.is_empty() {
-        return None;
-    }
-    let has = |process: &Path| {
-        let files = fs::read_dir(process.join("fd")).ok()?;
-        let mut files = files.filter_map(|file| fs::read_link(file.ok()?.path()).ok());
-        files.find(|file| {
-            file.to_str()
-                .is_some_and(|it| inodes.iter().any(|inode| inode == it))
-        })
-    };
-    let processes = fs::read_dir("/proc").ok()?;
-    processes.filter_map(Result::ok).find_map(|process| {
-        let name = process.file_name();
-        let id: u32 = name.to_str()?.parse().ok()?;
-        has(&process.path())?;
-        let called = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-        Some(format!("process {id} ({})", called.trim()))
-    })
+    let sockets = netlink::bound_to_udp(port).ok()?;
+    let mut sockets = sockets.iter().filter(|it| it.is_of(v6));
+    let holder = sockets.find_map(|it| netlink::holders(it.inode).into_iter().next())?;
+    Some(format!("process {} ({})", holder.pid, holder.comm))
 }
