@@ -11,7 +11,7 @@ use crate::{conflists, session::Result};
 
 /// Compares it with the store of these settings.
 pub fn examine(settings: &Resolved, findings: &mut Findings) -> Result<()> {
-    let failed = |error: cni::Error| error.to_string();
+    let failed = |error: plugin::Error| error.to_string();
     let mut made_with: BTreeMap<(String, Option<String>), Place> = BTreeMap::new();
     for (network, place) in overlay::maintain::diagnose::places().map_err(failed)? {
         made_with.insert((network, None), place);

@@ -3,10 +3,11 @@
 use std::{collections::BTreeSet, net::IpAddr, path::PathBuf};
 
 use cluster::{Conflist, NetworkSpec, Resolved};
-use cni::{Call, Command, Dns, Error, Route, Version};
+use cni::{Call, Command, Dns, Route, Version};
 use ipam::{Mac, Range, RangeSet};
 use ipnetwork::IpNetwork;
 use journal::Attachment;
+use plugin::Error;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -82,15 +83,15 @@ impl Conf {
             .and_then(|runtime| runtime.ip_ranges.take());
         let narrow = with_ranges(&mut conflist, asked)?;
         let ours = conflist.segment.is_some();
-        let spec = conflist.spec(call.conf.name.as_str()).map_err(failed)?;
+        let spec = conflist.spec(call.conf.name.as_str())?;
         refuse_second_of_a_family(call, &spec)?;
-        let settings = conflist.settings(&call.variables()).map_err(failed)?;
+        let settings = conflist.settings(&call.variables())?;
         Ok(Self {
             settings,
             spec,
             mac: match call.mac() {
                 Ok(mac) => mac,
-                Err(error) if ours => return Err(error),
+                Err(error) if ours => return Err(error.into()),
                 // Under an interface plugin of others it is that one's business.
                 Err(_) => None,
             },
@@ -121,7 +122,7 @@ impl Conf {
         if let Some(keys) = ours.as_object_mut() {
             keys.retain(|key, value| !key.eq_ignore_ascii_case("node") || value.is_object());
         }
-        cni::decode(&ours)
+        Ok(cni::decode(&ours)?)
     }
 
     /// The attachment that a call is about.
@@ -144,7 +145,11 @@ fn refuse_slips(call: &Call) -> Result<(), Error> {
     cni::refuse_slips(conf, "ipam.ranges", &cluster::keys::of_ipam("ranges"))?;
     cni::refuse_slips(conf, "ipam.routes", ROUTE)?;
     // A `node` may be of the interface plugin that this one is run by; `overlay` has looked at its own.
-    cni::refuse_slips(conf, "store", &cluster::keys::of_overlay("store"))
+    Ok(cni::refuse_slips(
+        conf,
+        "store",
+        &cluster::keys::of_overlay("store"),
+    )?)
 }
 
 /// What `runtimeConfig.ipRanges` mean: ranges inside the configured pools narrow the choice of this one attachment; others
@@ -153,7 +158,8 @@ fn refuse_slips(call: &Call) -> Result<(), Error> {
 /// Sets of ranges as the convention has it, or ranges alone, as go-cni's type would send them.
 fn with_ranges(conflist: &mut Conflist, asked: Option<Value>) -> Result<Vec<RangeSet>, Error> {
     // The decoder knows the place below the key: `[0]: ...`.
-    let below = |error: Error| Error::new(error.code, format!("runtimeConfig.ipRanges{error}"));
+    let below =
+        |error: cni::Error| Error::new(error.code, format!("runtimeConfig.ipRanges{error}"));
     let sets: Vec<RangeSet> = match asked {
         None | Some(Value::Null) => return Ok(Vec::new()),
         Some(Value::Array(sets)) if sets.iter().all(Value::is_object) => {
@@ -275,13 +281,4 @@ fn resolver(path: &std::path::Path) -> Result<Dns, Error> {
         }
     }
     Ok(dns)
-}
-
-/// An error of the shared records as a CNI error.
-#[allow(
-    clippy::needless_pass_by_value,
-    reason = "the shape that map_err wants"
-)]
-pub fn failed(error: cluster::Error) -> Error {
-    Error::new(error.code(), error.to_string())
 }

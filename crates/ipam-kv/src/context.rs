@@ -8,7 +8,7 @@ use std::{
 use cluster::{Allocator, Cluster, Holder, Host, Resolved, Store, no_tunnel_address};
 use journal::{Attachment, clock};
 
-use crate::{config::failed, local_store::Files};
+use crate::local_store::Files;
 
 /// Longest wait for other hosts to let go of an address. A runtime waits for its ADD meanwhile.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -31,11 +31,11 @@ pub struct Open<'d> {
 
 impl Desk {
     /// The desk of a configuration. Nothing is sent and nothing is written yet.
-    pub fn new(settings: Resolved) -> Result<Self, cni::Error> {
+    pub fn new(settings: Resolved) -> Result<Self, plugin::Error> {
         let boot_id = clock::boot_id();
-        let boot_id = boot_id.map_err(|error| cni::Error::io(format!("boot id: {error}")))?;
+        let boot_id = boot_id.map_err(|error| plugin::Error::io(format!("boot id: {error}")))?;
         Ok(Self {
-            store: settings.open_store().map_err(failed)?,
+            store: settings.open_store()?,
             files: Files::new(settings.realm.as_deref()),
             host: Host {
                 node: settings.node.clone(),

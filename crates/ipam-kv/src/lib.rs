@@ -19,16 +19,11 @@ pub mod local_store;
 mod sync;
 mod verbs;
 
-use cni::{Call, ContainerId, Error, IfName, Tell};
+use cni::{Call, ContainerId, IfName, Tell};
+use plugin::run;
 
 pub use sync::{Pool, sync};
 pub use verbs::del::forget;
-
-/// Error codes of our own (`docs/errors.md`); those of the shared records are in `cluster::Error::code`.
-pub mod code {
-    /// CHECK found a deviation.
-    pub const DEVIATION: u32 = 110;
-}
 
 /// The plugin.
 pub struct IpamKv;
@@ -38,40 +33,29 @@ impl cni::Plugin for IpamKv {
     /// Addresses are given before a container is entered, and need none.
     const NEEDS_NETNS: bool = false;
 
-    fn add(&self, call: &Call, tell: Tell<'_>) -> Result<(), Error> {
-        run(verbs::add::add(call, tell))
+    fn add(&self, call: &Call, tell: Tell<'_>) -> Result<(), cni::Error> {
+        Ok(run(verbs::add::add(call, tell))?)
     }
 
-    fn del(&self, call: &Call) -> Result<(), Error> {
+    fn del(&self, call: &Call) -> Result<(), cni::Error> {
         if call.conf.name.is_too_long() {
             return Ok(());
         }
-        run(verbs::del::del(call))
+        Ok(run(verbs::del::del(call))?)
     }
 
-    fn check(&self, call: &Call) -> Result<(), Error> {
-        run(verbs::check::check(call))
+    fn check(&self, call: &Call) -> Result<(), cni::Error> {
+        Ok(run(verbs::check::check(call))?)
     }
 
-    fn gc(&self, call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(), Error> {
+    fn gc(&self, call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(), cni::Error> {
         if call.conf.name.is_too_long() {
             return Ok(());
         }
-        run(verbs::gc::gc(call, valid))
+        Ok(run(verbs::gc::gc(call, valid))?)
     }
 
-    fn status(&self, call: &Call) -> Result<(), Error> {
-        run(verbs::status::status(call))
+    fn status(&self, call: &Call) -> Result<(), cni::Error> {
+        Ok(run(verbs::status::status(call))?)
     }
-}
-
-/// Runs a verb on a runtime of its own: one thread, built only now that the configuration has been read.
-fn run<T>(verb: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .enable_time()
-        .build();
-    runtime
-        .map_err(|error| Error::io(format!("async runtime: {error}")))?
-        .block_on(verb)
 }

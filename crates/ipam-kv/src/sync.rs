@@ -3,7 +3,7 @@
 
 use cluster::{Error, NetworkState, News, Resolved, Shelf as _, Survey};
 
-use crate::{config::failed, context::Desk, local_store::Files};
+use crate::{context::Desk, local_store::Files};
 
 /// Where a host allocates: a network, among the records of the usual configuration or among those of one that keeps
 /// them apart (`ipam.dataDir`).
@@ -17,10 +17,10 @@ pub struct Pool {
 
 impl Pool {
     /// All of which this host has documents.
-    pub fn all() -> Result<Vec<Self>, cni::Error> {
+    pub fn all() -> Result<Vec<Self>, plugin::Error> {
         let mut all = Vec::new();
-        for (realm, files) in Files::all().map_err(failed)? {
-            let networks = files.networks().map_err(failed)?;
+        for (realm, files) in Files::all()? {
+            let networks = files.networks()?;
             all.extend(networks.into_iter().map(|network| Self {
                 realm: realm.clone(),
                 network,
@@ -30,29 +30,27 @@ impl Pool {
     }
 
     /// The settings of its configuration.
-    pub fn settings(&self, settings: &Resolved) -> Result<Resolved, cni::Error> {
+    pub fn settings(&self, settings: &Resolved) -> Result<Resolved, plugin::Error> {
         let apart = settings.clone().apart(self.realm.as_deref());
-        apart.map_err(failed)
+        Ok(apart?)
     }
 
     /// Whether news of its blocks say anything of `node` that this host has not heard. Asks nobody.
-    pub fn is_behind(&self, news: &News, node: &str) -> Result<bool, cni::Error> {
+    pub fn is_behind(&self, news: &News, node: &str) -> Result<bool, plugin::Error> {
         let files = Files::new(self.realm.as_deref());
-        let ledger = files.ledger(&self.network).map_err(failed)?;
+        let ledger = files.ledger(&self.network)?;
         // Without one there are holdings alone, of which the store tells more.
         Ok(ledger.is_none_or(|ledger| ledger.is_behind(&news.blocks, node)))
     }
 
     /// When this node has to make itself known again on a network that reclaims, as seconds since boot.
-    pub fn contact_due(&self) -> Result<Option<u64>, cni::Error> {
+    pub fn contact_due(&self) -> Result<Option<u64>, plugin::Error> {
         let ledger = Files::new(self.realm.as_deref()).ledger(&self.network);
-        Ok(ledger
-            .map_err(failed)?
-            .and_then(|ledger| ledger.contact_due()))
+        Ok(ledger?.and_then(|ledger| ledger.contact_due()))
     }
 
     /// This host's duties on it; what could not be done is returned.
-    pub async fn sync(&self, settings: &Resolved) -> Result<Vec<Error>, cni::Error> {
+    pub async fn sync(&self, settings: &Resolved) -> Result<Vec<Error>, plugin::Error> {
         let desk = Desk::new(self.settings(settings)?)?;
         Ok(sync_network(&desk, &self.network).await)
     }
@@ -66,9 +64,9 @@ pub async fn sync(
     settings: &Resolved,
     survey: Survey,
     shared: Result<Vec<String>, Error>,
-) -> Result<Vec<(String, Error)>, cni::Error> {
+) -> Result<Vec<(String, Error)>, plugin::Error> {
     let (mut failures, mut survey) = (Vec::new(), Some(survey));
-    let mut realms = Files::realms().map_err(failed)?;
+    let mut realms = Files::realms()?;
     // After a reboot the store alone knows in which this node was.
     match shared {
         Ok(shared) => realms.extend(shared),
@@ -144,6 +142,6 @@ async fn sync_elsewhere(desk: &Desk, network: &str, refused: Error) -> Result<Ve
     let Some(settings) = place.and_then(|place| desk.settings().at(&place)) else {
         return Err(refused);
     };
-    let there = Desk::new(settings).map_err(|error| Error::Local(error.msg))?;
+    let there = Desk::new(settings).map_err(|error| Error::Local(error.msg.clone()))?;
     there.open().allocator(network).sync().await
 }

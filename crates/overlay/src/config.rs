@@ -1,12 +1,13 @@
 //! The configuration, checked as a whole before anything is done.
 
 use cluster::{Conflist, EgressMode, Network, NetworkSpec, Resolved};
-use cni::{Call, Command, Dns, Error};
+use cni::{Call, Command, Dns};
 use ipam::Mac;
 use journal::Attachment;
+use plugin::Error;
 use serde::Deserialize;
 
-use crate::{endpoint::bandwidth::Bandwidth, failed, host_link::Wants};
+use crate::{endpoint::bandwidth::Bandwidth, host_link::Wants};
 
 /// A checked configuration.
 pub struct Conf {
@@ -80,8 +81,8 @@ impl Conf {
             segment: Some(call.conf.decode()?),
             ..call.conf.decode()?
         };
-        let spec = conflist.spec(call.conf.name.as_str()).map_err(failed)?;
-        let settings = conflist.settings(&call.variables()).map_err(failed)?;
+        let spec = conflist.spec(call.conf.name.as_str())?;
+        let settings = conflist.settings(&call.variables())?;
         Ok(Self {
             settings,
             spec,
@@ -118,7 +119,11 @@ impl Conf {
 fn refuse_slips(call: &Call) -> Result<(), Error> {
     let mut paths = ["", "egress", "store", "node", "dns"].into_iter();
     paths.try_for_each(|path| {
-        cni::refuse_slips(&call.conf.raw, path, &cluster::keys::of_overlay(path))
+        Ok(cni::refuse_slips(
+            &call.conf.raw,
+            path,
+            &cluster::keys::of_overlay(path),
+        )?)
     })
 }
 
@@ -142,7 +147,7 @@ fn refuse_local(call: &Call, ipam: &str) -> Result<(), Error> {
 /// Store and node: what a removal uses of the configuration, if it can. Code 7.
 pub fn settings(call: &Call) -> Result<Resolved, Error> {
     let conflist: Conflist = call.conf.decode()?;
-    conflist.settings(&call.variables()).map_err(failed)
+    conflist.settings(&call.variables()).map_err(Error::from)
 }
 
 /// `hostAccess`, for a removal: what cannot be read is none.

@@ -1,7 +1,8 @@
 //! The configuration: the reference's keys, of which some need nothing done here.
 
-use cni::{Call, Command, Error};
+use cni::{Call, Command};
 use nft::ports::{Condition, conditions};
+use plugin::Error;
 use serde::Deserialize;
 use serde_json::Value;
 

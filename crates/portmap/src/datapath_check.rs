@@ -6,12 +6,11 @@
 
 use std::{collections::BTreeMap, fmt::Write, ops::RangeInclusive};
 
-use cni::Error;
 use nft::{Blocked, Endpoint, Hook, Packet, State, Traffic, Words};
+use plugin::Error;
 
 use crate::{
     ingress::Outside,
-    kernel,
     record::{Record, Run},
 };
 
@@ -122,7 +121,7 @@ impl<'a> Way<'a> {
             };
             self.stretches(&ports, &[run], &Known::of(&[run]))
         }));
-        let blocked = nft::blocked(&traffic).map_err(|error| kernel(&error))?;
+        let blocked = nft::blocked(&traffic)?;
         let (all, each) = blocked.split_at(3);
         let mut named = Vec::new();
         for (stretch, all) in all.iter().enumerate() {

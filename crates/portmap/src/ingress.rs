@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeSet, net::IpAddr, path::Path};
 
-use cni::Error;
 use journal::{Attachment, Journal};
 use netlink::{Netns, Route, Rtnl, Sysctl};
 use nft::Blocked;
+use plugin::Error;
 
 use crate::{
-    datapath_check, kernel,
+    datapath_check,
     record::{Record, Run},
 };
 
@@ -27,12 +27,12 @@ pub(crate) struct Outside {
 impl Outside {
     /// Asks the kernel.
     pub(crate) async fn look() -> Result<Self, Error> {
-        let here = Netns::current().map_err(|error| kernel(&error))?;
-        let rtnl = Rtnl::here(&here).map_err(|error| kernel(&error))?;
+        let here = Netns::current()?;
+        let rtnl = Rtnl::here(&here)?;
         Ok(Self {
-            links: rtnl.links().await.map_err(|error| kernel(&error))?,
-            routes: rtnl.routes().await.map_err(|error| kernel(&error))?,
-            addresses: rtnl.addresses(None).await.map_err(|error| kernel(&error))?,
+            links: rtnl.links().await?,
+            routes: rtnl.routes().await?,
+            addresses: rtnl.addresses(None).await?,
         })
     }
 

@@ -38,23 +38,12 @@ pub mod table;
 pub mod target;
 mod verbs;
 
-use cni::{Call, ContainerId, Error, IfName, Tell};
+use cni::{Call, ContainerId, IfName, Tell};
 use journal::Attachment;
+use plugin::Error;
 
 pub use repair::{Examined, examine, obstacles, repair};
 pub use verbs::del::forget;
-
-/// Error codes of our own (`docs/errors.md`).
-pub mod code {
-    /// The kernel refused.
-    pub const KERNEL: u32 = 107;
-    /// CHECK found a deviation.
-    pub const DEVIATION: u32 = 110;
-    /// Another container has the port, or a program of this host listens on it, or none is free.
-    pub const PORT: u32 = 111;
-    /// The container has no address of the version of IP that a port is asked for.
-    pub const FAMILY: u32 = 112;
-}
 
 /// The plugin.
 pub struct Portmap;
@@ -64,24 +53,24 @@ impl cni::Plugin for Portmap {
     /// All that is done is done on the host.
     const NEEDS_NETNS: bool = false;
 
-    fn add(&self, call: &Call, tell: Tell<'_>) -> Result<(), Error> {
-        verbs::add::add(call, tell)
+    fn add(&self, call: &Call, tell: Tell<'_>) -> Result<(), cni::Error> {
+        Ok(verbs::add::add(call, tell)?)
     }
 
-    fn del(&self, call: &Call) -> Result<(), Error> {
-        verbs::del::del(call)
+    fn del(&self, call: &Call) -> Result<(), cni::Error> {
+        Ok(verbs::del::del(call)?)
     }
 
-    fn check(&self, call: &Call) -> Result<(), Error> {
-        verbs::check::check(call)
+    fn check(&self, call: &Call) -> Result<(), cni::Error> {
+        Ok(verbs::check::check(call)?)
     }
 
-    fn gc(&self, call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(), Error> {
-        verbs::gc::gc(call, valid)
+    fn gc(&self, call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(), cni::Error> {
+        Ok(verbs::gc::gc(call, valid)?)
     }
 
-    fn status(&self, call: &Call) -> Result<(), Error> {
-        verbs::status::status(call)
+    fn status(&self, call: &Call) -> Result<(), cni::Error> {
+        Ok(verbs::status::status(call)?)
     }
 }
 
@@ -93,75 +82,4 @@ fn attachment(call: &Call) -> Result<Attachment, Error> {
         container: container.as_str().to_owned(),
         ifname: ifname.as_str().to_owned(),
     })
-}
-
-/// Runs what asks the kernel by rtnetlink on a runtime of its own: one thread, built only where it is needed.
-fn wait_for<T>(asked: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .enable_time()
-        .build();
-    runtime
-        .map_err(|error| Error::io(format!("async runtime: {error}")))?
-        .block_on(asked)
-}
-
-/// A refusal of the kernel: code 11 where another try may succeed, else 107.
-fn kernel(error: &(dyn std::error::Error + 'static)) -> Error {
-    let is_busy = error.downcast_ref().is_some_and(netlink::Error::is_busy)
-        || error
-            .downcast_ref()
-            .is_some_and(netlink::NetnsError::is_busy)
-        || error.downcast_ref().is_some_and(nft::Error::is_busy);
-    let code = if is_busy {
-        cni::code::AGAIN
-    } else {
-        code::KERNEL
-    };
-    Error::new(code, error.to_string())
-}
-
-/// A document or lock that could not be used: busy is worth another try.
-fn local(error: &journal::Error) -> Error {
-    match error {
-        journal::Error::Busy { .. } => Error::again(error.to_string()),
-        journal::Error::Io { .. } | journal::Error::Newer { .. } => Error::io(error.to_string()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_busy_is_worth_another_try() {
-        let what = || "map ports4".to_owned();
-        let refused = |errno| nft::Error::Refused {
-            what: what(),
-            reason: nft::Reason { errno, text: None },
-        };
-        let link = |errno| netlink::Error {
-            what: what(),
-            errno,
-            text: String::new(),
-        };
-        assert_eq!(kernel(&nft::Error::Busy { what: what() }).code, 11);
-        for errno in [4, 11, 16] {
-            let source = std::io::Error::from_raw_os_error(errno);
-            let path = what().into();
-            let netns = netlink::NetnsError::Io {
-                path,
-                what: what(),
-                source,
-            };
-            let codes = [
-                kernel(&refused(errno)),
-                kernel(&link(errno)),
-                kernel(&netns),
-            ];
-            assert_eq!(codes.map(|error| error.code), [11; 3], "{errno}");
-        }
-        assert_eq!(kernel(&refused(2)).code, 107);
-        assert_eq!(kernel(&link(17)).code, 107);
-    }
 }

@@ -9,14 +9,13 @@ use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
-use cni::Error;
 use netlink::{Listener, Sysctl};
 use nft::ports::{HostPort, Places, Ports};
+use plugin::{Error, code};
 
 use crate::{
-    code,
     config::Listeners,
-    kernel, listener_owner,
+    listener_owner,
     mapping::{HostIp, Mapping, ports},
     record::{Record, Run},
 };
@@ -93,7 +92,7 @@ impl<'a> Free<'a> {
             keys.extend(addresses.map(|address| HostPort { address, ..at }.key()));
         }
         let found = self.ports.look(&Places::These(keys));
-        let found = found.map_err(|error| kernel(&error))?;
+        let found = found?;
         Ok(found.elements.is_empty())
     }
 }
@@ -173,7 +172,7 @@ fn is_at(listener: &Listener, at: HostIp) -> bool {
 }
 
 fn listening(protocol: u8, ports: RangeInclusive<u16>) -> Result<Vec<Listener>, Error> {
-    netlink::listeners(protocol, &ports).map_err(|error| kernel(&error))
+    netlink::listeners(protocol, &ports).map_err(Error::from)
 }
 
 fn range() -> Result<(u16, u16), Error> {
@@ -198,7 +197,7 @@ fn runs(text: &str) -> Vec<RangeInclusive<u16>> {
 }
 
 fn read(sysctl: &Sysctl) -> Result<String, Error> {
-    let value = sysctl.read().map_err(|error| kernel(&error))?;
+    let value = sysctl.read()?;
     Ok(value.unwrap_or_default())
 }
 

@@ -3,17 +3,17 @@
 
 use std::collections::BTreeSet;
 
-use cni::Error;
 use journal::{All, Unreadable};
 use nft::{
     Blocked, Status,
     ports::{Places, Ports, Published},
 };
+use plugin::Error;
 
 use crate::{
     conflict, datapath_check,
     ingress::Outside,
-    kernel, local, route_localnet,
+    route_localnet,
     table::{self, Desk},
     target,
 };
@@ -21,11 +21,11 @@ use crate::{
 /// Brings the table to what the records of this host say; whether it was not so. Nothing is asked of the kernel where nothing is
 /// published.
 pub async fn repair() -> Result<bool, Error> {
-    if table::records().is_empty().map_err(|error| local(&error))? {
+    if table::records().is_empty()? {
         return Ok(false);
     }
     let here = target::local().await?;
-    let mut ports = Ports::open().map_err(|error| kernel(&error))?;
+    let mut ports = Ports::open()?;
     let desk = Desk::open()?;
     desk.mend(&mut ports, &here)
 }
@@ -49,14 +49,14 @@ pub struct Examined {
 pub fn examine() -> Result<Examined, Error> {
     let records = table::records();
     // A lock would leave its file.
-    let is_empty = records.is_empty().map_err(|error| local(&error))?;
+    let is_empty = records.is_empty()?;
     let _alone = (!is_empty).then(Desk::open).transpose()?;
     let All {
         readable: records,
         unreadable,
-    } = records.all().map_err(|error| local(&error))?;
-    let mut ports = Ports::open().map_err(|error| kernel(&error))?;
-    let found = ports.look(&Places::All).map_err(|error| kernel(&error))?;
+    } = records.all()?;
+    let mut ports = Ports::open()?;
+    let found = ports.look(&Places::All)?;
     let known = records.iter().map(|it| it.attachment.hash());
     let known: BTreeSet<_> = known
         .chain(unreadable.iter().map(Unreadable::name))
@@ -64,7 +64,7 @@ pub fn examine() -> Result<Examined, Error> {
     let lost = conflict::strangers(&found.elements, |owner| known.contains(owner));
     let lost = lost.map(|(_, text)| text.to_owned()).collect();
     let is_whole = records.is_empty() || {
-        let complete = ports.status().map_err(|error| kernel(&error))? == Status::Complete;
+        let complete = ports.status()? == Status::Complete;
         let wanted: Published = conflict::all(&found, &records);
         complete && wanted == found
     };
@@ -81,7 +81,7 @@ pub fn examine() -> Result<Examined, Error> {
 /// What lets nothing through to published ports, or may not: rules of others, settings of the kernel.
 pub async fn obstacles() -> Result<Vec<Blocked>, Error> {
     let records = table::records().all_readable(&table::lost);
-    let records = records.map_err(|error| local(&error))?;
+    let records = records?;
     if records.is_empty() {
         return Ok(vec![]);
     }

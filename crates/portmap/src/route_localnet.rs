@@ -3,11 +3,11 @@
 
 use std::{collections::BTreeSet, path::Path};
 
-use cni::Error;
 use journal::Journal;
 use netlink::Sysctl;
+use plugin::Error;
 
-use crate::{kernel, local, record::Record, table};
+use crate::{record::Record, table};
 
 /// The document's name: the interfaces for which it was turned on.
 const NAME: &str = "localnet";
@@ -19,7 +19,7 @@ fn document() -> Journal<BTreeSet<String>> {
 /// The interfaces for which it was turned on; of a document that cannot be read, none.
 fn noted(document: &Journal<BTreeSet<String>>) -> Result<BTreeSet<String>, Error> {
     let noted = document.load_readable(NAME, &table::lost);
-    Ok(noted.map_err(|error| local(&error))?.unwrap_or_default())
+    Ok(noted?.unwrap_or_default())
 }
 
 /// Turns it on for the interfaces that lead to the record's ports.
@@ -45,13 +45,13 @@ pub(crate) fn mend(records: &[Record]) -> Result<bool, Error> {
     // What is gone needs none; so the document does not grow with each pair of links that comes and goes.
     let mut noted: BTreeSet<_> = on.into_iter().filter(|via| is_there(via)).collect();
     noted.extend(off.iter().cloned());
-    document.save(NAME, &noted).map_err(|error| local(&error))?;
+    document.save(NAME, &noted)?;
     let mut changed = false;
     for via in off {
         match key(&via).set("1") {
             Ok(_) => changed = true,
             Err(error) if error.is_gone() => {}
-            Err(error) => return Err(kernel(&error)),
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(changed)
@@ -63,11 +63,11 @@ pub(crate) fn close() -> Result<(), Error> {
     let on = noted(&document)?;
     for via in on {
         match key(&via).set("0") {
-            Err(error) if !error.is_gone() => return Err(kernel(&error)),
+            Err(error) if !error.is_gone() => return Err(error.into()),
             _ => {}
         }
     }
-    document.remove(NAME).map_err(|error| local(&error))
+    document.remove(NAME).map_err(Error::from)
 }
 
 /// The interfaces that lead to the record's ports, and not from 127.0.0.1: neither their own setting says so nor that of all.

@@ -7,14 +7,13 @@ use std::{
     time::Duration,
 };
 
-use cni::Error;
 use journal::{Attachment, Journal, Lock, Unreadable};
 use nft::ports::{Places, Ports, Published};
+use plugin::{Error, code};
 
 use crate::{
-    code,
     conflict::{self, Taken},
-    conntrack, kernel, local,
+    conntrack,
     record::Record,
     route_localnet,
 };
@@ -69,7 +68,7 @@ impl Desk {
         let alone = records.lock(LOCK, PATIENCE);
         Ok(Self {
             records,
-            _alone: alone.map_err(|error| local(&error))?,
+            _alone: alone?,
         })
     }
 
@@ -80,23 +79,23 @@ impl Desk {
 
     fn of(&self, digest: &str) -> Result<Option<Record>, Error> {
         let loaded = self.records.load_readable(digest, &lost);
-        loaded.map_err(|error| local(&error))
+        loaded.map_err(Error::from)
     }
 
     /// All records that can be read.
     pub fn all(&self) -> Result<Vec<Record>, Error> {
         let all = self.records.all_readable(&lost);
-        all.map_err(|error| local(&error))
+        all.map_err(Error::from)
     }
 
     /// Whether there is no record at all.
     pub fn is_empty(&self) -> Result<bool, Error> {
-        self.records.is_empty().map_err(|error| local(&error))
+        self.records.is_empty().map_err(Error::from)
     }
 
     /// Notes, beside the first document, whether there are others to be missed: there are none if nothing is published yet.
     pub fn begin(&self, ports: &mut Ports) -> Result<(), Error> {
-        let found = ports.look(&Places::All).map_err(|error| kernel(&error))?;
+        let found = ports.look(&Places::All)?;
         if !found.elements.is_empty() {
             return forget_completeness();
         }
@@ -107,7 +106,7 @@ impl Desk {
     /// Writes the record.
     pub fn save(&self, record: &Record) -> Result<(), Error> {
         let saved = self.records.save(&record.attachment.hash(), record);
-        saved.map_err(|error| local(&error))
+        saved.map_err(Error::from)
     }
 
     /// Brings the table to what all records say, once chains and maps are there; whether it was not so. What a killed DEL
@@ -125,7 +124,7 @@ impl Desk {
     ) -> Result<bool, Error> {
         let (leaving, records): (Vec<_>, Vec<_>) = records.into_iter().partition(|it| it.leaving);
         let all: Vec<_> = records.iter().chain(&leaving).cloned().collect();
-        let changed = fill(ports, &all).map_err(|error| kernel(&error))?;
+        let changed = fill(ports, &all)?;
         for record in &leaving {
             self.forget(record, ports)?;
         }
@@ -161,7 +160,7 @@ impl Desk {
                 let left = left.as_ref().unwrap_or(found);
                 self.claim(left, record, local).map_err(Some)
             });
-            match updated.map_err(|error| kernel(&error))? {
+            match updated? {
                 Ok(_) => return Ok(()),
                 Err(Some(taken)) => return Err(self.refusal(taken)?),
                 Err(None) => {
@@ -197,7 +196,7 @@ impl Desk {
         local: &[IpAddr],
     ) -> Result<(), Error> {
         let places = conflict::places(record, local);
-        let found = ports.look(&places).map_err(|error| kernel(&error))?;
+        let found = ports.look(&places)?;
         let claimed = self.claim(&found, record, local);
         claimed.map_or_else(|taken| Err(self.refusal(taken)?), |_| Ok(()))
     }
@@ -244,7 +243,7 @@ impl Desk {
             ports.ensure()?;
             ports.update(&places, want)
         });
-        drop(updated.map_err(|error| kernel(&error))?);
+        drop(updated?);
         self.forget(record, ports)
     }
 
@@ -257,13 +256,13 @@ impl Desk {
     /// Removes the document of an attachment, by its digest, and with the last one all that is about ports.
     pub fn remove(&self, digest: &str, ports: &mut Ports) -> Result<(), Error> {
         let removed = self.records.remove(digest);
-        removed.map_err(|error| local(&error))?;
+        removed?;
         if self.is_empty()? {
             forget_completeness()?;
-            let elements = ports.look(&Places::All).map_err(|error| kernel(&error))?;
+            let elements = ports.look(&Places::All)?;
             if elements.elements.is_empty() {
                 route_localnet::close()?;
-                ports.remove().map_err(|error| kernel(&error))?;
+                ports.remove()?;
             }
         }
         Ok(())

@@ -6,10 +6,9 @@
 
 use std::net::IpAddr;
 
-use cni::{CniResult, Error, IfName};
+use cni::{CniResult, IfName};
 use netlink::{Netns, Rtnl};
-
-use crate::kernel;
+use plugin::{Error, code};
 
 /// An address of the container.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,8 +27,8 @@ pub async fn find(
     result: &CniResult,
     ifname: &IfName,
 ) -> Result<([Option<Target>; 2], Vec<IpAddr>), Error> {
-    let here = Netns::current().map_err(|error| kernel(&error))?;
-    let rtnl = Rtnl::here(&here).map_err(|error| kernel(&error))?;
+    let here = Netns::current()?;
+    let rtnl = Rtnl::here(&here)?;
     let (mut targets, mut lost) = ([None, None], Vec::new());
     for v6 in [false, true] {
         let candidates = candidates(result, ifname, v6);
@@ -42,7 +41,7 @@ pub async fn find(
         targets[usize::from(v6)] = found;
     }
     if targets.iter().all(Option::is_none) && !lost.is_empty() {
-        return Err(Error::new(crate::code::KERNEL, lost.join("; ")));
+        return Err(Error::new(code::KERNEL, lost.join("; ")));
     }
     for why in lost {
         cni::log(&why);
@@ -52,12 +51,12 @@ pub async fn find(
 
 /// The addresses of this host.
 pub async fn local() -> Result<Vec<IpAddr>, Error> {
-    let here = Netns::current().map_err(|error| kernel(&error))?;
-    addresses(&Rtnl::here(&here).map_err(|error| kernel(&error))?).await
+    let here = Netns::current()?;
+    addresses(&Rtnl::here(&here)?).await
 }
 
 async fn addresses(rtnl: &Rtnl) -> Result<Vec<IpAddr>, Error> {
-    let all = rtnl.addresses(None).await.map_err(|error| kernel(&error))?;
+    let all = rtnl.addresses(None).await?;
     Ok(all.into_iter().map(|(_, network)| network.ip()).collect())
 }
 
@@ -73,7 +72,7 @@ async fn best(rtnl: &Rtnl, candidates: &[IpAddr]) -> Result<Option<Target>, Erro
         }
         let target = Target {
             address,
-            via: netlink::name_of(hop.dev).map_err(|error| kernel(&error))?,
+            via: netlink::name_of(hop.dev)?,
             gateway: hop.gateway,
         };
         if target.gateway.is_none() {

@@ -355,7 +355,7 @@ fn examine_tunnel_addresses(nodes: &Records<String, Node>, findings: &mut Findin
 }
 
 /// Published ports are in the kernel's table, and what comes to them gets through.
-async fn examine_ports(findings: &mut Findings) -> std::result::Result<(), cni::Error> {
+async fn examine_ports(findings: &mut Findings) -> std::result::Result<(), plugin::Error> {
     let Examined {
         published,
         is_whole,

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// What a DEL of the other plugins of the chain would have taken away.
-async fn release(attachment: &Attachment) -> std::result::Result<(), cni::Error> {
+async fn release(attachment: &Attachment) -> std::result::Result<(), plugin::Error> {
     portmap::forget(attachment)?;
     ipam_kv::forget(attachment).await
 }
@@ -62,7 +62,7 @@ pub async fn sweep(session: &Session, dry: bool) -> Result<String> {
     if !dry {
         sync::admitted()?;
     }
-    let failed = |error: cni::Error| error.to_string();
+    let failed = |error: plugin::Error| error.to_string();
     let host = Host::open().map_err(failed)?;
     let (mut said, mut failures) = (Vec::new(), false);
     for record in stale::all(&host, &|why| cni::log(&why))

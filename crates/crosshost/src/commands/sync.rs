@@ -18,7 +18,7 @@ pub struct Done {
     /// Whether published ports were not in the kernel as they should be.
     pub ports: bool,
     /// What of these could not be brought there.
-    behind: Vec<cni::Error>,
+    behind: Vec<plugin::Error>,
     /// What else could not be done, with what it is of.
     late: Vec<(String, cluster::Error)>,
 }
@@ -73,7 +73,7 @@ pub fn line(done: &Synced) -> String {
 pub async fn once(session: &Session, contact: bool) -> Result<Done> {
     admitted()?;
     let (cluster, settings) = (session.cluster(), &session.settings);
-    let failed = |error: cni::Error| error.to_string();
+    let failed = |error: plugin::Error| error.to_string();
     // Of this host alone, whatever the store says.
     let ports = portmap::repair().await;
     let (survey, realms) = tokio::join!(cluster.survey(&settings.node), cluster.realms());

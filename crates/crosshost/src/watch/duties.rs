@@ -37,7 +37,7 @@ impl Duties {
     }
 
     /// What follows from something that was heard.
-    pub fn hear(&mut self, heard: &Heard) -> Result<(), cni::Error> {
+    pub fn hear(&mut self, heard: &Heard) -> Result<(), plugin::Error> {
         self.whole |= heard.rewound;
         let node = heard.node.as_str();
         match &heard.records {

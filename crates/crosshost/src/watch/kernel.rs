@@ -31,7 +31,7 @@ struct Told {
 impl Kernel {
     /// Listens to what there is now, and to nothing else; an error is of the first namespace that cannot be listened to, the
     /// others are.
-    pub fn listen(&mut self) -> Result<(), cni::Error> {
+    pub fn listen(&mut self) -> Result<(), plugin::Error> {
         let sources = sources()?;
         self.listeners.retain(|source, listeners| {
             let stays = sources.contains(source);

@@ -353,7 +353,7 @@ impl Watcher {
 }
 
 /// What is to be listened to: the nodes, and the blocks of each network that this host forwards or allocates on.
-fn subjects(pools: &mut BTreeSet<Pool>) -> Result<BTreeSet<Subject>, cni::Error> {
+fn subjects(pools: &mut BTreeSet<Pool>) -> Result<BTreeSet<Subject>, plugin::Error> {
     let sandboxes = overlay::segment::sandbox::networks()?.into_iter();
     let mut all: BTreeSet<Pool> = Pool::all()?.into_iter().collect();
     all.extend(sandboxes.map(|network| Pool {

@@ -3,11 +3,12 @@
 use std::{net::IpAddr, path::Path};
 
 use cluster::{Error as Failure, Leased, Request};
-use cni::{Call, CniResult, Error, Ip, Tell};
+use cni::{Call, CniResult, Ip, Tell};
 use ipnetwork::IpNetwork;
+use plugin::Error;
 
 use crate::{
-    config::{Conf, failed},
+    config::Conf,
     context::{Desk, holder},
 };
 
@@ -18,7 +19,7 @@ pub(crate) async fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
     let open = desk.open();
     let allocator = open.allocator(&attachment.network);
 
-    let _alone = desk.files().lock_attachment(&attachment).map_err(failed)?;
+    let _alone = desk.files().lock_attachment(&attachment)?;
     cni::caller_listens()?;
     journal::layout::begin(
         Path::new(journal::ROOT),
@@ -33,9 +34,9 @@ pub(crate) async fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
         mac: conf.mac,
         narrow: &conf.narrow,
     };
-    let leased = allocator.add(&request).await.map_err(failed)?;
-    if let Err(untold) = answer(&conf, &leased).and_then(|result| tell(&result)) {
-        allocator.note_gone(&request.holder).await.map_err(failed)?;
+    let leased = allocator.add(&request).await?;
+    if let Err(untold) = answer(&conf, &leased).and_then(|result| Ok(tell(&result)?)) {
+        allocator.note_gone(&request.holder).await?;
         if let Err(error) = allocator.release(&request.holder).await {
             cni::log(&format!("{attachment}: release postponed: {error}"));
         }
@@ -59,8 +60,8 @@ fn answer(conf: &Conf, leased: &Leased) -> Result<CniResult, Error> {
     let mut ips = Vec::new();
     for address in &leased.addresses {
         let range = leased.network.range_of(*address);
-        let range = range
-            .ok_or_else(|| failed(Failure::Contended(format!("network of address {address}"))))?;
+        let range =
+            range.ok_or_else(|| Failure::Contended(format!("network of address {address}")))?;
         ips.push(Ip {
             gateway: range.gateway,
             ..Ip::new(inside(*address, range.subnet)?)

@@ -4,11 +4,11 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use cluster::{Holding, Noted, Shelf, Stage, Stored};
-use cni::{Call, Error};
+use cni::Call;
+use plugin::{Error, code};
 
 use crate::{
-    code,
-    config::{Conf, failed},
+    config::Conf,
     context::{Desk, holder},
 };
 
@@ -23,13 +23,13 @@ pub(crate) async fn check(call: &Call) -> Result<(), Error> {
         |what: String| Err(Error::new(code::DEVIATION, format!("{attachment}: {what}")));
 
     let own = || desk.files().holding(&conf.spec.name, &holder(&attachment));
-    let mut holding = own().map_err(failed)?;
+    let mut holding = own()?;
     if holding == Noted::Nothing {
         // The host may have lost its documents while the container runs.
         let open = desk.open();
         let looked = open.allocator(&conf.spec.name).look_back().await;
-        looked.map_err(failed)?;
-        holding = own().map_err(failed)?;
+        looked?;
+        holding = own()?;
     }
     let holding = match holding {
         Noted::Nothing => None,
@@ -72,7 +72,7 @@ async fn in_the_store(
     let addresses: Vec<IpAddr> = holding.addresses.iter().map(|held| held.address).collect();
     let leases = match desk.open().cluster().leases_on(network, &addresses).await {
         Err(error) if error.is_away() => return Ok(None),
-        leases => leases.map_err(failed)?,
+        leases => leases?,
     };
     Ok(holding.addresses.iter().find_map(|held| {
         let (address, told) = (held.address, held.revision.is_some());

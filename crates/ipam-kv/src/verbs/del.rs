@@ -2,11 +2,12 @@
 //! the store is told, now or by a later verb.
 
 use cluster::{Conflist, Noted, Resolved, Shelf as _};
-use cni::{Call, Error};
+use cni::Call;
 use journal::{Attachment, Lock};
+use plugin::Error;
 
 use crate::{
-    config::{Conf, failed},
+    config::Conf,
     context::{Desk, holder},
     local_store::Files,
 };
@@ -17,7 +18,7 @@ pub(crate) async fn del(call: &Call) -> Result<(), Error> {
     // Where it was noted when it was given, whatever became of the settings since.
     let realm = conflist.as_ref().ok().and_then(Conflist::realm);
     let files = Files::new(realm.as_deref());
-    let settings = conflist.and_then(|conf| conf.settings(&call.variables()).map_err(failed));
+    let settings = conflist.and_then(|conf| conf.settings(&call.variables()).map_err(Error::from));
 
     let _alone = note_gone(&files, &attachment).await?;
     // What fails from here on is made up for later: no reason to keep a container.
@@ -34,9 +35,9 @@ pub(crate) async fn del(call: &Call) -> Result<(), Error> {
 /// Notes that an attachment of this host is gone, for who has no configuration of it, once nobody can use what it holds: the next
 /// [`sync`](crate::sync()) gives that back.
 pub async fn forget(attachment: &Attachment) -> Result<(), Error> {
-    for (_, files) in Files::all().map_err(failed)? {
+    for (_, files) in Files::all()? {
         let held = files.holding(&attachment.network, &holder(attachment));
-        if held.map_err(failed)? != Noted::Nothing {
+        if held? != Noted::Nothing {
             note_gone(&files, attachment).await?;
         }
     }
@@ -44,10 +45,8 @@ pub async fn forget(attachment: &Attachment) -> Result<(), Error> {
 }
 
 async fn note_gone(files: &Files, attachment: &Attachment) -> Result<Lock, Error> {
-    let alone = files.lock_attachment(attachment).map_err(failed)?;
-    cluster::note_gone(files, &attachment.network, &holder(attachment))
-        .await
-        .map_err(failed)?;
+    let alone = files.lock_attachment(attachment)?;
+    cluster::note_gone(files, &attachment.network, &holder(attachment)).await?;
     Ok(alone)
 }
 
@@ -55,9 +54,6 @@ async fn tell_store(settings: Resolved, attachment: &Attachment) -> Result<(), E
     let desk = Desk::new(settings)?;
     let open = desk.open();
     let allocator = open.allocator(&attachment.network);
-    allocator
-        .release(&holder(attachment))
-        .await
-        .map_err(failed)?;
-    allocator.tend().await.map_err(failed)
+    allocator.release(&holder(attachment)).await?;
+    allocator.tend().await.map_err(Error::from)
 }

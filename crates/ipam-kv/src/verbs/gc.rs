@@ -1,12 +1,10 @@
 //! GC: what this node holds of this network and nobody lists is given back. Other nodes' leases are never touched.
 
 use cluster::Holder;
-use cni::{Call, ContainerId, Error, IfName};
+use cni::{Call, ContainerId, IfName};
+use plugin::Error;
 
-use crate::{
-    config::{Conf, failed},
-    context::Desk,
-};
+use crate::{config::Conf, context::Desk};
 
 pub(crate) async fn gc(call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(), Error> {
     let conf = Conf::read(call)?;
@@ -18,7 +16,7 @@ pub(crate) async fn gc(call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(
             container.as_str() == holder.container && ifname.as_str() == holder.ifname
         })
     };
-    let mut failures = allocator.gc(&listed).await.map_err(failed)?;
+    let mut failures = allocator.gc(&listed).await?;
     failures.extend(allocator.tend().await.err());
     let Some(first) = failures.first() else {
         return Ok(());

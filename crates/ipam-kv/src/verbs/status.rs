@@ -3,7 +3,8 @@
 
 use std::{path::Path, time::Duration};
 
-use cni::{Call, Error};
+use cni::Call;
+use plugin::Error;
 
 use crate::{config::Conf, context::Desk};
 

@@ -2,15 +2,15 @@
 
 use std::net::Ipv6Addr;
 
-use cni::Error;
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use netlink::Sysctl;
+use plugin::Error;
 
 use super::{
     Ledger, MTU,
     inside::{self, Inside},
 };
-use crate::{kernel, names::EGRESS_BRIDGE, segment::forwarding::mac_of, state::host::Host};
+use crate::{names::EGRESS_BRIDGE, segment::forwarding::mac_of, state::host::Host};
 
 const FORWARD: Sysctl = Sysctl::new("ipv4/ip_forward");
 const FORWARD6: Sysctl = Sysctl::new("ipv6/conf/all/forwarding");
@@ -45,7 +45,7 @@ pub(super) async fn ensure(host: &Host, ledger: &Ledger) -> Result<Inside, Error
     }
     for address in addresses(ledger)? {
         let added = host.rtnl.add_address(inside.link.index, address).await;
-        added.map_err(|error| kernel(&error))?;
+        added?;
     }
     Ok(inside)
 }
@@ -79,7 +79,7 @@ pub(super) async fn deviation(
         return Ok(Some(what));
     }
     let present = host.rtnl.addresses(Some(link.index)).await;
-    let present = present.map_err(|error| kernel(&error))?;
+    let present = present?;
     for wanted in addresses(ledger)? {
         if !present.contains(&(link.index, wanted)) {
             return Ok(Some(format!("{EGRESS_BRIDGE}: lacks address {wanted}")));
@@ -94,7 +94,7 @@ pub(super) fn switched_off(v6: bool) -> Result<Option<Sysctl>, Error> {
         .into_iter()
         .flatten()
     {
-        let value = switch.read().map_err(|error| kernel(&error))?;
+        let value = switch.read()?;
         if value.as_deref() != Some("1") {
             return Ok(Some(switch));
         }
@@ -107,7 +107,7 @@ pub(crate) fn refuse_forwarding(v6: bool) -> Result<(), Error> {
     let Some(switch) = switched_off(v6)? else {
         return Ok(());
     };
-    switch.check_writable().map_err(|error| kernel(&error))
+    switch.check_writable().map_err(Error::from)
 }
 
 /// The addresses that the kernel has on the interface, as subnets: they tell what a lost document said.
@@ -118,7 +118,7 @@ pub(super) async fn subnets(
         return Ok(None);
     };
     let addresses = host.rtnl.addresses(Some(link.index)).await;
-    let addresses = addresses.map_err(|error| kernel(&error))?;
+    let addresses = addresses?;
     let v4 = addresses.iter().find_map(|(_, address)| match address {
         IpNetwork::V4(v4) => Ipv4Network::new(v4.network(), v4.prefix()).ok(),
         IpNetwork::V6(_) => None,
@@ -143,8 +143,8 @@ async fn forward_v6(host: &Host) -> Result<(), Error> {
         return Ok(());
     }
     let advertised = host.rtnl.advertised().await;
-    let advertised = advertised.map_err(|error| kernel(&error))?;
-    let links = host.rtnl.links().await.map_err(|error| kernel(&error))?;
+    let advertised = advertised?;
+    let links = host.rtnl.links().await?;
     for link in links.iter().filter(|link| advertised.contains(&link.index)) {
         let listens = Sysctl::of_link("ipv6", &link.name, "accept_ra");
         if listens.is("1") {
@@ -155,5 +155,5 @@ async fn forward_v6(host: &Host) -> Result<(), Error> {
 }
 
 pub(crate) fn set(sysctl: &Sysctl, value: &str) -> Result<(), Error> {
-    sysctl.set(value).map(drop).map_err(|error| kernel(&error))
+    sysctl.set(value).map(drop).map_err(Error::from)
 }

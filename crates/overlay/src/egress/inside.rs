@@ -14,15 +14,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cni::Error;
 use journal::Attachment;
 use netlink::{Bridge, Link, LinkChange, Mac, Netns, Port, Rtnl, Sysctl, Veth, VethEnd};
+use plugin::{Error, code};
 
 use super::MTU;
 use crate::{
-    code, kernel,
     names::{self, BRIDGE, EGRESS_BRIDGE, EGRESS_PORT, UPLINK},
-    no_netns,
     state::host::Host,
     vanished,
 };
@@ -108,15 +106,15 @@ pub(crate) async fn open(host: &Host) -> Result<Option<Rtnl>, Error> {
 
 /// A socket of its own in the host's namespace.
 fn on_host(host: &Host) -> Result<Rtnl, Error> {
-    Rtnl::here(&host.netns).map_err(|error| kernel(&error))
+    Rtnl::here(&host.netns).map_err(Error::from)
 }
 
 /// A socket in the egress bridge's namespace, whichever mount namespace that is mounted in; `None` if there is none.
 fn open_apart() -> Result<Option<Rtnl>, Error> {
     let (folder, name) = names::egress_netns();
-    let found = Netns::find(&folder, name).map_err(|error| no_netns(&error))?;
+    let found = Netns::find(&folder, name)?;
     let opened = found.map(|netns| Rtnl::open(&netns)).transpose();
-    opened.map_err(|error| kernel(&error))
+    opened.map_err(Error::from)
 }
 
 /// Refuses where the namespace lives and cannot be found: its file is bare, and the host's interface has its other end in it.
@@ -163,7 +161,7 @@ async fn ensure_on_host(host: &Host, mac: Mac) -> Result<Inside, Error> {
             group: 0,
         };
         let made = host.rtnl.create_bridge(&spec).await;
-        (made.map_err(|error| kernel(&error))?, true)
+        (made?, true)
     };
     Ok(Inside {
         form: Form::OnHost,
@@ -178,10 +176,10 @@ async fn ensure_on_host(host: &Host, mac: Mac) -> Result<Inside, Error> {
 async fn ensure_apart(host: &Host, mac: Mac) -> Result<Inside, Error> {
     refuse_hidden(host).await?;
     let (folder, name) = names::egress_netns();
-    let netns = Netns::create(&folder, name).map_err(|error| no_netns(&error))?;
-    let rtnl = Rtnl::open(&netns).map_err(|error| kernel(&error))?;
+    let netns = Netns::create(&folder, name)?;
+    let rtnl = Rtnl::open(&netns)?;
     let mut mended = false;
-    let found = rtnl.link(BRIDGE).await.map_err(|error| kernel(&error))?;
+    let found = rtnl.link(BRIDGE).await?;
     let bridge = match found {
         Some(bridge) if bridge.up => bridge,
         Some(bridge) => {
@@ -191,9 +189,7 @@ async fn ensure_apart(host: &Host, mac: Mac) -> Result<Inside, Error> {
         }
         None => {
             mended = true;
-            netns
-                .set_sysctls(&SETTINGS)
-                .map_err(|error| kernel(&error))?;
+            netns.set_sysctls(&SETTINGS)?;
             let spec = Bridge {
                 name: BRIDGE.to_owned(),
                 mac: None,
@@ -201,10 +197,10 @@ async fn ensure_apart(host: &Host, mac: Mac) -> Result<Inside, Error> {
                 group: 0,
             };
             let made = rtnl.create_bridge(&spec).await;
-            made.map_err(|error| kernel(&error))?
+            made?
         }
     };
-    let uplink = rtnl.link(UPLINK).await.map_err(|error| kernel(&error))?;
+    let uplink = rtnl.link(UPLINK).await?;
     let link = outside(host).await?;
     // One end without the other is of a pair whose other end is elsewhere: of a namespace that was lost.
     let whole = uplink.is_some() && link.as_ref().is_some_and(is_veth);
@@ -229,14 +225,14 @@ async fn ensure_apart(host: &Host, mac: Mac) -> Result<Inside, Error> {
 /// The host's interface, if it stands.
 pub(super) async fn outside(host: &Host) -> Result<Option<Link>, Error> {
     let link = host.rtnl.link(EGRESS_BRIDGE).await;
-    link.map_err(|error| kernel(&error))
+    link.map_err(Error::from)
 }
 
 /// The pair of the host's interface, down, and the bridge's port, in the place of what is left of it.
 async fn connect(host: &Host, rtnl: &Rtnl, bridge: u32, mac: Mac) -> Result<(), Error> {
     for (rtnl, name) in [(&host.rtnl, EGRESS_BRIDGE), (rtnl, UPLINK)] {
         let removed = rtnl.remove_link(name).await;
-        removed.map_err(|error| kernel(&error))?;
+        removed?;
     }
     let veth = Veth {
         index: None,
@@ -254,7 +250,7 @@ async fn connect(host: &Host, rtnl: &Rtnl, bridge: u32, mac: Mac) -> Result<(), 
         },
     };
     let made = rtnl.create_veth(&veth, &host.netns).await;
-    made.map_err(|error| kernel(&error))
+    made.map_err(Error::from)
 }
 
 pub(super) fn is_veth(link: &Link) -> bool {
@@ -265,10 +261,10 @@ pub(super) fn is_veth(link: &Link) -> bool {
 pub(super) async fn remove(host: &Host) -> Result<(), Error> {
     // The kernel empties a namespace at its leisure; the interface must be gone now.
     let removed = host.rtnl.remove_link(EGRESS_BRIDGE).await;
-    removed.map_err(|error| kernel(&error))?;
+    removed?;
     let (folder, name) = names::egress_netns();
     let removed = Netns::remove(&folder, name);
-    removed.map(drop).map_err(|error| kernel(&error))
+    removed.map(drop).map_err(Error::from)
 }
 
 /// What of the bridge and the host's port of it, or of this container's port, is not as it should be, if anything.
@@ -277,7 +273,7 @@ pub(super) async fn deviation(host: &Host, port: Option<&str>) -> Result<Option<
     let Some(rtnl) = open(host).await? else {
         return Ok(Some("the egress bridge's namespace is gone".to_owned()));
     };
-    let links = rtnl.links().await.map_err(|error| kernel(&error))?;
+    let links = rtnl.links().await?;
     let find = |name: &str| links.iter().find(|link| link.name == name);
     let told = |name: &str, what: &str| Ok(Some(format!("{name}{}: {what}", form.place())));
     let bridge = match find(form.bridge()) {
@@ -314,7 +310,7 @@ impl Inside {
     /// Puts the containers' ports on the bridge again that it lost, for example because it was removed and made anew, and
     /// isolates those that are not; whether there were any.
     pub(super) async fn plug_again(&self) -> Result<bool, Error> {
-        let links = self.rtnl.links().await.map_err(|error| kernel(&error))?;
+        let links = self.rtnl.links().await?;
         let lost: Vec<_> = links
             .iter()
             .filter(|link| is_port(link) && !is_right(link, self.bridge, true))
@@ -334,7 +330,7 @@ impl Inside {
     ) -> Result<(), Error> {
         let name = names::egress_port(attachment);
         let removed = self.rtnl.remove_link(&name).await;
-        removed.map_err(|error| kernel(&error))?;
+        removed?;
         let veth = Veth {
             index: None,
             name,
@@ -352,7 +348,7 @@ impl Inside {
 
 /// Whether containers have ports on the bridge.
 pub(super) async fn has_ports(rtnl: &Rtnl) -> Result<bool, Error> {
-    let links = rtnl.links().await.map_err(|error| kernel(&error))?;
+    let links = rtnl.links().await?;
     Ok(links.iter().any(is_port))
 }
 
@@ -361,7 +357,7 @@ pub(super) async fn ports(host: &Host) -> Result<Option<BTreeSet<String>>, Error
     let Some(rtnl) = open(host).await? else {
         return Ok(None);
     };
-    let links = rtnl.links().await.map_err(|error| kernel(&error))?;
+    let links = rtnl.links().await?;
     let ports = links.into_iter().filter(is_port);
     Ok(Some(ports.map(|port| port.name).collect()))
 }
@@ -391,7 +387,7 @@ async fn put_right(rtnl: &Rtnl, port: &Link, bridge: u32, isolated: bool) -> Res
         ..LinkChange::default()
     };
     let plugged = rtnl.set_link(port.index, &change).await;
-    plugged.map_err(|error| kernel(&error))?;
+    plugged?;
     isolate(rtnl, &port.name, isolated).await
 }
 
@@ -402,7 +398,7 @@ async fn isolate(rtnl: &Rtnl, port: &str, isolated: bool) -> Result<(), Error> {
         ..Port::default()
     };
     let done = rtnl.set_port(port, &isolated).await;
-    done.map_err(|error| kernel(&error))
+    done.map_err(Error::from)
 }
 
 pub(super) async fn raise(rtnl: &Rtnl, link: &Link) -> Result<(), Error> {
@@ -412,5 +408,5 @@ pub(super) async fn raise(rtnl: &Rtnl, link: &Link) -> Result<(), Error> {
         ..LinkChange::default()
     };
     let raised = rtnl.set_link(link.index, &up).await;
-    raised.map_err(|error| kernel(&error))
+    raised.map_err(Error::from)
 }

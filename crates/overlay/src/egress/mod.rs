@@ -14,18 +14,15 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
-use cni::Error;
 use ipnetwork::{IpNetwork, Ipv4Network};
 use journal::Attachment;
 use netlink::{Netns, NetnsError, Rtnl, VethEnd};
+use plugin::{Error, code, readable};
 
 use crate::{
-    code,
     endpoint::bandwidth,
     firewall::table,
-    kernel, local,
     names::{self, EGRESS_NIC},
-    readable,
     segment::forwarding::mac_of,
     state::{attachment::Record, host::Host},
 };
@@ -86,7 +83,7 @@ async fn known_alone(host: &Host) -> Result<Option<Ledger>, Error> {
     let seen = inside::ports(host).await?;
     let mut strangers = seen.clone().unwrap_or_default();
     let records = host.records.all_readable(&|it| cni::log(&it.to_string()));
-    for record in records.map_err(|error| local(&error))? {
+    for record in records? {
         let port = names::egress_port(&record.attachment);
         // A container that cannot be looked into stays unknown.
         let addresses = addresses_in(&record).await.unwrap_or_else(|error| {
@@ -102,7 +99,7 @@ async fn known_alone(host: &Host) -> Result<Option<Ledger>, Error> {
     ledger.adopted = seen.is_none() || !strangers.is_empty();
     if !ledger.leases.is_empty() {
         let saved = host.egress.save(NAME, &ledger);
-        saved.map_err(|error| local(&error))?;
+        saved?;
     }
     Ok(Some(ledger))
 }
@@ -112,15 +109,15 @@ async fn addresses_in(record: &Record) -> Result<Vec<IpNetwork>, Error> {
     let container = match Netns::open(&record.netns) {
         Ok(container) if container.id() == record.netns_id => container,
         Ok(_) | Err(NetnsError::Gone { .. }) => return Ok(Vec::new()),
-        Err(error) => return Err(kernel(&error)),
+        Err(error) => return Err(error.into()),
     };
-    let rtnl = Rtnl::open(&container).map_err(|error| kernel(&error))?;
+    let rtnl = Rtnl::open(&container)?;
     let nic = rtnl.link(EGRESS_NIC).await;
-    let Some(nic) = nic.map_err(|error| kernel(&error))? else {
+    let Some(nic) = nic? else {
         return Ok(Vec::new());
     };
     let addresses = rtnl.addresses(Some(nic.index)).await;
-    let addresses = addresses.map_err(|error| kernel(&error))?;
+    let addresses = addresses?;
     Ok(addresses.into_iter().map(|(_, address)| address).collect())
 }
 
@@ -160,9 +157,7 @@ pub async fn ensure(
             )
         })?;
     refuse_overlap(&ledger, nic.address.ip(), &wanted.beside)?;
-    host.egress
-        .save(NAME, &ledger)
-        .map_err(|error| local(&error))?;
+    host.egress.save(NAME, &ledger)?;
     let inside = bridge::ensure(host, &ledger).await?;
     table::hide(host, OWNER, ledger.subnets())?;
     if !nic.new {
@@ -341,9 +336,7 @@ pub fn opened(host: &Host, attachment: &Attachment, v6: bool) -> Result<(), Erro
         lease.open = true;
         lease.open6 |= v6;
     }
-    host.egress
-        .save(NAME, &ledger)
-        .map_err(|error| local(&error))
+    host.egress.save(NAME, &ledger).map_err(Error::from)
 }
 
 /// Takes the attachment off the egress bridge; the bridge and the table go with the last container of the host.
@@ -359,12 +352,12 @@ pub async fn leave(host: &Host, attachment: &Attachment) -> Result<(), Error> {
     if let Some(rtnl) = bridge.as_ref().filter(|_| gone) {
         for link in [names::ifb(&port), port] {
             let removed = rtnl.remove_link(&link).await;
-            removed.map_err(|error| kernel(&error))?;
+            removed?;
         }
     }
     let save = |ledger: &Ledger| {
         let saved = host.egress.save(NAME, ledger);
-        saved.map_err(|error| local(&error))
+        saved.map_err(Error::from)
     };
     if let Some(ledger) = known.as_ref().filter(|ledger| !ledger.leases.is_empty()) {
         save(ledger)?;
@@ -380,7 +373,7 @@ pub async fn leave(host: &Host, attachment: &Attachment) -> Result<(), Error> {
     } else {
         // With no interface either there is nothing but what a killed ADD was about to write.
         let found = host.rtnl.link(names::EGRESS_BRIDGE).await;
-        let found = found.map_err(|error| kernel(&error))?;
+        let found = found?;
         !was_noted && found.as_ref().is_some_and(inside::is_veth)
     };
     if has_ports {
@@ -388,5 +381,5 @@ pub async fn leave(host: &Host, attachment: &Attachment) -> Result<(), Error> {
     }
     let _open = table::show(host, OWNER)?;
     inside::remove(host).await?;
-    host.egress.remove(NAME).map_err(|error| local(&error))
+    host.egress.remove(NAME).map_err(Error::from)
 }

@@ -2,12 +2,12 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use cni::Error;
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
+use plugin::{Error, code};
 use siphasher::sip::SipHasher13;
 
 use super::Wanted;
-use crate::{code, kernel, state::host::Host};
+use crate::state::host::Host;
 
 /// Global ids that are tried.
 const ATTEMPTS: u32 = 16;
@@ -77,9 +77,9 @@ fn unique_local(identity: &str, attempt: u32) -> Option<Ipv6Network> {
 
 /// What this host has a route to, but for everything, and its own addresses.
 pub(crate) async fn taken(host: &Host) -> Result<Vec<IpNetwork>, Error> {
-    let routes = host.rtnl.routes().await.map_err(|error| kernel(&error))?;
+    let routes = host.rtnl.routes().await?;
     let addresses = host.rtnl.addresses(None).await;
-    let addresses = addresses.map_err(|error| kernel(&error))?;
+    let addresses = addresses?;
     let taken = routes.iter().map(|route| route.dst);
     let taken = taken.chain(addresses.iter().map(|(_, address)| *address));
     Ok(taken.filter(|network| network.prefix() > 0).collect())

@@ -3,10 +3,11 @@
 
 use std::{fmt::Display, path::Path};
 
-use cni::{Call, Error};
+use cni::Call;
 use netlink::{Netns, NetnsError, Rtnl};
+use plugin::Error;
 
-use crate::{kernel, names, segment::sandbox, state::host::Host};
+use crate::{names, segment::sandbox, state::host::Host};
 
 /// The namespace of `CNI_NETNS` and a socket in it. Code 8 if it is no network namespace, or the host's own.
 pub(crate) fn open(call: &Call, host: &Host) -> Result<(Netns, Rtnl), Error> {
@@ -17,7 +18,7 @@ pub(crate) fn open(call: &Call, host: &Host) -> Result<(Netns, Rtnl), Error> {
     });
     let (netns, inside) = opened.map_err(|error| match error {
         NetnsError::Gone { .. } | NetnsError::OtherKind { .. } => refused(&error),
-        _ => kernel(&error),
+        _ => error.into(),
     })?;
     if netns.same_as(&host.netns) && !call.allows_own_netns() {
         let why = "it is the plugin's own network namespace";

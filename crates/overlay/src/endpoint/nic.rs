@@ -2,14 +2,14 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use cni::{CniResult, Error, Interface, Ip};
+use cni::{CniResult, Interface, Ip};
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use journal::Attachment;
 use netlink::{LinkChange, Mac, Netns, Rtnl, Sysctl, Veth, VethEnd};
+use plugin::Error;
 
 use crate::{
     egress::Nic,
-    kernel,
     names::{self, EGRESS_NIC},
     segment::{forwarding::mac_of, sandbox::Sandbox},
     vanished,
@@ -85,7 +85,7 @@ pub(crate) fn quiet(container: &Netns, links: &[&str], has_v6: bool) -> Result<(
         .map(|(link, name, value)| (Sysctl::of_link("ipv6", link, name), value))
         .collect();
     let set = container.set_sysctls(&settings);
-    set.map_err(|error| kernel(&error))
+    set.map_err(Error::from)
 }
 
 /// The MAC that follows from the addresses; that of a pair from its IPv4 address.
@@ -107,12 +107,12 @@ fn link_local(mac: Mac) -> Option<IpNetwork> {
 
 /// Raises the container's loopback interface: not every runtime does, nor has each chain the plugin `loopback`.
 pub(crate) async fn raise_loopback(rtnl: &Rtnl) -> Result<(), Error> {
-    let link = rtnl.link("lo").await.map_err(|error| kernel(&error))?;
+    let link = rtnl.link("lo").await?;
     let Some(link) = link.filter(|link| !link.up) else {
         return Ok(());
     };
     let raised = rtnl.set_link(link.index, &up()).await;
-    raised.map_err(|error| kernel(&error))
+    raised.map_err(Error::from)
 }
 
 fn up() -> LinkChange {
@@ -132,20 +132,16 @@ pub(crate) async fn address(
     has_v6: bool,
 ) -> Result<(), Error> {
     let ifname = &attachment.ifname;
-    let link = rtnl.link(ifname).await.map_err(|error| kernel(&error))?;
+    let link = rtnl.link(ifname).await?;
     let link = link.ok_or_else(|| vanished(ifname.as_str()))?;
     let change = LinkChange {
         mac: Some(mac),
         ..up()
     };
-    rtnl.set_link(link.index, &change)
-        .await
-        .map_err(|error| kernel(&error))?;
+    rtnl.set_link(link.index, &change).await?;
     let addresses = ipam.ips.iter().map(|ip| ip.address);
     for address in addresses.chain(link_local(mac).filter(|_| has_v6)) {
-        rtnl.add_address(link.index, address)
-            .await
-            .map_err(|error| kernel(&error))?;
+        rtnl.add_address(link.index, address).await?;
     }
     for route in applied_routes(ipam, nic) {
         let cni::Route {
@@ -172,7 +168,7 @@ pub(crate) async fn address(
         match rtnl.add_route(&route).await {
             // The way out that another network of the container has made stays.
             Err(error) if error.is_exists() && dst.prefix() == 0 => {}
-            added => added.map_err(|error| kernel(&error))?,
+            added => added?,
         }
     }
     Ok(())
@@ -230,7 +226,7 @@ fn gateway_of(ips: &[Ip], route: &cni::Route) -> Option<IpAddr> {
 /// Gives the egress NIC what it has not yet of addresses and default routes, and raises it.
 pub(crate) async fn open_egress(rtnl: &Rtnl, nic: &Nic) -> Result<(), Error> {
     let link = rtnl.link(EGRESS_NIC).await;
-    let link = link.map_err(|error| kernel(&error))?;
+    let link = link?;
     let link = link.ok_or_else(|| vanished(EGRESS_NIC))?;
     let v4 = nic.new.then(|| {
         let (address, gateway) = (nic.address.into(), nic.gateway.into());
@@ -245,14 +241,14 @@ pub(crate) async fn open_egress(rtnl: &Rtnl, nic: &Nic) -> Result<(), Error> {
     let addresses = families.iter().map(|(address, _, _)| *address);
     for address in addresses.chain(own) {
         let added = rtnl.add_address(link.index, address).await;
-        added.map_err(|error| kernel(&error))?;
+        added?;
     }
     let raised = rtnl.set_link(link.index, &up()).await;
-    raised.map_err(|error| kernel(&error))?;
+    raised?;
     for (_, gateway, everywhere) in families {
         let route = netlink::Route::new(everywhere, Some(gateway), link.index);
         match rtnl.add_route(&route).await {
-            Err(error) if !error.is_exists() => return Err(kernel(&error)),
+            Err(error) if !error.is_exists() => return Err(error.into()),
             _ => {}
         }
     }
@@ -262,7 +258,7 @@ pub(crate) async fn open_egress(rtnl: &Rtnl, nic: &Nic) -> Result<(), Error> {
 /// Leaves out of the result the default routes that the container does not have: it keeps those of the network that it
 /// joined first.
 pub(crate) async fn drop_refused(rtnl: &Rtnl, result: &mut CniResult) -> Result<(), Error> {
-    let there = rtnl.routes().await.map_err(|error| kernel(&error))?;
+    let there = rtnl.routes().await?;
     result.routes.retain(|route| {
         let stands = |it: &netlink::Route| (it.dst, it.gateway) == (route.dst, route.gw);
         route.dst.prefix() != 0 || there.iter().any(stands)

@@ -3,13 +3,10 @@
 
 use std::net::IpAddr;
 
-use cni::Error;
 use nft::{Blocked, Endpoint, Hook, Packet, State, Traffic, Words};
+use plugin::Error;
 
-use crate::{
-    kernel,
-    state::host::{Host, Underlay},
-};
+use crate::state::host::{Host, Underlay};
 
 /// Nobody's addresses (RFC 5737, RFC 3849): the way to them is the default route.
 pub(crate) const BEYOND: [IpAddr; 2] = [
@@ -22,7 +19,7 @@ const UDP: u8 = 17;
 
 /// What stops the containers' way out over a version of IP, by this link of the host.
 pub async fn egress(host: &Host, link: &str, v6: bool) -> Result<Vec<Blocked>, Error> {
-    let links = host.rtnl.links().await.map_err(|error| kernel(&error))?;
+    let links = host.rtnl.links().await?;
     let hop = host.rtnl.route_to(BEYOND[usize::from(v6)]).await.ok();
     let out = hop.and_then(|hop| links.iter().find(|link| link.index == hop.dev));
     let out = out.map(|link| (link.name.as_str(), link.index));
@@ -94,6 +91,6 @@ pub fn tunnel(underlay: &Underlay, port: u16) -> Result<Vec<Blocked>, Error> {
 }
 
 fn stopped(traffic: Traffic<'_>) -> Result<Vec<Blocked>, Error> {
-    let blocked = nft::blocked(&[traffic]).map_err(|error| kernel(&error))?;
+    let blocked = nft::blocked(&[traffic])?;
     Ok(blocked.concat())
 }

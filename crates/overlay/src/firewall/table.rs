@@ -11,16 +11,13 @@ use std::{
 };
 
 use cluster::News;
-use cni::Error;
 use ipnetwork::IpNetwork;
 use journal::Found;
 use nft::Nft;
+use plugin::{Error, readable};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    follow::follower, kernel, local, names::EGRESS_BRIDGE, readable, segment::sandbox,
-    state::host::Host,
-};
+use crate::{follow::follower, names::EGRESS_BRIDGE, segment::sandbox, state::host::Host};
 
 /// The document's name, and its lock's.
 const NAME: &str = "table";
@@ -140,8 +137,8 @@ pub fn exposed(
     subnets: BTreeSet<IpNetwork>,
 ) -> Result<Option<IpNetwork>, Error> {
     let _lock = host.lock(NAME)?;
-    let mut nft = Nft::open().map_err(|error| kernel(&error))?;
-    let hidden = nft.egress().map_err(|error| kernel(&error))?;
+    let mut nft = Nft::open()?;
+    let hidden = nft.egress()?;
     let is_hidden = |subnet: &IpNetwork| hidden.contains(&(*subnet, owner.to_owned()));
     Ok(subnets.into_iter().find(|subnet| !is_hidden(subnet)))
 }
@@ -166,7 +163,7 @@ pub fn guard(host: &Host, network: &str, end: SocketAddr, news: &News) -> Result
 
 /// Whether there is a document that cannot be read: then all that uses the table is told anew by whoever comes first.
 fn is_lost(host: &Host) -> Result<bool, Error> {
-    let found = host.firewall.load(NAME).map_err(|error| local(&error))?;
+    let found = host.firewall.load(NAME)?;
     Ok(matches!(found, Found::Unreadable(_)))
 }
 
@@ -226,7 +223,7 @@ pub fn is_whole(host: &Host) -> Result<bool, Error> {
         return Ok(true);
     };
     let whole = Nft::open().and_then(|mut nft| table.is_installed(&mut nft));
-    whole.map_err(|error| kernel(&error))
+    whole.map_err(Error::from)
 }
 
 /// The document; one that cannot be read is as good as none: what uses the table is found out again ([`guard`]).
@@ -236,44 +233,38 @@ fn document(host: &Host) -> Result<Option<Table>, Error> {
 
 /// Changes the document, and brings the kernel to it; whether the kernel was not so. The socket comes back open.
 fn bring(host: &Host, change: impl FnOnce(&mut Table)) -> Result<(Nft, bool), Error> {
-    let firewall = |error: nft::Error| kernel(&error);
     let _lock = host.lock(NAME)?;
     let before = document(host)?;
     let mut after = before.clone().unwrap_or_default();
-    let mut nft = Nft::open().map_err(firewall)?;
+    let mut nft = Nft::open()?;
     if is_lost(host)? {
         // What is hidden stays so until its owner says otherwise.
-        for (subnet, owner) in nft.egress().map_err(firewall)? {
+        for (subnet, owner) in nft.egress()? {
             after.hidden.entry(owner).or_default().insert(subnet);
         }
     }
     change(&mut after);
     if after.is_unused() {
-        let removed = nft.remove_table(&CONFIG).map_err(firewall)?;
-        host.firewall.remove(NAME).map_err(|error| local(&error))?;
+        let removed = nft.remove_table(&CONFIG)?;
+        host.firewall.remove(NAME)?;
         return Ok((nft, removed));
     }
-    let count = nft.generation().map_err(firewall)?;
+    let count = nft.generation()?;
     if before.as_ref() == Some(&after) && after.rules == Some(count) {
         return Ok((nft, false));
     }
-    let save = |table: &Table| {
-        host.firewall
-            .save(NAME, table)
-            .map_err(|error| local(&error))
-    };
+    let save = |table: &Table| host.firewall.save(NAME, table).map_err(Error::from);
     if before.as_ref() != Some(&after) {
         after.rules = None;
         save(&after)?;
     }
     // Others may change their own rules meanwhile: that is no damage to ours.
-    let was_whole =
-        before.as_ref() == Some(&after) && after.is_installed(&mut nft).map_err(firewall)?;
+    let was_whole = before.as_ref() == Some(&after) && after.is_installed(&mut nft)?;
     if !was_whole {
-        after.install(&mut nft).map_err(firewall)?;
+        after.install(&mut nft)?;
     }
     // Unchanged all the while, so whole at this count. Else the next verb looks again.
-    let unchanged = nft.generation().map_err(firewall)? == count;
+    let unchanged = nft.generation()? == count;
     after.rules = unchanged.then_some(count);
     save(&after)?;
     Ok((nft, !was_whole && !unchanged))

@@ -11,17 +11,15 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use cluster::{Cluster, NetworkSpec, News, Resolved};
-use cni::Error;
 use ipam::Mac;
+use plugin::{Error, readable};
 
 use crate::{
-    failed,
     firewall::table,
     follow::{
         membership::{self, Membership},
         watcher_lease,
     },
-    local, readable,
     segment::{
         forwarding::{Trust, translations},
         mac_rewrite,
@@ -123,7 +121,7 @@ impl Follower<'_> {
         }
         // What is kept of the other network is of no use to anyone.
         let removed = self.host.news.remove(self.network);
-        removed.map_err(|error| local(&error))?;
+        removed?;
         Ok(Heard::Renewed)
     }
 
@@ -150,7 +148,7 @@ impl Follower<'_> {
             let (mut news, join) = match self.cluster.news_and_join(network, node).await {
                 Ok(heard) => heard,
                 Err(error) if error.is_away() => return Ok(self.away(&error)),
-                Err(error) => return Err(failed(error)),
+                Err(error) => return Err(error.into()),
             };
             if join.is_some() {
                 self.recall(&mut news)?;
@@ -171,7 +169,7 @@ impl Follower<'_> {
         };
         let (network, node) = (self.network, &self.settings.node);
         let heard = self.cluster.news_and_join(network, node).await;
-        let (mut news, join) = heard.map_err(failed)?;
+        let (mut news, join) = heard?;
         let Some(under) = join.filter(|join| *join == own.revision) else {
             return Ok(None);
         };
@@ -365,7 +363,7 @@ impl Follower<'_> {
             }
             // It was removed a moment ago: nobody waits for us any more.
             Err(cluster::Error::NoNetwork(_)) => return Ok(true),
-            Err(error) => return Err(failed(error)),
+            Err(error) => return Err(error.into()),
         };
         let acknowledged = told.record.seen > 0;
         membership::update(self.host, network, |member| {

@@ -1,17 +1,16 @@
 //! Notices: where the kernel tells that somebody touched what is ours: the host, each sandbox, and the egress namespace.
 
+use plugin::Error;
 use std::{
     fs,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
-use cni::Error;
 pub use netlink::Notices;
 use netlink::{Netns, NetnsError, Scope};
 
 use crate::{
-    kernel,
     names::{self, LINKS},
     segment::sandbox,
 };
@@ -53,7 +52,7 @@ impl Source {
         let netns = match Netns::open(Path::new(&self.path)) {
             Ok(netns) => netns,
             Err(NetnsError::Gone { .. }) => return Ok(Vec::new()),
-            Err(error) => return Err(kernel(&error)),
+            Err(error) => return Err(error.into()),
         };
         let links = if self.shared {
             Scope::Host(LINKS)
@@ -62,7 +61,7 @@ impl Source {
         };
         [links, Scope::Rules(TABLE)]
             .into_iter()
-            .map(|scope| Notices::open(&netns, scope).map_err(|error| kernel(&error)))
+            .map(|scope| Notices::open(&netns, scope).map_err(Error::from))
             .collect()
     }
 }

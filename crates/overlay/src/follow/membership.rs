@@ -11,11 +11,11 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use cluster::{Acknowledgement, Cluster, Versioned};
-use cni::Error;
 use journal::{Found, Unreadable};
+use plugin::Error;
 use serde::{Deserialize, Serialize};
 
-use crate::{failed, local, segment::forwarding::Trust, state::host::Host};
+use crate::{segment::forwarding::Trust, state::host::Host};
 
 /// How often a join begins anew because somebody left meanwhile.
 const ATTEMPTS: u32 = 8;
@@ -76,7 +76,7 @@ impl Membership {
 /// The document of a network. One that cannot be read is as good as a join that was killed: the store may know of us.
 pub fn load(host: &Host, network: &str) -> Result<Option<Membership>, Error> {
     let found = host.members.load(network);
-    Ok(match found.map_err(|error| local(&error))? {
+    Ok(match found? {
         Found::Absent => None,
         Found::Readable(member) => Some(member),
         Found::Unreadable(unreadable) => Some(unknown(&unreadable)),
@@ -85,13 +85,13 @@ pub fn load(host: &Host, network: &str) -> Result<Option<Membership>, Error> {
 
 /// Whether there is a document that cannot be read.
 pub fn is_lost(host: &Host, network: &str) -> Result<bool, Error> {
-    let found = host.members.load(network).map_err(|error| local(&error))?;
+    let found = host.members.load(network)?;
     Ok(matches!(found, Found::Unreadable(_)))
 }
 
 /// The documents of all networks.
 pub fn all(host: &Host) -> Result<Vec<Membership>, Error> {
-    let all = host.members.all().map_err(|error| local(&error))?;
+    let all = host.members.all()?;
     let unknown = all.unreadable.iter().map(unknown);
     Ok(all.readable.into_iter().chain(unknown).collect())
 }
@@ -116,14 +116,8 @@ pub fn update<T>(
     let said = change(&mut after);
     match &after {
         _ if after == before => {}
-        Some(member) => host
-            .members
-            .save(network, member)
-            .map_err(|error| local(&error))?,
-        None => host
-            .members
-            .remove(network)
-            .map_err(|error| local(&error))?,
+        Some(member) => host.members.save(network, member)?,
+        None => host.members.remove(network)?,
     }
     Ok(said)
 }
@@ -164,7 +158,7 @@ pub async fn enter(
         }
         let own = match cluster.join(network, node, &boot_id).await {
             Err(cluster::Error::NoNetwork(_)) => return Ok(None),
-            own => own.map_err(failed)?,
+            own => own?,
         };
         let joined = update(host, network, |member| {
             let member = member.as_mut()?;
@@ -218,7 +212,7 @@ pub async fn tell(
         let own = match cluster.join(network, node, &boot_id).await {
             // What was written of it went with the network.
             Err(cluster::Error::NoNetwork(_)) => return forget(host, network),
-            own => own.map_err(failed)?,
+            own => own?,
         };
         let left = update(host, network, |member| {
             let member = member.as_mut()?;
@@ -233,10 +227,7 @@ pub async fn tell(
         }
         own
     };
-    cluster
-        .leave(network, node, own.revision)
-        .await
-        .map_err(failed)?;
+    cluster.leave(network, node, own.revision).await?;
     update(host, network, |member| {
         if member
             .as_ref()

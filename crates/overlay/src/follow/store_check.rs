@@ -2,9 +2,9 @@
 //! sandbox forwards by is read from the one, and only that one is told.
 
 use cluster::{Cluster, Place, Resolved};
-use cni::Error;
+use plugin::Error;
 
-use crate::{failed, local, state::host::Host};
+use crate::state::host::Host;
 
 /// Whether a verb may begin on a network; the documents of another store go if nothing here rests on them. Code 103 if
 /// something does.
@@ -23,13 +23,13 @@ pub(crate) async fn admit(
     };
     let _lock = host.lock_network(network)?;
     if host.has_users(network)? {
-        return Err(failed(there.refuse(network, &here)));
+        return Err(there.refuse(network, &here).into());
     }
     let removed = host
         .news
         .remove(network)
         .and_then(|()| host.members.remove(network));
-    removed.map_err(|error| local(&error))?;
+    removed?;
     note(host, network, &here)
 }
 
@@ -42,7 +42,7 @@ pub(crate) async fn refuse(
 ) -> Result<(), Error> {
     match documents(host, cluster, settings, network).await? {
         Documents::Of(there) if host.has_users(network)? => {
-            Err(failed(there.refuse(network, &settings.place())))
+            Err(there.refuse(network, &settings.place()).into())
         }
         _ => Ok(()),
     }
@@ -91,10 +91,10 @@ async fn documents(
     };
     let present = match cluster.network(network).await {
         Err(error) if error.is_away() => return Ok(Documents::OfHere { renamed: false }),
-        present => present.map_err(failed)?.map(|present| present.record),
+        present => present?.map(|present| present.record),
     };
     let known = host.news.load_readable(network, &|_| ());
-    let known = known.map_err(|error| local(&error))?;
+    let known = known?;
     let known = known.and_then(|news| news.network).zip(present);
     if known.is_some_and(|(known, present)| present.is_same(&known.record)) {
         return Ok(Documents::OfHere { renamed: true });
@@ -105,12 +105,12 @@ async fn documents(
 /// What is noted of a network; one that cannot be read is as good as none.
 pub(crate) fn noted(host: &Host, network: &str) -> Result<Option<Place>, Error> {
     let noted = host.places.load_readable(network, &|_| ());
-    noted.map_err(|error| local(&error))
+    noted.map_err(Error::from)
 }
 
 /// Several verbs may find at once that nothing is noted yet.
 fn note(host: &Host, network: &str, place: &Place) -> Result<(), Error> {
     let _lock = host.lock(&format!("place-{network}"))?;
     let saved = host.places.save(network, place);
-    saved.map_err(|error| local(&error))
+    saved.map_err(Error::from)
 }

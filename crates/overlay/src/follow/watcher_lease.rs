@@ -6,11 +6,11 @@
 
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
-use cni::Error;
 use journal::{Journal, Lock, clock::uptime};
+use plugin::{Error, readable};
 use serde::{Deserialize, Serialize};
 
-use crate::{local, readable, state::host::Host};
+use crate::state::host::Host;
 
 /// The name of the document that says when the store was heard, and of its folder: those of one folder are of one kind.
 const HEARD: &str = "heard";
@@ -125,5 +125,5 @@ pub(crate) fn is_followed(host: &Host, network: &str) -> Result<bool, Error> {
     if following.is_none_or(|following| !following.0.contains(network)) {
         return Ok(false);
     }
-    is_alive().map_err(|error| local(&error))
+    is_alive().map_err(Error::from)
 }

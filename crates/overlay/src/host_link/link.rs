@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use cni::Error;
 use ipnetwork::IpNetwork;
 use netlink::{Change, Forward, LinkChange, Mac, Route, Rtnl, Sysctl, Veth, VethEnd};
+use plugin::Error;
 
-use crate::{egress, kernel, state::host::Host, vanished};
+use crate::{egress, state::host::Host, vanished};
 
 /// A link as it should be; its two ends have the same name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +32,7 @@ impl Wanted {
     ) -> Result<Option<String>, Error> {
         let (sandbox, bridge) = inside;
         let name = &self.name;
-        let link = host.rtnl.link(name).await.map_err(|error| kernel(&error))?;
+        let link = host.rtnl.link(name).await?;
         let Some(link) = link else {
             return Ok(Some(format!("the host's link {name} is gone")));
         };
@@ -51,7 +51,7 @@ impl Wanted {
                 "the host's link {name} has MTU {has}, not {mtu}"
             )));
         }
-        let port = sandbox.link(name).await.map_err(|error| kernel(&error))?;
+        let port = sandbox.link(name).await?;
         let Some(port) = port.filter(|port| port.up && port.master == Some(bridge)) else {
             return Ok(Some(format!(
                 "port {name} of the sandbox is gone, down or off the bridge"
@@ -64,10 +64,7 @@ impl Wanted {
             )));
         }
         let present = host.rtnl.addresses(Some(link.index)).await;
-        let present: BTreeSet<_> = present
-            .map_err(|error| kernel(&error))?
-            .into_iter()
-            .collect();
+        let present: BTreeSet<_> = present?.into_iter().collect();
         let missing = self
             .addresses
             .iter()
@@ -77,7 +74,7 @@ impl Wanted {
                 "the host's link {name} lacks address {address}"
             )));
         }
-        let routes = host.rtnl.routes().await.map_err(|error| kernel(&error))?;
+        let routes = host.rtnl.routes().await?;
         let is_there = |(subnet, source): &&(IpNetwork, IpAddr)| {
             routes.iter().any(|route| {
                 route.dst == *subnet && route.dev == link.index && route.source == Some(*source)
@@ -89,9 +86,7 @@ impl Wanted {
             )));
         }
         let entries = sandbox.forwarding(bridge, port.index).await;
-        let pinned = entries
-            .map_err(|error| kernel(&error))?
-            .contains(&self.entry());
+        let pinned = entries?.contains(&self.entry());
         Ok((!pinned).then(|| format!("bridge entry {} of port {name} is gone", self.mac)))
     }
 
@@ -111,7 +106,7 @@ impl Wanted {
         let name = &self.name;
         for rtnl in [&host.rtnl, sandbox] {
             let removed = rtnl.remove_link(name).await;
-            removed.map_err(|error| kernel(&error))?;
+            removed?;
         }
         let peer = VethEnd {
             name: name.clone(),
@@ -130,31 +125,31 @@ impl Wanted {
             peer,
         };
         let made = sandbox.create_veth(&veth, &host.netns).await;
-        made.map_err(|error| kernel(&error))?;
+        made?;
         let port = found(sandbox, name).await?;
         let pinned = sandbox
             .change(bridge, port, &[Change::Add(self.entry())])
             .await;
-        pinned.map_err(|error| kernel(&error))?;
+        pinned?;
         self.quiet()?;
         let link = found(&host.rtnl, name).await?;
         for address in &self.addresses {
             let added = host.rtnl.add_bare_address(link, *address).await;
-            added.map_err(|error| kernel(&error))?;
+            added?;
         }
         let up = LinkChange {
             up: Some(true),
             ..LinkChange::default()
         };
         let raised = host.rtnl.set_link(link, &up).await;
-        raised.map_err(|error| kernel(&error))?;
+        raised?;
         for (subnet, source) in &self.routes {
             let route = Route {
                 source: Some(*source),
                 ..Route::new(*subnet, None, link)
             };
             let added = host.rtnl.add_route(&route).await;
-            added.map_err(|error| kernel(&error))?;
+            added?;
         }
         Ok(())
     }
@@ -174,7 +169,7 @@ impl Wanted {
         let disable = key("ipv6", "disable_ipv6");
         if !self.addresses.iter().any(IpNetwork::is_ipv6) {
             // Without IPv6 on the network there is none on the link, nor where the host has none at all.
-            return match disable.read().map_err(|error| kernel(&error))? {
+            return match disable.read()? {
                 Some(_) => egress::set(&disable, "1"),
                 None => Ok(()),
             };
@@ -192,6 +187,6 @@ impl Wanted {
 
 /// The index of a link that was made a moment ago.
 async fn found(rtnl: &Rtnl, name: &str) -> Result<u32, Error> {
-    let link = rtnl.link(name).await.map_err(|error| kernel(&error))?;
+    let link = rtnl.link(name).await?;
     Ok(link.ok_or_else(|| vanished(name))?.index)
 }

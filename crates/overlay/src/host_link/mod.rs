@@ -14,18 +14,17 @@ use std::{
 };
 
 use cluster::Network;
-use cni::{Delegate, Error};
+use cni::Delegate;
 use ipnetwork::IpNetwork;
 use journal::{Attachment, Found};
 use netlink::{Forwarding, Mac, Rtnl};
+use plugin::{Error, code, readable};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    code, egress,
+    egress,
     firewall::table,
-    kernel, local,
     names::{self, HOST},
-    readable,
     segment::{
         forwarding::{answered_here, mac_of},
         sandbox::{self, Sandbox},
@@ -144,12 +143,12 @@ pub(crate) fn load(host: &Host, network: &str) -> Result<Option<Foothold>, Error
 /// Whether the host may have something of its own on the network: its document is there, whether or not it can be read.
 pub(crate) fn may_be(host: &Host, network: &str) -> Result<bool, Error> {
     let found = host.footholds.load(network);
-    Ok(found.map_err(|error| local(&error))? != Found::Absent)
+    Ok(found? != Found::Absent)
 }
 
 fn save(host: &Host, network: &str, foothold: &Foothold) -> Result<(), Error> {
     let saved = host.footholds.save(network, foothold);
-    saved.map_err(|error| local(&error))
+    saved.map_err(Error::from)
 }
 
 /// The `wanted` entries of a network's sandbox, where this host answers for the gateway itself.
@@ -217,7 +216,7 @@ pub(crate) async fn ensure(
 fn of_host<'a>(network: &str, ipam: &Delegate<'a>) -> Result<Delegate<'a>, Error> {
     let own = attachment(network);
     let netns = names::sandboxes().join(network);
-    ipam.on_behalf(&own.container, &own.ifname, &netns)
+    Ok(ipam.on_behalf(&own.container, &own.ifname, &netns)?)
 }
 
 /// The host's own attachment to the network, by which its lease is known.
@@ -239,7 +238,7 @@ async fn refuse_taken(
     // What is ours came with another life of the document.
     for name in [names::host_link(network), names::gateway_link(network)] {
         let removed = host.rtnl.remove_link(&name).await;
-        removed.map_err(|error| kernel(&error))?;
+        removed?;
     }
     refuse_overlap(host, network, key, subnets).await
 }
@@ -253,7 +252,7 @@ pub(crate) async fn refuse(
 ) -> Result<(), Error> {
     let key = wants.key();
     let own = [names::host_link(network), names::gateway_link(network)];
-    let links = host.rtnl.links().await.map_err(|error| kernel(&error))?;
+    let links = host.rtnl.links().await?;
     let is_there = may_be(host, network)? || links.iter().any(|it| own.contains(&it.name));
     if is_there || !(wants.gateway || wants.access) {
         return Ok(());
@@ -346,7 +345,7 @@ pub(crate) fn gateways(host: &Host, network: &str) -> Result<BTreeSet<bool>, Err
 pub(crate) async fn leave(host: &Host, network: &str) -> Result<(), Error> {
     for name in [names::host_link(network), names::gateway_link(network)] {
         let removed = host.rtnl.remove_link(&name).await;
-        removed.map_err(|error| kernel(&error))?;
+        removed?;
     }
     table::show(host, &names::gateway_link(network)).map(drop)
 }
@@ -359,7 +358,7 @@ pub(crate) async fn release(
     access: bool,
     ipam: &Delegate<'_>,
 ) -> Result<(), Error> {
-    let give_back = async || of_host(network, ipam)?.del();
+    let give_back = async || Ok(of_host(network, ipam)?.del()?);
     let released = release_by(host, network, access, give_back).await;
     released.map(drop)
 }
@@ -385,7 +384,7 @@ pub(crate) async fn release_by(
         give_back().await?;
     }
     let removed = host.footholds.remove(network);
-    removed.map_err(|error| local(&error)).map(|()| true)
+    removed.map_err(Error::from).map(|()| true)
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 //! mends, and at what no repair may touch, since it is others'. Changes nothing, and asks no store.
 
 use cluster::{Network, News, Place, Resolved};
-use cni::Error;
 use netlink::{Netns, Sysctl};
+use plugin::Error;
 
 use crate::{
     egress,
@@ -15,7 +15,6 @@ use crate::{
         store_check,
     },
     host_link::{self, Wants},
-    kernel, local,
     maintain::{
         findings::{Check, Findings, State},
         stale,
@@ -62,7 +61,7 @@ pub async fn examine(settings: Option<&Resolved>, findings: &mut Findings) -> Re
             let says = "nftables table inet crosshost: gone or changed by somebody else";
             findings.wrong(Check::NftablesTable, says.to_owned(), SYNC);
         }
-        Err(error) => findings.wrong(Check::NftablesTable, error.msg, ""),
+        Err(error) => findings.wrong(Check::NftablesTable, error.msg.clone(), ""),
     }
     let looked = examine_egress(&host, findings).await;
     findings.failed(Check::Egress, looked);
@@ -117,7 +116,7 @@ async fn examine_networks(
         }
         Err(error) => findings.wrong(
             Check::Underlay,
-            error.msg,
+            error.msg.clone(),
             "edit /etc/crosshost/config.json",
         ),
     }
@@ -141,7 +140,7 @@ async fn examine_network(
     }
     // Of a first ADD that is at work, or was killed, there is nothing to be expected yet.
     let records = host.records.all_readable(&|_| ());
-    let records = records.map_err(|error| local(&error))?;
+    let records = records?;
     if !records.iter().any(|record| is_made(record, network)) {
         return Ok(());
     }
@@ -217,7 +216,7 @@ async fn examine_ports(
     network: &str,
     findings: &mut Findings,
 ) -> Result<(), Error> {
-    let links = sandbox.rtnl.links().await.map_err(|error| kernel(&error))?;
+    let links = sandbox.rtnl.links().await?;
     for Record { attachment, .. } in records.iter().filter(|it| is_made(it, network)) {
         let name = names::port(attachment);
         match links.iter().find(|link| link.name == name) {
@@ -367,7 +366,7 @@ pub fn places() -> Result<Vec<(String, Place)>, Error> {
 
 /// What killed verbs and runtimes that say nothing left.
 async fn examine_records(host: &Host, findings: &mut Findings) -> Result<(), Error> {
-    let records = host.records.all().map_err(|error| local(&error))?;
+    let records = host.records.all()?;
     for unreadable in &records.unreadable {
         findings.held(&unreadable.to_string());
     }

@@ -1,8 +1,8 @@
 //! What an examination finds. Each finding has a stable id, so that a monitoring rule can rest on it: `docs/doctor.md` has
 //! them all.
 
-use cni::Error;
 use journal::Unreadable;
+use plugin::Error;
 
 use crate::maintain::diagnose::SYNC;
 
@@ -143,7 +143,7 @@ impl Findings {
     /// What could not be looked at is wrong, too.
     pub fn failed(&mut self, check: Check, looked: Result<(), Error>) {
         if let Err(error) = looked {
-            self.wrong(check, error.msg, "");
+            self.wrong(check, error.msg.clone(), "");
         }
     }
 
@@ -187,7 +187,7 @@ impl Findings {
                     self.add(check, state, it.why, &it.allow);
                 }
             }
-            Err(error) => self.note(check, error.msg, ""),
+            Err(error) => self.note(check, error.msg.clone(), ""),
         }
     }
 }

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cluster::{News, Node, Records, Resolved, Stored};
-use cni::Error;
 use ipam::Block;
+use plugin::Error;
 
 use crate::{
     egress,

@@ -7,13 +7,13 @@
 
 use std::path::Path;
 
-use cni::Error;
 use journal::{Attachment, Found};
 use netlink::{Netns, NetnsError, Rtnl};
+use plugin::Error;
 
 use crate::{
     endpoint::bandwidth,
-    host_link, kernel, local,
+    host_link,
     maintain::teardown,
     names,
     segment::sandbox,
@@ -25,7 +25,7 @@ use crate::{
 pub async fn all(host: &Host, told: &dyn Fn(String)) -> Result<Vec<Record>, Error> {
     let mut orphans = Vec::new();
     let records = host.records.all_readable(&|it| told(it.to_string()));
-    for record in records.map_err(|error| local(&error))? {
+    for record in records? {
         match is_orphan(host, &record).await {
             Ok(true) => orphans.push(record),
             Ok(false) => {}
@@ -39,7 +39,7 @@ async fn is_orphan(host: &Host, record: &Record) -> Result<bool, Error> {
     match Netns::open(&record.netns) {
         Ok(netns) if netns.id() == record.netns_id => return Ok(false),
         Ok(_) | Err(NetnsError::Gone { .. }) => {}
-        Err(error) => return Err(kernel(&error)),
+        Err(error) => return Err(error.into()),
     }
     let attachment = &record.attachment;
     let (egress, bridge) = names::egress_netns();
@@ -53,7 +53,7 @@ async fn is_orphan(host: &Host, record: &Record) -> Result<bool, Error> {
     ];
     // Of an egress bridge that an earlier version made on the host.
     let on_host = host.rtnl.link(&names::egress_port(attachment)).await;
-    if on_host.map_err(|error| kernel(&error))?.is_some() {
+    if on_host?.is_some() {
         return Ok(false);
     }
     for (folder, netns, port) in ends {
@@ -69,13 +69,13 @@ async fn is_orphan(host: &Host, record: &Record) -> Result<bool, Error> {
 async fn may_have(folder: &Path, netns: &str, port: &str) -> Result<bool, Error> {
     match Netns::find(folder, netns) {
         Ok(Some(netns)) => {
-            let rtnl = Rtnl::open(&netns).map_err(|error| kernel(&error))?;
+            let rtnl = Rtnl::open(&netns)?;
             let link = rtnl.link(port).await;
-            Ok(link.map_err(|error| kernel(&error))?.is_some())
+            Ok(link?.is_some())
         }
         Ok(None) => Ok(Netns::is_bare(folder, netns) && !netlink::sees_all_processes()),
         Err(NetnsError::Elsewhere { .. }) => Ok(true),
-        Err(error) => Err(kernel(&error)),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -91,7 +91,7 @@ pub async fn take_down(
         return Ok(false);
     };
     let now = host.records.load(&attachment.hash());
-    let same = now.map_err(|error| local(&error))? == Found::Readable(record.clone());
+    let same = now? == Found::Readable(record.clone());
     if !same || !is_orphan(host, record).await? {
         return Ok(false);
     }
@@ -107,7 +107,7 @@ pub async fn take_down(
 /// last one down without that.
 pub fn lone(host: &Host) -> Result<Vec<String>, Error> {
     let mut lone = Vec::new();
-    for network in host.footholds.names().map_err(|error| local(&error))? {
+    for network in host.footholds.names()? {
         if !host.has_users(&network)? && sandbox::open(&network)?.is_none() {
             lone.push(network);
         }

@@ -4,12 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cluster::{Cluster, Node, Resolved, Store, Survey, Versioned};
-use cni::Error;
+use plugin::Error;
 
 use crate::{
     egress,
     endpoint::bandwidth,
-    failed,
     firewall::table,
     follow::{
         follower::{self, Follower, Heard},
@@ -136,9 +135,9 @@ impl At<'_> {
             return Ok(None);
         };
         let Some(settings) = settings.at(&there) else {
-            return Err(failed(there.refuse(network, &settings.place())));
+            return Err(there.refuse(network, &settings.place()).into());
         };
-        let store = settings.open_store().map_err(failed)?;
+        let store = settings.open_store()?;
         Ok(Some(There { settings, store }))
     }
 
@@ -148,7 +147,7 @@ impl At<'_> {
         let there = self.elsewhere().await?;
         let other = there.as_ref().map(There::cluster);
         if let Some((there, cluster)) = there.as_ref().zip(other.as_ref()) {
-            let nodes = cluster.nodes().await.map_err(failed)?;
+            let nodes = cluster.nodes().await?;
             let enrolled = host.enrol(cluster, &there.settings, &nodes, underlay.vtep);
             if enrolled.await? {
                 doubt = Doubt::Certain;
@@ -315,5 +314,8 @@ async fn leave_unknown(
     if host.has_users(network)? || membership::load(host, network)?.is_some() {
         return Ok(());
     }
-    cluster.leave(network, node, join).await.map_err(failed)
+    cluster
+        .leave(network, node, join)
+        .await
+        .map_err(Error::from)
 }

@@ -4,14 +4,14 @@
 use std::path::Path;
 
 use cluster::Cluster;
-use cni::{Call, Error};
+use cni::Call;
 use journal::Attachment;
 use netlink::{Netns, NetnsError, Rtnl};
+use plugin::Error;
 
 use crate::{
-    config, egress, failed,
+    config, egress,
     follow::{membership, store_check},
-    kernel, local,
     names::{self, EGRESS_NIC},
     segment::sandbox,
     state::{attachment::Record, host::Host},
@@ -34,11 +34,7 @@ pub(crate) async fn links(
     let mut doomed = Vec::new();
     let (port, egress_port) = (names::port(attachment), names::egress_port(attachment));
     if let Some(rtnl) = &sandbox
-        && rtnl
-            .link(&port)
-            .await
-            .map_err(|error| kernel(&error))?
-            .is_some()
+        && rtnl.link(&port).await?.is_some()
     {
         doomed.push(attachment.ifname.as_str());
     }
@@ -58,7 +54,7 @@ pub(crate) async fn links(
         None => Ok(None),
     };
     // Its port may be out of sight, in a namespace that was lost: what is of our group is ours.
-    if last && (stands.map_err(|error| kernel(&error))?.is_some() || !doomed.is_empty()) {
+    if last && (stands?.is_some() || !doomed.is_empty()) {
         doomed.push(EGRESS_NIC);
     }
     // From the container both pairs go in one batch, for one of the kernel's grace periods.
@@ -75,7 +71,7 @@ pub(crate) async fn links(
     if let Some(rtnl) = sandbox {
         for link in [port.clone(), names::ifb(&port)] {
             let removed = rtnl.remove_link(&link).await;
-            errors.extend(removed.err().map(|error| kernel(&error)));
+            errors.extend(removed.err().map(Error::from));
         }
     }
     errors.extend(host_side(host, attachment).await.err());
@@ -103,7 +99,7 @@ fn container(
         Ok(netns) if record.is_some_and(|record| record.netns_id != netns.id()) => Ok(None),
         Ok(netns) => Ok(Some(netns)),
         Err(NetnsError::Gone { .. }) => Ok(None),
-        Err(error) => Err(kernel(&error)),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -114,10 +110,10 @@ async fn inside(container: &Netns, attachment: &Attachment, doomed: &[&str]) -> 
         Ok(rtnl) => rtnl,
         // What the runtime names is no container, whatever it was.
         Err(NetnsError::OtherKind { .. }) => return Ok(()),
-        Err(error) => return Err(kernel(&error)),
+        Err(error) => return Err(error.into()),
     };
     let group = names::group(attachment);
-    let links = rtnl.links().await.map_err(|error| kernel(&error))?;
+    let links = rtnl.links().await?;
     let (going, staying): (Vec<_>, Vec<_>) = links
         .iter()
         .filter(|link| link.group == group)
@@ -127,12 +123,10 @@ async fn inside(container: &Netns, attachment: &Attachment, doomed: &[&str]) -> 
             .remove_group(group)
             .await
             .map(drop)
-            .map_err(|error| kernel(&error));
+            .map_err(Error::from);
     }
     for link in going {
-        rtnl.remove_link(&link.name)
-            .await
-            .map_err(|error| kernel(&error))?;
+        rtnl.remove_link(&link.name).await?;
     }
     Ok(())
 }
@@ -146,10 +140,10 @@ pub(crate) async fn farewell(host: &Host, call: &Call) {
             return Ok(());
         }
         let settings = config::settings(call)?;
-        let store = settings.open_store().map_err(failed)?;
+        let store = settings.open_store()?;
         let cluster = Cluster::new(&*store, settings.layout.clone());
         if let Some(there) = store_check::elsewhere(host, &cluster, &settings, network).await? {
-            return Err(failed(there.refuse(network, &settings.place())));
+            return Err(there.refuse(network, &settings.place()).into());
         }
         membership::tell(host, &cluster, network, &settings.node).await
     };
@@ -161,7 +155,5 @@ pub(crate) async fn farewell(host: &Host, call: &Call) {
 
 /// Removes the record, after everything that it spoke of.
 pub(crate) fn forget(host: &Host, attachment: &Attachment) -> Result<(), Error> {
-    host.records
-        .remove(&attachment.hash())
-        .map_err(|error| local(&error))
+    host.records.remove(&attachment.hash()).map_err(Error::from)
 }

@@ -13,13 +13,12 @@ use std::{
 };
 
 use cluster::News;
-use cni::Error;
 use journal::Attachment;
 use netlink::{Netns, Rtnl};
+use plugin::{Error, readable};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    local, readable,
     segment::forwarding::peers,
     state::{
         attachment::Record,
@@ -154,7 +153,7 @@ async fn measure(
     }
     if paths != before {
         let saved = host.paths.save(NAME, &paths);
-        saved.map_err(|error| local(&error))?;
+        saved?;
     }
     Ok(paths)
 }

@@ -4,10 +4,10 @@
 
 use std::time::{Duration, Instant};
 
-use cni::Error;
 use netlink::Rtnl;
+use plugin::{Error, code};
 
-use crate::{code, kernel, vanished};
+use crate::vanished;
 
 /// Far longer than a kernel needs, unless somebody has switched on a spanning tree.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -18,7 +18,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) async fn forwards(rtnl: &Rtnl, port: &str) -> Result<(), Error> {
     let (begun, mut pause) = (Instant::now(), FIRST_PAUSE);
     loop {
-        let link = rtnl.link(port).await.map_err(|error| kernel(&error))?;
+        let link = rtnl.link(port).await?;
         if link.ok_or_else(|| vanished(port))?.forwards {
             return Ok(());
         }

@@ -10,20 +10,19 @@ use std::{
 };
 
 use cluster::{Network, News};
-use cni::Error;
 use ipnetwork::IpNetwork;
 use journal::Found;
 use netlink::{
     Bridge, Change, Link, LinkChange, Mac, Netns, NetnsError, Port, Rtnl, Sysctl, Vxlan,
 };
+use plugin::{Error, readable};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     firewall::table,
     follow::membership,
-    host_link, kernel, local,
+    host_link,
     names::{self, BRIDGE, VXLAN},
-    no_netns, readable,
     segment::{
         forwarding::{Translations, Trust, changes, desired},
         mac_rewrite, vxlan_conflict,
@@ -94,12 +93,8 @@ async fn standing(
     let Some(rtnl) = here(&network.name)? else {
         return Ok(None);
     };
-    let bridge = rtnl
-        .link(BRIDGE)
-        .await
-        .map_err(|error| kernel(&error))?
-        .filter(|bridge| bridge.up);
-    let vxlan = rtnl.link(VXLAN).await.map_err(|error| kernel(&error))?;
+    let bridge = rtnl.link(BRIDGE).await?.filter(|bridge| bridge.up);
+    let vxlan = rtnl.link(VXLAN).await?;
     let Some((bridge, vxlan)) = bridge.zip(vxlan) else {
         return Ok(None);
     };
@@ -133,25 +128,22 @@ fn spec(network: &Network, vtep: IpAddr, underlay: u32, mtu: u32, bridge: u32) -
 /// Makes the sandbox, or mends what it lacks; the caller holds the network's lock.
 pub async fn ensure(host: &Host, network: &Network, underlay: &Underlay) -> Result<Sandbox, Error> {
     let mtu = underlay.segment_mtu();
-    let netns =
-        Netns::create(&names::sandboxes(), &network.name).map_err(|error| no_netns(&error))?;
-    let rtnl = Rtnl::open(&netns).map_err(|error| kernel(&error))?;
+    let netns = Netns::create(&names::sandboxes(), &network.name)?;
+    let rtnl = Rtnl::open(&netns)?;
     let vni = network.vni.unwrap_or_default();
     let noted = host.translations.load(&network.name);
     if !matches!(noted, Ok(Found::Readable(_))) {
         // A table of which nobody knows any more, since /run was lost, would hide who has the addresses now.
         mac_rewrite::set(&netns, &Translations::new())?;
     }
-    let links = rtnl.links().await.map_err(|error| kernel(&error))?;
+    let links = rtnl.links().await?;
     let find = |name: &str| links.iter().find(|link| link.name == name).cloned();
 
     let bridge = if let Some(bridge) = find(BRIDGE) {
         bridge
     } else {
         // The host has no address on the segment, and must not get one by itself.
-        netns
-            .set_sysctls(&[(Sysctl::of_link("ipv6", "default", "disable_ipv6"), "1")])
-            .map_err(|error| kernel(&error))?;
+        netns.set_sysctls(&[(Sysctl::of_link("ipv6", "default", "disable_ipv6"), "1")])?;
         let [_, a, b, c] = vni.to_be_bytes();
         let spec = Bridge {
             name: BRIDGE.to_owned(),
@@ -159,9 +151,7 @@ pub async fn ensure(host: &Host, network: &Network, underlay: &Underlay) -> Resu
             mtu,
             group: 0,
         };
-        rtnl.create_bridge(&spec)
-            .await
-            .map_err(|error| kernel(&error))?
+        rtnl.create_bridge(&spec).await?
     };
     if network.subnets().iter().any(IpNetwork::is_ipv6) {
         // Answers for remote neighbours need the family on the bridge; still no address, and nothing that it hears gives one.
@@ -171,9 +161,7 @@ pub async fn ensure(host: &Host, network: &Network, underlay: &Underlay) -> Resu
             ("disable_ipv6", "0"),
         ];
         let settings = settings.map(|(name, value)| (Sysctl::of_link("ipv6", BRIDGE, name), value));
-        netns
-            .set_sysctls(&settings)
-            .map_err(|error| kernel(&error))?;
+        netns.set_sysctls(&settings)?;
     }
     // A bridge that is down carries nothing, and one that was made anew has lost the ports of the old.
     if !bridge.up {
@@ -193,12 +181,10 @@ pub async fn ensure(host: &Host, network: &Network, underlay: &Underlay) -> Resu
         Some(vxlan) if fits(&vxlan, &spec) => vxlan,
         other => {
             if other.is_some() {
-                rtnl.remove_link(VXLAN)
-                    .await
-                    .map_err(|error| kernel(&error))?;
+                rtnl.remove_link(VXLAN).await?;
             }
             create_vxlan(host, network, &spec, &netns).await?;
-            let made = rtnl.link(VXLAN).await.map_err(|error| kernel(&error))?;
+            let made = rtnl.link(VXLAN).await?;
             made.ok_or_else(|| vanished(VXLAN))?
         }
     };
@@ -210,7 +196,7 @@ pub async fn ensure(host: &Host, network: &Network, underlay: &Underlay) -> Resu
             ..Port::default()
         };
         let set = rtnl.set_port(VXLAN, &port).await;
-        set.map_err(|error| kernel(&error))?;
+        set?;
         replugged = true;
     }
     Ok(Sandbox {
@@ -249,7 +235,7 @@ fn is_port(link: &Link) -> bool {
 
 async fn change(rtnl: &Rtnl, link: &Link, change: LinkChange) -> Result<(), Error> {
     let changed = rtnl.set_link(link.index, &change).await;
-    changed.map_err(|error| kernel(&error))
+    changed.map_err(Error::from)
 }
 
 fn fits(link: &Link, spec: &Vxlan) -> bool {
@@ -334,10 +320,7 @@ impl Sandbox {
         trust: Trust<'_>,
     ) -> Result<usize, Error> {
         let steps = self.due(host, network, news, node, trust).await?;
-        self.rtnl
-            .change(self.bridge, self.vxlan, &steps)
-            .await
-            .map_err(|error| kernel(&error))?;
+        self.rtnl.change(self.bridge, self.vxlan, &steps).await?;
         Ok(steps.len())
     }
 
@@ -350,11 +333,7 @@ impl Sandbox {
         node: &str,
         trust: Trust<'_>,
     ) -> Result<Vec<Change>, Error> {
-        let present = self
-            .rtnl
-            .forwarding(self.bridge, self.vxlan)
-            .await
-            .map_err(|error| kernel(&error))?;
+        let present = self.rtnl.forwarding(self.bridge, self.vxlan).await?;
         let wanted = host_link::entries(host, network, desired(news, node, self.end.ip(), trust))?;
         Ok(changes(&wanted, &present))
     }
@@ -362,27 +341,27 @@ impl Sandbox {
 
 /// The networks that have a sandbox on this host, as far as they are mounted in this mount namespace.
 pub fn networks() -> Result<Vec<String>, Error> {
-    Netns::list(&names::sandboxes()).map_err(|error| kernel(&error))
+    Netns::list(&names::sandboxes()).map_err(Error::from)
 }
 
 /// The networks whose sandboxes are mounted in another mount namespace alone. [`ensure`] mounts them here, too.
 pub fn networks_elsewhere() -> Result<Vec<String>, Error> {
-    Netns::list_elsewhere(&names::sandboxes()).map_err(|error| kernel(&error))
+    Netns::list_elsewhere(&names::sandboxes()).map_err(Error::from)
 }
 
 /// An existing sandbox's socket, whichever mount namespace the sandbox is mounted in; `None` if there is no sandbox.
 pub fn open(network: &str) -> Result<Option<Rtnl>, Error> {
-    let found = Netns::find(&names::sandboxes(), network).map_err(|error| no_netns(&error))?;
+    let found = Netns::find(&names::sandboxes(), network)?;
     let opened = found.map(|netns| Rtnl::open(&netns)).transpose();
-    opened.map_err(|error| kernel(&error))
+    opened.map_err(Error::from)
 }
 
 /// The same of one that is mounted in this mount namespace.
 fn here(network: &str) -> Result<Option<Rtnl>, Error> {
     match Netns::open(&names::sandboxes().join(network)) {
-        Ok(netns) => Rtnl::open(&netns).map(Some).map_err(|error| kernel(&error)),
+        Ok(netns) => Rtnl::open(&netns).map(Some).map_err(Error::from),
         Err(NetnsError::Gone { .. }) => Ok(None),
-        Err(error) => Err(kernel(&error)),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -390,7 +369,7 @@ fn here(network: &str) -> Result<Option<Rtnl>, Error> {
 pub fn enter(host: &Host, network: &str, attachment: &str) -> Result<(), Error> {
     let mut users = readable(&host.users, network)?.unwrap_or_default();
     users.0.insert(attachment.to_owned());
-    host.users.save(network, &users).map_err(|e| local(&e))
+    host.users.save(network, &users).map_err(Error::from)
 }
 
 /// Notes that an attachment does not use it any more, and removes the sandbox with its last user.
@@ -399,14 +378,14 @@ pub async fn leave(host: &Host, network: &str, attachment: &str) -> Result<(), E
     let mut users = readable(&host.users, network)?.unwrap_or_default();
     users.0.remove(attachment);
     if !users.0.is_empty() {
-        return host.users.save(network, &users).map_err(|e| local(&e));
+        return host.users.save(network, &users).map_err(Error::from);
     }
     remove_unused(host, network).await
 }
 
 /// Whether a sandbox has containers' ports.
 pub(crate) async fn has_ports(rtnl: &Rtnl) -> Result<bool, Error> {
-    let links = rtnl.links().await.map_err(|error| kernel(&error))?;
+    let links = rtnl.links().await?;
     Ok(links.iter().any(is_port))
 }
 
@@ -416,18 +395,16 @@ pub async fn remove_unused(host: &Host, network: &str) -> Result<(), Error> {
     if let Some(rtnl) = open(network)? {
         if has_ports(&rtnl).await? {
             // Of a list that was lost: from here on the ports tell.
-            return host.users.remove(network).map_err(|e| local(&e));
+            return host.users.remove(network).map_err(Error::from);
         }
         // The kernel empties a namespace at its leisure; the VNI must be free for the next sandbox now.
-        rtnl.remove_link(VXLAN)
-            .await
-            .map_err(|error| kernel(&error))?;
+        rtnl.remove_link(VXLAN).await?;
     }
     host_link::leave(host, network).await?;
-    Netns::remove(&names::sandboxes(), network).map_err(|error| kernel(&error))?;
+    Netns::remove(&names::sandboxes(), network)?;
     let forgotten = host.translations.remove(network);
-    forgotten.map_err(|error| local(&error))?;
+    forgotten?;
     let _open = table::forget_tunnel(host, network)?;
     membership::leave(host, network)?;
-    host.users.remove(network).map_err(|e| local(&e))
+    host.users.remove(network).map_err(Error::from)
 }

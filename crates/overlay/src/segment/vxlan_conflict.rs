@@ -6,10 +6,10 @@
 
 use std::net::IpAddr;
 
-use cni::Error;
 use netlink::Link;
+use plugin::Error;
 
-use crate::{kernel, names, segment::sandbox, state::host::Host};
+use crate::{names, segment::sandbox, state::host::Host};
 
 /// Who is in the way of a tunnel, as far as it can be found without making it; in the words of the configuration.
 pub(crate) async fn find(
@@ -18,7 +18,7 @@ pub(crate) async fn find(
     port: u16,
     v6: bool,
 ) -> Result<Option<String>, Error> {
-    let links = host.rtnl.links().await.map_err(|error| kernel(&error))?;
+    let links = host.rtnl.links().await?;
     let others = links.iter().filter_map(|link: &Link| {
         let tunnel = link.vxlan.as_ref().filter(|tunnel| tunnel.port == port)?;
         let same = tunnel.local.is_none_or(|local| local.is_ipv6() == v6);
@@ -43,7 +43,7 @@ pub(crate) async fn find(
             continue;
         };
         let link = rtnl.link(names::VXLAN).await;
-        let link = link.map_err(|error| kernel(&error))?;
+        let link = link?;
         let tunnel = link.and_then(|link| link.vxlan);
         let tunnel = tunnel.filter(|it| it.port == port && it.vni == vni);
         let v6_too = |local: IpAddr| local.is_ipv6() == v6;

@@ -1,13 +1,13 @@
 //! What an earlier ADD of the same attachment left: a duplicate stands in the way, the rest is cleared away.
 
-use cni::{Delegate, Error};
+use cni::Delegate;
 use journal::{Attachment, Found};
 use netlink::{Netns, Rtnl};
+use plugin::{Error, code};
 
 use crate::{
-    code,
     config::Conf,
-    host_link, kernel, local,
+    host_link,
     maintain::teardown,
     names,
     segment::sandbox,
@@ -27,7 +27,7 @@ pub(crate) async fn clear(
     ipam: &Delegate<'_>,
 ) -> Result<(), Error> {
     let found = host.records.load(&attachment.hash());
-    let record = match found.map_err(|error| local(&error))? {
+    let record = match found? {
         Found::Absent => return Ok(()),
         Found::Readable(record) => record,
         // Its container may run.
@@ -64,7 +64,7 @@ async fn stands(record: &Record, (container, inside): (&Netns, &Rtnl)) -> Result
         None => Ok(None),
     };
     let own = inside.link(&attachment.ifname).await;
-    let own = own.map_err(|error| kernel(&error))?;
+    let own = own?;
     let is_ours = own.is_some_and(|own| own.group == names::group(attachment));
-    Ok(is_ours || port.map_err(|error| kernel(&error))?.is_some())
+    Ok(is_ours || port?.is_some())
 }

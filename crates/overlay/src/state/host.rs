@@ -10,21 +10,19 @@ use std::{
 use cluster::{
     Cluster, NetworkSpec, News, Node, Place, Records, Resolved, Stored, no_tunnel_address,
 };
-use cni::Error;
 use ipnetwork::IpNetwork;
 use journal::{Attachment, Journal, Lock, Unreadable};
 use netlink::{Link, Netns, Rtnl};
+use plugin::{Error, readable};
 
 use crate::{
     egress::Ledger,
-    failed,
     firewall::{foreign_rules, table::Table},
     follow::{
         membership::Membership,
         watcher_lease::{self, Following},
     },
     host_link::Foothold,
-    kernel, local, readable,
     segment::{
         forwarding::Translations,
         path_mtu::Paths,
@@ -101,8 +99,8 @@ pub(crate) fn overhead(vtep: IpAddr) -> u32 {
 impl Host {
     /// Opens what a verb needs. Must run inside the runtime.
     pub fn open() -> Result<Self, Error> {
-        let netns = Netns::current().map_err(|error| kernel(&error))?;
-        let rtnl = Rtnl::here(&netns).map_err(|error| kernel(&error))?;
+        let netns = Netns::current()?;
+        let rtnl = Rtnl::here(&netns)?;
         let root = Path::new(journal::ROOT);
         Ok(Self {
             netns,
@@ -124,8 +122,7 @@ impl Host {
     /// Before an ADD makes anything: refused where a newer version's layout is in use here.
     pub(crate) fn begin_layout() -> Result<(), Error> {
         let (version, commit) = (cni::build::VERSION, cni::build::COMMIT);
-        journal::layout::begin(Path::new(journal::ROOT), version, commit)
-            .map_err(|error| local(&error))
+        journal::layout::begin(Path::new(journal::ROOT), version, commit).map_err(Error::from)
     }
 
     /// Keeps other verbs off a network's sandbox on this host.
@@ -141,14 +138,12 @@ impl Host {
     /// The same for who waits for nobody; `None` if a verb of the container is at work.
     pub fn lock_idle_container(&self, attachment: &Attachment) -> Result<Option<Lock>, Error> {
         let idle = self.records.try_lock(&of_container(attachment));
-        idle.map_err(|error| local(&error))
+        idle.map_err(Error::from)
     }
 
     /// A lock of this host.
     pub fn lock(&self, name: &str) -> Result<Lock, Error> {
-        self.records
-            .lock(name, PATIENCE)
-            .map_err(|error| local(&error))
+        self.records.lock(name, PATIENCE).map_err(Error::from)
     }
 
     /// Whether an attachment uses a network's sandbox.
@@ -187,7 +182,7 @@ impl Host {
         ];
         let mut lost = Vec::new();
         for unreadable in all {
-            lost.extend(unreadable.map_err(|error| local(&error))?);
+            lost.extend(unreadable?);
         }
         Ok(lost)
     }
@@ -196,7 +191,7 @@ impl Host {
     /// its records.
     pub fn vnis(&self) -> Result<BTreeSet<u32>, Error> {
         let news = self.news.all_readable(&|it| cni::log(&it.to_string()));
-        let news = news.map_err(|error| local(&error))?.into_iter();
+        let news = news?.into_iter();
         let vnis = news.filter_map(|news| news.network?.record.vni);
         Ok(vnis.collect())
     }
@@ -204,18 +199,14 @@ impl Host {
     /// Keeps the news of a network for the next verb.
     pub fn keep(&self, network: &str, news: &News) -> Result<(), Error> {
         let _lock = self.lock(&format!("news-{network}"))?;
-        self.news.save(network, news).map_err(|error| local(&error))
+        self.news.save(network, news).map_err(Error::from)
     }
 
     /// Finds the underlay: the named address or interface, else where the route to the store leaves, else where the
     /// default route does.
     pub async fn underlay(&self, settings: &Resolved) -> Result<Underlay, Error> {
-        let links = self.rtnl.links().await.map_err(|error| kernel(&error))?;
-        let addresses = self
-            .rtnl
-            .addresses(None)
-            .await
-            .map_err(|error| kernel(&error))?;
+        let links = self.rtnl.links().await?;
+        let addresses = self.rtnl.addresses(None).await?;
         let on = |link: &Link| {
             addresses
                 .iter()
@@ -282,7 +273,7 @@ impl Host {
     /// Whether this host has the address.
     pub async fn has_address(&self, address: IpAddr) -> Result<bool, Error> {
         let addresses = self.rtnl.addresses(None).await;
-        let addresses = addresses.map_err(|error| kernel(&error))?;
+        let addresses = addresses?;
         Ok(has(&addresses, address, None).is_some())
     }
 
@@ -327,7 +318,7 @@ impl Host {
         settings: &Resolved,
         spec: &NetworkSpec,
     ) -> Result<(News, bool), Error> {
-        let mut news = cluster.news(&spec.name).await.map_err(failed)?;
+        let mut news = cluster.news(&spec.name).await?;
         let vtep = self.underlay(settings).await?.vtep;
         let registered = self.enrol(cluster, settings, &news.nodes, vtep).await?;
         if news.network.is_none() {
@@ -335,13 +326,13 @@ impl Host {
                 in_use: self.vnis()?,
                 ..spec.clone()
             };
-            cluster.ensure_network(&spec).await.map_err(failed)?;
+            cluster.ensure_network(&spec).await?;
         }
         if registered || news.network.is_none() {
-            news = cluster.news(&spec.name).await.map_err(failed)?;
+            news = cluster.news(&spec.name).await?;
         }
-        let network = news.ready_network(&spec.name).map_err(failed)?;
-        spec.agree(&network.record).map_err(failed)?;
+        let network = news.ready_network(&spec.name)?;
+        spec.agree(&network.record)?;
         if network.record.vni.is_none() {
             return Err(no_segment(&spec.name));
         }
@@ -357,7 +348,7 @@ impl Host {
         nodes: &Records<String, Node>,
         vtep: IpAddr,
     ) -> Result<bool, Error> {
-        journal::tunnel::note(vtep).map_err(|error| local(&error))?;
+        journal::tunnel::note(vtep)?;
         let (name, node) = (&settings.node, node(settings, vtep)?);
         let known = nodes.get(name);
         let present = known.and_then(Stored::readable).map(|node| &node.record);
@@ -365,8 +356,8 @@ impl Host {
         if same_boot.is_some_and(|present| present.vtep == node.vtep) {
             return Ok(false);
         }
-        Cluster::refuse_double(nodes, &node, journal::clock::booted()).map_err(failed)?;
-        cluster.register(&node).await.map_err(failed)?;
+        Cluster::refuse_double(nodes, &node, journal::clock::booted())?;
+        cluster.register(&node).await?;
         if let Some(wrong) = same_boot {
             let had = match wrong.vtep {
                 Some(vtep) => format!("tunnel address {vtep}, which is not its own"),

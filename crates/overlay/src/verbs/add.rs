@@ -3,23 +3,21 @@
 use std::{net::IpAddr, path::Path};
 
 use cluster::{Cluster, EgressMode, Network, News};
-use cni::{Call, CniResult, Delegate, Error, Tell};
+use cni::{Call, CniResult, Delegate, Tell};
 use ipnetwork::IpNetwork;
 use journal::Attachment;
 use netlink::{Mac, Netns, Rtnl};
+use plugin::{Error, code};
 
 use crate::{
-    code,
     config::Conf,
     egress::{self, Nic},
     endpoint::{bandwidth, container, nic},
-    failed,
     follow::{
         follower::{Follower, Heard, Known, Plugged},
         store_check,
     },
     host_link::{self, Foothold},
-    kernel, local,
     maintain::teardown,
     names::{self, BRIDGE, EGRESS_BRIDGE, EGRESS_NIC},
     segment::{
@@ -71,7 +69,7 @@ pub(crate) async fn add(call: &Call, caller: Option<Process>, tell: Tell<'_>) ->
     let ipam = Delegate::find(call, &conf.ipam)?;
     let host = Host::open()?;
     let (container, inside) = container::open(call, &host)?;
-    let store = conf.settings.open_store().map_err(failed)?;
+    let store = conf.settings.open_store()?;
     let cluster = Cluster::new(&*store, conf.settings.layout.clone());
 
     let _alone = host.lock_container(&attachment)?;
@@ -107,15 +105,13 @@ pub(crate) async fn add(call: &Call, caller: Option<Process>, tell: Tell<'_>) ->
     store_check::admit(&host, &cluster, &conf.settings, &conf.spec.name).await?;
     for _ in 0..ATTEMPTS {
         let known = work.follower.known(&conf.spec).await?;
-        host.records
-            .save(&attachment.hash(), &record)
-            .map_err(|error| local(&error))?;
+        host.records.save(&attachment.hash(), &record)?;
         gc::in_peace(&host, &attachment.network)?;
         match work.make(&known).await {
             Ok(Some(result)) => {
                 if let Err(unheard) = tell(&result) {
                     work.undo(&record).await;
-                    return Err(unheard);
+                    return Err(unheard.into());
                 }
                 // Told first: an attachment of which nobody learnt is no duplicate for the next ADD.
                 let made = Record {
@@ -149,7 +145,7 @@ async fn refuse_taken_names(
     attachment: &Attachment,
     (container, inside): (&Netns, &Rtnl),
 ) -> Result<(), Error> {
-    let links = inside.links().await.map_err(|error| kernel(&error))?;
+    let links = inside.links().await?;
     let present = |name: &str| links.iter().any(|link| link.name == name);
     if present(BRIDGE) {
         container::refuse_ours(container)?;
@@ -172,7 +168,7 @@ async fn refuse_taken_names(
 
 /// Frames for a MAC that the sandbox's own links have would end there. Code 7.
 async fn refuse_mac_of_sandbox(sandbox: &Sandbox, network: &str, mac: Mac) -> Result<(), Error> {
-    let links = sandbox.rtnl.links().await.map_err(|error| kernel(&error))?;
+    let links = sandbox.rtnl.links().await?;
     let own = |link: &&netlink::Link| !link.name.starts_with(names::PORT) && link.mac == Some(mac);
     links.iter().find(own).map_or(Ok(()), |link| {
         let name = &link.name;
@@ -193,7 +189,7 @@ impl Work<'_> {
     /// Makes everything; `None` if the store meanwhile has another network of this name than `known` says.
     async fn make(&self, known: &Known) -> Result<Option<CniResult>, Error> {
         let network = &self.conf.spec.name;
-        let record = &known.news.ready_network(network).map_err(failed)?.record;
+        let record = &known.news.ready_network(network)?.record;
         let asking = self.ipam.spawn_beside();
         let (made, heard) =
             tokio::join!(self.plug(&known.news, record), self.follower.fresh(known));
@@ -366,9 +362,9 @@ impl Work<'_> {
 
     /// The subnets that the container reaches otherwise than by its egress NIC, with those of the network that it joins.
     async fn subnets_inside(&self, network: &Network) -> Result<Vec<IpNetwork>, Error> {
-        let links = self.inside.links().await.map_err(|error| kernel(&error))?;
+        let links = self.inside.links().await?;
         let gw0 = links.iter().find(|link| link.name == EGRESS_NIC);
-        let routes = self.inside.routes().await.map_err(|error| kernel(&error))?;
+        let routes = self.inside.routes().await?;
         let others = routes.iter().filter(|route| {
             let dst = route.dst;
             gw0.is_none_or(|gw0| gw0.index != route.dev) && dst.prefix() > 0 && !is_link_local(dst)
@@ -384,7 +380,7 @@ impl Work<'_> {
         }
         let unreadable = |error: &journal::Unreadable| cni::log(&error.to_string());
         let copies = self.host.news.all_readable(&unreadable);
-        let copies = copies.map_err(|error| local(&error))?.into_iter();
+        let copies = copies?.into_iter();
         let known = copies.filter_map(|news| Some(news.network?.record.subnets()));
         let mut subnets: Vec<_> = known.flatten().collect();
         match self.cluster.all_subnets().await {
@@ -453,7 +449,7 @@ impl Work<'_> {
             self.call.netns.as_deref(),
         )
         .await;
-        let addresses = self.ipam.del();
+        let addresses = self.ipam.del().map_err(Error::from);
         let (network, access) = (&self.attachment.network, self.conf.host_access);
         let released = host_link::release(self.host, network, access, self.ipam).await;
         let undone = links

@@ -1,12 +1,12 @@
 //! DEL: from the attachment alone, as often as anyone likes, with or without namespace, network or store.
 
-use cni::{Call, Command, Delegate, Error};
+use cni::{Call, Command, Delegate};
+use plugin::{Error, readable};
 
 use crate::{
     config::{self, Conf},
     host_link,
     maintain::teardown,
-    readable,
     state::host::Host,
 };
 
@@ -23,7 +23,7 @@ pub(crate) async fn del(call: &Call) -> Result<(), Error> {
     let links = teardown::links(&host, &attachment, record.as_ref(), call.netns.as_deref()).await;
     teardown::farewell(&host, call).await;
     let addresses = addresses.and_then(cni::Running::finish);
-    links.and(addresses)?;
+    links.and(addresses.map_err(Error::from))?;
     let access = config::host_access(call);
     host_link::release(&host, &attachment.network, access, &ipam?).await?;
     teardown::forget(&host, &attachment)

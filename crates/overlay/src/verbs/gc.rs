@@ -5,10 +5,11 @@
 //! at work ([`in_peace`]); so a GC either finds the lock held, and spares the attachment here and in the IPAM plugin, or
 //! the ADD begins after it.
 
-use cni::{BadName, Call, ContainerId, Delegate, Error, IfName};
+use cni::{BadName, Call, ContainerId, Delegate, IfName};
 use journal::{Attachment, Found};
+use plugin::Error;
 
-use crate::{config, host_link, local, maintain::teardown, state::host::Host};
+use crate::{config, host_link, maintain::teardown, state::host::Host};
 
 /// Waits until no GC of the network is at work. The caller has noted what it is about to make.
 pub(crate) fn in_peace(host: &Host, network: &str) -> Result<(), Error> {
@@ -34,7 +35,7 @@ pub(crate) async fn gc(call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(
     let records = host
         .records
         .all_readable(&|error| cni::log(&error.to_string()));
-    for record in records.map_err(|error| local(&error))? {
+    for record in records? {
         let attachment = &record.attachment;
         if attachment.network != network || listed(attachment) {
             continue;
@@ -44,7 +45,7 @@ pub(crate) async fn gc(call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(
             continue;
         };
         let now = host.records.load(&attachment.hash());
-        if now.map_err(|error| local(&error))? != Found::Readable(record.clone()) {
+        if now? != Found::Readable(record.clone()) {
             // Deleted or added anew by who was quicker.
             at_work.push(key(attachment)?);
             continue;
@@ -64,9 +65,9 @@ pub(crate) async fn gc(call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(
         Ok(ipam) => {
             let released = host_link::release(&host, network, access, &ipam).await;
             errors.extend(released.err());
-            errors.extend(ipam.gc(&at_work).err());
+            errors.extend(ipam.gc(&at_work).err().map(Error::from));
         }
-        Err(error) => errors.push(error),
+        Err(error) => errors.push(error.into()),
     }
     match errors.first() {
         None => Ok(()),

@@ -7,15 +7,15 @@
 use std::{path::Path, time::Duration};
 
 use cluster::{Cluster, EgressMode, Network};
-use cni::{Call, Command, Delegate, Error};
+use cni::{Call, Command, Delegate};
 use ipnetwork::IpNetwork;
+use plugin::{Error, code};
 
 use crate::{
-    code,
     config::Conf,
-    egress, failed,
+    egress,
     follow::{follower, store_check},
-    host_link, kernel, local,
+    host_link,
     segment::{sandbox, vxlan_conflict},
     state::host::{self, Host, Underlay},
 };
@@ -28,21 +28,21 @@ pub(crate) async fn status(call: &Call) -> Result<(), Error> {
     let ipam = Delegate::find(call, &conf.ipam)?.start(Command::Status)?;
     let ready = ready(&conf).await.map_err(|error| {
         let details = format!("an ADD would end with code {}", error.code);
-        Error::not_ready(error.msg).with_details(details)
+        Error::not_ready(error.msg.clone()).with_details(details)
     });
     // It must end before we do, whatever it is to say.
-    ready.and(ipam.finish())
+    ready.and(ipam.finish().map_err(Error::from))
 }
 
 /// What an ADD would be refused for, but for addresses.
 async fn ready(conf: &Conf) -> Result<(), Error> {
-    journal::has_room().map_err(|error| local(&error))?;
+    journal::has_room()?;
     let host = Host::open()?;
     let layout = journal::layout::admit(Path::new(journal::ROOT), cni::build::BUILD);
-    layout.map_err(|error| local(&error))?;
+    layout?;
     let underlay = host.underlay(&conf.settings).await?;
     let has_vxlan = host.rtnl.has_vxlan().await;
-    if !has_vxlan.map_err(|error| kernel(&error))? {
+    if !has_vxlan? {
         let why = "this host's kernel has no VXLAN, and no module vxlan that it could load";
         return Err(Error::new(code::KERNEL, why));
     }
@@ -91,7 +91,7 @@ async fn admitted(conf: &Conf, host: &Host, underlay: &Underlay) -> Result<Optio
     let name = &conf.spec.name;
     let mut settings = conf.settings.clone();
     settings.store.timeout = PATIENCE;
-    let store = settings.open_store().map_err(failed)?;
+    let store = settings.open_store()?;
     let cluster = Cluster::new(&*store, settings.layout.clone());
     store_check::refuse(host, &cluster, &settings, name).await?;
 

@@ -7,8 +7,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
-use cni::Error;
 use nft::ports::HostPort;
+use plugin::Error;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 

@@ -7,7 +7,7 @@ fn one(value: Value) -> Result<String, String> {
     let read = read(&[value], "list");
     read.map(|list| list[0].to_string()).map_err(|error| {
         assert_eq!(error.code, cni::code::CONFIG);
-        error.msg
+        error.msg.clone()
     })
 }
 
@@ -112,7 +112,7 @@ fn what_overlaps_must_agree() {
         let list: Vec<_> = texts.iter().map(|text| json!(text)).collect();
         read(&list, "list")
             .map(|list| list.len())
-            .map_err(|error| error.msg)
+            .map_err(|error| error.msg.clone())
     };
     assert_eq!(list(&["80:80", "80:80"]), Ok(1));
     assert_eq!(

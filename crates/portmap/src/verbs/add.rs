@@ -6,58 +6,52 @@ use std::{
     path::Path,
 };
 
-use cni::{Call, Error, Previous, Tell, Version};
+use cni::{Call, Previous, Tell, Version};
 use journal::{Attachment, clock};
 use nft::ports::{Places, Ports};
+use plugin::{Error, code, run};
 use serde_json::{Value, json};
 
 use crate::{
-    attachment, code,
+    attachment,
     config::Conf,
     conntrack,
     ingress::{self, Outside},
-    kernel, local as refused,
     mapping::{HostIp, Mapping, ports},
     port_alloc::{self, Free},
     record::{Record, Run},
     route_localnet,
     table::Desk,
     target::{self, Target},
-    wait_for,
 };
 
 pub(crate) fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
     let previous = previous(call)?;
     let conf = Conf::read(call)?;
     if conf.mappings.is_empty() {
-        return tell(previous);
+        return Ok(tell(previous)?);
     }
     let attachment = attachment(call)?;
     let (_, ifname) = call.attachment()?;
-    let (targets, local) = wait_for(target::find(&previous.result, ifname))?;
+    let (targets, local) = run(target::find(&previous.result, ifname))?;
     refuse_lacking_families(&conf.mappings, &targets)?;
     if call.conf.version < Version::V0_3_0 {
         refuse_unknown_ways(call.conf.version, &attachment, &targets)?;
     }
 
-    let mut ports = Ports::open().map_err(|error| kernel(&error))?;
+    let mut ports = Ports::open()?;
     let desk = Desk::open()?;
     cni::caller_listens()?;
     let (version, commit) = (cni::build::VERSION, cni::build::COMMIT);
-    journal::layout::begin(Path::new(journal::ROOT), version, commit)
-        .map_err(|error| refused(&error))?;
+    journal::layout::begin(Path::new(journal::ROOT), version, commit)?;
     // The table is of those who have a record. With the first one it is made after that, so that a refusal leaves none.
     let mut is_first = desk.is_empty()?;
     if !is_first {
-        let was_made = ports.ensure().map_err(|error| kernel(&error))?;
+        let was_made = ports.ensure()?;
         // What is free is told by the maps, if they have what is in the records.
         let chooses = conf.mappings.iter().any(|it| it.port == 0);
         let places = Places::These(BTreeSet::new());
-        let is_torn = chooses
-            && !ports
-                .look(&places)
-                .map_err(|error| kernel(&error))?
-                .is_sealed;
+        let is_torn = chooses && !ports.look(&places)?.is_sealed;
         if was_made || is_torn {
             desk.mend(&mut ports, &local)?;
         }
@@ -96,9 +90,11 @@ pub(crate) fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
             }
             conntrack::forget_clients(std::slice::from_ref(&record), &local);
             if chosen == conf.mappings {
-                tell(previous)
+                Ok(tell(previous)?)
             } else {
-                tell(&previous.clone().with("portMappings", &report(&chosen)))
+                Ok(tell(
+                    &previous.clone().with("portMappings", &report(&chosen)),
+                )?)
             }
         });
     if let Err(error) = done {
@@ -240,7 +236,7 @@ fn warn(record: &Record, local: &[IpAddr]) {
         cni::log(&format!("{}: hostIP: {address} {why}", record.attachment));
     }
     if ingress::is_doubtful(record)
-        && let Ok(outside) = wait_for(Outside::look())
+        && let Ok(outside) = run(Outside::look())
     {
         for off in outside.off(record) {
             cni::log(&format!("{}: {}", record.attachment, off.why));

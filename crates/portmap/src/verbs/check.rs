@@ -4,23 +4,23 @@
 
 use std::path::Path;
 
-use cni::{Call, Error};
+use cni::Call;
 use journal::{Attachment, Found};
 use nft::{
     Status,
     ports::{Entry, Places, Ports, Published},
 };
+use plugin::{Error, code, run};
 
 use crate::{
-    attachment, code,
+    attachment,
     config::Conf,
-    conflict, kernel, local,
+    conflict,
     record::{Record, Run},
     route_localnet,
     table::{self, Desk},
     target,
     verbs::add::{previous, record, refuse_lacking_families},
-    wait_for,
 };
 
 pub(crate) fn check(call: &Call) -> Result<(), Error> {
@@ -34,7 +34,7 @@ pub(crate) fn check(call: &Call) -> Result<(), Error> {
     }
     let deviates = |what: String| Error::new(code::DEVIATION, format!("{attachment}: {what}"));
     let loaded = table::records().load(&attachment.hash());
-    let noted = match loaded.map_err(|error| local(&error))? {
+    let noted = match loaded? {
         Found::Absent => None,
         Found::Readable(noted) => Some(noted),
         // What it publishes nobody can tell; what other containers publish is right or wrong without it.
@@ -53,7 +53,7 @@ pub(crate) fn check(call: &Call) -> Result<(), Error> {
         };
     }
     let (_, ifname) = call.attachment()?;
-    let (targets, here) = wait_for(target::find(result, ifname))?;
+    let (targets, here) = run(target::find(result, ifname))?;
     refuse_lacking_families(&conf.mappings, &targets)?;
     let Some(noted) = noted.filter(|noted| !noted.leaving) else {
         return Err(deviates("none of its ports is published".to_owned()));
@@ -62,14 +62,14 @@ pub(crate) fn check(call: &Call) -> Result<(), Error> {
     if let Some(what) = differs(&wanted, &noted) {
         return Err(deviates(what));
     }
-    let mut ports = Ports::open().map_err(|error| kernel(&error))?;
+    let mut ports = Ports::open()?;
     match Desk::open().and_then(|desk| desk.mend(&mut ports, &here)) {
         Ok(false) => {}
         Ok(true) => cni::log(&format!("{attachment}: published ports were put back")),
         // What is there is judged all the same.
         Err(error) => cni::log(&format!("{attachment}: {error}")),
     }
-    match ports.status().map_err(|error| kernel(&error))? {
+    match ports.status()? {
         Status::Complete => {}
         Status::Missing => return Err(deviates("nftables table inet crosshost is gone".into())),
         Status::Damaged => {
@@ -78,7 +78,7 @@ pub(crate) fn check(call: &Call) -> Result<(), Error> {
         }
     }
     let places = Places::These(conflict::own(&noted));
-    let found = ports.look(&places).map_err(|error| kernel(&error))?;
+    let found = ports.look(&places)?;
     if let Some(what) = lacks(&noted, &found) {
         return Err(deviates(what));
     }

@@ -1,14 +1,14 @@
 //! DEL: by the attachment alone. What is gone already is no failure, and neither is what was never there.
 
-use cni::{Call, Error};
+use cni::Call;
 use journal::Attachment;
 use nft::ports::{Places, Ports, Published};
+use plugin::Error;
 
 use crate::{
     attachment,
     config::may_name_ports,
     conflict::Taken,
-    kernel,
     table::{self, Desk},
 };
 
@@ -28,7 +28,7 @@ pub fn forget(attachment: &Attachment) -> Result<(), Error> {
     if table::is_complete() && table::records().is_absent(&attachment.hash()) {
         return Ok(());
     }
-    let mut ports = Ports::open().map_err(|error| kernel(&error))?;
+    let mut ports = Ports::open()?;
     let desk = Desk::open()?;
     if let Some(record) = desk.record(attachment)? {
         return desk.withdraw(&mut ports, &record);
@@ -53,5 +53,5 @@ pub(crate) fn remove_unknown(ports: &mut Ports, digests: &[String]) -> Result<bo
         Ok::<_, Taken>(wanted)
     };
     let updated = ports.update(&Places::All, want);
-    Ok(updated.map_err(|error| kernel(&error))?.unwrap_or(false))
+    Ok(updated?.unwrap_or(false))
 }

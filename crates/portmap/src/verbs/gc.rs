@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use cni::{Call, ContainerId, Error, IfName};
+use cni::{Call, ContainerId, IfName};
 use journal::Attachment;
 use nft::ports::{Places, Ports};
+use plugin::Error;
 
-use crate::{conflict, kernel, table::Desk, verbs::del};
+use crate::{conflict, table::Desk, verbs::del};
 
 pub(crate) fn gc(call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(), Error> {
     let network = call.conf.name.as_str();
@@ -21,7 +22,7 @@ pub(crate) fn gc(call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(), Err
             attachment.hash()
         })
         .collect();
-    let mut ports = Ports::open().map_err(|error| kernel(&error))?;
+    let mut ports = Ports::open()?;
     let desk = Desk::open()?;
     let records = desk.all()?;
     let known: BTreeSet<_> = records.iter().map(|it| it.attachment.hash()).collect();
@@ -33,7 +34,7 @@ pub(crate) fn gc(call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(), Err
         }
     }
     // Of records that were lost the elements tell whose they are.
-    let found = ports.look(&Places::All).map_err(|error| kernel(&error))?;
+    let found = ports.look(&Places::All)?;
     let prefix = format!("{network}/");
     let lost: BTreeSet<_> = conflict::strangers(&found.elements, |owner| {
         known.contains(owner) || stays.contains(owner)

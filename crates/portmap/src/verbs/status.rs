@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use cni::{Call, Error};
+use cni::Call;
 use nft::ports::Ports;
+use plugin::Error;
 
 use crate::config::Conf;
 

@@ -2,8 +2,9 @@
 
 use std::iter;
 
-use cni::{Call, Error};
+use cni::Call;
 use netlink::Bucket;
+use plugin::Error;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -268,7 +269,8 @@ mod tests {
 
     #[test]
     fn what_the_reference_refuses_is_refused() {
-        let told = |rate, burst| checked("k.ingress", rate, burst).map_err(|error| error.msg);
+        let told =
+            |rate, burst| checked("k.ingress", rate, burst).map_err(|error| error.msg.clone());
         assert_eq!(told(0, 0), Ok(None));
         let largest = (1 << 35) - 9;
         assert!(told(8, largest).is_ok_and(|it| it.is_some()));

@@ -14,16 +14,16 @@
 mod asked;
 mod port;
 
-use cni::Error;
 use journal::Attachment;
 use netlink::Rtnl;
+use plugin::{Error, readable};
 
 pub use asked::{Bandwidth, Rate};
 use port::{Seen, Wanted, shape};
 
 use crate::{
     egress::{self, Lease, Ledger},
-    kernel, names, readable,
+    names,
     segment::sandbox,
     state::host::Host,
 };
@@ -83,7 +83,7 @@ pub(crate) async fn leave(attachment: &Attachment) -> Result<(), Error> {
     if let Some(rtnl) = sandbox::open(&attachment.network)? {
         let ifb = names::ifb(&names::port(attachment));
         let removed = rtnl.remove_link(&ifb).await;
-        removed.map_err(|error| kernel(&error))?;
+        removed?;
     }
     Ok(())
 }

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cni::Error;
 use netlink::{Link, LinkChange, Rtnl, Shaped};
+use plugin::Error;
 
 use super::{Bandwidth, Rate};
-use crate::{kernel, names, vanished};
+use crate::{names, vanished};
 
 /// What a port should have.
 pub(super) struct Wanted {
@@ -27,8 +27,8 @@ impl<'a> Seen<'a> {
     pub(super) async fn look(rtnl: &'a Rtnl) -> Result<Self, Error> {
         Ok(Self {
             rtnl,
-            links: rtnl.links().await.map_err(|error| kernel(&error))?,
-            buckets: rtnl.buckets().await.map_err(|error| kernel(&error))?,
+            links: rtnl.links().await?,
+            buckets: rtnl.buckets().await?,
         })
     }
 
@@ -71,7 +71,7 @@ impl<'a> Seen<'a> {
             }
         };
         let to = self.rtnl.redirection(link.index).await;
-        if to.map_err(|error| kernel(&error))? != Some(ifb.index) {
+        if to? != Some(ifb.index) {
             let what =
                 format!("{name} does not get what {port} receives: the egress rate is not kept");
             return Ok(Some(what));
@@ -100,7 +100,7 @@ impl<'a> Seen<'a> {
             };
             // A DEL may have taken it away meanwhile.
             let port = self.rtnl.link(&wanted.port).await;
-            if port.map_err(|error| kernel(&error))?.is_some() {
+            if port?.is_some() {
                 failed.get_or_insert(error);
             }
         }
@@ -109,7 +109,7 @@ impl<'a> Seen<'a> {
         let kept: BTreeSet<_> = others.into_iter().map(names::ifb).collect();
         for left in ifbs.into_iter().filter(|name| !kept.contains(*name)) {
             let removed = self.rtnl.remove_link(left).await;
-            mended |= removed.map_err(|error| kernel(&error))?;
+            mended |= removed?;
         }
         failed.map_or(Ok(mended), Err)
     }
@@ -143,14 +143,14 @@ async fn limit(rtnl: &Rtnl, port: &str, wanted: Bandwidth) -> Result<(), Error> 
             rtnl.remove_redirection(link.index).await?;
             rtnl.remove_link(&ifb).await?;
         }
-        Ok(())
+        Ok::<_, Error>(())
     };
-    set.await.map_err(|error: netlink::Error| kernel(&error))?;
+    set.await?;
     let Some(rate) = wanted.egress else {
         return Ok(());
     };
     match rtnl.create_ifb(&ifb, link.mtu).await {
-        Err(error) if !error.is_exists() => return Err(without_ifb(&error)),
+        Err(error) if !error.is_exists() => return Err(without_ifb(error)),
         _ => {}
     }
     let device = found(rtnl, &ifb).await?;
@@ -166,11 +166,11 @@ async fn limit(rtnl: &Rtnl, port: &str, wanted: Bandwidth) -> Result<(), Error> 
         }
         rtnl.redirect(link.index, device.index).await
     };
-    set.await.map_err(|error| kernel(&error))
+    set.await.map_err(Error::from)
 }
 
-fn without_ifb(error: &netlink::Error) -> Error {
-    let mut told = kernel(error);
+fn without_ifb(error: netlink::Error) -> Error {
+    let mut told = Error::from(error);
     told.msg.push_str(
         "; an egress rate needs the kernel's modules ifb, act_mirred, cls_u32 and sch_ingress",
     );
@@ -178,6 +178,6 @@ fn without_ifb(error: &netlink::Error) -> Error {
 }
 
 async fn found(rtnl: &Rtnl, name: &str) -> Result<Link, Error> {
-    let link = rtnl.link(name).await.map_err(|error| kernel(&error))?;
+    let link = rtnl.link(name).await?;
     link.ok_or_else(|| vanished(name))
 }

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use cni::{CniResult, Error, Interface};
+use cni::{CniResult, Interface};
 use netlink::{Link, Route, Rtnl};
-
-use crate::kernel;
+use plugin::Error;
 
 /// The kernel's number of its main table, which is also what 0 stands for.
 const MAIN: u32 = 254;
@@ -16,13 +15,10 @@ pub(super) async fn look(
     ifname: &str,
     previous: &CniResult,
 ) -> Result<Result<u32, String>, Error> {
-    let links = rtnl.links().await.map_err(|error| kernel(&error))?;
+    let links = rtnl.links().await?;
     let addresses = rtnl.addresses(None).await;
-    let addresses: BTreeSet<_> = addresses
-        .map_err(|error| kernel(&error))?
-        .into_iter()
-        .collect();
-    let routes = rtnl.routes().await.map_err(|error| kernel(&error))?;
+    let addresses: BTreeSet<_> = addresses?.into_iter().collect();
+    let routes = rtnl.routes().await?;
 
     let find = |name: &str| links.iter().find(|link| link.name == name);
     let Some(own) = find(ifname) else {

@@ -11,15 +11,14 @@ mod segment;
 
 use std::path::Path;
 
-use cni::{Call, Delegate, Error};
+use cni::{Call, Delegate};
 use journal::Found as Document;
+use plugin::{Error, code};
 
 use crate::{
-    code,
     config::Conf,
     egress,
     endpoint::container,
-    local,
     names::{self, EGRESS_NIC},
     state::{attachment::Stage, host::Host},
 };
@@ -56,7 +55,7 @@ pub(crate) async fn check(call: &Call) -> Result<(), Error> {
         Some(what) => Err(Error::new(code::DEVIATION, format!("{attachment}: {what}"))),
     };
     let found = host.records.load(&attachment.hash());
-    match found.map_err(|error| local(&error))? {
+    match found? {
         Document::Readable(record) if record.stage == Stage::Made => {}
         // What it says is only that the ADD came to its end, and there is a result of it.
         Document::Unreadable(unreadable) => cni::log(&unreadable.to_string()),
@@ -77,5 +76,5 @@ pub(crate) async fn check(call: &Call) -> Result<(), Error> {
         let port = names::egress_port(&attachment);
         deviation(egress::deviation(&host, &attachment, &port).await?)?;
     }
-    Delegate::find(call, &conf.ipam)?.check()
+    Ok(Delegate::find(call, &conf.ipam)?.check()?)
 }

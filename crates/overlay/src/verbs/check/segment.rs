@@ -14,7 +14,7 @@ use crate::{
         follower,
         membership::{self, Membership},
     },
-    host_link, kernel,
+    host_link,
     names::{self, BRIDGE, VXLAN},
     segment::{
         forwarding::{Trust, changes, desired, translations},
@@ -31,7 +31,7 @@ pub(super) async fn look(host: &Host, conf: &Conf, attachment: &Attachment, mtu:
     let Some(rtnl) = sandbox::open(network)? else {
         return Ok(Some("the sandbox is gone".to_owned()));
     };
-    let links = rtnl.links().await.map_err(|error| kernel(&error))?;
+    let links = rtnl.links().await?;
     let find = |name: &str| links.iter().find(|link| link.name == name);
     let port = names::port(attachment);
     let found = [BRIDGE, VXLAN, &port].map(|name| (name, find(name)));
@@ -111,7 +111,7 @@ pub(super) async fn look(host: &Host, conf: &Conf, attachment: &Attachment, mtu:
     let member = membership::load(host, network)?;
     let trust = member.as_ref().map_or(Trust::Floods, Membership::trust);
     let present = sandbox.rtnl.forwarding(bridge, vxlan).await;
-    let present = present.map_err(|error| kernel(&error))?;
+    let present = present?;
     let wanted = desired(&news, node, underlay.vtep, trust);
     let wanted = host_link::entries(host, network, wanted)?;
     let step = changes(&wanted, &present).into_iter().next();

@@ -1,0 +1,41 @@
+//! What the plugins have in common beyond the specification: the runtime of a verb, the reading of a local document, and
+//! [`Error`], which gives every error of the libraries its CNI error code.
+//!
+//! The libraries do not know CNI, and `cni` does not know them. They meet here, once for all plugins and the operator's
+//! command. A plugin enables the features whose libraries it uses, so that none gets a dependency that it does not need.
+
+mod error;
+
+use std::future::Future;
+
+use journal::Journal;
+use serde::{Serialize, de::DeserializeOwned};
+
+pub use error::{Error, code};
+
+/// Runs a verb to its end on one thread.
+///
+/// # Errors
+///
+/// The verb's own, and code 5 if the kernel refuses what a runtime needs.
+pub fn run<T>(verb: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build();
+    runtime
+        .map_err(|error| Error::io(format!("async runtime: {error}")))?
+        .block_on(verb)
+}
+
+/// The document of that name. One that cannot be read counts as absent, and is named on standard error.
+///
+/// # Errors
+///
+/// What the file system refuses.
+pub fn readable<T: Serialize + DeserializeOwned>(
+    documents: &Journal<T>,
+    name: &str,
+) -> Result<Option<T>, Error> {
+    Ok(documents.load_readable(name, &|unreadable| cni::log(&unreadable.to_string()))?)
+}
