@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -20,7 +20,9 @@ use crate::lab::at;
 use crate::namespace::Namespace;
 use crate::programs::Programs;
 use crate::proxy::Proxy;
+use crate::run::LIMIT;
 use crate::server::Server;
+use crate::until::comes_within;
 
 /// Which Consul, and how it is set up.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -270,13 +272,10 @@ impl Consul {
     /// Waits until the agent knows a leader that can answer.
     #[track_caller]
     pub(crate) fn await_leader(&self) {
-        let deadline = Instant::now() + Duration::from_mins(1);
-        while !self.has_leader() {
-            if !self.is_alive() || Instant::now() > deadline {
-                let log = self.namespace.path(format!("{}/log", self.setup.folder));
-                panic!("consul has no leader:\n{:?}", std::fs::read_to_string(log));
-            }
-            std::thread::sleep(Duration::from_millis(50));
+        let led = comes_within(LIMIT, || self.has_leader() || !self.is_alive());
+        if led.is_none() || !self.is_alive() {
+            let log = self.namespace.path(format!("{}/log", self.setup.folder));
+            panic!("consul has no leader:\n{:?}", std::fs::read_to_string(log));
         }
     }
 

@@ -5,7 +5,7 @@
 //! of it outlives the laboratory. Which server a host talks to is the scenario's choice: a server passes on to the leader
 //! what it cannot answer, just as the client agent of a production host does.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -13,6 +13,7 @@ use crate::consul::{Consul, Setup};
 use crate::lab::{Lab, plug};
 use crate::namespace::Namespace;
 use crate::programs::Programs;
+use crate::until::until;
 
 const ADDRESSES: [&str; 3] = ["192.168.1.6", "192.168.1.7", "192.168.1.8"];
 
@@ -108,14 +109,12 @@ impl ConsulCluster {
     /// Waits for a leader and says who it is and how long that took; more than `limit` fails the test.
     #[track_caller]
     pub fn await_leader(&mut self, limit: Duration) -> (usize, Duration) {
-        let begun = Instant::now();
-        loop {
-            if let Some(leader) = self.leader() {
-                return (leader, begun.elapsed());
-            }
-            assert!(begun.elapsed() < limit, "no leader within {limit:?}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let mut leader = None;
+        let took = until(limit, "led", || {
+            leader = self.leader();
+            leader.is_some()
+        });
+        (leader.expect("a leader"), took)
     }
 
     /// Waits until every server serves and knows the leader.

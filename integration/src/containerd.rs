@@ -1,7 +1,5 @@
 //! containerd on a host, Debian's 1.6 with runc, and its clients: nerdctl, or crictl, which speaks to it as a kubelet does.
 
-use std::time::{Duration, Instant};
-
 use serde_json::Value;
 
 use crate::host::Host;
@@ -9,6 +7,7 @@ use crate::processes::{LIMIT, Processes};
 use crate::programs::Programs;
 use crate::run::{Finished, Running};
 use crate::runtime::{Runtime, images};
+use crate::until::until;
 
 /// containerd on a host; all that it runs ends with this value.
 pub struct Containerd<'host> {
@@ -127,11 +126,9 @@ impl<'host> Containerd<'host> {
             "containerd </dev/null >>/dev/shm/containerd-$$.log 2>&1 &
              echo $! >/run/containerd.pid",
         );
-        let started = Instant::now();
-        while !self.processes.run(&self.probe).status.success() {
-            assert!(started.elapsed() < LIMIT, "containerd does not answer");
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        until(LIMIT, "answered by containerd", || {
+            self.processes.run(&self.probe).status.success()
+        });
     }
 }
 

@@ -34,6 +34,7 @@ mod proxy;
 mod run;
 mod runtime;
 mod server;
+mod until;
 mod watching;
 
 pub use call::Call;
@@ -52,7 +53,8 @@ pub use podman::Podman;
 pub use processes::Processes;
 pub use programs::{Programs, workspace};
 pub use proxy::{Proxy, Request};
-pub use run::{Finished, Process, Running};
+pub use run::{Finished, LIMIT, Process, Running};
 pub use runtime::Runtime;
 pub use server::Server;
+pub use until::{comes_within, until};
 pub use watching::Watching;

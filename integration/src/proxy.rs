@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex};
 use serde_json::Value;
 
 use crate::namespace::Net;
+use crate::run::LIMIT;
 use crate::server::Server;
+use crate::until::until;
 
 /// One HTTP request that passed.
 #[derive(Clone, Debug)]
@@ -84,6 +86,15 @@ impl Proxy {
     /// The address that hosts use in place of Consul's.
     pub fn url(&self) -> String {
         format!("consul://{}", self.server.address())
+    }
+
+    /// Waits until `program` has asked something that nobody took yet.
+    #[track_caller]
+    pub fn await_request_of(&self, program: &str) {
+        until(LIMIT, &format!("asked by {program}"), || {
+            let seen = self.seen.lock().expect("no panic while recording");
+            seen.iter().any(|request| request.program == program)
+        });
     }
 
     /// The requests since the last call.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::host::Host;
 use crate::run::{Finished, Running};
+use crate::until::comes_within;
 
 /// What the unit leaves it (`dist/crosshost-sync.service`, `CapabilityBoundingSet=`).
 const CAPABILITIES: &str = "-all,+net_admin,+net_raw,+sys_admin,+dac_override";
@@ -89,6 +90,26 @@ impl Watching {
         }
         let said = self.running.as_ref().map(Running::stderr_so_far);
         panic!("no {words:?} in {told:?}; it said: {said:?}");
+    }
+
+    /// Waits until `is_so`; more than `limit` fails the test, with what the watcher said. Gives how long it took.
+    #[track_caller]
+    pub fn until(&self, limit: Duration, what: &str, is_so: impl FnMut() -> bool) -> Duration {
+        let took = comes_within(limit, is_so);
+        took.unwrap_or_else(|| panic!("not {what} within {limit:?}: {}", self.said()))
+    }
+
+    /// Waits until it has looked at what its start brought: until it uses no processor time for half a second.
+    #[track_caller]
+    pub fn settle(&self) {
+        let (mut last, mut since) = (self.cpu(), Instant::now());
+        self.until(Duration::from_secs(30), "idle", || {
+            let now = self.cpu();
+            if now != last {
+                (last, since) = (now, Instant::now());
+            }
+            since.elapsed() > Duration::from_millis(500)
+        });
     }
 
     /// What it has written to standard error so far.

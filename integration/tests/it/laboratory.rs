@@ -6,7 +6,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::store_reader;
-use integration::{Backend, Container, Host, Lab, OUTSIDE, Running, Server, inhabited};
+use integration::{
+    Backend, Container, Host, LIMIT, Lab, OUTSIDE, Running, Server, inhabited, until,
+};
 use serde_json::{Value, json};
 
 fn bridge_conflist(subnet: &str) -> Value {
@@ -195,14 +197,12 @@ fn a_killed_test_process_leaves_nothing() {
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    let identities = loop {
-        let said = std::fs::read_to_string(note.path()).unwrap();
-        if !said.is_empty() {
-            break said;
-        }
+    let mut identities = String::new();
+    until(LIMIT, "a laboratory", || {
         assert!(test.try_wait().unwrap().is_none(), "the victim ended early");
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    };
+        identities = std::fs::read_to_string(note.path()).unwrap();
+        !identities.is_empty()
+    });
     let namespaces: Vec<_> = identities.split(' ').map(str::to_owned).collect();
     assert!(
         namespaces
@@ -211,16 +211,10 @@ fn a_killed_test_process_leaves_nothing() {
     );
     test.kill().unwrap();
     test.wait().unwrap();
-    for _ in 0..200 {
-        if namespaces
-            .iter()
-            .all(|namespace| !inhabited().contains(namespace))
-        {
-            return;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-    panic!("namespaces live on: {namespaces:?}");
+    until(LIMIT, "gone", || {
+        let inhabited = inhabited();
+        !namespaces.iter().any(|one| inhabited.contains(one))
+    });
 }
 
 #[test]

@@ -5,9 +5,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use integration::{Direct, Host, Lab};
+use integration::{Direct, Host, Lab, until};
 use serde_json::Value;
 
 use crate::store_reader;
@@ -120,15 +120,15 @@ pub(crate) fn home(lab: &Lab, network: &str, address: IpAddr) -> Option<String> 
 /// Waits until the store has a request for an address that its owner has not answered.
 #[track_caller]
 pub(crate) fn await_request(lab: &Lab, network: &str, address: IpAddr) {
-    let deadline = Instant::now() + Duration::from_secs(10);
     let asked = || {
         let block = around(lab, network, address);
         block.is_some_and(|block| block.exclusion(address)["state"] == "asked")
     };
-    while !asked() {
-        assert!(Instant::now() < deadline, "nobody asks for {address}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    until(
+        Duration::from_secs(10),
+        &format!("asked for {address}"),
+        asked,
+    );
 }
 
 /// Three hosts that know each other, and so have a block each as soon as there is a network.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::held_addresses;
 use crate::store_reader;
-use integration::{Backend, Direct, Lab, Programs, address_of, ipamconf, netconf};
+use integration::{Backend, Direct, LIMIT, Lab, Programs, address_of, ipamconf, netconf, until};
 use serde_json::json;
 
 const NETWORK: &str = "n1";
@@ -18,9 +18,11 @@ fn what_waits_for_the_store_is_no_garbage() {
     let conf = ipamconf(NETWORK, json!({ "ranges": [[{ "subnet": SUBNET }]] }));
     let host = Direct::on(lab.host(1));
     host.given("a", &conf);
+    let proxy = lab.consul().proxy();
+    lab.host(1).configure(&proxy.url());
     lab.consul().pause();
     let slow = host.call("ADD", "slow", &conf).start();
-    std::thread::sleep(Duration::from_millis(500));
+    proxy.await_request_of("ipam-kv");
     let mut listed = conf.clone();
     listed["cniVersion"] = "1.1.0".into();
     listed["cni.dev/valid-attachments"] = json!([{ "containerID": "a", "ifname": "eth0" }]);
@@ -48,11 +50,12 @@ fn what_is_half_added_is_no_garbage() {
     let lab = Lab::new(1, Backend::Dir);
     let host = lab.host(1);
     let script = format!(
-        "#!/bin/sh\n{}\nstatus=$?\n[ $CNI_COMMAND != ADD ] || sleep 1\nexit $status\n",
+        "#!/bin/sh\n{}\nstatus=$?\nif [ $CNI_COMMAND = ADD ]; then touch /run/slow/added; read -r go </run/slow/go; fi\nexit $status\n",
         Programs::product("ipam-kv").display()
     );
     host.namespace().write("/run/slow/ipam-kv", script);
-    host.namespace().script("chmod +x /run/slow/ipam-kv");
+    host.namespace()
+        .script("chmod +x /run/slow/ipam-kv; mkfifo /run/slow/go");
     let conf = netconf(NETWORK, SUBNET, "1.1.0");
     let call = |verb, conf| {
         let call = host.call("overlay", verb).id("comes").conf(conf);
@@ -61,9 +64,11 @@ fn what_is_half_added_is_no_garbage() {
     let container = host.container("comes");
     let netns = container.netns();
     let adding = call("ADD", &conf).netns(&netns).ifname("eth0").start();
-    std::thread::sleep(Duration::from_millis(500));
+    let added = host.namespace().path("/run/slow/added");
+    until(LIMIT, "half added", || added.exists());
     host.call("overlay", "GC").conf(&conf).run().ok();
     assert!(adding.is_alive(), "GC waits for nobody");
+    host.namespace().script("echo >/run/slow/go");
     let added = adding.wait(Duration::from_secs(30)).ok();
 
     let address = address_of(&added.json(), "eth0");

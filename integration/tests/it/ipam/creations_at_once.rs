@@ -4,9 +4,10 @@
 use std::fs::File;
 use std::time::Duration;
 
-use integration::{Backend, Lab, Programs, Running};
+use integration::{Backend, Lab, Programs, Running, until};
 
 const EACH: usize = 4;
+const LIMIT: Duration = Duration::from_mins(1);
 /// Rounds until it is past belief that no two creations met.
 const ROUNDS: usize = 3;
 
@@ -16,6 +17,9 @@ fn of_overlapping_networks_one_is_made() {
     let host = lab.host(1);
     host.namespace().run(&["mkfifo", "/dev/shm/start"]).ok();
     for _ in 0..ROUNDS {
+        // Whoever opens the pipe for reading then waits until its only writer has closed it.
+        let pipe = host.namespace().path("/dev/shm/start");
+        let gate = File::options().read(true).write(true).open(pipe);
         let mut waiting = Vec::new();
         for host in lab.hosts().iter().cycle().take(3 * EACH) {
             // Each subnet has 10.0.0.0/28 in it. VNIs that crosshost chooses would meet in the lowest free one, and so
@@ -30,13 +34,14 @@ fn of_overlapping_networks_one_is_made() {
                 .args(["--vni", &format!("{}", 5000 + number)]);
             waiting.push(Running::start(create, b""));
         }
-        std::thread::sleep(Duration::from_millis(200));
-        // All wait to open the pipe for reading; a writer lets them go at once.
-        drop(File::create(host.namespace().path("/dev/shm/start")).expect("the pipe"));
+        let is_at_the_gate = |one: &Running| {
+            let input = std::fs::read_link(format!("/proc/{}/fd/0", one.pid()));
+            input.is_ok_and(|it| it.ends_with("dev/shm/start"))
+        };
+        until(LIMIT, "at the gate", || waiting.iter().all(is_at_the_gate));
+        drop(gate.expect("the pipe"));
 
-        let ended = waiting
-            .into_iter()
-            .map(|it| it.wait(Duration::from_mins(1)));
+        let ended = waiting.into_iter().map(|it| it.wait(LIMIT));
         let (made, refused): (Vec<_>, Vec<_>) = ended.partition(|it| it.status.success());
         for one in &refused {
             assert!(one.stderr.contains("overlaps"), "{one}");

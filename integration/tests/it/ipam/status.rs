@@ -164,6 +164,8 @@ fn a_verb_that_waits_for_a_silent_store_holds_no_status_up() {
     let new = ipamconf("net2", json!({ "subnet": "10.4.0.0/24" }));
     let host = Direct::on(lab.host(1));
     host.given("c1", &known);
+    let proxy = lab.consul().proxy();
+    host.host().configure(&proxy.url());
     lab.consul().pause();
     // An ADD begins the ledger of a network, and a sync looks for news of the other: each under that ledger's lock.
     let add = host.call("ADD", "c2", &new).start();
@@ -173,17 +175,18 @@ fn a_verb_that_waits_for_a_silent_store_holds_no_status_up() {
         .command(Programs::product("crosshost"));
     sync.arg("sync");
     let sync = Running::start(sync, b"");
-    std::thread::sleep(Duration::from_millis(500));
+    proxy.await_request_of("ipam-kv");
+    proxy.await_request_of("crosshost");
     for _ in 0..2 {
         status(&host, &known).ok();
         let said = status(&host, &new);
-        said.refused(50, &["net2", "192.168.1.5:8500"]);
+        said.refused(50, &["net2", "192.168.1.5:18500"]);
     }
     let mut overlay = netconf("net2", "10.4.0.0/24", "1.1.0");
     overlay["ipam"]["type"] = "ipam-kv".into();
     let said = host.host().call("overlay", "STATUS").conf(&overlay).run();
     assert!(said.took < Duration::from_secs(1), "{said}");
-    said.refused(50, &["net2", "192.168.1.5:8500"]);
+    said.refused(50, &["net2", "192.168.1.5:18500"]);
     assert!(add.is_alive() && sync.is_alive(), "both were at work");
     lab.consul().resume();
     add.wait(Duration::from_secs(20));

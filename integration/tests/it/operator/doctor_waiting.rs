@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use crate::doctor_report::ask;
 use crate::ownership::block_of;
-use integration::{Attachment, Backend, Direct, Host, Lab, Programs, conflist, ipamconf, netconf};
+use integration::{
+    Attachment, Backend, Direct, Host, LIMIT, Lab, Programs, conflist, ipamconf, netconf, until,
+};
 use serde_json::json;
 
 const NETWORK: &str = "ov_net1";
@@ -62,9 +64,16 @@ fn an_address_that_changes_hands_waits_for_hosts_that_are_named() {
         // What it waits for is in the way, and nothing else: the same from any other host.
         assert_eq!(waits(lab.host(3)), said);
         lab.host(at).crosshost(&["sync"]).ok();
-        // The owner's word makes it nobody's; this host and the owner follow at once.
-        std::thread::sleep(Duration::from_secs(1));
-        lab.host(2).crosshost(&["sync"]).ok();
+        // The owner's word makes it nobody's; this host's watcher and the owner follow.
+        let by_others = |line: &String| {
+            ["docker01", owner]
+                .iter()
+                .any(|it| line.contains(&format!("waits for {it}")))
+        };
+        watcher.until(Duration::from_secs(10), "followed", || {
+            lab.host(2).crosshost(&["sync"]).ok();
+            !waits(lab.host(1)).iter().any(by_others)
+        });
     }
     assert_eq!(waits(lab.host(1)), [""; 0]);
     asked().ok();
@@ -89,7 +98,7 @@ fn what_a_killed_add_left_is_told_and_its_verb_clears_it_away() {
     // An IPAM plugin that never comes to an end, and so does not notice either that nobody listens.
     host.namespace().write(
         "/run/slow/ipam-kv",
-        "#!/bin/sh\n[ $CNI_COMMAND = ADD ] && exec sleep 60\nexec true\n",
+        "#!/bin/sh\n[ $CNI_COMMAND = ADD ] && touch /run/slow/reached && exec sleep 60\nexec true\n",
     );
     host.namespace().script("chmod +x /run/slow/ipam-kv");
     let container = host.container("t1");
@@ -102,7 +111,8 @@ fn what_a_killed_add_left_is_told_and_its_verb_clears_it_away() {
         call.conf(&netconf(NETWORK, SUBNET, "1.0.0"))
     };
     let adding = call("ADD").start();
-    std::thread::sleep(Duration::from_millis(500));
+    let reached = host.namespace().path("/run/slow/reached");
+    until(LIMIT, "at its IPAM plugin", || reached.exists());
     ask(host).assert_well();
     adding.kill();
     adding.wait(Duration::from_secs(10));

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::doctor_report::ask;
 use crate::store_reader::leased;
-use integration::{Attachment, Backend, Direct, Lab, conflist, ipamconf};
+use integration::{Attachment, Backend, Direct, LIMIT, Lab, conflist, ipamconf, until};
 use serde_json::json;
 
 const NETWORKS: [(&str, &str); 2] = [("n1", "10.0.0.0/24"), ("n2", "10.0.1.0/24")];
@@ -110,10 +110,9 @@ fn a_container_whose_path_is_gone_lives_as_long_as_a_process_of_it() {
     }
     assert_eq!(leased(&lab, "n1").len(), 1);
     drop(net);
-    let patience = std::time::Instant::now();
-    while host.crosshost(&["gc"]).ok().stdout.is_empty() {
-        assert!(patience.elapsed().as_secs() < 10, "it is not noticed");
-    }
+    until(LIMIT, "noticed", || {
+        !host.crosshost(&["gc"]).ok().stdout.is_empty()
+    });
     assert!(leased(&lab, "n1").is_empty());
 }
 

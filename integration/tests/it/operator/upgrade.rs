@@ -7,7 +7,7 @@
 use std::io::Write;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use integration::{
     Attachment, Backend, Footprint, Host, Lab, OUTSIDE, Programs, Running, Server, Watching,
@@ -395,11 +395,7 @@ fn a_layout_of_the_future_is_added_to_and_repaired_by_nobody_and_del_works() {
         assert!(words.iter().all(|it| text.contains(it)), "{text}");
     }
     watcher.hang_up();
-    let begun = Instant::now();
-    while watcher.times_said("layout 2") == 0 {
-        assert!(begun.elapsed() < SOON, "{}", watcher.said());
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    watcher.until(SOON, "told", || watcher.times_said("layout 2") > 0);
     // What the kernel tells it changes nothing: it neither spins nor stops to hear signals.
     host.namespace()
         .script("ip link set ch-egress alias touched");

@@ -6,7 +6,7 @@ use std::{os::unix::fs::MetadataExt as _, time::Duration};
 use crate::store_reader;
 use integration::{
     Attachment, Backend, Container, Finished, Host, Lab, Programs, Running, address_of, conflist,
-    netconf,
+    netconf, until,
 };
 use serde_json::json;
 
@@ -31,13 +31,7 @@ fn ports(host: &Host) -> usize {
 
 /// The links of a removed namespace go a while after it.
 fn wait_for_ports(host: &Host, wanted: usize) {
-    for _ in 0..600 {
-        if ports(host) == wanted {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    panic!("{} ports, not {wanted}", ports(host));
+    until(LIMIT, &format!("{wanted} ports"), || ports(host) == wanted);
 }
 
 fn is_inside(process: &Running, container: &Container<'_>) -> bool {
@@ -148,10 +142,10 @@ fn a_runtime_killed_in_the_middle_of_its_chain_may_ask_again_and_no_other_may() 
     );
     let runtime = cnitool(host, "add");
     let reached = host.namespace().path("/run/behind/reached");
-    while !std::fs::read_to_string(&reached).is_ok_and(|pid| pid.ends_with('\n')) {
+    until(LIMIT, "at the plugin behind", || {
         assert!(runtime.is_alive(), "cnitool ended");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+        std::fs::read_to_string(&reached).is_ok_and(|pid| pid.ends_with('\n'))
+    });
     let before = leases();
     assert_eq!(before.len(), 1);
     // Another one is refused while the first lives.
@@ -204,19 +198,17 @@ fn a_runtime_killed_before_it_was_answered_may_ask_again() {
         let stat = read(&format!("/proc/{}/stat", read(&pid).trim()));
         stat.contains("(overlay) S")
     };
-    while !is_waiting() {
+    until(LIMIT, "waiting for its configuration", || {
         assert!(runtime.is_alive(), "the runtime ended");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+        is_waiting()
+    });
     let plugin = read(&pid);
     runtime.kill();
     runtime.wait(LIMIT);
     let conf = netconf(NETWORK, SUBNET, "1.0.0").to_string();
     std::io::Write::write_all(&mut input, conf.as_bytes()).expect("written");
     drop(input);
-    while is_there(plugin.trim()) {
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    until(LIMIT, "ended", || !is_there(plugin.trim()));
     let answer = std::fs::read(namespace.path("/run/answer")).expect("an answer");
     let told: serde_json::Value = serde_json::from_slice(&answer).expect("a result");
     assert_eq!(container.address("eth0"), Some(address_of(&told, "eth0")));

@@ -6,7 +6,9 @@ use std::{
     time::Duration,
 };
 
-use integration::{Attachment, Backend, Container, Host, Lab, Server, addresses_in, conflist};
+use integration::{
+    Attachment, Backend, Container, Host, Lab, Server, addresses_in, conflist, until,
+};
 use rustix::net::{AddressFamily, SendFlags, SocketType, ipproto, sendto, socket, sockopt};
 use serde_json::{Value, json};
 
@@ -231,14 +233,10 @@ fn nobody_on_the_segment_passes_for_a_router() {
         .container
         .sysctl("net/ipv6/conf/eth0/autoconf", "1");
     let fooled = || configured(&gullible.container)[0].contains("2001:db8:bad:");
-    for _ in 0..50 {
+    until(Duration::from_secs(10), "fooled", || {
         advertise(&liar.container);
-        if fooled() {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    assert!(fooled(), "the lie is heard");
+        fooled()
+    });
     assert_eq!(
         before,
         [&near, &far].map(|attached| configured(&attached.container))

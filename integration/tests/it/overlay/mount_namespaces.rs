@@ -7,7 +7,8 @@ use std::net::IpAddr;
 use crate::doctor_report::ask;
 use crate::store_reader::leased;
 use integration::{
-    Attachment, Backend, Finished, Host, Lab, OUTSIDE, Programs, Running, address_of, conflist,
+    Attachment, Backend, Finished, Host, LIMIT, Lab, OUTSIDE, Programs, Running, address_of,
+    conflist,
 };
 
 const NETWORK: &str = "n1";
@@ -210,11 +211,9 @@ fn who_cannot_see_its_mounts_leaves_them_alone() {
         );
     };
     let watcher = host.watch();
-    let begun = std::time::Instant::now();
-    while watcher.times_said("another mount namespace") == 0 {
-        assert!(begun.elapsed().as_secs() < 45, "{}", watcher.said());
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
+    watcher.until(LIMIT, "told", || {
+        watcher.times_said("another mount namespace") > 0
+    });
     works("beside a watcher");
     drop(watcher);
 

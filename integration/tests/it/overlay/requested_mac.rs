@@ -6,7 +6,7 @@ use std::{net::IpAddr, time::Duration};
 use crate::store_reader;
 use integration::{
     Attachment, Backend, Call, Container, Finished, Host, Lab, address_of, conflist, netconf,
-    position_of,
+    position_of, until,
 };
 use serde_json::{Value, json};
 
@@ -354,11 +354,7 @@ fn a_watcher_hears_of_it_and_of_its_end() {
                 .stdout;
             shown.contains(ASKED) == what
         };
-        let begun = std::time::Instant::now();
-        while !is() {
-            assert!(begun.elapsed() < Duration::from_secs(5), "{what}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        until(Duration::from_secs(5), &format!("in the table: {what}"), is);
     };
     let (t1, address) = attach(lab.host(1), "t1", &asking());
     sends(true);

@@ -1,10 +1,10 @@
 //! Clients of UDP and SCTP that never stop sending: what conntrack remembers of a port must not outlive who has it.
 
 use std::net::UdpSocket;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::portmap::published::{Published, at, network};
-use integration::{Backend, Container, Lab};
+use integration::{Backend, Container, Lab, until};
 use serde_json::json;
 
 /// A socket that answers in a container: what was sent, behind its name.
@@ -109,11 +109,7 @@ fn a_client_that_never_stops_reaches_the_next_container() {
     let sixth = sixth.expect("a socket");
     let to = at(&host.address6(), 5353);
     sixth.send_to(b"x", to).expect("a route");
-    let began = Instant::now();
-    while tracked("2001:") == 0 {
-        assert!(began.elapsed() < Duration::from_secs(10), "it is to come");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    until(Duration::from_secs(10), "tracked", || tracked("2001:") > 0);
     assert_eq!(tracked("203.0.113.9 "), 2, "the clients");
     second.again("del").ok();
     assert_eq!(tracked("10.1.0."), 1);

@@ -1,7 +1,7 @@
 //! Pods, as a kubelet asks for them: containerd's CRI on two hosts, driven by crictl, with the conflist for Kubernetes.
 
-use crate::runtimes::lifecycle::{assert_no_lease, held_by, page_at, shipped, until};
-use integration::{Backend, Containerd, Footprint, Lab, Runtime};
+use crate::runtimes::lifecycle::{assert_no_lease, held_by, page_at, shipped};
+use integration::{Backend, Containerd, Footprint, LIMIT, Lab, Runtime, until};
 use serde_json::json;
 
 /// A pod with one container, whose port 80 is a port of the host.
@@ -75,7 +75,7 @@ fn prepared(lab: &Lab) -> (Vec<Containerd<'_>>, Vec<Footprint>) {
         runtime.processes().crosshost(&["sync"]).ok();
         assert!(!is_network_ready(runtime), "before there is a network");
         runtime.host().install(&shipped("kubernetes.conflist"));
-        until("the network is ready", || is_network_ready(runtime));
+        until(LIMIT, "the network is ready", || is_network_ready(runtime));
     }
     (runtimes, lab.footprints())
 }

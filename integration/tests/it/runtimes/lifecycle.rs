@@ -69,16 +69,6 @@ pub fn address_on<'lab>(runtime: &impl Runtime<'lab>, name: &str, ifname: &str) 
     address.split('/').next().unwrap_or_default().to_owned()
 }
 
-/// Waits for what comes by itself.
-#[track_caller]
-pub fn until(what: &str, holds: impl Fn() -> bool) {
-    let started = Instant::now();
-    while !holds() {
-        assert!(started.elapsed() < Duration::from_secs(20), "{what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
 /// Insists that a container reaches an address.
 #[track_caller]
 pub fn assert_reached<'lab>(from: &impl Runtime<'lab>, name: &str, address: &str) {

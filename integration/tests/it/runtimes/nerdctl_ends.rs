@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::runtimes::lifecycle::{
-    address_on, assert_nothing_left, assert_reached, held_by, prepared, run, until,
+    address_on, assert_nothing_left, assert_reached, held_by, prepared, run,
 };
-use integration::{Backend, Containerd, Lab, Runtime};
+use integration::{Backend, Containerd, LIMIT, Lab, Runtime, until};
 
 #[test]
 fn a_container_stops_starts_and_restarts() {
@@ -67,7 +67,7 @@ fn until_attached(runtime: &Containerd, count: usize) {
         .host()
         .namespace()
         .path("/run/crosshost/journal/overlay");
-    until(&format!("{count} records"), || {
+    until(LIMIT, &format!("{count} records"), || {
         std::fs::read_dir(&records).expect("records").count() == count
     });
 }
@@ -107,7 +107,7 @@ fn twenty_containers_start_at_once() {
 
 #[track_caller]
 fn until_ended(runtime: &Containerd, container: &str) {
-    until(&format!("the end of {container}"), || {
+    until(LIMIT, &format!("the end of {container}"), || {
         runtime.inspect(container)["State"]["Status"] != "running"
     });
 }

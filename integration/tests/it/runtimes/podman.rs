@@ -2,9 +2,9 @@
 
 use crate::runtimes::lifecycle::{
     address_on, assert_nothing_left, assert_reached, held_by, ip_in, page_at, prepared, run,
-    shipped, until,
+    shipped,
 };
-use integration::{Backend, Footprint, Lab, Podman, Runtime};
+use integration::{Backend, Footprint, LIMIT, Lab, Podman, Runtime, until};
 
 /// podman on each host, whose networks are podman's own file and a second one.
 #[track_caller]
@@ -101,7 +101,7 @@ fn a_container_stops_starts_and_dies() {
     // Whoever watches a container sees its end, and podman's clean-up sends the DEL.
     let pid = runtime.podman(&["inspect", "web"]).ok().json()[0]["State"]["Pid"].clone();
     runtime.processes().script(&format!("kill -KILL {pid}"));
-    until("the DEL", || held_by(runtime.host()).is_empty());
+    until(LIMIT, "the DEL", || held_by(runtime.host()).is_empty());
     runtime.podman(&["start", "web"]).ok();
     reached();
 

@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 use crate::held_addresses;
 use crate::held_addresses::Held;
 use crate::store_reader;
-use integration::{Backend, Call, ConsulCluster, Container, Finished, Lab, address_of, netconf};
+use integration::{
+    Backend, Call, ConsulCluster, Container, Finished, LIMIT, Lab, address_of, netconf, until,
+};
 
 const NETWORK: &str = "ov_net1";
 const SUBNET: &str = "10.0.0.0/22";
@@ -71,9 +73,9 @@ fn no_container_waits_longer_than_the_election_and_none_gets_an_address_of_anoth
                 }
             });
         }
-        while over.load(Ordering::Relaxed) < BEFORE {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        until(LIMIT, "under way", || {
+            over.load(Ordering::Relaxed) >= BEFORE
+        });
         // Only the main thread may start servers, and so it is the one that kills them.
         let killed = Instant::now();
         cluster.server_mut(first).kill();

@@ -6,7 +6,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::store_reader;
-use integration::{Attachment, Backend, Host, Lab, Watching, conflist};
+use integration::{Attachment, Backend, Host, Lab, Watching, comes_within, conflist};
 use serde_json::{Value, json};
 
 const NETWORK: &str = "ov_net1";
@@ -124,13 +124,10 @@ fn a_network_that_was_removed_while_a_host_was_cut_off_is_not_restored_by_it() {
 
 /// Waits until that is so.
 #[track_caller]
-fn soon(what: &str, watching: &[Watching], mut is_so: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !is_so() {
-        let said: Vec<_> = watching.iter().map(Watching::said).collect();
-        assert!(begun.elapsed() < LIMIT, "not {what}: {said:?}");
-        sleep(Duration::from_millis(20));
-    }
+fn soon(what: &str, watching: &[Watching], is_so: impl FnMut() -> bool) {
+    let came = comes_within(LIMIT, is_so);
+    let said: Vec<_> = watching.iter().map(Watching::said).collect();
+    assert!(came.is_some(), "not {what}: {said:?}");
 }
 
 fn vni(lab: &Lab, network: &str) -> Option<Value> {

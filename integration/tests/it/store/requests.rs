@@ -2,7 +2,7 @@
 //! these numbers are small and bounded; a change that moves one should be seen, and the table moved with it.
 
 use integration::{
-    Attachment, Backend, Direct, Lab, Proxy, conflist, ipamconf, netconf, workspace,
+    Attachment, Backend, Direct, LIMIT, Lab, Proxy, conflist, ipamconf, netconf, until, workspace,
 };
 use serde_json::json;
 
@@ -57,9 +57,9 @@ fn are_as_many_as_the_document_says() {
         "ov_net1",
         "/run/crosshost/watch/following.json",
     ];
-    while !host.namespace().run(&following).status.success() {
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
+    until(LIMIT, "followed", || {
+        host.namespace().run(&following).status.success()
+    });
     proxy.take();
     add("t8");
     measured.push(row("ADD where a watcher follows the network", &proxy));

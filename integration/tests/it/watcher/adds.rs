@@ -1,8 +1,8 @@
 //! ADDs on a host where a watcher keeps the news fresh.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use integration::{Attachment, Backend, Host, Lab, Proxy, conflist};
+use integration::{Attachment, Backend, Host, Lab, Proxy, conflist, until};
 
 const NETWORK: &str = "ov_net1";
 
@@ -15,11 +15,7 @@ fn vouched(host: &Host) -> bool {
 }
 
 fn soon(what: &str, is_so: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !is_so() {
-        assert!(begun.elapsed() < Duration::from_secs(20), "{what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    until(Duration::from_secs(20), what, is_so);
 }
 
 /// The requests that an ADD makes, each with its method first; the watcher's, which fall between, do not count.

@@ -1,7 +1,7 @@
 //! One network that cannot be mended on a host, since somebody else has its VNI there: the watcher says so, and looks after the
 //! host's other networks as before, whichever comes first.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use integration::{Attachment, Backend, Host, Lab, Watching, conflist};
 
@@ -29,17 +29,9 @@ fn sends_to(host: &Host, network: &str, other: &Host) -> bool {
 /// Waits until `host` sends to `other` on all sound networks.
 #[track_caller]
 fn soon(limit: Duration, host: &Host, other: &Host, watcher: &Watching) {
-    let begun = Instant::now();
-    for network in SOUND {
-        while !sends_to(host, network, other) {
-            assert!(
-                begun.elapsed() < limit,
-                "{network} not within {limit:?}: {}",
-                watcher.said()
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
+    watcher.until(limit, "on the sound networks", || {
+        SOUND.iter().all(|it| sends_to(host, it, other))
+    });
 }
 
 #[test]
@@ -95,12 +87,9 @@ fn a_network_that_cannot_be_mended_holds_up_no_other() {
         one.namespace().run(&following).status.success()
     };
     watcher.hang_up();
-    std::thread::sleep(Duration::from_secs(2));
-    assert!(
-        watcher.said().contains("crosshost: sync: "),
-        "{}",
-        watcher.said()
-    );
+    watcher.until(NEWS, "told", || {
+        watcher.said().contains("crosshost: sync: ")
+    });
     assert!(!follows(BROKEN));
 
     // And it is mended itself when the other is gone.

@@ -27,26 +27,6 @@ fn mended(watcher: &Watching) -> usize {
     watcher.times_said("forwarding entries changed") + watcher.times_said("is mended")
 }
 
-/// Waits until that is so; how long it took.
-#[track_caller]
-fn within(limit: Duration, what: &str, watcher: &Watching, is_so: impl Fn() -> bool) -> Duration {
-    let begun = Instant::now();
-    while !is_so() {
-        let said = watcher.said();
-        assert!(
-            begun.elapsed() < limit,
-            "not {what} within {limit:?}: {said}"
-        );
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    begun.elapsed()
-}
-
-/// Waits until the watcher has looked at what the start brought.
-fn settle() {
-    std::thread::sleep(Duration::from_secs(2));
-}
-
 #[test]
 fn damage_is_mended_within_a_second() {
     let lab = lab();
@@ -54,7 +34,7 @@ fn damage_is_mended_within_a_second() {
     let t1 = Attachment::new(host, "t1", NETWORK);
     let t2 = Attachment::new(lab.host(2), "t2", NETWORK);
     let watcher = host.watch();
-    settle();
+    watcher.settle();
     let idle = watcher.peak_memory();
     let port = host
         .namespace()
@@ -82,7 +62,7 @@ fn damage_is_mended_within_a_second() {
     for damage in damages {
         let before = mended(&watcher);
         host.namespace().script(&damage);
-        let took = within(SOON, &damage, &watcher, || mended(&watcher) > before);
+        let took = watcher.until(SOON, &damage, || mended(&watcher) > before);
         println!("{took:?}: {damage}");
         assert!(t1.container.pings(t2.address, &[]), "{damage}");
         assert!(t1.container.tcp_get(OUTSIDE).is_ok(), "{damage}");
@@ -90,19 +70,19 @@ fn damage_is_mended_within_a_second() {
     // Not told by the lines above: it changes no entry and no rule.
     host.namespace()
         .script(&format!("{SANDBOX} ip link set {port} down"));
-    within(SOON, "the port up", &watcher, || {
+    watcher.until(SOON, "the port up", || {
         t1.container.pings(t2.address, &["-W1"])
     });
     host.namespace()
         .script("echo 0 > /proc/sys/net/ipv4/ip_forward");
-    within(SOON, "forwarding on", &watcher, || {
+    watcher.until(SOON, "forwarding on", || {
         let forwards = host
             .namespace()
             .run(&["cat", "/proc/sys/net/ipv4/ip_forward"]);
         forwards.stdout.trim() == "1"
     });
     host.namespace().script("ip address flush dev ch-egress");
-    within(SOON, "the address back", &watcher, || {
+    watcher.until(SOON, "the address back", || {
         let addresses = host
             .namespace()
             .run(&["ip", "-br", "address", "show", "ch-egress"]);
@@ -115,21 +95,17 @@ fn damage_is_mended_within_a_second() {
         json!({ "ingressRate": 100_000_000, "ingressBurst": 1_000_000 });
     host.install(&limited);
     let t3 = Attachment::new(host, "t3", "ov_net2");
-    settle();
+    watcher.settle();
     let before = mended(&watcher);
     host.namespace()
         .script("nsenter --net=/run/crosshost/netns/ov_net2 ip link delete br0");
-    within(SOON, "br0 of ov_net2", &watcher, || {
-        mended(&watcher) > before
-    });
+    watcher.until(SOON, "br0 of ov_net2", || mended(&watcher) > before);
     let before = mended(&watcher);
     host.namespace().script(
         "nsenter --net=/run/crosshost/netns/ov_net2 sh -euc '
              tc qdisc delete dev $(ip -br link | grep -o \"^chp[0-9a-f]*\") root'",
     );
-    within(SOON, "a token bucket", &watcher, || {
-        mended(&watcher) > before
-    });
+    watcher.until(SOON, "a token bucket", || mended(&watcher) > before);
     let more = watcher.peak_memory() - idle;
     assert!(more < 3_000_000, "{more} bytes more than at the start");
     for attached in [&t1, &t3] {
@@ -150,7 +126,7 @@ fn a_look_that_finds_nothing_wrong_touches_nothing() {
     let host = lab.host(1);
     let t1 = Attachment::new(host, "t1", NETWORK);
     let watcher = host.watch();
-    settle();
+    watcher.settle();
     let before = mended(&watcher);
     let heard = [
         format!("{SANDBOX} ip monitor link neigh address route"),
@@ -179,7 +155,7 @@ fn a_program_that_makes_and_removes_things_all_the_time_costs_little_and_hides_n
     let host = lab.host(1);
     let t1 = Attachment::new(host, "t1", NETWORK);
     let watcher = host.watch();
-    settle();
+    watcher.settle();
     // Each ends by itself, whatever becomes of this test.
     let storms = [
         "while :; do
@@ -214,10 +190,11 @@ fn a_program_that_makes_and_removes_things_all_the_time_costs_little_and_hides_n
 
     let before = mended(&watcher);
     host.namespace().script("nft delete table inet crosshost");
-    within(Duration::from_secs(12), "mended", &watcher, || {
+    watcher.until(Duration::from_secs(12), "mended", || {
         mended(&watcher) > before
     });
     for storm in storms {
+        storm.terminate();
         storm.wait(Duration::from_secs(40));
     }
     assert!(watcher.is_alive());

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::ownership::{asking, block_of, home};
 use crate::store_reader;
 use integration::{
-    Attachment, Backend, ConsulCluster, Direct, Host, Lab, OUTSIDE, Watching, conflist, ipamconf,
+    Attachment, Backend, ConsulCluster, Direct, Host, Lab, OUTSIDE, conflist, ipamconf,
 };
 use serde_json::{Value, json};
 
@@ -51,20 +51,6 @@ fn sends_to(host: &Host, other: &Host) -> bool {
     entries.lines().any(|entry| entry.contains(&to))
 }
 
-/// Waits until that is so; more than `limit` fails the test.
-#[track_caller]
-fn soon(limit: Duration, what: &str, watcher: &Watching, is_so: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !is_so() {
-        let said = watcher.said();
-        assert!(
-            begun.elapsed() < limit,
-            "not {what} within {limit:?}: {said}"
-        );
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
 /// The node record of a host, with its revision.
 fn node(lab: &Lab, host: &Host) -> Option<(u64, Value)> {
     let target = format!("/v1/kv/crosshost/v1/nodes/{}", host.name());
@@ -82,41 +68,35 @@ fn a_host_that_nobody_knew_is_reached_from_where_a_watcher_runs_and_forgotten_wh
     let watcher = one.watch();
 
     let t3 = Attachment::new(three, "t3", NETWORK);
-    soon(NEWS, "sending to docker03", &watcher, || {
-        sends_to(one, three)
-    });
+    watcher.until(NEWS, "sending to docker03", || sends_to(one, three));
     assert!(t1.container.pings(t3.address, &[]));
     assert!(!sends_to(two, three), "no watcher, and no verb since");
     assert!(!t2.container.pings(t3.address, &[]));
 
     // And a network that came to this host while the watcher ran: docker02 gets its first one now.
     let watcher_of_two = two.watch();
-    soon(NEWS, "sending to docker03", &watcher_of_two, || {
-        sends_to(two, three)
-    });
+    watcher_of_two.until(NEWS, "sending to docker03", || sends_to(two, three));
     t2.detach().ok();
     let again = Attachment::new(two, "t4", NETWORK);
-    std::thread::sleep(Duration::from_millis(1500));
+    watcher.until(NEWS, "on with t4", || {
+        t1.container.pings(again.address, &[])
+    });
 
     let remove = ["node", "rm", "docker03", "--force"];
     one.crosshost(&remove).ok();
     for (host, watcher) in [(one, &watcher), (two, &watcher_of_two)] {
-        soon(NEWS, "through with docker03", watcher, || {
-            !sends_to(host, three)
-        });
+        watcher.until(NEWS, "through with docker03", || !sends_to(host, three));
     }
     assert!(t1.container.pings(again.address, &[]), "the others stay");
     // It lives, and with a watcher of its own it says so, and is a host like before.
     let late = three.watch();
-    soon(NEWS, "known again", &late, || node(&lab, three).is_some());
+    late.until(NEWS, "known again", || node(&lab, three).is_some());
     for (host, watcher) in [(one, &watcher), (two, &watcher_of_two)] {
-        soon(NEWS, "sending to docker03", watcher, || {
-            sends_to(host, three)
-        });
+        watcher.until(NEWS, "sending to docker03", || sends_to(host, three));
     }
     assert!(t1.container.pings(t3.address, &[]));
     one.crosshost(&remove).ok();
-    soon(NEWS, "known again", &late, || node(&lab, three).is_some());
+    late.until(NEWS, "known again", || node(&lab, three).is_some());
     assert_eq!(
         late.times_said("somebody has removed it"),
         1,
@@ -142,7 +122,7 @@ fn news_are_followed_again_after_the_store_was_stopped() {
     for server in 1..=cluster.size() {
         cluster.server_mut(server).kill();
     }
-    soon(BACK, "aware of it", &watcher, || {
+    watcher.until(BACK, "aware of it", || {
         watcher.times_said("the store is away") == 1
     });
     watcher.await_told("STATUS=the store is away", NEWS);
@@ -154,22 +134,20 @@ fn news_are_followed_again_after_the_store_was_stopped() {
         cluster.server_mut(server).restart();
     }
     cluster.await_all();
-    soon(BACK, "aware of it", &watcher, || {
+    watcher.until(BACK, "aware of it", || {
         watcher.times_said("the store is back") == 1
     });
     watcher.await_told("STATUS=in sync", BACK);
     // No verb has run here since: the watcher has told the store what the DEL could not.
     let gone = gone.address.to_string();
-    soon(BACK, "telling the store of the DEL", &watcher, || {
+    watcher.until(BACK, "telling the store of the DEL", || {
         let leases = two.listed(&["endpoint", "ls"]);
         let mut leases = leases.as_array().into_iter().flatten();
         leases.all(|lease| lease["address"] != gone)
     });
 
     let t3 = Attachment::new(three, "t3", NETWORK);
-    soon(NEWS, "sending to docker03", &watcher, || {
-        sends_to(one, three)
-    });
+    watcher.until(NEWS, "sending to docker03", || sends_to(one, three));
     assert!(t1.container.pings(t3.address, &[]));
     let said = watcher.said();
     for words in ["the store is away", "the store is back"] {
@@ -187,11 +165,11 @@ fn a_store_that_has_forgotten_everything_is_told_again() {
     lab.consul().empty();
     for (number, watcher) in [1, 2].into_iter().zip(&watchers) {
         let host = lab.host(number);
-        soon(BACK, "known again", watcher, || node(&lab, host).is_some());
+        watcher.until(BACK, "known again", || node(&lab, host).is_some());
     }
     for address in attached {
         let key = format!("leases/{NETWORK}/{address}");
-        soon(BACK, "told again", &watchers[0], || {
+        watchers[0].until(BACK, "told again", || {
             store_reader::records_but_nodes(&lab).contains_key(&key)
         });
         assert!(before.contains_key(&key));
@@ -228,8 +206,8 @@ fn damage_is_mended_while_nobody_does_anything_and_the_store_is_away() {
         let before = told();
         host.namespace().script(damage);
         // One look may find the rules gone where it looks for the network's part of them, or for the way out's.
-        soon(REPAIR, "mended", &watcher, || told() != before);
-        soon(REPAIR, "whole again", &watcher, works);
+        watcher.until(REPAIR, "mended", || told() != before);
+        watcher.until(REPAIR, "whole again", works);
     }
     assert_eq!(t1.address("gw0"), way_out);
     assert!(
@@ -265,7 +243,7 @@ fn a_service_manager_hears_how_things_stand_and_ends_it_without_a_trace() {
     // SIGHUP is what `systemctl reload` sends: a sync, and the node's last contact with it.
     let before = node(&lab, host).expect("known").0;
     watcher.hang_up();
-    soon(NEWS, "in touch", &watcher, || {
+    watcher.until(NEWS, "in touch", || {
         node(&lab, host).expect("known").0 > before
     });
 
@@ -325,9 +303,7 @@ fn a_watcher_shows_up_where_a_silent_host_would_lose_its_blocks() {
     let contact = |number| node(&lab, lab.host(number)).expect("known").0;
     for _ in 0..2 {
         let (before, silent) = (contact(1), contact(2));
-        soon(Duration::from_secs(8), "in touch", &watcher, || {
-            contact(1) > before
-        });
+        watcher.until(Duration::from_secs(8), "in touch", || contact(1) > before);
         assert_eq!(contact(2), silent, "no watcher, and no verb since");
     }
 }

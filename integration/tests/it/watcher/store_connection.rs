@@ -1,10 +1,10 @@
 //! A watcher hears of the store, or somebody is told that it does not: its connection dies without a word, the host moves to
 //! another address, the settings change.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::doctor_report::ask;
-use integration::{Attachment, Backend, Host, Lab, Watching, conflist};
+use integration::{Attachment, Backend, Host, Lab, conflist};
 
 const NETWORK: &str = "ov_net1";
 /// The kernel gives a dead connection up after 25 s, and the next is begun a second or two later.
@@ -34,19 +34,6 @@ fn sends_to(host: &Host, other: &Host) -> bool {
     entries.lines().any(|entry| entry.contains(&to))
 }
 
-#[track_caller]
-fn within(limit: Duration, what: &str, watcher: &Watching, is_so: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !is_so() {
-        let said = watcher.said();
-        assert!(
-            begun.elapsed() < limit,
-            "not {what} within {limit:?}: {said}"
-        );
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
 /// The tunnel address of a host as the store has it.
 fn registered(lab: &Lab, host: &Host) -> String {
     let nodes = lab.host(2).listed(&["node", "ls"]);
@@ -69,9 +56,7 @@ fn a_connection_whose_address_is_gone_is_given_up() {
     one.namespace()
         .script("ip address delete 192.168.1.211/24 dev ens3");
     let _t3 = Attachment::new(three, "t3", NETWORK);
-    within(DEAD, "sending to docker03", &watcher, || {
-        sends_to(one, three)
-    });
+    watcher.until(DEAD, "sending to docker03", || sends_to(one, three));
 }
 
 #[test]
@@ -86,13 +71,11 @@ fn a_host_that_moves_to_another_address_is_known_by_it_at_once_and_hears() {
          ip address add 192.168.1.111/24 dev ens3
          ip route add default via 192.168.1.1",
     );
-    within(Duration::from_secs(20), "known", &watcher, || {
+    watcher.until(Duration::from_secs(20), "known", || {
         registered(&lab, one).contains("192.168.1.111")
     });
     let _t3 = Attachment::new(three, "t3", NETWORK);
-    within(NEWS, "sending to docker03", &watcher, || {
-        sends_to(one, three)
-    });
+    watcher.until(NEWS, "sending to docker03", || sends_to(one, three));
 }
 
 #[test]
@@ -112,15 +95,13 @@ fn a_reload_reads_the_settings_anew_and_goes_to_the_store_that_they_name() {
     assert_eq!(queries(&asked), 0, "its queries are long");
     watcher.hang_up();
     let address = proxy.url().replace("consul://", "");
-    within(NEWS, "told", &watcher, || {
+    watcher.until(NEWS, "told", || {
         let said = watcher.said();
         let mut lines = said.lines();
         lines.any(|line| line.contains("settings read anew") && line.contains(&address))
     });
     let _t3 = Attachment::new(three, "t3", NETWORK);
-    within(NEWS, "sending to docker03", &watcher, || {
-        sends_to(one, three)
-    });
+    watcher.until(NEWS, "sending to docker03", || sends_to(one, three));
     assert!(
         queries(&proxy.take()) > 0,
         "it listens where the settings say"
@@ -129,13 +110,11 @@ fn a_reload_reads_the_settings_anew_and_goes_to_the_store_that_they_name() {
     // One that cannot be read is told, and what runs goes on.
     one.namespace().write("/etc/crosshost/config.json", "{");
     watcher.hang_up();
-    within(NEWS, "told", &watcher, || {
-        watcher.times_said("settings:") > 0
-    });
+    watcher.until(NEWS, "told", || watcher.times_said("settings:") > 0);
     assert!(watcher.is_alive());
     one.configure(&lab.store_url());
     watcher.hang_up();
-    within(NEWS, "back", &watcher, || {
+    watcher.until(NEWS, "back", || {
         watcher.times_said("settings: works again") > 0
     });
 }
