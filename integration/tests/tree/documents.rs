@@ -154,6 +154,43 @@ fn what_a_document_points_at_is_there() {
     assert!(seen > 40, "the documents were read: {seen}");
 }
 
+/// A test's name has its modules before it, or is too long to be anything else.
+#[test]
+fn the_tests_that_the_protocol_names_are_there() {
+    let mut there = BTreeSet::new();
+    for (path, text) in crate::layering::sources() {
+        let modules = path.with_extension("");
+        let modules = modules
+            .components()
+            .map(|part| part.as_os_str().to_string_lossy().into_owned());
+        let modules = modules
+            .skip_while(|part| part != "tests")
+            .collect::<Vec<_>>()
+            .join("::");
+        let functions = text.lines().filter_map(|line| quoted(line, "fn ", "("));
+        there.extend(functions.map(|name| format!("{modules}::{name}")));
+        there.insert(modules);
+    }
+    let is_there = |name: &str| there.iter().any(|its| its.ends_with(&format!("::{name}")));
+    let mut seen = 0;
+    for document in ["docs/architecture.md", "docs/ipam.md"] {
+        let text = read(document);
+        let code = text.split('`').skip(1).step_by(2);
+        let is_name = |word: &&str| {
+            word.chars()
+                .all(|c| "_:".contains(c) || c.is_ascii_lowercase() || c.is_ascii_digit())
+        };
+        let names = code
+            .filter(is_name)
+            .filter(|word| word.contains("::") || word.matches('_').count() > 3);
+        for name in names {
+            seen += 1;
+            assert!(is_there(name), "{document}: there is no test {name}");
+        }
+    }
+    assert!(seen > 40, "the documents were read: {seen}");
+}
+
 /// Every Markdown file of the repository.
 fn documents() -> Vec<PathBuf> {
     let mut found = Vec::new();

@@ -223,7 +223,7 @@ fn arrows() -> BTreeMap<String, BTreeSet<String>> {
 }
 
 /// Every Rust file of the workspace, by its path from the workspace's root.
-fn sources() -> Vec<(PathBuf, String)> {
+pub(crate) fn sources() -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     let mut waiting = vec![workspace().join("crates"), workspace().join("integration")];
     while let Some(folder) = waiting.pop() {
