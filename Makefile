@@ -1,15 +1,15 @@
-# crosshost: a command for each habit. `make help` lists them.
+# The commands of the project. `make help` lists them.
 export PATH := $(PATH):/usr/local/go/bin:$(HOME)/.cargo/bin
 STORE ?= dir
 PREFIX ?= /usr/local
 CNI_BIN ?= /opt/cni/bin
-# Recursive on purpose: rustc is asked only where a recipe needs the answer.
+# Recursive on purpose: make runs rustc only if a recipe needs the answer.
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 BIN ?= bin
 DIST ?= target/dist
 RELEASE = target/$(HOST)/release
 DEPS = integration/tools/deps.sh
-# What LLVM can fold, and lld, rustc's own linker on x86_64, leave out of a static binary (docs/decisions/0003-binary-size.md).
+# Makes static binaries smaller, with LLVM and with lld, rustc's own linker on x86_64 (docs/decisions/0003-binary-size.md).
 LEAN_x86_64 = -C llvm-args=-enable-machine-outliner=always -C link-arg=-Wl,--icf=all,--pack-dyn-relocs=relr,--no-eh-frame-hdr,-T,$(CURDIR)/crates/unwind.ld
 STATIC = -C target-feature=+crt-static $(LEAN_$(firstword $(subst -, ,$(HOST))))
 
@@ -19,7 +19,7 @@ STATIC = -C target-feature=+crt-static $(LEAN_$(firstword $(subst -, ,$(HOST))))
 deps: ## install what tests need: Debian packages, cnitool, Consul, containerd, podman, their clients, upstream's portmap, our own earlier binaries (instant when nothing is missing)
 	$(DEPS) packages cnitool consul oldest-consul containerd podman nerdctl crictl upstream-portmap previous
 
-build: ## static, stripped binaries into bin/ (needs Rust; installs gcc where there is none)
+build: ## build static, stripped binaries into bin/ (needs Rust; installs gcc if it is missing)
 	$(DEPS) build-packages
 	RUSTFLAGS="$(STATIC)" cargo build --release --locked --target $(HOST) -p overlay -p ipam-kv -p portmap -p crosshost
 	install -D -t bin $(addprefix $(RELEASE)/,overlay ipam-kv portmap crosshost)
@@ -28,7 +28,7 @@ test: deps build ## the whole test suite (as root: it makes network namespaces)
 	@test "$$(id -u)" = 0 || { echo "make test: run it as root, it makes network namespaces"; exit 1; }
 	cargo test --workspace --locked
 
-test-vm: ## guests of qemu with Debian's kernels 5.10, 6.1 and the newest, a power cut too; skipped where qemu is missing
+test-vm: ## test with Debian's kernels 5.10, 6.1 and the newest in qemu, and a power cut; skipped without qemu
 	@if command -v qemu-system-x86_64 >/dev/null; then $(MAKE) --no-print-directory guests; \
 		else echo "make test-vm: SKIPPED: there is no qemu-system-x86_64 (Debian's package qemu-system-x86 has it)"; fi
 
@@ -36,7 +36,7 @@ guests: build
 	$(DEPS) guest-packages cnitool consul containerd kernels
 	cargo test --locked -p integration --test guests -- --ignored --test-threads=1
 
-demo: build ## a tour in under a minute: three hosts, one network; STORE=dir or STORE=consul
+demo: build ## show three hosts and one network on this machine, in under a minute; STORE=dir or STORE=consul
 	$(DEPS) demo-packages cnitool $(STORE:dir=)
 	cargo run --quiet --locked -p integration --bin demo -- $(STORE)
 
@@ -44,21 +44,21 @@ bench: deps build ## time ADD and DEL beside the reference plugins; table and pl
 	RUSTFLAGS="$(STATIC)" cargo build --release --locked --target $(HOST) -p integration --bin bench -p netlink --example floor
 	$(RELEASE)/bench $(ROUNDS)
 
-scale: deps build ## many leases, hosts, ADDs at once; into target/bench/; PART=growth|burst|traffic|news|many|path|ports|herd ROUNDS=60
+scale: deps build ## time many leases, hosts, and ADDs at once; tables in target/bench/; PART=growth|burst|traffic|news|many|path|ports|herd ROUNDS=60
 	RUSTFLAGS="$(STATIC)" cargo build --release --locked --target $(HOST) -p integration --bin bench -p store --example bare_write
 	$(RELEASE)/bench scale $(PART) $(ROUNDS)
 
-soak: ## the simulator of the allocation protocol, a million lives of a cluster (hours); SEEDS=1000000 FIRST=0
+soak: ## simulate the allocation protocol with a million seeds (hours); SEEDS=1000000 FIRST=0
 	SEEDS=$(or $(SEEDS),1000000) cargo test --locked -p cluster --test simulation -- seeds_keep --nocapture
 
 FUZZED = configuration cni_args store_record store_key prev_result
-fuzz: ## libFuzzer over what others write: each target for SECONDS=60; finds land in fuzz/artifacts
+fuzz: ## fuzz the parsers of foreign input with libFuzzer, each target for SECONDS=60; findings go to fuzz/artifacts
 	$(DEPS) fuzz-packages cargo-fuzz
 	set -e; for target in $(FUZZED); do mkdir -p fuzz/corpus/$$target; \
 		target/tools/bin/cargo-fuzz run --sanitizer none $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
 			-max_total_time=$(or $(SECONDS),60) -dict=fuzz/words.dict -print_final_stats=1; done
 
-lint: deps ## formatting, clippy pedantic, licenses and sources of dependencies
+lint: deps ## check formatting, clippy pedantic, licences and sources of dependencies
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	$(DEPS) cargo-deny check
@@ -66,7 +66,7 @@ lint: deps ## formatting, clippy pedantic, licenses and sources of dependencies
 fmt: ## format all code
 	cargo fmt --all
 
-install: build install-dist ## plugins into CNI_BIN (/opt/cni/bin), crosshost and its unit below PREFIX (/usr/local); DESTDIR works
+install: build install-dist ## install plugins into CNI_BIN (/opt/cni/bin), crosshost and its unit below PREFIX (/usr/local); honours DESTDIR
 	install -D -t $(DESTDIR)$(CNI_BIN) bin/overlay bin/ipam-kv bin/portmap
 	install -D -t $(DESTDIR)$(PREFIX)/bin bin/crosshost
 
@@ -75,11 +75,11 @@ install-dist:
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/systemd/network dist/networkd/10-crosshost.network dist/networkd/10-crosshost.link
 	install -D -m 644 -t $(DESTDIR)/etc/NetworkManager/conf.d dist/NetworkManager/90-crosshost.conf
 
-dist: build ## an archive for this machine's kind of target in target/dist, with the licences of all that is linked; the same bytes each time
+dist: build ## pack a reproducible archive for this architecture into target/dist, with the licences of everything linked
 	$(DEPS:deps.sh=dist.sh) $(BIN) $(HOST) $(DIST)
 
-clean: ## remove all that was built, the tools too
+clean: ## remove everything that was built, including the tools
 	rm -rf bin target
 
-help: ## this list
+help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
