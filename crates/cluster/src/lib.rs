@@ -73,42 +73,12 @@ const CHUNK: usize = 64;
 pub struct Cluster<'a> {
     store: &'a dyn Store,
     layout: Layout,
-    #[cfg(feature = "planted")]
-    planted: Option<Planted>,
-}
-
-/// A bug that the simulator must find. For its tests alone.
-#[cfg(feature = "planted")]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Planted {
-    /// A release deletes whatever lease is there.
-    ReleaseUnversioned,
-    /// An address of another host's block is taken without anyone's consent.
-    ExclusionUnacknowledged,
-    /// A block that was given back is taken before all have dropped its last owner.
-    ReturnUnacknowledged,
-    /// On a network that reclaims, addresses of any block are given out while the store is away.
-    ReclaimUnfenced,
-    /// A host writes again whatever network it remembers, also one that was removed.
-    RestoreRemoved,
 }
 
 impl<'a> Cluster<'a> {
     /// The records below `layout` in `store`.
     pub fn new(store: &'a dyn Store, layout: Layout) -> Self {
-        Self {
-            store,
-            layout,
-            #[cfg(feature = "planted")]
-            planted: None,
-        }
-    }
-
-    /// The same with a bug, or without.
-    #[cfg(feature = "planted")]
-    #[must_use]
-    pub fn plant(self, planted: Option<Planted>) -> Self {
-        Self { planted, ..self }
+        Self { store, layout }
     }
 
     /// The key layout in use.

@@ -161,10 +161,6 @@ impl Allocator<'_> {
 
     /// Whether addresses may be given out though the store does not know.
     async fn may_go_on(&self, addresses: &[IpAddr]) -> Result<bool, Error> {
-        #[cfg(feature = "planted")]
-        if self.cluster.planted == Some(crate::Planted::ReclaimUnfenced) {
-            return Ok(true);
-        }
         let open = self.open().await?;
         Ok(open.is_some_and(|open| {
             addresses

@@ -74,7 +74,10 @@ impl Allocator<'_> {
         tried: &Tried,
     ) -> Result<IpAddr, Need> {
         let (view, now) = (
-            ledger.view(&self.host.node, self.kept_only(ledger, tried)),
+            ledger.view(
+                &self.host.node,
+                tried.away && ledger.network.record.reclaim_after.is_some(),
+            ),
             self.clock.uptime(),
         );
         let mut cooling = None;
@@ -104,18 +107,6 @@ impl Allocator<'_> {
             Some(address) if tried.room.iter().any(|tried| tried == set) => Ok(address),
             _ => Err(Need::Room(set.to_vec())),
         }
-    }
-
-    #[cfg_attr(
-        not(feature = "planted"),
-        allow(clippy::unused_self, reason = "its twin for tests looks at it")
-    )]
-    fn kept_only(&self, ledger: &Ledger, tried: &Tried) -> bool {
-        #[cfg(feature = "planted")]
-        if self.cluster.planted == Some(crate::Planted::ReclaimUnfenced) {
-            return false;
-        }
-        tried.away && ledger.network.record.reclaim_after.is_some()
     }
 }
 

@@ -79,7 +79,7 @@ impl Cluster<'_> {
                 Some(free) if by_us(&free) || free.state == ExclusionState::Returned => {
                     let ours = by_us(&free) && free.state == ExclusionState::Returned;
                     let late = match free.dropped_at(present.revision).filter(|_| !ours) {
-                        Some(dropped) => self.not_dropped(name, node, dropped, patience).await?,
+                        Some(dropped) => self.all_dropped(name, node, dropped, patience).await?,
                         None => Vec::new(),
                     };
                     if !late.is_empty() {
@@ -138,13 +138,10 @@ impl Cluster<'_> {
         } else {
             self.idle(name, holder).await?
         };
-        let mut state = match idle {
+        let state = match idle {
             Some(_) => ExclusionState::Granted,
             None => ExclusionState::Asked,
         };
-        if self.planted_exclusion() {
-            state = ExclusionState::Granted;
-        }
         self.rewrite(name, block, present, &idle.unwrap_or_default(), |record| {
             let exclusion = Exclusion::of(node, state, now);
             match record.exclusions.get_mut(&address) {
@@ -153,30 +150,6 @@ impl Cluster<'_> {
             }
         })
         .await
-    }
-
-    async fn not_dropped(
-        &self,
-        name: &str,
-        node: &str,
-        dropped: u64,
-        patience: Duration,
-    ) -> Result<Vec<String>, Error> {
-        if self.planted_exclusion() {
-            return Ok(Vec::new());
-        }
-        self.all_dropped(name, node, dropped, patience).await
-    }
-
-    #[cfg(feature = "planted")]
-    fn planted_exclusion(&self) -> bool {
-        self.planted == Some(crate::Planted::ExclusionUnacknowledged)
-    }
-
-    #[cfg(not(feature = "planted"))]
-    #[allow(clippy::unused_self, reason = "its twin for tests looks at it")]
-    const fn planted_exclusion(&self) -> bool {
-        false
     }
 
     /// Waits until the block's record is another one; whether it is.

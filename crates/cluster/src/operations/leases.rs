@@ -118,7 +118,6 @@ impl Cluster<'_> {
             for op in ops.iter().filter(|_| ops.len() > 1) {
                 self.done(std::slice::from_ref(op)).await?;
             }
-            self.delete_unversioned(&ops).await?;
         }
         Ok(all)
     }
@@ -152,25 +151,6 @@ impl Cluster<'_> {
             leases.extend(entries.iter().filter_map(|it| stored::lease(it, &all)));
         }
         Ok(leases)
-    }
-
-    /// The planted bug: whatever is there goes.
-    #[cfg(feature = "planted")]
-    async fn delete_unversioned(&self, ops: &[Op]) -> Result<(), Error> {
-        if self.planted == Some(crate::Planted::ReleaseUnversioned) {
-            let keys: Vec<_> = ops.iter().map(|op| op.key().clone()).collect();
-            for entry in self.store.read(&keys).await? {
-                self.store.delete(&entry.key, entry.revision).await?;
-            }
-        }
-        Ok(())
-    }
-
-    #[cfg(not(feature = "planted"))]
-    #[allow(clippy::unused_self, reason = "its twin for tests looks at it")]
-    #[allow(clippy::unused_async, reason = "its twin for tests writes")]
-    async fn delete_unversioned(&self, _: &[Op]) -> Result<(), Error> {
-        Ok(())
     }
 
     /// All leases of a network by address.

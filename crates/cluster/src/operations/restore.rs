@@ -156,7 +156,7 @@ impl Cluster<'_> {
                 return Ok(true);
             }
             let noted = find(&removed).map(Stored::<RemovedRecord>::of);
-            if noted.as_ref().is_some_and(|noted| noted.may_have(network)) && !self.is_careless() {
+            if noted.as_ref().is_some_and(|noted| noted.may_have(network)) {
                 return Ok(false);
             }
             let mut ops = vec![match noted {
@@ -286,17 +286,5 @@ impl Cluster<'_> {
             });
         }
         self.done(&ops).await.map(drop)
-    }
-
-    /// The planted bug: removed networks are restored like others.
-    #[cfg(feature = "planted")]
-    fn is_careless(&self) -> bool {
-        self.planted == Some(crate::Planted::RestoreRemoved)
-    }
-
-    #[cfg(not(feature = "planted"))]
-    #[allow(clippy::unused_self, reason = "its twin for tests looks at it")]
-    fn is_careless(&self) -> bool {
-        false
     }
 }

@@ -119,7 +119,7 @@ impl World {
     /// The MAC that a container has asked for and got. A store that was put back may have forgotten that it was given.
     fn mac(&self, holder: &Holder) -> Option<Mac> {
         let holds = self.scenario.forwards && self.scenario.faults.restore == 0;
-        asked_mac(holder).filter(|_| holds)
+        asked_mac(self, holder).filter(|_| holds)
     }
 
     /// A MAC that was asked for is no other container's.

@@ -127,14 +127,11 @@ impl Line {
 impl World {
     /// A request has reached the store, or the place where it is lost.
     fn arrive(self: &Rc<Self>, letter: Letter) {
-        let (away, epoch) = {
-            let weather = self.weather.borrow();
-            let cut = letter
-                .process
-                .host
-                .is_some_and(|host| weather.cut_off.contains(&host));
-            (weather.away || cut, weather.epoch)
+        let away = match letter.process.host {
+            Some(host) => self.is_cut_off(host),
+            None => self.weather.borrow().away,
         };
+        let epoch = self.weather.borrow().epoch;
         if away || epoch != letter.epoch {
             return self.fail(letter, REFUSED, gone("nothing listens"));
         }

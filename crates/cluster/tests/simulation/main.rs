@@ -14,6 +14,7 @@ mod ending;
 mod executor;
 mod forwarding;
 mod invariants;
+mod lies;
 mod line;
 mod model;
 mod random;
@@ -23,6 +24,8 @@ mod scenario;
 mod site;
 mod verbs;
 mod world;
+
+use lies::Planted;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -89,7 +92,7 @@ fn replay() {
 }
 
 /// Plants a bug and plays seeds until one of them shows it as `expected`.
-fn finds(bug: cluster::Planted, expected: &[&str]) {
+fn finds(bug: Planted, expected: &[&str]) {
     let seeds = variable("SEEDS").unwrap_or(PLANTED_SEEDS);
     let (failures, _) = run::play_all(0..seeds, Some(bug), 4);
     let shown = |failure: &&run::Failure| expected.contains(&failure.violation.name());
@@ -100,27 +103,27 @@ fn finds(bug: cluster::Planted, expected: &[&str]) {
 
 #[test]
 fn a_release_without_a_look_at_the_version_is_found() {
-    finds(cluster::Planted::ReleaseUnversioned, &["unleased"]);
+    finds(Planted::ReleaseUnversioned, &["unleased"]);
 }
 
 #[test]
 fn an_address_taken_without_consent_is_found() {
     let expected = ["doubled", "misdelivered"];
-    finds(cluster::Planted::ExclusionUnacknowledged, &expected);
+    finds(Planted::ExclusionUnacknowledged, &expected);
 }
 
 #[test]
 fn a_block_taken_before_all_have_dropped_it_is_found() {
-    finds(cluster::Planted::ReturnUnacknowledged, &["misdelivered"]);
+    finds(Planted::ReturnUnacknowledged, &["misdelivered"]);
 }
 
 #[test]
 fn a_restore_of_what_was_removed_is_found() {
-    finds(cluster::Planted::RestoreRemoved, &["revived"]);
+    finds(Planted::RestoreRemoved, &["revived"]);
 }
 
 #[test]
 fn a_reclaim_without_a_fence_is_found() {
     let expected = ["doubled", "misdelivered"];
-    finds(cluster::Planted::ReclaimUnfenced, &expected);
+    finds(Planted::ReclaimUnfenced, &expected);
 }

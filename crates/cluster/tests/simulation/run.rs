@@ -10,9 +10,7 @@ use std::{
     thread,
 };
 
-use cluster::Planted;
-
-use crate::{ending, invariants::Violation, runtime, world::World};
+use crate::{ending, invariants::Violation, lies::Planted, runtime, world::World};
 
 /// More steps than any sound run takes.
 const STEPS: u64 = 3_000_000;

@@ -1,10 +1,10 @@
 //! What a seed draws before it begins: how many hosts, which pool, which faults and how often. Each run has only some of
 //! the faults, since two of them at once can hide what either would show.
 
-use cluster::{Holder, NetworkSpec, Planted};
+use cluster::{Holder, NetworkSpec};
 use ipam::RangeSet;
 
-use crate::random::Random;
+use crate::{lies::Planted, random::Random};
 
 /// Names of the networks; most runs have the first alone.
 pub const NETWORKS: [&str; 2] = ["net", "two"];

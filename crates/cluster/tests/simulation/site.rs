@@ -6,7 +6,10 @@ use std::{any::Any, collections::BTreeSet, rc::Rc};
 use async_trait::async_trait;
 use cluster::{Clock, Error, Holder, Holding, Holdings, Host, Ledger, Memory, Noted, Shelf};
 
-use crate::world::{self, Process, World};
+use crate::{
+    lies::Planted,
+    world::{self, Process, World},
+};
 
 /// When the calendar begins, in seconds since 1970.
 pub const EPOCH: i64 = 1_700_000_000;
@@ -105,11 +108,25 @@ impl Shelf for Site {
     }
 
     fn ledger(&self, network: &str) -> Result<Option<Ledger>, Error> {
-        Ok(self.world.host(self.index).part(network).ledger.clone())
+        let mut ledger = self.world.host(self.index).part(network).ledger.clone();
+        let planted = self.world.scenario.planted;
+        if let Some(ledger) = ledger
+            .as_mut()
+            .filter(|_| self.world.is_cut_off(self.index))
+        {
+            Planted::unfence(planted, ledger);
+        }
+        Ok(ledger)
     }
 
     fn save_ledger(&self, network: &str, ledger: &Ledger) -> Result<(), Error> {
-        self.write(|host| host.part_mut(network).ledger = Some(ledger.clone()));
+        let planted = self.world.scenario.planted;
+        self.write(|host| {
+            let part = host.part_mut(network);
+            let mut ledger = ledger.clone();
+            Planted::fence(planted, &mut ledger, part.ledger.as_ref());
+            part.ledger = Some(ledger);
+        });
         Ok(())
     }
 

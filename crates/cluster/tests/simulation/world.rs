@@ -14,6 +14,7 @@ use cluster::{Acknowledgement, Holder, Holding, Layout, Ledger, Memory, News, Ve
 use crate::{
     executor::{Executor, FairLock, TaskId},
     invariants::Violation,
+    lies::Planted,
     line::Parked,
     model::Model,
     random::Random,
@@ -155,7 +156,7 @@ impl Process {
 }
 
 impl World {
-    pub fn new(seed: u64, planted: Option<cluster::Planted>, tracing: bool) -> Rc<Self> {
+    pub fn new(seed: u64, planted: Option<Planted>, tracing: bool) -> Rc<Self> {
         let mut random = Random::new(seed);
         let scenario = Scenario::draw(&mut random, planted);
         let hosts = (0..scenario.hosts).map(|index| {
@@ -326,6 +327,12 @@ impl World {
     /// Whether any verb is at work anywhere.
     pub fn is_busy(&self) -> bool {
         !self.at_work().is_empty()
+    }
+
+    /// Whether a host cannot reach the store.
+    pub fn is_cut_off(&self, index: usize) -> bool {
+        let weather = self.weather.borrow();
+        weather.away || weather.cut_off.contains(&index)
     }
 
     /// A host starts, with nothing in its memory.
