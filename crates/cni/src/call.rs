@@ -2,6 +2,7 @@
 //! fill in all of them expect.
 
 use crate::delegate::DELEGATED;
+use crate::skeleton::BuiltIn;
 use crate::{CniArgs, ContainerId, Error, IfName, NetConf};
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -93,6 +94,8 @@ pub struct Call {
     pub stdin: Vec<u8>,
     /// The whole environment, for delegates.
     pub env: Vec<(OsString, OsString)>,
+    /// The plugins that this process has built in.
+    pub(crate) built_in: &'static [BuiltIn],
 }
 
 impl Call {
@@ -138,6 +141,7 @@ impl Call {
             conf: NetConf::parse(&stdin, command)?,
             stdin,
             env,
+            built_in: &[],
         })
     }
 

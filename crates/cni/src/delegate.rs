@@ -4,9 +4,14 @@
 //! specification puts there is for it too. Its errors are passed on unchanged, its standard error is copied to ours.
 
 use crate::conf::VALID;
-use crate::{Call, CniResult, Command, ContainerId, Error, IfName, Running};
+use crate::process::Process;
+use crate::running::{Running, Work};
+use crate::skeleton::BuiltIn;
+use crate::{Call, CniResult, Command, ContainerId, Error, IfName};
 use std::ffi::OsString;
+use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{self, Stdio};
 use std::time::Duration;
@@ -19,7 +24,8 @@ pub(crate) const DELEGATED: &str = "CROSSHOST_DELEGATED";
 pub struct Delegate<'a> {
     call: &'a Call,
     program: PathBuf,
-    limit: Option<Duration>,
+    /// The program is this process's own: the plugin runs in it.
+    built_in: Option<BuiltIn>,
     stdin: Vec<u8>,
     /// Variables that are not as in the call.
     env: Vec<(&'static str, OsString)>,
@@ -46,29 +52,24 @@ impl<'a> Delegate<'a> {
             let msg = format!("CNI_PATH is needed to run plugin {name}");
             return Err(Error::env(msg));
         }
-        let mut programs = call.path.iter().map(|dir| dir.join(name));
-        let program = programs.find(|program| program.is_file()).ok_or_else(|| {
+        let programs = call.path.iter().map(|dir| dir.join(name));
+        let mut files = programs.filter_map(|program| {
+            let file = fs::metadata(&program).ok().filter(fs::Metadata::is_file)?;
+            Some((program, file))
+        });
+        let (program, file) = files.next().ok_or_else(|| {
             let dirs: Vec<_> = call.path.iter().map(|d| d.display().to_string()).collect();
             Error::config(format!("plugin {name} is in no directory of CNI_PATH"))
                 .with_details(dirs.join(", "))
         })?;
+        let built_in = call.built_in.iter().find(|it| it.name == name);
         Ok(Self {
             call,
             program,
-            limit: None,
+            built_in: built_in.filter(|_| is_this_program(&file)).copied(),
             stdin: call.stdin.clone(),
             env: Vec::new(),
         })
-    }
-
-    /// The same, killed when it has not ended after `limit` (code 11). Without it the runtime's limit holds, which
-    /// kills us.
-    #[must_use]
-    pub fn within(self, limit: Duration) -> Self {
-        Self {
-            limit: Some(limit),
-            ..self
-        }
     }
 
     /// The same for an attachment of the caller's own. The addresses and the MAC that the runtime asks for, it asks for the
@@ -105,17 +106,17 @@ impl<'a> Delegate<'a> {
 
     /// ADD; a result without version has the configuration's, `null` is an empty one.
     pub fn add(&self) -> Result<CniResult, Error> {
-        self.spawn()?.wait()
+        self.start(Command::Add).result()
     }
 
     /// DEL, also as undo of an ADD.
     pub fn del(&self) -> Result<(), Error> {
-        self.start(Command::Del)?.finish()
+        self.start(Command::Del).finish()
     }
 
     /// CHECK.
     pub fn check(&self) -> Result<(), Error> {
-        self.start(Command::Check)?.finish()
+        self.start(Command::Check).finish()
     }
 
     /// GC that spares, beside what the caller listed, the attachments that are known to be `at_work`: the one case in
@@ -124,51 +125,56 @@ impl<'a> Delegate<'a> {
         if !at_work.is_empty() {
             self.stdin = sparing(&self.stdin, at_work)?;
         }
-        self.start(Command::Gc)?.finish()
+        self.start(Command::Gc).finish()
     }
 
     /// STATUS.
     pub fn status(&self) -> Result<(), Error> {
-        self.start(Command::Status)?.finish()
+        self.start(Command::Status).finish()
     }
 
-    /// Starts an ADD that runs beside the caller.
-    pub fn spawn(&self) -> Result<Running, Error> {
-        self.start(Command::Add)
-    }
-
-    /// Starts any verb beside the caller. Code 5 if the program cannot be run.
-    pub fn start(&self, command: Command) -> Result<Running, Error> {
-        self.starting(command)()
-    }
-
-    /// The same ADD as [`Self::spawn`], started on a thread: an exec holds its caller up for as long as a veth pair
-    /// takes to make. Whether it could be run is said at the end.
-    pub fn spawn_beside(&self) -> Starting {
-        Starting(std::thread::spawn(self.starting(Command::Add)))
-    }
-
-    fn starting(
-        &self,
-        command: Command,
-    ) -> impl FnOnce() -> Result<Running, Error> + Send + 'static {
+    /// Starts a verb on a thread beside the caller, in this process where it has the plugin built in. Whether the program
+    /// could be run is said at the end (code 5).
+    pub fn start(&self, command: Command) -> Running {
+        let said = [("CNI_COMMAND", command.as_str()), (DELEGATED, "1")];
+        let said = said.map(|(key, value)| (key, OsString::from(value)));
+        let own = || self.env.iter().cloned().chain(said.clone());
+        let stdin = self.stdin.clone();
+        if let Some(plugin) = self.built_in {
+            let is_kept = |(key, _): &&(OsString, OsString)| own().all(|(other, _)| *key != *other);
+            let env = self.call.env.iter().filter(is_kept).cloned();
+            let env = env.chain(own().map(|(key, value)| (key.into(), value)));
+            return Running::begin(Work::BuiltIn {
+                plugin,
+                env: env.collect(),
+                stdin,
+            });
+        }
         let who = format!("plugin {}", self.program.display());
-        let mut plugin = process::Command::new(&self.program);
-        plugin
+        let version = self.call.conf.version;
+        let mut program = process::Command::new(&self.program);
+        program
             .env_clear()
             .envs(self.call.env.iter().map(|(key, value)| (key, value)))
-            .envs(self.env.iter().map(|(key, value)| (key, value)))
-            .env("CNI_COMMAND", command.as_str())
-            .env(DELEGATED, "1")
+            .envs(own())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let (stdin, version, limit) = (self.stdin.clone(), self.call.conf.version, self.limit);
-        move || {
-            let child = spawn(&mut plugin).map_err(|e| Error::io(format!("{who}: {e}")))?;
-            Running::new(child, who, stdin, version, limit)
-        }
+        let start = move || {
+            let child = spawn(&mut program).map_err(|e| Error::io(format!("{who}: {e}")))?;
+            Process::new(child, who, stdin, version)
+        };
+        Running::begin(Work::Process {
+            start: Box::new(start),
+            has_result: command == Command::Add,
+        })
     }
+}
+
+/// Whether `file` is the one that this process was started from, under whatever name.
+fn is_this_program(file: &fs::Metadata) -> bool {
+    fs::metadata("/proc/self/exe")
+        .is_ok_and(|own| (own.dev(), own.ino()) == (file.dev(), file.ino()))
 }
 
 /// The configuration with more attachments to spare.
@@ -199,20 +205,6 @@ fn encoded(conf: &Object) -> Result<Vec<u8>, Error> {
 
 fn odd(error: &serde_json::Error) -> Error {
     Error::decode(format!("configuration: {error}"))
-}
-
-/// An ADD on its way to [`Running`].
-#[derive(Debug)]
-pub struct Starting(std::thread::JoinHandle<Result<Running, Error>>);
-
-impl Starting {
-    /// The result of the ADD.
-    pub fn wait(self) -> Result<CniResult, Error> {
-        let started = self.0.join();
-        started
-            .map_err(|_| Error::new(crate::code::INTERNAL, "start of a plugin: panicked"))??
-            .wait()
-    }
 }
 
 /// A binary that is being replaced is "text file busy" for a moment.

@@ -1,247 +1,238 @@
-//! A delegate at work: feeding it, hearing it, and knowing when it ended.
+//! A delegate at work beside its caller, on a thread: as a process, or built into this one.
 //!
-//! One poll over its three pipes and its pidfd, no threads: neither side can fill a pipe while the other waits, a limit
-//! in time is exact, and a grandchild that keeps a pipe open (a daemon that the plugin left behind) does not hold us.
+//! An exec holds its caller up for as long as a veth pair takes to make, and a built-in plugin would for as long as the store
+//! takes to answer. A built-in ADD answers before it has ended: what it does after its answer it does beside its caller,
+//! and [`settle`] waits for that before the process ends.
 
-use crate::{CniResult, Error, Version, code, output};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::{Errno, ioctl_fionbio};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use serde_json::Value;
-use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, ChildStdin, ExitStatus};
-use std::time::{Duration, Instant};
+use crate::process::Process;
+use crate::skeleton::BuiltIn;
+use crate::{Answer, Call, CniResult, Error, code};
+use std::ffi::OsString;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
 
-/// Most that is kept of a delegate's output; the rest is read and dropped.
-const MAX_OUTPUT: usize = 8 << 20;
+/// Threads of delegates that may still be at work.
+static THREADS: Mutex<Vec<JoinHandle<()>>> = Mutex::new(Vec::new());
 
-/// Most of its standard error that is kept for an error's details; all is copied.
-const MAX_DETAILS: usize = 2000;
+type Told = Result<Option<CniResult>, Error>;
 
-/// A delegate at work. It advances by itself as far as its pipes hold (64 KiB each way), then when it is waited for.
-/// Dropped, it is waited for and its answer is lost: no ADD goes on behind our back, and no zombie stays.
+/// What a delegate's thread does.
+pub(crate) enum Work {
+    /// Runs a program.
+    Process {
+        start: Box<dyn FnOnce() -> Result<Process, Error> + Send>,
+        /// Whether its answer is a result, as that of an ADD.
+        has_result: bool,
+    },
+    /// Runs a plugin of this process.
+    BuiltIn {
+        plugin: BuiltIn,
+        env: Vec<(OsString, OsString)>,
+        stdin: Vec<u8>,
+    },
+}
+
+impl Work {
+    fn run(self, tell: &Sender<Told>) {
+        // A caller that is gone does not wait for an answer.
+        let tell = |told| drop(tell.send(told));
+        match self {
+            Self::Process { start, has_result } => tell(start().and_then(|process| {
+                if has_result {
+                    process.result().map(Some)
+                } else {
+                    process.finish().map(|()| None)
+                }
+            })),
+            Self::BuiltIn { plugin, env, stdin } => {
+                let done = Call::new(env, stdin).and_then(|call| {
+                    let version = call.conf.version;
+                    let answer = |answer: &dyn Answer| {
+                        let value = answer.to_value(version)?;
+                        tell(Ok(Some(CniResult::from_value(&value, version)?)));
+                        Ok(())
+                    };
+                    (plugin.verb)(&call, &answer)
+                });
+                // After an answer nobody hears this: what fails then is in the log.
+                tell(done.map(|()| None));
+            }
+        }
+    }
+}
+
+/// A delegate at work. Dropped, its answer is waited for and lost: no ADD goes on behind our back.
 #[derive(Debug)]
 pub struct Running {
-    child: Child,
-    pidfd: OwnedFd,
-    who: String,
-    version: Version,
-    until: Option<Instant>,
-    stdin: Option<ChildStdin>,
-    input: Vec<u8>,
-    sent: usize,
-    stdout: Option<std::process::ChildStdout>,
-    answer: Vec<u8>,
-    stderr: Option<std::process::ChildStderr>,
-    complaint: Vec<u8>,
-    ended: bool,
+    told: Option<Receiver<Told>>,
+    refused: Option<Error>,
 }
 
 impl Running {
-    /// Takes over a child with three pipes and feeds it as much of `stdin` as it takes now.
-    pub(crate) fn new(
-        mut child: Child,
-        who: String,
-        stdin: Vec<u8>,
-        version: Version,
-        limit: Option<Duration>,
-    ) -> Result<Self, Error> {
-        let pidfd = match prepare(&child) {
-            Ok(pidfd) => pidfd,
-            Err(e) => {
-                let _ = child.kill().and_then(|()| child.wait());
-                return Err(Error::io(format!("{who}: {e}")));
+    pub(crate) fn begin(work: Work) -> Self {
+        let (tell, told) = channel();
+        let begun = thread::Builder::new()
+            .name("delegate".to_owned())
+            .spawn(move || work.run(&tell));
+        match begun {
+            Ok(thread) => {
+                let mut threads = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
+                threads.push(thread);
+                Self {
+                    told: Some(told),
+                    refused: None,
+                }
             }
-        };
-        let mut running = Self {
-            stdin: child.stdin.take(),
-            stdout: child.stdout.take(),
-            stderr: child.stderr.take(),
-            child,
-            pidfd,
-            who,
-            version,
-            until: limit.and_then(|limit| Instant::now().checked_add(limit)),
-            input: stdin,
-            sent: 0,
-            answer: Vec::new(),
-            complaint: Vec::new(),
-            ended: false,
-        };
-        running.feed();
-        Ok(running)
-    }
-
-    /// The result of an ADD. Its own error, or code 198 if it died of something else, 6 if it is not understood, 11
-    /// if it was killed for being too slow.
-    pub fn wait(mut self) -> Result<CniResult, Error> {
-        self.succeed()?;
-        let bad = |why: String| Error::decode(format!("{}: result: {why}", self.who));
-        if self.answer.len() >= MAX_OUTPUT {
-            return Err(bad(format!("larger than {} MiB", MAX_OUTPUT >> 20)));
+            Err(error) => Self {
+                told: None,
+                refused: Some(Error::io(format!("thread for a plugin: {error}"))),
+            },
         }
-        let value: Value = serde_json::from_slice(&self.answer).map_err(|e| bad(e.to_string()))?;
-        CniResult::from_value(&value, self.version).map_err(|e| bad(e.msg))
     }
 
-    /// The end of any other verb. Errors as in [`Running::wait`].
+    /// The result of an ADD. The plugin's own error, or code 198 if it died of something else, 6 if its result is not
+    /// understood, 5 if it could not be run.
+    pub fn result(mut self) -> Result<CniResult, Error> {
+        let silent = || Error::new(code::DELEGATE, "the plugin gave no result");
+        self.told()?.ok_or_else(silent)
+    }
+
+    /// The end of any other verb. Errors as in [`Running::result`].
     pub fn finish(mut self) -> Result<(), Error> {
-        self.succeed()
+        self.told().map(drop)
     }
 
-    fn succeed(&mut self) -> Result<(), Error> {
-        let status = self.end()?;
-        if status.success() {
-            return Ok(());
+    fn told(&mut self) -> Told {
+        if let Some(refused) = self.refused.take() {
+            return Err(refused);
         }
-        let said = serde_json::from_slice(&self.answer).unwrap_or_default();
-        if let Some(error) = Error::from_value(&said) {
-            return Err(error);
-        }
-        let how = match status.signal() {
-            Some(signal) => format!("was killed by signal {signal}{}", name(signal)),
-            None => format!("failed ({status})"),
-        };
-        let silent = self.answer.trim_ascii().is_empty();
-        let (code, but) = if silent {
-            (code::DELEGATE, "said nothing")
-        } else {
-            (code::DECODE, "what it said is no CNI error")
-        };
-        let answer = &self.answer[..self.answer.len().min(MAX_DETAILS)];
-        let details = [answer, &self.complaint].map(String::from_utf8_lossy);
-        let msg = format!("{} {how}, and {but}", self.who);
-        Err(Error::new(code, msg).with_details(details.concat().trim()))
-    }
-
-    /// Runs it to its end. The child is reaped afterwards, whatever is returned.
-    fn end(&mut self) -> Result<ExitStatus, Error> {
-        let polled = self.turn_until_ended();
-        self.ended = true;
-        if polled.is_err() {
-            let _ = self.child.kill();
-        }
-        let status = self.child.wait();
-        polled?;
-        self.hear();
-        status.map_err(|e| Error::io(format!("{}: {e}", self.who)))
-    }
-
-    fn turn_until_ended(&mut self) -> Result<(), Error> {
-        loop {
-            let mut fds = vec![PollFd::new(&self.pidfd, PollFlags::IN)];
-            fds.extend(self.stdin.iter().map(|p| PollFd::new(p, PollFlags::OUT)));
-            fds.extend(self.stdout.iter().map(|p| PollFd::new(p, PollFlags::IN)));
-            fds.extend(self.stderr.iter().map(|p| PollFd::new(p, PollFlags::IN)));
-            let left = self
-                .until
-                .map(|u| u.saturating_duration_since(Instant::now()));
-            let left = left.and_then(|left| Timespec::try_from(left).ok());
-            match poll(&mut fds, left.as_ref()) {
-                Ok(_) => {}
-                Err(Errno::INTR) => continue,
-                Err(e) => return Err(Error::io(format!("{}: poll: {e}", self.who))),
-            }
-            let ended = !fds[0].revents().is_empty();
-            drop(fds);
-            self.feed();
-            self.hear();
-            if ended {
-                return Ok(());
-            }
-            if self.until.is_some_and(|until| until <= Instant::now()) {
-                let msg = format!("{} was killed: it did not end in time", self.who);
-                return Err(Error::again(msg));
-            }
-        }
-    }
-
-    /// Writes what the pipe takes, and closes it behind the last byte. A delegate that does not read is not at fault.
-    fn feed(&mut self) {
-        let Some(pipe) = &mut self.stdin else {
-            return;
-        };
-        while self.sent < self.input.len() {
-            match pipe.write(&self.input[self.sent..]) {
-                Ok(sent) => self.sent += sent,
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return,
-                Err(_) => break,
-            }
-        }
-        self.stdin = None;
-    }
-
-    /// Reads what is there.
-    fn hear(&mut self) {
-        drain(&mut self.stdout, |bytes| {
-            let room = MAX_OUTPUT - self.answer.len();
-            self.answer
-                .extend_from_slice(&bytes[..bytes.len().min(room)]);
-        });
-        drain(&mut self.stderr, |bytes| {
-            output::copy(bytes);
-            let room = MAX_DETAILS - self.complaint.len();
-            self.complaint
-                .extend_from_slice(&bytes[..bytes.len().min(room)]);
-        });
+        let told = self.told.take().and_then(|told| told.recv().ok());
+        told.unwrap_or_else(|| Err(Error::new(code::INTERNAL, "thread of a plugin: panicked")))
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if !self.ended {
-            let _ = self.end();
+        if self.told.is_some() {
+            let _ = self.told();
         }
     }
 }
 
-/// Our ends of the pipes never block; the fd becomes readable when the child ends.
-fn prepare(child: &Child) -> io::Result<OwnedFd> {
-    let pipes = [
-        child.stdin.as_ref().map(AsFd::as_fd),
-        child.stdout.as_ref().map(AsFd::as_fd),
-        child.stderr.as_ref().map(AsFd::as_fd),
-    ];
-    for pipe in pipes.into_iter().flatten() {
-        ioctl_fionbio(pipe, true)?;
+/// Waits until every delegate has ended, also those that have answered.
+pub(crate) fn settle() {
+    let threads = std::mem::take(&mut *THREADS.lock().unwrap_or_else(PoisonError::into_inner));
+    for thread in threads {
+        let _ = thread.join();
     }
-    Ok(pidfd_open(Pid::from_child(child), PidfdFlags::empty())?)
 }
 
-/// Reads what there is now, at most twice what a pipe holds: an endless writer must not keep us from the clock.
-/// Forgets a pipe that has ended.
-fn drain(pipe: &mut Option<impl Read>, mut keep: impl FnMut(&[u8])) {
-    let mut buffer = [0; 8192];
-    for _ in 0..16 {
-        let Some(open) = pipe else {
-            return;
-        };
-        match open.read(&mut buffer) {
-            Ok(0) => *pipe = None,
-            Ok(n) => keep(&buffer[..n]),
-            Err(e) if e.kind() == ErrorKind::Interrupted => {}
-            Err(e) if e.kind() == ErrorKind::WouldBlock => return,
-            Err(_) => *pipe = None,
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Command, ContainerId, Delegate, IfName, Interface, Plugin, Tell};
+    use std::path::Path;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    /// ADDs that have ended, not only answered.
+    static ENDED: AtomicUsize = AtomicUsize::new(0);
+
+    /// A plugin that answers with what it was called with, and takes a while to end.
+    #[derive(Default)]
+    struct Echo;
+
+    impl Plugin for Echo {
+        const NAME: &str = "echo";
+        const NEEDS_NETNS: bool = false;
+
+        fn add(&self, call: &Call, tell: Tell<'_>) -> Result<(), Error> {
+            if call.container.as_ref().map(ContainerId::as_str) == Some("refused") {
+                return Err(Error::new(102, "no address is left"));
+            }
+            let mut result = CniResult::default();
+            let named = |name: String| Interface {
+                name,
+                ..Interface::default()
+            };
+            result.interfaces = vec![
+                named(format!("{:?}", call.command)),
+                named(call.is_delegated().to_string()),
+                named(thread::current().name().unwrap_or_default().to_owned()),
+            ];
+            tell(&result)?;
+            thread::sleep(Duration::from_millis(200));
+            ENDED.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        }
+
+        fn del(&self, _: &Call) -> Result<(), Error> {
+            Ok(())
+        }
+
+        fn check(&self, _: &Call) -> Result<(), Error> {
+            Err(Error::new(110, "it is not as it was"))
+        }
+
+        fn gc(&self, _: &Call, _: &[(ContainerId, IfName)]) -> Result<(), Error> {
+            Ok(())
+        }
+
+        fn status(&self, _: &Call) -> Result<(), Error> {
+            Ok(())
         }
     }
-}
 
-/// The usual ends, by name.
-fn name(signal: i32) -> &'static str {
-    match signal {
-        1 => " (SIGHUP)",
-        2 => " (SIGINT)",
-        4 => " (SIGILL)",
-        6 => " (SIGABRT)",
-        7 => " (SIGBUS)",
-        9 => " (SIGKILL)",
-        11 => " (SIGSEGV)",
-        13 => " (SIGPIPE)",
-        15 => " (SIGTERM)",
-        31 => " (SIGSYS)",
-        _ => "",
+    fn call(dir: &Path, container: &str) -> Call {
+        let conf =
+            r#"{"cniVersion": "1.0.0", "name": "net", "type": "outer", "ipam": {"type": "echo"}}"#;
+        let env = [
+            ("CNI_COMMAND", "DEL"),
+            ("CNI_CONTAINERID", container),
+            ("CNI_IFNAME", "eth0"),
+            ("CNI_NETNS", "/run/netns/x"),
+            ("CNI_PATH", dir.to_str().unwrap()),
+        ];
+        let env = env.map(|(key, value)| (key.into(), value.into())).to_vec();
+        let mut call = Call::new(env, conf.as_bytes().to_vec()).unwrap();
+        call.built_in = const { &[BuiltIn::of::<Echo>()] };
+        call
+    }
+
+    /// A `CNI_PATH` that has this very program as `echo`.
+    fn linked() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let own = std::env::current_exe().unwrap();
+        std::os::unix::fs::symlink(own, dir.path().join("echo")).unwrap();
+        dir
+    }
+
+    #[test]
+    fn a_plugin_of_this_very_program_runs_in_it_and_is_waited_for_at_the_end() {
+        let dir = linked();
+        let call = call(dir.path(), "c1");
+        let ipam = Delegate::find(&call, "echo").unwrap();
+        let result = ipam.start(Command::Add).result().unwrap();
+        let names: Vec<_> = result.interfaces.iter().map(|it| &*it.name).collect();
+        assert_eq!(names, ["Add", "true", "delegate"]);
+        settle();
+        assert_eq!(ENDED.load(Ordering::SeqCst), 1);
+
+        assert_eq!(ipam.check().unwrap_err().code, 110);
+        ipam.del().unwrap();
+        let refused = super::tests::call(dir.path(), "refused");
+        let refused = Delegate::find(&refused, "echo").unwrap().add().unwrap_err();
+        assert_eq!((refused.code, &*refused.msg), (102, "no address is left"));
+    }
+
+    #[test]
+    fn another_program_of_that_name_is_run_as_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let call = call(dir.path(), "c1");
+        let program = dir.path().join("echo");
+        std::fs::copy("/bin/false", &program).unwrap();
+        let error = Delegate::find(&call, "echo").unwrap().add().unwrap_err();
+        assert_eq!(error.code, code::DELEGATE, "{error}");
     }
 }

@@ -2,7 +2,9 @@
 
 use crate::build::BUILD;
 use crate::call::variable;
-use crate::{Answer, Call, Command, ContainerId, Error, IfName, NetConf, Version, netns, output};
+use crate::{
+    Answer, Call, Command, ContainerId, Error, IfName, NetConf, Version, netns, output, running,
+};
 use serde_json::json;
 use std::ffi::OsString;
 use std::io::Read;
@@ -34,12 +36,47 @@ pub trait Plugin {
     fn status(&self, call: &Call) -> Result<(), Error>;
 }
 
+/// A plugin that is built into the program of another one, which runs it where it would run its program.
+#[derive(Debug, Clone, Copy)]
+pub struct BuiltIn {
+    /// Its `type`.
+    pub(crate) name: &'static str,
+    pub(crate) verb: fn(&Call, Tell<'_>) -> Result<(), Error>,
+}
+
+impl BuiltIn {
+    /// `P`, made anew for each call. It must not need the container's namespace, since nothing looks at that for it.
+    pub const fn of<P: Plugin + Default>() -> Self {
+        const { assert!(!P::NEEDS_NETNS, "only the skeleton checks CNI_NETNS") };
+        Self {
+            name: P::NAME,
+            verb: |call, tell| dispatch(&P::default(), call, tell),
+        }
+    }
+}
+
 /// The whole of a plugin's `main`. Prints one JSON object at most; the exit code is 0 or 1.
 #[allow(
     clippy::needless_pass_by_value,
     reason = "a plugin is made for it: `run(Portmap)`"
 )]
 pub fn run<P: Plugin>(plugin: P) -> ExitCode {
+    run_with(plugin, &[])
+}
+
+/// The same, where the program has other plugins built in. They run in this process when the plugin delegates to them and
+/// what `CNI_PATH` has under their name is this very file.
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "a plugin is made for it: `run(Portmap)`"
+)]
+pub fn run_with<P: Plugin>(plugin: P, built_in: &'static [BuiltIn]) -> ExitCode {
+    let code = spoken(&plugin, built_in);
+    running::settle();
+    code
+}
+
+fn spoken<P: Plugin>(plugin: &P, built_in: &'static [BuiltIn]) -> ExitCode {
     output::catch_panics();
     let env: Vec<_> = std::env::vars_os().collect();
     let said = match variable(&env, "CNI_COMMAND") {
@@ -49,7 +86,7 @@ pub fn run<P: Plugin>(plugin: P) -> ExitCode {
         Some(command) if command == Command::Version.as_str() => Ok(Some(
             json!({"cniVersion": Version::LATEST.as_str(), "supportedVersions": Version::names()}),
         )),
-        Some(_) => answer(&plugin, env),
+        Some(_) => answer(plugin, built_in, env),
     };
     let (object, code) = match said {
         Ok(None) => return ExitCode::SUCCESS,
@@ -90,11 +127,13 @@ fn about(name: &str) -> ExitCode {
 /// What to print, or the error and the version to print it in.
 fn answer<P: Plugin>(
     plugin: &P,
+    built_in: &'static [BuiltIn],
     env: Vec<(OsString, OsString)>,
 ) -> Result<Option<serde_json::Value>, (Error, Version)> {
     let stdin = stdin().map_err(|e| (e, Version::LATEST))?;
     let refused = |e| (e, NetConf::version_of(&stdin));
     let mut call = Call::new(env, stdin.clone()).map_err(refused)?;
+    call.built_in = built_in;
     let version = call.conf.version;
     output::set_version(version);
     let guarded = if P::NEEDS_NETNS {
@@ -107,23 +146,26 @@ fn answer<P: Plugin>(
 }
 
 fn verb(plugin: &impl Plugin, call: &Call) -> Result<(), Error> {
+    dispatch(plugin, call, &|result| {
+        let printed = output::print(&result.to_value(call.conf.version)?);
+        // To be told elsewhere: there is no second try on standard output.
+        printed.map_err(|e| {
+            let unheard = format!("standard output: {e}");
+            output::note(&unheard);
+            Error::io(unheard)
+        })
+    })
+}
+
+fn dispatch(plugin: &impl Plugin, call: &Call, tell: Tell<'_>) -> Result<(), Error> {
     match call.command {
-        Command::Add => plugin.add(call, &|result| {
-            let printed = output::print(&result.to_value(call.conf.version)?);
-            // To be told elsewhere: there is no second try on standard output.
-            printed.map_err(|e| {
-                let unheard = format!("standard output: {e}");
-                output::note(&unheard);
-                Error::io(unheard)
-            })
-        })?,
-        Command::Del => plugin.del(call)?,
-        Command::Check => plugin.check(call)?,
-        Command::Gc => plugin.gc(call, &call.conf.valid_attachments()?)?,
-        Command::Status => plugin.status(call)?,
-        Command::Version => {}
+        Command::Add => plugin.add(call, tell),
+        Command::Del => plugin.del(call),
+        Command::Check => plugin.check(call),
+        Command::Gc => plugin.gc(call, &call.conf.valid_attachments()?),
+        Command::Status => plugin.status(call),
+        Command::Version => Ok(()),
     }
-    Ok(())
 }
 
 /// All of standard input. Codes 5 and 6.

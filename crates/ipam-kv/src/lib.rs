@@ -26,6 +26,7 @@ pub use sync::{Pool, sync};
 pub use verbs::del::forget;
 
 /// The plugin.
+#[derive(Debug, Clone, Copy, Default)]
 pub struct IpamKv;
 
 impl cni::Plugin for IpamKv {

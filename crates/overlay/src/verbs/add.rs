@@ -190,11 +190,11 @@ impl Work<'_> {
     async fn make(&self, known: &Known) -> Result<Option<CniResult>, Error> {
         let network = &self.conf.spec.name;
         let record = &known.news.ready_network(network)?.record;
-        let asking = self.ipam.spawn_beside();
+        let asking = self.ipam.start(cni::Command::Add);
         let (made, heard) =
             tokio::join!(self.plug(&known.news, record), self.follower.fresh(known));
         // Also where the kernel refused: an IPAM plugin at work must end before it can be undone.
-        let given = asking.wait();
+        let given = asking.result();
         let Made {
             sandbox,
             mtu,

@@ -19,7 +19,7 @@ pub(crate) async fn del(call: &Call) -> Result<(), Error> {
     let record = readable(&host.records, &attachment.hash())?;
     // The IPAM plugin works beside the kernel; it is asked also where nothing else is left.
     let ipam = Delegate::find(call, &ipam);
-    let addresses = ipam.clone().and_then(|ipam| ipam.start(Command::Del));
+    let addresses = ipam.clone().map(|ipam| ipam.start(Command::Del));
     let links = teardown::links(&host, &attachment, record.as_ref(), call.netns.as_deref()).await;
     teardown::farewell(&host, call).await;
     let addresses = addresses.and_then(cni::Running::finish);

@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_millis(800);
 
 pub(crate) async fn status(call: &Call) -> Result<(), Error> {
     let conf = Conf::read(call)?;
-    let ipam = Delegate::find(call, &conf.ipam)?.start(Command::Status)?;
+    let ipam = Delegate::find(call, &conf.ipam)?.start(Command::Status);
     let ready = ready(&conf).await.map_err(|error| {
         let details = format!("an ADD would end with code {}", error.code);
         Error::not_ready(error.msg.clone()).with_details(details)
