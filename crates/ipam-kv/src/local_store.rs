@@ -75,7 +75,7 @@ impl Files {
 
     /// Keeps other verbs of the same attachment out.
     pub fn lock_attachment(&self, attachment: &Attachment) -> Result<Lock, Error> {
-        self.take(&of_attachment(&attachment.hash()))
+        Ok(self.take(&of_attachment(&attachment.hash()))?.passing())
     }
 
     fn take(&self, name: &str) -> Result<Lock, Error> {
@@ -153,7 +153,7 @@ impl Shelf for Files {
         let name = of_attachment(&name(network, holder));
         let idle = self.ledgers.try_lock(&name);
         let idle = idle.map_err(|error| local(&error))?;
-        Ok(idle.map(|lock| Box::new(lock) as Box<dyn Any>))
+        Ok(idle.map(|lock| Box::new(lock.passing()) as Box<dyn Any>))
     }
 
     fn ledger(&self, network: &str) -> Result<Option<Ledger>, Error> {

@@ -283,14 +283,12 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
     pub fn lock(&self, name: &str, patience: Duration) -> Result<Lock, Error> {
         make_dir(&self.locks)?;
         let path = self.locks.join(name);
-        Lock::acquire(path.clone(), Instant::now() + patience).map_err(|source| {
-            match source.kind() {
-                io::ErrorKind::TimedOut => Error::Busy {
-                    path,
-                    waited: patience,
-                },
-                _ => Error::Io { path, source },
-            }
+        Lock::acquire(&path, Instant::now() + patience).map_err(|source| match source.kind() {
+            io::ErrorKind::TimedOut => Error::Busy {
+                path,
+                waited: patience,
+            },
+            _ => Error::Io { path, source },
         })
     }
 

@@ -1,4 +1,4 @@
-//! What this host remembers until its next boot: small JSON documents under `/run/crosshost`, and locks over them.
+//! What a host remembers until its next boot: small JSON documents under `/run/crosshost`, and locks.
 //!
 //! CNI verbs are processes that live for milliseconds and can be killed at any instruction. So what a verb is about
 //! to do is written here *before* it is done; the next ADD, DEL or GC reads what its predecessor meant to do and

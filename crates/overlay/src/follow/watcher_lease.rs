@@ -56,7 +56,7 @@ impl Watch {
     /// Begins, with nothing promised; busy if another watcher lives.
     pub fn begin() -> Result<Self, journal::Error> {
         let documents = documents();
-        let alive = documents.lock(LOCK, LOOK)?;
+        let alive = documents.lock(LOCK, LOOK)?.passing();
         documents.remove(NAME)?;
         heard().remove(HEARD)?;
         Ok(Self {

@@ -132,13 +132,13 @@ impl Host {
 
     /// Keeps other verbs off a container, over all its networks.
     pub fn lock_container(&self, attachment: &Attachment) -> Result<Lock, Error> {
-        self.lock(&of_container(attachment))
+        Ok(self.lock(&of_container(attachment))?.passing())
     }
 
-    /// The same for who waits for nobody; `None` if a verb of the container is at work.
+    /// The same without waiting; `None` if a verb of the container is running.
     pub fn lock_idle_container(&self, attachment: &Attachment) -> Result<Option<Lock>, Error> {
         let idle = self.records.try_lock(&of_container(attachment));
-        idle.map_err(Error::from)
+        Ok(idle?.map(Lock::passing))
     }
 
     /// A lock of this host.
