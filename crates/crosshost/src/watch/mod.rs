@@ -37,8 +37,8 @@ mod watcher;
 
 use std::{pin::pin, time::Duration};
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use overlay::follow::watcher_lease::Watch;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     task::LocalSet,
     time::{Instant, sleep_until},
@@ -65,13 +65,15 @@ pub async fn watch() -> Result<String> {
     Ok(String::new())
 }
 
-/// As many open files as we may have: two sockets for each network.
+/// Raises the limit of open files as far as possible: each network takes two sockets.
 fn open_files() {
-    let most = getrlimit(Resource::RLIMIT_NOFILE);
-    if let Ok((_, most)) = most {
-        // With fewer some networks are looked at each half minute alone, and the log says so.
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
-    }
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let limit = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    // With fewer files some networks are only checked every half minute, and the log says so.
+    let _ = setrlimit(Resource::Nofile, limit);
 }
 
 fn taken(error: journal::Error) -> Box<dyn std::error::Error> {
