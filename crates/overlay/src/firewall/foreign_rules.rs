@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use nft::{Blocked, Endpoint, Hook, Packet, State, Traffic, Words};
 use plugin::Error;
 
-use crate::state::host::{Host, Underlay};
+use crate::state::{host::Host, underlay::Underlay};
 
 /// Nobody's addresses (RFC 5737, RFC 3849): the way to them is the default route.
 pub(crate) const BEYOND: [IpAddr; 2] = [

@@ -27,7 +27,8 @@ use crate::{
     },
     state::{
         attachment::{Record, Stage},
-        host::{Host, Underlay},
+        host::Host,
+        underlay::Underlay,
     },
 };
 

@@ -21,7 +21,7 @@ use crate::{
         forwarding::{Trust, translations},
         mac_rewrite, sandbox,
     },
-    state::host::{Host, Underlay},
+    state::{host::Host, underlay::Underlay},
 };
 
 /// What a repair found.

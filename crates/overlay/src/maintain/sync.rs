@@ -16,7 +16,7 @@ use crate::{
     },
     host_link,
     segment::{forwarding::peers, path_mtu, sandbox},
-    state::host::{Host, Underlay},
+    state::{host::Host, underlay::Underlay},
 };
 
 /// What a sync did.

@@ -20,10 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     segment::forwarding::peers,
-    state::{
-        attachment::Record,
-        host::{Host, overhead},
-    },
+    state::{attachment::Record, host::Host, underlay::overhead},
 };
 
 /// The document's name, and its lock's.

@@ -27,7 +27,7 @@ use crate::{
         forwarding::{Translations, Trust, changes, desired},
         mac_rewrite, vxlan_conflict,
     },
-    state::host::{Host, Underlay},
+    state::{host::Host, underlay::Underlay},
     vanished,
 };
 

@@ -1,5 +1,8 @@
-//! What this host remembers: attachments, networks, the locks of both.
+//! What this host remembers, and what it knows of itself: attachments, documents, locks, underlay, registration.
 
 pub mod attachment;
 pub(crate) mod earlier;
 pub mod host;
+mod locks;
+pub(crate) mod registration;
+pub mod underlay;

@@ -17,7 +17,7 @@ use crate::{
     follow::{follower, store_check},
     host_link,
     segment::{sandbox, vxlan_conflict},
-    state::host::{self, Host, Underlay},
+    state::{host::Host, registration, underlay::Underlay},
 };
 
 /// STATUS is polled: it answers within a second.
@@ -99,7 +99,7 @@ async fn admitted(conf: &Conf, host: &Host, underlay: &Underlay) -> Result<Optio
     let known = copy.as_ref().and_then(|copy| copy.network.as_ref());
     let known = known.map(|known| &known.record);
     let known = known.filter(|known| known.vni.is_some() && conf.spec.agree(known).is_ok());
-    let node = host::node(&settings, underlay.vtep)?;
+    let node = registration::node(&settings, underlay.vtep)?;
     // A host that is known and has a copy only reads.
     let is_known = copy.as_ref().is_some_and(|copy| {
         let own = copy.nodes.known(&node.name).map(|own| &own.record);
@@ -125,7 +125,7 @@ async fn admitted(conf: &Conf, host: &Host, underlay: &Underlay) -> Result<Optio
         }
     };
     match network {
-        Some(network) if network.vni.is_none() => Err(host::no_segment(name)),
+        Some(network) if network.vni.is_none() => Err(registration::no_segment(name)),
         network => Ok(network),
     }
 }

@@ -1,0 +1,100 @@
+//! What this host tells the store before it takes part in a network: its node record, and the network if there is none.
+
+use std::net::IpAddr;
+
+use cluster::{Cluster, NetworkSpec, News, Node, Records, Resolved, Stored};
+use plugin::Error;
+
+use crate::state::host::Host;
+
+impl Host {
+    /// The news of a network, made true where this host has a part in it: the node is known with its address and
+    /// boot, and the network exists as wanted. Also whether the node had to be made known.
+    pub async fn prepare(
+        &self,
+        cluster: &Cluster<'_>,
+        settings: &Resolved,
+        spec: &NetworkSpec,
+    ) -> Result<(News, bool), Error> {
+        let mut news = cluster.news(&spec.name).await?;
+        let vtep = self.underlay(settings).await?.vtep;
+        let registered = self.enrol(cluster, settings, &news.nodes, vtep).await?;
+        if news.network.is_none() {
+            let spec = NetworkSpec {
+                in_use: self.vnis()?,
+                ..spec.clone()
+            };
+            cluster.ensure_network(&spec).await?;
+        }
+        if registered || news.network.is_none() {
+            news = cluster.news(&spec.name).await?;
+        }
+        let network = news.ready_network(&spec.name)?;
+        spec.agree(&network.record)?;
+        if network.record.vni.is_none() {
+            return Err(no_segment(&spec.name));
+        }
+        Ok((news, registered))
+    }
+
+    /// Makes this node known with its tunnel address unless it is among these `nodes` as it is; says whether that was needed.
+    /// Refused where another host has that address.
+    pub async fn enrol(
+        &self,
+        cluster: &Cluster<'_>,
+        settings: &Resolved,
+        nodes: &Records<String, Node>,
+        vtep: IpAddr,
+    ) -> Result<bool, Error> {
+        journal::tunnel::note(vtep)?;
+        let (name, node) = (&settings.node, node(settings, vtep)?);
+        let known = nodes.get(name);
+        let present = known.and_then(Stored::readable).map(|node| &node.record);
+        let same_boot = present.filter(|present| present.boot_id == node.boot_id);
+        if same_boot.is_some_and(|present| present.vtep == node.vtep) {
+            return Ok(false);
+        }
+        Cluster::refuse_double(nodes, &node, journal::clock::booted())?;
+        cluster.register(&node).await?;
+        if let Some(wrong) = same_boot {
+            let had = match wrong.vtep {
+                Some(vtep) => format!("tunnel address {vtep}, which is not its own"),
+                None => "no tunnel address that another host can use".to_owned(),
+            };
+            cni::log(&format!("node {name}: the store had {had}; mended"));
+        }
+        if let Some(Stored::Opaque(opaque)) = known {
+            if opaque.is_newer {
+                let why = &opaque.why;
+                cni::log(&format!("node {name}: its record stays as it is: {why}"));
+                return Ok(false);
+            }
+            cni::log(&format!(
+                "node {name}: its record could not be read; mended"
+            ));
+        }
+        Ok(true)
+    }
+}
+
+/// That a network is of addresses alone.
+pub(crate) fn no_segment(network: &str) -> Error {
+    let why = format!(
+        "network {network}: has no VXLAN segment: it was made for another interface plugin"
+    );
+    Error::new(crate::code::DIFFERS, why)
+}
+
+/// This host's record with this tunnel address.
+pub(crate) fn node(settings: &Resolved, vtep: IpAddr) -> Result<Node, Error> {
+    let boot_id = journal::clock::boot_id();
+    Ok(Node {
+        name: settings.node.clone(),
+        vtep: Some(vtep),
+        boot_id: boot_id.map_err(|error| Error::io(format!("boot id: {error}")))?,
+        machine_id: journal::clock::machine_id(),
+        last_contact: journal::clock::unix(),
+        version: Some(cni::build::VERSION.to_owned()),
+        commit: Some(cni::build::COMMIT.to_owned()),
+    })
+}
