@@ -46,7 +46,7 @@ pub fn examine(settings: Option<&Resolved>, findings: &mut Findings) {
                 findings.wrong(
                     Check::Permissions,
                     says,
-                    &format!("chmod o= {}", nft::quoted(&path.to_string())),
+                    &format!("chmod o= {}", ruleset::quoted(&path.to_string())),
                 );
             }
         }
@@ -55,7 +55,7 @@ pub fn examine(settings: Option<&Resolved>, findings: &mut Findings) {
         let Some((mode, owner)) = look(&path, findings) else {
             continue;
         };
-        let (shown, quoted) = (path.display(), nft::quoted(&path.display().to_string()));
+        let (shown, quoted) = (path.display(), ruleset::quoted(&path.display().to_string()));
         if owner != 0 {
             let says =
                 format!("{shown}: belongs to the user {owner}, who can change it, and it {why}");

@@ -15,7 +15,7 @@ use netlink_packet_netfilter::nftables::{
 };
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
 
-use crate::rules::Expression;
+use crate::expr::Expression;
 
 /// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWRULE`, and `_NEWSETELEM`
 const RULE: u16 = 0x0a06;

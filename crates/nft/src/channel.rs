@@ -34,7 +34,7 @@ const RECEIVE_BYTES: usize = 64 << 10;
 const ANY_SOCKET_SENDS: usize = 32 << 10;
 
 /// An object, and the family of its table.
-pub(crate) type Answer = (NetfilterProtoFamily, NfTablesMessage);
+pub type Answer = (NetfilterProtoFamily, NfTablesMessage);
 
 /// One step of a batch.
 #[derive(Debug)]
@@ -60,8 +60,9 @@ impl Change {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Generation(pub(crate) u32);
 
+/// A socket of nfnetlink. From outside of this crate it reads only.
 #[derive(Debug)]
-pub(crate) struct Channel {
+pub struct Channel {
     socket: Socket,
     /// Closed after it, since fields are dropped in their order.
     trigger: Option<OwnedFd>,
@@ -139,7 +140,7 @@ impl Channel {
     }
 
     /// One object of another family than that of our table, with its family.
-    pub(crate) fn get_of(
+    pub fn get_of(
         &mut self,
         what: &str,
         family: NetfilterProtoFamily,
@@ -149,7 +150,7 @@ impl Channel {
     }
 
     /// All objects of another family than that of our table, or of all of them; each answer with its family.
-    pub(crate) fn dump_of(
+    pub fn dump_of(
         &mut self,
         what: &str,
         family: NetfilterProtoFamily,

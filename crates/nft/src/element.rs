@@ -7,7 +7,7 @@
 //! of the first element, in the form that nft prints as a comment.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use netlink_packet_core::NLM_F_CREATE;
@@ -18,7 +18,8 @@ use netlink_packet_netfilter::nftables::{
 
 use crate::channel::{Change, Channel};
 use crate::error::Error;
-use crate::skeleton::{Family, IPV4, IPV6, TABLE, on};
+use crate::family::{Family, IPV4, IPV6};
+use crate::skeleton::{TABLE, on};
 
 /// libnftnl: `NFTNL_UDATA_SET_ELEM_COMMENT` or `NFTNL_UDATA_RULE_COMMENT`, then one byte of length, then text and a zero.
 const COMMENT: u8 = 0;
@@ -155,20 +156,6 @@ impl fmt::Display for Interval {
     }
 }
 
-impl Family {
-    /// The last address of all.
-    fn top(&self) -> u128 {
-        u128::MAX >> (128 - 8 * u32::from(self.key_bytes))
-    }
-
-    fn address(&self, number: u128) -> IpAddr {
-        match u32::try_from(number) {
-            Ok(number) if *self == IPV4 => Ipv4Addr::from_bits(number).into(),
-            _ => Ipv6Addr::from_bits(number).into(),
-        }
-    }
-}
-
 /// One element as the kernel has it.
 struct Part {
     key: u128,
@@ -199,9 +186,8 @@ impl Part {
     }
 }
 
-pub(crate) fn elements(
-    answers: Vec<NfTablesMessage>,
-) -> impl Iterator<Item = Vec<SetElementAttribute>> {
+/// The elements in the kernel's answers to a question for those of a set.
+pub fn elements(answers: Vec<NfTablesMessage>) -> impl Iterator<Item = Vec<SetElementAttribute>> {
     let messages = answers.into_iter().filter_map(|answer| match answer {
         NfTablesMessage::NewSetElement(message) => Some(message.attributes),
         _ => None,

@@ -11,17 +11,13 @@
 //! random while, and gives up at last. Other tables are never written; they are read only to tell an operator which of their rules
 //! stops what is ours ([`Nft::obstacles`]).
 
-mod advice;
 mod answer;
 mod channel;
 mod element;
 mod error;
-mod foreign;
-mod judge;
-mod members;
-mod packet;
+pub mod expr;
+mod family;
 pub mod ports;
-mod registers;
 mod release;
 mod repair;
 mod rules;
@@ -30,7 +26,6 @@ mod skeleton;
 mod tests;
 mod translate;
 mod tunnel;
-mod xtables;
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
@@ -41,15 +36,16 @@ use std::time::{Duration, Instant};
 use ipnetwork::IpNetwork;
 use netlink_packet_netfilter::nftables::NfTablesMessage;
 
-pub use advice::{Blocked, Traffic, Words, blocked, interface, quoted};
-use channel::{Change, Channel};
+use channel::Change;
+pub use channel::{Answer, Channel};
 use element::Interval;
+pub use element::elements;
 pub use error::{Error, Reason};
-pub use foreign::{Author, Obstacle};
-pub use packet::{Endpoint, Hook, Packet, State};
+use expr::IFNAME_BYTES;
+use family::{IPV4, IPV6};
 use repair::Comparison;
-use rules::IFNAME_BYTES;
-use skeleton::{IPV4, IPV6, Skeleton, on_table, table};
+pub use skeleton::TABLE;
+use skeleton::{Skeleton, on_table, table};
 pub use translate::{Macs, Translation};
 
 /// A verb's whole time for being faster than others. One look and change takes some 100 us, so this is thousands of tries.
@@ -203,19 +199,20 @@ impl Nft {
         })
     }
 
-    /// What other tables of this host do to these packets, by packet: the chains that drop them, or may. All of it as it is at
-    /// one moment; where others change rules faster than they can be read, a look that fell between two of their changes is
-    /// better than none.
-    pub fn obstacles(&mut self, packets: &[Packet<'_>]) -> Result<Vec<Vec<Obstacle>>, Error> {
+    /// What `look` reads of the tables of this namespace, ours or not, as all of it is at one moment. Where other programs
+    /// change rules faster than they can be read, it is what was read between two of their changes.
+    pub fn read<T>(
+        &mut self,
+        mut look: impl FnMut(&mut Channel) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         for _ in 0..LOOKS {
-            let (generation, found) = self.patiently(|channel| {
-                Ok((channel.generation()?, foreign::obstacles(channel, packets)?))
-            })?;
+            let (generation, found) =
+                self.patiently(|channel| Ok((channel.generation()?, look(channel)?)))?;
             if self.channel.generation()? == generation {
                 return Ok(found);
             }
         }
-        self.patiently(|channel| foreign::obstacles(channel, packets))
+        self.patiently(look)
     }
 
     /// Removes what [`Nft::ensure`] makes, and the table if nothing else is in it; true if there was something.

@@ -2,44 +2,15 @@
 //! such sequences; so they are nft's, to the order of the attributes in a kernel's dump.
 
 use netlink_packet_netfilter::nftables::{
-    ChecksumFlags, ChecksumType, Cmp, DataAttribute, ExpressionAttribute, Expressions, Immediate,
-    ListAttribute, Lookup, Meta, MetaKey, Operator, Payload, Register, Verdict, VerdictAttribute,
+    ChecksumFlags, ChecksumType, DataAttribute, Expressions, Immediate, MetaKey, Operator, Payload,
+    Register, Verdict,
 };
 
-use crate::skeleton::Family;
-
-/// Linux's IFNAMSIZ: `oifname` fills a register, name and zeros.
-pub(crate) const IFNAME_BYTES: usize = 16;
-/// `enum nft_payload_bases`
-const LINK_HEADER: u32 = 0;
-pub(crate) const NETWORK_HEADER: u32 = 1;
-pub(crate) const TRANSPORT_HEADER: u32 = 2;
-/// Of the destination port in the headers of UDP, TCP and SCTP.
-pub(crate) const PORT_OFFSET: u32 = 2;
-pub(crate) const PORT_BYTES: u32 = 2;
-const MAC_BYTES: u32 = 6;
-pub(crate) const UDP: u8 = 17;
-pub(crate) const NF_DROP: u32 = 0;
-pub(crate) const NF_ACCEPT: u32 = 1;
-
-pub(crate) type Expression = ListAttribute<ExpressionAttribute>;
-pub(crate) type Rule = Vec<Expression>;
-
-/// Which end of a packet is ours.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum End {
-    Source,
-    Destination,
-}
-
-impl Family {
-    pub(crate) fn offset(&self, end: End) -> u32 {
-        match end {
-            End::Source => self.source_offset,
-            End::Destination => self.source_offset + u32::from(self.key_bytes),
-        }
-    }
-}
+use crate::expr::{
+    LINK_HEADER, MAC_BYTES, NETWORK_HEADER, NF_ACCEPT, NF_DROP, Rule, UDP, compare, ifname, load,
+    lookup, masq, notrack, payload, port, verdict,
+};
+use crate::family::{End, Family};
 
 /// `ip saddr @egress4 oifname != "bridge" masquerade`. An inet table sees both families, hence nfproto first.
 pub(crate) fn masquerade(family: &Family, bridge: &str) -> Rule {
@@ -107,16 +78,6 @@ fn udp(family: &Family) -> Rule {
     expressions.into_iter().map(Into::into).collect()
 }
 
-/// The destination port.
-pub(crate) fn port(register: Register) -> Expressions {
-    payload(register, TRANSPORT_HEADER, PORT_OFFSET, PORT_BYTES)
-}
-
-/// The kernel dumps it without data.
-fn notrack() -> Expression {
-    ListAttribute::Element(vec![ExpressionAttribute::Name("notrack".to_owned())])
-}
-
 /// `ether daddr FROM ether daddr set TO`
 pub(crate) fn readdress(from: [u8; 6], to: [u8; 6]) -> Rule {
     let expressions = [
@@ -142,61 +103,4 @@ pub(crate) fn readdress(from: [u8; 6], to: [u8; 6]) -> Rule {
 fn address(family: &Family, end: End) -> Expressions {
     let (offset, bytes) = (family.offset(end), family.key_bytes.into());
     payload(Register::Reg1, NETWORK_HEADER, offset, bytes)
-}
-
-pub(crate) fn payload(register: Register, base: u32, offset: u32, bytes: u32) -> Expressions {
-    Expressions::Payload(vec![
-        Payload::DestinationRegister(register),
-        Payload::Base(base),
-        Payload::Offset(offset),
-        Payload::Len(bytes),
-    ])
-}
-
-pub(crate) fn lookup(set: &str) -> Expressions {
-    Expressions::Lookup(vec![
-        Lookup::Set(set.to_owned()),
-        Lookup::SourceRegister(Register::Reg1),
-        Lookup::Flags(0),
-    ])
-}
-
-pub(crate) fn load(key: MetaKey) -> Expressions {
-    load_into(Register::Reg1, key)
-}
-
-pub(crate) fn load_into(register: Register, key: MetaKey) -> Expressions {
-    Expressions::Meta(vec![Meta::Key(key), Meta::DestinationRegister(register)])
-}
-
-/// An interface's name as it fills a register: with zeros.
-pub(crate) fn ifname(name: &str) -> Vec<u8> {
-    let mut bytes = name.as_bytes().to_vec();
-    bytes.resize(IFNAME_BYTES, 0);
-    bytes
-}
-
-pub(crate) fn masq() -> Expressions {
-    Expressions::Other {
-        expression_type: "masq".to_owned(),
-        attributes: vec![],
-    }
-}
-
-/// What becomes of the packet; `chain` is where a jump goes.
-pub(crate) fn verdict(code: Verdict, chain: Option<&str>) -> Expressions {
-    let mut verdict = vec![VerdictAttribute::Code(code)];
-    verdict.extend(chain.map(|chain| VerdictAttribute::Chain(chain.to_owned())));
-    Expressions::Immediate(vec![
-        Immediate::DestinationRegister(Register::Verdict),
-        Immediate::Data(DataAttribute::Verdict(verdict)),
-    ])
-}
-
-pub(crate) fn compare(operator: Operator, value: Vec<u8>) -> Expressions {
-    Expressions::Cmp(vec![
-        Cmp::SourceRegister(Register::Reg1),
-        Cmp::Op(operator),
-        Cmp::Data(DataAttribute::Value(value)),
-    ])
 }

@@ -3,15 +3,18 @@
 //! `repair` does not know what they are for.
 
 use netlink_packet_netfilter::nftables::{
-    ChainAttribute, ChainMessage, Hook, InetHookNumber, NfTablesMessage, Register, RuleAttribute,
+    ChainAttribute, ChainMessage, Hook, InetHookNumber, NfTablesMessage, RuleAttribute,
     RuleMessage, SetAttribute, SetFlags, SetMessage, TableAttribute, TableFlags, TableMessage,
 };
 
 use crate::channel::Channel;
 use crate::error::Error;
-use crate::rules::{NF_ACCEPT, Rule, admit_peers, drop_strangers, masquerade, untracked};
+use crate::expr::{NF_ACCEPT, Rule, expressions};
+use crate::family::{Family, IPV4, IPV6};
+use crate::rules::{admit_peers, drop_strangers, masquerade, untracked};
 
-pub(crate) const TABLE: &str = "crosshost";
+/// The name of our tables.
+pub const TABLE: &str = "crosshost";
 /// Sets that versions up to commit 505b5ca made. No rule of ours names them any more; they go with the table.
 const EARLIER: [&str; 2] = ["vteps4", "vteps6"];
 /// nft's `srcnat` of the inet family.
@@ -25,49 +28,6 @@ pub(crate) const TYPE_BITS: u32 = 6;
 pub(crate) const WORD: u32 = 4;
 /// No flag, above all not `dormant`.
 pub(crate) const AWAKE: TableAttribute = TableAttribute::Flags(TableFlags::empty());
-
-/// What differs between the two versions of IP.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Family {
-    /// The set of networks to masquerade.
-    pub(crate) egress: &'static str,
-    /// The set of our tunnels' ends.
-    pub(crate) tunnels: &'static str,
-    /// The set of the addresses that may send to them, each with the end.
-    pub(crate) peers: &'static str,
-    pub(crate) nfproto: u8,
-    /// nft's number of the data type, by which it prints an element.
-    pub(crate) key_type: u32,
-    pub(crate) key_bytes: u8,
-    /// Of the source address in the IP header.
-    pub(crate) source_offset: u32,
-    /// Where nft puts what follows one address, and two, in a tuple that begins in the first register.
-    pub(crate) behind_address: Register,
-    pub(crate) behind_two: Register,
-}
-
-pub(crate) static IPV4: Family = Family {
-    egress: "egress4",
-    tunnels: "tunnels4",
-    peers: "peers4",
-    nfproto: 2,
-    key_type: 7,
-    key_bytes: 4,
-    source_offset: 12,
-    behind_address: Register::Reg32_01,
-    behind_two: Register::Reg32_02,
-};
-pub(crate) static IPV6: Family = Family {
-    egress: "egress6",
-    tunnels: "tunnels6",
-    peers: "peers6",
-    nfproto: 10,
-    key_type: 8,
-    key_bytes: 16,
-    source_offset: 8,
-    behind_address: Register::Reg2,
-    behind_two: Register::Reg3,
-};
 
 /// All objects of the table; later ones may refer to earlier ones.
 pub(crate) struct Skeleton {
@@ -310,15 +270,4 @@ pub(crate) fn rule(chain: &str, rest: Vec<RuleAttribute>) -> RuleMessage {
     ];
     attributes.extend(rest);
     RuleMessage { attributes }
-}
-
-pub(crate) fn expressions(rule: RuleMessage) -> Rule {
-    let found = rule
-        .attributes
-        .into_iter()
-        .find_map(|attribute| match attribute {
-            RuleAttribute::Expressions(expressions) => Some(expressions),
-            _ => None,
-        });
-    found.unwrap_or_default()
 }

@@ -11,7 +11,8 @@ use netlink_packet_netfilter::nftables::{
 use crate::channel::{Change, Channel};
 use crate::element::{elements, message, octets};
 use crate::error::Error;
-use crate::skeleton::{Family, IPV4, IPV6, on};
+use crate::family::{Family, IPV4, IPV6};
+use crate::skeleton::on;
 
 /// An attribute's length has 16 bits, and all elements of a message are in one.
 const AT_ONCE: usize = 500;

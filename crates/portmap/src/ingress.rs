@@ -4,13 +4,10 @@ use std::{collections::BTreeSet, net::IpAddr, path::Path};
 
 use journal::{Attachment, Journal};
 use netlink::{Netns, Route, Rtnl, Sysctl};
-use nft::Blocked;
 use plugin::Error;
+use ruleset::Obstacle;
 
-use crate::{
-    datapath_check,
-    record::{Record, Run},
-};
+use crate::record::{Record, Run};
 
 /// What the interfaces of `overlay` begin with: behind them are containers.
 const OURS: &str = "ch";
@@ -61,16 +58,13 @@ impl Outside {
     }
 
     /// What of the kernel's settings keeps packets from the record's ports, or their answers from clients, with what turns it on.
-    pub(crate) fn off(&self, record: &Record) -> Vec<Blocked> {
-        let forwarded = record
-            .runs
-            .iter()
-            .filter(|run| !datapath_check::is_here(run));
+    pub(crate) fn off(&self, record: &Record) -> Vec<Obstacle> {
+        let forwarded = record.runs.iter().filter(|run| !run.is_local());
         let keys: BTreeSet<_> = forwarded.filter_map(|run| self.key(run)).collect();
-        let blocked = |key: Sysctl| Blocked {
+        let blocked = |key: Sysctl| Obstacle {
             certain: true,
             why: format!("{key} is 0: this host forwards nothing to containers"),
-            allow: format!("sysctl -w {}", nft::quoted(&format!("{key}=1"))),
+            remedy: format!("sysctl -w {}", ruleset::quoted(&format!("{key}=1"))),
             chain: key.to_string(),
         };
         keys.into_iter().map(blocked).collect()
@@ -133,10 +127,7 @@ pub(crate) fn is_absent_from_overlay(attachment: &Attachment) -> bool {
 
 /// Whether there is a reason to look more closely whether the record's packets are forwarded.
 pub(crate) fn is_doubtful(record: &Record) -> bool {
-    let mut forwarded = record
-        .runs
-        .iter()
-        .filter(|run| !datapath_check::is_here(run));
+    let mut forwarded = record.runs.iter().filter(|run| !run.is_local());
     forwarded.any(|run| {
         let v6 = run.to.is_ipv6();
         if v6 { FORWARD6 } else { FORWARD4 }.is("0") || !forwards(&run.via, v6)

@@ -26,7 +26,6 @@
 pub mod config;
 pub mod conflict;
 mod conntrack;
-mod datapath_check;
 mod ingress;
 mod listener_owner;
 pub mod mapping;

@@ -61,6 +61,11 @@ impl Run {
         }
     }
 
+    /// Whether only programs of this host use it, by 127.0.0.1: nothing of it is forwarded.
+    pub fn is_local(&self) -> bool {
+        self.address.is_some_and(|address| address.is_loopback())
+    }
+
     /// All ports of the host.
     pub fn ports(&self) -> RangeInclusive<u16> {
         ports(self.port, self.count)

@@ -1,17 +1,18 @@
 //! Repair: what `crosshost sync` does for published ports, since a program that flushes the ruleset takes them along; and what
 //! `crosshost doctor` says of them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use journal::{All, Unreadable};
 use nft::{
-    Blocked, Status,
+    Status,
     ports::{Places, Ports, Published},
 };
 use plugin::Error;
+use ruleset::{Obstacle, PublishedPorts};
 
 use crate::{
-    conflict, datapath_check,
+    conflict,
     ingress::Outside,
     route_localnet,
     table::{self, Desk},
@@ -79,19 +80,34 @@ pub fn examine() -> Result<Examined, Error> {
 }
 
 /// What lets nothing through to published ports, or may not: rules of others, settings of the kernel.
-pub async fn obstacles() -> Result<Vec<Blocked>, Error> {
+pub async fn obstacles() -> Result<Vec<Obstacle>, Error> {
     let records = table::records().all_readable(&table::lost);
     let records = records?;
     if records.is_empty() {
         return Ok(vec![]);
     }
     let outside = Outside::look().await?;
-    let mut blocked: Vec<Blocked> = Vec::new();
+    let mut blocked: Vec<Obstacle> = Vec::new();
     for off in records.iter().flat_map(|record| outside.off(record)) {
         if !blocked.contains(&off) {
             blocked.push(off);
         }
     }
-    blocked.extend(datapath_check::blocked(&records, &outside)?);
+    let runs = || records.iter().flat_map(|record| &record.runs);
+    let vias: BTreeSet<_> = runs().map(|run| run.via.as_str()).collect();
+    // Of an interface that is gone, no rule can be but by its name.
+    let index = |via| (via, netlink::index_of(via).unwrap_or(0));
+    let vias: BTreeMap<_, _> = vias.into_iter().map(index).collect();
+    let ports: Vec<_> = runs()
+        .map(|run| PublishedPorts {
+            protocol: (run.protocol.as_str(), run.protocol.number()),
+            address: run.address,
+            ports: run.ports(),
+            to: run.to,
+            via: (&run.via, vias.get(run.via.as_str()).copied().unwrap_or(0)),
+        })
+        .collect();
+    let found = ruleset::published(&ports, |via, v6| outside.links(via, v6));
+    blocked.extend(found?);
     Ok(blocked)
 }

@@ -17,11 +17,12 @@ use super::skeleton::CONDITIONS;
 use crate::channel::{Change, Channel};
 use crate::element::{self, octets, user_data};
 use crate::error::Error;
-use crate::rules::{
-    End, IFNAME_BYTES, NETWORK_HEADER, NF_ACCEPT, PORT_BYTES, PORT_OFFSET, Rule, TRANSPORT_HEADER,
-    compare, ifname, load, payload, verdict,
+use crate::expr::{
+    IFNAME_BYTES, NETWORK_HEADER, NF_ACCEPT, PORT_BYTES, PORT_OFFSET, Rule, TRANSPORT_HEADER,
+    compare, expressions, ifname, load, payload, verdict,
 };
-use crate::skeleton::{Family, IPV4, IPV6, expressions, on, rule as rule_message};
+use crate::family::{End, Family, IPV4, IPV6};
+use crate::skeleton::{on, rule as rule_message};
 
 /// Where the source port is in the headers of UDP, TCP and SCTP.
 const SOURCE_PORT: u32 = 0;

@@ -16,7 +16,7 @@ use super::skeleton::{SETS4, SETS6, Sets};
 use crate::channel::{Change, Channel};
 use crate::element::{LONGEST_COMMENT, elements, message, octets, owner, user_data};
 use crate::error::Error;
-use crate::rules::ifname;
+use crate::expr::ifname;
 use crate::skeleton::on;
 
 /// An attribute's length has 16 bits, and all elements of a message are in one; with the longest key, comment and data.

@@ -6,12 +6,11 @@ use netlink_packet_netfilter::nftables::{
 };
 
 use super::skeleton::{CONDITIONS, PUBLISH, SETS4, SETS6, Sets};
-use crate::packet::DST_NAT;
-use crate::rules::{
-    End, NETWORK_HEADER, NF_DROP, Rule, compare, ifname, load, load_into, lookup, masq, payload,
-    port, verdict,
+use crate::expr::{
+    DST_NAT, NETWORK_HEADER, NF_DROP, Rule, compare, ifname, load, load_into, lookup, masq,
+    payload, port, verdict,
 };
-use crate::skeleton::{Family, IPV4, IPV6};
+use crate::family::{End, Family, IPV4, IPV6};
 
 /// The first byte of 127.0.0.0/8.
 const LOCALNET: u8 = 127;

@@ -3,9 +3,8 @@
 use netlink_packet_netfilter::nftables::{InetHookNumber, SetAttribute, SetFlags};
 
 use super::rules;
-use crate::skeleton::{
-    Chain, Family, IPV4, IPV6, PORT_TYPE, SRCNAT, Skeleton, TYPE_BITS, WORD, of_keys,
-};
+use crate::family::{Family, IPV4, IPV6};
+use crate::skeleton::{Chain, PORT_TYPE, SRCNAT, Skeleton, TYPE_BITS, WORD, of_keys};
 
 /// The chain of the rules that keep packets from a port that is published under conditions.
 pub(super) const CONDITIONS: &str = "ports-conditions";

@@ -1,11 +1,9 @@
 //! The races on purpose: somebody commits just between our look and our change.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::Instant;
 
 use super::CONFIG;
-use super::kit::{Finish, Namespace};
+use super::kit::Namespace;
 use crate::repair::Comparison;
 use crate::{Error, Nft, PATIENCE, Status};
 
@@ -29,34 +27,6 @@ fn a_commit_in_between_leads_to_another_look() {
             Nft::open().unwrap().status(&CONFIG).unwrap(),
             Status::Complete
         );
-    });
-}
-
-#[test]
-fn others_who_change_their_rules_all_the_time_hide_nothing() {
-    let namespace = Namespace::new();
-    let finished = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let _finish = Finish(&finished);
-        scope.spawn(|| {
-            namespace.run(|| {
-                let mut other = Nft::open().unwrap();
-                while !finished.load(Ordering::Relaxed) {
-                    other.ensure(&CONFIG).unwrap();
-                    other.remove_table(&CONFIG).unwrap();
-                }
-            });
-        });
-        namespace.run(|| {
-            let packet = crate::Packet::at(crate::Hook::Forward, false);
-            for _ in 0..300 {
-                let found = Nft::open()
-                    .unwrap()
-                    .obstacles(std::slice::from_ref(&packet))
-                    .unwrap();
-                assert_eq!(found, [[]]);
-            }
-        });
     });
 }
 

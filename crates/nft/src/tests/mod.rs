@@ -3,7 +3,6 @@
 mod decide;
 mod egress;
 mod ensure;
-mod foreign;
 mod kit;
 mod ports;
 mod release;

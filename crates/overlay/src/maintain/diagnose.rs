@@ -185,7 +185,7 @@ async fn examine_network(
             says,
             &format!(
                 "ip link set dev {} mtu {wanted}",
-                nft::quoted(&underlay.name)
+                ruleset::quoted(&underlay.name)
             ),
         );
     }
@@ -290,7 +290,7 @@ async fn examine_way_in(
                  what that host sends to tunnels is dropped"
             );
             let key = Sysctl::of_link("ipv4", name, "rp_filter");
-            let mend = format!("sysctl -w {}", nft::quoted(&format!("{key}=2")));
+            let mend = format!("sysctl -w {}", ruleset::quoted(&format!("{key}=2")));
             findings.wrong(Check::RpFilter, says, &mend);
         }
     }

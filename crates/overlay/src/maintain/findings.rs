@@ -174,7 +174,7 @@ impl Findings {
     }
 
     /// What rules of others stop, or may.
-    pub fn blocked(&mut self, found: Result<Vec<nft::Blocked>, Error>) {
+    pub fn blocked(&mut self, found: Result<Vec<ruleset::Obstacle>, Error>) {
         let check = Check::ForeignRules;
         match found {
             Ok(found) => {
@@ -184,7 +184,7 @@ impl Findings {
                     } else {
                         State::Note
                     };
-                    self.add(check, state, it.why, &it.allow);
+                    self.add(check, state, it.why, &it.remedy);
                 }
             }
             Err(error) => self.note(check, error.msg.clone(), ""),

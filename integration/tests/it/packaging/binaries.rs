@@ -50,6 +50,16 @@ fn are_small() {
 }
 
 #[test]
+fn only_the_command_judges_foreign_rules() {
+    let remedy = b"firewall-cmd --panic-off";
+    for name in NAMES {
+        let bytes = std::fs::read(Programs::product(name)).expect("a file");
+        let has = bytes.windows(remedy.len()).any(|it| it == remedy);
+        assert_eq!(has, name == "crosshost", "{name}");
+    }
+}
+
+#[test]
 fn say_what_is_wrong_whatever_the_environment_asks_for() {
     // Without unwind tables a library that takes a backtrace on its own would abort instead.
     let said = Command::new(Programs::product("crosshost"))

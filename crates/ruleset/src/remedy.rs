@@ -2,10 +2,11 @@
 
 use std::fs;
 
-use crate::Nft;
-use crate::error::Error;
-use crate::foreign::{Author, Obstacle};
+use nft::{Error, Nft};
+
 use crate::packet::Packet;
+use crate::quote::quoted;
+use crate::tables::{self, BlockingChain, Editor};
 
 /// The older iptables, whose rules only its own programs can read; for IPv4 and IPv6, with where the kernel lists its tables.
 const LEGACY: [(&str, &str); 2] = [
@@ -26,12 +27,12 @@ pub struct Traffic<'a> {
     /// What they are, in words.
     pub what: String,
     /// What would let them through.
-    pub words: Words,
+    pub remedies: Remedies,
 }
 
 /// A chain of somebody else that stops what is ours, or may.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Blocked {
+pub struct Obstacle {
     /// Whether nothing of the kind passes.
     pub certain: bool,
     /// The chain: `chain FORWARD of nftables table ip filter`, or the program that alone can read its table.
@@ -39,12 +40,12 @@ pub struct Blocked {
     /// The same, and what it stops.
     pub why: String,
     /// The commands that would allow it; empty, if nobody but the owner of a table can.
-    pub allow: String,
+    pub remedy: String,
 }
 
 /// What would allow it, in the words of each program that makes rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Words {
+pub struct Remedies {
     /// Rules of nft, each as it follows `nft insert rule TABLE CHAIN`.
     pub nft: Vec<String>,
     /// Rules of iptables, each as it follows `iptables -I CHAIN`.
@@ -53,8 +54,8 @@ pub struct Words {
     pub firewalld: String,
 }
 
-impl Words {
-    fn command(&self, at: &Obstacle) -> String {
+impl Remedies {
+    fn command(&self, at: &BlockingChain) -> String {
         let (table, chain) = (at.table.as_str(), at.chain.as_str());
         let (family, name) = table.split_once(' ').unwrap_or_default();
         match name {
@@ -62,16 +63,16 @@ impl Words {
             PANIC => return "firewall-cmd --panic-off".to_owned(),
             _ => {}
         }
-        let commands: Vec<_> = match at.author {
-            Author::Owner => vec![],
-            Author::Nft if !at.is_spelled() => vec![],
-            Author::Nft => {
+        let commands: Vec<_> = match at.editor {
+            Editor::Owner => vec![],
+            Editor::Nft if !at.is_spelled() => vec![],
+            Editor::Nft => {
                 let insert =
                     |rule: &String| format!("nft insert rule {table} {chain} {}", quoted(rule));
                 self.nft.iter().map(insert).collect()
             }
             // A native rule in a table of iptables may be one that iptables cannot list any more.
-            Author::Iptables { docker_user } => {
+            Editor::Iptables { docker_user } => {
                 let program = match family {
                     "ip6" => "ip6tables-nft",
                     _ => "iptables-nft",
@@ -109,7 +110,7 @@ fn of_table(program: &str, table: &str) -> String {
     }
 }
 
-impl Obstacle {
+impl BlockingChain {
     /// Whether nft's command line has a spelling for table and chain: it takes no name in quotes (nft(8), "Lexical
     /// conventions"), while the kernel takes any.
     fn is_spelled(&self) -> bool {
@@ -123,54 +124,13 @@ impl Obstacle {
     }
 }
 
-/// A word of a command, in quotes where a shell would read it otherwise. What a terminal would act on is escaped in the
-/// form that bash, zsh, ksh and busybox read.
-pub fn quoted(word: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.@%+:=,/".contains(c);
-    if word.chars().all(is_plain) && !word.is_empty() {
-        return word.to_owned();
-    }
-    let is_shown = |c: char| c == ' ' || !(c.is_control() || c.is_whitespace() || is_mark(c));
-    if word.chars().all(is_shown) {
-        return format!("'{}'", word.replace('\'', "'\\''"));
-    }
-    let escaped = word.chars().map(|c| match c {
-        '\'' | '\\' => format!("\\{c}"),
-        _ if is_shown(c) => c.to_string(),
-        _ => {
-            let mut bytes = [0; 4];
-            let bytes = c.encode_utf8(&mut bytes).bytes();
-            bytes.fold(String::new(), |text, byte| text + &format!("\\x{byte:02x}"))
-        }
-    });
-    format!("$'{}'", escaped.collect::<String>())
-}
-
-/// Whether it turns the writing direction.
-fn is_mark(c: char) -> bool {
-    matches!(
-        c,
-        '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
-    )
-}
-
-/// An interface's name as nft reads it in a rule; `None` where nft has no spelling for it. A star at the end would stand for
-/// all names that begin so.
-pub fn interface(name: &str) -> Option<String> {
-    if name.contains('"') {
-        return None;
-    }
-    Some(match name.strip_suffix('*') {
-        Some(start) => format!("\"{start}\\*\""),
-        None => format!("\"{name}\""),
-    })
-}
-
 /// The chains of others that stop these packets, or may, each once; by traffic.
-pub fn blocked(traffic: &[Traffic<'_>]) -> Result<Vec<Vec<Blocked>>, Error> {
+pub(crate) fn obstacles(traffic: &[Traffic<'_>]) -> Result<Vec<Vec<Obstacle>>, Error> {
     let packets = traffic.iter().flat_map(|it| it.packets.concat());
     let packets: Vec<_> = packets.collect();
-    let mut obstacles = Nft::open()?.obstacles(&packets)?.into_iter();
+    let mut obstacles = Nft::open()?
+        .read(|channel| tables::blocking_chains(channel, &packets))?
+        .into_iter();
     let mut blocked = Vec::new();
     for traffic in traffic {
         let forms = |forms: &Vec<_>| best(obstacles.by_ref().take(forms.len()).collect());
@@ -185,15 +145,15 @@ pub fn blocked(traffic: &[Traffic<'_>]) -> Result<Vec<Vec<Blocked>>, Error> {
 }
 
 /// What stops all forms of a packet for certain, or some of them, or may: one of each chain.
-fn best(forms: Vec<Vec<Obstacle>>) -> Vec<Obstacle> {
+fn best(forms: Vec<Vec<BlockingChain>>) -> Vec<BlockingChain> {
     let count = forms.len();
     let all: Vec<_> = forms.into_iter().flatten().collect();
-    let of = |it: &Obstacle| (it.table.clone(), it.chain.clone());
-    let stops_all = |chain: &Obstacle| {
+    let of = |it: &BlockingChain| (it.table.clone(), it.chain.clone());
+    let stops_all = |chain: &BlockingChain| {
         let certain = all.iter().filter(|it| it.certain && of(it) == of(chain));
         certain.count() == count
     };
-    let all = all.iter().map(|it| Obstacle {
+    let all = all.iter().map(|it| BlockingChain {
         certain: stops_all(it),
         ..it.clone()
     });
@@ -201,10 +161,11 @@ fn best(forms: Vec<Vec<Obstacle>>) -> Vec<Obstacle> {
 }
 
 /// One of each chain: that which is certain.
-fn worst(obstacles: impl Iterator<Item = Obstacle>) -> Vec<Obstacle> {
-    let mut found: Vec<Obstacle> = Vec::new();
+fn worst(obstacles: impl Iterator<Item = BlockingChain>) -> Vec<BlockingChain> {
+    let mut found: Vec<BlockingChain> = Vec::new();
     for obstacle in obstacles {
-        let same = |it: &&mut Obstacle| it.table == obstacle.table && it.chain == obstacle.chain;
+        let same =
+            |it: &&mut BlockingChain| it.table == obstacle.table && it.chain == obstacle.chain;
         match found.iter_mut().find(same) {
             Some(known) if known.certain || !obstacle.certain => {}
             Some(known) => *known = obstacle,
@@ -215,26 +176,26 @@ fn worst(obstacles: impl Iterator<Item = Obstacle>) -> Vec<Obstacle> {
 }
 
 impl Traffic<'_> {
-    fn native(&self, it: &Obstacle) -> Blocked {
+    fn native(&self, it: &BlockingChain) -> Obstacle {
         let stops = if it.certain { "stops" } else { "may stop" };
         let chain = format!("chain {} of nftables table {}", it.chain, it.table);
-        let owned = match it.author {
-            Author::Owner => "; only the program that owns the table may change it",
-            Author::Nft if !it.is_spelled() => {
+        let owned = match it.editor {
+            Editor::Owner => "; only the program that owns the table may change it",
+            Editor::Nft if !it.is_spelled() => {
                 "; nft has no spelling for its name: only the program that made it can change it"
             }
             _ => "",
         };
-        Blocked {
+        Obstacle {
             certain: it.certain,
             why: format!("{chain} {stops} {} with its {}{owned}", self.what, it.rule),
             chain,
-            allow: self.words.command(it),
+            remedy: self.remedies.command(it),
         }
     }
 
     /// The table of the older iptables that packets of this version of IP meet, if there is one.
-    fn legacy(&self, v6: bool) -> Option<Blocked> {
+    fn legacy(&self, v6: bool) -> Option<Obstacle> {
         let (program, tables) = LEGACY[usize::from(v6)];
         let packets = self.packets.iter().flatten();
         let packets = packets.filter(|packet| packet.v6 == v6);
@@ -249,13 +210,13 @@ impl Traffic<'_> {
         let list = of_table(program, tables.first()?);
         let named = tables.join(", ");
         let what = self.what.trim_end_matches(',');
-        Some(Blocked {
+        Some(Obstacle {
             certain: false,
             chain: program.to_owned(),
             why: format!(
                 "{program} has a table {named}, which only it can read (`{list} -S {first}`): it may stop {what}"
             ),
-            allow: self.words.legacy_command(program, &tables, &chains),
+            remedy: self.remedies.legacy_command(program, &tables, &chains),
         })
     }
 }
@@ -265,43 +226,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_word_is_one_word_to_a_shell_whatever_is_in_it() {
-        for (word, wanted) in [
-            ("ch-egress", "ch-egress"),
-            (
-                "net.ipv4.conf.br/100.rp_filter=2",
-                "net.ipv4.conf.br/100.rp_filter=2",
-            ),
-            ("", "''"),
-            ("e;reboot;", "'e;reboot;'"),
-            ("$(x)", "'$(x)'"),
-            ("it's", "'it'\\''s'"),
-            ("a b", "'a b'"),
-            ("e\u{1b}[31m", "$'e\\x1b[31m'"),
-            ("a\nreboot", "$'a\\x0areboot'"),
-            ("a\u{202e}'\\", "$'a\\xe2\\x80\\xae\\'\\\\'"),
-        ] {
-            assert_eq!(quoted(word), wanted);
-            // The shell reads back what was meant.
-            let said = std::process::Command::new("bash")
-                .args(["-c", &format!("printf %s {}", quoted(word))])
-                .output()
-                .unwrap();
-            assert_eq!(String::from_utf8(said.stdout).unwrap(), word);
-        }
-    }
-
-    #[test]
-    fn an_interface_that_nft_cannot_spell_has_no_rule() {
-        assert_eq!(interface("ens3").as_deref(), Some("\"ens3\""));
-        assert_eq!(interface("e;x").as_deref(), Some("\"e;x\""));
-        assert_eq!(interface("e*").as_deref(), Some("\"e\\*\""));
-        assert_eq!(interface("e\"x"), None);
-    }
-
-    #[test]
     fn a_chain_that_nft_cannot_spell_gets_no_command() {
-        let words = Words {
+        let remedies = Remedies {
             nft: vec!["udp dport 4789 accept".to_owned()],
             iptables: vec![],
             firewalld: String::new(),
@@ -309,18 +235,18 @@ mod tests {
         let traffic = Traffic {
             packets: vec![],
             what: "the tunnels' packets".to_owned(),
-            words,
+            remedies,
         };
-        let at = |table: &str, chain: &str| Obstacle {
+        let at = |table: &str, chain: &str| BlockingChain {
             table: table.to_owned(),
             chain: chain.to_owned(),
-            author: Author::Nft,
+            editor: Editor::Nft,
             rule: "policy drop".to_owned(),
             certain: true,
         };
         let usual = traffic.native(&at("inet mine", "in-put.1"));
         assert_eq!(
-            usual.allow,
+            usual.remedy,
             "nft insert rule inet mine in-put.1 'udp dport 4789 accept'"
         );
         for (table, chain) in [
@@ -331,7 +257,7 @@ mod tests {
             ("inet mine", ""),
         ] {
             let blocked = traffic.native(&at(table, chain));
-            assert_eq!(blocked.allow, "");
+            assert_eq!(blocked.remedy, "");
             assert!(
                 blocked.why.contains("nft has no spelling"),
                 "{}",

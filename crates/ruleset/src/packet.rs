@@ -5,15 +5,11 @@ use std::ops::RangeInclusive;
 
 use netlink_packet_netfilter::nftables::{HookNumber, InetHookNumber, MetaKey};
 
-use crate::element::octets;
-use crate::rules::{IFNAME_BYTES, NETWORK_HEADER, PORT_OFFSET, TRANSPORT_HEADER};
-
-/// `IPS_DST_NAT`, of `ct status`
-pub(crate) const DST_NAT: u32 = 1 << 5;
+use nft::expr::{DST_NAT, IFNAME_BYTES, NETWORK_HEADER, PORT_OFFSET, TRANSPORT_HEADER};
 
 /// Where a packet meets the chains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hook {
+pub(crate) enum Hook {
     /// It comes to this host, and nobody knows where to.
     Prerouting,
     /// It comes to this host.
@@ -50,7 +46,7 @@ impl Hook {
 
 /// How a packet's connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub(crate) enum State {
     /// The kernel has not looked yet which one it is of.
     Unseen,
     /// It is the first one.
@@ -102,11 +98,11 @@ impl State {
 
 /// What is known of one end of a packet's way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Endpoint {
+pub(crate) struct Endpoint {
     /// The address.
-    pub address: Option<IpAddr>,
+    pub(crate) address: Option<IpAddr>,
     /// The port.
-    pub port: Option<u16>,
+    pub(crate) port: Option<u16>,
 }
 
 impl From<SocketAddr> for Endpoint {
@@ -118,32 +114,36 @@ impl From<SocketAddr> for Endpoint {
     }
 }
 
+/// Name and index of an interface. No interface has the index 0: it stands for one that is gone, or not there yet, of which a
+/// rule can only know the name.
+pub type Interface<'a> = (&'a str, u32);
+
 /// What is known of a packet. `Packet { state, ..Packet::at(hook, v6) }`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Packet<'a> {
+pub(crate) struct Packet<'a> {
     /// Where it meets the chains.
-    pub hook: Hook,
+    pub(crate) hook: Hook,
     /// The chains of which priorities meet it like this: it is changed on its way.
-    pub priorities: RangeInclusive<i32>,
+    pub(crate) priorities: RangeInclusive<i32>,
     /// Of IPv6.
-    pub v6: bool,
+    pub(crate) v6: bool,
     /// Name and index of the interface that it came by.
-    pub iif: Option<(&'a str, u32)>,
+    pub(crate) iif: Option<Interface<'a>>,
     /// The same of the one that it leaves by.
-    pub oif: Option<(&'a str, u32)>,
+    pub(crate) oif: Option<Interface<'a>>,
     /// How its connection stands.
-    pub state: State,
+    pub(crate) state: State,
     /// The number of its protocol in IP.
-    pub protocol: Option<u8>,
+    pub(crate) protocol: Option<u8>,
     /// Where it comes from.
-    pub from: Endpoint,
+    pub(crate) from: Endpoint,
     /// Where it goes.
-    pub to: Endpoint,
+    pub(crate) to: Endpoint,
 }
 
 impl Packet<'_> {
     /// The first one of a connection, of which nothing else is known.
-    pub fn at(hook: Hook, v6: bool) -> Self {
+    pub(crate) fn at(hook: Hook, v6: bool) -> Self {
         Self {
             hook,
             priorities: i32::MIN..=i32::MAX,
@@ -172,12 +172,12 @@ impl Packet<'_> {
 
     /// What a rule reads of it into a register.
     pub(crate) fn meta(&self, key: MetaKey) -> Option<Vec<u8>> {
-        let name = |interface: Option<(&str, u32)>| {
+        let name = |interface: Option<Interface<'_>>| {
             let mut name = interface?.0.as_bytes().to_vec();
             name.resize(IFNAME_BYTES, 0);
             Some(name)
         };
-        let index = |interface: Option<(&str, u32)>| Some(interface?.1.to_ne_bytes().to_vec());
+        let index = |interface: Option<Interface<'_>>| Some(interface?.1.to_ne_bytes().to_vec());
         match key {
             MetaKey::Iifname => name(self.iif),
             MetaKey::Oifname => name(self.oif),
@@ -200,7 +200,12 @@ impl Packet<'_> {
 
     /// Where its fields begin in a header (RFC 791, 8200, 9293, 768), and what is in them.
     fn fields(&self, header: u32) -> Vec<(u32, Option<Vec<u8>>)> {
-        let address = |end: Endpoint| end.address.map(octets);
+        let address = |end: Endpoint| {
+            end.address.map(|address| match address {
+                IpAddr::V4(address) => address.octets().to_vec(),
+                IpAddr::V6(address) => address.octets().to_vec(),
+            })
+        };
         let port = |end: Endpoint| end.port.map(|port| port.to_be_bytes().to_vec());
         let protocol = self.protocol.map(|number| vec![number]);
         let (from, to) = (self.from, self.to);

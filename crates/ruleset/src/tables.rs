@@ -14,33 +14,32 @@ use netlink_packet_netfilter::nftables::{
     TableAttribute, TableFlags, TableMessage,
 };
 
-use crate::channel::Channel;
-use crate::error::Error;
-use crate::judge::{Fate, Table, first_call};
-use crate::members::Members;
+use nft::expr::{NF_DROP, Rule, expressions};
+use nft::{Channel, Error, TABLE};
+
+use crate::eval::{Outcome, Table, first_call};
 use crate::packet::Packet;
-use crate::rules::{NF_DROP, Rule};
-use crate::skeleton::{TABLE, expressions};
+use crate::sets::Members;
 
 /// What stops a packet, or may.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Obstacle {
+pub(crate) struct BlockingChain {
     /// The table with its family, as `nft` names it: `ip filter`.
-    pub table: String,
+    pub(crate) table: String,
     /// The base chain.
-    pub chain: String,
+    pub(crate) chain: String,
     /// Who may put rules into it.
-    pub author: Author,
+    pub(crate) editor: Editor,
     /// What in it drops the packet: `policy drop`, or a verdict and its chain.
-    pub rule: String,
+    pub(crate) rule: String,
     /// Whether no packet of this kind passes; else rules are in it that were not understood or that look at more than is
     /// known of the packet.
-    pub certain: bool,
+    pub(crate) certain: bool,
 }
 
 /// Whose words a rule in a chain has to be in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Author {
+pub(crate) enum Editor {
     /// Anybody with nft.
     Nft,
     /// iptables works with it.
@@ -125,11 +124,11 @@ impl Table for Reader<'_> {
     }
 }
 
-/// See [`crate::Nft::obstacles`].
-pub(crate) fn obstacles(
+/// What the tables of other programs do to these packets, by packet: the chains that drop them, or may.
+pub(crate) fn blocking_chains(
     channel: &mut Channel,
     packets: &[Packet<'_>],
-) -> Result<Vec<Vec<Obstacle>>, Error> {
+) -> Result<Vec<Vec<BlockingChain>>, Error> {
     let tables = tables(channel)?;
     let flags = |chain: &Chain| {
         let name = called(chain.family, &chain.table);
@@ -155,27 +154,27 @@ pub(crate) fn obstacles(
                 family,
                 table,
             };
-            let mut fate = Fate::of(packet, &base.name, &mut reader)?;
-            if fate.goes_on {
-                fate.end_by_policy(base.drops);
+            let mut outcome = Outcome::of(packet, &base.name, &mut reader)?;
+            if outcome.goes_on {
+                outcome.end_by_policy(base.drops);
             }
-            let Some(rule) = fate.drops else {
+            let Some(rule) = outcome.drops else {
                 continue;
             };
-            obstacles.push(Obstacle {
+            obstacles.push(BlockingChain {
                 table: called(family, table),
                 chain: base.name.clone(),
-                author: if is.contains(TableFlags::Owner) {
-                    Author::Owner
+                editor: if is.contains(TableFlags::Owner) {
+                    Editor::Owner
                 } else if base.is_of_iptables() {
                     let first = first_call(packet, &base.name, &mut reader)?;
                     let docker_user = first.as_deref() == Some("DOCKER-USER");
-                    Author::Iptables { docker_user }
+                    Editor::Iptables { docker_user }
                 } else {
-                    Author::Nft
+                    Editor::Nft
                 },
                 rule,
-                certain: !fate.passes,
+                certain: !outcome.passes,
             });
         }
         found.push(obstacles);

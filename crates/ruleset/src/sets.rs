@@ -6,7 +6,7 @@ use netlink_packet_netfilter::nftables::{
     VerdictAttribute,
 };
 
-use crate::element::elements;
+use nft::elements;
 
 /// One element.
 #[derive(Debug, Clone, PartialEq, Eq)]

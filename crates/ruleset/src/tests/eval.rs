@@ -1,6 +1,12 @@
 //! What the tables of others do to our packets, as nft and iptables write them.
 
-use crate::{Endpoint, Hook, Nft, Packet, State};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use nft::Nft;
+
+use crate::packet::{Endpoint, Hook, Packet, State};
+use crate::tables::{BlockingChain, blocking_chains};
 
 use super::kit::Namespace;
 
@@ -38,8 +44,12 @@ fn tunnel() -> Packet<'static> {
 fn said<const N: usize>(script: &str, packets: &[Packet<'_>; N]) -> [String; N] {
     let namespace = Namespace::new();
     namespace.sh(script);
-    let found = namespace.run(|| Nft::open().unwrap().obstacles(packets).unwrap());
-    let one = |obstacles: &Vec<crate::Obstacle>| {
+    let found = namespace.run(|| {
+        let mut nft = Nft::open().unwrap();
+        nft.read(|channel| blocking_chains(channel, packets))
+            .unwrap()
+    });
+    let one = |obstacles: &Vec<BlockingChain>| {
         let words = obstacles.iter().map(|it| {
             if it.certain {
                 format!("{} {}: {}", it.table, it.chain, it.rule)
@@ -387,4 +397,42 @@ fn tables_that_sleep_and_our_own_stop_nobody() {
     assert_eq!(said(&asleep, &[out()]), [""]);
     let ours = forward("drop", "").replace("ip filter", "inet crosshost");
     assert_eq!(said(&ours, &[out()]), [""]);
+}
+
+#[test]
+fn programs_that_change_their_rules_all_the_time_hide_nothing() {
+    const CONFIG: nft::Config<'_> = nft::Config {
+        egress_bridge: "ch-egress",
+    };
+    let namespace = Namespace::new();
+    let finished = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let _finish = Finish(&finished);
+        scope.spawn(|| {
+            namespace.run(|| {
+                let mut other = Nft::open().unwrap();
+                while !finished.load(Ordering::Relaxed) {
+                    other.ensure(&CONFIG).unwrap();
+                    other.remove_table(&CONFIG).unwrap();
+                }
+            });
+        });
+        namespace.run(|| {
+            let packets = [Packet::at(Hook::Forward, false)];
+            for _ in 0..300 {
+                let mut nft = Nft::open().unwrap();
+                let found = nft.read(|channel| blocking_chains(channel, &packets));
+                assert_eq!(found.unwrap(), [[]]);
+            }
+        });
+    });
+}
+
+/// Ends the racing thread also when the test panics, which else would wait for it for ever.
+struct Finish<'a>(&'a AtomicBool);
+
+impl Drop for Finish<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }

@@ -1,18 +1,20 @@
-//! The way of packets through this host to a container: what stops it, other than ours.
+//! Packets of published ports on their path through this host.
 //!
-//! Packets are judged on three stretches: as they arrive, sent to a port of this host; at the hook at which firewalls decide;
-//! and wherever else they are met on their way to a container, or back. Off the middle one a chain is named only if nothing gets through
-//! it, as many of them look at things that no port depends on (whether a source address can be true).
+//! A packet is judged on three stretches: as it arrives, sent to a port of this host; at the hook at which firewalls decide;
+//! and wherever else it is met on its way to a container, or back. Outside the forward hook a chain is reported only if it
+//! drops everything: such chains often test properties that have nothing to do with the port, such as whether a source
+//! address can be true.
 
-use std::{collections::BTreeMap, fmt::Write, ops::RangeInclusive};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 
-use nft::{Blocked, Endpoint, Hook, Packet, State, Traffic, Words};
-use plugin::Error;
+use nft::Error;
 
-use crate::{
-    ingress::Outside,
-    record::{Record, Run},
-};
+use crate::packet::{Endpoint, Hook, Interface, Packet, State};
+use crate::quote;
+use crate::remedy::{Obstacle, Remedies, Traffic, obstacles};
 
 /// Priorities of chains at prerouting and output: before the kernel knows of connections; from then on until the way to a
 /// container is looked up; and behind that. Which of two chains at the same priority is first nobody can see, so those at the
@@ -21,7 +23,7 @@ const UNSEEN: RangeInclusive<i32> = i32::MIN..=-201;
 const SEEN: RangeInclusive<i32> = -199..=-101;
 const LED: RangeInclusive<i32> = -99..=i32::MAX;
 /// Name and index of the loopback interface (`LOOPBACK_IFINDEX`).
-const LOOPBACK: (&str, u32) = ("lo", 1);
+const LOOPBACK: Interface<'static> = ("lo", 1);
 /// firewalld lets pass what is led to a container, unless it is told not to (firewalld.conf(5)); a zone for the containers would
 /// not help, as it goes by where packets come from.
 const STRICT: &str = "sed -i s/^StrictForwardPorts=.*/StrictForwardPorts=no/ /etc/firewalld/firewalld.conf && firewall-cmd --reload";
@@ -30,54 +32,88 @@ const MIDDLE: usize = 1;
 /// More runs of ports are judged together, by what is the same of all.
 const EACH: usize = 64;
 
-/// The chains of others that let nothing through to the records' ports, or back, or may not.
-pub(crate) fn blocked(records: &[Record], outside: &Outside) -> Result<Vec<Blocked>, Error> {
-    let mut ways: BTreeMap<_, Vec<&Run>> = BTreeMap::new();
-    for run in records.iter().flat_map(|record| &record.runs) {
-        let way = (run.via.as_str(), run.to.is_ipv6(), is_here(run));
-        ways.entry(way).or_default().push(run);
+/// Ports of this host that follow each other and lead to a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublishedPorts<'a> {
+    /// As iptables and nft call the protocol, and its number in IP.
+    pub protocol: (&'static str, u8),
+    /// The one address of this host; `None` is all of the version of IP that `to` is of.
+    pub address: Option<IpAddr>,
+    /// The ports of this host.
+    pub ports: RangeInclusive<u16>,
+    /// The container's address and first port.
+    pub to: SocketAddr,
+    /// The interface by which the container is reached.
+    pub via: Interface<'a>,
+}
+
+impl PublishedPorts<'_> {
+    /// Whether only programs of this host use them, by 127.0.0.1: nothing is forwarded.
+    fn are_local(&self) -> bool {
+        self.address.is_some_and(|address| address.is_loopback())
+    }
+
+    fn is_one(&self) -> bool {
+        self.ports.start() == self.ports.end()
+    }
+
+    /// The host's end, in words.
+    fn name(&self) -> String {
+        let first = self.ports.start();
+        let protocol = self.protocol.0;
+        let at = match self.address {
+            Some(address) => SocketAddr::new(address, *first).to_string(),
+            None => first.to_string(),
+        };
+        if self.is_one() {
+            format!("port {at}/{protocol}")
+        } else {
+            format!("ports {at}/{protocol} to {}", self.ports.end())
+        }
+    }
+}
+
+/// The chains of other programs that let nothing through to these ports, or back, or may not. `ingress` are the interfaces by
+/// which clients may come that are led on by an interface, over a version of IP.
+pub fn published<'a>(
+    ports: &[PublishedPorts<'a>],
+    ingress: impl Fn(&str, bool) -> Vec<Interface<'a>>,
+) -> Result<Vec<Obstacle>, Error> {
+    let mut paths: BTreeMap<_, Vec<&PublishedPorts<'a>>> = BTreeMap::new();
+    for one in ports {
+        let path = (one.via, one.to.is_ipv6(), one.are_local());
+        paths.entry(path).or_default().push(one);
     }
     let mut named = Vec::new();
-    for ((via, v6, is_here), runs) in ways {
-        let outside = if is_here {
-            vec![]
-        } else {
-            outside.links(via, v6)
-        };
-        if outside.is_empty() && !is_here {
-            // Nobody can come.
+    for ((via, v6, is_local), ports) in paths {
+        let outside = if is_local { vec![] } else { ingress(via.0, v6) };
+        if outside.is_empty() && !is_local {
+            // No client can come.
             continue;
         }
-        // No interface has the index 0: of one that is gone, no rule can be but by its name.
-        let index = netlink::index_of(via).unwrap_or(0);
-        let way = Way {
-            via: (via, index),
+        let path = Path {
+            via,
             v6,
-            is_here,
+            is_local,
             outside,
         };
-        named.extend(way.blocked(&runs)?);
+        named.extend(path.obstacles(&ports)?);
     }
     Ok(named)
 }
 
-/// Whether only programs of this host use it, by 127.0.0.1: nothing of it is forwarded.
-pub(crate) fn is_here(run: &Run) -> bool {
-    run.address.is_some_and(|address| address.is_loopback())
-}
-
 /// What is to be said of a chain that stops all of the traffic, or may: which of its parts it stops, if those are told apart.
-fn verdict(all: &Blocked, each: &[&Vec<Blocked>], is_middle: bool) -> Vec<Blocked> {
-    let one = |all| vec![Blocked::clone(all)];
+fn verdict(all: &Obstacle, each: &[&Vec<Obstacle>], is_middle: bool) -> Vec<Obstacle> {
+    let one = |all| vec![Obstacle::clone(all)];
     if all.certain {
         return one(all);
     }
-    let of_this = |part: &&Vec<Blocked>| part.iter().find(|it| it.chain == all.chain).cloned();
+    let of_this = |part: &&Vec<Obstacle>| part.iter().find(|it| it.chain == all.chain).cloned();
     let parts: Vec<_> = each.iter().filter_map(of_this).collect();
     // One command may be for many.
-    let mut joined: Vec<(Blocked, usize)> = Vec::new();
+    let mut joined: Vec<(Obstacle, usize)> = Vec::new();
     for part in parts.iter().filter(|it| it.certain) {
-        match joined.iter_mut().find(|(it, _)| it.allow == part.allow) {
+        match joined.iter_mut().find(|(it, _)| it.remedy == part.remedy) {
             Some((_, more)) => *more += 1,
             None => joined.push((part.clone(), 0)),
         }
@@ -95,34 +131,30 @@ fn verdict(all: &Blocked, each: &[&Vec<Blocked>], is_middle: bool) -> Vec<Blocke
     if may && is_middle { one(all) } else { vec![] }
 }
 
-/// Over an interface and a version of IP, by addresses that others reach or by 127.0.0.1.
-struct Way<'a> {
-    /// The interface's name and index.
-    via: (&'a str, u32),
+/// How packets come to ports: by an interface, over a version of IP, from outside or from programs of this host.
+struct Path<'a> {
+    via: Interface<'a>,
     v6: bool,
-    is_here: bool,
+    is_local: bool,
     /// Where clients come from.
-    outside: Vec<(&'a str, u32)>,
+    outside: Vec<Interface<'a>>,
 }
 
-impl<'a> Way<'a> {
-    fn blocked(&self, runs: &[&Run]) -> Result<Vec<Blocked>, Error> {
-        let each = if runs.len() > EACH { &[] } else { runs };
+impl<'a> Path<'a> {
+    fn obstacles(&self, all: &[&PublishedPorts<'_>]) -> Result<Vec<Obstacle>, Error> {
+        let each = if all.len() > EACH { &[] } else { all };
         let known = if each.is_empty() {
-            Known::of(runs)
+            Known::of(all)
         } else {
             Known::default()
         };
-        let mut traffic = self.stretches("published ports", runs, &known).to_vec();
-        traffic.extend(each.iter().flat_map(|run| {
-            let ports = match run.count {
-                1 => format!("port {}", run.at()),
-                _ => format!("ports {} to {}", run.at(), run.ports().end()),
-            };
-            self.stretches(&ports, &[run], &Known::of(&[run]))
-        }));
-        let blocked = nft::blocked(&traffic)?;
-        let (all, each) = blocked.split_at(3);
+        let mut traffic = self.stretches("published ports", all, &known).to_vec();
+        traffic.extend(
+            each.iter()
+                .flat_map(|one| self.stretches(&one.name(), &[one], &Known::of(&[one]))),
+        );
+        let obstacles = obstacles(&traffic)?;
+        let (all, each) = obstacles.split_at(3);
         let mut named = Vec::new();
         for (stretch, all) in all.iter().enumerate() {
             let each: Vec<_> = each.iter().skip(stretch).step_by(3).collect();
@@ -133,12 +165,17 @@ impl<'a> Way<'a> {
         Ok(named)
     }
 
-    /// What comes to some ports, which are called so, and what is answered, on each stretch.
-    fn stretches(&self, ports: &str, runs: &[&Run], known: &Known) -> [Traffic<'a>; 3] {
+    /// What comes to some ports, which have this name in words, and what is answered, on each stretch.
+    fn stretches(
+        &self,
+        name: &str,
+        ports: &[&PublishedPorts<'_>],
+        known: &Known,
+    ) -> [Traffic<'a>; 3] {
         let via = self.via.0;
         let version = if self.v6 { "IPv6" } else { "IPv4" };
-        let what = format!("what comes to {ports} over {version}, by {via},");
-        let openings = openings(runs);
+        let what = format!("what comes to {name} over {version}, by {via},");
+        let openings = openings(ports);
         let nft = openings.iter().map(|(protocol, runs)| {
             let ports: Vec<_> = runs.iter().map(|run| range(run, '-')).collect();
             match &*ports {
@@ -150,13 +187,13 @@ impl<'a> Way<'a> {
             let ports = runs.iter().map(|run| range(run, ':'));
             ports.map(move |ports| format!("-p {protocol} --dport {ports} -j ACCEPT"))
         });
-        let (quoted, named) = (nft::quoted(via), nft::interface(via));
-        let words = |nft, iptables| Words {
+        let (quoted, named) = (quote::quoted(via), quote::interface(via));
+        let remedies = |nft, iptables| Remedies {
             nft,
             iptables,
             firewalld: STRICT.to_owned(),
         };
-        let arrive = words(
+        let arrive = remedies(
             // Where nft has no spelling for the interface, part of the rules would open nothing.
             named
                 .iter()
@@ -164,7 +201,7 @@ impl<'a> Way<'a> {
                 .collect(),
             iptables.chain([format!("-i {quoted} -j ACCEPT")]).collect(),
         );
-        let middle = words(
+        let middle = remedies(
             named
                 .iter()
                 .flat_map(|it| {
@@ -179,16 +216,16 @@ impl<'a> Way<'a> {
                 format!("-i {quoted} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"),
             ],
         );
-        let elsewhere = words(
+        let elsewhere = remedies(
             vec!["ct status dnat accept".to_owned()],
             vec!["-m conntrack --ctstate DNAT -j ACCEPT".to_owned()],
         );
-        let traffic = |packets, words| Traffic {
+        let traffic = |packets, remedies| Traffic {
             packets,
             what: what.clone(),
-            words,
+            remedies,
         };
-        let forwarded = if self.is_here {
+        let forwarded = if self.is_local {
             vec![]
         } else {
             self.forwarded(known)
@@ -203,7 +240,7 @@ impl<'a> Way<'a> {
     /// To a port of this host, and from the container, back.
     fn arriving(&self, known: &Known) -> Vec<Vec<Packet<'a>>> {
         let sent = Packet {
-            oif: self.is_here.then_some(LOOPBACK),
+            oif: self.is_local.then_some(LOOPBACK),
             protocol: known.protocol,
             to: known.at,
             ..Packet::at(self.first_hook(), self.v6)
@@ -250,7 +287,7 @@ impl<'a> Way<'a> {
             vec![late(self.back(Hook::Prerouting, known))],
             self.coming(&leaves),
         ];
-        if self.is_here {
+        if self.is_local {
             all.push(vec![self.back(Hook::Input, known)]);
         } else {
             // From the container, or from this host already.
@@ -266,7 +303,7 @@ impl<'a> Way<'a> {
 
     /// Where what is sent to a port is met first.
     fn first_hook(&self) -> Hook {
-        if self.is_here {
+        if self.is_local {
             Hook::Output
         } else {
             Hook::Prerouting
@@ -307,9 +344,9 @@ impl<'a> Way<'a> {
     fn forms(
         &self,
         packet: &Packet<'a>,
-        set: impl Fn(&mut Packet<'a>, Option<(&'a str, u32)>),
+        set: impl Fn(&mut Packet<'a>, Option<Interface<'a>>),
     ) -> Vec<Packet<'a>> {
-        if self.is_here {
+        if self.is_local {
             return vec![packet.clone()];
         }
         let forms = self.outside.iter().map(|link| {
@@ -332,17 +369,17 @@ struct Known {
 }
 
 impl Known {
-    fn of(runs: &[&Run]) -> Self {
-        let one = |run: &&Run, port: u16| (run.count == 1).then_some(port);
+    fn of(all: &[&PublishedPorts<'_>]) -> Self {
+        let port = |one: &&PublishedPorts<'_>, port: u16| one.is_one().then_some(port);
         Self {
-            protocol: same(runs.iter().map(|run| Some(run.protocol.number()))),
+            protocol: same(all.iter().map(|one| Some(one.protocol.1))),
             at: Endpoint {
-                address: same(runs.iter().map(|run| run.address)),
-                port: same(runs.iter().map(|run| one(run, run.port))),
+                address: same(all.iter().map(|one| one.address)),
+                port: same(all.iter().map(|one| port(one, *one.ports.start()))),
             },
             served: Endpoint {
-                address: same(runs.iter().map(|run| Some(run.to.ip()))),
-                port: same(runs.iter().map(|run| one(run, run.to.port()))),
+                address: same(all.iter().map(|one| Some(one.to.ip()))),
+                port: same(all.iter().map(|one| port(one, one.to.port()))),
             },
         }
     }
@@ -354,11 +391,11 @@ fn same<T: PartialEq>(mut all: impl Iterator<Item = Option<T>>) -> Option<T> {
     all.all(|it| it.as_ref() == Some(&first)).then_some(first)
 }
 
-/// The ports of this host by protocol, in as few ranges as there are.
-fn openings(runs: &[&Run]) -> BTreeMap<&'static str, Vec<RangeInclusive<u16>>> {
-    let mut sorted: Vec<_> = runs
+/// The ports of this host by protocol, in as few ranges as possible.
+fn openings(all: &[&PublishedPorts<'_>]) -> BTreeMap<&'static str, Vec<RangeInclusive<u16>>> {
+    let mut sorted: Vec<_> = all
         .iter()
-        .map(|run| (run.protocol.as_str(), run.ports()))
+        .map(|one| (one.protocol.0, one.ports.clone()))
         .collect();
     sorted.sort_by_key(|(protocol, ports)| (*protocol, *ports.start(), *ports.end()));
     let mut openings: BTreeMap<_, Vec<RangeInclusive<u16>>> = BTreeMap::new();
@@ -374,7 +411,7 @@ fn openings(runs: &[&Run]) -> BTreeMap<&'static str, Vec<RangeInclusive<u16>>> {
     openings
 }
 
-/// In nft's words with a dash between, in those of iptables with a colon.
+/// nft has a dash between, iptables a colon.
 fn range(ports: &RangeInclusive<u16>, between: char) -> String {
     match (ports.start(), ports.end()) {
         (first, last) if first == last => first.to_string(),

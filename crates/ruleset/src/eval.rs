@@ -12,11 +12,12 @@ use netlink_packet_netfilter::nftables::{
     Payload, Register, Verdict, VerdictAttribute,
 };
 
-use crate::error::Error;
-use crate::members::Members;
+use nft::Error;
+use nft::expr::{NF_ACCEPT, NF_DROP, Rule};
+
 use crate::packet::Packet;
 use crate::registers::{Bits, Loaded, Registers, compare, known, load, mask};
-use crate::rules::{NF_ACCEPT, NF_DROP, Rule};
+use crate::sets::Members;
 use crate::xtables::{self, Target, value};
 
 /// `NFTA_CT_KEY`, and `NFT_CT_STATE`, `NFT_CT_STATUS` of it.
@@ -40,7 +41,7 @@ pub(crate) trait Table {
 
 /// What may become of a packet in a chain.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Fate {
+pub(crate) struct Outcome {
     /// It may be accepted.
     pub(crate) passes: bool,
     /// It may be dropped, by this.
@@ -49,7 +50,7 @@ pub(crate) struct Fate {
     pub(crate) goes_on: bool,
 }
 
-impl Fate {
+impl Outcome {
     pub(crate) fn of(
         packet: &Packet<'_>,
         chain: &str,
@@ -74,22 +75,23 @@ impl Fate {
         called_before: &mut HashMap<String, Self>,
         depth: u32,
     ) -> Result<Self, Error> {
-        let mut fate = Self::default();
+        let mut outcome = Self::default();
         for rule in table.rules(chain)?.iter() {
             let (certain, action) = read(packet, rule, table)?;
             let ends = match action {
                 Action::None => continue,
                 Action::Drop(word) => {
-                    fate.drops
+                    outcome
+                        .drops
                         .get_or_insert_with(|| format!("{word} in chain {chain}"));
                     true
                 }
                 Action::Accept => {
-                    fate.passes = true;
+                    outcome.passes = true;
                     true
                 }
                 Action::Return => {
-                    fate.goes_on = true;
+                    outcome.goes_on = true;
                     true
                 }
                 Action::Call(called, comes_back) if depth < DEPTH => {
@@ -99,22 +101,22 @@ impl Fate {
                         Self::in_chain(packet, &called, table, called_before, depth + 1)?
                     };
                     called_before.insert(called, inner.clone());
-                    fate.passes |= inner.passes;
-                    fate.drops = fate.drops.or(inner.drops);
-                    fate.goes_on |= inner.goes_on && !comes_back;
+                    outcome.passes |= inner.passes;
+                    outcome.drops = outcome.drops.or(inner.drops);
+                    outcome.goes_on |= inner.goes_on && !comes_back;
                     !(comes_back && inner.goes_on)
                 }
                 Action::Call(..) | Action::Unknown => {
-                    fate.passes = true;
+                    outcome.passes = true;
                     false
                 }
             };
             if certain && ends {
-                return Ok(fate);
+                return Ok(outcome);
             }
         }
-        fate.goes_on = true;
-        Ok(fate)
+        outcome.goes_on = true;
+        Ok(outcome)
     }
 }
 

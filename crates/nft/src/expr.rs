@@ -1,0 +1,111 @@
+//! Expressions of nftables, of which a rule is a sequence: those that nft compiles from its language, with their attributes in
+//! the order of a kernel's dump.
+
+use netlink_packet_netfilter::nftables::{
+    Cmp, DataAttribute, ExpressionAttribute, Expressions, Immediate, ListAttribute, Lookup, Meta,
+    MetaKey, Operator, Payload, Register, RuleAttribute, RuleMessage, Verdict, VerdictAttribute,
+};
+
+/// Linux's IFNAMSIZ: `oifname` fills a register, name and zeros.
+pub const IFNAME_BYTES: usize = 16;
+/// `enum nft_payload_bases`
+pub(crate) const LINK_HEADER: u32 = 0;
+/// The IP header.
+pub const NETWORK_HEADER: u32 = 1;
+/// The header of UDP, TCP or SCTP.
+pub const TRANSPORT_HEADER: u32 = 2;
+/// Of the destination port in the headers of UDP, TCP and SCTP.
+pub const PORT_OFFSET: u32 = 2;
+pub(crate) const PORT_BYTES: u32 = 2;
+pub(crate) const MAC_BYTES: u32 = 6;
+pub(crate) const UDP: u8 = 17;
+/// `IPS_DST_NAT`, of `ct status`.
+pub const DST_NAT: u32 = 1 << 5;
+/// The verdict that drops a packet.
+pub const NF_DROP: u32 = 0;
+/// The verdict that accepts a packet.
+pub const NF_ACCEPT: u32 = 1;
+
+/// One expression, with its attributes.
+pub type Expression = ListAttribute<ExpressionAttribute>;
+/// The expressions of a rule, in their order.
+pub type Rule = Vec<Expression>;
+
+pub(crate) fn payload(register: Register, base: u32, offset: u32, bytes: u32) -> Expressions {
+    Expressions::Payload(vec![
+        Payload::DestinationRegister(register),
+        Payload::Base(base),
+        Payload::Offset(offset),
+        Payload::Len(bytes),
+    ])
+}
+
+pub(crate) fn lookup(set: &str) -> Expressions {
+    Expressions::Lookup(vec![
+        Lookup::Set(set.to_owned()),
+        Lookup::SourceRegister(Register::Reg1),
+        Lookup::Flags(0),
+    ])
+}
+
+pub(crate) fn load(key: MetaKey) -> Expressions {
+    load_into(Register::Reg1, key)
+}
+
+pub(crate) fn load_into(register: Register, key: MetaKey) -> Expressions {
+    Expressions::Meta(vec![Meta::Key(key), Meta::DestinationRegister(register)])
+}
+
+/// An interface's name as it fills a register: with zeros.
+pub(crate) fn ifname(name: &str) -> Vec<u8> {
+    let mut bytes = name.as_bytes().to_vec();
+    bytes.resize(IFNAME_BYTES, 0);
+    bytes
+}
+
+pub(crate) fn masq() -> Expressions {
+    Expressions::Other {
+        expression_type: "masq".to_owned(),
+        attributes: vec![],
+    }
+}
+
+/// What becomes of the packet; `chain` is where a jump goes.
+pub(crate) fn verdict(code: Verdict, chain: Option<&str>) -> Expressions {
+    let mut verdict = vec![VerdictAttribute::Code(code)];
+    verdict.extend(chain.map(|chain| VerdictAttribute::Chain(chain.to_owned())));
+    Expressions::Immediate(vec![
+        Immediate::DestinationRegister(Register::Verdict),
+        Immediate::Data(DataAttribute::Verdict(verdict)),
+    ])
+}
+
+pub(crate) fn compare(operator: Operator, value: Vec<u8>) -> Expressions {
+    Expressions::Cmp(vec![
+        Cmp::SourceRegister(Register::Reg1),
+        Cmp::Op(operator),
+        Cmp::Data(DataAttribute::Value(value)),
+    ])
+}
+
+/// The destination port.
+pub(crate) fn port(register: Register) -> Expressions {
+    payload(register, TRANSPORT_HEADER, PORT_OFFSET, PORT_BYTES)
+}
+
+/// The kernel dumps it without data.
+pub(crate) fn notrack() -> Expression {
+    ListAttribute::Element(vec![ExpressionAttribute::Name("notrack".to_owned())])
+}
+
+/// The expressions of a rule.
+pub fn expressions(rule: RuleMessage) -> Rule {
+    let found = rule
+        .attributes
+        .into_iter()
+        .find_map(|attribute| match attribute {
+            RuleAttribute::Expressions(expressions) => Some(expressions),
+            _ => None,
+        });
+    found.unwrap_or_default()
+}

@@ -1,0 +1,76 @@
+//! What differs between the two versions of IP: names of our sets, and where the addresses are in a packet and in a key.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use netlink_packet_netfilter::nftables::Register;
+
+/// A version of IP.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Family {
+    /// The set of networks to masquerade.
+    pub(crate) egress: &'static str,
+    /// The set of our tunnels' ends.
+    pub(crate) tunnels: &'static str,
+    /// The set of the addresses that may send to them, each with the end.
+    pub(crate) peers: &'static str,
+    pub(crate) nfproto: u8,
+    /// nft's number of the data type, by which it prints an element.
+    pub(crate) key_type: u32,
+    pub(crate) key_bytes: u8,
+    /// Of the source address in the IP header.
+    pub(crate) source_offset: u32,
+    /// Where nft puts what follows one address, and two, in a tuple that begins in the first register.
+    pub(crate) behind_address: Register,
+    pub(crate) behind_two: Register,
+}
+
+pub(crate) static IPV4: Family = Family {
+    egress: "egress4",
+    tunnels: "tunnels4",
+    peers: "peers4",
+    nfproto: 2,
+    key_type: 7,
+    key_bytes: 4,
+    source_offset: 12,
+    behind_address: Register::Reg32_01,
+    behind_two: Register::Reg32_02,
+};
+pub(crate) static IPV6: Family = Family {
+    egress: "egress6",
+    tunnels: "tunnels6",
+    peers: "peers6",
+    nfproto: 10,
+    key_type: 8,
+    key_bytes: 16,
+    source_offset: 8,
+    behind_address: Register::Reg2,
+    behind_two: Register::Reg3,
+};
+
+/// Which end of a packet is ours.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum End {
+    Source,
+    Destination,
+}
+
+impl Family {
+    /// The last address of all.
+    pub(crate) fn top(&self) -> u128 {
+        u128::MAX >> (128 - 8 * u32::from(self.key_bytes))
+    }
+
+    pub(crate) fn address(&self, number: u128) -> IpAddr {
+        match u32::try_from(number) {
+            Ok(number) if *self == IPV4 => Ipv4Addr::from_bits(number).into(),
+            _ => Ipv6Addr::from_bits(number).into(),
+        }
+    }
+
+    pub(crate) fn offset(&self, end: End) -> u32 {
+        match end {
+            End::Source => self.source_offset,
+            End::Destination => self.source_offset + u32::from(self.key_bytes),
+        }
+    }
+}
