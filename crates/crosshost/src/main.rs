@@ -25,6 +25,6 @@ fn main() -> ExitCode {
     };
     match done {
         Ok(text) => output::print(&text),
-        Err(error) => output::complain(&*error),
+        Err(error) => output::print_error(&*error),
     }
 }

@@ -49,22 +49,22 @@ pub fn json(value: &serde_json::Value) -> String {
 /// Prints the answer. A reader that went away (`crosshost network ls | head -1`) is no error.
 pub fn print(text: &str) -> ExitCode {
     match std::io::stdout().write_all(cni::plain_lines(text).as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => complain(&error),
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => print_error(&error),
         _ => ExitCode::SUCCESS,
     }
 }
 
 /// An answer that tells of something wrong: the command ends like one that failed.
 #[derive(Debug)]
-pub struct Bad(pub String);
+pub struct ReportFailed(pub String);
 
-impl std::fmt::Display for Bad {
+impl std::fmt::Display for ReportFailed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl std::error::Error for Bad {}
+impl std::error::Error for ReportFailed {}
 
 /// A command line that makes no sense: nothing was read or written.
 #[derive(Debug)]
@@ -82,7 +82,7 @@ impl std::error::Error for Usage {}
 const USAGE: u8 = 2;
 
 /// Prints why there is no answer, or the help that was asked for.
-pub fn complain(error: &(dyn std::error::Error + 'static)) -> ExitCode {
+pub fn print_error(error: &(dyn std::error::Error + 'static)) -> ExitCode {
     if let Some(error) = error.downcast_ref::<clap::Error>() {
         let text = error.render().to_string();
         if !error.use_stderr() {
@@ -91,7 +91,7 @@ pub fn complain(error: &(dyn std::error::Error + 'static)) -> ExitCode {
         eprint!("{}", cni::plain_lines(&text));
         return ExitCode::from(USAGE);
     }
-    if let Some(Bad(answer)) = error.downcast_ref() {
+    if let Some(ReportFailed(answer)) = error.downcast_ref() {
         print(answer);
         return ExitCode::FAILURE;
     }

@@ -20,7 +20,7 @@ use serde_json::json;
 use crate::{
     cli::Output,
     conflists, data_dirs,
-    output::{Bad, json},
+    output::{ReportFailed, json},
     permissions,
     session::{self, Result, Session},
     store_check,
@@ -74,7 +74,7 @@ pub async fn examine(output: Output) -> Result<String> {
         findings.0.iter().map(line).collect()
     };
     if findings.0.iter().any(|it| it.state == State::Wrong) {
-        return Err(Bad(text).into());
+        return Err(ReportFailed(text).into());
     }
     Ok(text)
 }

@@ -11,7 +11,7 @@ use overlay::{maintain::stale, state::host::Host};
 use crate::{
     commands::sync,
     data_dirs,
-    output::Bad,
+    output::ReportFailed,
     session::{Result, Session},
 };
 
@@ -116,7 +116,7 @@ pub async fn sweep(session: &Session, dry: bool) -> Result<String> {
     }
     let said = said.concat();
     if failures {
-        return Err(Bad(said).into());
+        return Err(ReportFailed(said).into());
     }
     Ok(said)
 }

@@ -37,7 +37,7 @@ mod watcher;
 
 use std::{pin::pin, time::Duration};
 
-use overlay::follow::watcher_lease::Watch;
+use overlay::follow::watcher_lease::WatcherLease;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     task::LocalSet,
@@ -56,7 +56,7 @@ const LOOK: Duration = Duration::from_secs(1);
 pub async fn watch() -> Result<String> {
     // Settings that are broken from the start are the operator's to hear of at once.
     Session::open()?;
-    let watch = Watch::begin().map_err(taken)?;
+    let watch = WatcherLease::begin().map_err(taken)?;
     let signals = Signals::open()?;
     open_files();
     LocalSet::new()
@@ -86,7 +86,7 @@ fn taken(error: journal::Error) -> Box<dyn std::error::Error> {
     }
 }
 
-async fn keep(watch: Watch, signals: &Signals) {
+async fn keep(watch: WatcherLease, signals: &Signals) {
     let (mut service, mut watcher) = (Service::from_environment(), Watcher::new(watch));
     loop {
         watcher.look();

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use ipam_kv::Pool;
 use journal::clock;
-use overlay::follow::watcher_lease::Watch;
+use overlay::follow::watcher_lease::WatcherLease;
 use store::Backoff;
 use tokio::time::Instant;
 
@@ -27,7 +27,7 @@ const WHOLE: Duration = Duration::from_mins(10);
 
 /// What is known, and what is due.
 pub struct Watcher {
-    watch: Watch,
+    watch: WatcherLease,
     line: Line,
     kernel: Kernel,
     pace: Pace,
@@ -51,7 +51,7 @@ pub struct Watcher {
 
 impl Watcher {
     /// One to which everything is new: it begins with a sync.
-    pub fn new(watch: Watch) -> Self {
+    pub fn new(watch: WatcherLease) -> Self {
         let now = Instant::now();
         Self {
             watch,

@@ -45,14 +45,14 @@ impl Heard {
 }
 
 /// The one watcher of this host, for its life.
-pub struct Watch {
+pub struct WatcherLease {
     documents: Journal<Following>,
     said: Following,
     heard: Option<Heard>,
     _alive: Lock,
 }
 
-impl Watch {
+impl WatcherLease {
     /// Begins, with nothing promised; busy if another watcher lives.
     pub fn begin() -> Result<Self, journal::Error> {
         let documents = documents();
@@ -91,7 +91,7 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
+impl Drop for WatcherLease {
     fn drop(&mut self) {
         let _ = heard().remove(HEARD);
         // While the lock is held: what stays of it is a dead one's.
