@@ -55,7 +55,7 @@ pub use operations::requested_macs::MacRecord;
 pub use operations::vnis::UnclaimedVni;
 pub use records::{
     Acknowledgement, Egress, EgressMode, Lease, LedgerRecord, Network, NetworkState, Node,
-    Restoring, Versioned, decode, encode,
+    Restoring, VXLAN_PORT, Versioned, decode, encode,
 };
 pub use snapshot::News;
 pub use stored::{Opaque, Records, Stored};

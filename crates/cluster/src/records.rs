@@ -14,6 +14,8 @@ use crate::{Error, Stored};
 
 /// The schema that this version writes, and the newest that it reads.
 pub(crate) const SCHEMA: u32 = 1;
+/// The UDP port that IANA assigned to VXLAN.
+pub const VXLAN_PORT: u16 = 4789;
 /// How every record of this schema begins: only others need to be read twice.
 const BEGINNING: &[u8] = br#"{"schema":1,"#;
 
@@ -131,7 +133,7 @@ pub struct Network {
     /// MTU of the containers' interfaces; absent: the underlay's less the tunnel's overhead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
-    /// UDP port of the tunnels; absent: 4789.
+    /// UDP port of the tunnels; absent: [`VXLAN_PORT`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vxlan_port: Option<u16>,
     /// The way out; absent: the egress bridge.

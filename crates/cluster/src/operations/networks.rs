@@ -12,7 +12,7 @@ use store::{Entry, Key, Op, Outcome};
 use crate::{
     ATTEMPTS, CHUNK, Cluster, Egress, Error, Network, NetworkState, Records, Stored, Versioned,
     config::settings::DEFAULT_PREFIX,
-    records::{RemovedRecord, SubnetsRecord, VniRecord, decode, encode, subnets},
+    records::{RemovedRecord, SubnetsRecord, VXLAN_PORT, VniRecord, decode, encode, subnets},
     stored,
 };
 
@@ -78,7 +78,7 @@ impl NetworkSpec {
             (
                 "vxlanPort",
                 self.vxlan_port.map(|v| v.to_string()),
-                Some(network.vxlan_port.unwrap_or(4789).to_string()),
+                Some(network.vxlan_port.unwrap_or(VXLAN_PORT).to_string()),
             ),
             (
                 "egress",

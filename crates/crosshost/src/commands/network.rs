@@ -217,7 +217,7 @@ pub async fn inspect(session: &Session, called: &str, output: Output) -> Result<
             let narrow = narrow.map(|way| json!({ "vtep": way.vtep, "packet": way.packet }));
             described["carried"] = json!({ "mtu": ways.mtu, "narrow": narrow.collect::<Vec<_>>() });
         }
-        described["vxlanPort"] = json!(network.vxlan_port.unwrap_or(4789));
+        described["vxlanPort"] = json!(network.vxlan_port.unwrap_or(cluster::VXLAN_PORT));
         described["egress"] = json!(
             network
                 .egress

@@ -179,7 +179,7 @@ fn others(
             continue;
         };
         let port = news.network.as_ref().and_then(|it| it.record.vxlan_port);
-        let end = SocketAddr::new(vtep, port.unwrap_or(sandbox::VXLAN_PORT));
+        let end = SocketAddr::new(vtep, port.unwrap_or(cluster::VXLAN_PORT));
         let hosts = senders(end, &news);
         others.push((other, end, hosts));
     }

@@ -267,7 +267,7 @@ async fn examine_way_in(
     news: &News,
     findings: &mut Findings,
 ) {
-    let port = network.vxlan_port.unwrap_or(sandbox::VXLAN_PORT);
+    let port = network.vxlan_port.unwrap_or(cluster::VXLAN_PORT);
     findings.blocked(foreign_rules::tunnel(underlay, port));
     let name = &underlay.name;
     let filter = |of: &str| number(&Sysctl::of_link("ipv4", of, "rp_filter"));

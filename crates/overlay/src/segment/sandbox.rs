@@ -31,8 +31,6 @@ use crate::{
     vanished,
 };
 
-/// The port that IANA gave to VXLAN.
-pub(crate) const VXLAN_PORT: u16 = 4789;
 /// How long a VNI may stay taken by a sandbox that the kernel is still tearing down.
 const TEARDOWN: Duration = Duration::from_secs(3);
 
@@ -117,7 +115,7 @@ fn spec(network: &Network, vtep: IpAddr, underlay: u32, mtu: u32, bridge: u32) -
     Vxlan {
         name: VXLAN.to_owned(),
         vni: network.vni.unwrap_or_default(),
-        port: network.vxlan_port.unwrap_or(VXLAN_PORT),
+        port: network.vxlan_port.unwrap_or(cluster::VXLAN_PORT),
         local: vtep,
         underlay,
         mtu,

@@ -54,7 +54,7 @@ async fn ready(conf: &Conf) -> Result<(), Error> {
     if sandbox::open(name)?.is_none() {
         let vni = record.map_or(conf.spec.vni, |record| record.vni);
         let port = record.map_or(conf.spec.vxlan_port, |record| record.vxlan_port);
-        let port = port.unwrap_or(sandbox::VXLAN_PORT);
+        let port = port.unwrap_or(cluster::VXLAN_PORT);
         let v6 = underlay.vtep.is_ipv6();
         let clash = vxlan_conflict::find(&host, vni.unwrap_or_default(), port, v6).await?;
         if let Some(other) = clash {
