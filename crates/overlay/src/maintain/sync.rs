@@ -16,7 +16,7 @@ use crate::{
     },
     host_link,
     segment::{forwarding::peers, path_mtu, sandbox},
-    state::{host::Host, underlay::Underlay},
+    state::{host::Host, removed, underlay::Underlay},
 };
 
 /// What a sync did.
@@ -84,6 +84,7 @@ pub async fn sync(
     failures.extend(egress::mend(&host).await.err());
     failures.extend(table::mend(&host).err());
     failures.extend(leave(&host, cluster, settings, &survey.joins).await);
+    failures.extend(removed::forget(&host, cluster, settings, survey).await);
     Ok(Outcome { done, failures })
 }
 

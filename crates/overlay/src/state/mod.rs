@@ -5,4 +5,5 @@ pub(crate) mod earlier;
 pub mod host;
 mod locks;
 pub(crate) mod registration;
+pub(crate) mod removed;
 pub mod underlay;

@@ -42,10 +42,13 @@ fn of_networks(lab: &Lab) -> BTreeMap<String, String> {
 
 /// The files below `/run/crosshost` that are called after a network.
 fn documents(host: &Host, network: &str) -> Vec<String> {
-    let find = ["find", "/run/crosshost/ledger", "/run/crosshost/memory"];
-    let find = [&find[..], &["/run/crosshost/holding", "-name"]].concat();
+    let folders = ["ledger", "memory", "holding", "news", "place"];
+    let folders = folders.map(|folder| format!("/run/crosshost/{folder}"));
+    let mut find = vec!["find"];
+    find.extend(folders.iter().map(String::as_str));
     let name = format!("{network}*");
-    let said = host.namespace().run(&[&find[..], &[&name]].concat());
+    find.extend(["-name", &name]);
+    let said = host.namespace().run(&find);
     said.stdout.lines().map(str::to_owned).collect()
 }
 

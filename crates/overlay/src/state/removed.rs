@@ -1,0 +1,65 @@
+//! Documents of networks that were removed from the store. A removal runs on one host; each other host forgets the network with
+//! its next sync, once no container of it is left there.
+
+use cluster::{Cluster, Resolved, Survey};
+use plugin::Error;
+
+use crate::{
+    follow::{follower, membership, store_check},
+    segment::sandbox,
+    state::host::Host,
+};
+
+/// Forgets all networks that were removed. A failure keeps none of the others.
+pub(crate) async fn forget(
+    host: &Host,
+    cluster: &Cluster<'_>,
+    settings: &Resolved,
+    survey: &Survey,
+) -> Vec<Error> {
+    let names = host.news.names().and_then(|mut names| {
+        names.extend(host.places.names()?);
+        Ok(names)
+    });
+    let mut names = match names {
+        Ok(names) => names,
+        Err(error) => return vec![error.into()],
+    };
+    names.sort();
+    names.dedup();
+    names.retain(|name| survey.networks.get(name).is_none());
+    let mut failures = Vec::new();
+    for name in names {
+        let forgotten = forget_network(host, cluster, settings, &name).await;
+        failures.extend(forgotten.err());
+    }
+    failures
+}
+
+/// Forgets one network, if the store says that it was removed: a network that the store has only lost keeps its VNI here.
+async fn forget_network(
+    host: &Host,
+    cluster: &Cluster<'_>,
+    settings: &Resolved,
+    network: &str,
+) -> Result<(), Error> {
+    let place = store_check::noted(host, network)?;
+    if place.is_some_and(|place| !place.is_called_as(&settings.place())) {
+        return Ok(());
+    }
+    let _lock = host.lock_network(network)?;
+    if host.has_users(network)?
+        || membership::load(host, network)?.is_some()
+        || sandbox::open(network)?.is_some()
+    {
+        return Ok(());
+    }
+    let copy = follower::copy(host, network)?;
+    if let Some(known) = copy.and_then(|copy| copy.network)
+        && !cluster.was_removed(&known.record).await?
+    {
+        return Ok(());
+    }
+    host.news.remove(network)?;
+    Ok(host.places.remove(network)?)
+}
