@@ -3,6 +3,7 @@
 //! A release build aborts on panic, and a runtime that finds standard output empty shows nothing but an exit code. So a
 //! panic prints the same error object as any failure before the process ends. Whoever speaks first is heard, the other
 //! is silent: two objects would be none.
+#![expect(clippy::disallowed_methods, reason = "it writes the protocol")]
 
 use crate::{Error, Version, code, plain};
 use rustix::event::{PollFd, PollFlags, poll};

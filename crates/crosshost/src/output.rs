@@ -2,6 +2,7 @@
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
+    clippy::disallowed_methods,
     reason = "an operator's command speaks to its terminal"
 )]
 

@@ -158,7 +158,7 @@ fn what_a_document_points_at_is_there() {
 #[test]
 fn the_tests_that_the_protocol_names_are_there() {
     let mut there = BTreeSet::new();
-    for (path, text) in crate::layering::sources() {
+    for (path, text) in crate::habits::sources() {
         let modules = path.with_extension("");
         let modules = modules
             .components()
@@ -192,7 +192,7 @@ fn the_tests_that_the_protocol_names_are_there() {
 }
 
 /// Every Markdown file of the repository.
-fn documents() -> Vec<PathBuf> {
+pub(crate) fn documents() -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut waiting = vec![workspace().to_owned()];
     while let Some(folder) = waiting.pop() {

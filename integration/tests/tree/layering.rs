@@ -1,8 +1,6 @@
-//! The dependencies that `crates/README.md` allows between crates, and habits that a compiler does not enforce: where
-//! `unsafe` and standard output may be, how long a file may be.
+//! The dependencies that `crates/README.md` allows between crates.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use integration::workspace;
@@ -114,84 +112,6 @@ fn every_crate_has_its_place_on_the_map() {
     }
 }
 
-#[test]
-fn every_file_says_what_it_is_for_and_stays_short() {
-    let mut wrong = Vec::new();
-    for (path, text) in sources() {
-        let lines = text.lines().count();
-        let reasoned = text
-            .lines()
-            .take(20)
-            .any(|line| line.contains("Long because"));
-        let most = if path.ends_with("src/main.rs") {
-            40
-        } else {
-            500
-        };
-        if lines > most && !reasoned {
-            wrong.push(format!(
-                "{}: {lines} lines of at most {most}",
-                path.display()
-            ));
-        }
-        if !text.starts_with("//!") {
-            wrong.push(format!(
-                "{}: does not start with what it is for",
-                path.display()
-            ));
-        }
-    }
-    assert!(wrong.is_empty(), "{wrong:#?}");
-}
-
-#[test]
-fn one_room_may_be_unsafe() {
-    // Spelled apart, so that this file does not find itself.
-    let forms = ["{", "fn", "impl", "trait", "extern"].map(|next| format!("un{} {next}", "safe"));
-    for (path, text) in sources() {
-        if !path.starts_with("crates/netlink") {
-            let at = code(&text).find(|(_, line)| forms.iter().any(|form| line.contains(form)));
-            assert!(at.is_none(), "{}: {at:?}", path.display());
-        }
-    }
-}
-
-#[test]
-fn standard_output_belongs_to_the_protocol_and_the_operator() {
-    let printing = ["println!", "print!", "io::stdout"];
-    for (path, text) in sources() {
-        let printer = ["crates/cni", "crates/crosshost", "integration"];
-        let is_test = path.components().any(|part| part.as_os_str() == "tests");
-        if is_test || printer.iter().any(|room| path.starts_with(room)) {
-            continue;
-        }
-        let at = code(&text).find(|(_, line)| {
-            let line = line.replace("eprint", "");
-            printing.iter().any(|word| line.contains(word))
-        });
-        assert!(at.is_none(), "{}: {at:?}", path.display());
-    }
-}
-
-#[test]
-fn every_habit_is_a_short_recipe_with_a_line_of_help() {
-    let makefile = std::fs::read_to_string(workspace().join("Makefile")).expect("a Makefile");
-    let habits = "deps build test demo bench lint fmt install clean help";
-    for habit in habits.split(' ') {
-        let start = format!("{habit}:");
-        let mut lines = makefile
-            .lines()
-            .skip_while(|line| !line.starts_with(&start));
-        let head = lines.next().unwrap_or_default();
-        assert!(
-            head.contains(" ## "),
-            "make {habit} has no line of help: {head}"
-        );
-        let recipe = lines.take_while(|line| line.starts_with('\t')).count();
-        assert!((1..=3).contains(&recipe), "make {habit} has {recipe} lines");
-    }
-}
-
 fn is_ours(name: &str) -> bool {
     LIBRARIES.contains(&name) || PLUGINS.contains(&name) || [SHARED, "crosshost"].contains(&name)
 }
@@ -221,30 +141,4 @@ fn arrows() -> BTreeMap<String, BTreeSet<String>> {
         .collect();
     assert!(arrows.len() > 8, "the workspace: {:?}", arrows.keys());
     arrows
-}
-
-/// Every Rust file of the workspace, by its path from the workspace's root.
-pub(crate) fn sources() -> Vec<(PathBuf, String)> {
-    let mut found = Vec::new();
-    let mut waiting = vec![workspace().join("crates"), workspace().join("integration")];
-    while let Some(folder) = waiting.pop() {
-        for entry in std::fs::read_dir(&folder).expect("a folder").flatten() {
-            let path = entry.path();
-            if path.is_dir() {
-                waiting.push(path);
-            } else if path.extension().is_some_and(|it| it == "rs") {
-                let text = std::fs::read_to_string(&path).expect("a text");
-                let name: &Path = path.strip_prefix(workspace()).expect("below the root");
-                found.push((name.to_owned(), text));
-            }
-        }
-    }
-    assert!(found.len() > 40, "the sources: {}", found.len());
-    found
-}
-
-/// The numbered lines of a file without comments.
-fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    let lines = text.lines().enumerate();
-    lines.map(|(at, line)| (at + 1, line.split("//").next().unwrap_or(line)))
 }

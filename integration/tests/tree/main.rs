@@ -6,4 +6,5 @@
 )]
 
 mod documents;
+mod habits;
 mod layering;

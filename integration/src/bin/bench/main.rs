@@ -8,6 +8,7 @@
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
+    clippy::disallowed_methods,
     clippy::expect_used,
     reason = "its answer is a table on standard output, and it stops where something broke"
 )]
