@@ -71,21 +71,21 @@ async fn read(folder: &str, name: &str, key: &Key, value: &str) {
         .await
         .expect("the store");
 
-    let news = cluster.news("n").await.expect("news");
-    let network = &news.network.as_ref().expect("the network").record;
-    for (block, _) in &news.blocks {
+    let snapshot = cluster.snapshot("n").await.expect("news");
+    let network = &snapshot.network.as_ref().expect("the network").record;
+    for (block, _) in &snapshot.blocks {
         assert!(network.has_block(*block), "{block}");
         assert!(block.size() <= 256, "{block}");
     }
-    assert!(news.homes().count() <= POOL);
+    assert!(snapshot.homes().count() <= POOL);
     let leases = cluster.leases("n").await.expect("leases");
-    let survey = cluster.survey("docker01").await.expect("a survey");
-    assert_eq!(survey.nodes, news.nodes);
+    let node_view = cluster.node_view("docker01").await.expect("a survey");
+    assert_eq!(node_view.nodes, snapshot.nodes);
     let is_read = match folder {
-        "nodes" => news.nodes.contains(name),
+        "nodes" => snapshot.nodes.contains(name),
         "blocks/n" => {
-            let mut blocks = news.blocks.keys().map(ToString::to_string);
-            let mut macs = news.macs.keys().map(ToString::to_string);
+            let mut blocks = snapshot.blocks.keys().map(ToString::to_string);
+            let mut macs = snapshot.macs.keys().map(ToString::to_string);
             blocks.any(|block| block == name) || macs.any(|mac| mac == name)
         }
         "leases/n" => leases.keys().any(|address| address.to_string() == name),

@@ -122,7 +122,7 @@ pub enum Error {
         other: String,
     },
     /// The network still has endpoints.
-    #[error("network {name}: has {} endpoint(s): {}", .leases.len(), holders(.leases))]
+    #[error("network {name}: has {} endpoint(s): {}", .leases.len(), owners(.leases))]
     InUse {
         /// The network.
         name: String,
@@ -318,7 +318,7 @@ impl Error {
     }
 }
 
-fn holders(leases: &[(IpAddr, Lease)]) -> String {
+fn owners(leases: &[(IpAddr, Lease)]) -> String {
     let spell = |(address, lease): &(IpAddr, Lease)| {
         format!(
             "{address} {} of container {} on node {}",

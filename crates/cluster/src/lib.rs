@@ -36,16 +36,16 @@ mod stored;
 mod unreadable;
 
 pub use allocator::{
-    Allocator, Clock, Flux, Held, Holder, Holding, Holdings, Host, Leased, Ledger, Memory, Noted,
-    Own, Request, Shelf, Stage, note_gone,
+    Allocator, Clock, Host, LeaseOwner, Leased, LeasedAddress, Ledger, LocalLease, LocalLeases,
+    LocalStore, Memory, Noted, Own, PendingChange, Request, Stage, note_gone,
 };
 pub use config::conflist::{Conflist, Segment, unique};
 pub use config::data_dir::{directory_of, full_name, realm_of};
 pub use config::settings::{CONFIG_FILE, NodeSettings, Resolved, Settings, StoreSettings};
-pub use config::store_ref::Place;
+pub use config::store_ref::StoreRef;
 pub use error::Error;
 pub use layout::Layout;
-pub use node_view::Survey;
+pub use node_view::NodeView;
 pub use operations::blocks::Claim;
 pub use operations::leases::{LeaseGuard, Published};
 pub use operations::networks::{Created, NetworkSpec};
@@ -57,8 +57,8 @@ pub use records::{
     Acknowledgement, Egress, EgressMode, Lease, LedgerRecord, Network, NetworkState, Node,
     Restoring, VXLAN_PORT, Versioned, decode, encode,
 };
-pub use snapshot::News;
-pub use stored::{Opaque, Records, Stored};
+pub use snapshot::NetworkSnapshot;
+pub use stored::{Records, Stored, Unreadable};
 pub use unreadable::Fault;
 
 pub use store::Store;

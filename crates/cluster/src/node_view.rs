@@ -6,7 +6,7 @@ use crate::{CHUNK, Cluster, Error, Network, Node, Records, stored};
 
 /// What the store says of all nodes and networks, and of one node's part in these.
 #[derive(Debug, Clone, Default)]
-pub struct Survey {
+pub struct NodeView {
     /// All nodes, by name.
     pub nodes: Records<String, Node>,
     /// All networks, by name.
@@ -20,17 +20,19 @@ pub struct Survey {
 
 impl Cluster<'_> {
     /// One read, and one more for each [`CHUNK`] of its keys where there are networks: two for each of them.
-    pub async fn survey(&self, node: &str) -> Result<Survey, Error> {
+    pub async fn node_view(&self, node: &str) -> Result<NodeView, Error> {
         let (nodes, networks) = (self.layout.nodes()?, self.layout.networks()?);
-        let mut survey = Survey::default();
+        let mut node_view = NodeView::default();
         for entry in self.store.read(&[nodes.clone(), networks.clone()]).await? {
             if entry.key.is_within(&nodes) {
-                survey.nodes.extend(stored::node(&entry, &nodes));
+                node_view.nodes.extend(stored::node(&entry, &nodes));
             } else {
-                survey.networks.extend(stored::network(&entry, &networks));
+                node_view
+                    .networks
+                    .extend(stored::network(&entry, &networks));
             }
         }
-        let names: Vec<_> = survey.networks.keys().cloned().collect();
+        let names: Vec<_> = node_view.networks.keys().cloned().collect();
         for names in names.chunks(CHUNK / 2) {
             let own = |name: &String| {
                 Ok::<_, Error>((
@@ -47,13 +49,13 @@ impl Cluster<'_> {
             let entries = self.store.read(&keys).await?;
             for (name, ack, ledger) in own {
                 if entries.iter().any(|entry| entry.key == ledger) {
-                    survey.ledgers.push(name.clone());
+                    node_view.ledgers.push(name.clone());
                 }
                 if let Some(join) = entries.iter().find(|entry| entry.key == ack) {
-                    survey.joins.insert(name, join.revision);
+                    node_view.joins.insert(name, join.revision);
                 }
             }
         }
-        Ok(survey)
+        Ok(node_view)
     }
 }

@@ -295,7 +295,7 @@ pub struct Lease {
 impl Lease {
     /// Whether both are of the same attachment in the same life of the node, whenever they were given and with
     /// whatever MAC.
-    pub fn same_holder(&self, other: &Self) -> bool {
+    pub fn same_owner(&self, other: &Self) -> bool {
         Self {
             since: other.since,
             mac: other.mac,

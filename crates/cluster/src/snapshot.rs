@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use store::{Entry, Key};
 
 use crate::{
-    BlockRecord, Cluster, Error, Lease, MacRecord, Network, Node, Opaque, Records, Stored,
+    BlockRecord, Cluster, Error, Lease, MacRecord, Network, Node, Records, Stored, Unreadable,
     Versioned,
     stored::{self, BlockEntry},
 };
@@ -18,7 +18,7 @@ use crate::{
 /// taken, and its addresses are anywhere.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(from = "Document", into = "Document")]
-pub struct News {
+pub struct NetworkSnapshot {
     /// The network, `None` if the store has none of that name.
     pub network: Option<Versioned<Network>>,
     /// All nodes, by name.
@@ -38,49 +38,61 @@ struct Document {
     blocks: BTreeMap<Block, Versioned<BlockRecord>>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     macs: BTreeMap<Mac, Versioned<MacRecord>>,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    opaque_nodes: BTreeMap<String, Opaque<Node>>,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    opaque_blocks: BTreeMap<Block, Opaque<BlockRecord>>,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    opaque_macs: BTreeMap<Mac, Opaque<MacRecord>>,
+    #[serde(
+        rename = "opaqueNodes",
+        default,
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
+    unreadable_nodes: BTreeMap<String, Unreadable<Node>>,
+    #[serde(
+        rename = "opaqueBlocks",
+        default,
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
+    unreadable_blocks: BTreeMap<Block, Unreadable<BlockRecord>>,
+    #[serde(
+        rename = "opaqueMacs",
+        default,
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
+    unreadable_macs: BTreeMap<Mac, Unreadable<MacRecord>>,
 }
 
-impl From<News> for Document {
-    fn from(news: News) -> Self {
-        let (nodes, opaque_nodes) = news.nodes.apart();
-        let (blocks, opaque_blocks) = news.blocks.apart();
-        let (macs, opaque_macs) = news.macs.apart();
+impl From<NetworkSnapshot> for Document {
+    fn from(snapshot: NetworkSnapshot) -> Self {
+        let (nodes, unreadable_nodes) = snapshot.nodes.apart();
+        let (blocks, unreadable_blocks) = snapshot.blocks.apart();
+        let (macs, unreadable_macs) = snapshot.macs.apart();
         Self {
-            network: news.network,
+            network: snapshot.network,
             nodes,
             blocks,
             macs,
-            opaque_nodes,
-            opaque_blocks,
-            opaque_macs,
+            unreadable_nodes,
+            unreadable_blocks,
+            unreadable_macs,
         }
     }
 }
 
-impl From<Document> for News {
+impl From<Document> for NetworkSnapshot {
     fn from(document: Document) -> Self {
         let network = document.network;
-        let mut blocks = Records::together(document.blocks, document.opaque_blocks);
+        let mut blocks = Records::together(document.blocks, document.unreadable_blocks);
         // Older versions kept what is no block of the network, and wrote it to the store again.
         if let Some(network) = &network {
             blocks.retain(|block| network.record.has_block(*block));
         }
         Self {
             network,
-            nodes: Records::together(document.nodes, document.opaque_nodes),
+            nodes: Records::together(document.nodes, document.unreadable_nodes),
             blocks,
-            macs: Records::together(document.macs, document.opaque_macs),
+            macs: Records::together(document.macs, document.unreadable_macs),
         }
     }
 }
 
-impl News {
+impl NetworkSnapshot {
     /// The network that takes attachments, or why there is none.
     pub fn ready_network(&self, name: &str) -> Result<&Versioned<Network>, Error> {
         let network = self
@@ -147,7 +159,7 @@ impl News {
     /// Whether an address of the network may be on a host of which these news do not say so: with no block a foreign IPAM plugin
     /// gives them, and a block that cannot be read is somebody's.
     pub fn may_be_anywhere(&self) -> bool {
-        self.blocks.is_empty() || self.blocks.opaque().next().is_some()
+        self.blocks.is_empty() || self.blocks.unreadable().next().is_some()
     }
 
     /// The highest revision at which an address or a MAC of the network lost its home; 0 if each has one.
@@ -155,7 +167,7 @@ impl News {
         let blocks = self.blocks.iter().map(|(_, block)| match block {
             Stored::Readable(block) => block.record.last_dropped(block.revision),
             // Whatever it says, none of its addresses has a home by these news.
-            Stored::Opaque(block) => block.revision,
+            Stored::Unreadable(block) => block.revision,
         });
         let macs = self.macs.iter().map(|(_, mac)| match mac {
             Stored::Readable(mac) if !mac.record.returned => 0,
@@ -177,38 +189,38 @@ impl News {
 
 impl Cluster<'_> {
     /// The news of `network`, in one round trip.
-    pub async fn news(&self, network: &str) -> Result<News, Error> {
-        let keys = self.news_keys(network)?;
+    pub async fn snapshot(&self, network: &str) -> Result<NetworkSnapshot, Error> {
+        let keys = self.snapshot_keys(network)?;
         let entries = self.store.read(&keys).await?;
         self.sort_news(network, &entries)
     }
 
     /// The news of `network`, and the revision of what `node` has told of its forwarding there, as of one moment. One round
     /// trip.
-    pub async fn news_and_join(
+    pub async fn snapshot_and_join(
         &self,
         network: &str,
         node: &str,
-    ) -> Result<(News, Option<u64>), Error> {
+    ) -> Result<(NetworkSnapshot, Option<u64>), Error> {
         let own = self.layout.ack(network, node)?;
-        let (news, beside) = self.news_beside(network, &own).await?;
+        let (snapshot, beside) = self.snapshot_beside(network, &own).await?;
         let join = beside.iter().find(|entry| entry.key == own);
-        Ok((news, join.map(|join| join.revision)))
+        Ok((snapshot, join.map(|join| join.revision)))
     }
 
     /// The news, and what is at or below `prefix`, which has none of theirs.
-    pub(crate) async fn news_beside(
+    pub(crate) async fn snapshot_beside(
         &self,
         network: &str,
         prefix: &Key,
-    ) -> Result<(News, Vec<Entry>), Error> {
-        let mut keys = self.news_keys(network)?;
+    ) -> Result<(NetworkSnapshot, Vec<Entry>), Error> {
+        let mut keys = self.snapshot_keys(network)?;
         keys.push(prefix.clone());
         let entries = self.store.read(&keys).await?;
-        let (beside, news): (Vec<Entry>, Vec<Entry>) = entries
+        let (beside, snapshot): (Vec<Entry>, Vec<Entry>) = entries
             .into_iter()
             .partition(|entry| entry.key.is_within(prefix));
-        Ok((self.sort_news(network, &news)?, beside))
+        Ok((self.sort_news(network, &snapshot)?, beside))
     }
 
     /// Waits until a node was written or removed after `index`, at most for `wait`; all nodes, and the index to go on
@@ -230,7 +242,7 @@ impl Cluster<'_> {
         network: &str,
         index: u64,
         wait: Duration,
-    ) -> Result<(News, u64), Error> {
+    ) -> Result<(NetworkSnapshot, u64), Error> {
         let blocks = self.layout.blocks(network)?;
         let heard = self.store.watch(&blocks, index, wait).await?;
         Ok((self.sort_news(network, &heard.entries)?, heard.index))
@@ -238,17 +250,17 @@ impl Cluster<'_> {
 
     /// The news of `network` and all its leases, as of one moment. Its size is that of the pool: for a host that must
     /// find its own leases.
-    pub async fn news_and_leases(
+    pub async fn snapshot_and_leases(
         &self,
         network: &str,
-    ) -> Result<(News, Records<IpAddr, Lease>), Error> {
+    ) -> Result<(NetworkSnapshot, Records<IpAddr, Lease>), Error> {
         let all = self.layout.leases(network)?;
-        let (news, leases) = self.news_beside(network, &all).await?;
+        let (snapshot, leases) = self.snapshot_beside(network, &all).await?;
         let leases = leases.iter().filter_map(|it| stored::lease(it, &all));
-        Ok((news, leases.collect()))
+        Ok((snapshot, leases.collect()))
     }
 
-    fn news_keys(&self, network: &str) -> Result<Vec<Key>, Error> {
+    fn snapshot_keys(&self, network: &str) -> Result<Vec<Key>, Error> {
         Ok(vec![
             self.layout.nodes()?,
             self.layout.network(network)?,
@@ -256,29 +268,31 @@ impl Cluster<'_> {
         ])
     }
 
-    fn sort_news(&self, network: &str, entries: &[Entry]) -> Result<News, Error> {
+    fn sort_news(&self, network: &str, entries: &[Entry]) -> Result<NetworkSnapshot, Error> {
         let (nodes, blocks) = (self.layout.nodes()?, self.layout.blocks(network)?);
         let (networks, own) = (self.layout.networks()?, self.layout.network(network)?);
-        let mut news = News::default();
+        let mut snapshot = NetworkSnapshot::default();
         // First the network, which says what its blocks are called.
         if let Some(entry) = entries.iter().find(|entry| entry.key == own)
             && let Some((_, network)) = stored::network(entry, &networks)
         {
-            news.network = Some(network.or_refuse(&own)?);
+            snapshot.network = Some(network.or_refuse(&own)?);
         }
-        let record = news.network.as_ref().map(|network| &network.record);
+        let record = snapshot.network.as_ref().map(|network| &network.record);
         for entry in entries {
             if entry.key.is_within(&nodes) {
-                news.nodes.extend(stored::node(entry, &nodes));
+                snapshot.nodes.extend(stored::node(entry, &nodes));
             } else if entry.key.is_within(&blocks) {
                 match stored::block(entry, &blocks, record) {
-                    Some(BlockEntry::Block(block, stored)) => news.blocks.extend([(block, stored)]),
-                    Some(BlockEntry::Mac(mac, stored)) => news.macs.extend([(mac, stored)]),
+                    Some(BlockEntry::Block(block, stored)) => {
+                        snapshot.blocks.extend([(block, stored)]);
+                    }
+                    Some(BlockEntry::Mac(mac, stored)) => snapshot.macs.extend([(mac, stored)]),
                     None => {}
                 }
             }
         }
-        Ok(news)
+        Ok(snapshot)
     }
 }
 
@@ -297,17 +311,19 @@ mod tests {
 
     #[test]
     fn a_copy_keeps_what_cannot_be_read_and_older_versions_overlook_it() {
-        let opaque = Opaque {
+        let unreadable = Unreadable {
             revision: 9,
             why: "damaged".into(),
             is_newer: true,
             last: None,
         };
-        let mut news = News::default();
+        let mut snapshot = NetworkSnapshot::default();
         let block: Block = "10.0.0.8_29".parse().unwrap();
-        news.blocks.extend([(block, Stored::Opaque(opaque))]);
+        snapshot
+            .blocks
+            .extend([(block, Stored::Unreadable(unreadable))]);
         let node = |last| {
-            Stored::Opaque(Opaque {
+            Stored::Unreadable(Unreadable {
                 revision: 3,
                 why: "damaged".into(),
                 is_newer: false,
@@ -325,9 +341,12 @@ mod tests {
         };
         let nodes = [("a", Some(last)), ("c", None)];
         let nodes = nodes.map(|(name, last)| (name.to_owned(), node(last)));
-        news.nodes.extend(nodes);
-        let text = serde_json::to_string(&news).unwrap();
-        assert_eq!(serde_json::from_str::<News>(&text).unwrap(), news);
+        snapshot.nodes.extend(nodes);
+        let text = serde_json::to_string(&snapshot).unwrap();
+        assert_eq!(
+            serde_json::from_str::<NetworkSnapshot>(&text).unwrap(),
+            snapshot
+        );
         let old: Old = serde_json::from_str(&text).unwrap();
         assert!(old.network.is_none() && old.nodes.is_empty() && old.blocks.is_empty());
     }

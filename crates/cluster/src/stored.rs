@@ -29,13 +29,13 @@ pub enum Stored<T> {
     /// The record.
     Readable(Versioned<T>),
     /// It cannot be read.
-    Opaque(Opaque<T>),
+    Unreadable(Unreadable<T>),
 }
 
 /// A value that this version cannot read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Opaque<T> {
+pub struct Unreadable<T> {
     /// The store's revision of its key.
     pub revision: u64,
     /// Why it cannot be read.
@@ -53,7 +53,7 @@ impl<T> Stored<T> {
     pub fn readable(&self) -> Option<&Versioned<T>> {
         match self {
             Self::Readable(record) => Some(record),
-            Self::Opaque(_) => None,
+            Self::Unreadable(_) => None,
         }
     }
 
@@ -61,7 +61,7 @@ impl<T> Stored<T> {
     pub fn last_read(&self) -> Option<&T> {
         match self {
             Self::Readable(present) => Some(&present.record),
-            Self::Opaque(opaque) => opaque.last.as_ref(),
+            Self::Unreadable(unreadable) => unreadable.last.as_ref(),
         }
     }
 
@@ -69,25 +69,25 @@ impl<T> Stored<T> {
     pub fn revision(&self) -> u64 {
         match self {
             Self::Readable(record) => record.revision,
-            Self::Opaque(opaque) => opaque.revision,
+            Self::Unreadable(unreadable) => unreadable.revision,
         }
     }
 
     /// Whether a newer version wrote it, so that nobody may rewrite it.
     pub(crate) fn is_newer(&self) -> bool {
-        matches!(self, Self::Opaque(opaque) if opaque.is_newer)
+        matches!(self, Self::Unreadable(unreadable) if unreadable.is_newer)
     }
 
     /// The record, for whoever can do nothing without it. The error names `key`.
     pub(crate) fn or_refuse(self, key: &Key) -> Result<Versioned<T>, Error> {
         match self {
             Self::Readable(record) => Ok(record),
-            Self::Opaque(opaque) => Err(opaque.refusal(key)),
+            Self::Unreadable(unreadable) => Err(unreadable.refusal(key)),
         }
     }
 }
 
-impl<T> Opaque<T> {
+impl<T> Unreadable<T> {
     /// An error that names the `key`, and what to do.
     pub(crate) fn refusal(&self, key: &Key) -> Error {
         Error::Record {
@@ -113,7 +113,7 @@ impl<T: DeserializeOwned> Stored<T> {
             },
             Err(Refused { why, is_newer }) => (why, is_newer),
         };
-        Self::Opaque(Opaque {
+        Self::Unreadable(Unreadable {
             revision,
             why,
             is_newer,
@@ -181,15 +181,15 @@ impl<K: Ord, T> Records<K, T> {
     pub fn readable_mut(&mut self) -> impl Iterator<Item = (&K, &mut Versioned<T>)> {
         self.0.iter_mut().filter_map(|(name, stored)| match stored {
             Stored::Readable(record) => Some((name, record)),
-            Stored::Opaque(_) => None,
+            Stored::Unreadable(_) => None,
         })
     }
 
     /// What cannot be read, in the order of the names.
-    pub fn opaque(&self) -> impl Iterator<Item = (&K, &Opaque<T>)> {
+    pub fn unreadable(&self) -> impl Iterator<Item = (&K, &Unreadable<T>)> {
         self.0.iter().filter_map(|(name, stored)| match stored {
             Stored::Readable(_) => None,
-            Stored::Opaque(opaque) => Some((name, opaque)),
+            Stored::Unreadable(unreadable) => Some((name, unreadable)),
         })
     }
 
@@ -222,36 +222,36 @@ impl<K: Ord, T> Records<K, T> {
         T: Clone,
     {
         for (name, stored) in &mut self.0 {
-            if let Stored::Opaque(opaque) = stored
+            if let Stored::Unreadable(unreadable) = stored
                 && let Some(last) = before.get(name).and_then(Stored::last_read)
             {
-                opaque.last = Some(last.clone());
+                unreadable.last = Some(last.clone());
             }
         }
     }
 
     /// Both kinds apart, as documents have them.
-    pub(crate) fn apart(self) -> (BTreeMap<K, Versioned<T>>, BTreeMap<K, Opaque<T>>) {
-        let (mut readable, mut opaque) = (BTreeMap::new(), BTreeMap::new());
+    pub(crate) fn apart(self) -> (BTreeMap<K, Versioned<T>>, BTreeMap<K, Unreadable<T>>) {
+        let (mut readable, mut unreadable) = (BTreeMap::new(), BTreeMap::new());
         for (name, stored) in self.0 {
             match stored {
                 Stored::Readable(record) => drop(readable.insert(name, record)),
-                Stored::Opaque(it) => drop(opaque.insert(name, it)),
+                Stored::Unreadable(it) => drop(unreadable.insert(name, it)),
             }
         }
-        (readable, opaque)
+        (readable, unreadable)
     }
 
     /// Both kinds together.
     pub(crate) fn together(
         readable: BTreeMap<K, Versioned<T>>,
-        opaque: BTreeMap<K, Opaque<T>>,
+        unreadable: BTreeMap<K, Unreadable<T>>,
     ) -> Self {
         let readable = readable.into_iter();
         let readable = readable.map(|(name, record)| (name, Stored::Readable(record)));
-        let opaque = opaque.into_iter();
-        let opaque = opaque.map(|(name, it)| (name, Stored::Opaque(it)));
-        Self(readable.chain(opaque).collect())
+        let unreadable = unreadable.into_iter();
+        let unreadable = unreadable.map(|(name, it)| (name, Stored::Unreadable(it)));
+        Self(readable.chain(unreadable).collect())
     }
 }
 
@@ -313,7 +313,7 @@ impl<K: Ord + Borrow<Q>, Q: Ord + ?Sized, T> Index<&Q> for Records<K, T> {
     fn index(&self, name: &Q) -> &Versioned<T> {
         match &self.0[name] {
             Stored::Readable(record) => record,
-            Stored::Opaque(opaque) => panic!("cannot be read: {}", opaque.why),
+            Stored::Unreadable(unreadable) => panic!("cannot be read: {}", unreadable.why),
         }
     }
 }
@@ -468,7 +468,7 @@ mod tests {
         assert_eq!((name.as_str(), stored.revision()), ("a", 7));
         assert_eq!(stored.readable().unwrap().record.vtep, None);
         let (_, other) = node(&entry("p/v1/nodes/c", record), &nodes).unwrap();
-        assert!(matches!(other, Stored::Opaque(it) if it.why.contains('c') && !it.is_newer));
+        assert!(matches!(other, Stored::Unreadable(it) if it.why.contains('c') && !it.is_newer));
         assert!(node(&entry("p/v1/nodes/x/a", record), &nodes).is_none());
     }
 

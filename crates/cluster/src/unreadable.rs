@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use store::{Entry, Key};
 
 use crate::{
-    Acknowledgement, Cluster, Error, LedgerRecord, Node, Opaque, Stored, no_tunnel_address,
+    Acknowledgement, Cluster, Error, LedgerRecord, Node, Stored, Unreadable, no_tunnel_address,
     records::{RemovedRecord, SubnetsRecord, VniRecord, read},
     stored::{BlockEntry, block, lease, name_below, network, node, spelled},
 };
@@ -57,7 +57,7 @@ impl Cluster<'_> {
             let fault = if entry.key.is_within(&nodes) {
                 match node(entry, &nodes) {
                     None => Some(stray()),
-                    Some((_, Stored::Opaque(opaque))) => Some(opaque.fault()),
+                    Some((_, Stored::Unreadable(unreadable))) => Some(unreadable.fault()),
                     // As it is written, not as it is used.
                     Some(_) => read::<Node>(&entry.value).ok().and_then(|node| {
                         let vtep = node.vtep?;
@@ -73,7 +73,7 @@ impl Cluster<'_> {
                 match name_below(entry, &vnis).and_then(spelled::<u32>) {
                     None => Some(stray()),
                     Some(_) => match Stored::<VniRecord>::of(entry) {
-                        Stored::Opaque(opaque) => Some(opaque.fault()),
+                        Stored::Unreadable(unreadable) => Some(unreadable.fault()),
                         Stored::Readable(vni) => self.no_name([&vni.record.network]),
                     },
                 }
@@ -84,7 +84,7 @@ impl Cluster<'_> {
                 }
             } else {
                 match Stored::<SubnetsRecord>::of(entry) {
-                    Stored::Opaque(opaque) => Some(opaque.fault()),
+                    Stored::Unreadable(unreadable) => Some(unreadable.fault()),
                     Stored::Readable(all) => self.no_name(all.record.networks.keys()),
                 }
             };
@@ -158,12 +158,12 @@ impl<T> Stored<T> {
     fn fault(&self) -> Option<(String, bool)> {
         match self {
             Self::Readable(_) => None,
-            Self::Opaque(opaque) => Some(opaque.fault()),
+            Self::Unreadable(unreadable) => Some(unreadable.fault()),
         }
     }
 }
 
-impl<T> Opaque<T> {
+impl<T> Unreadable<T> {
     fn fault(&self) -> (String, bool) {
         (self.why.clone(), self.is_newer)
     }

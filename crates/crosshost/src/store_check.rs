@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use cluster::{Place, Resolved, Shelf as _};
-use ipam_kv::local_store::Files;
+use cluster::{LocalStore as _, Resolved, StoreRef};
+use ipam_kv::local_store::FsLocalStore;
 use overlay::maintain::findings::{Check, Findings};
 
 use crate::{conflists, session::Result};
@@ -12,15 +12,15 @@ use crate::{conflists, session::Result};
 /// Compares it with the store of these settings.
 pub fn examine(settings: &Resolved, findings: &mut Findings) -> Result<()> {
     let failed = |error: plugin::Error| error.to_string();
-    let mut made_with: BTreeMap<(String, Option<String>), Place> = BTreeMap::new();
+    let mut made_with: BTreeMap<(String, Option<String>), StoreRef> = BTreeMap::new();
     for (network, place) in overlay::maintain::diagnose::places().map_err(failed)? {
         made_with.insert((network, None), place);
     }
-    for (realm, files) in Files::all()? {
+    for (realm, files) in FsLocalStore::all()? {
         for network in files.networks()? {
             let ledger = files.ledger(&network)?;
-            if let Some(place) = ledger.and_then(|ledger| ledger.place)
-                && !files.holdings(&network)?.is_nothing()
+            if let Some(place) = ledger.and_then(|ledger| ledger.store_ref)
+                && !files.leases(&network)?.is_nothing()
             {
                 made_with.insert((network, realm.clone()), place);
             }
@@ -28,7 +28,7 @@ pub fn examine(settings: &Resolved, findings: &mut Findings) -> Result<()> {
     }
     let configured = conflists::stores();
     for ((network, realm), there) in made_with {
-        let here = settings.clone().apart(realm.as_deref())?.place();
+        let here = settings.clone().apart(realm.as_deref())?.store_ref();
         if there.is_called_as(&here)
             || configured.contains(&(network.clone(), there.store.url.clone()))
         {

@@ -5,10 +5,10 @@ use std::{
     time::Duration,
 };
 
-use cluster::{Allocator, Cluster, Holder, Host, Resolved, Store, no_tunnel_address};
+use cluster::{Allocator, Cluster, Host, LeaseOwner, Resolved, Store, no_tunnel_address};
 use journal::{Attachment, clock};
 
-use crate::local_store::Files;
+use crate::local_store::FsLocalStore;
 
 /// Longest wait for other hosts to let go of an address. A runtime waits for its ADD meanwhile.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -16,34 +16,34 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const COOL_DOWN: u64 = 60;
 
 /// What an allocator works with.
-pub struct Desk {
+pub struct Context {
     settings: Resolved,
     store: Box<dyn Store>,
-    files: Files,
+    files: FsLocalStore,
     host: Host,
 }
 
 /// The desk with its records open.
 pub struct Open<'d> {
-    desk: &'d Desk,
+    context: &'d Context,
     cluster: Cluster<'d>,
 }
 
-impl Desk {
+impl Context {
     /// The desk of a configuration. Nothing is sent and nothing is written yet.
     pub fn new(settings: Resolved) -> Result<Self, plugin::Error> {
         let boot_id = clock::boot_id();
         let boot_id = boot_id.map_err(|error| plugin::Error::io(format!("boot id: {error}")))?;
         Ok(Self {
             store: settings.open_store()?,
-            files: Files::new(settings.realm.as_deref()),
+            files: FsLocalStore::new(settings.realm.as_deref()),
             host: Host {
                 node: settings.node.clone(),
                 boot_id,
                 machine_id: clock::machine_id(),
                 vtep: settings.vtep.filter(is_of_this_host),
                 tunnel: journal::tunnel::vtep(),
-                place: Some(settings.place()),
+                store_ref: Some(settings.store_ref()),
                 version: Some(cni::build::VERSION.to_owned()),
                 commit: Some(cni::build::COMMIT.to_owned()),
             },
@@ -54,7 +54,7 @@ impl Desk {
     /// Opens the records.
     pub fn open(&self) -> Open<'_> {
         Open {
-            desk: self,
+            context: self,
             cluster: Cluster::new(&*self.store, self.settings.layout.clone()),
         }
     }
@@ -70,7 +70,7 @@ impl Desk {
     }
 
     /// The host's documents.
-    pub fn files(&self) -> &Files {
+    pub fn files(&self) -> &FsLocalStore {
         &self.files
     }
 }
@@ -85,9 +85,9 @@ impl Open<'_> {
     pub fn allocator<'a>(&'a self, network: &'a str) -> Allocator<'a> {
         Allocator {
             cluster: &self.cluster,
-            shelf: &self.desk.files,
-            clock: &self.desk.files,
-            host: &self.desk.host,
+            local_store: &self.context.files,
+            clock: &self.context.files,
+            host: &self.context.host,
             network,
             patience: PATIENCE,
             cool_down: COOL_DOWN,
@@ -102,8 +102,8 @@ fn is_of_this_host(address: &IpAddr) -> bool {
 }
 
 /// The container's side of an attachment.
-pub fn holder(attachment: &Attachment) -> Holder {
-    Holder {
+pub fn owner(attachment: &Attachment) -> LeaseOwner {
+    LeaseOwner {
         container: attachment.container.clone(),
         ifname: attachment.ifname.clone(),
     }

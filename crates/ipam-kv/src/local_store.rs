@@ -1,4 +1,4 @@
-//! The host's documents of this plugin, below `/run/crosshost`: ledger, holdings and memory of each network. A reboot
+//! The host's documents of this plugin, below `/run/crosshost`: ledger, local leases and memory of each network. A reboot
 //! loses them with the containers.
 
 use std::{
@@ -10,7 +10,9 @@ use std::{
 };
 
 use async_trait::async_trait;
-use cluster::{Clock, Error, Holder, Holding, Holdings, Ledger, Memory, Noted, Shelf};
+use cluster::{
+    Clock, Error, LeaseOwner, Ledger, LocalLease, LocalLeases, LocalStore, Memory, Noted,
+};
 use journal::{Attachment, Found, Journal, Lock, Unreadable, clock};
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -18,13 +20,13 @@ use serde::{Serialize, de::DeserializeOwned};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The documents of configurations that keep their records in one place.
-pub struct Files {
+pub struct FsLocalStore {
     root: PathBuf,
     ledgers: Journal<Ledger>,
     memories: Journal<Memory>,
 }
 
-impl Files {
+impl FsLocalStore {
     /// Those of the usual configuration, or of the one whose records are apart as `realm`.
     pub fn new(realm: Option<&str>) -> Self {
         Self::below(Path::new(journal::ROOT), realm)
@@ -65,7 +67,7 @@ impl Files {
         Ok(networks)
     }
 
-    /// The documents that cannot be read, but for the holdings: what they said comes from the store again.
+    /// The documents that cannot be read, but for the local leases: what they said comes from the store again.
     pub fn lost(&self) -> Result<Vec<Unreadable>, Error> {
         let (ledgers, memories) = (self.ledgers.all(), self.memories.all());
         let mut lost = ledgers.map_err(|error| local(&error))?.unreadable;
@@ -84,7 +86,7 @@ impl Files {
             .map_err(|error| local(&error))
     }
 
-    fn holdings_of(&self, network: &str) -> Journal<Holding> {
+    fn local_leases_of(&self, network: &str) -> Journal<LocalLease> {
         Journal::new(&self.root, &format!("holding/{network}"))
     }
 }
@@ -94,9 +96,9 @@ fn of_attachment(hash: &str) -> String {
     format!("ipam-kv-{hash}")
 }
 
-/// The name of a holding's document.
-fn name(network: &str, holder: &Holder) -> String {
-    let Holder { container, ifname } = holder.clone();
+/// The name of a local lease's document.
+fn name(network: &str, owner: &LeaseOwner) -> String {
+    let LeaseOwner { container, ifname } = owner.clone();
     Attachment {
         network: network.to_owned(),
         container,
@@ -140,7 +142,7 @@ fn names(dir: &Path) -> Result<Vec<String>, Error> {
 }
 
 #[async_trait(?Send)]
-impl Shelf for Files {
+impl LocalStore for FsLocalStore {
     async fn lock(&self, network: &str) -> Result<Box<dyn Any>, Error> {
         Ok(Box::new(self.take(&format!("ledger-{network}"))?))
     }
@@ -149,8 +151,8 @@ impl Shelf for Files {
         Ok(Box::new(self.take(&format!("claims-{network}"))?))
     }
 
-    fn lock_idle(&self, network: &str, holder: &Holder) -> Result<Option<Box<dyn Any>>, Error> {
-        let name = of_attachment(&name(network, holder));
+    fn lock_idle(&self, network: &str, owner: &LeaseOwner) -> Result<Option<Box<dyn Any>>, Error> {
+        let name = of_attachment(&name(network, owner));
         let idle = self.ledgers.try_lock(&name);
         let idle = idle.map_err(|error| local(&error))?;
         Ok(idle.map(|lock| Box::new(lock.passing()) as Box<dyn Any>))
@@ -170,30 +172,32 @@ impl Shelf for Files {
         self.ledgers
             .remove(network)
             .map_err(|error| local(&error))?;
-        // While it is there the network is one of this host's. One with holdings in it stays.
+        // While it is there the network is one of this host's. One with local leases in it stays.
         let _ = fs::remove_dir(self.root.join("holding").join(network));
         Ok(())
     }
 
-    fn holding(&self, network: &str, holder: &Holder) -> Result<Noted, Error> {
-        let found = self.holdings_of(network).load(&name(network, holder));
+    fn lease(&self, network: &str, owner: &LeaseOwner) -> Result<Noted, Error> {
+        let found = self.local_leases_of(network).load(&name(network, owner));
         Ok(match found.map_err(|error| local(&error))? {
             Found::Absent => Noted::Nothing,
-            Found::Readable(holding) => Noted::Holding(holding),
+            Found::Readable(local_lease) => Noted::Lease(local_lease),
             Found::Unreadable(it) => Noted::Unreadable(it.to_string()),
         })
     }
 
-    fn save_holding(&self, network: &str, holding: &Holding) -> Result<(), Error> {
-        let holdings = self.holdings_of(network);
-        let name = name(network, &holding.holder());
-        holdings.save(&name, holding).map_err(|error| local(&error))
+    fn save_lease(&self, network: &str, local_lease: &LocalLease) -> Result<(), Error> {
+        let local_leases = self.local_leases_of(network);
+        let name = name(network, &local_lease.owner());
+        local_leases
+            .save(&name, local_lease)
+            .map_err(|error| local(&error))
     }
 
-    fn remove_holding(&self, network: &str, holder: &Holder) -> Result<(), Error> {
-        let holdings = self.holdings_of(network);
-        holdings
-            .remove(&name(network, holder))
+    fn remove_lease(&self, network: &str, owner: &LeaseOwner) -> Result<(), Error> {
+        let local_leases = self.local_leases_of(network);
+        local_leases
+            .remove(&name(network, owner))
             .map_err(|error| local(&error))
     }
 
@@ -205,10 +209,10 @@ impl Shelf for Files {
             .collect())
     }
 
-    fn holdings(&self, network: &str) -> Result<Holdings, Error> {
-        let all = self.holdings_of(network).all();
+    fn leases(&self, network: &str) -> Result<LocalLeases, Error> {
+        let all = self.local_leases_of(network).all();
         let all = all.map_err(|error| local(&error))?;
-        Ok(Holdings {
+        Ok(LocalLeases {
             readable: all.readable,
             unreadable: all.unreadable.iter().map(Unreadable::to_string).collect(),
         })
@@ -228,7 +232,7 @@ impl Shelf for Files {
     }
 }
 
-impl Clock for Files {
+impl Clock for FsLocalStore {
     fn uptime(&self) -> u64 {
         clock::uptime()
     }

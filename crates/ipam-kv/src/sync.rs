@@ -1,9 +1,9 @@
 //! Sync: what this host owes the others on its networks, whether or not a verb comes by: all of it, or that of one network
 //! on news of it.
 
-use cluster::{Error, NetworkState, News, Resolved, Shelf as _, Survey};
+use cluster::{Error, LocalStore as _, NetworkSnapshot, NetworkState, NodeView, Resolved};
 
-use crate::{context::Desk, local_store::Files};
+use crate::{context::Context, local_store::FsLocalStore};
 
 /// Where a host allocates: a network, among the records of the usual configuration or among those of one that keeps
 /// them apart (`ipam.dataDir`).
@@ -19,7 +19,7 @@ impl Pool {
     /// All of which this host has documents.
     pub fn all() -> Result<Vec<Self>, plugin::Error> {
         let mut all = Vec::new();
-        for (realm, files) in Files::all()? {
+        for (realm, files) in FsLocalStore::all()? {
             let networks = files.networks()?;
             all.extend(networks.into_iter().map(|network| Self {
                 realm: realm.clone(),
@@ -36,37 +36,37 @@ impl Pool {
     }
 
     /// Whether news of its blocks say anything of `node` that this host has not heard. Asks nobody.
-    pub fn is_behind(&self, news: &News, node: &str) -> Result<bool, plugin::Error> {
-        let files = Files::new(self.realm.as_deref());
+    pub fn is_behind(&self, snapshot: &NetworkSnapshot, node: &str) -> Result<bool, plugin::Error> {
+        let files = FsLocalStore::new(self.realm.as_deref());
         let ledger = files.ledger(&self.network)?;
-        // Without one there are holdings alone, of which the store tells more.
-        Ok(ledger.is_none_or(|ledger| ledger.is_behind(&news.blocks, node)))
+        // Without one there are local leases alone, of which the store tells more.
+        Ok(ledger.is_none_or(|ledger| ledger.is_behind(&snapshot.blocks, node)))
     }
 
     /// When this node has to make itself known again on a network that reclaims, as seconds since boot.
     pub fn contact_due(&self) -> Result<Option<u64>, plugin::Error> {
-        let ledger = Files::new(self.realm.as_deref()).ledger(&self.network);
+        let ledger = FsLocalStore::new(self.realm.as_deref()).ledger(&self.network);
         Ok(ledger?.and_then(|ledger| ledger.contact_due()))
     }
 
     /// This host's duties on it; what could not be done is returned.
     pub async fn sync(&self, settings: &Resolved) -> Result<Vec<Error>, plugin::Error> {
-        let desk = Desk::new(self.settings(settings)?)?;
-        Ok(sync_network(&desk, &self.network).await)
+        let context = Context::new(self.settings(settings)?)?;
+        Ok(sync_network(&context, &self.network).await)
     }
 }
 
 /// All of this host's duties on its networks, those of all data directories: the store is told what it missed or forgot, other
 /// hosts get their answers. What failed is returned, with the network or the directory that it is of; it is in nobody
 /// else's way.
-/// `survey` and `shared` are what the store says of this node's part in the records, and which directories it has.
+/// `node_view` and `shared` are what the store says of this node's part in the records, and which directories it has.
 pub async fn sync(
     settings: &Resolved,
-    survey: Survey,
+    node_view: NodeView,
     shared: Result<Vec<String>, Error>,
 ) -> Result<Vec<(String, Error)>, plugin::Error> {
-    let (mut failures, mut survey) = (Vec::new(), Some(survey));
-    let mut realms = Files::realms()?;
+    let (mut failures, mut node_view) = (Vec::new(), Some(node_view));
+    let mut realms = FsLocalStore::realms()?;
     // After a reboot the store alone knows in which this node was.
     match shared {
         Ok(shared) => realms.extend(shared),
@@ -80,9 +80,9 @@ pub async fn sync(
             || "networks".to_owned(),
             |dir| format!("data directory {dir}"),
         );
-        let survey = survey.take();
+        let node_view = node_view.take();
         match settings.clone().apart(realm.as_deref()) {
-            Ok(settings) => match sync_realm(Desk::new(settings)?, survey).await {
+            Ok(settings) => match sync_realm(Context::new(settings)?, node_view).await {
                 Ok(late) => failures.extend(late),
                 Err(error) => failures.push((place, error)),
             },
@@ -93,19 +93,22 @@ pub async fn sync(
 }
 
 /// The same of one realm, which is surveyed if it is not yet.
-async fn sync_realm(desk: Desk, survey: Option<Survey>) -> Result<Vec<(String, Error)>, Error> {
+async fn sync_realm(
+    context: Context,
+    node_view: Option<NodeView>,
+) -> Result<Vec<(String, Error)>, Error> {
     let mut failures = Vec::new();
     let named = |network: &str| {
-        let realm = desk.settings().realm.as_deref();
+        let realm = context.settings().realm.as_deref();
         format!("network {}", cluster::full_name(network, realm))
     };
-    let open = desk.open();
-    let mut networks = desk.files().networks()?;
-    let survey = match survey {
-        Some(survey) => survey,
-        None => open.cluster().survey(desk.node()).await?,
+    let open = context.open();
+    let mut networks = context.files().networks()?;
+    let node_view = match node_view {
+        Some(node_view) => node_view,
+        None => open.cluster().node_view(context.node()).await?,
     };
-    for network in survey.networks.readable().map(|(_, it)| &it.record) {
+    for network in node_view.networks.readable().map(|(_, it)| &it.record) {
         // Somebody must: who created it was killed, or had no time left.
         if network.state == NetworkState::Creating {
             let finished = open.cluster().finish_network(&network.name).await;
@@ -113,20 +116,20 @@ async fn sync_realm(desk: Desk, survey: Option<Survey>) -> Result<Vec<(String, E
         }
     }
     // After a reboot the store alone knows on which networks this node was.
-    networks.extend(survey.ledgers);
+    networks.extend(node_view.ledgers);
     networks.sort();
     networks.dedup();
     for network in networks {
-        let failed = sync_network(&desk, &network).await;
+        let failed = sync_network(&context, &network).await;
         failures.extend(failed.into_iter().map(|error| (named(&network), error)));
     }
     Ok(failures)
 }
 
 /// The same of one network.
-async fn sync_network(desk: &Desk, network: &str) -> Vec<Error> {
-    let synced = match desk.open().allocator(network).sync().await {
-        Err(error @ Error::Elsewhere { .. }) => sync_elsewhere(desk, network, error).await,
+async fn sync_network(context: &Context, network: &str) -> Vec<Error> {
+    let synced = match context.open().allocator(network).sync().await {
+        Err(error @ Error::Elsewhere { .. }) => sync_elsewhere(context, network, error).await,
         synced => synced,
     };
     synced.unwrap_or_else(|error| vec![error])
@@ -134,14 +137,18 @@ async fn sync_network(desk: &Desk, network: &str) -> Vec<Error> {
 
 /// The same of a network whose conflist names another store than the host's settings, as far as its ledger says how to get in;
 /// else why that is refused.
-async fn sync_elsewhere(desk: &Desk, network: &str, refused: Error) -> Result<Vec<Error>, Error> {
-    let place = desk
+async fn sync_elsewhere(
+    context: &Context,
+    network: &str,
+    refused: Error,
+) -> Result<Vec<Error>, Error> {
+    let place = context
         .files()
         .ledger(network)?
-        .and_then(|ledger| ledger.place);
-    let Some(settings) = place.and_then(|place| desk.settings().at(&place)) else {
+        .and_then(|ledger| ledger.store_ref);
+    let Some(settings) = place.and_then(|place| context.settings().at(&place)) else {
         return Err(refused);
     };
-    let there = Desk::new(settings).map_err(|error| Error::Local(error.msg.clone()))?;
+    let there = Context::new(settings).map_err(|error| Error::Local(error.msg.clone()))?;
     there.open().allocator(network).sync().await
 }

@@ -13,11 +13,11 @@ use std::{
 };
 
 use cluster::{
-    Allocator, Cluster, Error, Holder, Host, Layout, NetworkSpec, Node, Noted, Request, Shelf,
-    Stored, note_gone,
+    Allocator, Cluster, Error, Host, Layout, LeaseOwner, LocalStore, NetworkSpec, Node, Noted,
+    Request, Stored, note_gone,
 };
 use ipam::Range;
-use ipam_kv::local_store::Files;
+use ipam_kv::local_store::FsLocalStore;
 use store::{Key, Store as _, mem::Mem};
 
 /// What may become of a value.
@@ -64,7 +64,7 @@ enum Kind {
     LedgerKey,
     Ack,
     Ledger,
-    Holding,
+    LocalLease,
     Memory,
 }
 
@@ -79,7 +79,7 @@ const KINDS: [Kind; 12] = [
     Kind::LedgerKey,
     Kind::Ack,
     Kind::Ledger,
-    Kind::Holding,
+    Kind::LocalLease,
     Kind::Memory,
 ];
 
@@ -87,7 +87,7 @@ const KINDS: [Kind; 12] = [
 struct Site {
     host: Host,
     root: PathBuf,
-    files: Files,
+    files: FsLocalStore,
 }
 
 impl Site {
@@ -100,11 +100,11 @@ impl Site {
                 machine_id: Some(format!("machine-{name}")),
                 vtep: None,
                 tunnel: None,
-                place: None,
+                store_ref: None,
                 version: None,
                 commit: None,
             },
-            files: Files::below(&root, None),
+            files: FsLocalStore::below(&root, None),
             root,
         }
     }
@@ -112,7 +112,7 @@ impl Site {
     fn allocator<'a>(&'a self, cluster: &'a Cluster<'a>, network: &'a str) -> Allocator<'a> {
         Allocator {
             cluster,
-            shelf: &self.files,
+            local_store: &self.files,
             clock: &self.files,
             host: &self.host,
             network,
@@ -129,22 +129,22 @@ impl Site {
     ) -> Result<IpAddr, Error> {
         let request = Request {
             spec: &spec(network),
-            holder: holder(container),
+            owner: owner(container),
             requested: &[],
             mac: None,
             narrow: &[],
         };
         let allocator = self.allocator(cluster, network);
         let leased = allocator.add(&request).await?;
-        allocator.told(&request.holder).await?;
+        allocator.told(&request.owner).await?;
         Ok(leased.addresses[0])
     }
 
     async fn del(&self, cluster: &Cluster<'_>, network: &str, container: &str) {
-        let holder = holder(container);
-        note_gone(&self.files, network, &holder).await.unwrap();
+        let owner = owner(container);
+        note_gone(&self.files, network, &owner).await.unwrap();
         // What the store does not take stays noted.
-        let _ = self.allocator(cluster, network).release(&holder).await;
+        let _ = self.allocator(cluster, network).release(&owner).await;
     }
 
     /// The document of this kind.
@@ -152,7 +152,7 @@ impl Site {
         match kind {
             Kind::Ledger => Some(self.root.join("ledger/a.json")),
             Kind::Memory => Some(self.root.join("memory/a.json")),
-            Kind::Holding => {
+            Kind::LocalLease => {
                 let mut files = fs::read_dir(self.root.join("holding/a")).unwrap();
                 Some(files.next().unwrap().unwrap().path())
             }
@@ -161,8 +161,8 @@ impl Site {
     }
 }
 
-fn holder(container: &str) -> Holder {
-    Holder {
+fn owner(container: &str) -> LeaseOwner {
+    LeaseOwner {
         container: container.into(),
         ifname: "eth0".into(),
     }
@@ -261,7 +261,7 @@ impl Table {
                 let range = network.range_of(held).unwrap();
                 format!("blocks/a/{}", network.block_of(range, held).unwrap())
             }
-            Kind::Ledger | Kind::Holding | Kind::Memory => return None,
+            Kind::Ledger | Kind::LocalLease | Kind::Memory => return None,
         };
         Some(Key::new(format!("p/v1/{path}")).unwrap())
     }
@@ -296,7 +296,7 @@ impl Table {
             let leases = self.cluster().leases(network).await.unwrap();
             match leases.get(address) {
                 None => panic!("{what}: the lease of {address} of {network} is gone"),
-                Some(Stored::Opaque(_)) => {}
+                Some(Stored::Unreadable(_)) => {}
                 Some(Stored::Readable(lease)) => {
                     let lease = &lease.record;
                     let of = (&lease.node, &lease.container);
@@ -338,8 +338,8 @@ impl Table {
                 let gone = self.running.remove(&(n, network, goes.clone()));
                 host.del(&cluster, network, &goes).await;
                 assert!(gone.is_some() || network == broken);
-                let listed = |holder: &Holder| {
-                    let key = (n, network, holder.container.clone());
+                let listed = |owner: &LeaseOwner| {
+                    let key = (n, network, owner.container.clone());
                     self.running.contains_key(&key)
                 };
                 let collected = host.allocator(&cluster, network).gc(&listed).await;
@@ -368,8 +368,8 @@ async fn row(kinds: &[Kind], damage: Damage) {
         table.live("still", broken, &what).await;
     }
     // An ADD where nobody can tell whether there is one is refused; the others' were not.
-    if kinds.contains(&Kind::Holding) {
-        let noted = table.hosts[0].files.holding("a", &holder("c")).unwrap();
+    if kinds.contains(&Kind::LocalLease) {
+        let noted = table.hosts[0].files.lease("a", &owner("c")).unwrap();
         assert!(matches!(noted, Noted::Unreadable(_)), "{what}: {noted:?}");
         let again = table.hosts[0].add(&table.cluster(), "a", "c").await;
         let again = again.unwrap_err();
@@ -378,7 +378,7 @@ async fn row(kinds: &[Kind], damage: Damage) {
     // A container ends as it always does, whatever nobody can read of it.
     table.running.remove(&(0, "a", "c".to_owned()));
     table.hosts[0].del(&table.cluster(), "a", "c").await;
-    let noted = table.hosts[0].files.holding("a", &holder("c")).unwrap();
+    let noted = table.hosts[0].files.lease("a", &owner("c")).unwrap();
     let is_known = matches!(&noted, Noted::Unreadable(_));
     assert!(!is_known, "{what}: {noted:?}");
     table.holds(&what).await;

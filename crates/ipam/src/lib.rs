@@ -6,7 +6,7 @@
 //! - *Arithmetic, never walks.* A /64 has 2^56 blocks. Every question is answered from the few blocks and addresses
 //!   that are in use, with 128-bit arithmetic over both families ([`address`]).
 //! - *A released address rests.* What was freed last is what stale ARP caches and clients still talk to, so an
-//!   address comes back oldest first and not before a cool-down, unless nothing else is free ([`Held::choose`]).
+//!   address comes back oldest first and not before a cool-down, unless nothing else is free ([`OwnBlocks::choose`]).
 //! - *Density over locality in small pools.* A /28 is cut into single addresses, so that the last free one can be
 //!   used from any host; larger pools trade some density for fewer claims ([`block_prefix`]).
 //!
@@ -16,8 +16,8 @@
 mod address;
 mod block;
 mod check;
-mod held;
 mod mac;
+mod own_blocks;
 mod pool;
 mod range;
 mod reserved;
@@ -28,8 +28,8 @@ mod used;
 pub use address::{host_bits, is_network, nth, offset};
 pub use block::{BadBlock, Block};
 pub use check::{RangeError, overlapping};
-pub use held::{Choice, Held};
 pub use mac::{BadMac, Mac};
+pub use own_blocks::{Choice, OwnBlocks};
 pub use pool::place_of;
 pub use range::{Range, RangeSet, twin};
 pub use schema::Schema;

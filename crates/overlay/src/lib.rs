@@ -8,7 +8,7 @@
 //! function of its address, and so each host *computes* the forwarding entries of every address that can exist,
 //! before it exists ([`segment::forwarding`]). What is not known floods to all hosts with a block, so that late news cost
 //! packets and not reachability. Old news must not misdeliver either: an address changes its home only after every
-//! host that forwards on the network has dropped the old one and said so ([`follow::membership`], `news`).
+//! host that forwards on the network has dropped the old one and said so ([`follow::membership`], `snapshot`).
 //!
 //! Each network has on each host a *sandbox*: a namespace with a bridge and a VXLAN device ([`segment::sandbox`]). Containers
 //! hang on the bridge by veth pairs. The host's firewall, routing and daemons never see the segment. The way out is a

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use cluster::{
-    BlockRecord, BlockState, Exclusion, ExclusionState, Network, NetworkState, News, Node,
-    Versioned,
+    BlockRecord, BlockState, Exclusion, ExclusionState, Network, NetworkSnapshot, NetworkState,
+    Node, Versioned,
 };
 use ipam::{Block, Range};
 use netlink::{Change, Forward, Forwarding, Mac};
@@ -129,7 +129,7 @@ fn record(block: Block) -> impl Strategy<Value = (Block, Versioned<BlockRecord>)
 }
 
 /// News, and the addresses that containers of this host have.
-fn news() -> impl Strategy<Value = (News, BTreeSet<IpAddr>)> {
+fn snapshot() -> impl Strategy<Value = (NetworkSnapshot, BTreeSet<IpAddr>)> {
     select(&SUBNETS[..]).prop_flat_map(|subnets| {
         let network = network(subnets);
         let (addresses, blocks) = room(&network);
@@ -141,13 +141,13 @@ fn news() -> impl Strategy<Value = (News, BTreeSet<IpAddr>)> {
         (blocks, vteps, local).prop_map(move |(blocks, vteps, local)| {
             let others = HOSTS[1..].iter().zip(vteps);
             let others = others.map(|(name, vtep)| node(name, vtep));
-            let news = News {
+            let snapshot = NetworkSnapshot {
                 network: Some(versioned(network.clone())),
                 nodes: others.chain([node(HOSTS[0], Some(vtep(0)))]).collect(),
                 blocks: blocks.into_iter().collect(),
                 macs: cluster::Records::default(),
             };
-            (news, local.into_iter().collect())
+            (snapshot, local.into_iter().collect())
         })
     })
 }
@@ -226,7 +226,7 @@ fn same(one: &Forward, other: &Forward) -> bool {
 
 /// No entry sends a frame to a host that has not the address, or away from a container that is here.
 fn nothing_goes_astray(
-    news: &News,
+    snapshot: &NetworkSnapshot,
     local: &BTreeSet<IpAddr>,
     entries: &Forwarding,
 ) -> Result<(), TestCaseError> {
@@ -245,7 +245,9 @@ fn nothing_goes_astray(
             }
             Forward::Neigh { addr, mac } => {
                 prop_assert_eq!(*mac, mac_of(*addr));
-                let home = news.home(*addr).and_then(|home| news.nodes.known(home));
+                let home = snapshot
+                    .home(*addr)
+                    .and_then(|home| snapshot.nodes.known(home));
                 let home = home.and_then(|home| home.record.vtep);
                 prop_assert!(home.is_some(), "{} has no home", entry);
                 prop_assert_eq!(sent.get(mac).copied(), home, "{}", entry);
@@ -260,7 +262,7 @@ proptest! {
 
     #[test]
     fn one_pass_reaches_what_the_records_say_and_a_second_changes_nothing(
-        (news, local) in news(),
+        (snapshot, local) in snapshot(),
         floods: bool,
         kept in proptest::collection::vec(any::<bool>(), 1..40),
         foreign in proptest::collection::vec(any_entry(), 0..60),
@@ -268,8 +270,8 @@ proptest! {
         backwards: bool,
     ) {
         let trust = if floods { Trust::Floods } else { Trust::Homes { local: &local } };
-        let wanted = desired(&news, HOSTS[0], vtep(0), trust);
-        nothing_goes_astray(&news, &local, &wanted)?;
+        let wanted = desired(&snapshot, HOSTS[0], vtep(0), trust);
+        nothing_goes_astray(&snapshot, &local, &wanted)?;
 
         let mut kernel = Kernel::default();
         let kept = wanted.iter().zip(kept.iter().cycle());

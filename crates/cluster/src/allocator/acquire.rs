@@ -13,7 +13,7 @@ use super::{
     Allocator, Request,
     choice::{Need, Tried},
 };
-use crate::{BlockState, Claim, Error, ExclusionState, Lease, News, Records, Stored};
+use crate::{BlockState, Claim, Error, ExclusionState, Lease, NetworkSnapshot, Records, Stored};
 
 /// Most addresses of other hosts that one ADD asks for, when a pool has no block left.
 const ASKED: usize = 2;
@@ -26,7 +26,7 @@ impl Allocator<'_> {
         need: Need,
         tried: &mut Tried,
     ) -> Result<(), Error> {
-        let _claims = self.shelf.lock_claims(self.network).await?;
+        let _claims = self.local_store.lock_claims(self.network).await?;
         // Another verb may have got it while we waited.
         if let Some(open) = self.open().await? {
             let now = self.pick_all(&open.ledger, request, tried)?;
@@ -35,15 +35,15 @@ impl Allocator<'_> {
             }
         }
         match need {
-            Need::Room(set) => self.provide_room(request, &set, tried).await,
+            Need::Capacity(set) => self.provide_capacity(request, &set, tried).await,
             Need::Address(address) => self.provide_address(address).await,
             Need::Twin(twin) => {
                 tried.twins.push(twin);
                 // Another one will do.
-                let news = self.cluster.news(self.network).await;
-                if let Ok(mut news) = news
-                    && let Some(block) = block_of(&news, twin)
-                    && !news.blocks.contains(&block)
+                let snapshot = self.cluster.snapshot(self.network).await;
+                if let Ok(mut snapshot) = snapshot
+                    && let Some(block) = block_of(&snapshot, twin)
+                    && !snapshot.blocks.contains(&block)
                 {
                     let claimed = self
                         .cluster
@@ -51,12 +51,12 @@ impl Allocator<'_> {
                             self.network,
                             &self.host.node,
                             block,
-                            &mut news,
+                            &mut snapshot,
                             Duration::ZERO,
                         )
                         .await;
                     if matches!(claimed, Ok(true)) {
-                        self.take_in(news, block).await?;
+                        self.take_in(snapshot, block).await?;
                     }
                 }
                 Ok(())
@@ -65,8 +65,8 @@ impl Allocator<'_> {
     }
 
     /// Puts a block into the ledger as our own write left it.
-    async fn take_in(&self, news: News, block: Block) -> Result<(), Error> {
-        let (Some(mut open), Some(present)) = (self.open().await?, news.blocks.known(&block))
+    async fn take_in(&self, snapshot: NetworkSnapshot, block: Block) -> Result<(), Error> {
+        let (Some(mut open), Some(present)) = (self.open().await?, snapshot.blocks.known(&block))
         else {
             return Ok(());
         };
@@ -77,7 +77,7 @@ impl Allocator<'_> {
             }
             self.save(&open.ledger)?;
         }
-        self.remember(&self.shelf.memory(self.network)?, news)
+        self.remember(&self.local_store.memory(self.network)?, snapshot)
     }
 
     /// Brings the ledger up to date; whether one of `set` can be served from it now.
@@ -88,28 +88,28 @@ impl Allocator<'_> {
         self.refresh(&mut open.ledger, None).await?;
         Ok(open
             .ledger
-            .room(set, &self.host.node, self.clock.uptime(), self.cool_down)
+            .available(set, &self.host.node, self.clock.uptime(), self.cool_down)
             > 0)
     }
 
-    async fn provide_room(
+    async fn provide_capacity(
         &self,
         request: &Request<'_>,
         set: &[Range],
         tried: &mut Tried,
     ) -> Result<(), Error> {
         // What only cools down here is the next best, whatever keeps us from more.
-        let was_tried = tried.room.iter().any(|tried| tried == set);
-        tried.room.push(set.to_vec());
+        let was_tried = tried.sets.iter().any(|tried| tried == set);
+        tried.sets.push(set.to_vec());
         let cools = match self.open().await? {
             // What another set lacks is no reason to refuse this one what it has.
             Some(open) => {
                 let picked = self.pick_all(&open.ledger, request, tried)?;
-                picked.err() != Some(Need::Room(set.to_vec()))
+                picked.err() != Some(Need::Capacity(set.to_vec()))
             }
             None => false,
         };
-        match self.claim_room(set).await {
+        match self.claim_capacity(set).await {
             Ok(()) => Ok(()),
             Err(_) if cools => Ok(()),
             Err(Error::NoBlock { owners, late, .. }) if !was_tried => {
@@ -125,38 +125,38 @@ impl Allocator<'_> {
     }
 
     /// A block of ours in which one of `set` can be served.
-    async fn claim_room(&self, set: &[Range]) -> Result<(), Error> {
+    async fn claim_capacity(&self, set: &[Range]) -> Result<(), Error> {
         if self.look_again(set).await? {
             return Ok(());
         }
-        let mut news = self.shelf.memory(self.network)?.news;
+        let mut snapshot = self.local_store.memory(self.network)?.snapshot;
         let how = Claim::Needed(self.patience);
         let node = &self.host.node;
         let mut claimed = self
             .cluster
-            .claim_block(self.network, node, set, &mut news, how)
+            .claim_block(self.network, node, set, &mut snapshot, how)
             .await;
-        if matches!(claimed, Err(Error::NoBlock { .. })) && self.reclaim(&mut news).await? {
+        if matches!(claimed, Err(Error::NoBlock { .. })) && self.reclaim(&mut snapshot).await? {
             claimed = self
                 .cluster
-                .claim_block(self.network, node, set, &mut news, how)
+                .claim_block(self.network, node, set, &mut snapshot, how)
                 .await;
         }
-        self.take_in(news, claimed?).await
+        self.take_in(snapshot, claimed?).await
     }
 
     /// Takes their blocks from nodes that have been silent for too long, if the network does that; whether there was one.
-    async fn reclaim(&self, news: &mut News) -> Result<bool, Error> {
-        let network = news.network.as_ref().map(|network| &network.record);
+    async fn reclaim(&self, snapshot: &mut NetworkSnapshot) -> Result<bool, Error> {
+        let network = snapshot.network.as_ref().map(|network| &network.record);
         let Some(after) = network.and_then(|network| network.reclaim_after) else {
             return Ok(false);
         };
         let (now, mut any) = (self.clock.uptime(), false);
-        for (name, (revision, since)) in self.shelf.memory(self.network)?.observed {
+        for (name, (revision, since)) in self.local_store.memory(self.network)?.observed {
             if name != self.host.node && now.saturating_sub(since) > after {
                 any |= self
                     .cluster
-                    .reclaim(self.network, &name, revision, news)
+                    .reclaim(self.network, &name, revision, snapshot)
                     .await?
                     > 0;
             }
@@ -167,15 +167,15 @@ impl Allocator<'_> {
     /// A requested address: of a block of ours in use, of one that nobody has, of another host's.
     async fn provide_address(&self, address: IpAddr) -> Result<(), Error> {
         self.refuse_held(address).await?;
-        let mut news = self.cluster.news(self.network).await?;
-        let Some(block) = block_of(&news, address) else {
+        let mut snapshot = self.cluster.snapshot(self.network).await?;
+        let Some(block) = block_of(&snapshot, address) else {
             return Err(Error::BadAddress {
                 address,
                 why: "not in the pool".into(),
             });
         };
-        match self.get(block, address, &mut news, self.patience).await {
-            Ok(()) => self.take_in(news, block).await,
+        match self.get(block, address, &mut snapshot, self.patience).await {
+            Ok(()) => self.take_in(snapshot, block).await,
             // By now it may have a holder to be named.
             Err(refused @ Error::Refused { .. }) => {
                 self.refuse_held(address).await?;
@@ -187,11 +187,11 @@ impl Allocator<'_> {
 
     /// Refuses an address that somebody holds, and says who.
     async fn refuse_held(&self, address: IpAddr) -> Result<(), Error> {
-        for holding in self.shelf.holdings(self.network)?.readable {
-            if holding.all().any(|held| held.address == address) {
+        for local_lease in self.local_store.leases(self.network)?.readable {
+            if local_lease.all().any(|held| held.address == address) {
                 return Err(Error::Held {
                     address,
-                    lease: Box::new(holding.lease),
+                    lease: Box::new(local_lease.lease),
                 });
             }
         }
@@ -207,15 +207,15 @@ impl Allocator<'_> {
         &self,
         block: Block,
         address: IpAddr,
-        news: &mut News,
+        snapshot: &mut NetworkSnapshot,
         patience: Duration,
     ) -> Result<(), Error> {
         let (name, node) = (self.network, self.host.node.as_str());
         for _ in 0..super::ATTEMPTS {
-            if let Some(Stored::Opaque(opaque)) = news.blocks.get(&block) {
-                return Err(opaque.refusal(&self.cluster.layout().block(name, block)?));
+            if let Some(Stored::Unreadable(unreadable)) = snapshot.blocks.get(&block) {
+                return Err(unreadable.refusal(&self.cluster.layout().block(name, block)?));
             }
-            let present = news.blocks.known(&block).map(|present| &present.record);
+            let present = snapshot.blocks.known(&block).map(|present| &present.record);
             let free = present.is_none_or(|record| {
                 let given = record
                     .exclusions
@@ -230,11 +230,11 @@ impl Allocator<'_> {
                 let now = self.clock.unix();
                 return self
                     .cluster
-                    .obtain(name, node, address, block, news, patience, now)
+                    .obtain(name, node, address, block, snapshot, patience, now)
                     .await;
             }
             self.cluster
-                .claim_this_block(name, node, block, news, patience)
+                .claim_this_block(name, node, block, snapshot, patience)
                 .await?;
         }
         Err(Error::Contended(format!("block {block} of network {name}")))
@@ -242,24 +242,28 @@ impl Allocator<'_> {
 
     /// Single addresses of other hosts' blocks, when no block is left. `none` says who has which, for the error.
     async fn borrow(&self, set: &[Range], none: Error) -> Result<(), Error> {
-        let (mut news, leases) = self.cluster.news_and_leases(self.network).await?;
+        let (mut snapshot, leases) = self.cluster.snapshot_and_leases(self.network).await?;
         let mut hints = Vec::new();
-        for (address, block) in self.candidates(set, &news, &leases).into_iter().take(ASKED) {
+        for (address, block) in self
+            .candidates(set, &snapshot, &leases)
+            .into_iter()
+            .take(ASKED)
+        {
             // All of the patience goes to the first; the others were asked by then, or need no asking.
             let patience = if hints.is_empty() {
                 self.patience
             } else {
                 Duration::ZERO
             };
-            match self.get(block, address, &mut news, patience).await {
-                Ok(()) => return self.take_in(news, block).await,
+            match self.get(block, address, &mut snapshot, patience).await {
+                Ok(()) => return self.take_in(snapshot, block).await,
                 Err(error @ (Error::Waiting { .. } | Error::Refused { .. })) => {
                     hints.push(error.to_string());
                 }
                 Err(error) => return Err(error),
             }
         }
-        let holders = leases.readable().map(|(address, lease)| {
+        let owners = leases.readable().map(|(address, lease)| {
             let Lease {
                 node,
                 container,
@@ -272,7 +276,7 @@ impl Allocator<'_> {
         if !leases.is_empty() {
             why = format!(
                 "{why}; held: {}",
-                crate::error::list(holders.collect::<Vec<_>>().into_iter())
+                crate::error::list(owners.collect::<Vec<_>>().into_iter())
             );
         }
         for hint in hints {
@@ -289,12 +293,12 @@ impl Allocator<'_> {
     fn candidates(
         &self,
         set: &[Range],
-        news: &News,
+        snapshot: &NetworkSnapshot,
         held: &Records<IpAddr, Lease>,
     ) -> Vec<(IpAddr, Block)> {
         let node = &self.host.node;
         let mut found = Vec::new();
-        for (block, present) in news.blocks.readable() {
+        for (block, present) in snapshot.blocks.readable() {
             let record = &present.record;
             if record.state == BlockState::Reclaiming || record.is_of(node) {
                 continue;
@@ -306,7 +310,7 @@ impl Allocator<'_> {
                     ours != (e.state == ExclusionState::Given)
                         || e.state == ExclusionState::Returned
                 });
-                let of_block = block_of(news, *address) == Some(*block);
+                let of_block = block_of(snapshot, *address) == Some(*block);
                 to_be_had
                     && of_block
                     && !held.contains(address)
@@ -331,7 +335,7 @@ impl Allocator<'_> {
 }
 
 /// The block that an address would be claimed with.
-fn block_of(news: &News, address: IpAddr) -> Option<Block> {
-    let network = &news.network.as_ref()?.record;
+fn block_of(snapshot: &NetworkSnapshot, address: IpAddr) -> Option<Block> {
+    let network = &snapshot.network.as_ref()?.record;
     network.block_of(network.range_of(address)?, address)
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{
-    ATTEMPTS, Allocator, Held, Holder, Holding, Leased, Noted, Request, Stage,
+    ATTEMPTS, Allocator, LeaseOwner, Leased, LeasedAddress, LocalLease, Noted, Request, Stage,
     choice::{Need, Tried},
     rebuild::Open,
 };
@@ -30,9 +30,9 @@ impl Allocator<'_> {
                     (addresses, guard, network, lease)
                 }
                 Chosen::Leftover => {
-                    self.note_gone(&request.holder).await?;
+                    self.note_gone(&request.owner).await?;
                     // What the store does not take now stays noted, and is in nobody's way.
-                    let _ = self.release(&request.holder).await;
+                    let _ = self.release(&request.owner).await;
                     continue;
                 }
                 Chosen::Needs(need) => {
@@ -54,7 +54,7 @@ impl Allocator<'_> {
             match published {
                 Ok(Published::Done(revisions)) => {
                     let leases: Vec<_> = addresses.iter().copied().zip(revisions).collect();
-                    self.note_revisions(&request.holder, &leases).await?;
+                    self.note_revisions(&request.owner, &leases).await?;
                     return Ok(Leased { network, addresses });
                 }
                 // The host goes on from its own blocks (invariant 8 of `docs/architecture.md`).
@@ -63,7 +63,7 @@ impl Allocator<'_> {
                     if lease.mac.is_none() && self.may_go_on(&addresses).await? {
                         return Ok(Leased { network, addresses });
                     }
-                    self.give_up(&request.holder).await?;
+                    self.give_up(&request.owner).await?;
                     if tried.away {
                         return Err(error);
                     }
@@ -72,12 +72,12 @@ impl Allocator<'_> {
                 // Nothing was written.
                 Ok(refused) => self.learn(request, &addresses, refused).await?,
                 Err(refusal @ (Error::BadMac { .. } | Error::Waiting { .. })) => {
-                    self.unchoose(&request.holder, &addresses).await?;
+                    self.unchoose(&request.owner, &addresses).await?;
                     return Err(refusal);
                 }
                 // Something may have been: to be released when the store makes sense again.
                 Err(error) => {
-                    self.give_up(&request.holder).await?;
+                    self.give_up(&request.owner).await?;
                     return Err(error);
                 }
             }
@@ -100,35 +100,38 @@ impl Allocator<'_> {
     }
 
     /// What was chosen goes back; whether the store has it is for a later verb to find out.
-    async fn give_up(&self, holder: &Holder) -> Result<(), Error> {
-        self.note_gone(holder).await?;
+    async fn give_up(&self, owner: &LeaseOwner) -> Result<(), Error> {
+        self.note_gone(owner).await?;
         if let Some(mut open) = self.open().await? {
-            open.ledger.fall_behind(holder);
+            open.ledger.fall_behind(owner);
             self.save(&open.ledger)?;
         }
         Ok(())
     }
 
     async fn choose(&self, request: &Request<'_>, tried: &Tried) -> Result<Chosen, Error> {
-        let mut open = self.ready(request.spec).await?;
-        let holding = self.shelf.holding(self.network, &request.holder)?;
-        let left = match holding {
-            Noted::Holding(holding) if holding.stage == Stage::Given => {
-                let held = holding.addresses.iter().map(|it| it.address.to_string());
+        let mut open = self.open_or_create(request.spec).await?;
+        let local_lease = self.local_store.lease(self.network, &request.owner)?;
+        let left = match local_lease {
+            Noted::Lease(local_lease) if local_lease.stage == Stage::Given => {
+                let held = local_lease
+                    .addresses
+                    .iter()
+                    .map(|it| it.address.to_string());
                 let held = held.collect::<Vec<_>>().join(", ");
-                return Err(self.duplicate(&request.holder, held));
+                return Err(self.duplicate(&request.owner, held));
             }
             // Its container may run.
             Noted::Unreadable(why) => {
                 let held = format!("what nobody can tell ({why})");
-                return Err(self.duplicate(&request.holder, held));
+                return Err(self.duplicate(&request.owner, held));
             }
-            Noted::Holding(holding) if holding.stage == Stage::Chosen => {
+            Noted::Lease(local_lease) if local_lease.stage == Stage::Chosen => {
                 return Ok(Chosen::Leftover);
             }
             // Waits for the store, and is in nobody's way.
-            Noted::Holding(holding) if !holding.unheard => holding.left,
-            Noted::Holding(_) => return Ok(Chosen::Leftover),
+            Noted::Lease(local_lease) if !local_lease.unheard => local_lease.left,
+            Noted::Lease(_) => return Ok(Chosen::Leftover),
             Noted::Nothing => Vec::new(),
         };
         let ledger = &mut open.ledger;
@@ -140,22 +143,22 @@ impl Allocator<'_> {
         };
         let guard = ledger.guard(&addresses, &self.host.node);
         let guard = guard.ok_or_else(|| Error::Local("ledger: chose what is not ours".into()))?;
-        ledger.take(&request.holder, &addresses);
+        ledger.take(&request.owner, &addresses);
         self.save(ledger)?;
-        let held = |address: &IpAddr| Held {
+        let held = |address: &IpAddr| LeasedAddress {
             address: *address,
             revision: None,
             mac,
         };
-        let lease = self.lease(&request.holder, mac);
-        let holding = Holding {
+        let lease = self.lease(&request.owner, mac);
+        let local_lease = LocalLease {
             lease: lease.clone(),
             stage: Stage::Chosen,
             addresses: addresses.iter().map(held).collect(),
             left,
             unheard: false,
         };
-        self.shelf.save_holding(self.network, &holding)?;
+        self.local_store.save_lease(self.network, &local_lease)?;
         Ok(Chosen::Noted(addresses, guard, network, Box::new(lease)))
     }
 
@@ -170,32 +173,42 @@ impl Allocator<'_> {
     }
 
     /// Notes at which revisions the leases stand. Where the attachment was given back meanwhile, nothing stands.
-    async fn note_revisions(&self, holder: &Holder, leases: &[(IpAddr, u64)]) -> Result<(), Error> {
-        let lock = self.shelf.lock(self.network).await?;
-        let holding = self.shelf.holding(self.network, holder)?.readable();
-        let Some(mut holding) = holding.filter(|holding| holding.stage == Stage::Chosen) else {
+    async fn note_revisions(
+        &self,
+        owner: &LeaseOwner,
+        leases: &[(IpAddr, u64)],
+    ) -> Result<(), Error> {
+        let lock = self.local_store.lock(self.network).await?;
+        let local_lease = self.local_store.lease(self.network, owner)?.readable();
+        let Some(mut local_lease) =
+            local_lease.filter(|local_lease| local_lease.stage == Stage::Chosen)
+        else {
             drop(lock);
             self.cluster.delete_leases(self.network, leases).await?;
-            let Holder { container, ifname } = holder;
+            let LeaseOwner { container, ifname } = owner;
             return Err(Error::Contended(format!(
                 "network {}: {ifname} of container {container}, given back while it was added",
                 self.network
             )));
         };
-        for (held, (_, revision)) in holding.addresses.iter_mut().zip(leases) {
+        for (held, (_, revision)) in local_lease.addresses.iter_mut().zip(leases) {
             held.revision = Some(*revision);
         }
         // Told first, noted then: an ADD of which nobody learnt is no duplicate for the next one.
-        self.shelf.save_holding(self.network, &holding)
+        self.local_store.save_lease(self.network, &local_lease)
     }
 
     /// What was chosen is free again; the ledger without it.
-    async fn unchoose(&self, holder: &Holder, addresses: &[IpAddr]) -> Result<Option<Open>, Error> {
+    async fn unchoose(
+        &self,
+        owner: &LeaseOwner,
+        addresses: &[IpAddr],
+    ) -> Result<Option<Open>, Error> {
         let mut open = self.open().await?;
         if let Some(Open { ledger, .. }) = &mut open {
-            ledger.unchoose(holder, addresses);
+            ledger.unchoose(owner, addresses);
             self.save(ledger)?;
-            self.drop_addresses(holder)?;
+            self.drop_addresses(owner)?;
         }
         Ok(open)
     }
@@ -207,15 +220,15 @@ impl Allocator<'_> {
         addresses: &[IpAddr],
         refused: Published,
     ) -> Result<(), Error> {
-        let Some(mut open) = self.unchoose(&request.holder, addresses).await? else {
+        let Some(mut open) = self.unchoose(&request.owner, addresses).await? else {
             return Ok(());
         };
         let ledger = &mut open.ledger;
         match refused {
-            Published::Taken(address, Stored::Readable(holder))
-                if self.is_zombie(address, &holder.record)? =>
+            Published::Taken(address, Stored::Readable(owner))
+                if self.is_zombie(address, &owner.record)? =>
             {
-                self.release_leases(&[(address, holder)]).await?;
+                self.release_leases(&[(address, owner)]).await?;
             }
             Published::Taken(address, lease) if request.requested.contains(&address) => {
                 return Err(self.held(address, &lease));
@@ -229,33 +242,37 @@ impl Allocator<'_> {
         Ok(())
     }
 
-    /// The holding without the addresses that were chosen for it; none is left if it has nothing else.
-    fn drop_addresses(&self, holder: &Holder) -> Result<(), Error> {
-        let Some(mut holding) = self.shelf.holding(self.network, holder)?.readable() else {
+    /// The local lease without the addresses that were chosen for it; none is left if it has nothing else.
+    fn drop_addresses(&self, owner: &LeaseOwner) -> Result<(), Error> {
+        let Some(mut local_lease) = self.local_store.lease(self.network, owner)?.readable() else {
             return Ok(());
         };
-        if holding.left.is_empty() {
-            return self.shelf.remove_holding(self.network, holder);
+        if local_lease.left.is_empty() {
+            return self.local_store.remove_lease(self.network, owner);
         }
-        holding.addresses.clear();
-        holding.stage = Stage::Gone;
-        self.shelf.save_holding(self.network, &holding)
+        local_lease.addresses.clear();
+        local_lease.stage = Stage::Gone;
+        self.local_store.save_lease(self.network, &local_lease)
     }
 
     /// The caller has its answer: the addresses stand. What fails here is no reason to call the ADD failed.
-    pub async fn told(&self, holder: &Holder) -> Result<(), Error> {
-        let lock = self.shelf.lock(self.network).await?;
-        let Some(mut holding) = self.shelf.holding(self.network, holder)?.readable() else {
+    pub async fn told(&self, owner: &LeaseOwner) -> Result<(), Error> {
+        let lock = self.local_store.lock(self.network).await?;
+        let Some(mut local_lease) = self.local_store.lease(self.network, owner)?.readable() else {
             return Ok(());
         };
-        holding.stage = Stage::Given;
-        self.shelf.save_holding(self.network, &holding)?;
-        if holding.addresses.iter().all(|held| held.revision.is_some()) {
+        local_lease.stage = Stage::Given;
+        self.local_store.save_lease(self.network, &local_lease)?;
+        if local_lease
+            .addresses
+            .iter()
+            .all(|held| held.revision.is_some())
+        {
             return Ok(());
         }
         drop(lock);
         if let Some(mut open) = self.open().await? {
-            open.ledger.fall_behind(holder);
+            open.ledger.fall_behind(owner);
             self.save(&open.ledger)?;
         }
         Ok(())
@@ -268,9 +285,9 @@ impl Allocator<'_> {
                 address,
                 lease: Box::new(lease.record.clone()),
             },
-            Stored::Opaque(opaque) => {
+            Stored::Unreadable(unreadable) => {
                 let why = match self.cluster.layout().lease(self.network, address) {
-                    Ok(key) => format!("is taken: {}", opaque.refusal(&key)),
+                    Ok(key) => format!("is taken: {}", unreadable.refusal(&key)),
                     Err(error) => error.to_string(),
                 };
                 Error::BadAddress { address, why }
@@ -278,11 +295,11 @@ impl Allocator<'_> {
         }
     }
 
-    fn duplicate(&self, holder: &Holder, held: String) -> Error {
+    fn duplicate(&self, owner: &LeaseOwner, held: String) -> Error {
         Error::Duplicate {
             network: self.network.to_owned(),
-            container: holder.container.clone(),
-            ifname: holder.ifname.clone(),
+            container: owner.container.clone(),
+            ifname: owner.ifname.clone(),
             held,
         }
     }

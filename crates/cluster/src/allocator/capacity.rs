@@ -14,7 +14,7 @@ use ipam::{Block, Choice, RangeSet};
 
 use super::{Allocator, Ledger, foreign_store::Belongs};
 use crate::{
-    BlockRecord, BlockState, Error, NetworkSpec, News, Stored,
+    BlockRecord, BlockState, Error, NetworkSnapshot, NetworkSpec, Stored,
     operations::{blocks::no_block, nodes::boot_of},
 };
 
@@ -23,7 +23,7 @@ impl Allocator<'_> {
     /// it would end. Where it could after a DEL of this host alone, the error with which it would end before that. While the
     /// host has room of its own two requests, and three reads more at most where it has none; one more where the store is
     /// called otherwise than before.
-    pub async fn outlook(&self, spec: &NetworkSpec) -> Result<Option<Error>, Error> {
+    pub async fn refusal(&self, spec: &NetworkSpec) -> Result<Option<Error>, Error> {
         let holds = self.holds()?;
         let mut ledger = self.load()?;
         if let Some(known) = &ledger
@@ -55,18 +55,18 @@ impl Allocator<'_> {
             Ok(Some(_)) if has_room(false) => return Ok(None),
             admitted => drop(admitted?),
         }
-        let news = self.cluster.news(self.network).await?;
-        let network = news.ready_network(self.network)?;
+        let snapshot = self.cluster.snapshot(self.network).await?;
+        let network = snapshot.ready_network(self.network)?;
         // The ledger as an ADD would bring it up to date; that of this boot's first ADD begins with all that is ours.
         let mut ledger = ledger.unwrap_or_else(|| Ledger::new(network.clone()));
-        let new = ledger.update(&news, network, &self.host.node);
+        let new = ledger.update(&snapshot, network, &self.host.node);
         self.fill(&mut ledger, &new).await?;
         let mut lacking = self.lacking(&ledger, false);
-        lacking.retain(|set| !has_untouched(&news, set));
+        lacking.retain(|set| !has_untouched(&snapshot, set));
         if lacking.is_empty() {
             return Ok(None);
         }
-        match self.could_take_over(&news, &lacking).await {
+        match self.could_take_over(&snapshot, &lacking).await {
             Err(full @ Error::Exhausted { .. }) if holds => Ok(Some(full)),
             could => could.map(|()| None),
         }
@@ -85,13 +85,17 @@ impl Allocator<'_> {
     }
 
     /// Whether each of the sets can be served from a block that was another host's and needs no word of it.
-    async fn could_take_over(&self, news: &News, sets: &[&RangeSet]) -> Result<(), Error> {
+    async fn could_take_over(
+        &self,
+        snapshot: &NetworkSnapshot,
+        sets: &[&RangeSet],
+    ) -> Result<(), Error> {
         let (name, node) = (self.network, self.host.node.as_str());
         let seen = self.cluster.forwarders(name, node).await?;
-        let silent = self.of_the_silent(news, &seen).await?;
+        let silent = self.of_the_silent(snapshot, &seen).await?;
         let mut late = BTreeSet::new();
         for set in sets {
-            let found = news.blocks.readable().any(|(block, present)| {
+            let found = snapshot.blocks.readable().any(|(block, present)| {
                 let record = &present.record;
                 if !offers(set, *block, record) {
                     return false;
@@ -107,7 +111,7 @@ impl Allocator<'_> {
                 free
             });
             if !found {
-                let why = no_block(name, news, late.into_iter().collect()).to_string();
+                let why = no_block(name, snapshot, late.into_iter().collect()).to_string();
                 let network = name.to_owned();
                 return Err(Error::Exhausted { network, why });
             }
@@ -120,33 +124,36 @@ impl Allocator<'_> {
     /// will not.
     async fn of_the_silent(
         &self,
-        news: &News,
+        snapshot: &NetworkSnapshot,
         seen: &BTreeMap<String, u64>,
     ) -> Result<BTreeSet<Block>, Error> {
-        if seen.values().any(|seen| *seen < news.last_dropped()) {
+        if seen.values().any(|seen| *seen < snapshot.last_dropped()) {
             return Ok(BTreeSet::new());
         }
         let ledgers = self.cluster.ledgers(self.network).await?;
-        let is_idle = |owner: &String| match (ledgers.get(owner), news.nodes.known(owner)) {
+        let is_idle = |owner: &String| match (ledgers.get(owner), snapshot.nodes.known(owner)) {
             (None, _) => true,
             (Some(ledger), Some(node)) => {
                 boot_of(ledger).is_some_and(|boot| node.record.boot_id != boot)
             }
             (Some(_), None) => false,
         };
-        let after = news.network.as_ref().and_then(|n| n.record.reclaim_after);
+        let after = snapshot
+            .network
+            .as_ref()
+            .and_then(|n| n.record.reclaim_after);
         let (now, observed) = (
             self.clock.uptime(),
-            self.shelf.memory(self.network)?.observed,
+            self.local_store.memory(self.network)?.observed,
         );
         let is_gone = |owner: &String| {
-            let known = news.nodes.get(owner).map(Stored::revision);
+            let known = snapshot.nodes.get(owner).map(Stored::revision);
             let silent = observed.get(owner).zip(after);
             silent.is_some_and(|((revision, since), after)| {
                 Some(*revision) == known && now.saturating_sub(*since) > after
             })
         };
-        let all = news.blocks.readable().filter(|(_, present)| {
+        let all = snapshot.blocks.readable().filter(|(_, present)| {
             let BlockRecord { node, kept, .. } = &present.record;
             *node != self.host.node
                 && (is_idle(node) || (!kept && !seen.contains_key(node) && is_gone(node)))
@@ -156,9 +163,9 @@ impl Allocator<'_> {
 }
 
 /// Whether there is a block for the set that nobody ever had.
-fn has_untouched(news: &News, set: &RangeSet) -> bool {
-    let taken = news.blocks.keys().copied().collect();
-    let network = news.network.as_ref().map(|network| &network.record);
+fn has_untouched(snapshot: &NetworkSnapshot, set: &RangeSet) -> bool {
+    let taken = snapshot.blocks.keys().copied().collect();
+    let network = snapshot.network.as_ref().map(|network| &network.record);
     network.is_some_and(|network| {
         let free = |range: &ipam::Range| range.free_block(network.block_prefix(range), &taken, 0);
         set.iter().any(|range| free(range).is_some())

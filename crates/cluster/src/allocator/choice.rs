@@ -11,7 +11,7 @@ use crate::Error;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Need {
     /// Room in one of these ranges.
-    Room(RangeSet),
+    Capacity(RangeSet),
     /// This very address.
     Address(IpAddr),
     /// The address that goes with the one already chosen; another one will do.
@@ -22,7 +22,7 @@ pub(super) enum Need {
 #[derive(Default)]
 pub(super) struct Tried {
     /// More room in these ranges: what is left of them is what only cools down.
-    pub(super) room: Vec<RangeSet>,
+    pub(super) sets: Vec<RangeSet>,
     /// Twins.
     pub(super) twins: Vec<IpAddr>,
     /// Publishing: the store is away, and on a network that reclaims not every block will do.
@@ -48,7 +48,7 @@ impl Allocator<'_> {
                     return Ok(Err(Need::Address(address)));
                 }
                 if ledger.uses(address) {
-                    // Who has it is in a holding or in the store.
+                    // Who has it is in a local lease or in the store.
                     return Ok(Err(Need::Address(address)));
                 }
                 addresses.push(address);
@@ -104,8 +104,8 @@ impl Allocator<'_> {
             }
         }
         match cooling {
-            Some(address) if tried.room.iter().any(|tried| tried == set) => Ok(address),
-            _ => Err(Need::Room(set.to_vec())),
+            Some(address) if tried.sets.iter().any(|tried| tried == set) => Ok(address),
+            _ => Err(Need::Capacity(set.to_vec())),
         }
     }
 }

@@ -4,80 +4,84 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use ipam::Mac;
 
-use super::{ATTEMPTS, Allocator, Held, Holder, Holding, Noted, Shelf, Stage};
+use super::{ATTEMPTS, Allocator, LeaseOwner, LeasedAddress, LocalLease, LocalStore, Noted, Stage};
 use crate::{Error, Lease, Stored};
 
 /// Notes that an attachment's addresses are given back. Needs no store and no settings: what a DEL can always do. They
 /// stay in use until the store has forgotten them.
-pub async fn note_gone(shelf: &dyn Shelf, network: &str, holder: &Holder) -> Result<(), Error> {
-    let _lock = shelf.lock(network).await?;
-    match shelf.holding(network, holder)? {
-        Noted::Holding(mut holding) if !holding.unheard => {
-            holding.left.append(&mut holding.addresses);
-            holding.stage = Stage::Gone;
-            shelf.save_holding(network, &holding)
+pub async fn note_gone(
+    local_store: &dyn LocalStore,
+    network: &str,
+    owner: &LeaseOwner,
+) -> Result<(), Error> {
+    let _lock = local_store.lock(network).await?;
+    match local_store.lease(network, owner)? {
+        Noted::Lease(mut local_lease) if !local_lease.unheard => {
+            local_lease.left.append(&mut local_lease.addresses);
+            local_lease.stage = Stage::Gone;
+            local_store.save_lease(network, &local_lease)
         }
-        Noted::Holding(_) => Ok(()),
+        Noted::Lease(_) => Ok(()),
         // Nothing is known of it. With a ledger that is the whole truth; without one the store may know more.
-        Noted::Nothing if shelf.ledger(network)?.is_some() => Ok(()),
+        Noted::Nothing if local_store.ledger(network)?.is_some() => Ok(()),
         Noted::Nothing | Noted::Unreadable(_) => {
             let lease = Lease {
                 node: String::new(),
                 boot_id: String::new(),
-                container: holder.container.clone(),
-                ifname: holder.ifname.clone(),
+                container: owner.container.clone(),
+                ifname: owner.ifname.clone(),
                 since: 0,
                 mac: None,
             };
-            let unheard = Holding {
+            let unheard = LocalLease {
                 lease,
                 stage: Stage::Gone,
                 addresses: Vec::new(),
                 left: Vec::new(),
                 unheard: true,
             };
-            shelf.save_holding(network, &unheard)
+            local_store.save_lease(network, &unheard)
         }
     }
 }
 
 impl Allocator<'_> {
     /// [`note_gone`] on this host.
-    pub async fn note_gone(&self, holder: &Holder) -> Result<(), Error> {
-        note_gone(self.shelf, self.network, holder).await
+    pub async fn note_gone(&self, owner: &LeaseOwner) -> Result<(), Error> {
+        note_gone(self.local_store, self.network, owner).await
     }
 
     /// Tells the store what an attachment has given back; its addresses rest from then on. An error leaves it noted.
-    pub async fn release(&self, holder: &Holder) -> Result<(), Error> {
-        let Some(holding) = self.shelf.holding(self.network, holder)?.readable() else {
+    pub async fn release(&self, owner: &LeaseOwner) -> Result<(), Error> {
+        let Some(local_lease) = self.local_store.lease(self.network, owner)?.readable() else {
             return Ok(());
         };
-        if holding.unheard {
-            self.release_unheard(holder).await?;
-            let _lock = self.shelf.lock(self.network).await?;
-            return self.shelf.remove_holding(self.network, holder);
+        if local_lease.unheard {
+            self.release_unheard(owner).await?;
+            let _lock = self.local_store.lock(self.network).await?;
+            return self.local_store.remove_lease(self.network, owner);
         }
-        if holding.left.is_empty() {
+        if local_lease.left.is_empty() {
             return Ok(());
         }
-        let told = self.tell_of_release(holder, &holding).await;
+        let told = self.tell_of_release(owner, &local_lease).await;
         let open = self.open().await?;
         let lock = match &open {
             Some(_) => None,
-            None => Some(self.shelf.lock(self.network).await?),
+            None => Some(self.local_store.lock(self.network).await?),
         };
-        let left = self.still_left(holder, &holding)?;
+        let left = self.still_left(owner, &local_lease)?;
         if let Some(mut open) = open.filter(|_| !left.is_empty()) {
             match &told {
-                Ok(()) => open.ledger.free(holder, &left, self.clock.uptime()),
-                Err(_) => open.ledger.fall_behind(holder),
+                Ok(()) => open.ledger.free(owner, &left, self.clock.uptime()),
+                Err(_) => open.ledger.fall_behind(owner),
             }
             self.save(&open.ledger)?;
             told?;
-            return self.forget(holder, &left);
+            return self.forget(owner, &left);
         }
         told?;
-        self.forget(holder, &left)?;
+        self.forget(owner, &left)?;
         drop(lock);
         Ok(())
     }
@@ -97,27 +101,35 @@ impl Allocator<'_> {
         Ok(())
     }
 
-    /// Deletes the leases of what a holding has given back: at the revisions at which they were written, and where those
+    /// Deletes the leases of what a local lease has given back: at the revisions at which they were written, and where those
     /// are not known or not right, at those which the store has.
-    async fn tell_of_release(&self, holder: &Holder, holding: &Holding) -> Result<(), Error> {
-        let macs: Vec<_> = holding.left.iter().map(|h| (h.address, h.mac)).collect();
+    async fn tell_of_release(
+        &self,
+        owner: &LeaseOwner,
+        local_lease: &LocalLease,
+    ) -> Result<(), Error> {
+        let macs: Vec<_> = local_lease
+            .left
+            .iter()
+            .map(|h| (h.address, h.mac))
+            .collect();
         self.return_macs(&self.host.node, &macs).await?;
-        let known = |held: &Held| held.revision.map(|revision| (held.address, revision));
-        let left: Option<Vec<_>> = holding.left.iter().map(known).collect();
+        let known = |held: &LeasedAddress| held.revision.map(|revision| (held.address, revision));
+        let left: Option<Vec<_>> = local_lease.left.iter().map(known).collect();
         if let Some(left) = left
             && self.cluster.delete_leases(self.network, &left).await?
         {
             return Ok(());
         }
         for _ in 0..ATTEMPTS {
-            let addresses: Vec<_> = holding.left.iter().map(|held| held.address).collect();
+            let addresses: Vec<_> = local_lease.left.iter().map(|held| held.address).collect();
             let leases = self
                 .cluster
-                .leased_to(self.network, &holding.lease, &addresses)
+                .leased_to(self.network, &local_lease.lease, &addresses)
                 .await?;
             // Another verb may have been quicker, and the attachment be back at the same address: only while the address
             // is still to be released was the lease that was read the old one.
-            let still = self.still_left(holder, holding)?;
+            let still = self.still_left(owner, local_lease)?;
             let leases: Vec<_> = leases
                 .into_iter()
                 .filter(|(address, _)| still.contains(address))
@@ -130,39 +142,41 @@ impl Allocator<'_> {
         Err(Error::Contended(format!("network {network}: leases")))
     }
 
-    /// Which of the addresses that a holding had to release are still to be released.
-    fn still_left(&self, holder: &Holder, before: &Holding) -> Result<Vec<IpAddr>, Error> {
-        let now = self.shelf.holding(self.network, holder)?.readable();
-        let still = |held: &&Held| {
-            let left = now.iter().flat_map(|holding| &holding.left);
+    /// Which of the addresses that a local lease had to release are still to be released.
+    fn still_left(&self, owner: &LeaseOwner, before: &LocalLease) -> Result<Vec<IpAddr>, Error> {
+        let now = self.local_store.lease(self.network, owner)?.readable();
+        let still = |held: &&LeasedAddress| {
+            let left = now.iter().flat_map(|local_lease| &local_lease.left);
             left.into_iter().any(|now| now.address == held.address)
         };
         let left = before.left.iter().filter(still);
         Ok(left.map(|held| held.address).collect())
     }
 
-    /// The store has forgotten these addresses of a holding. The caller holds the lock.
-    fn forget(&self, holder: &Holder, gone: &[IpAddr]) -> Result<(), Error> {
-        let Some(mut holding) = self.shelf.holding(self.network, holder)?.readable() else {
+    /// The store has forgotten these addresses of a local lease. The caller holds the lock.
+    fn forget(&self, owner: &LeaseOwner, gone: &[IpAddr]) -> Result<(), Error> {
+        let Some(mut local_lease) = self.local_store.lease(self.network, owner)?.readable() else {
             return Ok(());
         };
-        holding.left.retain(|held| !gone.contains(&held.address));
-        if holding.left.is_empty() && holding.stage == Stage::Gone {
-            return self.shelf.remove_holding(self.network, holder);
+        local_lease
+            .left
+            .retain(|held| !gone.contains(&held.address));
+        if local_lease.left.is_empty() && local_lease.stage == Stage::Gone {
+            return self.local_store.remove_lease(self.network, owner);
         }
-        self.shelf.save_holding(self.network, &holding)
+        self.local_store.save_lease(self.network, &local_lease)
     }
 
     /// Releases what the store has of a holder on this node.
-    async fn release_unheard(&self, holder: &Holder) -> Result<(), Error> {
-        let ledger = match self.recall().await {
+    async fn release_unheard(&self, owner: &LeaseOwner) -> Result<(), Error> {
+        let ledger = match self.open_or_rebuild().await {
             Ok(Some(open)) => open.ledger,
             Ok(None) | Err(Error::NoNetwork(_)) => return Ok(()),
             Err(error) => return Err(error),
         };
         let leases = self.leases_here(&ledger).await?;
         let own = leases.readable().filter(|(_, lease)| {
-            lease.record.node == self.host.node && lease.record.holder() == *holder
+            lease.record.node == self.host.node && lease.record.owner() == *owner
         });
         let own: Vec<_> = own.map(|(at, lease)| (*at, lease.clone())).collect();
         self.release_leases(&own).await?;
@@ -173,53 +187,53 @@ impl Allocator<'_> {
             for address in &addresses {
                 open.ledger.foreign.remove(address);
             }
-            open.ledger.free(holder, &addresses, self.clock.uptime());
+            open.ledger.free(owner, &addresses, self.clock.uptime());
             self.save(&open.ledger)?;
         }
         Ok(())
     }
 
-    /// Gives back all that is not `listed`: holdings of this host, and leases that the store has for this node. What
+    /// Gives back all that is not `listed`: local leases of this host, and leases that the store has for this node. What
     /// could not be told to the store is returned, and stays noted.
     ///
     /// An attachment with a verb at work is no garbage, whoever does not know of it yet; nor is one that was changed since
     /// the list was made.
-    pub async fn gc(&self, listed: &dyn Fn(&Holder) -> bool) -> Result<Vec<Error>, Error> {
+    pub async fn gc(&self, listed: &dyn Fn(&LeaseOwner) -> bool) -> Result<Vec<Error>, Error> {
         let mut failures = Vec::new();
-        let holdings = self.shelf.holdings(self.network)?;
-        for holding in holdings.readable {
-            let holder = holding.holder();
-            if listed(&holder) {
+        let local_leases = self.local_store.leases(self.network)?;
+        for local_lease in local_leases.readable {
+            let owner = local_lease.owner();
+            if listed(&owner) {
                 continue;
             }
-            let Some(_idle) = self.shelf.lock_idle(self.network, &holder)? else {
+            let Some(_idle) = self.local_store.lock_idle(self.network, &owner)? else {
                 continue;
             };
-            if self.shelf.holding(self.network, &holder)? == Noted::Holding(holding) {
-                self.note_gone(&holder).await?;
-                failures.extend(self.release(&holder).await.err());
+            if self.local_store.lease(self.network, &owner)? == Noted::Lease(local_lease) {
+                self.note_gone(&owner).await?;
+                failures.extend(self.release(&owner).await.err());
             }
         }
-        if !holdings.unreadable.is_empty() {
+        if !local_leases.unreadable.is_empty() {
             failures.extend(self.release_unreadable(listed).await.err());
         }
         failures.extend(self.release_unknown(listed).await.err());
         Ok(failures)
     }
 
-    /// The same of attachments whose holdings cannot be read: the store's leases tell whose they are.
-    async fn release_unreadable(&self, listed: &dyn Fn(&Holder) -> bool) -> Result<(), Error> {
+    /// The same of attachments whose local leases cannot be read: the store's leases tell whose they are.
+    async fn release_unreadable(&self, listed: &dyn Fn(&LeaseOwner) -> bool) -> Result<(), Error> {
         let leases = self.cluster.leases(self.network).await?;
         for (_, lease) in leases.readable() {
-            let holder = lease.record.holder();
-            if lease.record.node != self.host.node || listed(&holder) {
+            let owner = lease.record.owner();
+            if lease.record.node != self.host.node || listed(&owner) {
                 continue;
             }
-            if let Noted::Unreadable(_) = self.shelf.holding(self.network, &holder)?
-                && let Some(_idle) = self.shelf.lock_idle(self.network, &holder)?
+            if let Noted::Unreadable(_) = self.local_store.lease(self.network, &owner)?
+                && let Some(_idle) = self.local_store.lock_idle(self.network, &owner)?
             {
-                self.note_gone(&holder).await?;
-                self.release(&holder).await?;
+                self.note_gone(&owner).await?;
+                self.release(&owner).await?;
             }
         }
         Ok(())
@@ -227,20 +241,20 @@ impl Allocator<'_> {
 
     /// Releases leases of this node that neither the host nor the caller knows, wherever they are: also where an interrupted
     /// removal or a restored store left them. Not of a host that only has this one's name.
-    async fn release_unknown(&self, listed: &dyn Fn(&Holder) -> bool) -> Result<(), Error> {
+    async fn release_unknown(&self, listed: &dyn Fn(&LeaseOwner) -> bool) -> Result<(), Error> {
         if !self.is_registered().await? {
             return Ok(());
         }
         let leases = self.cluster.leases(self.network).await?;
-        let _lock = self.shelf.lock(self.network).await?;
+        let _lock = self.local_store.lock(self.network).await?;
         let mut gone = Vec::new();
         for (address, lease) in leases.readable() {
-            let holder = lease.record.holder();
-            if lease.record.node != self.host.node || listed(&holder) {
+            let owner = lease.record.owner();
+            if lease.record.node != self.host.node || listed(&owner) {
                 continue;
             }
-            let holding = self.shelf.holding(self.network, &holder)?;
-            if !holding.may_hold(*address) {
+            let local_lease = self.local_store.lease(self.network, &owner)?;
+            if !local_lease.may_hold(*address) {
                 gone.push((*address, lease.clone()));
             }
         }

@@ -2,7 +2,7 @@
 //! another. A store that is called otherwise and has the same network is the same. One that has not must neither be told
 //! of what this host holds, nor is there anything of it to go on from.
 
-use super::{Allocator, Holding, Ledger, Memory};
+use super::{Allocator, Ledger, LocalLease, Memory};
 use crate::Error;
 
 /// Whether a ledger may be gone on with.
@@ -24,14 +24,17 @@ impl Allocator<'_> {
             return Ok(None);
         };
         match self.belongs(&ledger).await? {
-            Belongs::Here if self.host.place.is_some() && ledger.place != self.host.place => {
-                ledger.place.clone_from(&self.host.place);
+            Belongs::Here
+                if self.host.store_ref.is_some() && ledger.store_ref != self.host.store_ref =>
+            {
+                ledger.store_ref.clone_from(&self.host.store_ref);
                 self.save(&ledger)?;
             }
             Belongs::Here | Belongs::Unknown => {}
             Belongs::Elsewhere => {
-                self.shelf.save_memory(self.network, &Memory::default())?;
-                self.shelf.remove_ledger(self.network)?;
+                self.local_store
+                    .save_memory(self.network, &Memory::default())?;
+                self.local_store.remove_ledger(self.network)?;
                 return Ok(None);
             }
         }
@@ -41,7 +44,7 @@ impl Allocator<'_> {
     /// Of which store a ledger is; refused where it is of another one than that at hand while something is held by it. Asks
     /// the store only where it is called otherwise than before.
     pub(super) async fn belongs(&self, ledger: &Ledger) -> Result<Belongs, Error> {
-        let (Some(there), Some(here)) = (&ledger.place, &self.host.place) else {
+        let (Some(there), Some(here)) = (&ledger.store_ref, &self.host.store_ref) else {
             return Ok(Belongs::Here);
         };
         if there.is_called_as(here) {
@@ -54,9 +57,9 @@ impl Allocator<'_> {
         if present.is_some_and(|present| present.is_same(&ledger.network.record)) {
             return Ok(Belongs::Here);
         }
-        let holdings = self.shelf.holdings(self.network)?;
-        let holds = |it: &Holding| it.all().next().is_some();
-        if !holdings.unreadable.is_empty() || holdings.readable.iter().any(holds) {
+        let local_leases = self.local_store.leases(self.network)?;
+        let holds = |it: &LocalLease| it.all().next().is_some();
+        if !local_leases.unreadable.is_empty() || local_leases.readable.iter().any(holds) {
             return Err(there.refuse(self.network, here));
         }
         Ok(Belongs::Elsewhere)

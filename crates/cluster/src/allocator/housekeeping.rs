@@ -5,12 +5,12 @@ use std::net::IpAddr;
 
 use ipam::{Block, Range};
 
-use super::{Allocator, Held, Holder, Ledger, Stage};
+use super::{Allocator, LeaseOwner, LeasedAddress, Ledger, Stage};
 use crate::{Claim, Error, LeaseGuard, Published, Stored};
 
 impl Allocator<'_> {
     /// Does what is due. Costs nothing at the store where nothing is.
-    pub async fn tend(&self) -> Result<(), Error> {
+    pub async fn housekeeping(&self) -> Result<(), Error> {
         match self.do_what_is_due().await {
             // Removed by an operator, or forgotten by the store: the next ADD creates it.
             Err(Error::NoNetwork(_)) => Ok(()),
@@ -20,7 +20,7 @@ impl Allocator<'_> {
 
     async fn do_what_is_due(&self) -> Result<(), Error> {
         // After a reboot this voids what the host held, whichever verb comes first.
-        let Some(open) = self.recall().await? else {
+        let Some(open) = self.open_or_rebuild().await? else {
             return Ok(());
         };
         let ledger = open.ledger.clone();
@@ -63,7 +63,7 @@ impl Allocator<'_> {
     fn low(&self, ledger: &Ledger) -> Vec<Vec<Range>> {
         let low = |set: &&Vec<Range>| {
             let size = block_size(ledger, set);
-            size > 1 && self.room(ledger, set) <= size / 4
+            size > 1 && self.available(ledger, set) <= size / 4
         };
         let sets = ledger.network.record.ranges.iter().filter(low);
         let mut low: Vec<_> = sets.cloned().collect();
@@ -71,14 +71,16 @@ impl Allocator<'_> {
         low
     }
 
-    fn room(&self, ledger: &Ledger, set: &[Range]) -> u64 {
-        ledger.room(set, &self.host.node, self.clock.uptime(), self.cool_down)
+    fn available(&self, ledger: &Ledger, set: &[Range]) -> u64 {
+        ledger.available(set, &self.host.node, self.clock.uptime(), self.cool_down)
     }
 
     async fn claim_ahead(&self, set: &[Range]) -> Result<(), Error> {
-        let _claims = self.shelf.lock_claims(self.network).await?;
+        let _claims = self.local_store.lock_claims(self.network).await?;
         let size = match self.open().await? {
-            Some(open) if self.room(&open.ledger, set) <= block_size(&open.ledger, set) / 4 => {
+            Some(open)
+                if self.available(&open.ledger, set) <= block_size(&open.ledger, set) / 4 =>
+            {
                 block_size(&open.ledger, set)
             }
             _ => return Ok(()),
@@ -86,15 +88,21 @@ impl Allocator<'_> {
         if size <= 1 {
             return Ok(());
         }
-        let mut news = self.cluster.news(self.network).await?;
+        let mut snapshot = self.cluster.snapshot(self.network).await?;
         let claimed = self
             .cluster
-            .claim_block(self.network, &self.host.node, set, &mut news, Claim::Spare)
+            .claim_block(
+                self.network,
+                &self.host.node,
+                set,
+                &mut snapshot,
+                Claim::Spare,
+            )
             .await;
         match claimed {
             Ok(block) => {
                 if let Some(mut open) = self.open().await?
-                    && let Some(present) = news.blocks.known(&block)
+                    && let Some(present) = snapshot.blocks.known(&block)
                     && open.ledger.put(block, present, &self.host.node)
                 {
                     self.save(&open.ledger)?;
@@ -142,7 +150,7 @@ impl Allocator<'_> {
         let mut as_of = 0;
         let present = match self.cluster.block(self.network, block).await? {
             // Whose it is nobody can tell; the note stands.
-            Some(Stored::Opaque(_)) => return Ok(()),
+            Some(Stored::Unreadable(_)) => return Ok(()),
             present => present.and_then(|present| present.readable().cloned()),
         };
         // Another verb may have handed it in, and a third have got it back, since the note was read: only while the note
@@ -208,7 +216,7 @@ impl Allocator<'_> {
             let own: Vec<_> = (ledger.blocks.iter())
                 .filter(|(block, own)| own.record.is_of(node) && of_set(block))
                 .collect();
-            let mut room = self.room(ledger, set);
+            let mut room = self.available(ledger, set);
             // The first one stays: there the next ADD is at home everywhere.
             for (block, own) in own.into_iter().skip(1).rev() {
                 let empty =
@@ -255,9 +263,9 @@ impl Allocator<'_> {
         let behind = open.ledger.behind.clone();
         drop(open);
         let (mut told, mut failures) = (Vec::new(), Vec::new());
-        for holder in behind {
-            match self.catch_up(&holder).await {
-                Ok(()) => told.push(holder),
+        for owner in behind {
+            match self.catch_up(&owner).await {
+                Ok(()) => told.push(owner),
                 Err(error) => {
                     let away = error.is_away();
                     failures.push(error);
@@ -271,10 +279,10 @@ impl Allocator<'_> {
             && let Some(mut open) = self.open().await?
         {
             // Something new may have come since: it is behind again only if its holding says so.
-            for holder in told {
-                let holding = self.shelf.holding(self.network, &holder)?.readable();
-                if holding.is_none_or(|holding| !is_behind(&holding)) {
-                    open.ledger.behind.retain(|other| *other != holder);
+            for owner in told {
+                let local_lease = self.local_store.lease(self.network, &owner)?.readable();
+                if local_lease.is_none_or(|local_lease| !is_behind(&local_lease)) {
+                    open.ledger.behind.retain(|other| *other != owner);
                 }
             }
             self.save(&open.ledger)?;
@@ -283,15 +291,16 @@ impl Allocator<'_> {
     }
 
     /// Tells the store an attachment's latest: what it gave back, then what it holds.
-    pub(super) async fn catch_up(&self, holder: &Holder) -> Result<(), Error> {
-        self.release(holder).await?;
+    pub(super) async fn catch_up(&self, owner: &LeaseOwner) -> Result<(), Error> {
+        self.release(owner).await?;
         for _ in 0..8 {
-            let Some(holding) = self.shelf.holding(self.network, holder)?.readable() else {
+            let Some(local_lease) = self.local_store.lease(self.network, owner)?.readable() else {
                 return Ok(());
             };
             // One by one: of a pair the store may have forgotten one and not the other.
-            let unpublished = holding.addresses.iter().find(|h| h.revision.is_none());
-            let Some(unpublished) = unpublished.filter(|_| holding.stage == Stage::Given) else {
+            let unpublished = local_lease.addresses.iter().find(|h| h.revision.is_none());
+            let Some(unpublished) = unpublished.filter(|_| local_lease.stage == Stage::Given)
+            else {
                 return Ok(());
             };
             let addresses = [unpublished.address];
@@ -306,16 +315,16 @@ impl Allocator<'_> {
                 };
                 match self
                     .cluster
-                    .publish(self.network, &addresses, &holding.lease, &guard)
+                    .publish(self.network, &addresses, &local_lease.lease, &guard)
                     .await?
                 {
                     Published::Done(revisions) => {
-                        self.note_published(holder, &addresses, &revisions).await?;
+                        self.note_published(owner, &addresses, &revisions).await?;
                         continue;
                     }
-                    Published::Taken(address, Stored::Opaque(opaque)) => {
+                    Published::Taken(address, Stored::Unreadable(unreadable)) => {
                         let key = self.cluster.layout().lease(self.network, address)?;
-                        return Err(opaque.refusal(&key));
+                        return Err(unreadable.refusal(&key));
                     }
                     Published::Taken(address, Stored::Readable(other))
                         if self.is_zombie(address, &other.record)? =>
@@ -331,7 +340,7 @@ impl Allocator<'_> {
                     }
                     Published::Taken(address, Stored::Readable(other)) => {
                         let other = format!("container {} here", other.record.container);
-                        return Err(self.lost(holder, address, other));
+                        return Err(self.lost(owner, address, other));
                     }
                     Published::Stale => {}
                 }
@@ -343,8 +352,8 @@ impl Allocator<'_> {
         let Some(open) = self.open().await? else {
             return Ok(());
         };
-        let holding = self.shelf.holding(self.network, holder)?.readable();
-        let stray = holding
+        let local_lease = self.local_store.lease(self.network, owner)?.readable();
+        let stray = local_lease
             .iter()
             .flat_map(|h| &h.addresses)
             .map(|held| held.address);
@@ -352,31 +361,35 @@ impl Allocator<'_> {
             .into_iter()
             .find(|a| !open.ledger.is_ours(*a, &self.host.node));
         match stray {
-            Some(address) => Err(self.lost(holder, address, "another node".to_owned())),
+            Some(address) => Err(self.lost(owner, address, "another node".to_owned())),
             None => Err(Error::Contended(format!("network {}", self.network))),
         }
     }
 
-    fn lost(&self, holder: &Holder, address: IpAddr, other: String) -> Error {
+    fn lost(&self, owner: &LeaseOwner, address: IpAddr, other: String) -> Error {
         Error::Lost {
             network: self.network.to_owned(),
             address,
-            container: holder.container.clone(),
+            container: owner.container.clone(),
             other,
         }
     }
 
     async fn note_published(
         &self,
-        holder: &Holder,
+        owner: &LeaseOwner,
         addresses: &[IpAddr],
         revisions: &[u64],
     ) -> Result<(), Error> {
-        let _lock = self.shelf.lock(self.network).await?;
-        let Some(mut holding) = self.shelf.holding(self.network, holder)?.readable() else {
+        let _lock = self.local_store.lock(self.network).await?;
+        let Some(mut local_lease) = self.local_store.lease(self.network, owner)?.readable() else {
             return Ok(());
         };
-        for held in holding.addresses.iter_mut().chain(&mut holding.left) {
+        for held in local_lease
+            .addresses
+            .iter_mut()
+            .chain(&mut local_lease.left)
+        {
             let known = addresses
                 .iter()
                 .position(|address| *address == held.address);
@@ -384,16 +397,16 @@ impl Allocator<'_> {
                 held.revision = revisions.get(n).copied();
             }
         }
-        self.shelf.save_holding(self.network, &holding)
+        self.local_store.save_lease(self.network, &local_lease)
     }
 }
 
-/// Whether the store does not know a holding's latest.
-pub(super) fn is_behind(holding: &super::Holding) -> bool {
-    let unpublished = |held: &Held| held.revision.is_none();
-    !holding.left.is_empty()
-        || holding.unheard
-        || (holding.stage == Stage::Given && holding.addresses.iter().any(unpublished))
+/// Whether the store does not know a local lease's latest.
+pub(super) fn is_behind(local_lease: &super::LocalLease) -> bool {
+    let unpublished = |held: &LeasedAddress| held.revision.is_none();
+    !local_lease.left.is_empty()
+        || local_lease.unheard
+        || (local_lease.stage == Stage::Given && local_lease.addresses.iter().any(unpublished))
 }
 
 /// How many addresses a block of the set has.

@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use ipam::{Block, Held, Range, Used, offset};
+use ipam::{Block, OwnBlocks, Range, Used, offset};
 
 use crate::{
-    BlockRecord, Flux, Holder, LeaseGuard, Ledger, Network, News, Noted, Own, Records, Stored,
-    Versioned,
+    BlockRecord, LeaseGuard, LeaseOwner, Ledger, Network, NetworkSnapshot, Noted, Own,
+    PendingChange, Records, Stored, Versioned,
 };
 
 impl Ledger {
@@ -17,12 +17,12 @@ impl Ledger {
             blocks: [].into(),
             freed: Vec::new(),
             foreign: BTreeSet::new(),
-            flux: None,
+            pending: None,
             leaving: BTreeSet::new(),
             as_of: 0,
             behind: Vec::new(),
             contact: 0,
-            place: None,
+            store_ref: None,
             begun: 0,
         }
     }
@@ -75,7 +75,7 @@ impl Ledger {
         }
     }
 
-    /// Notes that an address of ours is in use, by whom no holding of this host tells.
+    /// Notes that an address of ours is in use, by whom no local lease of this host tells.
     pub(super) fn bar(&mut self, address: IpAddr) {
         self.mark(address, true);
         if self.uses(address) {
@@ -90,40 +90,42 @@ impl Ledger {
         own.is_some_and(|(own, bit)| own.used.contains(bit))
     }
 
-    /// The addresses are `holder`'s from now on.
-    pub(super) fn take(&mut self, holder: &Holder, addresses: &[IpAddr]) {
+    /// The addresses are `owner`'s from now on.
+    pub(super) fn take(&mut self, owner: &LeaseOwner, addresses: &[IpAddr]) {
         self.freed
             .retain(|(address, _)| !addresses.contains(address));
         for address in addresses {
             self.mark(*address, true);
         }
-        self.flux = Some(flux(holder, addresses));
+        self.pending = Some(pending(owner, addresses));
     }
 
-    /// The addresses are `holder`'s no more, and rest from `now` on.
-    pub(super) fn free(&mut self, holder: &Holder, addresses: &[IpAddr], now: u64) {
+    /// The addresses are `owner`'s no more, and rest from `now` on.
+    pub(super) fn free(&mut self, owner: &LeaseOwner, addresses: &[IpAddr], now: u64) {
         for address in addresses {
             if self.uses(*address) {
                 self.mark(*address, false);
                 self.freed.push((*address, now));
             }
         }
-        self.flux = Some(flux(holder, addresses));
+        self.pending = Some(pending(owner, addresses));
     }
 
     /// The addresses were chosen and never left the host: free without a rest.
-    pub(super) fn unchoose(&mut self, holder: &Holder, addresses: &[IpAddr]) {
+    pub(super) fn unchoose(&mut self, owner: &LeaseOwner, addresses: &[IpAddr]) {
         for address in addresses {
             self.mark(*address, false);
         }
-        self.flux = Some(flux(holder, addresses));
+        self.pending = Some(pending(owner, addresses));
     }
 
-    /// Brings to an end what was under way: the holding has the last word.
-    pub(super) fn settle(&mut self, holding: &Noted, now: u64) {
-        let Some(flux) = self.flux.take() else { return };
-        for address in flux.addresses {
-            if holding.may_hold(address) {
+    /// Brings to an end what was under way: the local lease has the last word.
+    pub(super) fn settle(&mut self, local_lease: &Noted, now: u64) {
+        let Some(pending) = self.pending.take() else {
+            return;
+        };
+        for address in pending.addresses {
+            if local_lease.may_hold(address) {
                 self.freed.retain(|(freed, _)| *freed != address);
                 self.mark(address, true);
             } else if self.uses(address) && !self.foreign.contains(&address) {
@@ -134,8 +136,8 @@ impl Ledger {
     }
 
     /// What may be chosen from.
-    pub(super) fn view(&self, node: &str, kept_only: bool) -> Held<'_> {
-        let mut held = Held {
+    pub(super) fn view(&self, node: &str, kept_only: bool) -> OwnBlocks<'_> {
+        let mut held = OwnBlocks {
             blocks: Vec::new(),
             singles: Vec::new(),
             barred: BTreeSet::new(),
@@ -216,10 +218,10 @@ impl Ledger {
     }
 
     /// How many addresses of one set could be given out at once.
-    pub(super) fn room(&self, set: &[Range], node: &str, now: u64, cool_down: u64) -> u64 {
+    pub(super) fn available(&self, set: &[Range], node: &str, now: u64, cool_down: u64) -> u64 {
         let view = self.view(node, false);
         set.iter()
-            .map(|range| view.room(range, now, cool_down))
+            .map(|range| view.available(range, now, cool_down))
             .sum()
     }
 
@@ -240,15 +242,15 @@ impl Ledger {
     /// in use of them is to be found out.
     pub(super) fn update(
         &mut self,
-        news: &News,
+        snapshot: &NetworkSnapshot,
         network: &Versioned<Network>,
         node: &str,
     ) -> Vec<Block> {
         self.network = network.clone();
-        self.as_of = news.revision();
+        self.as_of = snapshot.revision();
         // A give-back is over when its block is another's, or is ours by a later record.
         self.leaving.retain(|(block, address)| {
-            let present = news.blocks.known(block).map(|present| &present.record);
+            let present = snapshot.blocks.known(block).map(|present| &present.record);
             present.is_some_and(|record| match address {
                 None => record.is_of(node),
                 Some(address) => record.given_to(node).any(|given| given == *address),
@@ -258,7 +260,7 @@ impl Ledger {
             (record.is_of(node) || record.given_to(node).next().is_some())
                 && !self.leaving.contains(&(*block, None))
         };
-        let present: Vec<_> = (news.blocks.readable())
+        let present: Vec<_> = (snapshot.blocks.readable())
             .filter(|(block, present)| ours(block, &present.record))
             .collect();
         let names: BTreeSet<Block> = present.iter().map(|(block, _)| **block).collect();
@@ -305,16 +307,16 @@ impl Ledger {
     }
 
     /// Notes that the store does not know an attachment's latest.
-    pub(super) fn fall_behind(&mut self, holder: &Holder) {
-        if !self.behind.contains(holder) {
-            self.behind.push(holder.clone());
+    pub(super) fn fall_behind(&mut self, owner: &LeaseOwner) {
+        if !self.behind.contains(owner) {
+            self.behind.push(owner.clone());
         }
     }
 }
 
-fn flux(holder: &Holder, addresses: &[IpAddr]) -> Flux {
-    Flux {
-        holder: holder.clone(),
+fn pending(owner: &LeaseOwner, addresses: &[IpAddr]) -> PendingChange {
+    PendingChange {
+        owner: owner.clone(),
         addresses: addresses.to_vec(),
     }
 }

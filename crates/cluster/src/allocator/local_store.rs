@@ -2,9 +2,9 @@
 //! simulator can be a host too.
 //!
 //! Two kinds of document, so that no verb's work grows with the number of containers. The [`Ledger`] has what the
-//! choice of an address needs: blocks, a bit for each address in use, what was freed when. A [`Holding`] has what
-//! one attachment holds. Where both change, the ledger goes first and names the attachment ([`Flux`]): whoever finds a flux reads that
-//! attachment's holding, which has the last word.
+//! choice of an address needs: blocks, a bit for each address in use, what was freed when. A [`LocalLease`] has what
+//! one attachment holds. Where both change, the ledger goes first and names the attachment ([`PendingChange`]): whoever finds one reads that
+//! attachment's local lease, which has the last word.
 
 use std::{
     any::Any,
@@ -16,12 +16,12 @@ use async_trait::async_trait;
 use ipam::{Block, Mac, Used};
 use serde::{Deserialize, Serialize};
 
-use crate::{BlockRecord, Error, Lease, Network, News, Place, Versioned};
+use crate::{BlockRecord, Error, Lease, Network, NetworkSnapshot, StoreRef, Versioned};
 
 /// The container's side of an attachment; with the network it is the key of all that we make.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Holder {
+pub struct LeaseOwner {
     /// The container's id as the runtime gave it.
     #[serde(rename = "containerID")]
     pub container: String,
@@ -39,12 +39,12 @@ pub struct Ledger {
     pub blocks: BTreeMap<Block, Own>,
     /// Addresses that were given back, and when on [`Clock::uptime`]; oldest first.
     pub freed: Vec<(IpAddr, u64)>,
-    /// Addresses in use for which we have no holding: leases of other nodes inside our blocks.
+    /// Addresses in use for which we have no local lease: leases of other nodes inside our blocks.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub foreign: BTreeSet<IpAddr>,
     /// The change that was under way when this was written.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub flux: Option<Flux>,
+    #[serde(rename = "flux", default, skip_serializing_if = "Option::is_none")]
+    pub pending: Option<PendingChange>,
     /// Blocks, and single addresses of other hosts' blocks, that are about to be given back: whatever the store says,
     /// they are not ours any more.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
@@ -54,13 +54,13 @@ pub struct Ledger {
     pub as_of: u64,
     /// Attachments of which the store does not know the latest, in the order in which that came to be.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub behind: Vec<Holder>,
+    pub behind: Vec<LeaseOwner>,
     /// When this node last made itself known in the store, on [`Clock::uptime`].
     #[serde(default)]
     pub contact: u64,
     /// The store that it is of; absent where nobody said.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub place: Option<Place>,
+    #[serde(rename = "place", default, skip_serializing_if = "Option::is_none")]
+    pub store_ref: Option<StoreRef>,
     /// When this ledger was begun, on [`Clock::uptime`]: containers that a boot starts again find their blocks.
     #[serde(default)]
     pub begun: u64,
@@ -78,27 +78,28 @@ pub struct Own {
     pub used: Used,
 }
 
-/// A holding that was about to be written.
+/// A local lease that was about to be written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Flux {
+pub struct PendingChange {
     /// Whose.
-    pub holder: Holder,
+    #[serde(rename = "holder")]
+    pub owner: LeaseOwner,
     /// The addresses that came or went with it.
     pub addresses: Vec<IpAddr>,
 }
 
 /// What one attachment holds on this host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Holding {
+pub struct LocalLease {
     /// The lease as published or to be published.
     pub lease: Lease,
     /// How far it is.
     pub stage: Stage,
     /// Its addresses, in the order of the range sets.
-    pub addresses: Vec<Held>,
+    pub addresses: Vec<LeasedAddress>,
     /// Addresses that it has given back and that the store still has for it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub left: Vec<Held>,
+    pub left: Vec<LeasedAddress>,
     /// It was given back on a host that knew neither its addresses nor the store: whatever the store has of it is to
     /// be released.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -107,7 +108,7 @@ pub struct Holding {
 
 /// An address and the store's revision of its lease; none if the store may not have it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Held {
+pub struct LeasedAddress {
     /// The address.
     pub address: IpAddr,
     /// Revision of its lease.
@@ -117,7 +118,7 @@ pub struct Held {
     pub mac: Option<Mac>,
 }
 
-/// The life of a holding.
+/// The life of a local lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Stage {
@@ -129,22 +130,22 @@ pub enum Stage {
     Gone,
 }
 
-/// What there is of an attachment's holding.
+/// What there is of an attachment's local lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Noted {
     /// Nothing: it holds nothing.
     Nothing,
-    /// The holding.
-    Holding(Holding),
+    /// The local lease.
+    Lease(LocalLease),
     /// Something that cannot be read, and why. What the attachment holds stays its own until its DEL.
     Unreadable(String),
 }
 
 impl Noted {
-    /// The holding, if it can be read.
-    pub fn readable(self) -> Option<Holding> {
+    /// The local lease, if it can be read.
+    pub fn readable(self) -> Option<LocalLease> {
         match self {
-            Self::Holding(holding) => Some(holding),
+            Self::Lease(local_lease) => Some(local_lease),
             Self::Nothing | Self::Unreadable(_) => None,
         }
     }
@@ -153,22 +154,22 @@ impl Noted {
     pub fn may_hold(&self, address: IpAddr) -> bool {
         match self {
             Self::Nothing => false,
-            Self::Holding(holding) => holding.all().any(|held| held.address == address),
+            Self::Lease(local_lease) => local_lease.all().any(|held| held.address == address),
             Self::Unreadable(_) => true,
         }
     }
 }
 
-/// All holdings of a network.
+/// All local leases of a network.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Holdings {
+pub struct LocalLeases {
     /// Those that can be read, in no order.
-    pub readable: Vec<Holding>,
+    pub readable: Vec<LocalLease>,
     /// Why others cannot be read, each with its name.
     pub unreadable: Vec<String>,
 }
 
-impl Holdings {
+impl LocalLeases {
     /// Whether no attachment holds anything.
     pub fn is_nothing(&self) -> bool {
         self.readable.is_empty() && self.unreadable.is_empty()
@@ -179,7 +180,8 @@ impl Holdings {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Memory {
     /// The news.
-    pub news: News,
+    #[serde(rename = "news")]
+    pub snapshot: NetworkSnapshot,
     /// For each node the revision of its record, and since when it has been that, on [`Clock::uptime`].
     #[serde(default)]
     pub observed: BTreeMap<String, (u64, u64)>,
@@ -191,13 +193,13 @@ pub struct Memory {
 /// Where a host keeps its documents: on a real one below `/run/crosshost`, so that a reboot loses them with the
 /// containers. Each write is whole or not at all.
 #[async_trait(?Send)]
-pub trait Shelf {
+pub trait LocalStore {
     /// Keeps other verbs of this host off the network's documents until the guard is dropped.
     async fn lock(&self, network: &str) -> Result<Box<dyn Any>, Error>;
-    /// Keeps other verbs from getting room on the network at the same time; taken before [`Shelf::lock`], if both are.
+    /// Keeps other verbs from getting room on the network at the same time; taken before [`LocalStore::lock`], if both are.
     async fn lock_claims(&self, network: &str) -> Result<Box<dyn Any>, Error>;
     /// Keeps verbs of an attachment from beginning until the guard is dropped; `None` if one is at work. Waits for nobody.
-    fn lock_idle(&self, network: &str, holder: &Holder) -> Result<Option<Box<dyn Any>>, Error>;
+    fn lock_idle(&self, network: &str, owner: &LeaseOwner) -> Result<Option<Box<dyn Any>>, Error>;
 
     /// The network's ledger, `None` if there is none or it cannot be read: the store has what it said.
     fn ledger(&self, network: &str) -> Result<Option<Ledger>, Error>;
@@ -207,13 +209,13 @@ pub trait Shelf {
     fn remove_ledger(&self, network: &str) -> Result<(), Error>;
 
     /// What an attachment holds.
-    fn holding(&self, network: &str, holder: &Holder) -> Result<Noted, Error>;
+    fn lease(&self, network: &str, owner: &LeaseOwner) -> Result<Noted, Error>;
     /// Writes it; the caller holds the lock.
-    fn save_holding(&self, network: &str, holding: &Holding) -> Result<(), Error>;
+    fn save_lease(&self, network: &str, local_lease: &LocalLease) -> Result<(), Error>;
     /// Removes it; one that is not there is fine. The caller holds the lock.
-    fn remove_holding(&self, network: &str, holder: &Holder) -> Result<(), Error>;
+    fn remove_lease(&self, network: &str, owner: &LeaseOwner) -> Result<(), Error>;
     /// All of a network.
-    fn holdings(&self, network: &str) -> Result<Holdings, Error>;
+    fn leases(&self, network: &str) -> Result<LocalLeases, Error>;
 
     /// The identifiers of all networks of which this host has a ledger.
     fn vnis(&self) -> Result<BTreeSet<u32>, Error>;
@@ -246,29 +248,29 @@ pub struct Host {
     /// The tunnel address that it has in this boot, whoever named it: part of the first word of its node record.
     pub tunnel: Option<IpAddr>,
     /// Where its settings have the store; absent where there is but one.
-    pub place: Option<Place>,
+    pub store_ref: Option<StoreRef>,
     /// The version that runs, for its node record.
     pub version: Option<String>,
     /// The commit of that.
     pub commit: Option<String>,
 }
 
-impl Holding {
+impl LocalLease {
     /// Whose it is.
-    pub fn holder(&self) -> Holder {
-        self.lease.holder()
+    pub fn owner(&self) -> LeaseOwner {
+        self.lease.owner()
     }
 
     /// All its addresses that are in use: held, or given back and still in the store.
-    pub fn all(&self) -> impl Iterator<Item = &Held> {
+    pub fn all(&self) -> impl Iterator<Item = &LeasedAddress> {
         self.addresses.iter().chain(&self.left)
     }
 }
 
 impl Lease {
     /// Whose it is.
-    pub fn holder(&self) -> Holder {
-        Holder {
+    pub fn owner(&self) -> LeaseOwner {
+        LeaseOwner {
             container: self.container.clone(),
             ifname: self.ifname.clone(),
         }

@@ -8,15 +8,15 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `shelf` | what a host remembers, and the traits by which it does |
+//! | `local_store` | what a host remembers, and the traits by which it does |
 //! | `ledger` | the choice's part of that, pure |
 //! | `begin` | the ledger from the store: at first, and when it proved old |
 //! | `elsewhere` | a ledger of another store than the one at hand |
 //! | `forgotten` | what a host's own containers need when the store has forgotten them |
 //! | `add`, `choice`, `room` | an ADD; its choice; where it gets an address from when the host has none ready |
 //! | `del` | a DEL and a GC |
-//! | `tend`, `sync` | what is done after a verb, and what an operator or a watcher has done |
-//! | `outlook` | whether an ADD would get an address: what STATUS asks |
+//! | `housekeeping`, `sync` | what is done after a verb, and what an operator or a watcher has done |
+//! | `refusal` | whether an ADD would get an address: what STATUS asks |
 
 mod acquire;
 mod add;
@@ -37,7 +37,8 @@ use ipam::{Mac, RangeSet};
 
 pub use del::note_gone;
 pub use local_store::{
-    Clock, Flux, Held, Holder, Holding, Holdings, Host, Ledger, Memory, Noted, Own, Shelf, Stage,
+    Clock, Host, LeaseOwner, LeasedAddress, Ledger, LocalLease, LocalLeases, LocalStore, Memory,
+    Noted, Own, PendingChange, Stage,
 };
 
 use crate::{Cluster, Lease, Network, NetworkSpec, Node};
@@ -50,7 +51,7 @@ pub struct Allocator<'a> {
     /// The shared records.
     pub cluster: &'a Cluster<'a>,
     /// The host's documents.
-    pub shelf: &'a dyn Shelf,
+    pub local_store: &'a dyn LocalStore,
     /// The host's clocks.
     pub clock: &'a dyn Clock,
     /// Who the host is.
@@ -68,7 +69,7 @@ pub struct Request<'r> {
     /// The network, as the configuration describes it.
     pub spec: &'r NetworkSpec,
     /// For whom.
-    pub holder: Holder,
+    pub owner: LeaseOwner,
     /// Addresses that must be among the answer's.
     pub requested: &'r [IpAddr],
     /// The MAC that it must have; absent: the one that follows from its address.
@@ -100,12 +101,12 @@ impl Allocator<'_> {
         }
     }
 
-    fn lease(&self, holder: &Holder, mac: Option<Mac>) -> Lease {
+    fn lease(&self, owner: &LeaseOwner, mac: Option<Mac>) -> Lease {
         Lease {
             node: self.host.node.clone(),
             boot_id: self.host.boot_id.clone(),
-            container: holder.container.clone(),
-            ifname: holder.ifname.clone(),
+            container: owner.container.clone(),
+            ifname: owner.ifname.clone(),
             since: self.clock.unix(),
             mac,
         }

@@ -6,9 +6,10 @@
 
 use std::{any::Any, net::IpAddr};
 
-use super::{Allocator, Held, Holding, Ledger, Memory, Noted, Stage};
+use super::{Allocator, LeasedAddress, Ledger, LocalLease, Memory, Noted, Stage};
 use crate::{
-    Created, Error, Exclusion, ExclusionState, Lease, NetworkSpec, News, Records, Stored, Versioned,
+    Created, Error, Exclusion, ExclusionState, Lease, NetworkSnapshot, NetworkSpec, Records,
+    Stored, Versioned,
 };
 
 /// Most addresses of which leases are asked for one by one; 64 of them are a request.
@@ -23,7 +24,7 @@ pub(super) struct Open {
 impl Allocator<'_> {
     /// The ledger under its lock, as the last verb left it; `None` if this host has none since its boot.
     pub(super) async fn open(&self) -> Result<Option<Open>, Error> {
-        let lock = self.shelf.lock(self.network).await?;
+        let lock = self.local_store.lock(self.network).await?;
         Ok(self.load_of_here().await?.map(|ledger| Open {
             ledger,
             _lock: lock,
@@ -32,8 +33,8 @@ impl Allocator<'_> {
 
     /// The same, begun again from the store where the host has lost it, in a reboot or while its containers run; `None`
     /// if this node keeps none of the network, or another host may be the one that does.
-    pub(super) async fn recall(&self) -> Result<Option<Open>, Error> {
-        let lock = self.shelf.lock(self.network).await?;
+    pub(super) async fn open_or_rebuild(&self) -> Result<Option<Open>, Error> {
+        let lock = self.local_store.lock(self.network).await?;
         let ledger = match self.load_of_here().await? {
             Some(ledger) => ledger,
             None if self
@@ -42,7 +43,7 @@ impl Allocator<'_> {
                 .await?
                 && self.is_known_for_sure().await? =>
             {
-                self.begin(None).await?
+                self.rebuild(None).await?
             }
             None => return Ok(None),
         };
@@ -60,7 +61,7 @@ impl Allocator<'_> {
         }
         Ok(match self.cluster.node(&self.host.node).await? {
             None => true,
-            Some(Stored::Opaque(_)) => false,
+            Some(Stored::Unreadable(_)) => false,
             Some(Stored::Readable(Versioned { record, .. })) => {
                 record.boot_id == self.host.boot_id || record.vtep.is_none()
             }
@@ -68,32 +69,32 @@ impl Allocator<'_> {
     }
 
     /// Begins the ledger again where the host has lost it, for who only looks.
-    pub async fn look_back(&self) -> Result<(), Error> {
-        self.recall().await.map(drop)
+    pub async fn ensure_ledger(&self) -> Result<(), Error> {
+        self.open_or_rebuild().await.map(drop)
     }
 
     pub(super) fn load(&self) -> Result<Option<Ledger>, Error> {
-        let Some(mut ledger) = self.shelf.ledger(self.network)? else {
+        let Some(mut ledger) = self.local_store.ledger(self.network)? else {
             return Ok(None);
         };
         // Older versions took in what is no block of the network.
         let network = &ledger.network.record;
         ledger.blocks.retain(|block, _| network.has_block(*block));
-        if let Some(flux) = &ledger.flux {
-            let holding = self.shelf.holding(self.network, &flux.holder)?;
-            ledger.settle(&holding, self.clock.uptime());
+        if let Some(pending) = &ledger.pending {
+            let local_lease = self.local_store.lease(self.network, &pending.owner)?;
+            ledger.settle(&local_lease, self.clock.uptime());
         }
         Ok(Some(ledger))
     }
 
     pub(super) fn save(&self, ledger: &Ledger) -> Result<(), Error> {
-        self.shelf.save_ledger(self.network, ledger)
+        self.local_store.save_ledger(self.network, ledger)
     }
 
     /// The ledger, begun from the store if this is the first verb on the network since the boot, read again if it is of
     /// another network than `spec` describes.
-    pub(super) async fn ready(&self, spec: &NetworkSpec) -> Result<Open, Error> {
-        let lock = self.shelf.lock(self.network).await?;
+    pub(super) async fn open_or_create(&self, spec: &NetworkSpec) -> Result<Open, Error> {
+        let lock = self.local_store.lock(self.network).await?;
         let ledger = match self.load_of_here().await? {
             Some(ledger) if spec.agree(&ledger.network.record).is_ok() => ledger,
             Some(mut ledger) => {
@@ -101,7 +102,7 @@ impl Allocator<'_> {
                 spec.agree(&ledger.network.record)?;
                 ledger
             }
-            None => self.begin(Some(spec)).await?,
+            None => self.rebuild(Some(spec)).await?,
         };
         Ok(Open {
             ledger,
@@ -111,33 +112,33 @@ impl Allocator<'_> {
 
     /// The first ledger since the boot: leases of this boot are taken over, those of an earlier one have no container
     /// any more and are released. The caller holds the lock.
-    pub(super) async fn begin(&self, spec: Option<&NetworkSpec>) -> Result<Ledger, Error> {
-        let (_, mut news) = self.cluster.enrol(self.network, &self.node()).await?;
-        if let Some(spec) = spec.filter(|_| news.network.is_none()) {
+    pub(super) async fn rebuild(&self, spec: Option<&NetworkSpec>) -> Result<Ledger, Error> {
+        let (_, mut snapshot) = self.cluster.enrol(self.network, &self.node()).await?;
+        if let Some(spec) = spec.filter(|_| snapshot.network.is_none()) {
             self.create(spec).await?;
-            (_, news) = self.cluster.enrol(self.network, &self.node()).await?;
+            (_, snapshot) = self.cluster.enrol(self.network, &self.node()).await?;
         }
-        let memory = self.shelf.memory(self.network)?.news;
-        self.end_restore(&memory, &mut news).await?;
-        let network = news.ready_network(self.network)?.clone();
+        let memory = self.local_store.memory(self.network)?.snapshot;
+        self.end_restore(&memory, &mut snapshot).await?;
+        let network = snapshot.ready_network(self.network)?.clone();
         if let Some(spec) = spec {
             spec.agree(&network.record)?;
         }
         let mut ledger = Ledger::new(network.clone());
         ledger.begun = self.clock.uptime();
-        ledger.place.clone_from(&self.host.place);
-        let new = ledger.update(&news, &network, &self.host.node);
+        ledger.store_ref.clone_from(&self.host.store_ref);
+        let new = ledger.update(&snapshot, &network, &self.host.node);
         let leases = self.leases_here(&ledger).await?;
         self.take_over(&mut ledger, &leases).await?;
         self.fill(&mut ledger, &new).await?;
-        self.remember(&self.shelf.memory(self.network)?, news)?;
+        self.remember(&self.local_store.memory(self.network)?, snapshot)?;
         self.save(&ledger)?;
         Ok(ledger)
     }
 
     async fn create(&self, spec: &NetworkSpec) -> Result<Created, Error> {
         let spec = NetworkSpec {
-            in_use: self.shelf.vnis()?,
+            in_use: self.local_store.vnis()?,
             ..spec.clone()
         };
         self.cluster.ensure_network(&spec).await
@@ -156,7 +157,7 @@ impl Allocator<'_> {
         self.cluster.leases_on(self.network, &addresses).await
     }
 
-    /// Makes holdings of the leases that the store has for this node, and releases those that nobody holds any more:
+    /// Makes local leases of the leases that the store has for this node, and releases those that nobody holds any more:
     /// of an earlier boot, or given back unheard. Where lease or holding cannot be read the address is in use.
     async fn take_over(
         &self,
@@ -171,44 +172,53 @@ impl Allocator<'_> {
                 continue;
             };
             let lease = lease.clone();
-            let present = match self.shelf.holding(self.network, &lease.record.holder())? {
+            let present = match self
+                .local_store
+                .lease(self.network, &lease.record.owner())?
+            {
                 Noted::Unreadable(_) if lease.record.boot_id == self.host.boot_id => {
                     ledger.bar(address);
                     continue;
                 }
                 noted => noted.readable(),
             };
-            let unheard = present.as_ref().is_some_and(|holding| holding.unheard);
+            let unheard = present
+                .as_ref()
+                .is_some_and(|local_lease| local_lease.unheard);
             if lease.record.boot_id != self.host.boot_id || unheard {
                 gone.push((address, lease));
             } else if present
                 .as_ref()
                 .is_none_or(|h| h.all().all(|held| held.address != address))
             {
-                let mut holding = present.unwrap_or_else(|| Holding {
+                let mut local_lease = present.unwrap_or_else(|| LocalLease {
                     lease: lease.record.clone(),
                     stage: Stage::Given,
                     addresses: Vec::new(),
                     left: Vec::new(),
                     unheard: false,
                 });
-                let held = Held {
+                let held = LeasedAddress {
                     address,
                     revision: Some(lease.revision),
                     mac: lease.record.mac,
                 };
                 // The order of the sets: IPv4 before IPv6 is as good as any where it is lost.
-                match holding.stage {
-                    Stage::Given => holding.addresses.push(held),
-                    _ => holding.left.push(held),
+                match local_lease.stage {
+                    Stage::Given => local_lease.addresses.push(held),
+                    _ => local_lease.left.push(held),
                 }
-                self.shelf.save_holding(self.network, &holding)?;
+                self.local_store.save_lease(self.network, &local_lease)?;
             }
         }
         self.release_leases(&gone).await?;
-        for holding in self.shelf.holdings(self.network)?.readable {
-            if holding.unheard && holding.addresses.is_empty() && holding.left.is_empty() {
-                self.shelf.remove_holding(self.network, &holding.holder())?;
+        for local_lease in self.local_store.leases(self.network)?.readable {
+            if local_lease.unheard
+                && local_lease.addresses.is_empty()
+                && local_lease.left.is_empty()
+            {
+                self.local_store
+                    .remove_lease(self.network, &local_lease.owner())?;
             }
         }
         Ok(())
@@ -237,7 +247,7 @@ impl Allocator<'_> {
             .map(drop)
     }
 
-    /// Marks as in use what holdings have of blocks that are new to the ledger. Of holdings that cannot be read the store tells.
+    /// Marks as in use what local leases have of blocks that are new to the ledger. Of local leases that cannot be read the store tells.
     pub(super) async fn fill(&self, ledger: &mut Ledger, new: &[ipam::Block]) -> Result<(), Error> {
         if new.is_empty() {
             return Ok(());
@@ -246,19 +256,21 @@ impl Allocator<'_> {
             let block = ledger.block_of(address);
             block.is_some_and(|block| new.contains(&block))
         };
-        let holdings = self.shelf.holdings(self.network)?;
-        for held in holdings.readable.iter().flat_map(Holding::all) {
+        let local_leases = self.local_store.leases(self.network)?;
+        for held in local_leases.readable.iter().flat_map(LocalLease::all) {
             if is_new(ledger, held.address) {
                 ledger.mark(held.address, true);
             }
         }
-        if holdings.unreadable.is_empty() {
+        if local_leases.unreadable.is_empty() {
             return Ok(());
         }
         for (address, lease) in &self.leases_here(ledger).await? {
             let known = match lease.readable() {
                 None => Noted::Unreadable(String::new()),
-                Some(lease) => self.shelf.holding(self.network, &lease.record.holder())?,
+                Some(lease) => self
+                    .local_store
+                    .lease(self.network, &lease.record.owner())?,
             };
             if matches!(known, Noted::Unreadable(_)) && is_new(ledger, *address) {
                 ledger.bar(*address);
@@ -273,26 +285,26 @@ impl Allocator<'_> {
         &self,
         ledger: &mut Ledger,
         spec: Option<&NetworkSpec>,
-    ) -> Result<Option<News>, Error> {
-        let remembered = self.shelf.memory(self.network)?;
-        let memory = &remembered.news;
-        let (known, mut news) = self.cluster.enrol(self.network, &self.node()).await?;
+    ) -> Result<Option<NetworkSnapshot>, Error> {
+        let remembered = self.local_store.memory(self.network)?;
+        let memory = &remembered.snapshot;
+        let (known, mut snapshot) = self.cluster.enrol(self.network, &self.node()).await?;
         let before = memory.nodes.get(&self.host.node).map(Stored::revision);
         let mut lost = before > known;
         let holds = self.holds()?;
-        let same = (memory.network.as_ref().zip(news.network.as_ref()))
+        let same = (memory.network.as_ref().zip(snapshot.network.as_ref()))
             .is_some_and(|(memory, present)| memory.record.is_same(&present.record));
-        let absent = news.network.is_none();
+        let absent = snapshot.network.is_none();
         if same || (absent && holds) {
             lost |= self
                 .cluster
-                .restore(self.network, memory, &mut news, &self.node(), holds)
+                .restore(self.network, memory, &mut snapshot, &self.node(), holds)
                 .await?;
         } else if holds {
             lost = true;
         }
-        self.end_restore(memory, &mut news).await?;
-        if news.network.is_none() {
+        self.end_restore(memory, &mut snapshot).await?;
+        if snapshot.network.is_none() {
             let Some(spec) = spec else {
                 self.disown().await?;
                 return Err(Error::NoNetwork(self.network.to_owned()));
@@ -302,11 +314,11 @@ impl Allocator<'_> {
         }
         if absent {
             // Its ledger is known before what it acts on is read.
-            (_, news) = self.cluster.enrol(self.network, &self.node()).await?;
+            (_, snapshot) = self.cluster.enrol(self.network, &self.node()).await?;
         }
-        let network = news.ready_network(self.network)?.clone();
-        self.take_back(&network, &mut news).await?;
-        let new = ledger.update(&news, &network, &self.host.node);
+        let network = snapshot.ready_network(self.network)?.clone();
+        self.take_back(&network, &mut snapshot).await?;
+        let new = ledger.update(&snapshot, &network, &self.host.node);
         self.fill(ledger, &new).await?;
         if self.is_quiet(ledger) {
             self.cluster.register(&self.node()).await?;
@@ -315,47 +327,59 @@ impl Allocator<'_> {
         if lost {
             self.publish_anew(ledger).await?;
         }
-        self.remember(&remembered, news.clone())?;
+        self.remember(&remembered, snapshot.clone())?;
         self.save(ledger)?;
         let answered = self.answer(ledger).await?;
-        Ok((!answered).then_some(news))
+        Ok((!answered).then_some(snapshot))
     }
 
     /// Ends a restore that this host began and has lost its memory of. The caller holds the lock.
-    async fn end_restore(&self, memory: &News, news: &mut News) -> Result<(), Error> {
+    async fn end_restore(
+        &self,
+        memory: &NetworkSnapshot,
+        snapshot: &mut NetworkSnapshot,
+    ) -> Result<(), Error> {
         let super::Host { node, boot_id, .. } = self.host;
         if memory.network.is_none()
-            && let Some(network) = &news.network
+            && let Some(network) = &snapshot.network
             && self.cluster.end_restore(network, node, boot_id).await?
         {
-            *news = self.cluster.news(self.network).await?;
+            *snapshot = self.cluster.snapshot(self.network).await?;
         }
         Ok(())
     }
 
     /// Keeps the news for the day on which the store forgets them, and notes who has been silent since when. `before` is
     /// what is remembered so far.
-    pub(super) fn remember(&self, before: &Memory, mut news: News) -> Result<(), Error> {
+    pub(super) fn remember(
+        &self,
+        before: &Memory,
+        mut snapshot: NetworkSnapshot,
+    ) -> Result<(), Error> {
         let now = self.clock.uptime();
         let since = |name: &String, revision: u64| match before.observed.get(name) {
             Some((seen, since)) if *seen == revision => *since,
             _ => now,
         };
-        let observed = (news.nodes.revisions())
+        let observed = (snapshot.nodes.revisions())
             .map(|(name, revision)| (name.clone(), (revision, since(name, revision))))
             .collect();
         // Blocks never go while their network lives: where these are the older news, the newer record counts.
-        let networks = before.news.network.as_ref().zip(news.network.as_ref());
+        let networks = before
+            .snapshot
+            .network
+            .as_ref()
+            .zip(snapshot.network.as_ref());
         if networks.is_some_and(|(before, now)| before.record.is_same(&now.record)) {
-            for (block, known) in before.news.blocks.readable() {
+            for (block, known) in before.snapshot.blocks.readable() {
                 // One that cannot be read may be removed by an operator: then this is all that is known of it.
-                let present = news.blocks.known(block);
+                let present = snapshot.blocks.known(block);
                 if present.is_none_or(|present| known.record.is_newer(&present.record)) {
-                    news.blocks.insert(*block, known.clone());
+                    snapshot.blocks.insert(*block, known.clone());
                 }
             }
         }
-        let requests = news
+        let requests = snapshot
             .blocks
             .readable()
             .flat_map(|(_, block)| &block.record.exclusions);
@@ -368,14 +392,14 @@ impl Allocator<'_> {
             })
             .collect();
         let memory = Memory {
-            news,
+            snapshot,
             observed,
             requests,
         };
         if memory == *before {
             return Ok(());
         }
-        self.shelf.save_memory(self.network, &memory)
+        self.local_store.save_memory(self.network, &memory)
     }
 
     /// Answers what this node was asked for, if anything. What it grants it has noted before as another's; what it has to give back,

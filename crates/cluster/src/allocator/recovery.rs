@@ -3,31 +3,35 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use super::{ATTEMPTS, Allocator, Held, Holding, Ledger, Memory, Stage};
-use crate::{BlockRecord, BlockState, Error, Exclusion, ExclusionState, Lease, News, Versioned};
+use super::{ATTEMPTS, Allocator, LeasedAddress, Ledger, LocalLease, Memory, Stage};
+use crate::{
+    BlockRecord, BlockState, Error, Exclusion, ExclusionState, Lease, NetworkSnapshot, Versioned,
+};
 
 impl Allocator<'_> {
     /// The store has no such network, and nothing here needs it: what was ours of it is so no more, since who creates it
     /// anew deals it out anew. Of one that was removed nothing is kept; of one that was forgotten what may help another
     /// host, which has containers on it. The caller holds the lock.
     pub(super) async fn disown(&self) -> Result<(), Error> {
-        let holdings = self.shelf.holdings(self.network)?;
-        let is_empty = |holding: &Holding| holding.addresses.is_empty();
-        if !holdings.unreadable.is_empty() || !holdings.readable.iter().all(is_empty) {
+        let local_leases = self.local_store.leases(self.network)?;
+        let is_empty = |local_lease: &LocalLease| local_lease.addresses.is_empty();
+        if !local_leases.unreadable.is_empty() || !local_leases.readable.iter().all(is_empty) {
             return Ok(());
         }
         if self.is_removed().await? {
-            for holding in &holdings.readable {
-                self.shelf.remove_holding(self.network, &holding.holder())?;
+            for local_lease in &local_leases.readable {
+                self.local_store
+                    .remove_lease(self.network, &local_lease.owner())?;
             }
-            self.shelf.save_memory(self.network, &Memory::default())?;
+            self.local_store
+                .save_memory(self.network, &Memory::default())?;
         }
-        self.shelf.remove_ledger(self.network)
+        self.local_store.remove_ledger(self.network)
     }
 
     /// Whether the network that this host remembers was removed.
     async fn is_removed(&self) -> Result<bool, Error> {
-        match self.shelf.memory(self.network)?.news.network {
+        match self.local_store.memory(self.network)?.snapshot.network {
             Some(known) => self.cluster.was_removed(&known.record).await,
             None => Ok(false),
         }
@@ -35,27 +39,27 @@ impl Allocator<'_> {
 
     /// What there is to say of containers here on a network that is not in the store: nothing but where it was removed.
     pub(super) async fn stranded(&self) -> Result<Vec<Error>, Error> {
-        let mut holdings = self.shelf.holdings(self.network)?.readable;
-        holdings.retain(|holding| holding.stage == Stage::Given);
-        if holdings.is_empty() || !self.is_removed().await? {
+        let mut local_leases = self.local_store.leases(self.network)?.readable;
+        local_leases.retain(|local_lease| local_lease.stage == Stage::Given);
+        if local_leases.is_empty() || !self.is_removed().await? {
             return Ok(Vec::new());
         }
-        let stranded = holdings.iter().flat_map(|holding| {
-            let of = |held: &Held| Error::Removed {
+        let stranded = local_leases.iter().flat_map(|local_lease| {
+            let of = |held: &LeasedAddress| Error::Removed {
                 network: self.network.to_owned(),
-                container: holding.lease.container.clone(),
+                container: local_lease.lease.container.clone(),
                 address: held.address,
             };
-            holding.addresses.iter().map(of)
+            local_lease.addresses.iter().map(of)
         });
         Ok(stranded.collect())
     }
 
     /// Whether a container of this host has an address of the network, or may have one.
     pub(super) fn holds(&self) -> Result<bool, Error> {
-        let holdings = self.shelf.holdings(self.network)?;
-        let is_given = |holding: &Holding| holding.stage == Stage::Given;
-        Ok(!holdings.unreadable.is_empty() || holdings.readable.iter().any(is_given))
+        let local_leases = self.local_store.leases(self.network)?;
+        let is_given = |local_lease: &LocalLease| local_lease.stage == Stage::Given;
+        Ok(!local_leases.unreadable.is_empty() || local_leases.readable.iter().any(is_given))
     }
 
     /// Makes ours again what containers here hold and the store has as nobody's, or not at all. What is another's by
@@ -63,15 +67,15 @@ impl Allocator<'_> {
     pub(super) async fn take_back(
         &self,
         network: &Versioned<crate::Network>,
-        news: &mut News,
+        snapshot: &mut NetworkSnapshot,
     ) -> Result<(), Error> {
-        for holding in self.shelf.holdings(self.network)?.readable {
-            let held = holding.addresses.iter();
-            for held in held.filter(|_| holding.stage == Stage::Given) {
+        for local_lease in self.local_store.leases(self.network)?.readable {
+            let held = local_lease.addresses.iter();
+            for held in held.filter(|_| local_lease.stage == Stage::Given) {
                 let range = network.record.range_of(held.address);
                 let block = range.and_then(|range| network.record.block_of(range, held.address));
                 let Some(block) = block else { continue };
-                if let Err(error) = self.take_back_one(block, held.address, news).await
+                if let Err(error) = self.take_back_one(block, held.address, snapshot).await
                     && error.is_away()
                 {
                     return Err(error);
@@ -85,11 +89,11 @@ impl Allocator<'_> {
         &self,
         block: ipam::Block,
         address: IpAddr,
-        news: &mut News,
+        snapshot: &mut NetworkSnapshot,
     ) -> Result<(), Error> {
         let (name, node) = (self.network, self.host.node.as_str());
         for _ in 0..ATTEMPTS {
-            let present = news.blocks.known(&block).cloned();
+            let present = snapshot.blocks.known(&block).cloned();
             let homeless = present.filter(|present| {
                 present.record.home(address).is_none()
                     && present.record.state != BlockState::Reclaiming
@@ -107,10 +111,10 @@ impl Allocator<'_> {
             };
             let homeless = homeless.filter(|_| !leased);
             let Some(present) = homeless else {
-                if news.home(address) == Some(node) {
+                if snapshot.home(address) == Some(node) {
                     return Ok(());
                 }
-                return self.get(block, address, news, Duration::ZERO).await;
+                return self.get(block, address, snapshot, Duration::ZERO).await;
             };
             let now = self.clock.unix();
             let mended = self
@@ -118,8 +122,8 @@ impl Allocator<'_> {
                 .reinstate(name, node, address, block, &present, now)
                 .await?;
             match mended {
-                Some(record) => news.blocks.insert(block, record),
-                None => *news = self.cluster.news(name).await?,
+                Some(record) => snapshot.blocks.insert(block, record),
+                None => *snapshot = self.cluster.snapshot(name).await?,
             }
         }
         Err(Error::Contended(format!("block {block} of network {name}")))
@@ -128,13 +132,17 @@ impl Allocator<'_> {
     /// Forgets which leases the store has, so that all are published again; and releases those that came back from the
     /// past, of which no container here knows.
     pub(super) async fn publish_anew(&self, ledger: &mut Ledger) -> Result<(), Error> {
-        for mut holding in self.shelf.holdings(self.network)?.readable {
-            for address in holding.addresses.iter_mut().chain(&mut holding.left) {
+        for mut local_lease in self.local_store.leases(self.network)?.readable {
+            for address in local_lease
+                .addresses
+                .iter_mut()
+                .chain(&mut local_lease.left)
+            {
                 address.revision = None;
             }
-            self.shelf.save_holding(self.network, &holding)?;
-            if holding.stage != Stage::Chosen {
-                ledger.fall_behind(&holding.holder());
+            self.local_store.save_lease(self.network, &local_lease)?;
+            if local_lease.stage != Stage::Chosen {
+                ledger.fall_behind(&local_lease.owner());
             }
         }
         self.save(ledger)?;
@@ -153,8 +161,8 @@ impl Allocator<'_> {
         if lease.node != self.host.node {
             return Ok(false);
         }
-        let holding = self.shelf.holding(self.network, &lease.holder())?;
-        Ok(lease.boot_id != self.host.boot_id || !holding.may_hold(address))
+        let local_lease = self.local_store.lease(self.network, &lease.owner())?;
+        Ok(lease.boot_id != self.host.boot_id || !local_lease.may_hold(address))
     }
 }
 

@@ -2,8 +2,12 @@
 
 use std::net::IpAddr;
 
-use super::{Allocator, Held, Holding, Noted, Stage, housekeeping::is_behind, rebuild::request};
-use crate::{BlockState, Error, Exclusion, Lease, MacRecord, NetworkState, News, Versioned};
+use super::{
+    Allocator, LeasedAddress, LocalLease, Noted, Stage, housekeeping::is_behind, rebuild::request,
+};
+use crate::{
+    BlockState, Error, Exclusion, Lease, MacRecord, NetworkSnapshot, NetworkState, Versioned,
+};
 
 /// Seconds after which a request for an address that nobody follows up is taken back.
 const FORGOTTEN: u64 = 900;
@@ -13,13 +17,13 @@ impl Allocator<'_> {
     /// not needed. The news are all that it reads, and this host's own leases. What could not be done is
     /// returned.
     pub async fn sync(&self) -> Result<Vec<Error>, Error> {
-        let lock = self.shelf.lock(self.network).await?;
+        let lock = self.local_store.lock(self.network).await?;
         let refreshed = match self.load_of_here().await? {
             // The first act since the boot, or since the host's documents were lost.
-            None => self.begin(None).await.map(|_| None),
+            None => self.rebuild(None).await.map(|_| None),
             Some(mut ledger) => self.refresh(&mut ledger, None).await,
         };
-        let news = match refreshed {
+        let snapshot = match refreshed {
             // Removed by an operator, or forgotten, and nothing here is on it.
             Err(Error::NoNetwork(_)) => {
                 self.disown().await?;
@@ -32,25 +36,30 @@ impl Allocator<'_> {
         drop(lock);
         self.look_after_own_leases().await?;
         let mut failures = self.replay().await?;
-        let news = match news {
-            Some(news) => news,
-            None => self.cluster.news(self.network).await?,
+        let snapshot = match snapshot {
+            Some(snapshot) => snapshot,
+            None => self.cluster.snapshot(self.network).await?,
         };
-        if let Some(network) = &news.network {
+        if let Some(network) = &snapshot.network {
             failures.extend(self.cluster.claim_vni(network).await.err());
         }
-        failures.extend(self.tidy(&news).await.err());
-        failures.extend(self.tend().await.err());
+        failures.extend(self.tidy(&snapshot).await.err());
+        failures.extend(self.housekeeping().await.err());
         Ok(failures)
     }
 
-    /// Whatever of our holdings the store does not have is to be told again, also what a killed verb did not tell; and what
+    /// Whatever of our local leases the store does not have is to be told again, also what a killed verb did not tell; and what
     /// it has of our blocks for containers that nobody here knows goes. Reads the leases of our own blocks and no others.
     async fn look_after_own_leases(&self) -> Result<(), Error> {
-        let holdings = self.shelf.holdings(self.network)?.readable;
-        let held = |h: &&super::Holding| h.stage == Stage::Given;
-        let mut addresses: Vec<IpAddr> = (holdings.iter().filter(held))
-            .flat_map(|holding| holding.addresses.iter().filter(|h| h.revision.is_some()))
+        let local_leases = self.local_store.leases(self.network)?.readable;
+        let held = |h: &&super::LocalLease| h.stage == Stage::Given;
+        let mut addresses: Vec<IpAddr> = (local_leases.iter().filter(held))
+            .flat_map(|local_lease| {
+                local_lease
+                    .addresses
+                    .iter()
+                    .filter(|h| h.revision.is_some())
+            })
             .map(|held| held.address)
             .collect();
         if let Some(open) = self.open().await? {
@@ -69,16 +78,16 @@ impl Allocator<'_> {
         let Some(mut open) = self.open().await? else {
             return Ok(());
         };
-        for holding in holdings {
-            let holder = holding.holder();
+        for local_lease in local_leases {
+            let owner = local_lease.owner();
             // As it is now: a verb may have been quicker.
-            let Some(mut now) = self.shelf.holding(self.network, &holder)?.readable() else {
+            let Some(mut now) = self.local_store.lease(self.network, &owner)?.readable() else {
                 continue;
             };
-            if now == holding && now.stage == Stage::Given {
+            if now == local_lease && now.stage == Stage::Given {
                 // One that cannot be read may be it.
-                let missing = |held: &Held| {
-                    let is_other = |l: &Versioned<Lease>| !l.record.same_holder(&holding.lease);
+                let missing = |held: &LeasedAddress| {
+                    let is_other = |l: &Versioned<Lease>| !l.record.same_owner(&local_lease.lease);
                     held.revision.is_some()
                         && match leases.get(&held.address) {
                             None => true,
@@ -97,11 +106,11 @@ impl Allocator<'_> {
                             held.revision = None;
                         }
                     }
-                    self.shelf.save_holding(self.network, &now)?;
+                    self.local_store.save_lease(self.network, &now)?;
                 }
             }
             if is_behind(&now) {
-                open.ledger.fall_behind(&holder);
+                open.ledger.fall_behind(&owner);
             }
         }
         self.save(&open.ledger)
@@ -109,25 +118,24 @@ impl Allocator<'_> {
 
     /// Ends exclusions that are over, in our blocks and in those that are nobody's, reclaims that were interrupted, and
     /// the memory of foreign leases that are gone.
-    async fn tidy(&self, news: &News) -> Result<(), Error> {
+    async fn tidy(&self, snapshot: &NetworkSnapshot) -> Result<(), Error> {
         let (name, node) = (self.network, self.host.node.as_str());
-        let (now, memory) = (self.clock.uptime(), self.shelf.memory(name)?);
+        let (now, memory) = (self.clock.uptime(), self.local_store.memory(name)?);
         let forgotten = |address, exclusion: &Exclusion| {
             let since = memory.requests.get(&request(address, exclusion));
             since.is_some_and(|since| now.saturating_sub(*since) > FORGOTTEN)
         };
-        for (mac, given) in news.macs.readable() {
+        for (mac, given) in snapshot.macs.readable() {
             let MacRecord {
                 lease,
                 addresses,
                 returned,
             } = &given.record;
-            let holding = self.shelf.holding(name, &lease.holder())?;
-            let held = |address: &IpAddr| match &holding {
+            let local_lease = self.local_store.lease(name, &lease.owner())?;
+            let held = |address: &IpAddr| match &local_lease {
                 Noted::Nothing => false,
-                Noted::Holding(holding) => {
-                    (holding.all()).any(|held| held.address == *address && held.mac == Some(*mac))
-                }
+                Noted::Lease(local_lease) => (local_lease.all())
+                    .any(|held| held.address == *address && held.mac == Some(*mac)),
                 Noted::Unreadable(_) => true,
             };
             // Of a container that nobody here knows: the store was put back to an earlier state.
@@ -135,12 +143,12 @@ impl Allocator<'_> {
                 self.cluster.return_mac(name, node, *mac, addresses).await?;
             }
         }
-        self.cluster.forget_macs(name, node, news).await?;
-        for (block, present) in news.blocks.readable() {
+        self.cluster.forget_macs(name, node, snapshot).await?;
+        for (block, present) in snapshot.blocks.readable() {
             let record = &present.record;
             if record.state == BlockState::Reclaiming {
                 self.cluster
-                    .reclaim(name, &record.node, 0, &mut news.clone())
+                    .reclaim(name, &record.node, 0, &mut snapshot.clone())
                     .await?;
             } else if record.is_of(node) || record.state == BlockState::Returned {
                 let ended = self
@@ -165,9 +173,9 @@ impl Allocator<'_> {
         }
         let leases = self.cluster.leases_on(name, &foreign).await?;
         if let Some(mut open) = self.open().await? {
-            let holdings = self.shelf.holdings(name)?.readable;
+            let local_leases = self.local_store.leases(name)?.readable;
             let is_held = |address: &IpAddr| {
-                let mut held = holdings.iter().flat_map(Holding::all);
+                let mut held = local_leases.iter().flat_map(LocalLease::all);
                 held.any(|held| held.address == *address)
             };
             for address in foreign

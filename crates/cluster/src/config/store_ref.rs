@@ -10,14 +10,14 @@ use crate::{Error, Layout, Resolved, StoreSettings};
 /// A store, and the first segments of our keys in it. No secret is in it, only which files have them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Place {
+pub struct StoreRef {
     /// The store as it was configured, with the prefix of all keys.
     pub store: StoreSettings,
     /// Whether a token of the environment was used, which is written nowhere.
     pub unwritten: bool,
 }
 
-impl Place {
+impl StoreRef {
     /// Whether both are called the same. Two that are not may be one store all the same: it has the very network then that
     /// the host knows of.
     pub fn is_called_as(&self, other: &Self) -> bool {
@@ -34,7 +34,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for StoreRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let spell = |word: &Option<String>| word.clone().unwrap_or_default();
         // Settings that are refused for a secret in the URL are told of as well.
@@ -51,9 +51,9 @@ impl Resolved {
     }
 
     /// Where these settings lead.
-    pub fn place(&self) -> Place {
+    pub fn store_ref(&self) -> StoreRef {
         let store = self.store.clone();
-        Place {
+        StoreRef {
             unwritten: store.token.is_some(),
             store: StoreSettings {
                 url: store.url.or_else(|| Some(store::DEFAULT_URL.to_owned())),
@@ -70,11 +70,11 @@ impl Resolved {
 
     /// The same host's settings for another place; `None` where that takes a token that is written nowhere: one that is in the
     /// environment now may be of another store, which alone may see it.
-    pub fn at(&self, place: &Place) -> Option<Self> {
-        if place.unwritten {
+    pub fn at(&self, store_ref: &StoreRef) -> Option<Self> {
+        if store_ref.unwritten {
             return None;
         }
-        let there = place.store.clone();
+        let there = store_ref.store.clone();
         Some(Self {
             layout: Layout::new(&there.prefix?).ok()?,
             store: store::Config {

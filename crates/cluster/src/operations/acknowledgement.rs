@@ -11,7 +11,7 @@ use store::{Entry, Key, Op, Outcome};
 
 use crate::{
     ATTEMPTS, Acknowledgement, BlockState, Cluster, Error, ExclusionState, LedgerRecord, Network,
-    News, Node, Records, Stored, Versioned,
+    NetworkSnapshot, Node, Records, Stored, Versioned,
     operations::nodes::boot_of,
     records::{decode, encode},
     stored,
@@ -79,21 +79,21 @@ impl Cluster<'_> {
         Err(Error::Contended(key.as_str().to_owned()))
     }
 
-    /// Acknowledges that `node` forwards by `news` now. Writes only if something lost its home since the last time.
+    /// Acknowledges that `node` forwards by `snapshot` now. Writes only if something lost its home since the last time.
     /// Where the store has forgotten that the node forwards it is told again, without an acknowledgement: news are
     /// to be read once more.
     pub async fn acknowledge(
         &self,
         network: &str,
         node: &str,
-        news: &News,
+        snapshot: &NetworkSnapshot,
         own: &Versioned<Acknowledgement>,
     ) -> Result<Versioned<Acknowledgement>, Error> {
-        if news.last_dropped() <= own.record.seen {
+        if snapshot.last_dropped() <= own.record.seen {
             return Ok(own.clone());
         }
         let record = Acknowledgement {
-            seen: news.revision(),
+            seen: snapshot.revision(),
             ..own.record.clone()
         };
         let key = self.layout.ack(network, node)?;
@@ -174,14 +174,14 @@ impl Cluster<'_> {
     /// What of `network` changes hands and cannot yet, each with the nodes that it waits for: a block or an address that is
     /// nobody's waits for those that may still send to its last home, a request for one for its owner's answer.
     pub async fn stuck(&self, network: &str) -> Result<Vec<(String, Vec<String>)>, Error> {
-        let news = self.news(network).await?;
+        let snapshot = self.snapshot(network).await?;
         let forwarders = self.forwarders(network, "").await?;
         let late = |revision: u64| {
             let late = forwarders.iter().filter(|(_, seen)| **seen < revision);
             late.map(|(name, _)| name.clone()).collect::<Vec<_>>()
         };
         let mut stuck = Vec::new();
-        for (block, Versioned { record, revision }) in news.blocks.readable() {
+        for (block, Versioned { record, revision }) in snapshot.blocks.readable() {
             if record.state != BlockState::Owned {
                 let (first, prefix) = (block.first(), block.prefix());
                 let what = format!("block {first}/{prefix}, given back by {}", record.node);

@@ -10,7 +10,7 @@ use ipam::{Block, Range, place_of};
 use store::Op;
 
 use crate::{
-    ATTEMPTS, BlockRecord, BlockState, Cluster, Error, Network, News, Stored, Versioned,
+    ATTEMPTS, BlockRecord, BlockState, Cluster, Error, Network, NetworkSnapshot, Stored, Versioned,
     records::encode,
 };
 
@@ -25,32 +25,32 @@ pub enum Claim {
 
 impl Cluster<'_> {
     /// Claims for `node` a block from which one of `set` can be served, if it can be the one that goes with a block that
-    /// the node has of the other family. Brings `news` up to date where it was old.
+    /// the node has of the other family. Brings `snapshot` up to date where it was old.
     pub async fn claim_block(
         &self,
         name: &str,
         node: &str,
         set: &[Range],
-        news: &mut News,
+        snapshot: &mut NetworkSnapshot,
         how: Claim,
     ) -> Result<Block, Error> {
         let mut late = Vec::new();
         for _ in 0..ATTEMPTS {
-            let network = news.ready_network(name)?.record.clone();
-            let taken = news.blocks.keys().copied().collect();
+            let network = snapshot.ready_network(name)?.record.clone();
+            let taken = snapshot.blocks.keys().copied().collect();
             let place = place_of(node);
             let anywhere = || {
                 set.iter()
                     .find_map(|range| range.free_block(network.block_prefix(range), &taken, place))
             };
-            let free = mate(&network, news, node, set).or_else(anywhere);
+            let free = mate(&network, snapshot, node, set).or_else(anywhere);
             if let Some(block) = free {
-                if self.take(name, node, set, block, news).await? {
+                if self.take(name, node, set, block, snapshot).await? {
                     return Ok(block);
                 }
-                *news = self.news(name).await?;
+                *snapshot = self.snapshot(name).await?;
                 // The claim was made after all, and only its answer was lost.
-                if news
+                if snapshot
                     .blocks
                     .known(&block)
                     .is_some_and(|owner| owner.record.is_of(node))
@@ -60,13 +60,14 @@ impl Cluster<'_> {
                 continue;
             }
             match self
-                .claim_returned(name, node, set, news, how, &mut late)
+                .claim_returned(name, node, set, snapshot, how, &mut late)
                 .await?
             {
                 Some(block) => return Ok(block),
                 // Others were quicker, or something was made free just now.
-                None if late.is_empty() && self.free_idle(name, node, set, news, how).await? => {}
-                None => return Err(no_block(name, news, late)),
+                None if late.is_empty()
+                    && self.free_idle(name, node, set, snapshot, how).await? => {}
+                None => return Err(no_block(name, snapshot, late)),
             }
         }
         Err(Error::Contended(
@@ -80,14 +81,14 @@ impl Cluster<'_> {
         name: &str,
         node: &str,
         block: Block,
-        news: &mut News,
+        snapshot: &mut NetworkSnapshot,
         patience: Duration,
     ) -> Result<bool, Error> {
-        if let Some(Stored::Opaque(opaque)) = news.blocks.get(&block) {
-            return Err(opaque.refusal(&self.layout.block(name, block)?));
+        if let Some(Stored::Unreadable(unreadable)) = snapshot.blocks.get(&block) {
+            return Err(unreadable.refusal(&self.layout.block(name, block)?));
         }
-        let claimed = match news.blocks.known(&block).cloned() {
-            None => self.take(name, node, &[], block, news).await?,
+        let claimed = match snapshot.blocks.known(&block).cloned() {
+            None => self.take(name, node, &[], block, snapshot).await?,
             Some(present) if present.record.is_of(node) => return Ok(true),
             Some(present) if present.record.state == BlockState::Returned => {
                 let late = self.still_late(name, node, &present, patience).await?;
@@ -98,12 +99,12 @@ impl Cluster<'_> {
                         nodes: late,
                     });
                 }
-                self.retake(name, node, block, &present, news).await?
+                self.retake(name, node, block, &present, snapshot).await?
             }
             Some(_) => false,
         };
         if !claimed {
-            *news = self.news(name).await?;
+            *snapshot = self.snapshot(name).await?;
         }
         Ok(claimed)
     }
@@ -114,7 +115,7 @@ impl Cluster<'_> {
         name: &str,
         node: &str,
         set: &[Range],
-        news: &mut News,
+        snapshot: &mut NetworkSnapshot,
         how: Claim,
         late: &mut Vec<String>,
     ) -> Result<Option<Block>, Error> {
@@ -127,7 +128,7 @@ impl Cluster<'_> {
                             .any(|a| range.offers(a) && !record.exclusions.contains_key(&a))
                 })
         };
-        let mut returned: Vec<_> = news
+        let mut returned: Vec<_> = snapshot
             .blocks
             .readable()
             .filter(|(block, present)| usable(block, &present.record))
@@ -154,11 +155,11 @@ impl Cluster<'_> {
         if !late.is_empty() {
             return Ok(None);
         }
-        if self.retake(name, node, block, &present, news).await? {
+        if self.retake(name, node, block, &present, snapshot).await? {
             return Ok(Some(block));
         }
-        *news = self.news(name).await?;
-        let ours = news
+        *snapshot = self.snapshot(name).await?;
+        let ours = snapshot
             .blocks
             .known(&block)
             .is_some_and(|owner| owner.record.is_of(node));
@@ -187,14 +188,14 @@ impl Cluster<'_> {
         name: &str,
         node: &str,
         set: &[Range],
-        news: &mut News,
+        snapshot: &mut NetworkSnapshot,
         how: Claim,
     ) -> Result<bool, Error> {
         if how == Claim::Spare {
             return Ok(false);
         }
         let mut asked = BTreeMap::new();
-        let others = news.blocks.clone();
+        let others = snapshot.blocks.clone();
         for (block, present) in others.readable().filter(|(block, present)| {
             let foreign = present.record.state == BlockState::Owned && present.record.node != node;
             foreign && set.iter().any(|range| range.uses(**block))
@@ -213,7 +214,7 @@ impl Cluster<'_> {
                 })
                 .await?;
             if let Some(freed) = freed {
-                news.blocks.insert(*block, freed);
+                snapshot.blocks.insert(*block, freed);
                 return Ok(true);
             }
             asked.remove(owner);
@@ -221,18 +222,18 @@ impl Cluster<'_> {
         Ok(false)
     }
 
-    /// One conditional write: the block is nobody's and the network is as `news` has it.
+    /// One conditional write: the block is nobody's and the network is as `snapshot` has it.
     async fn take(
         &self,
         name: &str,
         node: &str,
         set: &[Range],
         block: Block,
-        news: &mut News,
+        snapshot: &mut NetworkSnapshot,
     ) -> Result<bool, Error> {
-        let network = news.ready_network(name)?;
+        let network = snapshot.ready_network(name)?;
         let mut record = BlockRecord::of(node);
-        record.kept = first_of(&network.record, set, node, news);
+        record.kept = first_of(&network.record, set, node, snapshot);
         let ops = [
             Op::Check {
                 key: self.layout.network(name)?,
@@ -247,7 +248,9 @@ impl Cluster<'_> {
             return Ok(false);
         };
         let revision = revisions.last().copied().unwrap_or_default();
-        news.blocks.insert(block, Versioned { record, revision });
+        snapshot
+            .blocks
+            .insert(block, Versioned { record, revision });
         Ok(true)
     }
 
@@ -258,9 +261,9 @@ impl Cluster<'_> {
         node: &str,
         block: Block,
         present: &Versioned<BlockRecord>,
-        news: &mut News,
+        snapshot: &mut NetworkSnapshot,
     ) -> Result<bool, Error> {
-        let network = news.ready_network(name)?;
+        let network = snapshot.ready_network(name)?;
         let check = Op::Check {
             key: self.layout.network(name)?,
             revision: network.revision,
@@ -269,7 +272,7 @@ impl Cluster<'_> {
             .find(|set| set.iter().any(|range| range.uses(block)))
             .cloned()
             .unwrap_or_default();
-        let kept = first_of(&network.record, &set, node, news);
+        let kept = first_of(&network.record, &set, node, snapshot);
         let taken = self
             .rewrite(name, block, present, &[check], |record| {
                 node.clone_into(&mut record.node);
@@ -283,7 +286,7 @@ impl Cluster<'_> {
             })
             .await?;
         if let Some(taken) = &taken {
-            news.blocks.insert(block, taken.clone());
+            snapshot.blocks.insert(block, taken.clone());
         }
         Ok(taken.is_some())
     }
@@ -336,19 +339,19 @@ impl Cluster<'_> {
 }
 
 /// Whether a block of `set` would be the node's first one there on a network that reclaims: that one it keeps.
-fn first_of(network: &Network, set: &[Range], node: &str, news: &News) -> bool {
+fn first_of(network: &Network, set: &[Range], node: &str, snapshot: &NetworkSnapshot) -> bool {
     let in_set = |block: &Block| set.iter().any(|range| range.uses(*block));
     network.reclaim_after.is_some()
         && !set.is_empty()
-        && !news.blocks.readable().any(|(block, present)| {
+        && !snapshot.blocks.readable().any(|(block, present)| {
             in_set(block) && present.record.is_of(node) && present.record.kept
         })
 }
 
 /// A block of `set` that nobody has, and whose addresses have the host parts of those of a block that `node` has.
-fn mate(network: &Network, news: &News, node: &str, set: &[Range]) -> Option<Block> {
+fn mate(network: &Network, snapshot: &NetworkSnapshot, node: &str, set: &[Range]) -> Option<Block> {
     let to = set.first()?;
-    let mut own = news
+    let mut own = snapshot
         .blocks
         .readable()
         .filter(|(_, it)| it.record.is_of(node));
@@ -357,21 +360,21 @@ fn mate(network: &Network, news: &News, node: &str, set: &[Range]) -> Option<Blo
         let other_family = from.subnet.is_ipv4() != to.subnet.is_ipv4();
         let twin = ipam::twin(own.first(), from, to).filter(|_| other_family)?;
         let mate = network.block_of(to, twin)?;
-        (to.uses(mate) && !news.blocks.contains(&mate)).then_some(mate)
+        (to.uses(mate) && !snapshot.blocks.contains(&mate)).then_some(mate)
     };
     own.find_map(mate)
 }
 
-pub(crate) fn no_block(network: &str, news: &News, late: Vec<String>) -> Error {
+pub(crate) fn no_block(network: &str, snapshot: &NetworkSnapshot, late: Vec<String>) -> Error {
     let mut owners: BTreeMap<String, usize> = BTreeMap::new();
-    for (_, block) in news.blocks.readable() {
+    for (_, block) in snapshot.blocks.readable() {
         if block.record.state == BlockState::Owned {
             *owners.entry(block.record.node.clone()).or_default() += 1;
         }
     }
-    let opaque = news.blocks.opaque().count();
-    if opaque > 0 {
-        owners.insert("(records that cannot be read)".to_owned(), opaque);
+    let unreadable = snapshot.blocks.unreadable().count();
+    if unreadable > 0 {
+        owners.insert("(records that cannot be read)".to_owned(), unreadable);
     }
     Error::NoBlock {
         network: network.to_owned(),

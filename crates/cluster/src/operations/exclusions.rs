@@ -11,8 +11,8 @@ use std::{net::IpAddr, time::Duration};
 use ipam::Block;
 
 use crate::{
-    ATTEMPTS, BlockRecord, BlockState, Cluster, Error, Exclusion, ExclusionState, News, Stored,
-    Versioned, operations::acknowledgement::WAKES,
+    ATTEMPTS, BlockRecord, BlockState, Cluster, Error, Exclusion, ExclusionState, NetworkSnapshot,
+    Stored, Versioned, operations::acknowledgement::WAKES,
 };
 
 impl Cluster<'_> {
@@ -29,23 +29,23 @@ impl Cluster<'_> {
         node: &str,
         address: IpAddr,
         block: Block,
-        news: &mut News,
+        snapshot: &mut NetworkSnapshot,
         patience: Duration,
         now: u64,
     ) -> Result<(), Error> {
         let mut asked: Option<String> = None;
         for _ in 0..ATTEMPTS {
-            if let Some(Stored::Opaque(opaque)) = news.blocks.get(&block) {
-                return Err(opaque.refusal(&self.layout.block(name, block)?));
+            if let Some(Stored::Unreadable(unreadable)) = snapshot.blocks.get(&block) {
+                return Err(unreadable.refusal(&self.layout.block(name, block)?));
             }
-            let present = news.blocks.known(&block).cloned();
+            let present = snapshot.blocks.known(&block).cloned();
             let present = present.filter(|present| present.record.state != BlockState::Reclaiming);
             let Some(present) = present else {
                 return Err(Error::Contended(format!("block {block} of network {name}")));
             };
             let exclusion = present.record.exclusions.get(&address).cloned();
             let given = |e: &&Exclusion| e.state == ExclusionState::Given;
-            let holder = match exclusion.as_ref().filter(given) {
+            let owner = match exclusion.as_ref().filter(given) {
                 Some(given) => given.node.clone(),
                 None => present.record.node.clone(),
             };
@@ -65,15 +65,15 @@ impl Cluster<'_> {
                 Some(waits)
                     if waits.wanted || (by_us(&waits) && waits.state == ExclusionState::Asked) =>
                 {
-                    asked = Some(holder.clone());
+                    asked = Some(owner.clone());
                     if self
                         .wait_for_answer(name, block, &present, patience)
                         .await?
                     {
-                        *news = self.news(name).await?;
+                        *snapshot = self.snapshot(name).await?;
                         continue;
                     }
-                    return Err(waiting(vec![holder]));
+                    return Err(waiting(vec![owner]));
                 }
                 // Ours, granted or given back: or another's, given back. It is nobody's now.
                 Some(free) if by_us(&free) || free.state == ExclusionState::Returned => {
@@ -98,18 +98,18 @@ impl Cluster<'_> {
                 }
                 // Given back, and the exclusion ended, while the answer was awaited.
                 None if present.record.is_of(node) => return Ok(()),
-                None if asked.as_ref() == Some(&holder) => return Err(refused(holder)),
+                None if asked.as_ref() == Some(&owner) => return Err(refused(owner)),
                 None | Some(_) => {
                     let request = self
-                        .ask(name, node, address, block, &present, &holder, now)
+                        .ask(name, node, address, block, &present, &owner, now)
                         .await?;
-                    asked = request.is_some().then_some(holder);
+                    asked = request.is_some().then_some(owner);
                     request
                 }
             };
             match changed {
-                Some(record) => news.blocks.insert(block, record),
-                None => *news = self.news(name).await?,
+                Some(record) => snapshot.blocks.insert(block, record),
+                None => *snapshot = self.snapshot(name).await?,
             }
         }
         Err(Error::Contended(
@@ -117,7 +117,7 @@ impl Cluster<'_> {
         ))
     }
 
-    /// Writes the request for what is `holder`'s: granted at once where it keeps no ledger.
+    /// Writes the request for what is `owner`'s: granted at once where it keeps no ledger.
     #[allow(
         clippy::too_many_arguments,
         reason = "as of `obtain`, which it is a step of"
@@ -129,14 +129,14 @@ impl Cluster<'_> {
         address: IpAddr,
         block: Block,
         present: &Versioned<BlockRecord>,
-        holder: &str,
+        owner: &str,
         now: u64,
     ) -> Result<Option<Versioned<BlockRecord>>, Error> {
         let given = present.record.exclusions.contains_key(&address);
         let idle = if present.record.state == BlockState::Returned && !given {
             Some(Vec::new())
         } else {
-            self.idle(name, holder).await?
+            self.idle(name, owner).await?
         };
         let state = match idle {
             Some(_) => ExclusionState::Granted,
@@ -163,10 +163,10 @@ impl Cluster<'_> {
         let key = self.layout.block(name, block)?;
         let mut index = 0;
         for _ in 0..=WAKES {
-            let snapshot = self.store.watch(&key, index, patience / WAKES).await?;
-            index = snapshot.index;
+            let seen = self.store.watch(&key, index, patience / WAKES).await?;
+            index = seen.index;
             let same = |e: &store::Entry| e.key == key && e.revision == present.revision;
-            if !snapshot.entries.iter().any(same) {
+            if !seen.entries.iter().any(same) {
                 return Ok(true);
             }
             if patience.is_zero() {

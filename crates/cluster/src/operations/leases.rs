@@ -82,7 +82,7 @@ impl Cluster<'_> {
         let mut ours = BTreeMap::new();
         for (address, stored) in &self.leases_on(network, addresses).await? {
             match stored {
-                Stored::Readable(held) if held.record.same_holder(lease) => {
+                Stored::Readable(held) if held.record.same_owner(lease) => {
                     ours.insert(*address, held.revision);
                 }
                 other => return Ok(Published::Taken(*address, other.clone())),
@@ -122,16 +122,16 @@ impl Cluster<'_> {
         Ok(all)
     }
 
-    /// Which of some addresses `holder` has leases on, and the leases' revisions.
+    /// Which of some addresses `owner` has leases on, and the leases' revisions.
     pub async fn leased_to(
         &self,
         network: &str,
-        holder: &Lease,
+        owner: &Lease,
         addresses: &[IpAddr],
     ) -> Result<Vec<(IpAddr, u64)>, Error> {
         let leases = self.leases_on(network, addresses).await?;
         let own = leases.readable();
-        let own = own.filter(|(_, held)| held.record.same_holder(holder));
+        let own = own.filter(|(_, held)| held.record.same_owner(owner));
         Ok(own
             .map(|(address, held)| (*address, held.revision))
             .collect())

@@ -14,7 +14,7 @@ use crate::{
 
 /// What is left of networks, by their names: keys, and how many leases of living nodes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Litter {
+pub struct Leftovers {
     /// The keys.
     pub keys: Vec<String>,
     /// The nodes that may have containers there.
@@ -34,25 +34,25 @@ impl Cluster<'_> {
         let own = self.layout.network(name)?;
         let mut swept = 0;
         for _ in 0..ATTEMPTS {
-            let mut keys = self.litter_keys(name)?.to_vec();
+            let mut keys = self.leftover_keys(name)?.to_vec();
             keys.extend([own.clone(), self.layout.nodes()?]);
             let entries = self.store.read(&keys).await?;
             if entries.iter().any(|entry| entry.key == own) {
                 return Ok(swept);
             }
-            let litter = self.litter_of(name, &entries, is_void)?;
-            if litter.is_empty() {
+            let leftovers = self.leftovers_of(name, &entries, is_void)?;
+            if leftovers.is_empty() {
                 return Ok(swept);
             }
-            if self.remove_litter(&own, &litter).await? {
-                swept += litter.len();
+            if self.remove_leftovers(&own, &leftovers).await? {
+                swept += leftovers.len();
             }
         }
         Err(Error::Contended(own.as_str().to_owned()))
     }
 
     /// All names of which there is litter, with what of it. Reads all blocks and leases: for who looks at everything.
-    pub async fn litter(&self) -> Result<BTreeMap<String, Litter>, Error> {
+    pub async fn leftovers(&self) -> Result<BTreeMap<String, Leftovers>, Error> {
         let prefixes = [
             self.layout.all_blocks()?,
             self.layout.all_leases()?,
@@ -85,22 +85,22 @@ impl Cluster<'_> {
         }
         let mut found = BTreeMap::new();
         for name in names {
-            let mut keys = self.litter_keys(&name)?.to_vec();
+            let mut keys = self.leftover_keys(&name)?.to_vec();
             keys.push(self.layout.nodes()?);
             let entries = self.store.read(&keys).await?;
-            let (litter, nodes) = match self.litter_of(&name, &entries, &|_| false) {
-                Ok(litter) => (litter, BTreeSet::new()),
+            let (leftovers, nodes) = match self.leftovers_of(&name, &entries, &|_| false) {
+                Ok(leftovers) => (leftovers, BTreeSet::new()),
                 Err(Error::Forgotten { nodes, .. }) => (Vec::new(), nodes.into_iter().collect()),
                 Err(error) => return Err(error),
             };
-            let keys = litter.iter().map(|op| op.key().to_string()).collect();
-            found.insert(name, Litter { keys, nodes });
+            let keys = leftovers.iter().map(|op| op.key().to_string()).collect();
+            found.insert(name, Leftovers { keys, nodes });
         }
         Ok(found)
     }
 
     /// Where what is of a network can be, beside its record.
-    pub(crate) fn litter_keys(&self, name: &str) -> Result<[Key; 6], Error> {
+    pub(crate) fn leftover_keys(&self, name: &str) -> Result<[Key; 6], Error> {
         Ok([
             self.layout.blocks(name)?,
             self.layout.leases(name)?,
@@ -111,14 +111,14 @@ impl Cluster<'_> {
         ])
     }
 
-    /// The writes that remove what is left of `name`, among entries of [`Self::litter_keys`] and of all nodes.
-    pub(crate) fn litter_of(
+    /// The writes that remove what is left of `name`, among entries of [`Self::leftover_keys`] and of all nodes.
+    pub(crate) fn leftovers_of(
         &self,
         name: &str,
         entries: &[Entry],
         is_void: &dyn Fn(&Lease) -> bool,
     ) -> Result<Vec<Op>, Error> {
-        let [blocks, leases, ledgers, acks, vnis, all] = self.litter_keys(name)?;
+        let [blocks, leases, ledgers, acks, vnis, all] = self.leftover_keys(name)?;
         let nodes = self.layout.nodes()?;
         // A node whose record cannot be read lives, for all that is known.
         let boot = |entry: &Entry| decode::<Node>(entry).ok().map(|node| node.record.boot_id);
@@ -174,8 +174,12 @@ impl Cluster<'_> {
     }
 
     /// Removes litter while there is no record `own`; whether all of it went.
-    pub(crate) async fn remove_litter(&self, own: &Key, litter: &[Op]) -> Result<bool, Error> {
-        for chunk in litter.chunks(CHUNK - 1) {
+    pub(crate) async fn remove_leftovers(
+        &self,
+        own: &Key,
+        leftovers: &[Op],
+    ) -> Result<bool, Error> {
+        for chunk in leftovers.chunks(CHUNK - 1) {
             let mut ops = vec![absent(own)];
             ops.extend_from_slice(chunk);
             if self.done(&ops).await?.is_none() {

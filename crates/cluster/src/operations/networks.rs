@@ -198,7 +198,7 @@ impl Cluster<'_> {
         let (nodes, networks) = (self.layout.nodes()?, self.layout.networks()?);
         let removed = self.layout.removed(name)?;
         for _ in 0..ATTEMPTS {
-            let mut keys = self.litter_keys(name)?.to_vec();
+            let mut keys = self.leftover_keys(name)?.to_vec();
             keys.extend([networks.clone(), nodes.clone(), removed.clone()]);
             let entries = self.store.read(&keys).await?;
             let find = |key: &Key| entries.iter().find(|entry| entry.key == *key);
@@ -214,9 +214,9 @@ impl Cluster<'_> {
             if spec.ranges.is_empty() {
                 return Err(Error::NoRanges(name.clone()));
             }
-            let litter = self.litter_of(name, &entries, &|_| false)?;
-            if !litter.is_empty() {
-                self.remove_litter(&own, &litter).await?;
+            let leftovers = self.leftovers_of(name, &entries, &|_| false)?;
+            if !leftovers.is_empty() {
+                self.remove_leftovers(&own, &leftovers).await?;
                 continue;
             }
             let vni = if spec.segment {
@@ -242,11 +242,11 @@ impl Cluster<'_> {
             let names = entries
                 .iter()
                 .filter_map(|entry| stored::name_below(entry, &nodes));
-            let mut gifts = self.gifts(&network, names, &BTreeMap::new())?;
+            let mut preallocated = self.preallocated(&network, names, &BTreeMap::new())?;
             let room = CHUNK - if vni.is_some() { 3 } else { 2 };
-            if gifts.len() > room {
+            if preallocated.len() > room {
                 network.state = NetworkState::Creating;
-                gifts.truncate(room);
+                preallocated.truncate(room);
             }
             let mut ops = vec![
                 subnets_op,
@@ -263,7 +263,7 @@ impl Cluster<'_> {
                     })?,
                 });
             }
-            ops.extend(gifts);
+            ops.extend(preallocated);
             let Outcome::Done(revisions) = self.store.apply(&ops).await? else {
                 continue;
             };
@@ -302,7 +302,7 @@ impl Cluster<'_> {
             if let Some(vni) = stored::name_below(entry, &vnis).and_then(|it| it.parse().ok()) {
                 let other = match Stored::<VniRecord>::of(entry) {
                     Stored::Readable(taken) => taken.record.network,
-                    Stored::Opaque(_) => format!("that record {} does not tell", entry.key),
+                    Stored::Unreadable(_) => format!("that record {} does not tell", entry.key),
                 };
                 taken.insert(vni, other);
             }
@@ -381,7 +381,7 @@ impl Cluster<'_> {
 }
 
 /// Whether there is a record of all subnets that cannot be read.
-pub(crate) fn is_opaque(subnets: Option<&Entry>) -> bool {
+pub(crate) fn is_unreadable(subnets: Option<&Entry>) -> bool {
     let subnets = subnets.map(Stored::<SubnetsRecord>::of);
     subnets.is_some_and(|it| it.readable().is_none())
 }

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use store::{Entry, Op};
 
 use crate::{
-    ATTEMPTS, Acknowledgement, Cluster, Error, LedgerRecord, News, Node, Records, Stored,
-    Versioned, records::encode, stored,
+    ATTEMPTS, Acknowledgement, Cluster, Error, LedgerRecord, NetworkSnapshot, Node, Records,
+    Stored, Versioned, records::encode, stored,
 };
 
 impl Cluster<'_> {
@@ -23,13 +23,13 @@ impl Cluster<'_> {
             let nodes = self.layout.nodes()?;
             let stored = entry.and_then(|entry| stored::node(&entry, &nodes));
             let stored = stored.map(|(_, stored)| stored);
-            if let Some(Stored::Opaque(opaque)) = &stored {
+            if let Some(Stored::Unreadable(unreadable)) = &stored {
                 if !self.is_called_so(node).await? {
-                    return Err(opaque.refusal(&key));
+                    return Err(unreadable.refusal(&key));
                 }
                 // A newer version of this host wrote it, for others of its kind.
-                if opaque.is_newer {
-                    let (record, revision) = (node.clone(), opaque.revision);
+                if unreadable.is_newer {
+                    let (record, revision) = (node.clone(), unreadable.revision);
                     return Ok(Versioned { record, revision });
                 }
             }
@@ -112,13 +112,17 @@ impl Cluster<'_> {
     /// that: one read where all is as it should be. Also the revision of its record before, `None` where the store knew no
     /// such node: one lower than the host has seen, or none, tells that the store has forgotten something. Where there is no such
     /// network, or it is being removed, no ledger of it is made known.
-    pub async fn enrol(&self, network: &str, node: &Node) -> Result<(Option<u64>, News), Error> {
+    pub async fn enrol(
+        &self,
+        network: &str,
+        node: &Node,
+    ) -> Result<(Option<u64>, NetworkSnapshot), Error> {
         let ledger = self.layout.ledger(network, &node.name)?;
-        let (news, beside) = self.news_beside(network, &ledger).await?;
-        let known = news.nodes.get(&node.name).map(Stored::revision);
+        let (snapshot, beside) = self.snapshot_beside(network, &ledger).await?;
+        let known = snapshot.nodes.get(&node.name).map(Stored::revision);
         let kept = beside.iter().find(|entry| entry.key == ledger);
         let kept = kept.map(Stored::<LedgerRecord>::of);
-        let is_known = (news.nodes.known(&node.name))
+        let is_known = (snapshot.nodes.known(&node.name))
             .is_some_and(|known| known.record.boot_id == node.boot_id);
         let keeps = |kept: &Stored<_>| boot_of(kept) == Some(node.boot_id.as_str());
         if is_known
@@ -126,14 +130,14 @@ impl Cluster<'_> {
                 .as_ref()
                 .is_some_and(|kept| keeps(kept) || kept.is_newer())
         {
-            return Ok((known, news));
+            return Ok((known, snapshot));
         }
         if !is_known {
             self.register(node).await?;
         }
-        let there = news.network.as_ref();
+        let there = snapshot.network.as_ref();
         let Some(there) = there.filter(|there| !there.record.is_being_removed()) else {
-            return Ok((known, news));
+            return Ok((known, snapshot));
         };
         if !kept
             .as_ref()
@@ -160,7 +164,7 @@ impl Cluster<'_> {
                 self.keep_ledger(network, &node.name, &node.boot_id).await?;
             }
         }
-        Ok((known, self.news(network).await?))
+        Ok((known, self.snapshot(network).await?))
     }
 
     /// One node.

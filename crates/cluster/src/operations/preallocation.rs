@@ -11,8 +11,8 @@ use ipam::{Block, Range};
 use store::{Op, Outcome};
 
 use crate::{
-    ATTEMPTS, BlockRecord, CHUNK, Cluster, Error, Network, NetworkState, News, Versioned,
-    records::encode,
+    ATTEMPTS, BlockRecord, CHUNK, Cluster, Error, Network, NetworkSnapshot, NetworkState,
+    Versioned, records::encode,
 };
 
 /// What became of some gifts.
@@ -29,14 +29,15 @@ impl Cluster<'_> {
     pub async fn finish_network(&self, name: &str) -> Result<Versioned<Network>, Error> {
         let own = self.layout.network(name)?;
         'again: for _ in 0..ATTEMPTS {
-            let news = self.news(name).await?;
-            let network = news.ready_network(name)?;
+            let snapshot = self.snapshot(name).await?;
+            let network = snapshot.ready_network(name)?;
             if network.record.state != NetworkState::Creating {
                 return Ok(network.clone());
             }
-            let nodes = news.nodes.keys().map(String::as_str);
-            let gifts = self.gifts(&network.record, nodes, &blocks_by_node(&news))?;
-            if gifts.is_empty() {
+            let nodes = snapshot.nodes.keys().map(String::as_str);
+            let preallocated =
+                self.preallocated(&network.record, nodes, &blocks_by_node(&snapshot))?;
+            if preallocated.is_empty() {
                 let record = Network {
                     state: NetworkState::Ready,
                     ..network.record.clone()
@@ -51,7 +52,7 @@ impl Cluster<'_> {
                 key: own.clone(),
                 revision: network.revision,
             };
-            for chunk in gifts.chunks(CHUNK - 1) {
+            for chunk in preallocated.chunks(CHUNK - 1) {
                 match self.give(&check, chunk.to_vec()).await? {
                     Given::Done => {}
                     Given::Stale => continue 'again,
@@ -63,17 +64,17 @@ impl Cluster<'_> {
 
     /// Makes some gifts while the network stands. A node may meanwhile have claimed one of the blocks itself, or another
     /// host be at the same work: the others are given all the same.
-    async fn give(&self, check: &Op, mut gifts: Vec<Op>) -> Result<Given, Error> {
+    async fn give(&self, check: &Op, mut preallocated: Vec<Op>) -> Result<Given, Error> {
         for _ in 0..ATTEMPTS {
-            let ops: Vec<Op> = [check].into_iter().chain(&gifts).cloned().collect();
+            let ops: Vec<Op> = [check].into_iter().chain(&preallocated).cloned().collect();
             match self.store.apply(&ops).await? {
                 Outcome::Done(_) => return Ok(Given::Done),
                 Outcome::Conflict(0) => return Ok(Given::Stale),
                 Outcome::Conflict(_) => {
-                    let keys: Vec<_> = gifts.iter().map(|gift| gift.key().clone()).collect();
+                    let keys: Vec<_> = preallocated.iter().map(|gift| gift.key().clone()).collect();
                     let taken = self.store.read(&keys).await?;
-                    gifts.retain(|gift| taken.iter().all(|entry| entry.key != *gift.key()));
-                    if gifts.is_empty() {
+                    preallocated.retain(|gift| taken.iter().all(|entry| entry.key != *gift.key()));
+                    if preallocated.is_empty() {
                         return Ok(Given::Done);
                     }
                 }
@@ -84,14 +85,14 @@ impl Cluster<'_> {
 
     /// A block of each set for each node that has none, lowest first, while there are any. Where pools of both families are
     /// cut alike, a node gets the same one of each, so that it can give pairs with equal host parts.
-    pub(crate) fn gifts<'n>(
+    pub(crate) fn preallocated<'n>(
         &self,
         network: &Network,
         nodes: impl Iterator<Item = &'n str>,
         owned: &BTreeMap<&str, Vec<Block>>,
     ) -> Result<Vec<Op>, Error> {
         let mut taken: BTreeSet<Block> = owned.values().flatten().copied().collect();
-        let mut gifts = Vec::new();
+        let mut preallocated = Vec::new();
         for node in nodes {
             let own = owned.get(node).map(Vec::as_slice).unwrap_or_default();
             let mut first: Option<(&Range, Block)> = None;
@@ -121,20 +122,20 @@ impl Cluster<'_> {
                     kept: network.reclaim_after.is_some(),
                     ..BlockRecord::of(node)
                 };
-                gifts.push(Op::Create {
+                preallocated.push(Op::Create {
                     key: self.layout.block(&network.name, block)?,
                     value: encode(&record)?,
                 });
             }
         }
-        Ok(gifts)
+        Ok(preallocated)
     }
 }
 
 /// The blocks that each node has, or had and gave back.
-fn blocks_by_node(news: &News) -> BTreeMap<&str, Vec<Block>> {
+fn blocks_by_node(snapshot: &NetworkSnapshot) -> BTreeMap<&str, Vec<Block>> {
     let mut owned: BTreeMap<&str, Vec<Block>> = BTreeMap::new();
-    for (block, present) in &news.blocks {
+    for (block, present) in &snapshot.blocks {
         // Of one that cannot be read the owner has no name.
         let node = present.readable().map(|it| it.record.node.as_str());
         owned

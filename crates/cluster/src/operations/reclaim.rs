@@ -10,7 +10,8 @@ use ipam::Block;
 use store::Op;
 
 use crate::{
-    BlockRecord, BlockState, Cluster, Error, Exclusion, ExclusionState, Lease, News, Versioned,
+    BlockRecord, BlockState, Cluster, Error, Exclusion, ExclusionState, Lease, NetworkSnapshot,
+    Versioned,
 };
 
 impl Cluster<'_> {
@@ -21,14 +22,14 @@ impl Cluster<'_> {
         name: &str,
         node: &str,
         revision: u64,
-        news: &mut News,
+        snapshot: &mut NetworkSnapshot,
     ) -> Result<usize, Error> {
         let silent = Op::Check {
             key: self.layout.node(node)?,
             revision,
         };
         let mut taken = 0;
-        let blocks = news.blocks.clone();
+        let blocks = snapshot.blocks.clone();
         for (block, present) in blocks.readable() {
             let (block, present) = (*block, present.clone());
             let record = &present.record;
@@ -47,7 +48,7 @@ impl Cluster<'_> {
             };
             let Some(stopped) = stopped else { continue };
             if let Some(freed) = self.finish(name, block, &stopped).await? {
-                news.blocks.insert(block, freed);
+                snapshot.blocks.insert(block, freed);
                 taken += 1;
             }
         }

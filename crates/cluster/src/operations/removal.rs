@@ -93,13 +93,13 @@ impl Cluster<'_> {
                 Ok(())
             };
             // What cannot be read refuses creations alone: the entry is swept when it can be.
-            if !crate::operations::networks::is_opaque(find(&all)) {
+            if !crate::operations::networks::is_unreadable(find(&all)) {
                 ops.push(self.swap_subnets(find(&all), remove)?.0);
             }
             let vni = network.record.vni.map(|vni| self.layout.vni(vni));
             let other = |entry: &Entry| match Stored::<VniRecord>::of(entry) {
                 Stored::Readable(vni) => vni.record.network != name,
-                Stored::Opaque(_) => false,
+                Stored::Unreadable(_) => false,
             };
             if let Some(entry) = vni.transpose()?.as_ref().and_then(find)
                 && !other(entry)
@@ -310,7 +310,7 @@ fn endpoints(
         })
     };
     for entry in entries.iter().filter(|it| it.key.is_within(leases)) {
-        if let Some((address, Stored::Opaque(_))) = lease_below(entry) {
+        if let Some((address, Stored::Unreadable(_))) = lease_below(entry) {
             let network = network_of(entry);
             if is_its(&network, address) {
                 held.push((network, address, None));
@@ -361,7 +361,7 @@ fn note_removed(
     let revision = present.as_ref().map(Stored::revision);
     let mut record = match present {
         Some(Stored::Readable(present)) => present.record,
-        Some(Stored::Opaque(_)) | None => RemovedRecord::default(),
+        Some(Stored::Unreadable(_)) | None => RemovedRecord::default(),
     };
     let newest = record.ids.values().max();
     let at = newest.map_or(now, |newest| now.max(newest.saturating_add(1)));

@@ -16,7 +16,9 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 use store::Op;
 
-use crate::{ATTEMPTS, Cluster, Error, Lease, Network, News, Stored, Versioned, records::encode};
+use crate::{
+    ATTEMPTS, Cluster, Error, Lease, Network, NetworkSnapshot, Stored, Versioned, records::encode,
+};
 
 /// Longest wait for hosts that still send to the old home of a MAC.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -88,7 +90,7 @@ impl Network {
     }
 }
 
-impl News {
+impl NetworkSnapshot {
     /// The MACs that were asked for, by the addresses that have them.
     pub fn exceptions(&self) -> BTreeMap<IpAddr, Mac> {
         let given = self.macs.readable().filter(|(_, it)| !it.record.returned);
@@ -127,13 +129,13 @@ impl Cluster<'_> {
         };
         let present = match Stored::<MacRecord>::of(&entry) {
             Stored::Readable(present) => present,
-            Stored::Opaque(opaque) => {
-                let why = format!("is taken: {}", opaque.refusal(&key));
+            Stored::Unreadable(unreadable) => {
+                let why = format!("is taken: {}", unreadable.refusal(&key));
                 return Err(Error::BadMac { mac, why });
             }
         };
         let (revision, present) = (present.revision, present.record);
-        if !held && !present.returned && !present.lease.same_holder(lease) {
+        if !held && !present.returned && !present.lease.same_owner(lease) {
             let Lease {
                 ifname,
                 container,
@@ -207,11 +209,11 @@ impl Cluster<'_> {
         &self,
         network: &str,
         node: &str,
-        news: &News,
+        snapshot: &NetworkSnapshot,
     ) -> Result<(), Error> {
-        let over = news.macs.readable().filter(|(_, given)| {
+        let over = snapshot.macs.readable().filter(|(_, given)| {
             let home = &given.record.lease.node;
-            given.record.returned && (home == node || !news.nodes.contains(home))
+            given.record.returned && (home == node || !snapshot.nodes.contains(home))
         });
         for (mac, given) in over {
             // No node has this name: what this host itself forwards by counts as well.

@@ -20,21 +20,21 @@ use std::collections::BTreeSet;
 use store::{Entry, Key, Op};
 
 use crate::{
-    ATTEMPTS, BlockRecord, CHUNK, Cluster, Error, Network, NetworkSpec, NetworkState, News, Node,
-    Restoring, Stored, Versioned,
+    ATTEMPTS, BlockRecord, CHUNK, Cluster, Error, Network, NetworkSnapshot, NetworkSpec,
+    NetworkState, Node, Restoring, Stored, Versioned,
     operations::leftovers::absent,
     records::{RemovedRecord, SubnetsRecord, VniRecord, decode, encode, subnets},
 };
 
 impl Cluster<'_> {
-    /// Writes again what of `memory` the store has forgotten; whether there was anything. `news` are the store's, and
+    /// Writes again what of `memory` the store has forgotten; whether there was anything. `snapshot` are the store's, and
     /// are brought up to date. `node` is the host that remembers; where it `holds`, it has containers on the network, and
     /// only then the network itself is written again.
     pub async fn restore(
         &self,
         name: &str,
-        memory: &News,
-        news: &mut News,
+        memory: &NetworkSnapshot,
+        snapshot: &mut NetworkSnapshot,
         node: &Node,
         holds: bool,
     ) -> Result<bool, Error> {
@@ -43,12 +43,12 @@ impl Cluster<'_> {
         };
         let mut forgotten = false;
         for _ in 0..ATTEMPTS {
-            let Some(present) = news.network.clone() else {
+            let Some(present) = snapshot.network.clone() else {
                 if !holds || !self.announce(&remembered.record, node).await? {
                     return Ok(forgotten);
                 }
                 forgotten = true;
-                *news = self.news(name).await?;
+                *snapshot = self.snapshot(name).await?;
                 continue;
             };
             if !present.record.is_same(&remembered.record) || present.record.is_being_removed() {
@@ -59,7 +59,7 @@ impl Cluster<'_> {
             for (block, known) in memory.blocks.readable() {
                 let key = self.layout.block(name, *block)?;
                 let value = encode(&known.record.unpinned())?;
-                match news.blocks.get(block) {
+                match snapshot.blocks.get(block) {
                     None => ops.push(Op::Create { key, value }),
                     Some(Stored::Readable(present)) if known.record.is_newer(&present.record) => {
                         ops.push(Op::Swap {
@@ -75,7 +75,7 @@ impl Cluster<'_> {
                 let Some(restoring) = &present.record.restoring else {
                     return Ok(forgotten);
                 };
-                let known = news.nodes.get(&restoring.node);
+                let known = snapshot.nodes.get(&restoring.node);
                 let is_gone = known.is_none_or(|it| {
                     // One that cannot be read lives, for all that is known.
                     (it.readable()).is_some_and(|it| it.record.boot_id != restoring.boot_id)
@@ -95,7 +95,7 @@ impl Cluster<'_> {
                     value: encode(&record)?,
                     revision: present.revision,
                 }];
-                open.extend(self.wake(name, news, &node.name)?);
+                open.extend(self.wake(name, snapshot, &node.name)?);
                 self.done(&open).await?;
             }
             forgotten = true;
@@ -109,7 +109,7 @@ impl Cluster<'_> {
                     break;
                 }
             }
-            *news = self.news(name).await?;
+            *snapshot = self.snapshot(name).await?;
         }
         Err(Error::Contended(
             self.layout.network(name)?.as_str().to_owned(),
@@ -179,7 +179,7 @@ impl Cluster<'_> {
                 Ok(())
             };
             // While they cannot be read nobody creates a network, and whoever does next reads the networks beside them.
-            if !crate::operations::networks::is_opaque(find(&all)) {
+            if !crate::operations::networks::is_unreadable(find(&all)) {
                 ops.push(self.swap_subnets(find(&all), claim)?.0);
             }
             let record = Network {
@@ -222,9 +222,14 @@ impl Cluster<'_> {
 
     /// The write of a block, one of `node`'s if it has any, that changes nothing but its revision: watchers hear of blocks, and
     /// one that read the network before it was opened reads it again.
-    fn wake(&self, name: &str, news: &News, node: &str) -> Result<Option<Op>, Error> {
+    fn wake(
+        &self,
+        name: &str,
+        snapshot: &NetworkSnapshot,
+        node: &str,
+    ) -> Result<Option<Op>, Error> {
         let own = |(_, block): &(_, &Versioned<BlockRecord>)| block.record.is_of(node);
-        let mut blocks = news.blocks.readable();
+        let mut blocks = snapshot.blocks.readable();
         let Some((block, present)) = blocks.clone().find(own).or_else(|| blocks.next()) else {
             return Ok(None);
         };

@@ -1,7 +1,7 @@
 //! Single addresses that change hands: by the consent of who has them, and never before all that forward have dropped the
 //! old home.
 
-use cluster::{Cluster, Error, ExclusionState, News};
+use cluster::{Cluster, Error, ExclusionState, NetworkSnapshot};
 use store::mem::Mem;
 
 use crate::{NOW, address, block_of, cluster, node, three, with_id};
@@ -10,80 +10,95 @@ use crate::{NOW, address, block_of, cluster, node, three, with_id};
 async fn an_address_of_anothers_block_takes_its_owners_consent_and_everyones_acknowledgement() {
     let store = Mem::new();
     let cluster = cluster(&store);
-    let mut news = three(&cluster, &with_id("10.0.0.0/24")).await;
-    let (block, _) = block_of(&news, "n2");
+    let mut snapshot = three(&cluster, &with_id("10.0.0.0/24")).await;
+    let (block, _) = block_of(&snapshot, "n2");
     let wanted = block.last();
     let ack = cluster.join("a", "n3", "boot-1").await.unwrap();
-    let obtain =
-        async |news: &mut News| cluster.obtain("a", "n1", wanted, block, news, NOW, 5).await;
+    let obtain = async |snapshot: &mut NetworkSnapshot| {
+        cluster
+            .obtain("a", "n1", wanted, block, snapshot, NOW, 5)
+            .await
+    };
 
-    let unanswered = obtain(&mut news).await.unwrap_err();
+    let unanswered = obtain(&mut snapshot).await.unwrap_err();
     assert!(
         matches!(&unanswered, Error::Waiting { nodes, .. } if nodes == &["n2"]),
         "{unanswered}"
     );
-    let news = &mut cluster.news("a").await.unwrap();
-    assert_eq!(news.home(wanted), None, "nobody sends there any more");
+    let snapshot = &mut cluster.snapshot("a").await.unwrap();
+    assert_eq!(snapshot.home(wanted), None, "nobody sends there any more");
     cluster
-        .answer("a", "n2", block, &news.blocks[&block], |_| false)
+        .answer("a", "n2", block, &snapshot.blocks[&block], |_| false)
         .await
         .unwrap()
         .unwrap();
-    *news = cluster.news("a").await.unwrap();
-    let unseen = obtain(news).await.unwrap_err();
+    *snapshot = cluster.snapshot("a").await.unwrap();
+    let unseen = obtain(snapshot).await.unwrap_err();
     assert!(
         matches!(&unseen, Error::Waiting { nodes, .. } if nodes == &["n3"]),
         "{unseen}"
     );
     assert!(unseen.to_string().contains("crosshost sync"), "{unseen}");
 
-    cluster.acknowledge("a", "n3", news, &ack).await.unwrap();
-    obtain(news).await.unwrap();
-    assert_eq!(cluster.news("a").await.unwrap().home(wanted), Some("n1"));
+    cluster
+        .acknowledge("a", "n3", snapshot, &ack)
+        .await
+        .unwrap();
+    obtain(snapshot).await.unwrap();
+    assert_eq!(
+        cluster.snapshot("a").await.unwrap().home(wanted),
+        Some("n1")
+    );
 
     // And back: the owner has it again when all have dropped n1.
-    let present = news.blocks[&block].clone();
+    let present = snapshot.blocks[&block].clone();
     cluster
         .return_exclusion("a", block, &present, wanted)
         .await
         .unwrap()
         .unwrap();
-    let news = cluster.news("a").await.unwrap();
-    let absorb = async |news: &News| {
+    let snapshot = cluster.snapshot("a").await.unwrap();
+    let absorb = async |snapshot: &NetworkSnapshot| {
         cluster
-            .absorb("a", "n2", block, &news.blocks[&block], &|_, _| false)
+            .absorb("a", "n2", block, &snapshot.blocks[&block], &|_, _| false)
             .await
             .unwrap()
     };
-    assert!(absorb(&news).await.is_none(), "n3 has not seen it");
+    assert!(absorb(&snapshot).await.is_none(), "n3 has not seen it");
     let ack = cluster.join("a", "n3", "boot-1").await.unwrap();
-    cluster.acknowledge("a", "n3", &news, &ack).await.unwrap();
-    assert!(absorb(&news).await.is_some());
-    assert_eq!(cluster.news("a").await.unwrap().home(wanted), Some("n2"));
+    cluster
+        .acknowledge("a", "n3", &snapshot, &ack)
+        .await
+        .unwrap();
+    assert!(absorb(&snapshot).await.is_some());
+    assert_eq!(
+        cluster.snapshot("a").await.unwrap().home(wanted),
+        Some("n2")
+    );
 }
 
 #[tokio::test]
 async fn an_owner_refuses_what_it_has_in_use() {
     let store = Mem::new();
     let cluster = cluster(&store);
-    let mut news = three(&cluster, &with_id("10.0.0.0/24")).await;
-    let (block, _) = block_of(&news, "n2");
+    let mut snapshot = three(&cluster, &with_id("10.0.0.0/24")).await;
+    let (block, _) = block_of(&snapshot, "n2");
     let wanted = block.last();
     cluster
-        .obtain("a", "n1", wanted, block, &mut news, NOW, 5)
+        .obtain("a", "n1", wanted, block, &mut snapshot, NOW, 5)
         .await
         .unwrap_err();
-    let news = cluster.news("a").await.unwrap();
+    let snapshot = cluster.snapshot("a").await.unwrap();
     cluster
-        .answer("a", "n2", block, &news.blocks[&block], |address| {
+        .answer("a", "n2", block, &snapshot.blocks[&block], |address| {
             address == wanted
         })
         .await
         .unwrap()
         .unwrap();
-    let news = cluster.news("a").await.unwrap();
-    assert_eq!(news.home(wanted), Some("n2"));
-    assert!(news.blocks[&block].record.exclusions.is_empty());
+    let snapshot = cluster.snapshot("a").await.unwrap();
+    assert_eq!(snapshot.home(wanted), Some("n2"));
+    assert!(snapshot.blocks[&block].record.exclusions.is_empty());
 }
 
 #[tokio::test]
@@ -97,14 +112,14 @@ async fn a_node_that_never_used_its_block_need_not_be_asked() {
         .create_network(&with_id("10.0.0.0/24"))
         .await
         .unwrap();
-    let mut news = cluster.news("a").await.unwrap();
-    let (block, _) = block_of(&news, "n2");
-    let mut old = news.clone();
+    let mut snapshot = cluster.snapshot("a").await.unwrap();
+    let (block, _) = block_of(&snapshot, "n2");
+    let mut old = snapshot.clone();
     cluster
-        .obtain("a", "n1", block.last(), block, &mut news, NOW, 5)
+        .obtain("a", "n1", block.last(), block, &mut snapshot, NOW, 5)
         .await
         .unwrap();
-    assert_eq!(news.home(block.last()), Some("n1"));
+    assert_eq!(snapshot.home(block.last()), Some("n1"));
 
     // From the moment on at which it keeps a ledger it is asked, whatever the asker has read before.
     cluster.keep_ledger("a", "n2", "boot-1").await.unwrap();
@@ -117,18 +132,18 @@ async fn a_node_that_never_used_its_block_need_not_be_asked() {
 }
 
 /// An address of n2's block that went to n1, with the news of it; n3 keeps out of it.
-async fn given_to_n1(cluster: &Cluster<'_>) -> (News, ipam::Block, std::net::IpAddr) {
-    let mut news = three(cluster, &with_id("10.0.0.0/24")).await;
-    let (block, _) = block_of(&news, "n2");
+async fn given_to_n1(cluster: &Cluster<'_>) -> (NetworkSnapshot, ipam::Block, std::net::IpAddr) {
+    let mut snapshot = three(cluster, &with_id("10.0.0.0/24")).await;
+    let (block, _) = block_of(&snapshot, "n2");
     let wanted = block.last();
-    let unanswered = cluster.obtain("a", "n1", wanted, block, &mut news, NOW, 5);
+    let unanswered = cluster.obtain("a", "n1", wanted, block, &mut snapshot, NOW, 5);
     unanswered.await.unwrap_err();
-    let mut news = cluster.news("a").await.unwrap();
-    let answered = cluster.answer("a", "n2", block, &news.blocks[&block], |_| false);
+    let mut snapshot = cluster.snapshot("a").await.unwrap();
+    let answered = cluster.answer("a", "n2", block, &snapshot.blocks[&block], |_| false);
     answered.await.unwrap().unwrap();
-    let obtained = cluster.obtain("a", "n1", wanted, block, &mut news, NOW, 5);
+    let obtained = cluster.obtain("a", "n1", wanted, block, &mut snapshot, NOW, 5);
     obtained.await.unwrap();
-    (news, block, wanted)
+    (snapshot, block, wanted)
 }
 
 #[tokio::test]
@@ -137,56 +152,59 @@ async fn an_address_that_went_to_a_node_is_asked_of_it_and_of_nobody_else() {
     let cluster = cluster(&store);
     // By the block's owner, which has no say in it any more, and by a third.
     for asker in ["n2", "n3"] {
-        let (mut news, block, wanted) = given_to_n1(&cluster).await;
+        let (mut snapshot, block, wanted) = given_to_n1(&cluster).await;
         let ack = cluster.join("a", "n2", "boot-1").await.unwrap();
         for _ in 0..2 {
-            let unanswered = cluster.obtain("a", asker, wanted, block, &mut news, NOW, 5);
+            let unanswered = cluster.obtain("a", asker, wanted, block, &mut snapshot, NOW, 5);
             let unanswered = unanswered.await.unwrap_err();
             assert!(
                 matches!(&unanswered, Error::Waiting { nodes, .. } if nodes == &["n1"]),
                 "{unanswered}"
             );
-            news = cluster.news("a").await.unwrap();
-            assert_eq!(news.home(wanted), Some("n1"), "until it has answered");
+            snapshot = cluster.snapshot("a").await.unwrap();
+            assert_eq!(snapshot.home(wanted), Some("n1"), "until it has answered");
         }
 
         // It uses it, and says so once for each time it is asked.
-        let answer = async |who: &str, news: &News, in_use: bool| {
-            let present = &news.blocks[&block];
+        let answer = async |who: &str, snapshot: &NetworkSnapshot, in_use: bool| {
+            let present = &snapshot.blocks[&block];
             let answered = cluster.answer("a", who, block, present, |_| in_use).await;
             answered.unwrap().unwrap();
-            cluster.news("a").await.unwrap()
+            cluster.snapshot("a").await.unwrap()
         };
-        news = answer("n2", &news, true).await;
+        snapshot = answer("n2", &snapshot, true).await;
         assert!(
-            news.blocks[&block].record.exclusions[&wanted].wanted,
+            snapshot.blocks[&block].record.exclusions[&wanted].wanted,
             "not n2's to answer"
         );
-        news = answer("n1", &news, true).await;
-        assert!(!news.blocks[&block].record.exclusions[&wanted].wanted);
-        assert_eq!(news.home(wanted), Some("n1"));
+        snapshot = answer("n1", &snapshot, true).await;
+        assert!(!snapshot.blocks[&block].record.exclusions[&wanted].wanted);
+        assert_eq!(snapshot.home(wanted), Some("n1"));
 
         // It does not use it: it gives it back, and all have to drop it.
-        let unanswered = cluster.obtain("a", asker, wanted, block, &mut news, NOW, 5);
+        let unanswered = cluster.obtain("a", asker, wanted, block, &mut snapshot, NOW, 5);
         unanswered.await.unwrap_err();
-        let present = cluster.news("a").await.unwrap().blocks[&block].clone();
+        let present = cluster.snapshot("a").await.unwrap().blocks[&block].clone();
         let returned = cluster.return_exclusion("a", block, &present, wanted);
         returned.await.unwrap().unwrap();
-        let mut news = cluster.news("a").await.unwrap();
+        let mut snapshot = cluster.snapshot("a").await.unwrap();
         if asker == "n3" {
-            let unseen = cluster.obtain("a", asker, wanted, block, &mut news, NOW, 5);
+            let unseen = cluster.obtain("a", asker, wanted, block, &mut snapshot, NOW, 5);
             let unseen = unseen.await.unwrap_err();
             assert!(
                 matches!(&unseen, Error::Waiting { nodes, .. } if nodes == &["n2"]),
                 "{unseen}"
             );
         }
-        cluster.acknowledge("a", "n2", &news, &ack).await.unwrap();
-        let obtained = cluster.obtain("a", asker, wanted, block, &mut news, NOW, 5);
+        cluster
+            .acknowledge("a", "n2", &snapshot, &ack)
+            .await
+            .unwrap();
+        let obtained = cluster.obtain("a", asker, wanted, block, &mut snapshot, NOW, 5);
         obtained.await.unwrap();
-        let news = cluster.news("a").await.unwrap();
-        assert_eq!(news.home(wanted), Some(asker));
-        assert!(!news.blocks[&block].record.exclusions[&wanted].wanted);
+        let snapshot = cluster.snapshot("a").await.unwrap();
+        assert_eq!(snapshot.home(wanted), Some(asker));
+        assert!(!snapshot.blocks[&block].record.exclusions[&wanted].wanted);
         cluster.leave("a", "n2", ack.revision).await.unwrap();
         cluster.remove_network("a", 0).await.unwrap();
     }
@@ -197,11 +215,11 @@ async fn what_is_the_owners_again_by_the_time_of_the_answer_is_asked_of_the_owne
     let store = Mem::new();
     let cluster = cluster(&store);
     for asker in ["n2", "n3"] {
-        let (mut news, block, wanted) = given_to_n1(&cluster).await;
+        let (mut snapshot, block, wanted) = given_to_n1(&cluster).await;
         // n1 gives it back, and n2 ends the exclusion before the asker has looked.
         let ended = async {
             let present = loop {
-                let present = cluster.news("a").await.unwrap().blocks[&block].clone();
+                let present = cluster.snapshot("a").await.unwrap().blocks[&block].clone();
                 if present.record.exclusions[&wanted].wanted {
                     break present;
                 }
@@ -213,11 +231,14 @@ async fn what_is_the_owners_again_by_the_time_of_the_answer_is_asked_of_the_owne
             absorbed.await.unwrap().unwrap();
         };
         let patience = std::time::Duration::from_millis(500);
-        let obtained = cluster.obtain("a", asker, wanted, block, &mut news, patience, 5);
+        let obtained = cluster.obtain("a", asker, wanted, block, &mut snapshot, patience, 5);
         let (obtained, ()) = tokio::join!(obtained, ended);
         if asker == "n2" {
             obtained.unwrap();
-            assert_eq!(cluster.news("a").await.unwrap().home(wanted), Some("n2"));
+            assert_eq!(
+                cluster.snapshot("a").await.unwrap().home(wanted),
+                Some("n2")
+            );
         } else {
             let unanswered = obtained.unwrap_err();
             assert!(
@@ -239,10 +260,13 @@ async fn a_node_that_booted_since_has_no_use_for_what_went_to_it() {
         ..node("n1")
     };
     cluster.register(&booted).await.unwrap();
-    let mut news = cluster.news("a").await.unwrap();
-    let obtained = cluster.obtain("a", "n3", wanted, block, &mut news, NOW, 5);
+    let mut snapshot = cluster.snapshot("a").await.unwrap();
+    let obtained = cluster.obtain("a", "n3", wanted, block, &mut snapshot, NOW, 5);
     obtained.await.unwrap();
-    assert_eq!(cluster.news("a").await.unwrap().home(wanted), Some("n3"));
+    assert_eq!(
+        cluster.snapshot("a").await.unwrap().home(wanted),
+        Some("n3")
+    );
 }
 
 #[tokio::test]
@@ -250,21 +274,21 @@ async fn a_container_that_has_an_address_already_is_not_made_to_ask_for_it() {
     let store = Mem::new();
     let cluster = cluster(&store);
     // As after a restore from an old snapshot: the store knows of a request that came before the container.
-    for (holder, home) in [("n3", "n3"), ("n2", "n2")] {
-        let mut news = three(&cluster, &with_id("10.0.0.0/24")).await;
-        let (block, _) = block_of(&news, "n2");
+    for (owner, home) in [("n3", "n3"), ("n2", "n2")] {
+        let mut snapshot = three(&cluster, &with_id("10.0.0.0/24")).await;
+        let (block, _) = block_of(&snapshot, "n2");
         let held = address(&block.last().to_string());
-        let unanswered = cluster.obtain("a", "n1", held, block, &mut news, NOW, 5);
+        let unanswered = cluster.obtain("a", "n1", held, block, &mut snapshot, NOW, 5);
         unanswered.await.unwrap_err();
-        let present = cluster.news("a").await.unwrap().blocks[&block].clone();
+        let present = cluster.snapshot("a").await.unwrap().blocks[&block].clone();
         assert_eq!(present.record.home(held), None);
-        let reinstated = cluster.reinstate("a", holder, held, block, &present, 7);
+        let reinstated = cluster.reinstate("a", owner, held, block, &present, 7);
         reinstated.await.unwrap().unwrap();
-        let news = cluster.news("a").await.unwrap();
-        assert_eq!(news.home(held), Some(home));
-        let exclusion = news.blocks[&block].record.exclusions.get(&held);
+        let snapshot = cluster.snapshot("a").await.unwrap();
+        assert_eq!(snapshot.home(held), Some(home));
+        let exclusion = snapshot.blocks[&block].record.exclusions.get(&held);
         let given = exclusion.map(|exclusion| exclusion.state);
-        let wanted = (holder != "n2").then_some(ExclusionState::Given);
+        let wanted = (owner != "n2").then_some(ExclusionState::Given);
         assert_eq!(given, wanted, "in its own block there is nothing to note");
         // By an older record it would undo what came since.
         let late = cluster.reinstate("a", "n1", held, block, &present, 7);

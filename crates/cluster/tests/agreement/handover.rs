@@ -1,6 +1,6 @@
 //! Blocks that change hands: never before all that forward have dropped the old home.
 
-use cluster::{BlockState, Claim, ExclusionState, NetworkSpec, News, Node};
+use cluster::{BlockState, Claim, ExclusionState, NetworkSnapshot, NetworkSpec, Node};
 use ipam::Range;
 use store::mem::Mem;
 
@@ -15,46 +15,49 @@ async fn a_block_given_back_is_anothers_when_all_have_dropped_it_and_its_last_ow
         block_prefix: Some(30),
         ..with_id("10.0.0.0/28")
     };
-    let mut news = three(&cluster, &spec).await;
+    let mut snapshot = three(&cluster, &spec).await;
     let set = [Range::of("10.0.0.0/28".parse().unwrap()).unwrap()];
     cluster
-        .claim_block("a", "n1", &set, &mut news, Claim::Spare)
+        .claim_block("a", "n1", &set, &mut snapshot, Claim::Spare)
         .await
         .unwrap();
     let ack = cluster.join("a", "n3", "boot-1").await.unwrap();
 
-    let (block, present) = block_of(&news, "n2");
+    let (block, present) = block_of(&snapshot, "n2");
     cluster
         .return_block("a", block, &present)
         .await
         .unwrap()
         .unwrap();
-    let mut news = cluster.news("a").await.unwrap();
-    assert_eq!(news.home(block.first()), None);
+    let mut snapshot = cluster.snapshot("a").await.unwrap();
+    assert_eq!(snapshot.home(block.first()), None);
     let needed = Claim::Needed(NOW);
     let refused = cluster
-        .claim_block("a", "n1", &set, &mut news, needed)
+        .claim_block("a", "n1", &set, &mut snapshot, needed)
         .await
         .unwrap_err();
     assert!(refused.to_string().contains("node n3"), "{refused}");
 
-    cluster.acknowledge("a", "n3", &news, &ack).await.unwrap();
+    cluster
+        .acknowledge("a", "n3", &snapshot, &ack)
+        .await
+        .unwrap();
     let claimed = cluster
-        .claim_block("a", "n1", &set, &mut news, needed)
+        .claim_block("a", "n1", &set, &mut snapshot, needed)
         .await
         .unwrap();
     assert_eq!(claimed, block);
 
-    let (block, present) = block_of(&news, "n3");
+    let (block, present) = block_of(&snapshot, "n3");
     cluster
         .return_block("a", block, &present)
         .await
         .unwrap()
         .unwrap();
     cluster.join("a", "n2", "boot-1").await.unwrap();
-    let mut news = cluster.news("a").await.unwrap();
+    let mut snapshot = cluster.snapshot("a").await.unwrap();
     let again = cluster
-        .claim_this_block("a", "n3", block, &mut news, NOW)
+        .claim_this_block("a", "n3", block, &mut snapshot, NOW)
         .await;
     assert!(again.unwrap(), "its home does not change");
 }
@@ -63,8 +66,8 @@ async fn a_block_given_back_is_anothers_when_all_have_dropped_it_and_its_last_ow
 async fn who_left_or_was_removed_or_booted_since_is_not_waited_for() {
     let store = Mem::new();
     let cluster = cluster(&store);
-    let news = three(&cluster, &with_id("10.0.0.0/24")).await;
-    let (block, present) = block_of(&news, "n2");
+    let snapshot = three(&cluster, &with_id("10.0.0.0/24")).await;
+    let (block, present) = block_of(&snapshot, "n2");
     let returned = cluster
         .return_block("a", block, &present)
         .await
@@ -107,11 +110,11 @@ async fn who_left_or_was_removed_or_booted_since_is_not_waited_for() {
 async fn a_removed_nodes_blocks_and_addresses_are_nobodys_and_its_leases_gone() {
     let store = Mem::new();
     let cluster = cluster(&store);
-    let mut news = three(&cluster, &with_id("10.0.0.0/24")).await;
-    let (theirs, _) = block_of(&news, "n2");
-    let (own, _) = block_of(&news, "n1");
+    let mut snapshot = three(&cluster, &with_id("10.0.0.0/24")).await;
+    let (theirs, _) = block_of(&snapshot, "n2");
+    let (own, _) = block_of(&snapshot, "n1");
     cluster
-        .obtain("a", "n1", theirs.last(), theirs, &mut news, NOW, 5)
+        .obtain("a", "n1", theirs.last(), theirs, &mut snapshot, NOW, 5)
         .await
         .unwrap_err();
     let held = [own.last()];
@@ -122,10 +125,10 @@ async fn a_removed_nodes_blocks_and_addresses_are_nobodys_and_its_leases_gone() 
         .unwrap();
     cluster.remove_node("n1", true).await.unwrap();
 
-    let news = cluster.news("a").await.unwrap();
-    assert_eq!(news.blocks[&own].record.state, BlockState::Returned);
+    let snapshot = cluster.snapshot("a").await.unwrap();
+    assert_eq!(snapshot.blocks[&own].record.state, BlockState::Returned);
     assert!(
-        news.blocks[&theirs].record.exclusions.is_empty(),
+        snapshot.blocks[&theirs].record.exclusions.is_empty(),
         "a request dies with its node"
     );
     assert!(cluster.leases("a").await.unwrap().is_empty());
@@ -148,17 +151,17 @@ async fn of_a_silent_node_only_what_nobody_can_hold_is_taken() {
         reclaim_after: Some(60),
         ..with_id("10.0.0.0/24")
     };
-    let mut news = three(&cluster, &spec).await;
+    let mut snapshot = three(&cluster, &spec).await;
     let set = [Range::of("10.0.0.0/24".parse().unwrap()).unwrap()];
-    let (kept, present) = block_of(&news, "n2");
+    let (kept, present) = block_of(&snapshot, "n2");
     assert!(present.record.kept, "its first one");
     let second = cluster
-        .claim_block("a", "n2", &set, &mut news, Claim::Spare)
+        .claim_block("a", "n2", &set, &mut snapshot, Claim::Spare)
         .await
         .unwrap();
     let guarded = cluster::LeaseGuard {
-        network: news.network.as_ref().unwrap().revision,
-        blocks: [(second, news.blocks[&second].revision)].into(),
+        network: snapshot.network.as_ref().unwrap().revision,
+        blocks: [(second, snapshot.blocks[&second].revision)].into(),
         held: false,
     };
     let held: std::net::IpAddr = second.last();
@@ -167,23 +170,29 @@ async fn of_a_silent_node_only_what_nobody_can_hold_is_taken() {
         .await
         .unwrap();
 
-    let silent = news.nodes["n2"].revision;
+    let silent = snapshot.nodes["n2"].revision;
     cluster.register(&node("n2")).await.unwrap();
-    let taken = cluster.reclaim("a", "n2", silent, &mut news).await.unwrap();
+    let taken = cluster
+        .reclaim("a", "n2", silent, &mut snapshot)
+        .await
+        .unwrap();
     assert_eq!(taken, 0, "it has been heard of since");
-    let mut news = cluster.news("a").await.unwrap();
-    let silent = news.nodes["n2"].revision;
+    let mut snapshot = cluster.snapshot("a").await.unwrap();
+    let silent = snapshot.nodes["n2"].revision;
     assert_eq!(
-        cluster.reclaim("a", "n2", silent, &mut news).await.unwrap(),
+        cluster
+            .reclaim("a", "n2", silent, &mut snapshot)
+            .await
+            .unwrap(),
         1
     );
-    let record = &news.blocks[&second].record;
+    let record = &snapshot.blocks[&second].record;
     assert_eq!(
         (record.state, record.home(held)),
         (BlockState::Returned, Some("n2"))
     );
     assert_eq!(record.exclusions[&held].state, ExclusionState::Given);
-    assert!(news.blocks[&kept].record.is_of("n2"));
+    assert!(snapshot.blocks[&kept].record.is_of("n2"));
     let more = lease("n2", "c2");
     let late = cluster
         .publish("a", &[second.first()], &more, &guarded)
@@ -201,26 +210,28 @@ async fn what_the_store_forgot_is_written_again_and_what_it_knows_better_is_left
 
     let empty = Mem::new();
     let cluster = cluster(&empty);
-    let mut news = cluster.news("a").await.unwrap();
+    let mut snapshot = cluster.snapshot("a").await.unwrap();
     assert!(
         cluster
-            .restore("a", &memory, &mut news, &node("n1"), true)
+            .restore("a", &memory, &mut snapshot, &node("n1"), true)
             .await
             .unwrap()
     );
-    let owners = |news: &News| -> Vec<_> {
-        news.blocks
+    let owners = |snapshot: &NetworkSnapshot| -> Vec<_> {
+        snapshot
+            .blocks
             .readable()
             .map(|(block, present)| (*block, present.record.node.clone()))
             .collect()
     };
-    assert_eq!(owners(&news), owners(&memory));
+    assert_eq!(owners(&snapshot), owners(&memory));
     // Watchers of the blocks, of older versions as well, hear that it was opened.
-    let opened = news.network.as_ref().unwrap().revision;
-    let newest = news.blocks.revisions().map(|(_, it)| it).max();
+    let opened = snapshot.network.as_ref().unwrap().revision;
+    let newest = snapshot.blocks.revisions().map(|(_, it)| it).max();
     assert!(newest >= Some(opened), "{newest:?}, {opened}");
     assert!(
-        news.network
+        snapshot
+            .network
             .as_ref()
             .unwrap()
             .record
@@ -228,7 +239,7 @@ async fn what_the_store_forgot_is_written_again_and_what_it_knows_better_is_left
     );
     assert!(
         !cluster
-            .restore("a", &memory, &mut news, &node("n1"), true)
+            .restore("a", &memory, &mut snapshot, &node("n1"), true)
             .await
             .unwrap(),
         "once"
@@ -242,14 +253,14 @@ async fn what_the_store_forgot_is_written_again_and_what_it_knows_better_is_left
         ..spec
     };
     cluster.create_network(&spec).await.unwrap();
-    let mut news = cluster.news("a").await.unwrap();
+    let mut snapshot = cluster.snapshot("a").await.unwrap();
     assert!(
         !cluster
-            .restore("a", &memory, &mut news, &node("n1"), true)
+            .restore("a", &memory, &mut snapshot, &node("n1"), true)
             .await
             .unwrap()
     );
-    assert!(news.blocks.is_empty());
+    assert!(snapshot.blocks.is_empty());
 }
 
 #[tokio::test]
@@ -265,15 +276,15 @@ async fn what_was_removed_is_restored_by_nobody_and_its_name_is_free() {
     assert!(cluster.was_removed(known).await.unwrap());
 
     // Whoever remembers it, also with a container on it, and whoever was a member.
-    let mut news = cluster.news("a").await.unwrap();
+    let mut snapshot = cluster.snapshot("a").await.unwrap();
     let own = node("n1");
-    let restored = cluster.restore("a", &memory, &mut news, &own, true);
+    let restored = cluster.restore("a", &memory, &mut snapshot, &own, true);
     assert!(!restored.await.unwrap());
     let joined = cluster.join("a", "n1", "boot-1").await;
     assert!(matches!(joined, Err(cluster::Error::NoNetwork(_))));
     cluster.keep_ledger("a", "n1", "boot-1").await.unwrap();
     cluster.enrol("a", &own).await.unwrap();
-    assert!(cluster.litter().await.unwrap().is_empty());
+    assert!(cluster.leftovers().await.unwrap().is_empty());
 
     // One of its name is another one, also where the very same is asked for.
     let again = cluster.create_network(&spec).await.unwrap();

@@ -131,13 +131,13 @@ async fn a_host_that_is_full_claims_the_next_block_though_its_news_are_old() {
         .await
         .unwrap();
     let ranges = [Range::of("10.0.0.0/24".parse().unwrap()).unwrap()];
-    let mut old = cluster.news("a").await.unwrap();
+    let mut old = cluster.snapshot("a").await.unwrap();
     let first = cluster
         .claim_block(
             "a",
             "n2",
             &ranges,
-            &mut cluster.news("a").await.unwrap(),
+            &mut cluster.snapshot("a").await.unwrap(),
             Claim::Spare,
         )
         .await
@@ -146,8 +146,8 @@ async fn a_host_that_is_full_claims_the_next_block_though_its_news_are_old() {
         .claim_block("a", "n3", &ranges, &mut old, Claim::Spare)
         .await
         .unwrap();
-    let news = cluster.news("a").await.unwrap();
-    let owner = |block| news.blocks.known(block).map(|b| b.record.node.as_str());
+    let snapshot = cluster.snapshot("a").await.unwrap();
+    let owner = |block| snapshot.blocks.known(block).map(|b| b.record.node.as_str());
     assert_ne!(first, second);
     assert_eq!([owner(&first), owner(&second)], [Some("n2"), Some("n3")]);
 }
@@ -165,15 +165,15 @@ async fn when_all_blocks_have_owners_the_error_says_who_has_how_many() {
         cluster.register(&crate::node(node)).await.unwrap();
     }
     let ranges = [Range::of("10.0.0.0/28".parse().unwrap()).unwrap()];
-    let mut news = cluster.news("a").await.unwrap();
+    let mut snapshot = cluster.snapshot("a").await.unwrap();
     for n in 0..13 {
         cluster
-            .claim_block("a", ["n1", "n2"][n % 2], &ranges, &mut news, NOW)
+            .claim_block("a", ["n1", "n2"][n % 2], &ranges, &mut snapshot, NOW)
             .await
             .unwrap();
     }
     let full = cluster
-        .claim_block("a", "n1", &ranges, &mut news, NOW)
+        .claim_block("a", "n1", &ranges, &mut snapshot, NOW)
         .await
         .unwrap_err()
         .to_string();

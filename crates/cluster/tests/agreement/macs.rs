@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use cluster::{Cluster, Error, Lease, News, Published};
+use cluster::{Cluster, Error, Lease, NetworkSnapshot, Published};
 use ipam::Mac;
 use store::mem::Mem;
 
@@ -20,8 +20,12 @@ fn mac() -> Mac {
 }
 
 /// The first address of a node's block, published for `lease`; its revision.
-async fn publish(cluster: &Cluster<'_>, news: &News, lease: &Lease) -> Result<u64, Error> {
-    let held = [block_of(news, &lease.node).0.last()];
+async fn publish(
+    cluster: &Cluster<'_>,
+    snapshot: &NetworkSnapshot,
+    lease: &Lease,
+) -> Result<u64, Error> {
+    let held = [block_of(snapshot, &lease.node).0.last()];
     let fresh = guard(cluster, "a", &lease.node).await;
     let published = cluster.publish("a", &held, lease, &fresh).await?;
     let Published::Done(revisions) = published else {
@@ -41,11 +45,13 @@ async fn forwards(
 async fn a_mac_is_one_attachments_and_news() {
     let store = Mem::new();
     let cluster = cluster(&store);
-    let news = three(&cluster, &spec("a", "10.0.0.0/24")).await;
-    let before = news.revision();
-    publish(&cluster, &news, &asking("n2", "c1")).await.unwrap();
-    let heard = cluster.news("a").await.unwrap();
-    let held = block_of(&news, "n2").0.last();
+    let snapshot = three(&cluster, &spec("a", "10.0.0.0/24")).await;
+    let before = snapshot.revision();
+    publish(&cluster, &snapshot, &asking("n2", "c1"))
+        .await
+        .unwrap();
+    let heard = cluster.snapshot("a").await.unwrap();
+    let held = block_of(&snapshot, "n2").0.last();
     assert_eq!(heard.exceptions(), [(held, mac())].into());
     assert!(heard.revision() > before);
     assert_eq!(heard.last_dropped(), 0, "nothing has lost its home");
@@ -55,7 +61,7 @@ async fn a_mac_is_one_attachments_and_news() {
         (&heard.macs, &heard.blocks)
     );
 
-    let other = publish(&cluster, &news, &asking("n1", "c2"))
+    let other = publish(&cluster, &snapshot, &asking("n1", "c2"))
         .await
         .unwrap_err();
     assert_eq!(other.code(), 108);
@@ -66,26 +72,30 @@ async fn a_mac_is_one_attachments_and_news() {
     );
     let leases = cluster.leases("a").await.unwrap();
     assert_eq!(leases.len(), 1, "nothing was written for it");
-    publish(&cluster, &news, &asking("n2", "c1")).await.unwrap();
+    publish(&cluster, &snapshot, &asking("n2", "c1"))
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
 async fn a_mac_goes_to_another_node_when_all_have_dropped_the_old_one() {
     let store = Mem::new();
     let cluster = cluster(&store);
-    let news = three(&cluster, &spec("a", "10.0.0.0/24")).await;
-    publish(&cluster, &news, &asking("n2", "c1")).await.unwrap();
+    let snapshot = three(&cluster, &spec("a", "10.0.0.0/24")).await;
+    publish(&cluster, &snapshot, &asking("n2", "c1"))
+        .await
+        .unwrap();
     let own = forwards(&cluster, "n3").await;
     // What its node was says so when it is removed, and so do the others.
     cluster.remove_node("n2", true).await.unwrap();
-    let heard = cluster.news("a").await.unwrap();
+    let heard = cluster.snapshot("a").await.unwrap();
     assert!(heard.macs[&mac()].record.returned && heard.exceptions().is_empty());
     assert_eq!(
         heard.last_dropped(),
         heard.revision().max(heard.macs[&mac()].revision)
     );
 
-    let late = publish(&cluster, &news, &asking("n1", "c2"))
+    let late = publish(&cluster, &snapshot, &asking("n1", "c2"))
         .await
         .unwrap_err();
     let Error::Waiting { nodes, what, .. } = &late else {
@@ -96,9 +106,11 @@ async fn a_mac_goes_to_another_node_when_all_have_dropped_the_old_one() {
         (["n3".to_owned()].as_slice(), "MAC 02:11:22:33:44:55")
     );
     cluster.acknowledge("a", "n3", &heard, &own).await.unwrap();
-    publish(&cluster, &news, &asking("n1", "c2")).await.unwrap();
-    let held: IpAddr = block_of(&news, "n1").0.last();
-    let heard = cluster.news("a").await.unwrap();
+    publish(&cluster, &snapshot, &asking("n1", "c2"))
+        .await
+        .unwrap();
+    let held: IpAddr = block_of(&snapshot, "n1").0.last();
+    let heard = cluster.snapshot("a").await.unwrap();
     assert_eq!(heard.exceptions(), [(held, mac())].into());
     assert_ne!(held, address("10.0.0.2"));
 }
@@ -108,9 +120,11 @@ async fn a_mac_goes_to_another_node_when_all_have_dropped_the_old_one() {
 async fn who_has_a_mac_gets_it_back_from_a_store_that_was_put_back() {
     let store = Mem::new();
     let cluster = cluster(&store);
-    let news = three(&cluster, &spec("a", "10.0.0.0/24")).await;
-    publish(&cluster, &news, &asking("n2", "c1")).await.unwrap();
-    let held = [block_of(&news, "n1").0.last()];
+    let snapshot = three(&cluster, &spec("a", "10.0.0.0/24")).await;
+    publish(&cluster, &snapshot, &asking("n2", "c1"))
+        .await
+        .unwrap();
+    let held = [block_of(&snapshot, "n1").0.last()];
     let guard = cluster::LeaseGuard {
         held: true,
         ..guard(&cluster, "a", "n1").await
@@ -118,6 +132,6 @@ async fn who_has_a_mac_gets_it_back_from_a_store_that_was_put_back() {
     let (name, asking) = ("a", asking("n1", "c2"));
     let published = cluster.publish(name, &held, &asking, &guard).await;
     assert!(matches!(published, Ok(Published::Done(_))), "{published:?}");
-    let heard = cluster.news("a").await.unwrap();
+    let heard = cluster.snapshot("a").await.unwrap();
     assert_eq!(heard.exceptions(), [(held[0], mac())].into());
 }

@@ -11,7 +11,7 @@ mod removal;
 
 use std::{net::IpAddr, time::Duration};
 
-use cluster::{Cluster, Layout, Lease, LeaseGuard, NetworkSpec, News, Node, Versioned};
+use cluster::{Cluster, Layout, Lease, LeaseGuard, NetworkSnapshot, NetworkSpec, Node, Versioned};
 use ipam::{Block, Range};
 use store::mem::Mem;
 
@@ -58,14 +58,14 @@ fn address(text: &str) -> IpAddr {
 }
 
 async fn guard(cluster: &Cluster<'_>, network: &str, node: &str) -> LeaseGuard {
-    let news = cluster.news(network).await.unwrap();
-    let mut own = news
+    let snapshot = cluster.snapshot(network).await.unwrap();
+    let mut own = snapshot
         .blocks
         .readable()
         .filter(|(_, block)| block.record.is_of(node));
     let (block, revision) = own.next().map(|(b, v)| (*b, v.revision)).unwrap();
     LeaseGuard {
-        network: news.network.unwrap().revision,
+        network: snapshot.network.unwrap().revision,
         blocks: [(block, revision)].into(),
         held: false,
     }
@@ -74,7 +74,7 @@ async fn guard(cluster: &Cluster<'_>, network: &str, node: &str) -> LeaseGuard {
 const NOW: Duration = Duration::ZERO;
 
 /// A network on three nodes that all keep a ledger; its news.
-async fn three(cluster: &Cluster<'_>, spec: &NetworkSpec) -> News {
+async fn three(cluster: &Cluster<'_>, spec: &NetworkSpec) -> NetworkSnapshot {
     for name in ["n1", "n2", "n3"] {
         cluster.register(&node(name)).await.unwrap();
     }
@@ -82,7 +82,7 @@ async fn three(cluster: &Cluster<'_>, spec: &NetworkSpec) -> News {
     for name in ["n1", "n2", "n3"] {
         cluster.keep_ledger("a", name, "boot-1").await.unwrap();
     }
-    cluster.news("a").await.unwrap()
+    cluster.snapshot("a").await.unwrap()
 }
 
 fn with_id(subnet: &str) -> NetworkSpec {
@@ -92,8 +92,8 @@ fn with_id(subnet: &str) -> NetworkSpec {
     }
 }
 
-fn block_of(news: &News, node: &str) -> (Block, Versioned<cluster::BlockRecord>) {
-    let mut own = news
+fn block_of(snapshot: &NetworkSnapshot, node: &str) -> (Block, Versioned<cluster::BlockRecord>) {
+    let mut own = snapshot
         .blocks
         .readable()
         .filter(|(_, block)| block.record.is_of(node));

@@ -19,8 +19,8 @@ async fn every_registered_node_has_a_block_of_a_new_network() {
         .await
         .unwrap();
     assert_eq!(network.vni, Some(4097));
-    let news = cluster.news("ov_net1").await.unwrap();
-    let owners: Vec<_> = news
+    let snapshot = cluster.snapshot("ov_net1").await.unwrap();
+    let owners: Vec<_> = snapshot
         .blocks
         .readable()
         .map(|(b, r)| (b.to_string(), r.record.node.clone()))
@@ -46,8 +46,8 @@ async fn many_nodes(cluster: &Cluster<'_>) {
 
 /// The nodes that have a block of the network.
 async fn owners(cluster: &Cluster<'_>, network: &str) -> BTreeSet<String> {
-    let news = cluster.news(network).await.unwrap();
-    news.owners().map(str::to_owned).collect()
+    let snapshot = cluster.snapshot(network).await.unwrap();
+    snapshot.owners().map(str::to_owned).collect()
 }
 
 async fn state(cluster: &Cluster<'_>, network: &str) -> NetworkState {
@@ -84,12 +84,12 @@ async fn a_creation_that_was_killed_is_finished_by_who_asks_for_the_same() {
     assert_eq!(state(&cluster, "big").await, NetworkState::Creating);
     assert!(owners(&cluster, "big").await.len() < MANY);
     // It takes attachments: a node that cannot wait claims a block, and one that it finds free.
-    let mut news = cluster.news("big").await.unwrap();
-    let set = news.network.clone().unwrap().record.ranges[0].clone();
-    let claim = cluster.claim_block("big", "n299", &set, &mut news, Claim::Spare);
+    let mut snapshot = cluster.snapshot("big").await.unwrap();
+    let set = snapshot.network.clone().unwrap().record.ranges[0].clone();
+    let claim = cluster.claim_block("big", "n299", &set, &mut snapshot, Claim::Spare);
     claim.await.unwrap();
     let block: ipam::Block = "10.0.17.128_26".parse().unwrap();
-    let claim = cluster.claim_this_block("big", "n298", block, &mut news, NOW);
+    let claim = cluster.claim_this_block("big", "n298", block, &mut snapshot, NOW);
     assert!(claim.await.unwrap());
 
     let other = cluster.create_network(&spec("big", "10.1.0.0/16")).await;
@@ -97,7 +97,7 @@ async fn a_creation_that_was_killed_is_finished_by_who_asks_for_the_same() {
     let network = cluster.create_network(&wanted).await.unwrap();
     assert_eq!(network.state, NetworkState::Ready);
     assert_eq!(owners(&cluster, "big").await.len(), MANY);
-    let blocks = cluster.news("big").await.unwrap().blocks;
+    let blocks = cluster.snapshot("big").await.unwrap().blocks;
     assert_eq!(blocks.len(), MANY, "who had one got no other");
     let again = cluster.create_network(&wanted).await;
     assert!(matches!(again, Err(Error::Exists(_))), "{again:?}");
@@ -291,10 +291,17 @@ async fn an_interrupted_removal_is_taken_back_where_there_are_endpoints() {
         .await
         .unwrap()
         .unwrap();
-    assert!(cluster.news("a").await.unwrap().ready_network("a").is_err());
+    assert!(
+        cluster
+            .snapshot("a")
+            .await
+            .unwrap()
+            .ready_network("a")
+            .is_err()
+    );
 
     let refused = cluster.remove_network("a", 0).await.unwrap_err();
     assert!(matches!(refused, Error::InUse { .. }), "{refused}");
-    let news = cluster.news("a").await.unwrap();
-    assert!(news.ready_network("a").is_ok(), "it is of use again");
+    let snapshot = cluster.snapshot("a").await.unwrap();
+    assert!(snapshot.ready_network("a").is_ok(), "it is of use again");
 }

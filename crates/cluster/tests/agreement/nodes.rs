@@ -166,13 +166,14 @@ async fn a_node_of_which_only_blocks_are_left_is_removed_too() {
     assert!(matches!(gone, Ok(store::Outcome::Done(_))));
 
     cluster.remove_node("n2", false).await.unwrap();
-    let news = cluster.news("a").await.unwrap();
+    let snapshot = cluster.snapshot("a").await.unwrap();
     assert!(
-        news.blocks
+        snapshot
+            .blocks
             .readable()
             .all(|(_, block)| !block.record.is_of("n2")),
         "{:?}",
-        news.blocks
+        snapshot.blocks
     );
     let again = cluster.remove_node("n2", false).await.unwrap_err();
     assert!(again.to_string().contains("n2"), "{again}");

@@ -48,13 +48,13 @@ async fn a_note_of_removals_that_cannot_be_read_stops_no_removal_and_no_creation
         let spec = with_id("10.0.0.0/24");
         let network = cluster.create_network(&spec).await.unwrap();
         assert_eq!(network.id.as_deref(), Some("first"), "it has no id");
-        let memory = cluster.news("a").await.unwrap();
+        let memory = cluster.snapshot("a").await.unwrap();
         cluster.remove_network("a", 5).await.unwrap();
         assert!(cluster.network("a").await.unwrap().is_none(), "{damaged}");
         assert!(cluster.was_removed(&network).await.unwrap(), "{damaged}");
-        let mut news = cluster.news("a").await.unwrap();
+        let mut snapshot = cluster.snapshot("a").await.unwrap();
         let own = node("n1");
-        let restored = cluster.restore("a", &memory, &mut news, &own, true);
+        let restored = cluster.restore("a", &memory, &mut snapshot, &own, true);
         assert!(!restored.await.unwrap(), "{damaged}");
         // Only what a newer version wrote stays as it is.
         let note = get(&store, "removed/a").await.unwrap();
@@ -113,7 +113,7 @@ async fn subnets_that_cannot_be_read_stop_no_removal_no_restore_and_no_sweep() {
         cluster.register(&node("n1")).await.unwrap();
         let network = cluster.create_network(&with_id("10.0.0.0/24")).await;
         let network = network.unwrap();
-        let memory = cluster.news("a").await.unwrap();
+        let memory = cluster.snapshot("a").await.unwrap();
         let before = get(&store, "subnets").await.unwrap();
         put(&store, "subnets", damaged).await;
         // Left of a removal that was killed.
@@ -123,25 +123,25 @@ async fn subnets_that_cannot_be_read_stop_no_removal_no_restore_and_no_sweep() {
             r#"{"schema":1,"bootID":"b","seen":1}"#,
         )
         .await;
-        let litter = cluster.litter().await.unwrap();
-        assert_eq!(litter.into_keys().collect::<Vec<_>>(), ["gone"]);
+        let leftovers = cluster.leftovers().await.unwrap();
+        assert_eq!(leftovers.into_keys().collect::<Vec<_>>(), ["gone"]);
         assert_eq!(cluster.sweep("gone", &|_| false).await.unwrap(), 1);
         // The store loses the network: a host with a container on it writes it again.
         delete(&store, "networks/a").await;
-        let mut news = cluster.news("a").await.unwrap();
+        let mut snapshot = cluster.snapshot("a").await.unwrap();
         let own = node("n1");
-        let restored = cluster.restore("a", &memory, &mut news, &own, true);
+        let restored = cluster.restore("a", &memory, &mut snapshot, &own, true);
         assert!(restored.await.unwrap(), "{damaged}");
         assert_eq!(cluster.network("a").await.unwrap().unwrap().record, network);
         let refused = cluster.create_network(&spec("b", "10.0.1.0/24")).await;
         assert!(refused.unwrap_err().to_string().contains("v1/subnets"));
         cluster.remove_network("a", 5).await.unwrap();
-        assert!(cluster.news("a").await.unwrap().blocks.is_empty());
+        assert!(cluster.snapshot("a").await.unwrap().blocks.is_empty());
         assert_eq!(get(&store, "subnets").await.as_deref(), Some(damaged));
         // Its entry goes when it can be read.
         put(&store, "subnets", &before).await;
-        let litter = cluster.litter().await.unwrap();
-        assert_eq!(litter.into_keys().collect::<Vec<_>>(), ["a"]);
+        let leftovers = cluster.leftovers().await.unwrap();
+        assert_eq!(leftovers.into_keys().collect::<Vec<_>>(), ["a"]);
         assert_eq!(cluster.sweep("a", &|_| false).await.unwrap(), 1);
         cluster
             .create_network(&spec("b", "10.0.0.0/24"))
@@ -258,8 +258,8 @@ async fn a_name_that_no_network_can_have_is_a_fault_and_stops_no_sweep() {
         r#"{"schema":1,"bootID":"b","seen":1}"#,
     )
     .await;
-    let litter = cluster.litter().await.unwrap();
-    assert_eq!(litter.into_keys().collect::<Vec<_>>(), ["gone"]);
+    let leftovers = cluster.leftovers().await.unwrap();
+    assert_eq!(leftovers.into_keys().collect::<Vec<_>>(), ["gone"]);
     let keys = ["subnets", "vnis/5000"].map(|key| format!("crosshost/v1/{key}"));
     assert_eq!(faults(&cluster).await, keys);
 }

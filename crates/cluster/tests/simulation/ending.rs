@@ -9,7 +9,7 @@ use crate::{
     executor::slot,
     invariants::Violation,
     runtime::{settle, sync_all},
-    scenario::holder,
+    scenario::owner,
     verbs,
     world::World,
 };
@@ -72,12 +72,12 @@ async fn remove(world: &Rc<World>) {
         let back = world.store.borrow().get(&own).is_some();
         let kept = |host: &usize| world.host(*host).part(network).is_used();
         let kept: Vec<_> = world.live().into_iter().filter(kept).collect();
-        let litter = world.litter(network);
-        if back || !kept.is_empty() || !litter.is_empty() {
+        let leftovers = world.leftovers(network);
+        if back || !kept.is_empty() || !leftovers.is_empty() {
             world.accuse(|| {
-                let litter = litter.join(", ");
+                let leftovers = leftovers.join(", ");
                 let kept = format!("documents on {kept:?}");
-                Violation::Revived(format!("{network}: back: {back}; {litter}; {kept}"))
+                Violation::Revived(format!("{network}: back: {back}; {leftovers}; {kept}"))
             });
         }
     }
@@ -106,7 +106,7 @@ async fn finish_removals(world: &Rc<World>) {
         let present = world.store.borrow().get(&own).cloned();
         let present = present.map(|it| cluster::decode::<cluster::Network>(&it).unwrap());
         // One that was killed after the record went has left something: its operator was told that it failed.
-        let left = present.is_none() && !world.litter(network).is_empty();
+        let left = present.is_none() && !world.leftovers(network).is_empty();
         if left || present.is_some_and(|it| it.record.is_being_removed()) {
             let (give, take) = slot();
             verbs::remove_network(world, network, Some(give));
@@ -118,9 +118,9 @@ async fn finish_removals(world: &Rc<World>) {
 async fn empty(world: &Rc<World>) {
     for host in world.live() {
         let owed: Vec<_> = world.host(host).owed.iter().cloned().collect();
-        for holder in owed {
+        for owner in owed {
             let (give, take) = slot();
-            verbs::del(world, host, holder, Some(give));
+            verbs::del(world, host, owner, Some(give));
             settle(world, take.await);
         }
         for network in world.scenario.networks() {
@@ -191,9 +191,9 @@ async fn refill(world: &Rc<World>, network: &str) {
                 continue;
             }
             number += 1;
-            let holder = holder(network, format!("f{number}"));
+            let owner = owner(network, format!("f{number}"));
             let (give, take) = slot();
-            verbs::add(world, host, holder.clone(), Vec::new(), Some(give));
+            verbs::add(world, host, owner.clone(), Vec::new(), Some(give));
             match take.await {
                 Ok(addresses) => {
                     absent = false;
@@ -211,7 +211,7 @@ async fn refill(world: &Rc<World>, network: &str) {
                     said = error;
                     refused.insert(host);
                     let (give, take) = slot();
-                    verbs::del(world, host, holder, Some(give));
+                    verbs::del(world, host, owner, Some(give));
                     settle(world, take.await);
                 }
             }

@@ -2,7 +2,7 @@
 //! what it has dropped, leaves. The rules are those of `crates/overlay/src/follow/follower.rs` and `membership.rs`; here the kernel is
 //! a copy of the news.
 
-use cluster::{Acknowledgement, Cluster, Error, Holder, Node, Versioned};
+use cluster::{Acknowledgement, Cluster, Error, LeaseOwner, Node, Versioned};
 
 use crate::{scenario::network_of, site::Site, world::World};
 
@@ -11,24 +11,24 @@ const ATTEMPTS: u32 = 3;
 
 impl World {
     /// An attachment comes to the sandbox.
-    pub async fn enter_sandbox(&self, host: usize, holder: &Holder) {
-        let network = network_of(holder);
+    pub async fn enter_sandbox(&self, host: usize, owner: &LeaseOwner) {
+        let network = network_of(owner);
         let lock = self.host(host).part(network).forwarding.lock.clone();
         let _lock = lock.lock().await;
         let mut host = self.host_mut(host);
         let users = &mut host.part_mut(network).forwarding.users;
-        users.insert(holder.clone());
+        users.insert(owner.clone());
     }
 
     /// An attachment goes; with the last one the host stops to forward, and says so.
-    pub async fn leave_sandbox(&self, cluster: &Cluster<'_>, site: &Site, holder: &Holder) {
-        let network = network_of(holder);
+    pub async fn leave_sandbox(&self, cluster: &Cluster<'_>, site: &Site, owner: &LeaseOwner) {
+        let network = network_of(owner);
         let lock = self.host(site.index).part(network).forwarding.lock.clone();
         {
             let _lock = lock.lock().await;
             let mut host = self.host_mut(site.index);
             let forwarding = &mut host.part_mut(network).forwarding;
-            if forwarding.users.remove(holder) && forwarding.users.is_empty() {
+            if forwarding.users.remove(owner) && forwarding.users.is_empty() {
                 forwarding.applied = None;
                 forwarding.leaving = forwarding.own.take().or(forwarding.leaving.take());
             }
@@ -75,7 +75,7 @@ impl World {
         if idle {
             if sync && self.leaving(site, network).is_none() {
                 let node = site.host().node;
-                if let Some(join) = cluster.survey(&node).await?.joins.get(network) {
+                if let Some(join) = cluster.node_view(&node).await?.joins.get(network) {
                     cluster.leave(network, &node, *join).await?;
                 }
             }
@@ -124,16 +124,19 @@ impl World {
                 own = Some(joined);
             }
             let Some(own) = own else { return Ok(()) };
-            let (news, join) = cluster.news_and_join(network, &me.node).await?;
-            let older = join != Some(own.revision) || news.revision() < own.record.seen;
+            let (snapshot, join) = cluster.snapshot_and_join(network, &me.node).await?;
+            let older = join != Some(own.revision) || snapshot.revision() < own.record.seen;
             // Without a join the network is another of this name by now, or the store forgot it.
             if !anew && (join.is_none() || sync && older) {
                 anew = true;
                 continue;
             }
             anew = false;
-            self.apply(site, network, Some(news.clone()));
-            let told = match cluster.acknowledge(network, &me.node, &news, &own).await {
+            self.apply(site, network, Some(snapshot.clone()));
+            let told = match cluster
+                .acknowledge(network, &me.node, &snapshot, &own)
+                .await
+            {
                 Ok(told) => told,
                 // The others wait; the next verb tells them.
                 Err(error) if error.is_away() => return Ok(()),
@@ -176,14 +179,14 @@ impl World {
     }
 
     /// The host forwards by these news from now on.
-    fn apply(&self, site: &Site, network: &str, news: Option<cluster::News>) {
+    fn apply(&self, site: &Site, network: &str, snapshot: Option<cluster::NetworkSnapshot>) {
         if !site.process.is_alive() {
             return;
         }
         self.say(|| {
-            let by = news
+            let by = snapshot
                 .as_ref()
-                .map(|news| format!("news of {}", news.revision()));
+                .map(|snapshot| format!("news of {}", snapshot.revision()));
             format!(
                 "{} forwards by {}",
                 self.spell(&site.process),
@@ -191,7 +194,7 @@ impl World {
             )
         });
         let mut host = self.host_mut(site.index);
-        host.part_mut(network).forwarding.applied = news;
+        host.part_mut(network).forwarding.applied = snapshot;
         drop(host);
         self.check_forwarding(site.index);
     }

@@ -3,7 +3,7 @@
 
 use std::{fmt, net::IpAddr};
 
-use cluster::{Holder, Lease};
+use cluster::{Lease, LeaseOwner};
 use ipam::Mac;
 use store::{Key, Op};
 
@@ -58,47 +58,47 @@ impl fmt::Display for Violation {
 
 impl World {
     /// A container was told its addresses and runs.
-    pub fn run(&self, host: usize, holder: &Holder, addresses: &[IpAddr]) {
-        self.say(|| format!("n{host} {} runs with {addresses:?}", holder.container));
+    pub fn run(&self, host: usize, owner: &LeaseOwner, addresses: &[IpAddr]) {
+        self.say(|| format!("n{host} {} runs with {addresses:?}", owner.container));
         for address in addresses {
             let before = self
                 .running
                 .borrow_mut()
-                .insert(*address, (host, holder.clone()));
+                .insert(*address, (host, owner.clone()));
             if let Some((other, container)) = before {
                 self.accuse(|| {
-                    let (one, two) = (&container.container, &holder.container);
+                    let (one, two) = (&container.container, &owner.container);
                     Violation::Doubled(format!("{address}: {one} on n{other} and {two} on n{host}"))
                 });
             }
-            self.check_mac(host, holder);
+            self.check_mac(host, owner);
             for other in self.hosts().filter(|other| *other != host) {
-                self.check_entry(other, *address, host, network_of(holder));
+                self.check_entry(other, *address, host, network_of(owner));
             }
         }
     }
 
     /// A container runs no more.
-    pub fn stop(&self, host: usize, holder: &Holder) {
+    pub fn stop(&self, host: usize, owner: &LeaseOwner) {
         let mut running = self.running.borrow_mut();
         let before = running.len();
-        running.retain(|_, (on, container)| *on != host || container != holder);
+        running.retain(|_, (on, container)| *on != host || container != owner);
         if running.len() < before {
-            self.say(|| format!("n{host} {} stops", holder.container));
+            self.say(|| format!("n{host} {} stops", owner.container));
         }
     }
 
     /// The addresses of a host's running containers, in order.
-    pub fn running_on(&self, host: usize) -> Vec<Holder> {
+    pub fn running_on(&self, host: usize) -> Vec<LeaseOwner> {
         let running = self.running.borrow();
-        let mut holders: Vec<_> = running
+        let mut owners: Vec<_> = running
             .values()
             .filter(|(on, _)| *on == host)
             .map(|(_, h)| h.clone())
             .collect();
-        holders.sort();
-        holders.dedup();
-        holders
+        owners.sort();
+        owners.dedup();
+        owners
     }
 
     /// A host forwards by other news now.
@@ -107,7 +107,7 @@ impl World {
             .running
             .borrow()
             .iter()
-            .map(|(a, (on, holder))| (*a, *on, network_of(holder)))
+            .map(|(a, (on, owner))| (*a, *on, network_of(owner)))
             .collect();
         for (address, on, network) in running {
             if on != host {
@@ -117,20 +117,20 @@ impl World {
     }
 
     /// The MAC that a container has asked for and got. A store that was put back may have forgotten that it was given.
-    fn mac(&self, holder: &Holder) -> Option<Mac> {
+    fn mac(&self, owner: &LeaseOwner) -> Option<Mac> {
         let holds = self.scenario.forwards && self.scenario.faults.restore == 0;
-        asked_mac(self, holder).filter(|_| holds)
+        asked_mac(self, owner).filter(|_| holds)
     }
 
     /// A MAC that was asked for is no other container's.
-    fn check_mac(&self, host: usize, holder: &Holder) {
-        let Some(mac) = self.mac(holder) else { return };
+    fn check_mac(&self, host: usize, owner: &LeaseOwner) {
+        let Some(mac) = self.mac(owner) else { return };
         let running = self.running.borrow();
-        let near = |other: &Holder| other != holder && network_of(other) == network_of(holder);
+        let near = |other: &LeaseOwner| other != owner && network_of(other) == network_of(owner);
         let mut others = running.values().filter(|(_, other)| near(other));
         if let Some((on, other)) = others.find(|(_, other)| self.mac(other) == Some(mac)) {
             self.accuse(|| {
-                let (one, two) = (&other.container, &holder.container);
+                let (one, two) = (&other.container, &owner.container);
                 Violation::Doubled(format!("{mac}: {one} on n{on} and {two} on n{host}"))
             });
         }
@@ -144,9 +144,9 @@ impl World {
         self.check_mac_entry(host, address, home, network);
         let there = self.host(home).name.clone();
         let host_state = self.host(host);
-        let news = host_state.part(network).forwarding.applied.as_ref();
-        let news = news.filter(|news| self.is_of_now(network, news));
-        let entry = news.and_then(|news| news.home(address));
+        let snapshot = host_state.part(network).forwarding.applied.as_ref();
+        let snapshot = snapshot.filter(|snapshot| self.is_of_now(network, snapshot));
+        let entry = snapshot.and_then(|snapshot| snapshot.home(address));
         if let Some(entry) = entry.filter(|entry| *entry != there) {
             self.accuse(|| {
                 Violation::Misdelivered(format!(
@@ -158,30 +158,28 @@ impl World {
 
     /// Whether news are of the network that has the name now. Who still forwards on a removed one sends nothing to those on
     /// the next.
-    fn is_of_now(&self, network: &str, news: &cluster::News) -> bool {
+    fn is_of_now(&self, network: &str, snapshot: &cluster::NetworkSnapshot) -> bool {
         let own = self.layout.network(network).unwrap();
         let present = self.store.borrow().get(&own).map(|it| id_of(&it.value));
-        let known = news.network.as_ref().map(|it| it.record.id.clone());
+        let known = snapshot.network.as_ref().map(|it| it.record.id.clone());
         present.is_none() || present == known.flatten()
     }
 
     fn check_mac_entry(&self, host: usize, address: IpAddr, home: usize, network: &str) {
         let running = self.running.borrow();
-        let mac = running
-            .get(&address)
-            .and_then(|(_, holder)| self.mac(holder));
+        let mac = running.get(&address).and_then(|(_, owner)| self.mac(owner));
         let state = self.host(host);
-        let news = state.part(network).forwarding.applied.as_ref();
-        let news = news.filter(|news| self.is_of_now(network, news));
-        let Some((mac, news)) = mac.zip(news) else {
+        let snapshot = state.part(network).forwarding.applied.as_ref();
+        let snapshot = snapshot.filter(|snapshot| self.is_of_now(network, snapshot));
+        let Some((mac, snapshot)) = mac.zip(snapshot) else {
             return;
         };
         let there = self.host(home).name.clone();
-        let known = news
+        let known = snapshot
             .exceptions()
             .into_iter()
             .filter(|(_, known)| *known == mac);
-        let mut homes = known.filter_map(|(address, _)| news.home(address));
+        let mut homes = known.filter_map(|(address, _)| snapshot.home(address));
         if let Some(entry) = homes.find(|entry| *entry != there) {
             self.accuse(|| {
                 Violation::Misdelivered(format!("{mac} of {there}: n{host} sends it to {entry}"))
@@ -203,15 +201,15 @@ impl World {
                 continue;
             };
             let after = op.value().map(lease_of);
-            if after.is_some_and(|after| after.same_holder(&before)) {
+            if after.is_some_and(|after| after.same_owner(&before)) {
                 continue;
             }
             let address: IpAddr = op.key().last().parse().unwrap();
             if self.is_of_running(address, &before) {
                 self.accuse(|| {
-                    let (who, holder) = (self.spell(process), &before.container);
+                    let (who, owner) = (self.spell(process), &before.container);
                     Violation::Unleased(format!(
-                        "{address}: {who} takes it from {holder} on {}, which runs",
+                        "{address}: {who} takes it from {owner} on {}, which runs",
                         before.node
                     ))
                 });
@@ -245,7 +243,7 @@ impl World {
             self.store.borrow_mut().removed_networks.insert(id);
             let mut running = self.running.borrow_mut();
             let before = running.len();
-            running.retain(|_, (_, holder)| network_of(holder) != name);
+            running.retain(|_, (_, owner)| network_of(owner) != name);
             // Given by a host that the store was away for.
             self.weather.borrow_mut().stranded |= running.len() < before;
         }
@@ -275,7 +273,7 @@ impl World {
     }
 
     /// What the store has of a network beside its record and what names removed ones.
-    pub fn litter(&self, network: &str) -> Vec<String> {
+    pub fn leftovers(&self, network: &str) -> Vec<String> {
         let prefixes = [
             self.layout.blocks(network).unwrap(),
             self.layout.leases(network).unwrap(),
@@ -297,19 +295,19 @@ impl World {
     /// A network was removed, as its operator was told: nothing of it is there, unless somebody has made it anew.
     pub fn check_removed(&self, network: &str) {
         let own = self.layout.network(network).unwrap();
-        let litter = self.litter(network);
-        if self.store.borrow().get(&own).is_none() && !litter.is_empty() {
-            self.accuse(|| Violation::Revived(format!("of {network}: {}", litter.join(", "))));
+        let leftovers = self.leftovers(network);
+        if self.store.borrow().get(&own).is_none() && !leftovers.is_empty() {
+            self.accuse(|| Violation::Revived(format!("of {network}: {}", leftovers.join(", "))));
         }
     }
 
     fn is_of_running(&self, address: IpAddr, lease: &Lease) -> bool {
         let running = self.running.borrow();
-        running.get(&address).is_some_and(|(host, holder)| {
+        running.get(&address).is_some_and(|(host, owner)| {
             let host = self.host(*host);
             lease.node == host.name
                 && lease.boot_id == format!("{}-boot-{}", host.name, host.boot)
-                && lease.holder() == *holder
+                && lease.owner() == *owner
         })
     }
 
@@ -331,15 +329,15 @@ impl World {
             .iter()
             .map(|(a, r)| (*a, r.clone()))
             .collect();
-        for (address, (host, holder)) in running {
+        for (address, (host, owner)) in running {
             // No lease of a network can be written while it is being removed: the store did not know of the container then.
-            let own = self.layout.network(network_of(&holder)).unwrap();
+            let own = self.layout.network(network_of(&owner)).unwrap();
             let present = self.store.borrow().get(&own).cloned();
             let present = present.map(|it| cluster::decode::<cluster::Network>(&it).unwrap());
             if present.is_some_and(|it| it.record.is_being_removed()) {
                 continue;
             }
-            let lease = self.lease_at(&self.layout.lease(network_of(&holder), address).unwrap());
+            let lease = self.lease_at(&self.layout.lease(network_of(&owner), address).unwrap());
             if lease
                 .as_ref()
                 .is_none_or(|lease| !self.is_of_running(address, lease))
@@ -348,7 +346,7 @@ impl World {
                     let has = lease.map(|l| format!("{} on {}", l.container, l.node));
                     Violation::Unleased(format!(
                         "{address} of {} on n{host}: the store has {has:?}",
-                        holder.container
+                        owner.container
                     ))
                 });
             }

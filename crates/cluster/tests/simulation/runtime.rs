@@ -6,7 +6,7 @@ use std::{net::IpAddr, rc::Rc};
 use crate::{
     executor::slot,
     model::Model,
-    scenario::{holder, network_of},
+    scenario::{network_of, owner},
     verbs,
     world::{Weather, World},
 };
@@ -162,9 +162,9 @@ fn verb(world: &Rc<World>, host: usize) {
     if (12..20).contains(&kind) {
         if !kinds.contains(&"GC") {
             // Some containers have died, and nobody said so.
-            for holder in world.running_on(host) {
+            for owner in world.running_on(host) {
                 if world.chance(200) {
-                    world.stop(host, &holder);
+                    world.stop(host, &owner);
                 }
             }
             let network = any_network(world);
@@ -177,21 +177,21 @@ fn verb(world: &Rc<World>, host: usize) {
     }
     let network = any_network(world);
     let number = world.below(world.scenario.containers);
-    let holder = holder(network, format!("c{host}{number}"));
-    if world.host(host).busy.contains_key(&holder) {
+    let owner = owner(network, format!("c{host}{number}"));
+    if world.host(host).busy.contains_key(&owner) {
         return;
     }
-    let runs = world.running_on(host).contains(&holder);
+    let runs = world.running_on(host).contains(&owner);
     // A runtime does not add what runs, and may delete what never was.
     if runs || kind >= 88 {
-        return verbs::del(world, host, holder, None);
+        return verbs::del(world, host, owner, None);
     }
     let requested = if kind < 40 {
         wish(world, network)
     } else {
         Vec::new()
     };
-    verbs::add(world, host, holder, requested, None);
+    verbs::add(world, host, owner, requested, None);
 }
 
 /// Addresses that a container asks for: anywhere in the pool.
@@ -226,12 +226,12 @@ fn close(world: &Rc<World>) {
     for host in world.live() {
         let owed: Vec<_> = {
             let state = world.host(host);
-            let idle = |it: &&cluster::Holder| !state.busy.contains_key(*it);
+            let idle = |it: &&cluster::LeaseOwner| !state.busy.contains_key(*it);
             let of_it = state.owed.iter().filter(|it| network_of(it) == network);
             of_it.filter(idle).cloned().collect()
         };
-        for holder in owed {
-            verbs::del(world, host, holder, None);
+        for owner in owed {
+            verbs::del(world, host, owner, None);
         }
     }
     let mut pause = 0;

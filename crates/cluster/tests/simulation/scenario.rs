@@ -1,7 +1,7 @@
 //! What a seed draws before it begins: how many hosts, which pool, which faults and how often. Each run has only some of
 //! the faults, since two of them at once can hide what either would show.
 
-use cluster::{Holder, NetworkSpec};
+use cluster::{LeaseOwner, NetworkSpec};
 use ipam::RangeSet;
 
 use crate::{lies::Planted, random::Random};
@@ -12,17 +12,17 @@ pub const NETWORKS: [&str; 2] = ["net", "two"];
 const INTERFACES: [&str; 2] = ["eth0", "eth1"];
 
 /// A container of a network.
-pub fn holder(network: &str, container: String) -> Holder {
+pub fn owner(network: &str, container: String) -> LeaseOwner {
     let index = usize::from(network == NETWORKS[1]);
-    Holder {
+    LeaseOwner {
         container,
         ifname: INTERFACES[index].to_owned(),
     }
 }
 
 /// The network of a container.
-pub fn network_of(holder: &Holder) -> &'static str {
-    NETWORKS[usize::from(holder.ifname == INTERFACES[1])]
+pub fn network_of(owner: &LeaseOwner) -> &'static str {
+    NETWORKS[usize::from(owner.ifname == INTERFACES[1])]
 }
 
 /// A run's conditions.

@@ -4,7 +4,9 @@
 use std::{any::Any, collections::BTreeSet, rc::Rc};
 
 use async_trait::async_trait;
-use cluster::{Clock, Error, Holder, Holding, Holdings, Host, Ledger, Memory, Noted, Shelf};
+use cluster::{
+    Clock, Error, Host, LeaseOwner, Ledger, LocalLease, LocalLeases, LocalStore, Memory, Noted,
+};
 
 use crate::{
     lies::Planted,
@@ -31,7 +33,7 @@ impl Site {
             machine_id: Some(format!("machine-{}", host.name)),
             vtep: None,
             tunnel: None,
-            place: None,
+            store_ref: None,
             version: None,
             commit: None,
         }
@@ -64,21 +66,21 @@ impl Site {
 struct Idle {
     world: Rc<World>,
     index: usize,
-    holder: Holder,
+    owner: LeaseOwner,
     id: u64,
 }
 
 impl Drop for Idle {
     fn drop(&mut self) {
         let mut host = self.world.host_mut(self.index);
-        if host.busy.get(&self.holder) == Some(&self.id) {
-            host.busy.remove(&self.holder);
+        if host.busy.get(&self.owner) == Some(&self.id) {
+            host.busy.remove(&self.owner);
         }
     }
 }
 
 #[async_trait(?Send)]
-impl Shelf for Site {
+impl LocalStore for Site {
     async fn lock(&self, network: &str) -> Result<Box<dyn Any>, Error> {
         self.while_alive().await;
         let lock = self.world.host(self.index).part(network).lock.clone();
@@ -91,18 +93,18 @@ impl Shelf for Site {
         Ok(Box::new(lock.lock().await))
     }
 
-    fn lock_idle(&self, _network: &str, holder: &Holder) -> Result<Option<Box<dyn Any>>, Error> {
+    fn lock_idle(&self, _network: &str, owner: &LeaseOwner) -> Result<Option<Box<dyn Any>>, Error> {
         let mut host = self.world.host_mut(self.index);
-        if host.busy.contains_key(holder) {
+        if host.busy.contains_key(owner) {
             return Ok(None);
         }
-        host.busy.insert(holder.clone(), self.process.id);
+        host.busy.insert(owner.clone(), self.process.id);
         let (world, index, id) = (self.world.clone(), self.index, self.process.id);
-        let holder = holder.clone();
+        let owner = owner.clone();
         Ok(Some(Box::new(Idle {
             world,
             index,
-            holder,
+            owner,
             id,
         })))
     }
@@ -135,31 +137,31 @@ impl Shelf for Site {
         Ok(())
     }
 
-    fn holding(&self, network: &str, holder: &Holder) -> Result<Noted, Error> {
+    fn lease(&self, network: &str, owner: &LeaseOwner) -> Result<Noted, Error> {
         let host = self.world.host(self.index);
-        let known = host.part(network).holdings.get(holder).cloned();
-        Ok(known.map_or(Noted::Nothing, Noted::Holding))
+        let known = host.part(network).local_leases.get(owner).cloned();
+        Ok(known.map_or(Noted::Nothing, Noted::Lease))
     }
 
-    fn save_holding(&self, network: &str, holding: &Holding) -> Result<(), Error> {
+    fn save_lease(&self, network: &str, local_lease: &LocalLease) -> Result<(), Error> {
         self.write(|host| {
-            let holdings = &mut host.part_mut(network).holdings;
-            holdings.insert(holding.holder(), holding.clone());
+            let local_leases = &mut host.part_mut(network).local_leases;
+            local_leases.insert(local_lease.owner(), local_lease.clone());
         });
         Ok(())
     }
 
-    fn remove_holding(&self, network: &str, holder: &Holder) -> Result<(), Error> {
+    fn remove_lease(&self, network: &str, owner: &LeaseOwner) -> Result<(), Error> {
         self.write(|host| {
-            host.part_mut(network).holdings.remove(holder);
+            host.part_mut(network).local_leases.remove(owner);
         });
         Ok(())
     }
 
-    fn holdings(&self, network: &str) -> Result<Holdings, Error> {
+    fn leases(&self, network: &str) -> Result<LocalLeases, Error> {
         let host = self.world.host(self.index);
-        Ok(Holdings {
-            readable: host.part(network).holdings.values().cloned().collect(),
+        Ok(LocalLeases {
+            readable: host.part(network).local_leases.values().cloned().collect(),
             unreadable: Vec::new(),
         })
     }

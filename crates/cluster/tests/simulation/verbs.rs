@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, rc::Rc, time::Duration};
 
-use cluster::{Allocator, Cluster, Error, Holder, Host, Request};
+use cluster::{Allocator, Cluster, Error, Host, LeaseOwner, Request};
 use ipam::Mac;
 
 use crate::{
@@ -45,7 +45,7 @@ impl Bench {
         let scenario = &self.site.world.scenario;
         Allocator {
             cluster,
-            shelf: &self.site,
+            local_store: &self.site,
             clock: &self.site,
             host: &self.host,
             network,
@@ -76,16 +76,16 @@ fn store_of(world: &Rc<World>, process: &Rc<Process>) -> LyingStore {
 pub fn add(
     world: &Rc<World>,
     host: usize,
-    holder: Holder,
+    owner: LeaseOwner,
     requested: Vec<IpAddr>,
     ended: Option<Ended>,
 ) {
     let w = world.clone();
-    let container = holder.clone();
+    let container = owner.clone();
     let process = world.start(Some(host), "ADD", move |process| async move {
-        w.say(|| format!("{} {} {requested:?}", w.spell(&process), holder.container));
+        w.say(|| format!("{} {} {requested:?}", w.spell(&process), owner.container));
         let bench = Bench::new(&w, &process, host);
-        let added = adding(&w, &bench, &holder, &requested).await;
+        let added = adding(&w, &bench, &owner, &requested).await;
         bench.survive().await;
         w.report(&process, added, ended);
     });
@@ -96,9 +96,9 @@ pub fn add(
 
 /// The MAC that a container asks for, if it does: one of a few, which others elsewhere want too. None with a planted bug: that
 /// must show in addresses.
-pub fn asked_mac(w: &World, holder: &Holder) -> Option<Mac> {
-    let last = holder.container.bytes().last()?;
-    let asks = holder.container.starts_with('c') && last < b'2';
+pub fn asked_mac(w: &World, owner: &LeaseOwner) -> Option<Mac> {
+    let last = owner.container.bytes().last()?;
+    let asks = owner.container.starts_with('c') && last < b'2';
     let asks = asks && w.scenario.planted.is_none();
     asks.then_some(Mac([2, 1, 0, 0, 0, last]))
 }
@@ -106,14 +106,14 @@ pub fn asked_mac(w: &World, holder: &Holder) -> Option<Mac> {
 async fn adding(
     w: &World,
     bench: &Bench,
-    holder: &Holder,
+    owner: &LeaseOwner,
     requested: &[IpAddr],
 ) -> Result<Vec<IpAddr>, Error> {
     let (cluster, site) = (bench.cluster(), &bench.site);
-    let network = network_of(holder);
+    let network = network_of(owner);
     let allocator = bench.allocator(&cluster, network);
     if w.scenario.forwards {
-        w.enter_sandbox(site.index, holder).await;
+        w.enter_sandbox(site.index, owner).await;
         // Beside the allocator's work in the plugin; before it here, which is the same to other hosts.
         let _ = w.refresh(&cluster, site, network, false).await;
     }
@@ -122,9 +122,9 @@ async fn adding(
     spec.id = spec.id.map(|id| format!("{id}-{}", site.process.id));
     let request = Request {
         spec: &spec,
-        holder: holder.clone(),
+        owner: owner.clone(),
         requested,
-        mac: asked_mac(w, holder),
+        mac: asked_mac(w, owner),
         narrow: &[],
     };
     let leased = match allocator.add(&request).await {
@@ -137,11 +137,11 @@ async fn adding(
     bench.survive().await;
     if w.strikes(w.scenario.faults.untold) {
         w.say(|| format!("{}: nobody listens", w.spell(&site.process)));
-        allocator.note_gone(holder).await?;
-        allocator.release(holder).await?;
+        allocator.note_gone(owner).await?;
+        allocator.release(owner).await?;
         return Err(Error::Busy("nobody listens".into()));
     }
-    allocator.told(holder).await?;
+    allocator.told(owner).await?;
     bench.survive().await;
     // A caller waits for the end of the process: one that dies before has failed for it, whatever it has said.
     let id = leased.network.id.as_deref().unwrap_or_default();
@@ -149,9 +149,9 @@ async fn adding(
         // Given by a host that the store was away for, and that could not know.
         w.weather.borrow_mut().stranded = true;
     } else {
-        w.run(site.index, holder, &leased.addresses);
+        w.run(site.index, owner, &leased.addresses);
     }
-    let tended = allocator.tend().await;
+    let tended = allocator.housekeeping().await;
     bench.survive().await;
     if w.scenario.forwards {
         for _ in 0..4 {
@@ -159,12 +159,12 @@ async fn adding(
             bench.survive().await;
             let at_home = {
                 let host = w.host(site.index);
-                let news = host.part(network).forwarding.applied.as_ref();
-                news.is_none_or(|news| {
+                let snapshot = host.part(network).forwarding.applied.as_ref();
+                snapshot.is_none_or(|snapshot| {
                     leased
                         .addresses
                         .iter()
-                        .all(|a| news.home(*a) == Some(&host.name))
+                        .all(|a| snapshot.home(*a) == Some(&host.name))
                 })
             };
             if at_home || refreshed.is_err() {
@@ -179,32 +179,32 @@ async fn adding(
 }
 
 /// DEL, of whatever is or was there.
-pub fn del(world: &Rc<World>, host: usize, holder: Holder, ended: Option<Ended>) {
+pub fn del(world: &Rc<World>, host: usize, owner: LeaseOwner, ended: Option<Ended>) {
     let w = world.clone();
-    let container = holder.clone();
+    let container = owner.clone();
     let process = world.start(Some(host), "DEL", move |process| async move {
-        w.say(|| format!("{} {}", w.spell(&process), holder.container));
+        w.say(|| format!("{} {}", w.spell(&process), owner.container));
         let bench = Bench::new(&w, &process, host);
-        w.stop(host, &holder);
-        let deleted = deleting(&w, &bench, &holder).await;
+        w.stop(host, &owner);
+        let deleted = deleting(&w, &bench, &owner).await;
         bench.survive().await;
         if deleted.is_ok() {
-            w.host_mut(host).owed.remove(&holder);
+            w.host_mut(host).owed.remove(&owner);
         }
         w.report(&process, deleted.map(|()| Vec::new()), ended);
     });
     world.host_mut(host).busy.insert(container, process.id);
 }
 
-async fn deleting(w: &World, bench: &Bench, holder: &Holder) -> Result<(), Error> {
+async fn deleting(w: &World, bench: &Bench, owner: &LeaseOwner) -> Result<(), Error> {
     let cluster = bench.cluster();
-    let allocator = bench.allocator(&cluster, network_of(holder));
-    allocator.note_gone(holder).await?;
-    let released = allocator.release(holder).await;
-    let tended = allocator.tend().await;
+    let allocator = bench.allocator(&cluster, network_of(owner));
+    allocator.note_gone(owner).await?;
+    let released = allocator.release(owner).await;
+    let tended = allocator.housekeeping().await;
     bench.survive().await;
     if w.scenario.forwards {
-        w.leave_sandbox(&cluster, &bench.site, holder).await;
+        w.leave_sandbox(&cluster, &bench.site, owner).await;
     }
     // What the store did not hear is noted: the DEL has succeeded.
     match released.and(tended) {
@@ -221,9 +221,9 @@ pub fn gc(world: &Rc<World>, host: usize, network: &'static str, ended: Option<E
         let bench = Bench::new(&w, &process, host);
         let cluster = bench.cluster();
         let allocator = bench.allocator(&cluster, network);
-        let listed = |holder: &Holder| w.running_on(host).contains(holder);
+        let listed = |owner: &LeaseOwner| w.running_on(host).contains(owner);
         let collected = allocator.gc(&listed).await;
-        let tended = allocator.tend().await;
+        let tended = allocator.housekeeping().await;
         bench.survive().await;
         let failed = collected.map(|failures| failures.into_iter().next());
         let collected = match failed {
@@ -249,10 +249,10 @@ pub fn sync(world: &Rc<World>, host: usize, ended: Option<Ended>) {
 /// All networks that there are, and those of which the host has documents alone.
 async fn syncing(w: &World, bench: &Bench) -> Result<(), Error> {
     let (cluster, site) = (bench.cluster(), &bench.site);
-    let survey = cluster.survey(&bench.host.node).await?;
+    let node_view = cluster.node_view(&bench.host.node).await?;
     let mut synced = Ok(());
     for network in w.scenario.networks().iter().copied() {
-        if w.host(site.index).part(network).is_used() || survey.networks.contains(network) {
+        if w.host(site.index).part(network).is_used() || node_view.networks.contains(network) {
             let done = bench.allocator(&cluster, network).sync().await;
             bench.survive().await;
             let done = match done.map(|failures| failures.into_iter().next()) {

@@ -9,7 +9,9 @@ use std::{
     rc::Rc,
 };
 
-use cluster::{Acknowledgement, Holder, Holding, Layout, Ledger, Memory, News, Versioned};
+use cluster::{
+    Acknowledgement, Layout, LeaseOwner, Ledger, LocalLease, Memory, NetworkSnapshot, Versioned,
+};
 
 use crate::{
     executor::{Executor, FairLock, TaskId},
@@ -34,7 +36,7 @@ pub struct World {
     /// What operators do.
     operators: RefCell<Vec<Rc<Process>>>,
     /// Who has which address in use, by the container's own view.
-    pub running: RefCell<BTreeMap<IpAddr, (usize, Holder)>>,
+    pub running: RefCell<BTreeMap<IpAddr, (usize, LeaseOwner)>>,
     pub violation: RefCell<Option<Violation>>,
     /// How many removals of each network have begun, and how many of them are under way.
     pub removals: RefCell<BTreeMap<&'static str, (u64, u64)>>,
@@ -85,16 +87,16 @@ pub struct Host {
     /// What it has of each network.
     pub parts: BTreeMap<&'static str, Part>,
     /// Attachments for which the runtime owes a DEL, running or not.
-    pub owed: BTreeSet<Holder>,
+    pub owed: BTreeSet<LeaseOwner>,
     /// Attachments with a verb at work: the lock on the attachment.
-    pub busy: BTreeMap<Holder, u64>,
+    pub busy: BTreeMap<LeaseOwner, u64>,
 }
 
 /// A host's documents of one network, with their locks.
 #[derive(Default)]
 pub struct Part {
     pub ledger: Option<Ledger>,
-    pub holdings: BTreeMap<Holder, Holding>,
+    pub local_leases: BTreeMap<LeaseOwner, LocalLease>,
     pub memory: Memory,
     pub lock: FairLock,
     pub claims: FairLock,
@@ -104,7 +106,7 @@ pub struct Part {
 impl Part {
     /// Whether a sync has to look after the network.
     pub fn is_used(&self) -> bool {
-        self.ledger.is_some() || !self.holdings.is_empty()
+        self.ledger.is_some() || !self.local_leases.is_empty()
     }
 }
 
@@ -113,13 +115,13 @@ impl Part {
 pub struct Forwarding {
     pub lock: FairLock,
     /// Attachments on the sandbox; with the last one it goes.
-    pub users: BTreeSet<Holder>,
+    pub users: BTreeSet<LeaseOwner>,
     /// What the host wrote when it joined.
     pub own: Option<Versioned<Acknowledgement>>,
     /// A leave that the store has not confirmed.
     pub leaving: Option<Versioned<Acknowledgement>>,
     /// The news by which the kernel forwards.
-    pub applied: Option<News>,
+    pub applied: Option<NetworkSnapshot>,
 }
 
 /// A verb at work; one of the operator has no host.

@@ -3,8 +3,8 @@
 
 use std::{collections::BTreeMap, net::IpAddr, path::Path};
 
-use cluster::{Node, Records, Resolved, Shelf as _, Stage, Stored};
-use ipam_kv::local_store::Files;
+use cluster::{LocalStore as _, Node, Records, Resolved, Stage, Stored};
+use ipam_kv::local_store::FsLocalStore;
 use journal::{Found, clock};
 use overlay::{
     follow::watcher_lease,
@@ -41,7 +41,7 @@ pub async fn examine(output: Output) -> Result<String> {
     };
     permissions::examine(settings.as_ref(), &mut findings);
     if let Some(settings) = &settings {
-        let place = settings.place();
+        let place = settings.store_ref();
         if let Err(error) = examine_store(settings, &mut findings).await {
             findings.wrong(Check::Store, format!("store {place}: {error}"), "");
         }
@@ -127,7 +127,7 @@ fn examine_scope(settings: &Resolved, findings: &mut Findings) {
     let says = format!(
         "store {}: a directory of this host, as where no store is configured: this host is alone, no network reaches \
          another one; set store.url in {}, the same on each host",
-        settings.place(),
+        settings.store_ref(),
         cluster::CONFIG_FILE,
     );
     findings.note(Check::StoreScope, says, "");
@@ -143,13 +143,13 @@ async fn examine_store(settings: &Resolved, findings: &mut Findings) -> Result<(
         Check::Store,
         format!(
             "store {}: lets this host read and write",
-            session.settings.place()
+            session.settings.store_ref()
         ),
     );
     examine_tunnel_addresses(&nodes, findings);
     match nodes.get(node) {
         // Told with the other records.
-        Some(Stored::Opaque(_)) => {}
+        Some(Stored::Unreadable(_)) => {}
         None => findings.wrong(
             Check::Node,
             format!("node {node}: the store does not know this host"),
@@ -169,11 +169,11 @@ async fn examine_store(settings: &Resolved, findings: &mut Findings) -> Result<(
         for looked in [
             examine_records(session, &realm, findings).await,
             examine_vnis(&realm, findings).await,
-            examine_litter(&realm, findings).await,
+            examine_leftovers(&realm, findings).await,
             examine_networks(&realm, &sandboxes, findings).await,
         ] {
             if let Err(error) = looked {
-                let place = session.settings.place();
+                let place = session.settings.store_ref();
                 findings.wrong(Check::Store, format!("store {place}: {error}"), "");
             }
         }
@@ -241,24 +241,24 @@ async fn examine_vnis(realm: &data_dirs::Realm<'_>, findings: &mut Findings) -> 
 }
 
 /// Nothing is left of networks that are gone.
-async fn examine_litter(realm: &data_dirs::Realm<'_>, findings: &mut Findings) -> Result<()> {
-    for (name, litter) in realm.cluster.litter().await? {
+async fn examine_leftovers(realm: &data_dirs::Realm<'_>, findings: &mut Findings) -> Result<()> {
+    for (name, leftovers) in realm.cluster.leftovers().await? {
         let called = realm.called(&name);
-        if let Some(first) = litter.keys.first() {
-            let (count, gc) = (litter.keys.len(), "crosshost gc");
+        if let Some(first) = leftovers.keys.first() {
+            let (count, gc) = (leftovers.keys.len(), "crosshost gc");
             let says = format!(
                 "network {called}: the store has no record of it and {count} keys that are left of it, such as {first}"
             );
             findings.note(Check::RemovedNetwork, says, gc);
         }
-        if !litter.nodes.is_empty() {
-            let nodes: Vec<_> = litter.nodes.iter().map(String::as_str).collect();
+        if !leftovers.nodes.is_empty() {
+            let nodes: Vec<_> = leftovers.nodes.iter().map(String::as_str).collect();
             let nodes = nodes.join(", ");
             let says = format!(
                 "network {called}: the store has lost its record, and has leases of containers on {nodes}"
             );
             // Of a lease that cannot be read it is not known which node has it: words stand for its name.
-            let is_known = litter.nodes.iter().all(|node| !node.contains(' '));
+            let is_known = leftovers.nodes.iter().all(|node| !node.contains(' '));
             let mend = format!("{SYNC}  # on {}", cni::plain(&nodes));
             let mend = if is_known { mend } else { String::new() };
             findings.wrong(Check::RemovedNetwork, says, &mend);
@@ -290,9 +290,9 @@ async fn examine_networks(
             findings.note(Check::Handover, says, &mend);
         }
         if realm.name.is_none() && sandboxes.contains(name) {
-            let news = realm.cluster.news(name).await?;
+            let snapshot = realm.cluster.snapshot(name).await?;
             let known = Known::load(Some(name)).map_err(|error| error.to_string())?;
-            if known.is_behind(name, &news) {
+            if known.is_behind(name, &snapshot) {
                 let says = format!(
                     "network {name}: the store has newer blocks than this host forwards by"
                 );
@@ -329,7 +329,7 @@ fn deletion(session: &Session, fault: &cluster::Fault) -> String {
     if key.contains(|c: char| c == '\'' || c.is_control()) {
         return String::new();
     }
-    let url = session.settings.place().store.url.unwrap_or_default();
+    let url = session.settings.store_ref().store.url.unwrap_or_default();
     match (url.strip_prefix("dir://"), fault.is_folder) {
         (Some(folder), false) => format!("rm '{folder}/{key}='"),
         (Some(folder), true) => format!("rm -r '{folder}/{key}'"),
@@ -395,19 +395,19 @@ async fn examine_ports(findings: &mut Findings) -> std::result::Result<(), plugi
 
 /// What the store was not told yet of addresses.
 fn examine_releases(findings: &mut Findings) -> Result<()> {
-    for (realm, files) in Files::all()? {
+    for (realm, files) in FsLocalStore::all()? {
         for unreadable in files.lost()? {
             findings.lost(&unreadable);
         }
         for network in files.networks()? {
-            let untold = |holding: &cluster::Holding| {
-                holding.stage == Stage::Gone || !holding.left.is_empty()
+            let untold = |local_lease: &cluster::LocalLease| {
+                local_lease.stage == Stage::Gone || !local_lease.left.is_empty()
             };
-            let holdings = files.holdings(&network)?;
-            for unreadable in &holdings.unreadable {
+            let local_leases = files.leases(&network)?;
+            for unreadable in &local_leases.unreadable {
                 findings.held(unreadable);
             }
-            let releases = holdings.readable.iter().filter(|it| untold(it)).count();
+            let releases = local_leases.readable.iter().filter(|it| untold(it)).count();
             if releases > 0 {
                 let network = cluster::full_name(&network, realm.as_deref());
                 let says = format!(

@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use cluster::{Held, Lease, Shelf, Stage, Stored};
+use cluster::{Lease, LeasedAddress, LocalStore, Stage, Stored};
 use ipam::Mac;
-use ipam_kv::local_store::Files;
+use ipam_kv::local_store::FsLocalStore;
 use serde_json::{Value, json};
 
 use crate::{
@@ -21,7 +21,7 @@ pub const HEADINGS: [&str; 5] = ["ADDRESS", "NODE", "CONTAINER", "INTERFACE", "M
 pub fn row(address: IpAddr, lease: &Stored<Lease>) -> [String; 5] {
     match lease {
         Stored::Readable(lease) => row_of(address, &lease.record),
-        Stored::Opaque(_) => {
+        Stored::Unreadable(_) => {
             let address = address.to_string();
             [&address, "(unreadable)", "-", "-", "-"].map(str::to_owned)
         }
@@ -47,7 +47,7 @@ fn mac(address: IpAddr, lease: &Lease) -> Mac {
 pub fn described(address: IpAddr, lease: &Stored<Lease>) -> Value {
     match lease {
         Stored::Readable(lease) => described_lease(address, &lease.record),
-        Stored::Opaque(it) => json!({"address": address, "unreadable": it.why}),
+        Stored::Unreadable(it) => json!({"address": address, "unreadable": it.why}),
     }
 }
 
@@ -98,28 +98,28 @@ pub async fn list(session: &Session, output: Output) -> Result<String> {
 
 /// What this host holds, from its own documents: works with the store away, and shows what that does not know yet.
 pub fn local(output: Output) -> Result<String> {
-    let (mut all, mut opaque) = (Vec::new(), Vec::new());
-    for (realm, files) in Files::all()? {
+    let (mut all, mut skipped) = (Vec::new(), Vec::new());
+    for (realm, files) in FsLocalStore::all()? {
         for network in files.networks()? {
-            let holdings = files.holdings(&network)?;
+            let local_leases = files.leases(&network)?;
             let called = cluster::full_name(&network, realm.as_deref());
-            let unreadable = holdings.unreadable.into_iter();
-            opaque.extend(unreadable.map(|why| (called.clone(), why)));
-            for holding in holdings.readable {
-                let state = |held: &Held| match (holding.stage, held.revision) {
+            let unreadable = local_leases.unreadable.into_iter();
+            skipped.extend(unreadable.map(|why| (called.clone(), why)));
+            for local_lease in local_leases.readable {
+                let state = |held: &LeasedAddress| match (local_lease.stage, held.revision) {
                     (Stage::Chosen, _) => "being made",
                     (_, Some(_)) => "published",
                     (_, None) => "not yet in the store",
                 };
-                let held = holding
+                let held = local_lease
                     .addresses
                     .iter()
                     .map(|held| (held.address, state(held)));
-                let left = holding.left.iter();
+                let left = local_lease.left.iter();
                 let left = left.map(|held| (held.address, "freed, not yet in the store"));
                 for (address, state) in held.chain(left) {
                     let of = (realm.clone(), network.clone());
-                    all.push((of, address, holding.lease.clone(), state));
+                    all.push((of, address, local_lease.lease.clone(), state));
                 }
             }
         }
@@ -132,7 +132,7 @@ pub fn local(output: Output) -> Result<String> {
             value["state"] = json!(state);
             value
         });
-        let unreadable = opaque.iter().map(
+        let unreadable = skipped.iter().map(
             |(network, why)| json!({"network": network, "state": "unreadable", "unreadable": why}),
         );
         return Ok(json(&value.chain(unreadable).collect()));
@@ -151,7 +151,7 @@ pub fn local(output: Output) -> Result<String> {
                     (*state).to_owned(),
                 ]
             })
-            .chain(opaque.iter().map(|(network, why)| {
+            .chain(skipped.iter().map(|(network, why)| {
                 [network, "-", why, "-", "-", "unreadable"].map(str::to_owned)
             }))
             .collect();

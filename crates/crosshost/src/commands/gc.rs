@@ -3,8 +3,8 @@
 //!
 //! Of an address that `ipam-kv` gave under another interface plugin nothing here tells whether its container lives: it stays.
 
-use cluster::Shelf as _;
-use ipam_kv::local_store::Files;
+use cluster::LocalStore as _;
+use ipam_kv::local_store::FsLocalStore;
 use journal::Attachment;
 use overlay::{maintain::stale, state::host::Host};
 
@@ -22,23 +22,23 @@ async fn release(attachment: &Attachment) -> std::result::Result<(), plugin::Err
 }
 
 /// Removes from the store what is left of networks of which it has no record, or lists it.
-async fn litter(session: &Session, dry: bool) -> Result<Vec<String>> {
+async fn leftovers(session: &Session, dry: bool) -> Result<Vec<String>> {
     let (node, boot) = (&session.settings.node, journal::clock::boot_id()?);
     let mut said = Vec::new();
     for realm in data_dirs::all(session).await? {
-        let files = Files::new(realm.name.as_deref());
-        for (name, litter) in realm.cluster.litter().await? {
+        let files = FsLocalStore::new(realm.name.as_deref());
+        for (name, leftovers) in realm.cluster.leftovers().await? {
             // Of a container of this host that is gone: nothing here holds it.
             let is_void = |lease: &cluster::Lease| {
-                let holding = files.holding(&name, &lease.holder());
+                let local_lease = files.lease(&name, &lease.owner());
                 lease.node == *node
                     && lease.boot_id == boot
-                    && matches!(holding, Ok(cluster::Noted::Nothing))
+                    && matches!(local_lease, Ok(cluster::Noted::Nothing))
             };
             let called = realm.called(&name);
             if dry {
                 said.extend(
-                    litter
+                    leftovers
                         .keys
                         .iter()
                         .map(|key| format!("{key}: no network {called}\n")),
@@ -107,7 +107,7 @@ pub async fn sweep(session: &Session, dry: bool) -> Result<String> {
             cni::log(&format!("the store was not told yet: {late}"));
         }
     }
-    match litter(session, dry).await {
+    match leftovers(session, dry).await {
         Ok(swept) => said.extend(swept),
         Err(error) => {
             failures = true;

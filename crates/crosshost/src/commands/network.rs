@@ -3,11 +3,11 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use cluster::{
-    BlockRecord, BlockState, Egress, EgressMode, Network, NetworkSpec, NetworkState, News,
-    Shelf as _,
+    BlockRecord, BlockState, Egress, EgressMode, LocalStore as _, Network, NetworkSnapshot,
+    NetworkSpec, NetworkState,
 };
 use ipam::{Range, Schema};
-use ipam_kv::local_store::Files;
+use ipam_kv::local_store::FsLocalStore;
 use serde_json::json;
 
 use crate::{
@@ -114,7 +114,7 @@ fn described(network: &Network, scope: &str, realm: &Realm<'_>) -> serde_json::V
 
 /// All networks.
 pub async fn list(session: &Session, output: Output) -> Result<String> {
-    let (mut values, mut listed, mut opaque) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut values, mut listed, mut unreadable) = (Vec::new(), Vec::new(), Vec::new());
     for realm in data_dirs::all(session).await? {
         let networks = realm.cluster.networks().await?;
         for (name, network) in networks.readable() {
@@ -122,21 +122,21 @@ pub async fn list(session: &Session, output: Output) -> Result<String> {
             values.push(described(&network, session.scope(), &realm));
             listed.push((realm.called(name), network));
         }
-        for (name, it) in networks.opaque() {
+        for (name, it) in networks.unreadable() {
             let called = realm.called(name);
             values.push(json!({"name": called, "state": "unreadable", "unreadable": it.why}));
-            opaque.push(called);
+            unreadable.push(called);
         }
     }
     if output.json {
         return Ok(json(&values.into()));
     }
-    Ok(shown(&listed, &opaque, session.scope()))
+    Ok(shown(&listed, &unreadable, session.scope()))
 }
 
 /// The networks with what they are called, as a table; their state only where one is not as it should be. And those of which
 /// nothing but the name is known, as their records cannot be read.
-fn shown(networks: &[(String, Network)], opaque: &[String], scope: &str) -> String {
+fn shown(networks: &[(String, Network)], unreadable: &[String], scope: &str) -> String {
     let rows: Vec<_> = networks
         .iter()
         .map(|(called, network)| {
@@ -145,7 +145,7 @@ fn shown(networks: &[(String, Network)], opaque: &[String], scope: &str) -> Stri
         })
         .collect();
     let is_well = |(_, network): &(String, Network)| state(network).is_empty();
-    if opaque.is_empty() && networks.iter().all(is_well) {
+    if unreadable.is_empty() && networks.iter().all(is_well) {
         return table(["NAME", "VNI", "SUBNETS", "SCOPE"], &rows);
     }
     let rows: Vec<_> = rows
@@ -155,7 +155,7 @@ fn shown(networks: &[(String, Network)], opaque: &[String], scope: &str) -> Stri
             [name, vni, subnets, scope, state(network).to_owned()]
         })
         .chain(
-            opaque
+            unreadable
                 .iter()
                 .map(|name| [name.as_str(), "-", "-", scope, "unreadable"].map(str::to_owned)),
         )
@@ -177,14 +177,14 @@ fn state(network: &Network) -> &'static str {
 pub async fn inspect(session: &Session, called: &str, output: Output) -> Result<String> {
     let (realm, name) = data_dirs::of(session, called)?;
     let cluster = &realm.cluster;
-    let news = cluster.news(name).await?;
-    let network = &news
+    let snapshot = cluster.snapshot(name).await?;
+    let network = &snapshot
         .network
         .as_ref()
         .ok_or_else(|| cluster::Error::NoNetwork(called.to_owned()))?
         .record;
     let leases = cluster.leases(name).await?;
-    let ways = overlay::segment::path_mtu::known(&news, &session.settings.node)?;
+    let ways = overlay::segment::path_mtu::known(&snapshot, &session.settings.node)?;
     let gateways: Vec<IpAddr> = network
         .ranges
         .iter()
@@ -192,18 +192,16 @@ pub async fn inspect(session: &Session, called: &str, output: Output) -> Result<
         .filter_map(|range| range.gateway)
         .collect();
     let used = |block: &ipam::Block| {
-        leases
-            .keys()
-            .filter(|address| news.block_of(**address).is_some_and(|(of, _)| of == *block))
-            .count()
+        let blocks = leases.keys().filter_map(|at| snapshot.block_of(*at));
+        blocks.filter(|(of, _)| of == block).count()
     };
     if output.json {
         let mut described = described(network, session.scope(), &realm);
-        let opaque = news.blocks.opaque().map(|(block, it)| {
+        let unreadable = snapshot.blocks.unreadable().map(|(block, it)| {
             let block = format!("{}/{}", block.first(), block.prefix());
             json!({"block": block, "unreadable": it.why})
         });
-        let blocks = news.blocks.readable().map(|(block, owner)| {
+        let blocks = snapshot.blocks.readable().map(|(block, owner)| {
             let mut value = json!(owner.record);
             value["block"] = json!(format!("{}/{}", block.first(), block.prefix()));
             value["used"] = json!(used(block));
@@ -224,7 +222,7 @@ pub async fn inspect(session: &Session, called: &str, output: Output) -> Result<
                 .as_ref()
                 .map_or(EgressMode::GwBridge, |egress| egress.mode)
         );
-        described["blocks"] = blocks.chain(opaque).collect();
+        described["blocks"] = blocks.chain(unreadable).collect();
         let endpoints = leases
             .iter()
             .map(|(address, lease)| endpoint::described(*address, lease));
@@ -247,7 +245,7 @@ pub async fn inspect(session: &Session, called: &str, output: Output) -> Result<
         gateways.join(","),
         narrow.collect::<String>()
     );
-    let blocks: Vec<_> = news
+    let blocks: Vec<_> = snapshot
         .blocks
         .iter()
         .map(|(block, present)| {
@@ -259,7 +257,7 @@ pub async fn inspect(session: &Session, called: &str, output: Output) -> Result<
             ]
         })
         .collect();
-    let exclusions = exclusions(&news);
+    let exclusions = exclusions(&snapshot);
     let endpoints: Vec<_> = leases
         .iter()
         .map(|(address, lease)| endpoint::row(*address, lease))
@@ -285,8 +283,8 @@ fn owner(record: &BlockRecord) -> String {
 }
 
 /// The single addresses that are not their block's owner's, as a table; nothing if there are none.
-fn exclusions(news: &News) -> String {
-    let rows: Vec<_> = (news.blocks.readable())
+fn exclusions(snapshot: &NetworkSnapshot) -> String {
+    let rows: Vec<_> = (snapshot.blocks.readable())
         .flat_map(|(_, block)| &block.record.exclusions)
         .map(|(address, exclusion)| {
             let state = format!("{:?}", exclusion.state).to_lowercase();
@@ -306,8 +304,8 @@ fn exclusions(news: &News) -> String {
 pub async fn remove(session: &Session, called: &str) -> Result<String> {
     let (realm, name) = data_dirs::of(session, called)?;
     // A restore of this host's own is at an end where the host remembers nothing of the network.
-    let memory = Files::new(realm.name.as_deref()).memory(name)?;
-    if memory.news.network.is_none()
+    let memory = FsLocalStore::new(realm.name.as_deref()).memory(name)?;
+    if memory.snapshot.network.is_none()
         && let Some(network) = realm.cluster.network(name).await?
     {
         let boot = journal::clock::boot_id()?;

@@ -20,13 +20,13 @@ const YOUNG: u64 = 600;
 pub async fn list(session: &Session, output: Output) -> Result<String> {
     // A host whose networks all have data directories may be known there alone.
     let mut nodes: BTreeMap<String, Node> = BTreeMap::new();
-    let mut opaque: BTreeMap<String, String> = BTreeMap::new();
+    let mut skipped: BTreeMap<String, String> = BTreeMap::new();
     for realm in data_dirs::all(session).await? {
         let known = realm.cluster.nodes().await?;
         let unreadable = known
-            .opaque()
+            .unreadable()
             .map(|(name, it)| (name.clone(), it.why.clone()));
-        opaque.extend(unreadable);
+        skipped.extend(unreadable);
         for (_, node) in known.readable() {
             let node = node.record.clone();
             nodes
@@ -41,7 +41,7 @@ pub async fn list(session: &Session, output: Output) -> Result<String> {
     };
     if output.json {
         let described = |node: &Node| json!({"name": node.name, "vtep": node.vtep, "bootId": node.boot_id, "machineId": node.machine_id, "lastContact": node.last_contact, "version": node.version, "commit": node.commit});
-        let unreadable = opaque
+        let unreadable = skipped
             .iter()
             .map(|(name, why)| json!({"name": name, "unreadable": why}));
         return Ok(json(
@@ -61,7 +61,7 @@ pub async fn list(session: &Session, output: Output) -> Result<String> {
             ]
         })
         .chain(
-            opaque
+            skipped
                 .keys()
                 .map(|name| [name, "(unreadable)", "-", "-", "-"].map(str::to_owned)),
         )
@@ -90,7 +90,7 @@ async fn heard_of(realms: &[Realm<'_>], name: &str) -> Result<Option<u64>> {
         let nodes = realm.cluster.nodes().await?;
         last = last.max(nodes.get(name).map(|node| match node {
             Stored::Readable(node) => node.record.last_contact,
-            Stored::Opaque(_) => clock::unix(),
+            Stored::Unreadable(_) => clock::unix(),
         }));
     }
     let silent = last.map(|contact| clock::unix().saturating_sub(contact));

@@ -76,13 +76,15 @@ pub async fn once(session: &Session, contact: bool) -> Result<Done> {
     let failed = |error: plugin::Error| error.to_string();
     // Of this host alone, whatever the store says.
     let ports = portmap::repair().await;
-    let (survey, realms) = tokio::join!(cluster.survey(&settings.node), cluster.realms());
-    let survey = survey?;
+    let (node_view, realms) = tokio::join!(cluster.node_view(&settings.node), cluster.realms());
+    let node_view = node_view?;
     // Refused where this name is another host's: nothing more is done then.
-    let forwarding = Box::pin(overlay::maintain::sync::sync(&cluster, settings, &survey))
-        .await
-        .map_err(failed)?;
-    let late = ipam_kv::sync(settings, survey, realms)
+    let forwarding = Box::pin(overlay::maintain::sync::sync(
+        &cluster, settings, &node_view,
+    ))
+    .await
+    .map_err(failed)?;
+    let late = ipam_kv::sync(settings, node_view, realms)
         .await
         .map_err(failed)?;
     // Networks that the store had lost may be there again just now.

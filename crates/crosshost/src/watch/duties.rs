@@ -45,8 +45,8 @@ impl Duties {
                 let known = Known::load(None)?;
                 self.sandboxes.extend(known.behind(nodes));
                 // It can be mended by this host alone, unless a newer version of it wrote it.
-                let opaque = nodes.opaque().find(|(name, _)| *name == node);
-                self.whole |= opaque.is_some_and(|(_, opaque)| !opaque.is_newer);
+                let unreadable = nodes.unreadable().find(|(name, _)| *name == node);
+                self.whole |= unreadable.is_some_and(|(_, unreadable)| !unreadable.is_newer);
                 if !nodes.contains(node) && !self.whole {
                     Log::note(&format!(
                         "node {node}: somebody has removed it; it lives, and registers anew"
@@ -54,14 +54,14 @@ impl Duties {
                     self.whole = true;
                 }
             }
-            Records::Blocks(pool, news) => {
+            Records::Blocks(pool, snapshot) => {
                 let network = &pool.network;
                 let is_sandbox = pool.realm.is_none()
                     && overlay::segment::sandbox::networks()?.contains(network);
-                if is_sandbox && Known::load(Some(network))?.is_behind(network, news) {
+                if is_sandbox && Known::load(Some(network))?.is_behind(network, snapshot) {
                     self.sandboxes.insert(network.clone());
                 }
-                if Pool::all()?.contains(pool) && pool.is_behind(news, node)? {
+                if Pool::all()?.contains(pool) && pool.is_behind(snapshot, node)? {
                     self.pools.insert(pool.clone());
                 }
             }

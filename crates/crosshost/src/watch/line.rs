@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use cluster::{News, Node};
+use cluster::{NetworkSnapshot, Node};
 use ipam_kv::Pool;
 use journal::clock::uptime;
 use store::Backoff;
@@ -59,7 +59,7 @@ pub enum Records {
     /// Hosts by name.
     Nodes(cluster::Records<String, Node>),
     /// Blocks of a network.
-    Blocks(Pool, Box<News>),
+    Blocks(Pool, Box<NetworkSnapshot>),
 }
 
 /// An answer.

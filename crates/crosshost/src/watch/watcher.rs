@@ -81,7 +81,7 @@ impl Watcher {
         self.hang_up();
         match Session::open() {
             Ok(session) => {
-                let (node, store) = (&session.settings.node, session.settings.place());
+                let (node, store) = (&session.settings.node, session.settings.store_ref());
                 Log::note(&format!("settings read anew: node {node}, store {store}"));
             }
             Err(error) => self.log.wrong("settings", &error.to_string()),

@@ -9,17 +9,17 @@ use plugin::Error;
 
 use crate::{
     config::Conf,
-    context::{Desk, holder},
+    context::{Context, owner},
 };
 
 pub(crate) async fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
     let conf = Conf::read(call)?;
     let attachment = Conf::attachment(call)?;
-    let desk = Desk::new(conf.settings.clone())?;
-    let open = desk.open();
+    let context = Context::new(conf.settings.clone())?;
+    let open = context.open();
     let allocator = open.allocator(&attachment.network);
 
-    let _alone = desk.files().lock_attachment(&attachment)?;
+    let _alone = context.files().lock_attachment(&attachment)?;
     cni::caller_listens()?;
     journal::layout::begin(
         Path::new(journal::ROOT),
@@ -29,15 +29,15 @@ pub(crate) async fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
     .map_err(|error| Error::io(error.to_string()))?;
     let request = Request {
         spec: &conf.spec,
-        holder: holder(&attachment),
+        owner: owner(&attachment),
         requested: &conf.requested,
         mac: conf.mac,
         narrow: &conf.narrow,
     };
     let leased = allocator.add(&request).await?;
     if let Err(untold) = answer(&conf, &leased).and_then(|result| Ok(tell(&result)?)) {
-        allocator.note_gone(&request.holder).await?;
-        if let Err(error) = allocator.release(&request.holder).await {
+        allocator.note_gone(&request.owner).await?;
+        if let Err(error) = allocator.release(&request.owner).await {
             cni::log(&format!("{attachment}: release postponed: {error}"));
         }
         return Err(untold);
@@ -45,8 +45,8 @@ pub(crate) async fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
     // Told first: addresses of which nobody learnt are no duplicate for the next ADD. What fails from here on is no
     // reason to call the ADD failed.
     let due = async {
-        allocator.told(&request.holder).await?;
-        allocator.tend().await
+        allocator.told(&request.owner).await?;
+        allocator.housekeeping().await
     };
     match due.await {
         Err(error) if !error.is_away() => cni::log(&format!("{attachment}: {error}")),

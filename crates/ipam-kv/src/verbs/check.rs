@@ -3,13 +3,13 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use cluster::{Holding, Noted, Shelf, Stage, Stored};
+use cluster::{LocalLease, LocalStore, Noted, Stage, Stored};
 use cni::Call;
 use plugin::{Error, code};
 
 use crate::{
     config::Conf,
-    context::{Desk, holder},
+    context::{Context, owner},
 };
 
 pub(crate) async fn check(call: &Call) -> Result<(), Error> {
@@ -18,34 +18,39 @@ pub(crate) async fn check(call: &Call) -> Result<(), Error> {
     let previous = call.conf.prev_result.as_ref();
     let previous = previous.ok_or_else(|| Error::config("prevResult: missing; CHECK needs it"))?;
     let previous = &previous.result;
-    let desk = Desk::new(conf.settings.clone())?;
+    let context = Context::new(conf.settings.clone())?;
     let deviation =
         |what: String| Err(Error::new(code::DEVIATION, format!("{attachment}: {what}")));
 
-    let own = || desk.files().holding(&conf.spec.name, &holder(&attachment));
-    let mut holding = own()?;
-    if holding == Noted::Nothing {
+    let own = || context.files().lease(&conf.spec.name, &owner(&attachment));
+    let mut local_lease = own()?;
+    if local_lease == Noted::Nothing {
         // The host may have lost its documents while the container runs.
-        let open = desk.open();
-        let looked = open.allocator(&conf.spec.name).look_back().await;
+        let open = context.open();
+        let looked = open.allocator(&conf.spec.name).ensure_ledger().await;
         looked?;
-        holding = own()?;
+        local_lease = own()?;
     }
-    let holding = match holding {
+    let local_lease = match local_lease {
         Noted::Nothing => None,
-        Noted::Holding(holding) => Some(holding),
+        Noted::Lease(local_lease) => Some(local_lease),
         // What it holds is its own, whatever that is.
         Noted::Unreadable(why) => {
             cni::log(&format!("{attachment}: {why}"));
             return Ok(());
         }
     };
-    let Some(holding) = holding.filter(|h| h.stage == Stage::Given && !h.addresses.is_empty())
+    let Some(local_lease) =
+        local_lease.filter(|h| h.stage == Stage::Given && !h.addresses.is_empty())
     else {
         return deviation("holds no address".to_owned());
     };
     let listed: BTreeSet<IpAddr> = previous.ips.iter().map(|ip| ip.address.ip()).collect();
-    let held: BTreeSet<IpAddr> = holding.addresses.iter().map(|held| held.address).collect();
+    let held: BTreeSet<IpAddr> = local_lease
+        .addresses
+        .iter()
+        .map(|held| held.address)
+        .collect();
     if let Some(address) = held.difference(&listed).next() {
         return deviation(format!("holds {address}, which its result does not list"));
     }
@@ -56,7 +61,7 @@ pub(crate) async fn check(call: &Call) -> Result<(), Error> {
         let why = "of the network's pools, which it does not hold";
         return deviation(format!("its result lists {address}, {why}"));
     }
-    match in_the_store(&desk, &conf.spec.name, &holding).await? {
+    match in_the_store(&context, &conf.spec.name, &local_lease).await? {
         Some(what) => deviation(what),
         None => Ok(()),
     }
@@ -65,24 +70,33 @@ pub(crate) async fn check(call: &Call) -> Result<(), Error> {
 /// What the store says otherwise; nothing if it is away. Of an address that it has not been told of yet, only if another
 /// node has it by now.
 async fn in_the_store(
-    desk: &Desk,
+    context: &Context,
     network: &str,
-    holding: &Holding,
+    local_lease: &LocalLease,
 ) -> Result<Option<String>, Error> {
-    let addresses: Vec<IpAddr> = holding.addresses.iter().map(|held| held.address).collect();
-    let leases = match desk.open().cluster().leases_on(network, &addresses).await {
+    let addresses: Vec<IpAddr> = local_lease
+        .addresses
+        .iter()
+        .map(|held| held.address)
+        .collect();
+    let leases = match context
+        .open()
+        .cluster()
+        .leases_on(network, &addresses)
+        .await
+    {
         Err(error) if error.is_away() => return Ok(None),
         leases => leases?,
     };
-    Ok(holding.addresses.iter().find_map(|held| {
+    Ok(local_lease.addresses.iter().find_map(|held| {
         let (address, told) = (held.address, held.revision.is_some());
         let lease = match leases.get(&address) {
             None => None,
             Some(Stored::Readable(lease)) => Some(&lease.record),
-            Some(Stored::Opaque(opaque)) => {
+            Some(Stored::Unreadable(unreadable)) => {
                 cni::log(&format!(
                     "lease of {address}: cannot be read: {}",
-                    opaque.why
+                    unreadable.why
                 ));
                 return None;
             }
@@ -92,8 +106,8 @@ async fn in_the_store(
                 "holds {address}, of which the store has no lease; run: crosshost sync"
             )),
             Some(other)
-                if !other.same_holder(&holding.lease)
-                    && (told || other.node != holding.lease.node) =>
+                if !other.same_owner(&local_lease.lease)
+                    && (told || other.node != local_lease.lease.node) =>
             {
                 let who = format!(
                     "{} of container {} on node {}",

@@ -1,23 +1,23 @@
 //! GC: what this node holds of this network and nobody lists is given back. Other nodes' leases are never touched.
 
-use cluster::Holder;
+use cluster::LeaseOwner;
 use cni::{Call, ContainerId, IfName};
 use plugin::Error;
 
-use crate::{config::Conf, context::Desk};
+use crate::{config::Conf, context::Context};
 
 pub(crate) async fn gc(call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(), Error> {
     let conf = Conf::read(call)?;
-    let desk = Desk::new(conf.settings.clone())?;
-    let open = desk.open();
+    let context = Context::new(conf.settings.clone())?;
+    let open = context.open();
     let allocator = open.allocator(&conf.spec.name);
-    let listed = |holder: &Holder| {
+    let listed = |owner: &LeaseOwner| {
         valid.iter().any(|(container, ifname)| {
-            container.as_str() == holder.container && ifname.as_str() == holder.ifname
+            container.as_str() == owner.container && ifname.as_str() == owner.ifname
         })
     };
     let mut failures = allocator.gc(&listed).await?;
-    failures.extend(allocator.tend().await.err());
+    failures.extend(allocator.housekeeping().await.err());
     let Some(first) = failures.first() else {
         return Ok(());
     };

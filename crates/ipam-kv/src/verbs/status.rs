@@ -6,7 +6,7 @@ use std::{path::Path, time::Duration};
 use cni::Call;
 use plugin::Error;
 
-use crate::{config::Conf, context::Desk};
+use crate::{config::Conf, context::Context};
 
 /// STATUS is polled: it answers within a second.
 const PATIENCE: Duration = Duration::from_millis(800);
@@ -19,12 +19,12 @@ pub(crate) async fn status(call: &Call) -> Result<(), Error> {
         .map_err(|error| Error::not_ready(error.to_string()))?;
     let mut settings = conf.settings.clone();
     settings.store.timeout = PATIENCE;
-    let desk = Desk::new(settings)?;
-    let open = desk.open();
+    let context = Context::new(settings)?;
+    let open = context.open();
     let name = conf.spec.name.as_str();
-    let outlook = open.allocator(name).outlook(&conf.spec).await;
+    let refusal = open.allocator(name).refusal(&conf.spec).await;
     let of_network = |error: &cluster::Error| error.about(&format!("network {name}"));
-    match outlook {
+    match refusal {
         Ok(None) => Ok(()),
         Ok(Some(full)) => {
             let msg = of_network(&full);

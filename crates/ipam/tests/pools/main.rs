@@ -3,5 +3,5 @@
 
 mod codec;
 mod free_block;
-mod held;
+mod own_blocks;
 mod sample;

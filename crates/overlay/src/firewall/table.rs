@@ -10,7 +10,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use cluster::News;
+use cluster::NetworkSnapshot;
 use ipnetwork::IpNetwork;
 use journal::Found;
 use nft::Nft;
@@ -121,8 +121,8 @@ fn digest(hosts: &BTreeSet<IpAddr>) -> String {
 }
 
 /// Who may send to a tunnel that ends at `end`: the nodes of these news, and this host itself.
-fn senders(end: SocketAddr, news: &News) -> BTreeSet<IpAddr> {
-    let vteps = news
+fn senders(end: SocketAddr, snapshot: &NetworkSnapshot) -> BTreeSet<IpAddr> {
+    let vteps = snapshot
         .nodes
         .iter()
         .filter_map(|(_, node)| node.last_read()?.vtep);
@@ -145,8 +145,13 @@ pub fn exposed(
 
 /// Lets only the nodes of these news, and this host itself, send to the network's tunnel, which ends at `end`;
 /// whether the table was not so.
-pub fn guard(host: &Host, network: &str, end: SocketAddr, news: &News) -> Result<bool, Error> {
-    let hosts = senders(end, news);
+pub fn guard(
+    host: &Host,
+    network: &str,
+    end: SocketAddr,
+    snapshot: &NetworkSnapshot,
+) -> Result<bool, Error> {
+    let hosts = senders(end, snapshot);
     let others = if is_lost(host)? {
         others(host, network, end.ip())?
     } else {
@@ -175,12 +180,15 @@ fn others(
 ) -> Result<Vec<(String, SocketAddr, BTreeSet<IpAddr>)>, Error> {
     let mut others = Vec::new();
     for other in sandbox::networks()?.into_iter().filter(|it| it != network) {
-        let Some(news) = follower::copy(host, &other)? else {
+        let Some(snapshot) = follower::copy(host, &other)? else {
             continue;
         };
-        let port = news.network.as_ref().and_then(|it| it.record.vxlan_port);
+        let port = snapshot
+            .network
+            .as_ref()
+            .and_then(|it| it.record.vxlan_port);
         let end = SocketAddr::new(vtep, port.unwrap_or(cluster::VXLAN_PORT));
-        let hosts = senders(end, &news);
+        let hosts = senders(end, &snapshot);
         others.push((other, end, hosts));
     }
     Ok(others)

@@ -10,7 +10,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use cluster::{Cluster, NetworkSpec, News, Resolved};
+use cluster::{Cluster, NetworkSnapshot, NetworkSpec, Resolved};
 use ipam::Mac;
 use plugin::{Error, readable};
 
@@ -42,7 +42,7 @@ pub(crate) struct Follower<'a> {
 /// What a verb starts from.
 pub(crate) struct Known {
     /// News that have the network.
-    pub(crate) news: News,
+    pub(crate) snapshot: NetworkSnapshot,
     /// Whether they are the copy.
     copied: bool,
     /// Whether this node had to be registered: the store may have forgotten what else it knew of it.
@@ -58,7 +58,7 @@ pub(crate) enum Heard {
     /// There is nothing that a watcher did not hear.
     Nothing,
     /// News.
-    News(Box<Reading>),
+    NetworkSnapshot(Box<Reading>),
 }
 
 /// A container that is being plugged in.
@@ -72,7 +72,7 @@ pub(crate) struct Plugged<'a> {
 /// News, read as a member.
 pub(crate) struct Reading {
     /// The news.
-    pub(crate) news: News,
+    pub(crate) snapshot: NetworkSnapshot,
     /// The revision of the membership before they were read.
     under: u64,
 }
@@ -81,28 +81,28 @@ impl Follower<'_> {
     /// The copy of the news, if it fits the configuration; else the store's. This alone decides whether an ADD has
     /// to wait for the store before it starts.
     pub(crate) async fn known(&self, spec: &NetworkSpec) -> Result<Known, Error> {
-        let fits = |news: &News| {
-            let network = news.ready_network(self.network);
+        let fits = |snapshot: &NetworkSnapshot| {
+            let network = snapshot.ready_network(self.network);
             network.is_ok_and(|network| {
                 network.record.vni.is_some() && spec.agree(&network.record).is_ok()
             })
         };
-        if let Some(news) = self.copy()?.filter(fits) {
+        if let Some(snapshot) = self.copy()?.filter(fits) {
             return Ok(Known {
-                news,
+                snapshot,
                 copied: true,
                 registered: false,
             });
         }
-        let (news, registered) = self.host.prepare(self.cluster, self.settings, spec).await?;
+        let (snapshot, registered) = self.host.prepare(self.cluster, self.settings, spec).await?;
         Ok(Known {
-            news,
+            snapshot,
             copied: false,
             registered,
         })
     }
 
-    fn copy(&self) -> Result<Option<News>, Error> {
+    fn copy(&self) -> Result<Option<NetworkSnapshot>, Error> {
         copy(self.host, self.network)
     }
 
@@ -113,14 +113,14 @@ impl Follower<'_> {
             return Ok(Heard::Nothing);
         }
         let heard = self.hear(known.registered).await?;
-        let Heard::News(reading) = heard else {
+        let Heard::NetworkSnapshot(reading) = heard else {
             return Ok(heard);
         };
-        if revision(&reading.news) == revision(&known.news) {
-            return Ok(Heard::News(reading));
+        if revision(&reading.snapshot) == revision(&known.snapshot) {
+            return Ok(Heard::NetworkSnapshot(reading));
         }
         // What is kept of the other network is of no use to anyone.
-        let removed = self.host.news.remove(self.network);
+        let removed = self.host.snapshots.remove(self.network);
         removed?;
         Ok(Heard::Renewed)
     }
@@ -145,14 +145,17 @@ impl Follower<'_> {
                 Err(error) if error.code == cni::code::AGAIN => return Ok(self.away(&error)),
                 Err(error) => return Err(error),
             };
-            let (mut news, join) = match self.cluster.news_and_join(network, node).await {
+            let (mut snapshot, join) = match self.cluster.snapshot_and_join(network, node).await {
                 Ok(heard) => heard,
                 Err(error) if error.is_away() => return Ok(self.away(&error)),
                 Err(error) => return Err(error.into()),
             };
             if join.is_some() {
-                self.recall(&mut news)?;
-                return Ok(Heard::News(Box::new(Reading { news, under })));
+                self.recall(&mut snapshot)?;
+                return Ok(Heard::NetworkSnapshot(Box::new(Reading {
+                    snapshot,
+                    under,
+                })));
             }
             // Our join went with a network of this name that was removed, or the store forgot it.
             anew = true;
@@ -168,21 +171,21 @@ impl Follower<'_> {
             return Ok(None);
         };
         let (network, node) = (self.network, &self.settings.node);
-        let heard = self.cluster.news_and_join(network, node).await;
-        let (mut news, join) = heard?;
+        let heard = self.cluster.snapshot_and_join(network, node).await;
+        let (mut snapshot, join) = heard?;
         let Some(under) = join.filter(|join| *join == own.revision) else {
             return Ok(None);
         };
-        self.recall(&mut news)?;
-        Ok(Some(Box::new(Reading { news, under })))
+        self.recall(&mut snapshot)?;
+        Ok(Some(Box::new(Reading { snapshot, under })))
     }
 
     /// Goes on with the nodes whose records cannot be read by what this host last read of them.
-    fn recall(&self, news: &mut News) -> Result<(), Error> {
-        if news.nodes.opaque().next().is_some()
+    fn recall(&self, snapshot: &mut NetworkSnapshot) -> Result<(), Error> {
+        if snapshot.nodes.unreadable().next().is_some()
             && let Some(copy) = self.copy()?
         {
-            news.nodes.remember(&copy.nodes);
+            snapshot.nodes.remember(&copy.nodes);
         }
         Ok(())
     }
@@ -191,7 +194,7 @@ impl Follower<'_> {
     pub(crate) fn is_older(&self, reading: &Reading) -> Result<bool, Error> {
         let member = membership::load(self.host, self.network)?;
         let own = member.as_ref().and_then(Membership::joined);
-        Ok(own.is_some_and(|own| reading.news.revision() < own.record.seen))
+        Ok(own.is_some_and(|own| reading.snapshot.revision() < own.record.seen))
     }
 
     fn away(&self, why: &dyn std::error::Error) -> Heard {
@@ -215,17 +218,19 @@ impl Follower<'_> {
             Heard::Renewed => return Ok(None),
             Heard::Away => return self.go_on(sandbox, known, plugged).await.map(Some),
             // The watcher looks after the entries too.
-            Heard::Nothing if sandbox.stood && self.knows(&known.news, plugged) => {
+            Heard::Nothing if sandbox.stood && self.knows(&known.snapshot, plugged) => {
                 return Ok(Some(0));
             }
-            Heard::News(reading) if self.is_current(&reading, known, plugged)? => reading,
+            Heard::NetworkSnapshot(reading) if self.is_current(&reading, known, plugged)? => {
+                reading
+            }
             outdated => {
                 let before = match &outdated {
-                    Heard::News(old) => revision(&old.news),
-                    _ => revision(&known.news),
+                    Heard::NetworkSnapshot(old) => revision(&old.snapshot),
+                    _ => revision(&known.snapshot),
                 };
                 match self.hear(false).await? {
-                    Heard::News(new) if revision(&new.news) == before => new,
+                    Heard::NetworkSnapshot(new) if revision(&new.snapshot) == before => new,
                     Heard::Away => return self.go_on(sandbox, known, plugged).await.map(Some),
                     _ => return Ok(None),
                 }
@@ -248,28 +253,32 @@ impl Follower<'_> {
             return Ok(false);
         }
         let copy = self.copy()?;
-        let before = Some(&known.news).filter(|_| known.copied);
-        let unchanged = copy.as_ref() == before || copy.as_ref() == Some(&reading.news);
-        Ok(unchanged && self.knows(&reading.news, plugged))
+        let before = Some(&known.snapshot).filter(|_| known.copied);
+        let unchanged = copy.as_ref() == before || copy.as_ref() == Some(&reading.snapshot);
+        Ok(unchanged && self.knows(&reading.snapshot, plugged))
     }
 
     /// Whether news say of a container what it is: that its addresses are here, and which MAC it has.
-    fn knows(&self, news: &News, plugged: &Plugged<'_>) -> bool {
+    fn knows(&self, snapshot: &NetworkSnapshot, plugged: &Plugged<'_>) -> bool {
         // Its MAC was published beside the reading; that of an earlier holder of its address may still be in it.
-        let exceptions = news.exceptions();
+        let exceptions = snapshot.exceptions();
         let mut macs = plugged.addresses.iter().map(|a| exceptions.get(a).copied());
-        self.strays(news, plugged.addresses).is_empty()
-            && (news.blocks.is_empty() || macs.all(|mac| mac == plugged.mac))
+        self.strays(snapshot, plugged.addresses).is_empty()
+            && (snapshot.blocks.is_empty() || macs.all(|mac| mac == plugged.mac))
     }
 
     /// Those of a container's `addresses` of which the news do not say that they are here.
-    fn strays(&self, news: &News, addresses: &[IpAddr]) -> BTreeSet<IpAddr> {
-        let Some(network) = news.network.as_ref().filter(|_| !news.blocks.is_empty()) else {
+    fn strays(&self, snapshot: &NetworkSnapshot, addresses: &[IpAddr]) -> BTreeSet<IpAddr> {
+        let Some(network) = snapshot
+            .network
+            .as_ref()
+            .filter(|_| !snapshot.blocks.is_empty())
+        else {
             return BTreeSet::new();
         };
         let stray = |address: &&IpAddr| {
             network.record.range_of(**address).is_some()
-                && news.home(**address) != Some(self.settings.node.as_str())
+                && snapshot.home(**address) != Some(self.settings.node.as_str())
         };
         addresses.iter().filter(stray).copied().collect()
     }
@@ -284,19 +293,23 @@ impl Follower<'_> {
     ) -> Result<usize, Error> {
         let (mut reading, mut changed) = (reading, 0);
         for _ in 0..ATTEMPTS {
-            let local = self.strays(&reading.news, addresses);
-            let news = &reading.news;
+            let local = self.strays(&reading.snapshot, addresses);
+            let snapshot = &reading.snapshot;
             let trust = Trust::Homes { local: &local };
-            changed += self.bring(sandbox, news, trust).await?;
+            changed += self.bring(sandbox, snapshot, trust).await?;
             self.keep(&reading, &local)?;
             if self.acknowledge(&reading).await? {
                 break;
             }
             match self.hear(false).await? {
-                Heard::News(new) if revision(&new.news) == revision(&reading.news) => reading = new,
+                Heard::NetworkSnapshot(new)
+                    if revision(&new.snapshot) == revision(&reading.snapshot) =>
+                {
+                    reading = new;
+                }
                 // What is applied was read before the store took us for a member again.
                 _ => {
-                    let floods = self.bring(sandbox, &reading.news, Trust::Floods);
+                    let floods = self.bring(sandbox, &reading.snapshot, Trust::Floods);
                     return Ok(changed + floods.await?);
                 }
             }
@@ -308,21 +321,21 @@ impl Follower<'_> {
     async fn bring(
         &self,
         sandbox: &Sandbox,
-        news: &News,
+        snapshot: &NetworkSnapshot,
         trust: Trust<'_>,
     ) -> Result<usize, Error> {
-        table::guard(self.host, self.network, sandbox.end, news)?;
+        table::guard(self.host, self.network, sandbox.end, snapshot)?;
         let node = &self.settings.node;
-        mac_rewrite::bring(self.host, self.network, &translations(news, node))?;
+        mac_rewrite::bring(self.host, self.network, &translations(snapshot, node))?;
         sandbox
-            .reconcile(self.host, self.network, news, node, trust)
+            .reconcile(self.host, self.network, snapshot, node, trust)
             .await
     }
 
     /// Notes what the sandbox forwards by.
     fn keep(&self, reading: &Reading, local: &BTreeSet<IpAddr>) -> Result<(), Error> {
-        if self.copy()?.as_ref() != Some(&reading.news) {
-            self.host.keep(self.network, &reading.news)?;
+        if self.copy()?.as_ref() != Some(&reading.snapshot) {
+            self.host.keep(self.network, &reading.snapshot)?;
         }
         let stands = |member: &Membership| member.follows && member.local == *local;
         if membership::load(self.host, self.network)?.is_some_and(|member| stands(&member)) {
@@ -352,7 +365,7 @@ impl Follower<'_> {
         }
         let told = self
             .cluster
-            .acknowledge(network, node, &reading.news, own)
+            .acknowledge(network, node, &reading.snapshot, own)
             .await;
         let told = match told {
             Ok(told) if told == *own => return Ok(true),
@@ -386,12 +399,12 @@ impl Follower<'_> {
         known: &Known,
         plugged: &Plugged<'_>,
     ) -> Result<usize, Error> {
-        if let Some(mac) = plugged.mac.filter(|_| !known.news.blocks.is_empty()) {
+        if let Some(mac) = plugged.mac.filter(|_| !known.snapshot.blocks.is_empty()) {
             let why = "the store is away, and other hosts learn of a MAC that was asked for by it";
             return Err(Error::again(format!("MAC {mac}: {why}")));
         }
         let Some(copy) = self.copy()? else {
-            return self.bring(sandbox, &known.news, Trust::Floods).await;
+            return self.bring(sandbox, &known.snapshot, Trust::Floods).await;
         };
         let strays = self.strays(&copy, plugged.addresses);
         let member = membership::update(self.host, self.network, |member| {
@@ -405,11 +418,11 @@ impl Follower<'_> {
     }
 }
 
-fn revision(news: &News) -> Option<u64> {
-    news.network.as_ref().map(|network| network.revision)
+fn revision(snapshot: &NetworkSnapshot) -> Option<u64> {
+    snapshot.network.as_ref().map(|network| network.revision)
 }
 
 /// The copy of a network's news; one that cannot be read is as good as none.
-pub(crate) fn copy(host: &Host, network: &str) -> Result<Option<News>, Error> {
-    readable(&host.news, network)
+pub(crate) fn copy(host: &Host, network: &str) -> Result<Option<NetworkSnapshot>, Error> {
+    readable(&host.snapshots, network)
 }

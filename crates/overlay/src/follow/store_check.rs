@@ -1,7 +1,7 @@
 //! Of which store a network's documents here are. A conflist may name another store than the host's own settings do: what a
 //! sandbox forwards by is read from the one, and only that one is told.
 
-use cluster::{Cluster, Place, Resolved};
+use cluster::{Cluster, Resolved, StoreRef};
 use plugin::Error;
 
 use crate::state::host::Host;
@@ -14,7 +14,7 @@ pub(crate) async fn admit(
     settings: &Resolved,
     network: &str,
 ) -> Result<(), Error> {
-    let here = settings.place();
+    let here = settings.store_ref();
     if noted(host, network)?.as_ref() == Some(&here) {
         return Ok(());
     }
@@ -26,7 +26,7 @@ pub(crate) async fn admit(
         return Err(there.refuse(network, &here).into());
     }
     let removed = host
-        .news
+        .snapshots
         .remove(network)
         .and_then(|()| host.members.remove(network));
     removed?;
@@ -42,7 +42,7 @@ pub(crate) async fn refuse(
 ) -> Result<(), Error> {
     match documents(host, cluster, settings, network).await? {
         Documents::Of(there) if host.has_users(network)? => {
-            Err(there.refuse(network, &settings.place()).into())
+            Err(there.refuse(network, &settings.store_ref()).into())
         }
         _ => Ok(()),
     }
@@ -55,12 +55,12 @@ pub(crate) async fn elsewhere(
     cluster: &Cluster<'_>,
     settings: &Resolved,
     network: &str,
-) -> Result<Option<Place>, Error> {
+) -> Result<Option<StoreRef>, Error> {
     match documents(host, cluster, settings, network).await? {
         Documents::Of(there) => Ok(Some(there)),
         Documents::OfHere { renamed } => {
             if renamed {
-                note(host, network, &settings.place())?;
+                note(host, network, &settings.store_ref())?;
             }
             Ok(None)
         }
@@ -75,7 +75,7 @@ enum Documents {
         renamed: bool,
     },
     /// Of another one.
-    Of(Place),
+    Of(StoreRef),
 }
 
 async fn documents(
@@ -84,7 +84,7 @@ async fn documents(
     settings: &Resolved,
     network: &str,
 ) -> Result<Documents, Error> {
-    let here = settings.place();
+    let here = settings.store_ref();
     let there = noted(host, network)?;
     let Some(there) = there.filter(|there| !there.is_called_as(&here)) else {
         return Ok(Documents::OfHere { renamed: false });
@@ -93,9 +93,9 @@ async fn documents(
         Err(error) if error.is_away() => return Ok(Documents::OfHere { renamed: false }),
         present => present?.map(|present| present.record),
     };
-    let known = host.news.load_readable(network, &|_| ());
+    let known = host.snapshots.load_readable(network, &|_| ());
     let known = known?;
-    let known = known.and_then(|news| news.network).zip(present);
+    let known = known.and_then(|snapshot| snapshot.network).zip(present);
     if known.is_some_and(|(known, present)| present.is_same(&known.record)) {
         return Ok(Documents::OfHere { renamed: true });
     }
@@ -103,14 +103,14 @@ async fn documents(
 }
 
 /// What is noted of a network; one that cannot be read is as good as none.
-pub(crate) fn noted(host: &Host, network: &str) -> Result<Option<Place>, Error> {
+pub(crate) fn noted(host: &Host, network: &str) -> Result<Option<StoreRef>, Error> {
     let noted = host.places.load_readable(network, &|_| ());
     noted.map_err(Error::from)
 }
 
 /// Several verbs may find at once that nothing is noted yet.
-fn note(host: &Host, network: &str, place: &Place) -> Result<(), Error> {
+fn note(host: &Host, network: &str, store_ref: &StoreRef) -> Result<(), Error> {
     let _lock = host.lock(&format!("place-{network}"))?;
-    let saved = host.places.save(network, place);
+    let saved = host.places.save(network, store_ref);
     saved.map_err(Error::from)
 }

@@ -1,7 +1,7 @@
 //! Examine: what is well on this host and what is wrong, with the command that would mend it. Looks at what [`crate::maintain::repair`]
 //! mends, and at what no repair may touch, since it is others'. Changes nothing, and asks no store.
 
-use cluster::{Network, News, Place, Resolved};
+use cluster::{Network, NetworkSnapshot, Resolved, StoreRef};
 use netlink::{Netns, Sysctl};
 use plugin::Error;
 
@@ -264,7 +264,7 @@ async fn examine_way_in(
     host: &Host,
     underlay: &Underlay,
     network: &Network,
-    news: &News,
+    snapshot: &NetworkSnapshot,
     findings: &mut Findings,
 ) {
     let port = network.vxlan_port.unwrap_or(cluster::VXLAN_PORT);
@@ -275,7 +275,7 @@ async fn examine_way_in(
         return;
     }
     // Strict: what comes by another interface than the one by which it would be answered is dropped.
-    let peers = news
+    let peers = snapshot
         .nodes
         .iter()
         .filter_map(|(_, node)| node.last_read()?.vtep);
@@ -352,7 +352,7 @@ async fn examine_egress(host: &Host, findings: &mut Findings) -> Result<(), Erro
 }
 
 /// With which store the networks' containers on this host were made.
-pub fn places() -> Result<Vec<(String, Place)>, Error> {
+pub fn places() -> Result<Vec<(String, StoreRef)>, Error> {
     let host = Host::open()?;
     let mut found = Vec::new();
     for network in sandbox::networks()? {

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cluster::{News, Node, Records, Resolved, Stored};
+use cluster::{NetworkSnapshot, Node, Records, Resolved, Stored};
 use ipam::Block;
 use plugin::Error;
 
@@ -116,7 +116,7 @@ async fn mend(
 
 /// What this host forwards by, as far as a watcher has to know to tell news.
 pub struct Known {
-    copies: BTreeMap<String, News>,
+    copies: BTreeMap<String, NetworkSnapshot>,
 }
 
 impl Known {
@@ -136,20 +136,24 @@ impl Known {
     }
 
     /// Whether the blocks and MACs of these news are other ones than those of the copy.
-    pub fn is_behind(&self, network: &str, news: &News) -> bool {
+    pub fn is_behind(&self, network: &str, snapshot: &NetworkSnapshot) -> bool {
         let copy = self.copies.get(network);
         copy.is_none_or(|copy| {
             // A watch of the blocks does not hear which of them the network can have.
             let network = copy.network.as_ref().map(|network| &network.record);
             let is_its = |block: &Block| network.is_none_or(|it| it.has_block(*block));
-            let heard = news.blocks.revisions().filter(|(block, _)| is_its(block));
-            !copy.blocks.revisions().eq(heard) || !copy.macs.revisions().eq(news.macs.revisions())
+            let heard = snapshot
+                .blocks
+                .revisions()
+                .filter(|(block, _)| is_its(block));
+            !copy.blocks.revisions().eq(heard)
+                || !copy.macs.revisions().eq(snapshot.macs.revisions())
         })
     }
 
     /// The networks that forward otherwise with these nodes. A last contact is no news.
     pub fn behind(&self, nodes: &Records<String, Node>) -> Vec<String> {
-        let differs = |copy: &News| {
+        let differs = |copy: &NetworkSnapshot| {
             let mut names: BTreeSet<&str> = copy.owners().collect();
             if copy.may_be_anywhere() {
                 names.extend(copy.nodes.keys().chain(nodes.keys()).map(String::as_str));
@@ -161,7 +165,7 @@ impl Known {
                     None => vtep.is_some(),
                     Some(Stored::Readable(now)) => now.record.vtep != vtep,
                     // One that cannot be read says nothing new.
-                    Some(Stored::Opaque(_)) => before.is_none(),
+                    Some(Stored::Unreadable(_)) => before.is_none(),
                 }
             })
         };
@@ -196,14 +200,14 @@ mod tests {
 
     fn known(blocks: Records<Block, BlockRecord>) -> Known {
         let nodes = [node("docker01", 11, 1), node("docker02", 12, 2)].into();
-        let news = News {
+        let snapshot = NetworkSnapshot {
             network: None,
             nodes,
             blocks,
-            ..News::default()
+            ..NetworkSnapshot::default()
         };
         Known {
-            copies: [("n".to_owned(), news)].into(),
+            copies: [("n".to_owned(), snapshot)].into(),
         }
     }
 
@@ -232,9 +236,9 @@ mod tests {
 
     #[test]
     fn blocks_and_macs_are_news_by_their_revisions() {
-        let heard = |blocks| News {
+        let heard = |blocks| NetworkSnapshot {
             blocks,
-            ..News::default()
+            ..NetworkSnapshot::default()
         };
         let known = known(blocks(3));
         assert!(!known.is_behind("n", &heard(blocks(3))));

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cluster::{Cluster, Node, Resolved, Store, Survey, Versioned};
+use cluster::{Cluster, Node, NodeView, Resolved, Store, Versioned};
 use plugin::Error;
 
 use crate::{
@@ -43,10 +43,10 @@ pub struct Outcome {
 pub async fn sync(
     cluster: &Cluster<'_>,
     settings: &Resolved,
-    survey: &Survey,
+    node_view: &NodeView,
 ) -> Result<Outcome, Error> {
     let host = Host::open()?;
-    let nodes = &survey.nodes;
+    let nodes = &node_view.nodes;
     let mut sandboxes = sandbox::networks()?;
     sandboxes.extend(sandbox::networks_elsewhere()?);
     let (mut done, mut failures) = (Vec::new(), Vec::new());
@@ -83,8 +83,8 @@ pub async fn sync(
     }
     failures.extend(egress::mend(&host).await.err());
     failures.extend(table::mend(&host).err());
-    failures.extend(leave(&host, cluster, settings, &survey.joins).await);
-    failures.extend(removed::forget(&host, cluster, settings, survey).await);
+    failures.extend(leave(&host, cluster, settings, &node_view.joins).await);
+    failures.extend(removed::forget(&host, cluster, settings, node_view).await);
     Ok(Outcome { done, failures })
 }
 
@@ -100,8 +100,8 @@ async fn look_at_paths(
     }
     let mut all = BTreeSet::new();
     for network in networks {
-        let news = follower::copy(host, network)?.unwrap_or_default();
-        all.extend(peers(&news, &settings.node, underlay.vtep));
+        let snapshot = follower::copy(host, network)?.unwrap_or_default();
+        all.extend(peers(&snapshot, &settings.node, underlay.vtep));
     }
     path_mtu::measure_anew(host, (underlay.vtep, underlay.mtu), &all).await
 }
@@ -136,7 +136,7 @@ impl At<'_> {
             return Ok(None);
         };
         let Some(settings) = settings.at(&there) else {
-            return Err(there.refuse(network, &settings.place()).into());
+            return Err(there.refuse(network, &settings.store_ref()).into());
         };
         let store = settings.open_store()?;
         Ok(Some(There { settings, store }))
@@ -249,7 +249,7 @@ async fn follow(
     let mut reading = match known {
         Some(reading) => reading,
         None => match follower.hear(doubt != Doubt::None).await? {
-            Heard::News(reading) => reading,
+            Heard::NetworkSnapshot(reading) => reading,
             // A network that the store has lost still serves the containers it has; there is nothing newer to say.
             Heard::Renewed => return Ok(None),
             _ => return Err(away()),
@@ -257,12 +257,17 @@ async fn follow(
     };
     if follower.is_older(&reading)? {
         reading = match follower.hear(true).await? {
-            Heard::News(again) => again,
+            Heard::NetworkSnapshot(again) => again,
             Heard::Renewed => return Ok(None),
             _ => return Err(away()),
         };
     }
-    let Some(record) = reading.news.network.clone().map(|network| network.record) else {
+    let Some(record) = reading
+        .snapshot
+        .network
+        .clone()
+        .map(|network| network.record)
+    else {
         return Ok(None);
     };
     let sandbox = sandbox::ensure(host, &record, underlay).await?;

@@ -143,7 +143,7 @@ pub(crate) async fn farewell(host: &Host, call: &Call) {
         let store = settings.open_store()?;
         let cluster = Cluster::new(&*store, settings.layout.clone());
         if let Some(there) = store_check::elsewhere(host, &cluster, &settings, network).await? {
-            return Err(there.refuse(network, &settings.place()).into());
+            return Err(there.refuse(network, &settings.store_ref()).into());
         }
         membership::tell(host, &cluster, network, &settings.node).await
     };

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use cluster::News;
+use cluster::NetworkSnapshot;
 use journal::Attachment;
 use netlink::{Netns, Rtnl};
 use plugin::{Error, readable};
@@ -73,13 +73,13 @@ pub type Start = (IpAddr, u32);
 /// those that are not known yet.
 pub(crate) async fn carried(
     host: &Host,
-    news: &News,
+    snapshot: &NetworkSnapshot,
     node: &str,
     segment: Start,
 ) -> Result<u32, Error> {
     let (vtep, segment) = segment;
     let start = (vtep, segment + overhead(vtep));
-    let peers = peers(news, node, vtep);
+    let peers = peers(snapshot, node, vtep);
     let mut paths = load(host)?;
     let unknown = |peer: &&IpAddr| paths.from != Some(start) || !paths.sizes.contains_key(*peer);
     let asked: Vec<_> = peers.iter().filter(unknown).copied().collect();
@@ -169,14 +169,14 @@ pub struct Carried {
 }
 
 /// What this host knows of the ways of a network; none where nothing was measured here.
-pub fn known(news: &News, node: &str) -> Result<Option<Carried>, Error> {
-    known_on(&Host::open()?, news, node)
+pub fn known(snapshot: &NetworkSnapshot, node: &str) -> Result<Option<Carried>, Error> {
+    known_on(&Host::open()?, snapshot, node)
 }
 
-fn known_on(host: &Host, news: &News, node: &str) -> Result<Option<Carried>, Error> {
+fn known_on(host: &Host, snapshot: &NetworkSnapshot, node: &str) -> Result<Option<Carried>, Error> {
     let paths = load(host)?;
     Ok(paths.from.map(|start| {
-        let narrow = paths.narrow(&peers(news, node, start.0));
+        let narrow = paths.narrow(&peers(snapshot, node, start.0));
         Carried {
             mtu: least(&narrow, start),
             narrow,
@@ -189,10 +189,10 @@ fn known_on(host: &Host, news: &News, node: &str) -> Result<Option<Carried>, Err
 pub(crate) async fn outgrown(
     host: &Host,
     records: impl Iterator<Item = &Record>,
-    news: &News,
+    snapshot: &NetworkSnapshot,
     node: &str,
 ) -> Result<Option<String>, Error> {
-    let carried = known_on(host, news, node)?;
+    let carried = known_on(host, snapshot, node)?;
     let Some(carried) = carried.filter(|carried| !carried.narrow.is_empty()) else {
         return Ok(None);
     };

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use cluster::{Network, News};
+use cluster::{Network, NetworkSnapshot};
 use ipnetwork::IpNetwork;
 use journal::Found;
 use netlink::{
@@ -313,11 +313,11 @@ impl Sandbox {
         &self,
         host: &Host,
         network: &str,
-        news: &News,
+        snapshot: &NetworkSnapshot,
         node: &str,
         trust: Trust<'_>,
     ) -> Result<usize, Error> {
-        let steps = self.due(host, network, news, node, trust).await?;
+        let steps = self.due(host, network, snapshot, node, trust).await?;
         self.rtnl.change(self.bridge, self.vxlan, &steps).await?;
         Ok(steps.len())
     }
@@ -327,12 +327,13 @@ impl Sandbox {
         &self,
         host: &Host,
         network: &str,
-        news: &News,
+        snapshot: &NetworkSnapshot,
         node: &str,
         trust: Trust<'_>,
     ) -> Result<Vec<Change>, Error> {
         let present = self.rtnl.forwarding(self.bridge, self.vxlan).await?;
-        let wanted = host_link::entries(host, network, desired(news, node, self.end.ip(), trust))?;
+        let wanted =
+            host_link::entries(host, network, desired(snapshot, node, self.end.ip(), trust))?;
         Ok(changes(&wanted, &present))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, path::Path};
 
-use cluster::{News, Place};
+use cluster::{NetworkSnapshot, StoreRef};
 use journal::{Journal, Unreadable};
 use netlink::{Netns, Rtnl};
 use plugin::{Error, readable};
@@ -32,9 +32,9 @@ pub struct Host {
     /// Attachments.
     pub records: Journal<Record>,
     /// The news that each network's sandbox forwards by.
-    pub news: Journal<News>,
+    pub snapshots: Journal<NetworkSnapshot>,
     /// Of which store each network's documents are.
-    pub places: Journal<Place>,
+    pub places: Journal<StoreRef>,
     /// On which networks this host forwards, as the store was told.
     pub members: Journal<Membership>,
     /// Who uses which sandbox.
@@ -63,7 +63,7 @@ impl Host {
             netns,
             rtnl,
             records: Journal::new(root, "journal/overlay"),
-            news: Journal::new(root, "news"),
+            snapshots: Journal::new(root, "news"),
             places: Journal::new(root, "place"),
             members: Journal::new(root, "acks"),
             users: Journal::new(root, "sandbox"),
@@ -103,7 +103,7 @@ impl Host {
     /// and the store again.
     pub fn lost(&self) -> Result<Vec<Unreadable>, Error> {
         let all = [
-            self.news.all().map(|it| it.unreadable),
+            self.snapshots.all().map(|it| it.unreadable),
             self.places.all().map(|it| it.unreadable),
             self.members.all().map(|it| it.unreadable),
             self.users.all().map(|it| it.unreadable),
@@ -126,15 +126,15 @@ impl Host {
     /// The identifiers of all networks that this host knows: none of them is another network's, also where the store has lost
     /// its records.
     pub fn vnis(&self) -> Result<BTreeSet<u32>, Error> {
-        let news = self.news.all_readable(&|it| cni::log(&it.to_string()));
-        let news = news?.into_iter();
-        let vnis = news.filter_map(|news| news.network?.record.vni);
+        let snapshot = self.snapshots.all_readable(&|it| cni::log(&it.to_string()));
+        let snapshot = snapshot?.into_iter();
+        let vnis = snapshot.filter_map(|snapshot| snapshot.network?.record.vni);
         Ok(vnis.collect())
     }
 
     /// Keeps the news of a network for the next verb.
-    pub fn keep(&self, network: &str, news: &News) -> Result<(), Error> {
+    pub fn keep(&self, network: &str, snapshot: &NetworkSnapshot) -> Result<(), Error> {
         let _lock = self.lock(&format!("news-{network}"))?;
-        self.news.save(network, news).map_err(Error::from)
+        self.snapshots.save(network, snapshot).map_err(Error::from)
     }
 }

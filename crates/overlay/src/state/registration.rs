@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use cluster::{Cluster, NetworkSpec, News, Node, Records, Resolved, Stored};
+use cluster::{Cluster, NetworkSnapshot, NetworkSpec, Node, Records, Resolved, Stored};
 use plugin::Error;
 
 use crate::state::host::Host;
@@ -15,26 +15,26 @@ impl Host {
         cluster: &Cluster<'_>,
         settings: &Resolved,
         spec: &NetworkSpec,
-    ) -> Result<(News, bool), Error> {
-        let mut news = cluster.news(&spec.name).await?;
+    ) -> Result<(NetworkSnapshot, bool), Error> {
+        let mut snapshot = cluster.snapshot(&spec.name).await?;
         let vtep = self.underlay(settings).await?.vtep;
-        let registered = self.enrol(cluster, settings, &news.nodes, vtep).await?;
-        if news.network.is_none() {
+        let registered = self.enrol(cluster, settings, &snapshot.nodes, vtep).await?;
+        if snapshot.network.is_none() {
             let spec = NetworkSpec {
                 in_use: self.vnis()?,
                 ..spec.clone()
             };
             cluster.ensure_network(&spec).await?;
         }
-        if registered || news.network.is_none() {
-            news = cluster.news(&spec.name).await?;
+        if registered || snapshot.network.is_none() {
+            snapshot = cluster.snapshot(&spec.name).await?;
         }
-        let network = news.ready_network(&spec.name)?;
+        let network = snapshot.ready_network(&spec.name)?;
         spec.agree(&network.record)?;
         if network.record.vni.is_none() {
             return Err(no_segment(&spec.name));
         }
-        Ok((news, registered))
+        Ok((snapshot, registered))
     }
 
     /// Makes this node known with its tunnel address unless it is among these `nodes` as it is; says whether that was needed.
@@ -63,9 +63,9 @@ impl Host {
             };
             cni::log(&format!("node {name}: the store had {had}; mended"));
         }
-        if let Some(Stored::Opaque(opaque)) = known {
-            if opaque.is_newer {
-                let why = &opaque.why;
+        if let Some(Stored::Unreadable(unreadable)) = known {
+            if unreadable.is_newer {
+                let why = &unreadable.why;
                 cni::log(&format!("node {name}: its record stays as it is: {why}"));
                 return Ok(false);
             }

@@ -1,7 +1,7 @@
 //! Documents of networks that were removed from the store. A removal runs on one host; each other host forgets the network with
 //! its next sync, once no container of it is left there.
 
-use cluster::{Cluster, Resolved, Survey};
+use cluster::{Cluster, NodeView, Resolved};
 use plugin::Error;
 
 use crate::{
@@ -15,9 +15,9 @@ pub(crate) async fn forget(
     host: &Host,
     cluster: &Cluster<'_>,
     settings: &Resolved,
-    survey: &Survey,
+    node_view: &NodeView,
 ) -> Vec<Error> {
-    let names = host.news.names().and_then(|mut names| {
+    let names = host.snapshots.names().and_then(|mut names| {
         names.extend(host.places.names()?);
         Ok(names)
     });
@@ -27,7 +27,7 @@ pub(crate) async fn forget(
     };
     names.sort();
     names.dedup();
-    names.retain(|name| survey.networks.get(name).is_none());
+    names.retain(|name| node_view.networks.get(name).is_none());
     let mut failures = Vec::new();
     for name in names {
         let forgotten = forget_network(host, cluster, settings, &name).await;
@@ -44,7 +44,7 @@ async fn forget_network(
     network: &str,
 ) -> Result<(), Error> {
     let place = store_check::noted(host, network)?;
-    if place.is_some_and(|place| !place.is_called_as(&settings.place())) {
+    if place.is_some_and(|place| !place.is_called_as(&settings.store_ref())) {
         return Ok(());
     }
     let _lock = host.lock_network(network)?;
@@ -60,6 +60,6 @@ async fn forget_network(
     {
         return Ok(());
     }
-    host.news.remove(network)?;
+    host.snapshots.remove(network)?;
     Ok(host.places.remove(network)?)
 }

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, path::Path};
 
-use cluster::{Cluster, EgressMode, Network, News};
+use cluster::{Cluster, EgressMode, Network, NetworkSnapshot};
 use cni::{Call, CniResult, Delegate, Tell};
 use ipnetwork::IpNetwork;
 use journal::Attachment;
@@ -189,10 +189,12 @@ impl Work<'_> {
     /// Makes everything; `None` if the store meanwhile has another network of this name than `known` says.
     async fn make(&self, known: &Known) -> Result<Option<CniResult>, Error> {
         let network = &self.conf.spec.name;
-        let record = &known.news.ready_network(network)?.record;
+        let record = &known.snapshot.ready_network(network)?.record;
         let asking = self.ipam.start(cni::Command::Add);
-        let (made, heard) =
-            tokio::join!(self.plug(&known.news, record), self.follower.fresh(known));
+        let (made, heard) = tokio::join!(
+            self.plug(&known.snapshot, record),
+            self.follower.fresh(known)
+        );
         // Also where the kernel refused: an IPAM plugin at work must end before it can be undone.
         let given = asking.result();
         let Made {
@@ -232,11 +234,11 @@ impl Work<'_> {
             nic::open_egress(self.inside, &nic).await?;
             egress::opened(self.host, self.attachment, nic.v6.is_some())?;
         }
-        let news = match &heard {
-            Heard::News(reading) => &reading.news,
-            _ => &known.news,
+        let snapshot = match &heard {
+            Heard::NetworkSnapshot(reading) => &reading.snapshot,
+            _ => &known.snapshot,
         };
-        if !self.is_registered(news, sandbox.end.ip()).await? {
+        if !self.is_registered(snapshot, sandbox.end.ip()).await? {
             heard = self.follower.hear(true).await?;
         }
         let addresses = given.ips.iter().map(|ip| ip.address.ip());
@@ -299,9 +301,9 @@ impl Work<'_> {
 
     /// Whether this node was known as it is, so that the others counted with it when the news were read. Where it was
     /// not, it is made known, if the store can be reached.
-    async fn is_registered(&self, news: &News, vtep: IpAddr) -> Result<bool, Error> {
+    async fn is_registered(&self, snapshot: &NetworkSnapshot, vtep: IpAddr) -> Result<bool, Error> {
         let settings = &self.conf.settings;
-        let nodes = &news.nodes;
+        let nodes = &snapshot.nodes;
         match self.host.enrol(self.cluster, settings, nodes, vtep).await {
             Ok(needed) => Ok(!needed),
             Err(error) if error.code == cni::code::AGAIN => {
@@ -313,7 +315,7 @@ impl Work<'_> {
     }
 
     /// The kernel's part that needs no address of the container: sandbox, what the host has on it, veth pair, egress NIC.
-    async fn plug(&self, known: &News, network: &Network) -> Result<Made, Error> {
+    async fn plug(&self, known: &NetworkSnapshot, network: &Network) -> Result<Made, Error> {
         let (sandbox, foothold) = {
             let _lock = self.host.lock_network(&network.name)?;
             let mut sandbox = self.sandbox(known, network).await?;
@@ -379,9 +381,9 @@ impl Work<'_> {
             return Ok(Vec::new());
         }
         let unreadable = |error: &journal::Unreadable| cni::log(&error.to_string());
-        let copies = self.host.news.all_readable(&unreadable);
+        let copies = self.host.snapshots.all_readable(&unreadable);
         let copies = copies?.into_iter();
-        let known = copies.filter_map(|news| Some(news.network?.record.subnets()));
+        let known = copies.filter_map(|snapshot| Some(snapshot.network?.record.subnets()));
         let mut subnets: Vec<_> = known.flatten().collect();
         match self.cluster.all_subnets().await {
             Ok(all) => subnets.extend(all),
@@ -416,7 +418,7 @@ impl Work<'_> {
 
     /// The network's sandbox, found or made; the caller holds the network's lock. One that stands over another address, interface or
     /// MTU than the host's present ones is made anew.
-    async fn sandbox(&self, known: &News, network: &Network) -> Result<Sandbox, Error> {
+    async fn sandbox(&self, known: &NetworkSnapshot, network: &Network) -> Result<Sandbox, Error> {
         sandbox::enter(self.host, &network.name, &self.attachment.hash())?;
         let underlay = match self.host.underlay(&self.conf.settings).await {
             Ok(underlay) => underlay,

@@ -13,7 +13,7 @@ use std::{
     net::IpAddr,
 };
 
-use cluster::{News, Stored};
+use cluster::{NetworkSnapshot, Stored};
 use netlink::{Change, Forward, Forwarding, Mac};
 
 /// The MAC of the interface that has this address first, if nobody asked for another.
@@ -38,8 +38,8 @@ pub enum Trust<'a> {
 
 /// The tunnel address of a node, unless it is this one or cannot be reached from its own tunnel address. A remote node
 /// with our own is an old record of ourselves.
-fn away(news: &News, node: &str, vtep: IpAddr, name: &str) -> Option<IpAddr> {
-    let remote = news.nodes.get(name).and_then(Stored::last_read);
+fn away(snapshot: &NetworkSnapshot, node: &str, vtep: IpAddr, name: &str) -> Option<IpAddr> {
+    let remote = snapshot.nodes.get(name).and_then(Stored::last_read);
     remote
         .filter(|remote| remote.name != node)
         .and_then(|remote| remote.vtep)
@@ -47,12 +47,16 @@ fn away(news: &News, node: &str, vtep: IpAddr, name: &str) -> Option<IpAddr> {
 }
 
 /// The tunnel addresses of the other hosts that have addresses of the network.
-pub fn peers(news: &News, node: &str, vtep: IpAddr) -> BTreeSet<IpAddr> {
-    let away = |name: &str| away(news, node, vtep, name);
-    if news.may_be_anywhere() {
-        return news.nodes.keys().filter_map(|name| away(name)).collect();
+pub fn peers(snapshot: &NetworkSnapshot, node: &str, vtep: IpAddr) -> BTreeSet<IpAddr> {
+    let away = |name: &str| away(snapshot, node, vtep, name);
+    if snapshot.may_be_anywhere() {
+        return snapshot
+            .nodes
+            .keys()
+            .filter_map(|name| away(name))
+            .collect();
     }
-    news.owners().filter_map(away).collect()
+    snapshot.owners().filter_map(away).collect()
 }
 
 /// The MACs that addresses of more than one home have. IPv4 tells each address by its MAC, IPv6 by its low 32 bits only.
@@ -73,22 +77,29 @@ fn shared<'n>(homes: impl Iterator<Item = (IpAddr, Option<&'n str>)>) -> BTreeSe
 ///
 /// An address that changes hands has no entry, nor has one of a block whose record cannot be read, nor has one whose MAC an address of another home has: an entry would take
 /// the frames of both to one of the two. They flood.
-pub fn desired(news: &News, node: &str, vtep: IpAddr, trust: Trust<'_>) -> Forwarding {
-    let away = |name: &str| away(news, node, vtep, name);
-    let floods = peers(news, node, vtep).into_iter();
+pub fn desired(
+    snapshot: &NetworkSnapshot,
+    node: &str,
+    vtep: IpAddr,
+    trust: Trust<'_>,
+) -> Forwarding {
+    let away = |name: &str| away(snapshot, node, vtep, name);
+    let floods = peers(snapshot, node, vtep).into_iter();
     let floods = floods.map(|vtep| Forward::Flood { vtep });
     let Trust::Homes { local } = trust else {
         return floods.collect();
     };
     // There may be tens of thousands: a set that is made of all at once is sorted once.
     let mut entries: Vec<_> = floods.collect();
-    let silent = |address: IpAddr| local.contains(&address) || !tells_mac(news, address);
-    let homes = || news.homes().filter(|(address, _)| !silent(*address));
-    let here = local.iter().filter(|address| tells_mac(news, **address));
+    let silent = |address: IpAddr| local.contains(&address) || !tells_mac(snapshot, address);
+    let homes = || snapshot.homes().filter(|(address, _)| !silent(*address));
+    let here = local
+        .iter()
+        .filter(|address| tells_mac(snapshot, **address));
     let there = homes().map(|(address, home)| (address, Some(home)));
     let all = here.map(|address| (*address, None)).chain(there);
     let shared = shared(all.filter(|(address, _)| address.is_ipv6()));
-    let exceptions = news.exceptions();
+    let exceptions = snapshot.exceptions();
     for (addr, home) in homes() {
         let mac = mac_of(addr);
         let Some(vtep) = away(home).filter(|_| !shared.contains(&mac)) else {
@@ -107,17 +118,18 @@ pub fn desired(news: &News, node: &str, vtep: IpAddr, trust: Trust<'_>) -> Forwa
 }
 
 /// What frames to the containers of `node` are to be addressed to in its sandbox, of those whose MAC was asked for.
-pub fn translations(news: &News, node: &str) -> Translations {
-    let here =
-        |(address, _): &(IpAddr, _)| tells_mac(news, *address) && news.home(*address) == Some(node);
-    let own = news.exceptions().into_iter().filter(here);
+pub fn translations(snapshot: &NetworkSnapshot, node: &str) -> Translations {
+    let here = |(address, _): &(IpAddr, _)| {
+        tells_mac(snapshot, *address) && snapshot.home(*address) == Some(node)
+    };
+    let own = snapshot.exceptions().into_iter().filter(here);
     own.map(|(address, mac)| (ipam::Mac::of(address), mac))
         .collect()
 }
 
 /// Whether MACs are computed from addresses like this one; so it is taken where nobody knows the network.
-fn tells_mac(news: &News, address: IpAddr) -> bool {
-    let network = news.network.as_ref();
+fn tells_mac(snapshot: &NetworkSnapshot, address: IpAddr) -> bool {
+    let network = snapshot.network.as_ref();
     network.is_none_or(|network| network.record.tells_mac(address))
 }
 

@@ -61,10 +61,10 @@ pub(super) async fn look(host: &Host, conf: &Conf, attachment: &Attachment, mtu:
     if let Some(what) = bandwidth::deviation(host, network, &rtnl, Some(attachment)).await? {
         return Ok(Some(format!("{what} in the sandbox")));
     }
-    let Some(news) = follower::copy(host, network)? else {
+    let Some(snapshot) = follower::copy(host, network)? else {
         return Ok(None);
     };
-    let Some(record) = news.network.as_ref().map(|network| &network.record) else {
+    let Some(record) = snapshot.network.as_ref().map(|network| &network.record) else {
         return Ok(None);
     };
     let underlay = host.underlay(&conf.settings).await?;
@@ -89,14 +89,14 @@ pub(super) async fn look(host: &Host, conf: &Conf, attachment: &Attachment, mtu:
     };
     put_back(
         "tunnels' guard",
-        table::guard(host, network, sandbox.end, &news),
+        table::guard(host, network, sandbox.end, &snapshot),
     );
     put_back(
         "links of the host",
         host_link::mend(host, network, &sandbox).await,
     );
     let node = &conf.settings.node;
-    if !mac_rewrite::is(network, &translations(&news, node))? {
+    if !mac_rewrite::is(network, &translations(&snapshot, node))? {
         let what = "table bridge crosshost in the sandbox: does not readdress what it should";
         return Ok(Some(what.to_owned()));
     }
@@ -112,7 +112,7 @@ pub(super) async fn look(host: &Host, conf: &Conf, attachment: &Attachment, mtu:
     let trust = member.as_ref().map_or(Trust::Floods, Membership::trust);
     let present = sandbox.rtnl.forwarding(bridge, vxlan).await;
     let present = present?;
-    let wanted = desired(&news, node, underlay.vtep, trust);
+    let wanted = desired(&snapshot, node, underlay.vtep, trust);
     let wanted = host_link::entries(host, network, wanted)?;
     let step = changes(&wanted, &present).into_iter().next();
     Ok(step

@@ -5,12 +5,12 @@ use std::{
     net::IpAddr,
 };
 
-use ipam::{Block, Choice, Held, Range, Used};
+use ipam::{Block, Choice, OwnBlocks, Range, Used};
 use proptest::prelude::*;
 
 use crate::sample::{addresses, is_offered, number, prefix, range};
 
-/// What [`Held`] borrows.
+/// What [`OwnBlocks`] borrows.
 #[derive(Debug, Clone, Default)]
 struct Host {
     blocks: Vec<(Block, Used)>,
@@ -33,8 +33,8 @@ impl Host {
         host
     }
 
-    fn held(&self) -> Held<'_> {
-        Held {
+    fn held(&self) -> OwnBlocks<'_> {
+        OwnBlocks {
             blocks: self
                 .blocks
                 .iter()
@@ -86,7 +86,7 @@ fn freed_addresses_come_back_oldest_first_after_the_cool_down() {
     assert_eq!(held.choose(&pool(), 149, 60), Choice::Cooling(oldest));
     assert_eq!(held.choose(&pool(), 150, 60), Choice::Ready(oldest));
     assert_eq!(
-        [149, 150, 160].map(|now| held.room(&pool(), now, 60)),
+        [149, 150, 160].map(|now| held.available(&pool(), now, 60)),
         [0, 1, 2]
     );
     assert_eq!(
@@ -97,10 +97,10 @@ fn freed_addresses_come_back_oldest_first_after_the_cool_down() {
 
 #[test]
 fn full_and_blockless_hosts_say_so() {
-    assert_eq!(Held::default().choose(&pool(), 0, 0), Choice::Full);
+    assert_eq!(OwnBlocks::default().choose(&pool(), 0, 0), Choice::Full);
     let full = Host::with(&["10.0.0.9_32"], &["10.0.0.9"], &[]);
     assert_eq!(full.held().choose(&pool(), 0, 0), Choice::Full);
-    assert_eq!(full.held().room(&pool(), 0, 0), 0);
+    assert_eq!(full.held().available(&pool(), 0, 0), 0);
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn a_single_is_the_last_resort_and_rests_too() {
     let (inside, single) = (address("10.0.0.9"), address("10.0.0.77"));
     host.singles = vec![address("fd00::7"), single];
     assert_eq!(host.held().choose(&pool(), 0, 60), Choice::Ready(inside));
-    assert_eq!(host.held().room(&pool(), 0, 60), 1, "of blocks alone");
+    assert_eq!(host.held().available(&pool(), 0, 60), 1, "of blocks alone");
     assert!(host.held().is_free(&pool(), single, 0, 60));
     host.freed = vec![(inside, 0)];
     assert_eq!(host.held().choose(&pool(), 0, 60), Choice::Cooling(inside));
@@ -154,7 +154,7 @@ fn a_block_larger_than_a_set_gives_what_the_set_can_note() {
     let range = Range::of("fd00::/64".parse().unwrap()).unwrap();
     let mut host = Host::with(&["fd00::_64"], &[], &[]);
     (0..4094).for_each(|n| host.blocks[0].1.insert(n));
-    assert_eq!(host.held().room(&range, 0, 0), 2);
+    assert_eq!(host.held().available(&range, 0, 0), 2);
     host.take(address("fd00::ffe"));
     assert_eq!(
         host.held().choose(&range, 0, 0),
@@ -253,12 +253,12 @@ proptest! {
     #[test]
     fn there_is_room_for_as_many_as_are_then_given((range, mut host) in host(), now in 0u64..300) {
         host.singles.clear();
-        let room = host.held().room(&range, now, 60);
+        let room = host.held().available(&range, now, 60);
         let mut given = 0;
         while let Choice::Ready(a) = host.held().choose(&range, now, 60) {
             host.take(a);
             given += 1;
-            prop_assert_eq!(host.held().room(&range, now, 60), room - given);
+            prop_assert_eq!(host.held().available(&range, now, 60), room - given);
         }
         prop_assert_eq!(given, room);
     }

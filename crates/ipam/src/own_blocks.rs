@@ -10,7 +10,7 @@ use crate::{
 
 /// What this host may and may not give out. Times are in seconds of a clock that does not stop while the host sleeps.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Held<'a> {
+pub struct OwnBlocks<'a> {
     /// Blocks of ours, in any order but apart, with which of their addresses are in use.
     pub blocks: Vec<(Block, &'a Used)>,
     /// Single addresses of ours outside our blocks that are not in use (given to us in another host's block): the last
@@ -40,7 +40,7 @@ struct Share {
     closed: Used,
 }
 
-impl Held<'_> {
+impl OwnBlocks<'_> {
     /// The next address that `range` offers: the lowest one of our blocks that nobody had, else the one that was freed
     /// first if it has rested for `cool_down`, else that one as [`Choice::Cooling`], else a single, by the same rules.
     /// A freed address that is in use, barred or not ours is as if it had not been freed.
@@ -82,8 +82,8 @@ impl Held<'_> {
             && self.freed_at(address).is_none_or(rested)
     }
 
-    /// How many addresses [`Held::choose`] could give out of our blocks one after the other as [`Choice::Ready`].
-    pub fn room(&self, range: &Range, now: u64, cool_down: u64) -> u64 {
+    /// How many addresses [`OwnBlocks::choose`] could give out of our blocks one after the other as [`Choice::Ready`].
+    pub fn available(&self, range: &Range, now: u64, cool_down: u64) -> u64 {
         let mut shares = self.shares(range);
         let freed = self.take_freed(&mut shares).into_iter();
         let rested = freed
