@@ -1,4 +1,4 @@
-//! The key of all that we make: one interface of one container on one network.
+//! The key of everything that a verb makes: one interface of one container on one network.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 pub struct Attachment {
     /// Network name.
     pub network: String,
-    /// Container id as the runtime gave it; 72 characters and more are common.
+    /// The container id of the runtime. Ids of 72 characters and more are common.
     #[serde(rename = "containerID")]
     pub container: String,
     /// Interface name inside the container.
@@ -19,18 +19,18 @@ pub struct Attachment {
 }
 
 impl Attachment {
-    /// 16 hex digits that stand for this attachment where its parts do not fit, such as file names.
+    /// 16 hex digits that name this attachment where its parts do not fit, for example in file names.
     pub fn hash(&self) -> String {
-        // No part can contain a NUL, so no two attachments are spelled alike.
+        // No part contains a NUL, so two attachments never give the same text.
         digest(&[&self.network, &self.container, &self.ifname])
     }
 
-    /// Whether this may be what [`Self::hash`] gives.
+    /// Whether this has the form of a [`Self::hash`].
     pub fn is_hash(text: &str) -> bool {
         text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
     }
 
-    /// 16 hex digits that stand for the container, over all its networks.
+    /// 16 hex digits that name the container on all its networks.
     pub fn container_hash(&self) -> String {
         digest(&[&self.container])
     }
@@ -46,8 +46,8 @@ impl fmt::Display for Attachment {
     }
 }
 
-/// 16 hex digits that stand for these texts, none of which contains a NUL: the first 64 bits of their SHA-256. It stands in
-/// names and documents, and never changes.
+/// 16 hex digits that name these texts: the first 64 bits of their SHA-256. No text contains a NUL. Names and documents have
+/// this digest, so it never changes.
 pub fn digest(parts: &[&str]) -> String {
     let sum = Sha256::digest(parts.join("\0"));
     let short = sum

@@ -1,14 +1,14 @@
-//! This host's clocks, its boot and its machine: what makes a document of `/run` old, and a host another one.
+//! The clocks of this host, and the ids of its boot and its machine.
 
 use std::{io, time::SystemTime};
 
-/// Seconds since boot, counting the time in which the host slept.
+/// Seconds since boot, including the time in which the host was suspended.
 pub fn uptime() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     u64::try_from(now.tv_sec).unwrap_or_default()
 }
 
-/// Nanoseconds since boot: what of this host came before what.
+/// Nanoseconds since boot, to order events of this host.
 pub fn moment() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     let part = |number: i64| u64::try_from(number).unwrap_or_default();
@@ -36,7 +36,7 @@ pub fn boot_id() -> io::Result<String> {
         .to_owned())
 }
 
-/// The id of this installation, from `/etc/machine-id` (machine-id(5)); it outlives boots. `None` where there is none.
+/// The id of this installation, from `/etc/machine-id` (machine-id(5)); a reboot keeps it. `None` if the file is missing.
 pub fn machine_id() -> Option<String> {
     let id = std::fs::read_to_string("/etc/machine-id").ok()?;
     Some(id.trim().to_owned()).filter(|id| !id.is_empty())

@@ -1,4 +1,4 @@
-//! Whether there is room for another document, as far as can be told without writing one.
+//! Whether there is room for another document, judged without writing one.
 
 use std::{
     io,
@@ -12,10 +12,10 @@ use rustix::{
 
 use crate::{Error, ROOT};
 
-/// What the smallest ADD needs, in bytes: two documents that are new, and a third while it takes the place of its older form.
+/// Bytes that the smallest ADD needs: two new documents, and a third one while it replaces its older form.
 const LEAST: u64 = 3 * 4096;
 
-/// Fails where no ADD could write what it has to note: the file system of [`ROOT`] is read-only, or full.
+/// Fails if no ADD could write its documents, because the file system of [`ROOT`] is read-only or full.
 pub fn has_room() -> Result<(), Error> {
     let mut dirs = Path::new(ROOT).ancestors();
     let dir = dirs.find(|dir| dir.exists()).unwrap_or(Path::new("/"));
@@ -27,7 +27,7 @@ pub fn has_room() -> Result<(), Error> {
     if there.f_flag.contains(StatVfsMountFlags::RDONLY) {
         return Err(fail(Errno::ROFS));
     }
-    // A tmpfs without limits says 0 of both.
+    // A tmpfs without limits reports 0 for both.
     let has_space = there.f_blocks == 0 || there.f_bavail * there.f_frsize >= LEAST;
     let has_inodes = there.f_files == 0 || there.f_favail > 0;
     if has_space && has_inodes {

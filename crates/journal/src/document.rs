@@ -1,10 +1,9 @@
-//! Documents: one JSON value a file, replaced as a whole.
+//! Documents: files of one JSON value, which are replaced as a whole.
 //!
-//! A document that is an object carries the number of its `schema`. One without it, as older versions wrote them all, is of
-//! schema 1; so are lists and maps, which have no room for it. Readers overlook fields that they do not know, so a new field
-//! needs no new schema. A document that cannot be read, because it is damaged or of a newer schema, is a case of its own
-//! ([`Found::Unreadable`]): neither a document that is absent nor an error of the file system. Each reader says what it
-//! takes such a document for.
+//! A document that is an object has the number of its `schema`. Without a number the schema is 1: older versions wrote none,
+//! and lists and maps have no room for one. Readers ignore fields that they do not know, so a new field needs no new schema.
+//! A document that cannot be read, because it is damaged or of a newer schema, is a case of its own ([`Found::Unreadable`]):
+//! it is neither absent nor an error of the file system. Each reader decides how to treat it.
 
 use std::{
     fmt, fs, io,
@@ -20,7 +19,7 @@ use crate::Lock;
 
 /// The schema that this version writes, and the newest that it reads.
 const SCHEMA: u32 = 1;
-/// How every object of this schema begins: only others need to be read twice.
+/// How every object of this schema begins. Only other documents have to be parsed for their schema first.
 const BEGINNING: &[u8] = br#"{"schema":1,"#;
 
 /// A document or lock could not be used.
@@ -34,13 +33,13 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
-    /// What is below `/run/crosshost` is of a newer version: see [`layout`](crate::layout).
+    /// A newer version wrote `/run/crosshost`: see [`layout`](crate::layout).
     #[error(
         "{path}: layout {layout}, by crosshost {by}; this is crosshost {build}, which knows layouts up to {known} and adds \
          and repairs nothing here; use the newer version until this host has no containers, then reboot it"
     )]
     Newer {
-        /// The document that says so.
+        /// The document with the layout.
         path: PathBuf,
         /// Its layout.
         layout: u32,
@@ -51,7 +50,7 @@ pub enum Error {
         /// The newest layout that this one works with.
         known: u32,
     },
-    /// Another verb held the lock for all of the time that this one could wait.
+    /// Another process held the lock for longer than this one could wait.
     #[error("{path}: still locked by another process after {waited:?}")]
     Busy {
         /// The lock's file.
@@ -86,19 +85,19 @@ impl fmt::Display for Unreadable {
     }
 }
 
-/// What there is of a document.
+/// The outcome of a look for a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found<T> {
-    /// Nothing.
+    /// There is no document.
     Absent,
     /// The document.
     Readable(T),
-    /// Something that this version cannot read.
+    /// There is one that this version cannot read.
     Unreadable(Unreadable),
 }
 
 impl<T> Found<T> {
-    /// The document, where one that cannot be read is as good as none; `told` hears of it.
+    /// The document. One that cannot be read counts as absent, and is passed to `told`.
     pub fn or_lost(self, told: &dyn Fn(&Unreadable)) -> Option<T> {
         match self {
             Self::Absent => None,
@@ -114,7 +113,7 @@ impl<T> Found<T> {
 /// All documents of a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct All<T> {
-    /// Those that can be read, in no order.
+    /// The ones that can be read, in no order.
     pub readable: Vec<T>,
     /// The others.
     pub unreadable: Vec<Unreadable>,
@@ -149,12 +148,12 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
         }
     }
 
-    /// The document of that name. An error is the file system's.
+    /// The document of that name. Errors are those of the file system.
     pub fn load(&self, name: &str) -> Result<Found<T>, Error> {
         load_file(self.path(name))
     }
 
-    /// The same where a document that cannot be read is as good as none; `told` hears of it.
+    /// The document of that name. One that cannot be read counts as absent, and is passed to `told`.
     pub fn load_readable(
         &self,
         name: &str,
@@ -163,9 +162,8 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
         Ok(self.load(name)?.or_lost(told))
     }
 
-    /// Writes the document whole or not at all; the caller holds a [lock](Self::lock) that keeps other writers of the
-    /// same document out. The root is a tmpfs, so nothing is synced: what a reboot loses has
-    /// no container left either.
+    /// Writes the whole document or nothing. The caller holds a [lock](Self::lock) that excludes other writers of it. Nothing is
+    /// synced to a disk: the root is a tmpfs, and a reboot ends the containers as well.
     pub fn save(&self, name: &str, document: &T) -> Result<(), Error> {
         let path = self.path(name);
         let new = self.half_written(name);
@@ -186,7 +184,7 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
             })
     }
 
-    /// Removes the document, and what a killed [`Journal::save`] left of it; one that is not there is fine.
+    /// Removes the document if there is one, and what a killed [`Journal::save`] left of it.
     pub fn remove(&self, name: &str) -> Result<(), Error> {
         for path in [self.half_written(name), self.path(name)] {
             match fs::remove_file(&path) {
@@ -199,7 +197,7 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
         Ok(())
     }
 
-    /// Whether nothing is there of that name, not even what a killed [`Journal::save`] left.
+    /// Whether there is neither a document of that name nor what a killed [`Journal::save`] left of one.
     pub fn is_absent(&self, name: &str) -> bool {
         !self.path(name).exists() && !self.half_written(name).exists()
     }
@@ -242,14 +240,14 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
         Ok(all)
     }
 
-    /// All documents that can be read, in no order; of the others `told` hears.
+    /// All documents that can be read, in no order. The others are passed to `told`.
     pub fn all_readable(&self, told: &dyn Fn(&Unreadable)) -> Result<Vec<T>, Error> {
         let all = self.all()?;
         all.unreadable.iter().for_each(told);
         Ok(all.readable)
     }
 
-    /// The paths of the documents, as long as `more` are wanted.
+    /// Calls `more` with the path of each document until it returns false.
     fn each(&self, mut more: impl FnMut(PathBuf) -> Result<bool, Error>) -> Result<(), Error> {
         let fail = |source| Error::Io {
             path: self.dir.clone(),
@@ -262,7 +260,7 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
         };
         for entry in entries {
             let path = entry.map_err(fail)?.path();
-            // Half-written ones of a killed verb start with a dot; nobody will ever rename them.
+            // The names of half-written documents start with a dot. A killed verb does not rename them any more.
             let is_document = path.extension().is_some_and(|e| e == "json") && !is_hidden(&path);
             if is_document && !more(path)? {
                 break;
@@ -271,7 +269,7 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
         Ok(())
     }
 
-    /// Takes the host-wide lock of that name if nobody holds it, without waiting.
+    /// Takes the host-wide lock of that name without waiting; `None` if another process holds it.
     pub fn try_lock(&self, name: &str) -> Result<Option<Lock>, Error> {
         match self.lock(name, Duration::ZERO) {
             Err(Error::Busy { .. }) => Ok(None),
@@ -292,8 +290,8 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
         })
     }
 
-    /// Where a document is written before it is renamed: one place for each name, so that the next writer or remover
-    /// cleans up after a killed one.
+    /// The path at which a document is written before it is renamed. There is one for each name, so that the next write or
+    /// removal cleans up after a killed one.
     fn half_written(&self, name: &str) -> PathBuf {
         self.dir.join(format!(".{name}"))
     }
@@ -318,7 +316,7 @@ fn load_file<T: DeserializeOwned>(path: PathBuf) -> Result<Found<T>, Error> {
     }
 }
 
-/// The document, or why it cannot be read, and whether that is because it is of a newer schema.
+/// The document; or why it cannot be read, and whether the reason is a newer schema.
 fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, (String, bool)> {
     #[derive(Deserialize)]
     struct Head {
@@ -397,7 +395,7 @@ mod tests {
         assert_eq!(fs::read_dir(dir.path().join("numbers")).unwrap().count(), 0);
     }
 
-    /// What may become of a document.
+    /// Contents of a damaged document.
     const DAMAGED: [&[u8]; 6] = [
         b"",
         b"{",

@@ -1,8 +1,9 @@
-//! The layout of `/run/crosshost`: a number that changes when an older version could no longer work with what is there.
+//! The layout of `/run/crosshost`: a number that changes when older versions could no longer work with the documents.
 //!
-//! `layout.json` says the number, and which build wrote it. The first ADD on a host writes it, before anything else; a host
-//! that has documents and no such file was used by a version up to commit 86dc1f2, whose layout is number 1. A version that
-//! meets a newer number adds and repairs nothing: it would rebuild in its own form what containers hang on. DEL goes on.
+//! `layout.json` has the number, and the build that wrote it. The first ADD on a host writes it before anything else. A host
+//! with documents but without this file was used by a version up to commit 86dc1f2, whose layout has the number 1. A version
+//! that finds a newer number than its own adds and repairs nothing, because it would rebuild in its own form what containers
+//! use. DEL still works.
 //!
 //! The fields of this one document never change, so that every version can read it.
 
@@ -16,10 +17,10 @@ use crate::{Error, Found, Journal, Unreadable};
 pub const NUMBER: u32 = 1;
 /// The document's name.
 const NAME: &str = "layout";
-/// Longest wait for another first ADD.
+/// Longest wait for another ADD that writes the number.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Which layout a host has.
+/// The layout of a host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layout {
     /// Its number.
@@ -30,14 +31,14 @@ pub struct Layout {
     pub commit: String,
 }
 
-/// What is written below `root`; absent on a host that is new or was used by a version up to 86dc1f2.
+/// The layout below `root`; absent on a host that is new or was used by a version up to 86dc1f2.
 ///
 /// # Errors
 ///
 /// What the file system refuses.
 pub fn read(root: &Path) -> Result<Found<Layout>, Error> {
     let path = root.join(format!("{NAME}.json"));
-    // Whatever schema it says: its fields never change.
+    // Its schema does not matter, because its fields never change.
     match fs::read(&path) {
         Ok(bytes) => Ok(match serde_json::from_slice(&bytes) {
             Ok(layout) => Found::Readable(layout),
@@ -52,8 +53,8 @@ pub fn read(root: &Path) -> Result<Found<Layout>, Error> {
     }
 }
 
-/// Whether a version that knows the layouts up to [`NUMBER`] may add and repair below `root`. A document that cannot be read
-/// stops nothing: whoever looks at the host is told of it.
+/// Checks that a version that knows the layouts up to [`NUMBER`] may add and repair below `root`. A document that cannot be
+/// read stops nothing; `crosshost doctor` reports it.
 ///
 /// # Errors
 ///
@@ -62,7 +63,7 @@ pub fn admit(root: &Path, build: &str) -> Result<(), Error> {
     is_to_be_written(root, build).map(drop)
 }
 
-/// The same for an ADD, which writes the number where there is none or an older one.
+/// The same check for an ADD, which also writes the number if there is none or an older one.
 ///
 /// # Errors
 ///
@@ -81,7 +82,7 @@ pub fn begin(root: &Path, version: &str, commit: &str) -> Result<(), Error> {
     documents.save(NAME, &layout)
 }
 
-/// Whether there is no number or an older one. One that cannot be read is never overwritten by guess.
+/// Whether there is no number or an older one. A document that cannot be read is never overwritten.
 fn is_to_be_written(root: &Path, build: &str) -> Result<bool, Error> {
     match read(root) {
         Ok(Found::Absent) => Ok(true),

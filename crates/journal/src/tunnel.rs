@@ -1,5 +1,5 @@
-//! The tunnel address of this host in this boot, as the interface plugin found it. Every program that writes this host's node
-//! record writes it with this address, so that no other host takes this one for a host without tunnels.
+//! The tunnel address of this host in this boot, as the interface plugin found it. Every program that writes the host's node
+//! record puts this address into it, so that other hosts never take it for a host without tunnels.
 
 use std::{net::IpAddr, path::Path};
 
@@ -18,18 +18,18 @@ fn documents() -> Journal<Tunnel> {
     Journal::new(Path::new(ROOT), NAME)
 }
 
-/// The address; `None` where this host has no tunnel yet, or its document cannot be read.
+/// The address; `None` if this host has no tunnel yet, or the document cannot be read.
 pub fn vtep() -> Option<IpAddr> {
     let found = documents().load_readable(NAME, &|_| ());
     found.ok().flatten().map(|tunnel| tunnel.vtep)
 }
 
-/// The documents of it that cannot be read, for reports.
+/// The document, if it cannot be read, for reports.
 pub fn unreadable() -> Result<Vec<Unreadable>, Error> {
     Ok(documents().all()?.unreadable)
 }
 
-/// Keeps the address for the programs that come later.
+/// Saves the address for later verbs.
 pub fn note(vtep: IpAddr) -> Result<(), Error> {
     if self::vtep() == Some(vtep) {
         return Ok(());

@@ -1,4 +1,4 @@
-//! The configuration, checked as a whole before anything is done.
+//! The configuration, which is checked as a whole before anything is done.
 
 use cluster::{Conflist, EgressMode, Network, NetworkSpec, Resolved};
 use cni::{Call, Command, Dns};
@@ -15,19 +15,19 @@ pub struct Conf {
     pub settings: Resolved,
     /// The network as this configuration describes it.
     pub spec: NetworkSpec,
-    /// The MAC that the runtime asks for.
+    /// The MAC that the runtime requests.
     pub mac: Option<Mac>,
-    /// `dns`: told in the result, in the place of what the IPAM plugin says.
+    /// `dns`: in the result it replaces that of the IPAM plugin.
     pub dns: Dns,
     /// `ipam.type`: the plugin that hands out addresses.
     pub ipam: String,
     /// `hostAccess`: whether the host has an address of its own on the segment.
     pub host_access: bool,
-    /// How much a new container may receive and send; what exists has that in its record.
+    /// The rates of a new container. Those of existing containers are in their records.
     pub bandwidth: Bandwidth,
 }
 
-/// IPAM plugins that give out addresses without a look at other hosts.
+/// IPAM plugins that give out addresses without regard to other hosts.
 const LOCAL: [&str; 2] = ["host-local", "static"];
 
 #[derive(Deserialize)]
@@ -66,7 +66,7 @@ impl Conf {
     /// Reads and checks the configuration of a call. Code 7, naming key and value.
     pub fn read(call: &Call) -> Result<Self, Error> {
         let ipam = ipam(call)?;
-        // What exists is not judged by what only its next ADD may say.
+        // Rules of ADD do not apply to attachments that exist.
         let bandwidth = if matches!(call.command, Command::Add | Command::Status) {
             refuse_slips(call)?;
             refuse_local(call, &ipam)?;
@@ -76,7 +76,7 @@ impl Conf {
         };
         let host: WireOfHost = call.conf.decode()?;
         let WireOfNames { dns } = call.conf.decode()?;
-        // Whatever the name under which this plugin is installed (nerdctl gives some options only to well-known types).
+        // This plugin may be installed under another name: nerdctl has some options only for well-known types.
         let conflist = Conflist {
             segment: Some(call.conf.decode()?),
             ..call.conf.decode()?
@@ -94,7 +94,7 @@ impl Conf {
         })
     }
 
-    /// What an attachment to the network wants of this host.
+    /// What an attachment to the network needs of the host's own link.
     pub(crate) fn wants(&self, network: &Network) -> Wants {
         let egress = self.spec.egress.as_ref().or(network.egress.as_ref());
         Wants {
@@ -103,7 +103,7 @@ impl Conf {
         }
     }
 
-    /// The attachment that a call is about.
+    /// The attachment of a call.
     pub fn attachment(call: &Call) -> Result<Attachment, Error> {
         let (container, ifname) = call.attachment()?;
         let network = call.conf.name.to_string();
@@ -115,7 +115,7 @@ impl Conf {
     }
 }
 
-/// Refuses keys that are a slip away from one of ours. Code 7. Those of `ipam` are the IPAM plugin's to judge.
+/// Refuses keys that look like misspelled ones of ours. Code 7. The IPAM plugin judges those of `ipam`.
 fn refuse_slips(call: &Call) -> Result<(), Error> {
     let mut paths = ["", "egress", "store", "node", "dns"].into_iter();
     paths.try_for_each(|path| {
@@ -127,8 +127,8 @@ fn refuse_slips(call: &Call) -> Result<(), Error> {
     })
 }
 
-/// Refuses an IPAM plugin that gives the same addresses on each host, unless the configuration says that its addresses are of
-/// this host alone. Code 7.
+/// Refuses an IPAM plugin that gives out the same addresses on each host, unless the configuration says that its addresses
+/// belong to this host alone. Code 7.
 fn refuse_local(call: &Call, ipam: &str) -> Result<(), Error> {
     let WireOfScope { ipam_scope: scope } = call.conf.decode()?;
     match scope.as_deref().unwrap_or_default() {
@@ -144,19 +144,19 @@ fn refuse_local(call: &Call, ipam: &str) -> Result<(), Error> {
     }
 }
 
-/// Store and node: what a removal uses of the configuration, if it can. Code 7.
+/// Store and node: a removal uses them if they can be read. Code 7.
 pub fn settings(call: &Call) -> Result<Resolved, Error> {
     let conflist: Conflist = call.conf.decode()?;
     conflist.settings(&call.variables()).map_err(Error::from)
 }
 
-/// `hostAccess`, for a removal: what cannot be read is none.
+/// `hostAccess`, for a removal: false if it cannot be read.
 pub fn host_access(call: &Call) -> bool {
     let host: Result<WireOfHost, _> = call.conf.decode();
     host.is_ok_and(|host| host.host_access == Some(true))
 }
 
-/// `ipam.type`: all that a removal needs of the configuration. Code 7.
+/// `ipam.type`: a removal needs nothing else of the configuration. Code 7.
 pub fn ipam(call: &Call) -> Result<String, Error> {
     let wire: Wire = call.conf.decode()?;
     let ipam = wire

@@ -2,23 +2,23 @@
 //!
 //! # Why it looks like this
 //!
-//! The classic overlay driver told every host about every container: by gossip, by a watcher of misses in the kernel,
-//! by a record for each endpoint. All of it was sometimes late, and late news about a container is a packet that goes
-//! to the wrong host. Here nothing is told per container. Hosts own *blocks* of addresses, a container's MAC is a
-//! function of its address, and so each host *computes* the forwarding entries of every address that can exist,
-//! before it exists ([`segment::forwarding`]). What is not known floods to all hosts with a block, so that late news cost
-//! packets and not reachability. Old news must not misdeliver either: an address changes its home only after every
-//! host that forwards on the network has dropped the old one and said so ([`follow::membership`], `snapshot`).
+//! A classic overlay driver tells every host about every container: by gossip, by a watcher of misses in the kernel, or by a
+//! record for each endpoint. Each of these is late at times, and then packets go to the wrong host. Here no host is told about
+//! a container. Hosts own *blocks* of addresses, and a container's MAC is a function of its address. So each host *computes* the
+//! forwarding entries of every address that can exist, before it exists ([`segment::forwarding`]). Packets for an unknown address
+//! are flooded to all hosts with a block: an old snapshot costs packets, and no reachability. It must not misdeliver either: an
+//! address moves to another host only after every host that forwards on the network has dropped the old entry and has
+//! acknowledged that ([`follow::membership`], `follow::follower`).
 //!
-//! Each network has on each host a *sandbox*: a namespace with a bridge and a VXLAN device ([`segment::sandbox`]). Containers
-//! hang on the bridge by veth pairs. The host's firewall, routing and daemons never see the segment. The way out is a
-//! second NIC on a host-local bridge ([`egress`]), once for a container.
+//! Each network has on each host a *sandbox*: a namespace with a bridge and a VXLAN device ([`segment::sandbox`]). Veth pairs
+//! connect containers to the bridge. The host's firewall, routing and daemons never see the segment. A container's way to the
+//! outside is a second NIC on a bridge of the host ([`egress`]). A container has one, on however many networks it is.
 //!
-//! A verb is a process of milliseconds that can be killed at any instruction. So it writes down what it is about to
-//! make before it makes it ([`state::attachment`]), makes only what can be named again from the CNI call ([`names`]), and every
-//! removal is of the kind "gone or not there". There is one teardown, for DEL, GC, a failed ADD and a killed one.
+//! A verb is a process that lives for milliseconds and can be killed at any instruction. So it writes down what it is about to
+//! make before it makes it ([`state::attachment`]). It makes only what can be named again from the CNI call ([`names`]). Every
+//! removal is idempotent: a missing object is not an error. DEL, GC, a failed ADD and a killed ADD have the same teardown.
 //!
-//! `add`, `del`, `check`, `gc` and `status` are the verbs; [`config`] and [`state::host`] are what they start from.
+//! `add`, `del`, `check`, `gc` and `status` are the verbs. They start from [`config`] and [`state::host`].
 
 pub mod config;
 pub mod egress;
@@ -41,7 +41,7 @@ pub struct Overlay {
 }
 
 impl Overlay {
-    /// The plugin of a process that has just begun, and whose parent is its caller.
+    /// The plugin of a process that has just begun, so that its parent is still its caller.
     pub fn begin() -> Self {
         let caller = state::attachment::Process::caller();
         Self { caller }
@@ -78,13 +78,13 @@ impl cni::Plugin for Overlay {
     }
 }
 
-/// Whether there is nothing that could be removed: of a network after which no file can be named, or where this plugin is run as an
-/// IPAM plugin, which its ADD refuses.
+/// Whether there is nothing to remove: the network's name is too long for a file name, or this plugin is run as an IPAM
+/// plugin. ADD refuses both.
 fn has_nothing(call: &Call) -> bool {
     call.conf.name.is_too_long() || call.is_delegated()
 }
 
-/// That a link of this name, made just now, is not there: somebody else removed it.
+/// The error of a link that was made just now and is missing: another program removed it.
 fn vanished(name: &str) -> Error {
     Error::new(code::KERNEL, format!("{name}: gone as soon as it was made"))
 }

@@ -1,4 +1,4 @@
-//! What is remembered of an attachment: enough to remove it without asking anyone.
+//! The record of an attachment: enough to remove it without asking anyone.
 
 use std::{
     fs,
@@ -18,18 +18,18 @@ const RESULTS: &str = "/var/lib/cni/results";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Record {
-    /// What it is of.
+    /// The attachment.
     pub attachment: Attachment,
     /// The container's namespace as the runtime named it.
     pub netns: PathBuf,
-    /// Device and inode of that namespace: the path may by now lead to another.
+    /// Device and inode of that namespace. Later the path may lead to another one.
     pub netns_id: (u64, u64),
-    /// Whether the ADD came to its end.
+    /// How far the ADD came.
     pub stage: Stage,
-    /// Whom the ADD answered. Unknown of one that is at work, and of one that an earlier version made.
+    /// The process that the ADD answered. `None` while the ADD runs, and if an earlier version made the attachment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answered: Option<Answered>,
-    /// The limits that it was made with; older records have none.
+    /// The rates that it was made with; older records have none.
     #[serde(default, skip_serializing_if = "Bandwidth::is_none")]
     pub bandwidth: Bandwidth,
 }
@@ -38,9 +38,9 @@ pub struct Record {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Stage {
-    /// At work, or killed.
+    /// It runs, or was killed.
     Making,
-    /// Answered.
+    /// It has answered.
     Made,
 }
 
@@ -50,13 +50,13 @@ pub enum Stage {
 pub struct Process {
     /// Its id.
     pid: u32,
-    /// When it began, in the kernel's ticks since boot: ids are used again.
+    /// When it began, in the kernel's ticks since boot, because ids are used again.
     started: u64,
 }
 
 impl Process {
-    /// The caller of this process; `None` where it cannot be seen (it has ended, or has a PID namespace of its own). To be asked
-    /// for when this process begins: one whose caller has ended has init, or a subreaper, for a parent.
+    /// The caller of this process; `None` if it cannot be seen, because it has ended or is in another PID namespace. Call this
+    /// when the process begins: after the caller has ended, the parent is init or a subreaper.
     pub(crate) fn caller() -> Option<Self> {
         let pid = parent_id();
         let started = started(pid)?;
@@ -79,14 +79,14 @@ pub struct Answered {
 }
 
 impl Answered {
-    /// That this process has answered its caller now.
+    /// An answer of this process to its caller, given now.
     pub(crate) fn now(caller: Process) -> Self {
         let at = journal::clock::unix();
         Self { caller, at }
     }
 
-    /// Whether a runtime still knows of the answer: the process lives, or libcni has kept the result since. A runtime that was
-    /// killed in the middle of its chain has neither, and asks again.
+    /// Whether a runtime still knows the answer: the process lives, or libcni has stored the result since. A runtime that was
+    /// killed in the middle of its chain has neither, and sends the ADD again.
     pub(crate) fn is_remembered(&self, attachment: &Attachment) -> bool {
         let Attachment {
             network,
@@ -95,7 +95,7 @@ impl Answered {
         } = attachment;
         let kept = Path::new(RESULTS).join(format!("{network}-{container}-{ifname}"));
         let since = i64::try_from(self.at).unwrap_or_default();
-        // libcni does not write it in one step: a runtime that was killed meanwhile leaves half of it, or nothing in it.
+        // libcni does not write the file in one step: a killed runtime leaves half of it, or an empty file.
         let is_kept = || {
             fs::metadata(&kept).is_ok_and(|kept| kept.mtime() >= since)
                 && fs::read(&kept).is_ok_and(|text| is_object(&text))
@@ -108,10 +108,10 @@ fn is_object(text: &[u8]) -> bool {
     serde_json::from_slice::<serde_json::Map<_, _>>(text).is_ok()
 }
 
-/// When a process began that has not ended: field 22 of `/proc/PID/stat`, and field 3 for one that ended and is not reaped.
+/// When a running process began: field 22 of `/proc/PID/stat`. Field 3 tells of one that has ended and is not reaped.
 fn started(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field, in brackets, is any name.
+    // The second field, in brackets, can be any text.
     let (_, fields) = stat.rsplit_once(')')?;
     let mut fields = fields.split_whitespace();
     let state = fields.next()?;

@@ -1,4 +1,4 @@
-//! What an earlier ADD of the same attachment left: a duplicate stands in the way, the rest is cleared away.
+//! What an earlier ADD of the same attachment left. A duplicate is refused; anything else is removed.
 
 use cni::Delegate;
 use journal::{Attachment, Found};
@@ -17,8 +17,8 @@ use crate::{
     },
 };
 
-/// A finished attachment of the same key that stands, and that its runtime knows of, is a duplicate. What an ADD left that was
-/// killed, whose runtime was killed before it knew, or whose container's namespace was made anew without a DEL, is taken down.
+/// A finished attachment with the same key is a duplicate if its links exist and its runtime knows of it. Otherwise the ADD or
+/// its runtime was killed, or the container's namespace was made again without a DEL: what it left is removed.
 pub(crate) async fn clear(
     host: &Host,
     conf: &Conf,
@@ -30,7 +30,7 @@ pub(crate) async fn clear(
     let record = match found? {
         Found::Absent => return Ok(()),
         Found::Readable(record) => record,
-        // Its container may run.
+        // Its container may be running.
         Found::Unreadable(unreadable) => {
             let why = format!("{attachment}: may exist already; DEL it first: {unreadable}");
             return Err(Error::new(code::DUPLICATE, why));
@@ -52,8 +52,8 @@ pub(crate) async fn clear(
     teardown::forget(host, attachment)
 }
 
-/// Whether the links of a finished attachment are in this container. A namespace that was made anew may have the number of the old
-/// one, but not its links; and of a pair whose one end went the other went too.
+/// Whether the links of a finished attachment are in this container. A new namespace may have the number of an old one, but not
+/// its links. If one end of a pair is gone, so is the other.
 async fn stands(record: &Record, (container, inside): (&Netns, &Rtnl)) -> Result<bool, Error> {
     if record.netns_id != container.id() {
         return Ok(false);

@@ -31,25 +31,25 @@ pub struct Host {
     pub rtnl: Rtnl,
     /// Attachments.
     pub records: Journal<Record>,
-    /// The news that each network's sandbox forwards by.
+    /// The snapshot by which each network's sandbox forwards.
     pub snapshots: Journal<NetworkSnapshot>,
-    /// Of which store each network's documents are.
+    /// The store from which each network's documents come.
     pub places: Journal<StoreRef>,
-    /// On which networks this host forwards, as the store was told.
+    /// The networks of which this host told the store that it is a member.
     pub members: Journal<Membership>,
-    /// Who uses which sandbox.
+    /// The attachments that use each sandbox.
     pub users: Journal<Users>,
-    /// What each sandbox readdresses.
+    /// The MACs that each sandbox rewrites.
     pub translations: Journal<Translations>,
-    /// Who has which egress address.
+    /// The egress address of each container.
     pub egress: Journal<Ledger>,
-    /// What this host has of its own on each segment.
+    /// The host's own link to each segment.
     pub footholds: Journal<Foothold>,
-    /// What the firewall's table should have.
+    /// The wanted contents of the nftables table.
     pub firewall: Journal<Table>,
-    /// What the ways to other hosts carry.
+    /// The path MTU to each other host.
     pub paths: Journal<Paths>,
-    /// Which networks a watcher follows.
+    /// The networks that a watcher follows.
     pub following: Journal<Following>,
 }
 
@@ -76,7 +76,7 @@ impl Host {
         })
     }
 
-    /// Before an ADD makes anything: refused where a newer version's layout is in use here.
+    /// Writes the layout before an ADD makes anything. Fails if this host has the layout of a newer version.
     pub(crate) fn begin_layout() -> Result<(), Error> {
         let (version, commit) = (cni::build::VERSION, cni::build::COMMIT);
         journal::layout::begin(Path::new(journal::ROOT), version, commit).map_err(Error::from)
@@ -88,7 +88,7 @@ impl Host {
         Ok(users.is_some_and(|users| !users.0.is_empty()))
     }
 
-    /// Whether attachments use a network's sandbox, also where the list of them was lost with `/run`: their ports tell.
+    /// Whether attachments use a network's sandbox. If the list of them was lost with `/run`, the ports of the bridge tell.
     pub async fn needs_sandbox(&self, network: &str) -> Result<bool, Error> {
         if self.has_users(network)? {
             return Ok(true);
@@ -99,7 +99,7 @@ impl Host {
         }
     }
 
-    /// The documents of this host that cannot be read, but for the attachments' records: what they said comes from the kernel
+    /// The documents of this host that cannot be read, without the records of attachments. Their contents come from the kernel
     /// and the store again.
     pub fn lost(&self) -> Result<Vec<Unreadable>, Error> {
         let all = [
@@ -123,8 +123,8 @@ impl Host {
         Ok(lost)
     }
 
-    /// The identifiers of all networks that this host knows: none of them is another network's, also where the store has lost
-    /// its records.
+    /// The VNIs of all networks that this host knows. No other network may take them, even if the store has lost the records
+    /// of theirs.
     pub fn vnis(&self) -> Result<BTreeSet<u32>, Error> {
         let snapshot = self.snapshots.all_readable(&|it| cni::log(&it.to_string()));
         let snapshot = snapshot?.into_iter();
@@ -132,7 +132,7 @@ impl Host {
         Ok(vnis.collect())
     }
 
-    /// Keeps the news of a network for the next verb.
+    /// Saves the snapshot of a network for the next verb.
     pub fn keep(&self, network: &str, snapshot: &NetworkSnapshot) -> Result<(), Error> {
         let _lock = self.lock(&format!("news-{network}"))?;
         self.snapshots.save(network, snapshot).map_err(Error::from)

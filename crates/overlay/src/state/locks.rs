@@ -10,12 +10,12 @@ use crate::state::host::Host;
 /// Longest wait for another verb of this host.
 const PATIENCE: Duration = Duration::from_secs(20);
 impl Host {
-    /// Keeps other verbs off a network's sandbox on this host.
+    /// Excludes other verbs from a network's sandbox on this host.
     pub fn lock_network(&self, network: &str) -> Result<Lock, Error> {
         self.lock(&format!("network-{network}"))
     }
 
-    /// Keeps other verbs off a container, over all its networks.
+    /// Excludes other verbs from a container, on all its networks.
     pub fn lock_container(&self, attachment: &Attachment) -> Result<Lock, Error> {
         Ok(self.lock(&of_container(attachment))?.passing())
     }

@@ -8,8 +8,8 @@ use plugin::Error;
 use crate::state::host::Host;
 
 impl Host {
-    /// The news of a network, made true where this host has a part in it: the node is known with its address and
-    /// boot, and the network exists as wanted. Also whether the node had to be made known.
+    /// The snapshot of a network, after this host has registered itself with its address and boot, and has created the network
+    /// if there was none. Also whether it had to register itself. Fails if the network differs from `spec`.
     pub async fn prepare(
         &self,
         cluster: &Cluster<'_>,
@@ -37,8 +37,8 @@ impl Host {
         Ok((snapshot, registered))
     }
 
-    /// Makes this node known with its tunnel address unless it is among these `nodes` as it is; says whether that was needed.
-    /// Refused where another host has that address.
+    /// Registers this node with its tunnel address unless `nodes` have it as it is; returns whether that was needed. Fails if
+    /// another host has the address.
     pub async fn enrol(
         &self,
         cluster: &Cluster<'_>,
@@ -77,7 +77,7 @@ impl Host {
     }
 }
 
-/// That a network is of addresses alone.
+/// The error of a network that only has addresses.
 pub(crate) fn no_segment(network: &str) -> Error {
     let why = format!(
         "network {network}: has no VXLAN segment: it was made for another interface plugin"

@@ -13,7 +13,7 @@ use crate::{firewall::foreign_rules, state::host::Host};
 const OVERHEAD_V4: u32 = 50;
 const OVERHEAD_V6: u32 = 70;
 
-/// Where the tunnels leave this host.
+/// The interface and the address of this host's tunnels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Underlay {
     /// Interface index.
@@ -43,8 +43,8 @@ pub(crate) fn overhead(vtep: IpAddr) -> u32 {
 }
 
 impl Host {
-    /// Finds the underlay: the named address or interface, else where the route to the store leaves, else where the
-    /// default route does.
+    /// Finds the underlay: the configured address or interface; else the interface of the route to the store; else that of the
+    /// default route.
     pub async fn underlay(&self, settings: &Resolved) -> Result<Underlay, Error> {
         let links = self.rtnl.links().await?;
         let addresses = self.rtnl.addresses(None).await?;
@@ -127,8 +127,8 @@ impl Host {
         let nowhere = || {
             Error::config("node.vtep: no route leaves this host; name node.underlay or node.vtep")
         };
-        // Any address beyond the host does for the default route: nothing is sent. That of IPv6 counts where its link has no
-        // IPv4: where the other default route is away for a while the tunnels stay where they are.
+        // Any address beyond the host finds the default route; nothing is sent to it. The IPv6 route only counts if its link has
+        // no IPv4 address: tunnels must not move to IPv6 while the IPv4 route is missing for a moment.
         let store = store_address(settings.store.url.as_deref().unwrap_or_default());
         let store = store.filter(|store| !store.is_loopback()).into_iter();
         let [v4, v6] = foreign_rules::BEYOND;
@@ -159,7 +159,7 @@ fn has(addresses: &[(u32, IpNetwork)], wanted: IpAddr, link: Option<u32>) -> Opt
     addresses.iter().find(on).map(|(index, _)| *index)
 }
 
-/// An address that other hosts can reach: not loopback, not link-local.
+/// Whether other hosts can reach the address: it is neither loopback nor link-local.
 fn is_global(address: IpNetwork) -> bool {
     match address.ip() {
         IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
@@ -167,7 +167,7 @@ fn is_global(address: IpNetwork) -> bool {
     }
 }
 
-/// The address in a store's URL, if it is one and not a name.
+/// The address in a store's URL; `None` if it has a name.
 fn store_address(url: &str) -> Option<IpAddr> {
     let place = url.split_once("://").map_or(url, |(_, place)| place);
     let place = place.split('/').next()?;
