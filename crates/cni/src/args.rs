@@ -1,16 +1,16 @@
-//! `CNI_ARGS`: `K=V;K2=V2`. Read leniently, since runtimes put much in it that is for others: unknown keys, empty
-//! values, values that hold `=`. What is understood (an address) is checked when it is asked for.
+//! `CNI_ARGS`: `K=V;K2=V2`. It is read leniently, because runtimes put data for other plugins into it: unknown keys, empty
+//! values, values with a `=`. A value that is understood, such as an address, is checked when it is read.
 
 use crate::Error;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-/// The pairs of `CNI_ARGS`, in their order (which is random from call to call with go-cni).
+/// The pairs of `CNI_ARGS` in their order. With go-cni the order differs from call to call.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CniArgs(pub Vec<(String, String)>);
 
 impl CniArgs {
-    /// Never fails: a pair without `=` is a key with an empty value, an empty pair is none.
+    /// Never fails: a pair without `=` is a key with an empty value, and an empty pair is ignored.
     pub fn parse(text: &str) -> Self {
         let pair = |pair: &str| match pair.split_once('=') {
             Some((key, value)) => (key.to_owned(), value.to_owned()),
@@ -24,13 +24,13 @@ impl CniArgs {
         )
     }
 
-    /// The value of `key` (exact spelling, as in the reference); the last one if given twice. May be empty.
+    /// The value of `key` in this exact spelling, as in the reference. If the key is given twice, the last one. May be empty.
     pub fn get(&self, key: &str) -> Option<&str> {
         let mut pairs = self.0.iter().rev();
         pairs.find(|(k, _)| k == key).map(|(_, v)| v.as_str())
     }
 
-    /// The value of `key` as a `T`; none if absent or empty. `what` says what is expected: "a MAC address".
+    /// The value of `key` as a `T`; `None` if absent or empty. `what` names what is expected: "a MAC address".
     /// Code 4, naming key and value.
     pub fn typed<T: FromStr>(&self, key: &str, what: &str) -> Result<Option<T>, Error> {
         let Some(value) = self.get(key).filter(|v| !v.is_empty()) else {
@@ -40,8 +40,8 @@ impl CniArgs {
         value.parse().map(Some).map_err(bad)
     }
 
-    /// `IP`: one address or a comma list (multus), each with or without a `/length`, which is dropped since the
-    /// length is the pool's. Code 4.
+    /// `IP`: one address, or a list with commas (multus). A `/length` behind an address is dropped, because the pool has the
+    /// length. Code 4.
     pub fn ips(&self) -> Result<Vec<IpAddr>, Error> {
         let Some(list) = self.get("IP").filter(|v| !v.is_empty()) else {
             return Ok(Vec::new());

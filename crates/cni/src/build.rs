@@ -1,4 +1,4 @@
-//! Which build this is. All four binaries and the node records say the same, so that two hosts can be compared.
+//! The version and the commit of this build. All four binaries and the node records have them, so that hosts can be compared.
 
 /// The version of crosshost: `1.0.0`.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

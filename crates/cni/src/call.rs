@@ -1,5 +1,5 @@
-//! One call of a plugin: environment and configuration, checked. An empty variable is an unset one, as runtimes that
-//! fill in all of them expect.
+//! One call of a plugin: environment and configuration, checked. An empty variable counts as unset, because some runtimes set
+//! all of them.
 
 use crate::delegate::DELEGATED;
 use crate::skeleton::BuiltIn;
@@ -57,12 +57,12 @@ impl Command {
         found.ok_or_else(bad)
     }
 
-    /// Whether it is about one attachment.
+    /// Whether it applies to one attachment.
     pub(crate) const fn has_attachment(self) -> bool {
         matches!(self, Self::Add | Self::Del | Self::Check)
     }
 
-    /// The variables that must be set. Without `CNI_PATH` a DEL can do all but delegate, so it is not refused.
+    /// The variables that must be set. A DEL without `CNI_PATH` is accepted: it can do everything but delegate.
     const fn required(self) -> &'static [&'static str] {
         match self {
             Self::Add | Self::Check => &["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH"],
@@ -72,7 +72,7 @@ impl Command {
     }
 }
 
-/// What the runtime asks for. Everything in it is checked; what a verb requires is there.
+/// A call of the runtime. Everything in it is checked, and what the verb requires is present.
 #[derive(Debug, Clone)]
 pub struct Call {
     /// The verb.
@@ -81,12 +81,12 @@ pub struct Call {
     pub container: Option<ContainerId>,
     /// Always there in ADD, DEL, CHECK; none in the others.
     pub ifname: Option<IfName>,
-    /// `CNI_NETNS` as given. In a plugin started by [`crate::run`] that needs it: in ADD and CHECK always there, in DEL only if it
-    /// is there to be entered; never our own namespace. None in the other verbs.
+    /// `CNI_NETNS` as given; never our own namespace. In a plugin that is started by [`crate::run`] and needs it: always present
+    /// in ADD and CHECK, in DEL only if the namespace exists. `None` in the other verbs.
     pub netns: Option<PathBuf>,
     /// `CNI_ARGS`.
     pub args: CniArgs,
-    /// `CNI_PATH`: where delegates are. Never empty in ADD and CHECK.
+    /// `CNI_PATH`: the directories of delegates. Never empty in ADD and CHECK.
     pub path: Vec<PathBuf>,
     /// The configuration.
     pub conf: NetConf,
@@ -94,12 +94,12 @@ pub struct Call {
     pub stdin: Vec<u8>,
     /// The whole environment, for delegates.
     pub env: Vec<(OsString, OsString)>,
-    /// The plugins that this process has built in.
+    /// The plugins that are built into this process.
     pub(crate) built_in: &'static [BuiltIn],
 }
 
 impl Call {
-    /// Checks environment and configuration, without a look at the machine ([`crate::run`] checks the namespace).
+    /// Checks environment and configuration, but nothing on the machine ([`crate::run`] checks the namespace).
     /// Codes 4, 6, 1, 7 in this order.
     pub fn new(env: Vec<(OsString, OsString)>, stdin: Vec<u8>) -> Result<Self, Error> {
         let command = Command::parse(variable(&env, "CNI_COMMAND").unwrap_or_default())?;
@@ -145,7 +145,7 @@ impl Call {
         })
     }
 
-    /// The environment as text; what is no UTF-8 is left out.
+    /// The environment as text, without what is not UTF-8.
     pub fn variables(&self) -> HashMap<String, String> {
         let text = |(key, value): &(OsString, OsString)| {
             Some((key.to_str()?.to_owned(), value.to_str()?.to_owned()))
@@ -153,8 +153,8 @@ impl Call {
         self.env.iter().filter_map(text).collect()
     }
 
-    /// The MAC that the runtime asks for: `runtimeConfig.mac`, or else `args.cni.mac`, or else `MAC` of `CNI_ARGS`, as in the
-    /// reference; an empty text is none. Codes 7 and 4, naming key and value.
+    /// The MAC that the runtime requests: `runtimeConfig.mac`, or else `args.cni.mac`, or else `MAC` of `CNI_ARGS`, as in the
+    /// reference. An empty text counts as absent. Codes 7 and 4, naming key and value.
     pub fn mac<T: FromStr<Err: Display>>(&self) -> Result<Option<T>, Error> {
         let Asked {
             runtime_config,
@@ -175,7 +175,7 @@ impl Call {
             .typed("MAC", "a MAC address that an interface can have")
     }
 
-    /// Whether a plugin of ours runs this one as its IPAM plugin.
+    /// Whether one of our plugins runs this one as its IPAM plugin.
     pub fn is_delegated(&self) -> bool {
         variable(&self.env, DELEGATED).is_some()
     }
@@ -194,7 +194,7 @@ impl Call {
     }
 }
 
-/// Where runtimes put a MAC.
+/// The places where runtimes put a MAC.
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Asked {

@@ -1,12 +1,12 @@
-//! The network configuration on standard input: what every plugin reads of it, and the checks that are the same for
-//! all. Unknown keys are always somebody else's, never an error.
+//! The network configuration on standard input: the part that every plugin reads, and the checks that all plugins share.
+//! Unknown keys belong to other plugins and are never an error.
 
 use crate::{Command, ContainerId, Error, IfName, NetworkName, Previous, Version, decode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// What every plugin reads of its configuration; the rest is [`NetConf::decode`]d by the plugin.
+/// The part of the configuration that every plugin reads. A plugin reads the rest by [`NetConf::decode`].
 #[derive(Debug, Clone)]
 pub struct NetConf {
     /// `cniVersion`; 0.1.0 if absent or empty.
@@ -15,10 +15,10 @@ pub struct NetConf {
     pub name: NetworkName,
     /// `type`; empty if absent. For an IPAM plugin it is the interface plugin's.
     pub plugin_type: String,
-    /// `prevResult`. For ADD and CHECK one that cannot be read is an error; for other verbs it counts as absent, since
-    /// a detachment must not fail because a cache is corrupt.
+    /// `prevResult`. If it cannot be read, ADD and CHECK fail. For other verbs it counts as absent: a detachment must not fail
+    /// because a cache is corrupt.
     pub prev_result: Option<Previous>,
-    /// All of it, as sent.
+    /// The whole configuration, as sent.
     pub raw: Value,
 }
 
@@ -31,7 +31,7 @@ struct Head {
     prev_result: Option<Value>,
 }
 
-/// Keys of the attachments that a GC spares; libcni sends the second beside the first, as its older name.
+/// Keys of the attachments that a GC must keep. The second is the older name of the first, and libcni sends both.
 pub(crate) const VALID: [&str; 2] = ["cni.dev/valid-attachments", "cni.dev/attachments"];
 
 #[derive(Deserialize)]
@@ -78,7 +78,7 @@ impl NetConf {
         })
     }
 
-    /// The version in which to answer to a configuration that is refused.
+    /// The version of the answer to a configuration that is refused.
     pub(crate) fn version_of(stdin: &[u8]) -> Version {
         let raw: Value = serde_json::from_slice(stdin).unwrap_or_default();
         let head = decode::<Head>(&raw).ok();
@@ -91,9 +91,8 @@ impl NetConf {
         decode(&self.raw)
     }
 
-    /// GC: the attachments that stay, of both spellings of the key together. Absent, null and `[]` mean none, as
-    /// libcni intends. Anything else that is not a list of container IDs and interface names is code 7: what is not
-    /// understood must not be taken for "remove all".
+    /// GC: the attachments that stay, under both names of the key. Absent, null and `[]` mean none, as libcni intends. Anything
+    /// else that is not a list of container IDs and interface names is code 7, because it must not be read as "remove all".
     pub fn valid_attachments(&self) -> Result<Vec<(ContainerId, IfName)>, Error> {
         let mut valid = Vec::new();
         for key in VALID {
@@ -112,7 +111,7 @@ impl NetConf {
     }
 }
 
-/// The version of a configuration, if we speak it and it has the verb.
+/// The version of a configuration, if it is supported and has the verb.
 fn version(text: &str, command: Command) -> Result<Version, Error> {
     let version = Version::parse(text).ok_or_else(|| {
         let names = Version::names();

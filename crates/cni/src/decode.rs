@@ -1,11 +1,11 @@
-//! JSON into types as Go does it: field names in any case, null as absent.
+//! Decodes JSON as Go does: field names in any case, null as absent.
 //!
-//! containerd and nerdctl send `HostPort` where the specification says `hostPort`, because Go never minded. serde does,
-//! so this is a deserializer over a parsed [`Value`] that does not. It also remembers where it was: a configuration is
-//! written by hand, and an error without key and value sends its author searching.
+//! containerd and nerdctl send `HostPort` where the specification says `hostPort`. Go accepts that and serde does not, so this
+//! is a deserializer over a parsed [`Value`] that does. It also keeps the path to each value: configurations are written by
+//! hand, and their authors need key and value in an error.
 //!
-//! Only struct fields are lenient. What serde buffers first (untagged enums, `flatten`) and fields of enum variants are
-//! matched exactly.
+//! Only the fields of structs match in any case. Fields of enum variants, and what serde buffers first (untagged enums,
+//! `flatten`), must match exactly.
 
 use crate::Error;
 use serde::de::value::{MapAccessDeserializer, StrDeserializer};
@@ -15,14 +15,14 @@ use serde::{Deserializer, forward_to_deserialize_any};
 use serde_json::Value;
 use std::fmt::Display;
 
-/// A field of this name (`#[serde(rename = "$extra")]`) in a struct gets all keys that no other field took.
+/// In a struct a field of this name (`#[serde(rename = "$extra")]`) gets all keys that match no other field.
 pub(crate) const EXTRA: &str = "$extra";
 
-/// Longest message, in bytes: a value of a megabyte says no more than its beginning.
+/// Longest message, in bytes: the beginning of a long value is enough.
 const CLIP: usize = 300;
 
-/// `value` as a `T`. Struct fields match in any case, exact spelling preferred; map keys are untouched; null is
-/// absent; unknown keys are ignored. Code 7: `ipam.ranges[0][0].subnet: invalid address: 10.0.0.0/33`.
+/// `value` as a `T`. Fields of structs match in any case, and the exact spelling is preferred. Keys of maps are not changed. Null
+/// counts as absent, and unknown keys are ignored. Code 7: `ipam.ranges[0][0].subnet: invalid address: 10.0.0.0/33`.
 pub fn decode<T: DeserializeOwned>(value: &Value) -> Result<T, Error> {
     T::deserialize(Node(value)).map_err(|e| {
         Error::config(if e.path.is_empty() {
@@ -33,7 +33,7 @@ pub fn decode<T: DeserializeOwned>(value: &Value) -> Result<T, Error> {
     })
 }
 
-/// A fault, and the path to it from the outside in, built while the calls return.
+/// A fault and the path to it. The path is built from the inside out while the calls return.
 #[derive(Debug, thiserror::Error)]
 #[error("{path}: {msg}")]
 struct Fault {
@@ -51,7 +51,7 @@ impl de::Error for Fault {
 }
 
 impl Fault {
-    /// The fault seen from one level further out, where `value` is at `step`.
+    /// The same fault one level further out, where `value` is at `step`.
     fn at(mut self, step: &str, value: &Value) -> Self {
         if self.path.is_empty() {
             self.msg = with_value(self.msg, value);
@@ -69,7 +69,7 @@ impl Fault {
     }
 }
 
-/// serde's own messages hold the value, those of `FromStr` often do not.
+/// serde's own messages have the value. Those of `FromStr` often do not.
 fn with_value(msg: String, value: &Value) -> String {
     let bare = match value {
         Value::String(text) => text.clone(),
@@ -82,7 +82,7 @@ fn with_value(msg: String, value: &Value) -> String {
     clip(format!("{msg}: {value}"))
 }
 
-/// Whether what stands at `step` may be shown. Messages are logged by runtimes.
+/// Whether the value at `step` may be shown: runtimes log messages.
 fn secret(step: &str) -> bool {
     let step = step.to_ascii_lowercase();
     ["token", "secret", "password"]
@@ -190,7 +190,7 @@ impl Node<'_> {
     }
 }
 
-/// A list, with the place in it.
+/// A list and the position in it.
 struct Items<'a> {
     items: &'a [Value],
     next: usize,
@@ -217,7 +217,7 @@ impl<'de> SeqAccess<'de> for Items<'de> {
     }
 }
 
-/// What stands at a key; the rest of a struct's keys stands at [`EXTRA`].
+/// The value of a key. The value of [`EXTRA`] has the keys that match no field.
 enum Slot<'a> {
     One(&'a Value),
     Rest(Vec<Entry<'a>>),
@@ -230,7 +230,7 @@ fn pair<'a>((key, value): (&'a String, &'a Value)) -> Entry<'a> {
     (key, key, Slot::One(value))
 }
 
-/// The entries of an object, still to be visited.
+/// The entries of an object that are not visited yet.
 struct Fields<'a> {
     entries: std::vec::IntoIter<Entry<'a>>,
     value: Option<(&'a str, Slot<'a>)>,
@@ -254,7 +254,7 @@ impl<'a> Fields<'a> {
                 .or_else(|| fields.iter().find(|f| f.eq_ignore_ascii_case(key)));
             match field {
                 None => rest.push((key.as_str(), key.as_str(), Slot::One(value))),
-                // A Go client sends null for an empty list as for everything else that it has not.
+                // A Go client sends null for an empty list, as for everything else that it lacks.
                 Some(_) if value.is_null() => {}
                 // Another key spells the field exactly.
                 Some(field) if field != key && map.contains_key(*field) => {}

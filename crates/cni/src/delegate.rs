@@ -1,7 +1,7 @@
-//! Running another plugin, as an interface plugin does with its IPAM plugin (specification, section 4).
+//! Runs another plugin, as an interface plugin runs its IPAM plugin (specification, section 4).
 //!
-//! The delegate gets the very bytes that we got, and our environment: whatever a runtime or a later version of the
-//! specification puts there is for it too. Its errors are passed on unchanged, its standard error is copied to ours.
+//! The delegate gets the same bytes and the same environment as this plugin, because what a runtime or a later version of the
+//! specification adds is for the delegate, too. Its errors are returned unchanged. Its standard error is copied to ours.
 
 use crate::conf::VALID;
 use crate::process::Process;
@@ -16,7 +16,8 @@ use std::path::{Path, PathBuf};
 use std::process::{self, Stdio};
 use std::time::Duration;
 
-/// In the environment of a delegate: it does not delegate itself. The caller itself, under another name, would without end.
+/// Set in the environment of a delegate, which must not delegate again: if it were the caller under another name, that would
+/// never end.
 pub(crate) const DELEGATED: &str = "CROSSHOST_DELEGATED";
 
 /// A plugin to which a call can be passed on.
@@ -24,10 +25,10 @@ pub(crate) const DELEGATED: &str = "CROSSHOST_DELEGATED";
 pub struct Delegate<'a> {
     call: &'a Call,
     program: PathBuf,
-    /// The program is this process's own: the plugin runs in it.
+    /// The plugin, if its program is the one of this process. It runs in this process then.
     built_in: Option<BuiltIn>,
     stdin: Vec<u8>,
-    /// Variables that are not as in the call.
+    /// Variables that differ from those of the call.
     env: Vec<(&'static str, OsString)>,
 }
 
@@ -72,8 +73,8 @@ impl<'a> Delegate<'a> {
         })
     }
 
-    /// The same for an attachment of the caller's own. The addresses and the MAC that the runtime asks for, it asks for the
-    /// call's attachment and not for this one. Code 6 if the configuration is no object.
+    /// The same for an attachment of the caller itself. The addresses and the MAC that the runtime requests are for the
+    /// attachment of the call, and are left out. Code 6 if the configuration is no object.
     pub fn on_behalf(&self, container: &str, ifname: &str, netns: &Path) -> Result<Self, Error> {
         let mut stdin = object(&self.stdin)?;
         stdin.retain(|key, _| !key.eq_ignore_ascii_case("args"));
@@ -104,7 +105,7 @@ impl<'a> Delegate<'a> {
         &self.program
     }
 
-    /// ADD; a result without version has the configuration's, `null` is an empty one.
+    /// ADD. A result without a version has that of the configuration; `null` is an empty result.
     pub fn add(&self) -> Result<CniResult, Error> {
         self.start(Command::Add).result()
     }
@@ -119,8 +120,8 @@ impl<'a> Delegate<'a> {
         self.start(Command::Check).finish()
     }
 
-    /// GC that spares, beside what the caller listed, the attachments that are known to be `at_work`: the one case in
-    /// which the delegate's configuration differs from ours.
+    /// GC that also keeps the attachments `at_work`, beside those in the caller's list. Only here does the delegate's
+    /// configuration differ from ours.
     pub fn gc(mut self, at_work: &[(ContainerId, IfName)]) -> Result<(), Error> {
         if !at_work.is_empty() {
             self.stdin = sparing(&self.stdin, at_work)?;
@@ -177,7 +178,7 @@ fn is_this_program(file: &fs::Metadata) -> bool {
         .is_ok_and(|own| (own.dev(), own.ino()) == (file.dev(), file.ino()))
 }
 
-/// The configuration with more attachments to spare.
+/// The configuration with more attachments to keep.
 fn sparing(conf: &[u8], more: &[(ContainerId, IfName)]) -> Result<Vec<u8>, Error> {
     let mut conf = object(conf)?;
     let listed = conf.entry(VALID[0]).or_insert(serde_json::Value::Null);
@@ -207,7 +208,7 @@ fn odd(error: &serde_json::Error) -> Error {
     Error::decode(format!("configuration: {error}"))
 }
 
-/// A binary that is being replaced is "text file busy" for a moment.
+/// While a binary is replaced, it is "text file busy" for a moment.
 fn spawn(plugin: &mut process::Command) -> std::io::Result<process::Child> {
     for pause in [50, 100, 200, 400, 800] {
         match plugin.spawn() {

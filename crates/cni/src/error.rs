@@ -1,5 +1,5 @@
-//! The one error that leaves a plugin. Inside a verb errors may be of any kind; at the edge they become a code that a
-//! runtime can act on, a message for a person and details for a log.
+//! The error that a plugin prints: a code for the runtime, a message for a person and details for a log. Inside a verb errors may
+//! have other types.
 
 use crate::Version;
 use crate::text::{line, plain_lines};
@@ -11,7 +11,7 @@ pub mod code {
     pub const VERSION: u32 = 1;
     /// A field that the plugin refuses; the message has key and value.
     pub const UNSUPPORTED: u32 = 2;
-    /// The container is unknown: promises the runtime that no DEL is needed.
+    /// The container is unknown, and the runtime need not send a DEL.
     pub const UNKNOWN_CONTAINER: u32 = 3;
     /// A bad or missing environment variable; the message names it.
     pub const ENV: u32 = 4;
@@ -19,15 +19,15 @@ pub mod code {
     pub const IO: u32 = 5;
     /// Configuration, `prevResult` or a delegate's answer is not what the specification says.
     pub const DECODE: u32 = 6;
-    /// The configuration is JSON, its values are not acceptable.
+    /// The configuration is JSON, but a value in it is not acceptable.
     pub const CONFIG: u32 = 7;
-    /// The network namespace is none, or is the plugin's own (not in the specification; in the reference library).
+    /// `CNI_NETNS` is no network namespace, or is the plugin's own. Not in the specification, but in the reference library.
     pub const NETNS: u32 = 8;
     /// Try again later.
     pub const AGAIN: u32 = 11;
     /// STATUS only: an ADD would fail.
     pub const NOT_READY: u32 = 50;
-    /// STATUS only: an ADD would fail, and containers that run may lack connectivity.
+    /// STATUS only: an ADD would fail, and running containers may lack connectivity.
     pub const LIMITED: u32 = 51;
     /// A delegated plugin died, or failed without a CNI error object.
     pub const DELEGATE: u32 = 198;
@@ -35,12 +35,12 @@ pub mod code {
     pub const INTERNAL: u32 = 199;
 }
 
-/// What a failed verb prints. `msg` and `details` are logged by runtimes: they never hold a secret.
+/// What a failed verb prints. Runtimes log `msg` and `details`, so they never contain a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     /// One of [`code`], or a plugin's own from 100 on.
     pub code: u32,
-    /// One line: the object, what was tried, what was said about it.
+    /// One line: the object, what was tried with it, and the answer.
     pub msg: String,
     /// More, for a log; may be empty.
     pub details: String,
@@ -48,7 +48,7 @@ pub struct Error {
 
 impl Error {
     /// An error of any code. `msg`, which may quote any input, becomes a plain line of at most
-    /// [`LONGEST`] bytes: control characters are escaped, and of a longer one the middle is left out.
+    /// [`LONGEST`] bytes: control characters are escaped, and the middle of a longer one is left out.
     pub fn new(code: u32, msg: impl Into<String>) -> Self {
         Self {
             code,
@@ -56,31 +56,31 @@ impl Error {
             details: String::new(),
         }
     }
-    /// Unsupported version, or verb in this version.
+    /// The version is not supported, or does not have the verb.
     pub fn version(msg: impl Into<String>) -> Self {
         Self::new(code::VERSION, msg)
     }
-    /// A field that is refused: `msg` holds key and value.
+    /// A field is refused: `msg` has key and value.
     pub fn unsupported(msg: impl Into<String>) -> Self {
         Self::new(code::UNSUPPORTED, msg)
     }
-    /// Environment.
+    /// A variable of the environment is wrong.
     pub fn env(msg: impl Into<String>) -> Self {
         Self::new(code::ENV, msg)
     }
-    /// Reading, writing, running.
+    /// Something could not be read, written or run.
     pub fn io(msg: impl Into<String>) -> Self {
         Self::new(code::IO, msg)
     }
-    /// Not decodable.
+    /// Input could not be decoded.
     pub fn decode(msg: impl Into<String>) -> Self {
         Self::new(code::DECODE, msg)
     }
-    /// Decodable, not acceptable.
+    /// A value is not acceptable.
     pub fn config(msg: impl Into<String>) -> Self {
         Self::new(code::CONFIG, msg)
     }
-    /// Network namespace.
+    /// The network namespace is wrong.
     pub fn netns(msg: impl Into<String>) -> Self {
         Self::new(code::NETNS, msg)
     }
@@ -110,7 +110,7 @@ impl Error {
         object
     }
 
-    /// Another plugin's error object; none if `value` is not one.
+    /// Another plugin's error object; `None` if `value` is not one.
     pub fn from_value(value: &Value) -> Option<Self> {
         let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
         let code = value.get("code")?.as_u64()?;

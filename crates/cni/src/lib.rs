@@ -1,10 +1,9 @@
 //! The CNI specification as a library: configuration, environment, results of every version, errors, the life of a
 //! plugin process and delegation to other plugins.
 //!
-//! The three plugins differ in what they do, never in how they speak. All that is common to speaking lives here, so
-//! that a plugin's own code starts with a checked [`Call`] and ends with a [`CniResult`] or an [`Error`]. The crate is
-//! synchronous and small, since a plugin lives for milliseconds and is started for every container. It is the only
-//! one that prints on standard output, because that is the protocol.
+//! The plugins share the protocol and differ in their work. This crate is the protocol, so that a plugin's own code starts with a
+//! checked [`Call`] and ends with a [`CniResult`] or an [`Error`]. It is synchronous and small, because a plugin lives for
+//! milliseconds and is started for every container. Only this crate prints on standard output, which is the protocol.
 
 mod args;
 pub mod build;

@@ -1,9 +1,9 @@
-//! Names that come from outside, checked once: container, interface, network. They end up in paths, kernel objects and
-//! store keys, so nothing unchecked may pass as one of them.
+//! Names from outside: container, interface, network. They become parts of paths, kernel objects and store keys, so each has a
+//! type that only a checked name can have.
 
 use serde::{Deserialize, Serialize};
 
-/// A name that is not one.
+/// A text is not a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what} {value:?}: {why}")]
 pub struct BadName {
@@ -80,10 +80,10 @@ name!(
 const MAX_IDENTIFIER: usize = 255;
 
 impl NetworkName {
-    /// Longest name in bytes: files and locks are named after it, of which `network-NAME` is the longest that a file system takes.
+    /// Longest name in bytes: the lock `network-NAME` must fit into a file name.
     pub const LONGEST: usize = MAX_IDENTIFIER - "network-".len();
 
-    /// For the verbs that remove: a longer name may be that of something which a plugin made that names no file after it.
+    /// For the verbs that remove: a plugin that names no file after a network may have made something for a longer name.
     pub(crate) fn of_removal(value: String) -> Result<Self, BadName> {
         let name = ContainerId::new(value);
         name.map(|name| Self(name.0)).map_err(|bad| BadName {
@@ -92,7 +92,7 @@ impl NetworkName {
         })
     }
 
-    /// Whether nothing can be named after it, so that a plugin that names files after networks has nothing of it.
+    /// Whether it is too long for a file name, so that a plugin that names files after networks never made anything for it.
     pub fn is_too_long(&self) -> bool {
         self.0.len() > Self::LONGEST
     }
@@ -130,7 +130,7 @@ fn interface(s: &str) -> Option<&'static str> {
     if s == "." || s == ".." {
         return Some("must not be \".\" or \"..\"");
     }
-    // The kernel's own words: settings of all interfaces, of those to come, and a number to be filled in.
+    // The kernel uses these itself: settings of all interfaces, of future ones, and a number that it fills in.
     if s == "all" || s == "default" || s.contains('%') {
         return Some("must not be \"all\" or \"default\", nor hold '%'");
     }

@@ -1,9 +1,9 @@
-//! Whether `CNI_NETNS` may be worked in.
+//! Whether a plugin may work in `CNI_NETNS`.
 //!
-//! A runtime names a namespace by a path such as `/proc/<pid>/ns/net`. If that process is gone and its number was given
-//! to another one, the path may be the host's own namespace; working in it, and above all cleaning it up, would cut off
-//! the host (containernetworking/plugins#714). So this is looked at before any work, and for DEL such a namespace is none. What the path
-//! leads to later is for the plugin to compare, when it has opened it.
+//! A runtime names a namespace by a path such as `/proc/<pid>/ns/net`. If that process has ended and another one has its id, the
+//! path may lead to the host's own namespace. To work in it, and above all to clean it up, would cut off the host
+//! (containernetworking/plugins#714). So this is checked before any work, and for DEL such a namespace counts as absent. The
+//! path may change later: the plugin compares the namespace when it has opened it.
 
 use crate::{Call, Command, Error};
 use std::fs::metadata;
@@ -13,7 +13,7 @@ use std::path::Path;
 
 const OWN: &str = "/proc/thread-self/ns/net";
 
-/// ADD, CHECK: code 8 unless `call.netns` is a namespace, and not our own. DEL: makes `call.netns` none instead.
+/// ADD, CHECK: code 8 unless `call.netns` is a namespace and not our own. DEL: sets `call.netns` to `None` instead.
 pub(crate) fn guard(call: &mut Call) -> Result<(), Error> {
     let Some(path) = &call.netns else {
         return Ok(());
@@ -35,14 +35,14 @@ pub(crate) fn guard(call: &mut Call) -> Result<(), Error> {
     )))
 }
 
-/// Whether the namespace at `path` is our own. Only looked at, never opened: it might be a fifo.
+/// Whether the namespace at `path` is our own. The path is not opened, because it might be a fifo.
 fn is_own(path: &Path) -> Result<bool, String> {
     let own = metadata(OWN).map_err(|e| format!("compared with {OWN}: {e}"))?;
     let other = metadata(path).map_err(|e| match e.kind() {
         ErrorKind::NotFound => "there is nothing at this path".to_owned(),
         _ => e.to_string(),
     })?;
-    // All namespaces, also those of other kinds, are files of one file system, nsfs, which holds nothing else.
+    // All namespaces of all kinds are files of one file system, nsfs, which has no other files.
     if own.dev() != other.dev() {
         return Err("it is not a network namespace".to_owned());
     }

@@ -1,8 +1,8 @@
-//! The only place that prints: at most one JSON object on standard output, whatever happens.
+//! Prints at most one JSON object on standard output, whatever happens. Nothing else prints there.
 //!
-//! A release build aborts on panic, and a runtime that finds standard output empty shows nothing but an exit code. So a
-//! panic prints the same error object as any failure before the process ends. Whoever speaks first is heard, the other
-//! is silent: two objects would be none.
+//! A release build aborts on panic, and if standard output is empty a runtime shows only an exit code. So a panic prints an error
+//! object like any failure before the process ends. The first object is printed and any other is dropped, because two objects
+//! are not valid JSON.
 #![expect(clippy::disallowed_methods, reason = "it writes the protocol")]
 
 use crate::{Error, Version, code, plain};
@@ -18,12 +18,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 static VERSION: OnceLock<Version> = OnceLock::new();
 static SPOKEN: AtomicBool = AtomicBool::new(false);
 
-/// Sets the version in which a panic is told. The first one stays.
+/// Sets the version of a panic's error object. The first one stays.
 pub(crate) fn set_version(version: Version) {
     let _ = VERSION.set(version);
 }
 
-/// Prints `object` on a line of its own, unless something was printed before. The reader may be gone: no panic.
+/// Prints `object` on a line of its own, unless something was printed before. Does not panic if the reader is gone.
 pub(crate) fn print(object: &Value) -> io::Result<()> {
     if SPOKEN.swap(true, Ordering::SeqCst) {
         return Ok(());
@@ -38,11 +38,11 @@ pub(crate) fn say(text: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// Refuses to go on when the caller died: code 5.
+/// Fails if the caller has died: code 5.
 ///
-/// A runtime that is killed leaves its plugin at work, and its DEL may come before that plugin has even begun. An ADD
-/// calls this once it holds the lock that keeps a DEL out: then either that DEL is still to come, or the ADD ends here.
-/// A caller is dead when nobody can read what it wants to be told (pipe(7): POLLERR at the writing end).
+/// If a runtime is killed its plugin goes on, and a DEL may arrive before that plugin has begun. An ADD calls this when it holds
+/// the lock that excludes a DEL: then either the DEL comes later, or the ADD ends here.
+/// The caller is dead if nobody can read our answer (pipe(7): POLLERR at the writing end).
 pub fn caller_listens() -> Result<(), Error> {
     if is_heard(io::stdout().as_fd()) {
         return Ok(());
@@ -64,7 +64,7 @@ fn is_heard(output: BorrowedFd<'_>) -> bool {
     }
 }
 
-/// A line for a person, on standard error: what did not stop the verb, but should be known.
+/// A line for a person on standard error: something that did not stop the verb.
 pub fn note(line: &str) {
     let _ = writeln!(io::stderr(), "{}", plain(line));
 }

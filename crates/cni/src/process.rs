@@ -1,7 +1,7 @@
-//! A delegate's process: feeding it, reading its answer, and knowing when it ended.
+//! A delegate's process: writes its input, reads its answer, and waits for its end.
 //!
-//! One poll over its three pipes and its pidfd: neither side can fill a pipe while the other waits, and a grandchild that
-//! keeps a pipe open (a daemon that the plugin left behind) does not hold us.
+//! One poll waits for its three pipes and its pidfd. So neither side can fill a pipe while the other waits, and a grandchild that
+//! keeps a pipe open (a daemon that the plugin left behind) does not block us.
 
 use crate::{CniResult, Error, Version, code, output};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -13,14 +13,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStdin, ExitStatus};
 
-/// Most that is kept of a delegate's output; the rest is read and dropped.
+/// Bytes that are kept of a delegate's output. The rest is read and dropped.
 const MAX_OUTPUT: usize = 8 << 20;
 
-/// Most of its standard error that is kept for an error's details; all is copied.
+/// Bytes of its standard error that are kept for an error's details. All of it is copied to ours.
 const MAX_DETAILS: usize = 2000;
 
-/// A delegate's process. Dropped, it is waited for and its answer is lost: no ADD goes on behind our back, and no zombie
-/// stays.
+/// A delegate's process. Drop waits for its end and drops its answer, so that no ADD goes on unnoticed and no zombie stays.
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,
@@ -68,7 +67,7 @@ impl Process {
         })
     }
 
-    /// The result of an ADD. Its own error, or code 198 if it died of something else, 6 if it is not understood.
+    /// The result of an ADD. Errors: the plugin's own; code 198 if it died otherwise; code 6 if the answer is not understood.
     pub(crate) fn result(mut self) -> Result<CniResult, Error> {
         self.succeed()?;
         let bad = |why: String| Error::decode(format!("{}: result: {why}", self.who));
@@ -109,7 +108,7 @@ impl Process {
         Err(Error::new(code, msg).with_details(details.concat().trim()))
     }
 
-    /// Runs it to its end. The child is reaped afterwards, whatever is returned.
+    /// Runs it to its end. The child is reaped in any case.
     fn end(&mut self) -> Result<ExitStatus, Error> {
         let polled = self.turn_until_ended();
         self.ended = true;
@@ -143,7 +142,7 @@ impl Process {
         }
     }
 
-    /// Writes what the pipe takes, and closes it behind the last byte. A delegate that does not read is not at fault.
+    /// Writes what the pipe takes, and closes it after the last byte. It is no error if a delegate does not read.
     fn feed(&mut self) {
         let Some(pipe) = &mut self.stdin else {
             return;
@@ -159,7 +158,7 @@ impl Process {
         self.stdin = None;
     }
 
-    /// Reads what is there.
+    /// Reads what is available.
     fn hear(&mut self) {
         drain(&mut self.stdout, |bytes| {
             let room = MAX_OUTPUT - self.answer.len();
@@ -196,8 +195,8 @@ fn prepare(child: &Child) -> io::Result<OwnedFd> {
     Ok(pidfd_open(Pid::from_child(child), PidfdFlags::empty())?)
 }
 
-/// Reads what there is now, at most twice what a pipe holds: an endless writer must not keep us from the clock.
-/// Forgets a pipe that has ended.
+/// Reads what is available now, at most twice what fits into a pipe: an endless writer must not keep us from the deadline.
+/// Drops a pipe that has ended.
 fn drain(pipe: &mut Option<impl Read>, mut keep: impl FnMut(&[u8])) {
     let mut buffer = [0; 8192];
     for _ in 0..16 {
@@ -214,7 +213,7 @@ fn drain(pipe: &mut Option<impl Read>, mut keep: impl FnMut(&[u8])) {
     }
 }
 
-/// The usual ends, by name.
+/// Names of common signals.
 fn name(signal: i32) -> &'static str {
     match signal {
         1 => " (SIGHUP)",

@@ -1,8 +1,8 @@
-//! A delegate at work beside its caller, on a thread: as a process, or built into this one.
+//! A delegate that runs on a thread beside its caller: as a process, or built into this one.
 //!
-//! An exec holds its caller up for as long as a veth pair takes to make, and a built-in plugin would for as long as the store
-//! takes to answer. A built-in ADD answers before it has ended: what it does after its answer it does beside its caller,
-//! and [`settle`] waits for that before the process ends.
+//! An exec would block its caller for as long as it takes to make a veth pair, a built-in plugin for as long as the store takes to
+//! answer. A built-in ADD answers before it ends. It does the rest of its work beside its caller, and [`settle`] waits for that
+//! before the process ends.
 
 use crate::process::Process;
 use crate::skeleton::BuiltIn;
@@ -12,12 +12,12 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-/// Threads of delegates that may still be at work.
+/// Threads of delegates that may still be running.
 static THREADS: Mutex<Vec<JoinHandle<()>>> = Mutex::new(Vec::new());
 
 type Told = Result<Option<CniResult>, Error>;
 
-/// What a delegate's thread does.
+/// The work of a delegate's thread.
 pub(crate) enum Work {
     /// Runs a program.
     Process {
@@ -35,7 +35,7 @@ pub(crate) enum Work {
 
 impl Work {
     fn run(self, tell: &Sender<Told>) {
-        // A caller that is gone does not wait for an answer.
+        // A caller that has gone does not wait for an answer.
         let tell = |told| drop(tell.send(told));
         match self {
             Self::Process { start, has_result } => tell(start().and_then(|process| {
@@ -55,14 +55,14 @@ impl Work {
                     };
                     (plugin.verb)(&call, &answer)
                 });
-                // After an answer nobody hears this: what fails then is in the log.
+                // Nobody reads an error after the answer, so it goes to the log.
                 tell(done.map(|()| None));
             }
         }
     }
 }
 
-/// A delegate at work. Dropped, its answer is waited for and lost: no ADD goes on behind our back.
+/// A running delegate. Drop waits for its answer and drops it, so that no ADD goes on unnoticed.
 #[derive(Debug)]
 pub struct Running {
     told: Option<Receiver<Told>>,
@@ -91,8 +91,8 @@ impl Running {
         }
     }
 
-    /// The result of an ADD. The plugin's own error, or code 198 if it died of something else, 6 if its result is not
-    /// understood, 5 if it could not be run.
+    /// The result of an ADD. Errors: the plugin's own; code 198 if it died otherwise; code 6 if its result is not understood;
+    /// code 5 if it could not be run.
     pub fn result(mut self) -> Result<CniResult, Error> {
         let silent = || Error::new(code::DELEGATE, "the plugin gave no result");
         self.told()?.ok_or_else(silent)
@@ -120,7 +120,7 @@ impl Drop for Running {
     }
 }
 
-/// Waits until every delegate has ended, also those that have answered.
+/// Waits until every delegate has ended, including those that have answered.
 pub(crate) fn settle() {
     let threads = std::mem::take(&mut *THREADS.lock().unwrap_or_else(PoisonError::into_inner));
     for thread in threads {

@@ -1,4 +1,4 @@
-//! The life of a plugin process, from environment to exit code. What a plugin adds to it are five verbs.
+//! The life of a plugin process, from environment to exit code. A plugin adds its five verbs.
 
 use crate::build::BUILD;
 use crate::call::variable;
@@ -10,33 +10,32 @@ use std::ffi::OsString;
 use std::io::Read;
 use std::process::ExitCode;
 
-/// Largest configuration, in bytes. A `prevResult` of a megabyte is in use, ten are a mistake.
+/// Largest configuration, in bytes. Some have a `prevResult` of a megabyte; ten would be a mistake.
 const MAX_STDIN: usize = 8 << 20;
 
-/// Prints an ADD's result in the configuration's version. Code 5 if nobody reads it, 7 if that version cannot say it.
+/// Prints an ADD's result in the configuration's version. Code 5 if nobody reads it, 7 if that version has no form for it.
 pub type Tell<'a> = &'a dyn Fn(&dyn Answer) -> Result<(), Error>;
 
 /// A plugin: five verbs.
 pub trait Plugin {
     /// Its `type`, the name of its binary.
     const NAME: &str;
-    /// Whether it works in the container's namespace. One that does not is told of it only: whatever `CNI_NETNS` names is
-    /// not looked at.
+    /// Whether it works in the container's namespace. If not, `CNI_NETNS` is not checked.
     const NEEDS_NETNS: bool = true;
-    /// Attaches, and answers by `tell`. What it does after that it does for an ADD that is known to have succeeded: a
-    /// plugin killed before has told nobody, and its next ADD is no duplicate.
+    /// Attaches, and answers by `tell`. Before the answer the ADD has not succeeded: if the plugin is killed, the next ADD is no
+    /// duplicate. After it the ADD is known to have succeeded.
     fn add(&self, call: &Call, tell: Tell<'_>) -> Result<(), Error>;
-    /// Detaches: silent success also when there is nothing left to do.
+    /// Detaches. Succeeds without output, also if there is nothing to do.
     fn del(&self, call: &Call) -> Result<(), Error>;
     /// Compares the attachment with `call.conf.prev_result`.
     fn check(&self, call: &Call) -> Result<(), Error>;
-    /// Removes what this node has of this network but for `valid`.
+    /// Removes what this node has of this network, except for the attachments in `valid`.
     fn gc(&self, call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(), Error>;
-    /// Would an ADD work?
+    /// Checks that an ADD would work.
     fn status(&self, call: &Call) -> Result<(), Error>;
 }
 
-/// A plugin that is built into the program of another one, which runs it where it would run its program.
+/// A plugin that is built into the program of another one, which runs it instead of its program.
 #[derive(Debug, Clone, Copy)]
 pub struct BuiltIn {
     /// Its `type`.
@@ -45,7 +44,7 @@ pub struct BuiltIn {
 }
 
 impl BuiltIn {
-    /// `P`, made anew for each call. It must not need the container's namespace, since nothing looks at that for it.
+    /// `P`, made for each call. It must not need the container's namespace, because nothing checks that for it.
     pub const fn of<P: Plugin + Default>() -> Self {
         const { assert!(!P::NEEDS_NETNS, "only the skeleton checks CNI_NETNS") };
         Self {
@@ -64,8 +63,8 @@ pub fn run<P: Plugin>(plugin: P) -> ExitCode {
     run_with(plugin, &[])
 }
 
-/// The same, where the program has other plugins built in. They run in this process when the plugin delegates to them and
-/// what `CNI_PATH` has under their name is this very file.
+/// The same for a program with other plugins built in. If the plugin delegates to one of them, and the file of that name in
+/// `CNI_PATH` is this very program, it runs in this process.
 #[allow(
     clippy::needless_pass_by_value,
     reason = "a plugin is made for it: `run(Portmap)`"
@@ -81,8 +80,8 @@ fn spoken<P: Plugin>(plugin: &P, built_in: &'static [BuiltIn]) -> ExitCode {
     let env: Vec<_> = std::env::vars_os().collect();
     let said = match variable(&env, "CNI_COMMAND") {
         None => return about(P::NAME),
-        // Without a look at standard input, which may never end. So the version is not echoed but our newest, as the
-        // reference answers.
+        // Standard input is not read, because it may never end. So the answer has our newest version, like that of the
+        // reference, and not the caller's.
         Some(command) if command == Command::Version.as_str() => Ok(Some(
             json!({"cniVersion": Version::LATEST.as_str(), "supportedVersions": Version::names()}),
         )),
@@ -95,7 +94,7 @@ fn spoken<P: Plugin>(plugin: &P, built_in: &'static [BuiltIn]) -> ExitCode {
     };
     match output::print(&object) {
         Ok(()) => code,
-        // An ADD of which nobody learns is not a success.
+        // An ADD without an answer has not succeeded.
         Err(e) => {
             output::note(&format!("standard output: {e}"));
             ExitCode::FAILURE
@@ -103,7 +102,7 @@ fn spoken<P: Plugin>(plugin: &P, built_in: &'static [BuiltIn]) -> ExitCode {
     }
 }
 
-/// What a person who starts a plugin by hand learns: its version, on standard output if asked by `--version`.
+/// What a plugin that is started by hand prints: its version, on standard output if called with `--version`.
 ///
 /// Nomad starts each plugin without arguments and takes the first word that is a version, as in the reference plugins'
 /// `CNI portmap plugin v1.1.1` (`client/fingerprint/plugins_cni.go`); its server places bridge jobs only where that of
@@ -148,7 +147,7 @@ fn answer<P: Plugin>(
 fn verb(plugin: &impl Plugin, call: &Call) -> Result<(), Error> {
     dispatch(plugin, call, &|result| {
         let printed = output::print(&result.to_value(call.conf.version)?);
-        // To be told elsewhere: there is no second try on standard output.
+        // This goes to standard error: nothing more can be printed on standard output.
         printed.map_err(|e| {
             let unheard = format!("standard output: {e}");
             output::note(&unheard);

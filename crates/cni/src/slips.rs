@@ -1,13 +1,13 @@
-//! Slips: keys that are misspelt.
+//! Slips: misspelled keys.
 //!
-//! A configuration has keys of others, so an unknown one passes, as the specification wants. But one that nearly is one of ours was
-//! meant to be it: `"egres": "none"` would give a way out to containers that should have none.
+//! A configuration has keys of other plugins, so an unknown key is accepted, as the specification wants. But a key that nearly is
+//! one of ours is a slip: with `"egres": "none"` containers would have a way to the outside that they should not have.
 
 use serde_json::Value;
 
 use crate::Error;
 
-/// Keys of others, and words of operators, that are nearly one of ours.
+/// Keys of other plugins and of operators that are nearly one of ours.
 const OTHERS: [&str; 9] = [
     "mode",
     "mac",
@@ -20,8 +20,8 @@ const OTHERS: [&str; 9] = [
     "subnets",
 ];
 
-/// Refuses what is a slip away from a key of `ours`, which are found in any case, in the objects at `path` of a configuration
-/// (`""`, `"ipam.ranges"`), in those of a list in each. What is no object is not judged.
+/// Refuses keys that are a slip away from one of `ours`, in the objects at `path` of a configuration (`""`, `"ipam.ranges"`), or in
+/// each object of a list there. Keys in another case are no slips. Other values are ignored.
 /// Code 7: `ipam.ranges[0][0].subnt: unknown key; did you mean subnet?`.
 pub fn refuse_slips(conf: &Value, path: &str, ours: &[&str]) -> Result<(), Error> {
     let steps: Vec<_> = path.split('.').filter(|step| !step.is_empty()).collect();
@@ -52,7 +52,7 @@ fn walk(value: &Value, at: &str, steps: &[&str], ours: &[&str]) -> Result<(), Er
     }
 }
 
-/// The key of `ours` that an unknown one was meant to be, if it is as near as that.
+/// The key of `ours` that is a slip away from an unknown key.
 fn meant<'a>(key: &str, ours: &[&'a str]) -> Option<&'a str> {
     let mut known = ours.iter().chain(&OTHERS);
     if known.any(|known| known.eq_ignore_ascii_case(key)) {
@@ -61,8 +61,8 @@ fn meant<'a>(key: &str, ours: &[&'a str]) -> Option<&'a str> {
     ours.iter().copied().find(|ours| is_slip(key, ours))
 }
 
-/// Whether a key is one or two slips away from another: a letter too many, too few, wrong, or two in the wrong order. In a short
-/// word one slip is enough to make it another.
+/// Whether a key is one or two slips away from another: a letter too many, a letter too few, a wrong letter, or two letters in
+/// the wrong order. In a short word only one slip counts.
 fn is_slip(key: &str, of: &str) -> bool {
     const SHORT: usize = 6;
     let most = if of.len() < SHORT { 1 } else { 2 };
@@ -70,7 +70,7 @@ fn is_slip(key: &str, of: &str) -> bool {
     key.len().abs_diff(of.len()) <= most && distance(&key, &of) <= most
 }
 
-/// Slips between two words (optimal string alignment).
+/// The number of slips between two words (optimal string alignment).
 fn distance(a: &[u8], b: &[u8]) -> usize {
     let mut rows = vec![(0..=b.len()).collect::<Vec<_>>()];
     for (i, x) in a.iter().enumerate() {

@@ -1,13 +1,13 @@
-//! Text for a terminal. Names come from the store, the kernel and other programs' files, and any of them may hold an
-//! escape sequence, a line feed that forges a row, or a mark that turns the writing direction.
+//! Text for a terminal. Names come from the store, the kernel and files of other programs. Any of them may contain an escape
+//! sequence, a line feed that forges a row, or a mark that turns the writing direction.
 
 use std::borrow::Cow;
 
-/// Most bytes of a message.
+/// Longest message, in bytes.
 pub const LONGEST: usize = 2048;
 
-/// `text` with what a terminal would act on escaped: control characters (C0, DEL, C1), line ends, and the marks that
-/// turn the writing direction.
+/// `text` with everything escaped that a terminal acts on: control characters (C0, DEL, C1), line ends, and the marks that turn
+/// the writing direction.
 pub fn plain(text: &str) -> Cow<'_, str> {
     if !text.contains(acts) {
         return Cow::Borrowed(text);
@@ -19,7 +19,7 @@ pub fn plain(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.chars().map(escaped).collect())
 }
 
-/// The same of each line of a text.
+/// The same for each line of a text.
 pub fn plain_lines(text: &str) -> String {
     let lines: Vec<_> = text.split('\n').map(plain).collect();
     lines.join("\n")
@@ -42,7 +42,7 @@ pub fn line(text: impl Into<String>) -> String {
     text
 }
 
-/// Whether a terminal, or the eye, is told something by this character other than itself.
+/// Whether this character changes how a terminal shows other text.
 pub fn acts(c: char) -> bool {
     let turns = matches!(
         c,

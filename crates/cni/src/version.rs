@@ -1,4 +1,4 @@
-//! The versions of the specification that we speak: all seven. Ordered, so that "since 0.4.0" is a comparison.
+//! The supported versions of the specification: all seven. They are ordered, so that "since 0.4.0" is a comparison.
 
 use std::fmt;
 
@@ -29,7 +29,7 @@ impl Version {
     /// The newest.
     pub const LATEST: Self = Self::V1_1_0;
 
-    /// The version written as `text`; empty means 0.1.0, as in the reference library. None if we do not speak it.
+    /// The version written as `text`. Empty means 0.1.0, as in the reference library. `None` if it is not supported.
     pub fn parse(text: &str) -> Option<Self> {
         if text.is_empty() {
             return Some(Self::V0_1_0);

@@ -53,8 +53,8 @@ pub(super) fn read(value: &Value) -> Result<CniResult, Error> {
     Ok(result)
 }
 
-/// The first address of each family with the routes of its family; what else there is cannot be said in this form.
-/// Adds to `object`; says whether there was an address.
+/// The first address of each family with the routes of that family. This form has no room for anything else.
+/// Adds to `object`; returns whether there was an address.
 pub(super) fn write(result: &CniResult, object: &mut Map<String, Value>) -> bool {
     let mut any = false;
     for (key, v4) in [("ip4", true), ("ip6", false)] {

@@ -1,9 +1,8 @@
-//! What an ADD answers, and what the next plugin gets as `prevResult`: one form for all versions.
+//! The result of an ADD, which the next plugin gets as `prevResult`: one form for all versions.
 //!
-//! There are three forms on the wire (0.1.0 and 0.2.0; 0.3.0 to 0.4.0; 1.0.0 and 1.1.0). In memory there is only the
-//! newest; `read` and `write` translate. A chained plugin must pass on what it was given, keys that nobody knows
-//! included, so every object keeps those in `extra`. A key that came in an older version than the one that defined it
-//! is such an unknown key too: it goes out as it came in.
+//! JSON has three forms (0.1.0 and 0.2.0; 0.3.0 to 0.4.0; 1.0.0 and 1.1.0). In memory there is only the newest; `read` and `write`
+//! translate. A chained plugin must pass on what it was given, including unknown keys, so every object keeps those in `extra`. A
+//! key in a result of an older version than the one that defined it is unknown, too, and is passed on unchanged.
 
 mod legacy;
 mod previous;
@@ -17,9 +16,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::net::IpAddr;
 
-/// What an ADD can answer.
+/// A result that an ADD can print.
 pub trait Answer {
-    /// The answer in this version. Code 7 if that cannot say it.
+    /// The result in this version. Code 7 if that version has no form for it.
     fn to_value(&self, version: Version) -> Result<Value, Error>;
 }
 
@@ -27,7 +26,7 @@ pub trait Answer {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct CniResult {
-    /// Host side and container side devices.
+    /// Devices of the host and of the container.
     pub interfaces: Vec<Interface>,
     /// Addresses.
     pub ips: Vec<Ip>,
@@ -51,7 +50,7 @@ pub struct Interface {
     pub mac: Option<String>,
     /// Bytes; written in 1.1.0 only.
     pub mtu: Option<u32>,
-    /// The namespace as in `CNI_NETNS`; none on the host.
+    /// The namespace as in `CNI_NETNS`; `None` on the host.
     #[serde(deserialize_with = "read::text")]
     pub sandbox: Option<String>,
     /// `socketPath`; never ours.
@@ -74,7 +73,7 @@ pub struct Ip {
     /// The network's gateway.
     #[serde(default, deserialize_with = "read::address")]
     pub gateway: Option<IpAddr>,
-    /// Index in `interfaces`; none from an IPAM plugin.
+    /// Index in `interfaces`; `None` from an IPAM plugin.
     pub interface: Option<usize>,
     /// Unknown keys.
     #[serde(default, rename = "$extra")]
@@ -87,7 +86,7 @@ pub struct Route {
     /// Destination.
     #[serde(deserialize_with = "read::cidr")]
     pub dst: IpNetwork,
-    /// None: the gateway of the address of the same family, if it has one.
+    /// The gateway; `None` means that of the address of the same family, if it has one.
     #[serde(default, deserialize_with = "read::address")]
     pub gw: Option<IpAddr>,
     /// Bytes.

@@ -1,4 +1,4 @@
-//! What the plugin before this one answered: read for its meaning, kept to be handed on as it came.
+//! The result of the previous plugin in the chain: decoded, and also kept unchanged to be passed on.
 
 use serde_json::Value;
 
@@ -8,19 +8,19 @@ use crate::{Error, Version};
 /// `prevResult`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Previous {
-    /// What it means.
+    /// The decoded result.
     pub result: CniResult,
     came: Value,
 }
 
 impl Previous {
-    /// Reads one of any version; `default` if it does not say its own. Code 6, with path and value.
+    /// Reads a result of any version; `default` is the version of one without. Code 6, with path and value.
     pub(crate) fn read(came: Value, default: Version) -> Result<Self, Error> {
         let result = CniResult::from_value(&came, default)?;
         Ok(Self { result, came })
     }
 
-    /// The same answer with one more key, which no version of the specification has.
+    /// The same result with one more key, which no version of the specification has.
     #[must_use]
     pub fn with(mut self, key: &str, value: &Value) -> Self {
         self.result.extra.insert(key.to_owned(), value.clone());
@@ -32,7 +32,8 @@ impl Previous {
 }
 
 impl Answer for Previous {
-    /// As it came, what means nothing included (`"dns": {}`); in another version than it came in, as [`CniResult`] is written.
+    /// The unchanged result in its own version, including parts without a meaning (`"dns": {}`). In another version it is written
+    /// like a [`CniResult`].
     fn to_value(&self, version: Version) -> Result<Value, Error> {
         if self.came.get("cniVersion").and_then(Value::as_str) == Some(version.as_str()) {
             return Ok(self.came.clone());

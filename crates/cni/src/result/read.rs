@@ -1,4 +1,4 @@
-//! From JSON of any version.
+//! Reads JSON of any version.
 
 use super::{CniResult, Interface, legacy};
 use crate::{Error, Version, decode};
@@ -14,8 +14,8 @@ struct Head {
 }
 
 impl CniResult {
-    /// Reads a result of any version; `default` if it does not say its own. Null is an empty result, as some IPAM
-    /// plugins print. Code 6, with path and value.
+    /// Reads a result of any version; `default` is the version of one without. Null is an empty result, because some IPAM
+    /// plugins print it. Code 6, with path and value.
     pub fn from_value(value: &Value, default: Version) -> Result<Self, Error> {
         if value.is_null() {
             return Ok(Self::default());
@@ -39,7 +39,7 @@ fn read(value: &Value, default: Version) -> Result<CniResult, Error> {
     };
     forget(&mut result.extra, "cniVersion");
     for ip in &mut result.ips {
-        // 0.3.0 to 0.4.0 name the family; the address has it.
+        // 0.3.0 to 0.4.0 have the family in a key of its own. The address tells it, too.
         forget(&mut ip.extra, "version");
     }
     if version < Version::V1_1_0 {
@@ -48,12 +48,12 @@ fn read(value: &Value, default: Version) -> Result<CniResult, Error> {
     Ok(result)
 }
 
-/// Drops `key` in any case.
+/// Removes `key`, in upper or lower case.
 fn forget(extra: &mut Map<String, Value>, key: &str) {
     extra.retain(|k, _| !k.eq_ignore_ascii_case(key));
 }
 
-/// The keys that 1.1.0 gave to interfaces are unknown keys before.
+/// The keys that 1.1.0 added to interfaces are unknown keys in older versions.
 fn not_yet_known(interface: &mut Interface) {
     let keys = [
         ("mtu", interface.mtu.take().map(Value::from)),
@@ -67,7 +67,7 @@ fn not_yet_known(interface: &mut Interface) {
     }
 }
 
-/// An address with a prefix length; without one it would silently become a network of one host.
+/// An address with a prefix length. Without one it would silently become a network of one host.
 pub(super) fn cidr<'de, D: Deserializer<'de>>(from: D) -> Result<IpNetwork, D::Error> {
     let text = String::deserialize(from)?;
     if !text.contains('/') {

@@ -1,14 +1,14 @@
-//! To JSON of any version. Empty is absent, as in the reference; `extra` never hides a key of ours, in whatever case:
-//! a key that nobody knew in the form that was read may mean something in the one that is written.
+//! Writes JSON of any version. What is empty is left out, as in the reference. A key in `extra` never replaces a field, in upper
+//! or lower case: a key that was unknown in the version that was read may be known in the one that is written.
 
 use super::{Answer, CniResult, Dns, Interface, Ip, Route, legacy};
 use crate::{Error, Version};
 use serde_json::{Map, Value};
 
 impl Answer for CniResult {
-    /// Writes it in `version`. What that version cannot say is left out: before 1.1.0 an interface's `mtu`,
-    /// `socketPath` and `pciID`; before 0.3.0 also the interfaces, all but the first address of each family and all of
-    /// a route but destination and gateway. Code 7 for these oldest versions if there is no address.
+    /// Writes it in `version`, without what that version does not have: before 1.1.0 an interface's `mtu`, `socketPath` and
+    /// `pciID`; before 0.3.0 also the interfaces, all but the first address of each family, and all of a route but destination
+    /// and gateway. Code 7 for these oldest versions if there is no address.
     fn to_value(&self, version: Version) -> Result<Value, Error> {
         let mut object = Map::new();
         put(&mut object, "cniVersion", Some(version.as_str()));
@@ -54,7 +54,7 @@ fn interface(from: &Interface, version: Version) -> Value {
         put(&mut object, "socketPath", from.socket_path.as_deref());
         put(&mut object, "pciID", from.pci_id.as_deref());
     }
-    // Not the keys of 1.1.0: those that came in an older version go out as they came in.
+    // Keys of 1.1.0 that came in an older version are passed on unchanged.
     put_extra(&mut object, &from.extra, &["name", "mac", "sandbox"]);
     Value::Object(object)
 }
@@ -107,7 +107,7 @@ pub(super) fn put_list(object: &mut Map<String, Value>, key: &str, list: Vec<Val
     put(object, key, (!list.is_empty()).then_some(list));
 }
 
-/// `keys` are those that the form itself has for this object, where what was read had others.
+/// `keys` are the keys that this form has for the object, if the form that was read had others.
 pub(super) fn put_extra(
     object: &mut Map<String, Value>,
     extra: &Map<String, Value>,
