@@ -56,17 +56,8 @@ impl Link {
         };
         let mut link = Self {
             index: word(4)?,
-            name: String::new(),
-            mac: None,
-            mtu: 0,
             up: word(8)? & UP != 0,
-            kind: None,
-            master: None,
-            group: 0,
-            alias: None,
-            vxlan: None,
-            port: Port::default(),
-            forwards: false,
+            ..Self::default()
         };
         for attribute in NlasIterator::new(payload.get(HEADER..).unwrap_or_default()) {
             let attribute = attribute?;

@@ -85,29 +85,39 @@ impl Rtnl {
     /// The entries that somebody configured on `bridge` and its port `vxlan` (link indices); what the kernel makes by
     /// itself is left out.
     pub async fn forwarding(&self, bridge: u32, vxlan: u32) -> Result<Forwarding, Error> {
-        let mut forwarding = Vec::new();
-        for (family, link) in [
-            (AddressFamily::Bridge, vxlan),
-            (AddressFamily::Unspec, bridge),
-        ] {
-            let mut question = NeighbourMessage::default();
-            question.header.family = family;
-            // Unasked, the kernel walks all of the bridge's FDB anew for each of its ports (`rtnl_fdb_dump`).
-            match family {
-                AddressFamily::Bridge => question.header.ifindex = link,
-                _ => question.attributes.push(NeighbourAttribute::IfIndex(link)),
-            }
-            let entry = |message| match message {
-                Message::Neighbour(entry) => forward(&entry, bridge, vxlan),
-                _ => None,
-            };
-            let found: Result<Vec<_>, _> = self.dump(Message::GetNeighbour(question), entry).await;
-            forwarding.append(&mut found.map_err(|refusal| {
-                refusal.on(format_args!("list of the entries of bridge {bridge}"))
-            })?);
-        }
+        let mut found = self.entries(AddressFamily::Bridge, bridge, vxlan).await?;
+        found.extend(self.entries(AddressFamily::Unspec, bridge, vxlan).await?);
         // A set that is made of all at once is sorted once.
-        Ok(forwarding.into_iter().collect())
+        Ok(found.into_iter().collect())
+    }
+
+    /// The same without the bridge's neighbours.
+    pub async fn fdb(&self, bridge: u32, port: u32) -> Result<Forwarding, Error> {
+        let found = self.entries(AddressFamily::Bridge, bridge, port).await?;
+        Ok(found.into_iter().collect())
+    }
+
+    async fn entries(
+        &self,
+        family: AddressFamily,
+        bridge: u32,
+        vxlan: u32,
+    ) -> Result<Vec<Forward>, Error> {
+        let mut question = NeighbourMessage::default();
+        question.header.family = family;
+        // Unasked, the kernel walks all of the bridge's FDB anew for each of its ports (`rtnl_fdb_dump`).
+        match family {
+            AddressFamily::Bridge => question.header.ifindex = vxlan,
+            _ => question
+                .attributes
+                .push(NeighbourAttribute::IfIndex(bridge)),
+        }
+        let entry = |message| match message {
+            Message::Neighbour(entry) => forward(&entry, bridge, vxlan),
+            _ => None,
+        };
+        let found = self.dump(Message::GetNeighbour(question), entry).await;
+        found.map_err(|refusal| refusal.on(format_args!("list of the entries of bridge {bridge}")))
     }
 
     /// Makes the changes in few sends. All are tried; the first error is returned.

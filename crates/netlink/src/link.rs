@@ -19,7 +19,7 @@ use crate::error::Refusal;
 use crate::{Error, Mac, Rtnl};
 
 /// A network interface, as the kernel shows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Link {
     /// Interface index in its namespace.
     pub index: u32,

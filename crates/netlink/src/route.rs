@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use crate::message::Message;
 use ipnetwork::IpNetwork;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol,
@@ -79,11 +79,17 @@ impl Route {
 impl Rtnl {
     /// Adds a route. [`Error::is_exists`] if one with the same destination, priority and table is there.
     pub async fn add_route(&self, route: &Route) -> Result<(), Error> {
+        self.new_route(route, NLM_F_CREATE | NLM_F_EXCL).await
+    }
+
+    /// Adds a route in the place of the one with the same destination, priority and table, if there is one.
+    pub async fn replace_route(&self, route: &Route) -> Result<(), Error> {
+        self.new_route(route, NLM_F_CREATE | NLM_F_REPLACE).await
+    }
+
+    async fn new_route(&self, route: &Route, flags: u16) -> Result<(), Error> {
         let added = match message(route) {
-            Ok(message) => {
-                self.tell(Message::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL)
-                    .await
-            }
+            Ok(message) => self.tell(Message::NewRoute(message), flags).await,
             Err(refusal) => Err(refusal),
         };
         added.map_err(|refusal| {

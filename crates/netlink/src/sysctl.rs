@@ -64,7 +64,7 @@ impl Sysctl {
     }
 
     /// Whether a kernel may lack the setting, and with it what the setting is about: IPv6, or `br_netfilter`.
-    fn is_optional(&self) -> bool {
+    pub fn is_optional(&self) -> bool {
         ["ipv6/", "bridge/"].iter().any(|it| self.0.starts_with(it))
     }
 }
@@ -83,20 +83,20 @@ impl fmt::Display for Sysctl {
 impl Netns {
     /// Values of these settings inside the namespace, in order; `None` for one that the kernel does not have.
     pub fn read_sysctls(&self, wanted: &[Sysctl]) -> Result<Vec<Option<String>>, NetnsError> {
-        self.run(|| {
+        self.run_near(|| {
             let tree = Tree::open().map_err(|error| self.failed(ROOT, error))?;
             let read = wanted.iter().map(|sysctl| {
                 let value = tree.read(sysctl);
                 value.map_err(|error| self.failed(format!("read {sysctl}"), error))
             });
             read.collect()
-        })?
+        })
     }
 
     /// Writes these settings inside the namespace, in order. One of IPv6 or of `br_netfilter` that the kernel does not have
     /// counts as written.
     pub fn set_sysctls(&self, wanted: &[(Sysctl, &str)]) -> Result<(), NetnsError> {
-        self.run(|| {
+        self.run_near(|| {
             let tree = Tree::open().map_err(|error| self.failed(ROOT, error))?;
             wanted.iter().try_for_each(|(sysctl, value)| {
                 match tree.write(sysctl, value) {
@@ -105,7 +105,19 @@ impl Netns {
                 }
                 .map_err(|error| self.failed(format!("set {sysctl} to {value}"), error))
             })
-        })?
+        })
+    }
+
+    /// Runs `work` in the namespace; in the calling thread, where that is in it.
+    fn run_near<T: Send>(
+        &self,
+        work: impl FnOnce() -> Result<T, NetnsError> + Send,
+    ) -> Result<T, NetnsError> {
+        let own = rustix::fs::stat("/proc/thread-self/ns/net");
+        if own.is_ok_and(|own| (own.st_dev, own.st_ino) == self.id()) {
+            return work();
+        }
+        self.run(work)?
     }
 
     fn failed(&self, what: impl Into<String>, source: io::Error) -> NetnsError {

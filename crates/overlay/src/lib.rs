@@ -26,6 +26,7 @@ pub mod endpoint;
 pub mod firewall;
 pub mod follow;
 pub mod host_link;
+mod host_state;
 pub mod maintain;
 pub mod names;
 pub mod segment;

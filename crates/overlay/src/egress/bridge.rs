@@ -7,10 +7,13 @@ use netlink::Sysctl;
 use plugin::Error;
 
 use super::{
-    Ledger, MTU,
+    Ledger, desired,
     inside::{self, Inside},
 };
-use crate::{names::EGRESS_BRIDGE, segment::forwarding::mac_of, state::host::Host};
+use crate::{
+    host_state::{self, Deviation, Observed, Space, deviations},
+    state::host::Host,
+};
 
 const FORWARD: Sysctl = Sysctl::new("ipv4/ip_forward");
 const FORWARD6: Sysctl = Sysctl::new("ipv6/conf/all/forwarding");
@@ -29,23 +32,30 @@ pub(crate) async fn forward(host: &Host, v6: bool) -> Result<(), Error> {
     if v6 { forward_v6(host).await } else { Ok(()) }
 }
 
-/// The bridge, and the host's interface with its addresses, each made where it lacks, and forwarding.
-pub(super) async fn ensure(host: &Host, ledger: &Ledger) -> Result<Inside, Error> {
+/// How closely the bridge is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    /// As an ADD does: bridge, pair and addresses, by questions over sockets that are open.
+    AtLinks,
+    /// At all of it, with the ports of all containers.
+    AtAll,
+}
+
+/// The bridge, and the host's interface with its addresses, each made or mended where it lacks, and forwarding. The caller
+/// holds the egress lock.
+pub(super) async fn ensure(host: &Host, ledger: &Ledger, look: Look) -> Result<Inside, Error> {
     forward(host, false).await?;
-    let inside = inside::ensure(host, mac_of(ledger.gateway().into())).await?;
+    let mut inside = Inside::open_or_make(host).await?;
+    let outer = Space::of_host(host);
+    let interface = desired::interface(addresses(ledger)?, ledger.subnet6.is_some());
+    let mut seen = Observed::of(&outer, &interface).await?;
+    let made = inside.bring(host, ledger, look, &seen).await?;
+    if made > 0 {
+        seen = Observed::of(&outer, &interface).await?;
+    }
+    inside.changes = made + host_state::apply(&outer, &interface, &mut seen).await?;
     if ledger.subnet6.is_some() {
-        let own = |name| Sysctl::of_link("ipv6", EGRESS_BRIDGE, name);
-        // Nothing that a container says gives this host an address or a route.
-        set(&own("accept_ra"), "0")?;
-        set(&own("disable_ipv6"), "0")?;
         forward_v6(host).await?;
-    }
-    if !inside.link.up || inside.link.mtu != MTU {
-        inside::raise(&host.rtnl, &inside.link).await?;
-    }
-    for address in addresses(ledger)? {
-        let added = host.rtnl.add_address(inside.link.index, address).await;
-        added?;
     }
     Ok(inside)
 }
@@ -62,30 +72,21 @@ fn addresses(ledger: &Ledger) -> Result<Vec<IpNetwork>, Error> {
     Ok(addresses)
 }
 
-/// What of the interface or of the bridge is not as it should be, or of this port of it, if anything. Touches nothing.
-pub(super) async fn deviation(
+/// What of the interface and of the bridge is not as it should be, with these ports of containers. Touches nothing.
+pub(super) async fn deviating(
     host: &Host,
     ledger: &Ledger,
-    port: Option<&str>,
-) -> Result<Option<String>, Error> {
-    let Some(link) = inside::outside(host).await? else {
-        return Ok(Some(format!("{EGRESS_BRIDGE}: is gone")));
+    ports: &[String],
+) -> Result<Vec<Deviation>, Error> {
+    let interface = desired::interface(addresses(ledger)?, ledger.subnet6.is_some());
+    let seen = Observed::of(&Space::of_host(host), &interface).await?;
+    let Some(inside) = Inside::open(host).await? else {
+        let gone = "the egress bridge's namespace is gone".to_owned();
+        return Ok(vec![Deviation::of(gone)]);
     };
-    if !link.up {
-        return Ok(Some(format!("{EGRESS_BRIDGE}: is down")));
-    }
-    if link.mtu != MTU {
-        let what = format!("{EGRESS_BRIDGE}: has MTU {}, not {MTU}", link.mtu);
-        return Ok(Some(what));
-    }
-    let present = host.rtnl.addresses(Some(link.index)).await;
-    let present = present?;
-    for wanted in addresses(ledger)? {
-        if !present.contains(&(link.index, wanted)) {
-            return Ok(Some(format!("{EGRESS_BRIDGE}: lacks address {wanted}")));
-        }
-    }
-    inside::deviation(host, port).await
+    let mut found = inside.deviating(host, ledger, ports, &seen).await?;
+    found.extend(deviations(&interface, &seen));
+    Ok(found)
 }
 
 /// The switch of the host that is off and would let it forward, with `v6` also IPv6, if one is.
@@ -154,6 +155,6 @@ async fn forward_v6(host: &Host) -> Result<(), Error> {
     set(&FORWARD6, "1")
 }
 
-pub(crate) fn set(sysctl: &Sysctl, value: &str) -> Result<(), Error> {
+fn set(sysctl: &Sysctl, value: &str) -> Result<(), Error> {
     sysctl.set(value).map(drop).map_err(Error::from)
 }

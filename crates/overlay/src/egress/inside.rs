@@ -15,24 +15,16 @@ use std::{
 };
 
 use journal::Attachment;
-use netlink::{Bridge, Link, LinkChange, Mac, Netns, Port, Rtnl, Sysctl, Veth, VethEnd};
-use plugin::{Error, code};
+use netlink::{Link, Netns, Rtnl, Veth, VethEnd};
 
-use super::MTU;
+use super::{Ledger, MTU, bridge::Look, desired};
 use crate::{
+    host_state::{self, Deviation, Known, Object, Observed, Space, deviations},
     names::{self, BRIDGE, EGRESS_BRIDGE, EGRESS_PORT, UPLINK},
+    segment::forwarding::mac_of,
     state::host::Host,
-    vanished,
 };
-
-/// No address that the host did not give, and no firewall for frames, whatever is the default of new namespaces. A
-/// `br_netfilter` that is loaded later begins with its own default here, and finds no rules.
-const SETTINGS: [(Sysctl, &str); 4] = [
-    (Sysctl::new("ipv6/conf/default/disable_ipv6"), "1"),
-    (Sysctl::new("bridge/bridge-nf-call-iptables"), "0"),
-    (Sysctl::new("bridge/bridge-nf-call-ip6tables"), "0"),
-    (Sysctl::new("bridge/bridge-nf-call-arptables"), "0"),
-];
+use plugin::{Error, code};
 
 /// How long the kernel may take to empty a namespace that was unmounted.
 const TEARDOWN: Duration = Duration::from_secs(3);
@@ -61,7 +53,7 @@ impl Form {
     }
 
     /// The bridge's name.
-    fn bridge(self) -> &'static str {
+    pub(super) fn bridge(self) -> &'static str {
         match self {
             Self::Apart => BRIDGE,
             Self::OnHost => EGRESS_BRIDGE,
@@ -82,39 +74,40 @@ impl Form {
     }
 }
 
-/// The open bridge, whole.
+/// Where the bridge is.
 pub(super) struct Inside {
-    /// Where it is.
+    /// In which form.
     pub(super) form: Form,
+    netns: Netns,
     /// A socket there.
     pub(super) rtnl: Rtnl,
-    /// Index of the bridge.
-    pub(super) bridge: u32,
-    /// The host's interface.
-    pub(super) link: Link,
-    /// Whether something had to be made or mended.
-    pub(super) mended: bool,
+    /// Index of the bridge, where it is known.
+    bridge: u32,
+    /// How many objects had to be made or mended.
+    pub(super) changes: usize,
 }
 
 /// A socket where the egress bridge and the containers' ports are, `None` if there is no such place.
 pub(crate) async fn open(host: &Host) -> Result<Option<Rtnl>, Error> {
-    match Form::find(host).await? {
-        Form::Apart => open_apart(),
-        Form::OnHost => on_host(host).map(Some),
-    }
+    Ok(Inside::open(host).await?.map(|inside| inside.rtnl))
 }
 
-/// A socket of its own in the host's namespace.
-fn on_host(host: &Host) -> Result<Rtnl, Error> {
-    Rtnl::here(&host.netns).map_err(Error::from)
+/// The host's namespace with a socket of its own.
+fn on_host(host: &Host) -> Result<(Netns, Rtnl), Error> {
+    let netns = Netns::current()?;
+    let rtnl = Rtnl::here(&host.netns)?;
+    Ok((netns, rtnl))
 }
 
-/// A socket in the egress bridge's namespace, whichever mount namespace that is mounted in; `None` if there is none.
-fn open_apart() -> Result<Option<Rtnl>, Error> {
+/// The egress bridge's namespace, whichever mount namespace that is mounted in, with a socket; `None` if there is none.
+fn open_apart() -> Result<Option<(Netns, Rtnl)>, Error> {
     let (folder, name) = names::egress_netns();
     let found = Netns::find(&folder, name)?;
-    let opened = found.map(|netns| Rtnl::open(&netns)).transpose();
-    opened.map_err(Error::from)
+    let Some(netns) = found else {
+        return Ok(None);
+    };
+    let rtnl = Rtnl::open(&netns)?;
+    Ok(Some((netns, rtnl)))
 }
 
 /// Refuses where the namespace lives and cannot be found: its file is bare, and the host's interface has its other end in it.
@@ -139,118 +132,10 @@ pub(super) async fn refuse_hidden(host: &Host) -> Result<(), Error> {
     Ok(())
 }
 
-/// Makes what there is not of bridge and the host's interface, which gets this MAC, in the form that the host has. The
-/// caller holds the egress lock.
-pub(super) async fn ensure(host: &Host, mac: Mac) -> Result<Inside, Error> {
-    match Form::find(host).await? {
-        Form::Apart => ensure_apart(host, mac).await,
-        Form::OnHost => ensure_on_host(host, mac).await,
-    }
-}
-
-/// The bridge of an earlier version, made anew where somebody removed it.
-async fn ensure_on_host(host: &Host, mac: Mac) -> Result<Inside, Error> {
-    let (link, mended) = if let Some(link) = outside(host).await? {
-        let right = link.up && link.mtu == MTU;
-        (link, !right)
-    } else {
-        let spec = Bridge {
-            name: EGRESS_BRIDGE.to_owned(),
-            mac: Some(mac),
-            mtu: MTU,
-            group: 0,
-        };
-        let made = host.rtnl.create_bridge(&spec).await;
-        (made?, true)
-    };
-    Ok(Inside {
-        form: Form::OnHost,
-        rtnl: on_host(host)?,
-        bridge: link.index,
-        link,
-        mended,
-    })
-}
-
-/// Namespace, bridge, and the pair that leads to the host.
-async fn ensure_apart(host: &Host, mac: Mac) -> Result<Inside, Error> {
-    refuse_hidden(host).await?;
-    let (folder, name) = names::egress_netns();
-    let netns = Netns::create(&folder, name)?;
-    let rtnl = Rtnl::open(&netns)?;
-    let mut mended = false;
-    let found = rtnl.link(BRIDGE).await?;
-    let bridge = match found {
-        Some(bridge) if bridge.up => bridge,
-        Some(bridge) => {
-            mended = true;
-            raise(&rtnl, &bridge).await?;
-            bridge
-        }
-        None => {
-            mended = true;
-            netns.set_sysctls(&SETTINGS)?;
-            let spec = Bridge {
-                name: BRIDGE.to_owned(),
-                mac: None,
-                mtu: MTU,
-                group: 0,
-            };
-            let made = rtnl.create_bridge(&spec).await;
-            made?
-        }
-    };
-    let uplink = rtnl.link(UPLINK).await?;
-    let link = outside(host).await?;
-    // One end without the other is of a pair whose other end is elsewhere: of a namespace that was lost.
-    let whole = uplink.is_some() && link.as_ref().is_some_and(is_veth);
-    if !whole {
-        mended = true;
-        connect(host, &rtnl, bridge.index, mac).await?;
-    } else if let Some(uplink) = uplink.filter(|it| !is_right(it, bridge.index, false)) {
-        mended = true;
-        put_right(&rtnl, &uplink, bridge.index, false).await?;
-    }
-    let link = if whole { link } else { outside(host).await? };
-    let link = link.ok_or_else(|| vanished(EGRESS_BRIDGE))?;
-    Ok(Inside {
-        form: Form::Apart,
-        rtnl,
-        bridge: bridge.index,
-        mended: mended || !link.up || link.mtu != MTU,
-        link,
-    })
-}
-
 /// The host's interface, if it stands.
 pub(super) async fn outside(host: &Host) -> Result<Option<Link>, Error> {
     let link = host.rtnl.link(EGRESS_BRIDGE).await;
     link.map_err(Error::from)
-}
-
-/// The pair of the host's interface, down, and the bridge's port, in the place of what is left of it.
-async fn connect(host: &Host, rtnl: &Rtnl, bridge: u32, mac: Mac) -> Result<(), Error> {
-    for (rtnl, name) in [(&host.rtnl, EGRESS_BRIDGE), (rtnl, UPLINK)] {
-        let removed = rtnl.remove_link(name).await;
-        removed?;
-    }
-    let veth = Veth {
-        index: None,
-        name: UPLINK.to_owned(),
-        mac: None,
-        mtu: MTU,
-        master: Some(bridge),
-        group: 0,
-        peer: VethEnd {
-            name: EGRESS_BRIDGE.to_owned(),
-            mac: Some(mac),
-            mtu: MTU,
-            group: 0,
-            up: false,
-        },
-    };
-    let made = rtnl.create_veth(&veth, &host.netns).await;
-    made.map_err(Error::from)
 }
 
 pub(super) fn is_veth(link: &Link) -> bool {
@@ -267,58 +152,109 @@ pub(super) async fn remove(host: &Host) -> Result<(), Error> {
     removed.map(drop).map_err(Error::from)
 }
 
-/// What of the bridge and the host's port of it, or of this container's port, is not as it should be, if anything.
-pub(super) async fn deviation(host: &Host, port: Option<&str>) -> Result<Option<String>, Error> {
-    let form = Form::find(host).await?;
-    let Some(rtnl) = open(host).await? else {
-        return Ok(Some("the egress bridge's namespace is gone".to_owned()));
-    };
-    let links = rtnl.links().await?;
-    let find = |name: &str| links.iter().find(|link| link.name == name);
-    let told = |name: &str, what: &str| Ok(Some(format!("{name}{}: {what}", form.place())));
-    let bridge = match find(form.bridge()) {
-        None => return told(form.bridge(), "is gone"),
-        Some(bridge) if !bridge.up => return told(form.bridge(), "is down"),
-        Some(bridge) => bridge.index,
-    };
-    for (name, isolated) in [(form.uplink(), false), (port, true)] {
-        let Some(name) = name else { continue };
-        match find(name) {
-            None => return told(name, "is gone"),
-            Some(link) if link.master != Some(bridge) => {
-                return told(name, "was taken off the bridge");
-            }
-            Some(link) if !link.up => return told(name, "is down"),
-            Some(link) if link.mtu != MTU => {
-                return told(name, &format!("has MTU {}, not {MTU}", link.mtu));
-            }
-            Some(link) if is_isolated(link) != isolated => {
-                let what = if isolated {
-                    "is not isolated"
-                } else {
-                    "is isolated"
-                };
-                return told(name, what);
-            }
-            Some(_) => {}
+impl Inside {
+    fn of(form: Form, netns: Netns, rtnl: Rtnl) -> Self {
+        Self {
+            form,
+            netns,
+            rtnl,
+            bridge: 0,
+            changes: 0,
         }
     }
-    Ok(None)
-}
 
-impl Inside {
-    /// Puts the containers' ports on the bridge again that it lost, for example because it was removed and made anew, and
-    /// isolates those that are not; whether there were any.
-    pub(super) async fn plug_again(&self) -> Result<bool, Error> {
-        let links = self.rtnl.links().await?;
-        let lost: Vec<_> = links
-            .iter()
-            .filter(|link| is_port(link) && !is_right(link, self.bridge, true))
-            .collect();
-        for port in &lost {
-            put_right(&self.rtnl, port, self.bridge, true).await?;
+    /// In the form that the host has; `None` where its namespace is gone.
+    pub(super) async fn open(host: &Host) -> Result<Option<Self>, Error> {
+        let form = Form::find(host).await?;
+        let place = match form {
+            Form::Apart => open_apart()?,
+            Form::OnHost => Some(on_host(host)?),
+        };
+        Ok(place.map(|(netns, rtnl)| Self::of(form, netns, rtnl)))
+    }
+
+    /// The same, with a new namespace where there is none.
+    pub(super) async fn open_or_make(host: &Host) -> Result<Self, Error> {
+        let form = Form::find(host).await?;
+        if form == Form::OnHost {
+            let (netns, rtnl) = on_host(host)?;
+            return Ok(Self::of(form, netns, rtnl));
         }
-        Ok(!lost.is_empty())
+        refuse_hidden(host).await?;
+        let (folder, name) = names::egress_netns();
+        let netns = Netns::create(&folder, name)?;
+        let rtnl = Rtnl::open(&netns)?;
+        Ok(Self::of(form, netns, rtnl))
+    }
+
+    fn space<'a>(&'a self, host: &'a Host) -> Space<'a> {
+        Space {
+            netns: &self.netns,
+            rtnl: &self.rtnl,
+            place: self.form.place(),
+            host,
+        }
+    }
+
+    fn described(&self, ledger: &Ledger) -> Vec<Object> {
+        desired::bridge(self.form, mac_of(ledger.gateway().into()))
+    }
+
+    /// Makes or mends what the bridge lacks, given what was seen on the host; how many changes that took.
+    pub(super) async fn bring(
+        &mut self,
+        host: &Host,
+        ledger: &Ledger,
+        look: Look,
+        outside: &Observed,
+    ) -> Result<usize, Error> {
+        let mut all = self.described(ledger);
+        let mut known = Known {
+            beyond: Some(outside),
+            ..Known::default()
+        };
+        if look == Look::AtAll {
+            known.links = self.rtnl.links().await?;
+            known.has_all = true;
+            let ports = known.links.iter().filter(|link| is_port(link));
+            all.extend(ports.map(|port| desired::container_port(self.form, &port.name)));
+        } else {
+            let mut links = all.clone();
+            links.retain(|object| matches!(object, Object::Link(_)));
+            let seen = Observed::beside(known, &self.space(host), &links).await?;
+            if deviations(&links, &seen).next().is_none() {
+                self.bridge = seen.link(self.form.bridge()).map_or(0, |it| it.index);
+                return Ok(0);
+            }
+            known = Known {
+                beyond: Some(outside),
+                ..Known::default()
+            };
+        }
+        let space = self.space(host);
+        let mut seen = Observed::beside(known, &space, &all).await?;
+        let changes = host_state::apply(&space, &all, &mut seen).await?;
+        self.bridge = seen.link(self.form.bridge()).map_or(0, |it| it.index);
+        Ok(changes)
+    }
+
+    /// What of the bridge, and of these ports of containers, is not as it should be, given what was seen on the host.
+    pub(super) async fn deviating(
+        &self,
+        host: &Host,
+        ledger: &Ledger,
+        ports: &[String],
+        outside: &Observed,
+    ) -> Result<Vec<Deviation>, Error> {
+        let mut all = self.described(ledger);
+        let ports = ports.iter();
+        all.extend(ports.map(|port| desired::container_port(self.form, port)));
+        let known = Known {
+            beyond: Some(outside),
+            ..Known::default()
+        };
+        let seen = Observed::beside(known, &self.space(host), &all).await?;
+        Ok(deviations(&all, &seen).collect())
     }
 
     /// Makes the container's pair in the place of what a killed ADD left of it: an isolated port, and the NIC, down.
@@ -342,7 +278,8 @@ impl Inside {
         };
         let made = self.rtnl.create_veth(&veth, container).await;
         made.map_err(|error| Error::new(code::KERNEL, format!("{EGRESS_BRIDGE}: {error}")))?;
-        isolate(&self.rtnl, &veth.name, true).await
+        let isolated = self.rtnl.set_port(&veth.name, &desired::ISOLATED).await;
+        isolated.map_err(Error::from)
     }
 }
 
@@ -366,47 +303,4 @@ pub(super) async fn ports(host: &Host) -> Result<Option<BTreeSet<String>>, Error
 fn is_port(link: &Link) -> bool {
     let hash = link.name.strip_prefix(EGRESS_PORT);
     hash.is_some_and(|hash| hash.len() == 12 && hash.bytes().all(|it| it.is_ascii_hexdigit()))
-}
-
-fn is_isolated(link: &Link) -> bool {
-    link.port.isolated == Some(true)
-}
-
-/// Whether a port of the bridge carries what it should; the host's reaches all others, a container's is isolated.
-fn is_right(port: &Link, bridge: u32, isolated: bool) -> bool {
-    let carries = port.master == Some(bridge) && port.up && port.mtu == MTU;
-    carries && is_isolated(port) == isolated
-}
-
-/// Makes it so.
-async fn put_right(rtnl: &Rtnl, port: &Link, bridge: u32, isolated: bool) -> Result<(), Error> {
-    let change = LinkChange {
-        master: Some(bridge),
-        up: Some(true),
-        mtu: Some(MTU),
-        ..LinkChange::default()
-    };
-    let plugged = rtnl.set_link(port.index, &change).await;
-    plugged?;
-    isolate(rtnl, &port.name, isolated).await
-}
-
-/// Isolated ports of the bridge do not talk to each other, but to the host's.
-async fn isolate(rtnl: &Rtnl, port: &str, isolated: bool) -> Result<(), Error> {
-    let isolated = Port {
-        isolated: Some(isolated),
-        ..Port::default()
-    };
-    let done = rtnl.set_port(port, &isolated).await;
-    done.map_err(Error::from)
-}
-
-pub(super) async fn raise(rtnl: &Rtnl, link: &Link) -> Result<(), Error> {
-    let up = LinkChange {
-        up: Some(true),
-        mtu: Some(MTU),
-        ..LinkChange::default()
-    };
-    let raised = rtnl.set_link(link.index, &up).await;
-    raised.map_err(Error::from)
 }

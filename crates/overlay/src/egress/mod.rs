@@ -5,6 +5,7 @@
 //! addresses mean nothing beyond it.
 
 mod bridge;
+mod desired;
 mod inside;
 mod ledger;
 mod subnet;
@@ -22,12 +23,14 @@ use plugin::{Error, code, readable};
 use crate::{
     endpoint::bandwidth,
     firewall::table,
+    host_state::Deviation,
     names::{self, EGRESS_NIC},
     segment::forwarding::mac_of,
     state::{attachment::Record, host::Host},
 };
 
-pub(crate) use bridge::{forward, refuse_forwarding, set};
+use bridge::Look;
+pub(crate) use bridge::{forward, refuse_forwarding};
 pub(crate) use inside::open;
 pub use ledger::{Lease, Ledger, Nic, Nic6};
 pub(crate) use subnet::taken;
@@ -158,7 +161,7 @@ pub async fn ensure(
         })?;
     refuse_overlap(&ledger, nic.address.ip(), &wanted.beside)?;
     host.egress.save(NAME, &ledger)?;
-    let inside = bridge::ensure(host, &ledger).await?;
+    let inside = bridge::ensure(host, &ledger, Look::AtLinks).await?;
     table::hide(host, OWNER, ledger.subnets())?;
     if !nic.new {
         bandwidth::limit_egress(host, &inside.rtnl, &ledger, attachment, false).await?;
@@ -259,23 +262,23 @@ pub async fn mend(host: &Host) -> Result<bool, Error> {
     let Some(ledger) = known.filter(|ledger| !ledger.leases.is_empty()) else {
         return Ok(false);
     };
-    let inside = bridge::ensure(host, &ledger).await?;
-    let unplugged = inside.plug_again().await?;
+    let inside = bridge::ensure(host, &ledger, Look::AtAll).await?;
     let unlimited = bandwidth::mend_egress(host, &inside.rtnl, &ledger).await?;
     let exposed = table::hide(host, OWNER, ledger.subnets())?;
-    Ok(inside.mended || unplugged || unlimited || exposed)
+    Ok(inside.changes > 0 || unlimited || exposed)
 }
 
-/// What of the way out of all containers is not as it should be, but for the host's own switches and rules, if anything.
-pub(crate) async fn common_deviation(
-    host: &Host,
-    ledger: &Ledger,
-) -> Result<Option<String>, Error> {
+/// What of the way out of all containers is not as it should be, but for the host's own switches and rules.
+pub(crate) async fn deviating(host: &Host, ledger: &Ledger) -> Result<Vec<Deviation>, Error> {
     let _lock = host.lock(NAME)?;
-    match bridge::deviation(host, ledger, None).await? {
-        None => bandwidth::egress_deviation(host, ledger, None).await,
-        what => Ok(what),
-    }
+    // Of one that is not open yet an ADD is at work, or was killed.
+    let open = ledger.leases.values().filter(|lease| lease.open);
+    let ports = open.map(|lease| names::egress_port_of(&lease.container));
+    let ports: Vec<_> = ports.collect();
+    let mut found = bridge::deviating(host, ledger, &ports).await?;
+    let unlimited = bandwidth::egress_deviation(host, ledger, None).await?;
+    found.extend(unlimited.map(Deviation::of));
+    Ok(found)
 }
 
 /// What of the way out of a container, whose port on the bridge is `port`, is not as it should be, if anything. Touches nothing.
@@ -293,8 +296,9 @@ pub async fn deviation(
     let Some(ledger) = known else {
         return Ok(Some("this host has no note of its way out".to_owned()));
     };
-    if let Some(what) = bridge::deviation(host, &ledger, Some(port)).await? {
-        return Ok(Some(what));
+    let found = bridge::deviating(host, &ledger, &[port.to_owned()]).await?;
+    if let Some(first) = found.into_iter().next() {
+        return Ok(Some(first.what));
     }
     if let Some(what) = bandwidth::egress_deviation(host, &ledger, Some(&container)).await? {
         return Ok(Some(what));

@@ -20,8 +20,9 @@ use crate::{
         membership::{self, Membership},
         watcher_lease,
     },
+    host_link,
     segment::{
-        forwarding::{Trust, translations},
+        forwarding::{Trust, desired, translations},
         mac_rewrite,
         sandbox::Sandbox,
     },
@@ -327,9 +328,9 @@ impl Follower<'_> {
         table::guard(self.host, self.network, sandbox.end, snapshot)?;
         let node = &self.settings.node;
         mac_rewrite::bring(self.host, self.network, &translations(snapshot, node))?;
-        sandbox
-            .reconcile(self.host, self.network, snapshot, node, trust)
-            .await
+        let wanted = desired(snapshot, node, sandbox.end.ip(), trust);
+        let wanted = host_link::entries(self.host, self.network, wanted)?;
+        sandbox.reconcile(self.host, wanted).await
     }
 
     /// Notes what the sandbox forwards by.

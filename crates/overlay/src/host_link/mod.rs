@@ -6,32 +6,29 @@
 //! which the others' entries are right. The document says what should be there, and is written before it is made; it goes
 //! after the lease was given back. All of it is under the network's lock, and comes and goes with the sandbox.
 
-mod link;
+mod desired;
 
-use std::{
-    collections::BTreeSet,
-    net::{IpAddr, Ipv6Addr},
-};
+use std::{collections::BTreeSet, net::IpAddr};
 
 use cluster::Network;
 use cni::Delegate;
 use ipnetwork::IpNetwork;
 use journal::{Attachment, Found};
-use netlink::{Forwarding, Mac, Rtnl};
-use plugin::{Error, code, readable};
+use netlink::{Forwarding, Link, Mac};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     egress,
     firewall::table,
-    names::{self, HOST},
+    host_state::{self, Deviation, Known, Object, Observed, Space, deviations},
+    names::{self, BRIDGE, HOST},
     segment::{
         forwarding::{answered_here, mac_of},
         sandbox::{self, Sandbox},
     },
     state::host::Host,
 };
-use link::Wanted;
+use plugin::{Error, code, readable};
 
 /// What the host should have on one segment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,58 +78,9 @@ impl Foothold {
 
     /// The ports of the segment's bridge that this takes.
     pub(crate) fn ports(&self, network: &str) -> Vec<String> {
-        self.links(network)
-            .into_iter()
-            .map(|link| link.name)
-            .collect()
+        let pairs = self.pairs(network).into_iter();
+        pairs.map(|pair| pair.name).collect()
     }
-
-    /// The links that this takes. A subnet is reached by the host's own address where it has one: an answer to the gateway's
-    /// would end at the gateway of another host.
-    fn links(&self, network: &str) -> Vec<Wanted> {
-        let own = |subnet: &IpNetwork| {
-            let mut own = self.own().filter(|own| own.is_ipv4() == subnet.is_ipv4());
-            let inside = own.find(|own| subnet.contains(*own));
-            inside.or_else(|| self.own().find(|own| own.is_ipv4() == subnet.is_ipv4()))
-        };
-        let gateway = |subnet: &IpNetwork| {
-            let mut inside = self.gateways.iter().copied();
-            inside.find(|gateway| own(subnet).is_none() && subnet.contains(*gateway))
-        };
-        let routes = |source: &dyn Fn(&IpNetwork) -> Option<IpAddr>| {
-            let route = |subnet: &IpNetwork| source(subnet).map(|source| (*subnet, source));
-            self.subnets.iter().filter_map(route).collect()
-        };
-        let first = self.own().min_by_key(IpAddr::is_ipv6);
-        let host = first.map(|first| Wanted {
-            name: names::host_link(network),
-            mac: mac_of(first),
-            addresses: self.addresses.clone(),
-            routes: routes(&own),
-        });
-        let single = self.gateways.iter().copied().map(IpNetwork::from);
-        let gateway = self.gateway_mac().map(|mac| Wanted {
-            name: names::gateway_link(network),
-            mac,
-            addresses: single.collect(),
-            routes: routes(&gateway),
-        });
-        let mut links: Vec<_> = host.into_iter().chain(gateway).collect();
-        for link in &mut links {
-            // Who forwards asks for a neighbour from a link-local address.
-            if link.addresses.iter().any(IpNetwork::is_ipv6) {
-                link.addresses.extend(link_local(link.mac));
-            }
-        }
-        links
-    }
-}
-
-/// The link-local address that goes with a MAC.
-fn link_local(mac: Mac) -> Option<IpNetwork> {
-    let [high, middle, low] = [0, 2, 4].map(|at| u16::from_be_bytes([mac.0[at], mac.0[at + 1]]));
-    let address = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, high, middle, low);
-    IpNetwork::new(address.into(), 64).ok()
 }
 
 /// What the host should have on the network; a document that cannot be read is as good as none.
@@ -296,43 +244,78 @@ async fn bring(
         let subnets = foothold.subnets.iter().copied().collect();
         changed |= table::hide(host, &names::gateway_link(network), subnets)?;
     }
-    for wanted in foothold.links(network) {
-        let inside = (&sandbox.rtnl, sandbox.bridge);
-        if wanted.lacks(host, inside, sandbox.mtu).await?.is_some() {
-            wanted.make(host, inside, sandbox.mtu).await?;
-            changed = true;
-        }
+    let mut links = Links::look(host, network, foothold, sandbox).await?;
+    let (inside, outside) = (sandbox.space(host), Space::of_host(host));
+    let made = host_state::apply(&inside, &links.inside, &mut links.seen_inside).await?;
+    if made > 0 {
+        links.seen_outside = Observed::of(&outside, &links.outside).await?;
     }
-    Ok(changed)
+    let mended = host_state::apply(&outside, &links.outside, &mut links.seen_outside).await?;
+    Ok(changed || made + mended > 0)
 }
 
-/// What is not as it should be of what the host has on the network, whose segment has this MTU; `None` if all is.
-pub(crate) async fn deviation(
+/// The host's links to a segment, as they should be and as they are.
+struct Links {
+    inside: Vec<Object>,
+    seen_inside: Observed,
+    outside: Vec<Object>,
+    seen_outside: Observed,
+}
+
+impl Links {
+    async fn look(
+        host: &Host,
+        network: &str,
+        foothold: &Foothold,
+        sandbox: &Sandbox,
+    ) -> Result<Self, Error> {
+        let (pairs, mtu) = (foothold.pairs(network), sandbox.mtu);
+        let (inside, outside) = (desired::inside(&pairs, mtu), desired::outside(&pairs, mtu));
+        let seen_outside = Observed::of(&Space::of_host(host), &outside).await?;
+        let bridge = Link {
+            index: sandbox.bridge,
+            name: BRIDGE.to_owned(),
+            ..Link::default()
+        };
+        let known = Known {
+            links: vec![bridge],
+            beyond: Some(&seen_outside),
+            ..Known::default()
+        };
+        let seen_inside = Observed::beside(known, &sandbox.space(host), &inside).await?;
+        Ok(Self {
+            inside,
+            seen_inside,
+            outside,
+            seen_outside,
+        })
+    }
+}
+
+/// What is not as it should be of what the host has on the network.
+pub(crate) async fn deviating(
     host: &Host,
     network: &str,
     wants: Wants,
-    inside: (&Rtnl, u32),
-    mtu: u32,
-) -> Result<Option<String>, Error> {
+    sandbox: &Sandbox,
+) -> Result<Vec<Deviation>, Error> {
     let foothold = load(host, network)?.unwrap_or_default();
     if wants.gateway && foothold.gateways.is_empty()
         || wants.access && foothold.addresses.is_empty()
     {
-        return Ok(Some(
-            "the host has no record of its own links to the segment".to_owned(),
-        ));
+        let what = "the host has no record of its own links to the segment";
+        return Ok(vec![Deviation::of(what.to_owned())]);
     }
-    for wanted in foothold.links(network) {
-        if let Some(lack) = wanted.lacks(host, inside, mtu).await? {
-            return Ok(Some(lack));
-        }
+    let links = Links::look(host, network, &foothold, sandbox).await?;
+    let mut found: Vec<_> = deviations(&links.inside, &links.seen_inside).collect();
+    found.extend(deviations(&links.outside, &links.seen_outside));
+    if !foothold.gateways.is_empty() {
+        let v6 = foothold.gateways.iter().any(IpAddr::is_ipv6);
+        let subnets = foothold.subnets.into_iter().collect();
+        let what = egress::not_let_out(host, &names::gateway_link(network), subnets, v6)?;
+        found.extend(what.map(Deviation::of));
     }
-    if foothold.gateways.is_empty() {
-        return Ok(None);
-    }
-    let v6 = foothold.gateways.iter().any(IpAddr::is_ipv6);
-    let subnets = foothold.subnets.into_iter().collect();
-    egress::not_let_out(host, &names::gateway_link(network), subnets, v6)
+    Ok(found)
 }
 
 /// For which versions of IP the host is the network's gateway: whether that is IPv6.
@@ -385,69 +368,4 @@ pub(crate) async fn release_by(
     }
     let removed = host.footholds.remove(network);
     removed.map_err(Error::from).map(|()| true)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn foothold(gateways: &[&str], addresses: &[&str]) -> Foothold {
-        Foothold {
-            subnets: ["10.0.0.0/24", "fd00::/64"]
-                .map(|it| it.parse().unwrap())
-                .into(),
-            gateways: gateways.iter().map(|it| it.parse().unwrap()).collect(),
-            access: !addresses.is_empty(),
-            addresses: addresses.iter().map(|it| it.parse().unwrap()).collect(),
-        }
-    }
-
-    /// The sources of the routes by each link, with the MAC and the first address of the link.
-    fn shape(foothold: &Foothold) -> Vec<(String, String, Vec<String>)> {
-        let spell = |link: &Wanted| {
-            let sources = link.routes.iter().map(|(_, source)| source.to_string());
-            (
-                link.mac.to_string(),
-                link.addresses[0].to_string(),
-                sources.collect(),
-            )
-        };
-        foothold.links("n").iter().map(spell).collect()
-    }
-
-    #[test]
-    fn a_segment_is_reached_from_the_hosts_own_address_where_it_has_one() {
-        let text = |words: &[&str]| {
-            words
-                .iter()
-                .map(|&word| word.to_owned())
-                .collect::<Vec<_>>()
-        };
-        let (gateways, own) = (["10.0.0.1", "fd00::1"], ["10.0.0.5/24", "fd00::5/64"]);
-        let by_gateway = |routes: &[&str]| {
-            (
-                "02:42:0a:00:00:01".to_owned(),
-                "10.0.0.1/32".to_owned(),
-                text(routes),
-            )
-        };
-        let by_own = (
-            "02:42:0a:00:00:05".to_owned(),
-            own[0].to_owned(),
-            text(&["10.0.0.5", "fd00::5"]),
-        );
-        assert_eq!(shape(&foothold(&gateways, &[])), [by_gateway(&gateways)]);
-        assert_eq!(shape(&foothold(&[], &own)), std::slice::from_ref(&by_own));
-        assert_eq!(shape(&foothold(&gateways, &own)), [by_own, by_gateway(&[])]);
-    }
-
-    #[test]
-    fn a_link_with_ipv6_has_a_link_local_address_of_its_mac() {
-        let links = foothold(&["fd00::1"], &[]).links("n");
-        let addresses = links[0].addresses.iter().map(ToString::to_string);
-        assert_eq!(
-            addresses.collect::<Vec<_>>(),
-            ["fd00::1/128", "fe80::242:0:1/64"]
-        );
-    }
 }

@@ -9,19 +9,15 @@ use crate::{
     egress,
     endpoint::bandwidth,
     firewall::{foreign_rules, table},
-    follow::{
-        follower,
-        membership::{self, Membership},
-        store_check,
-    },
+    follow::{follower, membership, store_check},
     host_link::{self, Wants},
+    host_state::{Observed, deviations},
     maintain::{
         findings::{Check, Findings, State},
-        stale,
+        network, stale,
     },
     names::{self, EGRESS_BRIDGE},
     segment::{
-        forwarding::Trust,
         path_mtu,
         sandbox::{self, Sandbox},
     },
@@ -157,22 +153,36 @@ async fn examine_network(
     if known.is_none_or(|known| known.record.vtep != Some(underlay.vtep)) {
         wrong("others know this host by another tunnel address than its own");
     }
-    let Some(sandbox) = sandbox::find(record, underlay).await? else {
-        wrong("bridge or tunnel device of its sandbox is gone, down or not as it should be");
+    let Some((netns, rtnl)) = sandbox::open_netns(network)? else {
+        wrong("its sandbox is gone");
         return Ok(());
     };
-    let member = membership::load(host, network)?;
-    let trust = member.as_ref().map_or(Trust::Floods, Membership::trust);
-    let due = sandbox
-        .due(host, network, &copy, &settings.node, trust)
-        .await?
-        .len();
-    if due > 0 {
-        let says = format!("network {network}: {due} forwarding entries are not as the news say");
-        findings.wrong(Check::Forwarding, says, SYNC);
+    let described = network::describe(host, record, &copy, underlay, &settings.node)?;
+    let ports = records.iter().filter(|record| is_made(record, network));
+    let ports = ports.map(|record| network::port(&names::port(&record.attachment), underlay));
+    let ports: Vec<_> = ports.collect();
+    let all = [&described.segment[..], &ports, &described.forwarding].concat();
+    let seen = Observed::of(&sandbox::space(host, &netns, &rtnl), &all).await?;
+    for (check, objects) in [
+        (Check::Sandbox, &described.segment[..]),
+        (Check::BridgePort, &ports),
+        (Check::Forwarding, &described.forwarding),
+    ] {
+        findings.deviate(
+            check,
+            &format!("network {network}"),
+            deviations(objects, &seen),
+        );
     }
-    examine_ports(&records, &sandbox, network, findings).await?;
-    examine_foothold(host, &sandbox, network, findings).await?;
+    let end = sandbox::end(record, underlay.vtep);
+    let Some(sandbox) = Sandbox::seen((netns, rtnl), &seen, end, 0) else {
+        return Ok(());
+    };
+    let sandbox = Sandbox {
+        mtu: underlay.segment_mtu(),
+        ..sandbox
+    };
+    examine_host_link(host, &sandbox, network, findings).await?;
     if let Some(what) = bandwidth::deviation(host, network, &sandbox.rtnl, None).await? {
         findings.wrong(Check::Bandwidth, format!("network {network}: {what}"), SYNC);
     }
@@ -189,7 +199,7 @@ async fn examine_network(
             ),
         );
     }
-    if due == 0 {
+    if deviations(&described.forwarding, &seen).next().is_none() {
         findings.ok(
             Check::Forwarding,
             format!("network {network}: forwards as its news say"),
@@ -210,45 +220,19 @@ async fn examine_network(
     Ok(())
 }
 
-/// The host's end of each attachment is on the bridge.
-async fn examine_ports(
-    records: &[Record],
-    sandbox: &Sandbox,
-    network: &str,
-    findings: &mut Findings,
-) -> Result<(), Error> {
-    let links = sandbox.rtnl.links().await?;
-    for Record { attachment, .. } in records.iter().filter(|it| is_made(it, network)) {
-        let name = names::port(attachment);
-        match links.iter().find(|link| link.name == name) {
-            Some(link)
-                if link.up && link.master == Some(sandbox.bridge) && link.mtu >= sandbox.mtu => {}
-            Some(_) => findings.wrong(
-                Check::BridgePort,
-                format!("{attachment}: its port is down, off the bridge or of too small an MTU"),
-                SYNC,
-            ),
-            None => findings.wrong(
-                Check::BridgePort,
-                format!("{attachment}: its port is gone; DEL and ADD it"),
-                "",
-            ),
-        }
-    }
-    Ok(())
-}
-
 /// What the host itself has on the segment, and the way out of the containers whose gateway it is.
-async fn examine_foothold(
+async fn examine_host_link(
     host: &Host,
     sandbox: &Sandbox,
     network: &str,
     findings: &mut Findings,
 ) -> Result<(), Error> {
-    let (wants, inside) = (Wants::default(), (&sandbox.rtnl, sandbox.bridge));
-    if let Some(what) = host_link::deviation(host, network, wants, inside, sandbox.mtu).await? {
-        findings.wrong(Check::HostLink, format!("network {network}: {what}"), SYNC);
-    }
+    let found = host_link::deviating(host, network, Wants::default(), sandbox).await?;
+    findings.deviate(
+        Check::HostLink,
+        &format!("network {network}"),
+        found.into_iter(),
+    );
     for v6 in host_link::gateways(host, network)? {
         findings.blocked(foreign_rules::egress(host, &names::gateway_link(network), v6).await);
     }
@@ -306,13 +290,8 @@ async fn examine_egress(host: &Host, findings: &mut Findings) -> Result<(), Erro
         return Ok(());
     };
     let before = findings.0.len();
-    if let Some(what) = egress::common_deviation(host, &ledger).await? {
-        findings.wrong(
-            Check::Egress,
-            format!("the containers' way out: {what}"),
-            SYNC,
-        );
-    }
+    let found = egress::deviating(host, &ledger).await?;
+    findings.deviate(Check::Egress, "the containers' way out", found.into_iter());
     let v6 = ledger.subnet6.is_some();
     let switches = [
         (true, Sysctl::new("ipv4/ip_forward")),

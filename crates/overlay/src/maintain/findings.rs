@@ -4,7 +4,7 @@
 use journal::Unreadable;
 use plugin::Error;
 
-use crate::maintain::diagnose::SYNC;
+use crate::{host_state::Deviation, maintain::diagnose::SYNC};
 
 /// What is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,6 +138,23 @@ impl Findings {
     /// Wrong.
     pub fn wrong(&mut self, check: Check, says: String, mend: &str) {
         self.add(check, State::Wrong, says, mend);
+    }
+
+    /// Wrong, each with what mends it.
+    pub(crate) fn deviate(
+        &mut self,
+        check: Check,
+        of: &str,
+        found: impl Iterator<Item = Deviation>,
+    ) {
+        for deviation in found {
+            if deviation.is_curable {
+                self.wrong(check, format!("{of}: {}", deviation.what), SYNC);
+            } else {
+                let says = format!("{of}: {}; DEL and ADD its container", deviation.what);
+                self.wrong(check, says, "");
+            }
+        }
     }
 
     /// What could not be looked at is wrong, too.

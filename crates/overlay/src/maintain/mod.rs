@@ -2,6 +2,7 @@
 
 pub mod diagnose;
 pub mod findings;
+pub(crate) mod network;
 pub mod repair;
 pub mod stale;
 pub mod sync;

@@ -11,15 +11,15 @@ use crate::{
     egress,
     endpoint::bandwidth,
     firewall::table,
-    follow::{
-        follower,
-        membership::{self, Membership},
+    follow::follower,
+    host_link, host_state,
+    maintain::{
+        network::{self, Described},
+        sync::Synced,
     },
-    host_link,
-    maintain::sync::Synced,
     segment::{
-        forwarding::{Trust, translations},
-        mac_rewrite, sandbox,
+        mac_rewrite,
+        sandbox::{self, Sandbox},
     },
     state::{host::Host, underlay::Underlay},
 };
@@ -92,26 +92,33 @@ async fn mend(
     if !known.is_some_and(|known| known.last_read().is_none_or(is_right)) {
         return Ok(None);
     }
-    let was_whole = sandbox::find(record, underlay).await?.is_some();
     let sandbox = sandbox::ensure(host, record, underlay).await?;
-    let member = membership::load(host, network)?;
-    let trust = member.as_ref().map_or(Trust::Floods, Membership::trust);
+    let described = network::describe(host, record, &copy, underlay, &settings.node)?;
     let unguarded = table::guard(host, network, sandbox.end, &copy)?;
-    let untranslated = mac_rewrite::bring(host, network, &translations(&copy, &settings.node))?;
     let was_off = host_link::mend(host, network, &sandbox).await?;
-    let node = &settings.node;
-    let changes = sandbox.reconcile(host, network, &copy, node, trust).await?;
+    let changes = mend_forwarding(host, &sandbox, &described, network).await?;
     let unlimited = bandwidth::mend(host, network, &sandbox.rtnl).await?;
-    let replugged = was_whole && sandbox.replugged;
-    let wrong = [
-        !was_whole,
-        replugged,
-        unguarded,
-        untranslated,
-        was_off,
-        unlimited,
-    ];
-    Ok(Some(changes + wrong.into_iter().filter(|it| *it).count()))
+    let wrong = [unguarded, was_off, unlimited];
+    let wrong = wrong.into_iter().filter(|it| *it).count();
+    Ok(Some(sandbox.changes + changes + wrong))
+}
+
+/// Mends what a sandbox forwards by, and what it rewrites; how much was wrong.
+async fn mend_forwarding(
+    host: &Host,
+    sandbox: &Sandbox,
+    described: &Described,
+    network: &str,
+) -> Result<usize, Error> {
+    let space = sandbox.space(host);
+    let [_, entries] = &described.forwarding;
+    // What is noted nowhere was looked at with the sandbox.
+    if !mac_rewrite::note(host, network, &described.macs)? {
+        return host_state::bring(&space, std::slice::from_ref(entries)).await;
+    }
+    let changes = host_state::bring(&space, &described.forwarding).await?;
+    mac_rewrite::forget(host, network, &described.macs)?;
+    Ok(changes)
 }
 
 /// What this host forwards by, as far as a watcher has to know to tell news.

@@ -24,7 +24,7 @@ use crate::{
 pub struct Synced {
     /// The network.
     pub network: String,
-    /// How many forwarding entries were not as the news say, and whether the host's own links were not.
+    /// How many objects and forwarding entries of its sandbox were not as the records say.
     pub changes: usize,
 }
 
@@ -274,9 +274,8 @@ async fn follow(
     let was_off = host_link::mend(host, network, &sandbox).await?;
     let changes = follower.follow(&sandbox, reading, &[]).await?;
     let unlimited = bandwidth::mend(host, network, &sandbox.rtnl).await?;
-    Ok(Some(
-        changes + usize::from(was_off) + usize::from(unlimited),
-    ))
+    let mended = usize::from(was_off) + usize::from(unlimited);
+    Ok(Some(sandbox.changes + changes + mended))
 }
 
 /// Leaves the networks that have no sandbox here: a verb could not tell the store, or was killed before it did. What cannot be

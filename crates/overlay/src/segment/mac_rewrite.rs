@@ -1,8 +1,8 @@
-//! Translation: what a sandbox readdresses, because a host that has not yet heard of a MAC that was asked for sends to the one
-//! that follows from the address.
+//! The destination MACs that a sandbox rewrites: a host that has not yet heard of a requested MAC sends to the one that is
+//! computed from the address.
 //!
-//! What it is is noted before the kernel is told, so that a verb which has nothing to translate, and never had, need not
-//! enter the sandbox.
+//! They are noted before the kernel is told, so that a verb which has nothing to rewrite, and never had, need not enter the
+//! sandbox.
 
 use journal::Found;
 use netlink::Netns;
@@ -11,9 +11,20 @@ use plugin::Error;
 
 use crate::{names, segment::forwarding::Translations, state::host::Host};
 
-/// Readdresses these frames in the network's sandbox and no others; whether it was not so. The caller holds the network's
+/// Rewrites these MACs in the network's sandbox and no others; whether it was not so. The caller holds the network's
 /// lock. Where there are none, and were none, the sandbox is not entered.
 pub fn bring(host: &Host, network: &str, macs: &Translations) -> Result<bool, Error> {
+    if !note(host, network, macs)? {
+        return Ok(false);
+    }
+    let netns = Netns::open(&names::sandboxes().join(network))?;
+    let changed = set(&netns, macs)?;
+    forget(host, network, macs)?;
+    Ok(changed)
+}
+
+/// Notes what is to be rewritten, before the kernel is told; whether there is, or was, anything.
+pub(crate) fn note(host: &Host, network: &str, macs: &Translations) -> Result<bool, Error> {
     let noted = host.translations.load(network);
     let noted = noted?;
     if noted == Found::Absent && macs.is_empty() {
@@ -23,23 +34,25 @@ pub fn bring(host: &Host, network: &str, macs: &Translations) -> Result<bool, Er
     if noted.or_lost(&|it| cni::log(&it.to_string())).as_ref() != Some(macs) {
         save(macs)?;
     }
-    let netns = Netns::open(&names::sandboxes().join(network))?;
-    let changed = set(&netns, macs)?;
-    if macs.is_empty() {
-        let removed = host.translations.remove(network);
-        removed?;
-    }
-    Ok(changed)
+    Ok(true)
 }
 
-/// Whether the network's sandbox readdresses these frames and no others.
-pub fn is(network: &str, macs: &Translations) -> Result<bool, Error> {
-    let netns = Netns::open(&names::sandboxes().join(network))?;
+/// Removes the note of a sandbox that rewrites nothing any more, after the kernel was told.
+pub(crate) fn forget(host: &Host, network: &str, macs: &Translations) -> Result<(), Error> {
+    if !macs.is_empty() {
+        return Ok(());
+    }
+    let removed = host.translations.remove(network);
+    removed.map_err(Error::from)
+}
+
+/// Whether this namespace rewrites these MACs and no others.
+pub fn is(netns: &Netns, macs: &Translations) -> Result<bool, Error> {
     let is = netns.run(|| Translation::open()?.is(&bytes(macs)));
     is?.map_err(Error::from)
 }
 
-/// Readdresses these frames in this namespace and no others; whether it was not so.
+/// Rewrites these MACs in this namespace and no others; whether it was not so.
 pub fn set(netns: &Netns, macs: &Translations) -> Result<bool, Error> {
     let done = netns.run(|| Translation::open()?.set(&bytes(macs)));
     done?.map_err(Error::from)

@@ -1,5 +1,6 @@
 //! A network on this host: its sandbox (bridge and VXLAN device) and the forwarding to other hosts.
 
+pub(crate) mod desired;
 pub mod forwarding;
 pub mod mac_rewrite;
 pub mod path_mtu;

@@ -4,12 +4,49 @@
 //! receive in the same way. What cannot be shared is a VNI on one port, a port with a device of another kind (Cilium's, or
 //! one with group policies), and a port that a program has bound.
 
-use std::net::IpAddr;
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
-use netlink::Link;
-use plugin::Error;
+use netlink::{Link, Netns, Vxlan};
 
 use crate::{names, segment::sandbox, state::host::Host};
+use plugin::{Error, code};
+
+/// How long a VNI may stay taken by a sandbox that the kernel is still tearing down.
+const TEARDOWN: Duration = Duration::from_secs(3);
+
+/// Makes a network's VXLAN device in its sandbox. Code 107, with what is in the way.
+pub(crate) async fn create(
+    host: &Host,
+    network: &str,
+    vxlan: &Vxlan,
+    sandbox: &Netns,
+) -> Result<(), Error> {
+    let begun = Instant::now();
+    loop {
+        let Err(error) = host.rtnl.create_vxlan(vxlan, sandbox).await else {
+            return Ok(());
+        };
+        let (vni, port) = (vxlan.vni, vxlan.port);
+        let other = find(host, vni, port, vxlan.local.is_ipv6()).await;
+        let other = match other.ok().flatten() {
+            Some(other) => format!("network {network}: {other}; "),
+            // A sandbox of this network that was removed a moment ago still holds the VNI.
+            None if error.is_exists() && begun.elapsed() < TEARDOWN => {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                continue;
+            }
+            // Of another namespace, as those of Docker's networks are.
+            None if error.is_exists() || error.is_in_use() => format!(
+                "network {network}: vni {vni} with vxlanPort {port}: another VXLAN user of this host has the one or the other; "
+            ),
+            None => String::new(),
+        };
+        return Err(Error::new(code::KERNEL, format!("{other}{error}")));
+    }
+}
 
 /// Who is in the way of a tunnel, as far as it can be found without making it; in the words of the configuration.
 pub(crate) async fn find(

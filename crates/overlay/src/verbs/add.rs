@@ -429,13 +429,15 @@ impl Work<'_> {
                 let own = own.and_then(|node| node.last_read()?.vtep);
                 return match own {
                     Some(vtep) if self.host.has_address(vtep).await? => {
-                        sandbox::find_as_is(network, vtep).await?.ok_or(unknown)
+                        sandbox::find_as_is(self.host, network, vtep)
+                            .await?
+                            .ok_or(unknown)
                     }
                     _ => Err(unknown),
                 };
             }
         };
-        match sandbox::find(network, &underlay).await? {
+        match sandbox::find(self.host, network, &underlay).await? {
             Some(sandbox) => Ok(sandbox),
             None => sandbox::ensure(self.host, network, &underlay).await,
         }

@@ -353,12 +353,15 @@ fn a_broken_sandbox_is_told() {
         pair.host.namespace().script(&format!("{netns} {script}"));
     };
     for (damage, words) in [
-        ("ip link set br0 down", "bridge or tunnel device"),
-        ("ip link delete vxlan0", "bridge or tunnel device"),
-        ("ip link set vxlan0 mtu 1300", "bridge or tunnel device"),
+        ("ip link set br0 down", "br0 in the sandbox: is down"),
+        ("ip link delete vxlan0", "vxlan0 in the sandbox: is gone"),
+        (
+            "ip link set vxlan0 mtu 1300",
+            "vxlan0 in the sandbox: has MTU",
+        ),
         (
             "bridge fdb del 00:00:00:00:00:00 dev vxlan0 dst 192.168.1.12",
-            "forwarding entries are not",
+            "has no flooding to 192.168.1.12",
         ),
         (
             "sh -c 'ip link set $(ip -br link | grep ^chp | cut -d@ -f1) nomaster'",
@@ -366,7 +369,7 @@ fn a_broken_sandbox_is_told() {
         ),
         (
             "sh -c 'ip link set $(ip -br link | grep ^chp | cut -d@ -f1) mtu 1300'",
-            "too small an MTU",
+            "has MTU 1300",
         ),
     ] {
         inside(damage);

@@ -150,10 +150,13 @@ const SEGMENT: [Damage; 17] = [
     ),
     mended(
         "$S ip link set vxlan0 mtu 1300",
-        &["vxlan0 in the sandbox: carries 1300"],
+        &["vxlan0 in the sandbox: has MTU 1300, not 1450"],
     ),
     mended("$S ip link set $CHP down", &["chp", "is down"]),
-    mended("$S ip link set $CHP mtu 1300", &["chp", "carries 1300"]),
+    mended(
+        "$S ip link set $CHP mtu 1300",
+        &["chp", "has MTU 1300, not 1450"],
+    ),
     mended(
         "$S ip link set $CHP nomaster",
         &["chp", "was taken off the bridge"],
@@ -176,11 +179,11 @@ const SEGMENT: [Damage; 17] = [
     ),
     mended(
         "$S bridge link set dev vxlan0 learning on",
-        &["vxlan0 in the sandbox: learns"],
+        &["vxlan0 in the sandbox", "has learning on"],
     ),
     mended(
         "$S bridge link set dev vxlan0 neigh_suppress off",
-        &["vxlan0 in the sandbox", "neighbours"],
+        &["vxlan0 in the sandbox", "has neigh_suppress off"],
     ),
     mended(
         "$S bridge fdb delete 00:00:00:00:00:00 dev vxlan0 dst 192.168.1.12",

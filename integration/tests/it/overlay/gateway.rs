@@ -162,7 +162,7 @@ fn what_somebody_broke_is_put_back_by_check_and_by_sync() {
     ));
     let said = check().failed();
     assert!(
-        format!("{said}").to_lowercase().contains("neigh {"),
+        format!("{said}").contains("no neighbour 10.0.0.1"),
         "{said}"
     );
     host.crosshost(&["sync"]).ok();

@@ -13,6 +13,7 @@ mod full_bridge;
 mod gateway;
 mod host_access;
 pub(crate) mod host_on_segment;
+mod host_state;
 mod mount_namespaces;
 mod no_underlay;
 mod passed_through;

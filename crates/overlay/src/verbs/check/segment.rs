@@ -1,24 +1,21 @@
-//! The host's side of the segment: bridge, tunnel device and port in the sandbox, what it forwards and readdresses.
-//! `crosshost sync` mends all of it. Who may send to the tunnel, and what the host itself has on the segment, are of the host
+//! The host's side of the segment: bridge, tunnel device and port in the sandbox, what it forwards and rewrites.
+//! `crosshost sync` mends all of it. Who may send to the tunnel, and what the host itself has on the segment, belong to the host
 //! as a whole, and are put back before they are judged.
 
 use journal::Attachment;
-use netlink::Link;
 
 use super::{Found, put_back};
 use crate::{
     config::Conf,
     endpoint::bandwidth,
     firewall::table,
-    follow::{
-        follower,
-        membership::{self, Membership},
-    },
+    follow::follower,
     host_link,
-    names::{self, BRIDGE, VXLAN},
+    host_state::{Mtu, Observed, deviations},
+    maintain::network,
+    names::{self, VXLAN},
     segment::{
-        forwarding::{Trust, changes, desired, translations},
-        mac_rewrite,
+        desired,
         sandbox::{self, Sandbox},
     },
     state::host::Host,
@@ -28,93 +25,72 @@ use crate::{
 pub(super) async fn look(host: &Host, conf: &Conf, attachment: &Attachment, mtu: u32) -> Found {
     let network = &attachment.network;
     let _lock = host.lock_network(network)?;
-    let Some(rtnl) = sandbox::open(network)? else {
+    let Some((netns, rtnl)) = sandbox::open_netns(network)? else {
         return Ok(Some("the sandbox is gone".to_owned()));
     };
-    let links = rtnl.links().await?;
-    let find = |name: &str| links.iter().find(|link| link.name == name);
     let port = names::port(attachment);
-    let found = [BRIDGE, VXLAN, &port].map(|name| (name, find(name)));
-    if let Some((name, _)) = found.iter().find(|(_, link)| link.is_none()) {
-        return Ok(Some(format!("{name} in the sandbox: is gone")));
-    }
-    let [(_, Some(bridge)), (_, Some(vxlan)), (_, Some(port))] = found else {
-        return Ok(None);
-    };
-    let carries = |link: &&Link| link.name == BRIDGE || link.master == Some(bridge.index);
-    for link in [bridge, vxlan, port] {
-        let what = match link {
-            link if !link.up => "is down",
-            link if !carries(&link) => "was taken off the bridge",
-            _ => continue,
-        };
-        return Ok(Some(format!("{} in the sandbox: {what}", link.name)));
-    }
-    for (carrier, most) in [(VXLAN, vxlan.mtu), (&port.name, port.mtu)] {
-        if mtu > most {
-            let what = format!(
-                "{carrier} in the sandbox: carries {most} bytes, the container sends {mtu}"
-            );
-            return Ok(Some(what));
-        }
-    }
-    if let Some(what) = bandwidth::deviation(host, network, &rtnl, Some(attachment)).await? {
-        return Ok(Some(format!("{what} in the sandbox")));
-    }
-    let Some(snapshot) = follower::copy(host, network)? else {
-        return Ok(None);
-    };
-    let Some(record) = snapshot.network.as_ref().map(|network| &network.record) else {
-        return Ok(None);
+    let copy = follower::copy(host, network)?;
+    let record = copy.as_ref().and_then(|copy| copy.network.as_ref());
+    let known = copy.as_ref().zip(record.map(|network| &network.record));
+    // Without a copy of the records nothing can be said of what they decide.
+    let Some((copy, record)) = known else {
+        let mut wanted = desired::links_of_any();
+        wanted.push(desired::port(&port, Mtu::AtLeast(mtu)));
+        let space = sandbox::space(host, &netns, &rtnl);
+        let seen = Observed::of(&space, &wanted).await?;
+        return Ok(first(deviations(&wanted, &seen)));
     };
     let underlay = host.underlay(&conf.settings).await?;
-    let spec = sandbox::wanted(record, &underlay, bridge.index);
-    if let Some(what) = sandbox::differs(vxlan, &spec) {
-        return Ok(Some(format!("{VXLAN} in the sandbox: {what}")));
+    let described = network::describe(host, record, copy, &underlay, &conf.settings.node)?;
+    let links = [&described.segment[..], &[network::port(&port, &underlay)]].concat();
+    let seen = Observed::of(&sandbox::space(host, &netns, &rtnl), &links).await?;
+    if let Some(what) = first(deviations(&links, &seen)) {
+        return Ok(Some(what));
     }
-    let flags = (vxlan.port.neigh_suppress, vxlan.port.learning);
-    if flags != (Some(true), Some(false)) {
-        let what = "learns on the bridge, or does not answer for remote neighbours";
-        return Ok(Some(format!("{VXLAN} in the sandbox: {what}")));
-    }
-    let (bridge, vxlan) = (bridge.index, vxlan.index);
-    let sandbox = Sandbox {
-        rtnl,
-        bridge,
-        vxlan,
-        mtu: spec.mtu,
-        end: sandbox::end(&spec),
-        stood: true,
-        replugged: false,
+    let end = sandbox::end(record, underlay.vtep);
+    let Some(sandbox) = Sandbox::seen((netns, rtnl), &seen, end, 0) else {
+        return Ok(None);
     };
+    if mtu > sandbox.mtu {
+        let what = format!(
+            "{VXLAN} in the sandbox: carries {} bytes, the container sends {mtu}",
+            sandbox.mtu
+        );
+        return Ok(Some(what));
+    }
+    if let Some(what) = bandwidth::deviation(host, network, &sandbox.rtnl, Some(attachment)).await?
+    {
+        return Ok(Some(format!("{what} in the sandbox")));
+    }
     put_back(
         "tunnels' guard",
-        table::guard(host, network, sandbox.end, &snapshot),
+        table::guard(host, network, sandbox.end, copy),
     );
     put_back(
         "links of the host",
         host_link::mend(host, network, &sandbox).await,
     );
-    let node = &conf.settings.node;
-    if !mac_rewrite::is(network, &translations(&snapshot, node))? {
-        let what = "table bridge crosshost in the sandbox: does not readdress what it should";
-        return Ok(Some(what.to_owned()));
-    }
-    let (wants, inside) = (conf.wants(record), (&sandbox.rtnl, bridge));
-    if let Some(what) = host_link::deviation(host, network, wants, inside, sandbox.mtu).await? {
+    let links = host_link::deviating(host, network, conf.wants(record), &sandbox).await?;
+    if let Some(what) = first(links.into_iter()) {
         return Ok(Some(what));
     }
-    // How far the news count is lost: the next verb or sync says so again, and forwards by that.
-    if membership::is_lost(host, network)? {
-        return Ok(None);
-    }
-    let member = membership::load(host, network)?;
-    let trust = member.as_ref().map_or(Trust::Floods, Membership::trust);
-    let present = sandbox.rtnl.forwarding(bridge, vxlan).await;
-    let present = present?;
-    let wanted = desired(&snapshot, node, underlay.vtep, trust);
-    let wanted = host_link::entries(host, network, wanted)?;
-    let step = changes(&wanted, &present).into_iter().next();
-    Ok(step
-        .map(|step| format!("forwarding: {step:?} is due in the sandbox; crosshost sync mends it")))
+    let [rewrite, _] = &described.forwarding;
+    let forwarding = if described.is_lost {
+        std::slice::from_ref(rewrite)
+    } else {
+        &described.forwarding[..]
+    };
+    let space = sandbox.space(host);
+    let seen = Observed::of(&space, forwarding).await?;
+    Ok(first(deviations(forwarding, &seen)))
+}
+
+/// The first deviation, with what mends it.
+fn first(mut found: impl Iterator<Item = crate::host_state::Deviation>) -> Option<String> {
+    let first = found.next()?;
+    Some(if first.is_curable {
+        format!("{}; crosshost sync mends it", first.what)
+    } else {
+        first.what
+    })
 }

@@ -1,0 +1,211 @@
+//! Makes objects what they should be.
+
+use netlink::{Bridge, Link, LinkChange, Port, Route, Sysctl, Veth, VethEnd, Vxlan};
+
+use super::{Deviation, Kind, LinkSpec, Object, Observed, Space};
+use crate::{
+    segment::{mac_rewrite, vxlan_conflict},
+    vanished,
+};
+use plugin::Error;
+
+/// Looks at the objects and applies what differs; how many changes that took.
+pub(crate) async fn bring(space: &Space<'_>, objects: &[Object]) -> Result<usize, Error> {
+    let mut seen = Observed::of(space, objects).await?;
+    apply(space, objects, &mut seen).await
+}
+
+/// Applies each object that differs from what was seen, in the order of the description, and says how many changes that
+/// took. What cannot be made here is left.
+pub(crate) async fn apply(
+    space: &Space<'_>,
+    objects: &[Object],
+    seen: &mut Observed,
+) -> Result<usize, Error> {
+    let mut changes = 0;
+    // To enter a namespace costs a thread: sysctls that follow each other are written together.
+    let mut sysctls = Vec::new();
+    for object in objects {
+        let Some(Deviation {
+            steps,
+            is_curable: true,
+            ..
+        }) = object.differs(seen)
+        else {
+            continue;
+        };
+        changes += steps;
+        if let Object::Sysctl { key, value, .. } = object {
+            sysctls.push((key.clone(), *value));
+            continue;
+        }
+        write(space, &mut sysctls, seen)?;
+        match object {
+            Object::Link(spec) => link(space, spec, objects, seen).await?,
+            Object::Address { .. } | Object::Route { .. } => layer_3(space, object, seen).await?,
+            Object::Entries { bridge, port, .. } => {
+                let steps = object.steps(seen);
+                let (bridge, port) = (index(seen, bridge)?, index(seen, port)?);
+                let done = space.rtnl.change(bridge, port, &steps).await;
+                done?;
+            }
+            Object::Rewrite(macs) => seen.rewrites = mac_rewrite::set(space.netns, macs)?,
+            Object::Sysctl { .. } => {}
+        }
+    }
+    write(space, &mut sysctls, seen)?;
+    Ok(changes)
+}
+
+fn write(
+    space: &Space<'_>,
+    sysctls: &mut Vec<(Sysctl, &'static str)>,
+    seen: &mut Observed,
+) -> Result<(), Error> {
+    if sysctls.is_empty() {
+        return Ok(());
+    }
+    space.netns.set_sysctls(sysctls)?;
+    let values = sysctls.drain(..);
+    let values = values.map(|(key, value)| (key, Some(value.to_owned())));
+    seen.sysctls.extend(values);
+    Ok(())
+}
+
+async fn layer_3(space: &Space<'_>, object: &Object, seen: &Observed) -> Result<(), Error> {
+    let rtnl = space.rtnl;
+    let done = match object {
+        Object::Address {
+            link,
+            address,
+            bare: true,
+        } => rtnl.add_bare_address(index(seen, link)?, *address).await,
+        Object::Address { link, address, .. } => {
+            rtnl.add_address(index(seen, link)?, *address).await
+        }
+        Object::Route { link, dst, source } => {
+            let route = Route {
+                source: Some(*source),
+                ..Route::new(*dst, None, index(seen, link)?)
+            };
+            // Only our own is replaced: another program's route to the same subnet stays, and is an error.
+            if seen.route(link, *dst).is_some() {
+                rtnl.replace_route(&route).await
+            } else {
+                rtnl.add_route(&route).await
+            }
+        }
+        _ => Ok(()),
+    };
+    Ok(done?)
+}
+
+async fn link(
+    space: &Space<'_>,
+    spec: &LinkSpec,
+    objects: &[Object],
+    seen: &mut Observed,
+) -> Result<(), Error> {
+    let there = seen.link(&spec.name);
+    let fits = there.is_some_and(|link| spec.misfit(link, seen).is_none());
+    if !fits {
+        let made = make(space, spec, seen).await?;
+        seen.made(made, objects);
+    }
+    let link = seen.link(&spec.name).ok_or_else(|| vanished(&spec.name))?;
+    let change = LinkChange {
+        up: (!link.up).then_some(true),
+        mtu: spec.mtu.wrong(link.mtu),
+        master: match spec.bridge {
+            Some(bridge) if spec.is_off_bridge(link, seen) => Some(index(seen, bridge)?),
+            _ => None,
+        },
+        mac: spec.mac.filter(|mac| link.mac != Some(*mac)),
+        ..LinkChange::default()
+    };
+    // A port that joins its bridge begins with the flags of all ports. Only where they differ: the kernel tells all listeners of
+    // it, also the watcher that looks.
+    let joins = change.master.is_some();
+    let set_port = spec.port != Port::default() && (joins || spec.has_wrong_flag(link));
+    let link = seen
+        .link_mut(&spec.name)
+        .ok_or_else(|| vanished(&spec.name))?;
+    if change != LinkChange::default() {
+        space.rtnl.set_link(link.index, &change).await?;
+        link.up = true;
+        link.mtu = change.mtu.unwrap_or(link.mtu);
+        link.master = change.master.or(link.master);
+        link.mac = change.mac.or(link.mac);
+    }
+    if set_port {
+        space.rtnl.set_port(&spec.name, &spec.port).await?;
+        link.port = spec.port.clone();
+    }
+    Ok(())
+}
+
+/// Makes a link in the place of what is there of it, as a port of its bridge.
+async fn make(space: &Space<'_>, spec: &LinkSpec, seen: &Observed) -> Result<Link, Error> {
+    let (rtnl, host, name) = (space.rtnl, space.host, spec.name.clone());
+    let mtu = spec.mtu.first();
+    if seen.link(&name).is_some() {
+        let removed = rtnl.remove_link(&name).await;
+        removed?;
+    }
+    let master = spec.bridge.map(|bridge| index(seen, bridge)).transpose()?;
+    match &spec.kind {
+        Kind::Given | Kind::WithOtherEnd => return Err(vanished(&name)),
+        Kind::Bridge(mac) => {
+            let (mac, group) = (*mac, 0);
+            let bridge = Bridge {
+                name,
+                mac,
+                mtu,
+                group,
+            };
+            let made = rtnl.create_bridge(&bridge).await;
+            return Ok(made?);
+        }
+        Kind::Vxlan(tunnel) => {
+            let vxlan = Vxlan {
+                name,
+                vni: tunnel.vni,
+                port: tunnel.port,
+                local: tunnel.local,
+                underlay: tunnel.underlay.unwrap_or_default(),
+                mtu,
+                master,
+            };
+            vxlan_conflict::create(host, &tunnel.network, &vxlan, space.netns).await?;
+        }
+        Kind::Veth { peer, mac } => {
+            let removed = host.rtnl.remove_link(peer).await;
+            removed?;
+            let veth = Veth {
+                index: None,
+                name,
+                mac: None,
+                mtu,
+                master,
+                group: 0,
+                peer: VethEnd {
+                    name: peer.clone(),
+                    mac: Some(*mac),
+                    mtu,
+                    group: 0,
+                    up: false,
+                },
+            };
+            let made = rtnl.create_veth(&veth, &host.netns).await;
+            made?;
+        }
+    }
+    let made = rtnl.link(&spec.name).await;
+    let made = made?;
+    made.ok_or_else(|| vanished(&spec.name))
+}
+
+fn index(seen: &Observed, name: &str) -> Result<u32, Error> {
+    let link = seen.link(name).ok_or_else(|| vanished(name))?;
+    Ok(link.index)
+}
