@@ -341,8 +341,10 @@ impl Allocator<'_> {
     ) -> Result<(), Error> {
         let super::Host { node, boot_id, .. } = self.host;
         if memory.network.is_none()
-            && let Some(network) = &snapshot.network
-            && self.cluster.end_restore(network, node, boot_id).await?
+            && self
+                .cluster
+                .end_restore(self.network, snapshot, node, boot_id)
+                .await?
         {
             *snapshot = self.cluster.snapshot(self.network).await?;
         }

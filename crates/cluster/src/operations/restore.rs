@@ -85,18 +85,8 @@ impl Cluster<'_> {
                 }
                 // Nobody may take a block of ours for one that was never used.
                 self.keep_ledger(name, &node.name, &node.boot_id).await?;
-                let record = Network {
-                    state: NetworkState::Ready,
-                    restoring: None,
-                    ..present.record.clone()
-                };
-                let mut open = vec![Op::Swap {
-                    key: own.clone(),
-                    value: encode(&record)?,
-                    revision: present.revision,
-                }];
-                open.extend(self.wake(name, snapshot, &node.name)?);
-                self.done(&open).await?;
+                self.open_restored(name, &present, snapshot, &node.name)
+                    .await?;
             }
             forgotten = true;
             let check = Op::Check {
@@ -116,28 +106,45 @@ impl Cluster<'_> {
         ))
     }
 
-    /// Opens a network whose restore `node` began in this boot, for a host that remembers nothing of it any more: it has nothing
-    /// more to write, and nobody else ends it while this host lives. Whether it was so.
+    /// Opens a network whose restore `node` began in this boot, for a host that remembers nothing of it any more: it has
+    /// nothing more to write, and no other host ends the restore while this one lives. Returns whether it did.
     pub async fn end_restore(
         &self,
-        network: &Versioned<Network>,
+        name: &str,
+        snapshot: &NetworkSnapshot,
         node: &str,
         boot_id: &str,
     ) -> Result<bool, Error> {
         let is_ours = |it: &Restoring| it.node == node && it.boot_id == boot_id;
-        let restoring = network.record.restoring.as_deref();
-        if !restoring.is_some_and(is_ours) {
-            return Ok(false);
+        match &snapshot.network {
+            Some(present) if present.record.restoring.as_deref().is_some_and(is_ours) => {
+                self.open_restored(name, present, snapshot, node).await
+            }
+            _ => Ok(false),
         }
+    }
+
+    /// Ends the restore of a network: containers may use it from now on, and the watchers of its blocks hear of it.
+    /// `false` where another write was quicker.
+    async fn open_restored(
+        &self,
+        name: &str,
+        present: &Versioned<Network>,
+        snapshot: &NetworkSnapshot,
+        node: &str,
+    ) -> Result<bool, Error> {
         let record = Network {
             state: NetworkState::Ready,
             restoring: None,
-            ..network.record.clone()
+            ..present.record.clone()
         };
-        let own = self.layout.network(&record.name)?;
-        let value = encode(&record)?;
-        let swapped = self.store.swap(&own, &value, network.revision).await?;
-        Ok(swapped.is_some())
+        let mut ops = vec![Op::Swap {
+            key: self.layout.network(name)?,
+            value: encode(&record)?,
+            revision: present.revision,
+        }];
+        ops.extend(self.wake(name, snapshot, node)?);
+        Ok(self.done(&ops).await?.is_some())
     }
 
     /// Writes the record of a network that the store has forgotten, with all that is claimed with it, for nobody to use yet;

@@ -2,7 +2,7 @@
 
 use cluster::{BlockState, Claim, ExclusionState, NetworkSnapshot, NetworkSpec, Node};
 use ipam::Range;
-use store::mem::Mem;
+use store::{Store as _, mem::Mem};
 
 use crate::{NOW, block_of, cluster, guard, lease, node, three, with_id};
 
@@ -309,4 +309,31 @@ async fn what_was_removed_is_restored_by_nobody_and_its_name_is_free() {
         .unwrap();
     cluster.remove_network("b", 2 * month).await.unwrap();
     assert!(!cluster.was_removed(&again).await.unwrap());
+}
+
+#[tokio::test]
+async fn watchers_hear_that_a_restore_was_ended_by_a_host_that_remembers_nothing() {
+    let store = Mem::new();
+    let cluster = cluster(&store);
+    three(&cluster, &with_id("10.0.0.0/24")).await;
+    let key = cluster.layout().network("a").unwrap();
+    let entry = store.get(&key).await.unwrap().unwrap();
+    let text = String::from_utf8(entry.value).unwrap();
+    let restoring = r#""removing","restoring":{"node":"n1","bootID":"boot"}"#;
+    let text = text.replacen(r#""ready""#, restoring, 1);
+    let put = store.swap(&key, text.as_bytes(), entry.revision);
+    put.await.unwrap().unwrap();
+
+    let snapshot = cluster.snapshot("a").await.unwrap();
+    for (node, boot) in [("n2", "boot"), ("n1", "later")] {
+        let ended = cluster.end_restore("a", &snapshot, node, boot);
+        assert!(!ended.await.unwrap(), "{node} {boot}");
+    }
+    let ended = cluster.end_restore("a", &snapshot, "n1", "boot");
+    assert!(ended.await.unwrap());
+    let snapshot = cluster.snapshot("a").await.unwrap();
+    let network = snapshot.network.as_ref().unwrap();
+    assert_eq!(network.record.restoring, None);
+    let newest = snapshot.blocks.revisions().map(|(_, it)| it).max();
+    assert!(newest >= Some(network.revision), "{newest:?}");
 }

@@ -305,12 +305,11 @@ pub async fn remove(session: &Session, called: &str) -> Result<String> {
     let (realm, name) = data_dirs::of(session, called)?;
     // A restore of this host's own is at an end where the host remembers nothing of the network.
     let memory = FsLocalStore::new(realm.name.as_deref()).memory(name)?;
-    if memory.snapshot.network.is_none()
-        && let Some(network) = realm.cluster.network(name).await?
-    {
-        let boot = journal::clock::boot_id()?;
-        let node = &session.settings.node;
-        realm.cluster.end_restore(&network, node, &boot).await?;
+    if memory.snapshot.network.is_none() {
+        let (boot, node) = (journal::clock::boot_id()?, &session.settings.node);
+        let snapshot = realm.cluster.snapshot(name).await?;
+        let ended = realm.cluster.end_restore(name, &snapshot, node, &boot);
+        ended.await?;
     }
     let now = journal::clock::unix();
     realm.cluster.remove_network(name, now).await?;
