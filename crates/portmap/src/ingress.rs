@@ -15,15 +15,15 @@ const FORWARD4: Sysctl = Sysctl::new("ipv4/ip_forward");
 const FORWARD6: Sysctl = Sysctl::new("ipv6/conf/all/forwarding");
 
 /// The interfaces of this host, with all that tells what is behind them.
-pub(crate) struct Outside {
+pub(crate) struct Ingress {
     links: Vec<netlink::Link>,
     routes: Vec<Route>,
     addresses: Vec<(u32, ipnetwork::IpNetwork)>,
 }
 
-impl Outside {
+impl Ingress {
     /// Asks the kernel.
-    pub(crate) async fn look() -> Result<Self, Error> {
+    pub(crate) async fn read() -> Result<Self, Error> {
         let here = Netns::current()?;
         let rtnl = Rtnl::here(&here)?;
         Ok(Self {
@@ -35,8 +35,8 @@ impl Outside {
 
     /// Names and indices of those by which a client of another machine may come over a version of IP, to be led on by `via`.
     /// In doubt it is one: who lets nothing in by it may be meant to.
-    pub(crate) fn links(&self, via: &str, v6: bool) -> Vec<(&str, u32)> {
-        let outside = self.links.iter().filter(|link| {
+    pub(crate) fn interfaces(&self, via: &str, v6: bool) -> Vec<(&str, u32)> {
+        let ingress = self.links.iter().filter(|link| {
             let leads_on = self.is_the_default_way(link.index, v6);
             let may_be = match link.kind.as_deref() {
                 // A bridge with ends of veth pairs alone has containers behind it.
@@ -52,13 +52,13 @@ impl Outside {
             };
             link.up && (leads_on || may_be)
         });
-        outside
+        ingress
             .map(|link| (link.name.as_str(), link.index))
             .collect()
     }
 
     /// What of the kernel's settings keeps packets from the record's ports, or their answers from clients, with what turns it on.
-    pub(crate) fn off(&self, record: &Record) -> Vec<Obstacle> {
+    pub(crate) fn forwarding_off(&self, record: &Record) -> Vec<Obstacle> {
         let forwarded = record.runs.iter().filter(|run| !run.is_local());
         let keys: BTreeSet<_> = forwarded.filter_map(|run| self.key(run)).collect();
         let blocked = |key: Sysctl| Obstacle {
@@ -73,11 +73,11 @@ impl Outside {
     /// The key of sysctl that keeps the run's packets, or all answers.
     fn key(&self, run: &Run) -> Option<Sysctl> {
         let v6 = run.to.is_ipv6();
-        let outside = self.links(&run.via, v6);
-        let first = outside.first()?.0;
+        let ingress = self.interfaces(&run.via, v6);
+        let first = ingress.first()?.0;
         let stuck = if !forwards(&run.via, v6) {
             run.via.as_str()
-        } else if !outside.iter().any(|(name, _)| forwards(name, v6)) {
+        } else if !ingress.iter().any(|(name, _)| forwards(name, v6)) {
             first
         } else {
             return None;
@@ -126,7 +126,7 @@ pub(crate) fn is_absent_from_overlay(attachment: &Attachment) -> bool {
 }
 
 /// Whether there is a reason to look more closely whether the record's packets are forwarded.
-pub(crate) fn is_doubtful(record: &Record) -> bool {
+pub(crate) fn may_not_forward(record: &Record) -> bool {
     let mut forwarded = record.runs.iter().filter(|run| !run.is_local());
     forwarded.any(|run| {
         let v6 = run.to.is_ipv6();

@@ -25,12 +25,12 @@ const RANGE: Sysctl = Sysctl::new("ipv4/ip_local_port_range");
 const RESERVED: Sysctl = Sysctl::new("ipv4/ip_local_reserved_ports");
 
 /// Chooses ports.
-pub(crate) struct Free<'a> {
+pub(crate) struct PortAllocator<'a> {
     ports: &'a mut Ports,
     local: &'a [IpAddr],
 }
 
-impl<'a> Free<'a> {
+impl<'a> PortAllocator<'a> {
     pub(crate) fn new(ports: &'a mut Ports, local: &'a [IpAddr]) -> Self {
         Self { ports, local }
     }
@@ -40,14 +40,14 @@ impl<'a> Free<'a> {
         let mut chosen = mappings.to_vec();
         for index in 0..chosen.len() {
             if chosen[index].port == 0 {
-                let port = self.one(&chosen[index], &chosen)?;
+                let port = self.allocate(&chosen[index], &chosen)?;
                 chosen[index].port = port;
             }
         }
         Ok(chosen)
     }
 
-    fn one(&mut self, mapping: &Mapping, others: &[Mapping]) -> Result<u16, Error> {
+    fn allocate(&mut self, mapping: &Mapping, others: &[Mapping]) -> Result<u16, Error> {
         let (first, last) = range()?;
         let reserved = runs(&read(&RESERVED)?);
         let listened: BTreeSet<_> = listening(mapping.protocol.number(), first..=last)?

@@ -13,9 +13,9 @@ use ruleset::{Obstacle, PublishedPorts};
 
 use crate::{
     conflict,
-    ingress::Outside,
+    ingress::Ingress,
     route_localnet,
-    table::{self, Desk},
+    table::{self, PortTable},
     target,
 };
 
@@ -27,8 +27,8 @@ pub async fn repair() -> Result<bool, Error> {
     }
     let here = target::local().await?;
     let mut ports = Ports::open()?;
-    let desk = Desk::open()?;
-    desk.mend(&mut ports, &here)
+    let table = PortTable::open()?;
+    table.repair(&mut ports, &here)
 }
 
 /// What a look at this host's published ports tells.
@@ -51,7 +51,7 @@ pub fn examine() -> Result<Examined, Error> {
     let records = table::records();
     // A lock would leave its file.
     let is_empty = records.is_empty()?;
-    let _alone = (!is_empty).then(Desk::open).transpose()?;
+    let _alone = (!is_empty).then(PortTable::open).transpose()?;
     let All {
         readable: records,
         unreadable,
@@ -62,18 +62,18 @@ pub fn examine() -> Result<Examined, Error> {
     let known: BTreeSet<_> = known
         .chain(unreadable.iter().map(Unreadable::name))
         .collect();
-    let lost = conflict::strangers(&found.elements, |owner| known.contains(owner));
+    let lost = conflict::without_record(&found.elements, |owner| known.contains(owner));
     let lost = lost.map(|(_, text)| text.to_owned()).collect();
     let is_whole = records.is_empty() || {
         let complete = ports.status()? == Status::Complete;
-        let wanted: Published = conflict::all(&found, &records);
+        let wanted: Published = conflict::all_records(&found, &records);
         complete && wanted == found
     };
     let runs = records.iter().flat_map(|record| &record.runs);
     Ok(Examined {
         published: runs.map(|run| usize::from(run.count)).sum(),
         is_whole,
-        shut: records.iter().flat_map(route_localnet::shut).collect(),
+        shut: records.iter().flat_map(route_localnet::disabled).collect(),
         lost,
         unreadable,
     })
@@ -81,14 +81,17 @@ pub fn examine() -> Result<Examined, Error> {
 
 /// What lets nothing through to published ports, or may not: rules of others, settings of the kernel.
 pub async fn obstacles() -> Result<Vec<Obstacle>, Error> {
-    let records = table::records().all_readable(&table::lost);
+    let records = table::records().all_readable(&table::report_unreadable);
     let records = records?;
     if records.is_empty() {
         return Ok(vec![]);
     }
-    let outside = Outside::look().await?;
+    let ingress = Ingress::read().await?;
     let mut blocked: Vec<Obstacle> = Vec::new();
-    for off in records.iter().flat_map(|record| outside.off(record)) {
+    for off in records
+        .iter()
+        .flat_map(|record| ingress.forwarding_off(record))
+    {
         if !blocked.contains(&off) {
             blocked.push(off);
         }
@@ -107,7 +110,7 @@ pub async fn obstacles() -> Result<Vec<Obstacle>, Error> {
             via: (&run.via, vias.get(run.via.as_str()).copied().unwrap_or(0)),
         })
         .collect();
-    let found = ruleset::published(&ports, |via, v6| outside.links(via, v6));
+    let found = ruleset::published(&ports, |via, v6| ingress.interfaces(via, v6));
     blocked.extend(found?);
     Ok(blocked)
 }

@@ -17,18 +17,18 @@ fn document() -> Journal<BTreeSet<String>> {
 }
 
 /// The interfaces for which it was turned on; of a document that cannot be read, none.
-fn noted(document: &Journal<BTreeSet<String>>) -> Result<BTreeSet<String>, Error> {
-    let noted = document.load_readable(NAME, &table::lost);
+fn load(document: &Journal<BTreeSet<String>>) -> Result<BTreeSet<String>, Error> {
+    let noted = document.load_readable(NAME, &table::report_unreadable);
     Ok(noted?.unwrap_or_default())
 }
 
 /// Turns it on for the interfaces that lead to the record's ports.
-pub(crate) fn open(record: &Record) -> Result<bool, Error> {
-    mend(std::slice::from_ref(record))
+pub(crate) fn enable(record: &Record) -> Result<bool, Error> {
+    enable_all(std::slice::from_ref(record))
 }
 
 /// The same for many; whether it was off for one that is there.
-pub(crate) fn mend(records: &[Record]) -> Result<bool, Error> {
+pub(crate) fn enable_all(records: &[Record]) -> Result<bool, Error> {
     let hairpins = records
         .iter()
         .filter(|record| record.hairpin && !record.leaving);
@@ -36,7 +36,7 @@ pub(crate) fn mend(records: &[Record]) -> Result<bool, Error> {
     let reached = runs.filter(|run| run.to.is_ipv4());
     let wanted: BTreeSet<_> = reached.map(|run| run.via.clone()).collect();
     let document = document();
-    let on = noted(&document)?;
+    let on = load(&document)?;
     let mut off = wanted.iter().filter(|via| !is_on(via)).peekable();
     if off.peek().is_none() {
         return Ok(false);
@@ -58,9 +58,9 @@ pub(crate) fn mend(records: &[Record]) -> Result<bool, Error> {
 }
 
 /// Turns it off where it was turned on here.
-pub(crate) fn close() -> Result<(), Error> {
+pub(crate) fn disable() -> Result<(), Error> {
     let document = document();
-    let on = noted(&document)?;
+    let on = load(&document)?;
     for via in on {
         match key(&via).set("0") {
             Err(error) if !error.is_gone() => return Err(error.into()),
@@ -71,7 +71,7 @@ pub(crate) fn close() -> Result<(), Error> {
 }
 
 /// The interfaces that lead to the record's ports, and not from 127.0.0.1: neither their own setting says so nor that of all.
-pub(crate) fn shut(record: &Record) -> impl Iterator<Item = String> {
+pub(crate) fn disabled(record: &Record) -> impl Iterator<Item = String> {
     let hairpin = record.hairpin && !record.leaving;
     let runs = record.runs.iter().filter(move |_| hairpin);
     let runs = runs.filter(|run| run.to.is_ipv4() && !is_on(&run.via) && !is_on("all"));

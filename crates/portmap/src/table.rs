@@ -12,7 +12,7 @@ use nft::ports::{Places, Ports, Published};
 use plugin::{Error, code};
 
 use crate::{
-    conflict::{self, Taken},
+    conflict::{self, Conflict},
     conntrack,
     record::Record,
     route_localnet,
@@ -30,7 +30,7 @@ const TRIES: u32 = 5;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Documents and table of this host, and nobody else at them.
-pub struct Desk {
+pub struct PortTable {
     /// The documents.
     pub records: Journal<Record>,
     _alone: Lock,
@@ -61,7 +61,7 @@ fn complete() -> PathBuf {
     Path::new(journal::ROOT).join(KIND).join(COMPLETE)
 }
 
-impl Desk {
+impl PortTable {
     /// Waits until nobody else is at work.
     pub fn open() -> Result<Self, Error> {
         let records = records();
@@ -74,17 +74,17 @@ impl Desk {
 
     /// The record of an attachment; one that cannot be read is as good as none.
     pub fn record(&self, attachment: &Attachment) -> Result<Option<Record>, Error> {
-        self.of(&attachment.hash())
+        self.load(&attachment.hash())
     }
 
-    fn of(&self, digest: &str) -> Result<Option<Record>, Error> {
-        let loaded = self.records.load_readable(digest, &lost);
+    fn load(&self, digest: &str) -> Result<Option<Record>, Error> {
+        let loaded = self.records.load_readable(digest, &report_unreadable);
         loaded.map_err(Error::from)
     }
 
     /// All records that can be read.
     pub fn all(&self) -> Result<Vec<Record>, Error> {
-        let all = self.records.all_readable(&lost);
+        let all = self.records.all_readable(&report_unreadable);
         all.map_err(Error::from)
     }
 
@@ -94,7 +94,7 @@ impl Desk {
     }
 
     /// Notes, beside the first document, whether there are others to be missed: there are none if nothing is published yet.
-    pub fn begin(&self, ports: &mut Ports) -> Result<(), Error> {
+    pub fn note_completeness(&self, ports: &mut Ports) -> Result<(), Error> {
         let found = ports.look(&Places::All)?;
         if !found.elements.is_empty() {
             return forget_completeness();
@@ -111,12 +111,12 @@ impl Desk {
 
     /// Brings the table to what all records say, once chains and maps are there; whether it was not so. What a killed DEL
     /// left is taken down. `local` are this host's addresses.
-    pub fn mend(&self, ports: &mut Ports, local: &[IpAddr]) -> Result<bool, Error> {
+    pub fn repair(&self, ports: &mut Ports, local: &[IpAddr]) -> Result<bool, Error> {
         let all = self.all()?;
-        Ok(!all.is_empty() && self.mend_these(all, ports, local)?)
+        Ok(!all.is_empty() && self.repair_these(all, ports, local)?)
     }
 
-    fn mend_these(
+    fn repair_these(
         &self,
         records: Vec<Record>,
         ports: &mut Ports,
@@ -128,7 +128,7 @@ impl Desk {
         for record in &leaving {
             self.forget(record, ports)?;
         }
-        let opened = route_localnet::mend(&records)?;
+        let opened = route_localnet::enable_all(&records)?;
         if changed {
             // Who sent meanwhile was not led to a container.
             conntrack::forget_clients(&records, local);
@@ -146,27 +146,27 @@ impl Desk {
         record: &Record,
         local: &[IpAddr],
     ) -> Result<(), Error> {
-        let mut places = conflict::places(record, local);
+        let mut places = conflict::keys_and_rivals(record, local);
         if let Places::These(keys) | Places::TheseAndBound(keys) = &mut places {
-            keys.extend(earlier.into_iter().flat_map(conflict::own));
+            keys.extend(earlier.into_iter().flat_map(conflict::keys));
         }
-        let others = |digest: &str| self.of(digest).ok().flatten();
+        let others = |digest: &str| self.load(digest).ok().flatten();
         for _ in 0..TRIES {
             let updated = ports.update(&places, |found| {
                 if !found.is_sealed {
                     return Err(None);
                 }
-                let left = earlier.map(|earlier| conflict::release(found, earlier, &others));
+                let left = earlier.map(|earlier| conflict::remove(found, earlier, &others));
                 let left = left.as_ref().unwrap_or(found);
-                self.claim(left, record, local).map_err(Some)
+                self.with_record(left, record, local).map_err(Some)
             });
             match updated? {
                 Ok(_) => return Ok(()),
-                Err(Some(taken)) => return Err(self.refusal(taken)?),
+                Err(Some(conflict)) => return Err(self.refusal(conflict)?),
                 Err(None) => {
                     let mut others = self.all()?;
                     others.retain(|it| it.attachment != record.attachment);
-                    self.mend_these(others, ports, local)?;
+                    self.repair_these(others, ports, local)?;
                 }
             }
         }
@@ -177,7 +177,7 @@ impl Desk {
     }
 
     /// Publishes what an earlier record says again, in the place of what one of the same attachment says that is not to be.
-    pub fn put_back(
+    pub fn restore(
         &self,
         ports: &mut Ports,
         earlier: &Record,
@@ -189,39 +189,39 @@ impl Desk {
     }
 
     /// Refuses ports that another container has, as [`Self::publish`] would. Code 111.
-    pub fn refuse_taken(
+    pub fn refuse_conflicts(
         &self,
         ports: &mut Ports,
         record: &Record,
         local: &[IpAddr],
     ) -> Result<(), Error> {
-        let places = conflict::places(record, local);
+        let places = conflict::keys_and_rivals(record, local);
         let found = ports.look(&places)?;
-        let claimed = self.claim(&found, record, local);
-        claimed.map_or_else(|taken| Err(self.refusal(taken)?), |_| Ok(()))
+        let claimed = self.with_record(&found, record, local);
+        claimed.map_or_else(|conflict| Err(self.refusal(conflict)?), |_| Ok(()))
     }
 
     /// What the record means beside what was found, by the other records.
-    fn claim(
+    fn with_record(
         &self,
         found: &Published,
         record: &Record,
         local: &[IpAddr],
-    ) -> Result<Published, Taken> {
-        conflict::claim(found, record, local, &|digest| {
-            self.of(digest).ok().flatten()
+    ) -> Result<Published, Conflict> {
+        conflict::add(found, record, local, &|digest| {
+            self.load(digest).ok().flatten()
         })
     }
 
     /// Who has the port, in words.
-    fn refusal(&self, Taken { wanted, holder }: Taken) -> Result<Error, Error> {
-        let holder = match self.of(&holder.0)? {
+    fn refusal(&self, Conflict { wanted, owner }: Conflict) -> Result<Error, Error> {
+        let owner = match self.load(&owner.0)? {
             Some(record) => record.attachment.to_string(),
-            None => holder.1,
+            None => owner.1,
         };
         Ok(Error::new(
             code::PORT,
-            format!("host port {wanted}: {holder} has it"),
+            format!("host port {wanted}: {owner} has it"),
         ))
     }
 
@@ -235,9 +235,9 @@ impl Desk {
             // What is taken away now would come back with a repair if this were killed. Better than that it stays.
             cni::log(&full.msg);
         }
-        let places = Places::These(conflict::own(record));
-        let others = |digest: &str| self.of(digest).ok().flatten();
-        let want = |found: &Published| Ok::<_, Taken>(conflict::release(found, record, &others));
+        let places = Places::These(conflict::keys(record));
+        let others = |digest: &str| self.load(digest).ok().flatten();
+        let want = |found: &Published| Ok::<_, Conflict>(conflict::remove(found, record, &others));
         let updated = ports.update(&places, want).or_else(|_| {
             // A set that somebody made is of a kind that cannot be asked.
             ports.ensure()?;
@@ -261,7 +261,7 @@ impl Desk {
             forget_completeness()?;
             let elements = ports.look(&Places::All)?;
             if elements.elements.is_empty() {
-                route_localnet::close()?;
+                route_localnet::disable()?;
                 ports.remove()?;
             }
         }
@@ -270,14 +270,14 @@ impl Desk {
 }
 
 /// Tells of a document that cannot be read.
-pub(crate) fn lost(unreadable: &Unreadable) {
+pub(crate) fn report_unreadable(unreadable: &Unreadable) {
     cni::log(&unreadable.to_string());
 }
 
 /// Makes chains and maps, and in them what the records say; whether it was not so. Once more, if somebody flushes all rules
 /// between the one and the other.
 fn fill(ports: &mut Ports, records: &[Record]) -> Result<bool, nft::Error> {
-    let want = |found: &Published| Ok::<_, Taken>(conflict::all(found, records));
+    let want = |found: &Published| Ok::<_, Conflict>(conflict::all_records(found, records));
     let mut try_once = || -> Result<bool, nft::Error> {
         let made = ports.ensure()?;
         let changed = ports.update(&Places::All, want)?.unwrap_or(false);

@@ -14,19 +14,19 @@ use crate::record::{Record, Run};
 
 /// Somebody else has the port.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Taken {
+pub struct Conflict {
     /// The port that was wanted.
     pub wanted: HostPort,
     /// Whose it is: the digest of the first owner, and its words.
-    pub holder: (String, String),
+    pub owner: (String, String),
 }
 
-impl Taken {
+impl Conflict {
     fn new(wanted: HostPort, held: &Held) -> Self {
         let digest = held.owners.first().cloned().unwrap_or_default();
         Self {
             wanted,
-            holder: (digest, held.text.clone()),
+            owner: (digest, held.text.clone()),
         }
     }
 }
@@ -35,14 +35,14 @@ impl Taken {
 pub type Others<'a> = &'a dyn Fn(&str) -> Option<Record>;
 
 /// Where the record's own elements are.
-pub fn own(record: &Record) -> BTreeSet<Key> {
+pub fn keys(record: &Record) -> BTreeSet<Key> {
     record.entries().map(|entry| entry.key()).collect()
 }
 
 /// Where to look before these ports are claimed: at them and at their rivals. `local` are this host's addresses, of which there may
 /// be very many.
-pub fn places(record: &Record, local: &[IpAddr]) -> Places {
-    let mut keys = own(record);
+pub fn keys_and_rivals(record: &Record, local: &[IpAddr]) -> Places {
+    let mut keys = keys(record);
     let (of_one, of_all): (Vec<_>, Vec<_>) =
         record.runs.iter().partition(|run| run.address.is_some());
     let of = |at: HostPort, address| HostPort { address, ..at }.key();
@@ -83,32 +83,32 @@ fn rival(record: &Record, local: &[IpAddr], other: HostPort) -> Option<HostPort>
 }
 
 /// Adds what the record means to what was found. `local` are this host's addresses.
-pub fn claim(
+pub fn add(
     found: &Published,
     record: &Record,
     local: &[IpAddr],
     others: Others<'_>,
-) -> Result<Published, Taken> {
+) -> Result<Published, Conflict> {
     for (key, held) in &found.elements {
         if let Some(at) = key.port().and_then(|other| rival(record, local, other))
             && !is_of_container(held, record, others)
         {
-            return Err(Taken::new(at, held));
+            return Err(Conflict::new(at, held));
         }
     }
     let mut wanted = found.clone();
-    enter(&mut wanted, record, others)?;
+    insert(&mut wanted, record, others)?;
     Ok(wanted)
 }
 
 /// Adds what the record means, or nothing of it.
-fn enter(wanted: &mut Published, record: &Record, others: Others<'_>) -> Result<(), Taken> {
+fn insert(wanted: &mut Published, record: &Record, others: Others<'_>) -> Result<(), Conflict> {
     for entry in record.entries() {
         if let Entry::Port { at, .. } = &entry
             && let Some(held) = wanted.elements.get(&entry.key())
             && !is_of_container(held, record, others)
         {
-            return Err(Taken::new(*at, held));
+            return Err(Conflict::new(*at, held));
         }
     }
     let me = record.attachment.hash();
@@ -124,10 +124,10 @@ fn enter(wanted: &mut Published, record: &Record, others: Others<'_>) -> Result<
 }
 
 /// Takes what the record means from what was found. What another owner has too stays, as that one has it.
-pub fn release(found: &Published, record: &Record, others: Others<'_>) -> Published {
+pub fn remove(found: &Published, record: &Record, others: Others<'_>) -> Published {
     let me = record.attachment.hash();
     let mut wanted = found.clone();
-    for key in own(record) {
+    for key in keys(record) {
         if let Some(held) = wanted.elements.remove(&key) {
             let left = without(held, &key, &me, others);
             wanted.elements.extend(left.map(|held| (key, held)));
@@ -148,18 +148,18 @@ fn without(mut held: Held, key: &Key, me: &str, others: Others<'_>) -> Option<He
         return Some(held);
     }
     // What it says is the first one's, and that is another now.
-    let heir = others(&next).filter(|heir| !heir.leaving);
-    let entry = heir.as_ref().and_then(|heir| {
-        let mut entries = heir.entries();
+    let next_record = others(&next).filter(|next_record| !next_record.leaving);
+    let entry = next_record.as_ref().and_then(|next_record| {
+        let mut entries = next_record.entries();
         let entry = entries.find(|entry| entry.key() == *key)?;
-        Some(entry.held(held.owners.clone(), heir.text()))
+        Some(entry.held(held.owners.clone(), next_record.text()))
     });
     Some(entry.unwrap_or(held))
 }
 
 /// All that these records mean, but for those that are leaving; of a port that two containers have, the first one's. What is of nobody known stays: its
 /// record may be lost while its container lives.
-pub fn all(found: &Published, records: &[Record]) -> Published {
+pub fn all_records(found: &Published, records: &[Record]) -> Published {
     let mut records: Vec<_> = records.iter().collect();
     records.sort_by_key(|record| (record.since, record.attachment.hash()));
     let known: BTreeMap<_, _> = records
@@ -183,13 +183,13 @@ pub fn all(found: &Published, records: &[Record]) -> Published {
     wanted.conditions.retain(is_lost);
     for record in records.into_iter().filter(|record| !record.leaving) {
         // One that lost its ports to another while the table was away has none until its next ADD.
-        let _ = enter(&mut wanted, record, &others);
+        let _ = insert(&mut wanted, record, &others);
     }
     wanted
 }
 
 /// Elements of attachments that have no record, with the digests of those; for what the words say of their network.
-pub fn strangers<'e>(
+pub fn without_record<'e>(
     elements: &'e Elements,
     is_known: impl Fn(&str) -> bool + 'e,
 ) -> impl Iterator<Item = (&'e str, &'e str)> + 'e {

@@ -34,12 +34,12 @@ fn nothing() -> Published {
     }
 }
 
-fn claimed(found: &Published, record: &Record, known: &[&Record]) -> Result<Published, Taken> {
+fn claimed(found: &Published, record: &Record, known: &[&Record]) -> Result<Published, Conflict> {
     let others = |owner: &str| {
         let found = known.iter().find(|it| it.attachment.hash() == owner);
         found.map(|it| (*it).clone())
     };
-    claim(found, record, &["10.9.9.9".parse().unwrap()], &others)
+    add(found, record, &["10.9.9.9".parse().unwrap()], &others)
 }
 
 fn leads(all: &Published, record: &Record) -> bool {
@@ -63,7 +63,7 @@ fn a_port_has_one_container_which_is_named() {
         let taken = claimed(&all, &rival, known).unwrap_err();
         assert_eq!(taken.wanted.port, 81);
         assert_eq!(
-            taken.holder,
+            taken.owner,
             (first.attachment.hash(), "n/eth0/c".to_owned())
         );
     }
@@ -112,19 +112,19 @@ fn the_networks_of_a_container_share_a_port_and_inherit_it() {
         found.map(|it| (*it).clone())
     };
     // The second goes: all is as before. The first goes: the second inherits.
-    assert_eq!(release(&both, &two, &others), alone);
-    let heir = release(&both, &one, &others);
-    assert!(leads(&heir, &two));
+    assert_eq!(remove(&both, &two, &others), alone);
+    let rest = remove(&both, &one, &others);
+    assert!(leads(&rest, &two));
     assert_eq!(
-        release(&heir, &one, &others),
-        heir,
+        remove(&rest, &one, &others),
+        rest,
         "it has nothing any more"
     );
-    let gone = release(&heir, &two, &others);
+    let gone = remove(&rest, &two, &others);
     assert_eq!(gone, nothing());
     // The records alone say the same, in any order, whatever became of the table.
-    for found in [&nothing(), &both, &heir] {
-        assert_eq!(all(found, &[two.clone(), one.clone()]), both);
+    for found in [&nothing(), &both, &rest] {
+        assert_eq!(all_records(found, &[two.clone(), one.clone()]), both);
     }
 }
 
@@ -136,7 +136,7 @@ fn all_of_thousands_are_put_together_within_seconds() {
     };
     let many: Vec<_> = (0..4000).map(one).collect();
     let began = std::time::Instant::now();
-    let all = all(&nothing(), &many);
+    let all = all_records(&nothing(), &many);
     let took = began.elapsed();
     assert_eq!(all.elements.len(), 16_000, "two ports, two hairpins");
     assert!(took < std::time::Duration::from_secs(5), "{took:?}");
@@ -146,14 +146,20 @@ fn all_of_thousands_are_put_together_within_seconds() {
 fn a_long_range_costs_no_more_on_a_host_with_many_addresses() {
     let local: Vec<_> = (0..=255).map(|it| IpAddr::from([10, 9, 9, it])).collect();
     let mut range = record("n", "c", 1, 10_000, "10.0.0.2:10000");
-    assert!(matches!(places(&range, &local[..9]), Places::These(_)));
+    assert!(matches!(
+        keys_and_rivals(&range, &local[..9]),
+        Places::These(_)
+    ));
     range.runs[0].count = 20_000;
     let began = std::time::Instant::now();
-    assert!(matches!(places(&range, &local), Places::TheseAndBound(_)));
+    assert!(matches!(
+        keys_and_rivals(&range, &local),
+        Places::TheseAndBound(_)
+    ));
     let mut one = record("n", "d", 2, 29_998, "10.0.0.3:80");
     one.runs[0].address = local.last().copied();
     let all = claimed(&nothing(), &one, &[]).unwrap();
-    let taken = claim(&all, &range, &local, &|_| None).unwrap_err();
+    let taken = add(&all, &range, &local, &|_| None).unwrap_err();
     assert_eq!((taken.wanted.port, taken.wanted.address), (29_998, None));
     let took = began.elapsed();
     assert!(took < std::time::Duration::from_secs(1), "{took:?}");
@@ -169,10 +175,10 @@ fn a_mark_on_a_target_stays_as_long_as_anybody_needs_it() {
     let all = claimed(&nothing(), &old, &[]).unwrap();
     let both = claimed(&all, &new, &[]).unwrap();
     assert_eq!(both.elements.len(), 6, "four ports, two hairpins");
-    let late = release(&both, &old, &none);
+    let late = remove(&both, &old, &none);
     assert_eq!(late.elements.len(), 4);
     assert!(leads(&late, &new));
-    assert_eq!(release(&late, &new, &none), nothing());
+    assert_eq!(remove(&late, &new, &none), nothing());
 }
 
 #[test]
@@ -184,12 +190,12 @@ fn what_leaves_is_not_made_again_and_what_nobody_knows_stays() {
     let only_lost = claimed(&nothing(), &lost, &[]).unwrap();
     let both = claimed(&only_lost, &one, &[]).unwrap();
     one.leaving = true;
-    assert_eq!(all(&both, std::slice::from_ref(&one)), only_lost);
+    assert_eq!(all_records(&both, std::slice::from_ref(&one)), only_lost);
     let mine = |key: &&Key| !only_lost.elements.contains_key(*key);
     let mine: BTreeSet<_> = both.elements.keys().filter(mine).cloned().collect();
-    assert_eq!(own(&one), mine);
-    assert_eq!(release(&both, &one, &|_| None), only_lost);
-    let unknown: BTreeSet<_> = strangers(&both.elements, |_| false).collect();
+    assert_eq!(keys(&one), mine);
+    assert_eq!(remove(&both, &one, &|_| None), only_lost);
+    let unknown: BTreeSet<_> = without_record(&both.elements, |_| false).collect();
     let lost = lost.attachment.hash();
     assert_eq!(unknown.len(), 2);
     assert!(unknown.contains(&(lost.as_str(), "n/eth0/d")));

@@ -16,12 +16,12 @@ use crate::{
     attachment,
     config::Conf,
     conntrack,
-    ingress::{self, Outside},
+    ingress::{self, Ingress},
     mapping::{HostIp, Mapping, ports},
-    port_alloc::{self, Free},
+    port_alloc::{self, PortAllocator},
     record::{Record, Run},
     route_localnet,
-    table::Desk,
+    table::PortTable,
     target::{self, Target},
 };
 
@@ -40,50 +40,50 @@ pub(crate) fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
     }
 
     let mut ports = Ports::open()?;
-    let desk = Desk::open()?;
+    let table = PortTable::open()?;
     cni::caller_listens()?;
     let (version, commit) = (cni::build::VERSION, cni::build::COMMIT);
     journal::layout::begin(Path::new(journal::ROOT), version, commit)?;
     // The table is of those who have a record. With the first one it is made after that, so that a refusal leaves none.
-    let mut is_first = desk.is_empty()?;
+    let mut is_first = table.is_empty()?;
     if !is_first {
         let was_made = ports.ensure()?;
         // What is free is told by the maps, if they have what is in the records.
         let chooses = conf.mappings.iter().any(|it| it.port == 0);
         let places = Places::These(BTreeSet::new());
-        let is_torn = chooses && !ports.look(&places)?.is_sealed;
-        if was_made || is_torn {
-            desk.mend(&mut ports, &local)?;
+        let is_incomplete = chooses && !ports.look(&places)?.is_sealed;
+        if was_made || is_incomplete {
+            table.repair(&mut ports, &local)?;
         }
     }
-    let mut earlier = desk.record(&attachment)?;
+    let mut earlier = table.record(&attachment)?;
     // What a killed DEL left.
     if let Some(left) = earlier.take_if(|earlier| earlier.leaving) {
-        desk.withdraw(&mut ports, &left)?;
-        is_first = desk.is_empty()?;
+        table.withdraw(&mut ports, &left)?;
+        is_first = table.is_empty()?;
     }
-    let asked = earlier.as_ref().map(|it| keep(&conf.mappings, it));
+    let asked = earlier.as_ref().map(|it| reuse_ports(&conf.mappings, it));
     let asked = asked.as_ref().unwrap_or(&conf.mappings);
-    let chosen = Free::new(&mut ports, &local).choose(asked)?;
+    let chosen = PortAllocator::new(&mut ports, &local).choose(asked)?;
     let record = record(attachment, &conf, &chosen, &targets);
     warn(&record, &local);
     let listened = port_alloc::refuse_listened(&record, conf.listeners);
     // A program may hold the port for the container that has it: then that one is in the way. And what an earlier ADD of
     // this attachment has published stays if this one is refused.
     if listened.is_err() || earlier.is_some() {
-        desk.refuse_taken(&mut ports, &record, &local)?;
+        table.refuse_conflicts(&mut ports, &record, &local)?;
     }
     listened?;
 
-    desk.save(&record)?;
+    table.save(&record)?;
     let begun = if is_first {
-        desk.begin(&mut ports)
+        table.note_completeness(&mut ports)
     } else {
         Ok(())
     };
     let done = begun
-        .and_then(|()| desk.publish(&mut ports, earlier.as_ref(), &record, &local))
-        .and_then(|()| route_localnet::open(&record))
+        .and_then(|()| table.publish(&mut ports, earlier.as_ref(), &record, &local))
+        .and_then(|()| route_localnet::enable(&record))
         .and_then(|_| {
             if let Some(earlier) = &earlier {
                 conntrack::forget_answered(earlier);
@@ -100,8 +100,8 @@ pub(crate) fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
     if let Err(error) = done {
         // What an earlier ADD has published works on.
         let undone = match &earlier {
-            Some(earlier) => desk.put_back(&mut ports, earlier, &record, &local),
-            None => desk.withdraw(&mut ports, &record),
+            Some(earlier) => table.restore(&mut ports, earlier, &record, &local),
+            None => table.withdraw(&mut ports, &record),
         };
         if let Err(undo) = undone {
             cni::log(&format!("{}: undo: {undo}", record.attachment));
@@ -120,7 +120,7 @@ pub(crate) fn previous(call: &Call) -> Result<&Previous, Error> {
 
 /// The mappings with the ports that an earlier ADD of the same attachment chose, as far as no other of them asks for those:
 /// somebody may have been told of them.
-fn keep(mappings: &[Mapping], earlier: &Record) -> Vec<Mapping> {
+fn reuse_ports(mappings: &[Mapping], earlier: &Record) -> Vec<Mapping> {
     let mut kept = mappings.to_vec();
     for index in 0..kept.len() {
         let mapping = &kept[index];
@@ -235,10 +235,10 @@ fn warn(record: &Record, local: &[IpAddr]) {
         };
         cni::log(&format!("{}: hostIP: {address} {why}", record.attachment));
     }
-    if ingress::is_doubtful(record)
-        && let Ok(outside) = run(Outside::look())
+    if ingress::may_not_forward(record)
+        && let Ok(ingress) = run(Ingress::read())
     {
-        for off in outside.off(record) {
+        for off in ingress.forwarding_off(record) {
             cni::log(&format!("{}: {}", record.attachment, off.why));
         }
     }

@@ -18,7 +18,7 @@ use crate::{
     conflict,
     record::{Record, Run},
     route_localnet,
-    table::{self, Desk},
+    table::{self, PortTable},
     target,
     verbs::add::{previous, record, refuse_lacking_families},
 };
@@ -63,7 +63,7 @@ pub(crate) fn check(call: &Call) -> Result<(), Error> {
         return Err(deviates(what));
     }
     let mut ports = Ports::open()?;
-    match Desk::open().and_then(|desk| desk.mend(&mut ports, &here)) {
+    match PortTable::open().and_then(|table| table.repair(&mut ports, &here)) {
         Ok(false) => {}
         Ok(true) => cni::log(&format!("{attachment}: published ports were put back")),
         // What is there is judged all the same.
@@ -77,12 +77,12 @@ pub(crate) fn check(call: &Call) -> Result<(), Error> {
             return Err(deviates(what.to_owned()));
         }
     }
-    let places = Places::These(conflict::own(&noted));
+    let places = Places::These(conflict::keys(&noted));
     let found = ports.look(&places)?;
     if let Some(what) = lacks(&noted, &found) {
         return Err(deviates(what));
     }
-    if let Some(via) = route_localnet::shut(&noted).next() {
+    if let Some(via) = route_localnet::disabled(&noted).next() {
         let key = route_localnet::key(&via);
         let why = format!("{key} is 0: 127.0.0.1 leads to none of its ports");
         return Err(deviates(why));

@@ -8,8 +8,8 @@ use plugin::Error;
 use crate::{
     attachment,
     config::may_name_ports,
-    conflict::Taken,
-    table::{self, Desk},
+    conflict::Conflict,
+    table::{self, PortTable},
 };
 
 pub(crate) fn del(call: &Call) -> Result<(), Error> {
@@ -29,15 +29,15 @@ pub fn forget(attachment: &Attachment) -> Result<(), Error> {
         return Ok(());
     }
     let mut ports = Ports::open()?;
-    let desk = Desk::open()?;
-    if let Some(record) = desk.record(attachment)? {
-        return desk.withdraw(&mut ports, &record);
+    let table = PortTable::open()?;
+    if let Some(record) = table.record(attachment)? {
+        return table.withdraw(&mut ports, &record);
     }
     let had_some = remove_unknown(&mut ports, &[attachment.hash()])?;
-    if !had_some && desk.records.is_absent(&attachment.hash()) {
+    if !had_some && table.records.is_absent(&attachment.hash()) {
         return Ok(());
     }
-    desk.remove(&attachment.hash(), &mut ports)
+    table.remove(&attachment.hash(), &mut ports)
 }
 
 /// Takes away elements whose records are lost, by the digests of their owners; whether there were any.
@@ -50,7 +50,7 @@ pub(crate) fn remove_unknown(ports: &mut Ports, digests: &[String]) -> Result<bo
         }
         wanted.elements.retain(|_, held| !held.owners.is_empty());
         wanted.conditions.retain(stays);
-        Ok::<_, Taken>(wanted)
+        Ok::<_, Conflict>(wanted)
     };
     let updated = ports.update(&Places::All, want);
     Ok(updated?.unwrap_or(false))

@@ -7,7 +7,7 @@ use journal::Attachment;
 use nft::ports::{Places, Ports};
 use plugin::Error;
 
-use crate::{conflict, table::Desk, verbs::del};
+use crate::{conflict, table::PortTable, verbs::del};
 
 pub(crate) fn gc(call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(), Error> {
     let network = call.conf.name.as_str();
@@ -23,20 +23,20 @@ pub(crate) fn gc(call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(), Err
         })
         .collect();
     let mut ports = Ports::open()?;
-    let desk = Desk::open()?;
-    let records = desk.all()?;
+    let table = PortTable::open()?;
+    let records = table.all()?;
     let known: BTreeSet<_> = records.iter().map(|it| it.attachment.hash()).collect();
     let mut failures = Vec::new();
     for record in &records {
         let digest = record.attachment.hash();
         if record.attachment.network == network && !stays.contains(&digest) {
-            failures.extend(desk.withdraw(&mut ports, record).err());
+            failures.extend(table.withdraw(&mut ports, record).err());
         }
     }
     // Of records that were lost the elements tell whose they are.
     let found = ports.look(&Places::All)?;
     let prefix = format!("{network}/");
-    let lost: BTreeSet<_> = conflict::strangers(&found.elements, |owner| {
+    let lost: BTreeSet<_> = conflict::without_record(&found.elements, |owner| {
         known.contains(owner) || stays.contains(owner)
     })
     .filter(|(_, text)| text.starts_with(&prefix))
@@ -46,7 +46,7 @@ pub(crate) fn gc(call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(), Err
         let lost: Vec<_> = lost.into_iter().collect();
         failures.extend(del::remove_unknown(&mut ports, &lost).err());
         for digest in &lost {
-            failures.extend(desk.remove(digest, &mut ports).err());
+            failures.extend(table.remove(digest, &mut ports).err());
         }
     }
     match failures.into_iter().next() {
