@@ -1,5 +1,5 @@
 //! The one nftables table of a host that is ours, `inet crosshost`, spoken to over nfnetlink; and the small one of a sandbox,
-//! `bridge crosshost` ([`Translation`]).
+//! `bridge crosshost` ([`MacRewrite`]).
 //!
 //! Setting an element costs some microseconds here and two milliseconds through the `nft` program, which also may be
 //! missing, built without JSON, or older than what wrote the rules. So the product never runs `nft`; the tests do, as the
@@ -17,6 +17,7 @@ mod element;
 mod error;
 pub mod expr;
 mod family;
+mod mac_rewrite;
 pub mod ports;
 mod release;
 mod repair;
@@ -24,7 +25,6 @@ mod rules;
 mod skeleton;
 #[cfg(test)]
 mod tests;
-mod translate;
 mod tunnel;
 
 use std::collections::BTreeSet;
@@ -43,10 +43,10 @@ pub use element::elements;
 pub use error::{Error, Reason};
 use expr::IFNAME_BYTES;
 use family::{IPV4, IPV6};
+pub use mac_rewrite::{MacRewrite, Macs};
 use repair::Comparison;
 pub use skeleton::TABLE;
 use skeleton::{Skeleton, on_table, table};
-pub use translate::{Macs, Translation};
 
 /// A verb's whole time for being faster than others. One look and change takes some 100 us, so this is thousands of tries.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use netlink::{Listener, Sysctl};
-use nft::ports::{HostPort, Places, Ports};
+use nft::ports::{HostPort, Ports, Scope};
 use plugin::{Error, code};
 
 use crate::{
@@ -91,7 +91,7 @@ impl<'a> PortAllocator<'a> {
             let addresses = same.copied().map(Some).chain([None, at.address]);
             keys.extend(addresses.map(|address| HostPort { address, ..at }.key()));
         }
-        let found = self.ports.look(&Places::These(keys));
+        let found = self.ports.read(&Scope::Keys(keys));
         let found = found?;
         Ok(found.elements.is_empty())
     }

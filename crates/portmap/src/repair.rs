@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use journal::{All, Unreadable};
 use nft::{
     Status,
-    ports::{Places, Ports, Published},
+    ports::{Ports, Published, Scope},
 };
 use plugin::Error;
 use ruleset::{Obstacle, PublishedPorts};
@@ -57,7 +57,7 @@ pub fn examine() -> Result<Examined, Error> {
         unreadable,
     } = records.all()?;
     let mut ports = Ports::open()?;
-    let found = ports.look(&Places::All)?;
+    let found = ports.read(&Scope::All)?;
     let known = records.iter().map(|it| it.attachment.hash());
     let known: BTreeSet<_> = known
         .chain(unreadable.iter().map(Unreadable::name))

@@ -8,7 +8,7 @@ use std::{
 };
 
 use journal::{Attachment, Journal, Lock, Unreadable};
-use nft::ports::{Places, Ports, Published};
+use nft::ports::{Ports, Published, Scope};
 use plugin::{Error, code};
 
 use crate::{
@@ -95,7 +95,7 @@ impl PortTable {
 
     /// Notes, beside the first document, whether there are others to be missed: there are none if nothing is published yet.
     pub fn note_completeness(&self, ports: &mut Ports) -> Result<(), Error> {
-        let found = ports.look(&Places::All)?;
+        let found = ports.read(&Scope::All)?;
         if !found.elements.is_empty() {
             return forget_completeness();
         }
@@ -146,14 +146,14 @@ impl PortTable {
         record: &Record,
         local: &[IpAddr],
     ) -> Result<(), Error> {
-        let mut places = conflict::keys_and_rivals(record, local);
-        if let Places::These(keys) | Places::TheseAndBound(keys) = &mut places {
+        let mut scope = conflict::keys_and_rivals(record, local);
+        if let Scope::Keys(keys) | Scope::KeysAndBound(keys) = &mut scope {
             keys.extend(earlier.into_iter().flat_map(conflict::keys));
         }
         let others = |digest: &str| self.load(digest).ok().flatten();
         for _ in 0..TRIES {
-            let updated = ports.update(&places, |found| {
-                if !found.is_sealed {
+            let updated = ports.update(&scope, |found| {
+                if !found.is_complete {
                     return Err(None);
                 }
                 let left = earlier.map(|earlier| conflict::remove(found, earlier, &others));
@@ -195,8 +195,8 @@ impl PortTable {
         record: &Record,
         local: &[IpAddr],
     ) -> Result<(), Error> {
-        let places = conflict::keys_and_rivals(record, local);
-        let found = ports.look(&places)?;
+        let scope = conflict::keys_and_rivals(record, local);
+        let found = ports.read(&scope)?;
         let claimed = self.with_record(&found, record, local);
         claimed.map_or_else(|conflict| Err(self.refusal(conflict)?), |_| Ok(()))
     }
@@ -235,13 +235,13 @@ impl PortTable {
             // What is taken away now would come back with a repair if this were killed. Better than that it stays.
             cni::log(&full.msg);
         }
-        let places = Places::These(conflict::keys(record));
+        let scope = Scope::Keys(conflict::keys(record));
         let others = |digest: &str| self.load(digest).ok().flatten();
         let want = |found: &Published| Ok::<_, Conflict>(conflict::remove(found, record, &others));
-        let updated = ports.update(&places, want).or_else(|_| {
+        let updated = ports.update(&scope, want).or_else(|_| {
             // A set that somebody made is of a kind that cannot be asked.
             ports.ensure()?;
-            ports.update(&places, want)
+            ports.update(&scope, want)
         });
         drop(updated?);
         self.forget(record, ports)
@@ -259,7 +259,7 @@ impl PortTable {
         removed?;
         if self.is_empty()? {
             forget_completeness()?;
-            let elements = ports.look(&Places::All)?;
+            let elements = ports.read(&Scope::All)?;
             if elements.elements.is_empty() {
                 route_localnet::disable()?;
                 ports.remove()?;
@@ -280,7 +280,7 @@ fn fill(ports: &mut Ports, records: &[Record]) -> Result<bool, nft::Error> {
     let want = |found: &Published| Ok::<_, Conflict>(conflict::all_records(found, records));
     let mut try_once = || -> Result<bool, nft::Error> {
         let made = ports.ensure()?;
-        let changed = ports.update(&Places::All, want)?.unwrap_or(false);
+        let changed = ports.update(&Scope::All, want)?.unwrap_or(false);
         Ok(made || changed)
     };
     for _ in 1..TRIES {

@@ -136,7 +136,7 @@ impl Conditions {
         self.0.retain(|(other, _)| other != owner);
         for conditional in conditionals {
             let rules = conditional.conditions.iter();
-            let rules = rules.map(|it| (owner.to_owned(), keep(conditional, it)));
+            let rules = rules.map(|it| (owner.to_owned(), drop_unless(conditional, it)));
             self.0.extend(rules);
         }
     }
@@ -162,7 +162,7 @@ impl Conditions {
 }
 
 /// The rule that keeps from the maps what does not meet the condition.
-fn keep(conditional: &Conditional, condition: &Condition) -> Rule {
+fn drop_unless(conditional: &Conditional, condition: &Condition) -> Rule {
     let at = &conditional.at;
     let family = if at.v6 { &IPV6 } else { &IPV4 };
     let port = |offset| payload(Register::Reg1, TRANSPORT_HEADER, offset, PORT_BYTES);

@@ -73,7 +73,7 @@ pub struct Key {
 
 /// What is at a place.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Held {
+pub struct Element {
     /// The owners' digests, in the order in which they came: what it says is the first one's.
     pub owners: Vec<String>,
     /// Whose it is, in words.
@@ -82,8 +82,8 @@ pub struct Held {
     pub(super) data: Vec<u8>,
 }
 
-/// Places, and what is there.
-pub type Elements = BTreeMap<Key, Held>;
+/// Scope, and what is there.
+pub type Elements = BTreeMap<Key, Element>;
 
 impl HostPort {
     /// Its place.
@@ -118,16 +118,16 @@ impl Entry {
     }
 
     /// The same for owners, of which `text` tells in words.
-    pub fn held(&self, owners: Vec<String>, text: String) -> Held {
+    pub fn element(&self, owners: Vec<String>, text: String) -> Element {
         let data = match self {
             Self::Port { to, .. } => target(*to),
             _ => vec![],
         };
-        Held { owners, text, data }
+        Element { owners, text, data }
     }
 }
 
-impl Held {
+impl Element {
     /// Whether a port leads there.
     pub fn leads_to(&self, to: SocketAddr) -> bool {
         self.data == target(to)
@@ -185,7 +185,7 @@ impl fmt::Display for HostPort {
 }
 
 /// What is at one place.
-pub(super) fn find(channel: &mut Channel, key: &Key) -> Result<Option<Held>, Error> {
+pub(super) fn find(channel: &mut Channel, key: &Key) -> Result<Option<Element>, Error> {
     let question = NfTablesMessage::GetSetElement(message(key.set, Some(list(&[(key, None)]))));
     let answers = channel.get(&on("read an element of", key.set), question)?;
     Ok(elements(answers).find_map(decode).map(|(_, held)| held))
@@ -207,9 +207,9 @@ pub(super) fn all_sets() -> impl Iterator<Item = &'static str> {
     [&SETS4, &SETS6].into_iter().flat_map(names)
 }
 
-/// The seals of the four maps. 255 is no protocol.
-pub(super) fn seals() -> Elements {
-    let seal = |v6: bool, is_bound: bool| {
+/// The completeness markers of the four maps. 255 is no protocol.
+pub(super) fn markers() -> Elements {
+    let marker = |v6: bool, is_bound: bool| {
         let none: IpAddr = if v6 {
             Ipv6Addr::UNSPECIFIED.into()
         } else {
@@ -223,11 +223,11 @@ pub(super) fn seals() -> Elements {
         };
         let to = SocketAddr::new(none, 0);
         let says = "is gone once somebody has emptied this map".to_owned();
-        let held = Entry::Port { at, to }.held(vec!["seal".to_owned()], says);
+        let held = Entry::Port { at, to }.element(vec!["seal".to_owned()], says);
         (at.key(), held)
     };
     let both = [false, true].into_iter();
-    both.flat_map(|v6| [seal(v6, false), seal(v6, true)])
+    both.flat_map(|v6| [marker(v6, false), marker(v6, true)])
         .collect()
 }
 
@@ -271,7 +271,7 @@ impl Key {
 
 /// What turns the one into the other: first all that goes, since what comes may come to its place.
 pub(super) fn changes(found: &Elements, wanted: &Elements) -> Vec<Change> {
-    let differs = |key: &Key, held: &Held, other: &Elements| {
+    let differs = |key: &Key, held: &Element, other: &Elements| {
         other.get(key).is_none_or(|other| !other.is_like(held))
     };
     let goes: Vec<_> = found
@@ -297,7 +297,7 @@ pub(super) fn changes(found: &Elements, wanted: &Elements) -> Vec<Change> {
     goes.chain(comes).collect()
 }
 
-type Piece<'a> = (&'a Key, Option<&'a Held>);
+type Piece<'a> = (&'a Key, Option<&'a Element>);
 
 /// Of one set each, and no longer than a message can be.
 fn batches<'a>(
@@ -323,7 +323,7 @@ fn list(pieces: &[Piece<'_>]) -> Vec<ListAttribute<SetElementAttribute>> {
     pieces.iter().map(element).collect()
 }
 
-fn decode(element: Vec<SetElementAttribute>) -> Option<(Vec<u8>, Held)> {
+fn decode(element: Vec<SetElementAttribute>) -> Option<(Vec<u8>, Element)> {
     let (mut key, mut data, mut comment) = (None, vec![], String::new());
     for attribute in element {
         match attribute {
@@ -333,7 +333,7 @@ fn decode(element: Vec<SetElementAttribute>) -> Option<(Vec<u8>, Held)> {
             _ => {}
         }
     }
-    Some((key?, Held::of(&comment, data)))
+    Some((key?, Element::of(&comment, data)))
 }
 
 fn sets(v6: bool) -> &'static Sets {

@@ -12,7 +12,7 @@ mod skeleton;
 use std::collections::BTreeSet;
 
 pub use conditions::{Condition, Conditional, Conditions, parse as conditions};
-pub use entry::{Elements, Entry, Held, HostPort, Key};
+pub use entry::{Element, Elements, Entry, HostPort, Key};
 
 use crate::channel::Channel;
 use crate::error::Error;
@@ -28,18 +28,18 @@ pub struct Published {
     pub elements: Elements,
     /// All of them.
     pub conditions: Conditions,
-    /// Whether no map has lost what was in it since this was made so: each has a seal, an element that no packet meets, and who
+    /// Whether no map has lost what was in it since this was made so: each has a marker, an element that no packet meets, and who
     /// empties the map takes it along.
-    pub is_sealed: bool,
+    pub is_complete: bool,
 }
 
 /// Where to look.
 #[derive(Debug, Clone)]
-pub enum Places {
+pub enum Scope {
     /// There.
-    These(BTreeSet<Key>),
+    Keys(BTreeSet<Key>),
     /// There, and at all ports of one address.
-    TheseAndBound(BTreeSet<Key>),
+    KeysAndBound(BTreeSet<Key>),
     /// Everywhere.
     All,
 }
@@ -65,9 +65,9 @@ impl Ports {
     }
 
     /// What there is.
-    pub fn look(&mut self, places: &Places) -> Result<Published, Error> {
+    pub fn read(&mut self, scope: &Scope) -> Result<Published, Error> {
         self.0.decide(|channel| {
-            let (found, ..) = published(channel, places)?;
+            let (found, ..) = published(channel, scope)?;
             Ok((vec![], found))
         })
     }
@@ -76,11 +76,11 @@ impl Ports {
     /// be asked several times, if others change the host's rules meanwhile.
     pub fn update<E>(
         &mut self,
-        places: &Places,
+        scope: &Scope,
         mut wanted: impl FnMut(&Published) -> Result<Published, E>,
     ) -> Result<Result<bool, E>, Error> {
         self.0.decide(|channel| {
-            let (found, seals, handles) = published(channel, places)?;
+            let (found, markers, handles) = published(channel, scope)?;
             let wanted = match wanted(&found) {
                 Ok(wanted) => wanted,
                 Err(refused) => return Ok((vec![], Err(refused))),
@@ -94,8 +94,8 @@ impl Ports {
             }
             let rules = (found.conditions, handles);
             let mut changes = entry::changes(&found.elements, &wanted.elements);
-            if wanted.is_sealed {
-                changes.extend(entry::changes(&seals, &entry::seals()));
+            if wanted.is_complete {
+                changes.extend(entry::changes(&markers, &entry::markers()));
             }
             changes.extend(conditions::changes(&rules, &wanted.conditions));
             let differs = !changes.is_empty();
@@ -109,36 +109,36 @@ impl Ports {
     }
 }
 
-/// What is at these places; with the seals, and the handles of the conditions.
+/// What is in this scope; with the markers, and the handles of the conditions.
 fn published(
     channel: &mut Channel,
-    places: &Places,
+    scope: &Scope,
 ) -> Result<(Published, Elements, Vec<u64>), Error> {
-    let (elements, seals) = elements(channel, places)?;
+    let (elements, markers) = elements(channel, scope)?;
     let (conditions, handles) = conditions::all(channel)?;
-    let is_sealed = seals == entry::seals();
+    let is_complete = markers == entry::markers();
     let found = Published {
         elements,
         conditions,
-        is_sealed,
+        is_complete,
     };
-    Ok((found, seals, handles))
+    Ok((found, markers, handles))
 }
 
-/// What is at these places, and the seals.
-fn elements(channel: &mut Channel, places: &Places) -> Result<(Elements, Elements), Error> {
-    let mut found = match places {
-        Places::These(keys) => at(channel, keys)?,
-        Places::TheseAndBound(keys) => {
+/// What is in this scope, and the markers.
+fn elements(channel: &mut Channel, scope: &Scope) -> Result<(Elements, Elements), Error> {
+    let mut found = match scope {
+        Scope::Keys(keys) => at(channel, keys)?,
+        Scope::KeysAndBound(keys) => {
             let mut found = at(channel, keys)?;
             found.extend(within(channel, entry::bound_sets())?);
             found
         }
-        Places::All => within(channel, entry::all_sets())?,
+        Scope::All => within(channel, entry::all_sets())?,
     };
-    let seals: BTreeSet<_> = entry::seals().into_keys().collect();
-    found.retain(|key, _| !seals.contains(key));
-    Ok((found, at(channel, &seals)?))
+    let markers: BTreeSet<_> = entry::markers().into_keys().collect();
+    found.retain(|key, _| !markers.contains(key));
+    Ok((found, at(channel, &markers)?))
 }
 
 fn within(

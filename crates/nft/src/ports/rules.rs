@@ -145,7 +145,7 @@ pub(super) fn to_this_host() -> Rule {
 }
 
 /// `ip daddr 127.0.0.0/8 iifname != "lo" drop`: what `route_localnet` of a container's interface would let in.
-pub(super) fn keep_localnet() -> Rule {
+pub(super) fn drop_localnet() -> Rule {
     let mut expressions = of_family(&IPV4).to_vec();
     expressions.extend([
         // nft reads no more of an address than it has to.
@@ -164,7 +164,7 @@ pub(super) fn keep_localnet() -> Rule {
 }
 
 /// What leaves under this host's address.
-pub(super) fn hide() -> Vec<Rule> {
+pub(super) fn masquerade_clients() -> Vec<Rule> {
     let hairpin = |sets: &Sets, key| {
         Tuple::new()
             .interface(key)

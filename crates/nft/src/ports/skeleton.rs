@@ -86,7 +86,7 @@ pub(super) fn skeleton() -> Skeleton {
             Chain::called(PUBLISH, Some(rules::publish())),
             Chain::new(
                 ("ports-localnet", "filter", InetHookNumber::PreRouting, RAW),
-                vec![rules::keep_localnet()],
+                vec![rules::drop_localnet()],
             ),
             Chain::new(
                 (
@@ -108,7 +108,7 @@ pub(super) fn skeleton() -> Skeleton {
                     InetHookNumber::PostRouting,
                     SRCNAT,
                 ),
-                rules::hide(),
+                rules::masquerade_clients(),
             ),
         ],
     }

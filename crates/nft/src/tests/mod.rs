@@ -4,11 +4,11 @@ mod decide;
 mod egress;
 mod ensure;
 mod kit;
+mod mac_rewrite;
 mod ports;
 mod release;
 mod skeleton;
 mod traffic;
-mod translate;
 mod tunnels;
 
 use crate::Config;

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 
 use super::kit::Namespace;
 use super::skeleton::{bytecode, json};
-use crate::ports::{Conditional, Entry, Held, HostPort, Key, Places, Ports, Published, conditions};
+use crate::ports::{
+    Conditional, Element, Entry, HostPort, Key, Ports, Published, Scope, conditions,
+};
 use crate::{Error, Nft, Status};
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/ports.nft");
@@ -23,15 +25,15 @@ fn to(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
-fn held(entry: &Entry, owner: &str) -> (Key, Held) {
+fn held(entry: &Entry, owner: &str) -> (Key, Element) {
     let owners = vec![owner.to_owned()];
-    (entry.key(), entry.held(owners, format!("{owner}'s")))
+    (entry.key(), entry.element(owners, format!("{owner}'s")))
 }
 
 /// Adds these to what there is.
 fn add(ports: &mut Ports, entries: &[Entry], owner: &str) -> bool {
-    let places = Places::These(entries.iter().map(Entry::key).collect());
-    let added = ports.update(&places, |found| {
+    let scope = Scope::Keys(entries.iter().map(Entry::key).collect());
+    let added = ports.update(&scope, |found| {
         let mut wanted = found.clone();
         let new = entries.iter().map(|entry| held(entry, owner));
         wanted.elements.extend(new);
@@ -156,7 +158,7 @@ fn thousands_are_made_in_one_step_and_read_within_seconds() {
             .collect();
         assert!(add(&mut ports, &many, "me"));
         let began = std::time::Instant::now();
-        let found = ports.look(&Places::All).unwrap();
+        let found = ports.read(&Scope::All).unwrap();
         assert_eq!(found.elements.len(), many.len());
         let took = began.elapsed();
         assert!(took < std::time::Duration::from_secs(2), "{took:?}");
@@ -170,15 +172,15 @@ fn a_long_owner_is_cut_and_still_found() {
         let mut ports = Ports::open().unwrap();
         ports.ensure().unwrap();
         for entry in entries() {
-            let held = entry.held(vec!["me".to_owned()], "n".repeat(300));
-            let places = Places::These(BTreeSet::from([entry.key()]));
+            let held = entry.element(vec!["me".to_owned()], "n".repeat(300));
+            let scope = Scope::Keys(BTreeSet::from([entry.key()]));
             let put = |found: &Published| {
                 let mut wanted = found.clone();
                 wanted.elements.insert(entry.key(), held.clone());
                 Ok::<_, ()>(wanted)
             };
-            assert_eq!(ports.update(&places, put).unwrap(), Ok(true));
-            let found = ports.look(&places).unwrap();
+            assert_eq!(ports.update(&scope, put).unwrap(), Ok(true));
+            let found = ports.read(&scope).unwrap();
             let found = &found.elements[&entry.key()];
             assert_eq!(found.owners, held.owners);
             assert!(found.is_like(&held) && found.text.len() == 248, "{found:?}");
@@ -193,16 +195,16 @@ fn owners_are_kept_whole_or_refused() {
         let mut ports = Ports::open().unwrap();
         ports.ensure().unwrap();
         let entry = &entries()[0];
-        let places = Places::These(BTreeSet::from([entry.key()]));
+        let scope = Scope::Keys(BTreeSet::from([entry.key()]));
         let mut put = |count: usize| {
             let owners: Vec<_> = (0..count).map(|number| format!("{number:016x}")).collect();
-            let held = entry.held(owners.clone(), "n".repeat(300));
-            let updated = ports.update(&places, |found| {
+            let held = entry.element(owners.clone(), "n".repeat(300));
+            let updated = ports.update(&scope, |found| {
                 let mut wanted = found.clone();
                 wanted.elements.insert(entry.key(), held.clone());
                 Ok::<_, ()>(wanted)
             });
-            let found = ports.look(&places).unwrap();
+            let found = ports.read(&scope).unwrap();
             let kept = found.elements.get(&entry.key());
             (
                 updated,
@@ -228,7 +230,7 @@ fn what_is_wanted_is_made_at_the_places_that_were_looked_at_and_nowhere_else() {
             })
             .collect();
         assert!(add(&mut ports, &entries(), "other") && add(&mut ports, &mine, "me"));
-        let all = ports.look(&Places::All).unwrap();
+        let all = ports.read(&Scope::All).unwrap();
         assert_eq!(all.elements.len(), 708);
         let found = &all.elements[&mine[0].key()];
         assert_eq!(
@@ -238,22 +240,22 @@ fn what_is_wanted_is_made_at_the_places_that_were_looked_at_and_nowhere_else() {
         assert!(found.leads_to(to("10.0.0.2:80")) && !found.leads_to(to("10.0.0.2:81")));
 
         // A refusal changes nothing.
-        let refused = ports.update(&Places::All, |_| Err::<Published, _>("no"));
+        let refused = ports.update(&Scope::All, |_| Err::<Published, _>("no"));
         assert_eq!(refused.unwrap(), Err("no"));
         // Another target at the same place, and all others of the set gone, in one step.
         let moved = Entry::Port {
             at: at(1000),
             to: to("10.0.0.3:80"),
         };
-        let places = Places::These(mine.iter().map(Entry::key).collect());
-        let changed = ports.update(&places, |found| {
+        let scope = Scope::Keys(mine.iter().map(Entry::key).collect());
+        let changed = ports.update(&scope, |found| {
             assert_eq!(found.elements.len(), 700);
             let mut wanted = Published::default();
             wanted.elements.extend([held(&moved, "me")]);
             Ok::<_, ()>(wanted)
         });
         assert_eq!(changed.unwrap(), Ok(true));
-        let all = ports.look(&Places::All).unwrap();
+        let all = ports.read(&Scope::All).unwrap();
         assert_eq!(all.elements.len(), 9);
         assert!(all.elements[&at(1000).key()].leads_to(to("10.0.0.3:80")));
     });
@@ -269,9 +271,9 @@ fn a_change_that_was_decided_on_rules_of_yesterday_is_decided_again() {
             at: at(80),
             to: to("10.0.0.2:80"),
         };
-        let places = Places::These(BTreeSet::from([entry.key()]));
+        let scope = Scope::Keys(BTreeSet::from([entry.key()]));
         let mut asked = 0;
-        let taken = one.update(&places, |found| {
+        let taken = one.update(&scope, |found| {
             asked += 1;
             if asked == 1 {
                 assert!(add(&mut other, std::slice::from_ref(&entry), "other"));
@@ -292,9 +294,9 @@ fn without_the_maps_nothing_is_there_and_nothing_can_be_added() {
     namespace.run(|| {
         let mut ports = Ports::open().unwrap();
         assert_eq!(ports.status().unwrap(), Status::Missing);
-        assert_eq!(ports.look(&Places::All).unwrap(), Published::default());
-        let places = Places::These(entries().iter().map(Entry::key).collect());
-        let added = ports.update(&places, |_| {
+        assert_eq!(ports.read(&Scope::All).unwrap(), Published::default());
+        let scope = Scope::Keys(entries().iter().map(Entry::key).collect());
+        let added = ports.update(&scope, |_| {
             let mut wanted = Published::default();
             wanted.elements.extend([held(&entries()[0], "me")]);
             Ok::<_, ()>(wanted)
@@ -320,8 +322,8 @@ fn conditions_are_rules_that_keep_packets_from_the_maps() {
         namespace.run(|| {
             let mut ports = Ports::open().unwrap();
             ports.ensure().unwrap();
-            let places = Places::These(BTreeSet::new());
-            let set = ports.update(&places, |found| {
+            let scope = Scope::Keys(BTreeSet::new());
+            let set = ports.update(&scope, |found| {
                 let mut wanted = found.clone();
                 wanted.conditions.set(owner, conditionals);
                 Ok::<_, ()>(wanted)

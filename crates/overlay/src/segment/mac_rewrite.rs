@@ -6,7 +6,7 @@
 
 use journal::Found;
 use netlink::Netns;
-use nft::Translation;
+use nft::MacRewrite;
 use plugin::Error;
 
 use crate::{names, segment::forwarding::Translations, state::host::Host};
@@ -48,13 +48,13 @@ pub(crate) fn forget(host: &Host, network: &str, macs: &Translations) -> Result<
 
 /// Whether this namespace rewrites these MACs and no others.
 pub fn is(netns: &Netns, macs: &Translations) -> Result<bool, Error> {
-    let is = netns.run(|| Translation::open()?.is(&bytes(macs)));
+    let is = netns.run(|| MacRewrite::open()?.is(&bytes(macs)));
     is?.map_err(Error::from)
 }
 
 /// Rewrites these MACs in this namespace and no others; whether it was not so.
 pub fn set(netns: &Netns, macs: &Translations) -> Result<bool, Error> {
-    let done = netns.run(|| Translation::open()?.set(&bytes(macs)));
+    let done = netns.run(|| MacRewrite::open()?.set(&bytes(macs)));
     done?.map_err(Error::from)
 }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use journal::Attachment;
-use nft::ports::{Elements, Entry, FEW, Held, HostPort, Key, Places, Published};
+use nft::ports::{Element, Elements, Entry, FEW, HostPort, Key, Published, Scope};
 
 use crate::record::{Record, Run};
 
@@ -22,7 +22,7 @@ pub struct Conflict {
 }
 
 impl Conflict {
-    fn new(wanted: HostPort, held: &Held) -> Self {
+    fn new(wanted: HostPort, held: &Element) -> Self {
         let digest = held.owners.first().cloned().unwrap_or_default();
         Self {
             wanted,
@@ -41,7 +41,7 @@ pub fn keys(record: &Record) -> BTreeSet<Key> {
 
 /// Where to look before these ports are claimed: at them and at their rivals. `local` are this host's addresses, of which there may
 /// be very many.
-pub fn keys_and_rivals(record: &Record, local: &[IpAddr]) -> Places {
+pub fn keys_and_rivals(record: &Record, local: &[IpAddr]) -> Scope {
     let mut keys = keys(record);
     let (of_one, of_all): (Vec<_>, Vec<_>) =
         record.runs.iter().partition(|run| run.address.is_some());
@@ -55,14 +55,14 @@ pub fn keys_and_rivals(record: &Record, local: &[IpAddr]) -> Places {
     let counts = of_all.iter();
     let counts = counts.map(|run| usize::from(run.count) * same(run).count());
     if counts.sum::<usize>() > FEW {
-        return Places::TheseAndBound(keys);
+        return Scope::KeysAndBound(keys);
     }
     for run in of_all {
         for (at, _) in run.pairs() {
             keys.extend(same(run).map(|address| of(at, Some(*address))));
         }
     }
-    Places::These(keys)
+    Scope::Keys(keys)
 }
 
 /// Which of the record's ports one cannot have beside this one: that of all addresses, beside the same of one of them.
@@ -113,7 +113,7 @@ fn insert(wanted: &mut Published, record: &Record, others: Others<'_>) -> Result
     }
     let me = record.attachment.hash();
     for entry in record.entries() {
-        let new = || entry.held(vec![], record.text());
+        let new = || entry.element(vec![], record.text());
         let held = wanted.elements.entry(entry.key()).or_insert_with(new);
         if !held.owners.contains(&me) {
             held.owners.push(me.clone());
@@ -138,7 +138,7 @@ pub fn remove(found: &Published, record: &Record, others: Others<'_>) -> Publish
 }
 
 /// The element without this owner; nothing, if there is no other.
-fn without(mut held: Held, key: &Key, me: &str, others: Others<'_>) -> Option<Held> {
+fn without(mut held: Element, key: &Key, me: &str, others: Others<'_>) -> Option<Element> {
     let Some(place) = held.owners.iter().position(|owner| owner == me) else {
         return Some(held);
     };
@@ -152,7 +152,7 @@ fn without(mut held: Held, key: &Key, me: &str, others: Others<'_>) -> Option<He
     let entry = next_record.as_ref().and_then(|next_record| {
         let mut entries = next_record.entries();
         let entry = entries.find(|entry| entry.key() == *key)?;
-        Some(entry.held(held.owners.clone(), next_record.text()))
+        Some(entry.element(held.owners.clone(), next_record.text()))
     });
     Some(entry.unwrap_or(held))
 }
@@ -176,7 +176,7 @@ pub fn all_records(found: &Published, records: &[Record]) -> Published {
     let mut wanted = Published {
         elements: strangers.collect(),
         conditions: found.conditions.clone(),
-        is_sealed: true,
+        is_complete: true,
     };
     // A rule without an owner is of somebody else, and may keep packets from all ports.
     let is_lost = |owner: &str| Attachment::is_hash(owner) && !known.contains_key(owner);
@@ -206,7 +206,7 @@ pub fn without_record<'e>(
 
 /// Whether an element is of the record's container, by the record of its first owner or else by its words, of which the end
 /// may be missing.
-fn is_of_container(held: &Held, record: &Record, others: Others<'_>) -> bool {
+fn is_of_container(held: &Element, record: &Record, others: Others<'_>) -> bool {
     let container = &record.attachment.container;
     let first = held.owners.first();
     if let Some(other) = first.and_then(|owner| others(owner)) {

@@ -29,7 +29,7 @@ fn record(network: &str, container: &str, since: u64, port: u16, to: &str) -> Re
 /// Of a table that is made and has nothing in it.
 fn nothing() -> Published {
     Published {
-        is_sealed: true,
+        is_complete: true,
         ..Published::default()
     }
 }
@@ -148,13 +148,13 @@ fn a_long_range_costs_no_more_on_a_host_with_many_addresses() {
     let mut range = record("n", "c", 1, 10_000, "10.0.0.2:10000");
     assert!(matches!(
         keys_and_rivals(&range, &local[..9]),
-        Places::These(_)
+        Scope::Keys(_)
     ));
     range.runs[0].count = 20_000;
     let began = std::time::Instant::now();
     assert!(matches!(
         keys_and_rivals(&range, &local),
-        Places::TheseAndBound(_)
+        Scope::KeysAndBound(_)
     ));
     let mut one = record("n", "d", 2, 29_998, "10.0.0.3:80");
     one.runs[0].address = local.last().copied();

@@ -8,7 +8,7 @@ use std::{
 
 use cni::{Call, Previous, Tell, Version};
 use journal::{Attachment, clock};
-use nft::ports::{Places, Ports};
+use nft::ports::{Ports, Scope};
 use plugin::{Error, code, run};
 use serde_json::{Value, json};
 
@@ -50,8 +50,8 @@ pub(crate) fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
         let was_made = ports.ensure()?;
         // What is free is told by the maps, if they have what is in the records.
         let chooses = conf.mappings.iter().any(|it| it.port == 0);
-        let places = Places::These(BTreeSet::new());
-        let is_incomplete = chooses && !ports.look(&places)?.is_sealed;
+        let scope = Scope::Keys(BTreeSet::new());
+        let is_incomplete = chooses && !ports.read(&scope)?.is_complete;
         if was_made || is_incomplete {
             table.repair(&mut ports, &local)?;
         }

@@ -8,7 +8,7 @@ use cni::Call;
 use journal::{Attachment, Found};
 use nft::{
     Status,
-    ports::{Entry, Places, Ports, Published},
+    ports::{Entry, Ports, Published, Scope},
 };
 use plugin::{Error, code, run};
 
@@ -77,8 +77,8 @@ pub(crate) fn check(call: &Call) -> Result<(), Error> {
             return Err(deviates(what.to_owned()));
         }
     }
-    let places = Places::These(conflict::keys(&noted));
-    let found = ports.look(&places)?;
+    let scope = Scope::Keys(conflict::keys(&noted));
+    let found = ports.read(&scope)?;
     if let Some(what) = lacks(&noted, &found) {
         return Err(deviates(what));
     }

@@ -2,7 +2,7 @@
 
 use cni::Call;
 use journal::Attachment;
-use nft::ports::{Places, Ports, Published};
+use nft::ports::{Ports, Published, Scope};
 use plugin::Error;
 
 use crate::{
@@ -52,6 +52,6 @@ pub(crate) fn remove_unknown(ports: &mut Ports, digests: &[String]) -> Result<bo
         wanted.conditions.retain(stays);
         Ok::<_, Conflict>(wanted)
     };
-    let updated = ports.update(&Places::All, want);
+    let updated = ports.update(&Scope::All, want);
     Ok(updated?.unwrap_or(false))
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use cni::{Call, ContainerId, IfName};
 use journal::Attachment;
-use nft::ports::{Places, Ports};
+use nft::ports::{Ports, Scope};
 use plugin::Error;
 
 use crate::{conflict, table::PortTable, verbs::del};
@@ -34,7 +34,7 @@ pub(crate) fn gc(call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(), Err
         }
     }
     // Of records that were lost the elements tell whose they are.
-    let found = ports.look(&Places::All)?;
+    let found = ports.read(&Scope::All)?;
     let prefix = format!("{network}/");
     let lost: BTreeSet<_> = conflict::without_record(&found.elements, |owner| {
         known.contains(owner) || stays.contains(owner)

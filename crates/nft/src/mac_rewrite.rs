@@ -21,11 +21,11 @@ const DSTNAT: i32 = -300;
 /// What a frame is addressed to, and what it is to be addressed to instead.
 pub type Macs = BTreeMap<[u8; 6], [u8; 6]>;
 
-/// The table of the network namespace in which the calling thread was at [`Translation::open`].
+/// The table of the network namespace in which the calling thread was at [`MacRewrite::open`].
 #[derive(Debug)]
-pub struct Translation(Nft);
+pub struct MacRewrite(Nft);
 
-impl Translation {
+impl MacRewrite {
     /// Opens the socket. Nothing is asked of the kernel yet.
     pub fn open() -> Result<Self, Error> {
         let channel = Channel::open_for(NetfilterProtoFamily::Bridge)?;

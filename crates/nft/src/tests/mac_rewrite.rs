@@ -1,6 +1,6 @@
 //! The translation of MACs, against nft's words and against real frames.
 
-use crate::{Macs, Translation};
+use crate::{MacRewrite, Macs};
 
 use super::kit::Namespace;
 
@@ -9,7 +9,7 @@ const ASKED: [u8; 6] = [2, 0x11, 0x22, 0x33, 0x44, 0x55];
 
 fn set(namespace: &Namespace, macs: &Macs) -> bool {
     namespace.run(|| {
-        let mut table = Translation::open().unwrap();
+        let mut table = MacRewrite::open().unwrap();
         let changed = table.set(macs).unwrap();
         assert!(table.is(macs).unwrap());
         assert!(!table.set(macs).unwrap(), "nothing to change");
@@ -21,7 +21,7 @@ fn set(namespace: &Namespace, macs: &Macs) -> bool {
 fn the_rules_are_what_nft_would_make_of_them() {
     let namespace = Namespace::new();
     let one = Macs::from([(COMPUTED, ASKED)]);
-    let is = |macs: &Macs| namespace.run(|| Translation::open().unwrap().is(macs).unwrap());
+    let is = |macs: &Macs| namespace.run(|| MacRewrite::open().unwrap().is(macs).unwrap());
     assert!(is(&Macs::new()) && !is(&one));
     assert!(set(&namespace, &one));
     let ours = namespace.sh("nft list table bridge crosshost");
