@@ -53,7 +53,7 @@ impl Rtnl {
                 .push(AddressAttribute::Flags(flags | nodad));
         }
         match self
-            .tell(Message::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)
+            .request(Message::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)
             .await
         {
             Err(refusal) if refusal.is(Errno::EXIST) => Ok(()),

@@ -105,7 +105,7 @@ pub fn forget(flows: &[Flows]) -> Result<usize, Error> {
                 listed => listed?,
             }
             for one in &found {
-                match dialogue.tell(DELETE, &one.message()) {
+                match dialogue.request(DELETE, &one.message()) {
                     Err(refusal) if refusal.is(Errno::NOENT) => {}
                     told => {
                         told?;

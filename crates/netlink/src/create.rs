@@ -163,7 +163,7 @@ impl Rtnl {
             let raise = LinkUnspec::new_with_name(&veth.peer.name).up().build();
             let there = Rtnl::open(peer_ns)
                 .map_err(|e| Refusal::new(Errno::IO, e.to_string()).on(&what))?;
-            let raised = there.tell(Message::SetLink(raise), 0).await;
+            let raised = there.request(Message::SetLink(raise), 0).await;
             raised.map_err(|refusal| refusal.on(format_args!("{what}: peer up")))?;
         }
         Ok(())
@@ -180,7 +180,7 @@ impl Rtnl {
 
     async fn create(&self, message: LinkMessage, what: String) -> Result<(), Error> {
         let made = self
-            .tell(Message::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
+            .request(Message::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
             .await;
         made.map_err(|refusal| refusal.on(what))
     }

@@ -30,18 +30,18 @@ impl Dialogue {
         Ok(Self { socket, number: 0 })
     }
 
-    /// Asks for all of something; `hear` gets what is behind the header of each message of the answer.
+    /// Asks for all of something; `receive` gets what is behind the header of each message of the answer.
     pub(crate) fn dump(
         &mut self,
         kind: u16,
         body: &[u8],
-        hear: impl FnMut(&[u8]),
+        receive: impl FnMut(&[u8]),
     ) -> Result<(), Refusal> {
-        self.exchange(kind, NLM_F_DUMP, body, hear)
+        self.exchange(kind, NLM_F_DUMP, body, receive)
     }
 
     /// Tells the kernel to do something.
-    pub(crate) fn tell(&mut self, kind: u16, body: &[u8]) -> Result<(), Refusal> {
+    pub(crate) fn request(&mut self, kind: u16, body: &[u8]) -> Result<(), Refusal> {
         self.exchange(kind, NLM_F_ACK, body, |_| {})
     }
 
@@ -50,7 +50,7 @@ impl Dialogue {
         kind: u16,
         flags: u16,
         body: &[u8],
-        mut hear: impl FnMut(&[u8]),
+        mut receive: impl FnMut(&[u8]),
     ) -> Result<(), Refusal> {
         self.number = self.number.wrapping_add(1);
         let mut header = NetlinkHeader::default();
@@ -75,7 +75,7 @@ impl Dialogue {
                 if message.sequence_number() == self.number {
                     match message.message_type() {
                         NLMSG_DONE | NLMSG_ERROR => return ended(&message),
-                        _ => hear(message.payload()),
+                        _ => receive(message.payload()),
                     }
                 }
                 rest = rest.get(behind..).unwrap_or_default();

@@ -133,7 +133,7 @@ impl Rtnl {
             .map(|change| request(*change, bridge, vxlan))
             .collect();
         let results = self
-            .tell_all(requests)
+            .request_all(requests)
             .await
             .map_err(|refusal| refusal.on(format_args!("entries of bridge {bridge}")))?;
         for (change, result) in changes.into_iter().zip(results) {

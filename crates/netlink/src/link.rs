@@ -173,7 +173,7 @@ impl Rtnl {
         message
             .attributes
             .extend(change.alias.clone().map(LinkAttribute::IfAlias));
-        let done = self.tell(Message::SetLink(message), 0).await;
+        let done = self.request(Message::SetLink(message), 0).await;
         done.map_err(|refusal| refusal.on(format_args!("link {index}: {change}")))
     }
 
@@ -193,7 +193,7 @@ impl Rtnl {
             message = message.hairpin(on);
         }
         // NEWLINK: SETLINK does not look at a port's data.
-        let done = self.tell(Message::NewLink(message.build()), 0).await;
+        let done = self.request(Message::NewLink(message.build()), 0).await;
         done.map_err(|refusal| refusal.on(format_args!("bridge port {name}: {port:?}")))
     }
 
@@ -214,7 +214,7 @@ impl Rtnl {
     }
 
     async fn remove(&self, message: LinkMessage, what: String) -> Result<bool, Error> {
-        match self.tell(Message::DelLink(message), 0).await {
+        match self.request(Message::DelLink(message), 0).await {
             Ok(()) => Ok(true),
             Err(refusal) if refusal.is(Errno::NODEV) => Ok(false),
             Err(refusal) => Err(refusal.on(what)),

@@ -1,4 +1,4 @@
-//! Who listens on this host: sockets that would hear what is sent to a port.
+//! Who listens on this host: sockets that would receive what is sent to a port.
 //!
 //! Of TCP and UDP the kernel tells by `sock_diag(7)`, without a look at connections. Of SCTP it tells so only with a module
 //! that few load; the file in `/proc` has the same.
@@ -47,7 +47,7 @@ pub struct Listener {
 
 /// A process that has a socket open.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Holder {
+pub struct SocketOwner {
     /// Its id.
     pub pid: u32,
     /// Its parent's.
@@ -63,10 +63,10 @@ impl Listener {
     }
 }
 
-impl Holder {
+impl SocketOwner {
     /// A process by its id, if it is there.
     pub fn of(pid: u32) -> Option<Self> {
-        holder(&Path::new("/proc").join(pid.to_string()))
+        owner(&Path::new("/proc").join(pid.to_string()))
     }
 }
 
@@ -153,7 +153,7 @@ fn endpoints(text: &str) -> Vec<Listener> {
 }
 
 /// The processes that have a socket open, as far as they can be seen.
-pub fn holders(inode: u64) -> Vec<Holder> {
+pub fn socket_owners(inode: u64) -> Vec<SocketOwner> {
     let wanted = format!("socket:[{inode}]");
     let processes = fs::read_dir("/proc").into_iter().flatten();
     let is_process = |name: &std::ffi::OsStr| name.as_encoded_bytes()[0].is_ascii_digit();
@@ -170,16 +170,16 @@ pub fn holders(inode: u64) -> Vec<Holder> {
         })
     });
     processes
-        .filter_map(|process| holder(&process.path()))
+        .filter_map(|process| owner(&process.path()))
         .collect()
 }
 
-fn holder(process: &Path) -> Option<Holder> {
+fn owner(process: &Path) -> Option<SocketOwner> {
     let stat = fs::read_to_string(process.join("stat")).ok()?;
     // The name may hold anything, parentheses too.
     let (before, after) = stat.rsplit_once(") ")?;
     let (pid, comm) = before.split_once(" (")?;
-    Some(Holder {
+    Some(SocketOwner {
         pid: pid.parse().ok()?,
         parent: after.split(' ').nth(1)?.parse().ok()?,
         comm: comm.to_owned(),
@@ -245,11 +245,14 @@ mod tests {
             assert_eq!(listeners(1, &(0..=65535)).unwrap(), []);
 
             let inode = listeners(TCP, &(80..=80)).unwrap()[0].inode;
-            let holders = holders(inode);
+            let holders = socket_owners(inode);
             assert_eq!(holders.len(), 1, "{holders:?}");
             assert_eq!(holders[0].pid, std::process::id());
             assert_eq!(holders[0].parent, std::os::unix::process::parent_id());
-            assert_eq!(Holder::of(std::process::id()), Some(holders[0].clone()));
+            assert_eq!(
+                SocketOwner::of(std::process::id()),
+                Some(holders[0].clone())
+            );
             drop(tcp);
         });
     }

@@ -140,14 +140,14 @@ impl Rtnl {
     /// Lets the link send through this bucket, in the place of any other discipline. What waits in ours stays there.
     pub async fn set_bucket(&self, link: u32, bucket: &Bucket) -> Result<(), Error> {
         let wanted = root(link).of_kind("tbf", Some(&bucket.options()));
-        let set = self.tell(Message::NewQdisc(wanted), NLM_F_CREATE | NLM_F_REPLACE);
+        let set = self.request(Message::NewQdisc(wanted), NLM_F_CREATE | NLM_F_REPLACE);
         let what = format_args!("token bucket of link {link}: {bucket:?}");
         set.await.map_err(|refusal| refusal.on(what))
     }
 
     /// Takes our bucket away; false if there is none of ours.
     pub async fn remove_bucket(&self, link: u32) -> Result<bool, Error> {
-        let removed = self.tell(Message::DelQdisc(root(link)), 0).await;
+        let removed = self.request(Message::DelQdisc(root(link)), 0).await;
         was_there(removed).map_err(|refusal| refusal.on(format_args!("bucket of link {link}")))
     }
 
@@ -178,7 +178,7 @@ impl Rtnl {
                 parent: INGRESS,
                 ..Traffic::default()
             };
-            let removed = self.tell(Message::DelQdisc(other), 0).await;
+            let removed = self.request(Message::DelQdisc(other), 0).await;
             told = match was_there(removed) {
                 Ok(true) => self.hand_over(link, to).await,
                 Ok(false) => told,
@@ -198,7 +198,7 @@ impl Rtnl {
             ),
         ];
         let [made, cleared, filtered] = self
-            .tell_all(requests)
+            .request_all(requests)
             .await?
             .try_into()
             .map_err(|_| Refusal::new(Errno::BADMSG, "not as many answers as requests"))?;
@@ -209,7 +209,7 @@ impl Rtnl {
 
     /// Lets the link receive by itself again; false if it did.
     pub async fn remove_redirection(&self, link: u32) -> Result<bool, Error> {
-        let removed = self.tell(Message::DelQdisc(ingress(link)), 0).await;
+        let removed = self.request(Message::DelQdisc(ingress(link)), 0).await;
         let what = format_args!("ingress discipline of link {link}");
         was_there(removed).map_err(|refusal| refusal.on(what))
     }

@@ -89,7 +89,7 @@ impl Rtnl {
 
     async fn new_route(&self, route: &Route, flags: u16) -> Result<(), Error> {
         let added = match message(route) {
-            Ok(message) => self.tell(Message::NewRoute(message), flags).await,
+            Ok(message) => self.request(Message::NewRoute(message), flags).await,
             Err(refusal) => Err(refusal),
         };
         added.map_err(|refusal| {

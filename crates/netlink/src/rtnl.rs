@@ -77,15 +77,15 @@ impl Rtnl {
     /// Opens a socket that was born in `netns`. Must be called inside a tokio runtime with I/O enabled, which then
     /// drives the socket.
     pub fn open(netns: &Netns) -> Result<Self, NetnsError> {
-        Ok(Self::over(born_in(netns, socket)?))
+        Ok(Self::with_socket(born_in(netns, socket)?))
     }
 
     /// The same in the calling thread's namespace `netns`, which needs no thread.
     pub fn here(netns: &Netns) -> Result<Self, NetnsError> {
-        Ok(Self::over(socket().map_err(|e| failed(netns, e))?))
+        Ok(Self::with_socket(socket().map_err(|e| failed(netns, e))?))
     }
 
-    fn over(socket: TokioSocket) -> Self {
+    fn with_socket(socket: TokioSocket) -> Self {
         let wire = Wire {
             socket,
             sequence: 0,
@@ -96,7 +96,7 @@ impl Rtnl {
     }
 
     /// One request that changes something.
-    pub(crate) async fn tell(&self, message: Message, flags: u16) -> Result<(), Refusal> {
+    pub(crate) async fn request(&self, message: Message, flags: u16) -> Result<(), Refusal> {
         let answers = self
             .wire
             .lock()
@@ -107,7 +107,7 @@ impl Rtnl {
     }
 
     /// Many requests that change something; each window of them goes out in one send. One result per request.
-    pub(crate) async fn tell_all(
+    pub(crate) async fn request_all(
         &self,
         requests: Vec<(Message, u16)>,
     ) -> Result<Vec<Result<(), Refusal>>, Refusal> {
@@ -180,13 +180,13 @@ struct Answer {
 }
 
 impl Wire {
-    /// Sends the requests (message, flags) in one datagram and awaits the end of each answer; `hear` gets the objects that
+    /// Sends the requests (message, flags) in one datagram and awaits the end of each answer; `receive` gets the objects that
     /// come. A call that is dropped
     /// half-way leaves answers behind; the next one knows them by their old numbers.
     async fn exchange(
         &mut self,
         requests: Vec<(Message, u16)>,
-        mut hear: impl FnMut(Message),
+        mut receive: impl FnMut(Message),
     ) -> Result<Vec<Answer>, Refusal> {
         let first = self.sequence.wrapping_add(1);
         let mut datagram = Vec::new();
@@ -213,7 +213,7 @@ impl Wire {
                 let len = buffer.length() as usize;
                 let number = buffer.sequence_number().wrapping_sub(first);
                 if let Some(answer) = answers.get_mut(number as usize) {
-                    answer.take(&rest[..len]).into_iter().for_each(&mut hear);
+                    answer.take(&rest[..len]).into_iter().for_each(&mut receive);
                 }
                 rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
             }

@@ -8,7 +8,7 @@
 
 use std::fs;
 
-use netlink::Holder;
+use netlink::SocketOwner;
 
 /// Shorter names than this may be any word of a command line.
 const SHORTEST: usize = 12;
@@ -17,7 +17,7 @@ const DIGITS: usize = 32;
 
 /// Whether a program provably holds its socket for this container: it names the container, or it is our caller, or was started by that,
 /// and our caller was started for the container.
-pub(crate) fn is_for(holder: &Holder, container: &str) -> bool {
+pub(crate) fn is_for(holder: &SocketOwner, container: &str) -> bool {
     let caller = std::os::unix::process::parent_id();
     names(holder.pid, container)
         || ([holder.pid, holder.parent].contains(&caller) && is_made_for(caller, container))
@@ -25,7 +25,7 @@ pub(crate) fn is_for(holder: &Holder, container: &str) -> bool {
 
 /// Whether a process, or the one that started it, names the container.
 fn is_made_for(process: u32, container: &str) -> bool {
-    let parent = Holder::of(process).map(|it| it.parent);
+    let parent = SocketOwner::of(process).map(|it| it.parent);
     names(process, container) || parent.is_some_and(|parent| names(parent, container))
 }
 

@@ -120,7 +120,7 @@ pub(crate) fn refuse_listened(record: &Record, listeners: Listeners) -> Result<(
             if hit.is_none() {
                 continue;
             }
-            let holders = netlink::holders(listener.inode);
+            let holders = netlink::socket_owners(listener.inode);
             let container = &record.attachment.container;
             if holders
                 .iter()

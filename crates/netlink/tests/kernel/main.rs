@@ -10,7 +10,7 @@ mod forwarding;
 mod kit;
 mod link;
 mod netns;
-mod path;
+mod path_mtu;
 mod qdisc;
 mod reconcile;
 mod route;

@@ -102,6 +102,6 @@ pub(crate) async fn find(
 fn program(port: u16, v6: bool) -> Option<String> {
     let sockets = netlink::bound_to_udp(port).ok()?;
     let mut sockets = sockets.iter().filter(|it| it.is_of(v6));
-    let holder = sockets.find_map(|it| netlink::holders(it.inode).into_iter().next())?;
+    let holder = sockets.find_map(|it| netlink::socket_owners(it.inode).into_iter().next())?;
     Some(format!("process {} ({})", holder.pid, holder.comm))
 }

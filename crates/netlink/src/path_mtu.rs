@@ -188,7 +188,7 @@ impl Line {
             }
         }
         while !missing.is_empty() {
-            let Ok(heard) = time::timeout_at(until, self.hear()).await else {
+            let Ok(heard) = time::timeout_at(until, self.receive()).await else {
                 break;
             };
             let (number, address) = heard?;
@@ -220,7 +220,7 @@ impl Line {
     }
 
     /// The next answer to one of our echoes: its number, and who sent it.
-    async fn hear(&self) -> io::Result<(u16, IpAddr)> {
+    async fn receive(&self) -> io::Result<(u16, IpAddr)> {
         loop {
             let mut packet = [0; 128];
             let (length, from) = match self.socket.recv_from(&mut packet).await {
