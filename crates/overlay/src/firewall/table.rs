@@ -77,40 +77,68 @@ impl Table {
         self.hidden.is_empty() && self.tunnels.is_empty()
     }
 
+    /// The subnets that leave the host under its own address, each with its owner.
+    fn masqueraded(&self) -> BTreeSet<Masqueraded> {
+        let all = self.hidden.iter();
+        all.flat_map(|(owner, subnets)| subnets.iter().map(|it| (*it, owner.clone())))
+            .collect()
+    }
+
     /// Makes the kernel's table this one.
     fn install(&self, nft: &mut Nft) -> Result<(), nft::Error> {
         nft.ensure(&CONFIG)?;
-        let wanted = |subnet: &IpNetwork, owner: &str| {
-            let subnets = self.hidden.get(owner);
-            subnets.is_some_and(|subnets| subnets.contains(subnet))
-        };
+        let wanted = self.masqueraded();
         for (subnet, owner) in nft.egress()? {
-            if !wanted(&subnet, &owner) {
+            if !wanted.contains(&(subnet, owner.clone())) {
                 nft.remove_egress_of(subnet, &owner)?;
             }
         }
-        for (owner, subnets) in &self.hidden {
-            for subnet in subnets {
-                nft.add_egress(*subnet, owner)?;
-            }
+        for (subnet, owner) in wanted {
+            nft.add_egress(subnet, &owner)?;
         }
         let (ends, hosts) = self.ends_and_hosts();
         nft.guard(&ends, &hosts)
     }
 
-    /// Whether the kernel's table is this one.
-    fn is_installed(&self, nft: &mut Nft) -> Result<bool, nft::Error> {
-        let config = nft::Config {
-            egress_bridge: EGRESS_BRIDGE,
-        };
-        let there = nft.egress()?;
-        let is_there = |subnet: &IpNetwork| there.iter().any(|(it, _)| it == subnet);
+    /// What the kernel has of it.
+    fn look(&self, nft: &mut Nft) -> Result<Seen, nft::Error> {
         let (ends, hosts) = self.ends_and_hosts();
-        Ok(nft.status(&config)? == nft::Status::Complete
-            && there.len() == self.hidden.values().flatten().count()
-            && self.hidden.values().flatten().all(is_there)
-            && nft.guards(&ends, &hosts)?)
+        Ok(Seen {
+            is_complete: nft.status(&CONFIG)? == nft::Status::Complete,
+            masqueraded: nft.egress()?.into_iter().collect(),
+            guards: nft.guards(&ends, &hosts)?,
+        })
     }
+
+    /// What is not as it should be. Pure.
+    fn deviation(&self, seen: &Seen) -> Option<String> {
+        if !seen.is_complete {
+            return Some("gone or changed by somebody else".to_owned());
+        }
+        let wanted = self.masqueraded();
+        let lacks = |(subnet, _): &Masqueraded| format!("does not masquerade {subnet}");
+        let has = |(subnet, _): &Masqueraded| format!("masquerades {subnet}, which is not ours");
+        let first = wanted.difference(&seen.masqueraded).next().map(lacks);
+        first
+            .or_else(|| seen.masqueraded.difference(&wanted).next().map(has))
+            .or_else(|| {
+                let what = "does not know the hosts that may send to its tunnels";
+                (!seen.guards).then(|| what.to_owned())
+            })
+    }
+}
+
+/// A subnet and its owner.
+type Masqueraded = (IpNetwork, String);
+
+/// What the kernel has of the table.
+#[derive(Debug, Clone, Default)]
+struct Seen {
+    /// Whether its chains, rules and sets are all there, and no others.
+    is_complete: bool,
+    masqueraded: BTreeSet<Masqueraded>,
+    /// Whether it lets only those send to the tunnels that may.
+    guards: bool,
 }
 
 /// What stands for a set of tunnel addresses.
@@ -224,14 +252,14 @@ pub fn mend(host: &Host) -> Result<bool, Error> {
     }
 }
 
-/// Whether the table is as the document says; nothing is changed. True where nobody needs one.
-pub fn is_whole(host: &Host) -> Result<bool, Error> {
+/// What of the table is not as the document says, if anything; nothing is changed. Nothing where nobody needs one.
+pub fn deviation(host: &Host) -> Result<Option<String>, Error> {
     let _lock = host.lock(NAME)?;
     let Some(table) = document(host)? else {
-        return Ok(true);
+        return Ok(None);
     };
-    let whole = Nft::open().and_then(|mut nft| table.is_installed(&mut nft));
-    whole.map_err(Error::from)
+    let seen = Nft::open().and_then(|mut nft| table.look(&mut nft))?;
+    Ok(table.deviation(&seen))
 }
 
 /// The document; one that cannot be read is as good as none: what uses the table is found out again ([`guard`]).
@@ -267,7 +295,8 @@ fn bring(host: &Host, change: impl FnOnce(&mut Table)) -> Result<(Nft, bool), Er
         save(&after)?;
     }
     // Others may change their own rules meanwhile: that is no damage to ours.
-    let was_whole = before.as_ref() == Some(&after) && after.is_installed(&mut nft)?;
+    let was_whole =
+        before.as_ref() == Some(&after) && after.deviation(&after.look(&mut nft)?).is_none();
     if !was_whole {
         after.install(&mut nft)?;
     }
@@ -281,6 +310,48 @@ fn bring(host: &Host, change: impl FnOnce(&mut Table)) -> Result<(Nft, bool), Er
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_damage_of_the_table_is_named() {
+        let hidden: BTreeMap<_, _> = [("a", "10.0.0.0/24"), ("b", "172.18.0.0/16")]
+            .map(|(owner, subnet)| (owner.to_owned(), [subnet.parse().unwrap()].into()))
+            .into();
+        let table = Table {
+            hidden,
+            ..Table::default()
+        };
+        let whole = Seen {
+            is_complete: true,
+            masqueraded: table.masqueraded(),
+            guards: true,
+        };
+        let owned = |subnet: &str, owner: &str| (subnet.parse().unwrap(), owner.to_owned());
+        let told = |damage: &dyn Fn(&mut Seen)| {
+            let mut seen = whole.clone();
+            damage(&mut seen);
+            table.deviation(&seen).unwrap_or_default()
+        };
+        assert_eq!(told(&|_| ()), "");
+        assert_eq!(
+            told(&|seen| seen.is_complete = false),
+            "gone or changed by somebody else"
+        );
+        let removed = told(&|seen| drop(seen.masqueraded.pop_first()));
+        assert_eq!(removed, "does not masquerade 10.0.0.0/24");
+        let changed = told(&|seen| {
+            seen.masqueraded.pop_first();
+            seen.masqueraded.insert(owned("10.0.0.0/24", "other"));
+        });
+        assert_eq!(changed, "does not masquerade 10.0.0.0/24");
+        let doubled = told(&|seen| {
+            seen.masqueraded.insert(owned("10.7.0.0/16", "a"));
+        });
+        assert_eq!(doubled, "masquerades 10.7.0.0/16, which is not ours");
+        assert_eq!(
+            told(&|seen| seen.guards = false),
+            "does not know the hosts that may send to its tunnels"
+        );
+    }
 
     fn set(addresses: &[&str]) -> BTreeSet<IpAddr> {
         addresses.iter().map(|it| it.parse().unwrap()).collect()

@@ -49,14 +49,14 @@ pub async fn examine(settings: Option<&Resolved>, findings: &mut Findings) -> Re
         examine_networks(&host, settings, findings).await?;
     }
     examine_mounts(findings)?;
-    match table::is_whole(&host) {
-        Ok(true) => findings.ok(
+    match table::deviation(&host) {
+        Ok(None) => findings.ok(
             Check::NftablesTable,
             "nftables table inet crosshost: as it should be".to_owned(),
         ),
-        Ok(false) => {
-            let says = "nftables table inet crosshost: gone or changed by somebody else";
-            findings.wrong(Check::NftablesTable, says.to_owned(), SYNC);
+        Ok(Some(what)) => {
+            let says = format!("nftables table inet crosshost: {what}");
+            findings.wrong(Check::NftablesTable, says, SYNC);
         }
         Err(error) => findings.wrong(Check::NftablesTable, error.msg.clone(), ""),
     }

@@ -209,7 +209,7 @@ const HOST_LINK: [Damage; 15] = [
 ];
 
 /// The way out of all containers.
-const EGRESS: [Damage; 20] = [
+const EGRESS: [Damage; 22] = [
     damage(
         "ip link set ch-egress down",
         "ch-egress: is down",
@@ -304,6 +304,16 @@ const EGRESS: [Damage; 20] = [
     damage(
         "nft flush set inet crosshost egress4",
         "nftables table inet crosshost",
+        Verbs::Check,
+    ),
+    damage(
+        "nft add element inet crosshost egress4 '{ 10.77.0.0/16 comment \"mine\" }'",
+        "masquerades 10.77.0.0/16, which is not ours",
+        Verbs::Check,
+    ),
+    damage(
+        "nft flush set inet crosshost peers4",
+        "does not know the hosts that may send to its tunnels",
         Verbs::Check,
     ),
 ];
