@@ -51,7 +51,7 @@ pub(super) async fn ensure(host: &Host, ledger: &Ledger, look: Look) -> Result<I
     let mut seen = Observed::of(&outer, &interface).await?;
     let made = inside.bring(host, ledger, look, &seen).await?;
     if made > 0 {
-        seen = Observed::of(&outer, &interface).await?;
+        seen.renew(&outer, &interface).await?;
     }
     inside.changes = made + host_state::apply(&outer, &interface, &mut seen).await?;
     if ledger.subnet6.is_some() {

@@ -227,8 +227,9 @@ impl Inside {
                 return Ok(0);
             }
             known = Known {
+                links: seen.links().to_vec(),
+                has_all: true,
                 beyond: Some(outside),
-                ..Known::default()
             };
         }
         let space = self.space(host);

@@ -22,6 +22,7 @@ use crate::{
     },
     host_link,
     segment::{
+        self,
         forwarding::{Trust, desired, translations},
         mac_rewrite,
         sandbox::Sandbox,
@@ -330,7 +331,8 @@ impl Follower<'_> {
         mac_rewrite::bring(self.host, self.network, &translations(snapshot, node))?;
         let wanted = desired(snapshot, node, sandbox.end.ip(), trust);
         let wanted = host_link::entries(self.host, self.network, wanted)?;
-        sandbox.reconcile(self.host, wanted).await
+        let wanted = [segment::desired::entries(wanted)];
+        sandbox.bring(self.host, &wanted).await
     }
 
     /// Notes what the sandbox forwards by.

@@ -14,14 +14,14 @@ use cluster::Network;
 use cni::Delegate;
 use ipnetwork::IpNetwork;
 use journal::{Attachment, Found};
-use netlink::{Forwarding, Link, Mac};
+use netlink::{Forwarding, Mac};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     egress,
     firewall::table,
     host_state::{self, Deviation, Known, Object, Observed, Space, deviations},
-    names::{self, BRIDGE, HOST},
+    names::{self, HOST},
     segment::{
         forwarding::{answered_here, mac_of},
         sandbox::{self, Sandbox},
@@ -248,7 +248,8 @@ async fn bring(
     let (inside, outside) = (sandbox.space(host), Space::of_host(host));
     let made = host_state::apply(&inside, &links.inside, &mut links.seen_inside).await?;
     if made > 0 {
-        links.seen_outside = Observed::of(&outside, &links.outside).await?;
+        let seen = &mut links.seen_outside;
+        seen.renew(&outside, &links.outside).await?;
     }
     let mended = host_state::apply(&outside, &links.outside, &mut links.seen_outside).await?;
     Ok(changed || made + mended > 0)
@@ -272,15 +273,9 @@ impl Links {
         let (pairs, mtu) = (foothold.pairs(network), sandbox.mtu);
         let (inside, outside) = (desired::inside(&pairs, mtu), desired::outside(&pairs, mtu));
         let seen_outside = Observed::of(&Space::of_host(host), &outside).await?;
-        let bridge = Link {
-            index: sandbox.bridge,
-            name: BRIDGE.to_owned(),
-            ..Link::default()
-        };
         let known = Known {
-            links: vec![bridge],
             beyond: Some(&seen_outside),
-            ..Known::default()
+            ..sandbox.known()
         };
         let seen_inside = Observed::beside(known, &sandbox.space(host), &inside).await?;
         Ok(Self {

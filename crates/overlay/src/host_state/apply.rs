@@ -9,12 +9,6 @@ use crate::{
 };
 use plugin::Error;
 
-/// Looks at the objects and applies what differs; how many changes that took.
-pub(crate) async fn bring(space: &Space<'_>, objects: &[Object]) -> Result<usize, Error> {
-    let mut seen = Observed::of(space, objects).await?;
-    apply(space, objects, &mut seen).await
-}
-
 /// Applies each object that differs from what was seen, in the order of the description, and says how many changes that
 /// took. What cannot be made here is left.
 pub(crate) async fn apply(

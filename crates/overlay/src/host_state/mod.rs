@@ -17,6 +17,6 @@ mod observed;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use apply::{apply, bring};
+pub(crate) use apply::apply;
 pub(crate) use object::{Deviation, Kind, LinkSpec, Mtu, Object, Tunnel, deviations};
 pub(crate) use observed::{Known, Observed, Space};

@@ -160,6 +160,26 @@ impl Observed {
         Ok(())
     }
 
+    /// The links that were asked for and are there.
+    pub(crate) fn links(&self) -> &[Link] {
+        &self.links
+    }
+
+    /// Looks again for the links, after others made the other ends of some of them anew.
+    pub(crate) async fn renew(
+        &mut self,
+        space: &Space<'_>,
+        objects: &[Object],
+    ) -> Result<(), Error> {
+        for link in links(space.rtnl, names(objects).into_iter()).await? {
+            let before = self.link(&link.name).map(|link| link.index);
+            if before != Some(link.index) {
+                self.made(link, objects);
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn link_mut(&mut self, name: &str) -> Option<&mut Link> {
         self.links.iter_mut().find(|link| link.name == name)
     }

@@ -12,7 +12,7 @@ use crate::{
     endpoint::bandwidth,
     firewall::table,
     follow::follower,
-    host_link, host_state,
+    host_link,
     maintain::{
         network::{self, Described},
         sync::Synced,
@@ -110,13 +110,12 @@ async fn mend_forwarding(
     described: &Described,
     network: &str,
 ) -> Result<usize, Error> {
-    let space = sandbox.space(host);
     let [_, entries] = &described.forwarding;
     // What is noted nowhere was looked at with the sandbox.
     if !mac_rewrite::note(host, network, &described.macs)? {
-        return host_state::bring(&space, std::slice::from_ref(entries)).await;
+        return sandbox.bring(host, std::slice::from_ref(entries)).await;
     }
-    let changes = host_state::bring(&space, &described.forwarding).await?;
+    let changes = sandbox.bring(host, &described.forwarding).await?;
     mac_rewrite::forget(host, network, &described.macs)?;
     Ok(changes)
 }

@@ -15,6 +15,7 @@ use crate::{
         membership, store_check,
     },
     host_link,
+    maintain::teardown,
     segment::{forwarding::peers, path_mtu, sandbox},
     state::{host::Host, removed, underlay::Underlay},
 };
@@ -238,7 +239,7 @@ async fn follow(
     let _lock = host.lock_network(network)?;
     // Listed before it was locked: its last user may have gone with it since, or been killed while leaving.
     if !host.needs_sandbox(network).await? {
-        sandbox::remove_unused(host, network).await?;
+        teardown::remove_unused(host, network).await?;
         return Ok(None);
     }
     let away = || Error::again(format!("network {network}: the store went away"));

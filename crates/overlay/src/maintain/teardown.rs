@@ -11,7 +11,9 @@ use plugin::Error;
 
 use crate::{
     config, egress,
+    firewall::table,
     follow::{membership, store_check},
+    host_link,
     names::{self, EGRESS_NIC},
     segment::sandbox,
     state::{attachment::Record, host::Host},
@@ -81,8 +83,34 @@ pub(crate) async fn links(
 /// Removes the attachment's part in egress bridge and sandbox: all that is left where its container is gone.
 pub(crate) async fn host_side(host: &Host, attachment: &Attachment) -> Result<(), Error> {
     let egress = egress::leave(host, attachment).await;
-    let left = sandbox::leave(host, &attachment.network, &attachment.hash()).await;
+    let left = leave_segment(host, &attachment.network, &attachment.hash()).await;
     egress.and(left)
+}
+
+/// Ends an attachment's use of its network's sandbox, and removes that with its last user.
+async fn leave_segment(host: &Host, network: &str, attachment: &str) -> Result<(), Error> {
+    let _lock = host.lock_network(network)?;
+    if sandbox::leave(host, network, attachment)? {
+        remove_unused(host, network).await?;
+    }
+    Ok(())
+}
+
+/// Removes all that a network without users has on this host, unless its sandbox still has a container's port; the caller holds
+/// the network's lock.
+pub(crate) async fn remove_unused(host: &Host, network: &str) -> Result<(), Error> {
+    let sandbox = sandbox::open(network)?;
+    if let Some(rtnl) = &sandbox
+        && sandbox::has_ports(rtnl).await?
+    {
+        // Of a list that was lost: from here on the ports tell.
+        return Ok(host.users.remove(network)?);
+    }
+    host_link::leave(host, network).await?;
+    sandbox::remove(host, network, sandbox).await?;
+    let _open = table::forget_tunnel(host, network)?;
+    membership::leave(host, network)?;
+    Ok(host.users.remove(network)?)
 }
 
 /// The container's namespace, if it is still the one in which the attachment was made and is not the host's own.

@@ -10,13 +10,10 @@ use std::{
 
 use cluster::Network;
 use journal::Found;
-use netlink::{Forwarding, Link, Netns, NetnsError, Rtnl};
+use netlink::{Link, Netns, NetnsError, Rtnl};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    firewall::table,
-    follow::membership,
-    host_link,
     host_state::{self, Known, Mtu, Object, Observed, Space, deviations},
     names::{self, BRIDGE, VXLAN},
     segment::{desired, forwarding::Translations, mac_rewrite},
@@ -183,10 +180,29 @@ impl Sandbox {
         space(host, &self.netns, &self.rtnl)
     }
 
-    /// Brings the forwarding entries to these and says how many were not so; the caller holds the network's lock.
-    pub(crate) async fn reconcile(&self, host: &Host, wanted: Forwarding) -> Result<usize, Error> {
-        let wanted = [desired::entries(wanted)];
-        host_state::bring(&self.space(host), &wanted).await
+    /// What need not be asked: bridge and tunnel device are there.
+    pub(crate) fn known(&self) -> Known<'static> {
+        let links = [(self.bridge, BRIDGE), (self.vxlan, VXLAN)];
+        let links = links.map(|(index, name)| Link {
+            index,
+            name: name.to_owned(),
+            ..Link::default()
+        });
+        Known {
+            links: links.into(),
+            ..Known::default()
+        }
+    }
+
+    /// What is there of these objects, none of which is bridge or tunnel device.
+    pub(crate) async fn look(&self, host: &Host, objects: &[Object]) -> Result<Observed, Error> {
+        Observed::beside(self.known(), &self.space(host), objects).await
+    }
+
+    /// Applies those of these objects that differ, and says how many changes that took; the caller holds the network's lock.
+    pub(crate) async fn bring(&self, host: &Host, objects: &[Object]) -> Result<usize, Error> {
+        let mut seen = self.look(host, objects).await?;
+        host_state::apply(&self.space(host), objects, &mut seen).await
     }
 }
 
@@ -233,15 +249,15 @@ pub fn enter(host: &Host, network: &str, attachment: &str) -> Result<(), Error> 
     host.users.save(network, &users).map_err(Error::from)
 }
 
-/// Notes that an attachment does not use it any more, and removes the sandbox with its last user.
-pub async fn leave(host: &Host, network: &str, attachment: &str) -> Result<(), Error> {
-    let _lock = host.lock_network(network)?;
+/// Notes that an attachment does not use it any more; whether it was the last one. The caller holds the network's lock, and
+/// removes the sandbox.
+pub(crate) fn leave(host: &Host, network: &str, attachment: &str) -> Result<bool, Error> {
     let mut users = readable(&host.users, network)?.unwrap_or_default();
     users.0.remove(attachment);
     if !users.0.is_empty() {
-        return host.users.save(network, &users).map_err(Error::from);
+        host.users.save(network, &users)?;
     }
-    remove_unused(host, network).await
+    Ok(users.0.is_empty())
 }
 
 /// Whether a sandbox has containers' ports.
@@ -250,22 +266,13 @@ pub(crate) async fn has_ports(rtnl: &Rtnl) -> Result<bool, Error> {
     Ok(links.iter().any(is_port))
 }
 
-/// Removes the sandbox of a network that has no users, unless it still has a container's port; the caller holds the
-/// network's lock.
-pub async fn remove_unused(host: &Host, network: &str) -> Result<(), Error> {
-    if let Some(rtnl) = open(network)? {
-        if has_ports(&rtnl).await? {
-            // Of a list that was lost: from here on the ports tell.
-            return host.users.remove(network).map_err(Error::from);
-        }
+/// Removes the sandbox, in which this socket is, and what is noted of it; the caller holds the network's lock, and has taken the
+/// host off the segment.
+pub(crate) async fn remove(host: &Host, network: &str, rtnl: Option<Rtnl>) -> Result<(), Error> {
+    if let Some(rtnl) = rtnl {
         // The kernel empties a namespace at its leisure; the VNI must be free for the next sandbox now.
         rtnl.remove_link(VXLAN).await?;
     }
-    host_link::leave(host, network).await?;
     Netns::remove(&names::sandboxes(), network)?;
-    let forgotten = host.translations.remove(network);
-    forgotten?;
-    let _open = table::forget_tunnel(host, network)?;
-    membership::leave(host, network)?;
-    host.users.remove(network).map_err(Error::from)
+    Ok(host.translations.remove(network)?)
 }

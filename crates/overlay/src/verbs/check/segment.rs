@@ -80,8 +80,7 @@ pub(super) async fn look(host: &Host, conf: &Conf, attachment: &Attachment, mtu:
     } else {
         &described.forwarding[..]
     };
-    let space = sandbox.space(host);
-    let seen = Observed::of(&space, forwarding).await?;
+    let seen = sandbox.look(host, forwarding).await?;
     Ok(first(deviations(forwarding, &seen)))
 }
 
