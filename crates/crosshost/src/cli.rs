@@ -1,5 +1,5 @@
-//! The command line: each command with the options that it has, and no others. Whatever does not fit is refused before
-//! anything is read or written, with exit code 2.
+//! The command line: each command has its own options and no others. Anything else is refused with exit code 2, before anything is
+//! read or written.
 
 use std::net::IpAddr;
 
@@ -14,21 +14,21 @@ use ipnetwork::IpNetwork;
     disable_help_subcommand = true,
     after_help = "Settings come from /etc/crosshost/config.json (or the file that CROSSHOST_CONFIG names), then from \
                   CONSUL_HTTP_ADDR and its like.\n\
-                  Exit codes: 0 done; 1 failed, or doctor found something wrong; 2 a command line that makes no sense."
+                  Exit codes: 0 done; 1 failed, or doctor found something wrong; 2 wrong usage."
 )]
 pub struct Arguments {
-    /// None: help is wanted.
+    /// `None` prints the help.
     #[command(subcommand)]
     pub command: Option<Command>,
 }
 
-/// What is to be done.
+/// A command.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Make, show and remove networks.
+    /// Create, show and remove networks.
     #[command(subcommand)]
     Network(Network),
-    /// Show and forget hosts.
+    /// Show and remove hosts.
     #[command(subcommand)]
     Node(Node),
     /// Show which container has which address.
@@ -37,17 +37,17 @@ pub enum Command {
     /// Show published ports.
     #[command(subcommand)]
     Port(Port),
-    /// Make this host known, and bring its forwarding and the store up to date.
+    /// Register this host, and bring its forwarding and the store up to date.
     Sync {
-        /// Stay, and do so whenever other hosts change something.
+        /// Keep running, and do so whenever other hosts change something.
         #[arg(long)]
         watch: bool,
     },
-    /// Say what is wrong on this host, and the command that mends it.
+    /// Report what is wrong on this host, with the command that repairs it.
     Doctor(Output),
-    /// Remove what containers left that are gone.
+    /// Remove what is left of containers that are gone.
     Gc {
-        /// Only list it.
+        /// Only list what would be removed.
         #[arg(long)]
         dry_run: bool,
     },
@@ -59,7 +59,7 @@ pub enum Command {
 /// `crosshost network`.
 #[derive(Debug, Subcommand)]
 pub enum Network {
-    /// Make a network, known on all hosts at once.
+    /// Create a network for all hosts.
     Create(Box<Create>),
     /// List all networks.
     Ls(Output),
@@ -82,19 +82,19 @@ pub enum Network {
 pub struct Create {
     /// Name of the network, as in a conflist.
     pub name: cni::NetworkName,
-    /// A subnet of the network; one for each version of IP.
+    /// A subnet of the network; one for each IP version.
     #[arg(long, value_name = "CIDR", required = true)]
     pub subnet: Vec<IpNetwork>,
-    /// The gateway's address. Default: the first of the subnet.
+    /// The gateway's address. Default: the first address of the subnet.
     #[arg(long, value_name = "ADDRESS")]
     pub gateway: Option<IpAddr>,
-    /// The addresses that containers are given. Default: the whole subnet.
+    /// The addresses for containers. Default: the whole subnet.
     #[arg(long, value_name = "START-END", value_parser = bounds)]
     pub range: Option<(IpAddr, IpAddr)>,
     /// The VXLAN network identifier. Default: the next free one from 4097 on.
     #[arg(long)]
     pub vni: Option<u32>,
-    /// Most bytes of a packet on the network. Default: what the underlay carries.
+    /// Largest packet on the network. Default: what fits through the underlay.
     #[arg(long, value_name = "BYTES")]
     pub mtu: Option<u32>,
     /// UDP port of the tunnels. Default: 4789.
@@ -106,13 +106,13 @@ pub struct Create {
     /// Subnet of the egress bridge, with --egress gwbridge.
     #[arg(long, value_name = "CIDR")]
     pub egress_subnet: Option<IpNetwork>,
-    /// Prefix length of the blocks that hosts own. Default: by the size of the subnet.
+    /// Prefix length of the blocks that hosts own. Default: depends on the size of the subnet.
     #[arg(long, value_name = "BITS")]
     pub block_prefix: Option<u8>,
-    /// Addresses that nobody is given; may be repeated.
+    /// Addresses that no container gets; may be repeated.
     #[arg(long, value_name = "CIDR")]
     pub exclude: Vec<IpNetwork>,
-    /// After how many seconds without contact a host's blocks go to others. Default: never.
+    /// Seconds without contact after which a host's blocks go to other hosts. Default: never.
     #[arg(long, value_name = "SECONDS")]
     pub reclaim_after: Option<u64>,
 }
@@ -120,9 +120,9 @@ pub struct Create {
 /// `--egress`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Egress {
-    /// By a bridge of each host, with NAT.
+    /// Through a bridge on each host, with NAT.
     Gwbridge,
-    /// By the network's gateway, which is the host.
+    /// Through the network's gateway, which is the host.
     Gateway,
     /// Not at all.
     None,
@@ -133,11 +133,11 @@ pub enum Egress {
 pub enum Node {
     /// List all hosts.
     Ls(Output),
-    /// Forget a host that will not come back.
+    /// Remove a host that will not come back.
     Rm {
         /// Name of the host.
         name: String,
-        /// Also a host that was heard of just now, or that has endpoints; these go with it.
+        /// Also remove a host that had contact a moment ago, or that has endpoints. They are removed, too.
         #[arg(long)]
         force: bool,
     },
@@ -148,7 +148,7 @@ pub enum Node {
 pub enum Endpoint {
     /// List which container has which address, on all networks.
     Ls {
-        /// What this host holds, without the store.
+        /// List what this host holds, without the store.
         #[arg(long)]
         local: bool,
         #[command(flatten)]

@@ -1,4 +1,4 @@
-//! The network configurations of this host, as runtimes find them.
+//! The network configurations of this host, in the folders of the runtimes.
 
 use std::{
     collections::BTreeSet,
@@ -9,17 +9,17 @@ use std::{
 use overlay::maintain::findings::{Check, Findings};
 use serde_json::Value;
 
-/// Where runtimes look, and in folders there (nerdctl has one for each namespace of containerd).
+/// The folders of the runtimes. Folders inside them count as well: nerdctl has one for each namespace of containerd.
 const FOLDER: &str = "/etc/cni/net.d";
 
-/// The entries of ours in all configurations, with the file and the network's name.
+/// Our entries in all configurations, with the file and the network's name.
 struct Entry {
     file: PathBuf,
     network: String,
     conf: Value,
 }
 
-/// Which network is configured with a store of its own, and its URL.
+/// The networks that are configured with a store of their own, and its URL.
 pub fn stores() -> BTreeSet<(String, Option<String>)> {
     let (entries, _) = entries();
     let named = entries.into_iter().filter_map(|entry| {
@@ -29,7 +29,7 @@ pub fn stores() -> BTreeSet<(String, Option<String>)> {
     named.collect()
 }
 
-/// Names the keys that nobody reads, and files that cannot be read.
+/// Reports keys that no plugin reads, and files that cannot be read.
 pub fn examine(findings: &mut Findings) {
     let (entries, failures) = entries();
     for failure in failures {
@@ -46,7 +46,7 @@ pub fn examine(findings: &mut Findings) {
     }
 }
 
-/// All entries that are ours or use `ipam-kv`, and what could not be read.
+/// All entries of our plugins or with `ipam-kv`, and the files that could not be read.
 fn entries() -> (Vec<Entry>, Vec<String>) {
     let (mut found, mut failures) = (Vec::new(), Vec::new());
     for file in files(Path::new(FOLDER), true, &mut failures) {

@@ -1,5 +1,5 @@
 //! Realms: networks of configurations with a data directory (`ipam.dataDir`) have records of their own, apart from all others.
-//! An operator sees all of them, and calls a network of one `NETWORK@DIRECTORY`.
+//! An operator sees all of them; the full name of a network of one is `NETWORK@DIRECTORY`.
 
 use cluster::{Cluster, full_name};
 

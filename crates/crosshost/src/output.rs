@@ -1,4 +1,4 @@
-//! What the operator sees: aligned columns, or JSON. The one place of this binary that prints.
+//! Prints for the operator: aligned columns, or JSON. Nothing else in this binary prints.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -8,8 +8,8 @@
 
 use std::{io::Write as _, process::ExitCode};
 
-/// Columns under headings, each as wide as its widest cell. What is in a cell comes from the store, the kernel or a file, and
-/// is shown so that a terminal does nothing of it.
+/// Columns under headings, each as wide as its widest cell. Cells come from the store, the kernel or a file, so everything that a
+/// terminal would act on is escaped.
 pub fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> String {
     let rows: Vec<_> = rows
         .iter()
@@ -36,7 +36,7 @@ pub fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> Strin
     std::iter::once(line(headings)).chain(body).collect()
 }
 
-/// A JSON value as text for a person or a pipe. JSON escapes C0 alone; the rest of what a terminal acts on is escaped as well.
+/// A JSON value as text for a person or a pipe. JSON only escapes C0; here everything else that a terminal acts on is escaped, too.
 pub fn json(value: &serde_json::Value) -> String {
     let text = format!("{value:#}\n");
     let escaped = |c: char| match c {
@@ -47,7 +47,7 @@ pub fn json(value: &serde_json::Value) -> String {
     text.chars().map(escaped).collect()
 }
 
-/// Prints the answer. A reader that went away (`crosshost network ls | head -1`) is no error.
+/// Prints the answer. It is no error if the reader is gone (`crosshost network ls | head -1`).
 pub fn print(text: &str) -> ExitCode {
     match std::io::stdout().write_all(cni::plain_lines(text).as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => print_error(&error),
@@ -55,7 +55,7 @@ pub fn print(text: &str) -> ExitCode {
     }
 }
 
-/// An answer that tells of something wrong: the command ends like one that failed.
+/// A report of something wrong. It is printed like an answer, and the command fails.
 #[derive(Debug)]
 pub struct ReportFailed(pub String);
 
@@ -67,7 +67,7 @@ impl std::fmt::Display for ReportFailed {
 
 impl std::error::Error for ReportFailed {}
 
-/// A command line that makes no sense: nothing was read or written.
+/// Wrong usage: nothing was read or written.
 #[derive(Debug)]
 pub struct Usage(pub String);
 
@@ -79,10 +79,10 @@ impl std::fmt::Display for Usage {
 
 impl std::error::Error for Usage {}
 
-/// The exit code of a command line that makes no sense.
+/// The exit code of wrong usage.
 const USAGE: u8 = 2;
 
-/// Prints why there is no answer, or the help that was asked for.
+/// Prints an error, a failed report, or the help that was asked for.
 pub fn print_error(error: &(dyn std::error::Error + 'static)) -> ExitCode {
     if let Some(error) = error.downcast_ref::<clap::Error>() {
         let text = error.render().to_string();

@@ -1,4 +1,4 @@
-//! Owners and modes of the files that crosshost trusts, or that hold a secret.
+//! Owners and modes of files that crosshost trusts, or that contain a secret.
 
 use std::{
     fs, io,
@@ -9,24 +9,24 @@ use std::{
 use cluster::Resolved;
 use overlay::maintain::findings::{Check, Findings};
 
-/// The configuration that is in use, or would be.
+/// The path of the configuration, whether or not the file exists.
 fn config_file() -> PathBuf {
     let named = std::env::var_os("CROSSHOST_CONFIG").filter(|it| !it.is_empty());
     named.map_or_else(|| cluster::CONFIG_FILE.into(), PathBuf::from)
 }
 
-/// Write for group or others.
+/// Write permission of group or others.
 const WRITABLE: u32 = 0o022;
-/// Anything for others.
+/// Any permission of others.
 const OPEN: u32 = 0o007;
 
-/// What others than root can change, or can read though it is secret.
+/// Reports files that users other than root can change, and secrets that they can read.
 pub fn examine(settings: Option<&Resolved>, findings: &mut Findings) {
     let mut trusted = vec![
-        (config_file(), "is what all commands and plugins go by"),
+        (config_file(), "configures all commands and plugins"),
         (
             PathBuf::from(journal::ROOT),
-            "holds what this host remembers of its containers",
+            "has the records of this host's containers",
         ),
     ];
     if let Some(settings) = settings {
@@ -57,8 +57,7 @@ pub fn examine(settings: Option<&Resolved>, findings: &mut Findings) {
         };
         let (shown, quoted) = (path.display(), ruleset::quoted(&path.display().to_string()));
         if owner != 0 {
-            let says =
-                format!("{shown}: belongs to the user {owner}, who can change it, and it {why}");
+            let says = format!("{shown}: owned by user {owner}, who can change it, and it {why}");
             findings.wrong(Check::Permissions, says, &format!("chown root: {quoted}"));
         } else if mode & WRITABLE != 0 {
             let says = format!("{shown}: others can change it (mode {mode:04o}), and it {why}");
@@ -67,7 +66,7 @@ pub fn examine(settings: Option<&Resolved>, findings: &mut Findings) {
     }
 }
 
-/// Mode and owner; nothing of what is not there.
+/// Mode and owner; `None` if the file does not exist.
 fn look(path: &Path, findings: &mut Findings) -> Option<(u32, u32)> {
     match fs::metadata(path) {
         Ok(found) => Some((found.mode() & 0o7777, found.uid())),

@@ -1,4 +1,4 @@
-//! From a command line to the function that does it, and what all of these start from.
+//! Runs the function of a command, and opens the settings and the store for it.
 
 use std::collections::HashMap;
 
@@ -11,11 +11,11 @@ use crate::{
     watch,
 };
 
-/// An error is its text: whatever captures a backtrace would, with `RUST_BACKTRACE` set, walk the unwind tables that a
-/// released binary does not have (`docs/decisions/0003-binary-size.md`), and abort.
+/// Errors have no backtraces: with `RUST_BACKTRACE` set, to capture one would walk the unwind tables that a released binary does not
+/// have (`docs/decisions/0003-binary-size.md`), and abort.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-/// The settings of this host as they are now, with file and environment folded in.
+/// The current settings of this host, from its file and the environment.
 pub fn settings() -> Result<Resolved> {
     let env: HashMap<String, String> = std::env::vars_os()
         .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
@@ -23,26 +23,26 @@ pub fn settings() -> Result<Resolved> {
     Ok(Settings::default().resolve(&env)?)
 }
 
-/// What a verb needs: the settings of this host and its store.
+/// What a command needs: the settings of this host and its store.
 pub struct Session {
-    /// Settings with file and environment folded in.
+    /// The settings, from file and environment.
     pub settings: Resolved,
     store: Box<dyn Store>,
 }
 
 impl Session {
-    /// With the settings as they are now. Nothing is sent yet.
+    /// Opens a session with the current settings. Nothing is sent yet.
     pub fn open() -> Result<Self> {
         Self::with(settings()?)
     }
 
-    /// With these settings.
+    /// Opens a session with these settings.
     pub fn with(settings: Resolved) -> Result<Self> {
         let store = settings.open_store()?;
         Ok(Self { settings, store })
     }
 
-    /// How far a network of this store reaches, in Docker's words: `global`, or `local` where no other host shares it.
+    /// The scope of this store's networks, in Docker's words: `global`, or `local` if no other host shares the store.
     pub fn scope(&self) -> &'static str {
         if self.settings.is_local() {
             "local"
@@ -70,7 +70,7 @@ impl Session {
     }
 }
 
-/// Does what a command line asks for; the text to print, or why not.
+/// Runs a command and returns the text to print.
 pub fn run(command: Command) -> Result<String> {
     match command {
         Command::Version => Ok(format!("crosshost {}\n", cni::build::BUILD)),
@@ -82,7 +82,7 @@ pub fn run(command: Command) -> Result<String> {
         Command::Sync { watch: true } => wait_for(watch::watch()),
         Command::Doctor(output) => wait_for(doctor::examine(output)),
         Command::Network(Network::Create(options)) => {
-            // Before the store is opened, which may make its directory.
+            // The options are checked before the store is opened, because that may create its directory.
             let spec = network::spec(*options)?;
             with_store(async |session| network::create(session, &spec).await)
         }
@@ -118,7 +118,7 @@ fn with_store(does: impl AsyncFnOnce(&Session) -> Result<String>) -> Result<Stri
     })
 }
 
-/// On a runtime of one thread.
+/// Waits on a runtime of one thread.
 fn wait_for(does: impl Future<Output = Result<String>>) -> Result<String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()

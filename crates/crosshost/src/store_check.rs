@@ -1,5 +1,5 @@
-//! Of which store the containers of this host are. A runtime and a shell may have different settings, say by their
-//! environment: then a command speaks to another store than the one in which the containers have their addresses.
+//! The store that has the addresses of this host's containers. A runtime and a shell may have different settings, for example by
+//! their environment. Then a command would ask another store than the plugins do.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use overlay::maintain::findings::{Check, Findings};
 
 use crate::{conflists, session::Result};
 
-/// Compares it with the store of these settings.
+/// Compares that store with the one of these settings.
 pub fn examine(settings: &Resolved, findings: &mut Findings) -> Result<()> {
     let failed = |error: plugin::Error| error.to_string();
     let mut made_with: BTreeMap<(String, Option<String>), StoreRef> = BTreeMap::new();

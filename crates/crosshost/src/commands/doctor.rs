@@ -1,5 +1,5 @@
-//! `crosshost doctor`: what is well on this host and what is wrong, each in a line with its cause and the command that mends
-//! it. Changes nothing. What is of this host's kernel is looked at by `overlay`; here are the store, and what others wait for.
+//! `crosshost doctor`: what is right and what is wrong on this host, each in a line with its cause and the command that repairs it.
+//! It changes nothing. `overlay` checks this host's kernel; this file checks the store, and what other hosts wait for.
 
 use std::{collections::BTreeMap, net::IpAddr, path::Path};
 
@@ -26,14 +26,14 @@ use crate::{
     store_check,
 };
 
-/// Looks at everything. What cannot be looked at is a finding like others, and all that does not need it is looked at.
+/// Checks everything. A check that fails is a finding like others, and does not stop the checks that do not depend on it.
 pub async fn examine(output: Output) -> Result<String> {
     let mut findings = Findings::default();
     let settings = match session::settings() {
         Ok(settings) => Some(settings),
         Err(error) => {
             let says = format!(
-                "settings: {error}; neither the store nor the underlay and the networks are looked at"
+                "settings: {error}; the store, the underlay and the networks are not checked"
             );
             findings.wrong(Check::Settings, says, "");
             None
@@ -100,7 +100,7 @@ fn line(it: &Finding) -> String {
     )
 }
 
-/// What is below `/run/crosshost` is of a layout that this version works with.
+/// Checks that this version knows the layout of `/run/crosshost`.
 fn examine_layout(findings: &mut Findings) {
     let root = Path::new(journal::ROOT);
     let mut wrong = |why: String| findings.wrong(Check::Layout, why, "");
@@ -119,21 +119,22 @@ fn examine_layout(findings: &mut Findings) {
     }
 }
 
-/// A directory is no store that hosts share. Two that each have one give the same addresses, and neither can know it.
+/// Notes a `dir` store, which no other host shares. Two hosts that each have one give out the same addresses, and neither can
+/// know it.
 fn examine_scope(settings: &Resolved, findings: &mut Findings) {
     if !settings.is_local() {
         return;
     }
     let says = format!(
-        "store {}: a directory of this host, as where no store is configured: this host is alone, no network reaches \
-         another one; set store.url in {}, the same on each host",
+        "store {}: a directory of this host, as if no store were configured: no network reaches another host; \
+         set store.url in {}, the same on each host",
         settings.store_ref(),
         cluster::CONFIG_FILE,
     );
     findings.note(Check::StoreScope, says, "");
 }
 
-/// The store is there and lets us in, knows this host as it is, and nothing waits for anybody.
+/// Checks that the store answers, accepts our token and has the current record of this host, and that no host waits for another.
 async fn examine_store(settings: &Resolved, findings: &mut Findings) -> Result<()> {
     let session = &Session::with(settings.clone())?;
     let (cluster, node) = (session.cluster(), &settings.node);
@@ -148,24 +149,24 @@ async fn examine_store(settings: &Resolved, findings: &mut Findings) -> Result<(
     );
     examine_tunnel_addresses(&nodes, findings);
     match nodes.get(node) {
-        // Told with the other records.
+        // Reported with the other records.
         Some(Stored::Unreadable(_)) => {}
         None => findings.wrong(
             Check::Node,
-            format!("node {node}: the store does not know this host"),
+            format!("node {node}: not registered in the store"),
             SYNC,
         ),
         Some(Stored::Readable(own)) if own.record.boot_id != clock::boot_id()? => {
             let says = format!(
-                "node {node}: the store knows it by an earlier boot, or it is another host's name"
+                "node {node}: registered with another boot id: by an earlier boot, or by another host of that name"
             );
             findings.wrong(Check::Node, says, SYNC);
         }
-        Some(_) => findings.ok(Check::Node, format!("node {node}: known to the store")),
+        Some(_) => findings.ok(Check::Node, format!("node {node}: registered in the store")),
     }
     let sandboxes = overlay::segment::sandbox::networks().map_err(|error| error.to_string())?;
     for realm in data_dirs::all(session).await? {
-        // First what cannot be read; each of them tells its own failure alone.
+        // Records that cannot be read come first. A failure of one check does not stop the others.
         for looked in [
             examine_records(session, &realm, findings).await,
             examine_vnis(&realm, findings).await,
@@ -181,7 +182,7 @@ async fn examine_store(settings: &Resolved, findings: &mut Findings) -> Result<(
     Ok(())
 }
 
-/// Each key is one that this version can use.
+/// Checks that this version can read every key.
 async fn examine_records(
     session: &Session,
     realm: &data_dirs::Realm<'_>,
@@ -190,7 +191,7 @@ async fn examine_records(
     let nodes = format!("{}/", realm.cluster.layout().nodes()?.as_str());
     for fault in realm.cluster.faults().await? {
         let says = format!("record {}: {}", fault.key, fault.why);
-        // What a newer version wrote is for this host to be upgraded to.
+        // A record of a newer version needs an upgrade of this host.
         let whose = fault.key.strip_prefix(&nodes);
         let is_name = |it: &&str| {
             let mut all = it.chars();
@@ -198,7 +199,7 @@ async fn examine_records(
         };
         let mend = match whose.filter(is_name) {
             _ if fault.is_newer => String::new(),
-            // Deleted it would cut off a host that has no watcher, and only that host writes it anew.
+            // To delete it would cut off a host without a watcher, and only that host writes it again.
             Some(name) if name == session.settings.node => SYNC.to_owned(),
             Some(name) => {
                 format!(
@@ -212,7 +213,7 @@ async fn examine_records(
     Ok(())
 }
 
-/// Each network has its identifier alone, and the store notes that.
+/// Checks that no two networks have the same VNI, and that the store has each VNI under `vnis/`.
 async fn examine_vnis(realm: &data_dirs::Realm<'_>, findings: &mut Findings) -> Result<()> {
     for unclaimed in realm.cluster.unclaimed_vnis().await? {
         let cluster::UnclaimedVni {
@@ -223,15 +224,16 @@ async fn examine_vnis(realm: &data_dirs::Realm<'_>, findings: &mut Findings) -> 
         let called = realm.called(&network);
         match other {
             None => {
-                let says =
-                    format!("network {called}: the store does not note its VNI {vni} as its own");
+                let says = format!(
+                    "network {called}: the store has no record that VNI {vni} is taken by it"
+                );
                 let mend = format!("{SYNC}  # on a host of network {}", cni::plain(&called));
                 findings.wrong(Check::Records, says, &mend);
             }
             Some(other) => {
                 let other = realm.called(&other);
                 let says = format!(
-                    "network {called}: VNI {vni} is of network {other}, too; remove and create one of them"
+                    "network {called}: network {other} has VNI {vni}, too; remove one of them and create it again"
                 );
                 findings.wrong(Check::Records, says, "");
             }
@@ -240,14 +242,14 @@ async fn examine_vnis(realm: &data_dirs::Realm<'_>, findings: &mut Findings) -> 
     Ok(())
 }
 
-/// Nothing is left of networks that are gone.
+/// Checks that nothing is left of networks that are gone.
 async fn examine_leftovers(realm: &data_dirs::Realm<'_>, findings: &mut Findings) -> Result<()> {
     for (name, leftovers) in realm.cluster.leftovers().await? {
         let called = realm.called(&name);
         if let Some(first) = leftovers.keys.first() {
             let (count, gc) = (leftovers.keys.len(), "crosshost gc");
             let says = format!(
-                "network {called}: the store has no record of it and {count} keys that are left of it, such as {first}"
+                "network {called}: the store has no record of it, and {count} keys are left of it, such as {first}"
             );
             findings.note(Check::RemovedNetwork, says, gc);
         }
@@ -255,9 +257,9 @@ async fn examine_leftovers(realm: &data_dirs::Realm<'_>, findings: &mut Findings
             let nodes: Vec<_> = leftovers.nodes.iter().map(String::as_str).collect();
             let nodes = nodes.join(", ");
             let says = format!(
-                "network {called}: the store has lost its record, and has leases of containers on {nodes}"
+                "network {called}: the store has lost its record, but has leases of containers on {nodes}"
             );
-            // Of a lease that cannot be read it is not known which node has it: words stand for its name.
+            // The node of a lease that cannot be read is unknown: words stand for its name.
             let is_known = leftovers.nodes.iter().all(|node| !node.contains(' '));
             let mend = format!("{SYNC}  # on {}", cni::plain(&nodes));
             let mend = if is_known { mend } else { String::new() };
@@ -267,7 +269,7 @@ async fn examine_leftovers(realm: &data_dirs::Realm<'_>, findings: &mut Findings
     Ok(())
 }
 
-/// Nothing of a network waits for anybody, and this host forwards by what the store has.
+/// Checks that nothing of a network waits for a host, and that this host forwards by what the store has.
 async fn examine_networks(
     realm: &data_dirs::Realm<'_>,
     sandboxes: &[String],
@@ -278,7 +280,7 @@ async fn examine_networks(
         if let Some(restoring) = &network.record.restoring {
             let node = &restoring.node;
             let says = format!(
-                "network {called}: the store had lost it, and node {node} writes it again; where a sync there does not end that, `network rm` there does"
+                "network {called}: the store had lost it, and node {node} writes it again; if a sync there does not end that, `network rm` there does"
             );
             let mend = format!("{SYNC}  # on {}", cni::plain(node));
             findings.note(Check::Handover, says, &mend);
@@ -294,7 +296,7 @@ async fn examine_networks(
             let known = Known::load(Some(name)).map_err(|error| error.to_string())?;
             if known.is_behind(name, &snapshot) {
                 let says = format!(
-                    "network {name}: the store has newer blocks than this host forwards by"
+                    "network {name}: this host forwards by older blocks than the store has"
                 );
                 findings.note(Check::News, says, SYNC);
             }
@@ -303,10 +305,11 @@ async fn examine_networks(
     Ok(())
 }
 
-/// The watcher lives, and hears of the store.
+/// Checks that the watcher runs, and that the store answers it.
 fn examine_watcher(findings: &mut Findings) -> Result<()> {
     if !watcher_lease::is_alive()? {
-        let says = "watcher: does not run; this host hears of others with its next verb";
+        let says =
+            "watcher: does not run; this host reads changes of other hosts with its next verb";
         let mend = "systemctl start crosshost-sync";
         findings.note(Check::Watcher, says.to_owned(), mend);
         return Ok(());
@@ -315,15 +318,16 @@ fn examine_watcher(findings: &mut Findings) -> Result<()> {
     match silence {
         None => findings.ok(Check::Watcher, "watcher: runs".to_owned()),
         Some(seconds) => {
-            let says = format!("watcher: runs, and has heard nothing of the store for {seconds} s");
+            let says =
+                format!("watcher: runs, but has heard nothing from the store for {seconds} s");
             findings.wrong(Check::Watcher, says, "systemctl reload crosshost-sync");
         }
     }
     Ok(())
 }
 
-/// The command that deletes a key of the store, or all that is called so: whoever needs it writes it anew. None where no quotes
-/// hold the name.
+/// The command that deletes a key of the store, or a folder of keys. A host that needs the key writes it again. Empty if the name
+/// cannot be quoted.
 fn deletion(session: &Session, fault: &cluster::Fault) -> String {
     let key = &fault.key;
     if key.contains(|c: char| c == '\'' || c.is_control()) {
@@ -338,7 +342,7 @@ fn deletion(session: &Session, fault: &cluster::Fault) -> String {
     }
 }
 
-/// No two hosts have one tunnel address: what is sent to the one would reach the other.
+/// Checks that no two hosts have the same tunnel address: packets to the one would reach the other.
 fn examine_tunnel_addresses(nodes: &Records<String, Node>, findings: &mut Findings) {
     let mut names: BTreeMap<IpAddr, Vec<&str>> = BTreeMap::new();
     for (name, node) in nodes.readable() {
@@ -348,13 +352,13 @@ fn examine_tunnel_addresses(nodes: &Records<String, Node>, findings: &mut Findin
     }
     for (vtep, names) in names.iter().filter(|(_, names)| names.len() > 1) {
         let names = names.join(" and ");
-        let says = format!("tunnel address {vtep}: nodes {names} have it");
-        let mend = "crosshost sync  # on the host that has it not; or crosshost node rm of one that is gone";
+        let says = format!("tunnel address {vtep}: registered by nodes {names}");
+        let mend = "crosshost sync  # on the host that does not have it; or crosshost node rm of a node that is gone";
         findings.wrong(Check::Node, says, mend);
     }
 }
 
-/// Published ports are in the kernel's table, and what comes to them gets through.
+/// Checks that published ports are in the kernel's table, and that no rule of others stops their packets.
 async fn examine_ports(findings: &mut Findings) -> std::result::Result<(), plugin::Error> {
     let Examined {
         published,
@@ -368,7 +372,7 @@ async fn examine_ports(findings: &mut Findings) -> std::result::Result<(), plugi
     }
     for whose in lost {
         let says = format!(
-            "published ports: {whose} has some of which this host's record is lost: they go with its DEL, or a GC of its network"
+            "published ports: {whose} has ports whose record on this host is lost; its DEL or a GC of its network removes them"
         );
         findings.note(Check::PortRecord, says, "");
     }
@@ -377,7 +381,7 @@ async fn examine_ports(findings: &mut Findings) -> std::result::Result<(), plugi
     }
     for via in shut {
         let says =
-            format!("published ports: 127.0.0.1 leads to none by {via}: route_localnet is 0");
+            format!("published ports: not reachable at 127.0.0.1 by {via}: route_localnet is 0");
         findings.wrong(Check::RouteLocalnet, says, SYNC);
     }
     if is_whole {
@@ -386,14 +390,14 @@ async fn examine_ports(findings: &mut Findings) -> std::result::Result<(), plugi
             format!("published ports: {published}, as they should be"),
         );
     } else {
-        let says = format!("published ports: {published}, not all of them in the kernel's table");
+        let says = format!("published ports: not all of {published} are in the kernel's table");
         findings.wrong(Check::PublishedPorts, says, SYNC);
     }
     findings.blocked(portmap::obstacles().await);
     Ok(())
 }
 
-/// What the store was not told yet of addresses.
+/// Checks that the store was told of all addresses that were released.
 fn examine_releases(findings: &mut Findings) -> Result<()> {
     for (realm, files) in FsLocalStore::all()? {
         for unreadable in files.lost()? {
@@ -411,7 +415,7 @@ fn examine_releases(findings: &mut Findings) -> Result<()> {
             if releases > 0 {
                 let network = cluster::full_name(&network, realm.as_deref());
                 let says = format!(
-                    "network {network}: {releases} releases of addresses that the store was not told yet"
+                    "network {network}: {releases} released addresses that the store was not told of yet"
                 );
                 findings.wrong(Check::Releases, says, SYNC);
             }

@@ -1,4 +1,4 @@
-//! `crosshost endpoint`: who has which address, as the store or as this host knows it.
+//! `crosshost endpoint`: which container has which address, according to the store or to this host.
 
 use std::net::IpAddr;
 
@@ -38,7 +38,7 @@ fn row_of(address: IpAddr, lease: &Lease) -> [String; 5] {
     ]
 }
 
-/// The MAC of an endpoint: asked for, or the one of its address.
+/// The MAC of an endpoint: the requested one, or the one computed from its address.
 fn mac(address: IpAddr, lease: &Lease) -> Mac {
     lease.mac.unwrap_or(Mac::of(address))
 }
@@ -96,7 +96,7 @@ pub async fn list(session: &Session, output: Output) -> Result<String> {
     ))
 }
 
-/// What this host holds, from its own documents: works with the store away, and shows what that does not know yet.
+/// What this host holds, from its own documents. Works while the store is away, and shows what the store does not know yet.
 pub fn local(output: Output) -> Result<String> {
     let (mut all, mut skipped) = (Vec::new(), Vec::new());
     for (realm, files) in FsLocalStore::all()? {

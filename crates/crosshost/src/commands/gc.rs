@@ -1,7 +1,7 @@
-//! `crosshost gc`: the sweep of this host by hand, for runtimes that call neither DEL nor GC. It takes away what belongs to
-//! containers that are gone, on all networks, as their DEL would have done.
+//! `crosshost gc`: for runtimes that call neither DEL nor GC. On all networks it removes what belongs to containers that are gone,
+//! as their DEL would have done.
 //!
-//! Of an address that `ipam-kv` gave under another interface plugin nothing here tells whether its container lives: it stays.
+//! An address that `ipam-kv` gave out under another interface plugin stays: nothing here tells whether its container runs.
 
 use cluster::LocalStore as _;
 use ipam_kv::local_store::FsLocalStore;
@@ -15,7 +15,7 @@ use crate::{
     session::{Result, Session},
 };
 
-/// What a DEL of the other plugins of the chain would have taken away.
+/// Removes what a DEL of the other plugins of the chain would have removed.
 async fn release(attachment: &Attachment) -> std::result::Result<(), plugin::Error> {
     portmap::forget(attachment)?;
     ipam_kv::forget(attachment).await
@@ -28,7 +28,7 @@ async fn leftovers(session: &Session, dry: bool) -> Result<Vec<String>> {
     for realm in data_dirs::all(session).await? {
         let files = FsLocalStore::new(realm.name.as_deref());
         for (name, leftovers) in realm.cluster.leftovers().await? {
-            // Of a container of this host that is gone: nothing here holds it.
+            // The lease of a container of this host that is gone: nothing here holds the address.
             let is_void = |lease: &cluster::Lease| {
                 let local_lease = files.lease(&name, &lease.owner());
                 lease.node == *node
@@ -48,7 +48,7 @@ async fn leftovers(session: &Session, dry: bool) -> Result<Vec<String>> {
             match realm.cluster.sweep(&name, &is_void).await {
                 Ok(0) => {}
                 Ok(keys) => said.push(format!("network {called}: {keys} keys left in the store\n")),
-                // Its containers' hosts write it again: it is none of ours.
+                // The hosts of its containers write it again.
                 Err(error @ cluster::Error::Forgotten { .. }) => cni::log(&error.to_string()),
                 Err(error) => return Err(error.into()),
             }
@@ -57,7 +57,7 @@ async fn leftovers(session: &Session, dry: bool) -> Result<Vec<String>> {
     Ok(said)
 }
 
-/// Sweeps, or lists what it would sweep.
+/// Removes what is left, or lists it.
 pub async fn sweep(session: &Session, dry: bool) -> Result<String> {
     if !dry {
         sync::admitted()?;
@@ -100,7 +100,7 @@ pub async fn sweep(session: &Session, dry: bool) -> Result<String> {
             }
         }
     }
-    // The store hears of it, now or with the next sync.
+    // The store is told now, or with the next sync.
     if !dry && !said.is_empty() {
         let late = sync::once(session, false).await;
         if let Some(late) = late.map_or_else(|error| Some(error.to_string()), |done| done.late()) {

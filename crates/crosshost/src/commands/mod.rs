@@ -1,4 +1,4 @@
-//! The commands, a file each.
+//! The commands. Each has a file.
 
 pub(crate) mod doctor;
 pub(crate) mod endpoint;

@@ -18,7 +18,7 @@ use crate::{
     session::{Result, Session},
 };
 
-/// Makes a network.
+/// Creates a network.
 pub async fn create(session: &Session, spec: &NetworkSpec) -> Result<String> {
     let host = overlay::state::host::Host::open().map_err(|error| error.to_string())?;
     let spec = NetworkSpec {
@@ -30,7 +30,7 @@ pub async fn create(session: &Session, spec: &NetworkSpec) -> Result<String> {
     Ok(format!("{}\n", cni::line(line)))
 }
 
-/// What is asked for by options, checked.
+/// The network that the options describe, checked.
 pub fn spec(options: Create) -> Result<NetworkSpec> {
     let usage = |why: String| Err(Usage(why).into());
     let (range_start, range_end) = options.range.unzip();
@@ -134,8 +134,8 @@ pub async fn list(session: &Session, output: Output) -> Result<String> {
     Ok(shown(&listed, &unreadable, session.scope()))
 }
 
-/// The networks with what they are called, as a table; their state only where one is not as it should be. And those of which
-/// nothing but the name is known, as their records cannot be read.
+/// The networks and their names as a table, with a column for the state if one of them is not ready. Networks whose records cannot
+/// be read have only a name.
 fn shown(networks: &[(String, Network)], unreadable: &[String], scope: &str) -> String {
     let rows: Vec<_> = networks
         .iter()
@@ -163,7 +163,7 @@ fn shown(networks: &[(String, Network)], unreadable: &[String], scope: &str) -> 
     table(["NAME", "VNI", "SUBNETS", "SCOPE", "STATE"], &rows)
 }
 
-/// What is to be said of a network's state: nothing while it is as it should be.
+/// The state of a network in words; empty if it is ready.
 fn state(network: &Network) -> &'static str {
     match network.state {
         _ if network.restoring.is_some() => "restoring",
@@ -237,7 +237,9 @@ pub async fn inspect(session: &Session, called: &str, output: Output) -> Result<
     let gateways: Vec<_> = gateways.iter().map(ToString::to_string).collect();
     let narrow = ways.iter().flat_map(|ways| &ways.narrow).map(|way| {
         let (vtep, packet) = (way.vtep, way.packet);
-        format!("the way to {vtep} carries packets of {packet} bytes: containers that are made on this host get less MTU\n")
+        format!(
+            "path MTU to {vtep} is {packet} bytes: new containers on this host get a smaller MTU\n"
+        )
     });
     let head = format!(
         "network {}: vni {vni}, subnets {subnets}, gateway {}, scope {scope}{state}\n{}\n",
@@ -273,7 +275,7 @@ pub async fn inspect(session: &Session, called: &str, output: Output) -> Result<
     ))
 }
 
-/// Whose a block is, in words.
+/// The owner of a block, in words.
 fn owner(record: &BlockRecord) -> String {
     match record.state {
         BlockState::Owned => record.node.clone(),
@@ -282,7 +284,7 @@ fn owner(record: &BlockRecord) -> String {
     }
 }
 
-/// The single addresses that are not their block's owner's, as a table; nothing if there are none.
+/// The single addresses that do not belong to the owner of their block, as a table; empty if there are none.
 fn exclusions(snapshot: &NetworkSnapshot) -> String {
     let rows: Vec<_> = (snapshot.blocks.readable())
         .flat_map(|(_, block)| &block.record.exclusions)
@@ -303,7 +305,7 @@ fn exclusions(snapshot: &NetworkSnapshot) -> String {
 /// Removes a network without endpoints.
 pub async fn remove(session: &Session, called: &str) -> Result<String> {
     let (realm, name) = data_dirs::of(session, called)?;
-    // A restore of this host's own is at an end where the host remembers nothing of the network.
+    // If this host has no snapshot of the network, a restore that it began has ended.
     let memory = FsLocalStore::new(realm.name.as_deref()).memory(name)?;
     if memory.snapshot.network.is_none() {
         let (boot, node) = (journal::clock::boot_id()?, &session.settings.node);

@@ -13,12 +13,12 @@ use crate::{
     session::{Result, Session},
 };
 
-/// A host that was silent for less than so many seconds is removed with `--force` only.
+/// A host whose last contact is younger than this, in seconds, is removed only with `--force`.
 const YOUNG: u64 = 600;
 
 /// All hosts.
 pub async fn list(session: &Session, output: Output) -> Result<String> {
-    // A host whose networks all have data directories may be known there alone.
+    // A host whose networks all have data directories may be registered only there.
     let mut nodes: BTreeMap<String, Node> = BTreeMap::new();
     let mut skipped: BTreeMap<String, String> = BTreeMap::new();
     for realm in data_dirs::all(session).await? {
@@ -72,7 +72,7 @@ pub async fn list(session: &Session, output: Output) -> Result<String> {
     ))
 }
 
-/// Which build registered a node: `1.0.0 (a1b2c3d4)`; of versions that did not say it `-`.
+/// The build that registered a node: `1.0.0 (a1b2c3d4)`; `-` if it wrote none.
 fn build(node: &Node) -> String {
     match (&node.version, &node.commit) {
         (Some(version), Some(commit)) => format!("{version} ({commit})"),
@@ -81,9 +81,8 @@ fn build(node: &Node) -> String {
     }
 }
 
-/// How many seconds ago a host was heard of, if that is so short that it may well live. A watcher does not write a contact
-/// by routine, so a longer silence says nothing. Of one whose record cannot be read nobody can tell: it lives, for all that
-/// is known.
+/// Seconds since a host's last contact, if they are so few that it may be running. A watcher does not write contacts regularly, so a
+/// longer silence tells nothing. A host whose record cannot be read may be running.
 async fn heard_of(realms: &[Realm<'_>], name: &str) -> Result<Option<u64>> {
     let mut last = None;
     for realm in realms {
@@ -97,7 +96,7 @@ async fn heard_of(realms: &[Realm<'_>], name: &str) -> Result<Option<u64>> {
     Ok(silent.filter(|seconds| *seconds < YOUNG))
 }
 
-/// A span of time in the unit that fits it best.
+/// A span of time in a suitable unit.
 fn ago(seconds: u64) -> String {
     match seconds {
         0..120 => format!("{seconds} s ago"),
@@ -107,8 +106,8 @@ fn ago(seconds: u64) -> String {
     }
 }
 
-/// Forgets a host that will not come back; one that still has endpoints with `--force` only. In all realms: it is refused by
-/// all or by none, and the usual one goes last, so that it can be repeated by name until then.
+/// Removes a host that will not come back; one that still has endpoints only with `--force`. It goes from all data directories or
+/// from none, and last from the default one, so that the command can be repeated until then.
 pub async fn remove(session: &Session, name: &str, force: bool) -> Result<String> {
     let mut realms = data_dirs::all(session).await?;
     realms.reverse();

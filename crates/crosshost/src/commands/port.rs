@@ -1,4 +1,4 @@
-//! `crosshost port`: which ports of this host lead to which containers, as `portmap` noted it.
+//! `crosshost port`: which ports of this host lead to which containers, according to `portmap`'s records.
 
 use portmap::{
     mapping::ports,

@@ -8,23 +8,23 @@ use overlay::maintain::sync::Synced;
 
 use crate::session::{Result, Session};
 
-/// What is said of published ports that were mended.
+/// The message after published ports were repaired.
 pub const PORTS: &str = "published ports: mended";
 
-/// What was done, and what could not be.
+/// What was done, and what failed.
 pub struct Done {
     /// The networks whose sandboxes were brought to the news.
     pub networks: Vec<Synced>,
-    /// Whether published ports were not in the kernel as they should be.
+    /// Whether published ports were missing from the kernel's table.
     pub ports: bool,
     /// What of these could not be brought there.
     behind: Vec<plugin::Error>,
-    /// What else could not be done, with what it is of.
+    /// Other failures, with what they are about.
     late: Vec<(String, cluster::Error)>,
 }
 
 impl Done {
-    /// What could not be done, in one line; nothing if all was.
+    /// The failures in one line; `None` if there are none.
     pub fn late(&self) -> Option<String> {
         let named = |(what, failure): &(String, cluster::Error)| failure.about(what);
         let behind = self.behind.iter().map(ToString::to_string);
@@ -33,7 +33,7 @@ impl Done {
         (!late.is_empty()).then(|| late.join("; "))
     }
 
-    /// Whether that is because the store went away.
+    /// Whether they happened because the store went away.
     pub fn is_away(&self) -> bool {
         self.late.iter().any(|(_, error)| error.is_away())
             || self
@@ -43,7 +43,7 @@ impl Done {
     }
 }
 
-/// Does all of it once, for an operator.
+/// Syncs once, for an operator.
 pub async fn sync(session: &Session) -> Result<String> {
     let done = once(session, true).await?;
     if let Some(late) = done.late() {
@@ -69,16 +69,16 @@ pub fn line(done: &Synced) -> String {
     ))
 }
 
-/// Does all of it once; with `contact` the store also learns that this host was here just now.
+/// Syncs once. With `contact` it also writes the time of this host's contact.
 pub async fn once(session: &Session, contact: bool) -> Result<Done> {
     admitted()?;
     let (cluster, settings) = (session.cluster(), &session.settings);
     let failed = |error: plugin::Error| error.to_string();
-    // Of this host alone, whatever the store says.
+    // These repairs need no store.
     let ports = portmap::repair().await;
     let (node_view, realms) = tokio::join!(cluster.node_view(&settings.node), cluster.realms());
     let node_view = node_view?;
-    // Refused where this name is another host's: nothing more is done then.
+    // Fails if this name belongs to another host. Nothing more is done then.
     let forwarding = Box::pin(overlay::maintain::sync::sync(
         &cluster, settings, &node_view,
     ))
@@ -87,7 +87,7 @@ pub async fn once(session: &Session, contact: bool) -> Result<Done> {
     let late = ipam_kv::sync(settings, node_view, realms)
         .await
         .map_err(failed)?;
-    // Networks that the store had lost may be there again just now.
+    // Networks that the store had lost may have been written again a moment ago.
     let (mut networks, mut behind) = (forwarding.done, forwarding.failures);
     if behind.is_empty() {
         for network in overlay::segment::sandbox::networks().map_err(failed)? {
@@ -102,12 +102,12 @@ pub async fn once(session: &Session, contact: bool) -> Result<Done> {
         }
     }
     if contact {
-        // The verbs write a known node's record only where it changed; that this host was here just now is said here. After
-        // them: a host whose name is another's has been refused by its tunnel address, and whether the store was put back to
-        // an earlier state shows in the record as it was.
+        // The steps above write a registered node's record only if it changed, so the contact is written here. It comes last: a
+        // host with another host's name has been refused by then, and the old record told whether the store was put back to
+        // an earlier state.
         let node = Node {
             name: settings.node.clone(),
-            // What the settings name may have been refused just now.
+            // The configured address may have been refused a moment ago.
             vtep: journal::tunnel::vtep(),
             boot_id: clock::boot_id()?,
             machine_id: clock::machine_id(),

@@ -1,5 +1,5 @@
-//! What is due: found out from what was heard and from this host's documents, done one after the other, and due until it is
-//! done.
+//! The duties of the watcher. They follow from the store's answers and from this host's documents, are done one after the other, and
+//! stay due until they are done.
 
 use std::collections::BTreeSet;
 
@@ -12,16 +12,16 @@ use super::{
 };
 use crate::{commands::sync, session::Session};
 
-/// What is to be done with the store.
+/// What the watcher has to do with the store.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Duties {
-    /// All that `crosshost sync` does.
+    /// Everything that `crosshost sync` does.
     pub whole: bool,
-    /// And to say that this host was here just now.
+    /// Also to write this host's contact.
     pub contact: bool,
-    /// Networks that have to forward otherwise.
+    /// Networks whose forwarding has to change.
     pub sandboxes: BTreeSet<String>,
-    /// Pools of which somebody wants something.
+    /// Pools of which another host wants something.
     pub pools: BTreeSet<Pool>,
 }
 
@@ -36,7 +36,7 @@ impl Duties {
         self.sandboxes.len() + self.pools.len()
     }
 
-    /// What follows from something that was heard.
+    /// Adds the duties that follow from an answer.
     pub fn hear(&mut self, heard: &Heard) -> Result<(), plugin::Error> {
         self.whole |= heard.rewound;
         let node = heard.node.as_str();
@@ -44,7 +44,7 @@ impl Duties {
             Records::Nodes(nodes) => {
                 let known = Known::load(None)?;
                 self.sandboxes.extend(known.behind(nodes));
-                // It can be mended by this host alone, unless a newer version of it wrote it.
+                // Only this host can repair its record, unless a newer version wrote it.
                 let unreadable = nodes.unreadable().find(|(name, _)| *name == node);
                 self.whole |= unreadable.is_some_and(|(_, unreadable)| !unreadable.is_newer);
                 if !nodes.contains(node) && !self.whole {
@@ -69,8 +69,8 @@ impl Duties {
         Ok(())
     }
 
-    /// Does what is due, until something says that the store is away; whether all was done. What cannot be done for another
-    /// reason holds up nothing else.
+    /// Does the duties until the store is away; returns whether all were done. A duty that fails for another reason does not stop
+    /// the others.
     pub async fn work_off(&mut self, session: &Session, log: &mut Log) -> bool {
         if self.whole && !self.sync(session, log).await {
             return false;
@@ -129,7 +129,7 @@ impl Duties {
             }
         };
         changed(done.networks.iter());
-        // What is not the store's fault stays as it is until somebody here does something about it.
+        // A failure that is not the store's stays until something changes on this host.
         match done.late() {
             None => log.right("sync"),
             Some(late) => log.wrong("sync", &late),
@@ -148,7 +148,7 @@ impl Duties {
     }
 }
 
-/// Says what was done to the forwarding, where something was.
+/// Logs the networks whose forwarding was changed.
 pub fn changed<'s>(networks: impl Iterator<Item = &'s overlay::maintain::sync::Synced>) {
     for done in networks.filter(|done| done.changes > 0) {
         Log::note(&sync::line(done));

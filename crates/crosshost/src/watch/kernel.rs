@@ -1,5 +1,5 @@
-//! The kernel's own word that something was touched: on the host, in each sandbox and in the egress namespace. What it was is
-//! nobody's question here: the repair looks at all that is ours.
+//! Notifications of the kernel that something was changed on the host, in a sandbox or in the egress namespace. Their contents do not
+//! matter, because the repair checks all of our objects.
 
 use std::{cell::Cell, collections::BTreeMap, rc::Rc, time::Duration};
 
@@ -10,11 +10,11 @@ use tokio::{
     time::sleep,
 };
 
-/// How long a listener rests after a notice that counts: what comes meanwhile waits in its socket, and what does not fit there
-/// is told as lost.
+/// How long a listener rests after a notification that counts. Later ones wait in its socket, and the kernel reports those that do
+/// not fit there as lost.
 const REST: Duration = Duration::from_millis(50);
 
-/// All that is listened to.
+/// The listeners.
 #[derive(Default)]
 pub struct Kernel {
     listeners: BTreeMap<Source, Vec<JoinHandle<()>>>,
@@ -29,8 +29,7 @@ struct Told {
 }
 
 impl Kernel {
-    /// Listens to what there is now, and to nothing else; an error is of the first namespace that cannot be listened to, the
-    /// others are.
+    /// Listens to the namespaces that exist now, and to no others. If some fail, returns the first error and listens to the rest.
     pub fn listen(&mut self) -> Result<(), plugin::Error> {
         let sources = sources()?;
         self.listeners.retain(|source, listeners| {
@@ -52,7 +51,7 @@ impl Kernel {
                     let start = |notices| spawn_local(hear(notices, told.clone()));
                     self.listeners
                         .insert(source, notices.into_iter().map(start).collect());
-                    // Made anew, it may have been damaged before anybody listened.
+                    // A namespace that was made again may have been damaged before its listener was open.
                     self.told.tell();
                 }
                 Err(error) => failed = failed.and(Err(error)),
@@ -61,12 +60,12 @@ impl Kernel {
         failed
     }
 
-    /// Waits until something is touched.
+    /// Waits until something is changed.
     pub async fn told(&self) {
         self.told.notify.notified().await;
     }
 
-    /// Whether something was touched since the last call.
+    /// Whether something was changed since the last call.
     pub fn take(&self) -> bool {
         self.told.touched.take()
     }

@@ -1,10 +1,8 @@
-//! The line to the store: one blocking query for each thing that is listened to, in a task of its own, each repeated for
-//! ever.
+//! The watcher's queries of the store: one blocking query for each subject, in a task of its own, repeated for ever.
 //!
-//! Only the latest answer of each is kept for whoever works, so that a burst of changes is one piece of news and memory is
-//! bounded. After an answer a query rests, and then asks for all that has come since: a thing that changes a
-//! thousand times a second costs ten answers. A query that fails is tried again after a pause that doubles from
-//! one second to thirty and has jitter; the first one that is answered wakes the others.
+//! Only the latest answer of each query is kept, so that a burst of changes is one update and memory is bounded. After an answer a
+//! query rests, and then asks for everything since: a subject that changes a thousand times a second costs ten answers. A query
+//! that fails is repeated after a pause that doubles from one second to thirty and has jitter. The first answer wakes the others.
 
 use std::{
     cell::{Cell, RefCell},
@@ -26,17 +24,18 @@ use tokio::{
 
 use crate::session::{Result, Session};
 
-/// How long a query waits at the store. Then all is sent once more, so not too short; a store that holds the connection and
-/// answers nothing is noticed after that, so not too long. (Of a connection that is dead the kernel tells within half a minute.)
+/// How long a query waits at the store. Not too short, because then everything is sent again. Not too long, because only then a
+/// store that keeps the connection and does not answer is noticed. (The kernel reports a dead connection within half a minute.)
 const WAIT: Duration = Duration::from_mins(1);
-/// Who has heard nothing for so long is deaf: the wait, the sixteenth that Consul adds, the rest, and a try.
+/// A watcher without an answer for so long is deaf: the wait, the sixteenth that Consul adds, the rest, and one retry.
 pub const DEAF: Duration = Duration::from_secs(90);
 /// How long a query of blocks rests after an answer.
 const REST: Duration = Duration::from_millis(100);
-/// And one of nodes: contacts of all hosts wake it. Nobody waits for it, since who owns a block is read with the block.
+/// How long a query of nodes rests: contacts of all hosts wake it. Nothing waits for it, because a block's owner is read with the
+/// block.
 const LONG_REST: Duration = Duration::from_secs(1);
 
-/// What is listened to.
+/// The subject of a query.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Subject {
     /// All hosts.
@@ -64,26 +63,26 @@ pub enum Records {
 
 /// An answer.
 pub struct Heard {
-    /// What there is.
+    /// The records.
     pub records: Records,
-    /// Whether the store has gone back since the last answer: it was put back to what it was once.
+    /// Whether the store was put back to an earlier state since the last answer.
     pub rewound: bool,
-    /// Who this host is by the settings with which the store was asked.
+    /// The node's name in the settings with which the store was asked.
     pub node: String,
 }
 
-/// Why there was none.
+/// Why there was no answer.
 pub struct Failure {
-    /// Words for a person.
+    /// A message for a person.
     pub why: String,
-    /// Whether the store is away; else it refuses.
+    /// Whether the store is away; otherwise it refused.
     pub away: bool,
 }
 
 /// How a query ended.
 pub type Outcome = std::result::Result<Heard, Failure>;
 
-/// The queries under way.
+/// The running queries.
 pub struct Line {
     end: Rc<End>,
     queries: BTreeMap<Subject, JoinHandle<()>>,
@@ -94,10 +93,10 @@ pub struct Line {
 struct End {
     session: RefCell<Option<Rc<Session>>>,
     latest: RefCell<BTreeMap<Subject, Outcome>>,
-    /// When each query was answered last, or began, in seconds since boot.
+    /// When each query had its last answer, or began, in seconds since boot.
     answered_at: RefCell<BTreeMap<Subject, u64>>,
     news: Notify,
-    /// Of the queries that pause after a failure.
+    /// The number of queries that pause after a failure.
     answered: Notify,
     failing: Cell<bool>,
 }
@@ -111,7 +110,7 @@ impl Line {
         }
     }
 
-    /// Listens to these subjects from here on, and to no others.
+    /// Queries these subjects from now on, and no others.
     pub fn listen_to(&mut self, subjects: BTreeSet<Subject>) {
         self.queries.retain(|subject, query| {
             let stays = subjects.contains(subject);
@@ -132,7 +131,7 @@ impl Line {
         }
     }
 
-    /// Begins all queries anew, with the settings as they are now and a new connection.
+    /// Restarts all queries, with the current settings and a new connection.
     pub fn hang_up(&mut self) {
         for query in std::mem::take(&mut self.queries).into_values() {
             query.abort();
@@ -140,13 +139,13 @@ impl Line {
         self.end.session.take();
     }
 
-    /// When the query that has waited longest was answered last, in seconds since boot.
+    /// When the query that has waited longest had its last answer, in seconds since boot.
     pub fn heard(&self) -> u64 {
         let answered = self.end.answered_at.borrow();
         answered.values().min().copied().unwrap_or_else(uptime)
     }
 
-    /// Waits until there is something to [take](Self::take).
+    /// Waits until there is an answer to [take](Self::take).
     pub async fn news(&self) {
         self.end.news.notified().await;
     }
@@ -158,7 +157,7 @@ impl Line {
 }
 
 impl End {
-    /// One session for all queries, opened with the settings as they are then.
+    /// One session for all queries, opened with the settings of that moment.
     fn session(&self) -> Result<Rc<Session>> {
         if let Some(session) = &*self.session.borrow() {
             return Ok(session.clone());
@@ -173,7 +172,7 @@ impl End {
             self.answered.notify_waiters();
         }
         let mut latest = self.latest.borrow_mut();
-        // That it went back must not get lost behind a later answer.
+        // A later answer must not hide that the store was put back.
         let rewound = matches!(latest.get(subject), Some(Ok(before)) if before.rewound);
         let outcome = outcome.map(|heard| Heard {
             rewound: heard.rewound || rewound,
@@ -194,7 +193,7 @@ async fn repeat(subject: Subject, end: Rc<End>) {
                 away: false,
             },
         };
-        // The next session has the settings as they are by then.
+        // The next session reads the settings again.
         end.session.take();
         end.failing.set(true);
         end.tell(&subject, Err(failure));
@@ -202,7 +201,7 @@ async fn repeat(subject: Subject, end: Rc<End>) {
     }
 }
 
-/// Asks until that fails.
+/// Repeats a query until it fails.
 async fn ask(subject: &Subject, end: &End, session: &Session, backoff: &mut Backoff) -> Failure {
     let mut index = 0;
     loop {

@@ -1,21 +1,20 @@
-//! What the watcher says to a person: one line on standard error for each change of state, however often the same thing is
-//! tried again.
+//! The watcher's log: one line on standard error for each change of state, however often the same attempt fails.
 
 use std::collections::BTreeMap;
 
-/// What is wrong now, by what it is about.
+/// Everything that is wrong now, by subject.
 #[derive(Default)]
 pub struct Log {
     wrong: BTreeMap<String, String>,
 }
 
 impl Log {
-    /// Something was done.
+    /// Logs what was done.
     pub fn note(text: &str) {
         cni::log(&format!("crosshost: {}", cni::line(text.to_owned())));
     }
 
-    /// It went wrong: news if it went right before, or wrong otherwise.
+    /// A subject failed. Logged if it worked before, or failed for another reason.
     pub fn wrong(&mut self, about: &str, why: &str) {
         let before = self.wrong.insert(about.to_owned(), gist(why));
         if before != self.wrong.get(about).cloned() {
@@ -23,20 +22,20 @@ impl Log {
         }
     }
 
-    /// It went right: news if it went wrong before.
+    /// A subject works. Logged if it failed before.
     pub fn right(&mut self, about: &str) {
         if self.wrong.remove(about).is_some() {
             Self::note(&format!("{about}: works again"));
         }
     }
 
-    /// The first thing that is wrong.
+    /// The first subject that is wrong.
     pub fn first(&self) -> Option<&str> {
         self.wrong.keys().next().map(String::as_str)
     }
 }
 
-/// A message without its numbers: how long a try took is no news.
+/// A message without its numbers: a different duration is no change.
 fn gist(text: &str) -> String {
     text.chars().filter(|c| !c.is_ascii_digit()).collect()
 }

@@ -1,30 +1,29 @@
-//! `crosshost sync --watch`: a host's resident part. It repeats the step of `crosshost sync` when the others have news.
+//! `crosshost sync --watch`: a resident process that does the work of `crosshost sync` whenever other hosts change something.
 //!
 //! # Why it looks like this
 //!
-//! Nothing depends on it. Verbs do their own reading, a dead watcher costs freshness of remote news and nothing else; so it
-//! keeps nothing that it could not read again, and can be killed at any instruction like a verb.
+//! Nothing depends on it. Verbs read the store themselves, and without a watcher a host only learns later of other hosts. So the
+//! watcher keeps nothing that it could not read again, and can be killed at any instruction like a verb.
 //!
 //! It holds blocking queries on `nodes/` and on `blocks/NETWORK` of each network that this host is on ([`line`]). One query
-//! on all of `blocks/` would be less to manage, but each of its answers is all blocks of all networks: a thousand hosts pay
-//! 232 kB each for a change in a network of their own (`docs/scale.md`), and would pay it for those of everybody. Which networks
-//! these are is looked up below `/run/crosshost` once a second. That is two directories, 50 us; inotify would have to follow
-//! directories that come and go with `/run`, to win a second that nobody waits for: the ADD that brought the network has
-//! read the news itself.
+//! on all of `blocks/` would be simpler, but each of its answers would have all blocks of all networks. A thousand hosts pay 232 kB
+//! each for a change in one of their own networks (`docs/scale.md`), and would pay it for every network. The watcher looks up its
+//! networks below `/run/crosshost` once a second: two directories, 50 us. inotify would have to follow directories that come and
+//! go with `/run`, to save a second for which nothing waits: the first ADD on a network has read the store itself.
 //!
-//! Most of what a query answers is no news here: a last contact, a block of which this host's own verb read already. What
-//! counts is compared with the host's documents, and only what differs is worked off ([`duties`]): a network's
-//! forwarding, or what a pool owes the others. Each work opens the store like a verb, with a verb's time budget, so that a
-//! changed token or address counts from the next one on. Whatever failed stays due.
+//! Most answers change nothing here: a last contact, or a block that a verb of this host has already read. The watcher compares each
+//! answer with the host's documents, and only a difference is work ([`duties`]): a network's forwarding, or an answer that a pool
+//! owes another host. Each piece of work opens the store like a verb, with a verb's time budget, so that a changed token or address
+//! counts from the next one on. Work that failed stays due.
 //!
-//! What it has heard and worked off it vouches for: an ADD on such a network reads no news and looks at no entry
-//! (`overlay::follow::watcher_lease`), which on a cluster of a thousand hosts is most of its time.
+//! For each network whose changes are all done the watcher has a lease (`overlay::follow::watcher_lease`). An ADD on such a network
+//! neither reads a snapshot nor compares forwarding entries, which on a cluster of a thousand hosts is most of its time.
 //!
-//! What somebody damages on this host the kernel tells ([`kernel`]), and it is looked at soon, yet not all the time ([`pace`]);
-//! and twice a minute, as notices may get lost.
+//! The kernel notifies the watcher of changes on this host ([`kernel`]). It checks the host soon after one, but not all the time
+//! ([`pace`]); and also twice a minute, because notifications may get lost.
 //!
-//! A last contact is written at the start, on SIGHUP, and where a network that reclaims asks for it, never by routine: each
-//! such write wakes every watcher of every host.
+//! The watcher writes the host's last contact at its start, on SIGHUP, and where a network with `reclaimAfter` needs it, but not
+//! regularly: each such write wakes the watchers of all hosts.
 
 mod duties;
 mod kernel;
@@ -49,12 +48,12 @@ use service::Service;
 use signals::{Signal, Signals};
 use watcher::Watcher;
 
-/// How often the host itself is looked at.
+/// How often the host's documents are checked.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Watches until it is told to stop.
+/// Watches until a signal ends it.
 pub async fn watch() -> Result<String> {
-    // Settings that are broken from the start are the operator's to hear of at once.
+    // If the settings are broken at the start, the command fails at once.
     Session::open()?;
     let watch = WatcherLease::begin().map_err(taken)?;
     let signals = Signals::open()?;
@@ -95,7 +94,7 @@ async fn keep(watch: WatcherLease, signals: &Signals) {
             service.say(status);
         }
         let signal = if watcher.has_work() {
-            // Work that is done without waiting must not keep signals and timers from being noticed.
+            // Work that never waits must not delay signals and timers.
             tokio::task::yield_now().await;
             Box::pin(while_working(&mut watcher, signals, &service)).await
         } else {
@@ -118,7 +117,7 @@ async fn keep(watch: WatcherLease, signals: &Signals) {
     service.stop();
 }
 
-/// Works until it is done, or a signal comes: then what is under way ends like a killed verb's, and stays due.
+/// Works until the work is done or a signal arrives. Interrupted work ends like that of a killed verb, and stays due.
 async fn while_working(
     watcher: &mut Watcher,
     signals: &Signals,

@@ -1,21 +1,21 @@
-//! When to look at this host's kernel, after it told that something was touched: soon, and not all the time.
+//! When to check this host's kernel after a notification: soon, but not all the time.
 //!
-//! Touched is not damaged. Most notices are of what a verb or the watcher itself has just done, and some of programs that make and
-//! remove things a hundred times a second. So a look waits until the change is likely to be whole, and after each look that
-//! found nothing wrong the next one waits twice as long.
+//! A change is not always damage. Most notifications are about the work of a verb or of the watcher itself, and some about programs
+//! that make and remove objects a hundred times a second. So a check waits until the change is likely to be complete. After each
+//! check that found nothing wrong the next one waits twice as long.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// What is done by one command comes in a few milliseconds.
+/// The changes of one command come within a few milliseconds.
 const WHOLE: Duration = Duration::from_millis(100);
-/// Least time between the end of a look and the next.
+/// Shortest time between the end of a check and the next.
 const LEAST: Duration = Duration::from_millis(250);
-/// And most: what is damaged in the middle of such a storm waits so long.
+/// Longest time: damage during a storm of notifications waits so long.
 const MOST: Duration = Duration::from_secs(4);
 
-/// The times of looks.
+/// The times of checks.
 pub struct Pace {
     due: Option<Instant>,
     last: Option<Instant>,
@@ -32,7 +32,7 @@ impl Pace {
         }
     }
 
-    /// Something was touched.
+    /// Something was changed.
     pub fn touched(&mut self, now: Instant) {
         if self.last.is_none_or(|last| now > last + self.gap + MOST) {
             self.gap = LEAST;
@@ -41,12 +41,12 @@ impl Pace {
         self.due.get_or_insert(next.max(now + WHOLE));
     }
 
-    /// When the next look is due.
+    /// When the next check is due.
     pub fn due(&self) -> Option<Instant> {
         self.due
     }
 
-    /// A look ended, and found something wrong or not.
+    /// A check ended, and found something wrong or not.
     pub fn looked(&mut self, now: Instant, was_wrong: bool) {
         self.due = None;
         self.last = Some(now);
@@ -57,7 +57,7 @@ impl Pace {
         };
     }
 
-    /// A look ended that could not mend all: it is tried again, less and less often, and then left to the look of each half
+    /// A check ended that could not repair everything. It is repeated less and less often, and then left to the check of every half
     /// minute.
     pub fn failed(&mut self, now: Instant) {
         let again = self.gap < MOST;

@@ -1,5 +1,5 @@
-//! The service manager, if one has started us: it is told that we are ready, how things stand and that we live
-//! (`sd_notify(3)`: datagrams to the socket that `NOTIFY_SOCKET` names).
+//! Reports to the service manager, if one has started the watcher: that it is ready, its status, and that it is alive (`sd_notify(3)`:
+//! datagrams to the socket in `NOTIFY_SOCKET`).
 
 use std::{
     env,
@@ -14,10 +14,10 @@ use std::{
     time::Duration,
 };
 
-/// As good as never.
+/// Practically never.
 const IDLE: Duration = Duration::from_hours(1);
 
-/// The way to it; a manager that is not there is told nothing.
+/// The socket of the manager. Without a manager nothing is sent.
 pub struct Service {
     socket: Option<(UnixDatagram, SocketAddr)>,
     every: Duration,
@@ -25,12 +25,12 @@ pub struct Service {
 }
 
 impl Service {
-    /// The one that the environment names.
+    /// The manager in the environment.
     pub fn from_environment() -> Self {
         let address = env::var_os("NOTIFY_SOCKET").and_then(|name| address(&name));
         let socket = address.and_then(|address| Some((UnixDatagram::unbound().ok()?, address)));
         let number = |name: &str| env::var(name).ok()?.parse::<u64>().ok();
-        // Somebody else's watchdog is none of ours.
+        // The watchdog may be meant for another process.
         let ours = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
         let watchdog = number("WATCHDOG_USEC").filter(|limit| ours && *limit > 0);
         Self {
@@ -40,21 +40,21 @@ impl Service {
         }
     }
 
-    /// How often it wants to hear that we live.
+    /// How often the watchdog needs a sign of life.
     pub fn every(&self) -> Duration {
         self.every
     }
 
-    /// We live.
+    /// Sends a sign of life.
     pub fn ping(&self) {
         if self.every < IDLE {
             self.send("WATCHDOG=1");
         }
     }
 
-    /// How things stand; the first time also that we are ready.
+    /// Sends the status, and the first time also that the watcher is ready.
     pub fn say(&mut self, status: String) {
-        // A line end would begin another word of the protocol.
+        // A line end would begin another field of the protocol.
         let status = cni::line(status);
         if self.status.as_ref() == Some(&status) {
             return;
@@ -68,20 +68,20 @@ impl Service {
         self.status = Some(status);
     }
 
-    /// We end.
+    /// Sends that the watcher ends.
     pub fn stop(&self) {
         self.send("STOPPING=1");
     }
 
     fn send(&self, state: &str) {
         if let Some((socket, address)) = &self.socket {
-            // One that does not listen any more cannot be helped.
+            // A manager that does not listen any more is ignored.
             let _ = socket.send_to_addr(state.as_bytes(), address);
         }
     }
 }
 
-/// A path, or with `@` in front an abstract name.
+/// A path, or an abstract name with `@` in front.
 fn address(name: &OsStr) -> Option<SocketAddr> {
     match name.as_bytes() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name).ok(),

@@ -1,4 +1,4 @@
-//! The watcher itself: when to do what.
+//! The watcher's state, and its decisions when to do what.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -20,12 +20,12 @@ use crate::{
     session::Session,
 };
 
-/// How often this host's own kernel is compared with the last news. Asks nobody.
+/// How often this host's kernel is compared with the last snapshots. Needs no store.
 const REPAIR: Duration = Duration::from_secs(30);
-/// How often everything is synced though nobody said anything: addresses have rested, a verb could not tell all.
+/// How often everything is synced without a notification: addresses have rested, or a verb could not tell the store everything.
 const WHOLE: Duration = Duration::from_mins(10);
 
-/// What is known, and what is due.
+/// What the watcher knows, and what is due.
 pub struct Watcher {
     watch: WatcherLease,
     line: Line,
@@ -36,7 +36,7 @@ pub struct Watcher {
     pools: BTreeSet<Pool>,
     /// What the store has told us all of.
     heard: BTreeSet<Subject>,
-    /// Whether the store does not answer.
+    /// Whether the store is away.
     away: bool,
     /// Whether a first sync was tried.
     tried: bool,
@@ -45,12 +45,12 @@ pub struct Watcher {
     backoff: Backoff,
     repair: Instant,
     whole: Instant,
-    /// When this node has to show up on a network that reclaims, in seconds since boot.
+    /// When this node's contact is due on a network with `reclaimAfter`, in seconds since boot.
     contact: Option<u64>,
 }
 
 impl Watcher {
-    /// One to which everything is new: it begins with a sync.
+    /// A watcher that knows nothing yet. It begins with a sync.
     pub fn new(watch: WatcherLease) -> Self {
         let now = Instant::now();
         Self {
@@ -76,13 +76,13 @@ impl Watcher {
         }
     }
 
-    /// Somebody has changed the settings, or asks for a sync: both are done, with a new connection to the store.
+    /// Reads the settings again and syncs, with a new connection to the store.
     pub fn reload(&mut self) {
         self.hang_up();
         match Session::open() {
             Ok(session) => {
                 let (node, store) = (&session.settings.node, session.settings.store_ref());
-                Log::note(&format!("settings read anew: node {node}, store {store}"));
+                Log::note(&format!("settings read again: node {node}, store {store}"));
             }
             Err(error) => self.log.wrong("settings", &error.to_string()),
         }
@@ -102,7 +102,7 @@ impl Watcher {
         self.away = false;
     }
 
-    /// Looks at this host and at the clock.
+    /// Checks this host's documents and the clock.
     pub fn look(&mut self) {
         match subjects(&mut self.pools) {
             Ok(subjects) => self.line.listen_to(subjects),
@@ -136,7 +136,7 @@ impl Watcher {
         let now = clock::uptime();
         self.contact = None;
         for pool in &self.pools {
-            // One that cannot be read is for the next repair to complain of.
+            // The next repair reports a document that cannot be read.
             let Ok(Some(due)) = pool.contact_due() else {
                 continue;
             };
@@ -148,7 +148,7 @@ impl Watcher {
         }
     }
 
-    /// Waits until the store or the kernel has said something.
+    /// Waits for an answer of the store or a notification of the kernel.
     pub async fn news(&self) {
         tokio::select! {
             () = self.line.news() => {}
@@ -172,7 +172,7 @@ impl Watcher {
                 Ok(heard) => {
                     if std::mem::take(&mut self.away) {
                         Log::note("the store is back");
-                        // What verbs could not tell it meanwhile, and what it may have forgotten.
+                        // Verbs could not tell it everything meanwhile, and it may have lost records.
                         self.duties.whole = true;
                         self.not_before = Instant::now();
                     }
@@ -229,7 +229,7 @@ impl Watcher {
         }
     }
 
-    /// Whether something is due that can be done now.
+    /// Whether there is work that can be done now.
     pub fn has_work(&self) -> bool {
         self.must_repair() || self.can_sync()
     }
@@ -243,7 +243,7 @@ impl Watcher {
         !self.away && !self.duties.is_empty() && self.not_before <= Instant::now()
     }
 
-    /// Does what is due.
+    /// Does the work that is due.
     pub async fn work(&mut self) {
         if let Err(error) = admitted() {
             self.log.wrong("layout", &error.to_string());
@@ -257,7 +257,7 @@ impl Watcher {
         }
         self.log.right("layout");
         if self.must_repair() {
-            // What is gone is let go of first: a listener keeps its namespace alive.
+            // Listeners of removed sandboxes go first, because a listener keeps its namespace alive.
             self.listen();
             self.kernel.take();
             let looked = self.repair().await;
@@ -290,7 +290,7 @@ impl Watcher {
         self.vouch();
     }
 
-    /// Mends what is ours; whether something was wrong, `None` where that could not be mended.
+    /// Repairs our objects; returns whether something was wrong, `None` if it could not be repaired.
     async fn repair(&mut self) -> Option<bool> {
         let mut ports = None;
         match portmap::repair().await {
@@ -319,9 +319,9 @@ impl Watcher {
                 }
                 changed(repaired.networks.iter());
                 if repaired.egress {
-                    Log::note("the containers' way out was damaged, and is mended");
+                    Log::note("the containers' egress was damaged, and is mended");
                 }
-                // A connection to the store that began at an address which is gone hears nothing any more.
+                // A connection from an address that this host does not have any more receives nothing.
                 if repaired.outdated && !self.duties.whole {
                     self.hang_up();
                     self.duties.whole = true;
@@ -337,7 +337,7 @@ impl Watcher {
         }
     }
 
-    /// How things stand; nothing before a first sync was tried.
+    /// The status; `None` before the first sync.
     pub fn status(&self) -> Option<String> {
         let networks = self.pools.len();
         self.tried.then(|| {

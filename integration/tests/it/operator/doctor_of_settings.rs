@@ -97,7 +97,12 @@ fn a_store_that_no_other_host_shares_is_told_and_its_networks_are_local() {
     assert!(host.crosshost(&create).ok().stdout.ends_with("local\n"));
     let found = ask(host);
     found.assert_well();
-    found.noted(&["dir:///var/lib/crosshost", "alone", "store.url", CONFIG]);
+    found.noted(&[
+        "dir:///var/lib/crosshost",
+        "no network reaches another host",
+        "store.url",
+        CONFIG,
+    ]);
     assert_eq!(found.of("store-scope").len(), 1);
     assert_eq!(host.listed(&["network", "ls"])[0]["scope"], "local");
     assert_eq!(

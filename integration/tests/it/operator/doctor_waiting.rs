@@ -136,7 +136,7 @@ fn a_store_that_is_away_is_told_and_so_is_what_it_was_not() {
     direct.call("DEL", "c1", &conf).run().ok();
     let found = ask(host);
     found.wrong(&["store consul://192.168.1.5:1"]);
-    assert_eq!(found.wrong(&["net1", "1 releases"]), "crosshost sync");
+    assert_eq!(found.wrong(&["net1", "1 released"]), "crosshost sync");
     host.configure(&lab.store_url());
     assert_eq!(
         ask(host).lines("wrong").len(),
@@ -160,7 +160,7 @@ fn a_host_that_the_store_does_not_know_or_lets_in_is_told() {
     let store = json!({ "url": lab.store_url(), "tokenFile": "/etc/crosshost/token" });
     host.configure_store(&store);
     assert_eq!(
-        ask(host).wrong(&["does not know this host"]),
+        ask(host).wrong(&["not registered in the store"]),
         "crosshost sync"
     );
     host.crosshost(&["sync"]).ok();

@@ -52,9 +52,7 @@ fn containers_get_an_mtu_that_comes_through_everywhere() {
         .crosshost(&["network", "inspect", "ov_net1"])
         .ok();
     assert!(
-        shown
-            .stdout
-            .contains("192.168.1.13 carries packets of 1400"),
+        shown.stdout.contains("path MTU to 192.168.1.13 is 1400"),
         "{}",
         shown.stdout
     );

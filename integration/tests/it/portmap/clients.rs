@@ -78,7 +78,7 @@ fn settings_of_the_kernel_are_told_with_the_command_that_turns_them() {
     key("conf/br1/route_localnet", 0);
     let here = || fetch_at(host.namespace(), "127.0.0.1", 8080);
     assert!(!here().starts_with("web "));
-    ask(host).wrong(&["127.0.0.1 leads to none by br1"]);
+    ask(host).wrong(&["not reachable at 127.0.0.1 by br1"]);
     web.again("check").ok();
     assert!(here().starts_with("web "), "ours, and put back by CHECK");
     key("conf/br1/route_localnet", 0);

@@ -201,7 +201,7 @@ fn damage_is_mended_while_nobody_does_anything_and_the_store_is_away() {
     ];
     for damage in damages {
         // Too soon for a packet to show it: `repairs.rs`.
-        let lines = ["forwarding entries changed", "way out was damaged"];
+        let lines = ["forwarding entries changed", "egress was damaged"];
         let told = || lines.map(|words| watcher.times_said(words));
         let before = told();
         host.namespace().script(damage);
@@ -216,7 +216,7 @@ fn damage_is_mended_while_nobody_does_anything_and_the_store_is_away() {
         watcher.said()
     );
     assert!(
-        watcher.times_said("way out was damaged") >= 1,
+        watcher.times_said("egress was damaged") >= 1,
         "{}",
         watcher.said()
     );

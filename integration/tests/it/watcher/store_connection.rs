@@ -98,7 +98,7 @@ fn a_reload_reads_the_settings_anew_and_goes_to_the_store_that_they_name() {
     watcher.until(NEWS, "told", || {
         let said = watcher.said();
         let mut lines = said.lines();
-        lines.any(|line| line.contains("settings read anew") && line.contains(&address))
+        lines.any(|line| line.contains("settings read again") && line.contains(&address))
     });
     let _t3 = Attachment::new(three, "t3", NETWORK);
     watcher.until(NEWS, "sending to docker03", || sends_to(one, three));
@@ -129,7 +129,7 @@ fn doctor_says_of_a_watcher_that_it_hears_nothing() {
     assert!(ask(one).lines("ok").iter().any(runs));
     // For all that is started from now on ten minutes have gone by, in which the watcher wrote nothing.
     one.namespace().let_pass(600);
-    let mend = ask(one).wrong(&["watcher", "heard nothing of the store"]);
+    let mend = ask(one).wrong(&["watcher", "heard nothing from the store"]);
     assert_eq!(mend, "systemctl reload crosshost-sync");
     assert!(watcher.is_alive());
 }
