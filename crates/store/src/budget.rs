@@ -1,12 +1,12 @@
-//! How long a verb may wait for its store. A container runtime waits for each of our verbs, so the time that all store calls
-//! of one verb spend together is bounded, not the time of each call: ten calls to a stuck store must not take ten times as long.
+//! How long a verb may wait for its store. A container runtime waits for each verb, so the limit is for all store calls of a verb
+//! together, not for each call: ten calls to a stuck store must not take ten times as long.
 
 use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-/// How long in all to try again when nobody listens. An agent that restarts is back within that; one that is down is
-/// better reported soon, since a verb can do its work from the host's own blocks.
+/// How long to retry in all while nothing listens. An agent that restarts is back by then. One that is down is better reported
+/// soon, because a verb can work from the host's own blocks.
 const REFUSED: Duration = Duration::from_millis(1500);
 
 /// Time left for a verb's calls.
@@ -25,7 +25,7 @@ impl Budget {
         }
     }
 
-    /// Begins anew: what comes now is another unit of work.
+    /// Fills the budget again, for another unit of work.
     pub(crate) fn fill(&self) {
         self.left.set(self.total);
         self.refused.set(REFUSED.min(self.total));
@@ -43,7 +43,7 @@ impl Budget {
         self.left.set(self.left.get().saturating_sub(time));
     }
 
-    /// Takes a pause of `time` before another attempt out of the budget; `false` if it does not cover that.
+    /// Takes a pause of `time` before another attempt out of the budget; `false` if too little is left.
     pub(crate) fn afford(&self, time: Duration, refused: bool) -> bool {
         if refused {
             match self.refused.get().checked_sub(time) {
@@ -57,7 +57,7 @@ impl Budget {
     }
 }
 
-/// Pauses between attempts: doubling, and jittered so that hosts which failed together do not come back together.
+/// Pauses between attempts. They double, and have jitter so that hosts that failed together do not retry together.
 pub struct Backoff {
     next: Duration,
     most: Duration,
@@ -78,8 +78,8 @@ impl Backoff {
     }
 }
 
-/// A random number, from the keys that the standard library draws for its hash maps: good enough to tell two writers
-/// apart and to spread retries, and no crate.
+/// A random number from the keys of the standard library's hash maps. It is good enough to distinguish two writers and to spread
+/// retries, and needs no crate.
 pub(crate) fn random() -> u64 {
     RandomState::new().hash_one(())
 }

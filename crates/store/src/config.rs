@@ -1,5 +1,5 @@
-//! Where the store is and how to get in, as the configuration says it. Opening checks all settings and reads the files they
-//! name, so that a wrong one is reported as what it is, and not as a store that cannot be reached.
+//! The configured address of the store, and the credentials. Opening checks all settings and reads their files, so that a wrong
+//! setting is reported as such, and not as a store that cannot be reached.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -51,7 +51,7 @@ impl Default for Config {
     }
 }
 
-/// Everything but what is secret.
+/// Everything except secrets.
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")

@@ -1,5 +1,5 @@
-//! What can go wrong with a store, sorted by what a caller does about it: try again later ([`Error::is_away`]), or tell
-//! the operator. Each message names the store's URL, which never contains a secret.
+//! Errors of a store, sorted by what a caller can do: try again later ([`Error::is_away`]), or report it to the operator. Each message
+//! has the store's URL, which never contains a secret.
 
 use std::io;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ pub enum Error {
         /// What the operating system said, and when.
         cause: String,
     },
-    /// Nothing came back in time, or the retry budget of the verb is used up.
+    /// There was no answer in time, or the retry budget of the verb is used up.
     #[error("store {url} did not answer within {after:.1?}: {cause}")]
     Timeout {
         /// The store.
@@ -26,7 +26,7 @@ pub enum Error {
         /// What it waited for.
         cause: String,
     },
-    /// The store is there, but says that it cannot serve now: no leader, an election, overload (HTTP 429 and 5xx).
+    /// The store answers that it cannot serve now: no leader, an election, overload (HTTP 429 and 5xx).
     #[error("store {url} cannot serve now: {what}")]
     NoLeader {
         /// The store.
@@ -42,12 +42,12 @@ pub enum Error {
         /// What was denied, in the store's words, and the key.
         what: String,
     },
-    /// An answer that is not understood: whatever listens there is not such a store.
+    /// An answer is not understood: something else than such a store listens there.
     #[error("store {url} gave an answer that is not understood: {what}")]
     Garbage {
         /// The store.
         url: String,
-        /// What came instead of what.
+        /// What was expected, and what came.
         what: String,
     },
     /// TLS failed: a certificate, a name, a protocol.
@@ -58,7 +58,7 @@ pub enum Error {
         /// What the TLS library said.
         cause: String,
     },
-    /// More than the store takes; nothing was sent.
+    /// More than the store accepts; nothing was sent.
     #[error("{what}: {size} is more than {limit}")]
     TooLarge {
         /// What is too large.

@@ -1,5 +1,5 @@
-//! Names in the store. A key must mean the same thing in a Consul URL, in a JSON document and as a file path, so its
-//! alphabet is the part of all three that needs no quoting: what passes here is never escaped, folded or normalised again.
+//! Names in the store. A key must mean the same in a Consul URL, in a JSON document and as a file path. So its alphabet is what needs
+//! no quoting in any of them: a checked key is never escaped, folded or normalised.
 
 use std::fmt;
 
@@ -29,7 +29,7 @@ impl Key {
     pub fn join(&self, segment: &str) -> Result<Self, Error> {
         let mut key = String::with_capacity(self.0.len() + 1 + segment.len());
         key.extend([&self.0, "/", segment]);
-        // What stands before it is checked.
+        // The part before it is checked already.
         if let Err(why) = check(&key, segment) {
             return Err(Error::BadKey(format!("{key:?}: {why}")));
         }

@@ -1,10 +1,10 @@
-//! The memory that the hosts share: keys with small values, read by prefix and written by condition.
+//! The store that hosts share: keys with small values, which are read by prefix and written under conditions.
 //!
-//! Everything above this crate is built from three verbs. [`Store::read`] sees several prefixes in one round trip.
-//! [`Store::apply`] writes a list of [`Op`]s, all or none of them, each under a condition on what its key is now; no
-//! write is unconditional, so two hosts can never overwrite each other's news unseen. [`Store::watch`] sleeps until something below
-//! a prefix changes. A backend is whatever can do these three; one conformance suite (`tests/store/conformance`) holds all backends to the
-//! same meaning, and the URL picks the backend:
+//! Everything above this crate is built from three functions. [`Store::read`] reads several prefixes in one round trip.
+//! [`Store::apply`] writes a list of [`Op`]s, all or none of them, each under a condition on the present state of its key. No write is
+//! unconditional, so no host can overwrite a change of another that it has not seen. [`Store::watch`] sleeps until something below a
+//! prefix changes. A backend implements these three. One conformance suite (`tests/store/conformance`) tests that all backends agree,
+//! and the URL selects the backend:
 //!
 //! | URL | backend |
 //! |---|---|
@@ -12,9 +12,9 @@
 //! | `dir:///path` | [`dir`]: files of one machine, any number of processes |
 //! | none (tests only) | [`mem`]: a map |
 //!
-//! A store lives as long as a verb, for which it has one time budget ([`Config::timeout`]): all waiting and retrying of all its
-//! calls comes out of it, so that a runtime's ADD is never held longer than that by a store that is away. A resident process
-//! comes back to `watch` between its works, and each `watch` fills the budget again.
+//! A store lives as long as a verb and has one time budget for it ([`Config::timeout`]). All waits and retries of all its calls are
+//! taken from it, so that a store that is away never delays an ADD for longer. A resident process returns to `watch` between its
+//! work, and each `watch` fills the budget again.
 //!
 //! Futures here are not `Send`: a verb runs on one thread, because a thread that may enter namespaces must not share a pool.
 
@@ -45,7 +45,7 @@ pub struct Entry {
     pub key: Key,
     /// Its value.
     pub value: Vec<u8>,
-    /// Changes with every write of the key and is never used for it again, not even after a delete.
+    /// Changes with every write of the key. The key never gets the same revision again, not even after a delete.
     pub revision: u64,
 }
 
@@ -54,11 +54,11 @@ pub struct Entry {
 pub struct Snapshot {
     /// All entries at or below the prefix, sorted by key.
     pub entries: Vec<Entry>,
-    /// Where the next [`Store::watch`] goes on; above 0.
+    /// The index for the next [`Store::watch`]; above 0.
     pub index: u64,
 }
 
-/// A store. Calls may be made side by side on one thread.
+/// A store. Calls may run concurrently on one thread.
 #[async_trait(?Send)]
 pub trait Store {
     /// All entries at or below each of `prefixes` (at most [`MAX_OPS`]), as of one moment, sorted by key, each once; one
@@ -68,8 +68,8 @@ pub trait Store {
     /// Does all of `ops`, or none; one round trip. At most [`MAX_OPS`] with [`MAX_BYTES`], each key once, else an error
     /// before anything is sent.
     ///
-    /// After an error that [is away](Error::is_away), and after [`Error::Garbage`], the write may have been made: read back
-    /// before building on either. Repeating it is safe, since every operation has a condition.
+    /// After an error that [is away](Error::is_away), and after [`Error::Garbage`], the write may have happened: read the keys before
+    /// you rely on either. To repeat it is safe, because every operation has a condition.
     async fn apply(&self, ops: &[Op]) -> Result<Outcome, Error>;
 
     /// Waits until something at or below `prefix` was written or removed after `index`, at most for `wait`, then returns

@@ -1,5 +1,5 @@
-//! A store in a map, for tests: of this crate's conformance suite (it is the shortest statement of what a backend means) and
-//! of the crates above, which need a store that can be away, lose answers and count round trips on command.
+//! A store in a map, for tests: of this crate's conformance suite, for which it is the shortest definition of a backend; and of the
+//! crates above, which need a store that can be away, lose answers and count round trips on command.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use crate::op::{self, Op, Outcome};
 use crate::{Entry, Error, Key, Snapshot, Store};
 
-/// What a [`Mem`] can be told to suffer from.
+/// A fault that a [`Mem`] can simulate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// Every call fails with [`Error::Unreachable`], and nothing happens.
@@ -30,7 +30,7 @@ pub struct Mem {
 struct State {
     index: u64,
     entries: BTreeMap<Key, Entry>,
-    /// When each key that is gone was removed: a watcher must see removals too.
+    /// When each removed key was removed: a watcher must see removals, too.
     removed: BTreeMap<Key, u64>,
     fault: Option<Fault>,
     calls: usize,
@@ -42,12 +42,12 @@ impl Mem {
         Self::default()
     }
 
-    /// From now on every call suffers from `fault`; `None` ends it.
+    /// From now on every call has this `fault`; `None` ends it.
     pub fn set_fault(&self, fault: Option<Fault>) {
         self.lock().fault = fault;
     }
 
-    /// How many calls were made: on a real store each of them is a round trip.
+    /// The number of calls. On a real store each of them is a round trip.
     pub fn calls(&self) -> usize {
         self.lock().calls
     }
@@ -166,7 +166,7 @@ impl Store for Mem {
         drop(self.call()?);
         let change = async {
             loop {
-                // Listening starts before looking, or a change between the two would be slept through.
+                // The subscription starts before the read, so that no change between the two is missed.
                 let changed = self.changed.notified();
                 if index == 0 || self.lock().last_change(prefix) > index {
                     return;
@@ -174,7 +174,7 @@ impl Store for Mem {
                 changed.await;
             }
         };
-        // Whichever ends it, the answer is what is there now.
+        // In either case the answer is the present state.
         let _ = tokio::time::timeout(wait, change).await;
         let state = self.lock();
         Ok(Snapshot {

@@ -1,17 +1,17 @@
-//! The one way to write: a list of conditional operations that happens as a whole or not at all. The conditions are
-//! judged here for the backends that have no judge of their own, so that they cannot differ.
+//! The only way to write: a list of conditional operations, which happen all or not at all. The conditions are evaluated here for the
+//! backends that do not evaluate them themselves, so that backends cannot differ.
 
 use std::collections::HashSet;
 
 use crate::{Error, Key};
 
-/// Most operations in one transaction: what Consul 1.8 takes.
+/// Largest number of operations in one transaction: the limit of Consul 1.8.
 pub const MAX_OPS: usize = 64;
 
-/// Most bytes of one value.
+/// Largest value, in bytes.
 pub const MAX_VALUE: usize = 256 * 1024;
 
-/// Most bytes of all keys and values of one transaction. Consul takes a request of 512 KiB, in which values are base64.
+/// Largest sum of all keys and values of one transaction, in bytes. Consul's limit is a request of 512 KiB, with values in base64.
 pub const MAX_BYTES: usize = 320 * 1024;
 
 /// One conditional operation.
@@ -24,7 +24,7 @@ pub enum Op {
         /// Its value.
         value: Vec<u8>,
     },
-    /// Write over a key that is present with this revision.
+    /// Overwrite a key that is present with this revision.
     Swap {
         /// The key.
         key: Key,
@@ -50,7 +50,7 @@ pub enum Op {
 }
 
 impl Op {
-    /// The key it is about.
+    /// The key of the operation.
     pub fn key(&self) -> &Key {
         match self {
             Self::Create { key, .. }
@@ -83,13 +83,13 @@ impl Op {
 /// How a transaction ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// All of it happened. One revision for each operation; 0 for `Delete` and `Check`.
+    /// It happened. One revision for each operation; 0 for `Delete` and `Check`.
     Done(Vec<u64>),
     /// Nothing happened; the index of the first operation whose condition failed.
     Conflict(usize),
 }
 
-/// The outcome of `ops` that happened and gave all their keys this revision.
+/// The outcome of `ops` that gave all their keys this revision.
 pub(crate) fn done(ops: &[Op], revision: u64) -> Outcome {
     Outcome::Done(
         ops.iter()
@@ -98,7 +98,7 @@ pub(crate) fn done(ops: &[Op], revision: u64) -> Outcome {
     )
 }
 
-/// Refuses what no backend takes: too many operations, too many bytes, a key named twice.
+/// Refuses what no backend accepts: too many operations, too many bytes, a key named twice.
 pub(crate) fn check(ops: &[Op]) -> Result<(), Error> {
     limit("operations in one transaction", ops.len(), MAX_OPS)?;
     let mut keys = HashSet::new();

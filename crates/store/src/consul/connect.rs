@@ -1,5 +1,5 @@
-//! A connected stream to an agent: TCP by address or name, TLS over it, or a socket of this host. No proxy is ever asked:
-//! a plugin inherits its environment from the runtime, whose proxy is for image registries.
+//! A connected stream to an agent: TCP by address or name, TLS over it, or a socket of this host. It never uses a proxy: a plugin
+//! inherits its environment from the runtime, whose proxy is for image registries.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,19 +14,19 @@ use super::transport::{CONNECT, Failure, Transport};
 use super::url::Place;
 use crate::Error;
 
-/// Any of the streams; one type, so that the HTTP client is compiled once.
+/// Any of the streams. One type for all, so that the HTTP client is compiled once.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-/// A connection whose other side is silent is asked whether it lives after this,
+/// Keepalive: the first probe of a silent connection comes after this,
 const IDLE: Duration = Duration::from_secs(10);
-/// so often after that,
+/// the next ones at this interval,
 const AGAIN: Duration = Duration::from_secs(5);
-/// and given up when it has not answered so many times; nor is what was sent waited for any longer.
+/// and after so many probes without an answer the connection is dead. Sent data is not waited for any longer, either.
 const TIMES: u32 = 3;
 
-/// Lets the kernel find out that nobody answers any more: an agent's machine that went away, a firewall that forgot the
-/// connection, an address of this host that is gone. A blocking query says nothing for minutes, so nothing else would.
+/// Lets the kernel find dead connections: the agent's machine is gone, a firewall forgot the connection, or this host lost its
+/// address. A blocking query sends nothing for minutes, so nothing else would find out.
 fn notice_silence(stream: &TcpStream) -> rustix::io::Result<()> {
     sockopt::set_socket_keepalive(stream, true)?;
     sockopt::set_tcp_keepidle(stream, IDLE)?;
@@ -75,7 +75,7 @@ impl Transport {
                 Ok(Ok(stream)) => {
                     // A request is one small write; waiting for more to send with it would only delay it.
                     let _ = stream.set_nodelay(true);
-                    // Without it a silent connection only lasts longer.
+                    // Without keepalive a silent connection only lasts longer.
                     let _ = notice_silence(&stream);
                     return Ok(stream);
                 }

@@ -1,4 +1,4 @@
-//! The shared store: a Consul agent, spoken to in its HTTP API by a client of our own (why:
+//! The shared store: a Consul agent, over its HTTP API, with our own client (why:
 //! `docs/decisions/0001-consul-client.md`). Reads and writes are transactions (`txn`), watches are blocking queries, and each
 //! of them is repeated as long as that is safe and useful (`retry`).
 
@@ -36,7 +36,7 @@ const MAX_WAIT: Duration = Duration::from_mins(10);
 pub struct Consul {
     transport: Transport,
     budget: Budget,
-    /// Prefixes of which it is known that the token may read there: where nothing is found, nothing is.
+    /// Prefixes that the token may read for certain: an empty answer for one of them means that nothing is there.
     readable: RefCell<HashSet<Key>>,
 }
 
@@ -75,7 +75,7 @@ impl Consul {
         self.call(&ask).await
     }
 
-    /// The pairs at or below `prefixes`, and others whose keys only begin like them.
+    /// The pairs at or below `prefixes`, and others whose keys begin with the same text.
     async fn pairs(&self, prefixes: &[Key]) -> Result<Vec<Pair>, Error> {
         let what = format!("read of {}", names(prefixes.iter()));
         let answer = self
@@ -85,12 +85,12 @@ impl Consul {
         txn::pairs(&answer.body).map_err(|why| self.garbled(&answer, &why))
     }
 
-    /// Keeps what is at or below one of `prefixes`. Where there is nothing, there may be something that the token
-    /// must not see: that must not pass for an empty store.
+    /// Keeps what is at or below one of `prefixes`. If there is nothing, the token may lack the right to see it. That must not be
+    /// taken for an empty store.
     async fn entries(&self, prefixes: &[Key], pairs: Vec<Pair>) -> Result<Vec<Entry>, Error> {
         let mut entries = BTreeMap::new();
         for pair in pairs {
-            // A key that is none of ours by its form was made by somebody else, like the folders of Consul's web UI ("a/b/").
+            // A key in another form than ours was made by another program, like the folders of Consul's web UI ("a/b/").
             let Ok(key) = Key::new(pair.key.as_str()) else {
                 continue;
             };
@@ -110,7 +110,7 @@ impl Consul {
         let is_empty = |prefix: &&Key| !entries.keys().any(|key| key.is_within(prefix));
         let mut doubtful: Vec<_> = prefixes.iter().filter(is_empty).collect();
         if !doubtful.is_empty() {
-            // Rights are given by folder: what lies beside a key that was shown may be read, too.
+            // Rights are given by folder: if a key is visible, so are the keys beside it.
             let shown: HashSet<_> = entries.keys().filter_map(Key::folder).collect();
             doubtful.retain(|prefix| prefix.folder().is_none_or(|it| !shown.contains(it)));
             self.probe(&doubtful).await?;
@@ -118,8 +118,8 @@ impl Consul {
         Ok(entries.into_values().collect())
     }
 
-    /// Finds out, once for each of `prefixes`, whether the token may read there: of several in one folder by the folder, if it
-    /// may read all of that.
+    /// Finds out whether the token may read each of `prefixes`, once for each. For several in one folder one question about the folder
+    /// is enough if the token may read all of it.
     async fn probe(&self, prefixes: &[&Key]) -> Result<(), Error> {
         let is_known = |place: &Key| {
             let readable = self.readable.borrow();
@@ -156,7 +156,7 @@ impl Consul {
         let objections =
             txn::objections(&answer.body).map_err(|why| self.garbled(&answer, &why))?;
         for (at, prefix) in prefixes.iter().enumerate() {
-            // A policy may be about the key or about what is below it: the right to one of them is enough.
+            // A policy may name the key or what is below it: the right to one of them is enough.
             let denials: Vec<_> = objections
                 .iter()
                 .filter(|objection| objection.op_index / 2 == at && objection.is_denial())
@@ -245,7 +245,7 @@ impl Store for Consul {
         }
         let keys: Vec<String> = serde_json::from_slice(&answer.body)
             .map_err(|why| self.garbled(&answer, &why.to_string()))?;
-        // "a/b/" stands for all that is below it, beside a key "a/b"; "a/" itself is a folder of Consul's web UI.
+        // "a/b/" means everything below it, beside a key "a/b"; "a/" itself is a folder of Consul's web UI.
         let child = |key: &String| Some(key.strip_prefix(&below)?.trim_end_matches('/').to_owned());
         let mut children: Vec<_> = keys.iter().filter_map(child).collect();
         children.retain(|child| !child.is_empty());
@@ -258,15 +258,15 @@ impl Store for Consul {
         self.budget.fill();
         let wait = wait.min(MAX_WAIT);
         let (mut query, mut blocks) = (String::new(), Duration::ZERO);
-        // Consul takes a wait of zero for "as long as usual".
+        // For Consul a wait of zero means the default.
         if index > 0 && wait >= Duration::from_millis(1) {
             query = format!("&index={index}&wait={}ms", wait.as_millis());
-            // Consul adds up to a sixteenth, so that not all watchers come back at once.
+            // Consul adds up to a sixteenth, so that not all queries end at once.
             blocks = wait + wait / 16;
         }
         let path = format!("/v1/kv/{prefix}?recurse={query}");
         let what = format!("watch of {prefix}");
-        // 404 says that nothing is there, which is an answer like any other.
+        // 404 means that nothing is there, which is a normal answer.
         let ask = Ask {
             method: Method::GET,
             path,
@@ -285,7 +285,7 @@ impl Store for Consul {
                 .map_err(|why| self.garbled(&answer, &why.to_string()))?,
         };
         let entries = self.entries(std::slice::from_ref(prefix), pairs).await?;
-        // Index 0 would make the next watch return at once, and so for ever.
+        // With index 0 each next watch would return at once, for ever.
         Ok(Snapshot {
             entries,
             index: index.max(1),

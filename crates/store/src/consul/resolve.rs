@@ -1,6 +1,5 @@
-//! Host names to addresses. The binaries are static, and a static glibc cannot load the NSS libraries that its own
-//! resolver is made of; so the hosts file and the name servers of resolv.conf are asked from here. Most hosts name their agent by
-//! address and never come here.
+//! Resolves host names. The binaries are static, and a static glibc cannot load the NSS libraries of its own resolver. So this reads
+//! the hosts file and asks the name servers of resolv.conf. Most hosts name their agent by address and do not need it.
 
 use std::net::IpAddr;
 
@@ -10,7 +9,7 @@ use hickory_resolver::proto::op::Query;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use hickory_resolver::{Hosts, TokioResolver};
 
-/// The addresses of `host`, IPv4 first; the error says why there are none.
+/// The addresses of `host`, IPv4 first; or why there are none.
 pub(super) async fn addresses(host: &str) -> Result<Vec<IpAddr>, String> {
     let failed = |cause: String| format!("host name {host}: {cause}");
     let name = Name::from_ascii(host).map_err(|error| failed(error.to_string()))?;
@@ -32,8 +31,8 @@ pub(super) async fn addresses(host: &str) -> Result<Vec<IpAddr>, String> {
     Ok(found.iter().collect())
 }
 
-/// A name in the hosts file is not looked for elsewhere, not even for its other address family: a host whose name servers
-/// are down must find what its hosts file says, at once.
+/// A name in the hosts file is not resolved elsewhere, not even for the other address family: while the name servers are down, the
+/// hosts file must work at once.
 fn in_hosts_file(name: &Name) -> Vec<IpAddr> {
     let Ok(hosts) = Hosts::from_system() else {
         return Vec::new();

@@ -1,11 +1,10 @@
-//! Asking until there is an answer, as long as that makes sense and the verb's time lasts.
+//! Repeats a request until there is an answer, as long as that can help and the verb's time lasts.
 //!
-//! A write whose answer was lost may have been made. It is repeated all the same, since that is safe: every operation has a
-//! condition that its own success makes false (`Create`, `Swap`) or has already fulfilled (`Delete`), so it cannot happen
-//! twice. What remains is to tell one's own success from another's: if the repeated transaction conflicts, its keys are read,
-//! and the mark that it writes beside each value (see `txn`) says whose they are. A conflict is reported only if no key
-//! carries that mark, and then says how things are now. What cannot be excluded: an attempt that the network delays
-//! beyond the whole verb, and whose conditions hold again by then, still happens.
+//! A write whose answer was lost may have happened. To repeat it is safe: every operation has a condition that its own success makes
+//! false (`Create`, `Swap`) or has already fulfilled (`Delete`), so it cannot happen twice. What remains is to distinguish our own
+//! success from that of another writer. If the repeated transaction conflicts, its keys are read, and the mark beside each value
+//! (see `txn`) tells who wrote it. A conflict is reported only if no key has our mark, with the state of that moment. One case
+//! cannot be excluded: the network delays an attempt beyond the end of the verb, and its conditions hold again when it arrives.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +14,7 @@ use super::txn::Pair;
 use crate::budget::Backoff;
 use crate::{Error, Key, Op, Outcome, op};
 
-/// Most time for one attempt at a request that does not block by intent.
+/// Longest attempt of a request that is not a blocking query.
 const ATTEMPT: Duration = Duration::from_secs(5);
 
 /// An answer, and whether the agent may have got its request more than once.
@@ -25,8 +24,8 @@ pub(super) struct Called {
 }
 
 impl Consul {
-    /// Asks until there is one of the answers that `ask` expects. Trying again ends with the budget, from which the time that the
-    /// agent was asked to block is not taken.
+    /// Asks until there is one of the answers that `ask` expects, as long as the budget lasts. The time of a blocking query is not
+    /// taken from the budget.
     pub(super) async fn call(&self, ask: &Ask) -> Result<Called, Error> {
         let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
         let mut repeated = false;
@@ -68,13 +67,13 @@ impl Consul {
         })
     }
 
-    /// An answer is one that is expected, or a failure of its own kind.
+    /// Sorts an answer: expected, or a failure.
     fn judge(&self, ask: &Ask, answer: Answer) -> Result<Answer, Failure> {
         let said = answer.text();
         match answer.status {
             status if ask.expects.contains(&status) => Ok(answer),
             403 => Err(Failure::Final(self.denied(format!("{}: {said}", ask.what)))),
-            // No leader, an election, overload. Some of these come after the write was begun.
+            // No leader, an election, or overload. Some of these answers come after the write has begun.
             status @ (429 | 500..) => {
                 let what = format!("HTTP {status}: {said}");
                 Err(Failure::Lost(Error::NoLeader {
@@ -88,8 +87,8 @@ impl Consul {
         }
     }
 
-    /// How a transaction ended whose first attempts got lost and whose last one met a conflict: if a key carries its
-    /// mark, one of those attempts did it.
+    /// The outcome of a transaction whose first attempts were lost and whose last one conflicts: if a key has its mark, one of those
+    /// attempts succeeded.
     pub(super) async fn settle(
         &self,
         ops: &[Op],

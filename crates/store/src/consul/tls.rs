@@ -1,5 +1,5 @@
-//! TLS towards an agent. Built only for `consuls://`: reading the system's certificate authorities is the dearest thing a
-//! client can do at start (milliseconds of CPU), and most agents are spoken to on loopback without TLS.
+//! TLS to an agent. It is set up only for `consuls://`: to read the system's certificate authorities takes milliseconds of CPU, and
+//! most agents are reached on loopback without TLS.
 
 use std::fs;
 use std::io;
@@ -16,14 +16,14 @@ use tokio_rustls::TlsConnector;
 use super::url::{Place, Url};
 use crate::{Config, Error};
 
-/// What is needed to make a TLS connection.
+/// The settings of TLS connections.
 pub(super) struct Tls {
     pub(super) connector: TlsConnector,
     pub(super) server_name: ServerName<'static>,
 }
 
 impl Tls {
-    /// Reads the certificates that `config` names; no network.
+    /// Reads the certificates in `config`. Does not use the network.
     pub(super) fn new(url: &Url, config: &Config) -> Result<Self, Error> {
         let bad = |what: String, why: String| Error::BadSetting {
             url: url.to_string(),
@@ -95,7 +95,7 @@ fn all_below(folder: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     Ok(all)
 }
 
-/// The name that the server's certificate must be for.
+/// The name that the server's certificate must have.
 fn server_name(url: &Url, config: &Config) -> Result<ServerName<'static>, Error> {
     let name = match (&config.server_name, &url.place) {
         (Some(name), _) | (None, Place::Name(name, _)) => name.clone(),

@@ -1,4 +1,4 @@
-//! The ACL token: from the configuration or a file, checked before it is used, and shown nowhere, not even a bad one.
+//! The ACL token, from the configuration or a file. It is checked before it is used, and is never shown, not even if it is wrong.
 
 use hyper::header::HeaderValue;
 

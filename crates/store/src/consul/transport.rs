@@ -1,7 +1,7 @@
-//! One HTTP exchange with an agent, in bounded time and memory, and what is known afterwards when it fails. For a write
-//! the question is whether the agent may have got it; [`Failure`] answers that, and `retry` decides by it.
+//! One HTTP exchange with an agent, in bounded time and memory, and what is known if it fails. For a write the question is whether
+//! the agent may have received it. [`Failure`] tells that, and `retry` decides by it.
 //!
-//! A connection is kept for the next exchange. Two exchanges at a time (a blocking query beside a read) have one each.
+//! A connection is kept for the next exchange. Two exchanges at the same time (a blocking query and a read) have one each.
 
 use std::cell::RefCell;
 use std::error::Error as StdError;
@@ -21,13 +21,13 @@ use super::tls::Tls;
 use super::url::Url;
 use crate::Error;
 
-/// Most bytes of an answer. The leases of a whole /16 are about 30 MiB of Consul's JSON.
+/// Largest answer, in bytes. The leases of a whole /16 are about 30 MiB of Consul's JSON.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
 
-/// For name lookup, connection and TLS handshake together.
+/// Time for name lookup, connection and TLS handshake together.
 pub(super) const CONNECT: Duration = Duration::from_secs(3);
 
-/// Most connections kept.
+/// Largest number of connections that are kept.
 const KEEP: usize = 2;
 
 /// What to ask.
@@ -37,9 +37,9 @@ pub(super) struct Ask {
     pub(super) body: Bytes,
     /// How long the agent was asked to wait before it answers.
     pub(super) blocks: Duration,
-    /// The statuses of proper answers.
+    /// The HTTP statuses of expected answers.
     pub(super) expects: &'static [u16],
-    /// Words for messages, with the keys that it is about.
+    /// The request in words, with its keys, for messages.
     pub(super) what: String,
 }
 
@@ -70,17 +70,17 @@ impl Answer {
 
 /// Why nothing came back.
 pub(super) enum Failure {
-    /// Nobody listens there: nothing was sent, and that was known at once.
+    /// Nothing listens there: nothing was sent, and that was clear at once.
     Refused(Error),
     /// No connection in time: nothing was sent.
     Unsent(Error),
     /// The agent may have got the request.
     Lost(Error),
-    /// Trying again would end the same.
+    /// Another attempt would fail in the same way.
     Final(Error),
 }
 
-/// Who asks, for Consul's log and whatever stands before it: the program and its version.
+/// The user agent, for Consul's log and proxies: the program and its version.
 fn agent() -> HeaderValue {
     let path = std::env::args_os().next().unwrap_or_default();
     let program = Path::new(&path).file_name().unwrap_or_default();
@@ -94,7 +94,7 @@ fn agent() -> HeaderValue {
 
 type Sender = SendRequest<Full<Bytes>>;
 
-/// The way to one agent.
+/// The connections to one agent.
 pub(super) struct Transport {
     pub(super) url: Url,
     pub(super) tls: Option<Tls>,
@@ -144,7 +144,7 @@ impl Transport {
 
     async fn sender(&self) -> Result<Sender, Failure> {
         while let Some(mut sender) = self.kept() {
-            // One that the agent has closed meanwhile says so here.
+            // A connection that the agent has closed meanwhile fails here.
             if sender.ready().await.is_ok() {
                 return Ok(sender);
             }
@@ -152,7 +152,7 @@ impl Transport {
         let stream = TokioIo::new(self.connect().await?);
         let handshake = http1::handshake(stream).await;
         let (sender, connection) = handshake.map_err(|error| self.failure(&error))?;
-        // It ends when the sender is dropped, or else with the runtime; its errors reach whoever waits for an answer.
+        // The task ends when the sender is dropped, or with the runtime. The caller that waits for an answer gets its errors.
         tokio::spawn(async move { drop(connection.await) });
         Ok(sender)
     }
@@ -205,7 +205,7 @@ impl Transport {
         Error::Garbage { url, what }
     }
 
-    /// What a failed handshake or exchange means.
+    /// The failure behind a failed handshake or exchange.
     pub(super) fn failure(&self, error: &(dyn StdError + 'static)) -> Failure {
         let url = self.url();
         let mut causes: Vec<String> = Vec::new();

@@ -1,10 +1,9 @@
-//! The documents of Consul's transaction endpoint, `PUT /v1/txn`: all that we read and write goes through it. One transaction
-//! reads several prefixes as of one moment, and a write's answer carries the new revisions, which the plain key endpoint
-//! would need a second read for. A transaction of reads alone does not go through the cluster's log (source:
+//! The JSON of Consul's transaction endpoint, `PUT /v1/txn`, which all reads and writes use. One transaction reads several prefixes
+//! at the same moment, and the answer to a write has the new revisions, for which the plain key endpoint would need a second read. A transaction of reads alone does not go through the cluster's log (source:
 //! `agent/txn_endpoint.go`; seen in both tested versions: the raft index stays).
 //!
-//! Consul keeps a revision when a write changes nothing. `Flags`, a number that it stores beside each value, is therefore drawn anew
-//! for each transaction: so every write changes something, and a writer can recognise its own write.
+//! Consul keeps the revision if a write changes nothing. So `Flags`, a number beside each value, is a new random one for each
+//! transaction: every write changes something, and a writer can recognise its own.
 
 use std::borrow::Cow;
 
@@ -77,13 +76,13 @@ pub(super) struct Objection {
 }
 
 impl Objection {
-    /// Whether it is the token that is at fault, and not a condition.
+    /// Whether the token lacks a right, rather than that a condition failed.
     pub(super) fn is_denial(&self) -> bool {
         self.what.contains("ermission denied")
     }
 }
 
-/// A transaction that reads everything at or below `prefixes`, and more: Consul's prefixes end anywhere.
+/// A transaction that reads everything at or below `prefixes`, and more: Consul's prefixes may end inside a segment.
 pub(super) fn read(prefixes: &[Key]) -> Vec<u8> {
     document(prefixes.iter().map(|key| Step {
         verb: "get-tree",
@@ -111,8 +110,8 @@ pub(super) fn write(ops: &[Op], flags: u64) -> Vec<u8> {
     }))
 }
 
-/// A transaction that fails, and whose objections tell whether `prefixes` may be read: two operations for each, about the
-/// key itself and about keys below it. Consul leaves what a token may not read out of a read, without a word; a check it denies.
+/// A transaction that always fails, and whose errors tell whether `prefixes` may be read. It has two operations for each: about the
+/// key itself, and about keys below it. Consul silently leaves out of a read what the token may not see, but denies a check.
 pub(super) fn probe(prefixes: &[Key]) -> Vec<u8> {
     let keys = prefixes
         .iter()
@@ -137,7 +136,7 @@ pub(super) fn pairs(body: &[u8]) -> Result<Vec<Pair>, String> {
     Ok(done.results.into_iter().map(|result| result.kv).collect())
 }
 
-/// The answer to a transaction of `ops` that happened. Consul answers each operation but deletes, in order.
+/// The answer to a transaction of `ops` that succeeded. Consul answers all operations except deletes, in order.
 pub(super) fn outcome(ops: &[Op], body: &[u8]) -> Result<Outcome, String> {
     let mut pairs = pairs(body)?.into_iter();
     let mut revisions = Vec::new();
@@ -154,7 +153,7 @@ pub(super) fn outcome(ops: &[Op], body: &[u8]) -> Result<Outcome, String> {
     Ok(Outcome::Done(revisions))
 }
 
-/// The answer to a transaction that did not happen, sorted by operation.
+/// The answer to a transaction that failed, sorted by operation.
 pub(super) fn objections(body: &[u8]) -> Result<Vec<Objection>, String> {
     let mut undone: Undone = serde_json::from_slice(body).map_err(|error| error.to_string())?;
     undone.errors.sort_by_key(|objection| objection.op_index);

@@ -1,5 +1,5 @@
-//! Where a Consul agent listens. Besides our own forms this takes what `CONSUL_HTTP_ADDR` may hold, since that
-//! variable is where an operator's tools already find the agent: `127.0.0.1:8500`, `http://`, `https://`, `unix://`.
+//! The address of a Consul agent. Beside our own forms this accepts those of `CONSUL_HTTP_ADDR`, because an operator's tools use that
+//! variable: `127.0.0.1:8500`, `http://`, `https://`, `unix://`.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -100,7 +100,7 @@ impl Url {
     }
 }
 
-/// What stands before an `@` is user and password, and what follows `?` or `#` may be a token: those stay out of messages.
+/// The part before an `@` is user and password, and the part behind `?` or `#` may be a token. Messages have neither.
 pub fn without_secrets(url: &str) -> String {
     let (head, tail) = url.split_at(url.find(['?', '#']).unwrap_or(url.len()));
     let Some(mark) = tail.chars().next() else {
@@ -109,7 +109,7 @@ pub fn without_secrets(url: &str) -> String {
             None => head.into(),
         };
     };
-    // An `@` further on: the mark may stand in a password, and all that is before it may be secret.
+    // There is another `@`: the first one may be part of a password, so everything before the last one may be secret.
     if tail.contains('@') {
         return "...".into();
     }

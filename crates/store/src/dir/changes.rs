@@ -1,4 +1,4 @@
-//! The kernel's word that a transaction was finished: inotify on the store's directory, in which each one renames its record.
+//! Notifications of finished transactions: inotify on the store's directory, where each transaction renames its record.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -17,7 +17,7 @@ impl Changes {
     /// From here on nothing is missed.
     pub(super) fn of(root: &Path) -> io::Result<Self> {
         let fd = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
-        // Only a renaming ends a transaction: the other events would wake watchers for nothing.
+        // A transaction ends with a rename. Other events would wake watchers for nothing.
         inotify::add_watch(&fd, root, WatchFlags::MOVED_TO)?;
         #[expect(
             deprecated,
@@ -27,7 +27,7 @@ impl Changes {
         Ok(Self(fd))
     }
 
-    /// Waits until a transaction was finished since the last call.
+    /// Waits for a transaction that ends after the last call.
     pub(super) async fn next(&self) -> io::Result<()> {
         loop {
             let mut ready = self.0.readable().await?;
@@ -38,7 +38,7 @@ impl Changes {
         }
     }
 
-    /// Reads all events; whether one of them ends a transaction, or may have been lost.
+    /// Reads all events; returns whether one of them ends a transaction, or one may have been lost.
     fn drain(&self) -> io::Result<bool> {
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut events = Reader::new(&self.0, &mut buffer);

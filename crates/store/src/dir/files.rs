@@ -1,5 +1,5 @@
-//! Keys as files. The key `a/b` is the file `a/b=` below the store's directory: `=` cannot be in a key, so that `a` and
-//! `a/b` may both exist, and names that begin with it are free for the store's own files. A file's first line is the
+//! Keys as files. The key `a/b` is the file `a/b=` below the store's directory. No key contains a `=`, so `a` and `a/b` can both
+//! exist, and names that begin with it are free for the store's own files. A file's first line is the
 //! revision, the rest the value, so that `jq . file` and `tail -n +2 file` show it.
 
 use std::collections::BTreeSet;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::{Entry, Error, Key};
 
-/// The scratch file that becomes another by renaming. There is one, since writers take turns.
+/// The scratch file, which is renamed to its target. One is enough, because writers take turns.
 const SCRATCH: &str = "=new";
 
 /// A store's directory.
@@ -69,7 +69,7 @@ impl Files {
         let folder = prefix.map_or(self.root.clone(), |prefix| self.folder(prefix));
         let listing = match fs::read_dir(&folder) {
             Ok(listing) => listing,
-            // No such folder, or a file that is none of ours.
+            // There is no such folder, or it is a file that is not ours.
             Err(error)
                 if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
             {
@@ -86,7 +86,7 @@ impl Files {
                 Some(prefix) => prefix.join(segment),
                 None => Key::new(segment),
             };
-            // The store's own files, and what an operator may have left here, are no keys.
+            // The store's own files, and other files that someone left here, are not keys.
             let Ok(key) = key else { continue };
             if name.ends_with('=') {
                 entries.extend(self.get(&key)?);
@@ -97,7 +97,7 @@ impl Files {
         Ok(())
     }
 
-    /// Writes the file of `key`, and notes in `folders` which directories have to be made durable.
+    /// Writes the file of `key`, and adds to `folders` the directories that have to be synced.
     pub(super) fn put(
         &self,
         key: &Key,
@@ -126,14 +126,14 @@ impl Files {
         for folder in self.ancestors(&path) {
             folders.insert(folder.to_owned());
             if folder != self.root {
-                // It stays if something is in it.
+                // The directory stays if it is not empty.
                 let _ = fs::remove_dir(folder);
             }
         }
         Ok(())
     }
 
-    /// Gives the file `path` this content, all of it or none: written aside, made durable, renamed.
+    /// Writes the whole file `path` or nothing: writes a scratch file, syncs it, renames it.
     pub(super) fn replace(&self, path: &Path, content: &[&[u8]]) -> Result<(), Error> {
         let scratch = self.root.join(SCRATCH);
         let write = || -> io::Result<()> {
@@ -167,7 +167,7 @@ pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     }
 }
 
-/// Makes the names in a directory durable. One that is gone has none.
+/// Syncs the names in a directory. Does nothing if it is gone.
 pub(super) fn sync(folder: &Path) -> Result<(), Error> {
     match File::open(folder).and_then(|folder| folder.sync_all()) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(io_error(folder, error)),

@@ -1,8 +1,8 @@
-//! The embedded store: a directory of files, for one machine. Any number of processes use it at a time; they take turns by a
-//! lock on the file `=lock`, which the kernel releases when its holder dies. What a file is: `files`. How a transaction
-//! survives a crash: `redo`. How a watcher wakes: `changes`.
+//! The embedded store: a directory of files, for one machine. Any number of processes can use it at the same time. They take turns by
+//! a lock on the file `=lock`, which the kernel releases when its holder dies. `files` has the form of the files, `redo` how a
+//! transaction survives a crash, and `changes` how a watcher wakes.
 //!
-//! File work is done on the calling thread: it is short, and a thread pool must not exist where threads enter namespaces.
+//! The calling thread does the file work: it is short, and there must be no thread pool where threads enter namespaces.
 
 mod changes;
 mod files;
@@ -36,8 +36,8 @@ enum Lock {
 }
 
 impl Dir {
-    /// Opens the store in the directory `root`, which is made if it is absent: for its owner only, since who can
-    /// open the lock file can also keep everybody else out. Waits for locks take at most `timeout` in all.
+    /// Opens the store in the directory `root`, and creates it if it is missing. Only its owner has access, because every process that
+    /// can open the lock file could block all others. Waits for locks take at most `timeout` in all.
     pub fn open(root: impl Into<PathBuf>, timeout: Duration) -> Result<Self, Error> {
         let root = root.into();
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&root);
@@ -50,7 +50,7 @@ impl Dir {
         })
     }
 
-    /// Takes the lock; it is released when the file is dropped.
+    /// Takes the lock. Dropping the file releases it.
     async fn lock(&self, how: Lock) -> Result<File, Error> {
         let path = self.files.root.join("=lock");
         let mut options = OpenOptions::new();
@@ -79,7 +79,7 @@ impl Dir {
         }
     }
 
-    /// A lock under which all transactions that happened are finished.
+    /// Takes the lock, and finishes all transactions that have happened.
     async fn quiet(&self, how: Lock) -> Result<File, Error> {
         let lock = self.lock(how).await?;
         if !self.files.is_unfinished() {
@@ -133,7 +133,7 @@ impl Store for Dir {
         self.budget.fill();
         let end = Instant::now() + wait;
         let root = &self.files.root;
-        // Listening starts before looking, or a change between the two would be slept through.
+        // The subscription starts before the read, so that no change between the two is missed.
         let changes = Changes::of(root).map_err(|error| io_error(root, error))?;
         loop {
             let lock = self.quiet(Lock::Shared).await?;

@@ -1,10 +1,9 @@
-//! Transactions of files, all or nothing over a crash at any instruction. A transaction is first written as one record,
-//! made durable and given its name, `=redo`: that is the moment at which it happens. Then its files are written, and
-//! the record becomes `=last`. Who finds `=redo` under the lock finishes what a killed writer left; doing it twice
-//! makes no difference.
+//! Transactions of files, which happen completely or not at all, even with a crash at any instruction. A transaction is first written
+//! as one record, synced, and renamed to `=redo`: at that moment it happens. Then its files are written, and the record is renamed
+//! to `=last`. A process that finds `=redo` under the lock finishes the work of a killed writer. To do that twice is harmless.
 //!
-//! `=last` also remembers the store's revision, which only rises and is given to every key of a transaction, and the keys
-//! of the last few hundred changes, by which a watcher sees whether one of them concerns it.
+//! `=last` also has the store's revision, which only rises and which every key of a transaction gets, and the keys of the last few
+//! hundred changes, in which a watcher looks for its own.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::files::{Files, io_error, read, sync};
 use crate::{Error, Key, Op};
 
-/// The name under which a finished transaction's record stays; watchers wait for its renaming.
+/// The name of a finished transaction's record. Watchers wait for that rename.
 pub(super) const LAST: &str = "=last";
 const REDO: &str = "=redo";
 
@@ -29,7 +28,7 @@ const RECENT: usize = 256;
 pub(super) struct Record {
     /// The store's revision. An empty store has 1, so that 0 stays free for "from the beginning".
     pub(super) revision: u64,
-    /// Keys with their new values in base64, or without if they are removed.
+    /// Keys with their new values in base64, or without a value if they are removed.
     changes: Vec<(String, Option<String>)>,
     /// The last changed keys, oldest first: all of those with a revision above `forgotten`.
     recent: Vec<(u64, String)>,
@@ -57,7 +56,7 @@ impl Record {
         self
     }
 
-    /// Whether something at or below `prefix` changed after `index`. An index that is not yet reached is from another store.
+    /// Whether something at or below `prefix` changed after `index`. An index above the revision comes from another store.
     pub(super) fn changed(&self, prefix: &Key, index: u64) -> bool {
         let concerns = |key: &str| Key::new(key).is_ok_and(|key| key.is_within(prefix));
         let later = self.recent.iter().filter(|(revision, _)| *revision > index);
@@ -66,12 +65,12 @@ impl Record {
 }
 
 impl Files {
-    /// Whether a transaction has happened whose files are not all written.
+    /// Whether a transaction has happened whose files are not all written yet.
     pub(super) fn is_unfinished(&self) -> bool {
         self.root.join(REDO).exists()
     }
 
-    /// Finishes what a killed writer left. Needs the exclusive lock.
+    /// Finishes the work of a killed writer. Needs the exclusive lock.
     pub(super) fn recover(&self) -> Result<(), Error> {
         match self.record(REDO)? {
             Some(record) => self.finish(&record),
@@ -84,7 +83,7 @@ impl Files {
         if let Some(record) = self.record(LAST)? {
             return Ok(record);
         }
-        // A new store, or one whose record was removed: no revision that is in use may be given again.
+        // The store is new, or its record was removed: no revision that is in use may be given again.
         let revision = self
             .all()?
             .iter()
