@@ -50,7 +50,7 @@ impl Command {
         let found = Self::ALL.into_iter().find(|c| text == c.as_str());
         let bad = || {
             Error::env(format!(
-                "CNI_COMMAND: {} is no command of CNI",
+                "CNI_COMMAND: {} is not a CNI command",
                 text.display()
             ))
         };
@@ -190,7 +190,7 @@ impl Call {
     pub fn attachment(&self) -> Result<(&ContainerId, &IfName), Error> {
         let both = self.container.as_ref().zip(self.ifname.as_ref());
         let command = self.command.as_str();
-        both.ok_or_else(|| Error::env(format!("{command} is not about one attachment")))
+        both.ok_or_else(|| Error::env(format!("{command} does not apply to one attachment")))
     }
 }
 

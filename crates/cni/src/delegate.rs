@@ -44,9 +44,7 @@ impl<'a> Delegate<'a> {
             return Err(Error::config(msg));
         }
         if call.is_delegated() {
-            let msg = format!(
-                "plugin {name} would be run by a plugin that another one runs as its IPAM plugin"
-            );
+            let msg = format!("an IPAM plugin cannot delegate to plugin {name}");
             return Err(Error::config(msg));
         }
         if call.path.is_empty() {

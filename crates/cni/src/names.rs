@@ -100,7 +100,7 @@ impl NetworkName {
 
 /// Why `s` is no network name.
 fn network(s: &str) -> Option<&'static str> {
-    let too_long = "must not be longer than 247 bytes, as files are named after it";
+    let too_long = "must not be longer than 247 bytes, because files are named after it";
     identifier(s).or_else(|| (s.len() > NetworkName::LONGEST).then_some(too_long))
 }
 

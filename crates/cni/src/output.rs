@@ -48,7 +48,7 @@ pub fn caller_listens() -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::io(
-        "standard output: its reader is gone, so is the caller; nothing was made",
+        "the caller closed standard output; nothing was created",
     ))
 }
 

@@ -100,7 +100,7 @@ impl Process {
         let (code, but) = if silent {
             (code::DELEGATE, "said nothing")
         } else {
-            (code::DECODE, "what it said is no CNI error")
+            (code::DECODE, "its output is not a CNI error")
         };
         let answer = &self.answer[..self.answer.len().min(MAX_DETAILS)];
         let details = [answer, &self.complaint].map(String::from_utf8_lossy);

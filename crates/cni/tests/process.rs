@@ -72,7 +72,7 @@ fn the_environment_is_checked() {
     let (code, msg) = refused(&["CNI_COMMAND=FOO"], &conf);
     assert_eq!(
         (code, msg.as_str()),
-        (4, "CNI_COMMAND: FOO is no command of CNI")
+        (4, "CNI_COMMAND: FOO is not a CNI command")
     );
     let all = "ADD needs CNI_CONTAINERID, CNI_NETNS, CNI_IFNAME, CNI_PATH";
     assert_eq!(refused(&["CNI_COMMAND=ADD"], &conf), (4, all.into()));

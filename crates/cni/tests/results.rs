@@ -176,7 +176,7 @@ fn what_is_not_understood_is_code_6_with_path_and_value() {
         ),
         (
             json!({"ips": [{"address": "10.0.0.2/33"}]}),
-            r#"ips[0].address: "10.0.0.2/33" is no address with prefix length"#,
+            r#"ips[0].address: "10.0.0.2/33" is not an address with prefix length"#,
         ),
         (
             json!({"ips": [{"gateway": "10.0.0.1"}]}),
@@ -184,7 +184,7 @@ fn what_is_not_understood_is_code_6_with_path_and_value() {
         ),
         (
             json!({"routes": [{"dst": "::/0", "gw": "fd00::g"}]}),
-            r#"routes[0].gw: "fd00::g" is no address"#,
+            r#"routes[0].gw: "fd00::g" is not an address"#,
         ),
         (
             json!({"interfaces": "eth0"}),

@@ -73,7 +73,7 @@ pub(super) fn cidr<'de, D: Deserializer<'de>>(from: D) -> Result<IpNetwork, D::E
     if !text.contains('/') {
         return Err(de::Error::custom(format!("{text:?} has no prefix length")));
     }
-    let bad = |_| de::Error::custom(format!("{text:?} is no address with prefix length"));
+    let bad = |_| de::Error::custom(format!("{text:?} is not an address with prefix length"));
     text.parse().map_err(bad)
 }
 
@@ -82,7 +82,7 @@ pub(super) fn address<'de, D: Deserializer<'de>>(from: D) -> Result<Option<IpAdd
     let Some(text) = text(from)? else {
         return Ok(None);
     };
-    let bad = |_| de::Error::custom(format!("{text:?} is no address"));
+    let bad = |_| de::Error::custom(format!("{text:?} is not an address"));
     text.parse().map(Some).map_err(bad)
 }
 
