@@ -91,8 +91,7 @@ impl<'a> PortAllocator<'a> {
             let addresses = same.copied().map(Some).chain([None, at.address]);
             keys.extend(addresses.map(|address| HostPort { address, ..at }.key()));
         }
-        let found = self.ports.read(&Scope::Keys(keys));
-        let found = found?;
+        let found = self.ports.read(&Scope::Keys(keys))?;
         Ok(found.elements.is_empty())
     }
 }

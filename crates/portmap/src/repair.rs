@@ -81,8 +81,7 @@ pub fn examine() -> Result<Examined, Error> {
 
 /// What lets nothing through to published ports, or may not: rules of others, settings of the kernel.
 pub async fn obstacles() -> Result<Vec<Obstacle>, Error> {
-    let records = table::records().all_readable(&table::report_unreadable);
-    let records = records?;
+    let records = table::records().all_readable(&table::report_unreadable)?;
     if records.is_empty() {
         return Ok(vec![]);
     }

@@ -255,8 +255,7 @@ impl PortTable {
 
     /// Removes the document of an attachment, by its digest, and with the last one all that is about ports.
     pub fn remove(&self, digest: &str, ports: &mut Ports) -> Result<(), Error> {
-        let removed = self.records.remove(digest);
-        removed?;
+        self.records.remove(digest)?;
         if self.is_empty()? {
             forget_completeness()?;
             let elements = ports.read(&Scope::All)?;

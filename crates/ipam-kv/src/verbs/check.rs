@@ -27,8 +27,7 @@ pub(crate) async fn check(call: &Call) -> Result<(), Error> {
     if local_lease == Noted::Nothing {
         // The host may have lost its documents while the container runs.
         let open = context.open();
-        let looked = open.allocator(&conf.spec.name).ensure_ledger().await;
-        looked?;
+        open.allocator(&conf.spec.name).ensure_ledger().await?;
         local_lease = own()?;
     }
     let local_lease = match local_lease {

@@ -118,8 +118,7 @@ pub(super) async fn subnets(
     let Some(link) = inside::outside(host).await? else {
         return Ok(None);
     };
-    let addresses = host.rtnl.addresses(Some(link.index)).await;
-    let addresses = addresses?;
+    let addresses = host.rtnl.addresses(Some(link.index)).await?;
     let v4 = addresses.iter().find_map(|(_, address)| match address {
         IpNetwork::V4(v4) => Ipv4Network::new(v4.network(), v4.prefix()).ok(),
         IpNetwork::V6(_) => None,
@@ -143,8 +142,7 @@ async fn forward_v6(host: &Host) -> Result<(), Error> {
     if FORWARD6.is("1") {
         return Ok(());
     }
-    let advertised = host.rtnl.advertised().await;
-    let advertised = advertised?;
+    let advertised = host.rtnl.advertised().await?;
     let links = host.rtnl.links().await?;
     for link in links.iter().filter(|link| advertised.contains(&link.index)) {
         let listens = Sysctl::of_link("ipv6", &link.name, "accept_ra");

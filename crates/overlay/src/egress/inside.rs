@@ -145,8 +145,7 @@ pub(super) fn is_veth(link: &Link) -> bool {
 /// Removes the host's interface and the namespace.
 pub(super) async fn remove(host: &Host) -> Result<(), Error> {
     // The kernel empties a namespace at its leisure; the interface must be gone now.
-    let removed = host.rtnl.remove_link(EGRESS_BRIDGE).await;
-    removed?;
+    host.rtnl.remove_link(EGRESS_BRIDGE).await?;
     let (folder, name) = names::egress_netns();
     let removed = Netns::remove(&folder, name);
     removed.map(drop).map_err(Error::from)
@@ -266,8 +265,7 @@ impl Inside {
         container: &Netns,
     ) -> Result<(), Error> {
         let name = names::egress_port(attachment);
-        let removed = self.rtnl.remove_link(&name).await;
-        removed?;
+        self.rtnl.remove_link(&name).await?;
         let veth = Veth {
             index: None,
             name,

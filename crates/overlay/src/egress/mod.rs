@@ -101,8 +101,7 @@ async fn known_alone(host: &Host) -> Result<Option<Ledger>, Error> {
     // Where the bridge's namespace is hidden there may be any.
     ledger.adopted = seen.is_none() || !strangers.is_empty();
     if !ledger.leases.is_empty() {
-        let saved = host.egress.save(NAME, &ledger);
-        saved?;
+        host.egress.save(NAME, &ledger)?;
     }
     Ok(Some(ledger))
 }
@@ -119,8 +118,7 @@ async fn addresses_in(record: &Record) -> Result<Vec<IpNetwork>, Error> {
     let Some(nic) = nic? else {
         return Ok(Vec::new());
     };
-    let addresses = rtnl.addresses(Some(nic.index)).await;
-    let addresses = addresses?;
+    let addresses = rtnl.addresses(Some(nic.index)).await?;
     Ok(addresses.into_iter().map(|(_, address)| address).collect())
 }
 
@@ -355,8 +353,7 @@ pub async fn leave(host: &Host, attachment: &Attachment) -> Result<(), Error> {
     let port = names::egress_port(attachment);
     if let Some(rtnl) = bridge.as_ref().filter(|_| gone) {
         for link in [names::ifb(&port), port] {
-            let removed = rtnl.remove_link(&link).await;
-            removed?;
+            rtnl.remove_link(&link).await?;
         }
     }
     let save = |ledger: &Ledger| {
@@ -376,8 +373,7 @@ pub async fn leave(host: &Host, attachment: &Attachment) -> Result<(), Error> {
         inside::has_ports(rtnl).await?
     } else {
         // With no interface either there is nothing but what a killed ADD was about to write.
-        let found = host.rtnl.link(names::EGRESS_BRIDGE).await;
-        let found = found?;
+        let found = host.rtnl.link(names::EGRESS_BRIDGE).await?;
         !was_noted && found.as_ref().is_some_and(inside::is_veth)
     };
     if has_ports {

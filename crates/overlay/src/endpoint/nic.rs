@@ -225,8 +225,7 @@ fn gateway_of(ips: &[Ip], route: &cni::Route) -> Option<IpAddr> {
 
 /// Gives the egress NIC what it has not yet of addresses and default routes, and raises it.
 pub(crate) async fn open_egress(rtnl: &Rtnl, nic: &Nic) -> Result<(), Error> {
-    let link = rtnl.link(EGRESS_NIC).await;
-    let link = link?;
+    let link = rtnl.link(EGRESS_NIC).await?;
     let link = link.ok_or_else(|| vanished(EGRESS_NIC))?;
     let v4 = nic.new.then(|| {
         let (address, gateway) = (nic.address.into(), nic.gateway.into());
@@ -240,11 +239,9 @@ pub(crate) async fn open_egress(rtnl: &Rtnl, nic: &Nic) -> Result<(), Error> {
     let own = link_local(mac_of(nic.address.ip().into())).filter(|_| nic.v6.is_some());
     let addresses = families.iter().map(|(address, _, _)| *address);
     for address in addresses.chain(own) {
-        let added = rtnl.add_address(link.index, address).await;
-        added?;
+        rtnl.add_address(link.index, address).await?;
     }
-    let raised = rtnl.set_link(link.index, &up()).await;
-    raised?;
+    rtnl.set_link(link.index, &up()).await?;
     for (_, gateway, everywhere) in families {
         let route = netlink::Route::new(everywhere, Some(gateway), link.index);
         match rtnl.add_route(&route).await {

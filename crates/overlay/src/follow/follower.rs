@@ -122,8 +122,7 @@ impl Follower<'_> {
             return Ok(Heard::NetworkSnapshot(reading));
         }
         // What is kept of the other network is of no use to anyone.
-        let removed = self.host.snapshots.remove(self.network);
-        removed?;
+        self.host.snapshots.remove(self.network)?;
         Ok(Heard::Renewed)
     }
 

@@ -25,11 +25,9 @@ pub(crate) async fn admit(
     if host.has_users(network)? {
         return Err(there.refuse(network, &here).into());
     }
-    let removed = host
-        .snapshots
+    host.snapshots
         .remove(network)
-        .and_then(|()| host.members.remove(network));
-    removed?;
+        .and_then(|()| host.members.remove(network))?;
     note(host, network, &here)
 }
 
@@ -93,8 +91,7 @@ async fn documents(
         Err(error) if error.is_away() => return Ok(Documents::OfHere { renamed: false }),
         present => present?.map(|present| present.record),
     };
-    let known = host.snapshots.load_readable(network, &|_| ());
-    let known = known?;
+    let known = host.snapshots.load_readable(network, &|_| ())?;
     let known = known.and_then(|snapshot| snapshot.network).zip(present);
     if known.is_some_and(|(known, present)| present.is_same(&known.record)) {
         return Ok(Documents::OfHere { renamed: true });

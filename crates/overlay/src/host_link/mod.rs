@@ -185,8 +185,7 @@ async fn refuse_taken(
 ) -> Result<(), Error> {
     // What is ours came with another life of the document.
     for name in [names::host_link(network), names::gateway_link(network)] {
-        let removed = host.rtnl.remove_link(&name).await;
-        removed?;
+        host.rtnl.remove_link(&name).await?;
     }
     refuse_overlap(host, network, key, subnets).await
 }
@@ -322,8 +321,7 @@ pub(crate) fn gateways(host: &Host, network: &str) -> Result<BTreeSet<bool>, Err
 /// Takes the host off the segment, but for its lease; the caller holds the network's lock.
 pub(crate) async fn leave(host: &Host, network: &str) -> Result<(), Error> {
     for name in [names::host_link(network), names::gateway_link(network)] {
-        let removed = host.rtnl.remove_link(&name).await;
-        removed?;
+        host.rtnl.remove_link(&name).await?;
     }
     table::show(host, &names::gateway_link(network)).map(drop)
 }

@@ -40,8 +40,7 @@ pub(crate) async fn apply(
             Object::Entries { bridge, port, .. } => {
                 let steps = object.steps(seen);
                 let (bridge, port) = (index(seen, bridge)?, index(seen, port)?);
-                let done = space.rtnl.change(bridge, port, &steps).await;
-                done?;
+                space.rtnl.change(bridge, port, &steps).await?;
             }
             Object::Rewrite(macs) => seen.rewrites = mac_rewrite::set(space.netns, macs)?,
             Object::Sysctl { .. } => {}
@@ -143,8 +142,7 @@ async fn make(space: &Space<'_>, spec: &LinkSpec, seen: &Observed) -> Result<Lin
     let (rtnl, host, name) = (space.rtnl, space.host, spec.name.clone());
     let mtu = spec.mtu.first();
     if seen.link(&name).is_some() {
-        let removed = rtnl.remove_link(&name).await;
-        removed?;
+        rtnl.remove_link(&name).await?;
     }
     let master = spec.bridge.map(|bridge| index(seen, bridge)).transpose()?;
     match &spec.kind {
@@ -173,8 +171,7 @@ async fn make(space: &Space<'_>, spec: &LinkSpec, seen: &Observed) -> Result<Lin
             vxlan_conflict::create(host, &tunnel.network, &vxlan, space.netns).await?;
         }
         Kind::Veth { peer, mac } => {
-            let removed = host.rtnl.remove_link(peer).await;
-            removed?;
+            host.rtnl.remove_link(peer).await?;
             let veth = Veth {
                 index: None,
                 name,
@@ -190,12 +187,10 @@ async fn make(space: &Space<'_>, spec: &LinkSpec, seen: &Observed) -> Result<Lin
                     up: false,
                 },
             };
-            let made = rtnl.create_veth(&veth, &host.netns).await;
-            made?;
+            rtnl.create_veth(&veth, &host.netns).await?;
         }
     }
-    let made = rtnl.link(&spec.name).await;
-    let made = made?;
+    let made = rtnl.link(&spec.name).await?;
     made.ok_or_else(|| vanished(&spec.name))
 }
 

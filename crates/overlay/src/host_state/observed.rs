@@ -120,8 +120,7 @@ impl Observed {
         let (seen, rtnl) = (self, space.rtnl);
         let asks = |kind: fn(&Object) -> bool| objects.iter().any(kind);
         if asks(|it| matches!(it, Object::Address { .. })) {
-            let found = rtnl.addresses(None).await;
-            let found = found?;
+            let found = rtnl.addresses(None).await?;
             seen.addresses = found.into_iter().collect();
         }
         if asks(|it| matches!(it, Object::Route { .. })) {

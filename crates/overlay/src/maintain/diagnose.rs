@@ -136,8 +136,7 @@ async fn examine_network(
         return Ok(());
     }
     // Of a first ADD that is at work, or was killed, there is nothing to be expected yet.
-    let records = host.records.all_readable(&|_| ());
-    let records = records?;
+    let records = host.records.all_readable(&|_| ())?;
     if !records.iter().any(|record| is_made(record, network)) {
         return Ok(());
     }

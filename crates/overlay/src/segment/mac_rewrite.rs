@@ -25,8 +25,7 @@ pub fn bring(host: &Host, network: &str, macs: &Translations) -> Result<bool, Er
 
 /// Notes what is to be rewritten, before the kernel is told; whether there is, or was, anything.
 pub(crate) fn note(host: &Host, network: &str, macs: &Translations) -> Result<bool, Error> {
-    let noted = host.translations.load(network);
-    let noted = noted?;
+    let noted = host.translations.load(network)?;
     if noted == Found::Absent && macs.is_empty() {
         return Ok(false);
     }

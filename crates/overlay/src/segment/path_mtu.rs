@@ -149,8 +149,7 @@ async fn measure(
         }
     }
     if paths != before {
-        let saved = host.paths.save(NAME, &paths);
-        saved?;
+        host.paths.save(NAME, &paths)?;
     }
     Ok(paths)
 }

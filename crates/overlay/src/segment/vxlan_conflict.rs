@@ -79,8 +79,7 @@ pub(crate) async fn find(
         let Some(rtnl) = sandbox::open(&network)? else {
             continue;
         };
-        let link = rtnl.link(names::VXLAN).await;
-        let link = link?;
+        let link = rtnl.link(names::VXLAN).await?;
         let tunnel = link.and_then(|link| link.vxlan);
         let tunnel = tunnel.filter(|it| it.port == port && it.vni == vni);
         let v6_too = |local: IpAddr| local.is_ipv6() == v6;

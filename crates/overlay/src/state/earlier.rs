@@ -63,8 +63,7 @@ async fn stands(record: &Record, (container, inside): (&Netns, &Rtnl)) -> Result
         Some(rtnl) => rtnl.link(&names::port(attachment)).await,
         None => Ok(None),
     };
-    let own = inside.link(&attachment.ifname).await;
-    let own = own?;
+    let own = inside.link(&attachment.ifname).await?;
     let is_ours = own.is_some_and(|own| own.group == names::group(attachment));
     Ok(is_ours || port?.is_some())
 }

@@ -113,8 +113,7 @@ impl Host {
 
     /// Whether this host has the address.
     pub async fn has_address(&self, address: IpAddr) -> Result<bool, Error> {
-        let addresses = self.rtnl.addresses(None).await;
-        let addresses = addresses?;
+        let addresses = self.rtnl.addresses(None).await?;
         Ok(has(&addresses, address, None).is_some())
     }
 

@@ -38,8 +38,7 @@ pub(crate) async fn status(call: &Call) -> Result<(), Error> {
 async fn ready(conf: &Conf) -> Result<(), Error> {
     journal::has_room()?;
     let host = Host::open()?;
-    let layout = journal::layout::admit(Path::new(journal::ROOT), cni::build::BUILD);
-    layout?;
+    journal::layout::admit(Path::new(journal::ROOT), cni::build::BUILD)?;
     let underlay = host.underlay(&conf.settings).await?;
     let has_vxlan = host.rtnl.has_vxlan().await;
     if !has_vxlan? {

@@ -82,8 +82,7 @@ pub(crate) async fn limit(
 pub(crate) async fn leave(attachment: &Attachment) -> Result<(), Error> {
     if let Some(rtnl) = sandbox::open(&attachment.network)? {
         let ifb = names::ifb(&names::port(attachment));
-        let removed = rtnl.remove_link(&ifb).await;
-        removed?;
+        rtnl.remove_link(&ifb).await?;
     }
     Ok(())
 }
