@@ -21,11 +21,12 @@
 //!
 //! [`Allocator`] is the host's side of it: what a verb does with these records and with what the host remembers.
 //! Store, clock and memory are arguments, so that a simulator drives the same code through any order of events
-//! (`tests/simulation`). `docs/ipam.md` names each race, who wins it, and which test shows it.
+//! (`tests/simulation`). So does [`forwarder`], by which a host follows a network's records. `docs/ipam.md` names each race, who wins it, and which test shows it.
 
 mod allocator;
 mod config;
 mod error;
+pub mod forwarder;
 pub mod keys;
 mod layout;
 mod node_view;

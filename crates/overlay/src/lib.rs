@@ -8,7 +8,7 @@
 //! forwarding entries of every address that can exist, before it exists ([`segment::forwarding`]). Packets for an unknown address
 //! are flooded to all hosts with a block: an old snapshot costs packets, and no reachability. It must not misdeliver either: an
 //! address moves to another host only after every host that forwards on the network has dropped the old entry and has
-//! acknowledged that ([`follow::membership`], `follow::follower`).
+//! acknowledged that ([`cluster::forwarder`], [`follow`]).
 //!
 //! Each network has on each host a *sandbox*: a namespace with a bridge and a VXLAN device ([`segment::sandbox`]). Veth pairs
 //! connect containers to the bridge. The host's firewall, routing and daemons never see the segment. A container's way to the

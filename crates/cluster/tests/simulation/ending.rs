@@ -16,6 +16,8 @@ use crate::{
 
 /// Longest that any verb may take, in ms.
 const PATIENCE: u64 = 4_000_000;
+/// How often an ADD follows the advice of its refusals: each of its addresses has an owner who answers, and others who drop it.
+const TRIES: u32 = 4;
 /// How often hosts sync and wait before an address counts as lost.
 const ROUNDS: u32 = 8;
 
@@ -175,6 +177,26 @@ fn offered(world: &World, network: &str) -> BTreeSet<IpAddr> {
     ranges.flat_map(of).collect()
 }
 
+/// An ADD, and what its refusal advises: to sync the hosts that it waits for, and to try again then. Without watchers nobody
+/// else does: an ADD that fails acknowledges nothing.
+async fn add_as_advised(
+    world: &Rc<World>,
+    host: usize,
+    owner: &cluster::LeaseOwner,
+) -> Result<Vec<IpAddr>, String> {
+    let mut tries = 0..TRIES;
+    loop {
+        let (give, take) = slot();
+        verbs::add(world, host, owner.clone(), Vec::new(), Some(give));
+        match take.await {
+            Err(refusal) if refusal.contains("crosshost sync") && tries.next().is_some() => {
+                sync_all(world, 1).await;
+            }
+            ended => return ended,
+        }
+    }
+}
+
 async fn refill(world: &Rc<World>, network: &str) {
     let offered = offered(world, network);
     let own = world.layout.network(network).unwrap();
@@ -192,9 +214,7 @@ async fn refill(world: &Rc<World>, network: &str) {
             }
             number += 1;
             let owner = owner(network, format!("f{number}"));
-            let (give, take) = slot();
-            verbs::add(world, host, owner.clone(), Vec::new(), Some(give));
-            match take.await {
+            match add_as_advised(world, host, &owner).await {
                 Ok(addresses) => {
                     absent = false;
                     progress = true;

@@ -1,162 +1,355 @@
-//! What the interface plugin does with the protocol, beside the allocator: a host joins, forwards by the news, acknowledges
-//! what it has dropped, leaves. The rules are those of `crates/overlay/src/follow/follower.rs` and `membership.rs`; here the kernel is
-//! a copy of the news.
+//! The interface plugin's side: the shipped forwarder (`cluster::forwarder`), driven by the simulation. Its outputs go to the
+//! simulated store, to the host's documents, and to a kernel that is a snapshot with the trust in it. A process can die before
+//! or after each of them.
 
-use cluster::{Acknowledgement, Cluster, Error, LeaseOwner, Node, Versioned};
+use std::{cell::RefCell, collections::BTreeSet, net::IpAddr};
 
-use crate::{scenario::network_of, site::Site, world::World};
+use cluster::{
+    Cluster, Error, LeaseOwner, NetworkSnapshot, NetworkSpec, Node,
+    forwarder::{
+        Change, Doubt, Forwarder, Input, Known, Leaver, Machine, Membership, Output, Plugged,
+        Reader, Step, Trust, Update,
+    },
+};
 
-/// How often news are applied anew because the store had forgotten that this host forwards.
-const ATTEMPTS: u32 = 3;
+use crate::{executor::FairLock, lies::Planted, site::Site, world::World};
+
+/// The overlay's part of a host.
+#[derive(Default)]
+pub struct Forwarding {
+    /// The network's lock on the host.
+    pub lock: FairLock,
+    /// Attachments on the sandbox; with the last one it goes.
+    pub users: BTreeSet<LeaseOwner>,
+    pub membership: Option<Membership>,
+    pub copy: Option<NetworkSnapshot>,
+    pub kernel: Option<Entries>,
+}
+
+/// What a sandbox forwards by.
+pub struct Entries {
+    pub snapshot: NetworkSnapshot,
+    /// Addresses of containers here; `None` where the kernel floods.
+    local: Option<BTreeSet<IpAddr>>,
+}
+
+impl Entries {
+    /// Where frames for an address go; `None` where they flood or stay.
+    pub fn home(&self, address: IpAddr) -> Option<&str> {
+        let local = self.local.as_ref()?;
+        let home = self.snapshot.home(address);
+        home.filter(|_| !local.contains(&address))
+    }
+
+    /// Whether it relies on what the snapshot says of homes.
+    pub fn has_homes(&self) -> bool {
+        self.local.is_some()
+    }
+}
+
+/// One verb's view of one network.
+pub struct Driver<'a> {
+    world: &'a World,
+    cluster: &'a Cluster<'a>,
+    site: &'a Site,
+    network: &'a str,
+    lie: Lie,
+}
+
+/// What a planted bug keeps back.
+#[derive(Default)]
+struct Lie {
+    /// Entries that the kernel is to have, and has not.
+    late: RefCell<Option<Entries>>,
+    /// A snapshot that was read before the join.
+    early: RefCell<Option<NetworkSnapshot>>,
+}
+
+impl<'a> Driver<'a> {
+    pub fn new(
+        world: &'a World,
+        cluster: &'a Cluster<'a>,
+        site: &'a Site,
+        network: &'a str,
+    ) -> Self {
+        Self {
+            world,
+            cluster,
+            site,
+            network,
+            lie: Lie::default(),
+        }
+    }
+
+    fn part<T>(&self, look: impl FnOnce(&Forwarding) -> T) -> T {
+        look(
+            &self
+                .world
+                .host(self.site.index)
+                .part(self.network)
+                .forwarding,
+        )
+    }
+
+    /// Writes on the host; the process can die before or after it.
+    async fn write(&self, what: impl FnOnce(&mut Forwarding)) {
+        let network = self.network;
+        self.site
+            .write(|host| what(&mut host.part_mut(network).forwarding));
+        self.site.while_alive().await;
+    }
+
+    async fn change(&self, change: &Change) -> Option<Membership> {
+        self.write(|forwarding| change.apply(&mut forwarding.membership))
+            .await;
+        self.part(|forwarding| forwarding.membership.clone())
+    }
+
+    async fn apply(&self, entries: Option<Entries>) {
+        self.world.say(|| {
+            let by = match &entries {
+                None => "nothing".to_owned(),
+                Some(it) if !it.has_homes() => "flooding".to_owned(),
+                Some(it) => format!("a snapshot of {}", it.snapshot.revision()),
+            };
+            format!("{} forwards by {by}", self.world.spell(&self.site.process))
+        });
+        self.write(|forwarding| forwarding.kernel = entries).await;
+        self.world.check_forwarding(self.site.index);
+    }
+
+    /// Runs a machine to its end.
+    async fn run<M: Machine>(&self, mut step: Step<M>) -> Result<M::Outcome, Error> {
+        loop {
+            match step {
+                Step::Next(machine) => {
+                    let input = self.perform(machine.output()).await?;
+                    step = machine.input(input)?;
+                }
+                Step::Finished(outcome) => {
+                    self.lie_no_longer().await;
+                    return Ok(outcome);
+                }
+            }
+        }
+    }
+
+    async fn perform(&self, output: Output<'_>) -> Result<Input, Error> {
+        let (network, me) = (self.network, self.site.host());
+        let done = match output {
+            Output::Load => Ok(self.part(|it| Input::Documents {
+                membership: it.membership.clone(),
+                copy: it.copy.clone().map(Box::new),
+            })),
+            Output::Change(change) => Ok(Input::Membership(self.change(change).await)),
+            Output::Join => {
+                self.read_early().await?;
+                let joined = self.cluster.join(network, &me.node, &me.boot_id).await;
+                joined.map(Input::Joined)
+            }
+            Output::Read => {
+                let read = self.cluster.snapshot_and_join(network, &me.node).await;
+                read.map(|(snapshot, join)| {
+                    let early = self.lie.early.take().filter(|_| join.is_some());
+                    let snapshot = Box::new(early.unwrap_or(snapshot));
+                    Input::Read { snapshot, join }
+                })
+            }
+            Output::Apply { snapshot, trust } => {
+                let local = match trust {
+                    Trust::Floods => None,
+                    Trust::Homes { local } => Some(local.clone()),
+                };
+                let snapshot = snapshot.clone();
+                let entries = Entries { snapshot, local };
+                if self.tells(Planted::AcknowledgedBeforeDropped) {
+                    *self.lie.late.borrow_mut() = Some(entries);
+                } else {
+                    self.apply(Some(entries)).await;
+                }
+                Ok(Input::Applied(0))
+            }
+            Output::Keep(snapshot) => {
+                self.write(|it| it.copy = Some(snapshot.clone())).await;
+                Ok(Input::Done)
+            }
+            Output::Acknowledge { snapshot, own } => {
+                let told = self.cluster.acknowledge(network, &me.node, snapshot, own);
+                let told = told.await.map(Input::Acknowledged);
+                self.lie_no_longer().await;
+                told
+            }
+            Output::Leave { revision } => {
+                let left = self.cluster.leave(network, &me.node, revision).await;
+                left.map(|()| Input::Done)
+            }
+        };
+        match done {
+            Err(error) if error.is_away() => Ok(Input::StoreAway(error)),
+            Err(Error::NoNetwork(_)) => Ok(Input::NoNetwork),
+            done => done,
+        }
+    }
+
+    fn tells(&self, lie: Planted) -> bool {
+        self.world.scenario.planted == Some(lie)
+    }
+
+    /// The kernel has what it said it has.
+    async fn lie_no_longer(&self) {
+        let late = self.lie.late.take();
+        if late.is_some() {
+            self.apply(late).await;
+        }
+    }
+
+    async fn read_early(&self) -> Result<(), Error> {
+        if self.tells(Planted::ReadBeforeJoined) {
+            let snapshot = self.cluster.snapshot(self.network).await?;
+            let early = Some(snapshot).filter(|it| it.network.is_some());
+            *self.lie.early.borrow_mut() = early;
+        }
+        Ok(())
+    }
+
+    /// What an ADD begins with. It makes host and network known where it has no copy.
+    pub async fn known(&self, spec: &NetworkSpec) -> Result<Known, Error> {
+        let network = self.network;
+        let copy = self.part(|it| it.copy.clone());
+        if let Some(snapshot) = copy.filter(|copy| copy.ready_network(network).is_ok()) {
+            return Ok(Known {
+                snapshot,
+                copied: true,
+                registered: false,
+            });
+        }
+        let registered = self.world.register(self.cluster, self.site).await?;
+        let mut snapshot = self.cluster.snapshot(network).await?;
+        if snapshot.network.is_none() {
+            self.cluster.ensure_network(spec).await?;
+            snapshot = self.cluster.snapshot(network).await?;
+        }
+        snapshot.ready_network(network)?;
+        Ok(Known {
+            snapshot,
+            copied: false,
+            registered,
+        })
+    }
+
+    /// A fresh snapshot for an ADD. Asks without a lock, beside other verbs.
+    pub async fn fresh(&self, known: &Known) -> Result<Update, Error> {
+        let update = self
+            .run(Reader::verb(self.network, known.registered))
+            .await?;
+        let is_snapshot = matches!(update, Update::Snapshot(_));
+        let update = update.of_network(known);
+        if is_snapshot && matches!(update, Update::Replaced) {
+            self.write(|it| it.copy = None).await;
+        }
+        Ok(update)
+    }
+
+    /// An attachment comes to the sandbox.
+    pub async fn enter(&self, owner: &LeaseOwner) {
+        let _lock = self.lock().await;
+        let owner = owner.clone();
+        self.write(|it| {
+            it.users.insert(owner);
+        })
+        .await;
+    }
+
+    /// Forwards by what an ADD has read; whether that is of the network that it began with.
+    pub async fn forward(
+        &self,
+        update: Update,
+        known: &Known,
+        plugged: Plugged<'_>,
+    ) -> Result<bool, Error> {
+        let _lock = self.lock().await;
+        let node = self.site.host().node;
+        let step = Forwarder::add(self.network, &node, update, known, plugged, true)?;
+        Ok(self.run(step).await?.is_some())
+    }
+
+    /// An attachment goes; with the last one the host forwards no more, and says so.
+    pub async fn leave(&self, owner: &LeaseOwner) {
+        {
+            let _lock = self.lock().await;
+            let mut users = self.part(|it| it.users.clone());
+            users.remove(owner);
+            if users.is_empty() {
+                self.remove_unused().await;
+            } else {
+                self.write(|it| it.users = users).await;
+            }
+        }
+        // What cannot be told now the next verb tells.
+        let _ = self.run(Leaver::verb()).await;
+    }
+
+    /// Removes the sandbox; the caller holds the lock.
+    async fn remove_unused(&self) {
+        self.apply(None).await;
+        self.change(&Change::Leave).await;
+        self.write(|it| it.users.clear()).await;
+    }
+
+    /// `crosshost sync`; `join` is this host's join as the store had it when the sync began.
+    pub async fn sync(&self, join: Option<u64>) -> Result<(), Error> {
+        let idle = self.part(|it| it.users.is_empty());
+        if idle {
+            return self.sync_idle(join).await;
+        }
+        let doubt = if self.world.register(self.cluster, self.site).await? {
+            Doubt::Certain
+        } else {
+            Doubt::Some
+        };
+        let _lock = self.lock().await;
+        if self.part(|it| it.users.is_empty()) {
+            return Ok(());
+        }
+        let node = self.site.host().node;
+        let update = self.run(Reader::sync(self.network, doubt)).await?;
+        let (step, away) = match update {
+            Update::Snapshot(reading) => (Forwarder::sync(self.network, &node, reading), None),
+            Update::StoreAway(why) => (Forwarder::sync_alone(self.network, &node), Some(why)),
+            _ => (Forwarder::sync_alone(self.network, &node), None),
+        };
+        self.run(step).await?;
+        away.map_or(Ok(()), Err)
+    }
+
+    /// Leaves a network without a sandbox here.
+    async fn sync_idle(&self, join: Option<u64>) -> Result<(), Error> {
+        let lock = self.lock().await;
+        if !self.part(|it| it.users.is_empty()) {
+            return Ok(());
+        }
+        if self.part(|it| it.membership.is_some()) {
+            self.change(&Change::Leave).await;
+            drop(lock);
+            return self.run(Leaver::verb()).await;
+        }
+        // A join that this host does not know of came back with a store that was put back.
+        match join {
+            Some(join) => {
+                let node = self.site.host().node;
+                self.cluster.leave(self.network, &node, join).await
+            }
+            None => Ok(()),
+        }
+    }
+
+    async fn lock(&self) -> crate::executor::Held {
+        let lock = self.part(|it| it.lock.clone());
+        lock.lock().await
+    }
+}
 
 impl World {
-    /// An attachment comes to the sandbox.
-    pub async fn enter_sandbox(&self, host: usize, owner: &LeaseOwner) {
-        let network = network_of(owner);
-        let lock = self.host(host).part(network).forwarding.lock.clone();
-        let _lock = lock.lock().await;
-        let mut host = self.host_mut(host);
-        let users = &mut host.part_mut(network).forwarding.users;
-        users.insert(owner.clone());
-    }
-
-    /// An attachment goes; with the last one the host stops to forward, and says so.
-    pub async fn leave_sandbox(&self, cluster: &Cluster<'_>, site: &Site, owner: &LeaseOwner) {
-        let network = network_of(owner);
-        let lock = self.host(site.index).part(network).forwarding.lock.clone();
-        {
-            let _lock = lock.lock().await;
-            let mut host = self.host_mut(site.index);
-            let forwarding = &mut host.part_mut(network).forwarding;
-            if forwarding.users.remove(owner) && forwarding.users.is_empty() {
-                forwarding.applied = None;
-                forwarding.leaving = forwarding.own.take().or(forwarding.leaving.take());
-            }
-        }
-        let _ = self.tell_leave(cluster, site, network).await;
-    }
-
-    /// Tells the store of a leave that it does not know of.
-    async fn tell_leave(
-        &self,
-        cluster: &Cluster<'_>,
-        site: &Site,
-        network: &str,
-    ) -> Result<(), Error> {
-        let leaving = self.leaving(site, network);
-        let Some(own) = leaving else { return Ok(()) };
-        let node = site.host().node;
-        cluster.leave(network, &node, own.revision).await?;
-        let mut host = self.host_mut(site.index);
-        let leaving = &mut host.part_mut(network).forwarding.leaving;
-        if leaving.as_ref() == Some(&own) && site.process.is_alive() {
-            *leaving = None;
-        }
-        Ok(())
-    }
-
-    /// Brings what the host forwards to the news of now, if it has a sandbox. `sync`: also where the store may have
-    /// forgotten that the host forwards.
-    pub async fn refresh(
-        &self,
-        cluster: &Cluster<'_>,
-        site: &Site,
-        network: &str,
-        sync: bool,
-    ) -> Result<(), Error> {
-        let lock = self.host(site.index).part(network).forwarding.lock.clone();
-        let locked = lock.lock().await;
-        let idle = self
-            .host(site.index)
-            .part(network)
-            .forwarding
-            .users
-            .is_empty();
-        if idle {
-            if sync && self.leaving(site, network).is_none() {
-                let node = site.host().node;
-                if let Some(join) = cluster.node_view(&node).await?.joins.get(network) {
-                    cluster.leave(network, &node, *join).await?;
-                }
-            }
-            drop(locked);
-            return if sync {
-                self.tell_leave(cluster, site, network).await
-            } else {
-                Ok(())
-            };
-        }
-        let followed = self.follow(cluster, site, network, sync).await;
-        let host = self.host(site.index);
-        let member = host.part(network).forwarding.own.is_some();
-        drop(host);
-        if followed.is_err() && !member {
-            // No member: only flooding is right.
-            self.apply(site, network, None);
-        }
-        followed
-    }
-
-    async fn follow(
-        &self,
-        cluster: &Cluster<'_>,
-        site: &Site,
-        network: &str,
-        sync: bool,
-    ) -> Result<(), Error> {
-        let me = site.host();
-        let mut anew = sync && self.register(cluster, site).await?;
-        for _ in 0..ATTEMPTS {
-            let mut own = self.own(site, network);
-            if own.is_none() || anew {
-                // A join that is killed leaves no revision that counts.
-                self.note(site, network, None);
-                self.register(cluster, site).await?;
-                let joined = match cluster.join(network, &me.node, &me.boot_id).await {
-                    // Nobody forwards on what is not there.
-                    Err(Error::NoNetwork(_)) => {
-                        self.apply(site, network, None);
-                        return Ok(());
-                    }
-                    joined => joined?,
-                };
-                self.note(site, network, Some(&joined));
-                own = Some(joined);
-            }
-            let Some(own) = own else { return Ok(()) };
-            let (snapshot, join) = cluster.snapshot_and_join(network, &me.node).await?;
-            let older = join != Some(own.revision) || snapshot.revision() < own.record.seen;
-            // Without a join the network is another of this name by now, or the store forgot it.
-            if !anew && (join.is_none() || sync && older) {
-                anew = true;
-                continue;
-            }
-            anew = false;
-            self.apply(site, network, Some(snapshot.clone()));
-            let told = match cluster
-                .acknowledge(network, &me.node, &snapshot, &own)
-                .await
-            {
-                Ok(told) => told,
-                // The others wait; the next verb tells them.
-                Err(error) if error.is_away() => return Ok(()),
-                Err(Error::NoNetwork(_)) => {
-                    self.note(site, network, None);
-                    self.apply(site, network, None);
-                    return Ok(());
-                }
-                Err(error) => return Err(error),
-            };
-            self.note(site, network, Some(&told));
-            if told == own || told.record.seen > 0 {
-                return Ok(());
-            }
-        }
-        // What is applied was read before the store took us for a member again.
-        self.apply(site, network, None);
-        Ok(())
-    }
-
     /// Makes the node known in this boot; whether that was needed.
     pub async fn register(&self, cluster: &Cluster<'_>, site: &Site) -> Result<bool, Error> {
         let me = site.host();
@@ -176,43 +369,5 @@ impl World {
         };
         cluster.register(&node).await?;
         Ok(true)
-    }
-
-    /// The host forwards by these news from now on.
-    fn apply(&self, site: &Site, network: &str, snapshot: Option<cluster::NetworkSnapshot>) {
-        if !site.process.is_alive() {
-            return;
-        }
-        self.say(|| {
-            let by = snapshot
-                .as_ref()
-                .map(|snapshot| format!("news of {}", snapshot.revision()));
-            format!(
-                "{} forwards by {}",
-                self.spell(&site.process),
-                by.unwrap_or("flooding".into())
-            )
-        });
-        let mut host = self.host_mut(site.index);
-        host.part_mut(network).forwarding.applied = snapshot;
-        drop(host);
-        self.check_forwarding(site.index);
-    }
-
-    fn leaving(&self, site: &Site, network: &str) -> Option<Versioned<Acknowledgement>> {
-        let host = self.host(site.index);
-        host.part(network).forwarding.leaving.clone()
-    }
-
-    fn own(&self, site: &Site, network: &str) -> Option<Versioned<Acknowledgement>> {
-        let host = self.host(site.index);
-        host.part(network).forwarding.own.clone()
-    }
-
-    fn note(&self, site: &Site, network: &str, own: Option<&Versioned<Acknowledgement>>) {
-        if site.process.is_alive() {
-            let mut host = self.host_mut(site.index);
-            host.part_mut(network).forwarding.own = own.cloned();
-        }
     }
 }

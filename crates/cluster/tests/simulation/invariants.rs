@@ -144,9 +144,9 @@ impl World {
         self.check_mac_entry(host, address, home, network);
         let there = self.host(home).name.clone();
         let host_state = self.host(host);
-        let snapshot = host_state.part(network).forwarding.applied.as_ref();
-        let snapshot = snapshot.filter(|snapshot| self.is_of_now(network, snapshot));
-        let entry = snapshot.and_then(|snapshot| snapshot.home(address));
+        let kernel = host_state.part(network).forwarding.kernel.as_ref();
+        let kernel = kernel.filter(|kernel| self.is_of_now(network, &kernel.snapshot));
+        let entry = kernel.and_then(|kernel| kernel.home(address));
         if let Some(entry) = entry.filter(|entry| *entry != there) {
             self.accuse(|| {
                 Violation::Misdelivered(format!(
@@ -169,8 +169,10 @@ impl World {
         let running = self.running.borrow();
         let mac = running.get(&address).and_then(|(_, owner)| self.mac(owner));
         let state = self.host(host);
-        let snapshot = state.part(network).forwarding.applied.as_ref();
-        let snapshot = snapshot.filter(|snapshot| self.is_of_now(network, snapshot));
+        let kernel = state.part(network).forwarding.kernel.as_ref();
+        let kernel = kernel.filter(|kernel| kernel.has_homes());
+        let snapshot = kernel.map(|kernel| &kernel.snapshot);
+        let snapshot = snapshot.filter(|it| self.is_of_now(network, it));
         let Some((mac, snapshot)) = mac.zip(snapshot) else {
             return;
         };

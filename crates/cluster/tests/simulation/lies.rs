@@ -22,6 +22,10 @@ pub enum Planted {
     ReclaimUnfenced,
     /// A host writes again whatever network it remembers, also one that was removed.
     RestoreRemoved,
+    /// A host acknowledges a snapshot before the kernel forwards by it.
+    AcknowledgedBeforeDropped,
+    /// A host reads the snapshot that it forwards by before it joins.
+    ReadBeforeJoined,
 }
 
 impl Planted {

@@ -127,3 +127,13 @@ fn a_reclaim_without_a_fence_is_found() {
     let expected = ["doubled", "misdelivered"];
     finds(Planted::ReclaimUnfenced, &expected);
 }
+
+#[test]
+fn an_acknowledgement_before_the_kernel_has_dropped_is_found() {
+    finds(Planted::AcknowledgedBeforeDropped, &["misdelivered"]);
+}
+
+#[test]
+fn a_snapshot_read_before_the_join_is_found() {
+    finds(Planted::ReadBeforeJoined, &["misdelivered"]);
+}

@@ -40,7 +40,7 @@ impl Site {
     }
 
     /// Writes, unless the process dies before or is dead.
-    fn write(&self, what: impl FnOnce(&mut world::Host)) {
+    pub fn write(&self, what: impl FnOnce(&mut world::Host)) {
         let world = &self.world;
         let dies = world.strikes(world.scenario.faults.crash_writing);
         let before = dies && world.chance(500);
@@ -55,7 +55,7 @@ impl Site {
         }
     }
 
-    async fn while_alive(&self) {
+    pub async fn while_alive(&self) {
         if !self.process.is_alive() {
             std::future::pending::<()>().await;
         }

@@ -2,11 +2,15 @@
 
 use std::{net::IpAddr, rc::Rc, time::Duration};
 
-use cluster::{Allocator, Cluster, Error, Host, LeaseOwner, Request};
+use cluster::{
+    Allocator, Cluster, Error, Host, LeaseOwner, NetworkSpec, Request,
+    forwarder::{Known, Plugged, Update},
+};
 use ipam::Mac;
 
 use crate::{
     executor::Give,
+    forwarding::Driver,
     invariants::Violation,
     lies::LyingStore,
     line::Line,
@@ -14,6 +18,9 @@ use crate::{
     site::{EPOCH, Site},
     world::{Process, World},
 };
+
+/// How often an ADD begins.
+const ATTEMPTS: u32 = 3;
 
 /// What a verb came to, for the one that started it.
 pub type Ended = Give<Result<Vec<IpAddr>, String>>;
@@ -103,23 +110,52 @@ pub fn asked_mac(w: &World, owner: &LeaseOwner) -> Option<Mac> {
     asks.then_some(Mac([2, 1, 0, 0, 0, last]))
 }
 
+/// As the plugins do: what an ADD has made goes where it fails, and where its network is another one by now it begins again.
 async fn adding(
     w: &World,
     bench: &Bench,
     owner: &LeaseOwner,
     requested: &[IpAddr],
 ) -> Result<Vec<IpAddr>, Error> {
-    let (cluster, site) = (bench.cluster(), &bench.site);
-    let network = network_of(owner);
+    let (cluster, network) = (bench.cluster(), network_of(owner));
     let allocator = bench.allocator(&cluster, network);
-    if w.scenario.forwards {
-        w.enter_sandbox(site.index, owner).await;
-        // Beside the allocator's work in the plugin; before it here, which is the same to other hosts.
-        let _ = w.refresh(&cluster, site, network, false).await;
+    let driver = Driver::new(w, &cluster, &bench.site, network);
+    for _ in 0..ATTEMPTS {
+        let added = attempt(w, bench, &allocator, &driver, owner, requested).await;
+        bench.survive().await;
+        if let Ok(Some(addresses)) = added {
+            return Ok(addresses);
+        }
+        allocator.note_gone(owner).await?;
+        let released = allocator.release(owner).await;
+        bench.survive().await;
+        if w.scenario.forwards {
+            driver.leave(owner).await;
+        }
+        added?;
+        released?;
     }
+    Err(Error::Busy(format!("network {network}: made anew again")))
+}
+
+/// One attempt; `None` if the network is another one by now.
+async fn attempt(
+    w: &World,
+    bench: &Bench,
+    allocator: &Allocator<'_>,
+    driver: &Driver<'_>,
+    owner: &LeaseOwner,
+    requested: &[IpAddr],
+) -> Result<Option<Vec<IpAddr>>, Error> {
     // Whoever creates a network gives it an id that no other has, also where one of that name was lost.
-    let mut spec = w.scenario.spec(network).clone();
+    let site = &bench.site;
+    let mut spec = w.scenario.spec(network_of(owner)).clone();
     spec.id = spec.id.map(|id| format!("{id}-{}", site.process.id));
+    let read = if w.scenario.forwards {
+        Some(reading(w, driver, &spec, owner).await?)
+    } else {
+        None
+    };
     let request = Request {
         spec: &spec,
         owner: owner.clone(),
@@ -127,55 +163,67 @@ async fn adding(
         mac: asked_mac(w, owner),
         narrow: &[],
     };
-    let leased = match allocator.add(&request).await {
-        Ok(leased) => leased,
-        Err(error) => {
-            bench.survive().await;
-            return Err(error);
-        }
-    };
+    let leased = allocator.add(&request).await?;
     bench.survive().await;
     if w.strikes(w.scenario.faults.untold) {
         w.say(|| format!("{}: nobody listens", w.spell(&site.process)));
-        allocator.note_gone(owner).await?;
-        allocator.release(owner).await?;
         return Err(Error::Busy("nobody listens".into()));
     }
     allocator.told(owner).await?;
     bench.survive().await;
-    // A caller waits for the end of the process: one that dies before has failed for it, whatever it has said.
     let id = leased.network.id.as_deref().unwrap_or_default();
-    if w.store.borrow().removed_networks.contains(id) {
+    let is_stranded = w.store.borrow().removed_networks.contains(id);
+    if is_stranded {
         // Given by a host that the store was away for, and that could not know.
         w.weather.borrow_mut().stranded = true;
-    } else {
-        w.run(site.index, owner, &leased.addresses);
+    }
+    // A caller waits for the end of the process: one that dies before has failed for it, whatever it has said.
+    let runs = || {
+        if !is_stranded {
+            w.run(site.index, owner, &leased.addresses);
+        }
+    };
+    if read.is_none() {
+        runs();
     }
     let tended = allocator.housekeeping().await;
     bench.survive().await;
-    if w.scenario.forwards {
-        for _ in 0..4 {
-            let refreshed = w.refresh(&cluster, site, network, false).await;
-            bench.survive().await;
-            let at_home = {
-                let host = w.host(site.index);
-                let snapshot = host.part(network).forwarding.applied.as_ref();
-                snapshot.is_none_or(|snapshot| {
-                    leased
-                        .addresses
-                        .iter()
-                        .all(|a| snapshot.home(*a) == Some(&host.name))
-                })
-            };
-            if at_home || refreshed.is_err() {
-                break;
-            }
-        }
-    }
     match tended {
-        Err(error) if !error.is_away() => Err(error),
-        _ => Ok(leased.addresses),
+        Err(error) if !error.is_away() => return Err(error),
+        _ => {}
     }
+    if let Some((known, update)) = read {
+        let plugged = Plugged {
+            addresses: &leased.addresses,
+            mac: request.mac,
+        };
+        if !driver.forward(update, &known, plugged).await? {
+            return Ok(None);
+        }
+        bench.survive().await;
+        runs();
+    }
+    Ok(Some(leased.addresses.clone()))
+}
+
+/// What an ADD knows and reads of its network while its container is plugged in.
+async fn reading(
+    w: &World,
+    driver: &Driver<'_>,
+    spec: &NetworkSpec,
+    owner: &LeaseOwner,
+) -> Result<(Known, Update), Error> {
+    let known = driver.known(spec).await?;
+    // Side by side in the plugin.
+    let enters_first = w.chance(500);
+    if enters_first {
+        driver.enter(owner).await;
+    }
+    let update = driver.fresh(&known).await?;
+    if !enters_first {
+        driver.enter(owner).await;
+    }
+    Ok((known, update))
 }
 
 /// DEL, of whatever is or was there.
@@ -204,7 +252,9 @@ async fn deleting(w: &World, bench: &Bench, owner: &LeaseOwner) -> Result<(), Er
     let tended = allocator.housekeeping().await;
     bench.survive().await;
     if w.scenario.forwards {
-        w.leave_sandbox(&cluster, &bench.site, owner).await;
+        let driver = Driver::new(w, &cluster, &bench.site, network_of(owner));
+        driver.leave(owner).await;
+        bench.survive().await;
     }
     // What the store did not hear is noted: the DEL has succeeded.
     match released.and(tended) {
@@ -262,9 +312,10 @@ async fn syncing(w: &World, bench: &Bench) -> Result<(), Error> {
             synced = synced.and(done);
         }
         if w.scenario.forwards {
-            let refreshed = w.refresh(&cluster, site, network, true).await;
+            let join = node_view.joins.get(network).copied();
+            let followed = Driver::new(w, &cluster, site, network).sync(join).await;
             bench.survive().await;
-            synced = synced.and(refreshed);
+            synced = synced.and(followed);
         }
     }
     w.register(&cluster, site).await?;

@@ -9,12 +9,11 @@ use std::{
     rc::Rc,
 };
 
-use cluster::{
-    Acknowledgement, Layout, LeaseOwner, Ledger, LocalLease, Memory, NetworkSnapshot, Versioned,
-};
+use cluster::{Layout, LeaseOwner, Ledger, LocalLease, Memory};
 
 use crate::{
     executor::{Executor, FairLock, TaskId},
+    forwarding::Forwarding,
     invariants::Violation,
     lies::Planted,
     line::Parked,
@@ -108,20 +107,6 @@ impl Part {
     pub fn is_used(&self) -> bool {
         self.ledger.is_some() || !self.local_leases.is_empty()
     }
-}
-
-/// The overlay's part of a host.
-#[derive(Default)]
-pub struct Forwarding {
-    pub lock: FairLock,
-    /// Attachments on the sandbox; with the last one it goes.
-    pub users: BTreeSet<LeaseOwner>,
-    /// What the host wrote when it joined.
-    pub own: Option<Versioned<Acknowledgement>>,
-    /// A leave that the store has not confirmed.
-    pub leaving: Option<Versioned<Acknowledgement>>,
-    /// The news by which the kernel forwards.
-    pub applied: Option<NetworkSnapshot>,
 }
 
 /// A verb at work; one of the operator has no host.

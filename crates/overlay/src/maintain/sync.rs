@@ -3,7 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cluster::{Cluster, Node, NodeView, Resolved, Store, Versioned};
+use cluster::{
+    Cluster, Node, NodeView, Resolved, Store, Versioned,
+    forwarder::{Doubt, Update},
+};
 use plugin::Error;
 
 use crate::{
@@ -11,7 +14,7 @@ use crate::{
     endpoint::bandwidth,
     firewall::table,
     follow::{
-        follower::{self, Follower, Heard},
+        follower::{self, Follower},
         membership, store_check,
     },
     host_link,
@@ -53,7 +56,12 @@ pub async fn sync(
     let (mut done, mut failures) = (Vec::new(), Vec::new());
     match host.underlay(settings).await {
         Ok(underlay) => {
-            let doubt = Doubt::of(host.enrol(cluster, settings, nodes, underlay.vtep).await?);
+            let registered = host.enrol(cluster, settings, nodes, underlay.vtep).await?;
+            let doubt = if registered {
+                Doubt::Certain
+            } else {
+                Doubt::Some
+            };
             for network in &sandboxes {
                 let at = At {
                     host: &host,
@@ -177,12 +185,17 @@ impl At<'_> {
         self.tell().await
     }
 
-    /// [`membership::tell`] to the store that the network is of.
+    /// Tells the store that the network is of.
     async fn tell(&self) -> Result<(), Error> {
         let there = self.elsewhere().await?;
         let other = there.as_ref().map(There::cluster);
-        let cluster = other.as_ref().unwrap_or(self.cluster);
-        membership::tell(self.host, cluster, self.network, &self.settings.node).await
+        let follower = Follower {
+            host: self.host,
+            cluster: other.as_ref().unwrap_or(self.cluster),
+            settings: self.settings,
+            network: self.network,
+        };
+        follower.tell_leave().await
     }
 }
 
@@ -208,27 +221,6 @@ pub async fn sync_network(
     }))
 }
 
-/// Whether the store may have forgotten that this host forwards.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Doubt {
-    /// It has not.
-    None,
-    /// It is to be asked.
-    Some,
-    /// It has: it had forgotten the host itself.
-    Certain,
-}
-
-impl Doubt {
-    fn of(registered: bool) -> Self {
-        if registered {
-            Self::Certain
-        } else {
-            Self::Some
-        }
-    }
-}
-
 /// Brings one sandbox to the news; `None` where there is nothing to be brought.
 async fn follow(
     follower: &Follower<'_>,
@@ -242,27 +234,18 @@ async fn follow(
         teardown::remove_unused(host, network).await?;
         return Ok(None);
     }
-    let away = || Error::again(format!("network {network}: the store went away"));
-    let known = match doubt {
-        Doubt::Some => follower.hear_as_known().await?,
-        Doubt::None | Doubt::Certain => None,
+    let reading = match follower.read_for_sync(doubt).await? {
+        Update::Snapshot(reading) => reading,
+        Update::StoreAway(why) => {
+            go_on_alone(follower, underlay).await?;
+            return Err(Error::again(format!("network {network}: {why}")));
+        }
+        // A network that the store has lost still serves the containers it has; there is nothing newer to say.
+        Update::Replaced | Update::Unchanged => {
+            go_on_alone(follower, underlay).await?;
+            return Ok(None);
+        }
     };
-    let mut reading = match known {
-        Some(reading) => reading,
-        None => match follower.hear(doubt != Doubt::None).await? {
-            Heard::NetworkSnapshot(reading) => reading,
-            // A network that the store has lost still serves the containers it has; there is nothing newer to say.
-            Heard::Renewed => return Ok(None),
-            _ => return Err(away()),
-        },
-    };
-    if follower.is_older(&reading)? {
-        reading = match follower.hear(true).await? {
-            Heard::NetworkSnapshot(again) => again,
-            Heard::Renewed => return Ok(None),
-            _ => return Err(away()),
-        };
-    }
     let Some(record) = reading
         .snapshot
         .network
@@ -273,10 +256,22 @@ async fn follow(
     };
     let sandbox = sandbox::ensure(host, &record, underlay).await?;
     let was_off = host_link::mend(host, network, &sandbox).await?;
-    let changes = follower.follow(&sandbox, reading, &[]).await?;
+    let changes = follower.sync(&sandbox, reading).await?;
     let unlimited = bandwidth::mend(host, network, &sandbox.rtnl).await?;
     let mended = usize::from(was_off) + usize::from(unlimited);
     Ok(Some(sandbox.changes + changes + mended))
+}
+
+/// Floods where this host is no member any more and could not become one again: what its copy says of homes may be over.
+async fn go_on_alone(follower: &Follower<'_>, underlay: &Underlay) -> Result<(), Error> {
+    let copy = follower::copy(follower.host, follower.network)?;
+    let Some(network) = copy.and_then(|copy| copy.network) else {
+        return Ok(());
+    };
+    match sandbox::find(follower.host, &network.record, underlay).await? {
+        Some(sandbox) => follower.sync_alone(&sandbox).await,
+        None => Ok(()),
+    }
 }
 
 /// Leaves the networks that have no sandbox here: a verb could not tell the store, or was killed before it did. What cannot be

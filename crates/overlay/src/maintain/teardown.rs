@@ -12,7 +12,7 @@ use plugin::Error;
 use crate::{
     config, egress,
     firewall::table,
-    follow::{membership, store_check},
+    follow::{follower::Follower, membership, store_check},
     host_link,
     names::{self, EGRESS_NIC},
     segment::sandbox,
@@ -173,7 +173,13 @@ pub(crate) async fn farewell(host: &Host, call: &Call) {
         if let Some(there) = store_check::elsewhere(host, &cluster, &settings, network).await? {
             return Err(there.refuse(network, &settings.store_ref()).into());
         }
-        membership::tell(host, &cluster, network, &settings.node).await
+        let follower = Follower {
+            host,
+            cluster: &cluster,
+            settings: &settings,
+            network,
+        };
+        follower.tell_leave().await
     };
     let told: Result<(), Error> = told.await;
     if let Err(error) = told {

@@ -2,7 +2,10 @@
 
 use std::{net::IpAddr, path::Path};
 
-use cluster::{Cluster, EgressMode, Network, NetworkSnapshot};
+use cluster::{
+    Cluster, EgressMode, Network, NetworkSnapshot,
+    forwarder::{Known, Plugged, Update},
+};
 use cni::{Call, CniResult, Delegate, Tell};
 use ipnetwork::IpNetwork;
 use journal::Attachment;
@@ -13,10 +16,7 @@ use crate::{
     config::Conf,
     egress::{self, Nic},
     endpoint::{bandwidth, container, nic},
-    follow::{
-        follower::{Follower, Heard, Known, Plugged},
-        store_check,
-    },
+    follow::{follower::Follower, store_check},
     host_link::{self, Foothold},
     maintain::teardown,
     names::{self, BRIDGE, EGRESS_BRIDGE, EGRESS_NIC},
@@ -205,7 +205,7 @@ impl Work<'_> {
             foothold,
         } = made?;
         let mut heard = heard?;
-        if matches!(heard, Heard::Renewed) {
+        if matches!(heard, Update::Replaced) {
             return Ok(None);
         }
         let mut given = given?;
@@ -235,11 +235,11 @@ impl Work<'_> {
             egress::opened(self.host, self.attachment, nic.v6.is_some())?;
         }
         let snapshot = match &heard {
-            Heard::NetworkSnapshot(reading) => &reading.snapshot,
+            Update::Snapshot(reading) => &reading.snapshot,
             _ => &known.snapshot,
         };
         if !self.is_registered(snapshot, sandbox.end.ip()).await? {
-            heard = self.follower.hear(true).await?;
+            heard = self.follower.read(true).await?.of_network(known);
         }
         let addresses = given.ips.iter().map(|ip| ip.address.ip());
         let addresses: Vec<_> = addresses.chain(foothold.own()).collect();
@@ -250,7 +250,7 @@ impl Work<'_> {
                 addresses: &addresses,
                 mac: asked,
             };
-            let applied = follower.apply(&sandbox, heard, known, &plugged).await?;
+            let applied = follower.add(&sandbox, heard, known, plugged).await?;
             if applied.is_none() {
                 return Ok(None);
             }

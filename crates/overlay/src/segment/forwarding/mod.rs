@@ -13,6 +13,7 @@ use std::{
     net::IpAddr,
 };
 
+pub use cluster::forwarder::Trust;
 use cluster::{NetworkSnapshot, Stored};
 use netlink::{Change, Forward, Forwarding, Mac};
 
@@ -23,18 +24,6 @@ pub fn mac_of(address: IpAddr) -> Mac {
 
 /// What frames are addressed to, and what they are to be addressed to instead.
 pub type Translations = BTreeMap<ipam::Mac, ipam::Mac>;
-
-/// How far news can be relied on.
-#[derive(Debug, Clone, Copy)]
-pub enum Trust<'a> {
-    /// Nobody waits for this host before an address of these news changes its home: what they say of homes may be over.
-    Floods,
-    /// Nothing changes its home before this host has dropped it.
-    Homes {
-        /// Addresses that containers of this host have, whatever the news say.
-        local: &'a BTreeSet<IpAddr>,
-    },
-}
 
 /// The tunnel address of a node, unless it is this one or cannot be reached from its own tunnel address. A remote node
 /// with our own is an old record of ourselves.
