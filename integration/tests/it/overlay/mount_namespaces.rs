@@ -8,7 +8,7 @@ use crate::doctor_report::ask;
 use crate::store_reader::leased;
 use integration::{
     Attachment, Backend, Finished, Host, LIMIT, Lab, OUTSIDE, Programs, Running, address_of,
-    conflist,
+    conflist, until,
 };
 
 const NETWORK: &str = "n1";
@@ -244,9 +244,8 @@ fn who_cannot_see_its_mounts_leaves_them_alone() {
     assert_eq!(apart(&[crosshost, "gc"]).ok().stdout, "", "it cannot know");
     assert!(leased(&lab, NETWORK).contains(&address));
     // Who sees it knows, as soon as the kernel has taken the namespace apart.
-    let begun = std::time::Instant::now();
-    while !host.crosshost(&["gc"]).ok().stdout.contains("t1") {
-        assert!(begun.elapsed().as_secs() < 10, "it is not noticed");
-    }
+    until(LIMIT, "noticed", || {
+        host.crosshost(&["gc"]).ok().stdout.contains("t1")
+    });
     assert!(leased(&lab, NETWORK).is_empty());
 }

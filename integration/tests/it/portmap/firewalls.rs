@@ -4,9 +4,9 @@
 
 use crate::doctor_report::ask;
 use crate::portmap::published::{Published, UNDONE, chain, fetch_at, lab, network, port};
-use integration::Running;
+use integration::{LIMIT, Running, until};
 use serde_json::json;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Firewalls as people have them.
 #[test]
@@ -266,14 +266,11 @@ fn a_table_that_has_an_owner_is_told_without_a_command_that_fails() {
           sleep 5) | nft -i",
     ]);
     let owner = Running::start(owner, b"");
-    let begun = Instant::now();
-    let said = loop {
-        let wrong = ask(host).lines("wrong").join("\n");
-        if !wrong.is_empty() {
-            break wrong;
-        }
-        assert!(begun.elapsed() < Duration::from_secs(20));
-    };
+    let mut said = String::new();
+    until(LIMIT, "told", || {
+        said = ask(host).lines("wrong").join("\n");
+        !said.is_empty()
+    });
     assert!(
         said.contains("only the program that owns the table may change it"),
         "{said}"

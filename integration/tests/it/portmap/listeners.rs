@@ -3,9 +3,9 @@
 
 use crate::portmap::published;
 use crate::portmap::published::{Published, add, at, fetch_at, lab, port, port_mappings, rules};
-use integration::{Finished, Host, Programs, Running};
+use integration::{Finished, Host, LIMIT, Programs, Running, until};
 use serde_json::{Value, json};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// As a runtime's own id.
 const ID: &str = "6f2c1f0e1c7c4d5e9f4e0242ac1100026f2c1f0e1c7c4d5e9f4e0242ac110002";
@@ -30,16 +30,10 @@ fn listens(host: &Host, protocol: &str, word: &str) -> Running {
     program.args(["-e", LISTENS, protocol, word]);
     let program = Running::start(program, b"");
     let option = format!("-Hln{}", &protocol[..1]);
-    let begun = Instant::now();
-    while !host
-        .namespace()
-        .run(&["ss", &option])
-        .ok()
-        .stdout
-        .contains(":8080 ")
-    {
-        assert!(begun.elapsed() < Duration::from_secs(20), "it listens");
-    }
+    until(LIMIT, "listening", || {
+        let listening = host.namespace().run(&["ss", &option]).ok();
+        listening.stdout.contains(":8080 ")
+    });
     program
 }
 
