@@ -9,24 +9,30 @@ BIN ?= bin
 DIST ?= target/dist
 RELEASE = target/$(HOST)/release
 DEPS = integration/tools/deps.sh
+NEXTEST = target/tools/bin/cargo-nextest nextest run --locked
 # Makes static binaries smaller, with LLVM and with lld, rustc's own linker on x86_64 (docs/decisions/0003-binary-size.md).
 LEAN_x86_64 = -C llvm-args=-enable-machine-outliner=always -C link-arg=-Wl,--icf=all,--pack-dyn-relocs=relr,--no-eh-frame-hdr,-T,$(CURDIR)/crates/unwind.ld
 STATIC = -C target-feature=+crt-static $(LEAN_$(firstword $(subst -, ,$(HOST))))
 
 .DEFAULT_GOAL := help
-.PHONY: deps build test test-vm guests demo bench scale soak fuzz lint fmt install install-dist dist clean help
+.PHONY: deps build check test test-vm guests demo bench scale soak fuzz lint fmt install install-dist dist clean help
 
-deps: ## install what tests need: Debian packages, cnitool, Consul, containerd, podman, their clients, upstream's portmap, our own earlier binaries (instant when nothing is missing)
-	$(DEPS) packages cnitool consul oldest-consul containerd podman nerdctl crictl upstream-portmap previous
+deps: ## install what tests need: Debian packages, cnitool, Consul, containerd, podman, their clients, upstream's portmap, our own earlier binaries, cargo-nextest (instant when nothing is missing)
+	$(DEPS) packages cnitool consul oldest-consul containerd podman nerdctl crictl upstream-portmap previous cargo-nextest
 
 build: ## build static, stripped binaries into bin/ (needs Rust; installs gcc if it is missing)
 	$(DEPS) build-packages
 	RUSTFLAGS="$(STATIC)" cargo build --release --locked --target $(HOST) -p overlay -p ipam-kv -p portmap -p crosshost
 	install -D -t bin $(addprefix $(RELEASE)/,overlay ipam-kv portmap crosshost)
 
-test: deps build ## the whole test suite (as root: it makes network namespaces)
+check: ## test what needs neither root nor a Consul, in two minutes after the build: units, properties, ten thousand runs of the simulator
+	$(DEPS) check-packages cargo-nextest
+	$(NEXTEST) --profile check --workspace --exclude integration
+	$(NEXTEST) --profile check -p integration --lib --bins --test tree
+
+test: deps build ## run the whole test suite (as root: it makes network namespaces), and name the ten slowest tests
 	@test "$$(id -u)" = 0 || { echo "make test: run it as root, it makes network namespaces"; exit 1; }
-	cargo test --workspace --locked
+	$(NEXTEST) --workspace; status=$$?; integration/tools/slowest.sh target/nextest/default/junit.xml; exit $$status
 
 test-vm: ## test with Debian's kernels 5.10, 6.1 and the newest in qemu, and a power cut; skipped without qemu
 	@if command -v qemu-system-x86_64 >/dev/null; then $(MAKE) --no-print-directory guests; \

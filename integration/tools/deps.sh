@@ -14,6 +14,7 @@
 #   previous       our own binaries of two earlier commits, built from the history (3 minutes), for the test of upgrades
 #   check          runs cargo-deny                 cargo-fuzz     coverage-guided fuzzing, built (1 minute)
 #   fuzz-packages  Debian packages for cargo-fuzz: libFuzzer is C++
+#   check-packages Debian packages for the tests that need no root    cargo-nextest  runs the tests, built (5 minutes)
 # What is built goes to target/tools; the versions are pinned by go.mod and go.sum beside this file. Where these change it is built
 # anew: NAME.pinned has their checksums as they were.
 set -eu
@@ -26,10 +27,12 @@ for_demo="iproute2 iputils-ping nftables"
 # cargo's linker, and what it links with.
 for_build="gcc libc6-dev"
 for_fuzz="g++"
-# The reference plugins; openssl makes the tests' certificates; libssl for consulrs, the tests' independent reader of Consul;
+# cargo builds consulrs for each test of the package that uses it.
+for_check="libssl-dev pkg-config"
+# The reference plugins; openssl makes the tests' certificates;
 # strace counts system calls for the benchmark, and kills at them for a test; curl is typed in the README; the libraries are
 # those of the programs that are unpacked and not installed.
-for_tests="containernetworking-plugins openssl libssl-dev pkg-config strace curl
+for_tests="containernetworking-plugins openssl strace curl
     libseccomp2 libdevmapper1.02.1 libgpgme11 libsubid4 libglib2.0-0 libsystemd0"
 # A guest's disk is made by mkfs.ext4.
 for_guests="e2fsprogs"
@@ -113,9 +116,10 @@ unpacked() {
 for part in "$@"; do
     case $part in
     build-packages) packages $for_build ;;
+    check-packages) packages $for_build $for_check ;;
     fuzz-packages) packages $for_build $for_fuzz ;;
     demo-packages) packages $for_demo ;;
-    packages) packages $for_build $for_demo $for_tests ;;
+    packages) packages $for_build $for_check $for_demo $for_tests ;;
     cnitool) go_tool cnitool github.com/containernetworking/cni/cnitool ;;
     nerdctl) go_tool nerdctl github.com/containerd/nerdctl/v2/cmd/nerdctl ;;
     crictl) go_tool crictl sigs.k8s.io/cri-tools/cmd/crictl ;;
@@ -139,6 +143,14 @@ for part in "$@"; do
         [ -x "$tools/bin/cargo-deny" ] ||
             cargo install --locked --root "$tools" --target-dir "$tools/cargo-deny-build" cargo-deny@0.20.2
         rm -rf "$tools/cargo-deny-build"
+        ;;
+    cargo-nextest)
+        # Built as quickly as cargo can: it waits for tests.
+        [ -x "$tools/bin/cargo-nextest" ] ||
+            CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+                cargo install --locked --root "$tools" --target-dir "$tools/cargo-nextest-build" \
+                --no-default-features --features default-no-update cargo-nextest@0.9.151
+        rm -rf "$tools/cargo-nextest-build"
         ;;
     cargo-fuzz)
         [ -x "$tools/bin/cargo-fuzz" ] ||

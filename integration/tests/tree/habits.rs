@@ -54,7 +54,7 @@ fn every_file_says_what_it_is_for_and_stays_short() {
 #[test]
 fn every_habit_is_a_short_recipe_with_a_line_of_help() {
     let makefile = std::fs::read_to_string(workspace().join("Makefile")).expect("a Makefile");
-    let habits = "deps build test demo bench lint fmt install clean help";
+    let habits = "deps build check test demo bench lint fmt install clean help";
     for habit in habits.split(' ') {
         let start = format!("{habit}:");
         let mut lines = makefile
