@@ -1,9 +1,9 @@
-//! What the kernel answers, message by message.
+//! Decodes the kernel's answers.
 //!
-//! The library reads all but two kinds. Of each part of a list, of elements or of a rule's expressions, it writes down in words
-//! what it is a part of, for an error that may come of it (netlink-packet-netfilter 0.4.0, `VecListAttribute` and
-//! `Expressions`): a host with 20,000 ports would read its maps for a minute, and half of an ADD's time was words about our own
-//! rules. So lists are taken apart here, and it reads each part.
+//! The library decodes all but two kinds of message. For each part of a list, of elements or of a rule's expressions, it
+//! formats a context in words for a possible error (netlink-packet-netfilter 0.4.0, `VecListAttribute` and `Expressions`):
+//! with 20,000 ports, reading the maps would take a minute, and half of an ADD's time went into words about our own rules. So
+//! the lists are split here, and the library decodes each part.
 
 use netlink_packet_core::{
     DecodeError, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload, NlaBuffer,
@@ -71,7 +71,7 @@ fn rule(attributes: &[u8]) -> Result<RuleMessage, DecodeError> {
     Ok(RuleMessage { attributes })
 }
 
-/// Its name comes before what it says.
+/// The name comes before the data.
 fn expression(parts: &[u8]) -> Result<Expression, DecodeError> {
     let mut name = String::new();
     let parts = each(parts, |part| match part.kind() {

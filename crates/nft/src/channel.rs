@@ -1,9 +1,9 @@
-//! The nfnetlink socket: questions, and batches that the kernel takes whole or not at all.
+//! The nfnetlink socket: questions, and batches that the kernel applies completely or not at all.
 //!
-//! Two things of nfnetlink decide how the rest of the crate is written. A batch is a transaction, so no process ever sees
-//! half of our table. And a batch may carry the generation id of the rule set: the kernel then refuses it with ERESTART if
-//! anyone in this network namespace has committed since. Read the id, look, decide, send: that is compare-and-swap over
-//! everything that we looked at. (net/netfilter/nfnetlink.c: `nfnetlink_rcv_batch`)
+//! Two properties of nfnetlink shape the rest of the crate. A batch is a transaction, so no process ever sees half of our
+//! table. And a batch may carry the generation id of the ruleset: the kernel then refuses it with ERESTART if anything in
+//! this network namespace was committed since. Read the id, read the rules, decide, send: that is compare-and-swap over
+//! everything that was read. (net/netfilter/nfnetlink.c: `nfnetlink_rcv_batch`)
 
 use std::os::fd::OwnedFd;
 
@@ -29,8 +29,8 @@ const NFNL_BATCH_GENID: u16 = 1;
 const NLMSGERR_ATTR_MSG: u16 = 1;
 /// The kernel builds dumps in pieces of at most 32 KiB.
 const RECEIVE_BYTES: usize = 64 << 10;
-/// A batch is one message to the socket, which takes none that is longer than its buffer. That is 208 KiB, unless
-/// somebody made `net.core.wmem_default` less.
+/// A batch is one datagram, which must fit into the socket's send buffer: 208 KiB, unless `net.core.wmem_default` was
+/// lowered.
 const ANY_SOCKET_SENDS: usize = 32 << 10;
 
 /// An object, and the family of its table.
@@ -39,9 +39,9 @@ pub type Answer = (NetfilterProtoFamily, NfTablesMessage);
 /// One step of a batch.
 #[derive(Debug)]
 pub(crate) struct Change {
-    /// The object and what is tried, for the error.
+    /// The object and the operation, for the error.
     pub(crate) what: String,
-    /// `NLM_F_CREATE` and its like.
+    /// Flags such as `NLM_F_CREATE`.
     pub(crate) flags: u16,
     pub(crate) message: NfTablesMessage,
 }
@@ -60,18 +60,18 @@ impl Change {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Generation(pub(crate) u32);
 
-/// A socket of nfnetlink. From outside of this crate it reads only.
+/// A socket of nfnetlink. Other crates can only read with it.
 #[derive(Debug)]
 pub struct Channel {
     socket: Socket,
-    /// Closed after it, since fields are dropped in their order.
+    /// Closed after the socket, as fields are dropped in order.
     trigger: Option<OwnedFd>,
-    /// The kernel has something to free.
+    /// Whether a batch removed something that the kernel has to free.
     has_removed: bool,
     sequence: u32,
-    /// Of the table that is spoken of.
+    /// The family of our table.
     family: NetfilterProtoFamily,
-    /// What came last.
+    /// The last datagram that was received.
     received: Vec<u8>,
 }
 
@@ -121,7 +121,7 @@ impl Channel {
         })
     }
 
-    /// One object; nothing if it is not there.
+    /// One object; empty if it does not exist.
     pub(crate) fn get(
         &mut self,
         what: &str,
@@ -130,7 +130,7 @@ impl Channel {
         self.ask(what, self.family, question, 0).map(bare)
     }
 
-    /// All objects that match; nothing if what holds them is not there. [`Error::Busy`] if they changed meanwhile.
+    /// All objects that match; empty if their container does not exist. [`Error::Busy`] if they changed meanwhile.
     pub(crate) fn dump(
         &mut self,
         what: &str,
@@ -139,7 +139,7 @@ impl Channel {
         self.ask(what, self.family, question, NLM_F_DUMP).map(bare)
     }
 
-    /// One object of another family than that of our table, with its family.
+    /// One object of any family, with its family.
     pub fn get_of(
         &mut self,
         what: &str,
@@ -149,7 +149,7 @@ impl Channel {
         self.ask(what, family, question, 0)
     }
 
-    /// All objects of another family than that of our table, or of all of them; each answer with its family.
+    /// All objects of a family, or of all families; each answer with its family.
     pub fn dump_of(
         &mut self,
         what: &str,
@@ -207,8 +207,8 @@ impl Channel {
         }
     }
 
-    /// Makes all changes or none, and only if nobody committed any since `generation`, else [`Error::Busy`]. No changes:
-    /// nothing is made, but it is as certain that what was read since is of one piece.
+    /// Makes all changes or none, and only if nothing was committed since `generation`, else [`Error::Busy`]. Without changes
+    /// it only confirms that everything that was read since is of one moment.
     pub(crate) fn commit(
         &mut self,
         generation: Generation,
@@ -252,9 +252,9 @@ impl Channel {
         );
         self.send(&batch, &bytes)?;
 
-        // Each step that is refused is answered, and the last one in any case: thousands of answers would not fit into the
-        // socket. They come together; but what concerns the whole batch (a stale generation, no right to do this, a failed
-        // commit) is said of its first message, and then it may be the only answer.
+        // Each refused step is answered, and the last one in any case; an answer to each of thousands would not fit into the
+        // socket. They arrive together. But an error of the whole batch (a stale generation, no permission, a failed commit)
+        // is reported for its first message, and may be the only answer.
         let mut first_refusal = None;
         loop {
             for message in self.receive(&batch)? {
@@ -296,7 +296,7 @@ impl Channel {
         }
     }
 
-    /// As if it had removed nothing.
+    /// For tests: closes the socket as if it had removed nothing.
     #[cfg(test)]
     pub(crate) fn forget_removals(&mut self) {
         self.has_removed = false;
@@ -309,7 +309,7 @@ impl Channel {
 
     fn send(&self, what: &str, bytes: &[u8]) -> Result<(), Error> {
         if bytes.len() > ANY_SOCKET_SENDS {
-            // Who may not have more, in a user namespace, is told by `send` if it is too much.
+            // A process in a user namespace may not raise it; then `send` reports a batch that is too long.
             let _ = set_socket_send_buffer_size_force(&self.socket, bytes.len());
         }
         match self.socket.send(bytes, 0) {
@@ -349,7 +349,7 @@ impl Channel {
 impl Drop for Channel {
     fn drop(&mut self) {
         if self.has_removed {
-            // Else it is closed as usual.
+            // If this fails, the socket is closed as usual.
             self.trigger = release::leave(&self.socket).ok();
         }
     }
@@ -377,9 +377,9 @@ fn put(
     message.serialize(&mut bytes[start..]);
 }
 
-/// None is an acknowledgement.
+/// `None` is an acknowledgement.
 fn refusal(error: &ErrorMessage) -> Option<Reason> {
-    // What follows the code is the header of our own message alone (NETLINK_CAP_ACK is on), then the attributes.
+    // The code is followed by the header of our message alone (NETLINK_CAP_ACK is on), then by attributes.
     let attributes = error
         .header
         .get(NetlinkHeader::default().buffer_len()..)

@@ -1,10 +1,10 @@
 //! Networks as elements of the egress sets, and the owner that each carries.
 //!
-//! The kernel knows no prefixes. An interval is two elements, its first address and (flagged as an end) the first address
-//! behind it; one that reaches the last address of all has no second element. The two live by themselves: the kernel lets
-//! in a network that shares one end with another, and removes the start of one with the end of the next. So it is
-//! decided here, on the whole set, and the generation id makes the decision hold (see `channel`). The owner is user data
-//! of the first element, in the form that nft prints as a comment.
+//! The kernel knows no prefixes. An interval is two elements: its first address, and the first address behind it, flagged as
+//! an end. An interval up to the last address has no second element. The kernel treats the two independently: it accepts a
+//! network that shares one end with another, and removes the start of one with the end of the next. So changes are decided
+//! here on the whole set, and the generation id makes the decision hold (see `channel`). The owner is user data of the first
+//! element, in the form that nft prints as a comment.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -23,8 +23,8 @@ use crate::skeleton::{TABLE, on};
 
 /// libnftnl: `NFTNL_UDATA_SET_ELEM_COMMENT` or `NFTNL_UDATA_RULE_COMMENT`, then one byte of length, then text and a zero.
 const COMMENT: u8 = 0;
-/// The kernel takes 256 bytes of user data (`NFT_USERDATA_MAXLEN`), but counts an element's, and one byte, in one byte: 255
-/// are refused, and of 256 none is kept. Less kind, length and zero.
+/// The kernel takes 256 bytes of user data (`NFT_USERDATA_MAXLEN`), but stores an element's length plus one in a byte: 255
+/// bytes are refused, and 256 are lost. Less kind, length and zero.
 pub(crate) const LONGEST_COMMENT: usize = 251;
 /// nft's own limit is 128 with the zero.
 const OWNER_BYTES: usize = 127;
@@ -56,7 +56,7 @@ impl Interval {
         }
     }
 
-    /// All that the kernel has in the family's egress set, ascending, with the owners. [`Error::Busy`] if it changed meanwhile.
+    /// All intervals of the family's egress set, ascending, with their owners. [`Error::Busy`] if they changed meanwhile.
     pub(crate) fn all(
         channel: &mut Channel,
         family: &'static Family,
@@ -64,7 +64,7 @@ impl Interval {
         let question = NfTablesMessage::GetSetElement(message(family.egress, None));
         let answers = channel.dump(&on("list set", family.egress), question)?;
         let mut parts: Vec<Part> = elements(answers).map(Part::new).collect();
-        // At the border of two neighbours, the end of the first and the start of the second have one key.
+        // Where two networks adjoin, the end of the first and the start of the second have the same key.
         parts.sort_by_key(|part| (part.key, !part.end));
         let mut intervals = vec![];
         for (at, Part { key, end, owner }) in parts.iter().enumerate() {
@@ -94,7 +94,7 @@ impl Interval {
         self.family == other.family && self.first <= other.last && other.first <= self.last
     }
 
-    /// None if it is a range that has no prefix; such a one is not of our making.
+    /// `None` for a range without a prefix, which is not one of ours.
     pub(crate) fn network(&self) -> Option<IpNetwork> {
         let host_bits = (self.last - self.first).count_ones();
         let prefix = u8::try_from(u32::from(self.family.key_bytes) * 8 - host_bits).ok()?;

@@ -1,5 +1,5 @@
-//! What can go wrong. An error always names the object and what was tried, because it travels up to an operator who has
-//! never heard of netlink; the errno stays in it for callers that branch.
+//! Errors. Each names the object and the operation, because it reaches an operator who may never have heard of netlink. The
+//! errno stays in it for callers that branch.
 
 use std::fmt;
 use std::io;
@@ -8,10 +8,10 @@ pub(crate) const ENOENT: i32 = 2;
 const EINTR: i32 = 4;
 const EAGAIN: i32 = 11;
 const EBUSY: i32 = 16;
-/// Not in errno(3), since no system call returns it: nfnetlink's answer to a batch that carries a stale generation id.
+/// nfnetlink's answer to a batch with a stale generation id. Not in errno(3), as no system call returns it.
 pub(crate) const ERESTART: i32 = 85;
 
-/// Why the kernel's table is not as wanted.
+/// Why a table could not be read or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The kernel refused.
@@ -32,7 +32,7 @@ pub enum Error {
         /// Its owner; empty if it was added by hand.
         owner: String,
     },
-    /// Other programs changed the host's rules each time between our look and our change, until our patience ended.
+    /// Other programs changed the host's rules between each read and change, up to the limit of retries.
     #[error("{what}: other programs keep changing the rules of this host")]
     Busy {
         /// The object and what was tried.
@@ -46,7 +46,7 @@ pub enum Error {
         /// The system call's error.
         source: io::Error,
     },
-    /// The kernel's answer is not what we know of nfnetlink.
+    /// The kernel's answer does not match what is known of nfnetlink.
     #[error("{what}: answer not understood: {why}")]
     Strange {
         /// What was tried.
@@ -67,7 +67,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether what was to be changed was there a moment ago and is not any more, as after a flush of all rules.
+    /// Whether the object that was to be changed has just been removed, as by a flush of all rules.
     pub fn is_gone(&self) -> bool {
         self.errno() == Some(ENOENT)
     }

@@ -1,5 +1,4 @@
-//! Expressions of nftables, of which a rule is a sequence: those that nft compiles from its language, with their attributes in
-//! the order of a kernel's dump.
+//! Expressions, of which a rule is a sequence: as nft compiles them, with their attributes in the order of a kernel's dump.
 
 use netlink_packet_netfilter::nftables::{
     Cmp, DataAttribute, ExpressionAttribute, Expressions, Immediate, ListAttribute, Lookup, Meta,
@@ -14,7 +13,7 @@ pub(crate) const LINK_HEADER: u32 = 0;
 pub const NETWORK_HEADER: u32 = 1;
 /// The header of UDP, TCP or SCTP.
 pub const TRANSPORT_HEADER: u32 = 2;
-/// Of the destination port in the headers of UDP, TCP and SCTP.
+/// Offset of the destination port in the headers of UDP, TCP and SCTP.
 pub const PORT_OFFSET: u32 = 2;
 pub(crate) const PORT_BYTES: u32 = 2;
 pub(crate) const MAC_BYTES: u32 = 6;
@@ -70,7 +69,7 @@ pub(crate) fn masq() -> Expressions {
     }
 }
 
-/// What becomes of the packet; `chain` is where a jump goes.
+/// A verdict; `chain` is the target of a jump.
 pub(crate) fn verdict(code: Verdict, chain: Option<&str>) -> Expressions {
     let mut verdict = vec![VerdictAttribute::Code(code)];
     verdict.extend(chain.map(|chain| VerdictAttribute::Chain(chain.to_owned())));

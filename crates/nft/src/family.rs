@@ -9,17 +9,17 @@ use netlink_packet_netfilter::nftables::Register;
 pub(crate) struct Family {
     /// The set of networks to masquerade.
     pub(crate) egress: &'static str,
-    /// The set of our tunnels' ends.
+    /// The set of our tunnels' ends (address and port).
     pub(crate) tunnels: &'static str,
-    /// The set of the addresses that may send to them, each with the end.
+    /// The set of the addresses that may send to an end, each with the end.
     pub(crate) peers: &'static str,
     pub(crate) nfproto: u8,
-    /// nft's number of the data type, by which it prints an element.
+    /// nft's number of the data type, which decides how it prints an element.
     pub(crate) key_type: u32,
     pub(crate) key_bytes: u8,
-    /// Of the source address in the IP header.
+    /// Offset of the source address in the IP header.
     pub(crate) source_offset: u32,
-    /// Where nft puts what follows one address, and two, in a tuple that begins in the first register.
+    /// The registers that follow one address, and two, in a concatenation that starts in the first register.
     pub(crate) behind_address: Register,
     pub(crate) behind_two: Register,
 }
@@ -47,7 +47,7 @@ pub(crate) static IPV6: Family = Family {
     behind_two: Register::Reg3,
 };
 
-/// Which end of a packet is ours.
+/// Which address of a packet is meant.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum End {
     Source,

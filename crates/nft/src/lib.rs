@@ -1,15 +1,15 @@
-//! The one nftables table of a host that is ours, `inet crosshost`, spoken to over nfnetlink; and the small one of a sandbox,
-//! `bridge crosshost` ([`MacRewrite`]).
+//! Our nftables tables over nfnetlink: `inet crosshost` on a host, and the small `bridge crosshost` of a sandbox
+//! ([`MacRewrite`]).
 //!
-//! Setting an element costs some microseconds here and two milliseconds through the `nft` program, which also may be
-//! missing, built without JSON, or older than what wrote the rules. So the product never runs `nft`; the tests do, as the
-//! oracle: `skeleton.nft` is the human form of the table, and nft must not be able to tell the two apart.
+//! Setting an element takes some microseconds here and two milliseconds through the `nft` program, which may also be missing,
+//! built without JSON, or older than the program that wrote the rules. So the product never runs `nft`. The tests use it as
+//! the oracle: `skeleton.nft` is the human form of the table, and nft must print both alike.
 //!
-//! Any number of processes work on the table at once, and none holds a lock. What is decided by looking (repairing, deleting
-//! an element by its owner) is sent under the generation id that was read before the look, and looked at again if someone
-//! was faster. The id counts every commit in the network namespace, also of kube-proxy or firewalld; so a retry waits for a
-//! random while, and gives up at last. Other tables are never written; they are read only to tell an operator which of their rules
-//! stops what is ours ([`Nft::obstacles`]).
+//! Any number of processes change the table at once without a lock. A change that depends on what was read (a repair, the
+//! removal of an element by its owner) carries the generation id that was read before; if another program was faster, the
+//! kernel refuses it, and it is read and decided again. The id counts every commit in the network namespace, also those of
+//! kube-proxy or firewalld. So a retry waits for a random time, and there is a limit. Other programs' tables are only read,
+//! for the crate `ruleset` ([`Nft::read`]).
 
 mod answer;
 mod channel;
@@ -48,14 +48,14 @@ use repair::Comparison;
 pub use skeleton::TABLE;
 use skeleton::{Skeleton, on_table, table};
 
-/// A verb's whole time for being faster than others. One look and change takes some 100 us, so this is thousands of tries.
+/// Longest time for all retries of a call. One read and change takes some 100 us, so this is thousands of tries.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// So often rules are read anew that somebody changed meanwhile.
+/// How often rules are read again that changed meanwhile.
 const LOOKS: u32 = 10;
-/// The longest wait before another try.
+/// Longest wait before a retry.
 const LONGEST_PAUSE: Duration = Duration::from_millis(4);
 
-/// What the rules depend on. All processes of a host must agree on it: each `ensure` turns the rules to its own.
+/// What the rules depend on. All processes of a host must use the same values, as each `ensure` turns the rules to its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config<'a> {
     /// The host's NAT bridge. Traffic that leaves through it stays among containers and keeps its source address.
@@ -82,7 +82,7 @@ impl Config<'_> {
 pub enum Status {
     /// There is no table `inet crosshost`.
     Missing,
-    /// The table is there, but a set, a chain or a rule is missing, or is not as wanted, or is too much.
+    /// The table is there, but a set, a chain or a rule is missing, wrong or superfluous.
     Damaged,
     /// All there.
     Complete,
@@ -102,25 +102,25 @@ impl Nft {
         })
     }
 
-    /// Makes the table complete, whatever it was before. Elements stay, but for those of a set that has to be made anew
-    /// because its type was wrong. Safe against other processes that do the same.
+    /// Makes the table complete, whatever it was before. Elements stay, except in a set that has to be made again because its
+    /// type was wrong. Safe against other processes that do the same.
     pub fn ensure(&mut self, config: &Config<'_>) -> Result<(), Error> {
         self.make(&config.skeleton()?).map(drop)
     }
 
-    /// How often anyone has changed any rule of this namespace. As long as it stays, so does all that was seen.
+    /// The number of commits to rules of this namespace. While it stays the same, so does everything that was read.
     pub fn generation(&mut self) -> Result<u32, Error> {
         self.channel.generation().map(|generation| generation.0)
     }
 
-    /// Compares without touching.
+    /// Compares the table with what it should be. Changes nothing.
     pub fn status(&mut self, config: &Config<'_>) -> Result<Status, Error> {
         self.compare(&config.skeleton()?)
     }
 
-    /// Masquerades what comes from `network` (host bits are ignored) and leaves otherwise than by the egress bridge.
-    /// `owner` is shown by `nft` as the element's comment: at most 127 bytes, no quotes. Idempotent: the first owner stays.
-    /// An error if the table is missing, or if `network` overlaps another one.
+    /// Masquerades packets from `network` (host bits are ignored) that leave by another interface than the egress bridge.
+    /// `nft` shows `owner` as the element's comment: at most 127 bytes, no quotes. Idempotent: the first owner stays. An
+    /// error if the table is missing, or if `network` overlaps another one.
     pub fn add_egress(&mut self, network: IpNetwork, owner: &str) -> Result<(), Error> {
         let wanted = Interval::of(network);
         let addition = || wanted.addition(owner);
@@ -138,12 +138,12 @@ impl Nft {
         })
     }
 
-    /// Undoes [`Nft::add_egress`] whoever the owner is; true if there was something to undo. No table is nothing to undo.
+    /// Undoes [`Nft::add_egress`], whatever the owner; true if there was something to undo. A missing table is no error.
     pub fn remove_egress(&mut self, network: IpNetwork) -> Result<bool, Error> {
         self.remove(network, |_| true)
     }
 
-    /// Undoes [`Nft::add_egress`] only if `owner` holds the network: compare and delete, without a gap between the two.
+    /// Undoes [`Nft::add_egress`] only if `owner` holds the network, atomically.
     pub fn remove_egress_of(&mut self, network: IpNetwork, owner: &str) -> Result<bool, Error> {
         self.remove(network, |holder| holder == owner)
     }
@@ -160,8 +160,8 @@ impl Nft {
         })
     }
 
-    /// All masqueraded networks with their owners, IPv4 first, ascending. Empty if the table is missing. A range that
-    /// someone added by hand and that is no network is left out.
+    /// All masqueraded networks with their owners, IPv4 first, ascending. Empty if the table is missing. A range that was
+    /// added by hand and is no network is left out.
     pub fn egress(&mut self) -> Result<Vec<(IpNetwork, String)>, Error> {
         let intervals = self.decide(|channel| {
             let mut intervals = Interval::all(channel, &IPV4)?;
@@ -174,9 +174,9 @@ impl Nft {
             .collect())
     }
 
-    /// From now on only `hosts` send to our tunnels' `ends` (tunnel address and UDP port), and no connection is tracked for
-    /// what comes and goes there; all others' packets to these ends are dropped. The sets become exactly these, in one
-    /// step. An error if the table is missing and there is something to guard.
+    /// Lets only `hosts` send to our tunnels' `ends` (tunnel address and UDP port), without connection tracking, and drops
+    /// all other packets to these ends. The sets become exactly these, atomically. An error if the table is missing and there
+    /// is something to guard.
     pub fn guard(
         &mut self,
         ends: &BTreeSet<SocketAddr>,
@@ -186,7 +186,7 @@ impl Nft {
         self.decide(|channel| Ok((tunnel::changes(&wanted, channel)?, ())))
     }
 
-    /// Whether only `hosts` send to our tunnels' `ends`. Touches nothing.
+    /// Whether only `hosts` may send to our tunnels' `ends`. Changes nothing.
     pub fn guards(
         &mut self,
         ends: &BTreeSet<SocketAddr>,
@@ -199,8 +199,8 @@ impl Nft {
         })
     }
 
-    /// What `look` reads of the tables of this namespace, ours or not, as all of it is at one moment. Where other programs
-    /// change rules faster than they can be read, it is what was read between two of their changes.
+    /// What `look` reads of any tables of this namespace, as of one moment. If other programs change rules faster than they
+    /// can be read, it is what one attempt read.
     pub fn read<T>(
         &mut self,
         mut look: impl FnMut(&mut Channel) -> Result<T, Error>,
@@ -215,12 +215,12 @@ impl Nft {
         self.patiently(look)
     }
 
-    /// Removes what [`Nft::ensure`] makes, and the table if nothing else is in it; true if there was something.
+    /// Removes what [`Nft::ensure`] makes, and the table if it is empty then; true if there was something.
     pub fn remove_table(&mut self, config: &Config<'_>) -> Result<bool, Error> {
         self.remove_part(&config.skeleton()?)
     }
 
-    /// Makes a part of the table complete; whether it was not.
+    /// Makes a part of the table complete; returns whether it was incomplete.
     fn make(&mut self, part: &Skeleton) -> Result<bool, Error> {
         let mut was_asleep = false;
         loop {
@@ -238,7 +238,7 @@ impl Nft {
         }
     }
 
-    /// Compares a part of the table, without touching.
+    /// Compares a part of the table. Changes nothing.
     fn compare(&mut self, part: &Skeleton) -> Result<Status, Error> {
         self.decide(|channel| {
             let found = part.find(channel)?;
@@ -246,7 +246,7 @@ impl Nft {
         })
     }
 
-    /// The table goes with its last part: others (published ports) may have chains and sets of their own in it.
+    /// The table goes with its last part, as published ports have chains and sets of their own in it.
     fn remove_part(&mut self, part: &Skeleton) -> Result<bool, Error> {
         self.decide(|channel| {
             let found = part.find(channel)?;
@@ -266,7 +266,7 @@ impl Nft {
         })
     }
 
-    /// Looks, decides on changes, and makes them only if nobody changed a rule in between; else all of it once more.
+    /// Reads, decides on changes, and commits them if no rule has changed since; else starts again.
     fn decide<T>(
         &mut self,
         mut look: impl FnMut(&mut Channel) -> Result<(Vec<Change>, T), Error>,
@@ -279,7 +279,8 @@ impl Nft {
         })
     }
 
-    /// Tries until nobody else is busy. After random pauses, up to twice as long each time, so that two of us part.
+    /// Retries while other programs are faster. The pauses are random, and their limit doubles, so that two processes do not
+    /// meet again.
     fn patiently<T>(
         &mut self,
         mut attempt: impl FnMut(&mut Channel) -> Result<T, Error>,

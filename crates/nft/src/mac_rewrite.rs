@@ -1,8 +1,8 @@
-//! Frames to one MAC that are to reach another: table `bridge crosshost`, in the namespace of a bridge.
+//! Rewrites the destination MAC of frames: table `bridge crosshost`, in a sandbox's namespace.
 //!
-//! A host that has not yet heard of a MAC that was asked for sends to the one that follows from the address. The bridge
-//! of the one who has it gives such frames their new address before it looks where they go. The table is that of few
-//! rules, one for each such MAC, and is compared and replaced as a whole.
+//! A host that does not yet know of a requested MAC sends to the one that is computed from the address. The bridge on the
+//! container's host rewrites such frames before it looks up their port. The table has one rule for each such MAC, and is
+//! compared and replaced as a whole.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ use crate::{Nft, Status};
 /// nft's `dstnat` of the bridge family.
 const DSTNAT: i32 = -300;
 
-/// What a frame is addressed to, and what it is to be addressed to instead.
+/// Destination MACs, and those that replace them.
 pub type Macs = BTreeMap<[u8; 6], [u8; 6]>;
 
 /// The table of the network namespace in which the calling thread was at [`MacRewrite::open`].
@@ -32,7 +32,7 @@ impl MacRewrite {
         Ok(Self(Nft { channel }))
     }
 
-    /// Translates these and no others from now on; no table, where there are none. Whether it was not so.
+    /// Rewrites exactly these MACs; without any there is no table. Returns whether that was a change.
     pub fn set(&mut self, macs: &Macs) -> Result<bool, Error> {
         if macs.is_empty() {
             return self.0.remove_part(&skeleton(macs));
@@ -40,7 +40,7 @@ impl MacRewrite {
         self.0.make(&skeleton(macs))
     }
 
-    /// Whether these are translated, and no others. Touches nothing.
+    /// Whether exactly these MACs are rewritten. Changes nothing.
     pub fn is(&mut self, macs: &Macs) -> Result<bool, Error> {
         let wanted = match macs.len() {
             0 => Status::Missing,

@@ -1,13 +1,12 @@
-//! Letting go of a socket without waiting for the kernel.
+//! Closes a socket without waiting for the kernel (docs/decisions/0010-sockets-left-to-the-kernel.md).
 //!
-//! What a batch removes is freed later, by a worker that first waits until no packet can be at it any more: 10 ms on a host
-//! of two processors. Whoever closes a socket of nfnetlink meanwhile waits for that worker (`nft_rcv_nl_event`), though for
-//! packets all was gone when the batch was taken. Most verbs that remove are over with that.
+//! What a batch removes is freed later, by a kernel worker that first waits for an RCU grace period: 10 ms on a host with two
+//! processors. A process that closes an nfnetlink socket before that waits for the worker (`nft_rcv_nl_event`), although for
+//! packets everything is gone once the batch is accepted. Most verbs that remove something end with that.
 //!
-//! A socket that was sent to another and not received belongs to nobody but the message it is in. Here that message waits at a
-//! socket that nobody but the same message has. The kernel finds such rings whenever a Unix socket is closed, and
-//! closes what is in them from a worker of its own (since Linux 6.10; before, in the process that closes, which waits as if
-//! nothing of this had been done).
+//! A socket that was sent over a Unix socket and not received is owned by the message alone. Here that message waits at a
+//! Unix socket that is itself owned by the same message. The kernel looks for such cycles when a Unix socket is closed, and
+//! closes their sockets in a worker (since Linux 6.10; before, in the closing process, which then waits as usual).
 
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
@@ -19,7 +18,7 @@ use rustix::net::{
     sendmsg, socketpair,
 };
 
-/// Leaves the socket to the kernel, once the caller has closed it and, after that, what it gets here.
+/// Hands the socket over to the kernel. The caller then closes the socket, and after it the returned one.
 pub(crate) fn leave(socket: impl AsFd) -> Result<OwnedFd> {
     let (trigger, ring) = socketpair(
         AddressFamily::UNIX,

@@ -1,12 +1,11 @@
-//! From what the kernel has to what we want, as one batch.
+//! Turns the kernel's table into the wanted one with one batch.
 //!
-//! Nothing is done to a table that is complete, which is the case for all verbs but the first: a commit is work for the
-//! kernel, and it would make the batches of others stale. Any flaw has all rules written anew, since within one transaction
-//! no packet sees the chain empty. An object of ours that has another shape is removed and made again; only then do a
-//! set's elements go.
+//! A complete table is left alone, which is the case for all verbs but the first: a commit is work for the kernel, and makes
+//! other processes' batches stale. Any deviation has all rules written again, as no packet sees an empty chain within one
+//! transaction. An object of another type is removed and made again; only then are a set's elements lost.
 //!
-//! A rule has to be exactly ours, expression by expression, as the kernel dumps it. Should a future kernel dump one attribute
-//! more, then every verb writes the rules anew, needlessly but still atomically, and the test of `skeleton.nft` tells.
+//! A rule has to equal ours, expression by expression, as the kernel dumps it. If a future kernel dumps one more attribute,
+//! every verb writes the rules again, needlessly but still atomically, and the test of `skeleton.nft` fails.
 
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE};
 use netlink_packet_netfilter::nftables::{
@@ -31,7 +30,7 @@ enum Fit {
 }
 
 impl Fit {
-    /// What is there is not wanted.
+    /// The same object where it is not wanted.
     fn if_there(self) -> Self {
         match self {
             Self::Absent => Self::Absent,
@@ -40,7 +39,7 @@ impl Fit {
     }
 }
 
-/// The kernel adds attributes (handle, use count): all wanted ones have to be there, others are none of ours.
+/// The kernel adds attributes (handle, use count): all wanted ones have to be there, others are ignored.
 fn fit<T: PartialEq>(wanted: &[T], found: Option<&Vec<T>>) -> Fit {
     match found {
         None => Fit::Absent,
@@ -56,7 +55,7 @@ fn is_asleep(table: &[TableAttribute]) -> bool {
     })
 }
 
-/// Makes it, or wakes it up.
+/// Makes the table, or clears its flags.
 fn make_table() -> Change {
     Change {
         what: on_table("make"),
@@ -73,7 +72,7 @@ fn is_map(set: &[SetAttribute]) -> bool {
     flags.any(|flags| flags.contains(SetFlags::Map))
 }
 
-/// What is wanted against what there is; `sets` and `chains` in the order of the skeleton.
+/// The wanted and the present objects; `sets` and `chains` are in the skeleton's order.
 pub(crate) struct Comparison<'a> {
     wanted: &'a Skeleton,
     table: Fit,
@@ -114,12 +113,13 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    /// Whether no packet meets the table's chains. The kernel wakes it up in a transaction that makes no chain.
+    /// Whether the table is dormant, so that no packet meets its chains. The kernel wakes it up only in a transaction that
+    /// makes no chain.
     pub(crate) fn is_asleep(&self) -> bool {
         self.is_asleep
     }
 
-    /// What turns the one into the other, or wakes the table up; nothing if it is complete.
+    /// The changes that complete the table, or wake it up; empty if it is complete.
     pub(crate) fn repairs(&self) -> Vec<Change> {
         let mut changes = vec![];
         if self.is_asleep {
@@ -131,7 +131,7 @@ impl<'a> Comparison<'a> {
         changes
     }
 
-    /// What takes all of it out of the table; elements go with their sets.
+    /// The changes that remove all of it; elements go with their sets.
     pub(crate) fn removals(&self) -> Vec<Change> {
         let mut changes = vec![];
         let all = Self {
@@ -146,7 +146,7 @@ impl<'a> Comparison<'a> {
         changes
     }
 
-    /// Rules first, since they hold the sets, and chains may hold each other.
+    /// Rules first, as they refer to sets, and chains to each other.
     fn clear(&self, changes: &mut Vec<Change>) {
         let mut push = |what, message| {
             let flags = 0;
@@ -179,7 +179,7 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    /// Sets first, since rules name them.
+    /// Sets first, as rules refer to them.
     fn build(&self, changes: &mut Vec<Change>) {
         changes.push(make_table());
         let mut push = |what, flags, message| {

@@ -1,5 +1,5 @@
-//! The rules, as the expressions that nft compiles from their lines in `skeleton.nft`. nft prints a rule by recognizing
-//! such sequences; so they are nft's, to the order of the attributes in a kernel's dump.
+//! The rules of `skeleton.nft`, as the expressions that nft compiles them to. nft recognizes a rule by its sequence of
+//! expressions when it prints, so they match nft's down to the order of the attributes in a dump.
 
 use netlink_packet_netfilter::nftables::{
     ChecksumFlags, ChecksumType, DataAttribute, Expressions, Immediate, MetaKey, Operator, Payload,
@@ -12,7 +12,7 @@ use crate::expr::{
 };
 use crate::family::{End, Family};
 
-/// `ip saddr @egress4 oifname != "bridge" masquerade`. An inet table sees both families, hence nfproto first.
+/// `ip saddr @egress4 oifname != "bridge" masquerade`. An inet table sees both versions of IP, hence nfproto first.
 pub(crate) fn masquerade(family: &Family, bridge: &str) -> Rule {
     let name = ifname(bridge);
     let expressions = [
@@ -27,7 +27,7 @@ pub(crate) fn masquerade(family: &Family, bridge: &str) -> Rule {
     expressions.into_iter().map(Into::into).collect()
 }
 
-/// `ip saddr . ip daddr . udp dport @peers4 notrack accept`: one lookup for a packet that may come in.
+/// `ip saddr . ip daddr . udp dport @peers4 notrack accept`: one lookup for a permitted packet.
 pub(crate) fn admit_peers(family: &Family) -> Rule {
     let bytes = family.key_bytes.into();
     let destination = family.offset(End::Destination);
@@ -57,7 +57,7 @@ pub(crate) fn untracked(family: &Family) -> Rule {
     rule
 }
 
-/// `ip daddr . udp dport @tunnels4`: a packet of one of our tunnels. A tunnel's packets go to its port in both directions.
+/// `ip daddr . udp dport @tunnels4`: a packet of one of our tunnels, which use the same port in both directions.
 fn tunnel(family: &Family, ours: End) -> Rule {
     let mut rule = udp(family);
     rule.extend([

@@ -1,6 +1,5 @@
-//! What is in our table, as data: the same attributes make an object, and tell whether the kernel's one is as wanted.
-//! `skeleton.nft` says the same in nft's language. Another part of the same table, for published ports, is in `ports/skeleton.rs`;
-//! `repair` does not know what they are for.
+//! Our table as data: the same attributes make an object and compare it with the kernel's. `skeleton.nft` is the same in
+//! nft's language. The part for published ports is in `ports/skeleton.rs`; `repair` works on either.
 
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, Hook, InetHookNumber, NfTablesMessage, RuleAttribute,
@@ -15,18 +14,18 @@ use crate::rules::{admit_peers, drop_strangers, masquerade, untracked};
 
 /// The name of our tables.
 pub const TABLE: &str = "crosshost";
-/// Sets that versions up to commit 505b5ca made. No rule of ours names them any more; they go with the table.
+/// Sets of versions up to commit 505b5ca. No rule uses them any more; they go with the table.
 const EARLIER: [&str; 2] = ["vteps4", "vteps6"];
 /// nft's `srcnat` of the inet family.
 pub(crate) const SRCNAT: i32 = 100;
 /// nft's `raw`: before connection tracking.
 const RAW: i32 = -300;
-/// nft's number of the type of a port, and the bits by which it joins the numbers of types to that of a tuple.
+/// nft's number of the data type of a port, and the bits by which it concatenates type numbers.
 pub(crate) const PORT_TYPE: u32 = 13;
 pub(crate) const TYPE_BITS: u32 = 6;
-/// In a tuple each part fills whole words.
+/// In a concatenation each part fills whole words.
 pub(crate) const WORD: u32 = 4;
-/// No flag, above all not `dormant`.
+/// No flags, above all not `dormant`.
 pub(crate) const AWAKE: TableAttribute = TableAttribute::Flags(TableFlags::empty());
 
 /// All objects of the table; later ones may refer to earlier ones.
@@ -38,11 +37,11 @@ pub(crate) struct Skeleton {
 pub(crate) struct Chain {
     pub(crate) name: &'static str,
     pub(crate) attributes: Vec<ChainAttribute>,
-    /// None: they come and go by themselves.
+    /// `None` if rules are added and removed individually.
     pub(crate) rules: Option<Vec<Rule>>,
 }
 
-/// What the kernel has of it, in the same order.
+/// The kernel's objects, in the same order.
 pub(crate) struct Found {
     pub(crate) table: Option<Vec<TableAttribute>>,
     pub(crate) sets: Vec<Option<Vec<SetAttribute>>>,
@@ -89,7 +88,7 @@ impl Skeleton {
         }
     }
 
-    /// Whether no other sets and chains are in the table.
+    /// Whether the table has no other sets and chains.
     pub(crate) fn is_all_of_the_table(&self, channel: &mut Channel) -> Result<bool, Error> {
         let is_ours = |set: &Vec<SetAttribute>| {
             let names = self.sets.iter().map(|(name, _)| *name).chain(EARLIER);
@@ -116,7 +115,7 @@ impl Skeleton {
         }))
     }
 
-    /// Reads what the kernel has. Consistent only if the generation is the same before and after.
+    /// Reads the kernel's objects. They are consistent only if the generation is the same before and after.
     pub(crate) fn find(&self, channel: &mut Channel) -> Result<Found, Error> {
         let table = channel.get(&on_table("read"), NfTablesMessage::GetTable(table(vec![])))?;
         let table = table.into_iter().find_map(|answer| match answer {
@@ -164,7 +163,7 @@ fn sets(channel: &mut Channel) -> Result<Vec<Vec<SetAttribute>>, Error> {
     Ok(sets.collect())
 }
 
-/// The rules of our table, in the order in which the kernel meets them in each chain.
+/// The rules of our table, in each chain's order.
 fn rules(channel: &mut Channel) -> Result<Vec<RuleMessage>, Error> {
     let attributes = vec![RuleAttribute::Table(TABLE.to_owned())];
     let question = NfTablesMessage::GetRule(RuleMessage { attributes });
@@ -177,7 +176,7 @@ fn rules(channel: &mut Channel) -> Result<Vec<RuleMessage>, Error> {
 }
 
 impl Chain {
-    /// Name, type, hook and priority of a chain that lets pass what no rule stops.
+    /// A base chain with policy accept, from its name, type, hook and priority.
     pub(crate) fn new(
         (name, kind, hook, priority): (&'static str, &str, InetHookNumber, i32),
         rules: Vec<Rule>,
@@ -199,7 +198,7 @@ impl Chain {
         }
     }
 
-    /// One to which others jump.
+    /// A chain to which others jump.
     pub(crate) fn called(name: &'static str, rules: Option<Vec<Rule>>) -> Self {
         let attributes = vec![
             ChainAttribute::Table(TABLE.to_owned()),
@@ -226,7 +225,7 @@ pub(crate) fn of_keys(
         SetAttribute::KeyType(key),
         SetAttribute::KeyLen(bytes),
     ];
-    // The kernel dumps none where there are none.
+    // The kernel dumps no flags if there are none.
     if !flags.is_empty() {
         attributes.push(SetAttribute::Flags(flags));
     }

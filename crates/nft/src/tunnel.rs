@@ -1,4 +1,4 @@
-//! The tunnels' ends and who may send to them, as keys of plain sets.
+//! The tunnels' ends, and the hosts that may send to them, as keys of plain sets.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -17,14 +17,14 @@ use crate::skeleton::on;
 /// An attribute's length has 16 bits, and all elements of a message are in one.
 const AT_ONCE: usize = 500;
 
-/// One set's keys, each as the kernel has it: every part of a tuple padded to whole words.
+/// One set's keys as the kernel has them: each part of a concatenation is padded to whole words.
 #[derive(Debug)]
 pub(crate) struct Keys {
     set: &'static str,
     keys: BTreeSet<Vec<u8>>,
 }
 
-/// All of the sets as they should be, those of IPv4 first.
+/// The wanted content of all sets, those of IPv4 first.
 pub(crate) fn of(ends: &BTreeSet<SocketAddr>, hosts: &BTreeSet<IpAddr>) -> Vec<Keys> {
     let of = |family: &Family| {
         let is_v4 = *family == IPV4;
@@ -53,7 +53,7 @@ fn of_end(end: &SocketAddr) -> Vec<u8> {
     key
 }
 
-/// What makes the kernel's sets these; nothing if they are so.
+/// The changes that turn the kernel's sets into these; empty if they are equal.
 pub(crate) fn changes(wanted: &[Keys], channel: &mut Channel) -> Result<Vec<Change>, Error> {
     let mut changes = Vec::new();
     for keys in wanted {
@@ -63,7 +63,7 @@ pub(crate) fn changes(wanted: &[Keys], channel: &mut Channel) -> Result<Vec<Chan
 }
 
 impl Keys {
-    /// What makes the kernel's set this one; nothing if it is so. [`Error::Busy`] if it changed meanwhile.
+    /// The changes for one set; empty if it is as wanted. [`Error::Busy`] if it changed meanwhile.
     fn changes(&self, channel: &mut Channel) -> Result<Vec<Change>, Error> {
         let question = NfTablesMessage::GetSetElement(message(self.set, None));
         let answers = channel.dump(&on("list set", self.set), question)?;

@@ -1,7 +1,7 @@
-//! What the rules of a chain do to a packet of which only some things are known: its hook, its interfaces, its ends, how its
-//! connection stands. What else a rule may look at, or what it does that is not understood here, makes it a rule that may match. So there
-//! are three answers: the packet passes, it is dropped, or either. A chain is said to stop a packet only where nothing in it
-//! could let it pass.
+//! Evaluates the rules of a chain for a packet of which only some properties are known: hook, interfaces, addresses and
+//! ports, connection state. A rule that tests anything else, or does something that is not understood here, may match or not.
+//! So there are three answers: the packet passes, it is dropped, or either. A chain is said to stop a packet only if nothing
+//! in it could let the packet pass.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -28,25 +28,25 @@ const CT_STATUS: u32 = 2;
 const CT_REGISTER: u16 = 1;
 /// `NFT_LOOKUP_F_INV`
 const INVERTED: u32 = 1;
-/// Deeper than the kernel lets chains jump.
+/// Deeper than the kernel allows jumps to nest.
 const DEPTH: u32 = 17;
 
-/// Where the rules of a chain are read, and what is in their sets.
+/// Gives the rules of a table's chains and the elements of its sets.
 pub(crate) trait Table {
     /// The rules of a chain.
     fn rules(&mut self, chain: &str) -> Result<Rc<[Rule]>, Error>;
-    /// What is in a set, if that can be told.
+    /// The elements of a set; `None` if they are not read.
     fn members(&mut self, set: &str) -> Result<Option<Rc<Members>>, Error>;
 }
 
-/// What may become of a packet in a chain.
+/// What may happen to a packet in a chain.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Outcome {
     /// It may be accepted.
     pub(crate) passes: bool,
-    /// It may be dropped, by this.
+    /// It may be dropped, by this policy or verdict.
     pub(crate) drops: Option<String>,
-    /// It may come to the chain's end.
+    /// It may reach the chain's end.
     pub(crate) goes_on: bool,
 }
 
@@ -59,7 +59,7 @@ impl Outcome {
         Self::in_chain(packet, chain, table, &mut HashMap::new(), 0)
     }
 
-    /// The packet came to the end of a base chain.
+    /// Applies the policy to a packet that reached the end of a base chain.
     pub(crate) fn end_by_policy(&mut self, drops: bool) {
         if drops {
             self.drops.get_or_insert_with(|| "policy drop".to_owned());
@@ -120,7 +120,7 @@ impl Outcome {
     }
 }
 
-/// The chain to which these packets go before any rule has decided on one, if they all go to one.
+/// The chain to which all such packets jump before any rule has decided on one, if there is such a chain.
 pub(crate) fn first_call(
     packet: &Packet<'_>,
     chain: &str,
@@ -142,12 +142,12 @@ enum Action {
     Accept,
     Drop(&'static str),
     Return,
-    /// Another chain, and whether that comes back to this one.
+    /// It jumps to another chain, and whether it returns from there.
     Call(String, bool),
     Unknown,
 }
 
-/// What a rule does to the packet, and whether it does so for certain.
+/// The rule's action, and whether the rule certainly matches the packet.
 fn read(packet: &Packet<'_>, rule: &Rule, table: &mut impl Table) -> Result<(bool, Action), Error> {
     let mut registers = Registers::new();
     let mut certain = true;
@@ -183,7 +183,7 @@ fn read(packet: &Packet<'_>, rule: &Rule, table: &mut impl Table) -> Result<(boo
                 if let Some(action) = verdict(parts) {
                     return Ok((certain, action));
                 }
-                // A value of the rule's own, which nothing here compares.
+                // A constant of the rule, which no expression here compares.
                 registers.clear();
                 Some(true)
             }
@@ -224,7 +224,7 @@ fn read(packet: &Packet<'_>, rule: &Rule, table: &mut impl Table) -> Result<(boo
                 Some("notrack") if packet.needs_tracking() => {
                     return Ok((certain, Action::Drop("notrack")));
                 }
-                // It ends the chain, whether or not it has anything to translate.
+                // These end the chain, whether or not there is anything to translate.
                 Some("nat" | "masq" | "redir") => return Ok((certain, Action::Accept)),
                 Some("queue") => return Ok((false, Action::Unknown)),
                 Some("counter" | "log" | "last" | "notrack") => Some(true),
@@ -270,11 +270,11 @@ fn payload(packet: &Packet<'_>, parts: &[Payload]) -> Loaded {
     Some((register?.into(), read.map(Bits::from)))
 }
 
-/// What a set tells of what is in a register.
+/// What a lookup in a set says about a register's value.
 enum Looked {
-    /// Whether it is in it, if that is known.
+    /// Whether the set contains it, if that is known.
     Matches(Option<bool>),
-    /// What becomes of the packet, if that is known; of one that the set does not have, nothing.
+    /// The action that a verdict map has for the packet, if that is known; none if the map does not contain it.
     Verdict(Option<Action>),
 }
 

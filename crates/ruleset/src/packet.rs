@@ -1,4 +1,4 @@
-//! A packet of ours before the chains of others, as far as it is known.
+//! One of our packets, as far as it is known, where it meets foreign chains.
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -7,18 +7,18 @@ use netlink_packet_netfilter::nftables::{HookNumber, InetHookNumber, MetaKey};
 
 use nft::expr::{DST_NAT, IFNAME_BYTES, NETWORK_HEADER, PORT_OFFSET, TRANSPORT_HEADER};
 
-/// Where a packet meets the chains.
+/// Where a packet meets chains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Hook {
-    /// It comes to this host, and nobody knows where to.
+    /// It arrives at this host and is not routed yet.
     Prerouting,
-    /// It comes to this host.
+    /// It arrives, and is for this host.
     Input,
-    /// It goes through this host.
+    /// This host forwards it.
     Forward,
-    /// It leaves this host.
+    /// This host sends it.
     Output,
-    /// It leaves this host, wherever it came from.
+    /// It leaves this host, sent or forwarded.
     Postrouting,
 }
 
@@ -33,7 +33,7 @@ impl Hook {
         })
     }
 
-    /// The chain in table `filter` of iptables, which has one at these hooks alone.
+    /// The chain in iptables' table `filter`, which has chains at these three hooks only.
     pub(crate) fn of_iptables(self) -> Option<&'static str> {
         match self {
             Self::Input => Some("INPUT"),
@@ -44,25 +44,25 @@ impl Hook {
     }
 }
 
-/// How a packet's connection stands.
+/// The state of a packet's connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
-    /// The kernel has not looked yet which one it is of.
+    /// Connection tracking has not seen the packet yet.
     Unseen,
-    /// It is the first one.
+    /// The packet is the first one.
     New,
-    /// It is the first one, and goes to another address than it was sent to.
+    /// The packet is the first one, and its destination was translated.
     Translated,
-    /// It is a reply.
+    /// The packet is a reply.
     Reply,
-    /// It is a reply to what was sent to another address.
+    /// The packet is a reply on a connection whose destination was translated.
     ReplyOfTranslated,
-    /// It is of none, as somebody wants it.
+    /// The packet is exempt from connection tracking (`notrack`).
     Untracked,
 }
 
 impl State {
-    /// In the bits of `ct state` (`linux/netfilter/nf_conntrack_common.h`).
+    /// As bits of `ct state` (`linux/netfilter/nf_conntrack_common.h`).
     pub(crate) fn of_nft(self) -> u32 {
         match self {
             Self::Unseen => 1,
@@ -72,7 +72,7 @@ impl State {
         }
     }
 
-    /// In the bits of `--ctstate` (`linux/netfilter/xt_conntrack.h`), which has some for what was translated too.
+    /// As bits of `--ctstate` (`linux/netfilter/xt_conntrack.h`), which also has bits for translated connections.
     pub(crate) fn of_iptables(self) -> u32 {
         const DNAT: u32 = 1 << 7;
         match self {
@@ -82,7 +82,7 @@ impl State {
         }
     }
 
-    /// Of the bits of `ct status` those that are so, and those of which that is known.
+    /// The bits of `ct status` that are set, and those that are known.
     pub(crate) fn status(self) -> (u32, u32) {
         match self {
             Self::New => (0, DST_NAT),
@@ -96,7 +96,7 @@ impl State {
     }
 }
 
-/// What is known of one end of a packet's way.
+/// What is known of a packet's source or destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Endpoint {
     /// The address.
@@ -123,26 +123,26 @@ pub type Interface<'a> = (&'a str, u32);
 pub(crate) struct Packet<'a> {
     /// Where it meets the chains.
     pub(crate) hook: Hook,
-    /// The chains of which priorities meet it like this: it is changed on its way.
+    /// The priorities of the chains that meet the packet in this form: it changes on its way through the hook.
     pub(crate) priorities: RangeInclusive<i32>,
-    /// Of IPv6.
+    /// Whether it is an IPv6 packet.
     pub(crate) v6: bool,
-    /// Name and index of the interface that it came by.
+    /// The interface by which it arrived.
     pub(crate) iif: Option<Interface<'a>>,
-    /// The same of the one that it leaves by.
+    /// The interface by which it leaves.
     pub(crate) oif: Option<Interface<'a>>,
-    /// How its connection stands.
+    /// The state of its connection.
     pub(crate) state: State,
-    /// The number of its protocol in IP.
+    /// Its IP protocol number.
     pub(crate) protocol: Option<u8>,
-    /// Where it comes from.
+    /// Its source.
     pub(crate) from: Endpoint,
-    /// Where it goes.
+    /// Its destination.
     pub(crate) to: Endpoint,
 }
 
 impl Packet<'_> {
-    /// The first one of a connection, of which nothing else is known.
+    /// The first packet of a connection, with nothing else known.
     pub(crate) fn at(hook: Hook, v6: bool) -> Self {
         Self {
             hook,
@@ -157,20 +157,20 @@ impl Packet<'_> {
         }
     }
 
-    /// Whether it has to become one of a connection yet, to be led on.
+    /// Whether it still needs to be tracked, so that it can be translated.
     pub(crate) fn needs_tracking(&self) -> bool {
         self.state == State::Unseen
     }
 
-    /// Whether chains of this type see it: those of NAT see the first one of a connection alone, and none looks where to lead
-    /// what is led somewhere already.
+    /// Whether chains of this type see it. NAT chains see only the first packet of a connection, and do not translate a
+    /// destination again.
     pub(crate) fn meets(&self, kind: &str) -> bool {
         let leads = matches!(self.hook, Hook::Prerouting | Hook::Output);
         let is_led = leads && self.state == State::Translated;
         kind != "nat" || (self.state.is_first() && !is_led)
     }
 
-    /// What a rule reads of it into a register.
+    /// The value that `meta` loads into a register.
     pub(crate) fn meta(&self, key: MetaKey) -> Option<Vec<u8>> {
         let name = |interface: Option<Interface<'_>>| {
             let mut name = interface?.0.as_bytes().to_vec();
@@ -189,7 +189,7 @@ impl Packet<'_> {
         }
     }
 
-    /// Some bytes of one of its headers, as a rule reads them; if they are of one field that is known.
+    /// The bytes of a header that `payload` loads, if they lie in one field that is known.
     pub(crate) fn bytes(&self, header: u32, offset: u32, length: u32) -> Option<Vec<u8>> {
         self.fields(header).into_iter().find_map(|(start, field)| {
             let from = usize::try_from(offset.checked_sub(start)?).ok()?;
@@ -198,7 +198,7 @@ impl Packet<'_> {
         })
     }
 
-    /// Where its fields begin in a header (RFC 791, 8200, 9293, 768), and what is in them.
+    /// The offsets of the fields of a header (RFC 791, 8200, 9293, 768), with their values.
     fn fields(&self, header: u32) -> Vec<(u32, Option<Vec<u8>>)> {
         let address = |end: Endpoint| {
             end.address.map(|address| match address {

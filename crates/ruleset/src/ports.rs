@@ -16,28 +16,27 @@ use crate::packet::{Endpoint, Hook, Interface, Packet, State};
 use crate::quote;
 use crate::remedy::{Obstacle, Remedies, Traffic, obstacles};
 
-/// Priorities of chains at prerouting and output: before the kernel knows of connections; from then on until the way to a
-/// container is looked up; and behind that. Which of two chains at the same priority is first nobody can see, so those at the
-/// borders are left out.
+/// Priorities of chains at prerouting and output: before connection tracking; then until the destination is translated; then
+/// after that. The order of two chains with the same priority cannot be seen, so the priorities at the borders are left out.
 const UNSEEN: RangeInclusive<i32> = i32::MIN..=-201;
 const SEEN: RangeInclusive<i32> = -199..=-101;
 const LED: RangeInclusive<i32> = -99..=i32::MAX;
 /// Name and index of the loopback interface (`LOOPBACK_IFINDEX`).
 const LOOPBACK: Interface<'static> = ("lo", 1);
-/// firewalld lets pass what is led to a container, unless it is told not to (firewalld.conf(5)); a zone for the containers would
-/// not help, as it goes by where packets come from.
+/// firewalld lets translated packets pass unless StrictForwardPorts is set (firewalld.conf(5)). A zone for the containers
+/// would not help, as zones go by where packets come from.
 const STRICT: &str = "sed -i s/^StrictForwardPorts=.*/StrictForwardPorts=no/ /etc/firewalld/firewalld.conf && firewall-cmd --reload";
-/// The stretch on which chains are named also if they only may stop something.
+/// On this stretch, chains that only may stop packets are reported, too.
 const MIDDLE: usize = 1;
-/// More runs of ports are judged together, by what is the same of all.
+/// More runs of ports than this are judged together, by their common properties.
 const EACH: usize = 64;
 
-/// Ports of this host that follow each other and lead to a container.
+/// Consecutive ports of this host that lead to a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublishedPorts<'a> {
-    /// As iptables and nft call the protocol, and its number in IP.
+    /// The protocol's name in iptables and nft, and its IP protocol number.
     pub protocol: (&'static str, u8),
-    /// The one address of this host; `None` is all of the version of IP that `to` is of.
+    /// The host's address; `None` means all of the same version of IP as `to`.
     pub address: Option<IpAddr>,
     /// The ports of this host.
     pub ports: RangeInclusive<u16>,
@@ -57,7 +56,7 @@ impl PublishedPorts<'_> {
         self.ports.start() == self.ports.end()
     }
 
-    /// The host's end, in words.
+    /// The host's side, in words.
     fn name(&self) -> String {
         let first = self.ports.start();
         let protocol = self.protocol.0;
@@ -73,8 +72,8 @@ impl PublishedPorts<'_> {
     }
 }
 
-/// The chains of other programs that let nothing through to these ports, or back, or may not. `ingress` are the interfaces by
-/// which clients may come that are led on by an interface, over a version of IP.
+/// The foreign chains that stop all packets to these ports or their replies, or may. `ingress` gives the interfaces by which
+/// clients over a version of IP may arrive for containers behind an interface.
 pub fn published<'a>(
     ports: &[PublishedPorts<'a>],
     ingress: impl Fn(&str, bool) -> Vec<Interface<'a>>,
@@ -102,7 +101,8 @@ pub fn published<'a>(
     Ok(named)
 }
 
-/// What is to be said of a chain that stops all of the traffic, or may: which of its parts it stops, if those are told apart.
+/// The report on a chain that stops all of the traffic, or may. If the parts of the traffic were judged, it says which of
+/// them are stopped.
 fn verdict(all: &Obstacle, each: &[&Vec<Obstacle>], is_middle: bool) -> Vec<Obstacle> {
     let one = |all| vec![Obstacle::clone(all)];
     if all.certain {
@@ -110,7 +110,7 @@ fn verdict(all: &Obstacle, each: &[&Vec<Obstacle>], is_middle: bool) -> Vec<Obst
     }
     let of_this = |part: &&Vec<Obstacle>| part.iter().find(|it| it.chain == all.chain).cloned();
     let parts: Vec<_> = each.iter().filter_map(of_this).collect();
-    // One command may be for many.
+    // Parts with the same remedy are reported together.
     let mut joined: Vec<(Obstacle, usize)> = Vec::new();
     for part in parts.iter().filter(|it| it.certain) {
         match joined.iter_mut().find(|(it, _)| it.remedy == part.remedy) {
@@ -131,12 +131,12 @@ fn verdict(all: &Obstacle, each: &[&Vec<Obstacle>], is_middle: bool) -> Vec<Obst
     if may && is_middle { one(all) } else { vec![] }
 }
 
-/// How packets come to ports: by an interface, over a version of IP, from outside or from programs of this host.
+/// How packets reach ports: by which interface and version of IP, from outside or from programs of this host.
 struct Path<'a> {
     via: Interface<'a>,
     v6: bool,
     is_local: bool,
-    /// Where clients come from.
+    /// Interfaces by which clients arrive.
     outside: Vec<Interface<'a>>,
 }
 
@@ -165,7 +165,7 @@ impl<'a> Path<'a> {
         Ok(named)
     }
 
-    /// What comes to some ports, which have this name in words, and what is answered, on each stretch.
+    /// The packets to ports of this name and the replies, by stretch.
     fn stretches(
         &self,
         name: &str,
@@ -194,7 +194,7 @@ impl<'a> Path<'a> {
             firewalld: STRICT.to_owned(),
         };
         let arrive = remedies(
-            // Where nft has no spelling for the interface, part of the rules would open nothing.
+            // If nft cannot spell the interface's name, a part of the rules alone would open nothing.
             named
                 .iter()
                 .flat_map(|it| nft.clone().chain([format!("iifname {it} accept")]))
@@ -237,7 +237,7 @@ impl<'a> Path<'a> {
         ]
     }
 
-    /// To a port of this host, and from the container, back.
+    /// Sent to a port of this host; and the reply from the container.
     fn arriving(&self, known: &Known) -> Vec<Vec<Packet<'a>>> {
         let sent = Packet {
             oif: self.is_local.then_some(LOOPBACK),
@@ -290,7 +290,7 @@ impl<'a> Path<'a> {
         if self.is_local {
             all.push(vec![self.back(Hook::Input, known)]);
         } else {
-            // From the container, or from this host already.
+            // From the container, or already from this host.
             let answered = Packet {
                 from: Endpoint::default(),
                 iif: None,
@@ -301,7 +301,7 @@ impl<'a> Path<'a> {
         all
     }
 
-    /// Where what is sent to a port is met first.
+    /// The hook where a packet to a port arrives first.
     fn first_hook(&self) -> Hook {
         if self.is_local {
             Hook::Output
@@ -310,7 +310,7 @@ impl<'a> Path<'a> {
         }
     }
 
-    /// On its way to a container.
+    /// A packet on its way to a container.
     fn led(&self, hook: Hook, known: &Known) -> Packet<'a> {
         Packet {
             state: State::Translated,
@@ -320,7 +320,7 @@ impl<'a> Path<'a> {
         }
     }
 
-    /// On its way back.
+    /// A reply on its way back.
     fn back(&self, hook: Hook, known: &Known) -> Packet<'a> {
         Packet {
             state: State::ReplyOfTranslated,
@@ -331,12 +331,12 @@ impl<'a> Path<'a> {
         }
     }
 
-    /// It, as it comes from each place where clients are.
+    /// The packet's forms, one for each interface by which clients arrive.
     fn coming(&self, packet: &Packet<'a>) -> Vec<Packet<'a>> {
         self.forms(packet, |packet, link| packet.iif = link)
     }
 
-    /// It, as it goes there.
+    /// The same for a packet that leaves to clients.
     fn leaving(&self, packet: &Packet<'a>) -> Vec<Packet<'a>> {
         self.forms(packet, |packet, link| packet.oif = link)
     }
@@ -358,13 +358,13 @@ impl<'a> Path<'a> {
     }
 }
 
-/// What is known of ports: what is the same of all.
+/// The properties that all ports have in common.
 #[derive(Default)]
 struct Known {
     protocol: Option<u8>,
-    /// Of this host.
+    /// The host's side.
     at: Endpoint,
-    /// Of the container.
+    /// The container's side.
     served: Endpoint,
 }
 
@@ -385,13 +385,13 @@ impl Known {
     }
 }
 
-/// What all of these are, if they are all the same.
+/// The common value of all, if there is one.
 fn same<T: PartialEq>(mut all: impl Iterator<Item = Option<T>>) -> Option<T> {
     let first = all.next()??;
     all.all(|it| it.as_ref() == Some(&first)).then_some(first)
 }
 
-/// The ports of this host by protocol, in as few ranges as possible.
+/// The host's ports by protocol, joined into as few ranges as possible.
 fn openings(all: &[&PublishedPorts<'_>]) -> BTreeMap<&'static str, Vec<RangeInclusive<u16>>> {
     let mut sorted: Vec<_> = all
         .iter()
@@ -411,7 +411,7 @@ fn openings(all: &[&PublishedPorts<'_>]) -> BTreeMap<&'static str, Vec<RangeIncl
     openings
 }
 
-/// nft has a dash between, iptables a colon.
+/// A range of ports, with nft's dash or iptables' colon.
 fn range(ports: &RangeInclusive<u16>, between: char) -> String {
     match (ports.start(), ports.end()) {
         (first, last) if first == last => first.to_string(),

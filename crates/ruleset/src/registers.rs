@@ -1,12 +1,12 @@
-//! The registers of nftables, in which a rule puts what it reads of a packet, as far as that is known.
+//! The registers of nftables, into which a rule loads values of a packet, as far as they are known.
 
 use netlink_packet_netfilter::nftables::{Bitwise, Cmp, DataAttribute, Operator, Register};
 
-/// A value of which some bits may not be known.
+/// A value of which some bits may be unknown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Bits {
     pub(crate) value: Vec<u8>,
-    /// 1 where the bit of the value is known.
+    /// A bit is 1 where the value's bit is known.
     pub(crate) sure: Vec<u8>,
 }
 
@@ -17,11 +17,11 @@ impl From<Vec<u8>> for Bits {
     }
 }
 
-/// The registers of which something is known.
+/// The registers whose value is at least partly known.
 pub(crate) type Registers = Vec<(u32, Bits)>;
 pub(crate) type Loaded = Option<(u32, Option<Bits>)>;
 
-/// Into a register goes what is known, or that nothing is; what goes nowhere is a statement.
+/// Stores a loaded value, or that it is unknown. `None` is an expression that loads nothing.
 pub(crate) fn load(registers: &mut Registers, loaded: Loaded) {
     if let Some((register, value)) = loaded {
         registers.retain(|(known, _)| *known != register);
@@ -35,14 +35,14 @@ fn bits(registers: &Registers, register: Register) -> Option<&Bits> {
     known.map(|(_, bits)| bits)
 }
 
-/// What is in a register, if all of it is known.
+/// A register's value, if all of it is known.
 pub(crate) fn known(registers: &Registers, register: Register) -> Option<&[u8]> {
     let bits = bits(registers, register)?;
     let is_sure = bits.sure.iter().all(|byte| *byte == u8::MAX);
     is_sure.then_some(bits.value.as_slice())
 }
 
-/// `register & mask ^ xor`, of what is known.
+/// `register & mask ^ xor`, as far as the bits are known.
 pub(crate) fn mask(registers: &Registers, parts: &[Bitwise]) -> Loaded {
     let (mut from, mut to, mut mask, mut xor) = (None, None, None, None);
     for part in parts {
@@ -67,7 +67,7 @@ pub(crate) fn mask(registers: &Registers, parts: &[Bitwise]) -> Loaded {
     Some((to?.into(), masked()))
 }
 
-/// Whether a comparison holds; `None` if that is not known.
+/// Whether a comparison holds; `None` if that is unknown.
 pub(crate) fn compare(registers: &Registers, parts: &[Cmp]) -> Option<bool> {
     let (mut register, mut operator, mut wanted) = (None, None, None);
     for part in parts {

@@ -1,4 +1,4 @@
-//! What stops packets of ours, in words for an operator, and the commands that would allow them.
+//! Says what stops our packets, and which command would let them pass.
 
 use std::fs;
 
@@ -8,49 +8,50 @@ use crate::packet::Packet;
 use crate::quote::quoted;
 use crate::tables::{self, BlockingChain, Editor};
 
-/// The older iptables, whose rules only its own programs can read; for IPv4 and IPv6, with where the kernel lists its tables.
+/// The programs of iptables-legacy, whose rules only they can read, for IPv4 and IPv6; and where the kernel lists their
+/// tables.
 const LEGACY: [(&str, &str); 2] = [
     ("iptables-legacy", "/proc/thread-self/net/ip_tables_names"),
     ("ip6tables-legacy", "/proc/thread-self/net/ip6_tables_names"),
 ];
 
-/// Their tables that have chains at the hooks at which we say so, and drop.
+/// Tables of iptables-legacy that can drop packets at the hooks that matter here.
 const DROPPING: [&str; 3] = ["filter", "mangle", "security"];
-/// The table that firewalld has in panic mode.
+/// firewalld's table in panic mode.
 const PANIC: &str = "firewalld_policy_drop";
 
-/// Packets of ours that belong together, and what is said where they are stopped.
+/// Packets that belong together, and what to say if they are stopped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Traffic<'a> {
-    /// All of them have to get through, each in one of its forms.
+    /// Every packet has to pass, each in at least one of its forms.
     pub packets: Vec<Vec<Packet<'a>>>,
-    /// What they are, in words.
+    /// The packets, in words.
     pub what: String,
     /// What would let them through.
     pub remedies: Remedies,
 }
 
-/// A chain of somebody else that stops what is ours, or may.
+/// A foreign chain that stops our packets, or may.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Obstacle {
-    /// Whether nothing of the kind passes.
+    /// Whether all of the packets are stopped.
     pub certain: bool,
-    /// The chain: `chain FORWARD of nftables table ip filter`, or the program that alone can read its table.
+    /// The chain, as `chain FORWARD of nftables table ip filter`, or the only program that can read its table.
     pub chain: String,
-    /// The same, and what it stops.
+    /// The chain and the packets that it stops, as a sentence.
     pub why: String,
-    /// The commands that would allow it; empty, if nobody but the owner of a table can.
+    /// The commands that would let the packets pass; empty if only the table's owner can change it.
     pub remedy: String,
 }
 
-/// What would allow it, in the words of each program that makes rules.
+/// What lets packets pass, in the language of each firewall program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remedies {
-    /// Rules of nft, each as it follows `nft insert rule TABLE CHAIN`.
+    /// Rules of nft, as they follow `nft insert rule TABLE CHAIN`.
     pub nft: Vec<String>,
-    /// Rules of iptables, each as it follows `iptables -I CHAIN`.
+    /// Rules of iptables, as they follow `iptables -I CHAIN`.
     pub iptables: Vec<String>,
-    /// A whole command of firewalld.
+    /// A complete firewalld command.
     pub firewalld: String,
 }
 
@@ -71,13 +72,13 @@ impl Remedies {
                     |rule: &String| format!("nft insert rule {table} {chain} {}", quoted(rule));
                 self.nft.iter().map(insert).collect()
             }
-            // A native rule in a table of iptables may be one that iptables cannot list any more.
+            // iptables may fail to list a table in which nft has put a rule.
             Editor::Iptables { docker_user } => {
                 let program = match family {
                     "ip6" => "ip6tables-nft",
                     _ => "iptables-nft",
                 };
-                // Docker keeps that one for others' rules, before its own.
+                // Docker keeps this chain for users' rules, before its own.
                 let chain = if docker_user { "DOCKER-USER" } else { chain };
                 let program = of_table(program, name);
                 let insert = |rule| format!("{program} -I {chain} {rule}");
@@ -87,7 +88,7 @@ impl Remedies {
         commands.join(" && ")
     }
 
-    /// For tables of the older iptables, of which nobody knows what is in them, and their chains.
+    /// For tables of iptables-legacy, whose rules are unknown.
     fn legacy_command(&self, program: &str, tables: &[&str], chains: &[&str]) -> String {
         let programs = tables.iter().map(|table| of_table(program, table));
         let each = programs.flat_map(|program| {
@@ -102,7 +103,7 @@ impl Remedies {
     }
 }
 
-/// How a command of iptables for one of its tables begins.
+/// The beginning of an iptables command for a table.
 fn of_table(program: &str, table: &str) -> String {
     match table {
         "filter" => program.to_owned(),
@@ -111,8 +112,8 @@ fn of_table(program: &str, table: &str) -> String {
 }
 
 impl BlockingChain {
-    /// Whether nft's command line has a spelling for table and chain: it takes no name in quotes (nft(8), "Lexical
-    /// conventions"), while the kernel takes any.
+    /// Whether nft's command line can spell table and chain. It takes no quoted names (nft(8), "Lexical conventions"), while
+    /// the kernel takes any name.
     fn is_spelled(&self) -> bool {
         let name = self.table.split_once(' ').map_or("", |(_, name)| name);
         [name, &self.chain].iter().all(|name| {
@@ -124,7 +125,7 @@ impl BlockingChain {
     }
 }
 
-/// The chains of others that stop these packets, or may, each once; by traffic.
+/// The foreign chains that stop these packets, or may, each chain once; by traffic.
 pub(crate) fn obstacles(traffic: &[Traffic<'_>]) -> Result<Vec<Vec<Obstacle>>, Error> {
     let packets = traffic.iter().flat_map(|it| it.packets.concat());
     let packets: Vec<_> = packets.collect();
@@ -144,7 +145,7 @@ pub(crate) fn obstacles(traffic: &[Traffic<'_>]) -> Result<Vec<Vec<Obstacle>>, E
     Ok(blocked)
 }
 
-/// What stops all forms of a packet for certain, or some of them, or may: one of each chain.
+/// One entry for each chain: certain only if it certainly stops all forms of the packet.
 fn best(forms: Vec<Vec<BlockingChain>>) -> Vec<BlockingChain> {
     let count = forms.len();
     let all: Vec<_> = forms.into_iter().flatten().collect();
@@ -160,7 +161,7 @@ fn best(forms: Vec<Vec<BlockingChain>>) -> Vec<BlockingChain> {
     worst(all)
 }
 
-/// One of each chain: that which is certain.
+/// One entry for each chain, the certain one if there is one.
 fn worst(obstacles: impl Iterator<Item = BlockingChain>) -> Vec<BlockingChain> {
     let mut found: Vec<BlockingChain> = Vec::new();
     for obstacle in obstacles {
@@ -194,7 +195,7 @@ impl Traffic<'_> {
         }
     }
 
-    /// The table of the older iptables that packets of this version of IP meet, if there is one.
+    /// The obstacle that tables of iptables-legacy for this version of IP may be, if there are any.
     fn legacy(&self, v6: bool) -> Option<Obstacle> {
         let (program, tables) = LEGACY[usize::from(v6)];
         let packets = self.packets.iter().flatten();

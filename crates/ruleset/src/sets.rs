@@ -1,5 +1,5 @@
-//! What is in a set that a rule brought with it (`tcp dport { 80, 443 }`, `ct state vmap { … }`). Those never change; named sets
-//! may, and be long, so nobody reads them.
+//! Elements of the anonymous sets of rules (`tcp dport { 80, 443 }`, `ct state vmap { … }`), which never change. Named sets
+//! may change and be long, so they are not read.
 
 use netlink_packet_netfilter::nftables::{
     DataAttribute, NfTablesMessage, SetAttribute, SetElementAttribute, SetElementFlags, SetFlags,
@@ -14,11 +14,11 @@ pub(crate) struct Member {
     key: Vec<u8>,
     ends: bool,
     is_of_all_others: bool,
-    /// Of a map of verdicts, what becomes of a packet.
+    /// In a verdict map, the verdict.
     pub(crate) verdict: Option<Vec<VerdictAttribute>>,
 }
 
-/// All of a set.
+/// All elements of a set.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Members {
     has_intervals: bool,
@@ -26,12 +26,12 @@ pub(crate) struct Members {
 }
 
 impl Members {
-    /// Whether a set is a rule's own.
+    /// Whether a set is anonymous, so that its elements are read.
     pub(crate) fn are_told_of(set: &[SetAttribute]) -> bool {
         flags(set).contains(SetFlags::Anonymous)
     }
 
-    /// What the kernel answers of a set and of its elements. None, if it has intervals in several dimensions.
+    /// From the kernel's answers about a set and its elements. `None` if its intervals have several dimensions.
     pub(crate) fn new(set: &[SetAttribute], answers: Vec<NfTablesMessage>) -> Option<Self> {
         let mut all: Vec<_> = elements(answers).map(member).collect::<Option<_>>()?;
         all.sort_by(|a, b| a.key.cmp(&b.key));
@@ -41,15 +41,14 @@ impl Members {
         })
     }
 
-    /// The element that this value meets, if any. An error where lengths differ, as they do of what is put together from
-    /// several values.
+    /// The element that matches this value, if any. An error if lengths differ, as those of concatenations do.
     pub(crate) fn find(&self, value: &[u8]) -> Result<Option<&Member>, ()> {
         let keyed = || self.all.iter().filter(|it| !it.is_of_all_others);
         if keyed().any(|it| it.key.len() != value.len()) {
             return Err(());
         }
         let found = if self.has_intervals {
-            // An interval lasts until the next key; where one ends another may begin.
+            // An interval extends to the next key. Where one ends, another may begin.
             let last = keyed().rev().find(|it| it.key.as_slice() <= value);
             let same = |it: &&Member| last.is_some_and(|last| last.key == it.key) && !it.ends;
             keyed().find(same)

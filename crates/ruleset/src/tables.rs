@@ -1,8 +1,5 @@
-//! The tables of others: which of their chains stop a packet of ours.
-//!
-//! In nftables a packet has to pass each base chain of a hook: what one of them drops no other can save. So an accept of ours
-//! would help nobody, and all that can be done is to say whose chain it is. Only what a packet can meet is read, once: the list
-//! of chains, and the rules of those that hang on its hook.
+//! Reads the tables of other programs, and finds the chains that stop our packets. Only what a packet can meet is read, and
+//! only once: the list of chains, and the rules of those at the packet's hook.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -21,42 +18,42 @@ use crate::eval::{Outcome, Table, first_call};
 use crate::packet::Packet;
 use crate::sets::Members;
 
-/// What stops a packet, or may.
+/// A base chain that stops a packet, or may.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BlockingChain {
-    /// The table with its family, as `nft` names it: `ip filter`.
+    /// The table with its family, as `nft` shows it: `ip filter`.
     pub(crate) table: String,
     /// The base chain.
     pub(crate) chain: String,
-    /// Who may put rules into it.
+    /// Which program can add rules to it.
     pub(crate) editor: Editor,
-    /// What in it drops the packet: `policy drop`, or a verdict and its chain.
+    /// What drops the packet: `policy drop`, or a verdict and its chain.
     pub(crate) rule: String,
-    /// Whether no packet of this kind passes; else rules are in it that were not understood or that look at more than is
-    /// known of the packet.
+    /// Whether no such packet passes. If not, the chain has rules that were not understood, or that test unknown properties
+    /// of the packet.
     pub(crate) certain: bool,
 }
 
-/// Whose words a rule in a chain has to be in.
+/// The program by which a rule has to be added to a chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Editor {
-    /// Anybody with nft.
+    /// nft.
     Nft,
-    /// iptables works with it.
+    /// iptables, as the table is one of its own.
     Iptables {
-        /// All packets of this kind come first to the chain that Docker keeps for others' rules.
+        /// Whether all such packets first go to the chain that Docker keeps for users' rules.
         docker_user: bool,
     },
-    /// Nobody but the program that made the table.
+    /// Only the program that owns the table.
     Owner,
 }
 
-/// A chain of somebody else.
+/// A foreign chain.
 struct Chain {
     family: NetfilterProtoFamily,
     table: String,
     name: String,
-    /// Of a base chain.
+    /// The hook, of a base chain.
     hook: Option<HookNumber>,
     priority: i32,
     /// `filter`, `nat` or `route`.
@@ -65,7 +62,8 @@ struct Chain {
 }
 
 impl Chain {
-    /// Whether it has the place, type and priority of one of iptables' chains; others that are called so iptables refuses.
+    /// Whether it has the table, type and priority of one of iptables' chains. iptables refuses other chains with the same
+    /// names.
     fn is_of_iptables(&self) -> bool {
         let at = (self.table.as_str(), self.name.as_str());
         let is = (self.kind.as_str(), self.priority);
@@ -87,14 +85,14 @@ impl Chain {
     }
 }
 
-/// What was read of tables, by table and chain or set.
+/// What was read so far, by table and chain or set.
 #[derive(Default)]
 struct Known {
     rules: HashMap<(String, String), Rc<[Rule]>>,
     members: HashMap<(String, String), Option<Rc<Members>>>,
 }
 
-/// One table, as it is read.
+/// Reads one table.
 struct Reader<'c> {
     channel: &'c mut Channel,
     known: &'c mut Known,
@@ -124,7 +122,7 @@ impl Table for Reader<'_> {
     }
 }
 
-/// What the tables of other programs do to these packets, by packet: the chains that drop them, or may.
+/// The foreign chains that drop these packets, or may; by packet.
 pub(crate) fn blocking_chains(
     channel: &mut Channel,
     packets: &[Packet<'_>],
@@ -182,7 +180,7 @@ pub(crate) fn blocking_chains(
     Ok(found)
 }
 
-/// Whether chains of a family see packets of this version of IP.
+/// Whether chains of a family see packets of a version of IP.
 fn applies(family: NetfilterProtoFamily, v6: bool) -> bool {
     match family {
         NetfilterProtoFamily::Inet => true,
@@ -201,7 +199,7 @@ fn called(family: NetfilterProtoFamily, table: &str) -> String {
     format!("{family} {table}")
 }
 
-/// All tables with their flags: of one that is dormant the chains see nothing.
+/// All tables with their flags. The chains of a dormant table see nothing.
 fn tables(channel: &mut Channel) -> Result<HashMap<String, TableFlags>, Error> {
     let attributes = vec![];
     let question = NfTablesMessage::GetTable(TableMessage { attributes });
@@ -224,7 +222,7 @@ fn tables(channel: &mut Channel) -> Result<HashMap<String, TableFlags>, Error> {
     Ok(tables)
 }
 
-/// The chains of others.
+/// All chains but those of our own tables.
 fn chains(channel: &mut Channel) -> Result<Vec<Chain>, Error> {
     let attributes = vec![];
     let question = NfTablesMessage::GetChain(ChainMessage { attributes });
@@ -291,7 +289,7 @@ fn rules(
     Ok(rules.collect())
 }
 
-/// What is in one set.
+/// The elements of one set.
 fn members(
     channel: &mut Channel,
     family: NetfilterProtoFamily,

@@ -1,5 +1,5 @@
-//! What iptables-nft writes in the form of the older iptables, since nft has no expression for it: extensions by name, each with a
-//! struct of its own (`linux/netfilter/xt_*.h`).
+//! Extensions that iptables-nft writes in the format of iptables-legacy, because nft has no expression for them: each has a
+//! name and a struct of its own (`linux/netfilter/xt_*.h`).
 
 use netlink_packet_core::{DefaultNla, Nla};
 
@@ -8,26 +8,26 @@ use crate::packet::State;
 /// `NFTA_MATCH_NAME` and `NFTA_TARGET_NAME`, `NFTA_MATCH_INFO` and `NFTA_TARGET_INFO`
 const NAME: u16 = 1;
 const INFO: u16 = 3;
-/// Where `struct xt_conntrack_mtinfo3` has its flags, the inverted ones and the mask of states; that it looks at the state, and that
-/// it was written as `-m state`.
+/// Offset of the flags, the inverted flags and the mask of states in `struct xt_conntrack_mtinfo3`; the flag for a test of
+/// the state, and the one for the spelling `-m state`.
 const CONNTRACK_FLAGS: usize = 146;
 const CONNTRACK_STATE: u16 = 1;
 const CONNTRACK_ALIAS: u16 = 1 << 13;
-/// `XT_CT_NOTRACK`, of the flags with which `struct xt_ct_target_info` begins.
+/// `XT_CT_NOTRACK`, one of the flags at the start of `struct xt_ct_target_info`.
 const CT_NOTRACK: u16 = 1;
 
-/// A target that is known.
+/// A target that is understood here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Target {
     Reject,
     Notrack,
-    /// It writes something down, or into the packet, which goes on.
+    /// It logs or marks the packet, which goes on.
     Notes,
-    /// It ends the chain.
+    /// It translates an address, which ends the chain.
     Translates,
 }
 
-/// Targets that decide nothing.
+/// Targets after which the packet goes on.
 const NOTES: [&str; 17] = [
     "LOG",
     "NFLOG",
@@ -47,7 +47,7 @@ const NOTES: [&str; 17] = [
     "HL",
     "SET",
 ];
-/// Those of the tables `nat`.
+/// Targets of the tables `nat`.
 const TRANSLATES: [&str; 5] = ["DNAT", "SNAT", "MASQUERADE", "REDIRECT", "NETMAP"];
 
 /// The target of `-j`.
@@ -68,7 +68,7 @@ pub(crate) fn target(attributes: &[DefaultNla]) -> Option<Target> {
     }
 }
 
-/// Whether what follows `-m` matches a packet of which the connection stands like this, if that is known.
+/// Whether a match (`-m`) holds for a packet in this state, if that is known.
 pub(crate) fn matches(attributes: &[DefaultNla], state: State) -> Option<bool> {
     match name(attributes)?.as_str() {
         "comment" => Some(true),
@@ -77,7 +77,7 @@ pub(crate) fn matches(attributes: &[DefaultNla], state: State) -> Option<bool> {
     }
 }
 
-/// The states that it matches, if it looks at nothing else.
+/// The states that it matches, if it tests nothing else.
 fn states(info: &[u8]) -> Option<u32> {
     let at = |offset| field(info, CONNTRACK_FLAGS + offset);
     let plain = at(0)? & !CONNTRACK_ALIAS == CONNTRACK_STATE && at(2)? == 0;
@@ -96,7 +96,7 @@ fn field(info: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(bytes.try_into().ok()?))
 }
 
-/// What an attribute holds.
+/// The value of an attribute.
 pub(crate) fn value(attributes: &[DefaultNla], kind: u16) -> Option<Vec<u8>> {
     let attribute = attributes.iter().find(|nla| nla.kind() == kind)?;
     let mut value = vec![0; attribute.value_len()];

@@ -1,7 +1,7 @@
 //! Conditions under which a port is published, in nft's words.
 //!
-//! The maps know no conditions. So a packet to such a port that fails one of them is kept from the maps before: a rule for
-//! each condition, which matches where it does not hold.
+//! Maps cannot test conditions. So each condition is a rule before the maps that matches packets to the port for which the
+//! condition does not hold, and keeps them from the maps.
 
 use std::ops::RangeInclusive;
 
@@ -26,12 +26,12 @@ use crate::skeleton::{on, rule as rule_message};
 
 /// Where the source port is in the headers of UDP, TCP and SCTP.
 const SOURCE_PORT: u32 = 0;
-/// Whose words say which protocol they are of.
+/// The protocols that nft's expressions for ports name.
 const PROTOCOLS: [(&str, u8); 3] = [("tcp", 6), ("udp", 17), ("sctp", 132)];
-/// What nft understands and this does, for errors.
+/// The supported part of nft's language, for errors.
 const KNOWN: &str = "ip|ip6 saddr|daddr, iifname, tcp|udp|sctp|th sport, meta mark or mark, each with a value or != and a value";
 
-/// One thing that has to be so of a packet, or not so.
+/// One property that a packet must have, or must not have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Condition {
     negated: bool,
@@ -43,7 +43,7 @@ enum Test {
     Source(IpNetwork),
     Destination(IpNetwork),
     Interface(String),
-    /// Of this protocol, or of any.
+    /// A port of this protocol, or of any.
     SourcePort(Option<u8>, RangeInclusive<u16>),
     Mark(u32),
 }
@@ -55,7 +55,7 @@ pub struct Conditional {
     pub at: HostPort,
     /// The last one.
     pub last: u16,
-    /// All have to hold.
+    /// All of them have to hold.
     pub conditions: Vec<Condition>,
 }
 
@@ -63,7 +63,7 @@ pub struct Conditional {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Conditions(Vec<(String, Rule)>);
 
-/// Reads conditions for one version of IP; the error says what is not understood.
+/// Parses conditions for one version of IP; the error says what is not understood.
 pub fn parse(words: &[String], v6: bool) -> Result<Vec<Condition>, String> {
     let all = words.join(" ");
     let mut words = all.split_whitespace();
@@ -131,7 +131,7 @@ fn test(subject: &str, value: &str, v6: bool) -> Result<Test, String> {
 }
 
 impl Conditions {
-    /// Those of this owner are these.
+    /// Sets an owner's conditions.
     pub fn set(&mut self, owner: &str, conditionals: &[Conditional]) {
         self.0.retain(|(other, _)| other != owner);
         for conditional in conditionals {
@@ -141,17 +141,17 @@ impl Conditions {
         }
     }
 
-    /// Those of all but these owners go.
+    /// Removes the conditions of all other owners.
     pub fn retain(&mut self, mut is_owner: impl FnMut(&str) -> bool) {
         self.0.retain(|(owner, _)| is_owner(owner));
     }
 
-    /// Whose rules there are, each as often as it has one.
+    /// The owner of each rule.
     pub fn owners(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|(owner, _)| owner.as_str())
     }
 
-    /// Whether those of this owner are as in `other`.
+    /// Whether an owner has the same conditions in `other`.
     pub fn is_same_for(&self, owner: &str, other: &Self) -> bool {
         let of = |all: &Self| {
             let all = all.0.iter().filter(|(it, _)| it == owner);
@@ -161,7 +161,7 @@ impl Conditions {
     }
 }
 
-/// The rule that keeps from the maps what does not meet the condition.
+/// The rule that keeps packets from the maps for which the condition does not hold.
 fn drop_unless(conditional: &Conditional, condition: &Condition) -> Rule {
     let at = &conditional.at;
     let family = if at.v6 { &IPV6 } else { &IPV4 };
@@ -191,11 +191,11 @@ fn drop_unless(conditional: &Conditional, condition: &Condition) -> Rule {
         }
         Test::Interface(name) => {
             all.push(load(MetaKey::Iifname));
-            // As nft does: of a name that ends in `*` only what is before it is compared.
+            // As nft does: for a name that ends in `*`, only what is before it is compared.
             let beginning = name.strip_suffix('*').map(|it| it.as_bytes().to_vec());
             all.push(compare(fails, beginning.unwrap_or_else(|| ifname(name))));
         }
-        // Nothing that comes to the port is of another protocol: it does not hold of any packet.
+        // A packet to the port always has the port's protocol, so the condition never holds.
         Test::SourcePort(Some(protocol), _) if *protocol != at.protocol => {}
         Test::SourcePort(_, ports) => {
             all.push(port(SOURCE_PORT));
@@ -229,7 +229,7 @@ fn within(family: &Family, end: End, network: IpNetwork, how: Operator) -> Vec<E
     all
 }
 
-/// What is in the first register is one of these.
+/// The first register has one of these values.
 fn between(ports: &RangeInclusive<u16>) -> Vec<Expressions> {
     let bytes = |port: &u16| port.to_be_bytes().to_vec();
     if ports.start() == ports.end() {
@@ -241,7 +241,7 @@ fn between(ports: &RangeInclusive<u16>) -> Vec<Expressions> {
     ]
 }
 
-/// What is in the first register is none of these.
+/// The first register has none of these values.
 fn outside(ports: &RangeInclusive<u16>) -> Expressions {
     let bytes = |port: &u16| port.to_be_bytes().to_vec();
     if ports.start() == ports.end() {
@@ -264,7 +264,7 @@ fn outside(ports: &RangeInclusive<u16>) -> Expressions {
     }
 }
 
-/// All of the chain, and the rules' handles.
+/// All rules of the chain, with their handles.
 pub(super) fn all(channel: &mut Channel) -> Result<(Conditions, Vec<u64>), Error> {
     let question = NfTablesMessage::GetRule(rule_message(CONDITIONS, vec![]));
     let answers = channel.dump(&on("read the rules of chain", CONDITIONS), question)?;
@@ -292,7 +292,7 @@ fn told(message: &RuleMessage) -> (String, u64) {
     (owner, handle)
 }
 
-/// What turns the one into the other.
+/// The changes that turn one into the other.
 pub(super) fn changes(found: &(Conditions, Vec<u64>), wanted: &Conditions) -> Vec<Change> {
     let (found, handles) = found;
     let gone = found

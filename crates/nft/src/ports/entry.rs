@@ -1,7 +1,7 @@
-//! Elements of the maps and sets of published ports, and whose they are.
+//! Elements of the maps and sets of published ports, and their owners.
 //!
-//! An element may have several owners: a container's networks that all publish its port 80 as 8080, or lead there over one
-//! egress address. So its comment begins with the digests of all its owners, and says then in words whose it is.
+//! An element may have several owners: networks of a container that all publish its port 80 as 8080, or lead there over one
+//! egress address. So its comment begins with the digests of all owners, followed by the first owner in words.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,23 +19,24 @@ use crate::error::Error;
 use crate::expr::ifname;
 use crate::skeleton::on;
 
-/// An attribute's length has 16 bits, and all elements of a message are in one; with the longest key, comment and data.
+/// An attribute's length has 16 bits, and one attribute holds all elements of a message. This is for the longest key, comment
+/// and data.
 const AT_ONCE: usize = 150;
 
 /// A port of this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostPort {
-    /// Of IPv6.
+    /// Whether it is a port of IPv6.
     pub v6: bool,
-    /// The one address of the host that it is of; none is any.
+    /// The host's address; `None` means any.
     pub address: Option<IpAddr>,
-    /// The number of the protocol in IP: 6, 17, 132.
+    /// The IP protocol number: 6, 17, 132.
     pub protocol: u8,
-    /// The number.
+    /// The port number.
     pub port: u16,
 }
 
-/// What is in the table.
+/// An entry of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Entry {
     /// Packets to a port of the host go to a container.
@@ -45,8 +46,8 @@ pub enum Entry {
         /// The container's address and port.
         to: SocketAddr,
     },
-    /// Packets to a port of a container that go back by the interface that they came by leave under the host's address, and
-    /// so do those of the host itself.
+    /// Packets to a container's port get the host's address if they return by the interface by which they came; so do packets
+    /// of the host itself.
     Hairpin {
         /// The interface by which the container is reached.
         via: String,
@@ -55,7 +56,7 @@ pub enum Entry {
         /// The container's address and port.
         to: SocketAddr,
     },
-    /// All packets that come to a port of a container by a port of the host leave under the host's address.
+    /// All packets to a container's port that come by a port of the host get the host's address.
     Hidden {
         /// The protocol.
         protocol: u8,
@@ -64,29 +65,29 @@ pub enum Entry {
     },
 }
 
-/// A place in the table.
+/// The set or map of an element, and its key there.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
     set: &'static str,
     bytes: Vec<u8>,
 }
 
-/// What is at a place.
+/// An element without its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Element {
-    /// The owners' digests, in the order in which they came: what it says is the first one's.
+    /// The owners' digests, oldest first. The data is the first owner's.
     pub owners: Vec<String>,
-    /// Whose it is, in words.
+    /// The first owner, in words.
     pub text: String,
     /// Where a port leads, as the map has it; empty in a set.
     pub(super) data: Vec<u8>,
 }
 
-/// Scope, and what is there.
+/// Elements by key.
 pub type Elements = BTreeMap<Key, Element>;
 
 impl HostPort {
-    /// Its place.
+    /// The key.
     pub fn key(&self) -> Key {
         let sets = sets(self.v6);
         let mut bytes = self.address.map(octets).unwrap_or_default();
@@ -100,7 +101,7 @@ impl HostPort {
 }
 
 impl Entry {
-    /// Its place.
+    /// The key.
     pub fn key(&self) -> Key {
         match self {
             Self::Port { at, .. } => at.key(),
@@ -117,7 +118,7 @@ impl Entry {
         }
     }
 
-    /// The same for owners, of which `text` tells in words.
+    /// The element of this entry; `text` is the first owner in words.
     pub fn element(&self, owners: Vec<String>, text: String) -> Element {
         let data = match self {
             Self::Port { to, .. } => target(*to),
@@ -128,23 +129,23 @@ impl Entry {
 }
 
 impl Element {
-    /// Whether a port leads there.
+    /// Whether a port leads to this address.
     pub fn leads_to(&self, to: SocketAddr) -> bool {
         self.data == target(to)
     }
 
-    /// Both as the table would have them; a text may have been cut there.
+    /// From a comment, which may be cut, and data.
     pub fn is_like(&self, other: &Self) -> bool {
         self.data == other.data && self.comment() == other.comment()
     }
 
     /// Whether the end of the text may be missing.
     pub fn is_cut(&self) -> bool {
-        // Where a character would not fit, a few bytes are left.
+        // Where a character does not fit, a few bytes stay unused.
         self.comment().len() > LONGEST_COMMENT - char::MAX.len_utf8()
     }
 
-    /// Whether all its owners are told; of the text the rest is.
+    /// Whether the comment has room for all owners. The text gets the rest.
     pub(super) fn has_room(&self) -> bool {
         let digests = self.owners.iter().map(|owner| owner.len() + 1);
         digests.sum::<usize>() <= LONGEST_COMMENT
@@ -184,14 +185,14 @@ impl fmt::Display for HostPort {
     }
 }
 
-/// What is at one place.
+/// The element with this key.
 pub(super) fn find(channel: &mut Channel, key: &Key) -> Result<Option<Element>, Error> {
     let question = NfTablesMessage::GetSetElement(message(key.set, Some(list(&[(key, None)]))));
     let answers = channel.get(&on("read an element of", key.set), question)?;
     Ok(elements(answers).find_map(decode).map(|(_, held)| held))
 }
 
-/// What is in one set.
+/// All elements of one set.
 pub(super) fn all(channel: &mut Channel, set: &'static str) -> Result<Elements, Error> {
     let question = NfTablesMessage::GetSetElement(message(set, None));
     let answers = channel.dump(&on("list", set), question)?;
@@ -231,13 +232,13 @@ pub(super) fn markers() -> Elements {
         .collect()
 }
 
-/// Those of ports of one address.
+/// The maps of ports that are bound to one address.
 pub(super) fn bound_sets() -> [&'static str; 2] {
     [SETS4.bound, SETS6.bound]
 }
 
 impl Key {
-    /// The port of this host whose place it is, if it is one's.
+    /// The host port, if the key is one.
     pub fn port(&self) -> Option<HostPort> {
         let v6 = self.set == SETS6.ports || self.set == SETS6.bound;
         let sets = sets(v6);
@@ -263,13 +264,13 @@ impl Key {
         })
     }
 
-    /// The set that it is in.
+    /// The name of the set.
     pub(super) fn set(&self) -> &'static str {
         self.set
     }
 }
 
-/// What turns the one into the other: first all that goes, since what comes may come to its place.
+/// The changes that turn one into the other: removals first, as new elements may have the same keys.
 pub(super) fn changes(found: &Elements, wanted: &Elements) -> Vec<Change> {
     let differs = |key: &Key, held: &Element, other: &Elements| {
         other.get(key).is_none_or(|other| !other.is_like(held))
@@ -299,7 +300,7 @@ pub(super) fn changes(found: &Elements, wanted: &Elements) -> Vec<Change> {
 
 type Piece<'a> = (&'a Key, Option<&'a Element>);
 
-/// Of one set each, and no longer than a message can be.
+/// Each message is about one set, and no longer than allowed.
 fn batches<'a>(
     pieces: &'a [Piece<'a>],
 ) -> impl Iterator<Item = (&'static str, Vec<ListAttribute<SetElementAttribute>>)> + 'a {
@@ -340,7 +341,7 @@ fn sets(v6: bool) -> &'static Sets {
     if v6 { &SETS6 } else { &SETS4 }
 }
 
-/// A part of a tuple fills whole words.
+/// Pads a part of a concatenation to whole words.
 fn padded(part: &[u8]) -> Vec<u8> {
     let mut bytes = part.to_vec();
     bytes.resize(part.len().next_multiple_of(4), 0);

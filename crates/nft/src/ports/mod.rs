@@ -1,8 +1,8 @@
-//! Published ports: what packets to a port of this host become, in the same table `inet crosshost`.
+//! Published ports, in the same table `inet crosshost`.
 //!
-//! A port is an element of a map, so that a packet's way does not depend on how many there are, and neither does the work to
-//! add or remove one. Who uses this holds a lock against others of its kind; against the rest of the host each change is made
-//! under the generation of the rules that it was decided by.
+//! A port is an element of a map. So the cost of a packet does not depend on the number of ports, and neither does the cost
+//! to add or remove one. The caller holds a lock against other callers; each change carries the generation of the rules that
+//! it was decided by.
 
 mod conditions;
 mod entry;
@@ -18,29 +18,29 @@ use crate::channel::Channel;
 use crate::error::Error;
 use crate::{Nft, Status};
 
-/// So many places are looked at one by one; more of them by reading their sets.
+/// Up to this many elements are read one by one; more by reading their whole sets.
 pub const FEW: usize = 300;
 
-/// What was found, or is wanted.
+/// What the table has, or should have.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Published {
-    /// At the places that were asked for.
+    /// The elements in the scope that was asked for.
     pub elements: Elements,
-    /// All of them.
+    /// All conditions.
     pub conditions: Conditions,
-    /// Whether no map has lost what was in it since this was made so: each has a marker, an element that no packet meets, and who
-    /// empties the map takes it along.
+    /// Whether each map has its completeness marker, an element that no packet matches and that is lost if a program empties
+    /// the map. With it, the maps have everything that was put there.
     pub is_complete: bool,
 }
 
-/// Where to look.
+/// Which elements are read.
 #[derive(Debug, Clone)]
 pub enum Scope {
-    /// There.
+    /// Those with these keys.
     Keys(BTreeSet<Key>),
-    /// There, and at all ports of one address.
+    /// Those with these keys, and all ports that are bound to one address.
     KeysAndBound(BTreeSet<Key>),
-    /// Everywhere.
+    /// All.
     All,
 }
 
@@ -54,17 +54,17 @@ impl Ports {
         Nft::open().map(Self)
     }
 
-    /// Makes chains and maps complete, whatever they were before; whether they were not.
+    /// Makes chains and maps complete, whatever they were before; returns whether they were incomplete.
     pub fn ensure(&mut self) -> Result<bool, Error> {
         self.0.make(&skeleton::skeleton())
     }
 
-    /// Compares chains and maps, without touching.
+    /// Compares chains and maps with what they should be. Changes nothing.
     pub fn status(&mut self) -> Result<Status, Error> {
         self.0.compare(&skeleton::skeleton())
     }
 
-    /// What there is.
+    /// Reads the elements in a scope.
     pub fn read(&mut self, scope: &Scope) -> Result<Published, Error> {
         self.0.decide(|channel| {
             let (found, ..) = published(channel, scope)?;
@@ -72,8 +72,8 @@ impl Ports {
         })
     }
 
-    /// Makes of what there is at these places what `wanted` makes of it, in one step; what is refused changes nothing. It may
-    /// be asked several times, if others change the host's rules meanwhile.
+    /// Replaces what is in the scope by what `wanted` returns for it, atomically; an error of `wanted` changes nothing. It
+    /// may be called several times, if other programs change rules meanwhile. Returns whether that was a change.
     pub fn update<E>(
         &mut self,
         scope: &Scope,
@@ -89,7 +89,7 @@ impl Ports {
                 return Err(Error::Unfit {
                     what: "published port",
                     name: held.text.clone(),
-                    why: "shared by more networks of its container than can be noted",
+                    why: "too many networks of one container publish it",
                 });
             }
             let rules = (found.conditions, handles);
@@ -103,13 +103,13 @@ impl Ports {
         })
     }
 
-    /// Removes all that is about ports, and the table if nothing else is in it; true if there was something.
+    /// Removes everything about ports, and the table if it is empty then; true if there was something.
     pub fn remove(&mut self) -> Result<bool, Error> {
         self.0.remove_part(&skeleton::skeleton())
     }
 }
 
-/// What is in this scope; with the markers, and the handles of the conditions.
+/// What is in this scope, with the markers, and the handles of the conditions' rules.
 fn published(
     channel: &mut Channel,
     scope: &Scope,

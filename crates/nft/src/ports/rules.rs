@@ -28,7 +28,7 @@ const NAT_ADDRESS: [u16; 2] = [3, 4];
 const NAT_PORT: [u16; 2] = [5, 6];
 const NAT_FLAGS: (u16, u32) = (7, 3);
 
-/// A tuple that is loaded part by part into the registers from the first on.
+/// A concatenation that is loaded part by part, from the first register on.
 struct Tuple {
     expressions: Vec<Expressions>,
     words: u32,
@@ -42,7 +42,7 @@ impl Tuple {
         }
     }
 
-    /// The register of the next part, which has so many words.
+    /// The register of the next part, which has this many words.
     fn next(&mut self, words: u32) -> Register {
         let register = register(self.words);
         self.words += words;
@@ -71,7 +71,7 @@ impl Tuple {
     }
 }
 
-/// The register that begins with the given word, as the kernel calls it.
+/// The kernel's name of the register that begins with the given word.
 fn register(word: u32) -> Register {
     match word {
         0 => Register::Reg1,
@@ -87,7 +87,7 @@ fn address(register: Register, family: &Family, end: End) -> Expressions {
     payload(register, NETWORK_HEADER, family.offset(end), bytes)
 }
 
-/// `meta nfproto`, which comes before all that is in the header of one version of IP.
+/// `meta nfproto`, which nft puts before tests of a header of one version of IP.
 pub(super) fn of_family(family: &Family) -> [Expressions; 2] {
     [
         load(MetaKey::Nfproto),
@@ -95,9 +95,9 @@ pub(super) fn of_family(family: &Family) -> [Expressions; 2] {
     ]
 }
 
-/// `ports-publish`: where a port of this host leads.
+/// `ports-publish`: translates a host port to the container's address and port.
 pub(super) fn publish() -> Vec<Rule> {
-    // A container cannot answer ::1, whatever is done: the kernel lets no packet of that address out.
+    // A container cannot answer to ::1, as the kernel lets no packet to that address out.
     let mut loopback = of_family(&IPV6).to_vec();
     loopback.push(address(Register::Reg1, &IPV6, End::Destination));
     let one = std::net::Ipv6Addr::LOCALHOST.octets().to_vec();
@@ -144,11 +144,11 @@ pub(super) fn to_this_host() -> Rule {
     ])
 }
 
-/// `ip daddr 127.0.0.0/8 iifname != "lo" drop`: what `route_localnet` of a container's interface would let in.
+/// `ip daddr 127.0.0.0/8 iifname != "lo" drop`: keeps out what a container's `route_localnet` would let in.
 pub(super) fn drop_localnet() -> Rule {
     let mut expressions = of_family(&IPV4).to_vec();
     expressions.extend([
-        // nft reads no more of an address than it has to.
+        // nft loads no more bytes of an address than it compares.
         payload(
             Register::Reg1,
             NETWORK_HEADER,
@@ -163,7 +163,7 @@ pub(super) fn drop_localnet() -> Rule {
     rule(expressions)
 }
 
-/// What leaves under this host's address.
+/// Packets that leave under this host's address.
 pub(super) fn masquerade_clients() -> Vec<Rule> {
     let hairpin = |sets: &Sets, key| {
         Tuple::new()
@@ -202,14 +202,14 @@ fn translated() -> Vec<Expressions> {
     ]
 }
 
-/// The same, of one version of IP.
+/// The same for one version of IP.
 fn translated_of(sets: &Sets) -> Vec<Expressions> {
     let mut rule = translated();
     rule.extend(of_family(sets.family));
     rule
 }
 
-/// What is in the first register, and in these bits.
+/// Masks and compares the first register.
 pub(super) fn mask(bits: Vec<u8>) -> Expressions {
     let length = u32::try_from(bits.len()).unwrap_or_default();
     let none = vec![0; bits.len()];

@@ -1,4 +1,4 @@
-//! What the table has for published ports, as data; `ports.nft` says the same in nft's language.
+//! The table's part for published ports, as data; `ports.nft` is the same in nft's language.
 
 use netlink_packet_netfilter::nftables::{InetHookNumber, SetAttribute, SetFlags};
 
@@ -6,9 +6,9 @@ use super::rules;
 use crate::family::{Family, IPV4, IPV6};
 use crate::skeleton::{Chain, PORT_TYPE, SRCNAT, Skeleton, TYPE_BITS, WORD, of_keys};
 
-/// The chain of the rules that keep packets from a port that is published under conditions.
+/// The chain of the rules that enforce conditions.
 pub(super) const CONDITIONS: &str = "ports-conditions";
-/// The chain that looks where a port leads.
+/// The chain that looks up where a port leads.
 pub(super) const PUBLISH: &str = "ports-publish";
 /// nft's `dstnat`.
 const DSTNAT: i32 = -100;
@@ -19,17 +19,17 @@ const PROTOCOL_TYPE: u32 = 12;
 const IFNAME_TYPE: u32 = 41;
 const IFNAME: u32 = 16;
 
-/// The names of the sets of a version of IP.
+/// The names of the sets for a version of IP.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Sets {
     pub(super) family: &'static Family,
-    /// Ports of any address of this host.
+    /// Ports on any address of this host.
     pub(super) ports: &'static str,
-    /// Ports of one address.
+    /// Ports on one address.
     pub(super) bound: &'static str,
-    /// What is told to leave as if it came from the host when it goes back by the interface that it came by.
+    /// Container ports whose packets get the host's address if they return by the interface by which they came.
     pub(super) hairpin: &'static str,
-    /// What is to leave so in any case.
+    /// Container ports whose packets always get the host's address.
     pub(super) hidden: &'static str,
 }
 
@@ -48,7 +48,7 @@ pub(super) static SETS6: Sets = Sets {
     hidden: "hidden6",
 };
 
-/// All of it.
+/// The whole part.
 pub(super) fn skeleton() -> Skeleton {
     let both = [&SETS4, &SETS6];
     let socket = |sets: &Sets| sets.family.key_type << TYPE_BITS | PORT_TYPE;
