@@ -1,7 +1,7 @@
 //! Addresses of links.
 //!
-//! Written for containers: an address that is there already is fine, for a verb may be repeated, and one of IPv6 is usable
-//! at once. What [`Rtnl::addresses`] tells can be compared with what was added.
+//! Made for containers: adding an address that is there already is no error, as a verb may be repeated, and IPv6 addresses
+//! can be used at once. What [`Rtnl::addresses`] returns can be compared with what was added.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -17,13 +17,13 @@ use rustix::io::Errno;
 use crate::{Error, Rtnl};
 
 impl Rtnl {
-    /// Gives link `index` the address; fine if it has it. IPv6 without duplicate address detection: who hands out the
-    /// addresses knows that they are unique, and a second of waiting for each container is a second too much.
+    /// Gives link `index` the address; no error if it has it. IPv6 addresses get no duplicate address detection: the caller
+    /// knows that they are unique, and it would delay each container by a second.
     pub async fn add_address(&self, index: u32, address: IpNetwork) -> Result<(), Error> {
         self.add(index, address, AddressFlags::empty()).await
     }
 
-    /// The same without the route to the address's network that the kernel would make with it: for who makes a better one.
+    /// The same without the kernel's route to the address's network, for callers that add a better one.
     pub async fn add_bare_address(&self, index: u32, address: IpNetwork) -> Result<(), Error> {
         self.add(index, address, AddressFlags::Noprefixroute).await
     }

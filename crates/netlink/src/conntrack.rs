@@ -1,4 +1,4 @@
-//! Connections that the kernel tracks, to forget them: by ctnetlink, the protocol of conntrack(8).
+//! Removes connections from conntrack, over ctnetlink, the protocol of conntrack(8).
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -38,37 +38,37 @@ const PORT: u16 = 3;
 /// `NLA_F_NESTED`
 const NESTED: u16 = 1 << 15;
 
-/// Connections by the port that they were first sent to, and by one of their ends.
+/// Connections by their original destination port and by one of their ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Flows {
-    /// Of IPv6.
+    /// Whether they are of IPv6.
     pub v6: bool,
-    /// Its number in IP.
+    /// The IP protocol number.
     pub protocol: u8,
-    /// To these ports.
+    /// The original destination ports.
     pub ports: RangeInclusive<u16>,
-    /// What tells them from others to the same port, which this host may only forward.
+    /// Tells them from connections to the same port of other hosts, which this host only forwards.
     pub end: End,
 }
 
 /// One end of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
-    /// It was first sent to one of these addresses.
+    /// The original destination is one of these addresses.
     To(Arc<[IpAddr]>),
-    /// It is answered by this address.
+    /// Replies come from this address.
     AnsweredBy(IpAddr),
 }
 
-/// A connection that is to be forgotten, as the kernel names it.
+/// A connection to remove, as the kernel identifies it.
 struct Tracked {
     v6: bool,
     original: Vec<u8>,
     id: Option<Vec<u8>>,
 }
 
-/// Forgets these connections of the default zone, of the host in whose network namespace the calling thread is; how many there
-/// were. A kernel without conntrack tracks none.
+/// Removes these connections of the default zone in the calling thread's network namespace; returns how many there were. A
+/// kernel without conntrack has none.
 pub fn forget(flows: &[Flows]) -> Result<usize, Error> {
     let forgot = || {
         let mut dialogue = Dialogue::open(NETLINK_NETFILTER)?;
@@ -119,7 +119,8 @@ pub fn forget(flows: &[Flows]) -> Result<usize, Error> {
     forgot().map_err(|refusal: Refusal| refusal.on("tracked connections"))
 }
 
-/// What is wanted of the default zone, by protocol and port, by the address that it was sent to and the one that answers.
+/// The connection of a message, if it is of the default zone and `wanted` for its protocol, port, original destination and
+/// reply source.
 fn tracked(
     message: &[u8],
     v6: bool,
@@ -127,7 +128,8 @@ fn tracked(
 ) -> Option<Tracked> {
     let attributes = message.get(HEADER..)?;
     let original = find(attributes, ORIGINAL)?;
-    // Only another than the default one is told: one of both directions beside the tuples, one of this direction in it.
+    // Only other zones than the default one are sent: a zone for both directions beside the tuples, one for this direction in
+    // the tuple.
     let zones = [find(attributes, ZONE), find(original, TUPLE_ZONE)];
     if zones.into_iter().flatten().any(|zone| zone != [0, 0]) {
         return None;
@@ -146,7 +148,7 @@ fn tracked(
 }
 
 impl Tracked {
-    /// With its id, so that a newer one between the same ends stays.
+    /// With its id, so that a newer connection between the same ends stays.
     fn message(&self) -> Vec<u8> {
         let family = if self.v6 { AF_INET6 } else { AF_INET };
         let mut message = vec![family, 0, 0, 0];

@@ -1,4 +1,4 @@
-//! Making bridges, VXLAN devices and veth pairs, each in one message and born where it belongs.
+//! Creates bridges, VXLAN devices and veth pairs, each with one message and in its final namespace.
 //!
 //! Nothing is made in one namespace and moved to another: a move costs a grace period, shows the link for a moment
 //! to udev and NetworkManager on the host, and fails where the name is taken there. A VXLAN device made with
@@ -121,8 +121,8 @@ impl Rtnl {
         self.create(message.build(), what).await
     }
 
-    /// Whether this kernel makes VXLAN devices, after it has loaded the module if it is one. Asks for one that no kernel
-    /// makes, as it has no VNI: where the kind is known that is what is wrong with it (`vxlan_validate`).
+    /// Whether this kernel has VXLAN devices, after loading the module if it is one. Asks for a device without a VNI, which
+    /// no kernel makes: a kernel that knows the kind refuses it for that reason (`vxlan_validate`).
     pub async fn has_vxlan(&self) -> Result<bool, Error> {
         self.has_kind(InfoKind::Vxlan).await
     }
@@ -169,9 +169,9 @@ impl Rtnl {
         Ok(())
     }
 
-    /// Makes a device that sends back where it came from what is handed over to it, up (see [`Rtnl::redirect`]).
-    /// [`Error::is_exists`] if the name is taken. A kernel that loads the module for it makes two of its own, down, in the
-    /// machine's first namespace.
+    /// Creates a device that sends packets back to the link that handed them over (see [`Rtnl::redirect`]), up.
+    /// [`Error::is_exists`] if the name is taken. A kernel that loads the module for it also makes two devices in the
+    /// machine's first namespace, down.
     pub async fn create_ifb(&self, name: &str, mtu: u32) -> Result<(), Error> {
         let message = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Ifb);
         let message = message.name(name.to_owned()).mtu(mtu).up().build();

@@ -1,6 +1,5 @@
-//! A link as the kernel sends it (`struct ifinfomsg` and attributes, uapi `linux/if_link.h`), read as far as somebody here
-//! wants to know it. The library would read all that any kind of device can have: slower, and more code than the rest of this
-//! crate together.
+//! A link as the kernel sends it (`struct ifinfomsg` and attributes, uapi `linux/if_link.h`), decoded as far as it is used
+//! here. The library decodes everything that any kind of device can have: slower, and more code than the rest of this crate.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -1,5 +1,5 @@
-//! A socket of another netlink family than rtnetlink, for one question or a few: blocking, in the network namespace of the thread
-//! that opens it.
+//! A blocking socket of another netlink family than rtnetlink, for a few requests in the network namespace of the thread that
+//! opens it.
 
 use netlink_packet_core::{
     Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader,
@@ -30,7 +30,7 @@ impl Dialogue {
         Ok(Self { socket, number: 0 })
     }
 
-    /// Asks for all of something; `receive` gets what is behind the header of each message of the answer.
+    /// Asks for all objects of a kind; `receive` gets the payload of each message.
     pub(crate) fn dump(
         &mut self,
         kind: u16,
@@ -40,7 +40,7 @@ impl Dialogue {
         self.exchange(kind, NLM_F_DUMP, body, receive)
     }
 
-    /// Tells the kernel to do something.
+    /// Sends a request that changes something.
     pub(crate) fn request(&mut self, kind: u16, body: &[u8]) -> Result<(), Refusal> {
         self.exchange(kind, NLM_F_ACK, body, |_| {})
     }

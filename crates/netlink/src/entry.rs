@@ -1,6 +1,6 @@
-//! A neighbour or FDB entry as the kernel sends it (`struct ndmsg` and attributes, uapi `linux/neighbour.h`), read as far as
-//! forwarding asks. A sandbox with many neighbours has tens of thousands of them, and each ADD reads them all: the library
-//! copies each attribute of each.
+//! A neighbour or FDB entry as the kernel sends it (`struct ndmsg` and attributes, uapi `linux/neighbour.h`), decoded as far
+//! as forwarding needs it. A sandbox with many neighbours has tens of thousands of them, and each ADD reads them all; the
+//! library copies each attribute of each.
 
 use std::net::IpAddr;
 
@@ -18,7 +18,7 @@ const MASTER: u16 = 9;
 /// One entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
-    /// `AF_BRIDGE` of an FDB's, else that of the address.
+    /// `AF_BRIDGE` for an FDB entry, else the address family.
     pub(crate) family: u8,
     /// Index of the link.
     pub(crate) link: u32,
@@ -27,9 +27,9 @@ pub(crate) struct Entry {
     /// `NTF_` bits.
     pub(crate) flags: u8,
     pub(crate) mac: Option<Mac>,
-    /// The address of a neighbour, or where an FDB entry of a VXLAN device sends.
+    /// A neighbour's address, or the destination of a VXLAN device's FDB entry.
     pub(crate) destination: Option<IpAddr>,
-    /// Index of the bridge that an FDB entry is of.
+    /// Index of an FDB entry's bridge.
     pub(crate) master: Option<u32>,
 }
 

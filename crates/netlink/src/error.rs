@@ -1,8 +1,8 @@
-//! What the kernel refused, said so that an operator can act on it.
+//! Refusals of the kernel, in words by which an operator can act.
 //!
 //! Since 4.12 the kernel adds a sentence to most errors ("A VXLAN device with the specified VNI already exists") in
 //! attributes behind the error number. rtnetlink leaves them undecoded, so they are read here: without them EINVAL and
-//! EOPNOTSUPP, which is most of what rtnetlink says, tell nothing.
+//! EOPNOTSUPP, the most frequent errors of rtnetlink, say nothing.
 
 use std::fmt;
 use std::io;
@@ -34,7 +34,7 @@ impl Error {
         self.errno == Errno::EXIST.raw_os_error()
     }
 
-    /// What it needs is somebody else's (EADDRINUSE, EBUSY).
+    /// Another program or object has what it needs (EADDRINUSE, EBUSY).
     pub fn is_in_use(&self) -> bool {
         [Errno::ADDRINUSE, Errno::BUSY]
             .iter()
@@ -74,7 +74,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// The kernel's answer before anybody said what was tried.
+/// The kernel's answer, without what was tried.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refusal {
     errno: i32,
@@ -169,7 +169,7 @@ fn usual_text(errno: i32) -> String {
         .to_owned()
 }
 
-/// Names of the errors that route netlink gives; those of others are shown as numbers.
+/// Names of the errors that occur in answers; other errors are shown as numbers.
 fn name(errno: i32) -> Option<&'static str> {
     let names = [
         (Errno::PERM, "EPERM"),

@@ -24,7 +24,7 @@ use rustix::io::Errno;
 
 use crate::{Error, Mac, Rtnl};
 
-/// The MAC under which a VXLAN device looks up where to send what it has no entry for.
+/// The MAC of the VXLAN device's entries for frames to unknown MACs.
 const ALL_ZERO: Mac = Mac([0; 6]);
 /// State of a VXLAN FDB entry that never ages (`NUD_PERMANENT | NUD_NOARP`, as iproute2 writes it).
 const VXLAN_STATIC: NeighbourState = NeighbourState::Other(0x80 | 0x40);
@@ -82,8 +82,8 @@ impl fmt::Display for Forward {
 }
 
 impl Rtnl {
-    /// The entries that somebody configured on `bridge` and its port `vxlan` (link indices); what the kernel makes by
-    /// itself is left out.
+    /// The entries that were configured on `bridge` and its port `vxlan` (link indices), without those that the kernel makes
+    /// by itself.
     pub async fn forwarding(&self, bridge: u32, vxlan: u32) -> Result<Forwarding, Error> {
         let mut found = self.entries(AddressFamily::Bridge, bridge, vxlan).await?;
         found.extend(self.entries(AddressFamily::Unspec, bridge, vxlan).await?);
@@ -165,7 +165,7 @@ impl Change {
     }
 }
 
-/// What the kernel tells entries apart by: equal for two of which the second replaces the first.
+/// The kernel's key of an entry: a second entry with the same key replaces the first.
 fn key(entry: Forward) -> Forward {
     match entry {
         Forward::Fdb { mac, .. } => Forward::Fdb {

@@ -1,14 +1,14 @@
-//! The kernel's network objects as verbs: namespaces, links, addresses, routes, forwarding entries, limits of rates.
+//! The kernel's network objects: namespaces, links, addresses, routes, forwarding entries, rate limits, sysctls, sockets.
 //!
-//! All that the plugins know of rtnetlink is here, and nothing of rtnetlink's types comes out: that family of
-//! crates breaks its API every few months, our rooms should not. A [`Netns`] is an open namespace; an [`Rtnl`] is a
-//! socket that was born in one and is used from outside, so the process itself never changes namespace. A caller
-//! opens one for the host, one for the sandbox and one for the container, and hands them down.
+//! Everything that the plugins know of rtnetlink is here, and none of its types are public: that family of crates breaks its
+//! API every few months. A [`Netns`] is an open namespace. An [`Rtnl`] is a socket that was opened in a namespace and is used
+//! from outside, so the process itself never changes its namespace. A caller opens one for the host, one for the sandbox and
+//! one for the container, and passes them on.
 //!
-//! Verbs say what they do when the object is there already: `create_` is an error ([`Error::is_exists`]),
-//! `add_address`, `change` and `set_` can be repeated, `remove_` tells whether there was something. Errors carry
-//! the kernel's own sentence. There is no unsafe code: rustix moves a short-lived thread into the namespace,
-//! and tokio takes the socket that the thread made there.
+//! A verb's name says what it does if the object is there already: `create_` fails ([`Error::is_exists`]), `add_address`,
+//! `change` and `set_` can be repeated, `remove_` returns whether there was something. Errors carry the kernel's own
+//! sentence. There is no unsafe code: rustix moves a short-lived thread into the namespace, and tokio takes over the socket
+//! that the thread opened there.
 
 mod address;
 mod attribute;

@@ -1,4 +1,4 @@
-//! Who listens on this host: sockets that would receive what is sent to a port.
+//! Sockets of this host that receive packets to a port, and the processes that own them.
 //!
 //! Of TCP and UDP the kernel tells by `sock_diag(7)`, without a look at connections. Of SCTP it tells so only with a module
 //! that few load; the file in `/proc` has the same.
@@ -32,7 +32,7 @@ const INODE: usize = 68;
 const V6_ONLY: u16 = 11;
 const ENDPOINTS: &str = "/proc/net/sctp/eps";
 
-/// A socket that waits for who comes.
+/// A socket that receives packets of any peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
     /// Where; unspecified is everywhere.
@@ -41,7 +41,7 @@ pub struct Listener {
     pub port: u16,
     /// The socket's inode, by which `/proc/PID/fd` names it.
     pub inode: u64,
-    /// One of IPv6 that hears IPv4, too.
+    /// An IPv6 socket that also receives IPv4.
     both: bool,
 }
 
@@ -57,7 +57,7 @@ pub struct SocketOwner {
 }
 
 impl Listener {
-    /// Whether it hears what comes over this version of IP.
+    /// Whether it receives packets of this version of IP.
     pub fn is_of(&self, v6: bool) -> bool {
         self.address.is_ipv6() == v6 || self.both
     }
@@ -70,7 +70,7 @@ impl SocketOwner {
     }
 }
 
-/// Who listens on these ports, of the host in whose network namespace the calling thread is; nobody, of an unknown protocol.
+/// The sockets that listen on these ports, in the calling thread's network namespace; none for an unknown protocol.
 pub fn listeners(protocol: u8, ports: &RangeInclusive<u16>) -> Result<Vec<Listener>, Error> {
     let mut all = match protocol {
         TCP => diagnosed(protocol, LISTENS)?,
@@ -82,8 +82,8 @@ pub fn listeners(protocol: u8, ports: &RangeInclusive<u16>) -> Result<Vec<Listen
     Ok(all)
 }
 
-/// The sockets that have bound a UDP port, connected ones too, of the host in whose network namespace the calling thread is.
-/// The kernel's own, such as those of VXLAN devices, are among them, and have no holders.
+/// The sockets that are bound to a UDP port, connected ones too, in the calling thread's network namespace. The kernel's own,
+/// such as those of VXLAN devices, are among them, and have no owner.
 pub fn bound_to_udp(port: u16) -> Result<Vec<Listener>, Error> {
     let mut all = diagnosed(UDP, UNCONNECTED | CONNECTED)?;
     all.retain(|it| it.port == port);

@@ -1,5 +1,5 @@
-//! What the kernel tells of its own accord: multicast groups of netlink, read as far as to know whether something of ours was
-//! touched. What it was, the listener looks up; so a notice that is cut short or lost costs nothing but one look more.
+//! Notifications of the kernel: multicast groups of netlink, decoded only as far as to know whether they may concern our
+//! objects. The caller then looks for itself; so a notification that is truncated or lost costs one more look.
 
 use std::io;
 
@@ -46,7 +46,7 @@ const BEGINNING: usize = 512;
 /// Changes of rules come together, in at most this many bytes; of more of them any may be ours.
 const RULES: usize = 4096;
 
-/// What is listened to in a namespace.
+/// What a socket listens to in a namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     /// All links, the entries of neighbours and bridges that somebody set, and the loss of queueing disciplines and their
@@ -59,7 +59,7 @@ pub enum Scope {
     Rules(&'static str),
 }
 
-/// A socket on which the kernel tells of changes in one namespace.
+/// A socket that receives notifications of changes in one namespace.
 ///
 /// It keeps the namespace alive as long as it is open.
 pub struct Notices {
@@ -83,7 +83,7 @@ impl Notices {
         })
     }
 
-    /// Waits for the next notice; whether it is of something that is listened to, or may be, since notices were lost.
+    /// Waits for the next notification; returns whether it may concern the scope, also if notifications were lost.
     pub async fn next(&mut self) -> io::Result<bool> {
         self.received.clear();
         match self.socket.recv(&mut self.received).await {
@@ -120,7 +120,7 @@ fn subscribe(scope: Scope) -> io::Result<TokioSocket> {
     Ok(socket)
 }
 
-/// Whether a datagram says anything of what is listened to.
+/// Whether a datagram has a message about the scope.
 fn concerns(datagram: &[u8], scope: Scope) -> bool {
     let mut rest = datagram;
     while let Some((length, kind)) = header(rest) {
@@ -149,7 +149,7 @@ fn header(bytes: &[u8]) -> Option<(usize, u16)> {
 }
 
 fn touches_sandbox(kind: u16, body: &[u8]) -> bool {
-    /// `NUD_NOARP`, `NUD_PERMANENT`: an entry that somebody set. Others a bridge learns and forgets by itself.
+    /// `NUD_NOARP`, `NUD_PERMANENT`: a configured entry. A bridge learns and forgets others by itself.
     const SET: u16 = 0x40 | 0x80;
     match kind {
         NEWLINK | DELLINK | DELQDISC | DELTFILTER => true,
@@ -183,7 +183,7 @@ fn names_table(body: &[u8], table: &str) -> bool {
     has_text(body, OF_NFTABLES, 1, |name| name == table)
 }
 
-/// Whether there is an attribute of this kind with such a text, as far as the attributes came.
+/// Whether the first attribute of this kind is such a text, if it is in the truncated message.
 fn has_text(body: &[u8], before: usize, kind: u16, is: impl Fn(&str) -> bool) -> bool {
     has(body, before, kind, |value| {
         let text = value.split(|byte| *byte == 0).next();

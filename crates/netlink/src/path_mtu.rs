@@ -1,9 +1,8 @@
-//! How large a packet may be on the way to another host, asked on the way itself: by ICMP echoes that must not be cut.
+//! The path MTU to another host, measured by ICMP echoes that must not be fragmented.
 //!
-//! An interface's MTU says what the first cable carries. Behind it may be a tunnel that carries less and says nothing: small
-//! packets come through, large ones vanish. An echo as large as the interface allows that comes back shows that both
-//! directions carry it; where only a small one comes back the sizes between are tried. A host that answers neither tells
-//! nothing: it is down, or a firewall drops echoes.
+//! An interface's MTU is only that of the first link. Behind it may be a tunnel that carries less and drops larger packets
+//! silently. If an echo with the size of the interface's MTU is answered, both directions carry that size; if only a small
+//! one is, sizes in between are tried. A host that answers neither is down, or a firewall drops echoes.
 
 use std::{
     collections::BTreeSet,
@@ -32,9 +31,8 @@ const STEPS: u32 = 16;
 const CROWD: usize = 200;
 const BUFFER: usize = 8 << 20;
 
-/// Bytes of the largest IP packet, at most `mtu`, that comes from `from` to each of `targets` and back; `None` for one that
-/// answers nothing, or is of the other family. Waits for each round of answers as long as `patience`, and no longer than
-/// they take where all is well.
+/// Size in bytes of the largest IP packet, at most `mtu`, that reaches each of `targets` from `from` and comes back; `None`
+/// for a target that does not answer, or has another version of IP. Waits up to `patience` for each round of answers.
 pub async fn probe(
     from: IpAddr,
     targets: &[IpAddr],
@@ -50,7 +48,7 @@ pub async fn probe(
     Ok(found)
 }
 
-/// What is known of one path: packets of `low` bytes come back, larger ones than `high` do not.
+/// What is known of one path: packets of `low` bytes come back, packets larger than `high` do not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Span {
     low: u32,
@@ -58,7 +56,7 @@ struct Span {
 }
 
 impl Span {
-    /// What to try next, the largest that may do among it; nothing when it is known.
+    /// The sizes to try next, with the largest possible one; none if the size is known.
     fn sizes(self) -> impl Iterator<Item = u32> {
         let step = (self.high - self.low).div_ceil(STEPS).max(1);
         let known = self.low;
@@ -66,7 +64,7 @@ impl Span {
             .take_while(move |size| *size > known)
     }
 
-    /// What is known when of those `sizes` only `back` came back.
+    /// The span after only the sizes in `back` came back.
     fn narrow(self, back: &BTreeSet<u32>) -> Self {
         let low = back.last().copied().unwrap_or(self.low).max(self.low);
         let lost = self.sizes().filter(|size| *size > low).min();
@@ -77,12 +75,12 @@ impl Span {
     }
 }
 
-/// A raw socket that sends echoes and hears what comes back.
+/// A raw socket that sends echoes and receives the answers.
 struct Line {
-    /// For tokio it is a socket like any other of datagrams.
+    /// tokio treats it as any datagram socket.
     socket: UdpSocket,
     from: IpAddr,
-    /// Tells our echoes from those of others.
+    /// Identifies our echoes.
     ident: u16,
 }
 
@@ -94,7 +92,7 @@ impl Line {
             IpAddr::V6(_) => (AddressFamily::INET6, ipproto::ICMPV6),
         };
         let socket = socket_with(family, SocketType::RAW, flags, Some(protocol))?;
-        // Not cut on the way, and not by what the kernel believes of the path.
+        // Do not fragment, and ignore the kernel's cached path MTU.
         match from {
             IpAddr::V4(_) => {
                 sockopt::set_ip_mtu_discover(&socket, sockopt::Ipv4PathMtuDiscovery::PROBE)?;
@@ -164,7 +162,7 @@ impl Line {
     }
 
     /// Sends echoes of the `wanted` sizes, and waits until the largest of each target has come back, or for `patience`.
-    /// What came back of each target.
+    /// Returns the sizes that came back, by target.
     async fn ask(
         &self,
         targets: &[IpAddr],
@@ -205,27 +203,27 @@ impl Line {
         Ok(back)
     }
 
-    /// Sends an echo that makes a packet of `size` bytes; whether it could leave this host.
+    /// Sends an echo in a packet of `size` bytes; returns whether it could leave this host.
     async fn send(&self, target: IpAddr, number: u16, size: u32) -> bool {
         if target.is_ipv4() != self.from.is_ipv4() {
             return false;
         }
         let payload = usize::try_from(size.saturating_sub(self.overhead())).unwrap_or(0);
         let echo = request(target.is_ipv4(), self.ident, number, payload);
-        // No route, too large for the first cable, dropped on the way out: an answer that does not come.
+        // No route, too large for the first link, dropped on output: no answer will come.
         self.socket
             .send_to(&echo, SocketAddr::new(target, 0))
             .await
             .is_ok()
     }
 
-    /// The next answer to one of our echoes: its number, and who sent it.
+    /// The next answer to one of our echoes: its number, and its sender.
     async fn receive(&self) -> io::Result<(u16, IpAddr)> {
         loop {
             let mut packet = [0; 128];
             let (length, from) = match self.socket.recv_from(&mut packet).await {
                 Ok(heard) => heard,
-                // What an earlier echo met on its way is told here: it is one that did not come back.
+                // An ICMP error about an earlier echo, which will not come back.
                 Err(error) if is_of_an_echo(&error) => continue,
                 Err(error) => return Err(error),
             };
@@ -237,7 +235,7 @@ impl Line {
     }
 }
 
-/// Whether the kernel tells by it what became of something that was sent.
+/// Whether the error is about a packet that was sent earlier.
 fn is_of_an_echo(error: &io::Error) -> bool {
     let of = [
         Errno::MSGSIZE,
@@ -250,7 +248,7 @@ fn is_of_an_echo(error: &io::Error) -> bool {
         .any(|errno| Some(errno.raw_os_error()) == error.raw_os_error())
 }
 
-/// An ICMP echo request (RFC 792, 4443). The kernel sums up those of IPv6.
+/// An ICMP echo request (RFC 792, 4443). The kernel computes the checksum for IPv6.
 fn request(v4: bool, ident: u16, number: u16, payload: usize) -> Vec<u8> {
     let mut echo = vec![if v4 { 8 } else { 128 }, 0, 0, 0];
     echo.extend(ident.to_be_bytes());
@@ -269,7 +267,7 @@ fn request(v4: bool, ident: u16, number: u16, payload: usize) -> Vec<u8> {
     echo
 }
 
-/// The number of an answer to one of our echoes, of a packet as a raw socket gives it: of IPv4 with its header.
+/// The number of an answer to one of our echoes, from a packet of a raw socket, which has the header in IPv4 only.
 fn answer(v4: bool, ident: u16, packet: &[u8]) -> Option<u16> {
     let header = if v4 {
         usize::from(packet.first()? & 0xf) * 4

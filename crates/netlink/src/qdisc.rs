@@ -1,11 +1,11 @@
-//! Queueing disciplines: a token bucket ([tc-tbf(8)]) for what a link sends, and a detour for what it receives.
+//! Queueing disciplines: a token bucket ([tc-tbf(8)]) for what a link sends, and a redirection for what it receives.
 //!
-//! The kernel can hold back only what a link sends. What a link receives is handed over to a device made for that, an ifb
-//! (intermediate functional block): there it is something to be sent, passes a bucket, and comes back to the link as if just
-//! received. The hand-over is a u32 filter that matches everything, with the action `mirred`, on the link's `ingress` discipline.
-//! With the ifb gone or down nothing that the link receives passes: who removes a limit stops the traffic, and frees it not.
+//! The kernel can shape only what a link sends. So packets that a link receives are redirected to an ifb device (intermediate
+//! functional block), which sends them through a bucket and back to the link as if just received. The redirection is a u32
+//! filter that matches everything, with the action `mirred`, on the link's `ingress` discipline. If the ifb is gone or down,
+//! the link receives nothing: removing a limit must remove the filter, too.
 //!
-//! Ours are known by their handle, so that a discipline that somebody else put there is left alone.
+//! Our buckets have a handle of their own, so that other programs' disciplines are left alone.
 //!
 //! [tc-tbf(8)]: https://man7.org/linux/man-pages/man8/tc-tbf.8.html
 
@@ -22,9 +22,9 @@ use crate::{Error, Rtnl};
 
 /// The number of our buckets; tc shows it as `c055:`.
 const HANDLE: u32 = 0xc055_0000;
-/// `TC_H_ROOT`: what a link sends.
+/// `TC_H_ROOT`: for packets that a link sends.
 const ROOT: u32 = 0xffff_ffff;
-/// `TC_H_INGRESS`: what it receives, and the one number that the discipline there can have.
+/// `TC_H_INGRESS`: for packets that it receives; and the only handle that an ingress discipline can have.
 const INGRESS: u32 = 0xffff_fff1;
 const INGRESS_HANDLE: u32 = 0xffff_0000;
 /// Priority 1 of a filter of all protocols (`ETH_P_ALL`, in network order).
@@ -36,7 +36,7 @@ const TBF_RATE64: u16 = 4;
 const TBF_BURST: u16 = 6;
 /// `TC_LINKLAYER_ETHERNET`: the kernel needs no table of rates.
 const ETHERNET: u8 = 1;
-/// Nanoseconds of one of the kernel's ticks (`PSCHED_SHIFT`).
+/// Nanoseconds in a tick of the kernel (`PSCHED_SHIFT`).
 const TICK: u64 = 64;
 
 /// Attributes of a u32 filter and of its action (uapi `linux/pkt_cls.h`, `linux/tc_act/tc_mirred.h`).
@@ -49,15 +49,15 @@ const MIRRED_PARMS: u16 = 2;
 const TERMINAL: u8 = 1;
 /// `TC_ACT_STOLEN`: the packet is the action's.
 const STOLEN: u32 = 4;
-/// `TCA_EGRESS_REDIR`: hand over to what the device sends.
+/// `TCA_EGRESS_REDIR`: the device sends the packet.
 const REDIRECT: u32 = 1;
 
-/// A token bucket: what goes over it is held back, and dropped where too much waits.
+/// A token bucket: packets above the rate wait, and are dropped if too many wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bucket {
-    /// Bytes a second, headers of Ethernet and above counted; not 0.
+    /// Bytes a second, including Ethernet headers; not 0.
     pub rate: u64,
-    /// Bytes that may pass at once after a rest; a packet of more never passes.
+    /// Bytes that may pass at once after a pause; a larger packet never passes.
     pub burst: u32,
     /// Bytes that may wait.
     pub limit: u32,
@@ -66,20 +66,20 @@ pub struct Bucket {
 /// A token bucket as the kernel shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shaped {
-    /// Whether it has our number.
+    /// Whether it has our handle.
     pub ours: bool,
     rate: u64,
-    /// The time in which the burst comes together, in ticks, of which the kernel shows the lower 32 bits.
+    /// The time to fill the burst, in ticks; the kernel shows the lower 32 bits.
     ticks: u32,
     limit: u32,
 }
 
 impl Bucket {
-    /// Whether the kernel shows just this one.
+    /// Whether the kernel shows this bucket.
     pub fn is(&self, shown: &Shaped) -> bool {
         let nanoseconds = u128::from(self.burst) * 1_000_000_000 / u128::from(self.rate.max(1));
         let ticks = nanoseconds / u128::from(TICK);
-        // The kernel computes with a factor of 31 bits or more.
+        // The kernel calculates with a factor of at least 31 bits.
         let slack = u32::try_from((ticks >> 24) + 2).unwrap_or(u32::MAX);
         #[allow(clippy::cast_possible_truncation, reason = "so does the kernel")]
         let off = shown.ticks.wrapping_sub(ticks as u32);
@@ -87,12 +87,12 @@ impl Bucket {
         (shown.rate, shown.limit) == (self.rate, self.limit) && off <= slack
     }
 
-    /// `struct tc_tbf_qopt` and what does not fit in there.
+    /// `struct tc_tbf_qopt` and the attributes beside it.
     fn options(&self) -> Vec<u8> {
         let rate = u32::try_from(self.rate).unwrap_or(u32::MAX);
         let mut parms = vec![0, ETHERNET, 0, 0, 0, 0, 0, 0];
         parms.extend(rate.to_ne_bytes());
-        // No peak rate; neither burst nor size of a packet in ticks.
+        // No peak rate; the burst and the largest packet in ticks are not used.
         parms.extend([0; 12]);
         parms.extend(self.limit.to_ne_bytes());
         parms.extend([0; 8]);
@@ -123,7 +123,7 @@ impl Shaped {
 }
 
 impl Rtnl {
-    /// The token buckets of all links of the namespace, by the index of the link that sends through one.
+    /// The token buckets of all links of the namespace, by link index.
     pub async fn buckets(&self) -> Result<BTreeMap<u32, Shaped>, Error> {
         let bucket = |message| match message {
             Message::Qdisc(it) if it.parent == ROOT && it.kind() == Some("tbf") => {
@@ -137,7 +137,7 @@ impl Rtnl {
             .map_err(|refusal| refusal.on("list of queueing disciplines"))
     }
 
-    /// Lets the link send through this bucket, in the place of any other discipline. What waits in ours stays there.
+    /// Gives the link this bucket in place of any other discipline. Packets that wait in ours stay.
     pub async fn set_bucket(&self, link: u32, bucket: &Bucket) -> Result<(), Error> {
         let wanted = root(link).of_kind("tbf", Some(&bucket.options()));
         let set = self.request(Message::NewQdisc(wanted), NLM_F_CREATE | NLM_F_REPLACE);
@@ -145,13 +145,13 @@ impl Rtnl {
         set.await.map_err(|refusal| refusal.on(what))
     }
 
-    /// Takes our bucket away; false if there is none of ours.
+    /// Removes our bucket; false if there is none.
     pub async fn remove_bucket(&self, link: u32) -> Result<bool, Error> {
         let removed = self.request(Message::DelQdisc(root(link)), 0).await;
         was_there(removed).map_err(|refusal| refusal.on(format_args!("bucket of link {link}")))
     }
 
-    /// The index of the device to which all goes that the link receives, if it goes to one: 0 if that device is gone.
+    /// The index of the device to which the link's received packets are redirected, if they are: 0 if that device is gone.
     pub async fn redirection(&self, link: u32) -> Result<Option<u32>, Error> {
         let target = |message| match message {
             Message::Filter(it) if it.info == FIRST_OF_ALL => target(&it),
@@ -166,12 +166,12 @@ impl Rtnl {
         Ok(found.first().copied())
     }
 
-    /// Hands all that the link receives over to what the device `to` sends.
+    /// Redirects all packets that the link receives to the device `to`.
     pub async fn redirect(&self, link: u32, to: u32) -> Result<(), Error> {
         let what = format_args!("redirection of what link {link} receives to link {to}");
         let mut told = self.hand_over(link, to).await;
         if told.as_ref().is_err_and(|refusal| refusal.is(Errno::INVAL)) {
-            // A discipline of another kind may hang there, such as a `clsact`. It goes whatever its kind.
+            // The link may have a discipline of another kind, such as `clsact`. It is removed whatever its kind.
             let other = Traffic {
                 link,
                 handle: INGRESS_HANDLE,
@@ -207,7 +207,7 @@ impl Rtnl {
         filtered
     }
 
-    /// Lets the link receive by itself again; false if it did.
+    /// Removes the redirection; false if there is none.
     pub async fn remove_redirection(&self, link: u32) -> Result<bool, Error> {
         let removed = self.request(Message::DelQdisc(ingress(link)), 0).await;
         let what = format_args!("ingress discipline of link {link}");
@@ -215,7 +215,8 @@ impl Rtnl {
     }
 }
 
-/// Whether something was removed: the kernel calls what is not there, or has another number, unknown or invalid.
+/// Whether something was removed. The kernel's error for a missing discipline, or one with another handle, is ENOENT or
+/// EINVAL.
 fn was_there(removed: Result<(), Refusal>) -> Result<bool, Refusal> {
     match removed {
         Ok(()) => Ok(true),
@@ -252,9 +253,9 @@ fn filter(link: u32) -> Traffic {
     }
 }
 
-/// The attributes of a u32 filter that gives all packets to the device.
+/// The attributes of a u32 filter that redirects all packets to the device.
 fn everything_to(device: u32) -> Vec<u8> {
-    // `struct tc_u32_sel` with one key, of which no bit counts.
+    // `struct tc_u32_sel` with one key that matches everything.
     let mut selector = vec![0; 32];
     (selector[0], selector[2]) = (TERMINAL, 1);
     let parms = [0, 0, STOLEN, 0, 0, REDIRECT, device];
@@ -272,7 +273,7 @@ fn everything_to(device: u32) -> Vec<u8> {
     options
 }
 
-/// Where a filter's first action hands packets over to, if it does.
+/// The device to which a filter's first action redirects, if it does.
 fn target(filter: &Traffic) -> Option<u32> {
     let actions = find(filter.options()?, U32_ACTIONS)?;
     let action = find(actions, 1)?;

@@ -1,9 +1,9 @@
 //! The netlink socket: requests out, answers back, in the order asked.
 //!
-//! A netlink socket belongs to the namespace it was made in, whoever uses it. So it is made by a short-lived thread
-//! inside the namespace and used from outside. rtnetlink's own connection task is not used: it loses the error that
-//! ends a dump, waits for ever after a receive overrun, sends one request a wake-up and leaves the kernel's error
-//! text undecoded. Of rtnetlink we take the message builders, and exchange the messages here.
+//! A netlink socket belongs to the namespace in which it was opened, whatever thread uses it. So a short-lived thread opens
+//! it inside the namespace, and it is used from outside. rtnetlink's own connection task is not used: it loses the error that
+//! ends a dump, waits for ever after a receive overrun, sends one request a wake-up and does not decode the kernel's error
+//! text. Only rtnetlink's message builders are used; messages are exchanged here.
 
 use std::fmt;
 use std::io;
@@ -30,7 +30,7 @@ const RECEIVE_BUFFER: usize = 64 * 1024;
 /// How often a dump is begun anew because something changed meanwhile.
 const DUMP_ATTEMPTS: usize = 10;
 
-/// A route netlink socket that belongs to one namespace, whoever uses it. Calls at the same time take turns.
+/// A route netlink socket that belongs to one namespace. Concurrent calls take turns.
 pub struct Rtnl {
     wire: Mutex<Wire>,
 }
@@ -49,7 +49,7 @@ fn failed(netns: &Netns, source: io::Error) -> NetnsError {
     }
 }
 
-/// What `open` opens on a thread inside the namespace, for the runtime of the calling thread.
+/// Runs `open` on a thread inside the namespace; the socket is for the runtime of the calling thread.
 pub(crate) fn born_in(
     netns: &Netns,
     open: impl FnOnce() -> io::Result<TokioSocket> + Send,
@@ -66,9 +66,9 @@ pub(crate) fn born_in(
 fn socket() -> io::Result<TokioSocket> {
     let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
     socket.socket_mut().set_ext_ack(true)?;
-    // Else each refusal carries the whole request back.
+    // Without it each refusal returns the whole request.
     socket.socket_mut().set_cap_ack(true)?;
-    // Only then does the kernel dump no more than was asked for (4.20).
+    // Without it the kernel ignores a dump's filters (since 4.20).
     socket.socket_mut().set_netlink_get_strict_chk(true)?;
     Ok(socket)
 }
@@ -137,8 +137,8 @@ impl Rtnl {
         object.ok_or_else(|| Refusal::new(Errno::BADMSG, "the kernel's answer was not understood"))
     }
 
-    /// What `pick` makes of all objects of a kind, one after the other, since there may be very many. One that cannot be
-    /// decoded is left out: an exotic device of the host must not hide ours.
+    /// All objects of a kind, mapped by `pick` one by one, as there may be very many. Objects that cannot be decoded are left
+    /// out: an exotic device of the host must not hide ours.
     pub(crate) async fn dump<T, All: Default + Extend<T>>(
         &self,
         message: Message,
@@ -171,7 +171,7 @@ struct Wire {
     sequence: u32,
 }
 
-/// What came back for one request.
+/// The answer to one request.
 #[derive(Debug)]
 struct Answer {
     interrupted: bool,
@@ -180,9 +180,8 @@ struct Answer {
 }
 
 impl Wire {
-    /// Sends the requests (message, flags) in one datagram and awaits the end of each answer; `receive` gets the objects that
-    /// come. A call that is dropped
-    /// half-way leaves answers behind; the next one knows them by their old numbers.
+    /// Sends the requests (message, flags) in one datagram and waits for the end of each answer; `receive` gets the objects.
+    /// A call that is dropped half-way leaves answers behind, which the next call recognizes by their old numbers.
     async fn exchange(
         &mut self,
         requests: Vec<(Message, u16)>,
@@ -233,7 +232,7 @@ impl Default for Answer {
 }
 
 impl Answer {
-    /// Takes one message of the answer, and gives the object in it; one that cannot be decoded is skipped.
+    /// Takes one message of the answer, and returns the object in it; one that cannot be decoded is skipped.
     fn take(&mut self, bytes: &[u8]) -> Option<Message> {
         let message = NetlinkMessage::<Message>::deserialize(bytes).ok()?;
         let flags = message.header.flags;

@@ -1,5 +1,5 @@
-//! A message of traffic control as the kernel sends and takes it (`struct tcmsg` and attributes, uapi `linux/rtnetlink.h`), read
-//! and written as far as [`crate::qdisc`] asks. The library has no token bucket, and reads counters that nobody here wants.
+//! A message of traffic control (`struct tcmsg` and attributes, uapi `linux/rtnetlink.h`), as far as [`crate::qdisc`] needs
+//! it. The library has no token bucket, and decodes counters that are not used here.
 
 use netlink_packet_core::{DecodeError, Emitable, parse_u32};
 
@@ -18,16 +18,16 @@ pub(crate) struct Traffic {
     pub(crate) link: u32,
     /// Number of the discipline; the upper 16 bits are what tc shows before the colon.
     pub(crate) handle: u32,
-    /// What it hangs on.
+    /// The parent discipline.
     pub(crate) parent: u32,
     /// Of a filter: its priority in the upper 16 bits, its protocol (network order) in the lower.
     pub(crate) info: u32,
-    /// Behind the header.
+    /// The attributes behind the header.
     pub(crate) attributes: Vec<u8>,
 }
 
 impl Traffic {
-    /// The same of a kind, say `tbf`, with that kind's own attributes.
+    /// The same with a kind, such as `tbf`, and that kind's options.
     pub(crate) fn of_kind(mut self, kind: &str, options: Option<&[u8]>) -> Self {
         put(
             &mut self.attributes,

@@ -1,4 +1,4 @@
-//! The configuration: the reference's keys, of which some need nothing done here.
+//! The configuration. It has the keys of the reference plugin, some of which need no work here.
 
 use cni::{Call, Command};
 use nft::ports::{Condition, conditions};
@@ -8,10 +8,10 @@ use serde_json::Value;
 
 use crate::mapping::{self, Mapping};
 
-/// Where runtimes put the ports.
+/// The key under which runtimes pass the ports.
 const KEY: &str = "runtimeConfig.portMappings";
 
-/// The keys of the configuration that somebody here reads, or that the specification has.
+/// The keys that this plugin reads, or that the specification defines.
 const KEYS: &[&str] = &[
     "args",
     "backend",
@@ -32,27 +32,27 @@ const KEYS: &[&str] = &[
     "type",
 ];
 
-/// What a verb goes by.
+/// A verb's configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conf {
     /// The ports asked for.
     pub mappings: Vec<Mapping>,
     /// `snat`: whether the container itself, its neighbours and 127.0.0.1 reach it by the host's ports.
     pub snat: bool,
-    /// `masqAll`: whether all that comes by them comes from the host's address.
+    /// `masqAll`: whether all packets that come by the host's ports get the host's address.
     pub masq_all: bool,
     /// `conditionsV4` and `conditionsV6` as they were given.
     pub words: [Vec<String>; 2],
-    /// `listeners`: what is done where a program of this host listens on a port.
+    /// `listeners`: what to do if a program of this host listens on a port.
     pub listeners: Listeners,
 }
 
-/// What is done where a program of this host listens on a port that is asked for.
+/// What to do if a program of this host listens on a requested port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Listeners {
-    /// The ADD is refused.
+    /// Refuse the ADD.
     Refuse,
-    /// It is said on standard error, and the port is published: the program hears no more of what is sent to it.
+    /// Warn on standard error and publish the port: the program then receives no packets to it.
     Warn,
 }
 
@@ -93,16 +93,16 @@ struct Runtime {
 }
 
 impl Conf {
-    /// Reads it. Code 7.
+    /// Reads it. Code 7 on errors.
     pub fn read(call: &Call) -> Result<Self, Error> {
-        // What exists is not judged by what only its next ADD may say.
+        // Attachments that exist are not judged by rules for a new ADD.
         if matches!(call.command, Command::Add | Command::Status) {
             cni::refuse_slips(&call.conf.raw, "", KEYS)?;
         }
         let raw: Raw = call.conf.decode()?;
         if !["", "nftables", "iptables"].contains(&raw.backend.as_str()) {
             return Err(Error::config(format!(
-                "backend: {:?} is none of nftables, iptables",
+                "backend: {:?} is not nftables or iptables",
                 raw.backend
             )));
         }
@@ -122,7 +122,7 @@ impl Conf {
             None | Some("" | "refuse") => Listeners::Refuse,
             Some("warn") => Listeners::Warn,
             Some(other) => {
-                let why = format!("listeners: {other:?} is none of refuse, warn");
+                let why = format!("listeners: {other:?} is not one of refuse, warn");
                 return Err(Error::config(why));
             }
         };
@@ -143,7 +143,7 @@ impl Conf {
     }
 }
 
-/// Whether a call may be about ports: its configuration names some, or cannot be read.
+/// Whether a call may concern ports: its configuration names some, or cannot be read.
 pub fn may_name_ports(call: &Call) -> bool {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]

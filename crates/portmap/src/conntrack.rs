@@ -1,7 +1,6 @@
-//! What conntrack remembers of a port: a client of UDP that never stops sending is of one connection for ever, and would be
-//! heard by whoever had the port when it began. So what is known of the port is forgotten when it comes to a container and
-//! when it is taken away. A connection of TCP ends by itself. What this host only forwards to the same port of others is left
-//! alone.
+//! Removes connections from conntrack. A UDP client that never stops sending keeps one connection, whose packets would still
+//! go to the previous owner of the port. So a port's connections are removed when it is published and when it is withdrawn.
+//! TCP connections end by themselves. Connections to the same port of other hosts, which this host only forwards, are kept.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,7 +12,7 @@ use crate::{
     record::{Record, Run},
 };
 
-/// Forgets who sends to the records' ports at these addresses of the host, whoever answered so far.
+/// Removes connections from clients to the records' ports at this host's addresses, whatever answered so far.
 pub(crate) fn forget_clients(records: &[Record], local: &[IpAddr]) {
     let local: Arc<[IpAddr]> = local.into();
     forget(records, |run| {
@@ -21,13 +20,13 @@ pub(crate) fn forget_clients(records: &[Record], local: &[IpAddr]) {
     });
 }
 
-/// Forgets who is answered by the record's container.
+/// Removes connections that the record's container answers.
 pub(crate) fn forget_answered(record: &Record) {
     let one = std::slice::from_ref(record);
     forget(one, |run| End::AnsweredBy(run.to.ip()));
 }
 
-/// Best effort: without it a packet goes astray, no more.
+/// Best effort: if it fails, packets go astray for a while.
 fn forget(records: &[Record], end: impl Fn(&Run) -> End) {
     let runs = records.iter().flat_map(|record| &record.runs);
     let runs = runs.filter(|run| run.protocol != Protocol::Tcp);

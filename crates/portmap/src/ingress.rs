@@ -1,4 +1,4 @@
-//! By which interfaces clients come to this host, and whether it forwards what they send.
+//! The interfaces by which clients reach this host, and whether the kernel forwards their packets.
 
 use std::{collections::BTreeSet, net::IpAddr, path::Path};
 
@@ -9,12 +9,12 @@ use ruleset::Obstacle;
 
 use crate::record::{Record, Run};
 
-/// What the interfaces of `overlay` begin with: behind them are containers.
+/// The beginning of the names of `overlay`'s interfaces, which lead to containers.
 const OURS: &str = "ch";
 const FORWARD4: Sysctl = Sysctl::new("ipv4/ip_forward");
 const FORWARD6: Sysctl = Sysctl::new("ipv6/conf/all/forwarding");
 
-/// The interfaces of this host, with all that tells what is behind them.
+/// The interfaces of this host, with what tells external ones from those to containers.
 pub(crate) struct Ingress {
     links: Vec<netlink::Link>,
     routes: Vec<Route>,
@@ -22,7 +22,7 @@ pub(crate) struct Ingress {
 }
 
 impl Ingress {
-    /// Asks the kernel.
+    /// Reads them from the kernel.
     pub(crate) async fn read() -> Result<Self, Error> {
         let here = Netns::current()?;
         let rtnl = Rtnl::here(&here)?;
@@ -33,17 +33,17 @@ impl Ingress {
         })
     }
 
-    /// Names and indices of those by which a client of another machine may come over a version of IP, to be led on by `via`.
-    /// In doubt it is one: who lets nothing in by it may be meant to.
+    /// Names and indices of the interfaces by which clients on other machines may arrive, for containers behind `via`. When
+    /// unsure, treats an interface as external: blocking its traffic may be intentional.
     pub(crate) fn interfaces(&self, via: &str, v6: bool) -> Vec<(&str, u32)> {
         let ingress = self.links.iter().filter(|link| {
             let leads_on = self.is_the_default_way(link.index, v6);
             let may_be = match link.kind.as_deref() {
-                // A bridge with ends of veth pairs alone has containers behind it.
+                // A bridge that has only veth ports leads to containers.
                 Some("bridge") => {
                     self.has_nic(link.index) && self.has_address(link.index, v6, false)
                 }
-                // The host's end of a container's pair has no network, if it has an address at all.
+                // The host's end of a container's pair has at most an address without a network.
                 Some("veth") => {
                     let is_inner = link.name == via || is_ours(&link.name);
                     !is_inner && self.has_address(link.index, v6, true)
@@ -57,7 +57,8 @@ impl Ingress {
             .collect()
     }
 
-    /// What of the kernel's settings keeps packets from the record's ports, or their answers from clients, with what turns it on.
+    /// The kernel settings that keep packets from the record's ports or replies from clients, with the commands that change
+    /// them.
     pub(crate) fn forwarding_off(&self, record: &Record) -> Vec<Obstacle> {
         let forwarded = record.runs.iter().filter(|run| !run.is_local());
         let keys: BTreeSet<_> = forwarded.filter_map(|run| self.key(run)).collect();
@@ -70,7 +71,7 @@ impl Ingress {
         keys.into_iter().map(blocked).collect()
     }
 
-    /// The key of sysctl that keeps the run's packets, or all answers.
+    /// The setting that stops the run's packets, or all replies.
     fn key(&self, run: &Run) -> Option<Sysctl> {
         let v6 = run.to.is_ipv6();
         let ingress = self.interfaces(&run.via, v6);
@@ -100,7 +101,7 @@ impl Ingress {
         links.any(|link| link.master == Some(bridge) && is_nic(link.kind.as_deref()))
     }
 
-    /// Whether it has an address of that version that others reach; of a network, if that is asked for.
+    /// Whether it has an address of that version that other hosts reach; if `of_network`, one with a network.
     fn has_address(&self, link: u32, v6: bool, of_network: bool) -> bool {
         self.addresses.iter().any(|(index, address)| {
             let whole = if v6 { 128 } else { 32 };
@@ -125,7 +126,7 @@ pub(crate) fn is_absent_from_overlay(attachment: &Attachment) -> bool {
     records.is_absent(&attachment.hash())
 }
 
-/// Whether there is a reason to look more closely whether the record's packets are forwarded.
+/// Whether a setting may keep the record's packets from being forwarded, so that it is worth a closer look.
 pub(crate) fn may_not_forward(record: &Record) -> bool {
     let mut forwarded = record.runs.iter().filter(|run| !run.is_local());
     forwarded.any(|run| {
@@ -134,12 +135,12 @@ pub(crate) fn may_not_forward(record: &Record) -> bool {
     })
 }
 
-/// Whether the kernel forwards what comes by this interface.
+/// Whether the kernel forwards packets that arrive by this interface.
 fn forwards(link: &str, v6: bool) -> bool {
     if !v6 {
         return !of_link(link).is("0");
     }
-    // Since Linux 6.17; before, one setting is for all.
+    // Since Linux 6.17. Before, one setting applies to all interfaces.
     let forced = Sysctl::of_link("ipv6", link, "force_forwarding").read();
     let is_forced = forced.is_ok_and(|value| value.is_some_and(|value| value != "0"));
     !FORWARD6.is("0") || is_forced

@@ -1,27 +1,27 @@
 //! `portmap`: ports of this host that lead to containers, as a CNI plugin that is chained behind an interface plugin.
 //!
-//! The reference plugin of this name writes a handful of rules for each port, and a packet meets them one after the other.
-//! Here a port is one element of a map ([`nft::ports`]): a packet takes one lookup however many ports there are, adding one
-//! costs the same with none and with twenty thousand, and a second container that asks for the same port is refused, since a
-//! map has a key once. `docs/portmap.md` has what differs from the reference, and why.
+//! The reference plugin of this name writes several rules for each port, which a packet meets one after the other. Here a
+//! port is one element of a map ([`nft::ports`]): a packet takes one lookup whatever the number of ports, adding one costs
+//! the same with none and with twenty thousand, and a second container that asks for the same port is refused, as a map has a
+//! key once. `docs/portmap.md` lists the differences from the reference, and why.
 //!
-//! Nothing runs between the verbs. A document of each attachment says what is published for it, and is written before the
-//! first element ([`record`]); so a DEL knows what to look for, and a flushed ruleset can be made whole ([`repair()`]). One lock
-//! of the host keeps verbs of this plugin apart for the millisecond that they take.
+//! Nothing runs between the verbs. A document for each attachment lists what is published for it, and is written before the
+//! first element ([`record`]). So a DEL knows what to remove, and a flushed ruleset can be restored ([`repair()`]). A lock of
+//! the host serializes this plugin's verbs for the milliseconds that they take.
 //!
 //! | file | what |
 //! |---|---|
-//! | [`config`], [`mapping`] | the configuration, and the ports asked for in it |
-//! | [`target`] | the container's addresses and the interfaces that lead there |
-//! | [`record`] | the document, and what it means in the table |
-//! | [`conflict`] | pure: whose element is whose |
-//! | `free` | ports that nobody has; programs that listen |
-//! | `holder` | which listeners hold a port for its own container |
-//! | `flows` | what conntrack remembers of a port's former owner |
-//! | `way`, `outside` | what else stops packets on this host; where clients come from |
-//! | `localnet` | 127.0.0.1 as a way to containers |
+//! | [`config`], [`mapping`] | the configuration, and the requested ports in it |
+//! | [`target`] | the container's addresses, and the interfaces that lead there |
+//! | [`record`] | the document of an attachment, and its entries in the table |
+//! | [`conflict`] | which container owns an element, without I/O |
+//! | `port_alloc` | the choice of a free port; programs that listen on a port |
+//! | `listener_owner` | whether a listener holds a port for this container |
+//! | `conntrack` | removes connections to a port's previous owner |
+//! | `ingress` | interfaces by which clients arrive, and whether the kernel forwards their packets |
+//! | `route_localnet` | ports on 127.0.0.1 |
 //! | [`table`] | lock, documents and table of one verb |
-//! | `add`, `del`, `check`, `gc`, `status`, `repair` | the verbs, and what sync does |
+//! | `verbs`, `repair` | the CNI verbs; what `crosshost sync` and `doctor` do |
 
 pub mod config;
 pub mod conflict;
@@ -49,7 +49,7 @@ pub struct Portmap;
 
 impl cni::Plugin for Portmap {
     const NAME: &str = "portmap";
-    /// All that is done is done on the host.
+    /// All work is done on the host.
     const NEEDS_NETNS: bool = false;
 
     fn add(&self, call: &Call, tell: Tell<'_>) -> Result<(), cni::Error> {

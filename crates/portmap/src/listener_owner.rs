@@ -1,29 +1,30 @@
-//! Whose listener a program's socket is.
+//! Decides for which container a program listens.
 //!
-//! Some runtimes hold each published port open by a socket of their own, which nobody reads, so that no other program takes the
-//! port: nerdctl from 2.2 passes them to a `sleep`, podman to its `conmon`. Such a socket is no conflict, but only for
-//! the container that it was opened for. A runtime may also be the parent of ordinary programs, as Nomad and supervisors are. So
-//! the place in the process tree proves nothing by itself: somebody has to name the container, in the command line or in the
-//! cgroup. `conmon -c ID` does; the hook of nerdctl is started by `runc create ... ID`.
+//! Some runtimes hold each published port by a socket that nothing reads, so that no other program takes the port: nerdctl
+//! 2.2 and later give it to a `sleep`, podman to its `conmon`. Such a socket is no conflict, but only for the container that
+//! it was opened for. A runtime may also be the parent of ordinary programs, as Nomad and supervisors are, so a position in
+//! the process tree proves nothing by itself: a process has to name the container in its command line or cgroup. `conmon -c
+//! ID` does; nerdctl's hook is started by `runc create ... ID`.
 
 use std::fs;
 
 use netlink::SocketOwner;
 
-/// Shorter names than this may be any word of a command line.
+/// A shorter name may be any word of a command line.
 const SHORTEST: usize = 12;
-/// Hexadecimal digits from which on the end of a name is taken for the runtime's own id: nerdctl's `NAMESPACE-ID`.
+/// The end of a name is taken for the runtime's own id if it has at least this many hexadecimal digits: nerdctl's
+/// `NAMESPACE-ID`.
 const DIGITS: usize = 32;
 
-/// Whether a program provably holds its socket for this container: it names the container, or it is our caller, or was started by that,
-/// and our caller was started for the container.
+/// Whether a program provably holds its socket for this container: it names the container; or it is our caller or the
+/// caller's child, and the caller was started for the container.
 pub(crate) fn is_for(holder: &SocketOwner, container: &str) -> bool {
     let caller = std::os::unix::process::parent_id();
     names(holder.pid, container)
         || ([holder.pid, holder.parent].contains(&caller) && is_made_for(caller, container))
 }
 
-/// Whether a process, or the one that started it, names the container.
+/// Whether a process or its parent names the container.
 fn is_made_for(process: u32, container: &str) -> bool {
     let parent = SocketOwner::of(process).map(|it| it.parent);
     names(process, container) || parent.is_some_and(|parent| names(parent, container))
@@ -37,7 +38,7 @@ fn names(process: u32, container: &str) -> bool {
     })
 }
 
-/// Whether a text has the container's id as a word of its own, or the runtime's part of it.
+/// Whether a text contains the container's id, or the runtime's part of it, as a word.
 fn mentions(text: &str, container: &str) -> bool {
     let own = container.rsplit_once('-').map(|(_, own)| own);
     let own = own.filter(|it| it.len() >= DIGITS && it.bytes().all(|c| c.is_ascii_hexdigit()));

@@ -1,8 +1,8 @@
-//! Ports that nobody has, and programs of this host that listen.
+//! Chooses free ports, and finds programs that listen on a port.
 //!
-//! Nothing is bound to find out: nerdctl has a process that holds the port open for the container, and would be told
-//! that it is in use. The kernel lists who listens (`sock_diag(7)`). A socket that is held for this very container
-//! ([`crate::listener_owner`]) is no conflict; any other is of a program that would hear nothing any more.
+//! No socket is bound to find out: nerdctl has a process that holds the port for the container. The kernel lists listening
+//! sockets (`sock_diag(7)`). A socket that is held for this container ([`crate::listener_owner`]) is no conflict; any other
+//! belongs to a program that would receive no packets any more.
 
 use std::collections::{BTreeSet, hash_map::RandomState};
 use std::hash::BuildHasher;
@@ -20,7 +20,7 @@ use crate::{
     record::{Record, Run},
 };
 
-/// `ip(7)`: what the kernel chooses from, and what it leaves out of that.
+/// `ip(7)`: the kernel's range of ephemeral ports, and the exceptions.
 const RANGE: Sysctl = Sysctl::new("ipv4/ip_local_port_range");
 const RESERVED: Sysctl = Sysctl::new("ipv4/ip_local_reserved_ports");
 
@@ -35,7 +35,7 @@ impl<'a> PortAllocator<'a> {
         Self { ports, local }
     }
 
-    /// The same mappings, each with a port. Code 111 if none is free.
+    /// The same mappings with all ports chosen. Code 111 if none is free.
     pub(crate) fn choose(mut self, mappings: &[Mapping]) -> Result<Vec<Mapping>, Error> {
         let mut chosen = mappings.to_vec();
         for index in 0..chosen.len() {
@@ -61,7 +61,7 @@ impl<'a> PortAllocator<'a> {
             })
         };
         let count = u32::from(last - first) + 1;
-        // A fresh hasher is seeded at random: two hosts, and two containers, do not meet at the same port.
+        // A fresh hasher has a random seed, so that hosts and containers start at different ports.
         let start = u32::try_from(RandomState::new().hash_one(()) % u64::from(count)).unwrap_or(0);
         for step in 0..count {
             let offset = u16::try_from((start + step) % count).unwrap_or(0);
@@ -96,7 +96,7 @@ impl<'a> PortAllocator<'a> {
     }
 }
 
-/// Refuses ports on which a program of this host listens, or says so only. Code 111.
+/// Refuses ports on which a program of this host listens (code 111), or only warns.
 pub(crate) fn refuse_listened(record: &Record, listeners: Listeners) -> Result<(), Error> {
     let mut protocols: Vec<_> = record.runs.iter().map(|run| run.protocol).collect();
     protocols.sort();
@@ -143,7 +143,7 @@ pub(crate) fn refuse_listened(record: &Record, listeners: Listeners) -> Result<(
                 ));
                 continue;
             }
-            // Nomad asks for both, whichever a program is for.
+            // Nomad asks for both TCP and UDP, whichever a program uses.
             let is_twin = |run: &&Run| run.protocol != protocol && run.ports().contains(&port);
             let twin = record.runs.iter().find(is_twin);
             let twin = twin.map_or_else(String::new, |twin| {
@@ -158,7 +158,7 @@ pub(crate) fn refuse_listened(record: &Record, listeners: Listeners) -> Result<(
     Ok(())
 }
 
-/// Whether the program would get packets to these addresses.
+/// Whether the program would receive packets to these addresses.
 fn is_at(listener: &Listener, at: HostIp) -> bool {
     match at {
         HostIp::Any => true,
@@ -181,7 +181,7 @@ fn range() -> Result<(u16, u16), Error> {
         (Some(first), Some(last)) if 0 < first && first <= last => Ok((first, last)),
         _ => Err(Error::new(
             code::KERNEL,
-            format!("{RANGE}: {text:?} is no range"),
+            format!("{RANGE}: {text:?} is not a range"),
         )),
     }
 }

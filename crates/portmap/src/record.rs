@@ -1,4 +1,4 @@
-//! What is remembered of an attachment: enough to publish its ports again, and to take them away without asking anyone.
+//! The document of an attachment: enough to publish its ports again, and to withdraw them.
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -16,35 +16,35 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Record {
-    /// What it is of.
+    /// The attachment.
     pub attachment: Attachment,
-    /// Nanoseconds since boot: of two that have the same port, the first one's counts.
+    /// Nanoseconds since boot. If two records have the same port, the older one owns it.
     pub since: u64,
-    /// A DEL has begun: nothing of it is wanted any more.
+    /// Whether a DEL has begun: its ports must go.
     pub leaving: bool,
     /// The ports.
     pub runs: Vec<Run>,
-    /// Whether what goes back by the interface that it came by leaves under the host's address.
+    /// Whether packets that return by the interface by which they came get the host's address.
     pub hairpin: bool,
-    /// Whether all does.
+    /// Whether all packets get it.
     pub hidden: bool,
     /// `conditionsV4`, `conditionsV6`.
     pub conditions: [Vec<String>; 2],
 }
 
-/// A run of ports of the host that leads to one of the container.
+/// Consecutive ports of the host that lead to a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Run {
-    /// Of both ends.
+    /// On both sides.
     pub protocol: Protocol,
-    /// The host's one address that it is of; none is all, of the version of IP that `to` is of.
+    /// The host's address; none means all of the same version of IP as `to`.
     pub address: Option<IpAddr>,
     /// The host's first port.
     pub port: u16,
     /// The container's address and first port.
     pub to: SocketAddr,
-    /// How many ports follow each other.
+    /// The number of ports.
     pub count: u16,
     /// The interface by which the container is reached.
     pub via: String,
@@ -61,7 +61,7 @@ impl Run {
         }
     }
 
-    /// Whether only programs of this host use it, by 127.0.0.1: nothing of it is forwarded.
+    /// Whether only programs of this host use it, by 127.0.0.1: nothing is forwarded.
     pub fn is_local(&self) -> bool {
         self.address.is_some_and(|address| address.is_loopback())
     }
@@ -71,7 +71,7 @@ impl Run {
         ports(self.port, self.count)
     }
 
-    /// Each port of the host, with where it leads.
+    /// Each port of the host, and where it leads.
     pub fn pairs(&self) -> impl Iterator<Item = (HostPort, SocketAddr)> {
         let (at, to) = (self.at(), self.to);
         (0..self.count).map(move |step| {
@@ -86,7 +86,7 @@ impl Run {
 }
 
 impl Record {
-    /// What it means in the table, or meant, if it is leaving.
+    /// Its entries in the table, also if it is leaving.
     pub fn entries(&self) -> impl Iterator<Item = Entry> {
         self.runs.iter().flat_map(|run| self.entries_of(run))
     }
@@ -107,7 +107,7 @@ impl Record {
         })
     }
 
-    /// Under what conditions; those were read before they were written down.
+    /// Its conditions, which were checked before the record was written.
     pub fn conditionals(&self) -> Vec<Conditional> {
         let conditional = |run: &Run| Conditional {
             at: run.at(),
@@ -118,7 +118,7 @@ impl Record {
         runs.filter(|it| !it.conditions.is_empty()).collect()
     }
 
-    /// Whose elements they are, in words. No network has a slash in its name.
+    /// The owner of its elements, in words. No network has a slash in its name.
     pub fn text(&self) -> String {
         let Attachment {
             network,

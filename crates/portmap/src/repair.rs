@@ -1,5 +1,4 @@
-//! Repair: what `crosshost sync` does for published ports, since a program that flushes the ruleset takes them along; and what
-//! `crosshost doctor` says of them.
+//! What `crosshost sync` and `doctor` do for published ports. A program that flushes the ruleset removes them, too.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,7 +18,7 @@ use crate::{
     target,
 };
 
-/// Brings the table to what the records of this host say; whether it was not so. Nothing is asked of the kernel where nothing is
+/// Makes the table match the records of this host; returns whether that was a change. Asks the kernel only if something is
 /// published.
 pub async fn repair() -> Result<bool, Error> {
     if table::records().is_empty()? {
@@ -31,25 +30,25 @@ pub async fn repair() -> Result<bool, Error> {
     table.repair(&mut ports, &here)
 }
 
-/// What a look at this host's published ports tells.
+/// The state of this host's published ports.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Examined {
-    /// So many ports are published by the records.
+    /// The number of ports that the records publish.
     pub published: usize,
-    /// Whether the table has them all.
+    /// Whether the table has all of them.
     pub is_whole: bool,
-    /// The interfaces that lead to ports and to which 127.0.0.1 does not lead, though it should.
+    /// The interfaces to containers for which 127.0.0.1 does not work, though it should.
     pub shut: BTreeSet<String>,
-    /// Whose ports the table has without a record: `NETWORK/INTERFACE/CONTAINER`, of which the end may be missing.
+    /// The owners of elements without a record: `NETWORK/INTERFACE/CONTAINER`, of which the end may be missing.
     pub lost: BTreeSet<String>,
-    /// The records that cannot be read. What they publish stays as it is in the table.
+    /// The records that cannot be read. Their ports stay in the table.
     pub unreadable: Vec<Unreadable>,
 }
 
-/// Compares the table with the records. Touches nothing.
+/// Compares the table with the records. Changes nothing.
 pub fn examine() -> Result<Examined, Error> {
     let records = table::records();
-    // A lock would leave its file.
+    // Taking the lock would leave its file.
     let is_empty = records.is_empty()?;
     let _alone = (!is_empty).then(PortTable::open).transpose()?;
     let All {
@@ -79,7 +78,7 @@ pub fn examine() -> Result<Examined, Error> {
     })
 }
 
-/// What lets nothing through to published ports, or may not: rules of others, settings of the kernel.
+/// What stops packets to published ports, or may: foreign rules, kernel settings.
 pub async fn obstacles() -> Result<Vec<Obstacle>, Error> {
     let records = table::records().all_readable(&table::report_unreadable)?;
     if records.is_empty() {
@@ -97,7 +96,7 @@ pub async fn obstacles() -> Result<Vec<Obstacle>, Error> {
     }
     let runs = || records.iter().flat_map(|record| &record.runs);
     let vias: BTreeSet<_> = runs().map(|run| run.via.as_str()).collect();
-    // Of an interface that is gone, no rule can be but by its name.
+    // A rule can only name an interface that is gone, as it has no index.
     let index = |via| (via, netlink::index_of(via).unwrap_or(0));
     let vias: BTreeMap<_, _> = vias.into_iter().map(index).collect();
     let ports: Vec<_> = runs()

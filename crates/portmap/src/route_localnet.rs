@@ -1,5 +1,5 @@
-//! 127.0.0.1 as a way to containers: Linux sends nothing of that network out of the host, unless the interface's
-//! `route_localnet` says so. It would also let such packets in; a rule of the table (`ports-localnet`) keeps those out.
+//! Ports on 127.0.0.1. Linux sends no packets with such addresses out of the host unless `route_localnet` of the interface is
+//! set. The setting also admits such packets; a rule of the table (`ports-localnet`) drops them.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -9,25 +9,25 @@ use plugin::Error;
 
 use crate::{record::Record, table};
 
-/// The document's name: the interfaces for which it was turned on.
+/// The document's name. It lists the interfaces for which the setting was turned on here.
 const NAME: &str = "localnet";
 
 fn document() -> Journal<BTreeSet<String>> {
     Journal::new(Path::new(journal::ROOT), "portmap")
 }
 
-/// The interfaces for which it was turned on; of a document that cannot be read, none.
+/// The interfaces for which it was turned on; none if the document cannot be read.
 fn load(document: &Journal<BTreeSet<String>>) -> Result<BTreeSet<String>, Error> {
     let noted = document.load_readable(NAME, &table::report_unreadable);
     Ok(noted?.unwrap_or_default())
 }
 
-/// Turns it on for the interfaces that lead to the record's ports.
+/// Turns it on for the interfaces of the record's ports; returns whether that was a change.
 pub(crate) fn enable(record: &Record) -> Result<bool, Error> {
     enable_all(std::slice::from_ref(record))
 }
 
-/// The same for many; whether it was off for one that is there.
+/// The same for many records.
 pub(crate) fn enable_all(records: &[Record]) -> Result<bool, Error> {
     let hairpins = records
         .iter()
@@ -42,7 +42,7 @@ pub(crate) fn enable_all(records: &[Record]) -> Result<bool, Error> {
         return Ok(false);
     }
     let off: Vec<_> = off.cloned().collect();
-    // What is gone needs none; so the document does not grow with each pair of links that comes and goes.
+    // Interfaces that are gone are dropped, so that the document does not grow with each container.
     let mut noted: BTreeSet<_> = on.into_iter().filter(|via| is_there(via)).collect();
     noted.extend(off.iter().cloned());
     document.save(NAME, &noted)?;
@@ -57,7 +57,7 @@ pub(crate) fn enable_all(records: &[Record]) -> Result<bool, Error> {
     Ok(changed)
 }
 
-/// Turns it off where it was turned on here.
+/// Turns it off for the interfaces for which it was turned on here.
 pub(crate) fn disable() -> Result<(), Error> {
     let document = document();
     let on = load(&document)?;
@@ -70,7 +70,7 @@ pub(crate) fn disable() -> Result<(), Error> {
     document.remove(NAME).map_err(Error::from)
 }
 
-/// The interfaces that lead to the record's ports, and not from 127.0.0.1: neither their own setting says so nor that of all.
+/// The interfaces of the record's ports for which it is off, both by their own setting and by that of `all`.
 pub(crate) fn disabled(record: &Record) -> impl Iterator<Item = String> {
     let hairpin = record.hairpin && !record.leaving;
     let runs = record.runs.iter().filter(move |_| hairpin);
@@ -78,7 +78,7 @@ pub(crate) fn disabled(record: &Record) -> impl Iterator<Item = String> {
     runs.map(|run| run.via.clone())
 }
 
-/// Whether it is on for an interface by its own setting.
+/// Whether an interface's own setting is on.
 fn is_on(via: &str) -> bool {
     let value = key(via).read();
     value.is_ok_and(|value| value.is_some_and(|value| value != "0"))

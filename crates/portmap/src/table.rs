@@ -1,4 +1,4 @@
-//! What one verb works with: the documents of this host's attachments, and the lock over them and over the table.
+//! The documents of this host's attachments and the table of their ports, under one lock.
 
 use std::{
     fs, io,
@@ -18,31 +18,31 @@ use crate::{
     route_localnet,
 };
 
-/// Where the documents are, below the journal's root.
+/// The folder of the documents, below the journal's root.
 const KIND: &str = "journal/portmap";
-/// A file beside them, which is lost with them and goes with the last: all that is published has a document.
+/// A file in that folder, which is lost with the documents. While it exists, everything that is published has a document.
 const COMPLETE: &str = "complete";
-/// The lock's name. Nobody holds it for longer than some milliseconds.
+/// The lock's name. It is held for some milliseconds.
 const LOCK: &str = "ports";
-/// So often an ADD fills maps that others empty.
+/// How often an ADD fills maps that other programs empty.
 const TRIES: u32 = 5;
-/// Longest wait for it.
+/// Longest wait for the lock.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Documents and table of this host, and nobody else at them.
+/// The documents and the table, locked.
 pub struct PortTable {
     /// The documents.
     pub records: Journal<Record>,
     _alone: Lock,
 }
 
-/// The documents, for who only reads.
+/// The documents, to read without the lock.
 pub fn records() -> Journal<Record> {
     Journal::new(Path::new(journal::ROOT), KIND)
 }
 
-/// Whether what has no document has no ports either, so that nobody need look at the table for it. That is not known on a host
-/// whose documents were lost.
+/// Whether everything that is published has a document, so that the table need not be read for an attachment without one.
+/// Unknown on a host whose documents were lost.
 pub fn is_complete() -> bool {
     complete().exists()
 }
@@ -62,7 +62,7 @@ fn complete() -> PathBuf {
 }
 
 impl PortTable {
-    /// Waits until nobody else is at work.
+    /// Waits for the lock.
     pub fn open() -> Result<Self, Error> {
         let records = records();
         let alone = records.lock(LOCK, PATIENCE);
@@ -72,7 +72,7 @@ impl PortTable {
         })
     }
 
-    /// The record of an attachment; one that cannot be read is as good as none.
+    /// The record of an attachment; `None` also if it cannot be read.
     pub fn record(&self, attachment: &Attachment) -> Result<Option<Record>, Error> {
         self.load(&attachment.hash())
     }
@@ -82,7 +82,7 @@ impl PortTable {
         loaded.map_err(Error::from)
     }
 
-    /// All records that can be read.
+    /// All readable records.
     pub fn all(&self) -> Result<Vec<Record>, Error> {
         let all = self.records.all_readable(&report_unreadable);
         all.map_err(Error::from)
@@ -93,7 +93,7 @@ impl PortTable {
         self.records.is_empty().map_err(Error::from)
     }
 
-    /// Notes, beside the first document, whether there are others to be missed: there are none if nothing is published yet.
+    /// Notes, with the first document, whether everything that is published has a document: it has if nothing is published.
     pub fn note_completeness(&self, ports: &mut Ports) -> Result<(), Error> {
         let found = ports.read(&Scope::All)?;
         if !found.elements.is_empty() {
@@ -109,8 +109,8 @@ impl PortTable {
         saved.map_err(Error::from)
     }
 
-    /// Brings the table to what all records say, once chains and maps are there; whether it was not so. What a killed DEL
-    /// left is taken down. `local` are this host's addresses.
+    /// Makes chains and maps, and publishes all records; returns whether that was a change. Also withdraws what killed DELs
+    /// left. `local` are this host's addresses.
     pub fn repair(&self, ports: &mut Ports, local: &[IpAddr]) -> Result<bool, Error> {
         let all = self.all()?;
         Ok(!all.is_empty() && self.repair_these(all, ports, local)?)
@@ -130,15 +130,15 @@ impl PortTable {
         }
         let opened = route_localnet::enable_all(&records)?;
         if changed {
-            // Who sent meanwhile was not led to a container.
+            // Packets that arrived meanwhile did not reach a container.
             conntrack::forget_clients(&records, local);
         }
         Ok(changed || opened)
     }
 
-    /// Publishes what the record says, in the place of what an earlier record of the attachment says, in one step; unless another
-    /// container has one of its ports: then nothing changes. What a container has is told by the maps; so
-    /// if somebody emptied one, or nobody has filled it yet, all that others have is put there first.
+    /// Publishes a record in place of an earlier one of the attachment, atomically. If another container has one of the
+    /// ports, nothing changes. The maps tell which container has a port; so if another program has emptied a map, or nothing
+    /// has filled it yet, all other records are published first.
     pub fn publish(
         &self,
         ports: &mut Ports,
@@ -176,7 +176,7 @@ impl PortTable {
         )))
     }
 
-    /// Publishes what an earlier record says again, in the place of what one of the same attachment says that is not to be.
+    /// Publishes an earlier record again, in place of a later one of the same attachment that failed.
     pub fn restore(
         &self,
         ports: &mut Ports,
@@ -201,7 +201,7 @@ impl PortTable {
         claimed.map_or_else(|conflict| Err(self.refusal(conflict)?), |_| Ok(()))
     }
 
-    /// What the record means beside what was found, by the other records.
+    /// What was found, with the record added.
     fn with_record(
         &self,
         found: &Published,
@@ -213,7 +213,7 @@ impl PortTable {
         })
     }
 
-    /// Who has the port, in words.
+    /// The error that names the port's owner.
     fn refusal(&self, Conflict { wanted, owner }: Conflict) -> Result<Error, Error> {
         let owner = match self.load(&owner.0)? {
             Some(record) => record.attachment.to_string(),
@@ -225,21 +225,21 @@ impl PortTable {
         ))
     }
 
-    /// Takes away what is published for the record, and the record, and with the last one all that is about ports.
+    /// Withdraws what is published for a record, removes the record, and with the last one everything about ports.
     pub fn withdraw(&self, ports: &mut Ports, record: &Record) -> Result<(), Error> {
         let leaving = Record {
             leaving: true,
             ..record.clone()
         };
         if let Err(full) = self.save(&leaving) {
-            // What is taken away now would come back with a repair if this were killed. Better than that it stays.
+            // If this is killed now, a repair publishes the ports again. That is better than to keep them.
             cni::log(&full.msg);
         }
         let scope = Scope::Keys(conflict::keys(record));
         let others = |digest: &str| self.load(digest).ok().flatten();
         let want = |found: &Published| Ok::<_, Conflict>(conflict::remove(found, record, &others));
         let updated = ports.update(&scope, want).or_else(|_| {
-            // A set that somebody made is of a kind that cannot be asked.
+            // A set that another program made may have a type that cannot be read.
             ports.ensure()?;
             ports.update(&scope, want)
         });
@@ -247,13 +247,13 @@ impl PortTable {
         self.forget(record, ports)
     }
 
-    /// Removes the record of which nothing is in the table any more.
+    /// Removes a record that has no elements in the table any more.
     fn forget(&self, record: &Record, ports: &mut Ports) -> Result<(), Error> {
         conntrack::forget_answered(record);
         self.remove(&record.attachment.hash(), ports)
     }
 
-    /// Removes the document of an attachment, by its digest, and with the last one all that is about ports.
+    /// Removes the document with this digest, and with the last one everything about ports.
     pub fn remove(&self, digest: &str, ports: &mut Ports) -> Result<(), Error> {
         self.records.remove(digest)?;
         if self.is_empty()? {
@@ -268,13 +268,13 @@ impl PortTable {
     }
 }
 
-/// Tells of a document that cannot be read.
+/// Names a document that cannot be read, on standard error.
 pub(crate) fn report_unreadable(unreadable: &Unreadable) {
     cni::log(&unreadable.to_string());
 }
 
-/// Makes chains and maps, and in them what the records say; whether it was not so. Once more, if somebody flushes all rules
-/// between the one and the other.
+/// Makes chains and maps, and publishes the records; returns whether that was a change. Retries if another program flushes
+/// the rules in between.
 fn fill(ports: &mut Ports, records: &[Record]) -> Result<bool, nft::Error> {
     let want = |found: &Published| Ok::<_, Conflict>(conflict::all_records(found, records));
     let mut try_once = || -> Result<bool, nft::Error> {

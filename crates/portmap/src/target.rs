@@ -1,8 +1,8 @@
-//! Where a container's ports are, seen from this host: an address for each version of IP, and the interface that leads there.
+//! The container's address for each version of IP, and the host's interface that leads there.
 //!
-//! The reference takes the first address of the container's interface. That is right where the host can reach it, as on a
-//! bridge. On a segment of `overlay` it cannot; there the container has another interface in the result, by which it leaves,
-//! and whose address the host reaches on the link.
+//! The reference plugin takes the first address of the container's interface. That is right if the host can reach it, as on a
+//! bridge. On a segment of `overlay` it cannot; there the result has another interface of the container, by which it leaves,
+//! and whose address the host reaches on a link.
 
 use std::net::IpAddr;
 
@@ -15,14 +15,14 @@ use plugin::{Error, code};
 pub struct Target {
     /// The address.
     pub address: IpAddr,
-    /// The interface of the host that leads there.
+    /// The host's interface that leads there.
     pub via: String,
-    /// The gateway behind which it is, if it is not on a link of this host.
+    /// The gateway, if the address is not on a link of this host.
     pub gateway: Option<IpAddr>,
 }
 
-/// The targets over IPv4 and IPv6, as far as the container has them and this host a way there, which it must have to one of
-/// them; and the addresses of this host.
+/// The targets over IPv4 and IPv6, and the addresses of this host. A version of IP is left out if the container has no
+/// address or this host no route; an error if both are.
 pub async fn find(
     result: &CniResult,
     ifname: &IfName,
@@ -60,7 +60,7 @@ async fn addresses(rtnl: &Rtnl) -> Result<Vec<IpAddr>, Error> {
     Ok(all.into_iter().map(|(_, network)| network.ip()).collect())
 }
 
-/// The first that this host reaches on a link; or else the first that it has a way to at all, if any.
+/// The first address that this host reaches on a link, or else the first to which it has a route.
 async fn best(rtnl: &Rtnl, candidates: &[IpAddr]) -> Result<Option<Target>, Error> {
     let mut far = None;
     for address in candidates.iter().copied() {
@@ -87,15 +87,16 @@ async fn best(rtnl: &Rtnl, candidates: &[IpAddr]) -> Result<Option<Target>, Erro
     }) = &far
     {
         cni::log(&format!(
-            "{address} is not on a link of this host, but behind {gateway}: its ports lead there, whoever has the address"
+            "{address} is not on a link of this host, but behind {gateway}: its ports lead to whatever host has that address"
         ));
     }
     Ok(far)
 }
 
-/// The container's addresses: by which it leaves, of the interface that is chained, of its others.
+/// The container's addresses in order of preference: of the interface by which it leaves, of the chained interface, of
+/// others.
 fn candidates(result: &CniResult, ifname: &IfName, v6: bool) -> Vec<IpAddr> {
-    // A loopback would be this host's own, and no address at all is sent the default way.
+    // A loopback address would be this host's own, and an unspecified one would match the default route.
     let leads_nowhere = |it: IpAddr| it.is_loopback() || it.is_unspecified();
     let is_of = |ip: &&cni::Ip| ip.address.is_ipv6() == v6 && !leads_nowhere(ip.address.ip());
     let ips = || result.ips.iter().filter(is_of);

@@ -1,8 +1,8 @@
-//! Whose element is whose: pure, on what was found at some places of the table.
+//! Decides which container owns an element of the table, without I/O.
 //!
-//! A port has one container. That one may have it by several of its networks, to each of which its runtime gives the same
-//! list; then the first counts, and the next takes over when that one goes. What is no port, but a mark on where ports lead,
-//! may have any number of owners, as two networks lead to one egress address.
+//! A port belongs to one container. That container may have it by several of its networks, as its runtime passes the same
+//! list to each; then the first one is used, and the next takes over when it goes. An element that is no port, but marks a
+//! port's destination, may have any number of owners, as two networks may lead to one egress address.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -12,12 +12,12 @@ use nft::ports::{Element, Elements, Entry, FEW, HostPort, Key, Published, Scope}
 
 use crate::record::{Record, Run};
 
-/// Somebody else has the port.
+/// Another container has the port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conflict {
     /// The port that was wanted.
     pub wanted: HostPort,
-    /// Whose it is: the digest of the first owner, and its words.
+    /// The first owner: its digest, and in words.
     pub owner: (String, String),
 }
 
@@ -34,13 +34,12 @@ impl Conflict {
 /// Records of other attachments, by digest.
 pub type Others<'a> = &'a dyn Fn(&str) -> Option<Record>;
 
-/// Where the record's own elements are.
+/// The keys of the record's elements.
 pub fn keys(record: &Record) -> BTreeSet<Key> {
     record.entries().map(|entry| entry.key()).collect()
 }
 
-/// Where to look before these ports are claimed: at them and at their rivals. `local` are this host's addresses, of which there may
-/// be very many.
+/// The keys of the record's elements and of their rivals. `local` are this host's addresses, which may be very many.
 pub fn keys_and_rivals(record: &Record, local: &[IpAddr]) -> Scope {
     let mut keys = keys(record);
     let (of_one, of_all): (Vec<_>, Vec<_>) =
@@ -65,7 +64,7 @@ pub fn keys_and_rivals(record: &Record, local: &[IpAddr]) -> Scope {
     Scope::Keys(keys)
 }
 
-/// Which of the record's ports one cannot have beside this one: that of all addresses, beside the same of one of them.
+/// The record's port that excludes another one, if any: one on all addresses excludes the same port on one of them.
 fn rival(record: &Record, local: &[IpAddr], other: HostPort) -> Option<HostPort> {
     let is_rival = |run: &&Run| match (run.address, other.address) {
         (Some(_), None) => true,
@@ -82,7 +81,7 @@ fn rival(record: &Record, local: &[IpAddr], other: HostPort) -> Option<HostPort>
     })
 }
 
-/// Adds what the record means to what was found. `local` are this host's addresses.
+/// What was found, with the record added. `local` are this host's addresses.
 pub fn add(
     found: &Published,
     record: &Record,
@@ -101,7 +100,7 @@ pub fn add(
     Ok(wanted)
 }
 
-/// Adds what the record means, or nothing of it.
+/// Adds all of a record's elements, or none.
 fn insert(wanted: &mut Published, record: &Record, others: Others<'_>) -> Result<(), Conflict> {
     for entry in record.entries() {
         if let Entry::Port { at, .. } = &entry
@@ -123,7 +122,7 @@ fn insert(wanted: &mut Published, record: &Record, others: Others<'_>) -> Result
     Ok(())
 }
 
-/// Takes what the record means from what was found. What another owner has too stays, as that one has it.
+/// What was found, without the record. Elements that have other owners stay with those.
 pub fn remove(found: &Published, record: &Record, others: Others<'_>) -> Published {
     let me = record.attachment.hash();
     let mut wanted = found.clone();
@@ -137,7 +136,7 @@ pub fn remove(found: &Published, record: &Record, others: Others<'_>) -> Publish
     wanted
 }
 
-/// The element without this owner; nothing, if there is no other.
+/// The element without this owner; `None` if it was the only one.
 fn without(mut held: Element, key: &Key, me: &str, others: Others<'_>) -> Option<Element> {
     let Some(place) = held.owners.iter().position(|owner| owner == me) else {
         return Some(held);
@@ -147,7 +146,7 @@ fn without(mut held: Element, key: &Key, me: &str, others: Others<'_>) -> Option
     if place > 0 {
         return Some(held);
     }
-    // What it says is the first one's, and that is another now.
+    // The element's data is the first owner's, which is another one now.
     let next_record = others(&next).filter(|next_record| !next_record.leaving);
     let entry = next_record.as_ref().and_then(|next_record| {
         let mut entries = next_record.entries();
@@ -157,8 +156,8 @@ fn without(mut held: Element, key: &Key, me: &str, others: Others<'_>) -> Option
     Some(entry.unwrap_or(held))
 }
 
-/// All that these records mean, but for those that are leaving; of a port that two containers have, the first one's. What is of nobody known stays: its
-/// record may be lost while its container lives.
+/// The elements of all records that are not leaving. If two containers have a port, it is the older record's. Elements of
+/// unknown owners stay: a record may be lost while its container lives.
 pub fn all_records(found: &Published, records: &[Record]) -> Published {
     let mut records: Vec<_> = records.iter().collect();
     records.sort_by_key(|record| (record.since, record.attachment.hash()));
@@ -178,17 +177,17 @@ pub fn all_records(found: &Published, records: &[Record]) -> Published {
         conditions: found.conditions.clone(),
         is_complete: true,
     };
-    // A rule without an owner is of somebody else, and may keep packets from all ports.
+    // A rule without an owner is not ours, and may keep packets from all ports.
     let is_lost = |owner: &str| Attachment::is_hash(owner) && !known.contains_key(owner);
     wanted.conditions.retain(is_lost);
     for record in records.into_iter().filter(|record| !record.leaving) {
-        // One that lost its ports to another while the table was away has none until its next ADD.
+        // A record that lost its ports while the table was away has none until its next ADD.
         let _ = insert(&mut wanted, record, &others);
     }
     wanted
 }
 
-/// Elements of attachments that have no record, with the digests of those; for what the words say of their network.
+/// The digests of owners that have no record, with the elements' texts, which name the network.
 pub fn without_record<'e>(
     elements: &'e Elements,
     is_known: impl Fn(&str) -> bool + 'e,
@@ -204,8 +203,8 @@ pub fn without_record<'e>(
     })
 }
 
-/// Whether an element is of the record's container, by the record of its first owner or else by its words, of which the end
-/// may be missing.
+/// Whether an element belongs to the record's container: by the record of its first owner, or else by its text, of which the
+/// end may be missing.
 fn is_of_container(held: &Element, record: &Record, others: Others<'_>) -> bool {
     let container = &record.attachment.container;
     let first = held.owners.first();

@@ -1,4 +1,4 @@
-//! Who has a port, who may have it beside others, and what is left when one goes.
+//! Which container has a port, which one may have it beside others, and what is left when one goes.
 
 use super::*;
 use crate::{mapping::Protocol, record::Run};

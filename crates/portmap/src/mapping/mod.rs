@@ -1,7 +1,7 @@
-//! What is asked for: ports of the host, and ports of the container to which they lead.
+//! The requested ports of the host, and the container's ports to which they lead.
 //!
-//! Runtimes send objects (`hostPort`, `containerPort`, `protocol`, `hostIP`). A run of ports has `hostPortEnd` and
-//! `containerPortEnd` besides. People may write the same as a text: `127.0.0.1:8000-8010:80-90/udp`.
+//! Runtimes pass objects (`hostPort`, `containerPort`, `protocol`, `hostIP`). A run of ports also has `hostPortEnd` and
+//! `containerPortEnd`. Users may write the same as a text: `127.0.0.1:8000-8010:80-90/udp`.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -26,7 +26,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// Its number in IP.
+    /// Its IP protocol number.
     pub const fn number(self) -> u8 {
         match self {
             Self::Tcp => 6,
@@ -49,42 +49,42 @@ impl Protocol {
             "" | "tcp" => Ok(Self::Tcp),
             "udp" => Ok(Self::Udp),
             "sctp" => Ok(Self::Sctp),
-            _ => Err(format!("protocol: {text:?} is none of tcp, udp, sctp")),
+            _ => Err(format!("protocol: {text:?} is not tcp, udp or sctp")),
         }
     }
 }
 
-/// At which addresses of the host.
+/// The host's addresses on which a port is published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HostIp {
-    /// At all, of both versions of IP as far as the container has them.
+    /// All, of both versions of IP as far as the container has them.
     Any,
-    /// At all of one version.
+    /// All of one version of IP.
     Every {
-        /// IPv6.
+        /// Whether it is IPv6.
         v6: bool,
     },
-    /// At this one.
+    /// This one.
     One(IpAddr),
 }
 
-/// So many ports from this one on.
+/// This many ports from this one on.
 pub fn ports(first: u16, count: u16) -> RangeInclusive<u16> {
     first..=first.saturating_add(count - 1)
 }
 
-/// A run of ports that was asked for.
+/// A requested run of ports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mapping {
-    /// Of both ends.
+    /// On both sides.
     pub protocol: Protocol,
-    /// Of this end.
+    /// On the host's side.
     pub host: HostIp,
-    /// The first port of the host; 0 where one is to be chosen.
+    /// The first port of the host; 0 if it is to be chosen.
     pub port: u16,
     /// The first port of the container.
     pub container_port: u16,
-    /// How many ports follow each other.
+    /// The number of ports.
     pub count: u16,
 }
 
@@ -101,7 +101,7 @@ struct Object {
 }
 
 impl Mapping {
-    /// The versions of IP that it is of, where the container has both.
+    /// Whether it applies to a version of IP, if the container has both.
     pub fn is_of(&self, v6: bool) -> bool {
         match self.host {
             HostIp::Any => true,
@@ -110,7 +110,7 @@ impl Mapping {
         }
     }
 
-    /// The first port of the host, for one version of IP.
+    /// The host's first port, for one version of IP.
     pub fn at(&self, v6: bool) -> HostPort {
         HostPort {
             v6,
@@ -139,7 +139,7 @@ impl Mapping {
             && u32::from(other.port) < last(self)
     }
 
-    /// Whether the ports that both have lead to the same.
+    /// Whether the ports that both have lead to the same destination.
     fn agrees(&self, other: &Self) -> bool {
         let shift = |it: &Self| i32::from(it.container_port) - i32::from(it.port);
         shift(self) == shift(other)
@@ -166,7 +166,7 @@ impl fmt::Display for Mapping {
     }
 }
 
-/// Reads a list of them; `key` is what it is called in the configuration. Code 7, with key and value.
+/// Reads a list of mappings; `key` is its name in the configuration. Errors have code 7, and name key and value.
 pub fn read(list: &[Value], key: &str) -> Result<Vec<Mapping>, Error> {
     let mut mappings: Vec<Mapping> = Vec::new();
     for (index, value) in list.iter().enumerate() {
@@ -217,7 +217,7 @@ fn of_text(text: &str) -> Result<Mapping, String> {
         .and_then(|ip| ip.strip_suffix(']'))
         .unwrap_or(ip);
     let range = |text: &str| -> Result<Run, String> {
-        let bad = || format!("{text:?} is no port");
+        let bad = || format!("{text:?} is not a port");
         let number = |digits: &str| {
             let number = digits.parse::<i64>().ok();
             number.filter(|_| !digits.starts_with('+')).ok_or_else(bad)
@@ -261,7 +261,7 @@ fn mapping(
         _ => match ip.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
             Ok(ip) if ip.is_unspecified() => HostIp::Every { v6: ip.is_ipv6() },
             Ok(ip) => HostIp::One(ip),
-            Err(_) => return Err(format!("hostIP: {ip:?} is no IP address")),
+            Err(_) => return Err(format!("hostIP: {ip:?} is not an IP address")),
         },
     };
     Ok(Mapping {
@@ -273,12 +273,12 @@ fn mapping(
     })
 }
 
-/// The first port, and how many there are.
+/// The first port, and the number of ports.
 fn run(key: &str, (first, last): Run, lowest: i64) -> Result<(u16, u16), String> {
     let port = |number: i64| {
         let port = u16::try_from(number).ok();
         port.filter(|_| number >= lowest)
-            .ok_or_else(|| format!("{key}: {number} is no port, which are {lowest} to 65535"))
+            .ok_or_else(|| format!("{key}: {number} is not a port ({lowest} to 65535)"))
     };
     let first_port = port(first)?;
     let last_port = match last {
@@ -289,7 +289,7 @@ fn run(key: &str, (first, last): Run, lowest: i64) -> Result<(u16, u16), String>
     match behind.and_then(|behind| behind.checked_add(1)) {
         Some(count) => Ok((first_port, count)),
         None => Err(format!(
-            "{key}: {first_port}-{last_port} is no run of ports"
+            "{key}: {first_port}-{last_port} is not a run of ports"
         )),
     }
 }

@@ -57,15 +57,15 @@ fn what_cannot_be_is_refused_with_key_and_value() {
     for (value, why) in [
         (
             json!({"hostPort": 80}),
-            "containerPort: 0 is no port, which are 1 to 65535",
+            "containerPort: 0 is not a port (1 to 65535)",
         ),
         (
             json!({"hostPort": 70000, "containerPort": 80}),
-            "hostPort: 70000 is no port",
+            "hostPort: 70000 is not a port",
         ),
         (
             json!({"hostPort": -1, "containerPort": 80}),
-            "hostPort: -1 is no port",
+            "hostPort: -1 is not a port",
         ),
         (
             json!({"hostPort": 80, "containerPort": 65536}),
@@ -73,16 +73,16 @@ fn what_cannot_be_is_refused_with_key_and_value() {
         ),
         (
             json!({"hostPort": 80, "containerPort": 80, "protocol": "icmp"}),
-            "\"icmp\" is none of tcp, udp, sctp",
+            "\"icmp\" is not tcp, udp or sctp",
         ),
         (
             json!({"hostPort": 80, "containerPort": 80, "hostIP": "all"}),
-            "hostIP: \"all\" is no IP address",
+            "hostIP: \"all\" is not an IP address",
         ),
         (json!({"hostPort": "80", "containerPort": 80}), "hostPort"),
         (
             json!({"hostPort": 80, "hostPortEnd": 79, "containerPort": 80, "containerPortEnd": 81}),
-            "80-79 is no run",
+            "80-79 is not a run",
         ),
         (
             json!({"hostPort": 80, "hostPortEnd": 89, "containerPort": 80}),
@@ -92,10 +92,10 @@ fn what_cannot_be_is_refused_with_key_and_value() {
             json!({"hostPort": 0, "containerPort": 80, "containerPortEnd": 81}),
             "0 chooses one port",
         ),
-        (json!("80:http"), "\"http\" is no port"),
-        (json!("80:+80"), "\"+80\" is no port"),
-        (json!("-1:80"), "\"-1\" is no port"),
-        (json!("80:80/gre"), "none of tcp, udp, sctp"),
+        (json!("80:http"), "\"http\" is not a port"),
+        (json!("80:+80"), "\"+80\" is not a port"),
+        (json!("-1:80"), "\"-1\" is not a port"),
+        (json!("80:80/gre"), "not tcp, udp or sctp"),
         (json!(80), "80"),
     ] {
         let said = one(value.clone()).unwrap_err();

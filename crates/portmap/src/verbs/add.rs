@@ -1,4 +1,4 @@
-//! ADD: find where the container is, note, publish, answer. Or undo.
+//! ADD: finds the container's addresses, writes the record, publishes it, and answers; or undoes that.
 
 use std::{
     collections::BTreeSet,
@@ -44,11 +44,12 @@ pub(crate) fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
     cni::caller_listens()?;
     let (version, commit) = (cni::build::VERSION, cni::build::COMMIT);
     journal::layout::begin(Path::new(journal::ROOT), version, commit)?;
-    // The table is of those who have a record. With the first one it is made after that, so that a refusal leaves none.
+    // The table exists only while there are records. The first record is written before the table is made, so that a refusal
+    // leaves no table.
     let mut is_first = table.is_empty()?;
     if !is_first {
         let was_made = ports.ensure()?;
-        // What is free is told by the maps, if they have what is in the records.
+        // A port is chosen by what the maps have, so they must be complete.
         let chooses = conf.mappings.iter().any(|it| it.port == 0);
         let scope = Scope::Keys(BTreeSet::new());
         let is_incomplete = chooses && !ports.read(&scope)?.is_complete;
@@ -57,7 +58,7 @@ pub(crate) fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
         }
     }
     let mut earlier = table.record(&attachment)?;
-    // What a killed DEL left.
+    // Left by a killed DEL.
     if let Some(left) = earlier.take_if(|earlier| earlier.leaving) {
         table.withdraw(&mut ports, &left)?;
         is_first = table.is_empty()?;
@@ -68,8 +69,8 @@ pub(crate) fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
     let record = record(attachment, &conf, &chosen, &targets);
     warn(&record, &local);
     let listened = port_alloc::refuse_listened(&record, conf.listeners);
-    // A program may hold the port for the container that has it: then that one is in the way. And what an earlier ADD of
-    // this attachment has published stays if this one is refused.
+    // A program may hold the port for the container that has it; then the error names that container. And if this ADD is
+    // refused, an earlier one of this attachment keeps its ports.
     if listened.is_err() || earlier.is_some() {
         table.refuse_conflicts(&mut ports, &record, &local)?;
     }
@@ -98,7 +99,7 @@ pub(crate) fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
             }
         });
     if let Err(error) = done {
-        // What an earlier ADD has published works on.
+        // The ports of an earlier ADD keep working.
         let undone = match &earlier {
             Some(earlier) => table.restore(&mut ports, earlier, &record, &local),
             None => table.withdraw(&mut ports, &record),
@@ -111,15 +112,15 @@ pub(crate) fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// What the plugin before this one answered. Code 7 if there is none.
+/// The previous plugin's result. Code 7 if there is none.
 pub(crate) fn previous(call: &Call) -> Result<&Previous, Error> {
     call.conf.prev_result.as_ref().ok_or_else(|| {
         Error::config("prevResult: missing: portmap must be called as a chained plugin, behind one that makes an interface")
     })
 }
 
-/// The mappings with the ports that an earlier ADD of the same attachment chose, as far as no other of them asks for those:
-/// somebody may have been told of them.
+/// The mappings, with the ports that an earlier ADD of the attachment chose as far as no other mapping asks for them: these
+/// ports may have been announced.
 fn reuse_ports(mappings: &[Mapping], earlier: &Record) -> Vec<Mapping> {
     let mut kept = mappings.to_vec();
     for index in 0..kept.len() {
@@ -144,7 +145,7 @@ fn reuse_ports(mappings: &[Mapping], earlier: &Record) -> Vec<Mapping> {
     kept
 }
 
-/// A port of one version of IP needs an address of it in the container.
+/// A port for one version of IP needs a container address of that version.
 pub(crate) fn refuse_lacking_families(
     mappings: &[Mapping],
     targets: &[Option<Target>; 2],
@@ -166,8 +167,9 @@ pub(crate) fn refuse_lacking_families(
     Ok(())
 }
 
-/// Before 0.3.0 a result has one address of each version of IP and no interfaces. Of a container of `overlay` that is the one on the
-/// segment, where the host cannot reach it; what is sent there by way of a gateway comes to whoever has that address beyond it. Code 7.
+/// Before 0.3.0 a result has one address for each version of IP and no interfaces. For a container of `overlay` that is its
+/// address on the segment, which the host cannot reach: packets sent there by way of a gateway reach whatever host has that
+/// address beyond it. Code 7.
 fn refuse_unknown_ways(
     version: Version,
     attachment: &Attachment,
@@ -190,7 +192,7 @@ fn refuse_unknown_ways(
     Ok(())
 }
 
-/// What is to be published, once the ports are chosen.
+/// The record to publish, once the ports are chosen.
 pub(crate) fn record(
     attachment: Attachment,
     conf: &Conf,
@@ -223,13 +225,13 @@ pub(crate) fn record(
     }
 }
 
-/// What does not stop an ADD, but whoever looks why nothing comes in should find.
+/// Warns of what does not stop an ADD, but explains why no packets come in.
 fn warn(record: &Record, local: &[IpAddr]) {
     for address in record.runs.iter().filter_map(|run| run.address) {
         let why = if address == IpAddr::V6(Ipv6Addr::LOCALHOST) {
-            "leads to no container: Linux lets nothing from it out of the host"
+            "leads to no container: Linux sends nothing from it out of the host"
         } else if !is_local(address, local) {
-            "is no address of this host yet: nothing comes to it"
+            "is not an address of this host yet: nothing comes to it"
         } else {
             continue;
         };
@@ -248,7 +250,7 @@ fn is_local(address: IpAddr, local: &[IpAddr]) -> bool {
     address.is_loopback() || local.contains(&address)
 }
 
-/// Which ports were chosen, as they were asked for.
+/// The chosen ports, in the form in which they were requested.
 fn report(chosen: &[Mapping]) -> Value {
     let told = chosen.iter().map(|mapping| {
         let mut object = json!({

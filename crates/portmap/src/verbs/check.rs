@@ -1,6 +1,6 @@
-//! CHECK: what is published is what was asked for, and all of it is in the table. What this host as a whole lacks of ours is put
-//! back first, as each verb does: a runtime that is told of a deviation destroys the container. What rules and settings of others
-//! stop is for `crosshost doctor` to say.
+//! CHECK: everything that was requested is published, and is in the table. First it restores what is missing on the host as a
+//! whole, as each verb does, because a runtime that is told of a deviation destroys the container. Foreign rules and settings
+//! are reported by `crosshost doctor`.
 
 use std::path::Path;
 
@@ -27,7 +27,7 @@ pub(crate) fn check(call: &Call) -> Result<(), Error> {
     let result = &previous(call)?.result;
     let conf = Conf::read(call)?;
     let attachment = attachment(call)?;
-    // As `overlay` does: neither judged nor put back.
+    // As in `overlay`: a newer layout is neither judged nor repaired.
     if let Err(newer) = journal::layout::admit(Path::new(journal::ROOT), cni::build::BUILD) {
         cni::log(&newer.to_string());
         return Ok(());
@@ -37,7 +37,7 @@ pub(crate) fn check(call: &Call) -> Result<(), Error> {
     let noted = match loaded? {
         Found::Absent => None,
         Found::Readable(noted) => Some(noted),
-        // What it publishes nobody can tell; what other containers publish is right or wrong without it.
+        // Its ports are unknown. Those of other containers do not matter here.
         Found::Unreadable(unreadable) => {
             cni::log(&unreadable.to_string());
             return Ok(());
@@ -46,7 +46,7 @@ pub(crate) fn check(call: &Call) -> Result<(), Error> {
     if conf.mappings.is_empty() {
         return match noted {
             Some(noted) if !noted.runs.is_empty() => Err(deviates(format!(
-                "host port {} is published, and was not asked for",
+                "host port {} is published, but was not requested",
                 noted.runs[0].at()
             ))),
             _ => Ok(()),
@@ -66,7 +66,7 @@ pub(crate) fn check(call: &Call) -> Result<(), Error> {
     match PortTable::open().and_then(|table| table.repair(&mut ports, &here)) {
         Ok(false) => {}
         Ok(true) => cni::log(&format!("{attachment}: published ports were put back")),
-        // What is there is judged all the same.
+        // The table is judged as it is.
         Err(error) => cni::log(&format!("{attachment}: {error}")),
     }
     match ports.status()? {
@@ -84,13 +84,13 @@ pub(crate) fn check(call: &Call) -> Result<(), Error> {
     }
     if let Some(via) = route_localnet::disabled(&noted).next() {
         let key = route_localnet::key(&via);
-        let why = format!("{key} is 0: 127.0.0.1 leads to none of its ports");
+        let why = format!("{key} is 0: its ports on 127.0.0.1 do not work");
         return Err(deviates(why));
     }
     Ok(())
 }
 
-/// What was asked for and is not what is noted.
+/// How the record differs from the request.
 fn differs(wanted: &Record, noted: &Record) -> Option<String> {
     let same = |wanted: &Run, noted: &Run| {
         let port = if wanted.port == 0 {
@@ -116,14 +116,14 @@ fn differs(wanted: &Record, noted: &Record) -> Option<String> {
         ));
     }
     if noted.runs.len() > wanted.runs.len() {
-        return Some("more ports are published than were asked for".to_owned());
+        return Some("more ports are published than were requested".to_owned());
     }
     let how = |record: &Record| (record.hairpin, record.hidden, record.conditions.clone());
     (how(wanted) != how(noted))
         .then(|| "snat, masqAll or conditions are not those with which it was published".to_owned())
 }
 
-/// What of the record is not in the table.
+/// The first of the record's elements that the table lacks.
 fn lacks(record: &Record, found: &Published) -> Option<String> {
     let me = record.attachment.hash();
     for entry in record.entries() {
@@ -139,7 +139,7 @@ fn lacks(record: &Record, found: &Published) -> Option<String> {
                 return Some(format!("host port {at} is not published"));
             }
             (Entry::Hairpin { to, .. } | Entry::Hidden { to, .. }, None) => {
-                return Some(format!("{to} is not hidden from its neighbours"));
+                return Some(format!("{to} is not masqueraded for its neighbours"));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! DEL: by the attachment alone. What is gone already is no failure, and neither is what was never there.
+//! DEL: needs the attachment alone. Removing what is gone, or never was there, is no error.
 
 use cni::Call;
 use journal::Attachment;
@@ -14,17 +14,17 @@ use crate::{
 
 pub(crate) fn del(call: &Call) -> Result<(), Error> {
     let attachment = attachment(call)?;
-    // A container without ports: nothing of it can be in the table. Its DEL must not fail where nfnetlink cannot be opened, or
-    // the plugins before this one would never be called.
+    // A container without ports has nothing in the table. Its DEL must not fail where nfnetlink cannot be opened, or the
+    // plugins before this one would never be called.
     if !may_name_ports(call) && table::records().is_absent(&attachment.hash()) {
         return Ok(());
     }
     forget(&attachment)
 }
 
-/// Takes away all that is published for the attachment.
+/// Withdraws everything that is published for the attachment.
 pub fn forget(attachment: &Attachment) -> Result<(), Error> {
-    // Runtimes call it before each ADD.
+    // Runtimes call DEL before each ADD.
     if table::is_complete() && table::records().is_absent(&attachment.hash()) {
         return Ok(());
     }
@@ -40,7 +40,7 @@ pub fn forget(attachment: &Attachment) -> Result<(), Error> {
     table.remove(&attachment.hash(), &mut ports)
 }
 
-/// Takes away elements whose records are lost, by the digests of their owners; whether there were any.
+/// Removes elements without a record, by the digests of their owners; returns whether there were any.
 pub(crate) fn remove_unknown(ports: &mut Ports, digests: &[String]) -> Result<bool, Error> {
     let stays = |owner: &str| !digests.iter().any(|digest| digest == owner);
     let want = |found: &Published| {

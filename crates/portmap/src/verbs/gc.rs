@@ -1,4 +1,4 @@
-//! GC: what is published for attachments of this network that are not listed is taken away.
+//! GC: withdraws what is published for attachments of this network that are not listed.
 
 use std::collections::BTreeSet;
 
@@ -33,7 +33,7 @@ pub(crate) fn gc(call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(), Err
             failures.extend(table.withdraw(&mut ports, record).err());
         }
     }
-    // Of records that were lost the elements tell whose they are.
+    // If records were lost, the elements' texts name the network.
     let found = ports.read(&Scope::All)?;
     let prefix = format!("{network}/");
     let lost: BTreeSet<_> = conflict::without_record(&found.elements, |owner| {

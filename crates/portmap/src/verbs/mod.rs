@@ -1,4 +1,4 @@
-//! The CNI verbs, a file each.
+//! The CNI verbs, one file each.
 
 pub(crate) mod add;
 pub(crate) mod check;

@@ -1,4 +1,4 @@
-//! STATUS: would an ADD work? Its configuration can be read, and the kernel's nftables answers.
+//! STATUS: whether an ADD would work. The configuration must be readable, and the kernel's nftables must answer.
 
 use std::path::Path;
 

@@ -155,7 +155,7 @@ fn other_ports_than_those_published_are_a_deviation() {
         ),
         (
             json!([]),
-            "host port 8080/tcp is published, and was not asked for",
+            "host port 8080/tcp is published, but was not requested",
         ),
     ] {
         let said = host.cnitool_asking("check", "br", ("web", "eth0"), &port_mappings(&asked));
@@ -167,7 +167,7 @@ fn other_ports_than_those_published_are_a_deviation() {
     let one = port_mappings(&json!([port(8090, 80)]));
     let said = host.cnitool_asking("check", "br", ("two", "eth0"), &one);
     let said = said.failed().stderr;
-    let says = "more ports are published than were asked for";
+    let says = "more ports are published than were requested";
     assert!(said.contains(says), "{said}");
     let conf = |key: &str, value: &Value| {
         let mut conf = json!({

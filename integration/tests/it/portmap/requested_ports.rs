@@ -156,7 +156,7 @@ fn what_cannot_be_published_is_refused_with_key_and_value() {
     let key = "runtimeConfig.portMappings[0]: ";
     let one = |asked| json!([asked]);
     for (asked, why) in [
-        (port(80, 0), "containerPort: 0 is no port"),
+        (port(80, 0), "containerPort: 0 is not a port"),
         (json!({ "hostPort": 70000, "containerPort": 80 }), "70000"),
         (
             json!({ "hostPort": 80, "containerPort": 80, "protocol": "icmp" }),
@@ -218,7 +218,7 @@ fn what_cannot_be_published_is_refused_with_key_and_value() {
     assert!(
         added
             .stderr
-            .contains("192.168.1.200 is no address of this host yet"),
+            .contains("192.168.1.200 is not an address of this host yet"),
         "{added}"
     );
     host.cnitool("del", "br", "web", "eth0").ok();
