@@ -23,7 +23,7 @@ const SEEN: RangeInclusive<i32> = -199..=-101;
 const LED: RangeInclusive<i32> = -99..=i32::MAX;
 /// Name and index of the loopback interface (`LOOPBACK_IFINDEX`).
 const LOOPBACK: Interface<'static> = ("lo", 1);
-/// firewalld lets translated packets pass unless StrictForwardPorts is set (firewalld.conf(5)). A zone for the containers
+/// firewalld lets translated packets pass unless `StrictForwardPorts` is set (firewalld.conf(5)). A zone for the containers
 /// would not help, as zones go by where packets come from.
 const STRICT: &str = "sed -i s/^StrictForwardPorts=.*/StrictForwardPorts=no/ /etc/firewalld/firewalld.conf && firewall-cmd --reload";
 /// On this stretch, chains that only may stop packets are reported, too.
