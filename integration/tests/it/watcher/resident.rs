@@ -204,7 +204,10 @@ fn damage_is_mended_while_nobody_does_anything_and_the_store_is_away() {
         let lines = ["forwarding entries changed", "egress was damaged"];
         let told = || lines.map(|words| watcher.times_said(words));
         let before = told();
-        host.namespace().script(damage);
+        // Held, so that it does not mend the one while the other is being done.
+        let pid = watcher.pid();
+        host.namespace()
+            .script(&format!("kill -STOP {pid}\n{damage}\nkill -CONT {pid}"));
         // One look may find the rules gone where it looks for the network's part of them, or for the way out's.
         watcher.until(REPAIR, "mended", || told() != before);
         watcher.until(REPAIR, "whole again", works);
