@@ -48,8 +48,8 @@ pub enum Error {
     },
     /// What this host holds of the network is of another store, or of another place in it.
     #[error(
-        "network {network}: what this host has of it is of the store {there}, and these settings name {here}; \
-         name the same store, or end the network's containers on this host first"
+        "network {network}: its containers on this host were made with the store {there}, these settings name {here}; \
+         a host has one store: name the same, or end these containers first"
     )]
     Elsewhere {
         /// The network.

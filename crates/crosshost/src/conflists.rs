@@ -1,35 +1,26 @@
 //! The network configurations of this host, in the folders of the runtimes.
 
 use std::{
-    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
 };
 
+use cluster::Settings;
 use overlay::maintain::findings::{Check, Findings};
 use serde_json::Value;
 
-/// The folders of the runtimes. Folders inside them count as well: nerdctl has one for each namespace of containerd.
+use crate::session::environment;
+
+/// Where runtimes look, and in folders there (nerdctl has one for each namespace of containerd).
 const FOLDER: &str = "/etc/cni/net.d";
 
-/// Our entries in all configurations, with the file and the network's name.
+/// An entry of ours in a configuration, with the file.
 struct Entry {
     file: PathBuf,
-    network: String,
     conf: Value,
 }
 
-/// The networks that are configured with a store of their own, and its URL.
-pub fn stores() -> BTreeSet<(String, Option<String>)> {
-    let (entries, _) = entries();
-    let named = entries.into_iter().filter_map(|entry| {
-        let url = entry.conf["store"]["url"].as_str()?;
-        Some((entry.network, Some(url.to_owned())))
-    });
-    named.collect()
-}
-
-/// Reports keys that no plugin reads, and files that cannot be read.
+/// Names the keys that nobody reads, files that cannot be read, and stores that are not this host's.
 pub fn examine(findings: &mut Findings) {
     let (entries, failures) = entries();
     for failure in failures {
@@ -43,10 +34,25 @@ pub fn examine(findings: &mut Findings) {
             let says = format!("{file}: {plugin}: no plugin of ours reads {keys}");
             findings.note(Check::Conflist, says, "");
         }
+        if let Err(refused) = another_store(&entry.conf) {
+            let says = format!("{}: {refused}", entry.file.display());
+            findings.wrong(Check::Conflist, says, "");
+        }
     }
 }
 
-/// All entries of our plugins or with `ipam-kv`, and the files that could not be read.
+/// Refuses an entry as its ADD does, if it names another store than the host's configuration file. Values that the ADD
+/// refuses for themselves are not looked at.
+fn another_store(conf: &Value) -> Result<(), cluster::Error> {
+    let settings = Settings {
+        store: serde_json::from_value(conf["store"].clone()).unwrap_or_default(),
+        ..Settings::default()
+    };
+    let resolved = settings.resolve(&environment());
+    resolved.map_or(Ok(()), |settings| settings.refuse_another_store())
+}
+
+/// All entries that are ours or use `ipam-kv`, and what could not be read.
 fn entries() -> (Vec<Entry>, Vec<String>) {
     let (mut found, mut failures) = (Vec::new(), Vec::new());
     for file in files(Path::new(FOLDER), true, &mut failures) {
@@ -64,7 +70,6 @@ fn entries() -> (Vec<Entry>, Vec<String>) {
                 continue;
             }
         };
-        let network = list["name"].as_str().unwrap_or_default().to_owned();
         // A file with one plugin has no list.
         let entries = match &list["plugins"] {
             Value::Array(entries) => entries.clone(),
@@ -73,7 +78,6 @@ fn entries() -> (Vec<Entry>, Vec<String>) {
         for conf in entries {
             found.push(Entry {
                 file: file.clone(),
-                network: network.clone(),
                 conf,
             });
         }

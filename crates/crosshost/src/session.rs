@@ -15,12 +15,20 @@ use crate::{
 /// have (`docs/decisions/0003-binary-size.md`), and abort.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-/// The current settings of this host, from its file and the environment.
-pub fn settings() -> Result<Resolved> {
-    let env: HashMap<String, String> = std::env::vars_os()
+/// The variables of this process that are text.
+pub fn environment() -> HashMap<String, String> {
+    std::env::vars_os()
         .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
-        .collect();
-    Ok(Settings::default().resolve(&env)?)
+        .collect()
+}
+
+/// The settings of this host as they are now, with file and environment folded in.
+pub fn settings() -> Result<Resolved> {
+    let settings = Settings::default().resolve(&environment())?;
+    if settings.names_store {
+        return Ok(settings);
+    }
+    crate::store_check::with_store_in_use(settings)
 }
 
 /// What a command needs: the settings of this host and its store.

@@ -1,5 +1,6 @@
-//! The store that has the addresses of this host's containers. A runtime and a shell may have different settings, for example by
-//! their environment. Then a command would ask another store than the plugins do.
+//! The store with which the containers of this host were made. A host has one store, but a runtime and a shell can have
+//! different settings, for example in their environment: then a command speaks to another store than the one that has the
+//! addresses of the containers.
 
 use std::collections::BTreeMap;
 
@@ -7,31 +8,41 @@ use cluster::{LocalStore as _, Resolved, StoreRef};
 use ipam_kv::local_store::FsLocalStore;
 use overlay::maintain::findings::{Check, Findings};
 
-use crate::{conflists, session::Result};
+use crate::session::Result;
 
-/// Compares that store with the one of these settings.
-pub fn examine(settings: &Resolved, findings: &mut Findings) -> Result<()> {
+/// The networks with containers on this host, with their data directories and the stores with which they were made.
+fn in_use() -> Result<BTreeMap<(String, Option<String>), StoreRef>> {
     let failed = |error: plugin::Error| error.to_string();
-    let mut made_with: BTreeMap<(String, Option<String>), StoreRef> = BTreeMap::new();
-    for (network, place) in overlay::maintain::diagnose::places().map_err(failed)? {
-        made_with.insert((network, None), place);
+    let mut made_with = BTreeMap::new();
+    for (network, store) in overlay::maintain::diagnose::places().map_err(failed)? {
+        made_with.insert((network, None), store);
     }
     for (realm, files) in FsLocalStore::all()? {
-        for network in files.networks()? {
-            let ledger = files.ledger(&network)?;
-            if let Some(place) = ledger.and_then(|ledger| ledger.store_ref)
-                && !files.leases(&network)?.is_nothing()
-            {
-                made_with.insert((network, realm.clone()), place);
-            }
+        for (network, store) in files.stores()? {
+            made_with.insert((network.record.name, realm.clone()), store);
         }
     }
-    let configured = conflists::stores();
-    for ((network, realm), there) in made_with {
+    Ok(made_with)
+}
+
+/// The settings of a command where no setting names a store: those of the store with which this host's containers were made.
+pub fn with_store_in_use(settings: Resolved) -> Result<Resolved> {
+    let made_with = in_use()?.into_iter();
+    let mut usual = made_with.filter(|((_, realm), _)| realm.is_none());
+    match usual.next() {
+        Some(((network, _), there)) if !there.is_called_as(&settings.store_ref()) => {
+            let refused = || there.refuse(&network, &settings.store_ref());
+            Ok(settings.at(&there).ok_or_else(refused)?)
+        }
+        _ => Ok(settings),
+    }
+}
+
+/// Compares the stores of the containers with the store of these settings.
+pub fn examine(settings: &Resolved, findings: &mut Findings) -> Result<()> {
+    for ((network, realm), there) in in_use()? {
         let here = settings.clone().apart(realm.as_deref())?.store_ref();
-        if there.is_called_as(&here)
-            || configured.contains(&(network.clone(), there.store.url.clone()))
-        {
+        if there.is_called_as(&here) {
             continue;
         }
         let called = cluster::full_name(&network, realm.as_deref());

@@ -11,7 +11,8 @@ use std::{
 
 use async_trait::async_trait;
 use cluster::{
-    Clock, Error, LeaseOwner, Ledger, LocalLease, LocalLeases, LocalStore, Memory, Noted,
+    Clock, Error, LeaseOwner, Ledger, LocalLease, LocalLeases, LocalStore, Memory, Network, Noted,
+    StoreRef, Versioned,
 };
 use journal::{Attachment, Found, Journal, Lock, Unreadable, clock};
 use serde::{Serialize, de::DeserializeOwned};
@@ -199,6 +200,22 @@ impl LocalStore for FsLocalStore {
         local_leases
             .remove(&name(network, owner))
             .map_err(|error| local(&error))
+    }
+
+    fn stores(&self) -> Result<Vec<(Versioned<Network>, StoreRef)>, Error> {
+        let mut stores = Vec::new();
+        for ledger in self
+            .ledgers
+            .all_readable(&unreadable)
+            .map_err(|error| local(&error))?
+        {
+            if let Some(store) = ledger.store_ref
+                && !self.leases(&ledger.network.record.name)?.is_nothing()
+            {
+                stores.push((ledger.network, store));
+            }
+        }
+        Ok(stores)
     }
 
     fn vnis(&self) -> Result<BTreeSet<u32>, Error> {

@@ -128,27 +128,6 @@ async fn sync_realm(
 
 /// The same of one network.
 async fn sync_network(context: &Context, network: &str) -> Vec<Error> {
-    let synced = match context.open().allocator(network).sync().await {
-        Err(error @ Error::Elsewhere { .. }) => sync_elsewhere(context, network, error).await,
-        synced => synced,
-    };
+    let synced = context.open().allocator(network).sync().await;
     synced.unwrap_or_else(|error| vec![error])
-}
-
-/// The same of a network whose conflist names another store than the host's settings, as far as its ledger says how to get in;
-/// else why that is refused.
-async fn sync_elsewhere(
-    context: &Context,
-    network: &str,
-    refused: Error,
-) -> Result<Vec<Error>, Error> {
-    let place = context
-        .files()
-        .ledger(network)?
-        .and_then(|ledger| ledger.store_ref);
-    let Some(settings) = place.and_then(|place| context.settings().at(&place)) else {
-        return Err(refused);
-    };
-    let there = Context::new(settings).map_err(|error| Error::Local(error.msg.clone()))?;
-    there.open().allocator(network).sync().await
 }

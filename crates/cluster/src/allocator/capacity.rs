@@ -31,6 +31,9 @@ impl Allocator<'_> {
         {
             ledger = None;
         }
+        if ledger.is_none() {
+            self.refuse_second_store().await?;
+        }
         let ledger = ledger.filter(|ledger| spec.agree(&ledger.network.record).is_ok());
         // Of a network that reclaims, only what is kept outlasts the store.
         let has_room = |kept_only: bool| {

@@ -1,24 +1,24 @@
-//! A ledger of another store than the one at hand: a conflist names a store, and the host's settings, by which a sync goes,
-//! another. A store that is called otherwise and has the same network is the same. One that has not must neither be told
-//! of what this host holds, nor is there anything of it to go on from.
+//! A ledger that was read from another store than the one at hand: the host's configuration was changed, or an older
+//! version took a conflist with a store of its own. The other store must not be told what this host holds. A store with
+//! another name that has the very same network is the same store.
 
 use super::{Allocator, Ledger, LocalLease, Memory};
 use crate::Error;
 
-/// Whether a ledger may be gone on with.
+/// Whether a ledger can be used with the store at hand.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Belongs {
-    /// It is of the store at hand.
+    /// It was read from the store at hand.
     Here,
-    /// That store is away, so that it cannot be told anything.
+    /// The store at hand is away and cannot be asked.
     Unknown,
-    /// It is of another one, and nothing is held by it.
+    /// It was read from another store, and no attachment holds anything.
     Elsewhere,
 }
 
 impl Allocator<'_> {
-    /// The ledger as the last verb left it, if it is of the store at hand; none where it is of another one and nothing is held.
-    /// The caller holds the lock.
+    /// The ledger as the last verb left it, if it was read from the store at hand; `None` if it was read from another one and
+    /// no attachment holds anything. The caller holds the lock.
     pub(super) async fn load_of_here(&self) -> Result<Option<Ledger>, Error> {
         let Some(mut ledger) = self.load()? else {
             return Ok(None);
@@ -41,8 +41,8 @@ impl Allocator<'_> {
         Ok(Some(ledger))
     }
 
-    /// Of which store a ledger is; refused where it is of another one than that at hand while something is held by it. Asks
-    /// the store only where it is called otherwise than before.
+    /// From which store a ledger was read. Refused if it is another one than that at hand while an attachment holds an
+    /// address. Asks the store only if its name differs from the one that is noted.
     pub(super) async fn belongs(&self, ledger: &Ledger) -> Result<Belongs, Error> {
         let (Some(there), Some(here)) = (&ledger.store_ref, &self.host.store_ref) else {
             return Ok(Belongs::Here);
@@ -63,5 +63,26 @@ impl Allocator<'_> {
             return Err(there.refuse(self.network, here));
         }
         Ok(Belongs::Elsewhere)
+    }
+
+    /// Refuses the store at hand while attachments on other networks of this host were made with another one: a host has
+    /// one store.
+    pub(super) async fn refuse_second_store(&self) -> Result<(), Error> {
+        let Some(here) = &self.host.store_ref else {
+            return Ok(());
+        };
+        for (known, there) in self.local_store.stores()? {
+            let name = &known.record.name;
+            if name == self.network || !there.is_another(here) {
+                continue;
+            }
+            match self.cluster.network(name).await {
+                Err(error) if error.is_away() => return Ok(()),
+                Ok(Some(present)) if present.record.is_same(&known.record) => {}
+                Ok(_) => return Err(there.refuse(name, here)),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 }

@@ -58,7 +58,7 @@ pub struct Ledger {
     /// When this node last made itself known in the store, on [`Clock::uptime`].
     #[serde(default)]
     pub contact: u64,
-    /// The store that it is of; absent where nobody said.
+    /// The store from which it was read; absent if that was not noted.
     #[serde(rename = "place", default, skip_serializing_if = "Option::is_none")]
     pub store_ref: Option<StoreRef>,
     /// When this ledger was begun, on [`Clock::uptime`]: containers that a boot starts again find their blocks.
@@ -217,6 +217,11 @@ pub trait LocalStore {
     /// All of a network.
     fn leases(&self, network: &str) -> Result<LocalLeases, Error>;
 
+    /// The networks on which attachments of this host hold addresses, each with the store with which they were made.
+    fn stores(&self) -> Result<Vec<(Versioned<Network>, StoreRef)>, Error> {
+        Ok(Vec::new())
+    }
+
     /// The identifiers of all networks of which this host has a ledger.
     fn vnis(&self) -> Result<BTreeSet<u32>, Error>;
 
@@ -247,7 +252,7 @@ pub struct Host {
     pub vtep: Option<IpAddr>,
     /// The tunnel address that it has in this boot, whoever named it: part of the first word of its node record.
     pub tunnel: Option<IpAddr>,
-    /// Where its settings have the store; absent where there is but one.
+    /// The store of its settings; absent if there is only one.
     pub store_ref: Option<StoreRef>,
     /// The version that runs, for its node record.
     pub version: Option<String>,

@@ -102,7 +102,10 @@ impl Allocator<'_> {
                 spec.agree(&ledger.network.record)?;
                 ledger
             }
-            None => self.rebuild(Some(spec)).await?,
+            None => {
+                self.refuse_second_store().await?;
+                self.rebuild(Some(spec)).await?
+            }
         };
         Ok(Open {
             ledger,

@@ -80,9 +80,22 @@ pub struct Resolved {
     pub underlay: Option<String>,
     /// Tunnel address, if named.
     pub vtep: Option<IpAddr>,
+    /// Whether a setting names the store; else it is the default one.
+    pub names_store: bool,
+    /// Why an ADD is refused: the conflist names another store than the host's configuration file.
+    pub(crate) another_store: Option<String>,
 }
 
 impl Resolved {
+    /// Refuses a conflist that names another store than the host's configuration file: a host has one store. For ADD and
+    /// STATUS; an attachment that exists is given back by the store with which it was made.
+    pub fn refuse_another_store(&self) -> Result<(), Error> {
+        match &self.another_store {
+            Some(why) => Err(setting("store", why)),
+            None => Ok(()),
+        }
+    }
+
     /// The same with records of their own, below those of this configuration; without a realm just the same.
     pub fn apart(self, realm: Option<&str>) -> Result<Self, Error> {
         let Some(realm) = realm else {
@@ -115,6 +128,7 @@ impl Settings {
             None => read(Path::new(CONFIG_FILE), false)?,
         };
         let (conf, host) = (self, file);
+        let another_store = another_store(&conf.store, &host.store);
         let path = |conf: Option<PathBuf>, host: Option<PathBuf>, name: &str| {
             conf.or(host).or(env.path(name))
         };
@@ -123,10 +137,10 @@ impl Settings {
             host.store.token_file,
             "CONSUL_HTTP_TOKEN_FILE",
         );
+        let url = env.store_url(conf.store.url.or(host.store.url))?;
+        let names_store = url.is_some();
         let store = store::Config {
-            url: env
-                .store_url(conf.store.url.or(host.store.url))?
-                .or(Some(DEFAULT_STORE.to_owned())),
+            url: url.or(Some(DEFAULT_STORE.to_owned())),
             // A file, named anywhere, says more than a token in the environment.
             token: if token_file.is_some() {
                 None
@@ -180,8 +194,36 @@ impl Settings {
             node,
             underlay,
             vtep,
+            names_store,
+            another_store,
         })
     }
+}
+
+/// What is wrong if a conflist names another store than the host's configuration file.
+fn another_store(conf: &StoreSettings, host: &StoreSettings) -> Option<String> {
+    let differs = |conf: &Option<String>, host: &Option<String>| {
+        conf.is_some() && host.is_some() && conf != host
+    };
+    let is_named = host.url.is_some() || host.prefix.is_some();
+    let prefix = |store: &StoreSettings| {
+        let prefix = store.prefix.as_ref().or(host.prefix.as_ref());
+        Some(prefix.map_or(DEFAULT_PREFIX, String::as_str).to_owned())
+    };
+    let is_same = |prefix_of: &StoreSettings| !is_named || prefix(prefix_of) == prefix(host);
+    if !differs(&conf.url, &host.url) && is_same(conf) {
+        return None;
+    }
+    let spell = |store: &StoreSettings| {
+        let url = store.url.as_ref().or(host.url.as_ref());
+        let url = url.map_or_else(String::new, |url| store::without_secrets(url));
+        format!("{url} (prefix {})", prefix(store).unwrap_or_default())
+    };
+    Some(format!(
+        "the conflist has {}, this host's configuration file {}; a host has one store",
+        spell(conf),
+        spell(host),
+    ))
 }
 
 pub(crate) fn setting(key: &str, why: &dyn std::fmt::Display) -> Error {
@@ -257,6 +299,37 @@ mod tests {
             .iter()
             .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
             .collect()
+    }
+
+    #[test]
+    fn a_conflist_may_name_the_store_of_the_host_and_no_other() {
+        let store = |url: Option<&str>, prefix: Option<&str>| StoreSettings {
+            url: url.map(str::to_owned),
+            prefix: prefix.map(str::to_owned),
+            ..StoreSettings::default()
+        };
+        let (a, b) = (Some("consul://a:1"), Some("consul://user:s3cret@b:1"));
+        for (conf, host) in [
+            (store(None, None), store(a, Some("p"))),
+            (store(a, None), store(a, Some("p"))),
+            (store(a, Some("crosshost")), store(a, None)),
+            (store(b, Some("p")), store(None, None)),
+            (store(b, None), store(None, Some("p"))),
+        ] {
+            assert_eq!(another_store(&conf, &host), None, "{conf:?} {host:?}");
+        }
+        for (conf, host) in [
+            (store(a, None), store(b, None)),
+            (store(b, None), store(a, Some("p"))),
+            (store(a, Some("q")), store(a, Some("p"))),
+            (store(None, Some("q")), store(b, None)),
+        ] {
+            let why = another_store(&conf, &host).unwrap();
+            assert!(
+                why.contains("one store") && !why.contains("s3cret"),
+                "{why}"
+            );
+        }
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Places: of which store, and where in it, the documents are that a host keeps of a network. A conflist may name another store
-//! than the host's own settings do, and what was read of one must never be written to the other.
+//! The store with which the containers of a network were made on this host. A host has one store, but its configuration can
+//! change while containers run, and what was read from one store must never be written to another.
 
 use std::fmt;
 
@@ -18,13 +18,22 @@ pub struct StoreRef {
 }
 
 impl StoreRef {
-    /// Whether both are called the same. Two that are not may be one store all the same: it has the very network then that
-    /// the host knows of.
+    /// Whether both have the same name. A store can have two: then it has the very network that the host knows.
     pub fn is_called_as(&self, other: &Self) -> bool {
         (&self.store.url, &self.store.prefix) == (&other.store.url, &other.store.prefix)
     }
 
-    /// Why nothing is done for a network here.
+    /// Whether the two may be different stores: their names differ. Those of two data directories are not compared.
+    pub fn is_another(&self, other: &Self) -> bool {
+        self.data_dir() == other.data_dir() && !self.is_called_as(other)
+    }
+
+    fn data_dir(&self) -> Option<&str> {
+        let (_, dir) = self.store.prefix.as_ref()?.rsplit_once("/data/")?;
+        Some(dir)
+    }
+
+    /// The refusal of a verb that would use the store `here` while containers on `network` were made with this one.
     pub fn refuse(&self, network: &str, here: &Self) -> Error {
         Error::Elsewhere {
             network: network.to_owned(),
@@ -50,7 +59,7 @@ impl Resolved {
         url.starts_with("dir://")
     }
 
-    /// Where these settings lead.
+    /// The store of these settings.
     pub fn store_ref(&self) -> StoreRef {
         let store = self.store.clone();
         StoreRef {
@@ -68,14 +77,16 @@ impl Resolved {
         }
     }
 
-    /// The same host's settings for another place; `None` where that takes a token that is written nowhere: one that is in the
-    /// environment now may be of another store, which alone may see it.
+    /// The same settings with another store; `None` if that needs a token that was in an environment: the token of this
+    /// environment may belong to another store.
     pub fn at(&self, store_ref: &StoreRef) -> Option<Self> {
         if store_ref.unwritten {
             return None;
         }
         let there = store_ref.store.clone();
         Some(Self {
+            another_store: None,
+            names_store: true,
             layout: Layout::new(&there.prefix?).ok()?,
             store: store::Config {
                 url: there.url,

@@ -19,6 +19,10 @@ pub(crate) async fn status(call: &Call) -> Result<(), Error> {
         .map_err(|error| Error::not_ready(error.to_string()))?;
     let mut settings = conf.settings.clone();
     settings.store.timeout = PATIENCE;
+    settings.refuse_another_store().map_err(|error| {
+        let details = format!("an ADD would end with code {}", error.code());
+        Error::not_ready(error.to_string()).with_details(details)
+    })?;
     let context = Context::new(settings)?;
     let open = context.open();
     let name = conf.spec.name.as_str();

@@ -1,13 +1,13 @@
-//! Of which store a network's documents here are. A conflist may name another store than the host's own settings do: what a
-//! sandbox forwards by is read from the one, and only that one is told.
+//! A host has one store. An ADD that would use a second one is refused while containers on this host were made with the
+//! first, and nothing that was read from one store is told to another.
 
 use cluster::{Cluster, Resolved, StoreRef};
 use plugin::Error;
 
 use crate::state::host::Host;
 
-/// Whether a verb may begin on a network; the documents of another store go if nothing here rests on them. Code 103 if
-/// something does.
+/// Refuses an ADD that would use a second store on this host. What was read from another store is removed if no container
+/// needs it.
 pub(crate) async fn admit(
     host: &Host,
     cluster: &Cluster<'_>,
@@ -18,16 +18,18 @@ pub(crate) async fn admit(
     if noted(host, network)?.as_ref() == Some(&here) {
         return Ok(());
     }
-    let Some(there) = elsewhere(host, cluster, settings, network).await? else {
-        return note(host, network, &here);
-    };
-    let _lock = host.lock_network(network)?;
-    if host.has_users(network)? {
-        return Err(there.refuse(network, &here).into());
+    refuse(host, cluster, settings, network).await?;
+    for other in known(host, network, &here)? {
+        if let Documents::Of(there) = documents(host, cluster, settings, &other).await? {
+            let _lock = host.lock_network(&other)?;
+            if host.has_users(&other)? {
+                return Err(there.refuse(&other, &here).into());
+            }
+            host.snapshots.remove(&other)?;
+            host.members.remove(&other)?;
+            host.places.remove(&other)?;
+        }
     }
-    host.snapshots
-        .remove(network)
-        .and_then(|()| host.members.remove(network))?;
     note(host, network, &here)
 }
 
@@ -38,41 +40,53 @@ pub(crate) async fn refuse(
     settings: &Resolved,
     network: &str,
 ) -> Result<(), Error> {
-    match documents(host, cluster, settings, network).await? {
-        Documents::Of(there) if host.has_users(network)? => {
-            Err(there.refuse(network, &settings.store_ref()).into())
+    let here = settings.store_ref();
+    for network in known(host, network, &here)? {
+        if host.has_users(&network)?
+            && let Documents::Of(there) = documents(host, cluster, settings, &network).await?
+        {
+            return Err(there.refuse(&network, &here).into());
         }
-        _ => Ok(()),
     }
+    Ok(())
 }
 
-/// The other store that the documents of a network are of; `None` if they are of the one at hand, or if that is away, so that
-/// it is told nothing. Asks only where the store is called otherwise than before.
-pub(crate) async fn elsewhere(
+/// The network, and others of this host for which another store than `here` is noted.
+fn known(host: &Host, network: &str, here: &StoreRef) -> Result<Vec<String>, Error> {
+    let mut known = vec![network.to_owned()];
+    for name in host.places.names()? {
+        let is_another = |there: &StoreRef| there.is_another(here);
+        if name != network && noted(host, &name)?.as_ref().is_some_and(is_another) {
+            known.push(name);
+        }
+    }
+    Ok(known)
+}
+
+/// Refuses to tell the store at hand of a network whose documents were read from another store: a configuration was
+/// changed, or an older version took a conflist with a store of its own.
+pub(crate) async fn same_store(
     host: &Host,
     cluster: &Cluster<'_>,
     settings: &Resolved,
     network: &str,
-) -> Result<Option<StoreRef>, Error> {
+) -> Result<(), Error> {
+    let here = settings.store_ref();
     match documents(host, cluster, settings, network).await? {
-        Documents::Of(there) => Ok(Some(there)),
-        Documents::OfHere { renamed } => {
-            if renamed {
-                note(host, network, &settings.store_ref())?;
-            }
-            Ok(None)
-        }
+        Documents::Of(there) => Err(there.refuse(network, &here).into()),
+        Documents::OfHere { renamed: true } => note(host, network, &here),
+        Documents::OfHere { renamed: false } => Ok(()),
     }
 }
 
-/// Of which store the documents of a network are.
+/// From which store the documents of a network were read.
 enum Documents {
-    /// Of that at hand, or of one that cannot be told from it while that is away.
+    /// From the store at hand, or from one that cannot be told from it while that is away.
     OfHere {
-        /// It was called otherwise when they were written.
+        /// It had another name when they were written.
         renamed: bool,
     },
-    /// Of another one.
+    /// From another store.
     Of(StoreRef),
 }
 
@@ -99,7 +113,7 @@ async fn documents(
     Ok(Documents::Of(there))
 }
 
-/// What is noted of a network; one that cannot be read is as good as none.
+/// The store that is noted for a network; `None` also if the note cannot be read.
 pub(crate) fn noted(host: &Host, network: &str) -> Result<Option<StoreRef>, Error> {
     let noted = host.places.load_readable(network, &|_| ());
     noted.map_err(Error::from)

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cluster::{
-    Cluster, Node, NodeView, Resolved, Store, Versioned,
+    Cluster, Node, NodeView, Resolved, Versioned,
     forwarder::{Doubt, Update},
 };
 use plugin::Error;
@@ -123,53 +123,26 @@ struct At<'a> {
     network: &'a str,
 }
 
-/// Another store than the one of the host's settings.
-struct There {
-    settings: Resolved,
-    store: Box<dyn Store>,
-}
-
-impl There {
-    fn cluster(&self) -> Cluster<'_> {
-        Cluster::new(&*self.store, self.settings.layout.clone())
-    }
-}
-
 impl At<'_> {
-    /// The store that the network's documents are of, if that is another one than the host's settings name: its conflist
-    /// does. Refused where they do not say how to get in.
-    async fn elsewhere(&self) -> Result<Option<There>, Error> {
+    /// Refuses a network whose documents were read from another store.
+    async fn same_store(&self) -> Result<(), Error> {
         let (settings, network) = (self.settings, self.network);
-        let there = store_check::elsewhere(self.host, self.cluster, settings, network).await?;
-        let Some(there) = there else {
-            return Ok(None);
-        };
-        let Some(settings) = settings.at(&there) else {
-            return Err(there.refuse(network, &settings.store_ref()).into());
-        };
-        let store = settings.open_store()?;
-        Ok(Some(There { settings, store }))
+        store_check::same_store(self.host, self.cluster, settings, network).await
     }
 
-    /// [`follow`] by the store that the network is of.
+    /// [`follow`] in the store of the host's settings.
     async fn follow(&self, underlay: &Underlay, doubt: Doubt) -> Result<Option<usize>, Error> {
-        let (host, network, mut doubt) = (self.host, self.network, doubt);
-        let there = self.elsewhere().await?;
-        let other = there.as_ref().map(There::cluster);
-        if let Some((there, cluster)) = there.as_ref().zip(other.as_ref()) {
-            let nodes = cluster.nodes().await?;
-            let enrolled = host.enrol(cluster, &there.settings, &nodes, underlay.vtep);
-            if enrolled.await? {
-                doubt = Doubt::Certain;
-            }
+        self.same_store().await?;
+        follow(&self.follower(), underlay, doubt).await
+    }
+
+    fn follower(&self) -> Follower<'_> {
+        Follower {
+            host: self.host,
+            cluster: self.cluster,
+            settings: self.settings,
+            network: self.network,
         }
-        let follower = Follower {
-            host,
-            cluster: other.as_ref().unwrap_or(self.cluster),
-            settings: (there.as_ref()).map_or(self.settings, |there| &there.settings),
-            network,
-        };
-        follow(&follower, underlay, doubt).await
     }
 
     /// Leaves the network, if it has no sandbox here.
@@ -182,20 +155,8 @@ impl At<'_> {
             }
             membership::leave(host, network)?;
         }
-        self.tell().await
-    }
-
-    /// Tells the store that the network is of.
-    async fn tell(&self) -> Result<(), Error> {
-        let there = self.elsewhere().await?;
-        let other = there.as_ref().map(There::cluster);
-        let follower = Follower {
-            host: self.host,
-            cluster: other.as_ref().unwrap_or(self.cluster),
-            settings: self.settings,
-            network: self.network,
-        };
-        follower.tell_leave().await
+        self.same_store().await?;
+        self.follower().tell_leave().await
     }
 }
 

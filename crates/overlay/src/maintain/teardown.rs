@@ -170,9 +170,7 @@ pub(crate) async fn farewell(host: &Host, call: &Call) {
         let settings = config::settings(call)?;
         let store = settings.open_store()?;
         let cluster = Cluster::new(&*store, settings.layout.clone());
-        if let Some(there) = store_check::elsewhere(host, &cluster, &settings, network).await? {
-            return Err(there.refuse(network, &settings.store_ref()).into());
-        }
+        store_check::same_store(host, &cluster, &settings, network).await?;
         let follower = Follower {
             host,
             cluster: &cluster,

@@ -102,6 +102,7 @@ pub(crate) async fn add(call: &Call, caller: Option<Process>, tell: Tell<'_>) ->
         inside: &inside,
         ipam: &ipam,
     };
+    conf.settings.refuse_another_store()?;
     store_check::admit(&host, &cluster, &conf.settings, &conf.spec.name).await?;
     for _ in 0..ATTEMPTS {
         let known = work.follower.known(&conf.spec).await?;

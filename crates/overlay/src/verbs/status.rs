@@ -92,6 +92,7 @@ async fn admitted(conf: &Conf, host: &Host, underlay: &Underlay) -> Result<Optio
     settings.store.timeout = PATIENCE;
     let store = settings.open_store()?;
     let cluster = Cluster::new(&*store, settings.layout.clone());
+    settings.refuse_another_store()?;
     store_check::refuse(host, &cluster, &settings, name).await?;
 
     let copy = follower::copy(host, name)?;

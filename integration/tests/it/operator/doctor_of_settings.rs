@@ -134,11 +134,6 @@ fn containers_that_were_made_with_another_store_are_told_with_both() {
         "store.url",
     ]);
     assert_eq!(found.of("store-of-containers").len(), 1);
-    // A conflist that names that store has it so.
-    let mut own = conflist(NETWORK, "10.0.0.0/24");
-    own["plugins"][0]["store"] = json!({ "url": lab.store_url() });
-    host.install(&own);
-    assert!(ask(host).of("store-of-containers").is_empty());
     host.configure(&lab.store_url());
     attached.detach().ok();
     assert!(ask(host).of("store-of-containers").is_empty());

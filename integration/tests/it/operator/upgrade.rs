@@ -435,3 +435,41 @@ fn a_layout_of_the_future_is_added_to_and_repaired_by_nobody_and_del_works() {
     }
     lab.assert_same_as(&before, "when its container is gone");
 }
+
+/// Earlier versions took a conflist with a store of its own beside the one of the host's configuration.
+#[test]
+fn what_an_earlier_version_made_with_a_second_store_is_given_back_to_it() {
+    const SECOND: &str = "ov_net2";
+    let lab = Lab::new(1, Backend::Consul);
+    let host = lab.host(1);
+    host.exchange_programs(folder(Some(EARLIER)));
+    let mut second = conflist(SECOND, "10.2.0.0/24");
+    second["plugins"][0]["store"] = json!({ "prefix": "other" });
+    second["plugins"][0]["vni"] = 4098.into();
+    host.install(&conflist(NETWORK, SUBNET));
+    host.install(&second);
+    let one = Attachment::new(host, "t1", NETWORK);
+    let two = Attachment::new(host, "t2", SECOND);
+
+    host.exchange_programs(folder(None));
+    let third = host.container("t3");
+    let said = host.cnitool("add", SECOND, third.name(), "eth0").failed();
+    let text = format!("{}{}", said.stdout, said.stderr);
+    assert!(text.contains("prefix other"), "{text}");
+    let said = host.crosshost(&["sync"]).failed().stderr;
+    assert!(
+        said.contains("prefix other") && said.contains(SECOND),
+        "{said}"
+    );
+    check(&one);
+    check(&two);
+    two.detach().ok();
+    let (_, left) = lab.consul().request("GET", "/v1/kv/other/?keys", "");
+    assert!(
+        left.contains(SECOND) && !left.contains("/leases/") && !left.contains("/acks/"),
+        "{left}"
+    );
+    host.crosshost(&["sync"]).ok();
+    check(&one);
+    one.detach().ok();
+}

@@ -1,12 +1,12 @@
-//! A conflist that names another store than the host's own settings, by which `crosshost sync` goes: what a host has of a
-//! network is of the store of its conflist, and no other one is told of it. Here the stores are two places in one Consul,
-//! so that both can be read.
+//! A host has one store. A conflist that names another one is refused; what was made with another store, by an earlier version or
+//! before the configuration changed, is given back to that store, and no other one is told of it. Here the stores are
+//! prefixes in one Consul, so that all can be read.
 
 use std::io::Read;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use integration::{Attachment, Backend, Direct, Lab, Running, Server, conflist, ipamconf};
+use integration::{Attachment, Backend, Direct, Host, Lab, Running, Server, conflist, ipamconf};
 use serde_json::{Value, json};
 
 /// Nobody listens there.
@@ -42,100 +42,179 @@ fn leases(lab: &Lab, prefix: &str) -> usize {
     keys.filter(|key| key.contains("/leases/")).count()
 }
 
+/// Settings without a store of the host's own, as on a host on which the conflists alone name it.
+fn no_configuration(host: &Host) {
+    host.configure_store(&json!({}));
+}
+
+/// The network `net1` in the other store, whose URL the host's configuration does not have.
+fn whole(lab: &Lab) -> Value {
+    let mut conf = other();
+    conf["store"]["url"] = json!(lab.store_url());
+    conf
+}
+
 #[test]
-fn a_sync_tells_each_store_what_is_of_it_and_no_other_one() {
+fn a_conflist_that_names_another_store_than_the_configuration_is_refused() {
     let lab = Lab::new(1, Backend::Consul);
     let host = lab.host(1);
-    host.crosshost(&["sync"]).ok();
     let direct = Direct::on(host);
-    direct.given("c1", &other());
-    direct.given("c2", &other());
-    let before = of_networks(&lab, "other");
-    host.crosshost(&["sync"]).ok();
-    assert_eq!(of_networks(&lab, "crosshost"), [""; 0]);
-    assert_eq!(of_networks(&lab, "other"), before);
+    let both = ["prefix other", "prefix crosshost", "one store"];
+    direct.add("c1", &other()).refused(7, &both);
+    let mut elsewhere = own();
+    elsewhere["store"] = json!({ "url": NOBODY });
+    let urls = [NOBODY, &lab.store_url(), "one store"];
+    direct.add("c1", &elsewhere).refused(7, &urls);
+    let status = direct.call("STATUS", "", &other()).netns("").ifname("");
+    status.run().refused(50, &both);
+    // The same store in other words is none of it.
+    let mut same = own();
+    same["store"] = json!({ "url": lab.store_url(), "prefix": "crosshost" });
+    assert_eq!(direct.given("c1", &same), ["10.1.0.2/24"]);
+    direct.call("DEL", "c1", &own()).run().ok();
 
-    // What the store of the conflist has not heard it hears from the sync.
-    let mut away = other();
+    let mut conf = conflist("ov_net1", "10.0.0.0/24");
+    conf["plugins"][0]["store"] = json!({ "prefix": "other" });
+    host.install(&conf);
+    let container = host.container("t9");
+    let said = host
+        .cnitool("add", "ov_net1", container.name(), "eth0")
+        .failed();
+    let text = format!("{}{}", said.stdout, said.stderr);
+    for word in both {
+        assert!(text.contains(word), "no {word:?} in {text}");
+    }
+    assert_eq!(of_networks(&lab, "other"), [""; 0]);
+    let said = host.crosshost(&["doctor"]).failed();
+    assert!(said.stdout.contains("prefix other"), "{}", said.stdout);
+}
+
+#[test]
+fn without_a_configuration_the_first_store_in_use_is_the_host_s() {
+    let lab = Lab::new(1, Backend::Consul);
+    let host = lab.host(1);
+    no_configuration(host);
+    let direct = Direct::on(host);
+    let second = |mut conf: Value| {
+        conf["name"] = json!("net2");
+        conf["ipam"]["subnet"] = json!("10.2.0.0/24");
+        conf
+    };
+    assert_eq!(direct.given("c1", &whole(&lab)), ["10.1.0.2/24"]);
+    assert_eq!(direct.given("c2", &second(whole(&lab))), ["10.2.0.2/24"]);
+    // Also a command goes by it, and tells it what it has not heard.
+    let mut away = whole(&lab);
     away["store"]["url"] = json!(NOBODY);
     direct.call("DEL", "c1", &away).run().ok();
     assert_eq!(leases(&lab, "other"), 2);
     host.crosshost(&["sync"]).ok();
     assert_eq!(leases(&lab, "other"), 1);
-    assert_eq!(of_networks(&lab, "crosshost"), [""; 0]);
+    let listed = host.crosshost(&["network", "ls"]).ok().stdout;
+    assert!(
+        listed.contains("net1") && listed.contains("net2"),
+        "{listed}"
+    );
 
-    // With a secret that is written nowhere it cannot be asked, and then nobody is.
-    let add = direct.call("ADD", "c3", &other());
+    // Another one is refused while the first is in use, whatever the network.
+    let mut another = own();
+    another["store"] = json!({ "url": lab.store_url(), "prefix": "third" });
+    let both = ["net2", "prefix other", "prefix third", "one store"];
+    direct
+        .add("c3", &second(another.clone()))
+        .refused(103, &both);
+    another["name"] = json!("net3");
+    another["ipam"]["subnet"] = json!("10.3.0.0/24");
+    direct.add("c3", &another).refused(103, &both);
+    let status = direct.call("STATUS", "", &another).netns("").ifname("");
+    status.run().refused(50, &both);
+    assert_eq!(of_networks(&lab, "third"), [""; 0]);
+    direct.call("DEL", "c2", &second(whole(&lab))).run().ok();
+    assert_eq!(direct.given("c3", &another), ["10.3.0.2/24"]);
+    assert_eq!((leases(&lab, "other"), leases(&lab, "third")), (0, 1));
+
+    // With a secret that is written nowhere a command cannot go there, and nobody is asked.
+    direct.call("DEL", "c3", &another).run().ok();
+    let add = direct.call("ADD", "c4", &another);
     add.env("CONSUL_HTTP_TOKEN", "s3cret").run().ok();
     let said = host.crosshost(&["sync"]).failed().stderr;
-    for word in ["network net1", "prefix other", "prefix crosshost"] {
+    for word in ["network net3", "prefix third", "dir:///var/lib/crosshost"] {
         assert!(said.contains(word), "no {word:?} in {said}");
     }
     let noted = host
         .namespace()
-        .run(&["cat", "/run/crosshost/ledger/net1.json"]);
+        .run(&["cat", "/run/crosshost/ledger/net3.json"]);
     assert!(!noted.ok().stdout.contains("s3cret"));
-    assert_eq!(of_networks(&lab, "crosshost"), [""; 0]);
-    direct.given("c4", &other());
-    host.crosshost(&["sync"]).ok();
-    assert_eq!(leases(&lab, "other"), 3);
 }
 
+/// As an earlier version left it, which took a conflist with a store of its own beside the host's.
 #[test]
-fn an_add_by_another_store_is_refused_while_anything_is_held_and_begins_anew_then() {
+fn what_was_made_with_another_store_is_given_back_to_that_store() {
     let lab = Lab::new(1, Backend::Consul);
     let host = lab.host(1);
+    no_configuration(host);
     let direct = Direct::on(host);
-    assert_eq!(direct.given("c1", &other()), ["10.1.0.2/24"]);
-    direct.given("c2", &other());
-    let both = ["net1", "prefix other", "prefix crosshost"];
-    direct.add("c3", &own()).refused(103, &both);
-    let status = direct.call("STATUS", "", &own()).netns("").ifname("");
-    status.run().refused(50, &both);
-    // A DEL succeeds with whatever settings, and is told where it is of use.
+    for container in ["c1", "c2", "c3"] {
+        direct.given(container, &whole(&lab));
+    }
+    host.configure(&lab.store_url());
+    let before = of_networks(&lab, "other");
+    let both = ["prefix other", "prefix crosshost"];
+    direct.add("c4", &other()).refused(7, &both);
+    direct.add("c4", &own()).refused(103, &both);
+    // Neither store is told anything by the host's own settings.
+    let said = host.crosshost(&["sync"]).failed().stderr;
+    for word in ["net1"].into_iter().chain(both) {
+        assert!(said.contains(word), "no {word:?} in {said}");
+    }
     direct.call("DEL", "c1", &own()).run().ok();
-    assert_eq!(leases(&lab, "other"), 2);
-    direct.add("c3", &own()).refused(103, &both);
-    host.crosshost(&["sync"]).ok();
-    direct.call("DEL", "c2", &other()).run().ok();
-    assert_eq!(leases(&lab, "other"), 0);
+    assert_eq!(of_networks(&lab, "other"), before);
     assert_eq!(of_networks(&lab, "crosshost"), [""; 0]);
-    assert_eq!(direct.given("c3", &own()), ["10.1.0.2/24"]);
-    direct.add("c4", &other()).refused(103, &both);
+    // Its conflist gives it back: a DEL its own, a GC also what was only noted.
+    direct.call("DEL", "c2", &other()).run().ok();
+    assert_eq!(leases(&lab, "other"), 2);
+    let gc = direct.call("GC", "", &other()).netns("").ifname("");
+    gc.run().ok();
+    assert_eq!(leases(&lab, "other"), 0);
+    host.crosshost(&["sync"]).ok();
+    assert_eq!(direct.given("c4", &own()), ["10.1.0.2/24"]);
     assert_eq!(leases(&lab, "crosshost"), 1);
 
     // The same store by another way in is the same.
     let proxy = lab.consul().proxy();
     host.configure(&proxy.url());
-    assert_eq!(direct.given("c4", &own()), ["10.1.0.3/24"]);
+    assert_eq!(direct.given("c5", &own()), ["10.1.0.3/24"]);
     host.crosshost(&["sync"]).ok();
-    direct.call("DEL", "c3", &own()).run().ok();
+    direct.call("DEL", "c4", &own()).run().ok();
     assert_eq!(leases(&lab, "crosshost"), 1);
     host.configure(&lab.store_url());
-    direct.call("DEL", "c4", &own()).run().ok();
+    direct.call("DEL", "c5", &own()).run().ok();
     assert_eq!(leases(&lab, "crosshost"), 0);
 }
 
 #[test]
-fn a_sandbox_is_of_the_store_of_its_conflist() {
+fn a_sandbox_of_another_store_keeps_its_traffic_and_is_left_to_its_conflist() {
     let lab = Lab::new(2, Backend::Consul);
-    let mut elsewhere = conflist("ov_net1", "10.0.0.0/24");
-    elsewhere["plugins"][0]["store"] = json!({ "prefix": "other" });
+    let mut conf = conflist("ov_net1", "10.0.0.0/24");
+    conf["plugins"][0]["store"] = json!({ "url": lab.store_url(), "prefix": "other" });
     for host in lab.hosts() {
-        host.install(&elsewhere);
+        no_configuration(host);
+        host.install(&conf);
     }
     let one = Attachment::new(lab.host(1), "t1", "ov_net1");
     let two = Attachment::new(lab.host(2), "t2", "ov_net1");
     lab.host(1).crosshost(&["sync"]).ok();
     one.container.ping(two.address, &[]).ok();
-    assert_eq!(of_networks(&lab, "crosshost"), [""; 0]);
-
     let acks = || {
         let keys = of_networks(&lab, "other").into_iter();
         keys.filter(|key| key.contains("/acks/")).count()
     };
     assert_eq!(acks(), 2);
-    // By the host's own store nothing is made or undone.
+
+    // By the store of a configuration that came later nothing is made or undone.
+    lab.host(1).configure(&lab.store_url());
+    let said = lab.host(1).crosshost(&["sync"]).failed().stderr;
+    assert!(said.contains("prefix other"), "{said}");
+    one.container.ping(two.address, &[]).ok();
     lab.host(1).install(&conflist("ov_net1", "10.0.0.0/24"));
     let third = lab.host(1).container("t3");
     let said = lab.host(1).cnitool("add", "ov_net1", third.name(), "eth0");
@@ -144,9 +223,9 @@ fn a_sandbox_is_of_the_store_of_its_conflist() {
     assert!(text.contains("prefix other"), "{text}");
     one.container.ping(two.address, &[]).ok();
     assert_eq!(of_networks(&lab, "crosshost"), [""; 0]);
-    // A DEL is, and its store hears of it.
+    // A DEL is, and the store of its conflist hears of it.
+    lab.host(1).install(&conf);
     one.detach().ok();
-    lab.host(1).crosshost(&["sync"]).ok();
     assert_eq!((acks(), leases(&lab, "other")), (1, 1));
     assert_eq!(of_networks(&lab, "crosshost"), [""; 0]);
 }

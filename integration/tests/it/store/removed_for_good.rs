@@ -260,20 +260,14 @@ fn what_earlier_versions_left_of_a_removed_network_is_named_and_swept() {
 }
 
 #[test]
-fn two_clusters_on_a_host_begin_at_different_vnis_and_a_clash_names_the_other_network() {
+fn a_clash_of_vnis_of_two_data_directories_names_the_other_network() {
     let lab = lab();
     let host = lab.host(1);
-    let of = |network: &str, subnet: &str, prefix: &str| {
-        let mut conf = conflist(network, subnet);
-        conf["plugins"][0]["store"] = json!({"url": lab.store_url(), "prefix": prefix});
-        conf
-    };
-    host.install(&of(OTHER, OTHER_SUBNET, "other"));
     let _one = Attachment::new(host, "t1", NETWORK);
-    let _two = Attachment::new(host, "t2", OTHER);
-    let mut third = of("ov_net3", "10.0.3.0/24", "third");
-    third["plugins"][0]["vni"] = json!(4097);
-    host.install(&third);
+    let mut second = conflist("ov_net3", "10.0.3.0/24");
+    second["plugins"][0]["ipam"]["dataDir"] = json!("/srv/b");
+    second["plugins"][0]["vni"] = vni(&lab, NETWORK).expect("a VNI");
+    host.install(&second);
     host.container("t3");
     let said = host.cnitool("add", "ov_net3", "t3", "eth0");
     let text = format!("{}{}", said.stdout, said.stderr);
