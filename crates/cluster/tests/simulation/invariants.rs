@@ -101,7 +101,7 @@ impl World {
         owners
     }
 
-    /// A host forwards by other news now.
+    /// A host forwards by another snapshot now.
     pub fn check_forwarding(&self, host: usize) {
         let running: Vec<_> = self
             .running
@@ -136,7 +136,7 @@ impl World {
         }
     }
 
-    /// What `host` knows of an address that is in use on `home`, and of its MAC: nothing, or the truth.
+    /// A host knows the right home of an address that is in use on `home`, and of its MAC, or none.
     fn check_entry(&self, host: usize, address: IpAddr, home: usize, network: &str) {
         if self.weather.borrow().forgotten {
             return;
@@ -156,8 +156,8 @@ impl World {
         }
     }
 
-    /// Whether news are of the network that has the name now. Who still forwards on a removed one sends nothing to those on
-    /// the next.
+    /// Whether a snapshot is of the network that has the name now. A host that still forwards on a removed network sends
+    /// nothing to hosts on the next one.
     fn is_of_now(&self, network: &str, snapshot: &cluster::NetworkSnapshot) -> bool {
         let own = self.layout.network(network).unwrap();
         let present = self.store.borrow().get(&own).map(|it| id_of(&it.value));

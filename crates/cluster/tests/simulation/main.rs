@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 #![allow(
     clippy::print_stdout,
-    reason = "seeds and traces are for whoever runs it"
+    reason = "it prints seeds and traces for the one who runs it"
 )]
 #![allow(
     clippy::unused_self,

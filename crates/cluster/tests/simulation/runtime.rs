@@ -13,7 +13,7 @@ use crate::{
 
 /// Restores need something to go back to: how many old states are kept.
 const BACKUPS: usize = 3;
-/// A watcher without news syncs as often as this at least, in ms.
+/// Longest time between two syncs of a watcher that reads no change, in ms.
 const LONGEST_PATIENCE: u64 = 60_000;
 
 /// The life of a cluster before its end.
@@ -60,7 +60,7 @@ struct Watcher {
     host: usize,
     /// Index of the last change that it has heard of.
     heard: u64,
-    /// When that was, in ms, and how long after that it syncs without news.
+    /// When that was, in ms, and how long after that it syncs without a change.
     synced: u64,
     patience: u64,
 }

@@ -147,7 +147,7 @@ async fn attempt(
     owner: &LeaseOwner,
     requested: &[IpAddr],
 ) -> Result<Option<Vec<IpAddr>>, Error> {
-    // Whoever creates a network gives it an id that no other has, also where one of that name was lost.
+    // A creator gives a network an id that no other has, also where one of that name was lost.
     let site = &bench.site;
     let mut spec = w.scenario.spec(network_of(owner)).clone();
     spec.id = spec.id.map(|id| format!("{id}-{}", site.process.id));

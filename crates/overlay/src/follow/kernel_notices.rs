@@ -1,4 +1,4 @@
-//! Notices: where the kernel tells that somebody touched what is ours: the host, each sandbox, and the egress namespace.
+//! Notices: the namespaces in which the kernel reports changes of our objects: the host, each sandbox, and the egress namespace.
 
 use plugin::Error;
 use std::{
@@ -18,16 +18,16 @@ use crate::{
 /// The name of our tables, on the host and in sandboxes.
 const TABLE: &str = "crosshost";
 
-/// A namespace that has something of ours.
+/// A namespace that has objects of ours.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Source {
     path: PathBuf,
-    /// Device and inode: the path leads to another one after it was made anew.
+    /// Device and inode. They differ when the namespace at the path was replaced.
     id: (u64, u64),
     shared: bool,
 }
 
-/// All that there are now.
+/// All such namespaces that exist now.
 pub fn sources() -> Result<Vec<Source>, Error> {
     let (folder, bridge) = names::egress_netns();
     let sandboxes = names::sandboxes();
@@ -47,7 +47,7 @@ pub fn sources() -> Result<Vec<Source>, Error> {
 }
 
 impl Source {
-    /// Listens there; nothing where there is no namespace any more. The namespace lives as long as what is returned.
+    /// Listens there; returns no listener if the namespace is gone. The namespace lives as long as a listener does.
     pub fn listen(&self) -> Result<Vec<Notices>, Error> {
         let netns = match Netns::open(Path::new(&self.path)) {
             Ok(netns) => netns,

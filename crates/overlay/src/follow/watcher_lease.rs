@@ -1,8 +1,8 @@
-//! Whether a watcher keeps this host's copies of the news fresh, so that a verb need not.
+//! Whether a watcher keeps this host's snapshots fresh, so that a verb need not read them.
 //!
-//! A watcher listens to the store and says in a document which networks forward by all that it has heard. It holds a lock
-//! while it lives: without that the document is a dead one's. What it promises is freshness alone. An ADD that believes it
-//! forwards by the copy, as one does while the store is away, and relies on it no further than that.
+//! A watcher listens to the store, and writes a document with the networks that forward by all that it has read. It holds a lock
+//! while it lives; without the lock the document is a dead watcher's. It promises freshness and nothing else. An ADD that
+//! finds the promise forwards by the copy, and relies on it no further than while the store is away.
 
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
@@ -12,39 +12,39 @@ use serde::{Deserialize, Serialize};
 
 use crate::state::host::Host;
 
-/// The name of the document that says when the store was heard, and of its folder: those of one folder are of one kind.
+/// The name of the document that says when the store last answered, and of its folder: a folder has one kind of document.
 const HEARD: &str = "heard";
-/// How often it is written at most, in seconds.
+/// Least seconds between two writes of it.
 const OFTEN: u64 = 10;
 /// The document's name.
 const NAME: &str = "following";
 /// The lock's name.
 const LOCK: &str = "watcher";
-/// Longest that a verb holds the lock, to see whether anybody does.
+/// Longest that a verb holds the lock, to find out whether a watcher does.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// The networks whose copies are fresh.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Following(BTreeSet<String>);
 
-/// When a watcher heard of the store last.
+/// When the store last answered a watcher.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heard {
     /// Seconds since boot.
     at: u64,
-    /// After so many seconds without a word it is deaf.
+    /// After this many seconds without an answer the watcher counts as deaf.
     within: u64,
 }
 
 impl Heard {
-    /// For how many seconds it has heard nothing, if that is longer than its queries wait.
+    /// The seconds without an answer, if they are more than its queries wait.
     pub fn silence(self) -> Option<u64> {
         let silence = uptime().saturating_sub(self.at);
         Some(silence).filter(|silence| *silence > self.within)
     }
 }
 
-/// The one watcher of this host, for its life.
+/// The one watcher of this host, for as long as it lives.
 pub struct WatcherLease {
     documents: Journal<Following>,
     said: Following,
@@ -53,7 +53,7 @@ pub struct WatcherLease {
 }
 
 impl WatcherLease {
-    /// Begins, with nothing promised; busy if another watcher lives.
+    /// Begins without a promise; busy if another watcher lives.
     pub fn begin() -> Result<Self, journal::Error> {
         let documents = documents();
         let alive = documents.lock(LOCK, LOOK)?.passing();
@@ -67,7 +67,7 @@ impl WatcherLease {
         })
     }
 
-    /// Says which networks forward by all that was heard, and that others do not.
+    /// Writes which networks forward by all that was read; the others do not.
     pub fn follows(&mut self, networks: BTreeSet<String>) -> Result<(), journal::Error> {
         let following = Following(networks);
         if following != self.said {
@@ -77,7 +77,7 @@ impl WatcherLease {
         Ok(())
     }
 
-    /// Says when the store was heard last, in seconds since boot, and after which silence we are deaf.
+    /// Writes when the store last answered, in seconds since boot, and after which silence the watcher counts as deaf.
     pub fn heard(&mut self, at: u64, deaf: Duration) -> Result<(), journal::Error> {
         let now = Heard {
             at,
@@ -94,7 +94,7 @@ impl WatcherLease {
 impl Drop for WatcherLease {
     fn drop(&mut self) {
         let _ = heard().remove(HEARD);
-        // While the lock is held: what stays of it is a dead one's.
+        // While the lock is held: a document without a lock is a dead watcher's.
         let _ = self.documents.remove(NAME);
     }
 }
@@ -109,7 +109,7 @@ pub(crate) fn heard() -> Journal<Heard> {
     Journal::new(Path::new(journal::ROOT), HEARD)
 }
 
-/// When the watcher that lives heard of the store last; `None` where it does not say, as older ones do not.
+/// When the store last answered the living watcher; `None` if it does not write that, as older versions do not.
 pub fn last_heard() -> Result<Option<Heard>, Error> {
     readable(&heard(), HEARD)
 }

@@ -1,12 +1,12 @@
-//! Which forwarding entries a sandbox should have, from the news alone. Pure.
+//! The forwarding entries that a sandbox should have, computed from a snapshot alone. Pure.
 //!
-//! A container's MAC is a function of its address, and an address's home is that of its block, but for the few addresses
-//! that changed hands one by one. So every entry of every remote address can be made before any container has it, and
-//! an ADD changes nothing on other hosts.
+//! A container's MAC is a function of its address. An address's home is that of its block, but for the few addresses that
+//! changed hands one by one. So all entries of every remote address can be made before any container has it, and an ADD
+//! changes nothing on other hosts.
 //!
-//! But for a MAC that was asked for. Hosts that have heard of it know where it is, and let its container answer for its
-//! address itself: so one that has not heard of its end asks the next container at that address. One that has not heard of
-//! its beginning sends to the MAC of the address, and the container's own host readdresses that ([`translations`]).
+//! A requested MAC is the exception. Hosts whose snapshot has it send frames for it to its home, and let the container answer
+//! for its address itself: a host that has not read of its end asks the next container at that address. A host that has
+//! not read of its beginning sends to the computed MAC, and the container's own host rewrites that ([`translations`]).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,12 +17,12 @@ pub use cluster::forwarder::Trust;
 use cluster::{NetworkSnapshot, Stored};
 use netlink::{Change, Forward, Forwarding, Mac};
 
-/// The MAC of the interface that has this address first, if nobody asked for another.
+/// The MAC of the interface whose first address this is, if no other was requested.
 pub fn mac_of(address: IpAddr) -> Mac {
     Mac(ipam::Mac::of(address).0)
 }
 
-/// What frames are addressed to, and what they are to be addressed to instead.
+/// The MACs that frames are sent to, each with the one that replaces it.
 pub type Translations = BTreeMap<ipam::Mac, ipam::Mac>;
 
 /// The tunnel address of a node, unless it is this one or cannot be reached from its own tunnel address. A remote node
@@ -64,8 +64,8 @@ fn shared<'n>(homes: impl Iterator<Item = (IpAddr, Option<&'n str>)>) -> BTreeSe
 /// All entries that the sandbox on `node`, whose tunnel address is `vtep`, should have: for each remote host with an
 /// address of the network a flood entry, and for each of its addresses the three that take a frame there.
 ///
-/// An address that changes hands has no entry, nor has one of a block whose record cannot be read, nor has one whose MAC an address of another home has: an entry would take
-/// the frames of both to one of the two. They flood.
+/// Frames flood, without an entry, for an address that changes hands, for one of a block whose record cannot be read, and for
+/// one whose MAC an address of another home has: an entry would take the frames of both to one of the two.
 pub fn desired(
     snapshot: &NetworkSnapshot,
     node: &str,
@@ -106,7 +106,7 @@ pub fn desired(
     entries.into_iter().collect()
 }
 
-/// What frames to the containers of `node` are to be addressed to in its sandbox, of those whose MAC was asked for.
+/// What the sandbox on `node` rewrites: computed MACs of its own containers that requested another one.
 pub fn translations(snapshot: &NetworkSnapshot, node: &str) -> Translations {
     let here = |(address, _): &(IpAddr, _)| {
         tells_mac(snapshot, *address) && snapshot.home(*address) == Some(node)
@@ -116,14 +116,14 @@ pub fn translations(snapshot: &NetworkSnapshot, node: &str) -> Translations {
         .collect()
 }
 
-/// Whether MACs are computed from addresses like this one; so it is taken where nobody knows the network.
+/// Whether MACs are computed from addresses like this one; assumed where the snapshot does not have the network.
 fn tells_mac(snapshot: &NetworkSnapshot, address: IpAddr) -> bool {
     let network = snapshot.network.as_ref();
     network.is_none_or(|network| network.record.tells_mac(address))
 }
 
-/// The same where this host answers for the `gateways` by itself, with `mac` like every other host: nothing for them goes
-/// to one of those, though their blocks may be there, and the bridge knows their MAC and so keeps questions for it here.
+/// Changes entries for a host that answers for the `gateways` by itself, with `mac` like every other host. Nothing for them goes
+/// to another host, though their blocks may be there, and the bridge answers for their MAC.
 pub fn answered_here(entries: &mut Forwarding, gateways: &BTreeSet<IpAddr>, mac: Mac) {
     let ours: BTreeSet<_> = gateways.iter().map(|gateway| mac_of(*gateway)).collect();
     entries.retain(|entry| match entry {
@@ -139,7 +139,7 @@ pub fn answered_here(entries: &mut Forwarding, gateways: &BTreeSet<IpAddr>, mac:
     );
 }
 
-/// The steps from what the kernel has to what it should have. Nothing, if they are the same.
+/// The steps from what the kernel has to what it should have; none if they are equal.
 pub fn changes(desired: &Forwarding, present: &Forwarding) -> Vec<Change> {
     let gone: BTreeSet<_> = present.difference(desired).copied().collect();
     let removed = gone.into_iter().map(Change::Remove);
