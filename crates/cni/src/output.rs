@@ -87,7 +87,7 @@ fn told(panic: &PanicHookInfo<'_>) -> Error {
         .with_details(panic.payload_as_str().unwrap_or_default())
 }
 
-/// A delegate's standard error, as it is.
+/// Prints a delegate's standard error, unchanged.
 pub(crate) fn copy(bytes: &[u8]) {
     let _ = io::stderr().write_all(bytes);
 }

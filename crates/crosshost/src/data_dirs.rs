@@ -19,7 +19,7 @@ impl<'s> Realm<'s> {
         Ok(Self { name, cluster })
     }
 
-    /// How a network of it is called among those of all.
+    /// The full name of one of its networks.
     pub fn called(&self, network: &str) -> String {
         full_name(network, self.name.as_deref())
     }
@@ -30,7 +30,7 @@ impl<'s> Realm<'s> {
     }
 }
 
-/// All realms, the usual one first.
+/// All realms, the default one first.
 pub async fn all(session: &Session) -> Result<Vec<Realm<'_>>> {
     let usual = Realm::open(session, None)?;
     let names = usual.cluster.realms().await?;

@@ -1,4 +1,4 @@
-//! `crosshost sync`: this host is known, its forwarding follows the news, and the store knows what it missed.
+//! `crosshost sync`: registers this host, brings its forwarding up to date, and tells the store what it has missed.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ pub const PORTS: &str = "published ports: mended";
 
 /// What was done, and what failed.
 pub struct Done {
-    /// The networks whose sandboxes were brought to the news.
+    /// The networks whose sandboxes were brought up to date.
     pub networks: Vec<Synced>,
     /// Whether published ports were missing from the kernel's table.
     pub ports: bool,

@@ -138,7 +138,7 @@ impl Duties {
             return false;
         }
         *self = Self::default();
-        // What it could not bring to the news stays due, and is vouched for by nobody.
+        // A network that could not be brought up to date stays due, and has no lease.
         self.sandboxes = overlay::segment::sandbox::networks()
             .unwrap_or_default()
             .into_iter()

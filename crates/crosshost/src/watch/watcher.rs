@@ -89,7 +89,7 @@ impl Watcher {
         self.sync_now();
     }
 
-    /// Listens anew. What was heard before may be of another store: it is vouched for no more.
+    /// Restarts the queries. Earlier answers may come from another store, so the lease on all networks ends.
     fn hang_up(&mut self) {
         self.line.hang_up();
         self.heard.clear();

@@ -1,4 +1,4 @@
-//! What this host tells the store before it takes part in a network: its node record, and the network if there is none.
+//! Registers this host in the store, and creates the network if there is none, before the host takes part in it.
 
 use std::net::IpAddr;
 

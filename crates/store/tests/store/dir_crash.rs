@@ -95,7 +95,7 @@ fn writes_until_killed() {
     )
     .unwrap();
     let (one, two, odd) = (key("one/x"), key("two/y/z"), key("odd"));
-    // Not for ever, should nobody be left to kill it.
+    // It ends by itself if no process is left to kill it.
     let started = Instant::now();
     while started.elapsed() < Duration::from_secs(5) {
         run(async {

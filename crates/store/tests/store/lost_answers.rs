@@ -188,7 +188,7 @@ fn a_write_without_any_answer_is_an_error_in_time() {
                 error.is_away() && started.elapsed() < Duration::from_secs(5),
                 "{error}"
             );
-            // It was made all the same, once; and who repeats it with what is there finds that out.
+            // It happened all the same, once. A writer that repeats it with the present state finds that out.
             assert!(
                 opened(&agent.config())
                     .get(&key("a"))
