@@ -12,6 +12,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use netns_rs::{Env, NetNs};
 use rustix::fs::{FlockOperation, Mode, OFlags};
@@ -20,6 +21,11 @@ use rustix::mount::mount_bind;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::mounts::{self, Elsewhere};
+
+/// Longest wait for another process that makes or removes a namespace in the same directory.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// `statfs` type of the file system that namespaces live on (uapi `linux/magic.h`).
 const NSFS_MAGIC: i64 = 0x6e73_6673;
@@ -311,15 +317,17 @@ fn checked(dir: &Path, name: &str) -> Result<PathBuf, NetnsError> {
     ))
 }
 
-/// Makers and removers in one directory take turns; released when dropped.
+/// Makers and removers in one directory take turns; released when dropped. EAGAIN where another holds it for too long.
 fn lock(dir: &Path) -> Result<OwnedFd, Errno> {
-    let fd = rustix::fs::open(
-        dir,
-        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
-    rustix::fs::flock(&fd, FlockOperation::LockExclusive)?;
-    Ok(fd)
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = rustix::fs::open(dir, flags, Mode::empty())?;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::AGAIN) if Instant::now() < deadline => thread::sleep(PAUSE),
+            locked => return locked.map(|()| fd),
+        }
+    }
 }
 
 pub(crate) fn is_namespace(path: &Path) -> bool {

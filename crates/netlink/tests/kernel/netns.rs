@@ -184,3 +184,15 @@ fn sysctls_are_read_and_written_inside() {
     let error = error.unwrap_err().to_string();
     assert!(error.contains("set net.ipv4.nosuch to 1"), "{error}");
 }
+
+#[test]
+fn a_directory_that_another_process_keeps_locked_is_busy_and_not_waited_for_without_end() {
+    let lab = Lab::new();
+    let dir = fs::File::open(lab.dir()).unwrap();
+    dir.lock().unwrap();
+    let refused = Netns::create(lab.dir(), "a").unwrap_err();
+    assert!(refused.is_busy(), "{refused}");
+    drop(dir);
+    Netns::create(lab.dir(), "a").unwrap();
+    assert!(Netns::remove(lab.dir(), "a").unwrap());
+}
