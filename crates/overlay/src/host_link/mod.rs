@@ -13,7 +13,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 use cluster::Network;
 use cni::Delegate;
 use ipnetwork::IpNetwork;
-use journal::{Attachment, Found};
+use journal::{Attachment, Found, Lock};
 use netlink::{Forwarding, Mac};
 use serde::{Deserialize, Serialize};
 
@@ -65,6 +65,11 @@ impl Wants {
 }
 
 impl Foothold {
+    /// Whether the IPAM plugin has still to give the host's own addresses.
+    pub(crate) fn lacks_addresses(&self) -> bool {
+        self.access && self.addresses.is_empty()
+    }
+
     /// The MAC of the gateway: of a pair that of the IPv4 address.
     fn gateway_mac(&self) -> Option<Mac> {
         let first = self.gateways.iter().min_by_key(|address| address.is_ipv6());
@@ -113,15 +118,9 @@ pub(crate) fn entries(
     Ok(wanted)
 }
 
-/// Gives the host what an attachment wants of it, beside what others wanted; the caller holds the network's lock. Where
-/// that changes something, the sandbox is not what it was.
-pub(crate) async fn ensure(
-    host: &Host,
-    network: &Network,
-    wants: Wants,
-    sandbox: &mut Sandbox,
-    ipam: &Delegate<'_>,
-) -> Result<Foothold, Error> {
+/// Notes what an attachment wants of its host, beside what others wanted; the caller holds the network's lock. What
+/// [lacks](Foothold::lacks_addresses) addresses then gets them by [`lease`], and all of it is made by [`bring`].
+pub(crate) async fn note(host: &Host, network: &Network, wants: Wants) -> Result<Foothold, Error> {
     let name = &network.name;
     let before = load(host, name)?;
     let mut foothold = before.clone().unwrap_or_default();
@@ -145,19 +144,44 @@ pub(crate) async fn ensure(
     if before.as_ref() != Some(&foothold) {
         save(host, name, &foothold)?;
     }
-    if foothold.access && foothold.addresses.is_empty() {
-        let ipam = of_host(name, ipam)?;
-        // What an ADD got that was killed before it noted so.
-        ipam.del()?;
-        let given = ipam.add()?;
-        foothold.addresses = given.ips.iter().map(|ip| ip.address).collect();
-        if foothold.addresses.is_empty() {
-            return Err(Error::decode("hostAccess: the IPAM plugin gave no address"));
-        }
-        save(host, name, &foothold)?;
-    }
-    sandbox.stood &= !bring(host, name, &foothold, sandbox).await?;
     Ok(foothold)
+}
+
+/// Leases the host's own addresses, as it was noted that it wants them. The caller does not hold the network's lock, so that
+/// all else on the network goes on while the IPAM plugin runs.
+pub(crate) fn lease(
+    host: &Host,
+    network: &str,
+    noted: Foothold,
+    ipam: &Delegate<'_>,
+) -> Result<Foothold, Error> {
+    let _alone = lock_lease(host, network)?;
+    let known = load(host, network)?;
+    if let Some(known) = known.filter(|known| !known.lacks_addresses()) {
+        return Ok(known);
+    }
+    let ipam = of_host(network, ipam)?;
+    // What an ADD got that was killed before it noted so.
+    ipam.del()?;
+    let given = ipam.add()?;
+    let addresses: Vec<_> = given.ips.iter().map(|ip| ip.address).collect();
+    if addresses.is_empty() {
+        return Err(Error::decode("hostAccess: the IPAM plugin gave no address"));
+    }
+    let _lock = host.lock_network(network)?;
+    let known = load(host, network)?.unwrap_or(noted);
+    let foothold = Foothold {
+        access: true,
+        addresses,
+        ..known
+    };
+    save(host, network, &foothold)?;
+    Ok(foothold)
+}
+
+/// Excludes other verbs from leasing the host's own addresses, and from giving them back. Taken before the network's lock.
+fn lock_lease(host: &Host, network: &str) -> Result<Lock, Error> {
+    host.lock(&format!("host-lease-{network}"))
 }
 
 /// The IPAM plugin, asked for the host's own attachment to the network.
@@ -231,7 +255,8 @@ pub(crate) async fn mend(host: &Host, network: &str, sandbox: &Sandbox) -> Resul
     }
 }
 
-async fn bring(
+/// Makes what was noted and leased, and mends it; whether something was wrong. The caller holds the network's lock.
+pub(crate) async fn bring(
     host: &Host,
     network: &str,
     foothold: &Foothold,
@@ -349,16 +374,35 @@ pub(crate) async fn release_by(
     if !access && !may_be(host, network)? {
         return Ok(false);
     }
-    let known = load(host, network)?;
-    let _lock = host.lock_network(network)?;
     // A sandbox that stays has a container's port, whatever the list of its users says.
-    if host.has_users(network)? || sandbox::open(network)?.is_some() {
-        return Ok(false);
+    let is_used = || Ok::<_, Error>(host.has_users(network)? || sandbox::open(network)?.is_some());
+    {
+        let _lock = host.lock_network(network)?;
+        if is_used()? {
+            return Ok(false);
+        }
     }
+    let _alone = lock_lease(host, network)?;
+    let known = {
+        let _lock = host.lock_network(network)?;
+        if is_used()? {
+            return Ok(false);
+        }
+        let known = load(host, network)?;
+        // From here on an ADD leases anew, after this.
+        if let Some(known) = known.clone().filter(|known| !known.addresses.is_empty()) {
+            let addresses = Vec::new();
+            save(host, network, &Foothold { addresses, ..known })?;
+        }
+        known
+    };
     // Of a document that cannot be read it may be.
     if access || known.is_none_or(|known| known.access) {
         give_back().await?;
     }
-    let removed = host.footholds.remove(network);
-    removed.map_err(Error::from).map(|()| true)
+    let _lock = host.lock_network(network)?;
+    if !is_used()? {
+        host.footholds.remove(network)?;
+    }
+    Ok(true)
 }

@@ -317,14 +317,7 @@ impl Work<'_> {
 
     /// The kernel's part that needs no address of the container: sandbox, what the host has on it, veth pair, egress NIC.
     async fn plug(&self, known: &NetworkSnapshot, network: &Network) -> Result<Made, Error> {
-        let (sandbox, foothold) = {
-            let _lock = self.host.lock_network(&network.name)?;
-            let mut sandbox = self.sandbox(known, network).await?;
-            let wants = self.conf.wants(network);
-            let ensured = host_link::ensure(self.host, network, wants, &mut sandbox, self.ipam);
-            let foothold = ensured.await?;
-            (sandbox, foothold)
-        };
+        let (sandbox, foothold) = self.segment(known, network).await?;
         let mtu = sandbox::mtu(network, self.conf.spec.mtu, sandbox.mtu)?;
         let (node, segment) = (&self.conf.settings.node, (sandbox.end.ip(), sandbox.mtu));
         let carried = path_mtu::carried(self.host, known, node, segment).await?;
@@ -361,6 +354,30 @@ impl Work<'_> {
             egress,
             foothold,
         })
+    }
+
+    /// The network's sandbox with the host's own links in it.
+    async fn segment(
+        &self,
+        known: &NetworkSnapshot,
+        network: &Network,
+    ) -> Result<(Sandbox, Foothold), Error> {
+        let (host, name) = (self.host, &network.name);
+        let mut lock = host.lock_network(name)?;
+        let mut sandbox = self.sandbox(known, network).await?;
+        let mut foothold = host_link::note(host, network, self.conf.wants(network)).await?;
+        if foothold.lacks_addresses() {
+            drop(lock);
+            foothold = host_link::lease(host, name, foothold, self.ipam)?;
+            lock = host.lock_network(name)?;
+            // Others may have mended it meanwhile.
+            let stood = sandbox.stood;
+            sandbox = self.sandbox(known, network).await?;
+            sandbox.stood &= stood;
+        }
+        sandbox.stood &= !host_link::bring(host, name, &foothold, &sandbox).await?;
+        drop(lock);
+        Ok((sandbox, foothold))
     }
 
     /// The subnets that the container reaches otherwise than by its egress NIC, with those of the network that it joins.

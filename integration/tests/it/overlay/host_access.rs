@@ -8,7 +8,7 @@ use crate::overlay::host_on_segment::{
     DUAL, V4, V6, addresses, lab, link, network, on_link, seen_as, serve,
 };
 use crate::store_reader;
-use integration::{Attachment, Container, Lab};
+use integration::{Attachment, Container, Lab, Programs, until};
 use serde_json::{Value, json};
 
 fn access(subnets: &[&str], egress: &str) -> Value {
@@ -272,4 +272,50 @@ fn a_killed_add_is_repaired() {
         host.footprint().assert_same_as(&untouched, &when);
         assert_no_lease(&lab, &when);
     }
+}
+
+/// An IPAM plugin that gives one address to containers, and another to the host itself when it is told to.
+const SLOW: &str = r#"#!/bin/sh
+cat > /dev/null
+[ "$CNI_COMMAND" = ADD ] || exit 0
+address=10.0.0.7
+if [ "$CNI_CONTAINERID" = crosshost-host ]; then
+    address=10.0.0.9
+    touch /run/slow/reached
+    while [ ! -e /run/slow/go ]; do sleep 0.05; done
+fi
+echo '{ "cniVersion": "1.1.0", "ips": [{ "address": "'$address'/24" }] }'
+"#;
+
+/// What takes its time is not under the network's lock.
+#[test]
+fn an_ipam_plugin_that_takes_its_time_for_the_host_holds_up_nobody_else_on_the_network() {
+    let conflist = access(V4, "gwbridge");
+    let lab = lab(1, &conflist);
+    let host = lab.host(1);
+    host.namespace().write("/run/slow/slow-ipam", SLOW);
+    host.namespace().script("chmod +x /run/slow/slow-ipam");
+    let mut conf = host_on_segment::netconf(&conflist);
+    conf["ipam"] = json!({ "type": "slow-ipam", "subnet": V4[0] });
+    let container = host.container("t1");
+    let call = |verb: &str| {
+        let path = format!("/run/slow:{}", Programs::cni_path());
+        let call = host.call("overlay", verb).id("t1").env("CNI_PATH", path);
+        call.netns(&container.netns()).conf(&conf)
+    };
+    let adding = call("ADD").start();
+    let reached = host.namespace().path("/run/slow/reached");
+    until(Duration::from_mins(1), "at the host's lease", || {
+        reached.exists()
+    });
+    let synced = host.crosshost(&["sync"]);
+    assert!(synced.took < Duration::from_secs(15), "{synced}");
+    synced.ok();
+    host.namespace().write("/run/slow/go", "");
+    adding.wait(Duration::from_mins(1)).ok();
+    let own: Vec<std::net::IpAddr> = vec![[10, 0, 0, 9].into()];
+    assert_eq!(on_link(host, "chh"), own);
+    call("DEL").run().ok();
+    let left = host.namespace().run(&["ip", "-br", "link"]).ok().stdout;
+    assert!(!left.contains("chh"), "{left}");
 }
