@@ -10,8 +10,8 @@ DIST ?= target/dist
 RELEASE = target/$(HOST)/release
 DEPS = integration/tools/deps.sh
 NEXTEST = target/tools/bin/cargo-nextest nextest run --locked
-# Makes static binaries smaller, with LLVM and with lld, rustc's own linker on x86_64 (docs/decisions/0003-binary-size.md).
-LEAN_x86_64 = -C llvm-args=-enable-machine-outliner=always -C link-arg=-Wl,--icf=all,--pack-dyn-relocs=relr,--no-eh-frame-hdr,-T,$(CURDIR)/crates/unwind.ld
+# Makes static binaries smaller with lld, rustc's own linker on x86_64 (docs/decisions/0003-binary-size.md, 0018).
+LEAN_x86_64 = -C link-arg=-Wl,--icf=all,--pack-dyn-relocs=relr,--no-eh-frame-hdr,-T,$(CURDIR)/crates/unwind.ld
 STATIC = -C target-feature=+crt-static $(LEAN_$(firstword $(subst -, ,$(HOST))))
 
 .DEFAULT_GOAL := help
