@@ -21,8 +21,8 @@ impl Layout {
     }
 
     /// A layout of its own below this one, for a configuration that keeps its data apart (`ipam.dataDir`).
-    pub fn apart(&self, realm: &str) -> Result<Self, store::Error> {
-        Self::new(self.data()?.join(realm)?.as_str())
+    pub fn apart(&self, data_dir: &str) -> Result<Self, store::Error> {
+        Self::new(self.data()?.join(data_dir)?.as_str())
     }
 
     /// First segments of all keys.

@@ -16,7 +16,7 @@
 //!     <prefix>/v1/leases/<net>/<address>    the attachment that holds it
 //!     <prefix>/v1/ledgers/<net>/<node>      that the node may give out addresses of its blocks on its own
 //!     <prefix>/v1/acks/<net>/<node>         that the node forwards on the network, and by how new news
-//!     <prefix>/data/<realm>/v1/...          all of this once more for each data directory (`ipam.dataDir`)
+//!     <prefix>/data/<directory>/v1/...      all of this once more for each data directory (`ipam.dataDir`)
 //! ```
 //!
 //! [`Allocator`] is the host's side of it: what a verb does with these records and with what the host remembers.
@@ -41,7 +41,7 @@ pub use allocator::{
     LocalStore, Memory, Noted, Own, PendingChange, Request, Stage, note_gone,
 };
 pub use config::conflist::{Conflist, Segment, unique};
-pub use config::data_dir::{directory_of, full_name, realm_of};
+pub use config::data_dir::{data_dir_key, directory_of, full_name};
 pub use config::settings::{CONFIG_FILE, NodeSettings, Resolved, Settings, StoreSettings};
 pub use config::store_ref::StoreRef;
 pub use error::Error;

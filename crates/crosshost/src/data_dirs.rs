@@ -1,19 +1,19 @@
-//! Realms: networks of configurations with a data directory (`ipam.dataDir`) have records of their own, apart from all others.
+//! Data directories: networks of configurations with a data directory (`ipam.dataDir`) have records of their own, apart from all others.
 //! An operator sees all of them; the full name of a network of one is `NETWORK@DIRECTORY`.
 
 use cluster::{Cluster, full_name};
 
 use crate::session::{Result, Session};
 
-/// The records of one realm.
-pub struct Realm<'s> {
+/// The records of one data directory.
+pub struct DataDir<'s> {
     /// Its name in the store; `None`: those of configurations without a data directory.
     pub name: Option<String>,
     /// The records.
     pub cluster: Cluster<'s>,
 }
 
-impl<'s> Realm<'s> {
+impl<'s> DataDir<'s> {
     fn open(session: &'s Session, name: Option<String>) -> Result<Self> {
         let cluster = session.cluster_of(name.as_deref())?;
         Ok(Self { name, cluster })
@@ -30,23 +30,23 @@ impl<'s> Realm<'s> {
     }
 }
 
-/// All realms, the default one first.
-pub async fn all(session: &Session) -> Result<Vec<Realm<'_>>> {
-    let usual = Realm::open(session, None)?;
-    let names = usual.cluster.realms().await?;
-    let mut realms = vec![usual];
+/// All data directories, the default one first.
+pub async fn all(session: &Session) -> Result<Vec<DataDir<'_>>> {
+    let usual = DataDir::open(session, None)?;
+    let names = usual.cluster.data_dirs().await?;
+    let mut data_dirs = vec![usual];
     for name in names {
-        realms.push(Realm::open(session, Some(name))?);
+        data_dirs.push(DataDir::open(session, Some(name))?);
     }
-    Ok(realms)
+    Ok(data_dirs)
 }
 
-/// The realm of a network that an operator named, and the network's own name.
-pub fn of<'s, 'n>(session: &'s Session, called: &'n str) -> Result<(Realm<'s>, &'n str)> {
+/// The data directory of a network that an operator named, and the network's own name.
+pub fn of<'s, 'n>(session: &'s Session, called: &'n str) -> Result<(DataDir<'s>, &'n str)> {
     let (network, directory) = match called.split_once('@') {
         Some((network, directory)) => (network, Some(directory)),
         None => (called, None),
     };
-    let realm = Realm::open(session, directory.map(cluster::realm_of))?;
-    Ok((realm, network))
+    let data_dir = DataDir::open(session, directory.map(cluster::data_dir_key))?;
+    Ok((data_dir, network))
 }

@@ -67,11 +67,11 @@ impl Session {
     /// The same, or those of a configuration that keeps its records apart.
     pub fn cluster_of(
         &self,
-        realm: Option<&str>,
+        data_dir: Option<&str>,
     ) -> std::result::Result<Cluster<'_>, cluster::Error> {
         let layout = self.settings.layout.clone();
-        let layout = match realm {
-            Some(realm) => layout.apart(realm)?,
+        let layout = match data_dir {
+            Some(data_dir) => layout.apart(data_dir)?,
             None => layout,
         };
         Ok(Cluster::new(&*self.store, layout))

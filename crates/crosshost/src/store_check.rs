@@ -17,9 +17,9 @@ fn in_use() -> Result<BTreeMap<(String, Option<String>), StoreRef>> {
     for (network, store) in overlay::maintain::diagnose::places().map_err(failed)? {
         made_with.insert((network, None), store);
     }
-    for (realm, files) in FsLocalStore::all()? {
+    for (data_dir, files) in FsLocalStore::all()? {
         for (network, store) in files.stores()? {
-            made_with.insert((network.record.name, realm.clone()), store);
+            made_with.insert((network.record.name, data_dir.clone()), store);
         }
     }
     Ok(made_with)
@@ -28,7 +28,7 @@ fn in_use() -> Result<BTreeMap<(String, Option<String>), StoreRef>> {
 /// The settings of a command where no setting names a store: those of the store with which this host's containers were made.
 pub fn with_store_in_use(settings: Resolved) -> Result<Resolved> {
     let made_with = in_use()?.into_iter();
-    let mut usual = made_with.filter(|((_, realm), _)| realm.is_none());
+    let mut usual = made_with.filter(|((_, data_dir), _)| data_dir.is_none());
     match usual.next() {
         Some(((network, _), there)) if !there.is_called_as(&settings.store_ref()) => {
             let refused = || there.refuse(&network, &settings.store_ref());
@@ -40,12 +40,12 @@ pub fn with_store_in_use(settings: Resolved) -> Result<Resolved> {
 
 /// Compares the stores of the containers with the store of these settings.
 pub fn examine(settings: &Resolved, findings: &mut Findings) -> Result<()> {
-    for ((network, realm), there) in in_use()? {
-        let here = settings.clone().apart(realm.as_deref())?.store_ref();
+    for ((network, data_dir), there) in in_use()? {
+        let here = settings.clone().apart(data_dir.as_deref())?.store_ref();
         if there.is_called_as(&here) {
             continue;
         }
-        let called = cluster::full_name(&network, realm.as_deref());
+        let called = cluster::full_name(&network, data_dir.as_deref());
         let says = format!(
             "network {called}: its containers here were made with the store {there}, this command uses {here}: \
              the runtime and this shell have different settings; set store.url in {}, which both read",

@@ -28,14 +28,17 @@ pub struct FsLocalStore {
 }
 
 impl FsLocalStore {
-    /// Those of the usual configuration, or of the one whose records are apart as `realm`.
-    pub fn new(realm: Option<&str>) -> Self {
-        Self::below(Path::new(journal::ROOT), realm)
+    /// Those of the usual configuration, or of the one whose records are apart as `data_dir`.
+    pub fn new(data_dir: Option<&str>) -> Self {
+        Self::below(Path::new(journal::ROOT), data_dir)
     }
 
     /// The same below another folder than [`journal::ROOT`].
-    pub fn below(root: &Path, realm: Option<&str>) -> Self {
-        let root = realm.map_or_else(|| root.to_owned(), |realm| root.join("data").join(realm));
+    pub fn below(root: &Path, data_dir: Option<&str>) -> Self {
+        let root = data_dir.map_or_else(
+            || root.to_owned(),
+            |data_dir| root.join("data").join(data_dir),
+        );
         Self {
             ledgers: Journal::new(&root, "ledger"),
             memories: Journal::new(&root, "memory"),
@@ -43,17 +46,17 @@ impl FsLocalStore {
         }
     }
 
-    /// All of this host: the usual ones, and those that are apart, with their realms.
+    /// All of this host: the usual ones, and those that are apart, with their data directories.
     pub fn all() -> Result<Vec<(Option<String>, Self)>, Error> {
-        let apart = Self::realms()?.into_iter().map(Some);
+        let apart = Self::data_dirs()?.into_iter().map(Some);
         let all = [None].into_iter().chain(apart);
         Ok(all
-            .map(|realm| (realm.clone(), Self::new(realm.as_deref())))
+            .map(|data_dir| (data_dir.clone(), Self::new(data_dir.as_deref())))
             .collect())
     }
 
-    /// The realms of which this host has documents.
-    pub fn realms() -> Result<Vec<String>, Error> {
+    /// The data directories of which this host has documents.
+    pub fn data_dirs() -> Result<Vec<String>, Error> {
         names(&Path::new(journal::ROOT).join("data"))
     }
 

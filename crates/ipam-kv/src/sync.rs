@@ -10,7 +10,7 @@ use crate::{context::Context, local_store::FsLocalStore};
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Pool {
     /// What keeps its records apart, if anything does.
-    pub realm: Option<String>,
+    pub data_dir: Option<String>,
     /// The network.
     pub network: String,
 }
@@ -19,10 +19,10 @@ impl Pool {
     /// All of which this host has documents.
     pub fn all() -> Result<Vec<Self>, plugin::Error> {
         let mut all = Vec::new();
-        for (realm, files) in FsLocalStore::all()? {
+        for (data_dir, files) in FsLocalStore::all()? {
             let networks = files.networks()?;
             all.extend(networks.into_iter().map(|network| Self {
-                realm: realm.clone(),
+                data_dir: data_dir.clone(),
                 network,
             }));
         }
@@ -31,13 +31,13 @@ impl Pool {
 
     /// The settings of its configuration.
     pub fn settings(&self, settings: &Resolved) -> Result<Resolved, plugin::Error> {
-        let apart = settings.clone().apart(self.realm.as_deref());
+        let apart = settings.clone().apart(self.data_dir.as_deref());
         Ok(apart?)
     }
 
     /// Whether news of its blocks say anything of `node` that this host has not heard. Asks nobody.
     pub fn is_behind(&self, snapshot: &NetworkSnapshot, node: &str) -> Result<bool, plugin::Error> {
-        let files = FsLocalStore::new(self.realm.as_deref());
+        let files = FsLocalStore::new(self.data_dir.as_deref());
         let ledger = files.ledger(&self.network)?;
         // Without one there are local leases alone, of which the store tells more.
         Ok(ledger.is_none_or(|ledger| ledger.is_behind(&snapshot.blocks, node)))
@@ -45,7 +45,7 @@ impl Pool {
 
     /// When this node has to make itself known again on a network that reclaims, as seconds since boot.
     pub fn contact_due(&self) -> Result<Option<u64>, plugin::Error> {
-        let ledger = FsLocalStore::new(self.realm.as_deref()).ledger(&self.network);
+        let ledger = FsLocalStore::new(self.data_dir.as_deref()).ledger(&self.network);
         Ok(ledger?.and_then(|ledger| ledger.contact_due()))
     }
 
@@ -66,23 +66,23 @@ pub async fn sync(
     shared: Result<Vec<String>, Error>,
 ) -> Result<Vec<(String, Error)>, plugin::Error> {
     let (mut failures, mut node_view) = (Vec::new(), Some(node_view));
-    let mut realms = FsLocalStore::realms()?;
+    let mut data_dirs = FsLocalStore::data_dirs()?;
     // After a reboot the store alone knows in which this node was.
     match shared {
-        Ok(shared) => realms.extend(shared),
+        Ok(shared) => data_dirs.extend(shared),
         Err(error) => failures.push(("data directories".to_owned(), error)),
     }
-    realms.sort();
-    realms.dedup();
-    for realm in [None].into_iter().chain(realms.into_iter().map(Some)) {
-        let place = realm.as_deref().map(cluster::directory_of);
+    data_dirs.sort();
+    data_dirs.dedup();
+    for data_dir in [None].into_iter().chain(data_dirs.into_iter().map(Some)) {
+        let place = data_dir.as_deref().map(cluster::directory_of);
         let place = place.map_or_else(
             || "networks".to_owned(),
             |dir| format!("data directory {dir}"),
         );
         let node_view = node_view.take();
-        match settings.clone().apart(realm.as_deref()) {
-            Ok(settings) => match sync_realm(Context::new(settings)?, node_view).await {
+        match settings.clone().apart(data_dir.as_deref()) {
+            Ok(settings) => match sync_data_dir(Context::new(settings)?, node_view).await {
                 Ok(late) => failures.extend(late),
                 Err(error) => failures.push((place, error)),
             },
@@ -92,15 +92,15 @@ pub async fn sync(
     Ok(failures)
 }
 
-/// The same of one realm, which is surveyed if it is not yet.
-async fn sync_realm(
+/// The same of one data directory, whose view is read if the caller has none.
+async fn sync_data_dir(
     context: Context,
     node_view: Option<NodeView>,
 ) -> Result<Vec<(String, Error)>, Error> {
     let mut failures = Vec::new();
     let named = |network: &str| {
-        let realm = context.settings().realm.as_deref();
-        format!("network {}", cluster::full_name(network, realm))
+        let data_dir = context.settings().data_dir.as_deref();
+        format!("network {}", cluster::full_name(network, data_dir))
     };
     let open = context.open();
     let mut networks = context.files().networks()?;

@@ -103,8 +103,8 @@ impl Conflist {
     }
 
     /// What keeps the records apart from those of other configurations, if anything does: known without settings.
-    pub fn realm(&self) -> Option<String> {
-        self.data_dir().map(crate::realm_of)
+    pub fn data_dir_key(&self) -> Option<String> {
+        self.data_dir().map(crate::data_dir_key)
     }
 
     fn data_dir(&self) -> Option<&str> {
@@ -164,7 +164,7 @@ impl Resolved {
             None => Ok(self),
             Some(dir) => {
                 let unfit = |error: store::Error| bad(format!("ipam.dataDir: {dir}: {error}"));
-                self.apart(Some(&crate::realm_of(dir)))
+                self.apart(Some(&crate::data_dir_key(dir)))
                     .map_err(|error| match error {
                         Error::Store(error) => unfit(error),
                         other => other,

@@ -1,20 +1,20 @@
-//! Realms: the records of configurations that name a data directory (`ipam.dataDir`). Each has a layout of its own below
-//! `<prefix>/data/<realm>`, so that two directories never see each other. An operator, and what looks after a host, sees all.
+//! Data directories: the records of configurations that name a data directory (`ipam.dataDir`). Each has a layout of its own below
+//! `<prefix>/data/<key>`, so that two directories never see each other. An operator, and what looks after a host, sees all.
 
 use crate::{Cluster, Error};
 
 impl Cluster<'_> {
-    /// The realms below these records. One request.
-    pub async fn realms(&self) -> Result<Vec<String>, Error> {
-        let mut realms = self.store.children(&self.layout.data()?).await?;
+    /// The data directories below these records. One request.
+    pub async fn data_dirs(&self) -> Result<Vec<String>, Error> {
+        let mut data_dirs = self.store.children(&self.layout.data()?).await?;
         // What others put there is none.
-        realms.retain(|realm| self.layout.apart(realm).is_ok());
-        Ok(realms)
+        data_dirs.retain(|data_dir| self.layout.apart(data_dir).is_ok());
+        Ok(data_dirs)
     }
 }
 
 /// A directory's name as one segment of a key: what a key cannot have is written as `-` and two hex digits.
-pub fn realm_of(dir: &str) -> String {
+pub fn data_dir_key(dir: &str) -> String {
     let spell = |byte: u8| match byte {
         b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'_' => char::from(byte).to_string(),
         _ => format!("-{byte:02x}"),
@@ -22,10 +22,10 @@ pub fn realm_of(dir: &str) -> String {
     dir.bytes().map(spell).collect()
 }
 
-/// The directory of a realm; the realm itself where it was made of none.
-pub fn directory_of(realm: &str) -> String {
+/// The directory whose key this is; the key itself if it is not one of a directory.
+pub fn directory_of(data_dir: &str) -> String {
     let mut bytes = Vec::new();
-    let mut rest = realm.as_bytes();
+    let mut rest = data_dir.as_bytes();
     while let Some((first, more)) = rest.split_first() {
         let (byte, after) = match more.split_at_checked(2) {
             Some((hex, after)) if *first == b'-' => {
@@ -38,18 +38,18 @@ pub fn directory_of(realm: &str) -> String {
         rest = after;
     }
     let dir = String::from_utf8(bytes).unwrap_or_default();
-    if realm_of(&dir) == realm {
+    if data_dir_key(&dir) == data_dir {
         dir
     } else {
-        realm.to_owned()
+        data_dir.to_owned()
     }
 }
 
-/// How a network is called among those of all realms: `net1`, or `net1@/srv/a` with its data directory.
-pub fn full_name(network: &str, realm: Option<&str>) -> String {
-    match realm {
+/// How a network is called among those of all data directories: `net1`, or `net1@/srv/a` with its data directory.
+pub fn full_name(network: &str, data_dir: Option<&str>) -> String {
+    match data_dir {
         None => network.to_owned(),
-        Some(realm) => format!("{network}@{}", directory_of(realm)),
+        Some(data_dir) => format!("{network}@{}", directory_of(data_dir)),
     }
 }
 
@@ -60,7 +60,7 @@ mod tests {
     #[test]
     fn a_directory_is_read_from_its_realm() {
         for dir in ["/srv/a", "", "x", "/a-b/é_1", "-2f", "%", "/srv/a b"] {
-            assert_eq!(directory_of(&realm_of(dir)), dir);
+            assert_eq!(directory_of(&data_dir_key(dir)), dir);
         }
         for none in ["a-b", "-2F", "-", "-ff", "-2"] {
             assert_eq!(directory_of(none), none);

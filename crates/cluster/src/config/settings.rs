@@ -73,7 +73,7 @@ pub struct Resolved {
     /// Where the records lie in it.
     pub layout: Layout,
     /// What keeps the records apart from those of other configurations, if anything does: one segment of a key.
-    pub realm: Option<String>,
+    pub data_dir: Option<String>,
     /// Name of this node.
     pub node: String,
     /// Interface that carries the tunnels, if named.
@@ -96,15 +96,15 @@ impl Resolved {
         }
     }
 
-    /// The same with records of their own, below those of this configuration; without a realm just the same.
-    pub fn apart(self, realm: Option<&str>) -> Result<Self, Error> {
-        let Some(realm) = realm else {
+    /// The same with records of their own, below those of this configuration; without a data directory just the same.
+    pub fn apart(self, data_dir: Option<&str>) -> Result<Self, Error> {
+        let Some(data_dir) = data_dir else {
             return Ok(self);
         };
-        let layout = self.layout.apart(realm)?;
+        let layout = self.layout.apart(data_dir)?;
         Ok(Self {
             layout,
-            realm: Some(realm.to_owned()),
+            data_dir: Some(data_dir.to_owned()),
             ..self
         })
     }
@@ -190,7 +190,7 @@ impl Settings {
         Ok(Resolved {
             store,
             layout,
-            realm: None,
+            data_dir: None,
             node,
             underlay,
             vtep,

@@ -165,13 +165,13 @@ async fn examine_store(settings: &Resolved, findings: &mut Findings) -> Result<(
         Some(_) => findings.ok(Check::Node, format!("node {node}: registered in the store")),
     }
     let sandboxes = overlay::segment::sandbox::networks().map_err(|error| error.to_string())?;
-    for realm in data_dirs::all(session).await? {
+    for data_dir in data_dirs::all(session).await? {
         // Records that cannot be read come first. A failure of one check does not stop the others.
         for looked in [
-            examine_records(session, &realm, findings).await,
-            examine_vnis(&realm, findings).await,
-            examine_leftovers(&realm, findings).await,
-            examine_networks(&realm, &sandboxes, findings).await,
+            examine_records(session, &data_dir, findings).await,
+            examine_vnis(&data_dir, findings).await,
+            examine_leftovers(&data_dir, findings).await,
+            examine_networks(&data_dir, &sandboxes, findings).await,
         ] {
             if let Err(error) = looked {
                 let place = session.settings.store_ref();
@@ -185,11 +185,11 @@ async fn examine_store(settings: &Resolved, findings: &mut Findings) -> Result<(
 /// Checks that this version can read every key.
 async fn examine_records(
     session: &Session,
-    realm: &data_dirs::Realm<'_>,
+    data_dir: &data_dirs::DataDir<'_>,
     findings: &mut Findings,
 ) -> Result<()> {
-    let nodes = format!("{}/", realm.cluster.layout().nodes()?.as_str());
-    for fault in realm.cluster.faults().await? {
+    let nodes = format!("{}/", data_dir.cluster.layout().nodes()?.as_str());
+    for fault in data_dir.cluster.faults().await? {
         let says = format!("record {}: {}", fault.key, fault.why);
         // A record of a newer version needs an upgrade of this host.
         let whose = fault.key.strip_prefix(&nodes);
@@ -214,14 +214,14 @@ async fn examine_records(
 }
 
 /// Checks that no two networks have the same VNI, and that the store has each VNI under `vnis/`.
-async fn examine_vnis(realm: &data_dirs::Realm<'_>, findings: &mut Findings) -> Result<()> {
-    for unclaimed in realm.cluster.unclaimed_vnis().await? {
+async fn examine_vnis(data_dir: &data_dirs::DataDir<'_>, findings: &mut Findings) -> Result<()> {
+    for unclaimed in data_dir.cluster.unclaimed_vnis().await? {
         let cluster::UnclaimedVni {
             network,
             vni,
             other,
         } = unclaimed;
-        let called = realm.called(&network);
+        let called = data_dir.called(&network);
         match other {
             None => {
                 let says = format!(
@@ -231,7 +231,7 @@ async fn examine_vnis(realm: &data_dirs::Realm<'_>, findings: &mut Findings) -> 
                 findings.wrong(Check::Records, says, &mend);
             }
             Some(other) => {
-                let other = realm.called(&other);
+                let other = data_dir.called(&other);
                 let says = format!(
                     "network {called}: network {other} has VNI {vni}, too; remove one of them and create it again"
                 );
@@ -243,9 +243,12 @@ async fn examine_vnis(realm: &data_dirs::Realm<'_>, findings: &mut Findings) -> 
 }
 
 /// Checks that nothing is left of networks that are gone.
-async fn examine_leftovers(realm: &data_dirs::Realm<'_>, findings: &mut Findings) -> Result<()> {
-    for (name, leftovers) in realm.cluster.leftovers().await? {
-        let called = realm.called(&name);
+async fn examine_leftovers(
+    data_dir: &data_dirs::DataDir<'_>,
+    findings: &mut Findings,
+) -> Result<()> {
+    for (name, leftovers) in data_dir.cluster.leftovers().await? {
+        let called = data_dir.called(&name);
         if let Some(first) = leftovers.keys.first() {
             let (count, gc) = (leftovers.keys.len(), "crosshost gc");
             let says = format!(
@@ -271,12 +274,12 @@ async fn examine_leftovers(realm: &data_dirs::Realm<'_>, findings: &mut Findings
 
 /// Checks that nothing of a network waits for a host, and that this host forwards by what the store has.
 async fn examine_networks(
-    realm: &data_dirs::Realm<'_>,
+    data_dir: &data_dirs::DataDir<'_>,
     sandboxes: &[String],
     findings: &mut Findings,
 ) -> Result<()> {
-    for (_, network) in realm.cluster.networks().await?.readable() {
-        let (name, called) = (&network.record.name, realm.called(&network.record.name));
+    for (_, network) in data_dir.cluster.networks().await?.readable() {
+        let (name, called) = (&network.record.name, data_dir.called(&network.record.name));
         if let Some(restoring) = &network.record.restoring {
             let node = &restoring.node;
             let says = format!(
@@ -285,14 +288,14 @@ async fn examine_networks(
             let mend = format!("{SYNC}  # on {}", cni::plain(node));
             findings.note(Check::Handover, says, &mend);
         }
-        for (what, nodes) in realm.cluster.stuck(name).await? {
+        for (what, nodes) in data_dir.cluster.stuck(name).await? {
             let nodes = nodes.join(", ");
             let says = format!("network {called}: {what}: waits for {nodes}");
             let mend = format!("{SYNC}  # on {}", cni::plain(&nodes));
             findings.note(Check::Handover, says, &mend);
         }
-        if realm.name.is_none() && sandboxes.contains(name) {
-            let snapshot = realm.cluster.snapshot(name).await?;
+        if data_dir.name.is_none() && sandboxes.contains(name) {
+            let snapshot = data_dir.cluster.snapshot(name).await?;
             let known = Known::load(Some(name)).map_err(|error| error.to_string())?;
             if known.is_behind(name, &snapshot) {
                 let says = format!(
@@ -399,7 +402,7 @@ async fn examine_ports(findings: &mut Findings) -> std::result::Result<(), plugi
 
 /// Checks that the store was told of all addresses that were released.
 fn examine_releases(findings: &mut Findings) -> Result<()> {
-    for (realm, files) in FsLocalStore::all()? {
+    for (data_dir, files) in FsLocalStore::all()? {
         for unreadable in files.lost()? {
             findings.lost(&unreadable);
         }
@@ -413,7 +416,7 @@ fn examine_releases(findings: &mut Findings) -> Result<()> {
             }
             let releases = local_leases.readable.iter().filter(|it| untold(it)).count();
             if releases > 0 {
-                let network = cluster::full_name(&network, realm.as_deref());
+                let network = cluster::full_name(&network, data_dir.as_deref());
                 let says = format!(
                     "network {network}: {releases} released addresses that the store was not told of yet"
                 );

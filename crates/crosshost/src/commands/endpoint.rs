@@ -59,10 +59,10 @@ fn described_lease(address: IpAddr, lease: &Lease) -> Value {
 }
 
 /// An endpoint as JSON among those of other networks.
-fn among_others(network: &str, realm: Option<&str>, mut value: Value) -> Value {
+fn among_others(network: &str, data_dir: Option<&str>, mut value: Value) -> Value {
     value["network"] = json!(network);
-    if let Some(realm) = realm {
-        value["dataDir"] = json!(cluster::directory_of(realm));
+    if let Some(data_dir) = data_dir {
+        value["dataDir"] = json!(cluster::directory_of(data_dir));
     }
     value
 }
@@ -70,13 +70,13 @@ fn among_others(network: &str, realm: Option<&str>, mut value: Value) -> Value {
 /// All endpoints of all networks.
 pub async fn list(session: &Session, output: Output) -> Result<String> {
     let (mut values, mut rows) = (Vec::new(), Vec::new());
-    for realm in data_dirs::all(session).await? {
-        for name in realm.cluster.networks().await?.keys() {
-            for (address, lease) in &realm.cluster.leases(name).await? {
+    for data_dir in data_dirs::all(session).await? {
+        for name in data_dir.cluster.networks().await?.keys() {
+            for (address, lease) in &data_dir.cluster.leases(name).await? {
                 let value = described(*address, lease);
-                values.push(among_others(name, realm.name.as_deref(), value));
+                values.push(among_others(name, data_dir.name.as_deref(), value));
                 let [address, node, container, ifname, mac] = row(*address, lease);
-                rows.push([realm.called(name), address, node, container, ifname, mac]);
+                rows.push([data_dir.called(name), address, node, container, ifname, mac]);
             }
         }
     }
@@ -99,10 +99,10 @@ pub async fn list(session: &Session, output: Output) -> Result<String> {
 /// What this host holds, from its own documents. Works while the store is away, and shows what the store does not know yet.
 pub fn local(output: Output) -> Result<String> {
     let (mut all, mut skipped) = (Vec::new(), Vec::new());
-    for (realm, files) in FsLocalStore::all()? {
+    for (data_dir, files) in FsLocalStore::all()? {
         for network in files.networks()? {
             let local_leases = files.leases(&network)?;
-            let called = cluster::full_name(&network, realm.as_deref());
+            let called = cluster::full_name(&network, data_dir.as_deref());
             let unreadable = local_leases.unreadable.into_iter();
             skipped.extend(unreadable.map(|why| (called.clone(), why)));
             for local_lease in local_leases.readable {
@@ -118,7 +118,7 @@ pub fn local(output: Output) -> Result<String> {
                 let left = local_lease.left.iter();
                 let left = left.map(|held| (held.address, "freed, not yet in the store"));
                 for (address, state) in held.chain(left) {
-                    let of = (realm.clone(), network.clone());
+                    let of = (data_dir.clone(), network.clone());
                     all.push((of, address, local_lease.lease.clone(), state));
                 }
             }
@@ -126,12 +126,14 @@ pub fn local(output: Output) -> Result<String> {
     }
     all.sort_by(|one, other| (&one.0, one.1).cmp(&(&other.0, other.1)));
     if output.json {
-        let value = all.iter().map(|((realm, network), address, lease, state)| {
-            let value = described_lease(*address, lease);
-            let mut value = among_others(network, realm.as_deref(), value);
-            value["state"] = json!(state);
-            value
-        });
+        let value = all
+            .iter()
+            .map(|((data_dir, network), address, lease, state)| {
+                let value = described_lease(*address, lease);
+                let mut value = among_others(network, data_dir.as_deref(), value);
+                value["state"] = json!(state);
+                value
+            });
         let unreadable = skipped.iter().map(
             |(network, why)| json!({"network": network, "state": "unreadable", "unreadable": why}),
         );
@@ -139,9 +141,9 @@ pub fn local(output: Output) -> Result<String> {
     }
     let rows: Vec<_> =
         all.iter()
-            .map(|((realm, network), address, lease, state)| {
+            .map(|((data_dir, network), address, lease, state)| {
                 let [address, _, container, ifname, mac] = row_of(*address, lease);
-                let network = cluster::full_name(network, realm.as_deref());
+                let network = cluster::full_name(network, data_dir.as_deref());
                 [
                     network,
                     address,

@@ -25,9 +25,9 @@ async fn release(attachment: &Attachment) -> std::result::Result<(), plugin::Err
 async fn leftovers(session: &Session, dry: bool) -> Result<Vec<String>> {
     let (node, boot) = (&session.settings.node, journal::clock::boot_id()?);
     let mut said = Vec::new();
-    for realm in data_dirs::all(session).await? {
-        let files = FsLocalStore::new(realm.name.as_deref());
-        for (name, leftovers) in realm.cluster.leftovers().await? {
+    for data_dir in data_dirs::all(session).await? {
+        let files = FsLocalStore::new(data_dir.name.as_deref());
+        for (name, leftovers) in data_dir.cluster.leftovers().await? {
             // The lease of a container of this host that is gone: nothing here holds the address.
             let is_void = |lease: &cluster::Lease| {
                 let local_lease = files.lease(&name, &lease.owner());
@@ -35,7 +35,7 @@ async fn leftovers(session: &Session, dry: bool) -> Result<Vec<String>> {
                     && lease.boot_id == boot
                     && matches!(local_lease, Ok(cluster::Noted::Nothing))
             };
-            let called = realm.called(&name);
+            let called = data_dir.called(&name);
             if dry {
                 said.extend(
                     leftovers
@@ -45,7 +45,7 @@ async fn leftovers(session: &Session, dry: bool) -> Result<Vec<String>> {
                 );
                 continue;
             }
-            match realm.cluster.sweep(&name, &is_void).await {
+            match data_dir.cluster.sweep(&name, &is_void).await {
                 Ok(0) => {}
                 Ok(keys) => said.push(format!("network {called}: {keys} keys left in the store\n")),
                 // The hosts of its containers write it again.

@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::{
     cli::{self, Create, Output},
     commands::endpoint,
-    data_dirs::{self, Realm},
+    data_dirs::{self, DataDir},
     output::{Usage, json, table},
     session::{Result, Session},
 };
@@ -101,12 +101,12 @@ fn summary(network: &Network, scope: &str) -> [String; 4] {
     ]
 }
 
-fn described(network: &Network, scope: &str, realm: &Realm<'_>) -> serde_json::Value {
+fn described(network: &Network, scope: &str, data_dir: &DataDir<'_>) -> serde_json::Value {
     let state = network.state;
     let mut value = json!({
         "name": network.name, "vni": network.vni, "subnets": subnets(network), "scope": scope, "state": state,
     });
-    if let Some(directory) = realm.directory() {
+    if let Some(directory) = data_dir.directory() {
         value["dataDir"] = json!(directory);
     }
     value
@@ -115,15 +115,15 @@ fn described(network: &Network, scope: &str, realm: &Realm<'_>) -> serde_json::V
 /// All networks.
 pub async fn list(session: &Session, output: Output) -> Result<String> {
     let (mut values, mut listed, mut unreadable) = (Vec::new(), Vec::new(), Vec::new());
-    for realm in data_dirs::all(session).await? {
-        let networks = realm.cluster.networks().await?;
+    for data_dir in data_dirs::all(session).await? {
+        let networks = data_dir.cluster.networks().await?;
         for (name, network) in networks.readable() {
             let network = network.record.clone();
-            values.push(described(&network, session.scope(), &realm));
-            listed.push((realm.called(name), network));
+            values.push(described(&network, session.scope(), &data_dir));
+            listed.push((data_dir.called(name), network));
         }
         for (name, it) in networks.unreadable() {
-            let called = realm.called(name);
+            let called = data_dir.called(name);
             values.push(json!({"name": called, "state": "unreadable", "unreadable": it.why}));
             unreadable.push(called);
         }
@@ -175,8 +175,8 @@ fn state(network: &Network) -> &'static str {
 
 /// One network with its blocks and endpoints.
 pub async fn inspect(session: &Session, called: &str, output: Output) -> Result<String> {
-    let (realm, name) = data_dirs::of(session, called)?;
-    let cluster = &realm.cluster;
+    let (data_dir, name) = data_dirs::of(session, called)?;
+    let cluster = &data_dir.cluster;
     let snapshot = cluster.snapshot(name).await?;
     let network = &snapshot
         .network
@@ -196,7 +196,7 @@ pub async fn inspect(session: &Session, called: &str, output: Output) -> Result<
         blocks.filter(|(of, _)| of == block).count()
     };
     if output.json {
-        let mut described = described(network, session.scope(), &realm);
+        let mut described = described(network, session.scope(), &data_dir);
         let unreadable = snapshot.blocks.unreadable().map(|(block, it)| {
             let block = format!("{}/{}", block.first(), block.prefix());
             json!({"block": block, "unreadable": it.why})
@@ -304,17 +304,17 @@ fn exclusions(snapshot: &NetworkSnapshot) -> String {
 
 /// Removes a network without endpoints.
 pub async fn remove(session: &Session, called: &str) -> Result<String> {
-    let (realm, name) = data_dirs::of(session, called)?;
+    let (data_dir, name) = data_dirs::of(session, called)?;
     // If this host has no snapshot of the network, a restore that it began has ended.
-    let memory = FsLocalStore::new(realm.name.as_deref()).memory(name)?;
+    let memory = FsLocalStore::new(data_dir.name.as_deref()).memory(name)?;
     if memory.snapshot.network.is_none() {
         let (boot, node) = (journal::clock::boot_id()?, &session.settings.node);
-        let snapshot = realm.cluster.snapshot(name).await?;
-        let ended = realm.cluster.end_restore(name, &snapshot, node, &boot);
+        let snapshot = data_dir.cluster.snapshot(name).await?;
+        let ended = data_dir.cluster.end_restore(name, &snapshot, node, &boot);
         ended.await?;
     }
     let now = journal::clock::unix();
-    realm.cluster.remove_network(name, now).await?;
+    data_dir.cluster.remove_network(name, now).await?;
     Ok(format!("{called}\n"))
 }
 

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::{
     cli::Output,
-    data_dirs::{self, Realm},
+    data_dirs::{self, DataDir},
     output::{json, table},
     session::{Result, Session},
 };
@@ -21,8 +21,8 @@ pub async fn list(session: &Session, output: Output) -> Result<String> {
     // A host whose networks all have data directories may be registered only there.
     let mut nodes: BTreeMap<String, Node> = BTreeMap::new();
     let mut skipped: BTreeMap<String, String> = BTreeMap::new();
-    for realm in data_dirs::all(session).await? {
-        let known = realm.cluster.nodes().await?;
+    for data_dir in data_dirs::all(session).await? {
+        let known = data_dir.cluster.nodes().await?;
         let unreadable = known
             .unreadable()
             .map(|(name, it)| (name.clone(), it.why.clone()));
@@ -83,10 +83,10 @@ fn build(node: &Node) -> String {
 
 /// Seconds since a host's last contact, if they are so few that it may be running. A watcher does not write contacts regularly, so a
 /// longer silence tells nothing. A host whose record cannot be read may be running.
-async fn heard_of(realms: &[Realm<'_>], name: &str) -> Result<Option<u64>> {
+async fn heard_of(data_dirs: &[DataDir<'_>], name: &str) -> Result<Option<u64>> {
     let mut last = None;
-    for realm in realms {
-        let nodes = realm.cluster.nodes().await?;
+    for data_dir in data_dirs {
+        let nodes = data_dir.cluster.nodes().await?;
         last = last.max(nodes.get(name).map(|node| match node {
             Stored::Readable(node) => node.record.last_contact,
             Stored::Unreadable(_) => clock::unix(),
@@ -109,25 +109,25 @@ fn ago(seconds: u64) -> String {
 /// Removes a host that will not come back; one that still has endpoints only with `--force`. It goes from all data directories or
 /// from none, and last from the default one, so that the command can be repeated until then.
 pub async fn remove(session: &Session, name: &str, force: bool) -> Result<String> {
-    let mut realms = data_dirs::all(session).await?;
-    realms.reverse();
+    let mut data_dirs = data_dirs::all(session).await?;
+    data_dirs.reverse();
     let mut leases = Vec::new();
-    for realm in realms.iter().filter(|_| !force) {
-        let held = realm.cluster.endpoints_of(name).await?.into_iter();
-        leases.extend(held.map(|(network, ip, lease)| (realm.called(&network), ip, lease)));
+    for data_dir in data_dirs.iter().filter(|_| !force) {
+        let held = data_dir.cluster.endpoints_of(name).await?.into_iter();
+        leases.extend(held.map(|(network, ip, lease)| (data_dir.called(&network), ip, lease)));
     }
     if !leases.is_empty() {
         let name = name.to_owned();
         return Err(Error::NodeInUse { name, leases }.into());
     }
-    if !force && let Some(seconds) = heard_of(&realms, name).await? {
+    if !force && let Some(seconds) = heard_of(&data_dirs, name).await? {
         let why = "it lives, and registers anew with its next verb or sync; to remove it for good, end its containers and \
                    its watcher (systemctl stop crosshost-sync) first; --force removes it all the same";
         return Err(format!("node {name}: heard of {}: {why}", ago(seconds)).into());
     }
     let mut known = false;
-    for realm in &realms {
-        match realm.cluster.remove_node(name, force).await {
+    for data_dir in &data_dirs {
+        match data_dir.cluster.remove_node(name, force).await {
             Ok(()) => known = true,
             Err(Error::NoNode(_)) => {}
             Err(error) => return Err(error.into()),

@@ -76,7 +76,8 @@ pub async fn once(session: &Session, contact: bool) -> Result<Done> {
     let failed = |error: plugin::Error| error.to_string();
     // These repairs need no store.
     let ports = portmap::repair().await;
-    let (node_view, realms) = tokio::join!(cluster.node_view(&settings.node), cluster.realms());
+    let (node_view, data_dirs) =
+        tokio::join!(cluster.node_view(&settings.node), cluster.data_dirs());
     let node_view = node_view?;
     // Fails if this name belongs to another host. Nothing more is done then.
     let forwarding = Box::pin(overlay::maintain::sync::sync(
@@ -84,7 +85,7 @@ pub async fn once(session: &Session, contact: bool) -> Result<Done> {
     ))
     .await
     .map_err(failed)?;
-    let late = ipam_kv::sync(settings, node_view, realms)
+    let late = ipam_kv::sync(settings, node_view, data_dirs)
         .await
         .map_err(failed)?;
     // Networks that the store had lost may have been written again a moment ago.

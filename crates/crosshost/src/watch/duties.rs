@@ -56,7 +56,7 @@ impl Duties {
             }
             Records::Blocks(pool, snapshot) => {
                 let network = &pool.network;
-                let is_sandbox = pool.realm.is_none()
+                let is_sandbox = pool.data_dir.is_none()
                     && overlay::segment::sandbox::networks()?.contains(network);
                 if is_sandbox && Known::load(Some(network))?.is_behind(network, snapshot) {
                     self.sandboxes.insert(network.clone());

@@ -246,7 +246,7 @@ async fn query(
             Ok((Records::Nodes(nodes), next))
         }
         Subject::Blocks(pool) => {
-            let cluster = session.cluster_of(pool.realm.as_deref())?;
+            let cluster = session.cluster_of(pool.data_dir.as_deref())?;
             let (news, next) = cluster.watch_blocks(&pool.network, index, WAIT).await?;
             Ok((Records::Blocks(pool.clone(), Box::new(news)), next))
         }

@@ -215,7 +215,7 @@ impl Watcher {
         let mut networks = BTreeSet::new();
         if !self.away && !self.duties.whole && self.heard.contains(&Subject::Nodes) {
             let fresh = self.pools.iter().filter(|pool| {
-                pool.realm.is_none()
+                pool.data_dir.is_none()
                     && self.heard.contains(&Subject::Blocks((*pool).clone()))
                     && !self.duties.sandboxes.contains(&pool.network)
             });
@@ -357,7 +357,7 @@ fn subjects(pools: &mut BTreeSet<Pool>) -> Result<BTreeSet<Subject>, plugin::Err
     let sandboxes = overlay::segment::sandbox::networks()?.into_iter();
     let mut all: BTreeSet<Pool> = Pool::all()?.into_iter().collect();
     all.extend(sandboxes.map(|network| Pool {
-        realm: None,
+        data_dir: None,
         network,
     }));
     *pools = all;

@@ -16,8 +16,8 @@ pub(crate) async fn del(call: &Call) -> Result<(), Error> {
     let attachment = Conf::attachment(call)?;
     let conflist = Conf::conflist(call);
     // Where it was noted when it was given, whatever became of the settings since.
-    let realm = conflist.as_ref().ok().and_then(Conflist::realm);
-    let files = FsLocalStore::new(realm.as_deref());
+    let data_dir = conflist.as_ref().ok().and_then(Conflist::data_dir_key);
+    let files = FsLocalStore::new(data_dir.as_deref());
     let settings = conflist.and_then(|conf| conf.settings(&call.variables()).map_err(Error::from));
 
     let _alone = note_gone(&files, &attachment).await?;
