@@ -1,22 +1,25 @@
 //! The allocator: what a host does with its part of a network, verb by verb.
 //!
-//! Inside its blocks a host chooses alone, under a lock of the host. The order of an ADD is: choose, note the choice, let go of
-//! the lock, publish the lease by one conditional write, answer, note that it was answered. Where the store refuses, the
-//! host's copy of something was old: it reads again and chooses anew. Where the store is away, the address is given out
-//! all the same, since the block is the host's, and published later. So one write to the store is all that a usual ADD costs,
-//! and no document of the host that it reads or writes grows with the number of containers.
+//! Inside its blocks a host chooses alone, under a lock of the host. An ADD chooses an address, notes the choice, releases the
+//! lock, publishes the lease by one conditional write, answers, and notes that it has answered. If the store refuses the
+//! write, the host's copy of a record was old: the ADD reads again and chooses again. If the store is away, the address is
+//! given out all the same, because the block belongs to the host, and the lease is published later. So a usual ADD costs one
+//! write to the store, and no document of the host that it reads or writes grows with the number of containers.
 //!
-//! | file | what |
+//! The public operations of [`Allocator`], by file:
+//!
+//! | file | operations |
 //! |---|---|
-//! | `local_store` | what a host remembers, and the traits by which it does |
-//! | `ledger` | the choice's part of that, pure |
-//! | `begin` | the ledger from the store: at first, and when it proved old |
-//! | `elsewhere` | a ledger of another store than the one at hand |
-//! | `forgotten` | what a host's own containers need when the store has forgotten them |
-//! | `add`, `choice`, `room` | an ADD; its choice; where it gets an address from when the host has none ready |
-//! | `del` | a DEL and a GC |
-//! | `housekeeping`, `sync` | what is done after a verb, and what an operator or a watcher has done |
-//! | `refusal` | whether an ADD would get an address: what STATUS asks |
+//! | `add` | `add`: chooses addresses and publishes the lease; `told`: notes that the caller has the answer |
+//! | `del` | `note_gone`: notes a DEL, without the store; `release`: tells the store; `gc`: gives back what is not listed |
+//! | `housekeeping` | `housekeeping`: after a verb, tells the store what it missed, claims a spare block, gives back empty ones |
+//! | `sync` | `sync`: the same for a sync, and publishes again what the store forgot |
+//! | `capacity` | `refusal`: the error with which an ADD would end, for STATUS |
+//! | `rebuild` | `ensure_ledger`: builds a lost ledger again from the store |
+//!
+//! What these use: `choice` chooses, `acquire` gets a block or a single address if no address is free, `ledger` and
+//! `local_store` are the host's documents, `foreign_store` refuses a ledger of another store, and `recovery` restores what
+//! this host's containers need after the store has lost data.
 
 mod acquire;
 mod add;

@@ -1,4 +1,19 @@
-//! The operations on records: each conditional, a file for each kind of record.
+//! The operations of [`Cluster`](crate::Cluster) on the shared records. Every write is conditional.
+//!
+//! | file | operations on |
+//! |---|---|
+//! | `nodes` | a node's record: registration, contact |
+//! | `networks`, `vnis` | a network: creation with its VNI, its subnets and a block for each node |
+//! | `preallocation` | the blocks that nodes get when a network is created |
+//! | `blocks`, `ownership` | claims of blocks; the states of a block's record, without I/O |
+//! | `exclusions` | single addresses that another host gets in a block |
+//! | `reclaim` | blocks of a node that has been silent for too long |
+//! | `leases` | publishing and releasing leases |
+//! | `requested_macs` | MACs that an attachment asked for |
+//! | `acknowledgement` | joins, leaves, and which snapshot a host forwards by |
+//! | `admission` | whether an ADD may use a network or create it, for STATUS |
+//! | `removal`, `leftovers` | the removal of networks and nodes, and the keys that interrupted removals left |
+//! | `restore` | writing again what the store has lost |
 
 pub(crate) mod acknowledgement;
 pub(crate) mod admission;
