@@ -2,8 +2,8 @@
 //! on them. The only crate that knows the key layout.
 //!
 //! Every write is conditional, in one transaction with the facts that it rests on: a lease is created only while its
-//! network and its block are as the writer last saw them. So a host may act on an old copy of the news without
-//! harm: where the copy was wrong the store refuses, and the host reads again. Nothing here waits for another host.
+//! network and its block are as the writer last saw them. So a host may act on an old snapshot without
+//! harm: where the snapshot was wrong the store refuses, and the host reads again. Nothing here waits for another host.
 //!
 //! ```text
 //!     <prefix>/v1/nodes/<node>              vtep, boot id, last contact
@@ -15,13 +15,13 @@
 //!     <prefix>/v1/blocks/<net>/<mac>        the attachment that asked for a MAC, which does not follow from its address
 //!     <prefix>/v1/leases/<net>/<address>    the attachment that holds it
 //!     <prefix>/v1/ledgers/<net>/<node>      that the node may give out addresses of its blocks on its own
-//!     <prefix>/v1/acks/<net>/<node>         that the node forwards on the network, and by how new news
+//!     <prefix>/v1/acks/<net>/<node>         that the node forwards on the network, and the revision of its snapshot
 //!     <prefix>/data/<directory>/v1/...      all of this once more for each data directory (`ipam.dataDir`)
 //! ```
 //!
 //! [`Allocator`] is the host's side of it: what a verb does with these records and with what the host remembers.
 //! Store, clock and memory are arguments, so that a simulator drives the same code through any order of events
-//! (`tests/simulation`). So does [`forwarder`], by which a host follows a network's records. `docs/ipam.md` names each race, who wins it, and which test shows it.
+//! (`tests/simulation`). So does [`forwarder`], by which a host follows a network's records. `docs/ipam.md` names each race, its outcome, and the test that shows it.
 
 mod allocator;
 mod config;

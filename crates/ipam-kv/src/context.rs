@@ -1,4 +1,4 @@
-//! The desk of one verb: settings, store and documents, from which it gets its allocator.
+//! The context of one verb: settings, store and documents, from which it gets its allocator.
 
 use std::{
     net::{IpAddr, UdpSocket},
@@ -23,14 +23,14 @@ pub struct Context {
     host: Host,
 }
 
-/// The desk with its records open.
+/// The context with its records open.
 pub struct Open<'d> {
     context: &'d Context,
     cluster: Cluster<'d>,
 }
 
 impl Context {
-    /// The desk of a configuration. Nothing is sent and nothing is written yet.
+    /// The context of a configuration. Nothing is sent and nothing is written yet.
     pub fn new(settings: Resolved) -> Result<Self, plugin::Error> {
         let boot_id = clock::boot_id();
         let boot_id = boot_id.map_err(|error| plugin::Error::io(format!("boot id: {error}")))?;
@@ -64,7 +64,7 @@ impl Context {
         &self.host.node
     }
 
-    /// What the desk was opened with.
+    /// The settings with which the context was opened.
     pub fn settings(&self) -> &Resolved {
         &self.settings
     }

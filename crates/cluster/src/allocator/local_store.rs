@@ -1,5 +1,5 @@
-//! What a host remembers of its own part of a network, and where it puts it. Kept apart from the protocol, so that a
-//! simulator can be a host too.
+//! The documents of a host about its own part of a network, and the trait by which it stores them. Apart from the protocol,
+//! so that a simulator can be a host too.
 //!
 //! Two kinds of document, so that no verb's work grows with the number of containers. The [`Ledger`] has what the
 //! choice of an address needs: blocks, a bit for each address in use, what was freed when. A [`LocalLease`] has what
@@ -49,7 +49,7 @@ pub struct Ledger {
     /// they are not ours any more.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub leaving: BTreeSet<(Block, Option<IpAddr>)>,
-    /// How new the news are that this rests on: a revision of the store.
+    /// The store's revision of the snapshot from which this was read.
     #[serde(default)]
     pub as_of: u64,
     /// Attachments of which the store does not know the latest, in the order in which that came to be.
@@ -81,7 +81,7 @@ pub struct Own {
 /// A local lease that was about to be written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PendingChange {
-    /// Whose.
+    /// The attachment.
     #[serde(rename = "holder")]
     pub owner: LeaseOwner,
     /// The addresses that came or went with it.
@@ -130,10 +130,10 @@ pub enum Stage {
     Gone,
 }
 
-/// What there is of an attachment's local lease.
+/// What is stored at an attachment's local lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Noted {
-    /// Nothing: it holds nothing.
+    /// Nothing: the attachment holds nothing.
     Nothing,
     /// The local lease.
     Lease(LocalLease),
@@ -179,7 +179,7 @@ impl LocalLeases {
 /// What this host last read of a network, to go on from where the store forgets.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Memory {
-    /// The news.
+    /// The snapshot.
     #[serde(rename = "news")]
     pub snapshot: NetworkSnapshot,
     /// For each node the revision of its record, and since when it has been that, on [`Clock::uptime`].
@@ -279,5 +279,35 @@ impl Lease {
             container: self.container.clone(),
             ifname: self.ifname.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// Documents outlive an exchange of the binaries, so keys keep the spelling of 86dc1f2 whatever the fields are called.
+    #[test]
+    fn documents_keep_the_keys_of_earlier_versions() {
+        let owner = json!({ "containerID": "c", "ifname": "eth0" });
+        let pending = json!({ "holder": owner, "addresses": ["10.0.0.2"] });
+        let read: PendingChange = serde_json::from_value(pending.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&read).unwrap(), pending);
+
+        let network = serde_json::to_value(Ledger::new(Versioned {
+            record: serde_json::from_value(json!({ "name": "n", "ranges": [] })).unwrap(),
+            revision: 1,
+        }));
+        let mut ledger: Value = network.unwrap();
+        ledger["flux"] = pending;
+        ledger["place"] = serde_json::to_value(StoreRef::default()).unwrap();
+        let read: Ledger = serde_json::from_value(ledger.clone()).unwrap();
+        assert!(read.pending.is_some() && read.store_ref.is_some());
+        assert_eq!(serde_json::to_value(&read).unwrap(), ledger);
+
+        let memory = serde_json::to_value(Memory::default()).unwrap();
+        assert!(memory.get("news").is_some(), "{memory}");
     }
 }

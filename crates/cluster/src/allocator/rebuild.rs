@@ -1,8 +1,8 @@
 //! The ledger from the store: at first, when it proved old, and when the store has forgotten.
 //!
-//! The node makes itself known as keeping a ledger before it reads what it puts in there; so whoever changes its blocks later
-//! must ask it. All reading of news into the ledger is done under the ledger's lock, so that older news can never undo
-//! what a quicker verb of this host did.
+//! The node publishes that it keeps a ledger before it reads what it puts in there, so a host that changes its blocks later
+//! must ask it. A snapshot is taken into the ledger under the ledger's lock, so that an older one can never undo what a
+//! quicker verb of this host did.
 
 use std::{any::Any, net::IpAddr};
 
@@ -68,7 +68,7 @@ impl Allocator<'_> {
         })
     }
 
-    /// Begins the ledger again where the host has lost it, for who only looks.
+    /// Builds a lost ledger again, for a caller that only reads it.
     pub async fn ensure_ledger(&self) -> Result<(), Error> {
         self.open_or_rebuild().await.map(drop)
     }
