@@ -326,7 +326,7 @@ fn a_del_takes_ports_whose_record_is_lost_also_beside_others() {
     let old = Published::new(host, "old", "br", &json!([port(8080, 80)]));
     host.namespace()
         .script("rm -r /run/crosshost/journal/portmap");
-    let lost = ["br/eth0/", "record is lost"];
+    let lost = ["br/eth0/", "record on this host is lost"];
     ask(host).noted(&lost);
     let new = Published::new(host, "new", "br", &json!([port(8081, 80)]));
     ask(host).noted(&lost);
