@@ -90,10 +90,12 @@ impl Resolved {
     /// Refuses a conflist that names another store than the host's configuration file: a host has one store. For ADD and
     /// STATUS; an attachment that exists is given back by the store with which it was made.
     pub fn refuse_another_store(&self) -> Result<(), Error> {
-        match &self.another_store {
-            Some(why) => Err(setting("store", why)),
-            None => Ok(()),
-        }
+        let Some(why) = &self.another_store else {
+            return Ok(());
+        };
+        // A URL that is none is a slip of the pen, and no other store.
+        self.open_store()?;
+        Err(setting("store", why))
     }
 
     /// The same with records of their own, below those of this configuration; without a data directory just the same.
@@ -360,6 +362,22 @@ mod tests {
             .resolve(&env(&[file, environment]))
             .unwrap();
         assert_eq!(from_file.store.url.as_deref(), Some("consul://file:1"));
+        for (url, says) in [
+            ("redis://a:1", "store.url: redis://a:1"),
+            ("consul://a:1", "one store"),
+        ] {
+            let store = StoreSettings {
+                url: Some(url.to_owned()),
+                ..Default::default()
+            };
+            let other = Settings {
+                store,
+                ..Default::default()
+            };
+            let refused = other.resolve(&env(&[file])).unwrap().refuse_another_store();
+            let why = refused.unwrap_err().to_string();
+            assert!(why.contains(says), "{why}");
+        }
         std::fs::write(&dir, "{}").unwrap();
         let from_env = Settings::default()
             .resolve(&env(&[file, environment]))
