@@ -185,6 +185,9 @@ impl fmt::Display for HostPort {
     }
 }
 
+/// So often a set is listed in search of two lists that agree.
+const DUMPS: usize = 10;
+
 /// The element with this key.
 pub(super) fn find(channel: &mut Channel, key: &Key) -> Result<Option<Element>, Error> {
     let question = NfTablesMessage::GetSetElement(message(key.set, Some(list(&[(key, None)]))));
@@ -192,14 +195,29 @@ pub(super) fn find(channel: &mut Channel, key: &Key) -> Result<Option<Element>, 
     Ok(elements(answers).find_map(decode).map(|(_, held)| held))
 }
 
-/// All elements of one set.
+/// All elements of one set. [`Error::Busy`] if they changed meanwhile.
+///
+/// After a commit the kernel grows a set's hash table from a work queue. A dump in several messages that this overtakes
+/// lacks elements and says nothing of it, since it goes on by position (`nft_rhash_walk`, `net/netfilter/nft_set_hash.c`).
+/// So what takes several messages is read until two dumps in a row have as many elements.
 pub(super) fn all(channel: &mut Channel, set: &'static str) -> Result<Elements, Error> {
-    let question = NfTablesMessage::GetSetElement(message(set, None));
-    let answers = channel.dump(&on("list", set), question)?;
-    let found = elements(answers).filter_map(decode);
-    Ok(found
-        .map(|(bytes, held)| (Key { set, bytes }, held))
-        .collect())
+    let mut before = None;
+    for _ in 0..DUMPS {
+        let question = NfTablesMessage::GetSetElement(message(set, None));
+        let answers = channel.dump(&on("list", set), question)?;
+        let is_one_message = answers.len() <= 1;
+        let found = elements(answers).filter_map(decode);
+        let found: Elements = found
+            .map(|(bytes, held)| (Key { set, bytes }, held))
+            .collect();
+        if is_one_message || before == Some(found.len()) {
+            return Ok(found);
+        }
+        before = Some(found.len());
+    }
+    Err(Error::Busy {
+        what: on("list", set),
+    })
 }
 
 /// The sets of both versions of IP.
