@@ -19,7 +19,7 @@ pub struct NodeView {
 }
 
 impl Cluster<'_> {
-    /// One read, and one more for each [`CHUNK`] of its keys where there are networks: two for each of them.
+    /// One read, and one more for each `CHUNK` of its keys where there are networks: two for each of them.
     pub async fn node_view(&self, node: &str) -> Result<NodeView, Error> {
         let (nodes, networks) = (self.layout.nodes()?, self.layout.networks()?);
         let mut node_view = NodeView::default();

@@ -162,6 +162,25 @@ async fn a_second_network_gets_its_own_vni_and_may_not_overlap() {
 }
 
 #[tokio::test]
+async fn no_vni_is_chosen_that_another_network_of_the_host_has_in_use() {
+    let store = Mem::new();
+    let cluster = cluster(&store);
+    let beside_others = NetworkSpec {
+        in_use: [4097, 4099].into(),
+        ..spec("a", "10.0.0.0/24")
+    };
+    let first = cluster.create_network(&beside_others).await.unwrap();
+    assert_eq!(first.vni, Some(4098));
+    let second = NetworkSpec {
+        ranges: spec("b", "10.0.1.0/24").ranges,
+        name: "b".to_owned(),
+        ..beside_others
+    };
+    let second = cluster.create_network(&second).await.unwrap();
+    assert_eq!(second.vni, Some(4100));
+}
+
+#[tokio::test]
 async fn an_existing_network_is_taken_as_it_is_or_refused_with_both_values() {
     let store = Mem::new();
     let cluster = cluster(&store);
