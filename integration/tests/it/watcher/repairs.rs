@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use integration::{Attachment, Backend, Host, Lab, OUTSIDE, Running, Watching, conflist};
+use integration::{Attachment, Backend, Host, Lab, OUTSIDE, Running, Watching, conflist, until};
 use serde_json::json;
 
 const NETWORK: &str = "ov_net1";
@@ -114,10 +114,19 @@ fn damage_is_mended_within_a_second() {
 }
 
 /// What the kernel tells while it runs.
-fn monitor(host: &Host, command: &str) -> Running {
+fn monitor(host: &Host, command: &str, seconds: u32) -> Running {
     let mut shell = host.namespace().command("sh");
-    shell.args(["-c", &format!("exec timeout 9 {command}")]);
+    shell.args(["-c", &format!("exec timeout {seconds} {command}")]);
     Running::start(shell, b"")
+}
+
+/// What these commands print while `meanwhile` runs, at most `seconds` long.
+fn heard(host: &Host, commands: &[String], seconds: u32, meanwhile: impl FnOnce()) -> Vec<String> {
+    let monitor = |command: &String| monitor(host, command, seconds);
+    let monitors: Vec<_> = commands.iter().map(monitor).collect();
+    meanwhile();
+    let said = |monitor: Running| monitor.wait(Duration::from_secs(20)).stdout;
+    monitors.into_iter().map(said).collect()
 }
 
 #[test]
@@ -127,24 +136,26 @@ fn a_look_that_finds_nothing_wrong_touches_nothing() {
     let t1 = Attachment::new(host, "t1", NETWORK);
     let watcher = host.watch();
     watcher.settle();
-    let before = mended(&watcher);
-    let heard = [
+    let monitors = [
         format!("{SANDBOX} ip monitor link neigh address route"),
         format!("{SANDBOX} bridge monitor fdb"),
         format!("{EGRESS} ip monitor link"),
         "nft monitor".to_owned(),
     ];
-    let monitors = heard.each_ref().map(|command| monitor(host, command));
+    // The kernel tells of a link that came up, and of its bridge, up to a second later.
+    until(Duration::from_secs(30), "silence", || {
+        heard(host, &monitors, 2, || ()).concat().is_empty()
+    });
+    let before = mended(&watcher);
     // Ours is touched, and nothing is wrong.
-    for number in 0..20 {
-        host.namespace().script(&format!(
-            "ip link set ch-egress alias touched{number}; sleep 0.3"
-        ));
-    }
-    for (monitor, command) in monitors.into_iter().zip(heard) {
-        let said = monitor.wait(Duration::from_secs(20)).stdout;
-        assert_eq!(said, "", "{command}");
-    }
+    let said = heard(host, &monitors, 9, || {
+        for number in 0..20 {
+            host.namespace().script(&format!(
+                "ip link set ch-egress alias touched{number}; sleep 0.3"
+            ));
+        }
+    });
+    assert_eq!(said, [""; 4], "{monitors:?}");
     assert_eq!(mended(&watcher), before, "{}", watcher.said());
     t1.detach().ok();
 }
