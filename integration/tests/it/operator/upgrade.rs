@@ -330,9 +330,12 @@ fn an_egress_bridge_that_an_earlier_version_made_on_the_host_is_kept_until_it_is
     assert_eq!(kind(), "bridge", "it has the form that it had");
     assert_none_lost(pings.into());
 
-    // What somebody damages is mended in that form.
-    one.namespace().script("ip link delete ch-egress");
+    // What somebody damages is mended in that form. The watcher is held, or it would mend it before doctor looks.
+    let pid = watcher.pid();
+    one.namespace()
+        .script(&format!("kill -STOP {pid}; ip link delete ch-egress"));
     one.crosshost(&["doctor"]).failed();
+    one.namespace().script(&format!("kill -CONT {pid}"));
     one.crosshost(&["sync"]).ok();
     assert_eq!(kind(), "bridge");
     for attached in [&old, &new] {

@@ -74,11 +74,13 @@ fn read_no_news_while_the_watcher_lives_and_follows() {
     assert!(is_lease_alone(&requests), "{requests:#?}");
     assert!(host.existing("t3").pings(far.address, &[]));
 
-    // A sandbox that is not as it should be is made so by the ADD, by news of its own.
+    // A sandbox that is not as it should be is made so by the ADD, by news of its own. The watcher is held, or it would repair it first.
+    let pid = watcher.pid();
     host.namespace().script(&format!(
-        "nsenter --net=/run/crosshost/netns/{NETWORK} ip link set br0 down"
+        "kill -STOP {pid}; nsenter --net=/run/crosshost/netns/{NETWORK} ip link set br0 down"
     ));
     let requests = asked(&proxy, host, "t4");
+    host.namespace().script(&format!("kill -CONT {pid}"));
     assert_eq!(requests.len(), 2, "news and lease: {requests:#?}");
     assert!(host.existing("t4").pings(far.address, &[]));
 
