@@ -63,13 +63,13 @@ pub async fn sync(
                 Doubt::Some
             };
             for network in &sandboxes {
-                let at = At {
+                let follower = Follower {
                     host: &host,
                     cluster,
                     settings,
                     network,
                 };
-                match at.follow(&underlay, doubt).await {
+                match follow(&follower, &underlay, doubt).await {
                     Ok(changes) => done.extend(changes.map(|changes| Synced {
                         network: network.clone(),
                         changes,
@@ -115,49 +115,29 @@ async fn look_at_paths(
     path_mtu::measure_anew(host, (underlay.vtep, underlay.mtu), &all).await
 }
 
-/// One network, from the host's own settings.
-struct At<'a> {
-    host: &'a Host,
-    cluster: &'a Cluster<'a>,
-    settings: &'a Resolved,
-    network: &'a str,
+/// Refuses a network whose documents were read from another store.
+async fn same_store(follower: &Follower<'_>) -> Result<(), Error> {
+    let Follower {
+        host,
+        cluster,
+        settings,
+        network,
+    } = follower;
+    store_check::same_store(host, cluster, settings, network).await
 }
 
-impl At<'_> {
-    /// Refuses a network whose documents were read from another store.
-    async fn same_store(&self) -> Result<(), Error> {
-        let (settings, network) = (self.settings, self.network);
-        store_check::same_store(self.host, self.cluster, settings, network).await
-    }
-
-    /// [`follow`] in the store of the host's settings.
-    async fn follow(&self, underlay: &Underlay, doubt: Doubt) -> Result<Option<usize>, Error> {
-        self.same_store().await?;
-        follow(&self.follower(), underlay, doubt).await
-    }
-
-    fn follower(&self) -> Follower<'_> {
-        Follower {
-            host: self.host,
-            cluster: self.cluster,
-            settings: self.settings,
-            network: self.network,
+/// Leaves the network, if it has no sandbox here.
+async fn leave_unused(follower: &Follower<'_>) -> Result<(), Error> {
+    let (host, network) = (follower.host, follower.network);
+    {
+        let _lock = host.lock_network(network)?;
+        if host.has_users(network)? || sandbox::open(network)?.is_some() {
+            return Ok(());
         }
+        membership::leave(host, network)?;
     }
-
-    /// Leaves the network, if it has no sandbox here.
-    async fn leave(&self) -> Result<(), Error> {
-        let (host, network) = (self.host, self.network);
-        {
-            let _lock = host.lock_network(network)?;
-            if host.has_users(network)? || sandbox::open(network)?.is_some() {
-                return Ok(());
-            }
-            membership::leave(host, network)?;
-        }
-        self.same_store().await?;
-        self.follower().tell_leave().await
-    }
+    same_store(follower).await?;
+    follower.tell_leave().await
 }
 
 /// Brings the sandbox of one network to the news, for who has heard that there are some: the store was there a moment
@@ -169,13 +149,13 @@ pub async fn sync_network(
 ) -> Result<Option<Synced>, Error> {
     let host = &Host::open()?;
     let underlay = host.underlay(settings).await?;
-    let at = At {
+    let follower = Follower {
         host,
         cluster,
         settings,
         network,
     };
-    let changes = at.follow(&underlay, Doubt::None).await?;
+    let changes = follow(&follower, &underlay, Doubt::None).await?;
     Ok(changes.map(|changes| Synced {
         network: network.to_owned(),
         changes,
@@ -188,6 +168,7 @@ async fn follow(
     underlay: &Underlay,
     doubt: Doubt,
 ) -> Result<Option<usize>, Error> {
+    same_store(follower).await?;
     let (host, network) = (follower.host, follower.network);
     let _lock = host.lock_network(network)?;
     // Listed before it was locked: its last user may have gone with it since, or been killed while leaving.
@@ -249,13 +230,13 @@ async fn leave(
     };
     let mut failures = Vec::new();
     for member in members {
-        let at = At {
+        let follower = Follower {
             host,
             cluster,
             settings,
             network: &member.network,
         };
-        failures.extend(at.leave().await.err());
+        failures.extend(leave_unused(&follower).await.err());
     }
     // A join that this host does not know of came back with a store that was put back.
     for (network, join) in joins {
