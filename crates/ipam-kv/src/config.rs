@@ -6,7 +6,6 @@ use cluster::{Conflist, NetworkSpec, Resolved};
 use cni::{Call, Command, Dns, Route, Version};
 use ipam::{Mac, Range, RangeSet};
 use ipnetwork::IpNetwork;
-use journal::Attachment;
 use plugin::Error;
 use serde::Deserialize;
 use serde_json::Value;
@@ -123,17 +122,6 @@ impl Conf {
             keys.retain(|key, value| !key.eq_ignore_ascii_case("node") || value.is_object());
         }
         Ok(cni::decode(&ours)?)
-    }
-
-    /// The attachment that a call is about.
-    pub fn attachment(call: &Call) -> Result<Attachment, Error> {
-        let (container, ifname) = call.attachment()?;
-        let network = call.conf.name.to_string();
-        Ok(Attachment {
-            network,
-            container: container.to_string(),
-            ifname: ifname.to_string(),
-        })
     }
 }
 

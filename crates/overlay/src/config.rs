@@ -3,7 +3,6 @@
 use cluster::{Conflist, EgressMode, Network, NetworkSpec, Resolved};
 use cni::{Call, Command, Dns};
 use ipam::Mac;
-use journal::Attachment;
 use plugin::Error;
 use serde::Deserialize;
 
@@ -101,17 +100,6 @@ impl Conf {
             gateway: egress.is_some_and(|egress| egress.mode == EgressMode::Gateway),
             access: self.host_access,
         }
-    }
-
-    /// The attachment of a call.
-    pub fn attachment(call: &Call) -> Result<Attachment, Error> {
-        let (container, ifname) = call.attachment()?;
-        let network = call.conf.name.to_string();
-        Ok(Attachment {
-            network,
-            container: container.to_string(),
-            ifname: ifname.to_string(),
-        })
     }
 }
 

@@ -8,7 +8,8 @@ mod error;
 
 use std::future::Future;
 
-use journal::Journal;
+use cni::Call;
+use journal::{Attachment, Journal};
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use error::{Error, code};
@@ -38,4 +39,18 @@ pub fn readable<T: Serialize + DeserializeOwned>(
     name: &str,
 ) -> Result<Option<T>, Error> {
     Ok(documents.load_readable(name, &|unreadable| cni::log(&unreadable.to_string()))?)
+}
+
+/// The attachment that a call is about.
+///
+/// # Errors
+///
+/// Code 4 in verbs that are not about one.
+pub fn attachment(call: &Call) -> Result<Attachment, Error> {
+    let (container, ifname) = call.attachment()?;
+    Ok(Attachment {
+        network: call.conf.name.to_string(),
+        container: container.to_string(),
+        ifname: ifname.to_string(),
+    })
 }

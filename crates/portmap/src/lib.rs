@@ -38,8 +38,6 @@ pub mod target;
 mod verbs;
 
 use cni::{Call, ContainerId, IfName, Tell};
-use journal::Attachment;
-use plugin::Error;
 
 pub use repair::{Examined, examine, obstacles, repair};
 pub use verbs::del::forget;
@@ -71,14 +69,4 @@ impl cni::Plugin for Portmap {
     fn status(&self, call: &Call) -> Result<(), cni::Error> {
         Ok(verbs::status::status(call)?)
     }
-}
-
-/// The attachment that a verb is about.
-fn attachment(call: &Call) -> Result<Attachment, Error> {
-    let (container, ifname) = call.attachment()?;
-    Ok(Attachment {
-        network: call.conf.name.as_str().to_owned(),
-        container: container.as_str().to_owned(),
-        ifname: ifname.as_str().to_owned(),
-    })
 }

@@ -14,7 +14,7 @@ use crate::{
 
 pub(crate) async fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
     let conf = Conf::read(call)?;
-    let attachment = Conf::attachment(call)?;
+    let attachment = plugin::attachment(call)?;
     conf.settings.refuse_another_store()?;
     let context = Context::new(conf.settings.clone())?;
     let open = context.open();

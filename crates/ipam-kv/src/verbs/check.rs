@@ -14,7 +14,7 @@ use crate::{
 
 pub(crate) async fn check(call: &Call) -> Result<(), Error> {
     let conf = Conf::read(call)?;
-    let attachment = Conf::attachment(call)?;
+    let attachment = plugin::attachment(call)?;
     let previous = call.conf.prev_result.as_ref();
     let previous = previous.ok_or_else(|| Error::config("prevResult: missing; CHECK needs it"))?;
     let previous = &previous.result;

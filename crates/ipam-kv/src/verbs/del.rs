@@ -13,7 +13,7 @@ use crate::{
 };
 
 pub(crate) async fn del(call: &Call) -> Result<(), Error> {
-    let attachment = Conf::attachment(call)?;
+    let attachment = plugin::attachment(call)?;
     let conflist = Conf::conflist(call);
     // Where it was noted when it was given, whatever became of the settings since.
     let data_dir = conflist.as_ref().ok().and_then(Conflist::data_dir_key);

@@ -65,7 +65,7 @@ struct Made {
 
 pub(crate) async fn add(call: &Call, caller: Option<Process>, tell: Tell<'_>) -> Result<(), Error> {
     let conf = Conf::read(call)?;
-    let attachment = Conf::attachment(call)?;
+    let attachment = plugin::attachment(call)?;
     let ipam = Delegate::find(call, &conf.ipam)?;
     let host = Host::open()?;
     let (container, inside) = container::open(call, &host)?;

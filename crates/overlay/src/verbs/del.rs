@@ -3,16 +3,11 @@
 use cni::{Call, Command, Delegate};
 use plugin::{Error, readable};
 
-use crate::{
-    config::{self, Conf},
-    host_link,
-    maintain::teardown,
-    state::host::Host,
-};
+use crate::{config, host_link, maintain::teardown, state::host::Host};
 
 pub(crate) async fn del(call: &Call) -> Result<(), Error> {
     let ipam = config::ipam(call)?;
-    let attachment = Conf::attachment(call)?;
+    let attachment = plugin::attachment(call)?;
     let host = Host::open()?;
     let _alone = host.lock_container(&attachment)?;
     // What is to be removed has names of its own: a record that cannot be read goes as well.

@@ -13,7 +13,6 @@ use plugin::{Error, code, run};
 use serde_json::{Value, json};
 
 use crate::{
-    attachment,
     config::Conf,
     conntrack,
     ingress::{self, Ingress},
@@ -31,7 +30,7 @@ pub(crate) fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
     if conf.mappings.is_empty() {
         return Ok(tell(previous)?);
     }
-    let attachment = attachment(call)?;
+    let attachment = plugin::attachment(call)?;
     let (_, ifname) = call.attachment()?;
     let (targets, local) = run(target::find(&previous.result, ifname))?;
     refuse_lacking_families(&conf.mappings, &targets)?;

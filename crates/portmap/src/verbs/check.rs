@@ -13,7 +13,6 @@ use nft::{
 use plugin::{Error, code, run};
 
 use crate::{
-    attachment,
     config::Conf,
     conflict,
     record::{Record, Run},
@@ -26,7 +25,7 @@ use crate::{
 pub(crate) fn check(call: &Call) -> Result<(), Error> {
     let result = &previous(call)?.result;
     let conf = Conf::read(call)?;
-    let attachment = attachment(call)?;
+    let attachment = plugin::attachment(call)?;
     // As in `overlay`: a newer layout is neither judged nor repaired.
     if let Err(newer) = journal::layout::admit(Path::new(journal::ROOT), cni::build::BUILD) {
         cni::log(&newer.to_string());

@@ -6,14 +6,13 @@ use nft::ports::{Ports, Published, Scope};
 use plugin::Error;
 
 use crate::{
-    attachment,
     config::may_name_ports,
     conflict::Conflict,
     table::{self, PortTable},
 };
 
 pub(crate) fn del(call: &Call) -> Result<(), Error> {
-    let attachment = attachment(call)?;
+    let attachment = plugin::attachment(call)?;
     // A container without ports has nothing in the table. Its DEL must not fail where nfnetlink cannot be opened, or the
     // plugins before this one would never be called.
     if !may_name_ports(call) && table::records().is_absent(&attachment.hash()) {
