@@ -1,7 +1,7 @@
 //! The records: small JSON documents that an operator can read in Consul's own UI.
 //!
-//! Each carries `schema`. One of a newer schema cannot be read ([`crate::Stored`]) and is never rewritten, so an old binary
-//! cannot damage what a new one wrote.
+//! Each has a `schema`. A record of a newer schema counts as unreadable ([`crate::Stored`]) and is never rewritten, so an old
+//! binary cannot damage what a new one wrote.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -16,7 +16,7 @@ use crate::{Error, Stored};
 pub(crate) const SCHEMA: u32 = 1;
 /// The UDP port that IANA assigned to VXLAN.
 pub const VXLAN_PORT: u16 = 4789;
-/// How every record of this schema begins: only others need to be read twice.
+/// The first bytes of every record of this schema. Only values that begin otherwise are parsed twice.
 const BEGINNING: &[u8] = br#"{"schema":1,"#;
 
 /// A record and the revision of the store at which it was read.
@@ -37,15 +37,16 @@ pub struct Node {
     /// Its tunnel address; absent on a host that only allocates addresses (no `overlay` ran there yet).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vtep: Option<IpAddr>,
-    /// `/proc/sys/kernel/random/boot_id`: what was before the last boot is void.
+    /// `/proc/sys/kernel/random/boot_id`: leases of an earlier boot are void.
     #[serde(rename = "bootID")]
     pub boot_id: String,
-    /// `/etc/machine-id`: tells a host that was booted anew from another one of the same name; absent where unknown.
+    /// `/etc/machine-id`: distinguishes a host that rebooted from another host of the same name; absent if unknown.
     #[serde(default, rename = "machineID", skip_serializing_if = "Option::is_none")]
     pub machine_id: Option<String>,
     /// When the host last registered, in seconds since 1970.
     pub last_contact: u64,
-    /// The version of crosshost that registered it; absent in records of versions up to commit 86dc1f2, which also drop it.
+    /// The version of crosshost that registered it; absent if 86dc1f2 or an earlier version registered it, which also drop the
+    /// field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
     /// The commit of that build.
@@ -57,15 +58,15 @@ pub struct Node {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EgressMode {
-    /// One more NIC on a host-local bridge, masqueraded (Docker: `docker_gwbridge`).
+    /// A second NIC on a host-local bridge, with NAT (Docker: `docker_gwbridge`).
     GwBridge,
-    /// Not at all: an internal network.
+    /// No way out: an internal network.
     None,
-    /// Over the network itself: every host answers for its gateway addresses, and masquerades what leaves.
+    /// Over the network itself: every host answers for the gateway addresses, and masquerades what leaves the network.
     Gateway,
 }
 
-/// Egress as a conflist or the operator asks for it.
+/// Egress as a conflist or the operator sets it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "EgressForm", rename_all = "camelCase")]
 pub struct Egress {
@@ -104,12 +105,12 @@ impl From<EgressForm> for Egress {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NetworkState {
-    /// It does.
+    /// Yes.
     #[default]
     Ready,
-    /// It does, but nodes that were registered when it was created may have no block yet.
+    /// Yes, but nodes that were registered when it was created may have no block yet.
     Creating,
-    /// It is being removed: no new lease can be written.
+    /// No: it is being removed, and no lease can be written.
     Removing,
 }
 
@@ -119,7 +120,7 @@ pub enum NetworkState {
 pub struct Network {
     /// Its name.
     pub name: String,
-    /// Tells it from another network of the same name, made after it was removed or forgotten.
+    /// Distinguishes it from another network of the same name that was created after it was removed or lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// VXLAN network identifier; absent on a network under a foreign interface plugin.
@@ -139,14 +140,14 @@ pub struct Network {
     /// The way out; absent: the egress bridge.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub egress: Option<Egress>,
-    /// Seconds after which the blocks of a silent node are taken from it; absent: never.
+    /// Seconds after which a silent node loses its blocks; absent: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reclaim_after: Option<u64>,
     /// Whether it takes attachments.
     #[serde(default)]
     pub state: NetworkState,
-    /// Of one that the store lost: the host that is writing it again. Meanwhile its state is [`NetworkState::Removing`], the
-    /// one in which every version leaves a network alone.
+    /// Only if the store had lost the network: the host that is writing it again. Meanwhile its state is
+    /// [`NetworkState::Removing`], in which every version leaves a network alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restoring: Option<Box<Restoring>>,
 }
@@ -179,8 +180,8 @@ impl Network {
         ranges.find(|range| range.may_hold(address))
     }
 
-    /// The block that an address of `range` would be claimed with: one of the pool's, or the address by itself where
-    /// it lies out of the dynamic range.
+    /// The block with which an address of `range` is claimed: one of the pool's, or, outside the dynamic range, the address by
+    /// itself.
     pub fn block_of(&self, range: &ipam::Range, address: IpAddr) -> Option<Block> {
         let prefix = if range.offers(address) {
             self.block_prefix(range)
@@ -192,7 +193,7 @@ impl Network {
         Block::containing(address, prefix)
     }
 
-    /// Whether the network's pools are cut into such blocks, or it is an address that is claimed by itself.
+    /// Whether `block` is one into which the network's pools are cut, or a static address, which is claimed by itself.
     pub fn has_block(&self, block: Block) -> bool {
         let first = block.first();
         let is_cut = |range: &ipam::Range| {
@@ -205,7 +206,7 @@ impl Network {
         ranges.any(|range| is_cut(range) || is_single(range))
     }
 
-    /// Refuses pools that are cut into blocks of more addresses than a pool has: whoever walks a block would not end.
+    /// Refuses blocks that are larger than their pool: a loop over the addresses of such a block would not end in time.
     pub(crate) fn can_be_cut(&self) -> Result<(), String> {
         let asked = self
             .block_prefix
@@ -216,7 +217,7 @@ impl Network {
             .map_err(|error| error.to_string())
     }
 
-    /// Refuses what is wanted of a network that takes no attachments now.
+    /// Fails if the network takes no attachments now.
     pub(crate) fn takes_attachments(&self) -> Result<(), Error> {
         match (self.state, &self.restoring) {
             (NetworkState::Ready | NetworkState::Creating, _) => Ok(()),
@@ -233,7 +234,7 @@ impl Network {
         self.state == NetworkState::Removing && self.restoring.is_none()
     }
 
-    /// Whether both are the same network and not only of the same name.
+    /// Whether both are the same network, not only of the same name.
     pub fn is_same(&self, other: &Self) -> bool {
         self.name == other.name && self.id.is_some() && self.id == other.id
     }
@@ -250,28 +251,27 @@ pub(crate) fn subnets(ranges: &[RangeSet]) -> Vec<IpNetwork> {
     subnets
 }
 
-/// That a node keeps a ledger of a network since a boot: it must be asked before an address of its blocks is
-/// another's.
+/// Says that a node keeps a ledger of a network. It must be asked before an address of its blocks goes to another node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LedgerRecord {
-    /// The boot of the node; its ledger went with it.
+    /// The boot of the node; a reboot removes its ledger.
     #[serde(rename = "bootID")]
     pub boot_id: String,
 }
 
-/// That a node forwards on a network, and by which news.
+/// Says that a node is a member of a network, and which old homes it has dropped.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Acknowledgement {
-    /// The boot of the node; what it forwarded went with it.
+    /// The boot of the node; a reboot removes its forwarding entries.
     #[serde(rename = "bootID")]
     pub boot_id: String,
-    /// It sends nothing any more to a home that was dropped at this revision of the store or before.
+    /// The node no longer sends to homes that ended at this revision of the store or earlier.
     pub seen: u64,
 }
 
-/// Who holds an address.
+/// The attachment that holds an address.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Lease {
@@ -280,21 +280,20 @@ pub struct Lease {
     /// The boot of that node in which the container runs.
     #[serde(rename = "bootID")]
     pub boot_id: String,
-    /// The container's id as the runtime gave it.
+    /// The container id that the runtime passed.
     #[serde(rename = "containerID")]
     pub container: String,
     /// The interface's name in the container.
     pub ifname: String,
     /// When it was given, in seconds since 1970.
     pub since: u64,
-    /// The MAC that was asked for; absent where it follows from the address.
+    /// The requested MAC; absent if the MAC follows from the address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<Mac>,
 }
 
 impl Lease {
-    /// Whether both are of the same attachment in the same life of the node, whenever they were given and with
-    /// whatever MAC.
+    /// Whether both are of the same attachment in the same boot of the node; time and MAC may differ.
     pub fn same_owner(&self, other: &Self) -> bool {
         Self {
             since: other.since,
@@ -316,8 +315,8 @@ pub(crate) struct SubnetsRecord {
     pub(crate) networks: BTreeMap<String, Vec<IpNetwork>>,
 }
 
-/// Which networks of one name an operator removed: nobody writes these again. It stays while the network's other records go,
-/// and when a network of the same name is created.
+/// Which networks of one name an operator removed: nobody writes these again. The record stays when the network's other records
+/// are deleted, and when a network of the same name is created.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RemovedRecord {
     /// Their ids, each with the time of its removal in seconds since 1970.
@@ -333,7 +332,7 @@ impl RemovedRecord {
 }
 
 impl Stored<RemovedRecord> {
-    /// Whether this very network was removed, for all that is known: what cannot be read may have each id.
+    /// Whether this very network may have been removed: a record that cannot be read counts as having every id.
     pub(crate) fn may_have(&self, network: &Network) -> bool {
         (self.readable()).is_none_or(|removed| removed.record.has(network))
     }
@@ -359,14 +358,14 @@ pub fn encode<T: Serialize>(record: &T) -> Result<Vec<u8>, Error> {
     .map_err(why)
 }
 
-/// Why a value is no record of this version.
+/// Why a value is not a record of this version.
 pub(crate) struct Refused {
     pub(crate) why: String,
     /// Whether a newer version wrote it.
     pub(crate) is_newer: bool,
 }
 
-/// The record of a value, refused when a newer version wrote it. Fields that this version does not know are overlooked.
+/// Decodes a record; fails if a newer version wrote it. Fields that this version does not know are ignored.
 pub(crate) fn read<T: DeserializeOwned>(value: &[u8]) -> Result<T, Refused> {
     #[derive(Deserialize)]
     struct Head {
@@ -389,12 +388,12 @@ pub(crate) fn read<T: DeserializeOwned>(value: &[u8]) -> Result<T, Refused> {
         let is_newer = true;
         return Err(Refused { why, is_newer });
     }
-    // Not through the envelope: a flattened record is buffered before it is read.
+    // Not by way of [`Enveloped`], because serde buffers a flattened record before it reads it.
     serde_json::from_slice(value).map_err(damaged)
 }
 
-/// The record of an entry, for whoever can do nothing without it. Where others are read beside it,
-/// [`Stored`](crate::Stored) keeps what cannot be read.
+/// The record of an entry, for callers that need this one. Callers that read many use [`Stored`](crate::Stored), which keeps
+/// those that cannot be read.
 pub fn decode<T: DeserializeOwned>(entry: &Entry) -> Result<Versioned<T>, Error> {
     let record = read(&entry.value).map_err(|refused| Error::Record {
         key: entry.key.as_str().to_owned(),

@@ -1,9 +1,21 @@
-//! Room: where an ADD gets an address from when the host has none ready.
+//! How an ADD acquires an address when the host has none ready.
 //!
-//! One verb of the host at a time does this, and not under the ledger's lock, since it may have to wait for other hosts: ADDs that
-//! find room go on meanwhile. In this order: blocks that are ours by now; a block that nobody has; one that was given back
-//! and that all have dropped; one of a node that never used it; those of a node that is silent for too long,
-//! where the network reclaims; what only cools down here; and last, single addresses of other hosts' blocks.
+//! One verb of the host does this at a time. It does not hold the ledger's lock, because it may have to wait for other hosts:
+//! ADDs that find an address in the ledger go on meanwhile. The order is:
+//!
+//! 1. blocks that a newer snapshot shows to be this host's;
+//!
+//! 2. a block that no host ever had;
+//!
+//! 3. a block that was given back and that all members have dropped;
+//!
+//! 4. a block of a node that never used it;
+//!
+//! 5. on a network with `reclaimAfter`, blocks of a node that has been silent for too long;
+//!
+//! 6. addresses of this host that are still resting;
+//!
+//! 7. single addresses in other hosts' blocks.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -15,11 +27,11 @@ use super::{
 };
 use crate::{BlockState, Claim, Error, ExclusionState, Lease, NetworkSnapshot, Records, Stored};
 
-/// Most addresses of other hosts that one ADD asks for, when a pool has no block left.
+/// Most addresses of other hosts that one ADD asks for when a pool has no block left.
 const ASKED: usize = 2;
 
 impl Allocator<'_> {
-    /// Gets what an ADD needs, or says why it cannot be had. On success the choice is to be made again.
+    /// Acquires what an ADD needs, or says why that is impossible. After a success the caller chooses again.
     pub(super) async fn provide(
         &self,
         request: &Request<'_>,
@@ -27,7 +39,7 @@ impl Allocator<'_> {
         tried: &mut Tried,
     ) -> Result<(), Error> {
         let _claims = self.local_store.lock_claims(self.network).await?;
-        // Another verb may have got it while we waited.
+        // Another verb may have acquired it while this one waited for the lock.
         if let Some(open) = self.open().await? {
             let now = self.pick_all(&open.ledger, request, tried)?;
             if now.as_ref().err() != Some(&need) {
@@ -39,7 +51,7 @@ impl Allocator<'_> {
             Need::Address(address) => self.provide_address(address).await,
             Need::Twin(twin) => {
                 tried.twins.push(twin);
-                // Another one will do.
+                // Another address will do, so a failure to read the snapshot or to claim the block is not an error.
                 let snapshot = self.cluster.snapshot(self.network).await;
                 if let Ok(mut snapshot) = snapshot
                     && let Some(block) = block_of(&snapshot, twin)
@@ -80,7 +92,7 @@ impl Allocator<'_> {
         self.remember(&self.local_store.memory(self.network)?, snapshot)
     }
 
-    /// Brings the ledger up to date; whether one of `set` can be served from it now.
+    /// Brings the ledger up to date. Returns whether it has an address of `set` now.
     async fn look_again(&self, set: &[Range]) -> Result<bool, Error> {
         let Some(mut open) = self.open().await? else {
             return Ok(false);
@@ -98,11 +110,11 @@ impl Allocator<'_> {
         set: &[Range],
         tried: &mut Tried,
     ) -> Result<(), Error> {
-        // What only cools down here is the next best, whatever keeps us from more.
+        // If nothing else can be acquired for whatever reason, a resting address of this host is used.
         let was_tried = tried.sets.iter().any(|tried| tried == set);
         tried.sets.push(set.to_vec());
         let cools = match self.open().await? {
-            // What another set lacks is no reason to refuse this one what it has.
+            // If only another set lacks an address, this one still uses its resting addresses.
             Some(open) => {
                 let picked = self.pick_all(&open.ledger, request, tried)?;
                 picked.err() != Some(Need::Capacity(set.to_vec()))
@@ -124,7 +136,7 @@ impl Allocator<'_> {
         }
     }
 
-    /// A block of ours in which one of `set` can be served.
+    /// Claims a block from which an address of `set` can be given.
     async fn claim_capacity(&self, set: &[Range]) -> Result<(), Error> {
         if self.look_again(set).await? {
             return Ok(());
@@ -145,7 +157,8 @@ impl Allocator<'_> {
         self.take_in(snapshot, claimed?).await
     }
 
-    /// Takes their blocks from nodes that have been silent for too long, if the network does that; whether there was one.
+    /// On a network with `reclaimAfter`, takes the blocks of nodes that have been silent for too long. Returns whether there
+    /// was one.
     async fn reclaim(&self, snapshot: &mut NetworkSnapshot) -> Result<bool, Error> {
         let network = snapshot.network.as_ref().map(|network| &network.record);
         let Some(after) = network.and_then(|network| network.reclaim_after) else {
@@ -164,7 +177,7 @@ impl Allocator<'_> {
         Ok(any)
     }
 
-    /// A requested address: of a block of ours in use, of one that nobody has, of another host's.
+    /// Acquires a requested address, whether its block is this host's, another host's, or has no owner.
     async fn provide_address(&self, address: IpAddr) -> Result<(), Error> {
         self.refuse_held(address).await?;
         let mut snapshot = self.cluster.snapshot(self.network).await?;
@@ -176,7 +189,7 @@ impl Allocator<'_> {
         };
         match self.get(block, address, &mut snapshot, self.patience).await {
             Ok(()) => self.take_in(snapshot, block).await,
-            // By now it may have a holder to be named.
+            // By now an attachment may hold it, which the error then names.
             Err(refused @ Error::Refused { .. }) => {
                 self.refuse_held(address).await?;
                 Err(refused)
@@ -185,7 +198,7 @@ impl Allocator<'_> {
         }
     }
 
-    /// Refuses an address that somebody holds, and says who.
+    /// Refuses an address that an attachment holds. The error names the attachment.
     async fn refuse_held(&self, address: IpAddr) -> Result<(), Error> {
         for local_lease in self.local_store.leases(self.network)?.readable {
             if local_lease.all().any(|held| held.address == address) {
@@ -202,7 +215,7 @@ impl Allocator<'_> {
         }
     }
 
-    /// Makes `address` of `block` ours: with its block, if that is nobody's, else by itself.
+    /// Makes `address` of `block` this host's: together with the block if that has no owner, otherwise by an exclusion.
     pub(super) async fn get(
         &self,
         block: Block,
@@ -240,7 +253,8 @@ impl Allocator<'_> {
         Err(Error::Contended(format!("block {block} of network {name}")))
     }
 
-    /// Single addresses of other hosts' blocks, when no block is left. `none` says who has which, for the error.
+    /// Acquires a single address of another host's block, when no block is left. `none` is the error if that fails too; it says
+    /// which host has how many blocks.
     async fn borrow(&self, set: &[Range], none: Error) -> Result<(), Error> {
         let (mut snapshot, leases) = self.cluster.snapshot_and_leases(self.network).await?;
         let mut hints = Vec::new();
@@ -249,7 +263,7 @@ impl Allocator<'_> {
             .into_iter()
             .take(ASKED)
         {
-            // All of the patience goes to the first; the others were asked by then, or need no asking.
+            // Only the first request waits. The next address is then taken if it can be had at once, and asked for otherwise.
             let patience = if hints.is_empty() {
                 self.patience
             } else {
@@ -288,8 +302,8 @@ impl Allocator<'_> {
         })
     }
 
-    /// Addresses of others that nobody holds: first those already asked for or given back, then of the block that has
-    /// most of them, last those that only rest at a node that was given them one by one.
+    /// Addresses in other hosts' blocks that no attachment holds. First those already asked for or given back; then those of
+    /// the block that has most of them; last those that a node got by exclusion and does not use.
     fn candidates(
         &self,
         set: &[Range],
@@ -334,7 +348,7 @@ impl Allocator<'_> {
     }
 }
 
-/// The block that an address would be claimed with.
+/// The block with which an address is claimed.
 fn block_of(snapshot: &NetworkSnapshot, address: IpAddr) -> Option<Block> {
     let network = &snapshot.network.as_ref()?.record;
     network.block_of(network.range_of(address)?, address)

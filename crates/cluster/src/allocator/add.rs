@@ -1,4 +1,4 @@
-//! ADD: choose, note, publish.
+//! ADD: chooses addresses, notes the choice, and publishes the lease.
 
 use std::net::IpAddr;
 
@@ -9,19 +9,19 @@ use super::{
 };
 use crate::{Error, Lease, LeaseGuard, Network, Published, Stored};
 
-/// What a choice under the ledger's lock comes to.
+/// The result of a choice under the ledger's lock.
 pub(super) enum Chosen {
     /// One address of each set, noted.
     Noted(Vec<IpAddr>, LeaseGuard, Network, Box<Lease>),
-    /// The host has none ready; it has to be got from the store first.
+    /// The host has no address ready; it must acquire one from the store first.
     Needs(Need),
-    /// A killed ADD of the same attachment left something, which has to go first.
+    /// A killed ADD of the same attachment left something, which must be removed first.
     Leftover,
 }
 
 impl Allocator<'_> {
-    /// Leases one address of each range set for a holder that has none, and notes it as chosen; [`Self::told`] makes
-    /// it stand. While the store is away, from the host's own blocks.
+    /// Leases one address of each range set for an attachment that has none, and notes it as chosen. The caller confirms with
+    /// [`Self::told`]. While the store is away, the addresses come from the host's own blocks.
     pub async fn add(&self, request: &Request<'_>) -> Result<Leased, Error> {
         let mut tried = Tried::default();
         for _ in 0..ATTEMPTS {
@@ -31,13 +31,13 @@ impl Allocator<'_> {
                 }
                 Chosen::Leftover => {
                     self.note_gone(&request.owner).await?;
-                    // What the store does not take now stays noted, and is in nobody's way.
+                    // If the store does not take the release now, the note stays for a later verb.
                     let _ = self.release(&request.owner).await;
                     continue;
                 }
                 Chosen::Needs(need) => {
                     match self.provide(request, need, &mut tried).await {
-                        // Gone from the store since, and nobody who had to write it again: ours to create.
+                        // The store no longer has the network, and no host has containers for which to restore it: create it.
                         Err(Error::NoNetwork(_)) if !tried.created => {
                             tried.created = true;
                             self.renew(request).await?;
@@ -59,7 +59,7 @@ impl Allocator<'_> {
                 }
                 // The host goes on from its own blocks (invariant 8 of `docs/architecture.md`).
                 Err(error) if error.is_away() => {
-                    // That a MAC is nobody else's the store alone knows.
+                    // Only the store can tell that a requested MAC is free.
                     if lease.mac.is_none() && self.may_go_on(&addresses).await? {
                         return Ok(Leased { network, addresses });
                     }
@@ -75,7 +75,7 @@ impl Allocator<'_> {
                     self.unchoose(&request.owner, &addresses).await?;
                     return Err(refusal);
                 }
-                // Something may have been: to be released when the store makes sense again.
+                // A lease may have been written: note it, so that it is released when the store answers again.
                 Err(error) => {
                     self.give_up(&request.owner).await?;
                     return Err(error);
@@ -88,7 +88,7 @@ impl Allocator<'_> {
         )))
     }
 
-    /// Brings the ledger up to date with the network that the store has now, created if there is none.
+    /// Brings the ledger up to date with the network that the store has now; creates the network if the store has none.
     async fn renew(&self, request: &Request<'_>) -> Result<(), Error> {
         match self.open().await? {
             Some(mut open) => self
@@ -99,7 +99,7 @@ impl Allocator<'_> {
         }
     }
 
-    /// What was chosen goes back; whether the store has it is for a later verb to find out.
+    /// Notes that the chosen addresses are given back. A later verb finds out whether the store has their leases.
     async fn give_up(&self, owner: &LeaseOwner) -> Result<(), Error> {
         self.note_gone(owner).await?;
         if let Some(mut open) = self.open().await? {
@@ -121,15 +121,15 @@ impl Allocator<'_> {
                 let held = held.collect::<Vec<_>>().join(", ");
                 return Err(self.duplicate(&request.owner, held));
             }
-            // Its container may run.
+            // The container may be running.
             Noted::Unreadable(why) => {
-                let held = format!("what nobody can tell ({why})");
+                let held = format!("addresses that cannot be read ({why})");
                 return Err(self.duplicate(&request.owner, held));
             }
             Noted::Lease(local_lease) if local_lease.stage == Stage::Chosen => {
                 return Ok(Chosen::Leftover);
             }
-            // Waits for the store, and is in nobody's way.
+            // Its release waits for the store, which does not hinder this ADD.
             Noted::Lease(local_lease) if !local_lease.unheard => local_lease.left,
             Noted::Lease(_) => return Ok(Chosen::Leftover),
             Noted::Nothing => Vec::new(),
@@ -162,7 +162,7 @@ impl Allocator<'_> {
         Ok(Chosen::Noted(addresses, guard, network, Box::new(lease)))
     }
 
-    /// Whether addresses may be given out though the store does not know.
+    /// Whether these addresses may be given out although the store does not know of it.
     async fn may_go_on(&self, addresses: &[IpAddr]) -> Result<bool, Error> {
         let open = self.open().await?;
         Ok(open.is_some_and(|open| {
@@ -172,7 +172,8 @@ impl Allocator<'_> {
         }))
     }
 
-    /// Notes at which revisions the leases stand. Where the attachment was given back meanwhile, nothing stands.
+    /// Notes the revisions at which the leases were written. If the attachment was given back meanwhile, deletes the leases and
+    /// fails.
     async fn note_revisions(
         &self,
         owner: &LeaseOwner,
@@ -194,11 +195,11 @@ impl Allocator<'_> {
         for (held, (_, revision)) in local_lease.addresses.iter_mut().zip(leases) {
             held.revision = Some(*revision);
         }
-        // Told first, noted then: an ADD of which nobody learnt is no duplicate for the next one.
+        // It stays `Chosen` until the caller has the answer: an ADD whose answer nobody received is not a duplicate.
         self.local_store.save_lease(self.network, &local_lease)
     }
 
-    /// What was chosen is free again; the ledger without it.
+    /// Frees what was chosen. Returns the changed ledger.
     async fn unchoose(
         &self,
         owner: &LeaseOwner,
@@ -213,7 +214,8 @@ impl Allocator<'_> {
         Ok(open)
     }
 
-    /// Takes from a refusal what makes the next choice better, or gives up. What was chosen is free again.
+    /// Frees what was chosen, and corrects the ledger by what the store's refusal showed, so that the next choice is better.
+    /// Fails if a requested address is taken.
     async fn learn(
         &self,
         request: &Request<'_>,
@@ -242,7 +244,7 @@ impl Allocator<'_> {
         Ok(())
     }
 
-    /// The local lease without the addresses that were chosen for it; none is left if it has nothing else.
+    /// Takes the chosen addresses out of the local lease, and removes it if it has nothing else.
     fn drop_addresses(&self, owner: &LeaseOwner) -> Result<(), Error> {
         let Some(mut local_lease) = self.local_store.lease(self.network, owner)?.readable() else {
             return Ok(());
@@ -255,7 +257,7 @@ impl Allocator<'_> {
         self.local_store.save_lease(self.network, &local_lease)
     }
 
-    /// The caller has its answer: the addresses stand. What fails here is no reason to call the ADD failed.
+    /// Notes that the caller has its answer. An error here does not mean that the ADD failed.
     pub async fn told(&self, owner: &LeaseOwner) -> Result<(), Error> {
         let lock = self.local_store.lock(self.network).await?;
         let Some(mut local_lease) = self.local_store.lease(self.network, owner)?.readable() else {
@@ -278,7 +280,7 @@ impl Allocator<'_> {
         Ok(())
     }
 
-    /// Why a requested address cannot be had: who holds it, as far as that can be read.
+    /// The error for a requested address that is taken. It names the holder, if the lease can be read.
     pub(super) fn held(&self, address: IpAddr, lease: &Stored<Lease>) -> Error {
         match lease {
             Stored::Readable(lease) => Error::Held {

@@ -1,12 +1,12 @@
-//! Outlook: what STATUS asks. Could an ADD get an address here?
+//! Capacity, for STATUS: could an ADD get an address on this host?
 //!
-//! A pool that is full is no reason to say no where this host holds some of its addresses: its next DEL makes room. And the
-//! DEL has to come: Nomad makes none after a STATUS that failed, so a full pool could never be emptied.
+//! A full pool is no failure on a host that holds some of its addresses, because the host's next DEL makes room. That DEL has
+//! to come: Nomad makes no DEL after a STATUS that failed, so a full pool could never be emptied.
 //!
-//! It is asked often and answers within a second whatever goes on. So it takes no lock, which another verb may hold over all
-//! its requests to the store: a document is replaced as a whole, and what is read of it holds together. And it reads
-//! no lease, of which there may be many. What other hosts have left of their blocks is no room: it has to be asked for, and
-//! whether they are there to answer nobody knows before.
+//! STATUS is called often, and must answer within a second whatever else is at work. So it takes no lock, because another verb
+//! may hold that during all its requests to the store. It needs none: documents are replaced as a whole, so what it reads is
+//! consistent. It reads no leases either, because there may be many. Free addresses in other hosts' blocks do not count: an ADD
+//! has to ask for them, and nobody can tell in advance whether their owners will answer.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,10 +19,10 @@ use crate::{
 };
 
 impl Allocator<'_> {
-    /// Whether an ADD on the network that `spec` describes could get an address of each set; if not, the error with which
-    /// it would end. Where it could after a DEL of this host alone, the error with which it would end before that. While the
-    /// host has room of its own two requests, and three reads more at most where it has none; one more where the store is
-    /// called otherwise than before.
+    /// Whether an ADD on the network that `spec` describes could get an address of each set. Returns the error with which the
+    /// ADD would end, if it could only after a DEL on this host; fails with that error if it could not at all. Costs two
+    /// requests while this host has free addresses, up to three more if it has none, and one more if the store's name differs
+    /// from the one noted.
     pub async fn refusal(&self, spec: &NetworkSpec) -> Result<Option<Error>, Error> {
         let holds = self.holds()?;
         let mut ledger = self.load()?;
@@ -35,7 +35,7 @@ impl Allocator<'_> {
             self.refuse_second_store().await?;
         }
         let ledger = ledger.filter(|ledger| spec.agree(&ledger.network.record).is_ok());
-        // Of a network that reclaims, only what is kept outlasts the store.
+        // While the store is away, a network that reclaims gives addresses only from kept blocks.
         let has_room = |kept_only: bool| {
             let full = |ledger| !self.lacking(ledger, kept_only).is_empty();
             ledger.as_ref().is_some_and(|ledger| !full(ledger))
@@ -53,14 +53,14 @@ impl Allocator<'_> {
                     false => Err(away),
                 };
             }
-            // To be made by the first ADD, or written again by whoever is on it.
+            // The first ADD creates the network, or a host on it restores it.
             Ok(None) => return Ok(None),
             Ok(Some(_)) if has_room(false) => return Ok(None),
             admitted => drop(admitted?),
         }
         let snapshot = self.cluster.snapshot(self.network).await?;
         let network = snapshot.ready_network(self.network)?;
-        // The ledger as an ADD would bring it up to date; that of this boot's first ADD begins with all that is ours.
+        // The ledger as an ADD would bring it up to date. The first ADD of a boot begins one with all blocks of this host.
         let mut ledger = ledger.unwrap_or_else(|| Ledger::new(network.clone()));
         let new = ledger.update(&snapshot, network, &self.host.node);
         self.fill(&mut ledger, &new).await?;
@@ -75,7 +75,7 @@ impl Allocator<'_> {
         }
     }
 
-    /// The sets of which the ledger has no address, not even one that only rests.
+    /// The sets of which the ledger has no free address, not even a resting one.
     fn lacking<'l>(&self, ledger: &'l Ledger, kept_only: bool) -> Vec<&'l RangeSet> {
         let view = ledger.view(&self.host.node, kept_only);
         let full = |set: &&RangeSet| {
@@ -87,7 +87,7 @@ impl Allocator<'_> {
         ledger.network.record.ranges.iter().filter(full).collect()
     }
 
-    /// Whether each of the sets can be served from a block that was another host's and needs no word of it.
+    /// Checks that each set has an address in a block that was another host's and can be claimed without asking that host.
     async fn could_take_over(
         &self,
         snapshot: &NetworkSnapshot,
@@ -122,9 +122,9 @@ impl Allocator<'_> {
         Ok(())
     }
 
-    /// The blocks of hosts that never used them, and on a network that reclaims those of hosts not heard of for too long.
-    /// They become nobody's by an ADD, and whoever forwards has to acknowledge that in time: one that is behind already
-    /// will not.
+    /// Blocks of hosts that never used them, and, on a network that reclaims, of hosts that have been silent for too long. An
+    /// ADD makes them ownerless, and then waits until all members have acknowledged that. A member that is behind already will
+    /// not acknowledge in time, so there are no such blocks then.
     async fn of_the_silent(
         &self,
         snapshot: &NetworkSnapshot,
@@ -165,7 +165,7 @@ impl Allocator<'_> {
     }
 }
 
-/// Whether there is a block for the set that nobody ever had.
+/// Whether there is a block for the set that no host ever had.
 fn has_untouched(snapshot: &NetworkSnapshot, set: &RangeSet) -> bool {
     let taken = snapshot.blocks.keys().copied().collect();
     let network = snapshot.network.as_ref().map(|network| &network.record);
@@ -175,7 +175,7 @@ fn has_untouched(snapshot: &NetworkSnapshot, set: &RangeSet) -> bool {
     })
 }
 
-/// Whether the set has an address in the block that did not go to another node by itself.
+/// Whether the set has an address in the block that is not an exclusion.
 fn offers(set: &RangeSet, block: Block, record: &BlockRecord) -> bool {
     set.iter().any(|range| {
         range.uses(block)

@@ -1,4 +1,4 @@
-//! The choice of an ADD's addresses from a ledger, and what it lacks where it cannot be made.
+//! Chooses an ADD's addresses from a ledger, or says what the ledger lacks.
 
 use std::net::IpAddr;
 
@@ -7,32 +7,32 @@ use ipam::{Choice, Range, RangeSet};
 use super::{Allocator, Ledger, Request};
 use crate::Error;
 
-/// What a choice lacks.
+/// What has to be acquired before a choice is possible.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Need {
-    /// Room in one of these ranges.
+    /// A free address in one of these ranges.
     Capacity(RangeSet),
     /// This very address.
     Address(IpAddr),
-    /// The address that goes with the one already chosen; another one will do.
+    /// The address with the same host part as the one already chosen, for the other family. Another one will do.
     Twin(IpAddr),
 }
 
-/// What was tried in vain, so that the choice makes do without.
+/// What was tried without success; the choice does not ask for it again.
 #[derive(Default)]
 pub(super) struct Tried {
-    /// More room in these ranges: what is left of them is what only cools down.
+    /// Acquiring more addresses in these ranges: only resting addresses are left.
     pub(super) sets: Vec<RangeSet>,
     /// Twins.
     pub(super) twins: Vec<IpAddr>,
-    /// Publishing: the store is away, and on a network that reclaims not every block will do.
+    /// Publishing: the store is away, so on a network that reclaims only addresses of kept blocks may be chosen.
     pub(super) away: bool,
     /// Creating the network, which the store has forgotten.
     pub(super) created: bool,
 }
 
 impl Allocator<'_> {
-    /// One address for each range set, or what is needed for that.
+    /// Chooses one address of each range set, or says what has to be acquired first.
     pub(super) fn pick_all(
         &self,
         ledger: &Ledger,
@@ -48,7 +48,7 @@ impl Allocator<'_> {
                     return Ok(Err(Need::Address(address)));
                 }
                 if ledger.uses(address) {
-                    // Who has it is in a local lease or in the store.
+                    // A local lease or the store tells which attachment holds it.
                     return Ok(Err(Need::Address(address)));
                 }
                 addresses.push(address);
@@ -65,7 +65,7 @@ impl Allocator<'_> {
         Ok(Ok(addresses))
     }
 
-    /// The allocator's choice from one set.
+    /// Chooses an address from one set.
     fn pick(
         &self,
         ledger: &Ledger,
@@ -81,7 +81,7 @@ impl Allocator<'_> {
             self.clock.uptime(),
         );
         let mut cooling = None;
-        // One range after the other: a later one of the set is used when those before it have nothing left.
+        // In the order of the ranges: a later range is used only when those before it have no address left.
         for (at, range) in set.iter().enumerate() {
             let twin = first
                 .filter(|(first, _)| first.is_ipv4() != range.subnet.is_ipv4())
@@ -91,7 +91,8 @@ impl Allocator<'_> {
                 if view.is_free(range, twin, now, self.cool_down) {
                     return Ok(twin);
                 }
-                // In nobody's block, as far as we know: then it can be had. Not of a later range: the first may have room.
+                // As far as this host knows, its block has no owner, so it may be claimed. Only for the first range: with a
+                // later range, the first may still have addresses.
                 let unknown = at == 0 && !ledger.is_ours(twin, &self.host.node);
                 if unknown && !tried.twins.contains(&twin) && !tried.away {
                     return Err(Need::Twin(twin));

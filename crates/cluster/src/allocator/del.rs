@@ -1,4 +1,5 @@
-//! DEL and GC: noted first, which needs no store; then the store is told, now or by a later verb.
+//! DEL and GC: note the release first, which needs no store, then tell the store. If it cannot be told now, a later verb tells
+//! it.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -7,8 +8,8 @@ use ipam::Mac;
 use super::{ATTEMPTS, Allocator, LeaseOwner, LeasedAddress, LocalLease, LocalStore, Noted, Stage};
 use crate::{Error, Lease, Stored};
 
-/// Notes that an attachment's addresses are given back. Needs no store and no settings: what a DEL can always do. They
-/// stay in use until the store has forgotten them.
+/// Notes that an attachment's addresses are given back. A DEL can always do this, because it needs neither store nor settings.
+/// The addresses stay in use until the store has deleted their leases.
 pub async fn note_gone(
     local_store: &dyn LocalStore,
     network: &str,
@@ -22,7 +23,7 @@ pub async fn note_gone(
             local_store.save_lease(network, &local_lease)
         }
         Noted::Lease(_) => Ok(()),
-        // Nothing is known of it. With a ledger that is the whole truth; without one the store may know more.
+        // This host knows nothing of it. If the host has a ledger, there is nothing; otherwise the store may have leases.
         Noted::Nothing if local_store.ledger(network)?.is_some() => Ok(()),
         Noted::Nothing | Noted::Unreadable(_) => {
             let lease = Lease {
@@ -51,7 +52,7 @@ impl Allocator<'_> {
         note_gone(self.local_store, self.network, owner).await
     }
 
-    /// Tells the store what an attachment has given back; its addresses rest from then on. An error leaves it noted.
+    /// Tells the store what an attachment has given back; the addresses rest from then on. After an error the note stays.
     pub async fn release(&self, owner: &LeaseOwner) -> Result<(), Error> {
         let Some(local_lease) = self.local_store.lease(self.network, owner)?.readable() else {
             return Ok(());
@@ -86,7 +87,7 @@ impl Allocator<'_> {
         Ok(())
     }
 
-    /// Gives back the MACs that were asked for with addresses that are to be released.
+    /// Gives back the requested MACs of addresses that are about to be released.
     pub(super) async fn return_macs(
         &self,
         node: &str,
@@ -101,8 +102,8 @@ impl Allocator<'_> {
         Ok(())
     }
 
-    /// Deletes the leases of what a local lease has given back: at the revisions at which they were written, and where those
-    /// are not known or not right, at those which the store has.
+    /// Deletes the leases of the addresses that a local lease has given back: at the revisions at which they were written, or,
+    /// if these are unknown or wrong, at those in the store.
     async fn tell_of_release(
         &self,
         owner: &LeaseOwner,
@@ -127,8 +128,8 @@ impl Allocator<'_> {
                 .cluster
                 .leased_to(self.network, &local_lease.lease, &addresses)
                 .await?;
-            // Another verb may have been quicker, and the attachment be back at the same address: only while the address
-            // is still to be released was the lease that was read the old one.
+            // Another verb may have released the address meanwhile, and the attachment may have it again. The lease just read
+            // is the old one only if the address still waits for its release.
             let still = self.still_left(owner, local_lease)?;
             let leases: Vec<_> = leases
                 .into_iter()
@@ -142,7 +143,7 @@ impl Allocator<'_> {
         Err(Error::Contended(format!("network {network}: leases")))
     }
 
-    /// Which of the addresses that a local lease had to release are still to be released.
+    /// Which addresses in `before.left` still wait for their release.
     fn still_left(&self, owner: &LeaseOwner, before: &LocalLease) -> Result<Vec<IpAddr>, Error> {
         let now = self.local_store.lease(self.network, owner)?.readable();
         let still = |held: &&LeasedAddress| {
@@ -153,7 +154,7 @@ impl Allocator<'_> {
         Ok(left.map(|held| held.address).collect())
     }
 
-    /// The store has forgotten these addresses of a local lease. The caller holds the lock.
+    /// Removes addresses from a local lease after the store has deleted their leases. The caller holds the lock.
     fn forget(&self, owner: &LeaseOwner, gone: &[IpAddr]) -> Result<(), Error> {
         let Some(mut local_lease) = self.local_store.lease(self.network, owner)?.readable() else {
             return Ok(());
@@ -167,7 +168,7 @@ impl Allocator<'_> {
         self.local_store.save_lease(self.network, &local_lease)
     }
 
-    /// Releases what the store has of a holder on this node.
+    /// Releases whatever leases the store has of an attachment on this node.
     async fn release_unheard(&self, owner: &LeaseOwner) -> Result<(), Error> {
         let ledger = match self.open_or_rebuild().await {
             Ok(Some(open)) => open.ledger,
@@ -193,11 +194,11 @@ impl Allocator<'_> {
         Ok(())
     }
 
-    /// Gives back all that is not `listed`: local leases of this host, and leases that the store has for this node. What
-    /// could not be told to the store is returned, and stays noted.
+    /// Gives back all that is not `listed`: local leases of this host, and leases that the store has for this node. Returns the
+    /// errors of releases that the store did not take; these stay noted.
     ///
-    /// An attachment with a verb at work is no garbage, whoever does not know of it yet; nor is one that was changed since
-    /// the list was made.
+    /// Leaves out attachments that have a verb at work or were changed since they were listed, because the caller may not know
+    /// of them yet.
     pub async fn gc(&self, listed: &dyn Fn(&LeaseOwner) -> bool) -> Result<Vec<Error>, Error> {
         let mut failures = Vec::new();
         let local_leases = self.local_store.leases(self.network)?;
@@ -221,7 +222,7 @@ impl Allocator<'_> {
         Ok(failures)
     }
 
-    /// The same of attachments whose local leases cannot be read: the store's leases tell whose they are.
+    /// The same for attachments whose local leases cannot be read: the store's leases name these attachments.
     async fn release_unreadable(&self, listed: &dyn Fn(&LeaseOwner) -> bool) -> Result<(), Error> {
         let leases = self.cluster.leases(self.network).await?;
         for (_, lease) in leases.readable() {
@@ -239,8 +240,9 @@ impl Allocator<'_> {
         Ok(())
     }
 
-    /// Releases leases of this node that neither the host nor the caller knows, wherever they are: also where an interrupted
-    /// removal or a restored store left them. Not of a host that only has this one's name.
+    /// Releases leases of this node that neither the host nor the caller knows, on any address of the network: an interrupted
+    /// removal or a restored store may have left them. Does nothing unless the store's record of this node is of this boot:
+    /// otherwise the name may be another host's.
     async fn release_unknown(&self, listed: &dyn Fn(&LeaseOwner) -> bool) -> Result<(), Error> {
         if !self.is_registered().await? {
             return Ok(());
@@ -261,7 +263,7 @@ impl Allocator<'_> {
         self.release_leases(&gone).await
     }
 
-    /// Whether the store knows this node in this boot.
+    /// Whether the store's record of this node is of this boot.
     async fn is_registered(&self) -> Result<bool, Error> {
         let node = self.cluster.node(&self.host.node).await?;
         let node = node.as_ref().and_then(Stored::readable);

@@ -1,6 +1,6 @@
-//! A ledger that was read from another store than the one at hand: the host's configuration was changed, or an older
-//! version took a conflist with a store of its own. The other store must not be told what this host holds. A store with
-//! another name that has the very same network is the same store.
+//! Ledgers that were read from another store than the one at hand, because the host's configuration was changed, or because an
+//! older version accepted a conflist with a store of its own. The store at hand must not be told what such a ledger holds. If a
+//! store with another name has the very same network, it is the same store.
 
 use super::{Allocator, Ledger, LocalLease, Memory};
 use crate::Error;
@@ -41,8 +41,8 @@ impl Allocator<'_> {
         Ok(Some(ledger))
     }
 
-    /// From which store a ledger was read. Refused if it is another one than that at hand while an attachment holds an
-    /// address. Asks the store only if its name differs from the one that is noted.
+    /// From which store a ledger was read. Fails if it is another store than the one at hand and an attachment holds an
+    /// address. Asks the store only if its name differs from the noted one.
     pub(super) async fn belongs(&self, ledger: &Ledger) -> Result<Belongs, Error> {
         let (Some(there), Some(here)) = (&ledger.store_ref, &self.host.store_ref) else {
             return Ok(Belongs::Here);
@@ -65,8 +65,7 @@ impl Allocator<'_> {
         Ok(Belongs::Elsewhere)
     }
 
-    /// Refuses the store at hand while attachments on other networks of this host were made with another one: a host has
-    /// one store.
+    /// Fails if attachments on other networks of this host were made with another store: a host has one store.
     pub(super) async fn refuse_second_store(&self) -> Result<(), Error> {
         let Some(here) = &self.host.store_ref else {
             return Ok(());

@@ -1,5 +1,5 @@
-//! What is done after a verb, when its caller has the answer: the store is told what it missed, another block is taken
-//! before the last one is full, and blocks that stayed empty are given back.
+//! What a host does after a verb, when the caller has its answer: it tells the store what that missed, claims another block
+//! before its last one is full, and gives back blocks that stayed empty.
 
 use std::net::IpAddr;
 
@@ -9,7 +9,7 @@ use super::{Allocator, LeaseOwner, LeasedAddress, Ledger, Stage};
 use crate::{Claim, Error, LeaseGuard, Published, Stored};
 
 impl Allocator<'_> {
-    /// Does what is due. Costs nothing at the store where nothing is.
+    /// Does what is due. Makes no request to the store if nothing is due.
     pub async fn housekeeping(&self) -> Result<(), Error> {
         match self.do_what_is_due().await {
             // Removed by an operator, or forgotten by the store: the next ADD creates it.
@@ -19,7 +19,7 @@ impl Allocator<'_> {
     }
 
     async fn do_what_is_due(&self) -> Result<(), Error> {
-        // After a reboot this voids what the host held, whichever verb comes first.
+        // The first verb after a reboot voids here what the host held before.
         let Some(open) = self.open_or_rebuild().await? else {
             return Ok(());
         };
@@ -38,7 +38,7 @@ impl Allocator<'_> {
         self.finish_creation(&ledger).await
     }
 
-    /// On a network that reclaims, this node is heard of often enough.
+    /// On a network that reclaims, registers this node again before others would consider it silent.
     async fn show_up(&self, ledger: &Ledger) -> Result<(), Error> {
         if !self.is_quiet(ledger) {
             return Ok(());
@@ -51,15 +51,14 @@ impl Allocator<'_> {
         Ok(())
     }
 
-    /// Whether the store has heard so little of this node that it would soon pass for silent.
+    /// Whether this node must register again so that it does not count as silent.
     pub(super) fn is_quiet(&self, ledger: &Ledger) -> bool {
         let due = ledger.contact_due();
         due.is_some_and(|due| self.clock.uptime() >= due)
     }
 
-    /// The sets of which less than a quarter of a block is left here; those of the smaller family first, since a block
-    /// of the other can follow it. Pools of single-address blocks are small: there each address is claimed when it is
-    /// needed.
+    /// The sets of which a quarter of a block or less is left here; IPv4 first, because a block of IPv6 can follow one of IPv4.
+    /// Pools of single-address blocks are left out: they are small, and each address is claimed when it is needed.
     fn low(&self, ledger: &Ledger) -> Vec<Vec<Range>> {
         let low = |set: &&Vec<Range>| {
             let size = block_size(ledger, set);
@@ -109,13 +108,13 @@ impl Allocator<'_> {
                 }
                 Ok(())
             }
-            // A pool without a spare block is not an error before somebody needs it.
+            // A pool without a spare block is no error until an ADD needs one.
             Err(Error::NoBlock { .. }) => Ok(()),
             Err(error) => Err(error),
         }
     }
 
-    /// Gives back what stayed empty: blocks, while enough room is left, and single addresses of other hosts.
+    /// Gives back what stayed empty: blocks, while enough addresses are left, and single addresses of other hosts' blocks.
     pub(super) async fn give_back(&self) -> Result<(), Error> {
         let leaving = {
             let Some(mut open) = self.open().await? else {
@@ -144,17 +143,17 @@ impl Allocator<'_> {
         Ok(())
     }
 
-    /// Tells the store of one give-back that is noted.
+    /// Tells the store of one noted give-back.
     async fn hand_in(&self, block: Block, address: Option<IpAddr>) -> Result<(), Error> {
         let node = &self.host.node;
         let mut as_of = 0;
         let present = match self.cluster.block(self.network, block).await? {
-            // Whose it is nobody can tell; the note stands.
+            // Its owner cannot be read; the note stays.
             Some(Stored::Unreadable(_)) => return Ok(()),
             present => present.and_then(|present| present.readable().cloned()),
         };
-        // Another verb may have handed it in, and a third have got it back, since the note was read: only while the note
-        // stands is what was just read to be given back.
+        // Since the note was read, another verb may have given it back and a third may have acquired it again. What was just
+        // read is to be given back only if the note still stands.
         let open = self.open().await?;
         if open.is_none_or(|open| !open.ledger.leaving.contains(&(block, address))) {
             return Ok(());
@@ -217,7 +216,7 @@ impl Allocator<'_> {
                 .filter(|(block, own)| own.record.is_of(node) && of_set(block))
                 .collect();
             let mut room = self.available(ledger, set);
-            // The first one stays: there the next ADD is at home everywhere.
+            // The first block stays, so that all hosts know the home of the next ADD's address.
             for (block, own) in own.into_iter().skip(1).rev() {
                 let empty =
                     own.used.is_empty() && own.record.exclusions.is_empty() && !own.record.kept;
@@ -233,7 +232,7 @@ impl Allocator<'_> {
                 }
             }
         }
-        // Static addresses, claimed by themselves out of the dynamic range.
+        // Static addresses outside the dynamic range, which were claimed by themselves.
         for (block, own) in &ledger.blocks {
             let single = block.size() == 1 && own.record.is_of(node);
             let address = block.first();
@@ -254,8 +253,8 @@ impl Allocator<'_> {
         due
     }
 
-    /// Tells the store what it missed: releases and leases, in the order in which they came to be. What it does not
-    /// take stays noted, and is returned.
+    /// Tells the store the releases and leases that it missed, in their order. Returns the errors of those that it did not
+    /// take; these stay noted.
     pub(super) async fn replay(&self) -> Result<Vec<Error>, Error> {
         let Some(open) = self.open().await? else {
             return Ok(Vec::new());
@@ -278,7 +277,7 @@ impl Allocator<'_> {
         if !told.is_empty()
             && let Some(mut open) = self.open().await?
         {
-            // Something new may have come since: it is behind again only if its holding says so.
+            // It may have changed since: it stays on the list if its local lease still has something to tell.
             for owner in told {
                 let local_lease = self.local_store.lease(self.network, &owner)?.readable();
                 if local_lease.is_none_or(|local_lease| !is_behind(&local_lease)) {
@@ -290,14 +289,14 @@ impl Allocator<'_> {
         Ok(failures)
     }
 
-    /// Tells the store an attachment's latest: what it gave back, then what it holds.
+    /// Tells the store the latest state of an attachment: first what it gave back, then what it holds.
     pub(super) async fn catch_up(&self, owner: &LeaseOwner) -> Result<(), Error> {
         self.release(owner).await?;
         for _ in 0..8 {
             let Some(local_lease) = self.local_store.lease(self.network, owner)?.readable() else {
                 return Ok(());
             };
-            // One by one: of a pair the store may have forgotten one and not the other.
+            // One by one: the store may have lost one address of a pair and not the other.
             let unpublished = local_lease.addresses.iter().find(|h| h.revision.is_none());
             let Some(unpublished) = unpublished.filter(|_| local_lease.stage == Stage::Given)
             else {
@@ -331,8 +330,8 @@ impl Allocator<'_> {
                     {
                         self.release_leases(&[(address, other)]).await?;
                     }
-                    // The address is ours, as the store has just confirmed, and a container here has it. A lease of a
-                    // node whose address it is not has come back from the past.
+                    // The store has just confirmed that the address is this host's, and a container here has it. So the lease
+                    // of another node was brought back by a restore of the store.
                     Published::Taken(address, Stored::Readable(other))
                         if other.record.node != self.host.node =>
                     {
@@ -401,7 +400,7 @@ impl Allocator<'_> {
     }
 }
 
-/// Whether the store does not know a local lease's latest.
+/// Whether the store does not know the latest state of a local lease.
 pub(super) fn is_behind(local_lease: &super::LocalLease) -> bool {
     let unpublished = |held: &LeasedAddress| held.revision.is_none();
     !local_lease.left.is_empty()

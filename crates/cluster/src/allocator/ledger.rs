@@ -1,4 +1,5 @@
-//! The ledger's own moves, without store or clock: what is in use, what may be chosen, what the news change.
+//! Operations on the ledger, without store or clock: which addresses are in use, which may be chosen, and what a new snapshot
+//! changes.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -27,22 +28,22 @@ impl Ledger {
         }
     }
 
-    /// When this node has to make itself known again, on [`Clock::uptime`](crate::Clock::uptime), so that it does not
-    /// pass for silent; `None` on a network that does not reclaim.
+    /// When this node has to register again, on [`Clock::uptime`](crate::Clock::uptime), so that it does not count as silent;
+    /// `None` on a network that does not reclaim.
     pub fn contact_due(&self) -> Option<u64> {
         let after = self.network.record.reclaim_after?;
         Some(self.contact.saturating_add(after / 4).saturating_add(1))
     }
 
-    /// Whether these blocks of the network, just read, say anything of this node that the ledger has not heard: a block
-    /// or an address came or went, or somebody asks for one.
+    /// Whether these blocks of the network, just read, have something about this node that is new to the ledger: a block or an
+    /// address came or went, or another host asks for one.
     pub fn is_behind(&self, blocks: &Records<Block, BlockRecord>, node: &str) -> bool {
         let of_us =
             |record: &BlockRecord| record.is_of(node) || record.given_to(node).next().is_some();
         let known = |block: &Block| self.blocks.get(block).map(|own| own.revision);
         let present = |block: &Block| blocks.get(block).map(Stored::revision);
         let is_its = |block: &Block| self.network.record.has_block(*block);
-        // What the ledger wrote itself since is newer than a watch that was on its way.
+        // The host's own writes may be newer than the answer of a watch that was under way.
         let heard = |block: &Block| known(block) >= present(block);
         blocks
             .readable()
@@ -59,7 +60,7 @@ impl Ledger {
         self.network.record.block_of(range, address)
     }
 
-    /// Notes whether an address is in use. One of a block that is not ours is nobody's business here.
+    /// Notes whether an address is in use. Ignores addresses outside this host's blocks.
     pub(super) fn mark(&mut self, address: IpAddr, in_use: bool) {
         let own = self
             .block_of(address)
@@ -75,7 +76,7 @@ impl Ledger {
         }
     }
 
-    /// Notes that an address of ours is in use, by whom no local lease of this host tells.
+    /// Notes that an address of this host is in use, although no local lease has it.
     pub(super) fn bar(&mut self, address: IpAddr) {
         self.mark(address, true);
         if self.uses(address) {
@@ -83,14 +84,14 @@ impl Ledger {
         }
     }
 
-    /// Whether an address of a block of ours is in use.
+    /// Whether an address of this host's blocks is in use.
     pub(super) fn uses(&self, address: IpAddr) -> bool {
         let block = self.block_of(address);
         let own = block.and_then(|block| self.blocks.get(&block).zip(bit(block, address)));
         own.is_some_and(|(own, bit)| own.used.contains(bit))
     }
 
-    /// The addresses are `owner`'s from now on.
+    /// Marks the addresses as in use by `owner`.
     pub(super) fn take(&mut self, owner: &LeaseOwner, addresses: &[IpAddr]) {
         self.freed
             .retain(|(address, _)| !addresses.contains(address));
@@ -100,7 +101,7 @@ impl Ledger {
         self.pending = Some(pending(owner, addresses));
     }
 
-    /// The addresses are `owner`'s no more, and rest from `now` on.
+    /// Frees the addresses of `owner`; they rest from `now` on.
     pub(super) fn free(&mut self, owner: &LeaseOwner, addresses: &[IpAddr], now: u64) {
         for address in addresses {
             if self.uses(*address) {
@@ -111,7 +112,7 @@ impl Ledger {
         self.pending = Some(pending(owner, addresses));
     }
 
-    /// The addresses were chosen and never left the host: free without a rest.
+    /// Frees addresses that were chosen and never given out; they need no rest.
     pub(super) fn unchoose(&mut self, owner: &LeaseOwner, addresses: &[IpAddr]) {
         for address in addresses {
             self.mark(*address, false);
@@ -119,7 +120,7 @@ impl Ledger {
         self.pending = Some(pending(owner, addresses));
     }
 
-    /// Brings to an end what was under way: the local lease has the last word.
+    /// Completes or reverts the pending change: the local lease decides.
     pub(super) fn settle(&mut self, local_lease: &Noted, now: u64) {
         let Some(pending) = self.pending.take() else {
             return;
@@ -135,7 +136,7 @@ impl Ledger {
         }
     }
 
-    /// What may be chosen from.
+    /// The addresses from which ADD may choose. `kept_only` leaves out what is not in a kept block.
     pub(super) fn view(&self, node: &str, kept_only: bool) -> OwnBlocks<'_> {
         let mut held = OwnBlocks {
             blocks: Vec::new(),
@@ -153,7 +154,7 @@ impl Ledger {
                     .extend(barred.filter(|a| own.record.home(**a) != Some(node)));
             } else if !kept_only {
                 let given = own.record.given_to(node);
-                // What another asks for is about to be given back.
+                // An address that another host asks for is about to be given back.
                 let wanted = |address: &IpAddr| own.record.exclusions[address].wanted;
                 held.singles
                     .extend(given.filter(|address| !self.uses(*address) && !wanted(address)));
@@ -162,7 +163,7 @@ impl Ledger {
         held
     }
 
-    /// All addresses of our blocks, and those given to us one by one.
+    /// All addresses of this host's blocks, and those that it has by exclusion.
     pub(super) fn addresses<'l>(&'l self, node: &'l str) -> impl Iterator<Item = IpAddr> + 'l {
         self.blocks.iter().flat_map(move |(block, own)| {
             let whole = own.record.is_of(node).then(|| block.addresses());
@@ -174,7 +175,7 @@ impl Ledger {
         })
     }
 
-    /// How many these are.
+    /// How many [`Self::addresses`] has.
     pub(super) fn size(&self, node: &str) -> u128 {
         let size = |(block, own): (&Block, &Own)| {
             if own.record.is_of(node) {
@@ -186,7 +187,7 @@ impl Ledger {
         self.blocks.iter().map(size).sum()
     }
 
-    /// Whether an address is ours to give.
+    /// Whether this host may give out an address.
     pub(super) fn is_ours(&self, address: IpAddr, node: &str) -> bool {
         let own = self
             .block_of(address)
@@ -202,7 +203,7 @@ impl Ledger {
         self.network.record.reclaim_after.is_none() || own.is_some_and(|own| own.record.kept)
     }
 
-    /// The facts under which leases on `addresses` may be published; `None` if one is not ours.
+    /// The conditions under which leases on `addresses` may be published; `None` if one of them is not this host's.
     pub(super) fn guard(&self, addresses: &[IpAddr], node: &str) -> Option<LeaseGuard> {
         let block = |address: &IpAddr| {
             let block = self
@@ -225,7 +226,7 @@ impl Ledger {
             .sum()
     }
 
-    /// Takes a block as our own write left it, unless the ledger knows better by now.
+    /// Takes a block as this host's own write left it, unless the ledger has something newer. Returns whether it did.
     pub(super) fn put(
         &mut self,
         block: Block,
@@ -238,8 +239,8 @@ impl Ledger {
         self.keep(block, present, node)
     }
 
-    /// Blocks and network as the news have them, read under the ledger's lock. Says which blocks are new here: what is
-    /// in use of them is to be found out.
+    /// Takes network and blocks from a snapshot that was read under the ledger's lock. Returns the blocks that are new here:
+    /// the caller must find out which of their addresses are in use.
     pub(super) fn update(
         &mut self,
         snapshot: &NetworkSnapshot,
@@ -248,7 +249,7 @@ impl Ledger {
     ) -> Vec<Block> {
         self.network = network.clone();
         self.as_of = snapshot.revision();
-        // A give-back is over when its block is another's, or is ours by a later record.
+        // A give-back is over when the record no longer gives the block or the address to this node.
         self.leaving.retain(|(block, address)| {
             let present = snapshot.blocks.known(block).map(|present| &present.record);
             present.is_some_and(|record| match address {
@@ -306,7 +307,7 @@ impl Ledger {
         true
     }
 
-    /// Notes that the store does not know an attachment's latest.
+    /// Notes that the store does not know the latest state of an attachment.
     pub(super) fn fall_behind(&mut self, owner: &LeaseOwner) {
         if !self.behind.contains(owner) {
             self.behind.push(owner.clone());

@@ -1,10 +1,10 @@
 //! The allocator: what a host does with its part of a network, verb by verb.
 //!
 //! Inside its blocks a host chooses alone, under a lock of the host. An ADD chooses an address, notes the choice, releases the
-//! lock, publishes the lease by one conditional write, answers, and notes that it has answered. If the store refuses the
-//! write, the host's copy of a record was old: the ADD reads again and chooses again. If the store is away, the address is
-//! given out all the same, because the block belongs to the host, and the lease is published later. So a usual ADD costs one
-//! write to the store, and no document of the host that it reads or writes grows with the number of containers.
+//! lock, publishes the lease by one conditional write, answers, and notes that it has answered. If the store refuses the write,
+//! the host's copy of a record was old: the ADD reads again and chooses again. If the store is away, the address is given out
+//! anyway, because the block belongs to the host, and the lease is published later. So a usual ADD costs one write to the
+//! store. No document that it reads or writes grows with the number of containers.
 //!
 //! The public operations of [`Allocator`], by file:
 //!
@@ -46,7 +46,7 @@ pub use local_store::{
 
 use crate::{Cluster, Lease, Network, NetworkSpec, Node};
 
-/// How often a choice that the store refused is made again.
+/// How often an ADD chooses again after the store refused its choice.
 const ATTEMPTS: u32 = 16;
 
 /// One host's allocator of one network.
@@ -57,11 +57,11 @@ pub struct Allocator<'a> {
     pub local_store: &'a dyn LocalStore,
     /// The host's clocks.
     pub clock: &'a dyn Clock,
-    /// Who the host is.
+    /// The host's identity.
     pub host: &'a Host,
     /// The network.
     pub network: &'a str,
-    /// Longest wait for other hosts, where what is asked for is still theirs.
+    /// Longest wait for other hosts to give up a requested address.
     pub patience: Duration,
     /// Seconds for which a freed address rests, unless nothing else is free.
     pub cool_down: u64,
@@ -71,13 +71,13 @@ pub struct Allocator<'a> {
 pub struct Request<'r> {
     /// The network, as the configuration describes it.
     pub spec: &'r NetworkSpec,
-    /// For whom.
+    /// The attachment that gets the addresses.
     pub owner: LeaseOwner,
-    /// Addresses that must be among the answer's.
+    /// Addresses that the answer must contain.
     pub requested: &'r [IpAddr],
-    /// The MAC that it must have; absent: the one that follows from its address.
+    /// The MAC that the attachment must have; absent: the MAC that follows from its address.
     pub mac: Option<Mac>,
-    /// Ranges to which the choice is narrowed; none: all that the network has.
+    /// Ranges to which the choice is narrowed; empty: all ranges of the network.
     pub narrow: &'r [RangeSet],
 }
 
@@ -94,7 +94,7 @@ impl Allocator<'_> {
     fn node(&self) -> Node {
         Node {
             name: self.host.node.clone(),
-            // Tunnels end where the interface plugin let them end, whatever the settings name by now.
+            // The tunnel address that the interface plugin uses counts, even if the settings name another one by now.
             vtep: self.host.tunnel.or(self.host.vtep),
             boot_id: self.host.boot_id.clone(),
             machine_id: self.host.machine_id.clone(),

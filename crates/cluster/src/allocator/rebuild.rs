@@ -1,8 +1,9 @@
-//! The ledger from the store: at first, when it proved old, and when the store has forgotten.
+//! Builds the ledger from the store: for the first time since the boot, and again when it proved old or the store has lost
+//! data.
 //!
-//! The node publishes that it keeps a ledger before it reads what it puts in there, so a host that changes its blocks later
-//! must ask it. A snapshot is taken into the ledger under the ledger's lock, so that an older one can never undo what a
-//! quicker verb of this host did.
+//! The node publishes that it keeps a ledger before it reads what it puts there, so a host that changes the node's blocks later
+//! must ask it. A snapshot is taken into the ledger under the ledger's lock, so an older one cannot undo what a quicker verb of
+//! this host did.
 
 use std::{any::Any, net::IpAddr};
 
@@ -12,7 +13,7 @@ use crate::{
     Stored, Versioned,
 };
 
-/// Most addresses of which leases are asked for one by one; 64 of them are a request.
+/// Most addresses whose leases are read by their keys, 64 a request.
 const MANY: u128 = 4096;
 
 /// The ledger, open for change.
@@ -31,8 +32,8 @@ impl Allocator<'_> {
         }))
     }
 
-    /// The same, begun again from the store where the host has lost it, in a reboot or while its containers run; `None`
-    /// if this node keeps none of the network, or another host may be the one that does.
+    /// The same, but a ledger that the host lost, by a reboot or while its containers run, is built again from the store.
+    /// `None` if this node has no ledger of the network in the store either, or if the store's may be another host's.
     pub(super) async fn open_or_rebuild(&self) -> Result<Option<Open>, Error> {
         let lock = self.local_store.lock(self.network).await?;
         let ledger = match self.load_of_here().await? {
@@ -53,8 +54,9 @@ impl Allocator<'_> {
         }))
     }
 
-    /// Whether the store's record of this node can be told from one of a clone of this machine that has its name. Of another
-    /// boot with a tunnel address it cannot without this host's: ADD and sync find that out first, and then begin.
+    /// Whether the store's record of this node is certainly not that of a clone of this machine with the same name. Of a record
+    /// from another boot with a tunnel address this is uncertain while this host knows no tunnel address of its own. ADD and
+    /// sync find that out first, and then begin the ledger.
     async fn is_known_for_sure(&self) -> Result<bool, Error> {
         if self.host.vtep.is_some() {
             return Ok(true);
@@ -77,7 +79,7 @@ impl Allocator<'_> {
         let Some(mut ledger) = self.local_store.ledger(self.network)? else {
             return Ok(None);
         };
-        // Older versions took in what is no block of the network.
+        // Older versions accepted blocks into which the network's pools are not cut.
         let network = &ledger.network.record;
         ledger.blocks.retain(|block, _| network.has_block(*block));
         if let Some(pending) = &ledger.pending {
@@ -91,8 +93,8 @@ impl Allocator<'_> {
         self.local_store.save_ledger(self.network, ledger)
     }
 
-    /// The ledger, begun from the store if this is the first verb on the network since the boot, read again if it is of
-    /// another network than `spec` describes.
+    /// The ledger: built from the store by the first verb on the network since the boot, and read again if it is of another
+    /// network than `spec` describes.
     pub(super) async fn open_or_create(&self, spec: &NetworkSpec) -> Result<Open, Error> {
         let lock = self.local_store.lock(self.network).await?;
         let ledger = match self.load_of_here().await? {
@@ -113,8 +115,8 @@ impl Allocator<'_> {
         })
     }
 
-    /// The first ledger since the boot: leases of this boot are taken over, those of an earlier one have no container
-    /// any more and are released. The caller holds the lock.
+    /// Builds the first ledger since the boot. Leases of this boot are taken over; leases of an earlier boot no longer have a
+    /// container and are released. The caller holds the lock.
     pub(super) async fn rebuild(&self, spec: Option<&NetworkSpec>) -> Result<Ledger, Error> {
         let (_, mut snapshot) = self.cluster.enrol(self.network, &self.node()).await?;
         if let Some(spec) = spec.filter(|_| snapshot.network.is_none()) {
@@ -147,8 +149,8 @@ impl Allocator<'_> {
         self.cluster.ensure_network(&spec).await
     }
 
-    /// The leases on all addresses that are this host's to give: its own are nowhere else. Of a host with very many
-    /// it is cheaper to read all of the network than to ask for each.
+    /// The leases on all addresses that this host may give out; it has no others. With very many addresses it is cheaper to
+    /// read all leases of the network than to ask for each.
     pub(super) async fn leases_here(
         &self,
         ledger: &Ledger,
@@ -160,8 +162,9 @@ impl Allocator<'_> {
         self.cluster.leases_on(self.network, &addresses).await
     }
 
-    /// Makes local leases of the leases that the store has for this node, and releases those that nobody holds any more:
-    /// of an earlier boot, or given back unheard. Where lease or holding cannot be read the address is in use.
+    /// Makes local leases from the leases that the store has for this node, and releases those that no attachment holds any
+    /// more: of an earlier boot, or given back without the store. If the lease or the local lease cannot be read, the address
+    /// counts as in use.
     async fn take_over(
         &self,
         ledger: &mut Ledger,
@@ -206,7 +209,7 @@ impl Allocator<'_> {
                     revision: Some(lease.revision),
                     mac: lease.record.mac,
                 };
-                // The order of the sets: IPv4 before IPv6 is as good as any where it is lost.
+                // The order of the sets is lost; IPv4 comes before IPv6.
                 match local_lease.stage {
                     Stage::Given => local_lease.addresses.push(held),
                     _ => local_lease.left.push(held),
@@ -227,7 +230,7 @@ impl Allocator<'_> {
         Ok(())
     }
 
-    /// Releases leases that no container of this host holds any more. One that has changed meanwhile is for the next sync.
+    /// Releases leases that no container of this host holds any more. The next sync releases those that changed meanwhile.
     pub(super) async fn release_leases(
         &self,
         gone: &[(IpAddr, Versioned<Lease>)],
@@ -250,7 +253,8 @@ impl Allocator<'_> {
             .map(drop)
     }
 
-    /// Marks as in use what local leases have of blocks that are new to the ledger. Of local leases that cannot be read the store tells.
+    /// Marks as in use the addresses of local leases in blocks that are new to the ledger. For local leases that cannot be
+    /// read, the store's leases tell the addresses.
     pub(super) async fn fill(&self, ledger: &mut Ledger, new: &[ipam::Block]) -> Result<(), Error> {
         if new.is_empty() {
             return Ok(());
@@ -282,8 +286,8 @@ impl Allocator<'_> {
         Ok(())
     }
 
-    /// Reads the news again, and tells the store what it has forgotten, if anything. Answers what this node was asked
-    /// for. The caller holds the lock; the ledger is saved. The news, unless an answer has changed them.
+    /// Reads the snapshot again, restores what the store has lost, if anything, and answers what this node was asked for. The
+    /// caller holds the lock; the ledger is saved. Returns the snapshot, or `None` if an answer has changed it.
     pub(super) async fn refresh(
         &self,
         ledger: &mut Ledger,
@@ -316,7 +320,7 @@ impl Allocator<'_> {
             lost |= holds;
         }
         if absent {
-            // Its ledger is known before what it acts on is read.
+            // The ledger must be published before the snapshot is read by which this host acts.
             (_, snapshot) = self.cluster.enrol(self.network, &self.node()).await?;
         }
         let network = snapshot.ready_network(self.network)?.clone();
@@ -336,7 +340,7 @@ impl Allocator<'_> {
         Ok((!answered).then_some(snapshot))
     }
 
-    /// Ends a restore that this host began and has lost its memory of. The caller holds the lock.
+    /// Ends a restore that this host began but no longer remembers. The caller holds the lock.
     async fn end_restore(
         &self,
         memory: &NetworkSnapshot,
@@ -354,8 +358,8 @@ impl Allocator<'_> {
         Ok(())
     }
 
-    /// Keeps the news for the day on which the store forgets them, and notes who has been silent since when. `before` is
-    /// what is remembered so far.
+    /// Keeps the snapshot in case the store loses its data, and notes since when each node has been silent. `before` is what
+    /// was remembered so far.
     pub(super) fn remember(
         &self,
         before: &Memory,
@@ -369,7 +373,8 @@ impl Allocator<'_> {
         let observed = (snapshot.nodes.revisions())
             .map(|(name, revision)| (name.clone(), (revision, since(name, revision))))
             .collect();
-        // Blocks never go while their network lives: where these are the older news, the newer record counts.
+        // A block's record is never deleted while its network exists. If the snapshot is the older one, the newer record
+        // counts.
         let networks = before
             .snapshot
             .network
@@ -377,7 +382,7 @@ impl Allocator<'_> {
             .zip(snapshot.network.as_ref());
         if networks.is_some_and(|(before, now)| before.record.is_same(&now.record)) {
             for (block, known) in before.snapshot.blocks.readable() {
-                // One that cannot be read may be removed by an operator: then this is all that is known of it.
+                // An operator may remove a record that cannot be read; then only this copy is left.
                 let present = snapshot.blocks.known(block);
                 if present.is_none_or(|present| known.record.is_newer(&present.record)) {
                     snapshot.blocks.insert(*block, known.clone());
@@ -407,8 +412,8 @@ impl Allocator<'_> {
         self.local_store.save_memory(self.network, &memory)
     }
 
-    /// Answers what this node was asked for, if anything. What it grants it has noted before as another's; what it has to give back,
-    /// as it does not use it, is due when it next gives back.
+    /// Answers what this node was asked for, and returns whether it was asked anything. The ledger no longer gives out what it
+    /// grants here. What it has by exclusion and does not use is given back by the next give-back.
     async fn answer(&self, ledger: &mut Ledger) -> Result<bool, Error> {
         let node = &self.host.node;
         let asked: Vec<_> = (ledger.blocks.iter())
@@ -444,7 +449,7 @@ impl Allocator<'_> {
     }
 }
 
-/// What tells one request for an address from the next.
+/// Identifies one request for an address.
 pub(super) fn request(address: IpAddr, exclusion: &Exclusion) -> String {
     format!("{address} {} {}", exclusion.node, exclusion.since)
 }

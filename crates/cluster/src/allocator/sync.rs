@@ -1,4 +1,4 @@
-//! Sync: all of a host's duties on a network, whether or not a verb comes by.
+//! Sync: does all of a host's duties on a network without waiting for the next verb.
 
 use std::net::IpAddr;
 
@@ -9,27 +9,26 @@ use crate::{
     BlockState, Error, Exclusion, Lease, MacRecord, NetworkSnapshot, NetworkState, Versioned,
 };
 
-/// Seconds after which a request for an address that nobody follows up is taken back.
+/// Seconds after which a request for an address is deleted if the asking host does not continue it.
 const FORGOTTEN: u64 = 900;
 
 impl Allocator<'_> {
-    /// Reads the news, answers what this node is asked for, tells the store what it missed or forgot, and gives back what is
-    /// not needed. The news are all that it reads, and this host's own leases. What could not be done is
-    /// returned.
+    /// Reads the snapshot, answers what this node is asked for, tells the store what it missed or lost, and gives back what is
+    /// not needed. Reads nothing but the snapshot and this host's own leases. Returns the errors of what failed.
     pub async fn sync(&self) -> Result<Vec<Error>, Error> {
         let lock = self.local_store.lock(self.network).await?;
         let refreshed = match self.load_of_here().await? {
-            // The first act since the boot, or since the host's documents were lost.
+            // The first verb since the boot, or since the host's documents were lost.
             None => self.rebuild(None).await.map(|_| None),
             Some(mut ledger) => self.refresh(&mut ledger, None).await,
         };
         let snapshot = match refreshed {
-            // Removed by an operator, or forgotten, and nothing here is on it.
+            // An operator removed the network, or the store lost it and no attachment of this host is on it.
             Err(Error::NoNetwork(_)) => {
                 self.disown().await?;
                 return self.stranded().await;
             }
-            // Nothing is left to be done for it.
+            // A network that is being removed needs nothing more.
             Err(Error::Removing(_)) => return Ok(Vec::new()),
             refreshed => refreshed?,
         };
@@ -48,8 +47,8 @@ impl Allocator<'_> {
         Ok(failures)
     }
 
-    /// Whatever of our local leases the store does not have is to be told again, also what a killed verb did not tell; and what
-    /// it has of our blocks for containers that nobody here knows goes. Reads the leases of our own blocks and no others.
+    /// Notes which local leases the store must be told again, also those that a killed verb did not tell. Releases leases in
+    /// this host's blocks for containers that no longer exist. Reads no other leases.
     async fn look_after_own_leases(&self) -> Result<(), Error> {
         let local_leases = self.local_store.leases(self.network)?.readable;
         let held = |h: &&super::LocalLease| h.stage == Stage::Given;
@@ -80,12 +79,12 @@ impl Allocator<'_> {
         };
         for local_lease in local_leases {
             let owner = local_lease.owner();
-            // As it is now: a verb may have been quicker.
+            // Read again: a verb may have changed it.
             let Some(mut now) = self.local_store.lease(self.network, &owner)?.readable() else {
                 continue;
             };
             if now == local_lease && now.stage == Stage::Given {
-                // One that cannot be read may be it.
+                // A lease that cannot be read may be this one.
                 let missing = |held: &LeasedAddress| {
                     let is_other = |l: &Versioned<Lease>| !l.record.same_owner(&local_lease.lease);
                     held.revision.is_some()
@@ -116,8 +115,8 @@ impl Allocator<'_> {
         self.save(&open.ledger)
     }
 
-    /// Ends exclusions that are over, in our blocks and in those that are nobody's, reclaims that were interrupted, and
-    /// the memory of foreign leases that are gone.
+    /// Ends exclusions that are over, in this host's blocks and in blocks without an owner; continues interrupted reclaims; and
+    /// forgets foreign leases that are gone.
     async fn tidy(&self, snapshot: &NetworkSnapshot) -> Result<(), Error> {
         let (name, node) = (self.network, self.host.node.as_str());
         let (now, memory) = (self.clock.uptime(), self.local_store.memory(name)?);
@@ -138,7 +137,7 @@ impl Allocator<'_> {
                     .any(|held| held.address == *address && held.mac == Some(*mac)),
                 Noted::Unreadable(_) => true,
             };
-            // Of a container that nobody here knows: the store was put back to an earlier state.
+            // No attachment here has it: the store was restored to an earlier state.
             if lease.node == node && !returned && !addresses.iter().any(held) {
                 self.cluster.return_mac(name, node, *mac, addresses).await?;
             }
@@ -190,7 +189,7 @@ impl Allocator<'_> {
         Ok(())
     }
 
-    /// Gives the other nodes their first blocks of a network, where its creation was not finished.
+    /// Gives the other nodes their first blocks of a network whose creation was not finished.
     pub(super) async fn finish_creation(&self, ledger: &super::Ledger) -> Result<(), Error> {
         if ledger.network.record.state != NetworkState::Creating {
             return Ok(());

@@ -1,9 +1,8 @@
-//! Acknowledgements: which hosts forward on a network, and by which news.
+//! Acknowledgements: which hosts are members of a network, and which snapshot each forwards by.
 //!
-//! A host makes itself known as forwarding *before* it reads the news that it forwards by, and acknowledges *after* it has
-//! applied them. So whoever wants an address that lost its home at revision R needs only to read the
-//! acknowledgements: each host that could still send to the old home is among them, with less than R. A host that
-//! comes later reads news in which the old home is gone.
+//! A host joins *before* it reads the snapshot by which it forwards, and acknowledges *after* it has applied it. So a host that
+//! wants an address that lost its home at revision R only has to read the acknowledgements: each host that could still send to
+//! the old home has one with less than R. A host that joins later reads a snapshot in which the old home is gone.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -17,13 +16,13 @@ use crate::{
     stored,
 };
 
-/// How often a wait looks again: the time to wait is cut into as many parts, each of which a change ends early.
+/// A wait is cut into this many parts. A change ends a part early.
 pub(crate) const WAKES: u32 = 16;
 
 impl Cluster<'_> {
-    /// Makes known that `node` forwards on `network` from now on: nothing changes hands without it. One read and usually one
-    /// write; the news to forward by are to be read after it. [`Error::NoNetwork`] where there is no such network, or it is
-    /// being removed.
+    /// Makes `node` a member of `network`: nothing changes its home without it from now on. One read and usually one write. The
+    /// snapshot by which the node forwards must be read after this. Fails with [`Error::NoNetwork`] if there is no such
+    /// network, or it is being removed.
     pub async fn join(
         &self,
         network: &str,
@@ -34,15 +33,15 @@ impl Cluster<'_> {
             boot_id: boot_id.to_owned(),
             seen: 0,
         };
-        // Written also where it is there already: a leave of before, still under way, must not remove it.
+        // Written even if it exists, so that the delete of an earlier leave that is still under way fails.
         let (key, value) = (self.layout.ack(network, node)?, encode(&record)?);
         let written = self.write_on(network, &key, &value, |_| Ok(false)).await?;
         let revision = written.ok_or_else(|| Error::NoNetwork(network.to_owned()))?;
         Ok(Versioned { record, revision })
     }
 
-    /// Writes `key`, a record of `network`, while that network is there and is not being removed: its revision, `None` where the
-    /// network is not there. What `stands` says of a record that is there already keeps it as it is.
+    /// Writes `key`, a record of `network`, while that network exists and is not being removed. Returns the new revision;
+    /// `None` if there is no such network. If `stands` accepts the present record, it stays as it is.
     async fn write_on(
         &self,
         network: &str,
@@ -79,9 +78,8 @@ impl Cluster<'_> {
         Err(Error::Contended(key.as_str().to_owned()))
     }
 
-    /// Acknowledges that `node` forwards by `snapshot` now. Writes only if something lost its home since the last time.
-    /// Where the store has forgotten that the node forwards it is told again, without an acknowledgement: news are
-    /// to be read once more.
+    /// Acknowledges that `node` forwards by `snapshot` now. Writes only if something lost its home since the last time. If the
+    /// store has lost the membership, the node joins again without an acknowledgement, and must read the snapshot once more.
     pub async fn acknowledge(
         &self,
         network: &str,
@@ -107,14 +105,13 @@ impl Cluster<'_> {
         }
     }
 
-    /// Makes known that `node`, which joined at `revision`, forwards on `network` no more. Nothing happens if it has joined
-    /// again since.
+    /// Ends the membership of `node`, which joined at `revision`. Does nothing if it has joined again since.
     pub async fn leave(&self, network: &str, node: &str, revision: u64) -> Result<(), Error> {
         let key = self.layout.ack(network, node)?;
         let mut revision = revision;
         while !self.store.delete(&key, revision).await? {
             match self.store.get(&key).await? {
-                // Revisions only grow: an earlier one of ours has come back, with a store that was put back.
+                // Revisions only grow, so this is an earlier join of this node that a restore of the store brought back.
                 Some(present) if present.revision < revision => revision = present.revision,
                 _ => break,
             }
@@ -122,9 +119,8 @@ impl Cluster<'_> {
         Ok(())
     }
 
-    /// The nodes other than `node` that forward on `network`, and the revision that each has acknowledged. One whose record
-    /// cannot be read may be of the boot in which it joined; one whose acknowledgement cannot be read has acknowledged
-    /// nothing.
+    /// The members of `network` other than `node`, and the revision that each has acknowledged. A node whose record cannot be
+    /// read counts as not rebooted since it joined. An acknowledgement that cannot be read counts as 0.
     pub(crate) async fn forwarders(
         &self,
         network: &str,
@@ -139,7 +135,7 @@ impl Cluster<'_> {
             let Some(name) = stored::name_below(entry, &acks) else {
                 continue;
             };
-            // A node that was removed, or booted since, forwards nothing of what it did then.
+            // A node that was removed or has booted since no longer forwards by it.
             let (Some(forwarder), true) = (known.get(name), name != node) else {
                 continue;
             };
@@ -156,8 +152,7 @@ impl Cluster<'_> {
         Ok(seen)
     }
 
-    /// The nodes other than `node` that forward on `network` and may still send to a home that was dropped at
-    /// `revision`.
+    /// The members of `network` other than `node` that may still send to a home that ended at `revision`.
     pub async fn waiting_for(
         &self,
         network: &str,
@@ -171,8 +166,8 @@ impl Cluster<'_> {
             .collect())
     }
 
-    /// What of `network` changes hands and cannot yet, each with the nodes that it waits for: a block or an address that is
-    /// nobody's waits for those that may still send to its last home, a request for one for its owner's answer.
+    /// What of `network` is waiting to change its home, each with the nodes that it waits for. A block or an address without a
+    /// home waits for the members that may still send to its last home; a request for an address waits for its owner's answer.
     pub async fn stuck(&self, network: &str) -> Result<Vec<(String, Vec<String>)>, Error> {
         let snapshot = self.snapshot(network).await?;
         let forwarders = self.forwarders(network, "").await?;
@@ -204,7 +199,8 @@ impl Cluster<'_> {
         Ok(stuck)
     }
 
-    /// Waits until all have dropped what was dropped at `revision`, at most for `patience`; who has not, then.
+    /// Waits for at most `patience` until all members have dropped a home that ended at `revision`. Returns those that have
+    /// not.
     pub async fn all_dropped(
         &self,
         network: &str,
@@ -222,7 +218,7 @@ impl Cluster<'_> {
             if late.is_empty() {
                 break;
             }
-            // Index 0 answers at once with where to go on from; what came before it is seen by the next look.
+            // Index 0 answers at once with the present index; the next read sees what changed before it.
             index = self
                 .store
                 .watch(&acks, index, patience / WAKES)
@@ -233,9 +229,9 @@ impl Cluster<'_> {
         Ok(late)
     }
 
-    /// Makes known that `node` keeps a ledger of `network`: from now on it must be asked before one of its addresses
-    /// is another's. Its news are to be read after this. One read, and one write unless it is known already; nothing where
-    /// there is no such network, or it is being removed.
+    /// Publishes that `node` keeps a ledger of `network`: from now on other nodes must ask it for its addresses. It must read
+    /// its snapshot after this. One read, and one write unless it was published already. Does nothing if there is no such
+    /// network, or it is being removed.
     pub async fn keep_ledger(&self, network: &str, node: &str, boot_id: &str) -> Result<(), Error> {
         let record = LedgerRecord {
             boot_id: boot_id.to_owned(),
@@ -256,7 +252,7 @@ impl Cluster<'_> {
         Ok(self.store.get(&key).await?.is_some())
     }
 
-    /// Who keeps a ledger of `network`.
+    /// The nodes that keep a ledger of `network`.
     pub(crate) async fn ledgers(
         &self,
         network: &str,
@@ -272,14 +268,14 @@ impl Cluster<'_> {
         Ok(entries.iter().filter_map(ledger).collect())
     }
 
-    /// The condition that `node` keeps no ledger of `network`, so that what it owns there nobody can be giving out;
-    /// `None` if it keeps one, or may.
+    /// The conditions under which `node` keeps no ledger of `network`, so that it cannot be giving out any of its addresses
+    /// there; `None` if it keeps one, or may.
     pub(crate) async fn idle(&self, network: &str, node: &str) -> Result<Option<Vec<Op>>, Error> {
         let (ledger, own) = (self.layout.ledger(network, node)?, self.layout.node(node)?);
         let entries = self.store.read(&[ledger.clone(), own.clone()]).await?;
         let find = |key| entries.iter().find(|entry| entry.key == key);
         let Some(kept) = find(ledger.clone()) else {
-            // Revision 0 is no key's: this holds only while there is none.
+            // No key has revision 0, so this holds only while the key does not exist.
             return Ok(Some(vec![Op::Delete {
                 key: ledger,
                 revision: 0,
@@ -297,7 +293,7 @@ impl Cluster<'_> {
             .then(|| vec![check(ledger, kept.revision), check(own, known.revision)]))
     }
 
-    /// Does `ops`; whether they were done.
+    /// Applies `ops`. Returns the revisions, or `None` after a conflict.
     pub(crate) async fn done(&self, ops: &[Op]) -> Result<Option<Vec<u64>>, Error> {
         Ok(match self.store.apply(ops).await? {
             Outcome::Done(revisions) => Some(revisions),

@@ -1,4 +1,4 @@
-//! Admission: what STATUS asks of the store. Would it refuse each ADD of this host on a network? Nothing is written.
+//! Admission, for STATUS: would the store refuse each ADD of this host on a network? Writes nothing.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -10,9 +10,9 @@ use crate::{
 };
 
 impl Cluster<'_> {
-    /// Refuses what the ADD of any container on the network of `spec` would be refused for; else the network, if the store has it.
-    /// `is_used`: containers of this host are on it, so that one that the store has lost would be written again. One read,
-    /// or two where an ADD would make the network.
+    /// Fails with the error with which every ADD on the network of `spec` would end. Otherwise returns the network, if the
+    /// store has it. `is_used`: containers of this host are on it, so this host would restore it if the store has lost it. One
+    /// read, or two if an ADD would create the network.
     pub async fn admit(
         &self,
         spec: &NetworkSpec,
@@ -53,7 +53,7 @@ impl Cluster<'_> {
         Ok(None)
     }
 
-    /// Whether the store lets this host write leases of the network: asks it to remove one that nobody has.
+    /// Whether the store lets this host write leases of the network: asks it to remove a lease that no attachment has.
     pub async fn may_lease(&self, network: &str) -> Result<(), Error> {
         let nobody = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         let key = self.layout.lease(network, nobody)?;

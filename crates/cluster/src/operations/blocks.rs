@@ -1,8 +1,8 @@
-//! Blocks: claiming one is the only act between hosts that needs agreement, and it is one conditional write.
+//! Claims of blocks. A claim is one conditional write, and all that hosts have to agree on for an ordinary ADD.
 //!
-//! A claim takes what nobody ever had first, from a place in the pool that is the node's own: so hosts that claim at
-//! the same moment seldom want the same block. Then what was given back and is dropped by all; then what was given to
-//! a node at the network's creation that never used it.
+//! A claim first takes a block that no node ever had, starting at a place in the pool that follows from the node's name, so
+//! that hosts that claim at the same moment seldom want the same block. Then it takes a block that was given back and that all
+//! members have dropped; then one that a node was given at the network's creation and never used.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -17,15 +17,15 @@ use crate::{
 /// How hard a claim tries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Claim {
-    /// Only what is to be had at once, for need to come.
+    /// Claims a spare block, and only one that can be had at once.
     Spare,
-    /// Also what takes asking and waiting, for at most this long.
+    /// Also waits for other hosts, for at most this long.
     Needed(Duration),
 }
 
 impl Cluster<'_> {
-    /// Claims for `node` a block from which one of `set` can be served, if it can be the one that goes with a block that
-    /// the node has of the other family. Brings `snapshot` up to date where it was old.
+    /// Claims for `node` a block that has addresses of `set`; if possible the one that goes with a block that the node has of
+    /// the other family. Updates `snapshot` where it was old.
     pub async fn claim_block(
         &self,
         name: &str,
@@ -49,7 +49,7 @@ impl Cluster<'_> {
                     return Ok(block);
                 }
                 *snapshot = self.snapshot(name).await?;
-                // The claim was made after all, and only its answer was lost.
+                // The claim was written, and only its answer was lost.
                 if snapshot
                     .blocks
                     .known(&block)
@@ -64,7 +64,7 @@ impl Cluster<'_> {
                 .await?
             {
                 Some(block) => return Ok(block),
-                // Others were quicker, or something was made free just now.
+                // A block was made ownerless just now: try again.
                 None if late.is_empty()
                     && self.free_idle(name, node, set, snapshot, how).await? => {}
                 None => return Err(no_block(name, snapshot, late)),
@@ -75,7 +75,7 @@ impl Cluster<'_> {
         ))
     }
 
-    /// Claims for `node` this very block, one that nobody has; whether it has it now.
+    /// Claims for `node` this very block, if it has no owner. Returns whether the node has it now.
     pub async fn claim_this_block(
         &self,
         name: &str,
@@ -109,7 +109,7 @@ impl Cluster<'_> {
         Ok(claimed)
     }
 
-    /// Claims one of the blocks that were given back, if there is one that all hosts have dropped.
+    /// Claims one of the blocks that were given back, if there is one that all members have dropped.
     async fn claim_returned(
         &self,
         name: &str,
@@ -134,7 +134,8 @@ impl Cluster<'_> {
             .filter(|(block, present)| usable(block, &present.record))
             .map(|(block, present)| (*block, present.clone()))
             .collect();
-        // What was dropped first is dropped by most; our own of before changes no home at all.
+        // The block that was given back first was probably dropped by most members; one that was this node's before needs no
+        // waiting.
         let dropped = |present: &Versioned<BlockRecord>| {
             let since = present.record.dropped.unwrap_or(present.revision);
             if present.record.node == node {
@@ -166,7 +167,7 @@ impl Cluster<'_> {
         Ok(ours.then_some(block))
     }
 
-    /// Who may still send to the last owner of a returned block.
+    /// The members that may still send to the last owner of a returned block.
     async fn still_late(
         &self,
         name: &str,
@@ -181,8 +182,8 @@ impl Cluster<'_> {
         self.all_dropped(name, node, dropped, patience).await
     }
 
-    /// Takes a block from a node that was given it and keeps no ledger of the network, so that it cannot have used it:
-    /// it is nobody's then, and can be claimed when all have dropped it. Whether there was one.
+    /// Makes ownerless a block of a node that was given it and keeps no ledger of the network, so that it cannot have used it.
+    /// The block can be claimed when all members have dropped it. Returns whether there was one.
     async fn free_idle(
         &self,
         name: &str,
@@ -222,7 +223,7 @@ impl Cluster<'_> {
         Ok(false)
     }
 
-    /// One conditional write: the block is nobody's and the network is as `snapshot` has it.
+    /// Claims a block without a record, by one write under the condition that the network is as in `snapshot`.
     async fn take(
         &self,
         name: &str,
@@ -254,7 +255,7 @@ impl Cluster<'_> {
         Ok(true)
     }
 
-    /// One conditional write: a returned block is `node`'s; what of it was given to others stays theirs.
+    /// Claims a returned block by one conditional write. Addresses that other nodes have by exclusion stay theirs.
     async fn retake(
         &self,
         name: &str,
@@ -279,7 +280,7 @@ impl Cluster<'_> {
                 record.state = BlockState::Owned;
                 record.dropped = None;
                 record.kept = kept;
-                // What it had asked for or was given of the block it has with the block now.
+                // The node's own exclusions end: it has these addresses with the block now.
                 record
                     .exclusions
                     .retain(|_, exclusion| exclusion.node != node);
@@ -291,7 +292,7 @@ impl Cluster<'_> {
         Ok(taken.is_some())
     }
 
-    /// Gives a block back: it is nobody's, if its record is still the one that the owner has. The new record.
+    /// Gives a block back if its record is still the one that the owner knows. Returns the new record.
     pub async fn return_block(
         &self,
         name: &str,
@@ -305,8 +306,8 @@ impl Cluster<'_> {
         .await
     }
 
-    /// The one way to change a block's record: from what it was when read, under further conditions; `None` if one of
-    /// them does not hold any more.
+    /// The only function that changes a block's record: if it is still as it was read, and under further conditions. `None` if
+    /// one of these no longer holds.
     pub(crate) async fn rewrite(
         &self,
         name: &str,
@@ -327,7 +328,7 @@ impl Cluster<'_> {
         Ok(revision.map(|revision| Versioned { record, revision }))
     }
 
-    /// What there is of a block now.
+    /// The present record of a block.
     pub(crate) async fn block(
         &self,
         name: &str,
@@ -338,7 +339,7 @@ impl Cluster<'_> {
     }
 }
 
-/// Whether a block of `set` would be the node's first one there on a network that reclaims: that one it keeps.
+/// Whether, on a network that reclaims, a block of `set` would be the node's first one: that one is marked `kept`.
 fn first_of(network: &Network, set: &[Range], node: &str, snapshot: &NetworkSnapshot) -> bool {
     let in_set = |block: &Block| set.iter().any(|range| range.uses(*block));
     network.reclaim_after.is_some()
@@ -348,7 +349,7 @@ fn first_of(network: &Network, set: &[Range], node: &str, snapshot: &NetworkSnap
         })
 }
 
-/// A block of `set` that nobody has, and whose addresses have the host parts of those of a block that `node` has.
+/// A block of `set` without an owner whose addresses have the same host parts as a block that `node` has of the other family.
 fn mate(network: &Network, snapshot: &NetworkSnapshot, node: &str, set: &[Range]) -> Option<Block> {
     let to = set.first()?;
     let mut own = snapshot

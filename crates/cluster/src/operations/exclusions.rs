@@ -1,10 +1,10 @@
-//! Exclusions: one address of another host's block, for a container that asks for this very address, or where a pool has
-//! no block left.
+//! Exclusions: single addresses of another host's block, for a container that asks for this very address, or when a pool has no
+//! block left.
 //!
-//! The asker writes its request into the block's record. The owner answers when it next hears of it: it strikes the
-//! request out where the address is in use, else it grants it and never gives the address out again. When all
-//! other hosts have dropped the owner as the address's home, the asker takes it. An address that has gone to a node in this
-//! way is asked of that node. Who keeps no ledger of the network cannot have given it out, and need not be asked.
+//! The asking node writes its request into the block's record. The owner answers when it next reads the record: it deletes the
+//! request if the address is in use; otherwise it grants the request and never gives the address out again. When all other
+//! members have dropped the owner as the address's home, the asking node takes it. An address that a node already has in this
+//! way is asked of that node. A node without a ledger of the network cannot have given out the address, and need not be asked.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -16,12 +16,12 @@ use crate::{
 };
 
 impl Cluster<'_> {
-    /// Gets `address` of another host's `block` for `node`: asks, waits for the owner and for the other hosts at most
-    /// for `patience` each, takes. A request that was not answered in time stays, for the next attempt. `now` in
-    /// seconds since 1970.
+    /// Gets `address` of another host's `block` for `node`: asks, waits for the owner and then for the other members, for at
+    /// most `patience` each, and takes it. A request that was not answered in time stays, and the next attempt continues it.
+    /// `now` is in seconds since 1970.
     #[allow(
         clippy::too_many_arguments,
-        reason = "what, whose, for whom, how long: none goes with another"
+        reason = "the arguments are independent of each other"
     )]
     pub async fn obtain(
         &self,
@@ -75,7 +75,7 @@ impl Cluster<'_> {
                     }
                     return Err(waiting(vec![owner]));
                 }
-                // Ours, granted or given back: or another's, given back. It is nobody's now.
+                // This node's request was granted, or somebody gave the address back: it has no home now.
                 Some(free) if by_us(&free) || free.state == ExclusionState::Returned => {
                     let ours = by_us(&free) && free.state == ExclusionState::Returned;
                     let late = match free.dropped_at(present.revision).filter(|_| !ours) {
@@ -92,11 +92,11 @@ impl Cluster<'_> {
                     })
                     .await?
                 }
-                // Struck out by who has it; or another was first.
+                // The node that has it deleted the request, or another node was first.
                 Some(other) if asked.is_some() || other.state != ExclusionState::Given => {
                     return Err(refused(other.node));
                 }
-                // Given back, and the exclusion ended, while the answer was awaited.
+                // It was given back and the exclusion ended while this node waited for the answer.
                 None if present.record.is_of(node) => return Ok(()),
                 None if asked.as_ref() == Some(&owner) => return Err(refused(owner)),
                 None | Some(_) => {
@@ -117,11 +117,8 @@ impl Cluster<'_> {
         ))
     }
 
-    /// Writes the request for what is `owner`'s: granted at once where it keeps no ledger.
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "as of `obtain`, which it is a step of"
-    )]
+    /// Writes the request for an address of `owner`; grants it at once if the owner keeps no ledger.
+    #[allow(clippy::too_many_arguments, reason = "it is a step of `obtain`")]
     async fn ask(
         &self,
         name: &str,
@@ -152,7 +149,7 @@ impl Cluster<'_> {
         .await
     }
 
-    /// Waits until the block's record is another one; whether it is.
+    /// Waits until the block's record has changed. Returns whether it has.
     async fn wait_for_answer(
         &self,
         name: &str,
@@ -192,9 +189,9 @@ impl Cluster<'_> {
         .await
     }
 
-    /// `node`'s answer to what it was asked for in `block`: addresses that are `in_use` are refused, the others granted if
-    /// the block is its own; it has noted before that it gives these out no more. One that was given to it, and that is
-    /// not in use, it has to give back. `None` if the record has changed.
+    /// Writes the answer of `node` to requests in `block`. It refuses addresses that are `in_use`, and grants the others if the
+    /// block is its own; the caller has noted before that these are no longer given out. What it has by exclusion and does not
+    /// use it gives back later. `None` if the record has changed.
     pub async fn answer(
         &self,
         name: &str,
@@ -220,8 +217,8 @@ impl Cluster<'_> {
         .await
     }
 
-    /// Makes `address`, which has no home, `node`'s without asking or waiting: a container there has it already, as the
-    /// store once knew and has forgotten. Requests of others for it end. `None` if the record has changed.
+    /// Makes `address`, which has no home, an address of `node` without asking or waiting, because a container there already
+    /// has it and the store has lost that. Requests of other nodes for it end. `None` if the record has changed.
     pub async fn reinstate(
         &self,
         name: &str,
@@ -242,7 +239,7 @@ impl Cluster<'_> {
         .await
     }
 
-    /// Gives back an address of another host's block. `None` if the record has changed.
+    /// Gives back an address that the node has by exclusion. `None` if the record has changed.
     pub async fn return_exclusion(
         &self,
         name: &str,
@@ -258,8 +255,9 @@ impl Cluster<'_> {
         .await
     }
 
-    /// The exclusions of a block without those that are over: given back and dropped by all, or asked for long ago and
-    /// not followed up, which `old` knows. `None` if there is none of these, or if the record has changed.
+    /// Deletes a block's exclusions that are over: given back and dropped by all members, redundant because their node owns the
+    /// block now, or requested long ago and not continued, as `old` tells. `None` if there are none, or if the record has
+    /// changed.
     pub async fn absorb(
         &self,
         name: &str,
@@ -271,7 +269,7 @@ impl Cluster<'_> {
         let old = |a: &IpAddr, e: &Exclusion| e.is_request() && old(*a, e);
         let returned = |e: &Exclusion| e.state == ExclusionState::Returned;
         let exclusions = &present.record.exclusions;
-        // The block has become the node's own since.
+        // The exclusion's node owns the whole block by now.
         let redundant = |e: &Exclusion| present.record.is_of(&e.node);
         if !(exclusions.iter()).any(|(a, e)| old(a, e) || returned(e) || redundant(e)) {
             return Ok(None);

@@ -1,4 +1,4 @@
-//! Leases: a host publishes which of its addresses an attachment holds, and takes that back.
+//! Leases: a host publishes which addresses an attachment holds, and deletes the leases when they are released.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -7,33 +7,34 @@ use store::{Op, Outcome};
 
 use crate::{CHUNK, Cluster, Error, Lease, Records, Stored, records::encode, stored};
 
-/// The facts on which a lease rests, as the host last saw them. A lease is written only while all of them hold.
+/// What a lease depends on, as the host last read it. The store takes a lease only while all of it still holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeaseGuard {
     /// Revision of the network's record.
     pub network: u64,
-    /// The blocks of the addresses, ours, and the revisions at which they became ours.
+    /// The host's blocks that contain the addresses, and the revisions of their records.
     pub blocks: BTreeMap<Block, u64>,
-    /// Whether a container has the addresses, and its MAC, already: another holder of that MAC has come back from the past
-    /// with a store that was put back to it.
+    /// Whether a container already has the addresses and its MAC. Then another holder of that MAC in the store was brought back
+    /// by a restore.
     pub held: bool,
 }
 
-/// What became of leases that were to be published.
+/// The outcome of a publication.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Published {
-    /// They stand, at these revisions, in the order of the addresses.
+    /// The leases are written, at these revisions, in the order of the addresses.
     Done(Vec<u64>),
-    /// Network or block are no longer as the guard says: read the news and choose again. Nothing was written.
+    /// Network or block are no longer as in the guard: read the snapshot and choose again. Nothing was written.
     Stale,
-    /// Somebody else has a lease on this address, or one that cannot be read; it must not be given out. Nothing was written.
+    /// Another attachment has a lease on this address, or it has one that cannot be read; the address must not be given out.
+    /// Nothing was written.
     Taken(IpAddr, Stored<Lease>),
 }
 
 impl Cluster<'_> {
-    /// Publishes that `lease` has all of `addresses`, or none of them. One write; one read more where a lease is in
-    /// the way, and one where a MAC was asked for. [`Error::BadMac`] and [`Error::Waiting`] where that cannot be had:
-    /// nothing was written.
+    /// Publishes `lease` for all of `addresses`, or for none. One write; one read more if another lease is in the way, and one
+    /// for a requested MAC. Fails with [`Error::BadMac`] or [`Error::Waiting`] if the MAC is not available; nothing was written
+    /// then.
     pub async fn publish(
         &self,
         network: &str,
@@ -72,7 +73,8 @@ impl Cluster<'_> {
         }
     }
 
-    /// Whose leases were in the way: ours (a write whose answer was lost, or one of a killed verb), or another's.
+    /// Finds out which leases were in the way: this attachment's own (the answer to its write was lost, or a verb was killed),
+    /// or another's.
     async fn who_has(
         &self,
         network: &str,
@@ -95,7 +97,7 @@ impl Cluster<'_> {
         Ok(all.map_or(Published::Stale, Published::Done))
     }
 
-    /// Deletes leases that still have these revisions, all at once where all have, else each by itself; whether all had.
+    /// Deletes the leases that still have these revisions. Returns whether all had.
     pub async fn delete_leases(
         &self,
         network: &str,
@@ -122,7 +124,7 @@ impl Cluster<'_> {
         Ok(all)
     }
 
-    /// Which of some addresses `owner` has leases on, and the leases' revisions.
+    /// The addresses among `addresses` on which `owner` has leases, with the leases' revisions.
     pub async fn leased_to(
         &self,
         network: &str,

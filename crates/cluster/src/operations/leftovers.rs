@@ -1,7 +1,7 @@
-//! Litter: what the store has of a network that it has no record of. A network's record is written before everything else of it
-//! and goes before everything else: so what is there without it is left of a removal that was killed, or of one by a version
-//! that kept another order, and can go. Each deletion rests on the record's absence. A lease of a running container is no
-//! litter: there the record was lost, and the container's host writes it again.
+//! Leftovers: keys of a network that has no record. A network's record is written before everything else of the network and
+//! deleted before it. So keys without a record were left by a removal that was killed, or by a version that used another order,
+//! and can be deleted. Each deletion depends on the record's absence. A lease of a running container is not a leftover: the
+//! store lost the record, and the container's host restores it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,20 +12,20 @@ use crate::{
     records::{SubnetsRecord, VniRecord, decode},
 };
 
-/// What is left of networks, by their names: keys, and how many leases of living nodes.
+/// What is left of one network.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Leftovers {
     /// The keys.
     pub keys: Vec<String>,
-    /// The nodes that may have containers there.
+    /// The nodes that may have containers on it.
     pub nodes: BTreeSet<String>,
 }
 
 impl Cluster<'_> {
-    /// Removes all that is left of a network of this name, whose record is gone; how many keys that were. Nothing where there
-    /// is a record. `is_void` tells leases of which the caller knows that no container has them.
+    /// Removes everything that is left of a network of this name without a record. Returns the number of keys. Does nothing if
+    /// there is a record. `is_void` says which leases certainly have no container.
     ///
-    /// [`Error::Forgotten`] where a container may run: nothing is removed then.
+    /// Fails with [`Error::Forgotten`], and removes nothing, if a container may be running.
     pub async fn sweep(
         &self,
         name: &str,
@@ -51,7 +51,7 @@ impl Cluster<'_> {
         Err(Error::Contended(own.as_str().to_owned()))
     }
 
-    /// All names of which there is litter, with what of it. Reads all blocks and leases: for who looks at everything.
+    /// The leftovers of all networks, by name. Reads all blocks and leases.
     pub async fn leftovers(&self) -> Result<BTreeMap<String, Leftovers>, Error> {
         let prefixes = [
             self.layout.all_blocks()?,
@@ -63,7 +63,7 @@ impl Cluster<'_> {
         for prefix in &prefixes {
             names.extend(self.store.children(prefix).await?);
         }
-        // What cannot be read names nothing: it stays.
+        // A record that cannot be read names no network, and stays.
         let (vnis, all) = (self.layout.vnis()?, self.layout.subnets()?);
         for entry in self.store.read(&[vnis.clone(), all.clone()]).await? {
             if entry.key == all {
@@ -77,9 +77,9 @@ impl Cluster<'_> {
                 names.extend(decode::<VniRecord>(&entry).map(|vni| vni.record.network));
             }
         }
-        // No network can be called so: `faults` tells of it, and it stays.
+        // No network can have such a name: `faults` reports it, and it stays.
         names.retain(|name| self.layout.can_name(name));
-        // Read after what may belong to them: one that was made meanwhile is there.
+        // Read last, so that a network that was created meanwhile is among them.
         for present in self.store.children(&self.layout.networks()?).await? {
             names.remove(&present);
         }
@@ -99,7 +99,7 @@ impl Cluster<'_> {
         Ok(found)
     }
 
-    /// Where what is of a network can be, beside its record.
+    /// The keys below which records of a network can be, apart from its own.
     pub(crate) fn leftover_keys(&self, name: &str) -> Result<[Key; 6], Error> {
         Ok([
             self.layout.blocks(name)?,
@@ -111,7 +111,7 @@ impl Cluster<'_> {
         ])
     }
 
-    /// The writes that remove what is left of `name`, among entries of [`Self::leftover_keys`] and of all nodes.
+    /// The writes that remove what is left of `name`. `entries` are those of [`Self::leftover_keys`] and of all nodes.
     pub(crate) fn leftovers_of(
         &self,
         name: &str,
@@ -120,7 +120,7 @@ impl Cluster<'_> {
     ) -> Result<Vec<Op>, Error> {
         let [blocks, leases, ledgers, acks, vnis, all] = self.leftover_keys(name)?;
         let nodes = self.layout.nodes()?;
-        // A node whose record cannot be read lives, for all that is known.
+        // A node whose record cannot be read counts as alive.
         let boot = |entry: &Entry| decode::<Node>(entry).ok().map(|node| node.record.boot_id);
         let boots = entries.iter().filter(|entry| entry.key.is_within(&nodes));
         let boots: BTreeMap<_, _> = boots.map(|entry| (entry.key.last(), boot(entry))).collect();
@@ -173,7 +173,7 @@ impl Cluster<'_> {
         })
     }
 
-    /// Removes litter while there is no record `own`; whether all of it went.
+    /// Removes leftovers while the record `own` does not exist. Returns whether all were removed.
     pub(crate) async fn remove_leftovers(
         &self,
         own: &Key,
@@ -190,7 +190,7 @@ impl Cluster<'_> {
     }
 }
 
-/// The condition that there is no such key: revision 0 is no key's.
+/// The condition that a key does not exist: no key has revision 0.
 pub(crate) fn absent(key: &Key) -> Op {
     Op::Delete {
         key: key.clone(),

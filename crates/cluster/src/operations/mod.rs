@@ -10,7 +10,7 @@
 //! | `reclaim` | blocks of a node that has been silent for too long |
 //! | `leases` | publishing and releasing leases |
 //! | `requested_macs` | MACs that an attachment asked for |
-//! | `acknowledgement` | joins, leaves, and which snapshot a host forwards by |
+//! | `acknowledgement` | joins and leaves of members, and what they acknowledge; which nodes keep a ledger |
 //! | `admission` | whether an ADD may use a network or create it, for STATUS |
 //! | `removal`, `leftovers` | the removal of networks and nodes, and the keys that interrupted removals left |
 //! | `restore` | writing again what the store has lost |

@@ -1,7 +1,7 @@
-//! Networks: created once for all hosts, refused where they would collide, removed only when nobody is on them.
+//! Networks: a network is created once for all hosts, and refused if it would collide with another one.
 //!
-//! All creations and removals meet in one record, `subnets`, which each of them swaps: so two hosts cannot create
-//! overlapping networks at the same moment. Networks are made rarely; attachments never touch that record.
+//! Each creation and removal swaps one record, `subnets`, so two hosts cannot create overlapping networks at the same moment.
+//! Networks are created rarely, and attachments never touch that record.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,21 +16,21 @@ use crate::{
     stored,
 };
 
-/// VNIs that we choose start here; lower ones are left to operators (Docker starts at 4096, plus one here).
+/// The first VNI that is chosen; lower ones are left to operators. Docker chooses from 4096 on.
 const FIRST_VNI: u32 = 4097;
 /// The last VNI: 24 bits (RFC 7348).
 const LAST_VNI: u32 = (1 << 24) - 1;
 
-/// A network as a conflist or an operator asks for it. What is absent is left to the store's record, or to defaults.
+/// A network as a conflist or an operator describes it. What is absent follows from the store's record, or is the default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NetworkSpec {
     /// Its name.
     pub name: String,
-    /// What tells it from another one of this name, if it has to be created: any word that is used once.
+    /// The id for a new network, which distinguishes it from others of this name: any word that is used only once.
     pub id: Option<String>,
     /// Whether it is a VXLAN segment, which needs an identifier of its own.
     pub segment: bool,
-    /// Checked ranges; empty: whatever the store has.
+    /// Checked ranges; empty: those in the store.
     pub ranges: Vec<RangeSet>,
     /// VXLAN network identifier.
     pub vni: Option<u32>,
@@ -42,23 +42,23 @@ pub struct NetworkSpec {
     pub vxlan_port: Option<u16>,
     /// The way out.
     pub egress: Option<Egress>,
-    /// Seconds after which the blocks of a silent node are taken from it.
+    /// Seconds after which a silent node loses its blocks.
     pub reclaim_after: Option<u64>,
-    /// Identifiers of other networks on this host, which the store may have lost: not to be chosen.
+    /// VNIs of other networks on this host, which the store may have lost. They are not chosen.
     pub in_use: BTreeSet<u32>,
 }
 
-/// Whether a network had to be made.
+/// Whether a network was created or existed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Created {
-    /// It was made.
+    /// It was created.
     New(Versioned<Network>),
-    /// The store has it, and it is the wanted one.
+    /// The store has it, and it agrees with the spec.
     Present(Versioned<Network>),
 }
 
 impl NetworkSpec {
-    /// Refuses a spec that asks for something else than `network` is; both values are in the message.
+    /// Fails if the spec differs from `network`. The error has both values.
     pub fn agree(&self, network: &Network) -> Result<(), Error> {
         let spell_ranges = |ranges: &[RangeSet]| serde_json::to_string(ranges).unwrap_or_default();
         let asked: [(&'static str, Option<String>, Option<String>); 7] = [
@@ -188,10 +188,10 @@ impl Cluster<'_> {
             .collect())
     }
 
-    /// Creates the network, or finds that it exists as wanted, in one transaction; what is left of an earlier one of its name is
-    /// removed before. Each registered node is given a block
-    /// with it, so that the first attachment anywhere is known everywhere; of more nodes than fit, the first ones, and
-    /// [`Self::finish_network`] gives the others theirs.
+    /// Creates the network in one transaction, or finds that it exists as the spec describes it. Leftovers of an earlier
+    /// network of this name are removed first. Each registered node is given a block in the same transaction, so that all hosts
+    /// know the home of the first attachment's address on any host. If there are more nodes than fit, the first ones get
+    /// theirs, and [`Self::finish_network`] gives the others theirs.
     pub async fn ensure_network(&self, spec: &NetworkSpec) -> Result<Created, Error> {
         let name = &spec.name;
         let (own, all) = (self.layout.network(name)?, self.layout.subnets()?);
@@ -231,8 +231,8 @@ impl Cluster<'_> {
                 Ok(())
             })?;
             let mut network = spec.clone().into_network(vni);
-            // Removed while the verb that asks for it was at work: another one needs another id.
-            // Which ones were removed cannot always be read: then nobody restores one of this name, and it can be made.
+            // If the network with this id was removed while this verb was at work, the new one needs another id. If the record
+            // of removals cannot be read, no host restores a network of this name, so any id will do.
             let noted = find(&removed).map(Stored::<RemovedRecord>::of);
             let noted = noted.as_ref().and_then(Stored::readable);
             if let Some(noted) = noted.filter(|noted| noted.record.has(&network)) {
@@ -293,8 +293,8 @@ impl Cluster<'_> {
         }
     }
 
-    /// The VNI that the spec asks for, or the first free one of this prefix. `entries` are of all VNIs, and of all networks, which
-    /// have theirs also where its key is lost.
+    /// The VNI that the spec asks for, or the first free one for this prefix. `entries` are all VNI records and all networks: a
+    /// network's VNI counts as taken even if its VNI record is lost.
     pub(crate) fn free_vni(&self, spec: &NetworkSpec, entries: &[Entry]) -> Result<u32, Error> {
         let (vnis, networks) = (self.layout.vnis()?, self.layout.networks()?);
         let mut taken = BTreeMap::new();
@@ -328,8 +328,8 @@ impl Cluster<'_> {
         free.ok_or_else(|| Error::Contended(vnis.as_str().to_owned()))
     }
 
-    /// Adds to the subnets those of the networks among `entries` that the record has not: it was deleted, say since it could
-    /// not be read. Refused where a network is one of them that cannot be read.
+    /// Adds to the record of subnets those of networks among `entries` that it lacks, for example because it was deleted after
+    /// it could not be read. Fails if one of these networks cannot be read.
     pub(crate) fn add_subnets(
         &self,
         record: &mut SubnetsRecord,
@@ -346,7 +346,7 @@ impl Cluster<'_> {
             let network = network.or_refuse(&entry.key).map_err(|error| match error {
                 Error::Record { key, why } => Error::Record {
                     key,
-                    why: format!("{why}; nothing tells its subnets, so no network can be created"),
+                    why: format!("{why}; its subnets are unknown, so no network can be created"),
                 },
                 error => error,
             })?;
@@ -356,7 +356,7 @@ impl Cluster<'_> {
         Ok(())
     }
 
-    /// The write that changes the record of all subnets, from what was read of it.
+    /// The write that changes the record of all subnets as it was read.
     pub(crate) fn swap_subnets(
         &self,
         present: Option<&Entry>,
@@ -380,7 +380,7 @@ impl Cluster<'_> {
     }
 }
 
-/// Whether there is a record of all subnets that cannot be read.
+/// Whether the record of all subnets exists and cannot be read.
 pub(crate) fn is_unreadable(subnets: Option<&Entry>) -> bool {
     let subnets = subnets.map(Stored::<SubnetsRecord>::of);
     subnets.is_some_and(|it| it.readable().is_none())
@@ -405,8 +405,8 @@ pub(crate) fn refuse_overlap(spec: &NetworkSpec, record: &SubnetsRecord) -> Resu
     Ok(())
 }
 
-/// Where the choice of a VNI begins: a host that is in two clusters, of different prefixes or data directories, has the
-/// identifiers of both. Part of what is stored (FNV-1a): it must not change.
+/// Where the choice of a VNI begins. A host in two clusters, with different prefixes or data directories, has the VNIs of both.
+/// Stored values depend on this hash (FNV-1a), so it must not change.
 fn first_vni(prefix: &str) -> u32 {
     if prefix == DEFAULT_PREFIX {
         return FIRST_VNI;

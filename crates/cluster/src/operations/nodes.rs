@@ -1,4 +1,4 @@
-//! Nodes: a host makes itself known.
+//! Nodes: a host registers itself.
 
 use std::net::IpAddr;
 
@@ -10,12 +10,12 @@ use crate::{
 };
 
 impl Cluster<'_> {
-    /// Makes `node` known, or brings its record up to date, at least its last contact. A node without `vtep`,
-    /// `machine_id` or `version` leaves a known one as it is. At most one read and one write when nobody interferes.
+    /// Registers `node`, or updates its record, at least the last contact. If `node` has no `vtep`, `machine_id` or `version`,
+    /// a known one stays. At most one read and one write if nobody interferes.
     ///
-    /// [`Error::NodeTaken`] where the record is another host's: if that lived on, the two would take over and release
-    /// each other's leases. One that cannot be read may be; it is written anew where other records tell that this host was
-    /// called so in this boot, and [`Error::Record`] else.
+    /// Fails with [`Error::NodeTaken`] if the record is another host's, because the two would take over and release each
+    /// other's leases. A record that cannot be read may be another host's: it is written again if other records show that this
+    /// host had the name in this boot; otherwise this fails with [`Error::Record`].
     pub async fn register(&self, node: &Node) -> Result<Versioned<Node>, Error> {
         let key = self.layout.node(&node.name)?;
         for _ in 0..ATTEMPTS {
@@ -27,7 +27,7 @@ impl Cluster<'_> {
                 if !self.is_called_so(node).await? {
                     return Err(unreadable.refusal(&key));
                 }
-                // A newer version of this host wrote it, for others of its kind.
+                // A newer version wrote it on this host: it stays as it is.
                 if unreadable.is_newer {
                     let (record, revision) = (node.clone(), unreadable.revision);
                     return Ok(Versioned { record, revision });
@@ -59,7 +59,7 @@ impl Cluster<'_> {
         Err(Error::Contended(key.as_str().to_owned()))
     }
 
-    /// Whether the store has it from `node` itself, in this boot of it, that it forwards or keeps a ledger.
+    /// Whether the store has an acknowledgement or a ledger that `node` wrote in this boot.
     async fn is_called_so(&self, node: &Node) -> Result<bool, Error> {
         let (acks, ledgers) = (self.layout.all_acks()?, self.layout.all_ledgers()?);
         let entries = self.store.read(&[acks.clone(), ledgers]).await?;
@@ -75,9 +75,9 @@ impl Cluster<'_> {
         Ok(own.any(|entry| boot(entry).is_some_and(|boot| boot == node.boot_id)))
     }
 
-    /// Refuses a tunnel address that another host has as well, and was heard of since `since`, in seconds since 1970: what is
-    /// sent to the one would reach the other. An older record may be of a host that has another address by now. A name that is
-    /// another host's is refused first.
+    /// Fails if another host has the same tunnel address and was heard of since `since`, in seconds since 1970: packets for one
+    /// would reach the other. An older record may be of a host that has another address by now. Fails first if the name is
+    /// another host's.
     pub fn refuse_double(
         nodes: &Records<String, Node>,
         node: &Node,
@@ -101,17 +101,17 @@ impl Cluster<'_> {
         }
     }
 
-    /// Whether the store lets this host write its records: asks it to remove one at a revision that no record has.
+    /// Whether the store lets this host write its records: asks it to delete one at a revision that no record has.
     pub async fn may_write(&self, node: &str) -> Result<(), Error> {
         let key = self.layout.node(node)?;
         self.store.delete(&key, u64::MAX).await?;
         Ok(())
     }
 
-    /// Makes sure that `node` is known in this boot and keeps a ledger of `network`, and reads the news that it acts on after
-    /// that: one read where all is as it should be. Also the revision of its record before, `None` where the store knew no
-    /// such node: one lower than the host has seen, or none, tells that the store has forgotten something. Where there is no such
-    /// network, or it is being removed, no ledger of it is made known.
+    /// Makes sure that `node` is registered in this boot and that its ledger of `network` is published, then reads the snapshot
+    /// by which it acts: one read if all of this was so before. Also returns the previous revision of the node's record, `None`
+    /// if there was none: a lower one than the host has seen, or none, shows that the store has lost data. If there is no such
+    /// network, or it is being removed, no ledger is published.
     pub async fn enrol(
         &self,
         network: &str,
@@ -160,7 +160,7 @@ impl Cluster<'_> {
                 None => Op::Create { key, value },
             };
             if self.done(&[check, write]).await?.is_none() {
-                // Another verb of this host was quicker, its answer was lost, or the network is another by now.
+                // Another verb of this host was quicker, the answer was lost, or the network has changed.
                 self.keep_ledger(network, &node.name, &node.boot_id).await?;
             }
         }
@@ -184,15 +184,15 @@ impl Cluster<'_> {
     }
 }
 
-/// The boot in which a node began its ledger, if that can be read.
+/// The boot in which a node began its ledger, if the record can be read.
 pub(crate) fn boot_of(ledger: &Stored<LedgerRecord>) -> Option<&str> {
     ledger
         .readable()
         .map(|ledger| ledger.record.boot_id.as_str())
 }
 
-/// Whether `present` is of another host than `node`. In one boot a host is itself whatever its address (DHCP); over a
-/// boot it must have kept machine and tunnel address, as far as both are known: cloned machines share even the id.
+/// Whether `present` is another host's record. Within one boot a host stays the same whatever its address (DHCP). Across boots
+/// it must have kept its machine id and its tunnel address, as far as both are known: cloned machines share even the id.
 pub(crate) fn is_another(present: &Node, node: &Node) -> bool {
     let machines = present.machine_id.as_ref().zip(node.machine_id.as_ref());
     present.boot_id != node.boot_id
@@ -200,11 +200,11 @@ pub(crate) fn is_another(present: &Node, node: &Node) -> bool {
             || (present.vtep.zip(node.vtep)).is_some_and(|(theirs, ours)| theirs != ours))
 }
 
-/// Why an address can be no host's tunnel address, if it cannot: tunnels go from one host to one other.
+/// Why an address cannot be a host's tunnel address, if it cannot: a tunnel ends at exactly one host.
 pub fn no_tunnel_address(address: IpAddr) -> Option<&'static str> {
     let link_local = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
     if address.is_unspecified() || matches!(address, IpAddr::V4(v4) if v4.octets()[0] == 0) {
-        Some("is no address of a host")
+        Some("is not the address of a host")
     } else if address.is_loopback() {
         Some("is a loopback address, which no other host reaches")
     } else if address.is_multicast() {

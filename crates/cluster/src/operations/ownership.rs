@@ -1,9 +1,10 @@
-//! Who owns a block, and who has which address of another host's block.
+//! The states of a block and of an exclusion, without I/O: which node owns a block, and which node has which address of another
+//! node's block.
 //!
-//! An address changes its home only after every host that forwards on the network has dropped the old one (invariant 5
-//! of `docs/architecture.md`). So nothing here goes from one owner to the next directly: there is always a state without an owner
-//! in between, and the revision of the store at which that state began ([`BlockRecord::dropped`],
-//! [`Exclusion::dropped`]) is what the hosts acknowledge ([`crate::Cluster::acknowledge`]).
+//! An address changes its home only after every member of the network has dropped the old one (invariant 5 of
+//! `docs/architecture.md`). So no owner is followed by the next directly. There is always a state without an owner between
+//! them, and the revision of the store at which that state began ([`BlockRecord::dropped`], [`Exclusion::dropped`]) is what the
+//! hosts acknowledge ([`crate::Cluster::acknowledge`]).
 //!
 //! ```text
 //!     block:      (no record) --claim--> owned --give back--> returned --claim--> owned ...
@@ -13,35 +14,35 @@
 //!                 (none) <--owner, all have dropped-- returned <--------give back-----------/
 //! ```
 //!
-//! A node gives back what has rested, and at once what another asks for ([`Exclusion::wanted`]) and it does not use.
+//! A node gives back an unused address after it has rested, or at once if another node asks for it ([`Exclusion::wanted`]).
 //!
-//! A block's record is never deleted while its network lives: one that is missing was forgotten by the store.
+//! A block's record is never deleted while its network exists. If one is missing, the store has lost it.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
-/// Who owns a block, and what of it is somebody else's.
+/// A block's owner, and the addresses in it that other nodes have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BlockRecord {
-    /// The owner; of a block that is nobody's, the last one.
+    /// The owner; the last owner if the block has none.
     pub node: String,
-    /// How often it was changed. It tells the newer of two records also where the store's revisions cannot, because a
-    /// store that was put in the place of another begins to count anew.
+    /// How often the record was changed. It shows which of two records is newer even where the store's revisions cannot,
+    /// because another store that replaces the first one counts from the beginning.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub changes: u64,
-    /// Whether it is the owner's.
+    /// Whether the block has an owner.
     #[serde(default, skip_serializing_if = "BlockState::is_owned")]
     pub state: BlockState,
-    /// The revision from which on the block is nobody's; absent: that of this record.
+    /// The revision at which the block lost its owner; absent: that of this record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dropped: Option<u64>,
     /// On a network with `reclaimAfter`: the owner may give out addresses of this block while the store is away,
     /// because the block is never reclaimed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub kept: bool,
-    /// Addresses of the block that another node has, or asked for.
+    /// Addresses of the block that another node has or asked for.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub exclusions: BTreeMap<IpAddr, Exclusion>,
 }
@@ -54,16 +55,16 @@ fn is_zero(count: &u64) -> bool {
     *count == 0
 }
 
-/// Whose a block is.
+/// Whether a block has an owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BlockState {
-    /// Its node's.
+    /// Its node owns it.
     #[default]
     Owned,
-    /// Nobody's: to be claimed when all hosts have dropped it.
+    /// It has no owner, and can be claimed when all members have dropped it.
     Returned,
-    /// Nobody's, and not to be claimed before its leases have been made exclusions.
+    /// It has no owner, and cannot be claimed before its leases have become exclusions.
     Reclaiming,
 }
 
@@ -83,20 +84,20 @@ impl BlockState {
 pub struct Exclusion {
     /// The node that has it or asked for it.
     pub node: String,
-    /// How far it is.
+    /// Its state.
     pub state: ExclusionState,
-    /// The revision from which on the address is nobody's; absent: that of the block's record.
+    /// The revision at which the address lost its home; absent: that of the block's record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dropped: Option<u64>,
-    /// When it was asked for, in seconds since 1970: a request that nobody follows up is taken back.
+    /// When it was asked for, in seconds since 1970: a request that is not continued is deleted.
     #[serde(default)]
     pub since: u64,
-    /// Of one that is given: another node asks its node for it, which gives it back if it is not in use.
+    /// Only if it is given: another node asks for it. The node that has it gives it back if it does not use it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub wanted: bool,
 }
 
-/// The life of an exclusion.
+/// The state of an exclusion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ExclusionState {
@@ -104,14 +105,14 @@ pub enum ExclusionState {
     Asked,
     /// The owner will not use it; other hosts may still send to the owner.
     Granted,
-    /// It is the node's.
+    /// The node has it.
     Given,
     /// The node has given it back; other hosts may still send to the node.
     Returned,
 }
 
 impl BlockRecord {
-    /// A block of `node`.
+    /// A new block that `node` owns.
     pub fn of(node: &str) -> Self {
         Self {
             node: node.to_owned(),
@@ -123,12 +124,12 @@ impl BlockRecord {
         }
     }
 
-    /// Whether it is `node`'s.
+    /// Whether `node` owns it.
     pub fn is_of(&self, node: &str) -> bool {
         self.state == BlockState::Owned && self.node == node
     }
 
-    /// Whose address this is, of one that lies in the block: nobody's while it changes hands.
+    /// The home of an address in the block; `None` while it changes hands.
     pub fn home(&self, address: IpAddr) -> Option<&str> {
         match self.exclusions.get(&address) {
             Some(exclusion) => {
@@ -138,7 +139,7 @@ impl BlockRecord {
         }
     }
 
-    /// The addresses in it that were given to `node` one by one.
+    /// The addresses in it that `node` has by exclusion.
     pub fn given_to<'r>(&'r self, node: &'r str) -> impl Iterator<Item = IpAddr> + 'r {
         self.exclusions
             .iter()
@@ -148,8 +149,8 @@ impl BlockRecord {
             .map(|(address, _)| *address)
     }
 
-    /// The highest revision at which anything of this record, itself read at `revision`, became nobody's; 0 if all of
-    /// it has a home. A host that forwards by news as new as this has dropped all old homes.
+    /// The highest revision at which anything of this record, itself read at `revision`, lost its home; 0 if everything has
+    /// one. A host that forwards by a snapshot as new as this has dropped all old homes.
     pub fn last_dropped(&self, revision: u64) -> u64 {
         let own = (self.state != BlockState::Owned).then(|| self.dropped.unwrap_or(revision));
         let single = self
@@ -159,8 +160,8 @@ impl BlockRecord {
         single.chain(own).max().unwrap_or(0)
     }
 
-    /// The record, read at `revision`, before it is changed: the change is counted, and what became nobody's at or before
-    /// `revision` says so itself, since the record's own revision is about to change.
+    /// Prepares the record, read at `revision`, for a change: the change is counted, and what lost its home at or before
+    /// `revision` gets that revision, because the record's own is about to change.
     pub(crate) fn pinned(&self, revision: u64) -> Self {
         let mut pinned = self.clone();
         pinned.changes += 1;
@@ -173,12 +174,12 @@ impl BlockRecord {
         pinned
     }
 
-    /// Whether it is newer than `other`, a record of the same block, whichever store each is from.
+    /// Whether it is newer than `other`, a record of the same block, even if they are from different stores.
     pub(crate) fn is_newer(&self, other: &Self) -> bool {
         self.changes > other.changes
     }
 
-    /// The record for a store that has forgotten it: revisions of before mean nothing there.
+    /// The record for a store that has lost it: earlier revisions mean nothing there.
     pub(crate) fn unpinned(&self) -> Self {
         let mut record = self.clone();
         record.dropped = None;
@@ -190,7 +191,7 @@ impl BlockRecord {
 }
 
 impl Exclusion {
-    /// `node`'s, at that stage; asked for at `since` seconds after 1970.
+    /// An exclusion of `node` in this state, asked for at `since` seconds after 1970.
     pub fn of(node: &str, state: ExclusionState, since: u64) -> Self {
         Self {
             node: node.to_owned(),
@@ -201,17 +202,17 @@ impl Exclusion {
         }
     }
 
-    /// Whether it is `node`'s, and another node asks for it.
+    /// Whether `node` has it and another node asks for it.
     pub(crate) fn is_wanted_of(&self, node: &str) -> bool {
         self.wanted && self.state == ExclusionState::Given && self.node == node
     }
 
-    /// Whether it is a request that was not followed up yet.
+    /// Whether it is a request that has not been completed yet.
     pub fn is_request(&self) -> bool {
         matches!(self.state, ExclusionState::Asked | ExclusionState::Granted)
     }
 
-    /// The revision from which on the address has no home, of a record read at `revision`; `None` if it has one.
+    /// The revision at which the address lost its home, for a record read at `revision`; `None` if it has a home.
     pub fn dropped_at(&self, revision: u64) -> Option<u64> {
         (self.state != ExclusionState::Given).then(|| self.dropped.unwrap_or(revision))
     }

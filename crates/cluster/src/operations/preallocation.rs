@@ -1,9 +1,9 @@
-//! Gifts: each node that is registered when a network is created has a block of it from the start, so that no host must be
-//! told of another one's first attachment.
+//! Preallocation: each node that is registered when a network is created gets a block of it, so that no host must be told of
+//! another host's first attachment.
 //!
-//! The network and as many gifts as fit are written in one transaction. Of a larger cluster the rest follows, a transaction
-//! for [`CHUNK`] less one of them, and until all are there the network is [`NetworkState::Creating`]: it takes
-//! attachments, and whoever finds it so goes on where another was killed, or ran out of time.
+//! One transaction writes the network and as many blocks as fit. In a larger cluster the rest follows, [`CHUNK`] less one in
+//! each further transaction. Until all are written the network is [`NetworkState::Creating`]: it takes attachments, and a verb
+//! that finds this state continues where another was killed or ran out of time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,17 +15,17 @@ use crate::{
     Versioned, records::encode,
 };
 
-/// What became of some gifts.
+/// The outcome of one transaction.
 enum Given {
-    /// They stand, or others have their blocks.
+    /// The blocks are written, or have other owners.
     Done,
-    /// The network is not as it was read.
+    /// The network's record has changed since it was read.
     Stale,
 }
 
 impl Cluster<'_> {
-    /// Gives each node without a block of the network its first one, if the network's creation was not finished. The
-    /// network as it is then. Requests grow with the number of nodes, by one for each [`CHUNK`].
+    /// Finishes the creation of a network: gives each node without a block its first one. Returns the network as it is then.
+    /// Makes one request for each [`CHUNK`] of nodes.
     pub async fn finish_network(&self, name: &str) -> Result<Versioned<Network>, Error> {
         let own = self.layout.network(name)?;
         'again: for _ in 0..ATTEMPTS {
@@ -62,8 +62,8 @@ impl Cluster<'_> {
         Err(Error::Contended(own.as_str().to_owned()))
     }
 
-    /// Makes some gifts while the network stands. A node may meanwhile have claimed one of the blocks itself, or another
-    /// host be at the same work: the others are given all the same.
+    /// Writes some blocks while the network's record is unchanged. If a node has claimed one of them meanwhile, or another host
+    /// does the same work, the others are written anyway.
     async fn give(&self, check: &Op, mut preallocated: Vec<Op>) -> Result<Given, Error> {
         for _ in 0..ATTEMPTS {
             let ops: Vec<Op> = [check].into_iter().chain(&preallocated).cloned().collect();
@@ -83,8 +83,8 @@ impl Cluster<'_> {
         Ok(Given::Stale)
     }
 
-    /// A block of each set for each node that has none, lowest first, while there are any. Where pools of both families are
-    /// cut alike, a node gets the same one of each, so that it can give pairs with equal host parts.
+    /// The writes that give each node without a block of a set the lowest free one, while there are any. If pools of both
+    /// families are cut alike, a node gets the same block of each, so that it can give pairs with equal host parts.
     pub(crate) fn preallocated<'n>(
         &self,
         network: &Network,
@@ -132,11 +132,11 @@ impl Cluster<'_> {
     }
 }
 
-/// The blocks that each node has, or had and gave back.
+/// The blocks of each node, including those that it gave back.
 fn blocks_by_node(snapshot: &NetworkSnapshot) -> BTreeMap<&str, Vec<Block>> {
     let mut owned: BTreeMap<&str, Vec<Block>> = BTreeMap::new();
     for (block, present) in &snapshot.blocks {
-        // Of one that cannot be read the owner has no name.
+        // The owner of a record that cannot be read gets an empty name.
         let node = present.readable().map(|it| it.record.node.as_str());
         owned
             .entry(node.unwrap_or_default())

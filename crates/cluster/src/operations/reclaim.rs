@@ -1,10 +1,10 @@
 //! Reclaiming: the blocks of a node that has been silent for longer than its network's `reclaimAfter`.
 //!
-//! Silence is not death: the node may run on, cut off from the store. So what is taken must be free for sure. On a network
-//! that reclaims, a node gives out an address while the store is away only from the one block of each pool that is
-//! marked `kept`, which is never taken; every other address that a container of it holds has a lease in the store,
-//! and becomes an exclusion of that node when its block is taken. No clock of the silent node is in this; of ours only
-//! the one that never goes back (`docs/decisions/0005-reclaiming.md`).
+//! A silent node may be running, cut off from the store. So only what is certainly free is taken. On a network that reclaims, a
+//! node that cannot reach the store gives out addresses only from the one block of each pool that is marked `kept`, which is
+//! never taken. Every other address that one of its containers holds has a lease in the store, and becomes an exclusion of that
+//! node when its block is taken. This does not depend on the silent node's clock, and uses only the clock of this host that
+//! never goes back (`docs/decisions/0005-reclaiming.md`).
 
 use ipam::Block;
 use store::Op;
@@ -15,8 +15,8 @@ use crate::{
 };
 
 impl Cluster<'_> {
-    /// Takes from `node` all blocks of network `name` that it may not use while the store is away, if its record still
-    /// has `revision`: then it has been silent since. How many blocks are nobody's now that were its own.
+    /// Takes from `node` all blocks of network `name` that it may not use while the store is away, if its record still has
+    /// `revision`, that is, if it has been silent since. Returns how many blocks it lost.
     pub async fn reclaim(
         &self,
         name: &str,
@@ -55,7 +55,8 @@ impl Cluster<'_> {
         Ok(taken)
     }
 
-    /// From `Reclaiming` to `Returned`: no lease of the block can be written any more, so those that are there are all.
+    /// Changes a block from `Reclaiming` to `Returned`. In `Reclaiming` no lease of the block can be written, so the leases
+    /// read here are complete.
     async fn finish(
         &self,
         name: &str,
@@ -63,7 +64,7 @@ impl Cluster<'_> {
         stopped: &Versioned<BlockRecord>,
     ) -> Result<Option<Versioned<BlockRecord>>, Error> {
         let leases = self.leases(name).await?;
-        // One that cannot be read may be of a container there.
+        // A lease that cannot be read may be of a container of that node.
         let held = leases.iter().filter(|(address, lease)| {
             let is_its = |lease: &Versioned<Lease>| lease.record.node == stopped.record.node;
             block.contains(**address) && lease.readable().is_none_or(is_its)

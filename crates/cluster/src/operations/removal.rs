@@ -1,4 +1,4 @@
-//! Removals: a network when nobody is on it, a node when it will not come back.
+//! Removal of a network without attachments, and of a node that will not come back.
 
 use std::net::IpAddr;
 
@@ -12,17 +12,16 @@ use crate::{
     stored,
 };
 
-/// Seconds for which the store knows which networks were removed: 30 days.
+/// Seconds for which the store keeps the ids of removed networks: 30 days.
 const REMEMBERED: u64 = 30 * 24 * 60 * 60;
-/// How many removed networks of one name the store knows at most: the last ones.
+/// Most ids of removed networks of one name that the store keeps: the last ones.
 const REMEMBERED_OF_A_NAME: usize = 16;
 
 impl Cluster<'_> {
-    /// Removes a network that has no endpoints. First no new lease can be written, then the leases are counted: so
-    /// no attachment slips in between. Then its record goes, in one transaction with all that was claimed with it, and its
-    /// id is noted as removed: from there on nobody writes anything of it, and what is left can be swept by anyone. A
-    /// removal that was interrupted is taken up again, or, where there are endpoints, taken back. `now` is in seconds
-    /// since 1970.
+    /// Removes a network that has no endpoints. First it makes new leases impossible, then it counts the leases, so no
+    /// attachment slips in between. Then it deletes the network's record in one transaction with what was claimed with it, and
+    /// notes the id as removed: from then on nobody writes anything of the network, and any host can sweep what is left. It
+    /// continues an interrupted removal, or reverts it if there are endpoints. `now` is in seconds since 1970.
     pub async fn remove_network(&self, name: &str, now: u64) -> Result<(), Error> {
         let (own, all) = (self.layout.network(name)?, self.layout.subnets()?);
         let (leases, nodes) = (self.layout.leases(name)?, self.layout.nodes()?);
@@ -47,7 +46,7 @@ impl Cluster<'_> {
                     node: node.clone(),
                 });
             }
-            // Counted once before, too: a removal that must be refused leaves the revision on which hosts rely.
+            // Counted once before, too: a removal that must be refused leaves the revision that the guards of leases name.
             let held = leases_in(&entries, &leases)?;
             if !held.is_empty() {
                 if network.record.state == NetworkState::Removing {
@@ -92,7 +91,8 @@ impl Cluster<'_> {
                 record.networks.remove(name);
                 Ok(())
             };
-            // What cannot be read refuses creations alone: the entry is swept when it can be.
+            // A subnets record that cannot be read prevents only creations; this network's entry is swept when the record can
+            // be read.
             if !crate::operations::networks::is_unreadable(find(&all)) {
                 ops.push(self.swap_subnets(find(&all), remove)?.0);
             }
@@ -111,7 +111,7 @@ impl Cluster<'_> {
             }
             if let Outcome::Done(_) = self.store.apply(&ops).await? {
                 self.sweep(name, &|_| false).await?;
-                // It is removed: what is old is forgotten now, or by the next removal.
+                // The network is removed. If old removals cannot be deleted now, the next removal deletes them.
                 let _ = self.forget_removals(now).await;
                 return Ok(());
             }
@@ -119,15 +119,15 @@ impl Cluster<'_> {
         Err(Error::Contended(own.as_str().to_owned()))
     }
 
-    /// Whether an operator has removed this very network. Where it cannot be read which ones were, any may be one of them.
+    /// Whether an operator has removed this very network. If the record of removals cannot be read, it counts as removed.
     pub async fn was_removed(&self, network: &Network) -> Result<bool, Error> {
         let noted = self.store.get(&self.layout.removed(&network.name)?).await?;
         let noted = noted.as_ref().map(Stored::<RemovedRecord>::of);
         Ok(noted.is_some_and(|noted| noted.may_have(network)))
     }
 
-    /// Forgets removals of long ago: a host that was away for so long restores nothing any more. They are old by the clock
-    /// of a second host, too, if there is one: a clock that is ahead makes none forget what others removed.
+    /// Deletes old removals: a host that was away for so long restores nothing any more. They must be old by the last contact
+    /// of a second host, too, if there is one, so that one clock that is ahead does not delete what others noted.
     async fn forget_removals(&self, now: u64) -> Result<(), Error> {
         let (removed, nodes) = (self.layout.all_removed()?, self.layout.nodes()?);
         let entries = self.store.read(&[removed.clone(), nodes.clone()]).await?;
@@ -157,7 +157,7 @@ impl Cluster<'_> {
         Ok(())
     }
 
-    /// The network takes attachments again. A host that was quicker knows better.
+    /// Lets the network take attachments again. If another host has changed the record meanwhile, that change stays.
     async fn reopen(
         &self,
         mut network: Versioned<Network>,
@@ -171,7 +171,8 @@ impl Cluster<'_> {
         Ok(())
     }
 
-    /// What a node has leases on, each with its network; `None` of one that cannot be read, of an address that is the node's.
+    /// The leases of a node, each with its network and address; `None` for a lease that cannot be read on an address whose home
+    /// is the node.
     pub async fn endpoints_of(
         &self,
         node: &str,
@@ -181,9 +182,9 @@ impl Cluster<'_> {
         Ok(endpoints(&entries, &leases, &blocks, node))
     }
 
-    /// Forgets a node: its blocks are nobody's at once, and its leases are gone. One that still has leases only with
-    /// `force`, for a host that is dead: the containers of a living one would go on with addresses that others get.
-    /// Other hosts claim its blocks when all of them have dropped it.
+    /// Removes a node: its blocks have no owner any more, and its leases are deleted. A node that still has leases is removed
+    /// only with `force`, which is for dead hosts: the containers of a running one would go on with addresses that others get.
+    /// Other hosts claim its blocks when all members have dropped it.
     pub async fn remove_node(&self, name: &str, force: bool) -> Result<(), Error> {
         let key = self.layout.node(name)?;
         let (blocks, leases) = (self.layout.all_blocks()?, self.layout.all_leases()?);
@@ -204,12 +205,13 @@ impl Cluster<'_> {
                     leases: held,
                 });
             }
-            // First the blocks: after that it can write no lease, so those that are read then are all.
+            // First the blocks: after that the node cannot write a lease, so the leases that are read then are complete.
             let mut ops = Vec::new();
             for entry in entries.iter().filter(|e| e.key.is_within(&blocks)) {
                 ops.extend(disowned(entry, name)?);
             }
-            // Its own record may be gone alone: a store that forgot is told of blocks by all hosts, of nodes by themselves.
+            // Only the node's own record may be missing: after the store lost data, every host restores blocks, but only a node
+            // itself restores its record.
             let named = |e: &Entry| e.key.last() == name && !e.key.is_within(&blocks);
             if ops.is_empty() && held.is_empty() && !entries.iter().any(named) {
                 return Err(Error::NoNode(name.to_owned()));
@@ -240,7 +242,7 @@ impl Cluster<'_> {
     }
 }
 
-/// The write by which nothing of a block, or no MAC, is `node`'s any more, if anything is.
+/// The write that takes a block, its addresses or a MAC from `node`; `None` if the record has nothing of it.
 fn disowned(entry: &Entry, node: &str) -> Result<Option<Op>, Error> {
     if entry.key.last().parse::<Mac>().is_ok() {
         let Stored::Readable(mut mac) = Stored::<MacRecord>::of(entry) else {
@@ -288,7 +290,7 @@ fn disowned(entry: &Entry, node: &str) -> Result<Option<Op>, Error> {
     }))
 }
 
-/// What a node holds by the entries: its leases, and those that cannot be read of addresses that are its own.
+/// The leases of a node among the entries, and those that cannot be read on addresses whose home is the node.
 fn endpoints(
     entries: &[Entry],
     leases: &Key,
@@ -328,7 +330,7 @@ fn leases_of<'e>(
 ) -> Vec<(&'e Entry, IpAddr, Lease)> {
     let mut held = Vec::new();
     for entry in entries.iter().filter(|e| e.key.is_within(leases)) {
-        // Whose one is that cannot be read nobody can tell: it stays.
+        // A lease that cannot be read stays: its node is unknown.
         if let Some((address, Stored::Readable(lease))) = lease_below(entry)
             && lease.record.node == node
         {
@@ -338,16 +340,16 @@ fn leases_of<'e>(
     held
 }
 
-/// Whether a node lives, in this boot.
+/// Whether a node is registered, in this boot.
 fn lives(entries: &[Entry], node: &Key, boot_id: &str) -> bool {
     let present = entries.iter().find(|entry| entry.key == *node);
-    // One whose record cannot be read does, for all that is known.
+    // A node whose record cannot be read counts as alive.
     present.is_some_and(|it| decode::<Node>(it).map_or(true, |it| it.record.boot_id == boot_id))
 }
 
-/// The write that notes a network's id as removed: as the last of its name, whatever the clocks of the others said, so that it
-/// is the last one to be forgotten. None where a newer version wrote the record: that stays, and as it cannot be read it has
-/// each id.
+/// The write that notes a network's id as removed. It gets the latest time of its name, whatever the clocks of other hosts
+/// said, so that it is the last to be forgotten. `None` if a newer version wrote the record: that stays, and counts as having
+/// every id because it cannot be read.
 fn note_removed(
     key: &Key,
     present: Option<&Entry>,
@@ -401,7 +403,7 @@ fn leases_in(entries: &[Entry], leases: &Key) -> Result<Vec<(IpAddr, Lease)>, Er
     leases.map(lease).collect()
 }
 
-/// A lease's entry, of whatever network.
+/// The address and lease of an entry of any network.
 fn lease_below(entry: &Entry) -> Option<(IpAddr, Stored<Lease>)> {
     let (network, _) = entry.key.as_str().rsplit_once('/')?;
     stored::lease(entry, &Key::new(network).ok()?)

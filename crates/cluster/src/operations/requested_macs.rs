@@ -1,9 +1,9 @@
-//! MACs that were asked for: the exceptions to the rule by which a container's MAC follows from its address.
+//! Requested MACs: exceptions to the rule that a container's MAC follows from its address.
 //!
-//! Each has a record of its own beside the network's blocks, so that it is read and heard of with them. The record is named
-//! after the MAC: that nobody else has it is one condition of the write that publishes the lease. A MAC changes its home as
-//! an address does: it is given back first, and goes to another node only when all hosts have dropped the old one, by
-//! the same acknowledgements. It is given back before its lease is, so that a removal which is interrupted finds it again.
+//! Each has a record of its own beside the network's blocks, so that it is read and watched together with them. The record is
+//! named after the MAC; that no other attachment has it is a condition of the write that publishes the lease. A MAC changes its
+//! home as an address does: it is given back first, and goes to another node only when all members have dropped the old home,
+//! by the same acknowledgements. It is given back before its lease, so that an interrupted release finds it again.
 
 use std::{
     collections::BTreeMap,
@@ -20,10 +20,10 @@ use crate::{
     ATTEMPTS, Cluster, Error, Lease, Network, NetworkSnapshot, Stored, Versioned, records::encode,
 };
 
-/// Longest wait for hosts that still send to the old home of a MAC.
+/// Longest wait for members that still send to the old home of a MAC.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Whose a MAC is.
+/// The attachment that has a MAC.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MacRecord {
@@ -31,20 +31,20 @@ pub struct MacRecord {
     pub lease: Lease,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
-    /// Whether it has been given back: nobody's, but other hosts may still send to the node.
+    /// Whether it was given back: it has no home, but other hosts may still send to the node.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub returned: bool,
 }
 
 impl Network {
-    /// The MAC that an attachment asks for, if other hosts would not compute it anyhow: it is `requested`, or a MAC of no
-    /// address. That of another address is refused: it may be another container's.
+    /// The requested MAC, if it does not follow from one of the `requested` addresses. Fails if it follows from another address
+    /// of the network: that may be another container's.
     pub(crate) fn exception(
         &self,
         mac: Option<Mac>,
         requested: &[IpAddr],
     ) -> Result<Option<Mac>, Error> {
-        // Without a segment of ours nobody computes anything.
+        // Without a VXLAN segment no host computes MACs.
         let Some(mac) = mac.filter(|_| self.vni.is_some()) else {
             return Ok(None);
         };
@@ -58,7 +58,7 @@ impl Network {
         }
     }
 
-    /// The address of this network from which a MAC is computed.
+    /// The address of this network from which a MAC would be computed.
     fn address_of(&self, mac: Mac) -> Option<IpAddr> {
         let [first, second, low @ ..] = mac.0;
         let inside = |range: &Range| {
@@ -76,14 +76,14 @@ impl Network {
         telling.into_iter().flatten().find_map(inside)
     }
 
-    /// Whether MACs are computed from addresses like this one: a container has one address of each set and one MAC, that of
-    /// its first IPv4 address, or of its first one where there is no IPv4.
+    /// Whether MACs are computed from addresses like this one. A container has one address of each set and one MAC: that of its
+    /// first IPv4 address, or of its first address if it has no IPv4.
     pub fn tells_mac(&self, address: IpAddr) -> bool {
         let inside = |range: &Range| range.subnet.contains(address);
         self.telling().is_none_or(|set| set.iter().any(inside))
     }
 
-    /// The set of ranges whose addresses tell MACs.
+    /// The set of ranges from whose addresses MACs are computed.
     fn telling(&self) -> Option<&RangeSet> {
         let is_v6 = |set: &&RangeSet| set.first().is_some_and(|range| range.subnet.is_ipv6());
         self.ranges.iter().min_by_key(is_v6)
@@ -91,7 +91,7 @@ impl Network {
 }
 
 impl NetworkSnapshot {
-    /// The MACs that were asked for, by the addresses that have them.
+    /// The requested MACs, by address.
     pub fn exceptions(&self) -> BTreeMap<IpAddr, Mac> {
         let given = self.macs.readable().filter(|(_, it)| !it.record.returned);
         let at_home = |(mac, given): (&Mac, &Versioned<MacRecord>)| {
@@ -107,8 +107,8 @@ impl NetworkSnapshot {
 }
 
 impl Cluster<'_> {
-    /// The write by which a MAC is `lease`'s with these addresses, as a part of the one that publishes the lease. Where that
-    /// is `held` already, whoever else has the MAC by the store had it before the store was put back.
+    /// The write that gives a MAC to `lease` with these addresses, as a part of the transaction that publishes the lease. If
+    /// `held`, the container has the MAC already, and any other holder in the store was brought back by a restore.
     pub(crate) async fn claim_mac(
         &self,
         network: &str,
@@ -157,7 +157,7 @@ impl Cluster<'_> {
                 });
             }
         }
-        // Of a pair that the store has forgotten each address is told by itself.
+        // After the store lost a pair, each of its addresses is published by itself.
         if !present.returned && present.lease == *lease {
             let known = present.addresses.into_iter();
             record
@@ -172,7 +172,7 @@ impl Cluster<'_> {
         })
     }
 
-    /// Makes a MAC nobody's, if it is `node`'s and of no other addresses than those that are `released`.
+    /// Gives a MAC back, if `node` has it and all of its addresses are `released`.
     pub(crate) async fn return_mac(
         &self,
         network: &str,
@@ -185,7 +185,7 @@ impl Cluster<'_> {
             let Some(entry) = self.store.get(&key).await? else {
                 return Ok(());
             };
-            // Whose it is nobody can tell.
+            // The node that has it is unknown.
             let Stored::Readable(mut present) = Stored::<MacRecord>::of(&entry) else {
                 return Ok(());
             };
@@ -204,7 +204,8 @@ impl Cluster<'_> {
         Err(Error::Contended(key.as_str().to_owned()))
     }
 
-    /// Ends the records of MACs that were given back by `node`, or by one that is gone, and that all hosts have dropped.
+    /// Deletes the records of MACs that were given back by `node`, or by a node that was removed, and that all members have
+    /// dropped.
     pub(crate) async fn forget_macs(
         &self,
         network: &str,
@@ -216,7 +217,7 @@ impl Cluster<'_> {
             given.record.returned && (home == node || !snapshot.nodes.contains(home))
         });
         for (mac, given) in over {
-            // No node has this name: what this host itself forwards by counts as well.
+            // No node has an empty name, so this host's own acknowledgement counts as well.
             let late = self.waiting_for(network, "", given.revision).await?;
             if late.is_empty() {
                 let key = self.layout.mac(network, *mac)?;

@@ -1,5 +1,5 @@
-//! The keys of VXLAN network identifiers, held against the networks that have them. A network's record tells its identifier, and
-//! the key that nobody else has it: one that was lost, or that names another network, is written again by the hosts of the network.
+//! VNI records. A network's own record has its VNI; the VNI record ensures that no other network takes it. If a VNI record is
+//! lost or names another network, the hosts of the network write it again.
 
 use store::Op;
 
@@ -9,19 +9,19 @@ use crate::{
     stored,
 };
 
-/// A network whose VXLAN network identifier is not noted as its own.
+/// A network whose VNI record is missing or names another network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnclaimedVni {
     /// The network.
     pub network: String,
     /// Its identifier.
     pub vni: u32,
-    /// The network that has it as well.
+    /// Another network that has the same VNI.
     pub other: Option<String>,
 }
 
 impl Cluster<'_> {
-    /// Writes the key of the network's VNI where it was lost, damaged or names a network that has another one; whether it was
+    /// Writes the network's VNI record if it is lost, damaged, or names a network with another VNI. Returns whether it was
     /// written. `network` is as the store has it.
     pub async fn claim_vni(&self, network: &Versioned<Network>) -> Result<bool, Error> {
         let name = &network.record.name;
@@ -60,7 +60,7 @@ impl Cluster<'_> {
         Ok(self.done(&[check, claim]).await?.is_some())
     }
 
-    /// Whether a network has this VNI, or cannot be asked.
+    /// Whether a network has this VNI, or its record cannot be read.
     async fn may_have(&self, network: &str, vni: u32) -> Result<bool, Error> {
         if !self.layout.can_name(network) {
             return Ok(false);
@@ -72,7 +72,7 @@ impl Cluster<'_> {
         }
     }
 
-    /// All networks whose VNI is not noted as theirs. What a newer version noted is left out.
+    /// All networks whose VNI record is missing or names another network. Records of a newer version are left out.
     pub async fn unclaimed_vnis(&self) -> Result<Vec<UnclaimedVni>, Error> {
         let (networks, vnis) = (self.layout.networks()?, self.layout.vnis()?);
         let entries = self.store.read(&[networks.clone(), vnis]).await?;
