@@ -1,5 +1,5 @@
-//! Single addresses that change hands: by the consent of who has them, and never before all that forward have dropped the
-//! old home.
+//! Exclusions: single addresses change hands with the consent of the node that has them, and never before all members have
+//! dropped the old home.
 
 use cluster::{Cluster, Error, ExclusionState, NetworkSnapshot};
 use store::mem::Mem;
@@ -50,7 +50,7 @@ async fn an_address_of_anothers_block_takes_its_owners_consent_and_everyones_ack
         Some("n1")
     );
 
-    // And back: the owner has it again when all have dropped n1.
+    // And back: the owner has it again when all members have dropped n1.
     let present = snapshot.blocks[&block].clone();
     cluster
         .return_exclusion("a", block, &present, wanted)
@@ -121,7 +121,7 @@ async fn a_node_that_never_used_its_block_need_not_be_asked() {
         .unwrap();
     assert_eq!(snapshot.home(block.last()), Some("n1"));
 
-    // From the moment on at which it keeps a ledger it is asked, whatever the asker has read before.
+    // Once n2 keeps a ledger it is asked, whatever the asking node has read before.
     cluster.keep_ledger("a", "n2", "boot-1").await.unwrap();
     let wanted = address("10.0.0.12");
     assert!(block.contains(wanted));
@@ -131,7 +131,7 @@ async fn a_node_that_never_used_its_block_need_not_be_asked() {
     assert!(matches!(asked, Err(Error::Waiting { .. })));
 }
 
-/// An address of n2's block that went to n1, with the news of it; n3 keeps out of it.
+/// An address of n2's block that went to n1, with a snapshot that has it. n3 is not involved.
 async fn given_to_n1(cluster: &Cluster<'_>) -> (NetworkSnapshot, ipam::Block, std::net::IpAddr) {
     let mut snapshot = three(cluster, &with_id("10.0.0.0/24")).await;
     let (block, _) = block_of(&snapshot, "n2");
@@ -150,7 +150,7 @@ async fn given_to_n1(cluster: &Cluster<'_>) -> (NetworkSnapshot, ipam::Block, st
 async fn an_address_that_went_to_a_node_is_asked_of_it_and_of_nobody_else() {
     let store = Mem::new();
     let cluster = cluster(&store);
-    // By the block's owner, which has no say in it any more, and by a third.
+    // By the block's owner, which no longer decides about it, and by a third node.
     for asker in ["n2", "n3"] {
         let (mut snapshot, block, wanted) = given_to_n1(&cluster).await;
         let ack = cluster.join("a", "n2", "boot-1").await.unwrap();
@@ -165,7 +165,7 @@ async fn an_address_that_went_to_a_node_is_asked_of_it_and_of_nobody_else() {
             assert_eq!(snapshot.home(wanted), Some("n1"), "until it has answered");
         }
 
-        // It uses it, and says so once for each time it is asked.
+        // n1 uses it, and refuses each request once.
         let answer = async |who: &str, snapshot: &NetworkSnapshot, in_use: bool| {
             let present = &snapshot.blocks[&block];
             let answered = cluster.answer("a", who, block, present, |_| in_use).await;
@@ -181,7 +181,7 @@ async fn an_address_that_went_to_a_node_is_asked_of_it_and_of_nobody_else() {
         assert!(!snapshot.blocks[&block].record.exclusions[&wanted].wanted);
         assert_eq!(snapshot.home(wanted), Some("n1"));
 
-        // It does not use it: it gives it back, and all have to drop it.
+        // n1 does not use it: it gives it back, and all members have to drop it.
         let unanswered = cluster.obtain("a", asker, wanted, block, &mut snapshot, NOW, 5);
         unanswered.await.unwrap_err();
         let present = cluster.snapshot("a").await.unwrap().blocks[&block].clone();
@@ -216,7 +216,7 @@ async fn what_is_the_owners_again_by_the_time_of_the_answer_is_asked_of_the_owne
     let cluster = cluster(&store);
     for asker in ["n2", "n3"] {
         let (mut snapshot, block, wanted) = given_to_n1(&cluster).await;
-        // n1 gives it back, and n2 ends the exclusion before the asker has looked.
+        // n1 gives it back, and n2 ends the exclusion before the asking node has read the answer.
         let ended = async {
             let present = loop {
                 let present = cluster.snapshot("a").await.unwrap().blocks[&block].clone();
@@ -273,7 +273,7 @@ async fn a_node_that_booted_since_has_no_use_for_what_went_to_it() {
 async fn a_container_that_has_an_address_already_is_not_made_to_ask_for_it() {
     let store = Mem::new();
     let cluster = cluster(&store);
-    // As after a restore from an old snapshot: the store knows of a request that came before the container.
+    // As after a restore from an old backup: the store has a request that is older than the container.
     for (owner, home) in [("n3", "n3"), ("n2", "n2")] {
         let mut snapshot = three(&cluster, &with_id("10.0.0.0/24")).await;
         let (block, _) = block_of(&snapshot, "n2");
@@ -290,7 +290,7 @@ async fn a_container_that_has_an_address_already_is_not_made_to_ask_for_it() {
         let given = exclusion.map(|exclusion| exclusion.state);
         let wanted = (owner != "n2").then_some(ExclusionState::Given);
         assert_eq!(given, wanted, "in its own block there is nothing to note");
-        // By an older record it would undo what came since.
+        // With an older record it would undo later changes.
         let late = cluster.reinstate("a", "n1", held, block, &present, 7);
         assert!(late.await.unwrap().is_none());
         cluster.remove_network("a", 0).await.unwrap();

@@ -1,4 +1,4 @@
-//! Blocks that change hands: never before all that forward have dropped the old home.
+//! Blocks change hands, never before all members have dropped the old home.
 
 use cluster::{BlockState, Claim, ExclusionState, NetworkSnapshot, NetworkSpec, Node};
 use ipam::Range;
@@ -225,7 +225,7 @@ async fn what_the_store_forgot_is_written_again_and_what_it_knows_better_is_left
             .collect()
     };
     assert_eq!(owners(&snapshot), owners(&memory));
-    // Watchers of the blocks, of older versions as well, hear that it was opened.
+    // Watchers of the blocks, also those of older versions, notice that it was opened.
     let opened = snapshot.network.as_ref().unwrap().revision;
     let newest = snapshot.blocks.revisions().map(|(_, it)| it).max();
     assert!(newest >= Some(opened), "{newest:?}, {opened}");
@@ -245,7 +245,7 @@ async fn what_the_store_forgot_is_written_again_and_what_it_knows_better_is_left
         "once"
     );
 
-    // Another network of that name is not ours to mend.
+    // Another network of that name is not restored.
     let other = Mem::new();
     let cluster = crate::cluster(&other);
     let spec = NetworkSpec {
@@ -275,7 +275,7 @@ async fn what_was_removed_is_restored_by_nobody_and_its_name_is_free() {
     cluster.remove_network("a", 0).await.unwrap();
     assert!(cluster.was_removed(known).await.unwrap());
 
-    // Whoever remembers it, also with a container on it, and whoever was a member.
+    // Neither a host that remembers it, with or without a container on it, nor a member.
     let mut snapshot = cluster.snapshot("a").await.unwrap();
     let own = node("n1");
     let restored = cluster.restore("a", &memory, &mut snapshot, &own, true);
@@ -286,13 +286,13 @@ async fn what_was_removed_is_restored_by_nobody_and_its_name_is_free() {
     cluster.enrol("a", &own).await.unwrap();
     assert!(cluster.leftovers().await.unwrap().is_empty());
 
-    // One of its name is another one, also where the very same is asked for.
+    // A new network of its name is another network, even if the spec is the same.
     let again = cluster.create_network(&spec).await.unwrap();
     assert!(!again.is_same(known));
     let month = 31 * 24 * 60 * 60;
     cluster.remove_network("a", month).await.unwrap();
     assert!(cluster.was_removed(&again).await.unwrap());
-    // A month later nobody asks any more, if a second host's clock says so, too.
+    // The id is kept for a month, by the clock of a second host, too.
     let at = |name| cluster::Node {
         last_contact: 2 * month,
         ..node(name)

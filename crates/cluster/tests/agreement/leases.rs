@@ -1,4 +1,4 @@
-//! Blocks and leases: who may write which.
+//! Blocks and leases: which node may write them.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use store::mem::Mem;
 
 use crate::{address, cluster, guard, lease, node, spec};
 
-/// Without waiting for anyone.
+/// Without waiting for other hosts.
 const NOW: Claim = Claim::Needed(Duration::ZERO);
 
 #[tokio::test]

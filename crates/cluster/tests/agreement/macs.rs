@@ -1,4 +1,4 @@
-//! MACs that were asked for: one attachment's each, and given on only when all have dropped the old home.
+//! Requested MACs: each belongs to one attachment, and goes to another node only when all members have dropped the old home.
 
 use std::net::IpAddr;
 
@@ -19,7 +19,7 @@ fn mac() -> Mac {
     asking("", "").mac.unwrap()
 }
 
-/// The first address of a node's block, published for `lease`; its revision.
+/// Publishes the first address of a node's block for `lease`. Returns the revision.
 async fn publish(
     cluster: &Cluster<'_>,
     snapshot: &NetworkSnapshot,
@@ -86,7 +86,7 @@ async fn a_mac_goes_to_another_node_when_all_have_dropped_the_old_one() {
         .await
         .unwrap();
     let own = forwards(&cluster, "n3").await;
-    // What its node was says so when it is removed, and so do the others.
+    // The removal of its node gives it back, as it does with blocks and addresses.
     cluster.remove_node("n2", true).await.unwrap();
     let heard = cluster.snapshot("a").await.unwrap();
     assert!(heard.macs[&mac()].record.returned && heard.exceptions().is_empty());
@@ -115,7 +115,7 @@ async fn a_mac_goes_to_another_node_when_all_have_dropped_the_old_one() {
     assert_ne!(held, address("10.0.0.2"));
 }
 
-/// A snapshot may say of a MAC that it is another's who has given it back since.
+/// In an old snapshot a MAC may belong to a node that has given it back since.
 #[tokio::test]
 async fn who_has_a_mac_gets_it_back_from_a_store_that_was_put_back() {
     let store = Mem::new();

@@ -1,4 +1,4 @@
-//! Hosts against one store: what they must agree on, and what must be refused.
+//! Several hosts with one store: what they must agree on, and what must be refused.
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod exclusions;
@@ -73,7 +73,7 @@ async fn guard(cluster: &Cluster<'_>, network: &str, node: &str) -> LeaseGuard {
 
 const NOW: Duration = Duration::ZERO;
 
-/// A network on three nodes that all keep a ledger; its news.
+/// A network on three nodes that all keep a ledger; returns its snapshot.
 async fn three(cluster: &Cluster<'_>, spec: &NetworkSpec) -> NetworkSnapshot {
     for name in ["n1", "n2", "n3"] {
         cluster.register(&node(name)).await.unwrap();

@@ -1,4 +1,4 @@
-//! Networks: made once for all, refused where they collide, removed when empty.
+//! Networks: created once for all hosts, refused if they collide, removed when empty.
 
 use std::collections::BTreeSet;
 
@@ -33,8 +33,8 @@ async fn every_registered_node_has_a_block_of_a_new_network() {
     assert_eq!(owners, expected.map(|(b, n)| (b.to_owned(), n.to_owned())));
 }
 
-/// How many nodes the clusters have that one transaction is too small for, and what their gifts cost at most: one
-/// transaction for 63 of them, and what finds out and says that all are made.
+/// Clusters with more nodes than one transaction has room for, and the most requests that the preallocation may cost: one
+/// transaction for 63 of them, and those that check and note that all are done.
 const MANY: usize = 300;
 const FEW: usize = 10;
 
@@ -83,7 +83,7 @@ async fn a_creation_that_was_killed_is_finished_by_who_asks_for_the_same() {
     cluster.ensure_network(&wanted).await.unwrap();
     assert_eq!(state(&cluster, "big").await, NetworkState::Creating);
     assert!(owners(&cluster, "big").await.len() < MANY);
-    // It takes attachments: a node that cannot wait claims a block, and one that it finds free.
+    // It takes attachments: a node that cannot wait claims a free block.
     let mut snapshot = cluster.snapshot("big").await.unwrap();
     let set = snapshot.network.clone().unwrap().record.ranges[0].clone();
     let claim = cluster.claim_block("big", "n299", &set, &mut snapshot, Claim::Spare);

@@ -1,4 +1,4 @@
-//! Nodes: a name is one host's, a living host is not forgotten by mistake.
+//! Nodes: a name belongs to one host, and a running host is not removed by mistake.
 
 use cluster::{Error, Node};
 use store::{Store as _, mem::Mem};
@@ -115,7 +115,7 @@ async fn a_node_with_endpoints_is_forgotten_by_force_only() {
     assert!(cluster.nodes().await.unwrap().is_empty());
 }
 
-/// Whose a lease is that cannot be read its address tells.
+/// The address of a lease that cannot be read tells its node.
 #[tokio::test]
 async fn a_node_with_a_lease_that_cannot_be_read_is_forgotten_by_force_only() {
     let store = Mem::new();
@@ -147,7 +147,7 @@ async fn a_node_with_a_lease_that_cannot_be_read_is_forgotten_by_force_only() {
     assert!(store.get(&key).await.unwrap().is_some(), "it stays taken");
 }
 
-/// A store that forgot is told of blocks by all hosts, but of a node by that node alone.
+/// After a loss of data, all hosts restore blocks, but only a node itself restores its record.
 #[tokio::test]
 async fn a_node_of_which_only_blocks_are_left_is_removed_too() {
     let store = Mem::new();
@@ -184,7 +184,7 @@ async fn a_record_says_which_build_registered_it_and_does_without_where_it_does_
     let store = Mem::new();
     let cluster = cluster(&store);
     cluster.register(&node("n1")).await.unwrap();
-    // An allocator alone does not say it.
+    // A host without `overlay` does not write it.
     let silent = Node {
         version: None,
         commit: None,

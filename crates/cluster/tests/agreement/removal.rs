@@ -1,4 +1,4 @@
-//! Removals, and what the store knows of them, where something of it cannot be read.
+//! Removals, and the store's records of them, if some of these cannot be read.
 
 use std::collections::BTreeMap;
 
@@ -56,7 +56,7 @@ async fn a_note_of_removals_that_cannot_be_read_stops_no_removal_and_no_creation
         let own = node("n1");
         let restored = cluster.restore("a", &memory, &mut snapshot, &own, true);
         assert!(!restored.await.unwrap(), "{damaged}");
-        // Only what a newer version wrote stays as it is.
+        // Only the record of a newer version stays as it is.
         let note = get(&store, "removed/a").await.unwrap();
         if damaged.contains("schema") {
             assert_eq!(note, damaged);
@@ -116,7 +116,7 @@ async fn subnets_that_cannot_be_read_stop_no_removal_no_restore_and_no_sweep() {
         let memory = cluster.snapshot("a").await.unwrap();
         let before = get(&store, "subnets").await.unwrap();
         put(&store, "subnets", damaged).await;
-        // Left of a removal that was killed.
+        // Left by a removal that was killed.
         put(
             &store,
             "acks/gone/n1",
@@ -126,7 +126,7 @@ async fn subnets_that_cannot_be_read_stop_no_removal_no_restore_and_no_sweep() {
         let leftovers = cluster.leftovers().await.unwrap();
         assert_eq!(leftovers.into_keys().collect::<Vec<_>>(), ["gone"]);
         assert_eq!(cluster.sweep("gone", &|_| false).await.unwrap(), 1);
-        // The store loses the network: a host with a container on it writes it again.
+        // The store loses the network: a host with a container on it restores it.
         delete(&store, "networks/a").await;
         let mut snapshot = cluster.snapshot("a").await.unwrap();
         let own = node("n1");
@@ -138,7 +138,7 @@ async fn subnets_that_cannot_be_read_stop_no_removal_no_restore_and_no_sweep() {
         cluster.remove_network("a", 5).await.unwrap();
         assert!(cluster.snapshot("a").await.unwrap().blocks.is_empty());
         assert_eq!(get(&store, "subnets").await.as_deref(), Some(damaged));
-        // Its entry goes when it can be read.
+        // Its entry is removed when the record can be read.
         put(&store, "subnets", &before).await;
         let leftovers = cluster.leftovers().await.unwrap();
         assert_eq!(leftovers.into_keys().collect::<Vec<_>>(), ["a"]);
@@ -167,7 +167,7 @@ async fn subnets_that_are_lost_are_taken_from_the_networks_or_none_is_created() 
     let refused = cluster.admit(&same, &node("n1"), false).await.unwrap_err();
     assert!(refused.to_string().contains("networks/aa"), "{refused}");
     put(&store, "networks/aa", &before).await;
-    // A record that lacks one is as good as none.
+    // A record that lacks the field counts as unreadable.
     let part = r#"{"schema":1,"networks":{"cc":["10.0.2.0/24"]}}"#;
     put(&store, "subnets", part).await;
     let refused = cluster.create_network(&same).await.unwrap_err();
@@ -220,7 +220,7 @@ async fn a_vni_whose_key_is_lost_is_its_networks_still_and_is_written_again() {
         assert!(!cluster.claim_vni(&known).await.unwrap());
         assert!(cluster.unclaimed_vnis().await.unwrap().is_empty());
     }
-    // Of a newer version, or of a network that has it as well: it stays.
+    // It stays if a newer version wrote it, or if the network that it names has this VNI.
     put(&store, "vnis/4097", r#"{"schema":2}"#).await;
     let known = cluster.network("a").await.unwrap().unwrap();
     assert!(!cluster.claim_vni(&known).await.unwrap());

@@ -1,5 +1,5 @@
-//! The end of a run, where it shows whether anything was lost: all is healed, all containers go, and then the pool must
-//! give out every one of its addresses, from whichever host asks.
+//! The end of a run, which shows whether anything was lost: everything is healed, all containers go, and then the pool must
+//! give out every one of its addresses from any host.
 
 use std::{collections::BTreeSet, net::IpAddr, rc::Rc};
 
@@ -16,7 +16,8 @@ use crate::{
 
 /// Longest that any verb may take, in ms.
 const PATIENCE: u64 = 4_000_000;
-/// How often an ADD follows the advice of its refusals: each of its addresses has an owner who answers, and others who drop it.
+/// How often an ADD follows the advice of its refusals: each of its addresses has an owner that answers, and members that must
+/// drop it.
 const TRIES: u32 = 4;
 /// How often hosts sync and wait before an address counts as lost.
 const ROUNDS: u32 = 8;
@@ -40,7 +41,7 @@ pub async fn end(world: &Rc<World>) {
                 .accuse(|| Violation::Failed(format!("never ended: {}", stuck.join(", "))));
         }
     }
-    // What is under way arrives, and what is being removed is.
+    // Messages under way arrive, and removals end.
     world.executor.sleep(200_000).await;
     bury_the_dead(world).await;
     finish_removals(world).await;
@@ -57,7 +58,7 @@ pub async fn end(world: &Rc<World>) {
     }
 }
 
-/// The empty networks are removed: nothing of them is left or comes back, neither in the store nor on a host.
+/// Removes the empty networks: nothing of them is left or comes back, neither in the store nor on a host.
 async fn remove(world: &Rc<World>) {
     for network in world.scenario.networks() {
         let (give, take) = slot();
@@ -101,13 +102,13 @@ async fn bury_the_dead(world: &Rc<World>) {
     }
 }
 
-/// Removals that were killed are finished, or taken back where there are containers.
+/// Killed removals are finished, or reverted if there are containers.
 async fn finish_removals(world: &Rc<World>) {
     for network in world.scenario.networks() {
         let own = world.layout.network(network).unwrap();
         let present = world.store.borrow().get(&own).cloned();
         let present = present.map(|it| cluster::decode::<cluster::Network>(&it).unwrap());
-        // One that was killed after the record went has left something: its operator was told that it failed.
+        // A removal that was killed after it deleted the record has left keys, and its operator saw that it failed.
         let left = present.is_none() && !world.leftovers(network).is_empty();
         if left || present.is_some_and(|it| it.record.is_being_removed()) {
             let (give, take) = slot();
@@ -131,7 +132,7 @@ async fn empty(world: &Rc<World>) {
             settle(world, take.await);
         }
     }
-    // Requests that nobody follows up are forgotten after a quarter of an hour.
+    // Requests that are not continued are deleted after a quarter of an hour.
     let pauses = [
         1_000_000, 1_000, 1_000_000, 1_000, 61_000, 61_000, 61_000, 61_000,
     ];
@@ -146,7 +147,7 @@ async fn empty(world: &Rc<World>) {
     world.accuse(|| Violation::Lost(format!("{remains} stay")));
 }
 
-/// What the store must not have for ever when all containers are gone: leases, and addresses under way between hosts.
+/// What must not stay in the store when all containers are gone: leases, and addresses that change hands.
 fn remains(world: &World) -> Vec<String> {
     let store = world.store.borrow();
     let leases = store.within(&[world.layout.all_leases().unwrap()]);
@@ -177,8 +178,8 @@ fn offered(world: &World, network: &str) -> BTreeSet<IpAddr> {
     ranges.flat_map(of).collect()
 }
 
-/// An ADD, and what its refusal advises: to sync the hosts that it waits for, and to try again then. Without watchers nobody
-/// else does: an ADD that fails acknowledges nothing.
+/// An ADD, and what its refusal advises: sync the hosts that it waits for, then try again. Without watchers nothing else makes
+/// them answer: an ADD that fails acknowledges nothing.
 async fn add_as_advised(
     world: &Rc<World>,
     host: usize,
@@ -203,7 +204,7 @@ async fn refill(world: &Rc<World>, network: &str) {
     let mut absent = world.store.borrow().get(&own).is_none();
     let mut given = BTreeSet::new();
     let (mut rounds, mut number) = (0, 0);
-    // Hosts that got none: they ask again when all have.
+    // Hosts that got none try again when all others have theirs.
     let mut refused = BTreeSet::new();
     while given.len() < offered.len() && rounds < ROUNDS && world.violation.borrow().is_none() {
         let mut progress = false;

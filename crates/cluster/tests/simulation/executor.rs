@@ -1,5 +1,5 @@
-//! Time and the order of events. One thread, one queue of what happens when, one of tasks that can go on: so that a run is
-//! a function of its seed. Nothing here waits; an hour passes when the queue has nothing before it.
+//! Time and the order of events. One thread has a queue of events by time and a queue of tasks that can continue, so a run is a
+//! function of its seed. Nothing here waits in real time: an hour passes when no event comes before its end.
 
 use std::{
     cell::{Cell, RefCell},
@@ -13,10 +13,10 @@ use std::{
 };
 
 type Task = Pin<Box<dyn Future<Output = ()>>>;
-/// Number of a task; never used again in a run.
+/// The number of a task; used once in a run.
 pub type TaskId = u64;
 
-/// The queue of tasks that were woken: the one thing that a `Waker` must share, which wants `Send`.
+/// The queue of tasks that were woken. A `Waker` shares it, and must be `Send`.
 type Ready = Arc<Mutex<VecDeque<TaskId>>>;
 
 struct Wakeup {
@@ -33,7 +33,7 @@ impl Wake for Wakeup {
 
 struct Event {
     at: u64,
-    /// Events of one moment happen in the order in which they were planned.
+    /// Events of the same time happen in the order in which they were scheduled.
     number: u64,
     act: Box<dyn FnOnce()>,
 }
@@ -77,7 +77,7 @@ impl Executor {
         self.now.get()
     }
 
-    /// How often anything went on so far.
+    /// The number of steps so far.
     pub fn steps(&self) -> u64 {
         self.steps.get()
     }
@@ -97,14 +97,14 @@ impl Executor {
         self.events.borrow_mut().push(event);
     }
 
-    /// Goes on in `delay` milliseconds.
+    /// Continues in `delay` milliseconds.
     pub async fn sleep(&self, delay: u64) {
         let (give, take) = slot();
         self.after(delay, move || give.give(()));
         take.await;
     }
 
-    /// A new task, which begins with the next step.
+    /// Starts a task, which begins with the next step.
     pub fn spawn(&self, task: impl Future<Output = ()> + 'static) -> TaskId {
         let id = self.number();
         let waker = Waker::from(Arc::new(Wakeup {
@@ -118,18 +118,18 @@ impl Executor {
         id
     }
 
-    /// Drops a task where it stands; its own, as soon as it waits.
+    /// Drops a task where it is; the calling task itself, as soon as it waits.
     pub fn abort(&self, id: TaskId) {
         if self.current.get() == Some(id) {
             self.doomed.set(true);
             return;
         }
-        // Dropped after the borrow has ended: a guard in it may wake others.
+        // Dropped after the borrow has ended, because a guard in it may wake others.
         let gone = self.tasks.borrow_mut().remove(&id);
         drop(gone);
     }
 
-    /// Lets one task go on, or, if none can, goes to the next event. `false`: nothing will happen any more.
+    /// Continues one task, or, if none can continue, goes to the next event. `false` if there is neither.
     pub fn step(&self) -> bool {
         self.steps.set(self.steps.get() + 1);
         let woken = self
@@ -183,8 +183,8 @@ pub struct Give<T>(Rc<RefCell<Slot<T>>>);
 /// Waits for the slot's value.
 pub struct Take<T>(Rc<RefCell<Slot<T>>>);
 
-/// A place for one value, from one part of the simulation to a task. A giver that is dropped leaves the taker waiting
-/// for ever, as a lost message does.
+/// A place for one value, from one part of the simulation to a task. If the giver is dropped, the taker waits for ever, as for
+/// a lost message.
 pub fn slot<T>() -> (Give<T>, Take<T>) {
     let slot = Rc::new(RefCell::new(Slot {
         value: None,
@@ -202,7 +202,7 @@ impl<T> Give<T> {
         }
     }
 
-    /// Whether somebody still waits.
+    /// Whether a task still waits.
     pub fn is_wanted(&self) -> bool {
         Rc::strong_count(&self.0) > 1
     }
@@ -221,7 +221,7 @@ impl<T> Future for Take<T> {
     }
 }
 
-/// A lock that is had in the order in which it was asked for, and that dies with its holder, as `flock` does.
+/// A lock that is granted in the order of the requests and released when its holder dies, as `flock` is.
 #[derive(Clone, Default)]
 pub struct FairLock(Rc<RefCell<Queue>>);
 
@@ -255,7 +255,7 @@ impl Drop for Held {
         let mut queue = self.0.0.borrow_mut();
         while let Some(next) = queue.waiting.pop_front() {
             if next.is_wanted() {
-                // What is handed over is the guard itself: if the next one dies before it goes on, its slot drops it.
+                // The guard itself is handed over: if the next holder dies before it continues, its slot drops the guard.
                 next.give(Self(self.0.clone()));
                 return;
             }

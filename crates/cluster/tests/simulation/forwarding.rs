@@ -1,6 +1,6 @@
 //! The interface plugin's side: the shipped forwarder (`cluster::forwarder`), driven by the simulation. Its outputs go to the
-//! simulated store, to the host's documents, and to a kernel that is a snapshot with the trust in it. A process can die before
-//! or after each of them.
+//! simulated store, to the host's documents, and to a kernel that is a snapshot and whether it is trusted. A process can die
+//! before or after each of them.
 
 use std::{cell::RefCell, collections::BTreeSet, net::IpAddr};
 
@@ -19,17 +19,17 @@ use crate::{executor::FairLock, lies::Planted, site::Site, world::World};
 pub struct Forwarding {
     /// The network's lock on the host.
     pub lock: FairLock,
-    /// Attachments on the sandbox; with the last one it goes.
+    /// Attachments on the sandbox; the last one removes it.
     pub users: BTreeSet<LeaseOwner>,
     pub membership: Option<Membership>,
     pub copy: Option<NetworkSnapshot>,
     pub kernel: Option<Entries>,
 }
 
-/// What a sandbox forwards by.
+/// The forwarding state of a sandbox.
 pub struct Entries {
     pub snapshot: NetworkSnapshot,
-    /// Addresses of containers here; `None` where the kernel floods.
+    /// Addresses of containers here; `None` if the kernel floods.
     local: Option<BTreeSet<IpAddr>>,
 }
 
@@ -41,7 +41,7 @@ impl Entries {
         home.filter(|_| !local.contains(&address))
     }
 
-    /// Whether it relies on what the snapshot says of homes.
+    /// Whether it relies on the homes in the snapshot.
     pub fn has_homes(&self) -> bool {
         self.local.is_some()
     }
@@ -56,10 +56,10 @@ pub struct Driver<'a> {
     lie: Lie,
 }
 
-/// What a planted bug keeps back.
+/// What a planted bug holds back.
 #[derive(Default)]
 struct Lie {
-    /// Entries that the kernel is to have, and has not.
+    /// Entries that the kernel should have and has not.
     late: RefCell<Option<Entries>>,
     /// A snapshot that was read before the join.
     early: RefCell<Option<NetworkSnapshot>>,
@@ -195,7 +195,7 @@ impl<'a> Driver<'a> {
         self.world.scenario.planted == Some(lie)
     }
 
-    /// The kernel has what it said it has.
+    /// The kernel has what the host reported.
     async fn lie_no_longer(&self) {
         let late = self.lie.late.take();
         if late.is_some() {
@@ -212,7 +212,7 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    /// What an ADD begins with. It makes host and network known where it has no copy.
+    /// The copy with which an ADD begins. Without one it registers the host and creates the network.
     pub async fn known(&self, spec: &NetworkSpec) -> Result<Known, Error> {
         let network = self.network;
         let copy = self.part(|it| it.copy.clone());
@@ -237,7 +237,7 @@ impl<'a> Driver<'a> {
         })
     }
 
-    /// A fresh snapshot for an ADD. Asks without a lock, beside other verbs.
+    /// A fresh snapshot for an ADD, read without a lock beside other verbs.
     pub async fn fresh(&self, known: &Known) -> Result<Update, Error> {
         let update = self
             .run(Reader::verb(self.network, known.registered))
@@ -250,7 +250,7 @@ impl<'a> Driver<'a> {
         Ok(update)
     }
 
-    /// An attachment comes to the sandbox.
+    /// Adds an attachment to the sandbox.
     pub async fn enter(&self, owner: &LeaseOwner) {
         let _lock = self.lock().await;
         let owner = owner.clone();
@@ -260,7 +260,7 @@ impl<'a> Driver<'a> {
         .await;
     }
 
-    /// Forwards by what an ADD has read; whether that is of the network that it began with.
+    /// Forwards by the snapshot that an ADD has read. Returns whether that is of the network with which it began.
     pub async fn forward(
         &self,
         update: Update,
@@ -273,7 +273,7 @@ impl<'a> Driver<'a> {
         Ok(self.run(step).await?.is_some())
     }
 
-    /// An attachment goes; with the last one the host forwards no more, and says so.
+    /// Removes an attachment. With the last one the host leaves.
     pub async fn leave(&self, owner: &LeaseOwner) {
         {
             let _lock = self.lock().await;
@@ -285,7 +285,7 @@ impl<'a> Driver<'a> {
                 self.write(|it| it.users = users).await;
             }
         }
-        // What cannot be told now the next verb tells.
+        // If the store cannot be told now, the next verb tells it.
         let _ = self.run(Leaver::verb()).await;
     }
 
@@ -333,7 +333,7 @@ impl<'a> Driver<'a> {
             drop(lock);
             return self.run(Leaver::verb()).await;
         }
-        // A join that this host does not know of came back with a store that was put back.
+        // A restore of the store brought back a join that this host does not know.
         match join {
             Some(join) => {
                 let node = self.site.host().node;
@@ -350,7 +350,7 @@ impl<'a> Driver<'a> {
 }
 
 impl World {
-    /// Makes the node known in this boot; whether that was needed.
+    /// Registers the node in this boot. Returns whether that was needed.
     pub async fn register(&self, cluster: &Cluster<'_>, site: &Site) -> Result<bool, Error> {
         let me = site.host();
         let nodes = cluster.nodes().await?;

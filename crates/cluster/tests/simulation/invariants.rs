@@ -1,5 +1,5 @@
-//! What must hold after each step. Each check is made where the state changes that it is about, which is the same as
-//! after each step and a hundred times cheaper; [`World::check_all`] makes all of them at once, at quiet moments.
+//! What must hold after each step. Each check is made where its subject changes, which is the same as after each step and a
+//! hundred times cheaper. [`World::check_all`] makes all of them at once, at quiet moments.
 
 use std::{fmt, net::IpAddr};
 
@@ -18,15 +18,15 @@ use crate::{
 pub enum Violation {
     /// Two running containers have one address.
     Doubled(String),
-    /// A host sends what is for a running container to another host.
+    /// A host sends packets for a running container to the wrong host.
     Misdelivered(String),
-    /// The lease of a running container is gone or another's.
+    /// The lease of a running container is gone or belongs to another one.
     Unleased(String),
-    /// An address cannot be had any more, or a record stays that nobody needs.
+    /// An address is lost, or a record stays that is no longer needed.
     Lost(String),
-    /// Something of a network that was removed is there again, or still.
+    /// Something of a removed network is left or comes back.
     Revived(String),
-    /// A verb failed though nothing was wrong, never ended, or something panicked.
+    /// A verb failed although nothing was wrong, never ended, or something panicked.
     Failed(String),
 }
 
@@ -57,7 +57,7 @@ impl fmt::Display for Violation {
 }
 
 impl World {
-    /// A container was told its addresses and runs.
+    /// A container got its addresses and runs.
     pub fn run(&self, host: usize, owner: &LeaseOwner, addresses: &[IpAddr]) {
         self.say(|| format!("n{host} {} runs with {addresses:?}", owner.container));
         for address in addresses {
@@ -101,7 +101,7 @@ impl World {
         owners
     }
 
-    /// A host forwards by another snapshot now.
+    /// A host now forwards by another snapshot.
     pub fn check_forwarding(&self, host: usize) {
         let running: Vec<_> = self
             .running
@@ -116,13 +116,13 @@ impl World {
         }
     }
 
-    /// The MAC that a container has asked for and got. A store that was put back may have forgotten that it was given.
+    /// The requested MAC of a container. A restored store may have lost it.
     fn mac(&self, owner: &LeaseOwner) -> Option<Mac> {
         let holds = self.scenario.forwards && self.scenario.faults.restore == 0;
         asked_mac(self, owner).filter(|_| holds)
     }
 
-    /// A MAC that was asked for is no other container's.
+    /// A requested MAC belongs to no other container.
     fn check_mac(&self, host: usize, owner: &LeaseOwner) {
         let Some(mac) = self.mac(owner) else { return };
         let running = self.running.borrow();
@@ -136,7 +136,7 @@ impl World {
         }
     }
 
-    /// A host knows the right home of an address that is in use on `home`, and of its MAC, or none.
+    /// A host knows the right home, or none, for an address in use on `home` and for its MAC.
     fn check_entry(&self, host: usize, address: IpAddr, home: usize, network: &str) {
         if self.weather.borrow().forgotten {
             return;
@@ -157,7 +157,7 @@ impl World {
     }
 
     /// Whether a snapshot is of the network that has the name now. A host that still forwards on a removed network sends
-    /// nothing to hosts on the next one.
+    /// nothing to hosts on its successor.
     fn is_of_now(&self, network: &str, snapshot: &cluster::NetworkSnapshot) -> bool {
         let own = self.layout.network(network).unwrap();
         let present = self.store.borrow().get(&own).map(|it| id_of(&it.value));
@@ -189,7 +189,7 @@ impl World {
         }
     }
 
-    /// A write is about to be made: it takes no running container's lease away.
+    /// Before a write: it must not delete the lease of a running container.
     pub fn check_write(&self, ops: &[Op], process: &Process) {
         let leases = self.layout.all_leases().unwrap();
         self.check_networks(ops, process);
@@ -219,8 +219,8 @@ impl World {
         }
     }
 
-    /// Networks that go and come. The model notes those that an operator has removed: a store that is put back to before
-    /// that has them again, and that is the operator's will, too.
+    /// Networks that are removed and created. The model notes those that an operator has removed. A restore to a state before
+    /// that brings them back, which is the operator's will, too.
     fn check_networks(&self, ops: &[Op], process: &Process) {
         let networks = self.layout.networks().unwrap();
         for op in ops.iter().filter(|op| op.key().is_within(&networks)) {
@@ -246,13 +246,13 @@ impl World {
             let mut running = self.running.borrow_mut();
             let before = running.len();
             running.retain(|_, (_, owner)| network_of(owner) != name);
-            // Given by a host that the store was away for.
+            // Given out by a host that could not reach the store.
             self.weather.borrow_mut().stranded |= running.len() < before;
         }
     }
 
-    /// Nothing of a network is made while the network is not there: it would be left for ever, or be in the way of the next
-    /// network of that name.
+    /// Nothing of a network is written while the network does not exist: it would be left for ever, or hinder the next network
+    /// of that name.
     pub fn check_order(&self, ops: &[Op], process: &Process) {
         let kinds = [
             self.layout.all_blocks().unwrap(),
@@ -274,7 +274,7 @@ impl World {
         }
     }
 
-    /// What the store has of a network beside its record and what names removed ones.
+    /// The store's records of a network, apart from its own and those of removals.
     pub fn leftovers(&self, network: &str) -> Vec<String> {
         let prefixes = [
             self.layout.blocks(network).unwrap(),
@@ -294,7 +294,7 @@ impl World {
         entries.map(|entry| entry.key.to_string()).collect()
     }
 
-    /// A network was removed, as its operator was told: nothing of it is there, unless somebody has made it anew.
+    /// After a removal that succeeded, nothing of the network is left, unless it was created again.
     pub fn check_removed(&self, network: &str) {
         let own = self.layout.network(network).unwrap();
         let leftovers = self.leftovers(network);
@@ -332,7 +332,7 @@ impl World {
             .map(|(a, r)| (*a, r.clone()))
             .collect();
         for (address, (host, owner)) in running {
-            // No lease of a network can be written while it is being removed: the store did not know of the container then.
+            // No lease of a network can be written while it is being removed, so the store did not know this container then.
             let own = self.layout.network(network_of(&owner)).unwrap();
             let present = self.store.borrow().get(&own).cloned();
             let present = present.map(|it| cluster::decode::<cluster::Network>(&it).unwrap());

@@ -1,5 +1,5 @@
 //! Planted bugs. The product has none of them: a host of the simulation gets a store or a disk that lies to it, so that the
-//! unmodified code does what a buggy one would. Each lie must be found, else the simulator looks at too little.
+//! unmodified code does what a buggy one would. The simulator must find each of them; otherwise it checks too little.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ use crate::line::Line;
 pub enum Planted {
     /// A release deletes whatever lease is there.
     ReleaseUnversioned,
-    /// An address of another host's block is taken without anyone's consent.
+    /// An address of another host's block is taken without consent.
     ExclusionUnacknowledged,
-    /// A block that was given back is taken before all have dropped its last owner.
+    /// A block that was given back is claimed before all members have dropped its last owner.
     ReturnUnacknowledged,
     /// On a network that reclaims, addresses of any block are given out while the store is away.
     ReclaimUnfenced,
-    /// A host writes again whatever network it remembers, also one that was removed.
+    /// A host restores any network that it remembers, also one that was removed.
     RestoreRemoved,
     /// A host acknowledges a snapshot before the kernel forwards by it.
     AcknowledgedBeforeDropped,
@@ -38,7 +38,7 @@ impl Planted {
         }
     }
 
-    /// Takes that back before the host writes the ledger: what it was told of `before` it must not keep.
+    /// Reverts the lie about `before` before the host writes the ledger.
     pub fn fence(planted: Option<Self>, ledger: &mut Ledger, before: Option<&Ledger>) {
         if planted == Some(Self::ReclaimUnfenced) {
             for (block, own) in &mut ledger.blocks {
@@ -61,12 +61,12 @@ impl LyingStore {
         &self.line.world.layout
     }
 
-    /// Operators are told the truth.
+    /// Operators read the truth.
     fn tells(&self, lie: Planted) -> bool {
         self.planted == Some(lie) && self.line.process.host.is_some()
     }
 
-    /// What a host is shown.
+    /// What a host reads.
     fn show(&self, entries: Vec<Entry>) -> Vec<Entry> {
         if self.tells(Planted::RestoreRemoved) {
             let removed = self.layout().all_removed().unwrap();
@@ -93,7 +93,7 @@ impl LyingStore {
         entry
     }
 
-    /// The conditions of these operations, without those that a lie has to drop.
+    /// The operations without the conditions that a lie drops.
     async fn loosen(&self, ops: &[Op]) -> Result<Vec<Op>, Error> {
         let mut ops = ops.to_vec();
         for op in &mut ops {
@@ -109,7 +109,7 @@ impl LyingStore {
                 && op.key().is_within(&self.layout().all_removed().unwrap())
                 && matches!(op, Op::Delete { .. } | Op::Check { .. })
             {
-                // That a key is not there which never is.
+                // The absence of a key that never exists.
                 *op = Op::Delete {
                     key: self.layout().removed("nobody").unwrap(),
                     revision: 0,

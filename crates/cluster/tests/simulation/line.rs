@@ -1,5 +1,5 @@
-//! The line between a process and the store: what it sends takes time, can be lost on the way there or back, can arrive
-//! after its sender died, and the sender can die or sleep at any of these points.
+//! The connection between a process and the store: messages take time, can be lost in both directions, and can arrive after
+//! their sender died; the sender can die or sleep at any of these points.
 
 use std::{rc::Rc, time::Duration};
 
@@ -11,11 +11,11 @@ use crate::{
     world::{Process, World},
 };
 
-/// Milliseconds that a verb waits in vain for the store, in all (`store::Config::timeout`).
+/// Milliseconds for which a verb waits for an unreachable store, in all (`store::Config::timeout`).
 const BUDGET: u64 = 10_000;
 /// Milliseconds after which one attempt is given up.
 const ATTEMPT: u64 = 5_000;
-/// Milliseconds after which a store is given up of which nothing listens.
+/// Milliseconds after which a verb gives up if nothing listens at the store's address.
 const REFUSED: u64 = 1_500;
 
 /// A process's store.
@@ -57,7 +57,7 @@ struct Letter {
     lost_answer: bool,
     dies_after: bool,
     stall: u64,
-    /// It arrives so much after it was given up.
+    /// It arrives this long after the sender gave up.
     late: Option<u64>,
 }
 
@@ -199,7 +199,7 @@ impl World {
         });
     }
 
-    /// The sender learns after a while that nothing came of it.
+    /// The sender notices after a while that it failed.
     fn fail(self: &Rc<Self>, letter: Letter, wait: u64, error: Error) {
         let process = letter.process;
         process.disturbed.set(true);
@@ -211,7 +211,7 @@ impl World {
         });
     }
 
-    /// A write that was given up arrives all the same.
+    /// A write arrives although its sender gave up.
     fn again(self: &Rc<Self>, delay: u64, letter: &Letter) {
         if !matches!(letter.request, Request::Apply(_)) {
             return;

@@ -1,4 +1,4 @@
-//! `ipam` and `cluster`, unmodified, on hosts that exist only here.
+//! Runs `ipam` and `cluster`, unmodified, on simulated hosts.
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 #![allow(
     clippy::print_stdout,
@@ -30,10 +30,10 @@ use lies::Planted;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// How many seeds every test run plays; `SEEDS` says otherwise.
+/// How many seeds a test run plays, unless `SEEDS` is set.
 const SEEDS: u64 = 10_000;
-/// Most calls of the store that one verb may make where no fault disturbs it, whatever others do meanwhile, replays of what
-/// it postponed included.
+/// Most requests to the store that one verb may make without a fault, whatever other verbs do meanwhile, including the replay
+/// of what it postponed.
 const BOUNDS: [(&str, u32); 6] = [
     ("ADD", 150),
     ("DEL", 50),

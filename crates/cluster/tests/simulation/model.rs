@@ -1,5 +1,5 @@
-//! The store, as `store`'s traits describe it, without any way to reach it (that is `line.rs`): keys, revisions that repeat
-//! in no life of a store, transactions, and being restored from an older state.
+//! The store, as `store`'s traits describe it, without the connection to it (that is `line.rs`): keys, revisions that never
+//! repeat within one life of a store, transactions, and the restore of an older state.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ pub struct Model {
     /// Counts writes.
     index: u64,
     entries: BTreeMap<Key, Entry>,
-    /// When keys that are gone were removed, for those that watch them.
+    /// When deleted keys were deleted, for watches.
     removed: BTreeMap<Key, u64>,
     /// Ids of networks that an operator has removed.
     pub removed_networks: BTreeSet<String>,
@@ -65,7 +65,7 @@ impl Model {
         })
     }
 
-    /// Does all operations, or says which one stands against it.
+    /// Applies all operations, or returns the one whose condition failed.
     pub fn apply(&mut self, ops: &[Op]) -> Outcome {
         if let Some(first) = self.conflict(ops) {
             return Outcome::Conflict(first);
@@ -94,8 +94,8 @@ impl Model {
         Outcome::Done(revisions)
     }
 
-    /// Goes back to `old`, or to nothing. In the same store the count goes on: what is written from now on has revisions
-    /// that nobody saw. A store that is `another` counts on from what it was given.
+    /// Restores `old`, or an empty state. The same store continues its count, so later writes get revisions that no host has
+    /// seen. If it is `another` store, it continues from the count of `old`.
     pub fn restore(&mut self, old: Option<Self>, another: bool) {
         let index = self.index + 1;
         *self = old.unwrap_or_else(Self::new);
@@ -105,7 +105,7 @@ impl Model {
     }
 }
 
-/// What is at or below `prefix`: it stands together, among keys that only begin like it.
+/// The keys at or below `prefix`: they are contiguous, among keys that only begin with the same characters.
 fn below<'a, T>(
     map: &'a BTreeMap<Key, T>,
     prefix: &'a Key,

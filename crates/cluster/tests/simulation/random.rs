@@ -1,12 +1,12 @@
-//! Chance, all of it from one number: the same seed draws the same faults, delays and choices on every machine. No crate
-//! for it, because a seed in an old report must mean the same after an upgrade.
+//! Random numbers, all from one seed: the same seed draws the same faults, delays and choices on every machine. Not from a
+//! crate, because a seed in an old report must mean the same after an upgrade.
 
 /// A stream of numbers (splitmix64: Steele, Lea, Flood, 2014).
 pub struct Random(u64);
 
 impl Random {
     pub fn new(seed: u64) -> Self {
-        // Neighbouring seeds begin far apart.
+        // Neighbouring seeds give unrelated streams.
         Self(
             seed.wrapping_mul(0xd134_2543_de82_ef95)
                 .wrapping_add(0x2545_f491_4f6c_dd1d),

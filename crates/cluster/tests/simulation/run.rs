@@ -15,7 +15,7 @@ use crate::{ending, invariants::Violation, lies::Planted, runtime, world::World}
 /// More steps than any sound run takes.
 const STEPS: u64 = 3_000_000;
 
-/// What came of a seed.
+/// The outcome of a seed.
 pub struct Outcome {
     pub violation: Option<Violation>,
     pub steps: u64,
@@ -65,8 +65,8 @@ pub struct Failure {
     pub violation: Violation,
 }
 
-/// Plays seeds on all processors until `most` of them have failed; the failures by seed, and the most calls of each kind of
-/// verb.
+/// Plays seeds on all processors until `most` of them have failed. Returns the failures by seed, and the most requests of each
+/// kind of verb.
 pub fn play_all(
     seeds: std::ops::Range<u64>,
     planted: Option<Planted>,

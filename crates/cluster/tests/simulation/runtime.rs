@@ -1,5 +1,5 @@
-//! What happens to the hosts: runtimes add and delete containers, operators do what operators do, cables and clocks fail.
-//! One task for all of it, which draws one act after the other.
+//! What happens to the hosts: runtimes add and delete containers, operators run commands, connections and clocks fail. One task
+//! draws one act after the other.
 
 use std::{net::IpAddr, rc::Rc};
 
@@ -11,12 +11,12 @@ use crate::{
     world::{Weather, World},
 };
 
-/// Restores need something to go back to: how many old states are kept.
+/// How many old states are kept for restores.
 const BACKUPS: usize = 3;
 /// Longest time between two syncs of a watcher that reads no change, in ms.
 const LONGEST_PATIENCE: u64 = 60_000;
 
-/// The life of a cluster before its end.
+/// The life of a cluster until the final checks.
 pub async fn live(world: &Rc<World>) {
     for host in world.hosts() {
         world.boot(host);
@@ -54,13 +54,13 @@ pub async fn live(world: &Rc<World>) {
     }
 }
 
-/// The host's watcher: looks every so often, and syncs when a block has changed,
-/// or when it has been quiet for long: twice as long each time, as one whose sync failed backs off.
+/// The host's watcher: polls, and syncs when a block has changed or when nothing has changed for long. That time doubles with
+/// each such sync, like the pauses of a watcher whose syncs fail.
 struct Watcher {
     host: usize,
     /// Index of the last change that it has heard of.
     heard: u64,
-    /// When that was, in ms, and how long after that it syncs without a change.
+    /// When that was, in ms, and how long after that it syncs even without a change.
     synced: u64,
     patience: u64,
 }
@@ -135,7 +135,7 @@ async fn act(world: &Rc<World>, backups: &mut Vec<Model>) {
     verb(world, host);
 }
 
-/// A host that is down comes back, or is removed by its operator.
+/// Restarts a host that is down, or lets an operator remove it.
 fn down(world: &Rc<World>, host: usize) {
     if world.host(host).removing {
         return;
@@ -161,7 +161,7 @@ fn verb(world: &Rc<World>, host: usize) {
     let kind = world.below(100);
     if (12..20).contains(&kind) {
         if !kinds.contains(&"GC") {
-            // Some containers have died, and nobody said so.
+            // Some containers died without a DEL.
             for owner in world.running_on(host) {
                 if world.chance(200) {
                     world.stop(host, &owner);
@@ -182,7 +182,7 @@ fn verb(world: &Rc<World>, host: usize) {
         return;
     }
     let runs = world.running_on(host).contains(&owner);
-    // A runtime does not add what runs, and may delete what never was.
+    // A runtime does not add a running container, and may delete one that never ran.
     if runs || kind >= 88 {
         return verbs::del(world, host, owner, None);
     }
@@ -218,8 +218,8 @@ fn any_network(world: &World) -> &'static str {
     networks[world.random.borrow_mut().index(networks.len())]
 }
 
-/// An operator ends the containers of a network and removes it. Hosts that are cut off or down have theirs still: then it
-/// stays, unless the store never heard of them.
+/// An operator ends the containers of a network and removes it. Hosts that are cut off or down still have theirs: then the
+/// network stays, unless the store does not know these containers.
 fn close(world: &Rc<World>) {
     let network = any_network(world);
     world.say(|| format!("{network} is to be removed"));
@@ -277,9 +277,9 @@ fn outage(world: &Rc<World>) {
     }
 }
 
-/// The store is put back to an old state, or to nothing, as operators are told to: it is taken away, all verbs come to
-/// their end, it comes back, every host that runs syncs, and only then verbs go on. Without that a host that does not
-/// know yet could be overtaken by one that claims what the store has forgotten.
+/// Restores the store to an old or an empty state, as the manual says: the store becomes unreachable, all verbs end, it comes
+/// back, every running host syncs, and only then verbs go on. Otherwise a host that has not synced could be overtaken by one
+/// that claims what the store has lost.
 async fn restore(world: &Rc<World>, backups: &mut Vec<Model>) {
     {
         let mut weather = world.weather.borrow_mut();
@@ -299,7 +299,7 @@ async fn restore(world: &Rc<World>, backups: &mut Vec<Model>) {
         None
     } else {
         let index = world.random.borrow_mut().index(backups.len());
-        // What is newer than the state that is restored never was.
+        // What is newer than the restored state is lost.
         backups.truncate(index + 1);
         backups.last().cloned()
     };
@@ -325,7 +325,7 @@ async fn restore(world: &Rc<World>, backups: &mut Vec<Model>) {
         weather.away = false;
         weather.cut_off.clear();
     }
-    // What one host writes again may be in the way of another's: the later rounds settle that.
+    // What one host restores may conflict with what another does: later rounds settle that.
     sync_all(world, 3).await;
     {
         let mut weather = world.weather.borrow_mut();
@@ -357,10 +357,10 @@ pub async fn sync_all(world: &Rc<World>, rounds: usize) {
     }
 }
 
-/// A verb in a calm must succeed.
+/// Without faults a verb must succeed.
 pub fn settle(world: &World, result: Result<Vec<IpAddr>, String>) {
     let weather = world.weather.borrow();
-    // A sync complains of containers on a network that was removed until they end.
+    // A sync reports containers on a removed network until they end.
     let stranded = |error: &str| {
         let complaints = ["was removed while", "in the store"];
         weather.stranded && complaints.iter().any(|it| error.contains(it))

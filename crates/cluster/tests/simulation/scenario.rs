@@ -1,14 +1,14 @@
-//! What a seed draws before it begins: how many hosts, which pool, which faults and how often. Each run has only some of
-//! the faults, since two of them at once can hide what either would show.
+//! What a seed draws before it begins: the number of hosts, the pool, the faults and their frequency. Each run has only some of
+//! the faults, because two at once can hide what either would show.
 
 use cluster::{LeaseOwner, NetworkSpec};
 use ipam::RangeSet;
 
 use crate::{lies::Planted, random::Random};
 
-/// Names of the networks; most runs have the first alone.
+/// Names of the networks; most runs have only the first.
 pub const NETWORKS: [&str; 2] = ["net", "two"];
-/// The interface of a container of each network: it is on one alone.
+/// The interface of a container on each network; a container is on one network only.
 const INTERFACES: [&str; 2] = ["eth0", "eth1"];
 
 /// A container of a network.
@@ -25,40 +25,40 @@ pub fn network_of(owner: &LeaseOwner) -> &'static str {
     NETWORKS[usize::from(owner.ifname == INTERFACES[1])]
 }
 
-/// A run's conditions.
+/// The conditions of a run.
 #[derive(Debug, Clone)]
 pub struct Scenario {
     pub hosts: usize,
     /// The networks, which share no address.
     pub specs: Vec<NetworkSpec>,
-    /// Whether hosts forward: an overlay. Else the plugin works under a foreign interface plugin.
+    /// Whether hosts forward, as with `overlay`. Otherwise the plugin runs under a foreign interface plugin.
     pub forwards: bool,
     pub planted: Option<Planted>,
-    /// How many things the runtimes and the operator do before the end.
+    /// How many acts the runtimes and the operator perform before the end.
     pub acts: u64,
     /// Longest pause between two of them, in ms.
     pub pause: u64,
     /// Containers of a host.
     pub containers: u64,
-    /// One way of a message, at most, in ms.
+    /// The longest delay of a message in one direction, in ms.
     pub delay: u64,
     /// How long a verb waits for other hosts, in ms.
     pub patience: u64,
-    /// Seconds that an address rests.
+    /// Seconds for which an address rests.
     pub cool_down: u64,
-    /// Every so many ms a host syncs by itself; 0: only when told to.
+    /// Interval at which a host syncs by itself, in ms; 0: only on command.
     pub watcher: u64,
     pub faults: Faults,
 }
 
-/// How often what goes wrong, per mille.
+/// The frequency of each fault, per mille.
 #[derive(Debug, Clone, Default)]
 pub struct Faults {
     /// A request is lost.
     pub lost_request: u64,
     /// An answer is lost.
     pub lost_answer: u64,
-    /// A request of which nobody waits for the answer any more arrives late, or a second time.
+    /// A request whose sender gave up arrives late, or a second time.
     pub late: u64,
     /// A process sleeps long between an answer and what it does about it.
     pub stall: u64,
@@ -66,9 +66,9 @@ pub struct Faults {
     pub crash: u64,
     /// A process dies between two writes of its own documents.
     pub crash_writing: u64,
-    /// The caller is not there any more when it is told its address.
+    /// The caller is gone when it is told its address.
     pub untold: u64,
-    /// Of the acts: a host is cut off; the store is away; a clock jumps; a host dies; the store is restored; a long time
+    /// Among the acts: a host is cut off; the store is away; a clock jumps; a host dies; the store is restored; a long time
     /// passes.
     pub partition: u64,
     pub outage: u64,
@@ -120,14 +120,14 @@ impl Scenario {
             spec.segment = scenario.forwards;
         }
         if planted == Some(Planted::ReclaimUnfenced) {
-            // What it takes: a host that is cut off, and others that wait long enough and need room.
+            // This needs a host that is cut off, and others that wait long enough and need addresses.
             scenario.specs[0].reclaim_after = Some(30);
             (scenario.pause, scenario.acts, scenario.containers) = (5_000, 120, 8);
             (scenario.faults.partition, scenario.faults.long_pause) = (60, 20);
             (scenario.faults.outage, scenario.faults.restore) = (0, 0);
         }
         if planted == Some(Planted::RestoreRemoved) {
-            // What it takes: a host that gives an address out while it is cut off, and an operator who removes the network.
+            // This needs a host that gives out an address while it is cut off, and an operator who removes the network.
             (scenario.pause, scenario.acts, scenario.containers) = (5_000, 120, 3);
             (scenario.faults.partition, scenario.faults.removal) = (60, 60);
             (scenario.faults.outage, scenario.faults.restore) = (0, 0);
@@ -136,7 +136,7 @@ impl Scenario {
         scenario
     }
 
-    /// What is asked for of a network.
+    /// The spec of a network.
     pub fn spec(&self, network: &str) -> &NetworkSpec {
         let spec = self.specs.iter().find(|spec| spec.name == network);
         spec.unwrap()
@@ -151,7 +151,7 @@ impl Scenario {
 impl Faults {
     fn draw(random: &mut Random) -> Self {
         let mut all = Self::default();
-        // One run in six has none: it shows what a quiet cluster does.
+        // One run in six has no faults: it shows what a quiet cluster does.
         if random.chance(160) {
             return all;
         }
@@ -178,7 +178,7 @@ impl Faults {
     }
 }
 
-/// One of the pools: small, since what matters happens where there is hardly an address left.
+/// One of the pools. They are small, because the interesting cases come when addresses run out.
 fn pool(random: &mut Random, place: impl Fn(&str) -> String) -> NetworkSpec {
     let pools: [(&str, Option<u8>); 10] = [
         (r#"[[{"subnet":"10.1.0.0/28"}]]"#, None),

@@ -24,7 +24,7 @@ pub struct Site {
 }
 
 impl Site {
-    /// Who the host is in this boot.
+    /// The host's identity in this boot.
     pub fn host(&self) -> Host {
         let host = self.world.host(self.index);
         Host {
@@ -39,7 +39,7 @@ impl Site {
         }
     }
 
-    /// Writes, unless the process dies before or is dead.
+    /// Writes, unless the process is dead or dies before it.
     pub fn write(&self, what: impl FnOnce(&mut world::Host)) {
         let world = &self.world;
         let dies = world.strikes(world.scenario.faults.crash_writing);

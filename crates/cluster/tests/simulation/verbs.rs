@@ -22,7 +22,7 @@ use crate::{
 /// How often an ADD begins.
 const ATTEMPTS: u32 = 3;
 
-/// What a verb came to, for the one that started it.
+/// The result of a verb, for the task that started it.
 pub type Ended = Give<Result<Vec<IpAddr>, String>>;
 
 /// What a process works with.
@@ -61,7 +61,7 @@ impl Bench {
         }
     }
 
-    /// Goes no further in a process that died.
+    /// Never returns in a process that died.
     async fn survive(&self) {
         if !self.site.process.is_alive() {
             std::future::pending::<()>().await;
@@ -101,8 +101,8 @@ pub fn add(
     state.busy.insert(container, process.id);
 }
 
-/// The MAC that a container asks for, if it does: one of a few, which others elsewhere want too. None with a planted bug: that
-/// must show in addresses.
+/// The MAC that a container requests, if it does: one of a few, so that containers on other hosts request it, too. None with a
+/// planted bug, because that must show in addresses.
 pub fn asked_mac(w: &World, owner: &LeaseOwner) -> Option<Mac> {
     let last = owner.container.bytes().last()?;
     let asks = owner.container.starts_with('c') && last < b'2';
@@ -110,7 +110,7 @@ pub fn asked_mac(w: &World, owner: &LeaseOwner) -> Option<Mac> {
     asks.then_some(Mac([2, 1, 0, 0, 0, last]))
 }
 
-/// As the plugins do: what an ADD has made goes where it fails, and where its network is another one by now it begins again.
+/// Like the plugins: if an ADD fails, what it made is removed; if its network was replaced meanwhile, it begins again.
 async fn adding(
     w: &World,
     bench: &Bench,
@@ -147,7 +147,7 @@ async fn attempt(
     owner: &LeaseOwner,
     requested: &[IpAddr],
 ) -> Result<Option<Vec<IpAddr>>, Error> {
-    // A creator gives a network an id that no other has, also where one of that name was lost.
+    // The id of a new network is unique, even if a network of that name was lost.
     let site = &bench.site;
     let mut spec = w.scenario.spec(network_of(owner)).clone();
     spec.id = spec.id.map(|id| format!("{id}-{}", site.process.id));
@@ -174,10 +174,10 @@ async fn attempt(
     let id = leased.network.id.as_deref().unwrap_or_default();
     let is_stranded = w.store.borrow().removed_networks.contains(id);
     if is_stranded {
-        // Given by a host that the store was away for, and that could not know.
+        // Given out by a host that could not reach the store and could not know.
         w.weather.borrow_mut().stranded = true;
     }
-    // A caller waits for the end of the process: one that dies before has failed for it, whatever it has said.
+    // A caller waits for the end of the process: if that dies before, it has failed for the caller, even after an answer.
     let runs = || {
         if !is_stranded {
             w.run(site.index, owner, &leased.addresses);
@@ -206,7 +206,7 @@ async fn attempt(
     Ok(Some(leased.addresses.clone()))
 }
 
-/// What an ADD knows and reads of its network while its container is plugged in.
+/// The interface plugin's part of an ADD, beside its IPAM plugin.
 async fn reading(
     w: &World,
     driver: &Driver<'_>,
@@ -226,7 +226,7 @@ async fn reading(
     Ok((known, update))
 }
 
-/// DEL, of whatever is or was there.
+/// DEL of an attachment that exists or existed.
 pub fn del(world: &Rc<World>, host: usize, owner: LeaseOwner, ended: Option<Ended>) {
     let w = world.clone();
     let container = owner.clone();
@@ -256,14 +256,15 @@ async fn deleting(w: &World, bench: &Bench, owner: &LeaseOwner) -> Result<(), Er
         driver.leave(owner).await;
         bench.survive().await;
     }
-    // What the store did not hear is noted: the DEL has succeeded.
+    // What the store could not be told is noted: the DEL has succeeded.
     match released.and(tended) {
         Err(error) if !error.is_away() => Err(error),
         _ => Ok(()),
     }
 }
 
-/// GC: what the runtime does not list has gone. It lists what runs; of what is just being added it may not know yet.
+/// GC: releases what the runtime does not list. It lists running containers; it may not know yet those that are just being
+/// added.
 pub fn gc(world: &Rc<World>, host: usize, network: &'static str, ended: Option<Ended>) {
     let w = world.clone();
     world.start(Some(host), "GC", move |process| async move {
@@ -296,7 +297,7 @@ pub fn sync(world: &Rc<World>, host: usize, ended: Option<Ended>) {
     });
 }
 
-/// All networks that there are, and those of which the host has documents alone.
+/// All networks of the store, and those of which only the host has documents.
 async fn syncing(w: &World, bench: &Bench) -> Result<(), Error> {
     let (cluster, site) = (bench.cluster(), &bench.site);
     let node_view = cluster.node_view(&bench.host.node).await?;
@@ -333,7 +334,7 @@ pub fn remove_network(world: &Rc<World>, network: &'static str, ended: Option<En
         let removed = match cluster.remove_network(network, seconds(&w)).await {
             Err(Error::NoNetwork(_)) => Ok(()),
             Ok(()) => {
-                // What another one leaves, of a network of that name that was made meanwhile, is its own.
+                // What another removal leaves, of a network of that name that was created meanwhile, does not count.
                 if removal.was_alone() {
                     w.check_removed(network);
                 }
@@ -346,7 +347,7 @@ pub fn remove_network(world: &Rc<World>, network: &'static str, ended: Option<En
     });
 }
 
-/// A removal under way; a killed one ends, too.
+/// Counts a removal under way, until it ends or is killed.
 struct Removal {
     world: Rc<World>,
     network: &'static str,
@@ -396,7 +397,7 @@ pub fn remove_node(world: &Rc<World>, host: usize, ended: Option<Ended>) {
             Err(Error::NoNode(_)) => Ok(()),
             removed => removed,
         };
-        // The host stays down while a request may still be under way.
+        // The host stays down as long as a request may be under way.
         w.executor.sleep(70_000).await;
         w.host_mut(host).removing = false;
         w.report(&process, removed.map(|()| Vec::new()), ended);
@@ -440,5 +441,5 @@ fn seconds(w: &World) -> u64 {
     EPOCH.unsigned_abs() + w.executor.now() / 1000
 }
 
-/// Codes of errors that the world can bring about; others say that the host's own part went wrong.
+/// Codes of errors with an outside cause; others mean that the host itself did something wrong.
 const EXPECTED: [u32; 6] = [11, 100, 102, 103, 108, 109];

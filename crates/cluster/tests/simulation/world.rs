@@ -1,5 +1,5 @@
-//! All that there is in a run: hosts with their clocks and documents, the store, the weather between them, the containers,
-//! and the processes that act. Only `line.rs` lets a process reach the store.
+//! The state of a run: hosts with their clocks and documents, the store, the faults between them, the containers, and the
+//! running processes. Only `line.rs` lets a process reach the store.
 
 use std::{
     cell::{Cell, Ref, RefCell, RefMut},
@@ -34,12 +34,12 @@ pub struct World {
     hosts: Vec<RefCell<Host>>,
     /// What operators do.
     operators: RefCell<Vec<Rc<Process>>>,
-    /// Who has which address in use, by the container's own view.
+    /// Which container uses which address, by the container's own view.
     pub running: RefCell<BTreeMap<IpAddr, (usize, LeaseOwner)>>,
     pub violation: RefCell<Option<Violation>>,
-    /// How many removals of each network have begun, and how many of them are under way.
+    /// How many removals of each network were started, and how many are under way.
     pub removals: RefCell<BTreeMap<&'static str, (u64, u64)>>,
-    /// The most calls of the store that a verb of this kind made undisturbed.
+    /// The most requests to the store that a verb of this kind made undisturbed.
     pub tally: RefCell<BTreeMap<&'static str, u32>>,
     trace: Option<RefCell<Vec<String>>>,
     processes: Cell<u64>,
@@ -47,27 +47,26 @@ pub struct World {
     pub ended: Cell<bool>,
 }
 
-/// What is wrong between hosts and store.
+/// The faults between hosts and store.
 #[derive(Default)]
 pub struct Weather {
-    /// Nothing is: no fault happens.
+    /// No fault happens.
     pub calm: bool,
     /// The store does not serve.
     pub away: bool,
     /// Hosts that cannot reach it.
     pub cut_off: BTreeSet<usize>,
-    /// Counts restores: what was under way to the store before one is gone.
+    /// Counts restores: a restore drops the requests under way.
     pub epoch: u64,
     /// The store was restored and not all hosts have synced since.
     pub forgotten: bool,
     /// No new verbs now.
     pub hold: bool,
-    /// A network was removed while containers ran on it that the store did not know of: what becomes of these is not
-    /// looked at any more.
+    /// A network was removed while containers ran on it that the store did not know. These are no longer checked.
     pub stranded: bool,
 }
 
-/// A host. What is below `up` is gone with a reboot.
+/// A host. A reboot clears the fields below `up`.
 #[derive(Default)]
 pub struct Host {
     pub name: String,
@@ -75,7 +74,7 @@ pub struct Host {
     pub boot: u64,
     /// Milliseconds of the simulation at which it booted.
     pub booted: u64,
-    /// How much its clock gains, in millionths.
+    /// How fast its clock gains, in millionths.
     pub drift: u64,
     /// Seconds by which its calendar is wrong.
     pub calendar: i64,
@@ -83,7 +82,7 @@ pub struct Host {
     pub removing: bool,
     pub up: bool,
     pub processes: Vec<Rc<Process>>,
-    /// What it has of each network.
+    /// Its documents of each network.
     pub parts: BTreeMap<&'static str, Part>,
     /// Attachments for which the runtime owes a DEL, running or not.
     pub owed: BTreeSet<LeaseOwner>,
@@ -109,23 +108,23 @@ impl Part {
     }
 }
 
-/// A verb at work; one of the operator has no host.
+/// A verb at work; an operator's verb has no host.
 pub struct Process {
     pub id: u64,
     pub host: Option<usize>,
     pub kind: &'static str,
     alive: Cell<bool>,
     task: Cell<TaskId>,
-    /// Calls of the store so far.
+    /// Requests to the store so far.
     pub calls: Cell<u32>,
-    /// Something went wrong in its sight.
+    /// A fault affected it.
     pub disturbed: Cell<bool>,
-    /// Milliseconds that it has waited for the store in vain.
+    /// Milliseconds for which it has waited for an unreachable store.
     pub spent: Cell<u64>,
 }
 
 impl Host {
-    /// What it has of a network.
+    /// Its documents of a network.
     pub fn part(&self, network: &str) -> &Part {
         &self.parts[network]
     }
@@ -208,7 +207,7 @@ impl World {
         self.random.borrow_mut().below(bound)
     }
 
-    /// Whether a fault happens now, of those that can happen at any moment.
+    /// Whether a fault happens now.
     pub fn strikes(&self, permille: u64) -> bool {
         permille > 0 && !self.weather.borrow().calm && self.chance(permille)
     }
@@ -240,7 +239,7 @@ impl World {
         }
     }
 
-    /// Starts a process that does what `act` says.
+    /// Starts a process that runs `act`.
     pub fn start<F: Future<Output = ()> + 'static>(
         self: &Rc<Self>,
         host: Option<usize>,
@@ -272,7 +271,7 @@ impl World {
         process
     }
 
-    /// Kills a process where it stands. What it has sent is on its way.
+    /// Kills a process where it is. What it has sent stays under way.
     pub fn kill(&self, process: &Process) {
         if process.is_alive() {
             self.say(|| format!("{} dies", self.spell(process)));
@@ -293,7 +292,7 @@ impl World {
         }
     }
 
-    /// All verbs that are at work, but for the removals of nodes, which wait for more than their own end.
+    /// All verbs at work except removals of nodes, which wait for more than their own end.
     pub fn at_work(&self) -> Vec<Rc<Process>> {
         let hosts = self
             .hosts()
