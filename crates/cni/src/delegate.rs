@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 use std::process::{self, Stdio};
 use std::time::Duration;
 
-/// Set in the environment of a delegate, which must not delegate again: if it were the caller under another name, that would
-/// never end.
+/// Set in the environment of a delegate. A delegate must not delegate again: if it were the caller under another name, that
+/// would never end.
 pub(crate) const DELEGATED: &str = "CROSSHOST_DELEGATED";
 
 /// A plugin to which a call can be passed on.
@@ -25,7 +25,7 @@ pub(crate) const DELEGATED: &str = "CROSSHOST_DELEGATED";
 pub struct Delegate<'a> {
     call: &'a Call,
     program: PathBuf,
-    /// The plugin, if its program is the one of this process. It runs in this process then.
+    /// Set if the plugin is built into the program of this process; then it runs in this process.
     built_in: Option<BuiltIn>,
     stdin: Vec<u8>,
     /// Variables that differ from those of the call.
@@ -33,8 +33,8 @@ pub struct Delegate<'a> {
 }
 
 impl<'a> Delegate<'a> {
-    /// The regular file `name` in the first directory of `CNI_PATH` that has one. Code 4 without `CNI_PATH`; 7 if
-    /// there is none, if the name is no plugin's name, or is the calling plugin itself (which would never end).
+    /// The regular file `name` in the first directory of `CNI_PATH` that has one. Code 4 without `CNI_PATH`; code 7 if there is
+    /// none, if `name` cannot be a plugin's name, or if it is the calling plugin itself, which would never end.
     pub fn find(call: &'a Call, name: &str) -> Result<Self, Error> {
         if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
             return Err(Error::config(format!("{name:?} is not a plugin's name")));
@@ -132,8 +132,8 @@ impl<'a> Delegate<'a> {
         self.start(Command::Status).finish()
     }
 
-    /// Starts a verb on a thread beside the caller, in this process where it has the plugin built in. Whether the program
-    /// could be run is said at the end (code 5).
+    /// Starts a verb on a thread beside the caller; a built-in plugin runs in this process. If the program cannot be run, the
+    /// result says so (code 5).
     pub fn start(&self, command: Command) -> Running {
         let said = [("CNI_COMMAND", command.as_str()), (DELEGATED, "1")];
         let said = said.map(|(key, value)| (key, OsString::from(value)));
@@ -206,7 +206,7 @@ fn odd(error: &serde_json::Error) -> Error {
     Error::decode(format!("configuration: {error}"))
 }
 
-/// While a binary is replaced, it is "text file busy" for a moment.
+/// While a binary is being replaced, exec fails with "text file busy" for a moment.
 fn spawn(plugin: &mut process::Command) -> std::io::Result<process::Child> {
     for pause in [50, 100, 200, 400, 800] {
         match plugin.spawn() {

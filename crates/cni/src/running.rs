@@ -1,8 +1,8 @@
 //! A delegate that runs on a thread beside its caller: as a process, or built into this one.
 //!
-//! An exec would block its caller for as long as it takes to make a veth pair, a built-in plugin for as long as the store takes to
-//! answer. A built-in ADD answers before it ends. It does the rest of its work beside its caller, and [`settle`] waits for that
-//! before the process ends.
+//! An exec would block its caller for as long as it takes to make a veth pair, and a built-in plugin for as long as the store
+//! takes to answer. A built-in ADD answers before it ends, and does the rest of its work beside its caller; [`settle`] waits
+//! for that before the process ends.
 
 use crate::process::Process;
 use crate::skeleton::BuiltIn;
@@ -22,7 +22,7 @@ pub(crate) enum Work {
     /// Runs a program.
     Process {
         start: Box<dyn FnOnce() -> Result<Process, Error> + Send>,
-        /// Whether its answer is a result, as that of an ADD.
+        /// Whether its answer is a result: only ADD has one.
         has_result: bool,
     },
     /// Runs a plugin of this process.

@@ -22,10 +22,10 @@ pub trait Plugin {
     const NAME: &str;
     /// Whether it works in the container's namespace. If not, `CNI_NETNS` is not checked.
     const NEEDS_NETNS: bool = true;
-    /// Attaches, and answers by `tell`. Before the answer the ADD has not succeeded: if the plugin is killed, the next ADD is no
-    /// duplicate. After it the ADD is known to have succeeded.
+    /// Attaches, and answers by `tell`. Before the answer the ADD has not succeeded: if the plugin is killed then, the next ADD
+    /// is not a duplicate.
     fn add(&self, call: &Call, tell: Tell<'_>) -> Result<(), Error>;
-    /// Detaches. Succeeds without output, also if there is nothing to do.
+    /// Detaches. Succeeds without output, even if there is nothing to do.
     fn del(&self, call: &Call) -> Result<(), Error>;
     /// Compares the attachment with `call.conf.prev_result`.
     fn check(&self, call: &Call) -> Result<(), Error>;
@@ -80,8 +80,8 @@ fn spoken<P: Plugin>(plugin: &P, built_in: &'static [BuiltIn]) -> ExitCode {
     let env: Vec<_> = std::env::vars_os().collect();
     let said = match variable(&env, "CNI_COMMAND") {
         None => return about(P::NAME),
-        // Standard input is not read, because it may never end. So the answer has our newest version, like that of the
-        // reference, and not the caller's.
+        // Standard input is not read, because it may never end. So the answer has the newest version, as in the reference, and
+        // not the caller's.
         Some(command) if command == Command::Version.as_str() => Ok(Some(
             json!({"cniVersion": Version::LATEST.as_str(), "supportedVersions": Version::names()}),
         )),

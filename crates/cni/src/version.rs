@@ -1,4 +1,4 @@
-//! The supported versions of the specification: all seven. They are ordered, so that "since 0.4.0" is a comparison.
+//! The supported versions of the specification: all seven. They are ordered, so "since 0.4.0" is a comparison.
 
 use std::fmt;
 

@@ -308,7 +308,7 @@ fn result() -> impl Strategy<Value = CniResult> {
         })
 }
 
-/// What is left of `result` after it was said in `version`: the table of the specification's changes, once more.
+/// What is left of `result` after it was written in `version`, by the specification's list of changes.
 fn remains(mut result: CniResult, version: Version) -> CniResult {
     if version < Version::V1_1_0 {
         for interface in &mut result.interfaces {

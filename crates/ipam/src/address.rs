@@ -1,6 +1,6 @@
 //! Address arithmetic over both families at once: an address is its family and a 128-bit number.
 //!
-//! One function over [`IpAddr`] replaces twins for v4 and v6. Nothing here iterates, so a /64 costs as much as a /24.
+//! Nothing here iterates over addresses, so a /64 costs as much as a /24.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

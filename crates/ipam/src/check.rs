@@ -1,8 +1,8 @@
-//! What a range refuses, and the defaults that it fills in: those of the reference plugin, so that a configuration
-//! written for `host-local` means the same here.
+//! Checks a range and fills in its defaults. Both are those of the reference plugin, so a configuration written for
+//! `host-local` means the same here.
 //!
-//! The gateway is the first address unless named, the network and (v4) broadcast addresses and the gateway are never
-//! given out, /31 and /32 are too small.
+//! The default gateway is the first address. The network address, the IPv4 broadcast address and the gateway are never given
+//! out. A /31 or /32 is too small.
 
 use std::net::IpAddr;
 
@@ -75,7 +75,7 @@ impl Range {
             return Err(RangeError::new("rangeEnd", &end, why));
         }
         let gateway = self.gateway.map_or(first, |gateway| gateway.to_canonical());
-        // The reference lets the gateway stand anywhere; outside its subnet it could not be reached.
+        // The reference accepts any gateway, but one outside the subnet could not be reached.
         if !subnet.contains(gateway) {
             let why = format!("not in subnet {subnet}");
             return Err(RangeError::new("gateway", &gateway, why));
@@ -90,8 +90,8 @@ impl Range {
     }
 }
 
-/// The exclusions of a subnet in one spelling, so that two configurations that mean the same compare equal: without
-/// host bits (whereabouts' own example has some), in order, none inside another.
+/// The exclusions of a subnet in a canonical form, so that two configurations with the same meaning compare equal: without host
+/// bits (an example of whereabouts has some), in order, none inside another.
 fn exclusions(subnet: IpNetwork, given: Vec<IpNetwork>) -> Result<Vec<IpNetwork>, RangeError> {
     let mut exclude = Vec::with_capacity(given.len());
     for entry in given {
@@ -101,13 +101,13 @@ fn exclusions(subnet: IpNetwork, given: Vec<IpNetwork>) -> Result<Vec<IpNetwork>
         }
         exclude.push(IpNetwork::new(entry.network(), entry.prefix()).unwrap_or(entry));
     }
-    // Networks are nested or apart, so those inside another one follow it.
+    // Two networks are nested or disjoint, so those inside another one follow it.
     exclude.sort_unstable();
     exclude.dedup_by(|next, kept| includes(*kept, *next));
     Ok(exclude)
 }
 
-/// First and last usable address: beside the network address, and for v4 the broadcast address.
+/// First and last usable address: all but the network address and the IPv4 broadcast address.
 pub(crate) fn usable(subnet: IpNetwork) -> (IpAddr, IpAddr) {
     let network = subnet.network();
     let most = 1u128

@@ -3,10 +3,11 @@
 //! A pool (one subnet, perhaps narrowed) is cut into aligned [`Block`]s. Exactly one host owns a block, so inside it
 //! that host chooses alone; the shared store is asked only who owns which block. Three consequences shape this crate:
 //!
-//! - *Arithmetic, never walks.* A /64 has 2^56 blocks. Every question is answered from the few blocks and addresses
-//!   that are in use, with 128-bit arithmetic over both families ([`address`]).
-//! - *A released address rests.* What was freed last is what stale ARP caches and clients still talk to, so an
-//!   address comes back oldest first and not before a cool-down, unless nothing else is free ([`OwnBlocks::choose`]).
+//! - *No loops over addresses.* A /64 has 2^56 blocks. Every question is answered from the few blocks and addresses that are in
+//!   use, with 128-bit arithmetic over both families ([`address`]).
+//! - *A released address rests.* Stale ARP caches and clients still send to the address that was freed last. So addresses are
+//!   given out again in the order in which they were freed, and not before a cool-down unless nothing else is free
+//!   ([`OwnBlocks::choose`]).
 //! - *Density over locality in small pools.* A /28 is cut into single addresses, so that the last free one can be
 //!   used from any host; larger pools trade some density for fewer claims ([`block_prefix`]).
 //!

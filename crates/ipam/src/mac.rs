@@ -1,23 +1,23 @@
-//! The MAC that goes with an address, or that somebody asked for instead.
+//! MACs: computed from an address, or requested.
 //!
-//! A container's MAC is a function of its address, so that every host can tell it before the container is there. One that was
-//! asked for comes in from configuration and goes into records: what no interface can have is refused at the door, and
-//! the text form is one everywhere: lower case, as `ip` shows it.
+//! A container's MAC is a function of its address, so every host can compute it before the container exists. A requested MAC
+//! comes from a configuration and goes into records. It is checked when it is read: it must be one that an interface can have.
+//! The text form is always lower case, as `ip` shows it.
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// A MAC that an interface can have: six bytes, of one receiver, not all zero. Text form `02:42:0a:00:00:02`.
+/// A MAC that an interface can have: unicast and not all zero. Text form `02:42:0a:00:00:02`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Mac(pub [u8; 6]);
 
 impl Mac {
-    /// How each MAC begins that comes from an address.
+    /// The first bytes of each computed MAC.
     pub const PREFIX: [u8; 2] = [0x02, 0x42];
 
-    /// The MAC of the interface that has this address first: `02:42` and the address, of IPv6 its low 32 bits.
+    /// The MAC of an interface whose first address is this one: `02:42` and the address, or the low 32 bits of an IPv6 address.
     pub fn of(address: IpAddr) -> Self {
         let [a, b, c, d] = match address {
             IpAddr::V4(v4) => v4.octets(),
@@ -58,7 +58,7 @@ impl FromStr for Mac {
         let mut bytes = [0; 6];
         let mut parts = text.split([':', '-']);
         for byte in &mut bytes {
-            // from_str_radix takes a sign, a MAC does not.
+            // `from_str_radix` would accept a sign.
             let part = parts.next().filter(|part| part.len() == 2);
             let part = part.filter(|part| part.bytes().all(|c| c.is_ascii_hexdigit()));
             *byte = u8::from_str_radix(part.ok_or_else(odd)?, 16).map_err(|_| odd())?;

@@ -1,4 +1,4 @@
-//! What one host holds of one network, and which address it gives out next.
+//! The addresses that one host may give out on one network, and which is the next.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -8,32 +8,32 @@ use crate::{
     pool::Span,
 };
 
-/// What this host may and may not give out. Times are in seconds of a clock that does not stop while the host sleeps.
+/// The addresses that this host may and may not give out. Times are in seconds of a clock that does not stop while the host
+/// sleeps.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OwnBlocks<'a> {
-    /// Blocks of ours, in any order but apart, with which of their addresses are in use.
+    /// This host's blocks, in any order, disjoint, each with its addresses in use.
     pub blocks: Vec<(Block, &'a Used)>,
-    /// Single addresses of ours outside our blocks that are not in use (given to us in another host's block): the last
-    /// resort.
+    /// Unused single addresses that this host has in other hosts' blocks, by exclusion: the last resort.
     pub singles: Vec<IpAddr>,
-    /// Addresses inside our blocks that are somebody else's.
+    /// Addresses in this host's blocks that other hosts have.
     pub barred: BTreeSet<IpAddr>,
-    /// Addresses that were given back, and when; oldest first, each once.
+    /// Freed addresses and the times of their release; oldest first, each once.
     pub freed: &'a [(IpAddr, u64)],
 }
 
 /// The allocator's answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Choice {
-    /// An address that nobody had, or whose cool-down is over.
+    /// An address that was never used, or whose cool-down is over.
     Ready(IpAddr),
     /// Only addresses in their cool-down are left; this one was freed first. Better to claim another block.
     Cooling(IpAddr),
-    /// Every address that the host could give is in use.
+    /// All addresses are in use.
     Full,
 }
 
-/// A block and the part of it that a range offers, with what cannot be given out of it.
+/// A block, the part of it that a range offers, and the addresses that cannot be given out.
 struct Share {
     block: Block,
     offered: Vec<Span>,
@@ -41,9 +41,9 @@ struct Share {
 }
 
 impl OwnBlocks<'_> {
-    /// The next address that `range` offers: the lowest one of our blocks that nobody had, else the one that was freed
-    /// first if it has rested for `cool_down`, else that one as [`Choice::Cooling`], else a single, by the same rules.
-    /// A freed address that is in use, barred or not ours is as if it had not been freed.
+    /// The next address of `range`: the lowest one of this host's blocks that was never used; else the one that was freed
+    /// first, if it has rested for `cool_down`; else that one as [`Choice::Cooling`]; else a single address by the same rules.
+    /// A freed address that is in use, barred or not this host's is ignored.
     pub fn choose(&self, range: &Range, now: u64, cool_down: u64) -> Choice {
         let mut shares = self.shares(range);
         let oldest = self
@@ -53,7 +53,7 @@ impl OwnBlocks<'_> {
         if let Some(fresh) = shares.iter().find_map(Share::lowest) {
             return Choice::Ready(fresh);
         }
-        // Singles rest like all others: nobody else gives them out, so what is freed of them is noted here too.
+        // Single addresses rest like all others. Only this host gives them out, so their releases are noted here too.
         let single = || {
             let open = |a: &&IpAddr| range.offers(**a) && !self.barred.contains(*a);
             let singles = self.singles.iter().filter(open);
@@ -68,7 +68,7 @@ impl OwnBlocks<'_> {
         }
     }
 
-    /// Whether `address` could be given to somebody who asks for it: ours, offered by `range`, unused, not barred and
+    /// Whether a requested address could be given out: this host has it, `range` offers it, and it is unused, not barred and
     /// not in its cool-down.
     pub fn is_free(&self, range: &Range, address: IpAddr, now: u64, cool_down: u64) -> bool {
         let unused = |(block, used): &(Block, &Used)| {
@@ -82,7 +82,7 @@ impl OwnBlocks<'_> {
             && self.freed_at(address).is_none_or(rested)
     }
 
-    /// How many addresses [`OwnBlocks::choose`] could give out of our blocks one after the other as [`Choice::Ready`].
+    /// How many addresses of this host's blocks [`OwnBlocks::choose`] could give out one after the other as [`Choice::Ready`].
     pub fn available(&self, range: &Range, now: u64, cool_down: u64) -> u64 {
         let mut shares = self.shares(range);
         let freed = self.take_freed(&mut shares).into_iter();
@@ -115,8 +115,8 @@ impl OwnBlocks<'_> {
         shares
     }
 
-    /// Closes the freed addresses that could be given out again, so that only those that nobody had are left open, and
-    /// returns them with the times of their release.
+    /// Closes the freed addresses that could be given out again, so that only those that were never used are left open. Returns
+    /// them with the times of their release.
     fn take_freed(&self, shares: &mut [Share]) -> Vec<(IpAddr, u64)> {
         let mut freed = Vec::new();
         for (address, at) in self.freed {
@@ -154,7 +154,7 @@ impl Share {
         let first = number(self.block.first());
         let mut count = 0;
         for (low, high) in &self.offered {
-            // What a set cannot note is never given out, so nothing is lost by stopping at its end.
+            // The set ends here: addresses that it cannot note are never given out.
             let numbers = (low - first..=high - first).map_while(|n| u16::try_from(n).ok());
             count += numbers
                 .filter(|n| !self.closed.contains(u64::from(*n)))

@@ -1,7 +1,7 @@
 //! A pool: a range as the blocks that it is cut into, and which of them a host takes next.
 //!
-//! What a range offers is a few intervals: start to end, less the gateway, less what is excluded. All questions are
-//! answered on those, so that a /64 of which one half is excluded costs no more than a /24.
+//! A range offers a few intervals: start to end, without the gateway and the exclusions. All questions are answered from these
+//! intervals, so a /64 of which one half is excluded costs no more than a /24.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use crate::{
 pub(crate) type Span = (u128, u128);
 
 impl Range {
-    /// The offered addresses as numbers: in order, apart, none empty.
+    /// The intervals of offered addresses, as numbers: in order, disjoint, none empty.
     pub(crate) fn spans(&self) -> Vec<Span> {
         let v4 = self.subnet.is_ipv4();
         let excluded = self
@@ -52,7 +52,7 @@ impl Range {
         self.clip(&self.spans(), block).next().is_some()
     }
 
-    /// What of the range's `spans` lies in `block`.
+    /// The parts of the range's `spans` that lie in `block`.
     pub(crate) fn clip(&self, spans: &[Span], block: Block) -> impl Iterator<Item = Span> {
         let (first, last) = (number(block.first()), number(block.last()));
         let same = self.subnet.is_ipv4() == block.first().is_ipv4();
@@ -62,11 +62,11 @@ impl Range {
             .filter(move |(low, high)| same && low <= high)
     }
 
-    /// A block of length `prefix` that is not in `taken` (blocks of the same length; others do not count) and holds an
-    /// address that this range offers: the first one from block number `place`, modulo the number of blocks from start
-    /// to end, on, and after the last block from the first one on. `None` if there is none. Place 0 is the lowest
-    /// first; [`place_of`] spreads hosts over a pool, so that two that claim at once rarely want the same block.
-    /// Costs as many steps as it meets taken blocks and intervals, whatever the size of the subnet.
+    /// A block of length `prefix` that is not in `taken` (blocks of the same length; others are ignored) and has an address
+    /// that this range offers; `None` if there is none. The search starts at block number `place`, modulo the number of blocks,
+    /// and continues at the first block after the last. Place 0 finds the lowest block; [`place_of`] spreads hosts over a pool,
+    /// so that two that claim at the same time rarely want the same block. The cost grows with the taken blocks and intervals
+    /// on the way, not with the subnet.
     pub fn free_block(&self, prefix: u8, taken: &BTreeSet<Block>, place: u64) -> Option<Block> {
         let bits = u32::from(width(self.subnet.ip()).checked_sub(prefix)?);
         let index = |n: u128| n.checked_shr(bits).unwrap_or(0);
@@ -95,8 +95,8 @@ impl Range {
     }
 }
 
-/// A place for a node in any pool, from its name: 64-bit FNV-1a. It is in no record and no two hosts compare theirs; it
-/// only has to differ between hosts and to stay the same on one.
+/// A place for a node in any pool, from its name (64-bit FNV-1a). It is in no record, and hosts never compare theirs: it only
+/// has to differ between hosts and to stay the same on one.
 pub fn place_of(node: &str) -> u64 {
     node.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)

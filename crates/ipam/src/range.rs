@@ -1,8 +1,7 @@
-//! A range: the part of a subnet that may be given out, in `host-local`'s words, and which addresses that are.
+//! A range: the part of a subnet that may be given out, with the keys of `host-local`.
 //!
-//! There are three kinds of addresses in a subnet: those that the allocator offers, those that somebody may ask for by
-//! name though the allocator never chooses them, and those that no attachment can have. How a range is cut into blocks
-//! is `pool`'s and `size`'s business, what a range refuses `check`'s.
+//! A subnet has three kinds of addresses: those that the allocator offers, those that an attachment can only request, and those
+//! that no attachment can have. `pool` and `size` cut a range into blocks, and `check` checks it.
 
 use std::net::IpAddr;
 
@@ -15,7 +14,7 @@ use crate::{
     check::{includes, usable},
 };
 
-/// The alternatives for one address of an attachment: the first range with room gives it.
+/// The alternatives for one address of an attachment: it comes from the first range with a free one.
 pub type RangeSet = Vec<Range>;
 
 /// A subnet and the part of it that may be given out. As JSON it is an entry of `host-local`'s `ranges` with
@@ -74,30 +73,30 @@ impl Range {
         self.range_end.unwrap_or_else(|| usable(self.subnet).1)
     }
 
-    /// Whether an attachment may hold `address` by the choice of the allocator.
+    /// Whether the allocator may choose `address`.
     pub fn offers(&self, address: IpAddr) -> bool {
         self.is_dynamic(address) && !self.is_kept(address)
     }
 
-    /// Whether there is no such address at all: nothing is left beside the gateway and what is excluded.
+    /// Whether the allocator can choose no address: nothing is left beside the gateway and the exclusions.
     pub fn is_empty(&self) -> bool {
         self.spans().is_empty()
     }
 
-    /// Whether an attachment may hold `address` only by asking for it: a usable address of the subnet that
-    /// `rangeStart` and `rangeEnd` leave out. Not so the network address (v6: the anycast address of the subnet's
-    /// routers, RFC 4291 2.6.1), the v4 broadcast address, the gateway, and what is excluded.
+    /// Whether an attachment can get `address` only on request: a usable address of the subnet outside `rangeStart` and
+    /// `rangeEnd`. Not the network address (v6: the anycast address of the subnet's routers, RFC 4291 2.6.1), the v4 broadcast
+    /// address, the gateway and the exclusions.
     pub fn is_static(&self, address: IpAddr) -> bool {
         let (first, last) = usable(self.subnet);
         between(first, address, last) && !self.is_dynamic(address) && !self.is_kept(address)
     }
 
-    /// Whether an attachment may hold `address` at all, chosen or asked for.
+    /// Whether an attachment may hold `address`, chosen or requested.
     pub fn may_hold(&self, address: IpAddr) -> bool {
         self.offers(address) || self.is_static(address)
     }
 
-    /// What `address` is that no attachment can have it, if it is such an address of the subnet: for a person.
+    /// Why no attachment can have `address`, for a message; `None` if the address is outside the subnet or can be had.
     pub fn bars(&self, address: IpAddr) -> Option<String> {
         let (first, last) = usable(self.subnet);
         let excluded = |network: &&IpNetwork| network.contains(address);
@@ -114,20 +113,20 @@ impl Range {
         }
     }
 
-    /// Whether this range asks for no more than `other` has: the same subnet or one inside it, and start and end
-    /// inside the other's. Gateways and exclusions are not compared: what may be given out is what both offer.
+    /// Whether this range lies inside `other`: its subnet inside the other's, and start and end inside the other's. Gateways
+    /// and exclusions are not compared: what may be given out is what both offer.
     pub fn within(&self, other: &Self) -> bool {
         includes(other.subnet, self.subnet)
             && between(other.start(), self.start(), other.end())
             && between(other.start(), self.end(), other.end())
     }
 
-    /// Whether some address lies from start to end of both.
+    /// Whether the two have an address in common, from start to end.
     pub(crate) fn overlaps(&self, other: &Self) -> bool {
         other.is_dynamic(self.start()) || self.is_dynamic(other.start())
     }
 
-    /// From start to end, whoever has it.
+    /// Whether `address` lies from start to end, even if it is the gateway or excluded.
     fn is_dynamic(&self, address: IpAddr) -> bool {
         between(self.start(), address, self.end())
     }
@@ -139,7 +138,7 @@ impl Range {
     }
 }
 
-/// An address as the reference reads it: an empty text is none, as templates leave it.
+/// Reads an address as the reference does: an empty text, which templates leave, counts as absent.
 pub(crate) fn given<'de, D: Deserializer<'de>>(from: D) -> Result<Option<IpAddr>, D::Error> {
     match Option::<String>::deserialize(from)? {
         Some(text) if !text.is_empty() => text.parse().map(Some).map_err(D::Error::custom),
@@ -147,9 +146,9 @@ pub(crate) fn given<'de, D: Deserializer<'de>>(from: D) -> Result<Option<IpAddr>
     }
 }
 
-/// The address of `to`'s subnet that lies as far from its network address as `of` does in `from`'s: of
-/// `10.0.1.7` in `10.0.0.0/16` it is `fd00::107` in `fd00::/64`. `None` if `of` is not in `from`'s subnet or
-/// `to`'s subnet is too small. Whether `to` may give it out is another question ([`Range::may_hold`]).
+/// The address with the same host part in another subnet: for `10.0.1.7` in `10.0.0.0/16` it is `fd00::107` in `fd00::/64`.
+/// `None` if `of` is not in `from`'s subnet or `to`'s subnet is too small. [`Range::may_hold`] tells whether `to` may give it
+/// out.
 pub fn twin(of: IpAddr, from: &Range, to: &Range) -> Option<IpAddr> {
     if !from.subnet.contains(of) {
         return None;

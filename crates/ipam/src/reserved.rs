@@ -1,5 +1,5 @@
-//! Addresses that the protocols themselves have taken: a pool that meets them would be accepted here and fail later, in
-//! the kernel or on the wire, for reasons that nobody would look for in a subnet.
+//! Addresses that the protocols reserve. A pool with such addresses would be accepted here and fail later, in the kernel or on
+//! the wire, where nobody would suspect the subnet.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -7,7 +7,7 @@ use ipnetwork::IpNetwork;
 
 use crate::overlapping;
 
-/// Why no host can have an address of the subnet, if so.
+/// Why no host can have an address of the subnet; `None` if hosts can.
 pub(crate) fn not_for_hosts(subnet: IpNetwork) -> Option<&'static str> {
     if subnet.prefix() == 0 {
         return Some("the whole address space; want a part of it");

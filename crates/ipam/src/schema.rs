@@ -1,5 +1,4 @@
-//! The `ipam` section of a configuration, as far as it names pools: `host-local`'s words, whereabouts' `exclude`, and
-//! `blockPrefix`.
+//! The keys of the `ipam` section that describe pools: those of `host-local`, `exclude` of whereabouts, and `blockPrefix`.
 
 use std::net::IpAddr;
 
@@ -10,7 +9,7 @@ use crate::{
     Range, RangeError, RangeSet, check::includes, overlapping, range::given, size::check_asked,
 };
 
-/// The pools of a configuration, unchecked. Routes and resolver settings are the IPAM plugin's own business.
+/// The pools of a configuration, unchecked. The IPAM plugin reads routes and resolver settings.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Schema {
@@ -29,22 +28,22 @@ pub struct Schema {
     /// As in [`Range`], of the old form.
     #[serde(default, deserialize_with = "given")]
     pub gateway: Option<IpAddr>,
-    /// Addresses never given out, each of whatever range has it in its subnet.
+    /// Addresses never given out; each entry applies to the range whose subnet contains it.
     #[serde(default)]
     pub exclude: Option<Vec<IpNetwork>>,
     /// Length in bits of the blocks that hosts own, as [`block_prefix`](crate::block_prefix) reads it.
     #[serde(default)]
     pub block_prefix: Option<u8>,
-    /// Where `host-local` keeps its data: those of each directory are kept apart.
+    /// Where `host-local` keeps its data. Each directory has networks of its own.
     #[serde(default)]
     pub data_dir: Option<String>,
-    /// Seconds after which the blocks of a silent node are taken from it; absent: never.
+    /// Seconds after which a silent node loses its blocks; absent: never.
     #[serde(default)]
     pub reclaim_after: Option<u64>,
 }
 
 impl Schema {
-    /// The checked ranges, with an address to give in each set; none if the configuration names none. Errors name the
+    /// The checked ranges, each set with at least one address to give out; empty if the configuration has none. Errors name the
     /// key below `ipam` and the value.
     pub fn ranges(&self) -> Result<Vec<RangeSet>, RangeError> {
         let sets = self.bounds()?;
@@ -60,7 +59,7 @@ impl Schema {
         Ok(sets)
     }
 
-    /// The same of ranges that only narrow others, whose gateways and exclusions these know.
+    /// The same for ranges that narrow others and do not repeat their gateways and exclusions.
     pub fn bounds(&self) -> Result<Vec<RangeSet>, RangeError> {
         let mut sets = Vec::new();
         if let Some(subnet) = self.subnet {
@@ -103,8 +102,8 @@ impl Schema {
         range
     }
 
-    /// What only shows with all ranges side by side: families mixed in a set, sets that overlap, exclusions of no
-    /// range, the block length.
+    /// Checks that need all ranges: mixed families in a set, sets that overlap, exclusions outside all ranges, the block
+    /// length.
     fn check_together(&self, sets: &[RangeSet]) -> Result<(), RangeError> {
         let subnets = |set: &RangeSet| set.iter().map(|range| range.subnet).collect::<Vec<_>>();
         for (n, set) in sets.iter().enumerate() {
@@ -249,7 +248,7 @@ mod tests {
         assert_eq!(parse(aside).unwrap()[0].len(), 2);
     }
 
-    /// A schema of these ranges and exclusions, and what its ranges exclude.
+    /// Builds a schema from ranges and exclusions, and returns what its ranges exclude.
     fn excluded(subnets: &[&str], exclude: &[&str]) -> Result<Vec<Vec<String>>, RangeError> {
         let range = |subnet: &&str| Range {
             subnet: subnet.parse().unwrap(),

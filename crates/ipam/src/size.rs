@@ -1,7 +1,8 @@
 //! How large blocks are: one size, in addresses, for all pools of a network.
 //!
-//! A dual-stack attachment wants a pair of addresses with equal host parts. A host can give one without asking anybody
-//! only if its v4 blocks and its v6 blocks match one to one, so both families are cut into blocks of as many addresses.
+//! A dual-stack attachment should get a pair of addresses with equal host parts. A host can give one without asking other hosts
+//! only if its v4 blocks and its v6 blocks match one to one, so both families are cut into blocks with the same number of
+//! addresses.
 
 use crate::{
     Range, RangeError, RangeSet,
@@ -11,12 +12,12 @@ use crate::{
 /// log2 of the addresses of the largest block: forwarding entries are computed for each address of a block.
 pub(crate) const MOST_BLOCK_BITS: u8 = 12;
 
-/// log2 of the number of blocks of the largest v4 pool. A v6 pool is never run full, so how many it has does not matter.
+/// log2 of the number of blocks of the largest v4 pool. A v6 pool never fills up, so the number of its blocks does not matter.
 const MOST_BLOCKS_BITS: u8 = 24;
 
-/// The block length in bits of the pool that `range` draws from, in a network of these pools whose `blockPrefix` is
-/// `asked`. Asked for, it is the length of v4 blocks, or of v6 blocks in a network without IPv4; v6 blocks beside v4
-/// blocks have as many addresses as those. Else each pool has a size that fits it, and the smallest holds for all.
+/// The block length in bits of the pool of `range`, in a network of these pools whose `blockPrefix` is `asked`. `blockPrefix`
+/// is the length of v4 blocks, or of v6 blocks in a network without IPv4; v6 blocks beside v4 blocks have the same number of
+/// addresses. Without it, each pool has a size that fits it, and the smallest counts for all.
 pub fn block_prefix(sets: &[RangeSet], asked: Option<u8>, range: &Range) -> u8 {
     let ranges = || sets.iter().flatten();
     let bits = if let Some(asked) = asked {
@@ -28,8 +29,8 @@ pub fn block_prefix(sets: &[RangeSet], asked: Option<u8>, range: &Range) -> u8 {
     width(range.subnet.ip()).saturating_sub(bits)
 }
 
-/// log2 of the addresses of the block that would fit a range's subnet best: 3/8 of the host bits, so a /29 of a /24 and
-/// a /26 of a /16, at most 256 addresses; single addresses from /28 (IPv6: /124) down.
+/// log2 of the addresses of the block that fits a range's subnet best: 3/8 of the host bits, that is, a /29 for a /24 and a /26
+/// for a /16, at most 256 addresses; single addresses from /28 (IPv6: /124) down.
 fn default_bits(range: &Range) -> u8 {
     match u16::from(host_bits(range.subnet)) {
         0..=4 => 0,
@@ -46,7 +47,7 @@ fn asked_width<'a>(mut ranges: impl Iterator<Item = &'a Range>) -> u8 {
     }
 }
 
-/// Refuses a `blockPrefix` that does not fit one of the pools; the error's bounds are in terms of what was asked.
+/// Refuses a `blockPrefix` that does not fit one of the pools. The bounds in the error are those of `blockPrefix`.
 pub fn check_asked(sets: &[RangeSet], asked: u8) -> Result<(), RangeError> {
     let named = asked_width(sets.iter().flatten());
     for subnet in sets.iter().flatten().map(|range| range.subnet) {

@@ -1,18 +1,18 @@
-//! Which addresses of a block are in use: one bit each, so that a record of a block says it in a few characters.
+//! Which addresses of a block are in use: one bit each, so that a document needs only a few characters for a block.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// Numbers of a set: those of the addresses of the largest block.
+/// How many addresses a set can note: those of the largest block.
 const CAPACITY: u64 = 1 << crate::size::MOST_BLOCK_BITS;
 
-/// A set of addresses of one block, by their number: how far each lies above the block's first address. Spelled in
-/// hexadecimal: digit `k` from the left has the numbers `4k` to `4k+3`, the lowest number in its lowest bit; zeros at
-/// the end are left out, so that the empty set is `""`.
+/// A set of addresses of one block, by their distance from the block's first address. Written in hexadecimal: digit `k` from
+/// the left has the numbers `4k` to `4k+3`, the lowest number in its lowest bit. Zeros at the end are left out, so the empty
+/// set is `""`.
 ///
-/// Only numbers below 4096, the addresses of the largest block, can be noted. All others count as in use for ever:
-/// an address that cannot be noted must not be given out.
+/// Only numbers below 4096, the addresses of the largest block, can be noted. All others always count as in use, because an
+/// address that cannot be noted must not be given out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Used(
@@ -75,7 +75,7 @@ impl Used {
     }
 }
 
-/// Word and bit of a number; a word that no set has if there is none.
+/// Word and bit of a number. The word of a number that is too large is one that no set has.
 fn place(n: u64) -> (usize, u64) {
     (usize::try_from(n / 64).unwrap_or(usize::MAX), 1 << (n % 64))
 }

@@ -1,17 +1,17 @@
 //! The floor of the benchmark: the kernel work of one ADD and one DEL, and nothing else.
 //!
-//! `floor add` asks of the kernel what `overlay` with `ipam-kv` asks for one attachment with both NICs, by the fewest
-//! messages that do it: a process of its own, one blocking socket a namespace, one message at a time (sending several before their
-//! answers was measured and gains nothing). No JSON, no store, no journal, no lock, no undo, no runtime, no question that could be left
-//! out. What the plugins need beyond this time is ours to explain. Comparable only if built as they are: release,
-//! `-C target-feature=+crt-static`.
+//! `floor add` asks the kernel for what `overlay` with `ipam-kv` asks for one attachment with both NICs, with as few messages
+//! as possible: a process of its own, one blocking socket per namespace, one message at a time (sending several before their
+//! answers was measured and gains nothing). No JSON, no store, no journal, no lock, no undo, no async runtime, no request that
+//! could be left out. The plugins must account for what they need beyond this time. Comparable only if built like them:
+//! release, `-C target-feature=+crt-static`.
 //!
 //!     floor setup | teardown     sandbox namespace and egress bridge, by `ip`, since nobody measures it
 //!     floor add NETNS NUMBER     attach the container at path NETNS as the NUMBER-th one, 2 to 65000
 //!     floor del NETNS            both its NICs, as one link group in one message
 //!
-//! An example of this crate, though it uses nothing of it: here the netlink crates are known, and the walls between the
-//! rooms stay. It is not raising `lo`, since the plugins leave that to the runtime.
+//! It is an example of this crate, although it does not use it, because only this crate has the netlink crates. It does not
+//! bring `lo` up.
 
 use std::env;
 use std::error::Error;
@@ -112,7 +112,7 @@ fn del(container: &str) -> Result<()> {
     Channel::open()?.tell("group", RouteNetlinkMessage::DelLink(group), 0)
 }
 
-/// The sandbox has its tunnel device, since a bridge port more is work for each other port. UDP port and VNI are not those
+/// The sandbox has its tunnel device, because each further bridge port is work for the others. UDP port and VNI are not those
 /// of the product, so that both can be on one machine.
 fn setup() -> Result<()> {
     let [a, b] = EGRESS;

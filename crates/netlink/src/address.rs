@@ -1,7 +1,7 @@
 //! Addresses of links.
 //!
-//! Made for containers: adding an address that is there already is no error, as a verb may be repeated, and IPv6 addresses
-//! can be used at once. What [`Rtnl::addresses`] returns can be compared with what was added.
+//! Made for containers: adding an address that already exists is not an error, because a verb may be repeated, and IPv6
+//! addresses can be used at once. What [`Rtnl::addresses`] returns can be compared with what was added.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -17,8 +17,8 @@ use rustix::io::Errno;
 use crate::{Error, Rtnl};
 
 impl Rtnl {
-    /// Gives link `index` the address; no error if it has it. IPv6 addresses get no duplicate address detection: the caller
-    /// knows that they are unique, and it would delay each container by a second.
+    /// Adds the address to link `index`; not an error if it has it. IPv6 addresses get no duplicate address detection: the
+    /// caller knows that they are unique, and it would delay each container by a second.
     pub async fn add_address(&self, index: u32, address: IpNetwork) -> Result<(), Error> {
         self.add(index, address, AddressFlags::empty()).await
     }
@@ -42,7 +42,7 @@ impl Rtnl {
             message.header.flags |= AddressHeaderFlags::Nodad;
         }
         if !flags.is_empty() {
-            // All of them: this word comes before the header's, which has room for eight.
+            // All flags: the kernel prefers this word to the header's, which has only eight bits.
             let nodad = if address.is_ipv6() {
                 AddressFlags::Nodad
             } else {

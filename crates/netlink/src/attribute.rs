@@ -1,9 +1,9 @@
 //! Attributes of netlink messages, borrowed from the message: a dump may hold very many. The library's iterator copies each.
 
-/// `NLA_F_NESTED` and `NLA_F_NET_BYTEORDER`: no part of the kind.
+/// `NLA_F_NESTED` and `NLA_F_NET_BYTEORDER`, which are not part of the kind.
 const FLAGS: u16 = 3 << 14;
 
-/// Appends an attribute. The value of a nested one is attributes.
+/// Appends an attribute. The value of a nested one consists of attributes.
 pub(crate) fn put(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {
     let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
     bytes.extend(length.to_ne_bytes());

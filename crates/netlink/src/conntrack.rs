@@ -98,7 +98,7 @@ pub fn forget(flows: &[Flows]) -> Result<usize, Error> {
                 found.extend(tracked);
             });
             match listed {
-                // No subsystem of this number.
+                // The kernel has no conntrack.
                 Err(refusal) if refusal.is(Errno::INVAL) || refusal.is(Errno::OPNOTSUPP) => {
                     continue;
                 }

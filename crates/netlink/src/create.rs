@@ -1,11 +1,10 @@
 //! Creates bridges, VXLAN devices and veth pairs, each with one message and in its final namespace.
 //!
-//! Nothing is made in one namespace and moved to another: a move costs a grace period, shows the link for a moment
-//! to udev and NetworkManager on the host, and fails where the name is taken there. A VXLAN device made with
-//! `IFLA_NET_NS_FD` is born in that namespace, but finds its underlay, opens its UDP socket and keeps its VNI
-//! unique in the namespace of the netlink socket: `ops->newlink` gets that one (`rtnl_newlink_create`, the same in
-//! 5.10 and in 6.18). So it suits the sandbox: the tunnel's packets pass the host's routes and firewall, the
-//! segment's frames never do.
+//! Nothing is made in one namespace and moved to another: a move costs a grace period, shows the link to the host's udev and
+//! NetworkManager for a moment, and fails if the name is taken there. A VXLAN device made with `IFLA_NET_NS_FD` is created in
+//! that namespace, but it finds its underlay, opens its UDP socket and keeps its VNI unique in the namespace of the netlink
+//! socket: `ops->newlink` gets that one (`rtnl_newlink_create`, the same in 5.10 and in 6.18). This suits the sandbox: the
+//! tunnel's packets pass the host's routes and firewall, and the segment's frames never do.
 
 use std::net::IpAddr;
 
@@ -80,15 +79,15 @@ pub struct VethEnd {
     pub mtu: u32,
     /// Group number, 0 for none.
     pub group: u32,
-    /// Bring it up at once, for the price of one more socket. Or leave it down to write sysctls first
-    /// (`accept_ra`, `dad_transmits`) and raise it by [`Rtnl::set_link`].
+    /// Whether to bring it up at once, which costs one more socket. Otherwise it stays down, so that sysctls can be written
+    /// first (`accept_ra`, `dad_transmits`), and [`Rtnl::set_link`] brings it up.
     pub up: bool,
 }
 
 impl Rtnl {
     /// Makes a bridge, up, without multicast snooping. [`Error::is_exists`] if the name is taken.
     pub async fn create_bridge(&self, bridge: &Bridge) -> Result<Link, Error> {
-        // Only attributes whose value matters: a kernel without bridge VLANs refuses even vlan_filtering 0.
+        // Only attributes that are needed: a kernel without bridge VLANs refuses even `vlan_filtering` 0.
         let message = LinkBridge::new(&bridge.name).mcast_snooping(false).up();
         let message = shared(message, bridge.mac, bridge.mtu, bridge.group).build();
         self.create(message, format!("bridge {}", bridge.name))
@@ -159,7 +158,7 @@ impl Rtnl {
         message.header.index = veth.index.unwrap_or_default();
         self.create(message, what.clone()).await?;
         if veth.peer.up {
-            // Not in the same message: the kernel would raise the peer before the two are tied (ENOTCONN).
+            // Not in the same message: the kernel would bring the peer up before the two are connected (ENOTCONN).
             let raise = LinkUnspec::new_with_name(&veth.peer.name).up().build();
             let there = Rtnl::open(peer_ns)
                 .map_err(|e| Refusal::new(Errno::IO, e.to_string()).on(&what))?;
@@ -169,9 +168,9 @@ impl Rtnl {
         Ok(())
     }
 
-    /// Creates a device that sends packets back to the link that handed them over (see [`Rtnl::redirect`]), up.
-    /// [`Error::is_exists`] if the name is taken. A kernel that loads the module for it also makes two devices in the
-    /// machine's first namespace, down.
+    /// Creates a device that sends packets back to the link from which they were redirected (see [`Rtnl::redirect`]), and
+    /// brings it up. [`Error::is_exists`] if the name is taken. A kernel that loads the module for it also makes two devices,
+    /// down, in the machine's first namespace.
     pub async fn create_ifb(&self, name: &str, mtu: u32) -> Result<(), Error> {
         let message = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Ifb);
         let message = message.name(name.to_owned()).mtu(mtu).up().build();
@@ -194,15 +193,15 @@ impl Rtnl {
     }
 }
 
-/// What a veth without XDP ends up with anyway. Unasked, the kernel makes a queue for each CPU and then waits for a
-/// grace period to take them away again (`veth_newlink` in drivers/net/veth.c).
+/// A veth without XDP ends up with one queue anyway. If none is named, the kernel makes a queue for each CPU and then waits for
+/// a grace period to remove them (`veth_newlink` in drivers/net/veth.c).
 fn one_queue<T>(message: LinkMessageBuilder<T>) -> LinkMessageBuilder<T> {
     message
         .append_extra_attribute(LinkAttribute::NumTxQueues(1))
         .append_extra_attribute(LinkAttribute::NumRxQueues(1))
 }
 
-/// What all kinds have in common.
+/// The part that all kinds have in common.
 fn shared<T>(
     message: LinkMessageBuilder<T>,
     mac: Option<Mac>,

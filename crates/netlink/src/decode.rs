@@ -42,8 +42,8 @@ const VXLAN_LOCAL: u16 = 4;
 const VXLAN_LEARNING: u16 = 7;
 const VXLAN_PORT: u16 = 15;
 const VXLAN_LOCAL6: u16 = 17;
-/// UDP checksums, remote checksum offload, group policies, flow-based metadata, GPE, filters of VNIs: a socket is shared by devices that agree
-/// in these.
+/// Attributes in which all devices that share a socket must agree: UDP checksums, remote checksum offload, group policies,
+/// flow-based metadata, GPE, filters of VNIs.
 const VXLAN_PECULIAR: [u16; 6] = [20, 22, 23, 25, 27, 30];
 
 impl Link {
@@ -97,7 +97,7 @@ impl Link {
 }
 
 impl Port {
-    /// And whether it lets frames pass.
+    /// Also whether it lets frames pass.
     fn decode(data: &[u8]) -> Result<(Self, bool), DecodeError> {
         let (mut port, mut forwards) = (Self::default(), false);
         for attribute in NlasIterator::new(data) {
@@ -132,7 +132,7 @@ impl VxlanInfo {
                 VXLAN_LEARNING => vxlan.learning = parse_u8(value)? > 0,
                 VXLAN_LOCAL => vxlan.local = address::<4, Ipv4Addr>(value),
                 VXLAN_LOCAL6 => vxlan.local = address::<16, Ipv6Addr>(value),
-                // Flags, of which some have a value and are there always.
+                // Flags; some of them always exist and have a value.
                 kind if VXLAN_PECULIAR.contains(&kind) => {
                     vxlan.peculiar |= value.first().is_none_or(|on| *on > 0);
                 }

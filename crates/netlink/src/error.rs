@@ -1,4 +1,4 @@
-//! Refusals of the kernel, in words by which an operator can act.
+//! Refusals of the kernel, in words that help an operator.
 //!
 //! Since 4.12 the kernel adds a sentence to most errors ("A VXLAN device with the specified VNI already exists") in
 //! attributes behind the error number. rtnetlink leaves them undecoded, so they are read here: without them EINVAL and
@@ -29,7 +29,7 @@ pub struct Error {
 }
 
 impl Error {
-    /// The object is there already (EEXIST).
+    /// The object already exists (EEXIST).
     pub fn is_exists(&self) -> bool {
         self.errno == Errno::EXIST.raw_os_error()
     }
@@ -48,7 +48,7 @@ impl Error {
             .any(|e| e.raw_os_error() == self.errno)
     }
 
-    /// The object, or the link it is on, is not there (ENODEV, ENOENT, ENXIO, ESRCH, EADDRNOTAVAIL).
+    /// The object, or its link, does not exist (ENODEV, ENOENT, ENXIO, ESRCH, EADDRNOTAVAIL).
     pub fn is_gone(&self) -> bool {
         [
             Errno::NODEV,
@@ -82,7 +82,7 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    /// Our own refusal, where the kernel would have said the same.
+    /// A refusal of our own, for what the kernel would refuse in the same way.
     pub(crate) fn new(errno: Errno, text: impl Into<String>) -> Self {
         Self {
             errno: errno.raw_os_error(),
@@ -158,7 +158,7 @@ impl From<io::Error> for Refusal {
 
 /// `File exists` for 17: std adds ` (os error 17)`, we show the name instead.
 fn usual_text(errno: i32) -> String {
-    // "Exchange full", by which the kernel means a bridge whose 1,024 port numbers, less the 0, are taken.
+    // "Exchange full": all 1,023 port numbers of a bridge are taken.
     if errno == Errno::XFULL.raw_os_error() {
         return "its bridge has 1,023 ports already, the kernel's limit".to_owned();
     }

@@ -1,10 +1,9 @@
 //! Forwarding entries of a sandbox: dump and change.
 //!
-//! A remote container takes three entries. The FDB of the VXLAN device knows the host of its MAC. The FDB of the
-//! bridge knows that the MAC is behind the VXLAN port: known, not learned, so no frame to it is flooded to the
-//! containers. The neighbour table of the bridge knows its MAC, from which the bridge answers ARP and ND itself; it
-//! does so only if the FDB entry of that MAC is on a port with `neigh_suppress` (kernel
-//! `net/bridge/br_arp_nd_proxy.c`): all three belong together.
+//! A remote container needs three entries. The FDB of the VXLAN device has the VTEP of its MAC. The FDB of the bridge has the
+//! VXLAN port for the MAC, so that no frame to it is flooded to the local containers. The neighbour table of the bridge has the
+//! MAC of its address, from which the bridge answers ARP and ND itself. The bridge answers only if the FDB entry of that MAC is
+//! on a port with `neigh_suppress` (kernel `net/bridge/br_arp_nd_proxy.c`), so all three belong together.
 //!
 //! The kernel adds entries of its own (MACs of the ports, multicast groups). They differ in state, and the dump
 //! leaves them out, so that what was added is exactly what is dumped, and a reconcile is a comparison of two sets.
@@ -87,7 +86,7 @@ impl Rtnl {
     pub async fn forwarding(&self, bridge: u32, vxlan: u32) -> Result<Forwarding, Error> {
         let mut found = self.entries(AddressFamily::Bridge, bridge, vxlan).await?;
         found.extend(self.entries(AddressFamily::Unspec, bridge, vxlan).await?);
-        // A set that is made of all at once is sorted once.
+        // Collecting the set in one go sorts it once.
         Ok(found.into_iter().collect())
     }
 
@@ -105,7 +104,7 @@ impl Rtnl {
     ) -> Result<Vec<Forward>, Error> {
         let mut question = NeighbourMessage::default();
         question.header.family = family;
-        // Unasked, the kernel walks all of the bridge's FDB anew for each of its ports (`rtnl_fdb_dump`).
+        // Without a port in the request, the kernel walks the bridge's whole FDB once for each of its ports (`rtnl_fdb_dump`).
         match family {
             AddressFamily::Bridge => question.header.ifindex = vxlan,
             _ => question
@@ -124,8 +123,8 @@ impl Rtnl {
     /// In any order: an `Add` wins over a `Remove` of the same MAC or address.
     pub async fn change(&self, bridge: u32, vxlan: u32, changes: &[Change]) -> Result<(), Error> {
         let added: HashSet<Forward> = changes.iter().filter_map(Change::added).map(key).collect();
-        // An Add replaces. To remove first what it replaces would leave a gap; to remove it afterwards would remove the
-        // new entry, for the kernel does not compare a neighbour's MAC.
+        // An `Add` replaces. Removing the old entry first would leave a gap; removing it afterwards would remove the new entry,
+        // because the kernel does not compare a neighbour's MAC.
         let needed = |change: &&Change| !matches!(change, Change::Remove(entry) if added.contains(&key(*entry)));
         let changes: Vec<Change> = changes.iter().filter(needed).copied().collect();
         let requests = changes

@@ -1,6 +1,6 @@
-//! The messages that we exchange: of links, addresses, routes, neighbours and queueing disciplines. `RouteNetlinkMessage` of the library knows all
-//! that rtnetlink(7) has, and what it can read and write of traffic control, rules and statistics would be a tenth of a megabyte
-//! in each of our binaries.
+//! The messages that are used here: links, addresses, routes, neighbours and queueing disciplines. The library's
+//! `RouteNetlinkMessage` has everything in rtnetlink(7), and its code for traffic control, rules and statistics would add a
+//! tenth of a megabyte to each binary.
 
 use crate::Link;
 use crate::entry::Entry;
@@ -18,7 +18,7 @@ use netlink_packet_route::{
 pub(crate) enum Message {
     /// A link as the kernel has it: an answer, never a request.
     Link(Link),
-    /// The same of an entry.
+    /// A neighbour or FDB entry as the kernel has it.
     Neighbour(Entry),
     NewLink(LinkMessage),
     DelLink(LinkMessage),
@@ -36,7 +36,7 @@ pub(crate) enum Message {
     NewQdisc(Traffic),
     DelQdisc(Traffic),
     GetQdisc(Traffic),
-    /// The same of a filter.
+    /// A filter as the kernel has it.
     Filter(Traffic),
     NewFilter(Traffic),
     DelFilter(Traffic),
@@ -51,7 +51,7 @@ const NEW_QDISC: u16 = 36;
 const NEW_FILTER: u16 = 44;
 
 impl Message {
-    /// What a request says.
+    /// The payload of a request.
     fn content(&self) -> Option<&dyn Emitable> {
         Some(match self {
             Self::Link(_) | Self::Neighbour(_) | Self::Qdisc(_) | Self::Filter(_) => return None,
@@ -107,7 +107,7 @@ impl NetlinkSerializable for Message {
 impl NetlinkDeserializable for Message {
     type Error = DecodeError;
 
-    /// What the kernel answers with is always a NEW.
+    /// The kernel answers only with NEW messages.
     fn deserialize(header: &NetlinkHeader, payload: &[u8]) -> Result<Self, Self::Error> {
         Ok(match header.message_type {
             NEW_LINK => Self::Link(Link::decode(payload)?),

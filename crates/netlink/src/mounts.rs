@@ -1,9 +1,9 @@
 //! Namespaces that are mounted in another mount namespace, and not in ours.
 //!
-//! A persistent namespace is a mount on a file. Programs that share the file system need not share its mounts: a service with
-//! `PrivateTmp=` or `PrivateMounts=` sees the file, and no other program sees what the service mounts on it. Such a file looks
-//! like one that a reboot or an unmount left behind, but the namespace lives, and containers are connected to it. So whoever
-//! finds a plain file asks the processes of this machine: `/proc/PID/mountinfo` says what each has mounted there, and
+//! A persistent namespace is a mount on a file. Programs that share the file system need not share its mounts: if a service has
+//! `PrivateTmp=` or `PrivateMounts=`, other programs see the file, but not what the service mounts on it. Such a file looks
+//! like one that a reboot or an unmount left behind, but the namespace exists, and containers are connected to it. So a program
+//! that finds a plain file looks at the processes of this machine: `/proc/PID/mountinfo` lists what each has mounted there, and
 //! `/proc/PID/root` leads to it.
 
 use std::{
@@ -21,7 +21,7 @@ use rustix::{
 
 use crate::{Netns, NetnsError};
 
-/// Enough of a table of mounts to tell it from another: its first line begins with a number that no other mount has.
+/// Enough bytes to distinguish one table of mounts from another: its first line begins with a number that no other mount has.
 const BEGINNING: usize = 512;
 
 /// A process that has a namespace mounted where this one has a plain file.
@@ -76,7 +76,7 @@ pub(crate) fn open(seen: &Elsewhere, dir: &Path, name: &str) -> Result<Netns, Ne
     if (here.st_dev, here.st_ino) != (folder.st_dev, folder.st_ino) {
         return Err(hidden());
     }
-    // By the descriptor, so that the process cannot lead us anywhere else meanwhile.
+    // By the descriptor, so that the process cannot exchange the file meanwhile.
     let opened = Netns::open(Path::new(&format!(
         "/proc/self/fd/{}/{name}",
         there.as_raw_fd()
@@ -135,7 +135,7 @@ fn has_mounted(table: &str, path: &str, device: &str) -> bool {
         .any(|[_, parent, _, point, kind]| point == path && kind == "nsfs" && on_device(&parent))
 }
 
-/// Whether `/proc` shows all processes of this machine: of those in other process namespaces than the first it does not.
+/// Whether `/proc` shows all processes of this machine: outside the first process namespace it does not.
 pub fn sees_all_processes() -> bool {
     /// Inode of the first one (`PROC_PID_INIT_INO`, uapi `linux/nsfs.h`).
     const FIRST: &str = "pid:[4026531836]";

@@ -1,11 +1,10 @@
 //! Network namespaces: open, make, enter, remove.
 //!
-//! Each thread has its namespace, and a runtime's helper threads keep for ever the one in which they were started.
-//! So nobody here moves: work inside a namespace runs on a thread that is made for it and dies with it.
+//! Each thread has its namespace, and a runtime's helper threads always keep the one in which they were started. So no thread
+//! here changes its namespace: work inside a namespace runs on a thread that is made for it and ends with it.
 //!
-//! A persistent namespace is a bind mount on a file. The file alone, left by a reboot or by an unmount behind our
-//! back, is no namespace; hence every open checks the file system behind the path, and calls the rest
-//! [`NetnsError::Gone`].
+//! A persistent namespace is a bind mount on a file. The file alone, which a reboot or an unmount leaves behind, is not a
+//! namespace. So every open checks the file system behind the path, and fails with [`NetnsError::Gone`] if there is none.
 
 use std::fs;
 use std::io;
@@ -24,7 +23,7 @@ use crate::mounts::{self, Elsewhere};
 
 /// Longest wait for another process that makes or removes a namespace in the same directory.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Between two tries.
+/// Pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// `statfs` type of the file system that namespaces live on (uapi `linux/magic.h`).
@@ -54,7 +53,7 @@ pub enum NetnsError {
     Elsewhere {
         /// The path that was tried.
         path: PathBuf,
-        /// Who has it.
+        /// The process that has it.
         process: Elsewhere,
     },
     /// It is a namespace of another kind, such as a mount namespace.
@@ -148,8 +147,8 @@ impl Netns {
         }
     }
 
-    /// The process that has a namespace bound at `dir/name`, where here is only its file; `None` if none has, or if there is
-    /// no such file.
+    /// The process that has a namespace bound at `dir/name`, if here it is only a file; `None` if no process has, or if there
+    /// is no such file.
     pub fn elsewhere(dir: &Path, name: &str) -> Option<Elsewhere> {
         mounts::find(dir, name)
     }
@@ -159,8 +158,8 @@ impl Netns {
         mounts::is_bare(&dir.join(name))
     }
 
-    /// Makes the namespace `dir/name`, or opens it if it is there already. One that is bound in another mount namespace alone
-    /// is bound here, too. Safe against other processes that do the same.
+    /// Makes the namespace `dir/name`, or opens it if it exists. One that is bound only in another mount namespace is also
+    /// bound here. Safe if other processes do the same at the same time.
     pub fn create(dir: &Path, name: &str) -> Result<Self, NetnsError> {
         let path = checked(dir, name)?;
         fs::create_dir_all(dir).map_err(|e| NetnsError::io(&path, "make its directory", e))?;
@@ -188,7 +187,7 @@ impl Netns {
             Err(errno) => return Err(NetnsError::io(&path, "lock its directory", errno)),
         };
         let mut was_there = false;
-        // Others may have mounted a second one on top.
+        // Another program may have mounted a second one on top.
         while is_namespace(&path) {
             let removed = NetNs::get_from_env(name, Place(dir)).and_then(NetNs::remove);
             removed.map_err(|e| NetnsError::io(&path, "unmount", io::Error::other(e)))?;
@@ -206,7 +205,7 @@ impl Netns {
         Self::names(dir, |name| is_namespace(&dir.join(name)))
     }
 
-    /// Names of those that are bound in `dir` in another mount namespace alone.
+    /// Names of those that are bound in `dir` only in another mount namespace.
     pub fn list_elsewhere(dir: &Path) -> Result<Vec<String>, NetnsError> {
         Self::names(dir, |name| mounts::find(dir, name).is_some())
     }
@@ -269,7 +268,7 @@ impl Netns {
         let failed = |what, e: io::Error| NetnsError::io(&self.path, what, e);
         match joined.map_err(|e| failed("start a thread", e))? {
             Ok(entered) => entered.map_err(|e| match e {
-                // What setns(2) says of a namespace that is not of the kind that was asked for.
+                // setns(2) fails in this way for a namespace of another kind.
                 Errno::INVAL => NetnsError::OtherKind {
                     path: self.path.clone(),
                 },
@@ -317,7 +316,8 @@ fn checked(dir: &Path, name: &str) -> Result<PathBuf, NetnsError> {
     ))
 }
 
-/// Makers and removers in one directory take turns; released when dropped. EAGAIN where another holds it for too long.
+/// A lock on the directory, for processes that make or remove namespaces there; released when dropped. EAGAIN if another
+/// process holds it for too long.
 fn lock(dir: &Path) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd = rustix::fs::open(dir, flags, Mode::empty())?;

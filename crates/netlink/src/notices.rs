@@ -41,19 +41,19 @@ const OF_LINK: usize = 16;
 const OF_NETCONF: usize = 4;
 const OF_NFTABLES: usize = 4;
 
-/// What is read of a notice. Of rtnetlink that is one object, which begins with what is asked for.
+/// How much of a notification is read. One of rtnetlink has a single object, and what is needed comes first.
 const BEGINNING: usize = 512;
-/// Changes of rules come together, in at most this many bytes; of more of them any may be ours.
+/// How much of a notification of nftables is read: it may have many changes. If it is longer, the rest may concern our table.
 const RULES: usize = 4096;
 
-/// What a socket listens to in a namespace.
+/// The objects whose changes a socket reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// All links, the entries of neighbours and bridges that somebody set, and the loss of queueing disciplines and their
-    /// filters: for a namespace that is ours.
+    /// All links, configured neighbour and bridge entries, and the loss of queueing disciplines and their filters: for a
+    /// namespace of our own.
     Sandbox,
-    /// The links whose names begin so, addresses that are more than link-local ones, the loss of routes to other hosts, and
-    /// the switches of all interfaces, such as `ip_forward`: for a namespace that we share.
+    /// The links whose names begin with this prefix, addresses other than link-local ones, the loss of routes to other hosts,
+    /// and the switches of all interfaces, such as `ip_forward`: for a namespace that other programs use too.
     Host(&'static str),
     /// The nftables tables of this name.
     Rules(&'static str),
@@ -179,7 +179,7 @@ fn touches_host(kind: u16, body: &[u8], prefix: &str) -> bool {
 }
 
 fn names_table(body: &[u8], table: &str) -> bool {
-    // The name of the table is the first attribute of all that nftables tells of.
+    // In every notification of nftables the name of the table is the first attribute.
     has_text(body, OF_NFTABLES, 1, |name| name == table)
 }
 

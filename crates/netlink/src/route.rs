@@ -38,7 +38,7 @@ pub struct Route {
     pub advmss: Option<u32>,
     /// Metric: the lower wins.
     pub priority: Option<u32>,
-    /// The address of ours that packets leave from unless their sender chose one.
+    /// The source address of packets whose sender chose none.
     pub source: Option<IpAddr>,
     /// Routing table; main if none.
     pub table: Option<u32>,
@@ -110,7 +110,7 @@ impl Rtnl {
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut question = RouteMessage::default();
             question.header.address_family = family;
-            // Without IPv6 the kernel answers a question for it with all families.
+            // Without IPv6 the kernel answers a request for its routes with those of all families.
             let route = |message| match message {
                 Message::NewRoute(answer) if answer.header.address_family == family => {
                     decode(&answer)
@@ -144,7 +144,7 @@ impl Rtnl {
         let len = if to.is_ipv4() { 32 } else { 128 };
         let message = RouteMessageBuilder::<IpAddr>::new().destination_prefix(to, len);
         let mut message = message.map_err(|e| misfit(e).on(&what))?.build();
-        // A question names nothing but where to; the builder's table and scope are a route's, and refused here.
+        // The request has only the destination; the kernel refuses the builder's table and scope here.
         message.header = RouteHeader {
             address_family: message.header.address_family,
             destination_prefix_length: len,
@@ -181,7 +181,7 @@ impl Rtnl {
     }
 }
 
-/// What the builder finds wrong, e.g. an IPv4 gateway to an IPv6 network.
+/// An error of the builder, e.g. an IPv4 gateway to an IPv6 network.
 fn misfit(error: impl std::fmt::Display) -> Refusal {
     Refusal::new(Errno::INVAL, error.to_string())
 }
@@ -194,7 +194,7 @@ fn message(route: &Route) -> Result<RouteMessage, Refusal> {
         .output_interface(route.dev);
     builder = match route.gateway {
         Some(gateway) => builder.gateway(gateway).map_err(misfit)?,
-        // Universe, the default, wants a gateway; IPv6 has no scopes and does not look.
+        // Scope universe, the default, needs a gateway. IPv6 ignores the scope.
         None => builder.scope(RouteScope::Link),
     };
     if let Some(scope) = route.scope {

@@ -1,4 +1,4 @@
-//! The netlink socket: requests out, answers back, in the order asked.
+//! The netlink socket: sends requests and receives their answers, in order.
 //!
 //! A netlink socket belongs to the namespace in which it was opened, whatever thread uses it. So a short-lived thread opens
 //! it inside the namespace, and it is used from outside. rtnetlink's own connection task is not used: it loses the error that
@@ -22,12 +22,12 @@ use tokio::runtime::Handle;
 use crate::error::Refusal;
 use crate::{Netns, NetnsError};
 
-/// Requests in one send. The kernel answers inside it, and what does not fit into the receive buffer is lost: of
-/// acknowledgements 256 fit into the default 208 KiB, 384 do not (measured on 6.18).
+/// Requests in one send. The kernel queues the answers during the send, and drops those that do not fit into the receive
+/// buffer: of acknowledgements 256 fit into the default 208 KiB, 384 do not (measured on 6.18).
 const WINDOW: usize = 64;
 /// The kernel sends a dump in pieces of at most 32 KiB.
 const RECEIVE_BUFFER: usize = 64 * 1024;
-/// How often a dump is begun anew because something changed meanwhile.
+/// How often a dump is repeated because something changed meanwhile.
 const DUMP_ATTEMPTS: usize = 10;
 
 /// A route netlink socket that belongs to one namespace. Concurrent calls take turns.
@@ -74,8 +74,7 @@ fn socket() -> io::Result<TokioSocket> {
 }
 
 impl Rtnl {
-    /// Opens a socket that was born in `netns`. Must be called inside a tokio runtime with I/O enabled, which then
-    /// drives the socket.
+    /// Opens a socket in `netns`. Must be called inside a tokio runtime with I/O enabled, which then drives the socket.
     pub fn open(netns: &Netns) -> Result<Self, NetnsError> {
         Ok(Self::with_socket(born_in(netns, socket)?))
     }
@@ -137,8 +136,8 @@ impl Rtnl {
         object.ok_or_else(|| Refusal::new(Errno::BADMSG, "the kernel's answer was not understood"))
     }
 
-    /// All objects of a kind, mapped by `pick` one by one, as there may be very many. Objects that cannot be decoded are left
-    /// out: an exotic device of the host must not hide ours.
+    /// All objects of a kind, mapped by `pick` one by one because there may be very many. Objects that cannot be decoded are
+    /// left out, so that an unusual device of the host does not hide ours.
     pub(crate) async fn dump<T, All: Default + Extend<T>>(
         &self,
         message: Message,

@@ -41,10 +41,10 @@ impl Sysctl {
         self.read().is_ok_and(|it| it.as_deref() == Some(value))
     }
 
-    /// Writes the value where another one stands; whether it did. A setting that the kernel does not have is an error
-    /// ([`Error::is_gone`]).
+    /// Writes the value if the setting has another one. Returns whether it did. A setting that the kernel does not have is an
+    /// error ([`Error::is_gone`]).
     ///
-    /// Some settings tell all interfaces of a write, so what is right is only read.
+    /// Writing some settings notifies all interfaces, so a setting that is right is only read.
     pub fn set(&self, value: &str) -> Result<bool, Error> {
         let set = || {
             let tree = Tree::open()?;
@@ -57,13 +57,13 @@ impl Sysctl {
         set().map_err(|error| refused(&error, self))
     }
 
-    /// Fails as [`Self::set`] would where the setting cannot be written. Changes nothing.
+    /// Fails like [`Self::set`] if the setting cannot be written. Changes nothing.
     pub fn check_writable(&self) -> Result<(), Error> {
         let opened = Tree::open().and_then(|tree| tree.file(self, OFlags::WRONLY));
         opened.map(drop).map_err(|error| refused(&error, self))
     }
 
-    /// Whether a kernel may lack the setting, and with it what the setting is about: IPv6, or `br_netfilter`.
+    /// Whether the setting belongs to a part that a kernel may lack: IPv6 or `br_netfilter`.
     pub fn is_optional(&self) -> bool {
         ["ipv6/", "bridge/"].iter().any(|it| self.0.starts_with(it))
     }
@@ -108,7 +108,7 @@ impl Netns {
         })
     }
 
-    /// Runs `work` in the namespace; in the calling thread, where that is in it.
+    /// Runs `work` in the namespace; in the calling thread, if that is already there.
     fn run_near<T: Send>(
         &self,
         work: impl FnOnce() -> Result<T, NetnsError> + Send,

@@ -20,7 +20,7 @@ pub(crate) struct Traffic {
     pub(crate) handle: u32,
     /// The parent discipline.
     pub(crate) parent: u32,
-    /// Of a filter: its priority in the upper 16 bits, its protocol (network order) in the lower.
+    /// Only of a filter: its priority in the upper 16 bits, its protocol (network order) in the lower.
     pub(crate) info: u32,
     /// The attributes behind the header.
     pub(crate) attributes: Vec<u8>,

@@ -1,4 +1,4 @@
-//! Forgetting what the kernel tracks, of real flows: what is asked for goes, and nothing else.
+//! Removes entries of real flows from conntrack: those that are asked for, and no others.
 
 use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 use std::ops::RangeInclusive;
@@ -9,8 +9,8 @@ use crate::kit::{Lab, addr, sh};
 
 const UDP: u8 = 17;
 
-/// A host that tracks what it says to itself. A rule puts what is sent to ports 70 and 71 into zone 7: both directions of
-/// the first, the original one of the second.
+/// A host that tracks the packets that it sends to itself. A rule puts packets to ports 70 and 71 into zone 7: for port 70 in
+/// both directions, for port 71 only in the original one.
 fn host(lab: &Lab) -> Netns {
     let ns = lab.netns("host");
     sh(

@@ -1,4 +1,4 @@
-//! The verbs against the running kernel, each test in namespaces of its own; `ip` and `bridge` tell what really is.
+//! The library against the running kernel, each test in namespaces of its own; `ip` and `bridge` show the actual state.
 #![allow(
     clippy::unwrap_used,
     clippy::missing_panics_doc,

@@ -1,4 +1,4 @@
-//! Namespaces: made once, opened only if they are namespaces, entered by nobody who matters.
+//! Namespaces: made once, opened only if they are namespaces, entered only by threads of their own.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -1,4 +1,4 @@
-//! What a path carries, asked on paths of this kernel that carry less than their first cable.
+//! Path MTUs, on paths of this kernel that carry less than their first link.
 
 use std::{
     net::IpAddr,
@@ -9,7 +9,7 @@ use netlink::{Netns, probe};
 
 use crate::kit::{Lab, run, sh};
 
-/// Two hosts behind a router. Its cable to the second carries `mtu` bytes; with `silent` it does not say so.
+/// Two hosts and a router between them. Its link to the second host carries `mtu` bytes; with `silent` it sends no ICMP errors.
 fn behind_a_router(lab: &Lab, mtu: u32, silent: bool) -> (Netns, Netns, Netns) {
     let (a, router, b) = (lab.netns("a"), lab.netns("router"), lab.netns("b"));
     for host in [&a, &router, &b] {

@@ -1,4 +1,4 @@
-//! The socket itself: where it was born, answers of several callers, calls that are dropped.
+//! The socket: its namespace, answers to several callers, calls that are dropped.
 
 use std::task::{Context, Waker};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Pairs: both ends as wanted, the peer born in its namespace.
+//! Veth pairs: both ends as asked for, the peer created in its namespace.
 
 use netlink::{LinkChange, Rtnl, Sysctl};
 

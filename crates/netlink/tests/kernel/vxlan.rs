@@ -1,4 +1,4 @@
-//! VXLAN devices: born in the sandbox, their socket and their VNI on the host.
+//! VXLAN devices: created in the sandbox, with their socket and their VNI on the host.
 
 use std::time::{Duration, Instant};
 
