@@ -21,7 +21,7 @@ pub mod code {
     pub const DECODE: u32 = 6;
     /// The configuration is JSON, but a value in it is not acceptable.
     pub const CONFIG: u32 = 7;
-    /// `CNI_NETNS` is no network namespace, or is the plugin's own. Not in the specification, but in the reference library.
+    /// `CNI_NETNS` is not a network namespace, or is the plugin's own. Not in the specification, but in the reference library.
     pub const NETNS: u32 = 8;
     /// Try again later.
     pub const AGAIN: u32 = 11;

@@ -51,7 +51,7 @@ impl Range {
             return Err(RangeError::new("subnet", &subnet, why));
         }
         if host_bits(subnet) < 2 {
-            let why = "too small: no address is left beside network, gateway and broadcast";
+            let why = "too small: no address is left besides network, gateway and broadcast";
             return Err(RangeError::new("subnet", &subnet, why));
         }
         if let Some(why) = not_for_hosts(subnet) {

@@ -57,7 +57,7 @@ pub enum NetnsError {
         process: Elsewhere,
     },
     /// It is a namespace of another kind, such as a mount namespace.
-    #[error("{} is no network namespace, but a namespace of another kind", path.display())]
+    #[error("{} is not a network namespace, but one of another kind", path.display())]
     OtherKind {
         /// The path that was tried.
         path: PathBuf,

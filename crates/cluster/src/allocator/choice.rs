@@ -136,7 +136,7 @@ fn assigned(sets: &[RangeSet], requested: &[IpAddr]) -> Result<Vec<Option<IpAddr
         };
         if let Some(other) = asked[n].filter(|other| other != address) {
             return Err(bad(format!(
-                "so is {other}, and the network gives one of their kind"
+                "{other} is requested too, and a container gets only one of each set"
             )));
         }
         asked[n] = Some(*address);

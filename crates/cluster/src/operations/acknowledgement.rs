@@ -186,10 +186,10 @@ impl Cluster<'_> {
                 let (asked, of) = (exclusion.state == ExclusionState::Asked, &exclusion.node);
                 let (what, waits) = match exclusion.dropped_at(*revision) {
                     _ if asked && record.is_of(&record.node) => {
-                        ("asked for by", vec![record.node.clone()])
+                        ("requested by", vec![record.node.clone()])
                     }
-                    Some(dropped) => ("on its way from or to", late(dropped)),
-                    None if exclusion.wanted => ("wanted from", vec![of.clone()]),
+                    Some(dropped) => ("moving from or to", late(dropped)),
+                    None if exclusion.wanted => ("requested from", vec![of.clone()]),
                     None => continue,
                 };
                 stuck.push((format!("address {address}, {what} {of}"), waits));

@@ -53,7 +53,7 @@ impl Network {
             Some(address) if requested.contains(&address) => Ok(None),
             Some(address) => Err(Error::BadMac {
                 mac,
-                why: format!("is that of address {address}; ask for that too, or for another MAC"),
+                why: format!("belongs to address {address}; request that too, or another MAC"),
             }),
         }
     }
@@ -142,7 +142,7 @@ impl Cluster<'_> {
                 node,
                 ..
             } = present.lease;
-            let why = format!("is that of {ifname} of container {container} on node {node}");
+            let why = format!("belongs to {ifname} of container {container} on node {node}");
             return Err(Error::BadMac { mac, why });
         }
         if !held && present.returned && present.lease.node != lease.node {
