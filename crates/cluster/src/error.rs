@@ -1,4 +1,4 @@
-//! What can go wrong between hosts, and which CNI error code each is.
+//! What can go wrong between hosts.
 
 use std::net::IpAddr;
 
@@ -281,20 +281,20 @@ impl Error {
         matches!(self, Self::Store(error) if error.is_away())
     }
 
-    /// The CNI error code of this error: codes of the CNI specification up to 99, ours from 100 (`docs/errors.md`).
-    pub fn code(&self) -> u32 {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Store(error) if error.is_away() => 11,
-            Self::Contended(_) | Self::Busy(_) | Self::Restoring { .. } => 11,
-            Self::Local(_) => 5,
-            Self::Store(store::Error::Denied { .. }) => 106,
+            Self::Store(error) if error.is_away() => ErrorKind::Again,
+            Self::Contended(_) | Self::Busy(_) | Self::Restoring { .. } => ErrorKind::Again,
+            Self::Local(_) => ErrorKind::Local,
+            Self::Store(store::Error::Denied { .. }) => ErrorKind::Denied,
             Self::Setting { .. }
             | Self::Store(
                 store::Error::BadUrl { .. }
                 | store::Error::BadKey(_)
                 | store::Error::BadSetting { .. },
-            ) => 7,
-            Self::Store(_) | Self::Record { .. } => 105,
+            ) => ErrorKind::Setting,
+            Self::Store(_) | Self::Record { .. } => ErrorKind::Store,
             Self::NoNetwork(_)
             | Self::NoRanges(_)
             | Self::Differs { .. }
@@ -303,19 +303,46 @@ impl Error {
             | Self::Removed { .. }
             | Self::Forgotten { .. }
             | Self::NodeTaken(_)
-            | Self::TunnelTaken { .. } => 103,
-            Self::Exists(_) | Self::Overlap { .. } | Self::VniTaken { .. } => 104,
-            Self::Duplicate { .. } => 100,
-            Self::NoBlock { .. } | Self::Exhausted { .. } => 102,
+            | Self::TunnelTaken { .. } => ErrorKind::Differs,
+            Self::Exists(_) | Self::Overlap { .. } | Self::VniTaken { .. } => ErrorKind::Collides,
+            Self::Duplicate { .. } => ErrorKind::Duplicate,
+            Self::NoBlock { .. } | Self::Exhausted { .. } => ErrorKind::Exhausted,
             Self::Waiting { .. }
             | Self::Refused { .. }
             | Self::Held { .. }
             | Self::BadAddress { .. }
             | Self::BadMac { .. }
-            | Self::Lost { .. } => 108,
-            Self::InUse { .. } | Self::NodeInUse { .. } | Self::NoNode(_) => 109,
+            | Self::Lost { .. } => ErrorKind::Address,
+            Self::InUse { .. } | Self::NodeInUse { .. } | Self::NoNode(_) => ErrorKind::Operator,
         }
     }
+}
+
+/// Kinds of errors, by what a caller can do. `plugin` gives each its CNI error code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// Try again later.
+    Again,
+    /// A document of this host could not be used.
+    Local,
+    /// Correct a setting.
+    Setting,
+    /// The store's answer cannot be understood.
+    Store,
+    /// The store denies access.
+    Denied,
+    /// The network or the host is not set up as the settings say.
+    Differs,
+    /// A new network would collide with another.
+    Collides,
+    /// The attachment exists already.
+    Duplicate,
+    /// No address is left.
+    Exhausted,
+    /// A requested address or MAC cannot be given.
+    Address,
+    /// A removal of a network or a node is refused; only the operator's command asks for one.
+    Operator,
 }
 
 fn owners(leases: &[(IpAddr, Lease)]) -> String {

@@ -44,7 +44,7 @@ pub use config::conflist::{Conflist, Segment, unique};
 pub use config::data_dir::{data_dir_key, directory_of, full_name};
 pub use config::settings::{CONFIG_FILE, NodeSettings, Resolved, Settings, StoreSettings};
 pub use config::store_ref::StoreRef;
-pub use error::Error;
+pub use error::{Error, ErrorKind};
 pub use layout::Layout;
 pub use node_view::NodeView;
 pub use operations::blocks::Claim;

@@ -1,44 +1,14 @@
 //! The error that a plugin prints: a code for the runtime, a message for a person and details for a log. Inside a verb errors may
 //! have other types.
 
-use crate::Version;
 use crate::text::{line, plain_lines};
+use crate::{Version, code};
 use serde_json::{Value, json};
-
-/// Error codes: below 100 the specification's (section "Error"), from 100 on ours. Stable, documented in `docs/`.
-pub mod code {
-    /// The `cniVersion` of the configuration is not supported, or has no such verb.
-    pub const VERSION: u32 = 1;
-    /// A field that the plugin refuses; the message has key and value.
-    pub const UNSUPPORTED: u32 = 2;
-    /// The container is unknown, and the runtime need not send a DEL.
-    pub const UNKNOWN_CONTAINER: u32 = 3;
-    /// A bad or missing environment variable; the message names it.
-    pub const ENV: u32 = 4;
-    /// Reading or writing failed.
-    pub const IO: u32 = 5;
-    /// Configuration, `prevResult` or a delegate's answer is not what the specification says.
-    pub const DECODE: u32 = 6;
-    /// The configuration is JSON, but a value in it is not acceptable.
-    pub const CONFIG: u32 = 7;
-    /// `CNI_NETNS` is not a network namespace, or is the plugin's own. Not in the specification, but in the reference library.
-    pub const NETNS: u32 = 8;
-    /// Try again later.
-    pub const AGAIN: u32 = 11;
-    /// STATUS only: an ADD would fail.
-    pub const NOT_READY: u32 = 50;
-    /// STATUS only: an ADD would fail, and running containers may lack connectivity.
-    pub const LIMITED: u32 = 51;
-    /// A delegated plugin died, or failed without a CNI error object.
-    pub const DELEGATE: u32 = 198;
-    /// A bug of ours: the plugin panicked.
-    pub const INTERNAL: u32 = 199;
-}
 
 /// What a failed verb prints. Runtimes log `msg` and `details`, so they never contain a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
-    /// One of [`code`], or a plugin's own from 100 on.
+    /// One of [`code`], or another plugin's.
     pub code: u32,
     /// One line: the object, what was tried with it, and the answer.
     pub msg: String,
@@ -91,10 +61,6 @@ impl Error {
     /// STATUS: not ready.
     pub fn not_ready(msg: impl Into<String>) -> Self {
         Self::new(code::NOT_READY, msg)
-    }
-    /// STATUS: not ready, and running containers may be affected.
-    pub fn limited(msg: impl Into<String>) -> Self {
-        Self::new(code::LIMITED, msg)
     }
     /// The error object on standard output (specification, section "Error").
     pub fn to_value(&self, version: Version) -> Value {
@@ -155,7 +121,7 @@ mod tests {
 
     #[test]
     fn details_may_have_lines_and_do_nothing_to_a_terminal() {
-        let error = Error::limited("x").with_details("one\ntwo \u{1b}[2J\u{202e}");
+        let error = Error::not_ready("x").with_details("one\ntwo \u{1b}[2J\u{202e}");
         assert_eq!(error.details, "one\ntwo \\u{1b}[2J\\u{202e}");
     }
 

@@ -8,6 +8,7 @@
 mod args;
 pub mod build;
 mod call;
+pub mod code;
 mod conf;
 mod decode;
 mod delegate;
@@ -28,7 +29,7 @@ pub use call::{Call, Command};
 pub use conf::NetConf;
 pub use decode::decode;
 pub use delegate::Delegate;
-pub use error::{Error, code};
+pub use error::Error;
 pub use names::{BadName, ContainerId, IfName, NetworkName};
 pub use output::{caller_listens, note as log};
 pub use result::{Answer, CniResult, Dns, Interface, Ip, Previous, Route};

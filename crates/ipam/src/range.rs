@@ -109,7 +109,10 @@ impl Range {
         } else if between(first, address, last) {
             None
         } else {
-            Some(format!("the network or broadcast address of {}", self.subnet))
+            Some(format!(
+                "the network or broadcast address of {}",
+                self.subnet
+            ))
         }
     }
 

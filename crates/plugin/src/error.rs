@@ -5,25 +5,7 @@ use std::{
     ops::{Deref, DerefMut},
 };
 
-/// The plugins' own error codes (`docs/errors.md`); those of the shared records are in `cluster::Error::code`.
-pub mod code {
-    /// The attachment exists already.
-    pub const DUPLICATE: u32 = 100;
-    /// The interface name is taken in the container.
-    pub const IFNAME: u32 = 101;
-    /// No address is left.
-    pub const POOL: u32 = 102;
-    /// The network or the host is set up differently.
-    pub const DIFFERS: u32 = 103;
-    /// The kernel refused.
-    pub const KERNEL: u32 = 107;
-    /// CHECK found a deviation.
-    pub const DEVIATION: u32 = 110;
-    /// A port belongs to another container, a program of this host listens on it, or none is free.
-    pub const PORT: u32 = 111;
-    /// The container has no address of the IP version that a port is wanted for.
-    pub const FAMILY: u32 = 112;
-}
+pub use cni::code;
 
 /// A [`cni::Error`], with conversions that `cni` cannot have, as it does not know the other libraries.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,11 +53,7 @@ impl Error {
     /// A refusal of the kernel.
     #[cfg(feature = "kernel")]
     fn kernel(is_busy: bool, error: &dyn fmt::Display) -> Self {
-        let code = if is_busy {
-            cni::code::AGAIN
-        } else {
-            code::KERNEL
-        };
+        let code = if is_busy { code::AGAIN } else { code::KERNEL };
         Self::new(code, error.to_string())
     }
 }
@@ -127,7 +105,27 @@ impl From<journal::Error> for Error {
 #[cfg(feature = "cluster")]
 impl From<cluster::Error> for Error {
     fn from(error: cluster::Error) -> Self {
-        Self::new(error.code(), error.to_string())
+        Self::new(code_of(&error), error.to_string())
+    }
+}
+
+/// The code of an error of the shared records.
+#[cfg(feature = "cluster")]
+pub fn code_of(error: &cluster::Error) -> u32 {
+    use cluster::ErrorKind;
+    match error.kind() {
+        ErrorKind::Again => code::AGAIN,
+        ErrorKind::Local => code::IO,
+        ErrorKind::Setting => code::CONFIG,
+        ErrorKind::Store => code::STORE,
+        ErrorKind::Denied => code::DENIED,
+        ErrorKind::Differs => code::DIFFERS,
+        ErrorKind::Collides => code::COLLIDES,
+        ErrorKind::Duplicate => code::DUPLICATE,
+        ErrorKind::Exhausted => code::POOL,
+        ErrorKind::Address => code::ADDRESS,
+        // No plugin removes networks or nodes.
+        ErrorKind::Operator => code::INTERNAL,
     }
 }
 
@@ -156,7 +154,7 @@ impl From<netlink::NetnsError> for Error {
     }
 }
 
-#[cfg(all(test, feature = "kernel"))]
+#[cfg(all(test, feature = "cluster", feature = "kernel"))]
 mod tests {
     use super::*;
 
@@ -198,5 +196,43 @@ mod tests {
         }
         assert_eq!(code(refused(2).into()), 107);
         assert_eq!(code(link(17).into()), 107);
+    }
+
+    #[test]
+    fn each_kind_of_error_of_the_records_has_its_code() {
+        use cluster::Error as Records;
+        let name = || "n".to_owned();
+        let (key, why) = (name(), name());
+        for (error, code) in [
+            (Records::Local(name()), 5),
+            (Records::Setting { key, why }, 7),
+            (Records::Busy(name()), 11),
+            (Records::NoNetwork(name()), 103),
+            (Records::Exists(name()), 104),
+            (
+                Records::Record {
+                    key: name(),
+                    why: name(),
+                },
+                105,
+            ),
+            (
+                Records::Exhausted {
+                    network: name(),
+                    why: name(),
+                },
+                102,
+            ),
+            (
+                Records::Waiting {
+                    network: name(),
+                    what: name(),
+                    nodes: Vec::new(),
+                },
+                108,
+            ),
+        ] {
+            assert_eq!(code_of(&error), code, "{error}");
+        }
     }
 }

@@ -12,6 +12,8 @@ use cni::Call;
 use journal::{Attachment, Journal};
 use serde::{Serialize, de::DeserializeOwned};
 
+#[cfg(feature = "cluster")]
+pub use error::code_of;
 pub use error::{Error, code};
 
 /// Runs a verb to its end on one thread.

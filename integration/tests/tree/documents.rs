@@ -6,26 +6,6 @@ use std::path::{Path, PathBuf};
 use integration::workspace;
 
 #[test]
-fn every_error_code_is_explained_and_no_other() {
-    let mut defined = BTreeSet::new();
-    for file in ["cni/src/error.rs", "plugin/src/error.rs"] {
-        let text = read(&format!("crates/{file}"));
-        let codes = between(&text, "pub mod code {", "\n}");
-        defined.extend(codes.lines().filter_map(|line| number(line, "= ", ";")));
-    }
-    let text = read("crates/cluster/src/error.rs");
-    let codes = between(&text, "pub fn code(&self)", "\n    }\n");
-    defined.extend(codes.lines().filter_map(|line| number(line, "=> ", ",")));
-    assert!(defined.len() > 20, "the sources were read: {defined:?}");
-
-    let text = read("docs/errors.md");
-    let rows = text.lines().filter_map(|line| number(line, "| ", " |"));
-    let explained: Vec<_> = rows.collect();
-    assert!(explained.is_sorted(), "{explained:?}");
-    assert_eq!(explained.into_iter().collect::<BTreeSet<_>>(), defined);
-}
-
-#[test]
 fn every_finding_of_doctor_is_explained_and_no_other() {
     let text = read("crates/overlay/src/maintain/findings.rs");
     let ids = between(&text, "fn id(self)", "\n    }\n");
@@ -247,10 +227,6 @@ fn between<'t>(text: &'t str, start: &str, end: &str) -> &'t str {
         .unwrap_or_else(|| panic!("no {start}"))
         .1;
     rest.split_once(end).map_or(rest, |(inside, _)| inside)
-}
-
-fn number(line: &str, before: &str, after: &str) -> Option<u32> {
-    quoted(line, before, after)?.parse().ok()
 }
 
 fn quoted<'t>(line: &'t str, before: &str, after: &str) -> Option<&'t str> {

@@ -133,7 +133,10 @@ impl Cluster<'_> {
             };
             if entry.key.is_within(&leases) {
                 let Ok(lease) = decode::<Lease>(entry) else {
-                    running.insert(format!("an unknown node (record {} cannot be read)", entry.key));
+                    running.insert(format!(
+                        "an unknown node (record {} cannot be read)",
+                        entry.key
+                    ));
                     continue;
                 };
                 if is_void(&lease.record) {

@@ -302,7 +302,9 @@ impl Cluster<'_> {
             if let Some(vni) = stored::name_below(entry, &vnis).and_then(|it| it.parse().ok()) {
                 let other = match Stored::<VniRecord>::of(entry) {
                     Stored::Readable(taken) => taken.record.network,
-                    Stored::Unreadable(_) => format!("unknown (record {} cannot be read)", entry.key),
+                    Stored::Unreadable(_) => {
+                        format!("unknown (record {} cannot be read)", entry.key)
+                    }
                 };
                 taken.insert(vni, other);
             }

@@ -3,7 +3,7 @@
 use std::{net::IpAddr, rc::Rc, time::Duration};
 
 use cluster::{
-    Allocator, Cluster, Error, Host, LeaseOwner, NetworkSpec, Request,
+    Allocator, Cluster, Error, ErrorKind, Host, LeaseOwner, NetworkSpec, Request,
     forwarder::{Known, Plugged, Update},
 };
 use ipam::Mac;
@@ -412,7 +412,7 @@ impl World {
             let weather = self.weather.borrow();
             let healing = lost && (weather.forgotten || weather.stranded);
             drop(weather);
-            let sound = healing || !lost && (error.is_away() || EXPECTED.contains(&error.code()));
+            let sound = healing || !lost && (error.is_away() || EXPECTED.contains(&error.kind()));
             if !sound {
                 self.accuse(|| Violation::Failed(format!("{}: {error}", self.spell(process))));
             }
@@ -441,5 +441,12 @@ fn seconds(w: &World) -> u64 {
     EPOCH.unsigned_abs() + w.executor.now() / 1000
 }
 
-/// Codes of errors with an outside cause; others mean that the host itself did something wrong.
-const EXPECTED: [u32; 6] = [11, 100, 102, 103, 108, 109];
+/// Kinds of errors with an outside cause; others mean that the host itself did something wrong.
+const EXPECTED: [ErrorKind; 6] = [
+    ErrorKind::Again,
+    ErrorKind::Duplicate,
+    ErrorKind::Exhausted,
+    ErrorKind::Differs,
+    ErrorKind::Address,
+    ErrorKind::Operator,
+];

@@ -2,7 +2,7 @@
 
 use cluster::LeaseOwner;
 use cni::{Call, ContainerId, IfName};
-use plugin::Error;
+use plugin::{Error, code_of};
 
 use crate::{config::Conf, context::Context};
 
@@ -22,5 +22,5 @@ pub(crate) async fn gc(call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(
         return Ok(());
     };
     let all: Vec<_> = failures.iter().map(ToString::to_string).collect();
-    Err(Error::new(first.code(), all.join("; ")))
+    Err(Error::new(code_of(first), all.join("; ")))
 }

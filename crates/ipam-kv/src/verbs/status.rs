@@ -4,7 +4,7 @@
 use std::{path::Path, time::Duration};
 
 use cni::Call;
-use plugin::Error;
+use plugin::{Error, code_of};
 
 use crate::{config::Conf, context::Context};
 
@@ -20,7 +20,7 @@ pub(crate) async fn status(call: &Call) -> Result<(), Error> {
     let mut settings = conf.settings.clone();
     settings.store.timeout = PATIENCE;
     settings.refuse_another_store().map_err(|error| {
-        let details = format!("an ADD would end with code {}", error.code());
+        let details = format!("an ADD would end with code {}", code_of(&error));
         Error::not_ready(error.to_string()).with_details(details)
     })?;
     let context = Context::new(settings)?;
@@ -36,7 +36,7 @@ pub(crate) async fn status(call: &Call) -> Result<(), Error> {
             Ok(())
         }
         Err(error) => {
-            let details = format!("an ADD would end with code {}", error.code());
+            let details = format!("an ADD would end with code {}", code_of(&error));
             Err(Error::not_ready(of_network(&error)).with_details(details))
         }
     }

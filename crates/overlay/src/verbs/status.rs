@@ -9,7 +9,7 @@ use std::{path::Path, time::Duration};
 use cluster::{Cluster, EgressMode, Network};
 use cni::{Call, Command, Delegate};
 use ipnetwork::IpNetwork;
-use plugin::{Error, code};
+use plugin::{Error, code, code_of};
 
 use crate::{
     config::Conf,
@@ -121,7 +121,7 @@ async fn admitted(conf: &Conf, host: &Host, underlay: &Underlay) -> Result<Optio
         Err(error) if error.is_away() && known.is_some() => known.cloned(),
         Err(error) => {
             let msg = error.about(&format!("network {name}"));
-            return Err(Error::new(error.code(), msg));
+            return Err(Error::new(code_of(&error), msg));
         }
     };
     match network {

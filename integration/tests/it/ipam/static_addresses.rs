@@ -321,15 +321,24 @@ fn what_nobody_can_have_is_refused_on_each_host() {
     hosts[0].given("first", &conf);
     let before = store_reader::records_but_nodes(&lab);
     for (address, why) in [
-        ("10.5.0.0", "the network or broadcast address of 10.5.0.0/24"),
-        ("10.5.0.255", "the network or broadcast address of 10.5.0.0/24"),
+        (
+            "10.5.0.0",
+            "the network or broadcast address of 10.5.0.0/24",
+        ),
+        (
+            "10.5.0.255",
+            "the network or broadcast address of 10.5.0.0/24",
+        ),
         ("10.5.0.7", "the gateway of 10.5.0.0/24"),
         ("10.5.0.64", "excluded by 10.5.0.64/28"),
         ("10.5.0.79", "excluded by 10.5.0.64/28"),
         ("10.5.0.130", "excluded by 10.5.0.130/32"),
         ("10.5.1.5", "not an address that the network gives"),
         ("192.168.1.11", "not an address that the network gives"),
-        ("fd00:5::", "the network or broadcast address of fd00:5::/64"),
+        (
+            "fd00:5::",
+            "the network or broadcast address of fd00:5::/64",
+        ),
         ("fd00:5::1", "the gateway of fd00:5::/64"),
         ("fd00:5:0:1::5", "not an address that the network gives"),
     ] {
