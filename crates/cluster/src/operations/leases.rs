@@ -69,13 +69,13 @@ impl Cluster<'_> {
         match self.store.apply(&ops).await? {
             Outcome::Done(revisions) => Ok(Published::Done(revisions[checks..].to_vec())),
             Outcome::Conflict(index) if index < checks => Ok(Published::Stale),
-            Outcome::Conflict(_) => self.who_has(network, addresses, lease).await,
+            Outcome::Conflict(_) => self.find_holders(network, addresses, lease).await,
         }
     }
 
     /// Finds out which leases were in the way: this attachment's own (the answer to its write was lost, or a verb was killed),
     /// or another's.
-    async fn who_has(
+    async fn find_holders(
         &self,
         network: &str,
         addresses: &[IpAddr],

@@ -147,7 +147,7 @@ async fn given_to_n1(cluster: &Cluster<'_>) -> (NetworkSnapshot, ipam::Block, st
 }
 
 #[tokio::test]
-async fn an_address_that_went_to_a_node_is_asked_of_it_and_of_nobody_else() {
+async fn an_address_that_went_to_a_node_is_asked_of_that_node_only() {
     let store = Mem::new();
     let cluster = cluster(&store);
     // By the block's owner, which no longer decides about it, and by a third node.

@@ -63,7 +63,7 @@ async fn a_block_given_back_is_anothers_when_all_have_dropped_it_and_its_last_ow
 }
 
 #[tokio::test]
-async fn who_left_or_was_removed_or_booted_since_is_not_waited_for() {
+async fn members_that_left_rebooted_or_were_removed_are_not_waited_for() {
     let store = Mem::new();
     let cluster = cluster(&store);
     let snapshot = three(&cluster, &with_id("10.0.0.0/24")).await;
@@ -144,7 +144,7 @@ async fn a_removed_nodes_blocks_and_addresses_are_nobodys_and_its_leases_gone() 
 }
 
 #[tokio::test]
-async fn of_a_silent_node_only_what_nobody_can_hold_is_taken() {
+async fn only_addresses_that_a_silent_node_cannot_hold_are_reclaimed() {
     let store = Mem::new();
     let cluster = cluster(&store);
     let spec = NetworkSpec {
@@ -264,7 +264,7 @@ async fn what_the_store_forgot_is_written_again_and_what_it_knows_better_is_left
 }
 
 #[tokio::test]
-async fn what_was_removed_is_restored_by_nobody_and_its_name_is_free() {
+async fn a_removed_network_is_not_restored_and_its_name_is_free() {
     let store = Mem::new();
     let cluster = cluster(&store);
     let spec = with_id("10.0.0.0/24");

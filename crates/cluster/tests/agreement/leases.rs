@@ -12,7 +12,7 @@ use crate::{address, cluster, guard, lease, node, spec};
 const NOW: Claim = Claim::Needed(Duration::ZERO);
 
 #[tokio::test]
-async fn a_lease_is_one_write_and_is_refused_on_old_news() {
+async fn a_lease_is_one_write_and_is_refused_on_an_old_snapshot() {
     let store = Mem::new();
     let cluster = cluster(&store);
     cluster.register(&node("n1")).await.unwrap();
@@ -122,7 +122,7 @@ async fn only_its_holder_releases_a_lease() {
 }
 
 #[tokio::test]
-async fn a_host_that_is_full_claims_the_next_block_though_its_news_are_old() {
+async fn a_full_host_claims_the_next_block_even_with_an_old_snapshot() {
     let store = Mem::new();
     let cluster = cluster(&store);
     cluster.register(&node("n1")).await.unwrap();
@@ -153,7 +153,7 @@ async fn a_host_that_is_full_claims_the_next_block_though_its_news_are_old() {
 }
 
 #[tokio::test]
-async fn when_all_blocks_have_owners_the_error_says_who_has_how_many() {
+async fn when_all_blocks_have_owners_the_error_says_how_many_each_node_has() {
     let store = Mem::new();
     let cluster = cluster(&store);
     cluster

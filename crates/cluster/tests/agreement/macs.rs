@@ -42,7 +42,7 @@ async fn forwards(
 }
 
 #[tokio::test]
-async fn a_mac_is_one_attachments_and_news() {
+async fn a_mac_belongs_to_one_attachment_and_is_in_the_snapshot() {
     let store = Mem::new();
     let cluster = cluster(&store);
     let snapshot = three(&cluster, &spec("a", "10.0.0.0/24")).await;
@@ -117,7 +117,7 @@ async fn a_mac_goes_to_another_node_when_all_have_dropped_the_old_one() {
 
 /// In an old snapshot a MAC may belong to a node that has given it back since.
 #[tokio::test]
-async fn who_has_a_mac_gets_it_back_from_a_store_that_was_put_back() {
+async fn a_container_keeps_its_mac_after_a_restore_of_the_store() {
     let store = Mem::new();
     let cluster = cluster(&store);
     let snapshot = three(&cluster, &spec("a", "10.0.0.0/24")).await;

@@ -74,7 +74,7 @@ async fn more_nodes_than_fit_one_transaction_get_their_blocks_by_few() {
 }
 
 #[tokio::test]
-async fn a_creation_that_was_killed_is_finished_by_who_asks_for_the_same() {
+async fn a_killed_creation_is_finished_by_the_next_request_for_the_same_network() {
     let store = Mem::new();
     let cluster = cluster(&store);
     many_nodes(&cluster).await;
