@@ -59,11 +59,14 @@ impl Cluster<'_> {
                 }
                 continue;
             }
+            let before = snapshot.revision();
             match self
                 .claim_returned(name, node, set, snapshot, how, &mut late)
                 .await?
             {
                 Some(block) => return Ok(block),
+                // Another node was quicker, and the snapshot is new: try again.
+                None if snapshot.revision() > before => {}
                 // A block was made ownerless just now: try again.
                 None if late.is_empty()
                     && self.free_idle(name, node, set, snapshot, how).await? => {}

@@ -63,6 +63,41 @@ async fn a_block_given_back_is_anothers_when_all_have_dropped_it_and_its_last_ow
 }
 
 #[tokio::test]
+async fn a_node_that_loses_the_race_for_a_returned_block_claims_the_next_one() {
+    let store = Mem::new();
+    let cluster = cluster(&store);
+    // Four blocks of four; n3 has two of them and gives both back.
+    let spec = NetworkSpec {
+        block_prefix: Some(30),
+        ..with_id("10.0.0.0/28")
+    };
+    let mut snapshot = three(&cluster, &spec).await;
+    let set = [Range::of("10.0.0.0/28".parse().unwrap()).unwrap()];
+    cluster
+        .claim_block("a", "n3", &set, &mut snapshot, Claim::Spare)
+        .await
+        .unwrap();
+    let of_n3: Vec<_> = (snapshot.blocks.readable())
+        .filter(|(_, present)| present.record.is_of("n3"))
+        .map(|(block, present)| (*block, present.clone()))
+        .collect();
+    for (block, present) in &of_n3 {
+        let returned = cluster.return_block("a", *block, present).await;
+        assert!(returned.unwrap().is_some());
+    }
+    let mut snapshot = cluster.snapshot("a").await.unwrap();
+    let mut old = snapshot.clone();
+    let needed = Claim::Needed(NOW);
+    let claimed = [
+        cluster
+            .claim_block("a", "n2", &set, &mut snapshot, needed)
+            .await,
+        cluster.claim_block("a", "n1", &set, &mut old, needed).await,
+    ];
+    assert_eq!(claimed.map(Result::unwrap), [of_n3[0].0, of_n3[1].0]);
+}
+
+#[tokio::test]
 async fn members_that_left_rebooted_or_were_removed_are_not_waited_for() {
     let store = Mem::new();
     let cluster = cluster(&store);
