@@ -13,13 +13,14 @@
 //! | `add` | `add`: chooses addresses and publishes the lease; `told`: notes that the caller has the answer |
 //! | `del` | `note_gone`: notes a DEL, without the store; `release`: tells the store; `gc`: gives back what is not listed |
 //! | `housekeeping` | `housekeeping`: after a verb, tells the store what it missed, claims a spare block, gives back empty ones |
-//! | `sync` | `sync`: the same for a sync, and publishes again what the store forgot |
+//! | `sync` | `sync`: the same for a sync, and publishes again what the store has lost |
 //! | `capacity` | `refusal`: the error with which an ADD would end, for STATUS |
 //! | `rebuild` | `ensure_ledger`: builds a lost ledger again from the store |
 //!
 //! What these use: `choice` chooses, `acquire` gets a block or a single address if no address is free, `ledger` and
-//! `local_store` are the host's documents, `foreign_store` refuses a ledger of another store, and `recovery` restores what
-//! this host's containers need after the store has lost data.
+//! `local_store` are the host's documents, `refresh` brings the ledger up to date and answers requests of other hosts,
+//! `foreign_store` refuses a ledger of another store, and `recovery` restores what this host's containers need after the store
+//! has lost data.
 
 mod acquire;
 mod add;
@@ -32,6 +33,7 @@ mod ledger;
 mod local_store;
 mod rebuild;
 mod recovery;
+mod refresh;
 mod sync;
 
 use std::{net::IpAddr, time::Duration};

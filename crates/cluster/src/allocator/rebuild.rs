@@ -1,5 +1,4 @@
-//! Builds the ledger from the store: for the first time since the boot, and again when it proved old or the store has lost
-//! data.
+//! Opens the ledger under its lock, and builds it from the store if the host has none since its boot.
 //!
 //! The node publishes that it keeps a ledger before it reads what it puts there, so a host that changes the node's blocks later
 //! must ask it. A snapshot is taken into the ledger under the ledger's lock, so an older one cannot undo what a quicker verb of
@@ -7,11 +6,8 @@
 
 use std::{any::Any, net::IpAddr};
 
-use super::{Allocator, LeasedAddress, Ledger, LocalLease, Memory, Noted, Stage};
-use crate::{
-    Created, Error, Exclusion, ExclusionState, Lease, NetworkSnapshot, NetworkSpec, Records,
-    Stored, Versioned,
-};
+use super::{Allocator, LeasedAddress, Ledger, LocalLease, Noted, Stage};
+use crate::{Created, Error, Lease, NetworkSpec, Records, Stored, Versioned};
 
 /// Most addresses whose leases are read by their keys, 64 a request.
 const MANY: u128 = 4096;
@@ -141,7 +137,7 @@ impl Allocator<'_> {
         Ok(ledger)
     }
 
-    async fn create(&self, spec: &NetworkSpec) -> Result<Created, Error> {
+    pub(super) async fn create(&self, spec: &NetworkSpec) -> Result<Created, Error> {
         let spec = NetworkSpec {
             in_use: self.local_store.vnis()?,
             ..spec.clone()
@@ -285,171 +281,4 @@ impl Allocator<'_> {
         }
         Ok(())
     }
-
-    /// Reads the snapshot again, restores what the store has lost, if anything, and answers what this node was asked for. The
-    /// caller holds the lock; the ledger is saved. Returns the snapshot, or `None` if an answer has changed it.
-    pub(super) async fn refresh(
-        &self,
-        ledger: &mut Ledger,
-        spec: Option<&NetworkSpec>,
-    ) -> Result<Option<NetworkSnapshot>, Error> {
-        let remembered = self.local_store.memory(self.network)?;
-        let memory = &remembered.snapshot;
-        let (known, mut snapshot) = self.cluster.enrol(self.network, &self.node()).await?;
-        let before = memory.nodes.get(&self.host.node).map(Stored::revision);
-        let mut lost = before > known;
-        let holds = self.holds()?;
-        let same = (memory.network.as_ref().zip(snapshot.network.as_ref()))
-            .is_some_and(|(memory, present)| memory.record.is_same(&present.record));
-        let absent = snapshot.network.is_none();
-        if same || (absent && holds) {
-            lost |= self
-                .cluster
-                .restore(self.network, memory, &mut snapshot, &self.node(), holds)
-                .await?;
-        } else if holds {
-            lost = true;
-        }
-        self.end_restore(memory, &mut snapshot).await?;
-        if snapshot.network.is_none() {
-            let Some(spec) = spec else {
-                self.disown().await?;
-                return Err(Error::NoNetwork(self.network.to_owned()));
-            };
-            self.create(spec).await?;
-            lost |= holds;
-        }
-        if absent {
-            // The ledger must be published before the snapshot is read by which this host acts.
-            (_, snapshot) = self.cluster.enrol(self.network, &self.node()).await?;
-        }
-        let network = snapshot.ready_network(self.network)?.clone();
-        self.take_back(&network, &mut snapshot).await?;
-        let new = ledger.update(&snapshot, &network, &self.host.node);
-        self.fill(ledger, &new).await?;
-        if self.is_quiet(ledger) {
-            self.cluster.register(&self.node()).await?;
-            ledger.contact = self.clock.uptime();
-        }
-        if lost {
-            self.publish_anew(ledger).await?;
-        }
-        self.remember(&remembered, snapshot.clone())?;
-        self.save(ledger)?;
-        let answered = self.answer(ledger).await?;
-        Ok((!answered).then_some(snapshot))
-    }
-
-    /// Ends a restore that this host began but no longer remembers. The caller holds the lock.
-    async fn end_restore(
-        &self,
-        memory: &NetworkSnapshot,
-        snapshot: &mut NetworkSnapshot,
-    ) -> Result<(), Error> {
-        let super::Host { node, boot_id, .. } = self.host;
-        if memory.network.is_none()
-            && self
-                .cluster
-                .end_restore(self.network, snapshot, node, boot_id)
-                .await?
-        {
-            *snapshot = self.cluster.snapshot(self.network).await?;
-        }
-        Ok(())
-    }
-
-    /// Keeps the snapshot in case the store loses its data, and notes since when each node has been silent. `before` is what
-    /// was remembered so far.
-    pub(super) fn remember(
-        &self,
-        before: &Memory,
-        mut snapshot: NetworkSnapshot,
-    ) -> Result<(), Error> {
-        let now = self.clock.uptime();
-        let since = |name: &String, revision: u64| match before.observed.get(name) {
-            Some((seen, since)) if *seen == revision => *since,
-            _ => now,
-        };
-        let observed = (snapshot.nodes.revisions())
-            .map(|(name, revision)| (name.clone(), (revision, since(name, revision))))
-            .collect();
-        // A block's record is never deleted while its network exists. If the snapshot is the older one, the newer record
-        // counts.
-        let networks = before
-            .snapshot
-            .network
-            .as_ref()
-            .zip(snapshot.network.as_ref());
-        if networks.is_some_and(|(before, now)| before.record.is_same(&now.record)) {
-            for (block, known) in before.snapshot.blocks.readable() {
-                // An operator may remove a record that cannot be read; then only this copy is left.
-                let present = snapshot.blocks.known(block);
-                if present.is_none_or(|present| known.record.is_newer(&present.record)) {
-                    snapshot.blocks.insert(*block, known.clone());
-                }
-            }
-        }
-        let requests = snapshot
-            .blocks
-            .readable()
-            .flat_map(|(_, block)| &block.record.exclusions);
-        let requests = requests.filter(|(_, exclusion)| exclusion.is_request());
-        let requests = requests
-            .map(|(address, exclusion)| {
-                let name = request(*address, exclusion);
-                let since = before.requests.get(&name).copied().unwrap_or(now);
-                (name, since)
-            })
-            .collect();
-        let memory = Memory {
-            snapshot,
-            observed,
-            requests,
-        };
-        if memory == *before {
-            return Ok(());
-        }
-        self.local_store.save_memory(self.network, &memory)
-    }
-
-    /// Answers what this node was asked for, and returns whether it was asked anything. The ledger no longer gives out what it
-    /// grants here. What it has by exclusion and does not use is given back by the next give-back.
-    async fn answer(&self, ledger: &mut Ledger) -> Result<bool, Error> {
-        let node = &self.host.node;
-        let asked: Vec<_> = (ledger.blocks.iter())
-            .filter(|(_, own)| {
-                let asks = |(address, exclusion): (&IpAddr, &Exclusion)| match exclusion.state {
-                    ExclusionState::Asked => own.record.is_of(node),
-                    _ => exclusion.is_wanted_of(node) && ledger.uses(*address),
-                };
-                own.record.exclusions.iter().any(asks)
-            })
-            .map(|(block, own)| {
-                let present = Versioned {
-                    record: own.record.clone(),
-                    revision: own.revision,
-                };
-                (*block, present)
-            })
-            .collect();
-        let any = !asked.is_empty();
-        for (block, present) in asked {
-            let in_use = |address| ledger.uses(address);
-            let answered = self
-                .cluster
-                .answer(self.network, node, block, &present, in_use)
-                .await?;
-            if let Some(answered) = answered {
-                ledger.as_of = ledger.as_of.max(answered.revision);
-                ledger.put(block, &answered, node);
-                self.save(ledger)?;
-            }
-        }
-        Ok(any)
-    }
-}
-
-/// Identifies one request for an address.
-pub(super) fn request(address: IpAddr, exclusion: &Exclusion) -> String {
-    format!("{address} {} {}", exclusion.node, exclusion.since)
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{
-    Allocator, LeasedAddress, LocalLease, Noted, Stage, housekeeping::is_behind, rebuild::request,
+    Allocator, LeasedAddress, LocalLease, Noted, Stage, housekeeping::is_behind, refresh::request,
 };
 use crate::{
     BlockState, Error, Exclusion, Lease, MacRecord, NetworkSnapshot, NetworkState, Versioned,

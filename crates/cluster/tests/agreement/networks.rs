@@ -322,5 +322,8 @@ async fn an_interrupted_removal_is_taken_back_where_there_are_endpoints() {
     let refused = cluster.remove_network("a", 0).await.unwrap_err();
     assert!(matches!(refused, Error::InUse { .. }), "{refused}");
     let snapshot = cluster.snapshot("a").await.unwrap();
-    assert!(snapshot.ready_network("a").is_ok(), "it takes attachments again");
+    assert!(
+        snapshot.ready_network("a").is_ok(),
+        "it takes attachments again"
+    );
 }
