@@ -1,8 +1,8 @@
 //! Links: look up, change, remove.
 //!
-//! To take a link away costs the kernel RCU grace periods (13 ms here), but only once for all that one message
-//! names. Hence [`Rtnl::remove_group`]: links of one attachment share a group number, so one message removes them
-//! together (two veths in 13 ms instead of 32), and the far end of a veth goes with it in whatever namespace it is.
+//! Removing a link takes the kernel RCU grace periods (13 ms here), but only once for all links that one message names. Hence
+//! [`Rtnl::remove_group`]: links of one attachment share a group number, so one message removes them together (two veths in 13
+//! ms instead of 32). The far end of a veth is removed with it, in any namespace.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -39,11 +39,11 @@ pub struct Link {
     pub group: u32,
     /// The alias text.
     pub alias: Option<String>,
-    /// What a VXLAN device has besides.
+    /// Only a VXLAN device has it.
     pub vxlan: Option<VxlanInfo>,
-    /// What a port of a bridge has besides; nothing of other links.
+    /// Only a bridge port has it.
     pub port: Port,
-    /// Whether it is a port of a bridge that lets frames pass, as the bridge has found out.
+    /// Whether it is a bridge port in the state forwarding.
     pub forwards: bool,
 }
 
@@ -60,11 +60,11 @@ pub struct VxlanInfo {
     pub underlay: u32,
     /// Whether it learns VTEPs from traffic.
     pub learning: bool,
-    /// Whether it reads what it receives otherwise than a plain one: those cannot share a UDP port.
+    /// Whether it decodes packets in another way than a plain device: such devices cannot share a UDP port with a plain one.
     pub peculiar: bool,
 }
 
-/// What to change of a link; `None` leaves as it is.
+/// Changes of a link; `None` changes nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LinkChange {
     /// Administrative state.
@@ -81,7 +81,7 @@ pub struct LinkChange {
     pub alias: Option<String>,
 }
 
-/// What a bridge port has, or what to change of it; `None` leaves as it is.
+/// The settings of a bridge port, or changes of them; `None` changes nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Port {
     /// Answer ARP and ND for known neighbours instead of sending them out of this port.
@@ -110,7 +110,7 @@ pub fn index_of(name: &str) -> Result<u32, Error> {
     )
 }
 
-/// What any socket of the namespace tells of `what`.
+/// Asks a socket of the thread's namespace for `what`.
 fn ask<T>(
     asked: impl FnOnce(OwnedFd) -> rustix::io::Result<T>,
     what: fmt::Arguments<'_>,
@@ -192,7 +192,7 @@ impl Rtnl {
         if let Some(on) = port.hairpin {
             message = message.hairpin(on);
         }
-        // NEWLINK: SETLINK does not look at a port's data.
+        // NEWLINK: SETLINK ignores a port's data.
         let done = self.request(Message::NewLink(message.build()), 0).await;
         done.map_err(|refusal| refusal.on(format_args!("bridge port {name}: {port:?}")))
     }
@@ -222,7 +222,7 @@ impl Rtnl {
     }
 }
 
-/// In the words of `ip link set`, for messages.
+/// In the syntax of `ip link set`, for messages.
 impl fmt::Display for LinkChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let words = [
@@ -237,7 +237,7 @@ impl fmt::Display for LinkChange {
     }
 }
 
-/// Statistics are half of a link's message, and nobody here reads them.
+/// Statistics are half of a link's message, and are not used here.
 fn without_statistics() -> LinkAttribute {
     LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])
 }

@@ -1,7 +1,7 @@
 //! Sockets of this host that receive packets to a port, and the processes that own them.
 //!
-//! Of TCP and UDP the kernel tells by `sock_diag(7)`, without a look at connections. Of SCTP it tells so only with a module
-//! that few load; the file in `/proc` has the same.
+//! The kernel lists TCP and UDP sockets by `sock_diag(7)`, without connections. For SCTP it does so only with a module that is
+//! rarely loaded; the file in `/proc` has the same list.
 
 use std::fs;
 use std::net::{IpAddr, Ipv6Addr};
@@ -19,7 +19,7 @@ const AF_INET6: u8 = 10;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const SCTP: u8 = 132;
-/// Bits of the states: `TCP_LISTEN`; of UDP `TCP_CLOSE`, which is one that is connected to nobody, and `TCP_ESTABLISHED`.
+/// Bits of the states: `TCP_LISTEN`; for UDP `TCP_CLOSE`, which means unconnected, and `TCP_ESTABLISHED`.
 const LISTENS: u32 = 1 << 10;
 const UNCONNECTED: u32 = 1 << 7;
 const CONNECTED: u32 = 1 << 1;
@@ -32,10 +32,10 @@ const INODE: usize = 68;
 const V6_ONLY: u16 = 11;
 const ENDPOINTS: &str = "/proc/net/sctp/eps";
 
-/// A socket that receives packets of any peer.
+/// A socket that receives packets from any peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
-    /// Where; unspecified is everywhere.
+    /// Its address; unspecified means all addresses.
     pub address: IpAddr,
     /// The port.
     pub port: u16,
@@ -64,7 +64,7 @@ impl Listener {
 }
 
 impl SocketOwner {
-    /// A process by its id, if it is there.
+    /// A process by its id, if it exists.
     pub fn of(pid: u32) -> Option<Self> {
         owner(&Path::new("/proc").join(pid.to_string()))
     }
@@ -111,7 +111,7 @@ fn listener(message: &[u8]) -> Option<Listener> {
     let (fixed, attributes) = message.split_at_checked(MESSAGE)?;
     let bytes = &fixed[ADDRESS..];
     let v6 = fixed[0] == AF_INET6;
-    // A socket of IPv6 may be bound to an address of IPv4 (`::ffff:192.0.2.1`): that is what it hears.
+    // An IPv6 socket may be bound to an IPv4 address (`::ffff:192.0.2.1`): then it receives only packets to that.
     let address = if v6 {
         IpAddr::from(*bytes.first_chunk::<16>()?).to_canonical()
     } else {
