@@ -32,7 +32,7 @@ fn are_as_many_as_the_document_says() {
     proxy.take();
     add("t4");
     measured.push(row(
-        "ADD that leaves a quarter of a block, so that a spare one is claimed",
+        "ADD after which a quarter of a block is left, so that a spare one is claimed",
         &proxy,
     ));
     for name in ["t5", "t6"] {
