@@ -4,17 +4,11 @@
 //! ADDs that find an address in the ledger go on meanwhile. The order is:
 //!
 //! 1. blocks that a newer snapshot shows to be this host's;
-//!
 //! 2. a block that no host ever had;
-//!
 //! 3. a block that was given back and that all members have dropped;
-//!
 //! 4. a block of a node that never used it;
-//!
 //! 5. on a network with `reclaimAfter`, blocks of a node that has been silent for too long;
-//!
 //! 6. addresses of this host that are still resting;
-//!
 //! 7. single addresses in other hosts' blocks.
 
 use std::{net::IpAddr, time::Duration};
