@@ -19,7 +19,7 @@
 //! removal is idempotent: a missing object is not an error. DEL, GC, a failed ADD and a killed ADD have the same teardown.
 //!
 //! What should be on a host is data: lists of objects that pure functions compute from records (`segment/desired.rs`,
-//! `host_link/desired.rs`, `egress/desired.rs`). One interpreter, `host_state`, compares them with the kernel and applies what
+//! `host_link/desired.rs`, `egress/desired.rs`, `endpoint/desired.rs`). One interpreter, `host_state`, compares them with the kernel and applies what
 //! differs, so that ADD, CHECK, repair and `crosshost doctor` agree on what is right.
 //!
 //! `add`, `del`, `check`, `gc` and `status` are the verbs. They start from [`config`] and [`state::host`].

@@ -7,7 +7,10 @@ use std::{
 
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use journal::Attachment;
+use netlink::Mac;
 use serde::{Deserialize, Serialize};
+
+use crate::segment::forwarding::mac_of;
 
 /// The host's egress addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +56,11 @@ pub struct Nic {
 }
 
 impl Nic {
+    /// Its MAC.
+    pub fn mac(&self) -> Mac {
+        mac_of(self.address.ip().into())
+    }
+
     /// Whether something of it has still to be set in the container.
     pub fn is_unfinished(&self) -> bool {
         self.new || self.v6.is_some_and(|v6| v6.new)
@@ -138,10 +146,16 @@ impl Ledger {
             open: false,
             open6: false,
         };
-        let counterparts = self.counterpart(address).zip(self.subnet6);
-        let gateway6 = self.counterpart(self.gateway());
         let lease = self.leases.entry(address).or_insert(lease);
         lease.attachments.insert(attachment.to_owned());
+        let lease = lease.clone();
+        self.nic(address, &lease, v6)
+    }
+
+    /// The NIC of the container that has an address, with `v6` also its address of IPv6.
+    pub(crate) fn nic(&self, address: Ipv4Addr, lease: &Lease, v6: bool) -> Option<Nic> {
+        let counterparts = self.counterpart(address).zip(self.subnet6);
+        let gateway = self.counterpart(self.gateway());
         let nic6 = |((address, subnet), gateway): ((Ipv6Addr, Ipv6Network), Ipv6Addr)| {
             Some(Nic6 {
                 address: Ipv6Network::new(address, subnet.prefix()).ok()?,
@@ -149,14 +163,12 @@ impl Ledger {
                 new: !(lease.open && lease.open6),
             })
         };
-        let v6 = counterparts.zip(gateway6).filter(|_| v6).and_then(nic6);
-        let new = !lease.open;
-        let address = Ipv4Network::new(address, self.subnet.prefix()).ok()?;
+        let both = counterparts.zip(gateway).filter(|_| v6);
         Some(Nic {
-            address,
+            address: Ipv4Network::new(address, self.subnet.prefix()).ok()?,
             gateway: self.gateway(),
-            new,
-            v6,
+            new: !lease.open,
+            v6: both.and_then(nic6),
         })
     }
 

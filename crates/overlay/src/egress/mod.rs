@@ -25,7 +25,6 @@ use crate::{
     firewall::table,
     host_state::Deviation,
     names::{self, EGRESS_NIC},
-    segment::forwarding::mac_of,
     state::{attachment::Record, host::Host},
 };
 
@@ -167,7 +166,7 @@ pub async fn ensure(
     }
     let peer = VethEnd {
         name: EGRESS_NIC.to_owned(),
-        mac: Some(mac_of(nic.address.ip().into())),
+        mac: Some(nic.mac()),
         mtu: MTU,
         group: names::group(attachment),
         up: false,

@@ -2,4 +2,5 @@
 
 pub mod bandwidth;
 pub(crate) mod container;
+pub(crate) mod desired;
 pub(crate) mod nic;

@@ -5,14 +5,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use cni::{CniResult, Interface, Ip};
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use journal::Attachment;
-use netlink::{LinkChange, Mac, Netns, Rtnl, Sysctl, Veth, VethEnd};
+use netlink::{Mac, Netns, Rtnl, Veth, VethEnd};
 use plugin::Error;
 
 use crate::{
-    egress::Nic,
+    egress::{self, Nic},
+    endpoint::desired,
+    host_state::{self, Deviation, Known, Object, Observed, Space, deviations},
     names::{self, EGRESS_NIC},
     segment::{forwarding::mac_of, sandbox::Sandbox},
-    vanished,
+    state::{attachment::Record, host::Host},
 };
 
 /// The destinations of the default routes.
@@ -63,29 +65,14 @@ pub(crate) async fn plug(
         })
 }
 
-/// No address but ours, on all of the container's new links at once, while they are down: each entry into a namespace
-/// costs a thread. Where the network has no IPv6 the links have none either: no link-local address, no multicast joins
-/// and router solicitations that would flood to every host. Where it has, nobody's router advertisement counts, and the
-/// link-local address is ours to give: the kernel would first look for a second that nobody else has it.
-pub(crate) fn quiet(container: &Netns, links: &[&str], has_v6: bool) -> Result<(), Error> {
-    let wanted: &[(&str, &str)] = if has_v6 {
-        &[
-            ("addr_gen_mode", "1"),
-            ("accept_ra", "0"),
-            ("keep_addr_on_down", "1"),
-            // The last: an interface that is up gets an address with it.
-            ("disable_ipv6", "0"),
-        ]
-    } else {
-        &[("disable_ipv6", "1")]
-    };
-    let settings: Vec<_> = links
-        .iter()
-        .flat_map(|link| wanted.iter().map(move |(name, value)| (link, name, *value)))
-        .map(|(link, name, value)| (Sysctl::of_link("ipv6", link, name), value))
-        .collect();
-    let set = container.set_sysctls(&settings);
-    set.map_err(Error::from)
+/// Sets what keeps the kernel from giving these new links of the container addresses of its own, while they are down. All at
+/// once, as each entry into a namespace costs a thread.
+pub(crate) async fn quiet(space: &Space<'_>, links: &[&str], has_v6: bool) -> Result<(), Error> {
+    let settings = links.iter().flat_map(|link| Object::quiet(link, has_v6));
+    let settings: Vec<_> = settings.collect();
+    let mut nothing = Observed::default();
+    let done = host_state::apply(space, &settings, &mut nothing);
+    done.await.map(drop)
 }
 
 /// The MAC that follows from the addresses; that of a pair from its IPv4 address.
@@ -95,83 +82,82 @@ pub(crate) fn computed_mac(ips: &[Ip]) -> Result<Mac, Error> {
     first.ok_or_else(|| Error::decode("IPAM result: no address"))
 }
 
-/// The link-local address that goes with a MAC: its modified EUI-64 (RFC 4291, appendix A).
-fn link_local(mac: Mac) -> Option<IpNetwork> {
-    let mut id = [0, 0, 0, 0xff, 0xfe, 0, 0, 0];
-    id[..3].copy_from_slice(&mac.0[..3]);
-    id[5..].copy_from_slice(&mac.0[3..]);
-    id[0] ^= 2;
-    let bits = 0xfe80 << 112 | u128::from(u64::from_be_bytes(id));
-    IpNetwork::new(Ipv6Addr::from_bits(bits).into(), 64).ok()
-}
-
-/// Raises the container's loopback interface: not every runtime does, nor has each chain the plugin `loopback`.
-pub(crate) async fn raise_loopback(rtnl: &Rtnl) -> Result<(), Error> {
-    let link = rtnl.link("lo").await?;
-    let Some(link) = link.filter(|link| !link.up) else {
-        return Ok(());
-    };
-    let raised = rtnl.set_link(link.index, &up()).await;
-    raised.map_err(Error::from)
-}
-
-fn up() -> LinkChange {
-    LinkChange {
-        up: Some(true),
-        ..LinkChange::default()
-    }
-}
-
-/// Gives the container's end its MAC, raises it, and gives it addresses and routes.
-pub(crate) async fn address(
-    rtnl: &Rtnl,
+/// Gives the container what its result says, on its new links: its own interface, and the egress NIC if something of that has
+/// still to be set. `has_v6`: the network has IPv6.
+pub(crate) async fn bring(
+    space: &Space<'_>,
     attachment: &Attachment,
-    mac: Mac,
-    ipam: &CniResult,
-    nic: Option<&Nic>,
+    (result, mac): (&CniResult, Mac),
+    nic: Option<Nic>,
     has_v6: bool,
 ) -> Result<(), Error> {
-    let ifname = &attachment.ifname;
-    let link = rtnl.link(ifname).await?;
-    let link = link.ok_or_else(|| vanished(ifname.as_str()))?;
-    let change = LinkChange {
-        mac: Some(mac),
-        ..up()
+    let ifname = attachment.ifname.as_str();
+    let unfinished = nic.filter(Nic::is_unfinished);
+    let is_v4 = |object: &Object| match object {
+        Object::Address { address, .. } => address.is_ipv4(),
+        Object::Route { route, .. } => route.dst.is_ipv4(),
+        _ => false,
     };
-    rtnl.set_link(link.index, &change).await?;
-    let addresses = ipam.ips.iter().map(|ip| ip.address);
-    for address in addresses.chain(link_local(mac).filter(|_| has_v6)) {
-        rtnl.add_address(link.index, address).await?;
+    let mut objects = vec![desired::loopback()];
+    objects.extend(desired::inside(ifname, result));
+    objects.retain(|object| {
+        let is_missing = |nic: Nic| nic.new || !is_v4(object);
+        !object.is_of(EGRESS_NIC) || unfinished.is_some_and(is_missing)
+    });
+    if has_v6 {
+        objects.extend(desired::link_local(ifname, mac));
     }
-    for route in applied_routes(ipam, nic) {
-        let cni::Route {
-            dst,
-            gw: gateway,
-            mtu,
-            advmss,
-            priority,
-            table,
-            scope,
-            ..
-        } = route;
-        let route = netlink::Route {
-            dst,
-            gateway,
-            dev: link.index,
-            mtu,
-            advmss,
-            priority,
-            source: None,
-            table,
-            scope,
-        };
-        match rtnl.add_route(&route).await {
-            // The way out that another network of the container has made stays.
-            Err(error) if error.is_exists() && dst.prefix() == 0 => {}
-            added => added?,
-        }
+    if let Some(nic) = unfinished.filter(|nic| nic.v6.is_some()) {
+        objects.extend(desired::link_local(EGRESS_NIC, nic.mac()));
     }
-    Ok(())
+    objects.sort_by_key(|object| matches!(object, Object::Route { .. }));
+    let is_link = |object: &&Object| matches!(object, Object::Link(_));
+    let links: Vec<_> = objects.iter().filter(is_link).cloned().collect();
+    // What is new has nothing yet but itself.
+    let mut seen = Observed::of(space, &links).await?;
+    let done = host_state::apply(space, &objects, &mut seen);
+    done.await.map(drop)
+}
+
+/// What a container has of these objects.
+pub(crate) async fn look(space: &Space<'_>, objects: &[Object]) -> Result<Observed, Error> {
+    let known = Known {
+        links: space.rtnl.links().await?,
+        has_all: true,
+        beyond: None,
+    };
+    Observed::beside(known, space, objects).await
+}
+
+/// What of a container's interface deviates from what this host's documents say, which `describe` computes from the addresses that
+/// the interface has. Nothing where the container is gone, or a verb is at work on it.
+pub(crate) async fn deviating(
+    host: &Host,
+    record: &Record,
+    name: &str,
+    describe: impl FnOnce(&[IpNetwork]) -> Vec<Object>,
+) -> Result<Vec<Deviation>, Error> {
+    let Some(_idle) = host.lock_idle_container(&record.attachment)? else {
+        return Ok(Vec::new());
+    };
+    let container = Netns::open(&record.netns).ok();
+    let Some(container) = container.filter(|it| it.id() == record.netns_id) else {
+        return Ok(Vec::new());
+    };
+    let rtnl = Rtnl::open(&container)?;
+    let addresses = match rtnl.link(name).await? {
+        Some(link) => rtnl.addresses(Some(link.index)).await?,
+        None => Vec::new(),
+    };
+    let addresses: Vec<_> = addresses.into_iter().map(|(_, it)| it).collect();
+    let objects = describe(&addresses);
+    let seen = look(&Space::of_container(host, &container, &rtnl), &objects).await?;
+    // Nothing but its runtime changes anything in a container.
+    let found = deviations(&objects, &seen).map(|found| Deviation {
+        is_curable: false,
+        ..found
+    });
+    Ok(found.collect())
 }
 
 /// Adds to what the IPAM plugin gave the default routes over the segment's gateways. Code 7 if it gave no gateway.
@@ -223,35 +209,6 @@ fn gateway_of(ips: &[Ip], route: &cni::Route) -> Option<IpAddr> {
     gateway.filter(|_| !on_link).and_then(|ip| ip.gateway)
 }
 
-/// Gives the egress NIC what it has not yet of addresses and default routes, and raises it.
-pub(crate) async fn open_egress(rtnl: &Rtnl, nic: &Nic) -> Result<(), Error> {
-    let link = rtnl.link(EGRESS_NIC).await?;
-    let link = link.ok_or_else(|| vanished(EGRESS_NIC))?;
-    let v4 = nic.new.then(|| {
-        let (address, gateway) = (nic.address.into(), nic.gateway.into());
-        (address, gateway, EVERYWHERE.into())
-    });
-    let v6 = nic.v6.filter(|v6| v6.new).map(|v6| {
-        let (address, gateway) = (v6.address.into(), v6.gateway.into());
-        (address, gateway, EVERYWHERE6.into())
-    });
-    let families: Vec<(IpNetwork, IpAddr, IpNetwork)> = v4.into_iter().chain(v6).collect();
-    let own = link_local(mac_of(nic.address.ip().into())).filter(|_| nic.v6.is_some());
-    let addresses = families.iter().map(|(address, _, _)| *address);
-    for address in addresses.chain(own) {
-        rtnl.add_address(link.index, address).await?;
-    }
-    rtnl.set_link(link.index, &up()).await?;
-    for (_, gateway, everywhere) in families {
-        let route = netlink::Route::new(everywhere, Some(gateway), link.index);
-        match rtnl.add_route(&route).await {
-            Err(error) if !error.is_exists() => return Err(error.into()),
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
 /// Leaves out of the result the default routes that the container does not have: it keeps those of the network that it
 /// joined first.
 pub(crate) async fn drop_refused(rtnl: &Rtnl, result: &mut CniResult) -> Result<(), Error> {
@@ -275,13 +232,6 @@ pub(crate) fn result(
     ipam: CniResult,
     nic: Option<Nic>,
 ) -> CniResult {
-    let inside = |name: &str, mac: Mac, mtu: u32| Interface {
-        name: name.to_owned(),
-        mac: Some(mac.to_string()),
-        mtu: Some(mtu),
-        sandbox: Some(netns.to_owned()),
-        ..Interface::default()
-    };
     let of_host = |name: String| Interface {
         name,
         ..Interface::default()
@@ -298,7 +248,8 @@ pub(crate) fn result(
         result.interfaces.push(of_host(port));
     }
     let own = result.interfaces.len();
-    result.interfaces.push(inside(&attachment.ifname, mac, mtu));
+    let ifname = &attachment.ifname;
+    result.interfaces.push(interface(ifname, mac, mtu, netns));
     // With an egress NIC nothing answers at the segment's gateway address.
     let gateway = |ip: &Ip| if nic.is_some() { None } else { ip.gateway };
     result.ips.extend(ipam.ips.iter().map(|ip| Ip {
@@ -307,28 +258,41 @@ pub(crate) fn result(
         ..Ip::new(ip.address)
     }));
     if let Some(nic) = nic {
-        result.interfaces.push(inside(
-            EGRESS_NIC,
-            mac_of(nic.address.ip().into()),
-            crate::egress::MTU,
-        ));
-        let v6 = nic
-            .v6
-            .map(|v6| (v6.address.into(), v6.gateway.into(), EVERYWHERE6.into()));
-        let v4 = (nic.address.into(), nic.gateway.into(), EVERYWHERE.into());
-        for (address, gateway, everywhere) in [v4].into_iter().chain(v6) {
-            result.ips.push(Ip {
-                gateway: Some(gateway),
-                interface: Some(own + 1),
-                ..Ip::new(address)
-            });
-            result.routes.push(cni::Route {
-                gw: Some(gateway),
-                ..cni::Route::to(everywhere)
-            });
-        }
+        add_egress(&mut result, netns, nic);
     }
     result
+}
+
+/// Adds the egress NIC of a container in this namespace, with its addresses and default routes.
+pub(crate) fn add_egress(result: &mut CniResult, netns: &str, nic: Nic) {
+    let index = result.interfaces.len();
+    result
+        .interfaces
+        .push(interface(EGRESS_NIC, nic.mac(), egress::MTU, netns));
+    let v6 = nic.v6;
+    let v6 = v6.map(|v6| (v6.address.into(), v6.gateway.into(), EVERYWHERE6.into()));
+    let v4 = (nic.address.into(), nic.gateway.into(), EVERYWHERE.into());
+    for (address, gateway, everywhere) in [v4].into_iter().chain(v6) {
+        result.ips.push(Ip {
+            gateway: Some(gateway),
+            interface: Some(index),
+            ..Ip::new(address)
+        });
+        result.routes.push(cni::Route {
+            gw: Some(gateway),
+            ..cni::Route::to(everywhere)
+        });
+    }
+}
+
+fn interface(name: &str, mac: Mac, mtu: u32, netns: &str) -> Interface {
+    Interface {
+        name: name.to_owned(),
+        mac: Some(mac.to_string()),
+        mtu: Some(mtu),
+        sandbox: Some(netns.to_owned()),
+        ..Interface::default()
+    }
 }
 
 /// The result with what an earlier plugin of the chain answered, which the specification wants passed on: after ours, and for
@@ -353,16 +317,4 @@ pub(crate) fn after(previous: &CniResult, mut ours: CniResult) -> CniResult {
     }
     ours.extra.extend(extra);
     ours
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_link_local_address_is_that_of_the_kernel() {
-        let mac = Mac([0x02, 0x42, 0x0a, 0, 0, 0x02]);
-        let address = link_local(mac).map(|address| address.to_string());
-        assert_eq!(address.as_deref(), Some("fe80::42:aff:fe00:2/64"));
-    }
 }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
-use netlink::{Forward, Mac};
+use netlink::{Forward, Mac, Route};
 
 use super::Foothold;
 use crate::{
@@ -70,37 +70,27 @@ impl Pair {
             ..LinkSpec::default()
         }));
         objects.extend(self.routes.iter().map(|(dst, source)| Object::Route {
-            link: link(),
-            dst: *dst,
-            source: *source,
+            links: vec![link()],
+            route: Route {
+                source: Some(*source),
+                ..Route::new(*dst, None, 0)
+            },
         }));
         objects
     }
 
-    /// The link answers for its own addresses alone, and asks from these (the host may have two links to the segment, with
-    /// different MACs); what comes by one may be answered by the other; no router advertisement counts. Without IPv6 on the network
-    /// there is none on the link.
+    /// The link answers for its own addresses alone, and asks from these, as the host may have two links to the segment, with
+    /// different MACs. What comes by one may be answered by the other.
     fn settings(&self) -> Vec<Object> {
-        let setting =
-            |family: &str, key: &str, value| Object::setting(family, &self.name, key, value);
-        let v6: &[_] = if self.addresses.iter().any(IpNetwork::is_ipv6) {
-            &[
-                ("addr_gen_mode", "1"),
-                ("accept_ra", "0"),
-                ("keep_addr_on_down", "1"),
-                ("disable_ipv6", "0"),
-            ]
-        } else {
-            &[("disable_ipv6", "1")]
-        };
         let v4 = [
             ("rp_filter", "2"),
             ("arp_ignore", "1"),
             ("arp_announce", "2"),
         ];
-        let v4 = v4.iter().map(|(key, value)| setting("ipv4", key, value));
-        let v6 = v6.iter().map(|(key, value)| setting("ipv6", key, value));
-        v4.chain(v6).collect()
+        let v4 = v4.map(|(key, value)| Object::setting("ipv4", &self.name, key, value));
+        let v6 = self.addresses.iter().any(IpNetwork::is_ipv6);
+        let quiet = Object::quiet(&self.name, v6);
+        v4.into_iter().chain(quiet).collect()
     }
 }
 

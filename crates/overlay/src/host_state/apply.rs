@@ -76,16 +76,20 @@ async fn layer_3(space: &Space<'_>, object: &Object, seen: &Observed) -> Result<
         Object::Address { link, address, .. } => {
             rtnl.add_address(index(seen, link)?, *address).await
         }
-        Object::Route { link, dst, source } => {
-            let route = Route {
-                source: Some(*source),
-                ..Route::new(*dst, None, index(seen, link)?)
-            };
+        Object::Route { links, route } => {
+            let by = links.get(..1).unwrap_or_default();
+            let dev = by.first().map_or(Ok(0), |link| index(seen, link))?;
+            let route = Route { dev, ..*route };
             // Only our own is replaced: another program's route to the same subnet stays, and is an error.
-            if seen.route(link, *dst).is_some() {
+            let added = if seen.routes(by, route.dst).next().is_some() {
                 rtnl.replace_route(&route).await
             } else {
                 rtnl.add_route(&route).await
+            };
+            match added {
+                // The default route that a container has from another network stays.
+                Err(error) if error.is_exists() && route.dst.prefix() == 0 => Ok(()),
+                added => added,
             }
         }
         _ => Ok(()),

@@ -1,7 +1,7 @@
-//! Host state as data: what should be in a namespace, described once for all who ask.
+//! Host state as data: what should be in a namespace, described once for all verbs and commands.
 //!
 //! A description is an ordered list of [`Object`]s, made from records by a pure function beside its subject
-//! (`segment/desired.rs`, `host_link/desired.rs`, `egress/desired.rs`). It names links, never indices, so that it can be
+//! (`segment/desired.rs`, `host_link/desired.rs`, `egress/desired.rs`, and `endpoint/desired.rs` for containers). It names links, never indices, so that it can be
 //! written before anything exists. [`Observed`] is what the kernel has of that, asked for as far as the description goes and
 //! no further.
 //!

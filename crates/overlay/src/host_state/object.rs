@@ -22,14 +22,12 @@ pub(crate) enum Object {
         /// Whether the kernel makes no route to the address's network with it.
         bare: bool,
     },
-    /// A route to a subnet on a link.
+    /// A route. Only what it names is compared.
     Route {
-        /// The link.
-        link: String,
-        /// The subnet.
-        dst: IpNetwork,
-        /// The address from which the host speaks to it.
-        source: IpAddr,
+        /// It goes by one of these links, by any if there are none. It is made by the first.
+        links: Vec<String>,
+        /// The route; its `dev` does not count.
+        route: Route,
     },
     /// A setting. One of IPv6 or of `br_netfilter` that the kernel does not have is as it should be.
     Sysctl {
@@ -177,10 +175,19 @@ impl Object {
     /// The link that it belongs to, if it is no link itself.
     pub(super) fn link(&self) -> Option<&str> {
         match self {
-            Self::Address { link, .. } | Self::Route { link, .. } => Some(link),
+            Self::Address { link, .. } => Some(link),
+            Self::Route { links, .. } => links.first().map(String::as_str),
             Self::Entries { port, .. } => Some(port),
             Self::Sysctl { link, .. } => link.as_deref(),
             Self::Link(_) | Self::Rewrite(_) => None,
+        }
+    }
+
+    /// Whether it is this link, or belongs to it.
+    pub(crate) fn is_of(&self, name: &str) -> bool {
+        match self {
+            Self::Link(spec) => spec.name == name,
+            _ => self.link() == Some(name),
         }
     }
 
@@ -202,17 +209,9 @@ impl Object {
                     index.is_some_and(|index| seen.addresses.contains(&(index, *address)));
                 (!is_there).then(|| one(format!("{link}{place}: lacks address {address}")))
             }
-            Self::Route { link, dst, source } => {
-                let there = seen.route(link, *dst);
-                if there.is_some_and(|there| there.source == Some(*source)) {
-                    return None;
-                }
-                let what = if there.is_some() {
-                    format!("does not say source {source}")
-                } else {
-                    "is gone".to_owned()
-                };
-                Some(one(format!("route to {dst} by {link}{place}: {what}")))
+            Self::Route { links, route } => {
+                let what = seen.lacks_route(links, route)?;
+                Some(one(format!("route to {}{place}: {what}", route.dst)))
             }
             Self::Sysctl { key, value, .. } => {
                 let what = match seen.sysctls.get(key) {
@@ -375,6 +374,27 @@ impl Object {
         }
     }
 
+    /// The settings by which a link has the addresses of IPv6 that it is given, and no others: the kernel makes none, and no
+    /// router's advertisement counts. Without `v6` it has no IPv6: no link-local address, and no multicast joins and router
+    /// solicitations, which would be flooded to every host.
+    pub(crate) fn quiet(link: &str, v6: bool) -> Vec<Self> {
+        let settings: &[_] = if v6 {
+            &[
+                ("addr_gen_mode", "1"),
+                ("accept_ra", "0"),
+                ("keep_addr_on_down", "1"),
+                // The last: an interface that is up gets an address with it.
+                ("disable_ipv6", "0"),
+            ]
+        } else {
+            &[("disable_ipv6", "1")]
+        };
+        let settings = settings.iter();
+        settings
+            .map(|(name, value)| Self::setting("ipv6", link, name, value))
+            .collect()
+    }
+
     /// A setting of a whole namespace.
     pub(crate) fn of_namespace(key: Sysctl, value: &'static str) -> Self {
         let link = None;
@@ -388,10 +408,72 @@ impl Observed {
         self.links.iter().find(|link| link.name == name)
     }
 
-    /// The route to a subnet by a link.
-    pub(super) fn route(&self, link: &str, dst: IpNetwork) -> Option<&Route> {
-        let index = self.link(link)?.index;
-        let mut routes = self.routes.iter();
-        routes.find(|route| (route.dev, route.dst) == (index, dst))
+    /// The routes to a subnet by one of these links.
+    pub(super) fn routes<'s>(
+        &'s self,
+        links: &'s [String],
+        dst: IpNetwork,
+    ) -> impl Iterator<Item = &'s Route> {
+        let by = move |route: &&Route| {
+            let mut links = links.iter().filter_map(|link| self.link(link));
+            links.any(|link| link.index == route.dev)
+        };
+        let dst = (dst.network(), dst.prefix());
+        let routes = self.routes.iter();
+        let routes = routes.filter(move |it| (it.dst.network(), it.dst.prefix()) == dst);
+        routes.filter(move |route| links.is_empty() || by(route))
     }
+
+    /// What is there in the place of a route by one of these links, if it is not there.
+    fn lacks_route(&self, links: &[String], wanted: &Route) -> Option<String> {
+        if self.routes(links, wanted.dst).any(|it| fits(it, wanted)) {
+            return None;
+        }
+        let mut there = self
+            .routes(links, wanted.dst)
+            .chain(self.routes(&[], wanted.dst));
+        let Some(there) = there.next() else {
+            return Some("is gone".to_owned());
+        };
+        let mut all = self.links.iter();
+        let by = all.find(|link| link.index == there.dev);
+        let by = by.map_or("?", |link| link.name.as_str());
+        let wanted = spell(wanted, links.first().map(String::as_str));
+        Some(format!("is {}, not {wanted}", spell(there, Some(by))))
+    }
+}
+
+/// The kernel's number of its main table, which is also what 0 stands for.
+const MAIN: u32 = 254;
+
+/// Whether a route is the wanted one, as far as that says.
+fn fits(there: &Route, wanted: &Route) -> bool {
+    fn fits<T: PartialEq>(wanted: Option<T>, there: Option<T>) -> bool {
+        wanted.is_none() || wanted == there
+    }
+    let table = |table: u32| if table == 0 { MAIN } else { table };
+    // IPv6 has no scopes.
+    let scope = wanted.scope.filter(|_| wanted.dst.is_ipv4());
+    fits(wanted.gateway, there.gateway)
+        && fits(wanted.mtu, there.mtu)
+        && fits(wanted.advmss, there.advmss)
+        && fits(wanted.priority, there.priority)
+        && fits(wanted.source, there.source)
+        && fits(wanted.table.map(table), there.table)
+        && fits(scope, there.scope)
+}
+
+/// A route by a link in the words of `ip route`.
+fn spell(route: &Route, link: Option<&str>) -> String {
+    let table = route.table.filter(|table| ![0, MAIN].contains(table));
+    let words = [
+        route.gateway.map(|gateway| format!("via {gateway}")),
+        link.map(|link| format!("dev {link}")),
+        route.source.map(|source| format!("src {source}")),
+        route.priority.map(|priority| format!("metric {priority}")),
+        table.map(|table| format!("table {table}")),
+        route.mtu.map(|mtu| format!("mtu {mtu}")),
+        route.advmss.map(|advmss| format!("advmss {advmss}")),
+    ];
+    words.into_iter().flatten().collect::<Vec<_>>().join(" ")
 }

@@ -46,24 +46,34 @@ impl<'a> Space<'a> {
             host,
         }
     }
+
+    /// A container. Messages name its interfaces alone.
+    pub(crate) fn of_container(host: &'a Host, netns: &'a Netns, rtnl: &'a Rtnl) -> Self {
+        Self {
+            netns,
+            rtnl,
+            place: "",
+            host,
+        }
+    }
 }
 
 /// What is in a namespace, as far as a description asks.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Observed {
-    pub(super) place: &'static str,
-    pub(super) links: Vec<Link>,
+    pub(crate) place: &'static str,
+    pub(crate) links: Vec<Link>,
     /// The other ends of pairs.
-    pub(super) beyond: Vec<Link>,
+    pub(crate) beyond: Vec<Link>,
     /// Addresses, by the index of their link.
-    pub(super) addresses: BTreeSet<(u32, IpNetwork)>,
-    pub(super) routes: Vec<Route>,
+    pub(crate) addresses: BTreeSet<(u32, IpNetwork)>,
+    pub(crate) routes: Vec<Route>,
     /// The entries of the bridge and of a port, by the port's name.
-    pub(super) entries: BTreeMap<String, Forwarding>,
+    pub(crate) entries: BTreeMap<String, Forwarding>,
     /// Values by key; `None` of a key that the kernel lacks. What is not in here was not asked for.
-    pub(super) sysctls: BTreeMap<Sysctl, Option<String>>,
+    pub(crate) sysctls: BTreeMap<Sysctl, Option<String>>,
     /// Whether the MACs are rewritten that should be, and no others.
-    pub(super) rewrites: bool,
+    pub(crate) rewrites: bool,
 }
 
 impl Observed {
@@ -208,9 +218,10 @@ fn names(objects: &[Object]) -> BTreeSet<&str> {
                 names.insert(spec.name.as_str());
                 names.extend(spec.bridge);
             }
-            Object::Address { link, .. } | Object::Route { link, .. } => {
+            Object::Address { link, .. } => {
                 names.insert(link.as_str());
             }
+            Object::Route { links, .. } => names.extend(links.iter().map(String::as_str)),
             Object::Entries { bridge, port, .. } => names.extend([*bridge, port.as_str()]),
             Object::Sysctl { .. } | Object::Rewrite(_) => {}
         }

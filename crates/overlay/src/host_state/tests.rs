@@ -63,9 +63,11 @@ fn described() -> Vec<Object> {
             bare: true,
         },
         Object::Route {
-            link: "own".to_owned(),
-            dst: "10.0.0.0/24".parse().unwrap(),
-            source: [10, 0, 0, 5].into(),
+            links: vec!["own".to_owned()],
+            route: Route {
+                source: Some([10, 0, 0, 5].into()),
+                ..Route::new("10.0.0.0/24".parse().unwrap(), None, 0)
+            },
         },
         Object::Rewrite([].into()),
         Object::Entries {
@@ -267,11 +269,11 @@ fn each_damage_of_what_is_no_link_is_named() {
         ),
         (
             |seen| seen.routes.clear(),
-            "route to 10.0.0.0/24 by own there: is gone",
+            "route to 10.0.0.0/24 there: is gone",
         ),
         (
             |seen| seen.routes[0].source = None,
-            "route to 10.0.0.0/24 by own there: does not say source 10.0.0.5",
+            "route to 10.0.0.0/24 there: is dev own, not dev own src 10.0.0.5",
         ),
         (
             |seen| {

@@ -1,13 +1,16 @@
 //! Examine: what is well on this host and what is wrong, with the command that would mend it. Looks at what [`crate::maintain::repair`]
 //! mends, and at what no repair may touch, since it is others'. Changes nothing, and asks no store.
 
+use std::net::IpAddr;
+
 use cluster::{Network, NetworkSnapshot, Resolved, StoreRef};
-use netlink::{Netns, Sysctl};
+use ipnetwork::IpNetwork;
+use netlink::{Mac, Netns, Sysctl};
 use plugin::Error;
 
 use crate::{
-    egress,
-    endpoint::bandwidth,
+    egress::{self, Ledger},
+    endpoint::{bandwidth, desired, nic},
     firewall::{foreign_rules, table},
     follow::{follower, membership, store_check},
     host_link::{self, Wants},
@@ -16,7 +19,7 @@ use crate::{
         findings::{Check, Findings, State},
         network, stale,
     },
-    names::{self, EGRESS_BRIDGE},
+    names::{self, EGRESS_BRIDGE, EGRESS_NIC},
     segment::{
         path_mtu,
         sandbox::{self, Sandbox},
@@ -182,6 +185,23 @@ async fn examine_network(
         ..sandbox
     };
     examine_host_link(host, &sandbox, network, findings).await?;
+    for made in records.iter().filter(|record| is_made(record, network)) {
+        let attachment = &made.attachment;
+        let describe = |addresses: &[IpNetwork]| {
+            let addresses = addresses.iter().map(IpNetwork::ip);
+            let subnets = record.subnets();
+            let its = addresses.filter(|it| subnets.iter().any(|subnet| subnet.contains(*it)));
+            let first = its.min_by_key(IpAddr::is_ipv6);
+            // The MAC of an address that no record of this host has may be any.
+            let first = first.filter(|it| copy.home(*it) == Some(&settings.node));
+            let computed = first.map(ipam::Mac::of);
+            let mac = computed.map(|mac| *described.macs.get(&mac).unwrap_or(&mac));
+            desired::own(&attachment.ifname, mac.map(|mac| Mac(mac.0)))
+        };
+        let found = nic::deviating(host, made, &attachment.ifname, describe).await?;
+        let of = attachment.to_string();
+        findings.deviate(Check::ContainerNic, &of, found.into_iter());
+    }
     if let Some(what) = bandwidth::deviation(host, network, &sandbox.rtnl, None).await? {
         findings.wrong(Check::Bandwidth, format!("network {network}: {what}"), SYNC);
     }
@@ -291,6 +311,7 @@ async fn examine_egress(host: &Host, findings: &mut Findings) -> Result<(), Erro
     let before = findings.0.len();
     let found = egress::deviating(host, &ledger).await?;
     findings.deviate(Check::Egress, "the containers' way out", found.into_iter());
+    examine_egress_nics(host, &ledger, findings).await?;
     let v6 = ledger.subnet6.is_some();
     let switches = [
         (true, Sysctl::new("ipv4/ip_forward")),
@@ -325,6 +346,26 @@ async fn examine_egress(host: &Host, findings: &mut Findings) -> Result<(), Erro
             Check::Egress,
             format!("egress by {EGRESS_BRIDGE}: {} is let out", ledger.subnet),
         );
+    }
+    Ok(())
+}
+
+/// The egress NIC of each container.
+async fn examine_egress_nics(
+    host: &Host,
+    ledger: &Ledger,
+    findings: &mut Findings,
+) -> Result<(), Error> {
+    let records = host.records.all_readable(&|_| ())?;
+    for (address, lease) in ledger.leases.iter().filter(|(_, lease)| lease.open) {
+        let is_its = |record: &&Record| lease.attachments.contains(&record.attachment.hash());
+        let nic = ledger.nic(*address, lease, lease.open6);
+        let Some((record, nic)) = records.iter().find(is_its).zip(nic) else {
+            continue;
+        };
+        let found = nic::deviating(host, record, EGRESS_NIC, |_| desired::egress(nic)).await?;
+        let of = format!("container {}", record.attachment.container);
+        findings.deviate(Check::Egress, &of, found.into_iter());
     }
     Ok(())
 }

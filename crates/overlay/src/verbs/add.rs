@@ -18,6 +18,7 @@ use crate::{
     endpoint::{bandwidth, container, nic},
     follow::{follower::Follower, store_check},
     host_link::{self, Foothold},
+    host_state::Space,
     maintain::teardown,
     names::{self, BRIDGE, EGRESS_BRIDGE, EGRESS_NIC},
     segment::{
@@ -221,18 +222,20 @@ impl Work<'_> {
         if asked.is_some() {
             refuse_mac_of_sandbox(&sandbox, network, mac).await?;
         }
-        nic::raise_loopback(self.inside).await?;
-        nic::address(
-            self.inside,
-            self.attachment,
-            mac,
-            &given,
-            nic.as_ref(),
-            has_v6(record),
-        )
-        .await?;
+        let netns = self.call.netns.as_deref().unwrap_or(Path::new(""));
+        // An internal network has no link on the host. No other link has the name that the host's own would have.
+        let outside = match &nic {
+            Some(_) => EGRESS_BRIDGE.to_owned(),
+            None if by_gateway => names::gateway_link(network),
+            None => names::host_link(network),
+        };
+        let addresses = given.ips.iter().map(|ip| ip.address.ip());
+        let addresses: Vec<_> = addresses.chain(foothold.own()).collect();
+        let netns = netns.display().to_string();
+        let mut result = nic::result(self.attachment, outside, &netns, mac, mtu, given, nic);
+        let made = (&result, mac);
+        nic::bring(&self.space(), self.attachment, made, nic, has_v6(record)).await?;
         if let Some(nic) = nic.filter(Nic::is_unfinished) {
-            nic::open_egress(self.inside, &nic).await?;
             egress::opened(self.host, self.attachment, nic.v6.is_some())?;
         }
         let snapshot = match &heard {
@@ -242,8 +245,6 @@ impl Work<'_> {
         if !self.is_registered(snapshot, sandbox.end.ip()).await? {
             heard = self.follower.read(true).await?.of_network(known);
         }
-        let addresses = given.ips.iter().map(|ip| ip.address.ip());
-        let addresses: Vec<_> = addresses.chain(foothold.own()).collect();
         {
             let _lock = self.host.lock_network(network)?;
             let follower = &self.follower;
@@ -258,24 +259,13 @@ impl Work<'_> {
         }
         self.wait_for_ports(&sandbox, &foothold, egress.as_ref())
             .await?;
-        let netns = self.call.netns.as_deref().unwrap_or(Path::new(""));
-        // An internal network has no link on the host; the name that the host's own would have is nobody else's.
-        let outside = match &nic {
-            Some(_) => EGRESS_BRIDGE.to_owned(),
-            None if by_gateway => names::gateway_link(network),
-            None => names::host_link(network),
-        };
-        let mut result = nic::result(
-            self.attachment,
-            outside,
-            &netns.display().to_string(),
-            mac,
-            mtu,
-            given,
-            nic,
-        );
         nic::drop_refused(self.inside, &mut result).await?;
         Ok(Some(self.told(result)))
+    }
+
+    /// The container's namespace.
+    fn space(&self) -> Space<'_> {
+        Space::of_container(self.host, self.container, self.inside)
     }
 
     /// Code 6 for an answer of the IPAM plugin with no address, or with more than an attachment may have.
@@ -346,7 +336,7 @@ impl Work<'_> {
         };
         let mut links = vec![self.attachment.ifname.as_str()];
         links.extend(nic.filter(Nic::is_unfinished).map(|_| EGRESS_NIC));
-        nic::quiet(self.container, &links, has_v6)?;
+        nic::quiet(&self.space(), &links, has_v6).await?;
         Ok(Made {
             sandbox,
             mtu,

@@ -32,23 +32,8 @@ const fn undone(does: &'static str, words: &'static [&'static str], undo: &'stat
     Damage { does, words, undo }
 }
 
-/// In the container, which sync leaves to its runtime.
-const INSIDE: [Damage; 14] = [
-    undone(
-        "$C ip link set eth0 name lost",
-        &["eth0: is gone"],
-        "$C ip link set lost name eth0",
-    ),
-    undone(
-        "$C ip link set eth0 down",
-        &["eth0: is down"],
-        "$C ip link set eth0 up; $C ip route add 10.9.0.0/24 via 10.0.0.1 mtu 1300 metric 7; $C ip route add 10.8.0.0/24 dev eth0 table 100 scope link",
-    ),
-    undone(
-        "$C ip link set eth0 address 02:00:00:00:00:01",
-        &["eth0: has MAC 02:00:00:00:00:01, not 02:42:0a:00:00"],
-        "$C ip link set eth0 address $MAC",
-    ),
+/// In the container, which sync leaves to its runtime: what the result alone tells. The rest is in `host_state.rs`.
+const INSIDE: [Damage; 7] = [
     undone(
         "$C ip link set eth0 mtu 1400",
         &["eth0: has MTU 1400, not 1450"],
@@ -61,7 +46,7 @@ const INSIDE: [Damage; 14] = [
     ),
     undone(
         "$C ip route delete 10.9.0.0/24",
-        &["route to 10.9.0.0/24 is gone"],
+        &["route to 10.9.0.0/24: is gone"],
         "$C ip route add 10.9.0.0/24 via 10.0.0.1 mtu 1300 metric 7",
     ),
     undone(
@@ -78,26 +63,6 @@ const INSIDE: [Damage; 14] = [
         "$C ip route delete 10.8.0.0/24 table 100; $C ip route add 10.8.0.0/24 dev eth0 scope link",
         &["route to 10.8.0.0/24"],
         "$C ip route delete 10.8.0.0/24; $C ip route add 10.8.0.0/24 dev eth0 table 100 scope link",
-    ),
-    undone(
-        "$C ip link set gw0 name lost",
-        &["gw0: is gone"],
-        "$C ip link set lost name gw0",
-    ),
-    undone(
-        "$C ip link set gw0 down",
-        &["gw0: is down"],
-        "$C ip link set gw0 up; $C ip route add default via 172.18.0.1",
-    ),
-    undone(
-        "$C ip address delete $OUT dev gw0",
-        &["gw0: lacks address 172.18."],
-        "$C ip address add $OUT dev gw0; $C ip route add default via 172.18.0.1 || true",
-    ),
-    undone(
-        "$C ip route delete default",
-        &["route to 0.0.0.0/0 is gone"],
-        "$C ip route add default via 172.18.0.1",
     ),
     undone(
         "$C ip route replace default via 10.0.0.1 dev eth0",
@@ -215,7 +180,6 @@ impl<'h> Bench<'h> {
             .id("t1")
             .netns(&container.netns());
         let result = call.conf(&conf).run().ok().json();
-        let first = |text: &Value| text.as_str().expect("a text").to_owned();
         let vni = host.listed(&["network", "inspect", NETWORK])["vni"].to_string();
         let interfaces = result["interfaces"].as_array().expect("interfaces");
         let che = interfaces
@@ -226,13 +190,11 @@ impl<'h> Bench<'h> {
              C='nsenter --net={}'; S=\"nsenter --net=$NS\"
              E='nsenter --net=/run/crosshost/egress-netns/ch-egress'
              CHP=$($S ip -o link | grep -o 'chp[0-9a-f]*' | head -1); CHE={}
-             MAC={}; ADDRESS={}; OUT={}; VNI={vni}
+             ADDRESS={}; VNI={vni}
              $S sleep 9 > /dev/null 2>&1 & PID=$!; trap 'kill $PID' EXIT; sleep 0.05",
             container.netns(),
             che.expect("a port"),
-            first(&interfaces[position_of(&result, "eth0")]["mac"]),
             container.address("eth0").expect("an address"),
-            first(&result["ips"][1]["address"]),
         );
         conf["prevResult"] = result;
         Self {

@@ -6,7 +6,6 @@
 //! each verb does: the nftables table, the egress bridge, the host's own links to the segment. And neither the
 //! rules of others nor what the ways to other hosts carry are judged here: `crosshost doctor` tells of them.
 
-mod inside;
 mod segment;
 
 use std::path::Path;
@@ -18,7 +17,8 @@ use plugin::{Error, code};
 use crate::{
     config::Conf,
     egress,
-    endpoint::container,
+    endpoint::{container, desired, nic},
+    host_state::{Space, deviations},
     names::{self, EGRESS_NIC},
     state::{attachment::Stage, host::Host},
 };
@@ -49,14 +49,20 @@ pub(crate) async fn check(call: &Call) -> Result<(), Error> {
         cni::log(&newer.to_string());
         return Ok(());
     }
-    let (_container, inside) = container::open(call, &host)?;
+    let (container, inside) = container::open(call, &host)?;
     let deviation = |what: Option<String>| match what {
         None => Ok(()),
         Some(what) => Err(Error::new(code::DEVIATION, format!("{attachment}: {what}"))),
     };
     let found = host.records.load(&attachment.hash());
     match found? {
-        Document::Readable(record) if record.stage == Stage::Made => {}
+        Document::Readable(record) if record.stage == Stage::Made => {
+            if record.netns_id != container.id() {
+                let made = record.netns.display();
+                let what = format!("CNI_NETNS is another namespace than it was made in ({made})");
+                return deviation(Some(what));
+            }
+        }
         // What it says is only that the ADD came to its end, and there is a result of it.
         Document::Unreadable(unreadable) => cni::log(&unreadable.to_string()),
         Document::Absent | Document::Readable(_) => {
@@ -67,10 +73,11 @@ pub(crate) async fn check(call: &Call) -> Result<(), Error> {
     if has_egress {
         put_back("way out", egress::mend(&host).await);
     }
-    let mtu = match inside::look(&inside, &attachment.ifname, previous).await? {
-        Ok(mtu) => mtu,
-        Err(what) => return deviation(Some(what)),
-    };
+    let space = Space::of_container(&host, &container, &inside);
+    let wanted = desired::inside(&attachment.ifname, previous);
+    let seen = nic::look(&space, &wanted).await?;
+    deviation(deviations(&wanted, &seen).next().map(|first| first.what))?;
+    let mtu = seen.link(&attachment.ifname).map_or(0, |own| own.mtu);
     deviation(segment::look(&host, &conf, &attachment, mtu).await?)?;
     if has_egress {
         let port = names::egress_port(&attachment);
