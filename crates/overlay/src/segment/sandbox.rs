@@ -121,11 +121,13 @@ pub(crate) fn space<'a>(host: &'a Host, netns: &'a Netns, rtnl: &'a Rtnl) -> Spa
 pub async fn ensure(host: &Host, network: &Network, underlay: &Underlay) -> Result<Sandbox, Error> {
     let netns = Netns::create(&names::sandboxes(), &network.name)?;
     let rtnl = Rtnl::open(&netns)?;
-    let noted = host.translations.load(&network.name);
-    // A table that is noted nowhere, since /run was lost or somebody made it, would hide which containers have the addresses now.
-    let is_noted = matches!(noted, Ok(Found::Readable(_)));
-    let rewrote = !is_noted && mac_rewrite::set(&netns, &Translations::new())?;
     let links = rtnl.links().await?;
+    let noted = host.translations.load(&network.name);
+    // A table that no document notes, because /run was lost or another program made it, would hide which containers have the
+    // addresses now. A new namespace has none.
+    let is_new = links.iter().all(|link| link.name != BRIDGE);
+    let is_noted = matches!(noted, Ok(Found::Readable(_)));
+    let rewrote = !is_new && !is_noted && mac_rewrite::set(&netns, &Translations::new())?;
     let least = Mtu::AtLeast(underlay.segment_mtu());
     let ports = links.iter().filter(|link| is_port(link));
     let ports = ports.map(|port| desired::port(&port.name, least));
@@ -173,6 +175,15 @@ impl Sandbox {
             stood: false,
             changes,
         })
+    }
+
+    /// Whether bridge and tunnel device are still those that were found or made.
+    pub(crate) async fn still_stands(&self, host: &Host, network: &Network) -> Result<bool, Error> {
+        let wanted = desired::links_as_they_are(network, self.end.ip());
+        let seen = Observed::of(&self.space(host), &wanted).await?;
+        let indices = [BRIDGE, VXLAN].map(|name| seen.link(name).map(|link| link.index));
+        let is_whole = deviations(&wanted, &seen).next().is_none();
+        Ok(is_whole && indices == [Some(self.bridge), Some(self.vxlan)])
     }
 
     /// As a place of objects.

@@ -360,10 +360,11 @@ impl Work<'_> {
             drop(lock);
             foothold = host_link::lease(host, name, foothold, self.ipam)?;
             lock = host.lock_network(name)?;
-            // Others may have mended it meanwhile.
-            let stood = sandbox.stood;
-            sandbox = self.sandbox(known, network).await?;
-            sandbox.stood &= stood;
+            // Another verb may have made it anew meanwhile.
+            if !sandbox.still_stands(host, network).await? {
+                sandbox = self.sandbox(known, network).await?;
+                sandbox.stood = false;
+            }
         }
         sandbox.stood &= !host_link::bring(host, name, &foothold, &sandbox).await?;
         drop(lock);
