@@ -2,4 +2,6 @@
 //! its own. Needs root.
 
 mod eval;
+#[path = "../../../nft/src/tests/kit.rs"]
+#[expect(dead_code, reason = "nft's tests need more of it")]
 mod kit;
