@@ -87,8 +87,8 @@ pub fn run(command: Command) -> Result<String> {
             output,
         }) => endpoint::local(output),
         Command::Port(Port::Ls(output)) => port::list(output),
-        Command::Sync { watch: true } => wait_for(watch::watch()),
-        Command::Doctor(output) => wait_for(doctor::examine(output)),
+        Command::Sync { watch: true } => plugin::run(watch::watch()),
+        Command::Doctor(output) => plugin::run(doctor::examine(output)),
         Command::Network(Network::Create(options)) => {
             // The options are checked before the store is opened, because that may create its directory.
             let spec = network::spec(*options)?;
@@ -120,17 +120,8 @@ pub fn run(command: Command) -> Result<String> {
 
 /// Runs a command that needs the store.
 fn with_store(does: impl AsyncFnOnce(&Session) -> Result<String>) -> Result<String> {
-    wait_for(async {
+    plugin::run(async {
         let session = Session::open()?;
         does(&session).await
     })
-}
-
-/// Waits on a runtime of one thread.
-fn wait_for(does: impl Future<Output = Result<String>>) -> Result<String> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .enable_time()
-        .build()?;
-    runtime.block_on(does)
 }

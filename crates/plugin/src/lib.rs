@@ -16,12 +16,12 @@ use serde::{Serialize, de::DeserializeOwned};
 pub use error::code_of;
 pub use error::{Error, code};
 
-/// Runs a verb to its end on one thread.
+/// Runs a verb or a command to its end on one thread.
 ///
 /// # Errors
 ///
-/// The verb's own, and code 5 if the kernel refuses what a runtime needs.
-pub fn run<T>(verb: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+/// Its own, and code 5 if the kernel refuses what a runtime needs.
+pub fn run<T, E: From<Error>>(verb: impl Future<Output = Result<T, E>>) -> Result<T, E> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
