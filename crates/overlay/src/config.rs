@@ -6,7 +6,7 @@ use ipam::Mac;
 use plugin::Error;
 use serde::Deserialize;
 
-use crate::{endpoint::bandwidth::Bandwidth, host_link::Wants};
+use crate::{endpoint::bandwidth::Bandwidth, host_link::HostLinkSpec};
 
 /// A checked configuration.
 pub struct Conf {
@@ -94,9 +94,9 @@ impl Conf {
     }
 
     /// What an attachment to the network needs of the host's own link.
-    pub(crate) fn wants(&self, network: &Network) -> Wants {
+    pub(crate) fn host_link(&self, network: &Network) -> HostLinkSpec {
         let egress = self.spec.egress.as_ref().or(network.egress.as_ref());
-        Wants {
+        HostLinkSpec {
             gateway: egress.is_some_and(|egress| egress.mode == EgressMode::Gateway),
             access: self.host_access,
         }

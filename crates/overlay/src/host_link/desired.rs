@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use ipnetwork::IpNetwork;
 use netlink::{Forward, Mac, Route};
 
-use super::Foothold;
+use super::HostLink;
 use crate::{
     host_state::{Kind, LinkSpec, Mtu, Object},
     names::{self, BRIDGE},
@@ -94,7 +94,7 @@ impl Pair {
     }
 }
 
-impl Foothold {
+impl HostLink {
     /// The links that this takes. A subnet is reached by the host's own address where it has one: an answer to the gateway's
     /// would end at the gateway of another host.
     pub(super) fn pairs(&self, network: &str) -> Vec<Pair> {
@@ -145,10 +145,10 @@ fn link_local(mac: Mac) -> Option<IpNetwork> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::Foothold, *};
+    use super::{super::HostLink, *};
 
-    fn foothold(gateways: &[&str], addresses: &[&str]) -> Foothold {
-        Foothold {
+    fn host_link(gateways: &[&str], addresses: &[&str]) -> HostLink {
+        HostLink {
             subnets: ["10.0.0.0/24", "fd00::/64"]
                 .map(|it| it.parse().unwrap())
                 .into(),
@@ -159,7 +159,7 @@ mod tests {
     }
 
     /// The sources of the routes by each link, with the MAC and the first address of the link.
-    fn shape(foothold: &Foothold) -> Vec<(String, String, Vec<String>)> {
+    fn shape(host_link: &HostLink) -> Vec<(String, String, Vec<String>)> {
         let spell = |link: &Pair| {
             let sources = link.routes.iter().map(|(_, source)| source.to_string());
             (
@@ -168,7 +168,7 @@ mod tests {
                 sources.collect(),
             )
         };
-        foothold.pairs("n").iter().map(spell).collect()
+        host_link.pairs("n").iter().map(spell).collect()
     }
 
     #[test]
@@ -192,14 +192,17 @@ mod tests {
             own[0].to_owned(),
             text(&["10.0.0.5", "fd00::5"]),
         );
-        assert_eq!(shape(&foothold(&gateways, &[])), [by_gateway(&gateways)]);
-        assert_eq!(shape(&foothold(&[], &own)), std::slice::from_ref(&by_own));
-        assert_eq!(shape(&foothold(&gateways, &own)), [by_own, by_gateway(&[])]);
+        assert_eq!(shape(&host_link(&gateways, &[])), [by_gateway(&gateways)]);
+        assert_eq!(shape(&host_link(&[], &own)), std::slice::from_ref(&by_own));
+        assert_eq!(
+            shape(&host_link(&gateways, &own)),
+            [by_own, by_gateway(&[])]
+        );
     }
 
     #[test]
     fn a_link_with_ipv6_has_a_link_local_address_of_its_mac() {
-        let links = foothold(&["fd00::1"], &[]).pairs("n");
+        let links = host_link(&["fd00::1"], &[]).pairs("n");
         let addresses = links[0].addresses.iter().map(ToString::to_string);
         assert_eq!(
             addresses.collect::<Vec<_>>(),

@@ -1,4 +1,4 @@
-//! Foothold: what the host itself has on a segment. Where the network is its containers' way out the host answers for the
+//! The host link: what the host itself has on a segment. Where the network is its containers' way out the host answers for the
 //! gateway addresses, like every other host and with the same MAC; where it wants access it has an address of its own,
 //! leased like a container's. Both may be.
 //!
@@ -33,7 +33,7 @@ use plugin::{Error, code, readable};
 /// What the host should have on one segment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Foothold {
+pub struct HostLink {
     /// What the host has a route to.
     subnets: Vec<IpNetwork>,
     /// The addresses for which every host answers; none where containers leave otherwise.
@@ -46,14 +46,14 @@ pub struct Foothold {
 
 /// What an attachment wants of its host.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Wants {
+pub(crate) struct HostLinkSpec {
     /// To be its gateway.
     pub(crate) gateway: bool,
     /// To be on the segment.
     pub(crate) access: bool,
 }
 
-impl Wants {
+impl HostLinkSpec {
     /// The key of the configuration by which it is wanted.
     fn key(self) -> &'static str {
         if self.gateway {
@@ -64,7 +64,7 @@ impl Wants {
     }
 }
 
-impl Foothold {
+impl HostLink {
     /// Whether the IPAM plugin has still to give the host's own addresses.
     pub(crate) fn lacks_addresses(&self) -> bool {
         self.access && self.addresses.is_empty()
@@ -89,18 +89,18 @@ impl Foothold {
 }
 
 /// What the host should have on the network; a document that cannot be read is as good as none.
-pub(crate) fn load(host: &Host, network: &str) -> Result<Option<Foothold>, Error> {
-    readable(&host.footholds, network)
+pub(crate) fn load(host: &Host, network: &str) -> Result<Option<HostLink>, Error> {
+    readable(&host.host_links, network)
 }
 
 /// Whether the host may have something of its own on the network: its document is there, whether or not it can be read.
 pub(crate) fn may_be(host: &Host, network: &str) -> Result<bool, Error> {
-    let found = host.footholds.load(network);
+    let found = host.host_links.load(network);
     Ok(found? != Found::Absent)
 }
 
-fn save(host: &Host, network: &str, foothold: &Foothold) -> Result<(), Error> {
-    let saved = host.footholds.save(network, foothold);
+fn save(host: &Host, network: &str, host_link: &HostLink) -> Result<(), Error> {
+    let saved = host.host_links.save(network, host_link);
     saved.map_err(Error::from)
 }
 
@@ -110,41 +110,45 @@ pub(crate) fn entries(
     network: &str,
     mut wanted: Forwarding,
 ) -> Result<Forwarding, Error> {
-    if let Some(foothold) = load(host, network)?
-        && let Some(mac) = foothold.gateway_mac()
+    if let Some(host_link) = load(host, network)?
+        && let Some(mac) = host_link.gateway_mac()
     {
-        answered_here(&mut wanted, &foothold.gateways, mac);
+        answered_here(&mut wanted, &host_link.gateways, mac);
     }
     Ok(wanted)
 }
 
 /// Notes what an attachment wants of its host, beside what others wanted; the caller holds the network's lock. What
-/// [lacks](Foothold::lacks_addresses) addresses then gets them by [`lease`], and all of it is made by [`bring`].
-pub(crate) async fn note(host: &Host, network: &Network, wants: Wants) -> Result<Foothold, Error> {
+/// [lacks](HostLink::lacks_addresses) addresses then gets them by [`lease`], and all of it is made by [`bring`].
+pub(crate) async fn note(
+    host: &Host,
+    network: &Network,
+    spec: HostLinkSpec,
+) -> Result<HostLink, Error> {
     let name = &network.name;
     let before = load(host, name)?;
-    let mut foothold = before.clone().unwrap_or_default();
-    if before.is_none() && !wants.gateway && !wants.access {
-        return Ok(foothold);
+    let mut host_link = before.clone().unwrap_or_default();
+    if before.is_none() && !spec.gateway && !spec.access {
+        return Ok(host_link);
     }
-    if wants.gateway {
+    if spec.gateway {
         let ranges = network.ranges.iter().flatten();
-        foothold.gateways = ranges.filter_map(|range| range.gateway).collect();
+        host_link.gateways = ranges.filter_map(|range| range.gateway).collect();
     }
-    foothold.access |= wants.access;
-    foothold.subnets = network.subnets();
-    let key = wants.key();
-    if foothold.subnets.is_empty() || (wants.gateway && foothold.gateways.is_empty()) {
+    host_link.access |= spec.access;
+    host_link.subnets = network.subnets();
+    let key = spec.key();
+    if host_link.subnets.is_empty() || (spec.gateway && host_link.gateways.is_empty()) {
         let why = "no subnet with a gateway is known of the network; give it ipam.ranges";
         return Err(Error::config(format!("{key}: {why}")));
     }
     if !may_be(host, name)? {
-        refuse_taken(host, name, key, &foothold.subnets).await?;
+        refuse_taken(host, name, key, &host_link.subnets).await?;
     }
-    if before.as_ref() != Some(&foothold) {
-        save(host, name, &foothold)?;
+    if before.as_ref() != Some(&host_link) {
+        save(host, name, &host_link)?;
     }
-    Ok(foothold)
+    Ok(host_link)
 }
 
 /// Leases the host's own addresses, as it was noted that it wants them. The caller does not hold the network's lock, so that
@@ -152,9 +156,9 @@ pub(crate) async fn note(host: &Host, network: &Network, wants: Wants) -> Result
 pub(crate) fn lease(
     host: &Host,
     network: &str,
-    noted: Foothold,
+    noted: HostLink,
     ipam: &Delegate<'_>,
-) -> Result<Foothold, Error> {
+) -> Result<HostLink, Error> {
     let _alone = lock_lease(host, network)?;
     let known = load(host, network)?;
     if let Some(known) = known.filter(|known| !known.lacks_addresses()) {
@@ -170,13 +174,13 @@ pub(crate) fn lease(
     }
     let _lock = host.lock_network(network)?;
     let known = load(host, network)?.unwrap_or(noted);
-    let foothold = Foothold {
+    let host_link = HostLink {
         access: true,
         addresses,
         ..known
     };
-    save(host, network, &foothold)?;
-    Ok(foothold)
+    save(host, network, &host_link)?;
+    Ok(host_link)
 }
 
 /// Excludes other verbs from leasing the host's own addresses, and from giving them back. Taken before the network's lock.
@@ -218,14 +222,14 @@ async fn refuse_taken(
 pub(crate) async fn refuse(
     host: &Host,
     network: &str,
-    wants: Wants,
+    spec: HostLinkSpec,
     subnets: &[IpNetwork],
 ) -> Result<(), Error> {
-    let key = wants.key();
+    let key = spec.key();
     let own = [names::host_link(network), names::gateway_link(network)];
     let links = host.rtnl.links().await?;
     let is_there = may_be(host, network)? || links.iter().any(|it| own.contains(&it.name));
-    if is_there || !(wants.gateway || wants.access) {
+    if is_there || !(spec.gateway || spec.access) {
         return Ok(());
     }
     refuse_overlap(host, network, key, subnets).await
@@ -250,7 +254,7 @@ async fn refuse_overlap(
 /// Makes whole what the host should have on the network; whether something was wrong. The caller holds the lock.
 pub(crate) async fn mend(host: &Host, network: &str, sandbox: &Sandbox) -> Result<bool, Error> {
     match load(host, network)? {
-        Some(foothold) => bring(host, network, &foothold, sandbox).await,
+        Some(host_link) => bring(host, network, &host_link, sandbox).await,
         None => Ok(false),
     }
 }
@@ -259,16 +263,16 @@ pub(crate) async fn mend(host: &Host, network: &str, sandbox: &Sandbox) -> Resul
 pub(crate) async fn bring(
     host: &Host,
     network: &str,
-    foothold: &Foothold,
+    host_link: &HostLink,
     sandbox: &Sandbox,
 ) -> Result<bool, Error> {
     let mut changed = false;
-    if !foothold.gateways.is_empty() {
-        egress::forward(host, foothold.gateways.iter().any(IpAddr::is_ipv6)).await?;
-        let subnets = foothold.subnets.iter().copied().collect();
+    if !host_link.gateways.is_empty() {
+        egress::forward(host, host_link.gateways.iter().any(IpAddr::is_ipv6)).await?;
+        let subnets = host_link.subnets.iter().copied().collect();
         changed |= table::hide(host, &names::gateway_link(network), subnets)?;
     }
-    let mut links = Links::look(host, network, foothold, sandbox).await?;
+    let mut links = Links::look(host, network, host_link, sandbox).await?;
     let (inside, outside) = (sandbox.space(host), Space::of_host(host));
     let made = host_state::apply(&inside, &links.inside, &mut links.seen_inside).await?;
     if made > 0 {
@@ -291,10 +295,10 @@ impl Links {
     async fn look(
         host: &Host,
         network: &str,
-        foothold: &Foothold,
+        host_link: &HostLink,
         sandbox: &Sandbox,
     ) -> Result<Self, Error> {
-        let (pairs, mtu) = (foothold.pairs(network), sandbox.mtu);
+        let (pairs, mtu) = (host_link.pairs(network), sandbox.mtu);
         let (inside, outside) = (desired::inside(&pairs, mtu), desired::outside(&pairs, mtu));
         let seen_outside = Observed::of(&Space::of_host(host), &outside).await?;
         let known = Known {
@@ -315,22 +319,22 @@ impl Links {
 pub(crate) async fn deviating(
     host: &Host,
     network: &str,
-    wants: Wants,
+    spec: HostLinkSpec,
     sandbox: &Sandbox,
 ) -> Result<Vec<Deviation>, Error> {
-    let foothold = load(host, network)?.unwrap_or_default();
-    if wants.gateway && foothold.gateways.is_empty()
-        || wants.access && foothold.addresses.is_empty()
+    let host_link = load(host, network)?.unwrap_or_default();
+    if spec.gateway && host_link.gateways.is_empty()
+        || spec.access && host_link.addresses.is_empty()
     {
         let what = "the host has no record of its own links to the segment";
         return Ok(vec![Deviation::of(what.to_owned())]);
     }
-    let links = Links::look(host, network, &foothold, sandbox).await?;
+    let links = Links::look(host, network, &host_link, sandbox).await?;
     let mut found: Vec<_> = deviations(&links.inside, &links.seen_inside).collect();
     found.extend(deviations(&links.outside, &links.seen_outside));
-    if !foothold.gateways.is_empty() {
-        let v6 = foothold.gateways.iter().any(IpAddr::is_ipv6);
-        let subnets = foothold.subnets.into_iter().collect();
+    if !host_link.gateways.is_empty() {
+        let v6 = host_link.gateways.iter().any(IpAddr::is_ipv6);
+        let subnets = host_link.subnets.into_iter().collect();
         let what = egress::not_let_out(host, &names::gateway_link(network), subnets, v6)?;
         found.extend(what.map(Deviation::of));
     }
@@ -339,8 +343,8 @@ pub(crate) async fn deviating(
 
 /// For which versions of IP the host is the network's gateway: whether that is IPv6.
 pub(crate) fn gateways(host: &Host, network: &str) -> Result<BTreeSet<bool>, Error> {
-    let foothold = load(host, network)?.unwrap_or_default();
-    Ok(foothold.gateways.iter().map(IpAddr::is_ipv6).collect())
+    let host_link = load(host, network)?.unwrap_or_default();
+    Ok(host_link.gateways.iter().map(IpAddr::is_ipv6).collect())
 }
 
 /// Takes the host off the segment, but for its lease; the caller holds the network's lock.
@@ -392,7 +396,7 @@ pub(crate) async fn release_by(
         // From here on an ADD leases anew, after this.
         if let Some(known) = known.clone().filter(|known| !known.addresses.is_empty()) {
             let addresses = Vec::new();
-            save(host, network, &Foothold { addresses, ..known })?;
+            save(host, network, &HostLink { addresses, ..known })?;
         }
         known
     };
@@ -402,7 +406,7 @@ pub(crate) async fn release_by(
     }
     let _lock = host.lock_network(network)?;
     if !is_used()? {
-        host.footholds.remove(network)?;
+        host.host_links.remove(network)?;
     }
     Ok(true)
 }

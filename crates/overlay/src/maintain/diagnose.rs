@@ -13,7 +13,7 @@ use crate::{
     endpoint::{bandwidth, desired, nic},
     firewall::{foreign_rules, table},
     follow::{follower, membership, store_check},
-    host_link::{self, Wants},
+    host_link::{self, HostLinkSpec},
     host_state::{Observed, deviations},
     maintain::{
         findings::{Check, Findings, State},
@@ -246,7 +246,7 @@ async fn examine_host_link(
     network: &str,
     findings: &mut Findings,
 ) -> Result<(), Error> {
-    let found = host_link::deviating(host, network, Wants::default(), sandbox).await?;
+    let found = host_link::deviating(host, network, HostLinkSpec::default(), sandbox).await?;
     findings.deviate(
         Check::HostLink,
         &format!("network {network}"),

@@ -107,7 +107,7 @@ pub async fn take_down(
 /// last one down without that.
 pub fn lone(host: &Host) -> Result<Vec<String>, Error> {
     let mut lone = Vec::new();
-    for network in host.footholds.names()? {
+    for network in host.host_links.names()? {
         if !host.has_users(&network)? && sandbox::open(&network)?.is_none() {
             lone.push(network);
         }

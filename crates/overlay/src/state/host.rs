@@ -14,7 +14,7 @@ use crate::{
         membership::Membership,
         watcher_lease::{self, Following},
     },
-    host_link::Foothold,
+    host_link::HostLink,
     segment::{
         forwarding::Translations,
         path_mtu::Paths,
@@ -44,7 +44,7 @@ pub struct Host {
     /// The egress address of each container.
     pub egress: Journal<Ledger>,
     /// The host's own link to each segment.
-    pub footholds: Journal<Foothold>,
+    pub host_links: Journal<HostLink>,
     /// The wanted contents of the nftables table.
     pub firewall: Journal<Table>,
     /// The path MTU to each other host.
@@ -69,7 +69,7 @@ impl Host {
             users: Journal::new(root, "sandbox"),
             translations: Journal::new(root, "macs").of_maps(),
             egress: Journal::new(root, "egress"),
-            footholds: Journal::new(root, "foothold"),
+            host_links: Journal::new(root, "foothold"),
             firewall: Journal::new(root, "firewall"),
             paths: Journal::new(root, "paths"),
             following: watcher_lease::documents(),
@@ -109,7 +109,7 @@ impl Host {
             self.users.all().map(|it| it.unreadable),
             self.translations.all().map(|it| it.unreadable),
             self.egress.all().map(|it| it.unreadable),
-            self.footholds.all().map(|it| it.unreadable),
+            self.host_links.all().map(|it| it.unreadable),
             self.firewall.all().map(|it| it.unreadable),
             self.paths.all().map(|it| it.unreadable),
             self.following.all().map(|it| it.unreadable),

@@ -17,7 +17,7 @@ use crate::{
     egress::{self, Nic},
     endpoint::{bandwidth, container, nic},
     follow::{follower::Follower, store_check},
-    host_link::{self, Foothold},
+    host_link::{self, HostLink},
     host_state::Space,
     maintain::teardown,
     names::{self, BRIDGE, EGRESS_BRIDGE, EGRESS_NIC},
@@ -61,7 +61,7 @@ struct Made {
     nic: Option<Nic>,
     /// Where the egress bridge is, if the container has a new NIC on it.
     egress: Option<egress::Plugged>,
-    foothold: Foothold,
+    host_link: HostLink,
 }
 
 pub(crate) async fn add(call: &Call, caller: Option<Process>, tell: Tell<'_>) -> Result<(), Error> {
@@ -204,7 +204,7 @@ impl Work<'_> {
             mtu,
             nic,
             egress,
-            foothold,
+            host_link,
         } = made?;
         let mut heard = heard?;
         if matches!(heard, Update::Replaced) {
@@ -212,7 +212,7 @@ impl Work<'_> {
         }
         let mut given = given?;
         self.refuse_count(given.ips.len())?;
-        let by_gateway = self.conf.wants(record).gateway;
+        let by_gateway = self.conf.host_link(record).gateway;
         if by_gateway {
             nic::leave_by_gateway(&mut given)?;
         }
@@ -230,7 +230,7 @@ impl Work<'_> {
             None => names::host_link(network),
         };
         let addresses = given.ips.iter().map(|ip| ip.address.ip());
-        let addresses: Vec<_> = addresses.chain(foothold.own()).collect();
+        let addresses: Vec<_> = addresses.chain(host_link.own()).collect();
         let netns = netns.display().to_string();
         let mut result = nic::result(self.attachment, outside, &netns, mac, mtu, given, nic);
         let made = (&result, mac);
@@ -257,7 +257,7 @@ impl Work<'_> {
                 return Ok(None);
             }
         }
-        self.wait_for_ports(&sandbox, &foothold, egress.as_ref())
+        self.wait_for_ports(&sandbox, &host_link, egress.as_ref())
             .await?;
         nic::drop_refused(self.inside, &mut result).await?;
         Ok(Some(self.told(result)))
@@ -307,7 +307,7 @@ impl Work<'_> {
 
     /// The kernel's part that needs no address of the container: sandbox, what the host has on it, veth pair, egress NIC.
     async fn plug(&self, known: &NetworkSnapshot, network: &Network) -> Result<Made, Error> {
-        let (sandbox, foothold) = self.segment(known, network).await?;
+        let (sandbox, host_link) = self.segment(known, network).await?;
         let mtu = sandbox::mtu(network, self.conf.spec.mtu, sandbox.mtu)?;
         let (node, segment) = (&self.conf.settings.node, (sandbox.end.ip(), sandbox.mtu));
         let carried = path_mtu::carried(self.host, known, node, segment).await?;
@@ -342,7 +342,7 @@ impl Work<'_> {
             mtu,
             nic,
             egress,
-            foothold,
+            host_link,
         })
     }
 
@@ -351,14 +351,14 @@ impl Work<'_> {
         &self,
         known: &NetworkSnapshot,
         network: &Network,
-    ) -> Result<(Sandbox, Foothold), Error> {
+    ) -> Result<(Sandbox, HostLink), Error> {
         let (host, name) = (self.host, &network.name);
         let mut lock = host.lock_network(name)?;
         let mut sandbox = self.sandbox(known, network).await?;
-        let mut foothold = host_link::note(host, network, self.conf.wants(network)).await?;
-        if foothold.lacks_addresses() {
+        let mut host_link = host_link::note(host, network, self.conf.host_link(network)).await?;
+        if host_link.lacks_addresses() {
             drop(lock);
-            foothold = host_link::lease(host, name, foothold, self.ipam)?;
+            host_link = host_link::lease(host, name, host_link, self.ipam)?;
             lock = host.lock_network(name)?;
             // Another verb may have made it anew meanwhile.
             if !sandbox.still_stands(host, network).await? {
@@ -366,9 +366,9 @@ impl Work<'_> {
                 sandbox.stood = false;
             }
         }
-        sandbox.stood &= !host_link::bring(host, name, &foothold, &sandbox).await?;
+        sandbox.stood &= !host_link::bring(host, name, &host_link, &sandbox).await?;
         drop(lock);
-        Ok((sandbox, foothold))
+        Ok((sandbox, host_link))
     }
 
     /// The subnets that the container reaches otherwise than by its egress NIC, with those of the network that it joins.
@@ -405,14 +405,14 @@ impl Work<'_> {
     async fn wait_for_ports(
         &self,
         sandbox: &Sandbox,
-        foothold: &Foothold,
+        host_link: &HostLink,
         egress: Option<&egress::Plugged>,
     ) -> Result<(), Error> {
         let attachment = self.attachment;
         let mut ports = vec![names::port(attachment)];
         if !sandbox.stood {
             ports.push(names::VXLAN.to_owned());
-            ports.extend(foothold.ports(&attachment.network));
+            ports.extend(host_link.ports(&attachment.network));
         }
         for port in ports {
             port_ready::forwards(&sandbox.rtnl, &port).await?;

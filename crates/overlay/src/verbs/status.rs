@@ -77,11 +77,11 @@ async fn ready(conf: &Conf) -> Result<(), Error> {
     if mode != Some(EgressMode::None) {
         egress::refuse_forwarding(subnets.iter().any(IpNetwork::is_ipv6))?;
     }
-    let wants = host_link::Wants {
+    let spec = host_link::HostLinkSpec {
         gateway: mode == Some(EgressMode::Gateway),
         access: conf.host_access,
     };
-    host_link::refuse(&host, name, wants, &subnets).await
+    host_link::refuse(&host, name, spec, &subnets).await
 }
 
 /// The network, where it is there already. Refused where the store, or this host's copy of its news while that is away, has

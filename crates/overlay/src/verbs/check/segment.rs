@@ -70,7 +70,7 @@ pub(super) async fn look(host: &Host, conf: &Conf, attachment: &Attachment, mtu:
         "links of the host",
         host_link::mend(host, network, &sandbox).await,
     );
-    let links = host_link::deviating(host, network, conf.wants(record), &sandbox).await?;
+    let links = host_link::deviating(host, network, conf.host_link(record), &sandbox).await?;
     if let Some(what) = first(links.into_iter()) {
         return Ok(Some(what));
     }
