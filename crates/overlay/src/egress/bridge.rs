@@ -49,7 +49,7 @@ pub(super) async fn ensure(host: &Host, ledger: &Ledger, look: Look) -> Result<I
     let outer = Space::of_host(host);
     let interface = desired::interface(addresses(ledger)?, ledger.subnet6.is_some());
     let mut seen = Observed::of(&outer, &interface).await?;
-    let made = inside.bring(host, ledger, look, &seen).await?;
+    let made = inside.apply(host, ledger, look, &seen).await?;
     if made > 0 {
         seen.renew(&outer, &interface).await?;
     }

@@ -200,7 +200,7 @@ impl Inside {
     }
 
     /// Makes or mends what the bridge lacks, given what was seen on the host; how many changes that took.
-    pub(super) async fn bring(
+    pub(super) async fn apply(
         &mut self,
         host: &Host,
         ledger: &Ledger,

@@ -159,7 +159,7 @@ pub async fn ensure(
     refuse_overlap(&ledger, nic.address.ip(), &wanted.beside)?;
     host.egress.save(NAME, &ledger)?;
     let inside = bridge::ensure(host, &ledger, Look::AtLinks).await?;
-    table::hide(host, OWNER, ledger.subnets())?;
+    table::masquerade(host, OWNER, ledger.subnets())?;
     if !nic.new {
         bandwidth::limit_egress(host, &inside.rtnl, &ledger, attachment, false).await?;
         return Ok((nic, None));
@@ -253,15 +253,15 @@ fn refuse_overlap(ledger: &Ledger, own: Ipv4Addr, beside: &[IpNetwork]) -> Resul
 }
 
 /// Mends the bridge, its ports and what hides it, if containers here have a way out; whether something was wrong.
-pub async fn mend(host: &Host) -> Result<bool, Error> {
+pub async fn repair(host: &Host) -> Result<bool, Error> {
     let _lock = host.lock(NAME)?;
     let known = known_alone(host).await?;
     let Some(ledger) = known.filter(|ledger| !ledger.leases.is_empty()) else {
         return Ok(false);
     };
     let inside = bridge::ensure(host, &ledger, Look::AtAll).await?;
-    let unlimited = bandwidth::mend_egress(host, &inside.rtnl, &ledger).await?;
-    let exposed = table::hide(host, OWNER, ledger.subnets())?;
+    let unlimited = bandwidth::repair_egress(host, &inside.rtnl, &ledger).await?;
+    let exposed = table::masquerade(host, OWNER, ledger.subnets())?;
     Ok(inside.changes > 0 || unlimited || exposed)
 }
 
@@ -378,7 +378,7 @@ pub async fn leave(host: &Host, attachment: &Attachment) -> Result<(), Error> {
     if has_ports {
         return known.as_ref().map_or(Ok(()), save);
     }
-    let _open = table::show(host, OWNER)?;
+    let _open = table::stop_masquerading(host, OWNER)?;
     inside::remove(host).await?;
     host.egress.remove(NAME).map_err(Error::from)
 }

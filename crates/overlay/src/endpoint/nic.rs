@@ -84,7 +84,7 @@ pub(crate) fn computed_mac(ips: &[Ip]) -> Result<Mac, Error> {
 
 /// Gives the container what its result says, on its new links: its own interface, and the egress NIC if something of that has
 /// still to be set. `has_v6`: the network has IPv6.
-pub(crate) async fn bring(
+pub(crate) async fn apply(
     space: &Space<'_>,
     attachment: &Attachment,
     (result, mac): (&CniResult, Mac),

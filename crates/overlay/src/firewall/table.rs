@@ -185,7 +185,7 @@ pub fn guard(
     } else {
         Vec::new()
     };
-    let guarded = bring(host, |table| {
+    let guarded = apply(host, |table| {
         for (other, end, hosts) in others {
             table.guard(&other, end, hosts);
         }
@@ -223,21 +223,21 @@ fn others(
 }
 
 /// Hides `subnets` behind the host's address, and no others of this owner; whether the table was not so.
-pub fn hide(host: &Host, owner: &str, subnets: BTreeSet<IpNetwork>) -> Result<bool, Error> {
-    let hide = |table: &mut Table| drop(table.hidden.insert(owner.to_owned(), subnets));
-    bring(host, hide).map(|(_, changed)| changed)
+pub fn masquerade(host: &Host, owner: &str, subnets: BTreeSet<IpNetwork>) -> Result<bool, Error> {
+    let add = |table: &mut Table| drop(table.hidden.insert(owner.to_owned(), subnets));
+    apply(host, add).map(|(_, changed)| changed)
 }
 
 /// Hides nothing of this owner any more. What is returned is to be held until nothing else is to be done: to close the
 /// socket is to wait until the kernel has taken the table apart.
-pub fn show(host: &Host, owner: &str) -> Result<Nft, Error> {
-    let shown = bring(host, |table| drop(table.hidden.remove(owner)));
+pub fn stop_masquerading(host: &Host, owner: &str) -> Result<Nft, Error> {
+    let shown = apply(host, |table| drop(table.hidden.remove(owner)));
     shown.map(|(nft, _)| nft)
 }
 
-/// Guards the network's tunnel no more: it is gone. What is returned is to be held, as that of [`show`].
+/// Guards the network's tunnel no more: it is gone. What is returned is to be held, as that of [`stop_masquerading`].
 pub fn forget_tunnel(host: &Host, network: &str) -> Result<Nft, Error> {
-    let forgotten = bring(host, |table| {
+    let forgotten = apply(host, |table| {
         table.tunnels.remove(network);
         table.forget_hosts();
     });
@@ -245,9 +245,9 @@ pub fn forget_tunnel(host: &Host, network: &str) -> Result<Nft, Error> {
 }
 
 /// Looks that the table is as the document says, and mends it; whether something was wrong.
-pub fn mend(host: &Host) -> Result<bool, Error> {
+pub fn repair(host: &Host) -> Result<bool, Error> {
     match document(host)? {
-        Some(_) => bring(host, |_| ()).map(|(_, changed)| changed),
+        Some(_) => apply(host, |_| ()).map(|(_, changed)| changed),
         None => Ok(false),
     }
 }
@@ -268,7 +268,7 @@ fn document(host: &Host) -> Result<Option<Table>, Error> {
 }
 
 /// Changes the document, and brings the kernel to it; whether the kernel was not so. The socket comes back open.
-fn bring(host: &Host, change: impl FnOnce(&mut Table)) -> Result<(Nft, bool), Error> {
+fn apply(host: &Host, change: impl FnOnce(&mut Table)) -> Result<(Nft, bool), Error> {
     let _lock = host.lock(NAME)?;
     let before = document(host)?;
     let mut after = before.clone().unwrap_or_default();

@@ -174,7 +174,7 @@ impl Follower<'_> {
             }
             Output::Keep(snapshot) => {
                 if copy(host, network)?.as_ref() != Some(snapshot) {
-                    host.keep(network, snapshot)?;
+                    host.save_snapshot(network, snapshot)?;
                 }
                 return Ok(Input::Done);
             }
@@ -220,11 +220,11 @@ impl Follower<'_> {
     ) -> Result<usize, Error> {
         let (host, network, node) = (self.host, self.network, &self.settings.node);
         table::guard(host, network, sandbox.end, snapshot)?;
-        mac_rewrite::bring(host, network, &translations(snapshot, node))?;
+        mac_rewrite::apply(host, network, &translations(snapshot, node))?;
         let wanted = desired(snapshot, node, sandbox.end.ip(), trust);
         let wanted = host_link::entries(host, network, wanted)?;
         let wanted = [segment::desired::entries(wanted)];
-        sandbox.bring(host, &wanted).await
+        sandbox.apply(host, &wanted).await
     }
 }
 

@@ -119,7 +119,7 @@ pub(crate) fn entries(
 }
 
 /// Notes what an attachment wants of its host, beside what others wanted; the caller holds the network's lock. What
-/// [lacks](HostLink::lacks_addresses) addresses then gets them by [`lease`], and all of it is made by [`bring`].
+/// [lacks](HostLink::lacks_addresses) addresses then gets them by [`lease`], and all of it is made by [`apply`].
 pub(crate) async fn note(
     host: &Host,
     network: &Network,
@@ -252,15 +252,15 @@ async fn refuse_overlap(
 }
 
 /// Makes whole what the host should have on the network; whether something was wrong. The caller holds the lock.
-pub(crate) async fn mend(host: &Host, network: &str, sandbox: &Sandbox) -> Result<bool, Error> {
+pub(crate) async fn repair(host: &Host, network: &str, sandbox: &Sandbox) -> Result<bool, Error> {
     match load(host, network)? {
-        Some(host_link) => bring(host, network, &host_link, sandbox).await,
+        Some(host_link) => apply(host, network, &host_link, sandbox).await,
         None => Ok(false),
     }
 }
 
 /// Makes what was noted and leased, and mends it; whether something was wrong. The caller holds the network's lock.
-pub(crate) async fn bring(
+pub(crate) async fn apply(
     host: &Host,
     network: &str,
     host_link: &HostLink,
@@ -270,7 +270,7 @@ pub(crate) async fn bring(
     if !host_link.gateways.is_empty() {
         egress::forward(host, host_link.gateways.iter().any(IpAddr::is_ipv6)).await?;
         let subnets = host_link.subnets.iter().copied().collect();
-        changed |= table::hide(host, &names::gateway_link(network), subnets)?;
+        changed |= table::masquerade(host, &names::gateway_link(network), subnets)?;
     }
     let mut links = Links::look(host, network, host_link, sandbox).await?;
     let (inside, outside) = (sandbox.space(host), Space::of_host(host));
@@ -352,7 +352,7 @@ pub(crate) async fn leave(host: &Host, network: &str) -> Result<(), Error> {
     for name in [names::host_link(network), names::gateway_link(network)] {
         host.rtnl.remove_link(&name).await?;
     }
-    table::show(host, &names::gateway_link(network)).map(drop)
+    table::stop_masquerading(host, &names::gateway_link(network)).map(drop)
 }
 
 /// Gives the host's own address back where nothing of this host is on the network any more, and forgets what should be

@@ -47,7 +47,7 @@ pub async fn repair(settings: &Resolved) -> Result<Repaired, Error> {
     }
     let host = Host::open()?;
     // First: each network's guard would make the table whole again, and what hides the containers with it.
-    match egress::mend(&host).await {
+    match egress::repair(&host).await {
         Ok(mended) => repaired.egress = mended,
         Err(error) => repaired.failures.push(error),
     }
@@ -59,7 +59,7 @@ pub async fn repair(settings: &Resolved) -> Result<Repaired, Error> {
         }
     };
     for network in networks {
-        match mend(&host, settings, &underlay, &network).await {
+        match repair_network(&host, settings, &underlay, &network).await {
             Ok(None) => repaired.outdated = true,
             Ok(Some(0)) => {}
             Ok(Some(changes)) => repaired.networks.push(Synced { network, changes }),
@@ -70,7 +70,7 @@ pub async fn repair(settings: &Resolved) -> Result<Repaired, Error> {
 }
 
 /// Mends one sandbox; how much was wrong, `None` if the store alone knows what would be right.
-async fn mend(
+async fn repair_network(
     host: &Host,
     settings: &Resolved,
     underlay: &Underlay,
@@ -95,16 +95,16 @@ async fn mend(
     let sandbox = sandbox::ensure(host, record, underlay).await?;
     let described = network::describe(host, record, &copy, underlay, &settings.node)?;
     let unguarded = table::guard(host, network, sandbox.end, &copy)?;
-    let was_off = host_link::mend(host, network, &sandbox).await?;
-    let changes = mend_forwarding(host, &sandbox, &described, network).await?;
-    let unlimited = bandwidth::mend(host, network, &sandbox.rtnl).await?;
+    let was_off = host_link::repair(host, network, &sandbox).await?;
+    let changes = repair_forwarding(host, &sandbox, &described, network).await?;
+    let unlimited = bandwidth::repair(host, network, &sandbox.rtnl).await?;
     let wrong = [unguarded, was_off, unlimited];
     let wrong = wrong.into_iter().filter(|it| *it).count();
     Ok(Some(sandbox.changes + changes + wrong))
 }
 
 /// Mends what a sandbox forwards by, and what it rewrites; how much was wrong.
-async fn mend_forwarding(
+async fn repair_forwarding(
     host: &Host,
     sandbox: &Sandbox,
     described: &Described,
@@ -113,9 +113,9 @@ async fn mend_forwarding(
     let [_, entries] = &described.forwarding;
     // What is noted nowhere was looked at with the sandbox.
     if !mac_rewrite::note(host, network, &described.macs)? {
-        return sandbox.bring(host, std::slice::from_ref(entries)).await;
+        return sandbox.apply(host, std::slice::from_ref(entries)).await;
     }
-    let changes = sandbox.bring(host, &described.forwarding).await?;
+    let changes = sandbox.apply(host, &described.forwarding).await?;
     mac_rewrite::forget(host, network, &described.macs)?;
     Ok(changes)
 }

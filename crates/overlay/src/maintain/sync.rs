@@ -90,8 +90,8 @@ pub async fn sync(
             }
         }
     }
-    failures.extend(egress::mend(&host).await.err());
-    failures.extend(table::mend(&host).err());
+    failures.extend(egress::repair(&host).await.err());
+    failures.extend(table::repair(&host).err());
     failures.extend(leave(&host, cluster, settings, &node_view.joins).await);
     failures.extend(removed::forget(&host, cluster, settings, node_view).await);
     Ok(Outcome { done, failures })
@@ -197,9 +197,9 @@ async fn follow(
         return Ok(None);
     };
     let sandbox = sandbox::ensure(host, &record, underlay).await?;
-    let was_off = host_link::mend(host, network, &sandbox).await?;
+    let was_off = host_link::repair(host, network, &sandbox).await?;
     let changes = follower.sync(&sandbox, reading).await?;
-    let unlimited = bandwidth::mend(host, network, &sandbox.rtnl).await?;
+    let unlimited = bandwidth::repair(host, network, &sandbox.rtnl).await?;
     let mended = usize::from(was_off) + usize::from(unlimited);
     Ok(Some(sandbox.changes + changes + mended))
 }

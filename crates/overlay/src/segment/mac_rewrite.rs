@@ -13,7 +13,7 @@ use crate::{names, segment::forwarding::Translations, state::host::Host};
 
 /// Rewrites these MACs in the network's sandbox and no others; whether it was not so. The caller holds the network's
 /// lock. Where there are none, and were none, the sandbox is not entered.
-pub fn bring(host: &Host, network: &str, macs: &Translations) -> Result<bool, Error> {
+pub fn apply(host: &Host, network: &str, macs: &Translations) -> Result<bool, Error> {
     if !note(host, network, macs)? {
         return Ok(false);
     }

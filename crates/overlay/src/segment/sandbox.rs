@@ -211,7 +211,7 @@ impl Sandbox {
     }
 
     /// Applies those of these objects that differ, and says how many changes that took; the caller holds the network's lock.
-    pub(crate) async fn bring(&self, host: &Host, objects: &[Object]) -> Result<usize, Error> {
+    pub(crate) async fn apply(&self, host: &Host, objects: &[Object]) -> Result<usize, Error> {
         let mut seen = self.look(host, objects).await?;
         host_state::apply(&self.space(host), objects, &mut seen).await
     }

@@ -133,7 +133,7 @@ impl Host {
     }
 
     /// Saves the snapshot of a network for the next verb.
-    pub fn keep(&self, network: &str, snapshot: &NetworkSnapshot) -> Result<(), Error> {
+    pub fn save_snapshot(&self, network: &str, snapshot: &NetworkSnapshot) -> Result<(), Error> {
         let _lock = self.lock(&format!("news-{network}"))?;
         self.snapshots.save(network, snapshot).map_err(Error::from)
     }

@@ -234,7 +234,7 @@ impl Work<'_> {
         let netns = netns.display().to_string();
         let mut result = nic::result(self.attachment, outside, &netns, mac, mtu, given, nic);
         let made = (&result, mac);
-        nic::bring(&self.space(), self.attachment, made, nic, has_v6(record)).await?;
+        nic::apply(&self.space(), self.attachment, made, nic, has_v6(record)).await?;
         if let Some(nic) = nic.filter(Nic::is_unfinished) {
             egress::opened(self.host, self.attachment, nic.v6.is_some())?;
         }
@@ -366,7 +366,7 @@ impl Work<'_> {
                 sandbox.stood = false;
             }
         }
-        sandbox.stood &= !host_link::bring(host, name, &host_link, &sandbox).await?;
+        sandbox.stood &= !host_link::apply(host, name, &host_link, &sandbox).await?;
         drop(lock);
         Ok((sandbox, host_link))
     }

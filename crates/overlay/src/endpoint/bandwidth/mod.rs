@@ -88,10 +88,10 @@ pub(crate) async fn leave(attachment: &Attachment) -> Result<(), Error> {
 }
 
 /// Makes the limits of a network's ports what the records say; whether they were not. The caller holds the network's lock.
-pub(crate) async fn mend(host: &Host, network: &str, rtnl: &Rtnl) -> Result<bool, Error> {
+pub(crate) async fn repair(host: &Host, network: &str, rtnl: &Rtnl) -> Result<bool, Error> {
     Seen::look(rtnl)
         .await?
-        .mend(&on_segment(host, network)?)
+        .repair(&on_segment(host, network)?)
         .await
 }
 
@@ -123,13 +123,17 @@ pub(crate) async fn limit_egress(
     if all.iter().all(same) {
         return Ok(());
     }
-    Seen::look(rtnl).await?.mend(&all).await.map(drop)
+    Seen::look(rtnl).await?.repair(&all).await.map(drop)
 }
 
-/// [`mend`] for the egress bridge. The caller holds the egress lock.
-pub(crate) async fn mend_egress(host: &Host, rtnl: &Rtnl, ledger: &Ledger) -> Result<bool, Error> {
+/// [`repair`] for the egress bridge. The caller holds the egress lock.
+pub(crate) async fn repair_egress(
+    host: &Host,
+    rtnl: &Rtnl,
+    ledger: &Ledger,
+) -> Result<bool, Error> {
     let all = all_on_egress(host, ledger, None)?;
-    Seen::look(rtnl).await?.mend(&all).await
+    Seen::look(rtnl).await?.repair(&all).await
 }
 
 /// [`deviation`] for the egress bridge, or for one container on it. The caller holds the egress lock.

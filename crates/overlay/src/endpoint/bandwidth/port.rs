@@ -88,7 +88,7 @@ impl<'a> Seen<'a> {
     /// Makes the limits of the ports what they should be, those of which is known what that is, and removes what ports left
     /// that are gone; whether something was wrong. The first
     /// failure is told after the others were looked at.
-    pub(super) async fn mend(&self, all: &[Wanted]) -> Result<bool, Error> {
+    pub(super) async fn repair(&self, all: &[Wanted]) -> Result<bool, Error> {
         let (mut mended, mut failed) = (false, None);
         for wanted in all {
             if self.lack(wanted).await?.is_none() {

@@ -71,7 +71,7 @@ pub(crate) async fn check(call: &Call) -> Result<(), Error> {
     }
     let has_egress = previous.interfaces.iter().any(|i| i.name == EGRESS_NIC);
     if has_egress {
-        put_back("way out", egress::mend(&host).await);
+        put_back("way out", egress::repair(&host).await);
     }
     let space = Space::of_container(&host, &container, &inside);
     let wanted = desired::inside(&attachment.ifname, previous);

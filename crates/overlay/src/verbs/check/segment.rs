@@ -68,7 +68,7 @@ pub(super) async fn look(host: &Host, conf: &Conf, attachment: &Attachment, mtu:
     );
     put_back(
         "links of the host",
-        host_link::mend(host, network, &sandbox).await,
+        host_link::repair(host, network, &sandbox).await,
     );
     let links = host_link::deviating(host, network, conf.host_link(record), &sandbox).await?;
     if let Some(what) = first(links.into_iter()) {
