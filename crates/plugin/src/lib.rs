@@ -9,7 +9,7 @@ mod error;
 use std::future::Future;
 
 use cni::Call;
-use journal::{Attachment, Journal};
+use journal::{Attachment, Journal, Unreadable};
 use serde::{Serialize, de::DeserializeOwned};
 
 #[cfg(feature = "cluster")]
@@ -40,7 +40,23 @@ pub fn readable<T: Serialize + DeserializeOwned>(
     documents: &Journal<T>,
     name: &str,
 ) -> Result<Option<T>, Error> {
-    Ok(documents.load_readable(name, &|unreadable| cni::log(&unreadable.to_string()))?)
+    Ok(documents.load_readable(name, &report_unreadable)?)
+}
+
+/// All documents that can be read; the others are named on standard error.
+///
+/// # Errors
+///
+/// What the file system refuses.
+pub fn all_readable<T: Serialize + DeserializeOwned>(
+    documents: &Journal<T>,
+) -> Result<Vec<T>, Error> {
+    Ok(documents.all_readable(&report_unreadable)?)
+}
+
+/// Names a document that cannot be read, on standard error.
+pub fn report_unreadable(unreadable: &Unreadable) {
+    cni::log(&unreadable.to_string());
 }
 
 /// The attachment that a call is about.

@@ -7,7 +7,7 @@ use nft::{
     Status,
     ports::{Ports, Published, Scope},
 };
-use plugin::Error;
+use plugin::{Error, all_readable};
 use ruleset::{Obstacle, PublishedPorts};
 
 use crate::{
@@ -80,7 +80,7 @@ pub fn examine() -> Result<Examined, Error> {
 
 /// What stops packets to published ports, or may: foreign rules, kernel settings.
 pub async fn obstacles() -> Result<Vec<Obstacle>, Error> {
-    let records = table::records().all_readable(&table::report_unreadable)?;
+    let records = all_readable(&table::records())?;
     if records.is_empty() {
         return Ok(vec![]);
     }

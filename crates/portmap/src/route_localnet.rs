@@ -5,9 +5,9 @@ use std::{collections::BTreeSet, path::Path};
 
 use journal::Journal;
 use netlink::Sysctl;
-use plugin::Error;
+use plugin::{Error, readable};
 
-use crate::{record::Record, table};
+use crate::record::Record;
 
 /// The document's name. It lists the interfaces for which the setting was turned on here.
 const NAME: &str = "localnet";
@@ -18,8 +18,7 @@ fn document() -> Journal<BTreeSet<String>> {
 
 /// The interfaces for which it was turned on; none if the document cannot be read.
 fn load(document: &Journal<BTreeSet<String>>) -> Result<BTreeSet<String>, Error> {
-    let noted = document.load_readable(NAME, &table::report_unreadable);
-    Ok(noted?.unwrap_or_default())
+    Ok(readable(document, NAME)?.unwrap_or_default())
 }
 
 /// Turns it on for the interfaces of the record's ports; returns whether that was a change.

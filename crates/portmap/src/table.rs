@@ -7,9 +7,9 @@ use std::{
     time::Duration,
 };
 
-use journal::{Attachment, Journal, Lock, Unreadable};
+use journal::{Attachment, Journal, Lock};
 use nft::ports::{Ports, Published, Scope};
-use plugin::{Error, code};
+use plugin::{Error, all_readable, code, readable};
 
 use crate::{
     conflict::{self, Conflict},
@@ -78,14 +78,12 @@ impl PortTable {
     }
 
     fn load(&self, digest: &str) -> Result<Option<Record>, Error> {
-        let loaded = self.records.load_readable(digest, &report_unreadable);
-        loaded.map_err(Error::from)
+        readable(&self.records, digest)
     }
 
     /// All readable records.
     pub fn all(&self) -> Result<Vec<Record>, Error> {
-        let all = self.records.all_readable(&report_unreadable);
-        all.map_err(Error::from)
+        all_readable(&self.records)
     }
 
     /// Whether there is no record at all.
@@ -266,11 +264,6 @@ impl PortTable {
         }
         Ok(())
     }
-}
-
-/// Names a document that cannot be read, on standard error.
-pub(crate) fn report_unreadable(unreadable: &Unreadable) {
-    cni::log(&unreadable.to_string());
 }
 
 /// Makes chains and maps, and publishes the records; returns whether that was a change. Retries if another program flushes

@@ -14,8 +14,7 @@ use crate::{
 
 /// All published ports of this host.
 pub fn list(output: Output) -> Result<String> {
-    let unreadable = |error: &journal::Unreadable| cni::log(&error.to_string());
-    let mut records = portmap::table::records().all_readable(&unreadable)?;
+    let mut records = plugin::all_readable(&portmap::table::records())?;
     records.sort_by_key(|record| record.since);
     let all: Vec<_> = records
         .iter()

@@ -166,7 +166,7 @@ fn a_long_range_costs_no_more_on_a_host_with_many_addresses() {
 }
 
 #[test]
-fn a_mark_on_a_target_stays_as_long_as_anybody_needs_it() {
+fn a_mark_on_a_target_stays_as_long_as_an_element_needs_it() {
     let (old, new) = (
         record("n", "c", 1, 80, "10.0.0.2:8000"),
         record("n", "d", 2, 90, "10.0.0.2:8000"),
@@ -182,7 +182,7 @@ fn a_mark_on_a_target_stays_as_long_as_anybody_needs_it() {
 }
 
 #[test]
-fn what_leaves_is_not_made_again_and_what_nobody_knows_stays() {
+fn what_leaves_is_not_made_again_and_what_has_no_record_stays() {
     let (mut one, lost) = (
         record("n", "c", 1, 80, "10.0.0.2:8000"),
         record("n", "d", 2, 90, "10.0.0.3:8000"),
