@@ -208,7 +208,7 @@ impl Channel {
     }
 
     /// Makes all changes or none, and only if nothing was committed since `generation`, else [`Error::Busy`]. Without changes
-    /// it only confirms that everything that was read since is of one moment.
+    /// it only confirms that everything that was read since belongs to one moment.
     pub(crate) fn commit(
         &mut self,
         generation: Generation,

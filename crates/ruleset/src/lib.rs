@@ -2,7 +2,7 @@
 //! and no plugin asks for it.
 //!
 //! In nftables a packet passes every base chain of a hook, and what one of them drops no other one can save. So a rule of
-//! ours would help nobody, and all that can be done is to name the chain and the command that would let the packet pass.
+//! ours would not help, and all that can be done is to name the chain and the command that would let the packet pass.
 //!
 //! The kernel's answers are read as nft compiled them ([`tables`]), a rule is evaluated for a packet of which only some
 //! things are known ([`eval`]), and what stops the packet is said in words with a remedy ([`remedy`]). Which packets are

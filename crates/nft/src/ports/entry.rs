@@ -241,7 +241,7 @@ pub(super) fn markers() -> Elements {
             port: 0,
         };
         let to = SocketAddr::new(none, 0);
-        let says = "is gone once somebody has emptied this map".to_owned();
+        let says = "is gone once another program has emptied this map".to_owned();
         let held = Entry::Port { at, to }.element(vec!["seal".to_owned()], says);
         (at.key(), held)
     };

@@ -1,4 +1,4 @@
-//! The races on purpose: somebody commits just between our look and our change.
+//! Races on purpose: another program commits between our read and our change.
 
 use std::time::Instant;
 

@@ -1,4 +1,4 @@
-//! Making, repairing and removing the table, beside others who do the same and others who have tables of their own.
+//! Making, repairing and removing the table, beside programs that do the same and programs that have tables of their own.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Barrier, Mutex};

@@ -58,7 +58,7 @@ fn a_frame_to_the_one_mac_reaches_the_other() {
             "ip link set eth0 address {mac}; ip address add {address}/24 dev eth0; ip link set eth0 up"
         ));
     }
-    // As a host with old news has it.
+    // As a host with an old snapshot has it.
     a.sh("ip neighbour add 10.0.0.5 lladdr 02:42:0a:00:00:05 dev eth0");
     let ping = "ping -c1 -W1 10.0.0.5 > /dev/null && echo yes || echo no";
     assert_eq!(a.sh(ping), "no\n");

@@ -31,7 +31,7 @@ fn sockets() -> usize {
 }
 
 #[test]
-fn whoever_removed_does_not_wait_until_the_kernel_has_freed_it() {
+fn a_removal_does_not_wait_until_the_kernel_has_freed_it() {
     Namespace::new().run(|| {
         Nft::open().unwrap().ensure(&CONFIG).unwrap();
         let before = sockets();

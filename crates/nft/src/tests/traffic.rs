@@ -1,4 +1,4 @@
-//! What the rules do to packets: who the server sees. A TCP connection tells, for both versions of IP.
+//! What the rules do to packets: which client address the server sees. A TCP connection tells, for both versions of IP.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpListener, TcpStream};

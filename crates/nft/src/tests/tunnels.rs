@@ -1,4 +1,4 @@
-//! The guard of the tunnels: who may send, and what is not tracked.
+//! The guard of the tunnels: which addresses may send, and what is not tracked.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};

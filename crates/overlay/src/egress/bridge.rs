@@ -18,7 +18,7 @@ use crate::{
 const FORWARD: Sysctl = Sysctl::new("ipv4/ip_forward");
 const FORWARD6: Sysctl = Sysctl::new("ipv6/conf/all/forwarding");
 
-/// Who forwards asks for a neighbour from a link-local address, and from none that is still to be found unique. So the
+/// A host that forwards asks for a neighbour from a link-local address, which must have passed duplicate address detection. So the
 /// interface has this one beside the one that the kernel gives it a second or two later.
 const LINK_LOCAL: Ipv6Network =
     match Ipv6Network::new_checked(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1), 64) {
@@ -89,12 +89,16 @@ pub(super) async fn deviating(
     Ok(found)
 }
 
-/// The switch of the host that is off and would let it forward, with `v6` also IPv6, if one is.
-pub(super) fn switched_off(v6: bool) -> Result<Option<Sysctl>, Error> {
-    for switch in [Some(FORWARD), v6.then_some(FORWARD6)]
+/// The settings that let the host forward, with `v6` also IPv6.
+pub(crate) fn switches(v6: bool) -> impl Iterator<Item = Sysctl> {
+    [Some(FORWARD), v6.then_some(FORWARD6)]
         .into_iter()
         .flatten()
-    {
+}
+
+/// The first of these that is off, if one is.
+pub(super) fn switched_off(v6: bool) -> Result<Option<Sysctl>, Error> {
+    for switch in switches(v6) {
         let value = switch.read()?;
         if value.as_deref() != Some("1") {
             return Ok(Some(switch));

@@ -2,8 +2,8 @@
 //!
 //! The host's firewall must not see frames on their way over the bridge. Where `br_netfilter` is loaded, as by Docker and
 //! Kubernetes, it would: on a bridge in the host's namespace the host's rules send a packet from port to port, which
-//! isolated ports refuse, before routing and FORWARD of the host have seen it. Here nobody has rules; on the host there is one
-//! ordinary interface.
+//! isolated ports refuse, before routing and FORWARD of the host have seen it. In this namespace there are no rules, and on the host
+//! there is one ordinary interface.
 //!
 //! Versions up to commit 505b5ca had bridge and ports among the host's interfaces. Containers that such a version attached
 //! keep that form until their DEL ([`Form`]): verbs and repair go on with it, new containers join it, and the host gets a
@@ -45,7 +45,7 @@ impl Form {
         if outside.as_ref().is_some_and(is_veth) || (outside.is_none() && open_apart()?.is_some()) {
             return Ok(Self::Apart);
         }
-        // Ports tell, not the bridge: it may have been removed, and one without ports serves nobody.
+        // The ports tell, not the bridge: that may have been removed, and without ports it serves no container.
         if has_ports(&host.rtnl).await? {
             return Ok(Self::OnHost);
         }
@@ -298,7 +298,7 @@ pub(super) async fn ports(host: &Host) -> Result<Option<BTreeSet<String>>, Error
     Ok(Some(ports.map(|port| port.name).collect()))
 }
 
-/// By its whole name: an interface of the host that only begins like one is somebody else's.
+/// By the whole name: an interface of the host that only begins in the same way belongs to another program.
 fn is_port(link: &Link) -> bool {
     let hash = link.name.strip_prefix(EGRESS_PORT);
     hash.is_some_and(|hash| hash.len() == 12 && hash.bytes().all(|it| it.is_ascii_hexdigit()))

@@ -1,4 +1,4 @@
-//! Who has which egress address, pure: a container has one until its last attachment leaves.
+//! Which container has which egress address. A container has one until its last attachment leaves. Pure.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -130,7 +130,7 @@ impl Ledger {
             let is_elsewhere = beside.iter().any(|subnet| subnet.contains(address.into()));
             !self.leases.contains_key(&address) && !is_elsewhere
         };
-        // Addresses are given from the bottom: on an adopted bridge those at the top are the ones that nobody has.
+        // Addresses are given from the lowest on. On an adopted bridge the highest are surely free.
         let mut all = first..last;
         let mut lowest = || {
             if self.adopted {
@@ -172,8 +172,8 @@ impl Ledger {
         })
     }
 
-    /// Takes in what an attachment's container has on its NIC, if that is of this bridge; whether it is. The NIC works if it
-    /// `is_plugged` in.
+    /// Restores the lease of an attachment's container from the addresses of its NIC, if one is of this bridge; whether one is. The
+    /// NIC works if it `is_plugged` in.
     pub(super) fn recall(
         &mut self,
         attachment: &Attachment,

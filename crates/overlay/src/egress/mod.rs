@@ -1,8 +1,8 @@
 //! Egress: the way out of a container, a second NIC on a host-local bridge whose traffic is masqueraded.
 //!
-//! One NIC for a container however many networks it has; it goes with the last of them. The bridge has a namespace of its
-//! own, and the host one interface on it (`inside`); both go with the last container. Who has which address stands in a document of the host, never in the store: the
-//! addresses mean nothing beyond it.
+//! A container has one such NIC, on however many networks it is, until it leaves the last of them. The bridge has a namespace of its
+//! own, and the host has one interface on it (`inside`). Both are removed with the last container. A document of the host lists the
+//! addresses. They are never in the store, as they mean nothing on other hosts.
 
 mod bridge;
 mod desired;
@@ -18,7 +18,7 @@ use std::{
 use ipnetwork::{IpNetwork, Ipv4Network};
 use journal::Attachment;
 use netlink::{Netns, NetnsError, Rtnl, VethEnd};
-use plugin::{Error, code, readable};
+use plugin::{Error, all_readable, code, readable};
 
 use crate::{
     endpoint::bandwidth,
@@ -29,7 +29,7 @@ use crate::{
 };
 
 use bridge::Look;
-pub(crate) use bridge::{forward, refuse_forwarding};
+pub(crate) use bridge::{forward, refuse_forwarding, switches};
 pub(crate) use inside::open;
 pub use ledger::{Lease, Ledger, Nic, Nic6};
 pub(crate) use subnet::taken;
@@ -41,20 +41,20 @@ const OWNER: &str = "egress bridge";
 /// MTU of the egress NICs in bytes.
 pub(crate) const MTU: u32 = 1500;
 
-/// What an attachment wants of the egress bridge.
+/// What an attachment needs of the egress bridge.
 #[derive(Debug, Default)]
 pub struct Wanted {
     /// This subnet.
     pub subnet: Option<IpNetwork>,
     /// A way out over IPv6, too.
     pub v6: bool,
-    /// What the container reaches otherwise: no such subnet can be the bridge's.
+    /// Subnets that the container reaches by other interfaces. None can be the bridge's.
     pub beside: Vec<IpNetwork>,
-    /// What its containers may reach otherwise some day: a bridge that is still to be made has another.
+    /// Subnets of all networks, which containers may join later. A new bridge gets none of them.
     pub others: Vec<IpNetwork>,
 }
 
-/// The egress document; one that cannot be read is as good as a lost one: the bridge tells what it said.
+/// The egress document. One that cannot be read counts as lost: the kernel tells what it said.
 pub fn ledger(host: &Host) -> Result<Option<Ledger>, Error> {
     readable(&host.egress, NAME)
 }
@@ -67,13 +67,13 @@ pub struct Plugged {
     pub(crate) ports: Vec<String>,
 }
 
-/// The same, told anew by the kernel and by the containers' records where it was lost.
+/// The same. If it was lost, it is restored from the kernel and the containers' records.
 pub(crate) async fn known(host: &Host) -> Result<Option<Ledger>, Error> {
     let _lock = host.lock(NAME)?;
     known_alone(host).await
 }
 
-/// The same for who holds the lock.
+/// The same; the caller holds the lock.
 async fn known_alone(host: &Host) -> Result<Option<Ledger>, Error> {
     if let Some(ledger) = ledger(host)? {
         return Ok(Some(ledger));
@@ -84,10 +84,9 @@ async fn known_alone(host: &Host) -> Result<Option<Ledger>, Error> {
     let mut ledger = Ledger::new(subnet, subnet6);
     let seen = inside::ports(host).await?;
     let mut strangers = seen.clone().unwrap_or_default();
-    let records = host.records.all_readable(&|it| cni::log(&it.to_string()));
-    for record in records? {
+    for record in all_readable(&host.records)? {
         let port = names::egress_port(&record.attachment);
-        // A container that cannot be looked into stays unknown.
+        // A container that cannot be entered stays unknown.
         let addresses = addresses_in(&record).await.unwrap_or_else(|error| {
             cni::log(&format!("{}: its way out: {error}", record.attachment));
             Vec::new()
@@ -97,7 +96,7 @@ async fn known_alone(host: &Host) -> Result<Option<Ledger>, Error> {
             strangers.remove(&port);
         }
     }
-    // Where the bridge's namespace is hidden there may be any.
+    // If the bridge's namespace is hidden, there may be others.
     ledger.adopted = seen.is_none() || !strangers.is_empty();
     if !ledger.leases.is_empty() {
         host.egress.save(NAME, &ledger)?;

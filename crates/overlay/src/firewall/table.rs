@@ -1,9 +1,9 @@
-//! Firewall: what this host's one nftables table should have, and that it has it.
+//! What this host's one nftables table should have. Applies it, and compares it with the kernel.
 //!
-//! The table serves the whole host, and who uses it comes and goes by itself: networks whose tunnels are guarded, subnets
-//! that are hidden behind the host's address. A document says what all of them together want. Whoever changes it brings
-//! the kernel to it under the same lock, and notes at which count of the kernel's changes of rules it was last seen whole;
-//! while that count stays, a verb has nothing to look at. The table goes with its last user.
+//! The table serves the whole host. Its users come and go independently: networks whose tunnels are guarded, and subnets that are
+//! masqueraded. A document lists what all of them need. A verb that changes the document applies it under the same lock. It also
+//! notes the kernel's count of ruleset changes at which the table was last seen whole; while the count stays the same, a verb need
+//! not look at the table. The table is removed with its last user.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -113,7 +113,7 @@ impl Table {
     /// What is not as it should be. Pure.
     fn deviation(&self, seen: &Seen) -> Option<String> {
         if !seen.is_complete {
-            return Some("gone or changed by somebody else".to_owned());
+            return Some("gone or changed by another program".to_owned());
         }
         let wanted = self.masqueraded();
         let lacks = |(subnet, _): &Masqueraded| format!("does not masquerade {subnet}");
@@ -148,7 +148,7 @@ fn digest(hosts: &BTreeSet<IpAddr>) -> String {
     journal::digest(&texts)
 }
 
-/// Who may send to a tunnel that ends at `end`: the nodes of these news, and this host itself.
+/// The addresses that may send to a tunnel that ends at `end`: the nodes of this snapshot, and this host itself.
 fn senders(end: SocketAddr, snapshot: &NetworkSnapshot) -> BTreeSet<IpAddr> {
     let vteps = snapshot
         .nodes
@@ -158,7 +158,7 @@ fn senders(end: SocketAddr, snapshot: &NetworkSnapshot) -> BTreeSet<IpAddr> {
     hosts.chain([end.ip()]).collect()
 }
 
-/// The first of the subnets that this owner hides which leaves the host under its own addresses. Touches nothing.
+/// The first of this owner's subnets that is not masqueraded. Changes nothing.
 pub fn exposed(
     host: &Host,
     owner: &str,
@@ -166,13 +166,13 @@ pub fn exposed(
 ) -> Result<Option<IpNetwork>, Error> {
     let _lock = host.lock(NAME)?;
     let mut nft = Nft::open()?;
-    let hidden = nft.egress()?;
-    let is_hidden = |subnet: &IpNetwork| hidden.contains(&(*subnet, owner.to_owned()));
-    Ok(subnets.into_iter().find(|subnet| !is_hidden(subnet)))
+    let masqueraded = nft.egress()?;
+    let is_masqueraded = |subnet: &IpNetwork| masqueraded.contains(&(*subnet, owner.to_owned()));
+    Ok(subnets.into_iter().find(|subnet| !is_masqueraded(subnet)))
 }
 
-/// Lets only the nodes of these news, and this host itself, send to the network's tunnel, which ends at `end`;
-/// whether the table was not so.
+/// Lets only the nodes of this snapshot, and this host itself, send to the network's tunnel, which ends at `end`; whether the table
+/// was different.
 pub fn guard(
     host: &Host,
     network: &str,
@@ -194,13 +194,13 @@ pub fn guard(
     guarded.map(|(_, changed)| changed)
 }
 
-/// Whether there is a document that cannot be read: then all that uses the table is told anew by whoever comes first.
+/// Whether there is a document that cannot be read. Then the next verb finds out anew what uses the table.
 fn is_lost(host: &Host) -> Result<bool, Error> {
     let found = host.firewall.load(NAME)?;
     Ok(matches!(found, Found::Unreadable(_)))
 }
 
-/// The tunnels of all networks but one on this host, whose tunnels end at `vtep`, by the copies of their news.
+/// The tunnels of all networks but one on this host, whose tunnels end at `vtep`, by their snapshots.
 fn others(
     host: &Host,
     network: &str,
@@ -222,20 +222,20 @@ fn others(
     Ok(others)
 }
 
-/// Hides `subnets` behind the host's address, and no others of this owner; whether the table was not so.
+/// Masquerades these subnets, and no others of this owner; whether the table was different.
 pub fn masquerade(host: &Host, owner: &str, subnets: BTreeSet<IpNetwork>) -> Result<bool, Error> {
     let add = |table: &mut Table| drop(table.hidden.insert(owner.to_owned(), subnets));
     apply(host, add).map(|(_, changed)| changed)
 }
 
-/// Hides nothing of this owner any more. What is returned is to be held until nothing else is to be done: to close the
-/// socket is to wait until the kernel has taken the table apart.
+/// Masquerades nothing of this owner any more. Drop the returned socket last: closing it blocks until the kernel has freed what was
+/// removed.
 pub fn stop_masquerading(host: &Host, owner: &str) -> Result<Nft, Error> {
-    let shown = apply(host, |table| drop(table.hidden.remove(owner)));
-    shown.map(|(nft, _)| nft)
+    let removed = apply(host, |table| drop(table.hidden.remove(owner)));
+    removed.map(|(nft, _)| nft)
 }
 
-/// Guards the network's tunnel no more: it is gone. What is returned is to be held, as that of [`stop_masquerading`].
+/// Stops guarding the network's tunnel, which is gone. Drop the returned socket last, as that of [`stop_masquerading`].
 pub fn forget_tunnel(host: &Host, network: &str) -> Result<Nft, Error> {
     let forgotten = apply(host, |table| {
         table.tunnels.remove(network);
@@ -244,7 +244,7 @@ pub fn forget_tunnel(host: &Host, network: &str) -> Result<Nft, Error> {
     forgotten.map(|(nft, _)| nft)
 }
 
-/// Looks that the table is as the document says, and mends it; whether something was wrong.
+/// Makes the table as the document says; whether something was wrong.
 pub fn repair(host: &Host) -> Result<bool, Error> {
     match document(host)? {
         Some(_) => apply(host, |_| ()).map(|(_, changed)| changed),
@@ -252,7 +252,7 @@ pub fn repair(host: &Host) -> Result<bool, Error> {
     }
 }
 
-/// What of the table is not as the document says, if anything; nothing is changed. Nothing where nobody needs one.
+/// How the table differs from the document, if it does. Changes nothing.
 pub fn deviation(host: &Host) -> Result<Option<String>, Error> {
     let _lock = host.lock(NAME)?;
     let Some(table) = document(host)? else {
@@ -262,19 +262,19 @@ pub fn deviation(host: &Host) -> Result<Option<String>, Error> {
     Ok(table.deviation(&seen))
 }
 
-/// The document; one that cannot be read is as good as none: what uses the table is found out again ([`guard`]).
+/// The document. One that cannot be read counts as absent: [`guard`] finds out what uses the table.
 fn document(host: &Host) -> Result<Option<Table>, Error> {
     readable(&host.firewall, NAME)
 }
 
-/// Changes the document, and brings the kernel to it; whether the kernel was not so. The socket comes back open.
+/// Changes the document and applies it; whether the kernel had something else. Returns the open socket.
 fn apply(host: &Host, change: impl FnOnce(&mut Table)) -> Result<(Nft, bool), Error> {
     let _lock = host.lock(NAME)?;
     let before = document(host)?;
     let mut after = before.clone().unwrap_or_default();
     let mut nft = Nft::open()?;
     if is_lost(host)? {
-        // What is hidden stays so until its owner says otherwise.
+        // What is masqueraded stays so until its owner says otherwise.
         for (subnet, owner) in nft.egress()? {
             after.hidden.entry(owner).or_default().insert(subnet);
         }
@@ -334,7 +334,7 @@ mod tests {
         assert_eq!(told(&|_| ()), "");
         assert_eq!(
             told(&|seen| seen.is_complete = false),
-            "gone or changed by somebody else"
+            "gone or changed by another program"
         );
         let removed = told(&|seen| drop(seen.masqueraded.pop_first()));
         assert_eq!(removed, "does not masquerade 10.0.0.0/24");

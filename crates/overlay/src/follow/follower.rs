@@ -1,7 +1,7 @@
-//! The follower: does what the forwarder (`cluster::forwarder`) wants done, on this host and at the store.
+//! The follower: carries out what the forwarder (`cluster::forwarder`) decides, on this host and in the store.
 //!
 //! The machines there decide what happens in which order. Here are the store's calls, the documents below `/run`, and the kernel.
-//! Verbs read side by side without a lock; what is applied, is applied under the network's lock.
+//! Verbs read at the same time without a lock. They apply what they read under the network's lock.
 
 use cluster::{
     Cluster, NetworkSnapshot, NetworkSpec, Resolved,
@@ -69,7 +69,7 @@ impl Follower<'_> {
         let is_snapshot = matches!(update, Update::Snapshot(_));
         let update = update.of_network(known);
         if is_snapshot && matches!(update, Update::Replaced) {
-            // What is kept of the other network is of no use to anyone.
+            // The snapshot is of an earlier network of this name.
             self.host.snapshots.remove(self.network)?;
         }
         Ok(update)

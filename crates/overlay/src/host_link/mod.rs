@@ -1,10 +1,10 @@
-//! The host link: what the host itself has on a segment. Where the network is its containers' way out the host answers for the
-//! gateway addresses, like every other host and with the same MAC; where it wants access it has an address of its own,
-//! leased like a container's. Both may be.
+//! The host link: what the host itself has on a segment. If the network is the way out of its containers, the host answers for the
+//! gateway addresses, like every other host and with the same MAC. If `hostAccess` is on, it has an address of its own, leased
+//! like a container's. Both are possible at once.
 //!
-//! Each is a veth pair between the host and the bridge of the sandbox, for each has its own MAC: that of its address, by
-//! which the others' entries are right. The document says what should be there, and is written before it is made; it goes
-//! after the lease was given back. All of it is under the network's lock, and comes and goes with the sandbox.
+//! Each is a veth pair between the host and the bridge of the sandbox. Each has its own MAC, which follows from its address, so
+//! that the forwarding entries of other hosts are right. A document says what should exist. It is written before that is made,
+//! and removed after the lease was given back. All of this happens under the network's lock, and lasts as long as the sandbox.
 
 mod desired;
 
@@ -47,9 +47,9 @@ pub struct HostLink {
 /// What an attachment wants of its host.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct HostLinkSpec {
-    /// To be its gateway.
+    /// The host is its gateway.
     pub(crate) gateway: bool,
-    /// To be on the segment.
+    /// The host has an address on the segment.
     pub(crate) access: bool,
 }
 
@@ -88,12 +88,12 @@ impl HostLink {
     }
 }
 
-/// What the host should have on the network; a document that cannot be read is as good as none.
+/// What the host should have on the network. A document that cannot be read counts as absent.
 pub(crate) fn load(host: &Host, network: &str) -> Result<Option<HostLink>, Error> {
     readable(&host.host_links, network)
 }
 
-/// Whether the host may have something of its own on the network: its document is there, whether or not it can be read.
+/// Whether the host may have something on the network: the document exists, whether or not it can be read.
 pub(crate) fn may_be(host: &Host, network: &str) -> Result<bool, Error> {
     let found = host.host_links.load(network);
     Ok(found? != Found::Absent)
@@ -165,7 +165,7 @@ pub(crate) fn lease(
         return Ok(known);
     }
     let ipam = of_host(network, ipam)?;
-    // What an ADD got that was killed before it noted so.
+    // Gives back what a killed ADD was given and did not note.
     ipam.del()?;
     let given = ipam.add()?;
     let addresses: Vec<_> = given.ips.iter().map(|ip| ip.address).collect();
@@ -211,14 +211,14 @@ async fn refuse_taken(
     key: &str,
     subnets: &[IpNetwork],
 ) -> Result<(), Error> {
-    // What is ours came with another life of the document.
+    // Links of ours are left from a document that was lost.
     for name in [names::host_link(network), names::gateway_link(network)] {
         host.rtnl.remove_link(&name).await?;
     }
     refuse_overlap(host, network, key, subnets).await
 }
 
-/// Refuses what [`ensure`] would refuse of a first attachment that wants this. Changes nothing.
+/// Refuses what [`note`] would refuse of a first attachment that wants this. Changes nothing.
 pub(crate) async fn refuse(
     host: &Host,
     network: &str,
@@ -251,7 +251,7 @@ async fn refuse_overlap(
     }
 }
 
-/// Makes whole what the host should have on the network; whether something was wrong. The caller holds the lock.
+/// Repairs what the host should have on the network; whether something was wrong. The caller holds the lock.
 pub(crate) async fn repair(host: &Host, network: &str, sandbox: &Sandbox) -> Result<bool, Error> {
     match load(host, network)? {
         Some(host_link) => apply(host, network, &host_link, sandbox).await,
@@ -259,7 +259,7 @@ pub(crate) async fn repair(host: &Host, network: &str, sandbox: &Sandbox) -> Res
     }
 }
 
-/// Makes what was noted and leased, and mends it; whether something was wrong. The caller holds the network's lock.
+/// Makes or repairs what was noted and leased; whether something was wrong. The caller holds the network's lock.
 pub(crate) async fn apply(
     host: &Host,
     network: &str,
@@ -315,7 +315,7 @@ impl Links {
     }
 }
 
-/// What is not as it should be of what the host has on the network.
+/// How the host's links to the network deviate.
 pub(crate) async fn deviating(
     host: &Host,
     network: &str,
@@ -400,7 +400,7 @@ pub(crate) async fn release_by(
         }
         known
     };
-    // Of a document that cannot be read it may be.
+    // With a document that cannot be read there may be a lease.
     if access || known.is_none_or(|known| known.access) {
         give_back().await?;
     }

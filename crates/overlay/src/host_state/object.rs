@@ -298,7 +298,7 @@ impl LinkSpec {
                 (!is_bridge).then(|| "is no bridge".to_owned())
             }
             Kind::Vxlan(tunnel) => tunnel.differs(link),
-            // One end without the other is of a pair whose other end is elsewhere.
+            // A pair is whole if the other end is in the namespace beyond.
             Kind::Veth { peer, .. } => {
                 let is_veth = |link: &Link| link.kind.as_deref() == Some("veth");
                 if !is_veth(link) {

@@ -9,7 +9,7 @@ use super::{Kind, Object};
 use crate::{segment::mac_rewrite, state::host::Host};
 use plugin::Error;
 
-/// So many links are asked for by name; of more the whole namespace is dumped.
+/// Up to so many links are asked for by name. For more, all links of the namespace are listed.
 const FEW: usize = 4;
 
 /// A namespace in which objects are.

@@ -1,5 +1,5 @@
-//! Examine: what is well on this host and what is wrong, with the command that would mend it. Looks at what [`crate::maintain::repair`]
-//! mends, and at what no repair may touch, since it is others'. Changes nothing, and asks no store.
+//! What is right on this host and what is wrong, with the command that would mend it. Covers what [`crate::maintain::repair`]
+//! repairs, and also what no repair may change because it belongs to other programs. Changes nothing, and asks no store.
 
 use std::net::IpAddr;
 
@@ -33,10 +33,10 @@ use crate::{
 
 /// What mends most of it.
 pub const SYNC: &str = "crosshost sync";
-/// Most hosts whose way here is looked at.
+/// The largest number of hosts whose route is examined.
 const PEERS: usize = 256;
 
-/// Looks at all of this host; without settings not at the underlay, and at no network.
+/// Examines this host. Without settings, neither the underlay nor any network.
 pub async fn examine(settings: Option<&Resolved>, findings: &mut Findings) -> Result<(), Error> {
     let host = Host::open()?;
     match host.rtnl.has_vxlan().await {
@@ -123,7 +123,7 @@ async fn examine_networks(
     Ok(())
 }
 
-/// One network's sandbox: as its copy of the news says.
+/// One network's sandbox, compared with the snapshot by which it forwards.
 async fn examine_network(
     host: &Host,
     settings: &Resolved,
@@ -138,17 +138,17 @@ async fn examine_network(
         wrong("its sandbox has no containers any more");
         return Ok(());
     }
-    // Of a first ADD that is at work, or was killed, there is nothing to be expected yet.
+    // Nothing is complete while the first ADD runs, or after it was killed.
     let records = host.records.all_readable(&|_| ())?;
     if !records.iter().any(|record| is_made(record, network)) {
         return Ok(());
     }
     let Some(copy) = follower::copy(host, network)? else {
-        wrong("this host has no copy of its news");
+        wrong("this host has no snapshot of its records");
         return Ok(());
     };
     let Some(record) = copy.network.as_ref().map(|network| &network.record) else {
-        wrong("this host's news have no such network");
+        wrong("this host's snapshot has no such network");
         return Ok(());
     };
     let known = copy.nodes.known(&settings.node);
@@ -221,7 +221,7 @@ async fn examine_network(
     if deviations(&described.forwarding, &seen).next().is_none() {
         findings.ok(
             Check::Forwarding,
-            format!("network {network}: forwards as its news say"),
+            format!("network {network}: forwards as its snapshot says"),
         );
     }
     examine_way_in(host, underlay, record, &copy, findings).await;
@@ -262,7 +262,7 @@ fn is_made(record: &Record, network: &str) -> bool {
     record.stage == Stage::Made && record.attachment.network == network
 }
 
-/// What others send to the tunnel is let in.
+/// Whether packets of other hosts reach the tunnel.
 async fn examine_way_in(
     host: &Host,
     underlay: &Underlay,
@@ -277,7 +277,7 @@ async fn examine_way_in(
     if filter("all").max(filter(name)) != Some(1) {
         return;
     }
-    // Strict: what comes by another interface than the one by which it would be answered is dropped.
+    // Strict: a packet is dropped unless it arrives by the interface by which the answer would leave.
     let peers = snapshot
         .nodes
         .iter()
@@ -313,11 +313,7 @@ async fn examine_egress(host: &Host, findings: &mut Findings) -> Result<(), Erro
     findings.deviate(Check::Egress, "the containers' way out", found.into_iter());
     examine_egress_nics(host, &ledger, findings).await?;
     let v6 = ledger.subnet6.is_some();
-    let switches = [
-        (true, Sysctl::new("ipv4/ip_forward")),
-        (v6, Sysctl::new("ipv6/conf/all/forwarding")),
-    ];
-    for (_, switch) in switches.iter().filter(|(wanted, _)| *wanted) {
+    for switch in egress::switches(v6) {
         if switch.is("0") {
             let says = format!("{switch} is 0: the containers of this host have no way out");
             findings.wrong(Check::IpForward, says, SYNC);
@@ -370,7 +366,7 @@ async fn examine_egress_nics(
     Ok(())
 }
 
-/// With which store the networks' containers on this host were made.
+/// The store with which the containers of each network on this host were made.
 pub fn places() -> Result<Vec<(String, StoreRef)>, Error> {
     let host = Host::open()?;
     let mut found = Vec::new();
@@ -384,7 +380,7 @@ pub fn places() -> Result<Vec<(String, StoreRef)>, Error> {
     Ok(found)
 }
 
-/// What killed verbs and runtimes that say nothing left.
+/// What remains of killed verbs, and of containers whose runtime made no DEL.
 async fn examine_records(host: &Host, findings: &mut Findings) -> Result<(), Error> {
     let records = host.records.all()?;
     for unreadable in &records.unreadable {

@@ -1,5 +1,5 @@
-//! Repair: the sandboxes and the egress as they were last known to be right, without the store. What somebody deleted or
-//! changed on this host comes back, though no verb comes by. And whether something that was just heard is news here.
+//! Restores the sandboxes and the egress bridge to the last known records, without the store. So what another program deleted
+//! or changed comes back without a verb. Also decides whether records that a watcher has read are newer than the snapshots.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,13 +31,13 @@ pub struct Repaired {
     pub networks: Vec<Synced>,
     /// Whether the way out of the containers was wrong.
     pub egress: bool,
-    /// Whether the store has to be asked: it has another tunnel address of this host, or there is no copy of some news.
+    /// Whether the store has to be asked: it has another tunnel address of this host, or a network has no snapshot here.
     pub outdated: bool,
     /// What could not be mended, and why.
     pub failures: Vec<Error>,
 }
 
-/// Mends all that is ours on this host, and goes on where something cannot be mended. Asks nobody else.
+/// Repairs everything of ours on this host, and continues where something cannot be repaired. Asks no other host.
 pub async fn repair(settings: &Resolved) -> Result<Repaired, Error> {
     let mut repaired = Repaired::default();
     let mut networks = sandbox::networks()?;
@@ -46,7 +46,7 @@ pub async fn repair(settings: &Resolved) -> Result<Repaired, Error> {
         return Ok(repaired);
     }
     let host = Host::open()?;
-    // First: each network's guard would make the table whole again, and what hides the containers with it.
+    // First, because the guard of each network would also restore the masquerade, and so hide that it was missing.
     match egress::repair(&host).await {
         Ok(mended) => repaired.egress = mended,
         Err(error) => repaired.failures.push(error),
@@ -69,7 +69,7 @@ pub async fn repair(settings: &Resolved) -> Result<Repaired, Error> {
     Ok(repaired)
 }
 
-/// Mends one sandbox; how much was wrong, `None` if the store alone knows what would be right.
+/// Repairs one sandbox. Returns how much was wrong, or `None` if only the store knows what would be right.
 async fn repair_network(
     host: &Host,
     settings: &Resolved,
@@ -86,7 +86,7 @@ async fn repair_network(
     let Some(record) = copy.network.as_ref().map(|network| &network.record) else {
         return Ok(None);
     };
-    // What others know of this host is right, or nobody can tell.
+    // Other hosts know the right address of this host, or its record cannot be read.
     let is_right = |node: &Node| node.vtep == Some(underlay.vtep);
     let known = copy.nodes.get(&settings.node);
     if !known.is_some_and(|known| known.last_read().is_none_or(is_right)) {
@@ -103,7 +103,7 @@ async fn repair_network(
     Ok(Some(sandbox.changes + changes + wrong))
 }
 
-/// Mends what a sandbox forwards by, and what it rewrites; how much was wrong.
+/// Repairs the forwarding entries and the rewritten MACs of a sandbox. Returns how much was wrong.
 async fn repair_forwarding(
     host: &Host,
     sandbox: &Sandbox,
@@ -111,7 +111,7 @@ async fn repair_forwarding(
     network: &str,
 ) -> Result<usize, Error> {
     let [_, entries] = &described.forwarding;
-    // What is noted nowhere was looked at with the sandbox.
+    // A table that no document notes was removed with the repair of the sandbox.
     if !mac_rewrite::note(host, network, &described.macs)? {
         return sandbox.apply(host, std::slice::from_ref(entries)).await;
     }
@@ -120,13 +120,13 @@ async fn repair_forwarding(
     Ok(changes)
 }
 
-/// What this host forwards by, as far as a watcher has to know to tell news.
+/// The snapshots by which this host forwards, for a watcher to compare with.
 pub struct Known {
     copies: BTreeMap<String, NetworkSnapshot>,
 }
 
 impl Known {
-    /// The copy of one network's news, or those of all.
+    /// The snapshot of one network, or of all.
     pub fn load(network: Option<&str>) -> Result<Self, Error> {
         let host = Host::open()?;
         let networks = match network {
@@ -141,11 +141,11 @@ impl Known {
         Ok(Self { copies })
     }
 
-    /// Whether the blocks and MACs of these news are other ones than those of the copy.
+    /// Whether this snapshot has other blocks or MACs than the one on this host.
     pub fn is_behind(&self, network: &str, snapshot: &NetworkSnapshot) -> bool {
         let copy = self.copies.get(network);
         copy.is_none_or(|copy| {
-            // A watch of the blocks does not hear which of them the network can have.
+            // A watch of the blocks also reports those outside the network's subnets.
             let network = copy.network.as_ref().map(|network| &network.record);
             let is_its = |block: &Block| network.is_none_or(|it| it.has_block(*block));
             let heard = snapshot
@@ -157,7 +157,7 @@ impl Known {
         })
     }
 
-    /// The networks that forward otherwise with these nodes. A last contact is no news.
+    /// The networks that forward differently with these nodes. The time of the last contact makes no difference.
     pub fn behind(&self, nodes: &Records<String, Node>) -> Vec<String> {
         let differs = |copy: &NetworkSnapshot| {
             let mut names: BTreeSet<&str> = copy.owners().collect();
@@ -170,7 +170,7 @@ impl Known {
                 match nodes.get(name) {
                     None => vtep.is_some(),
                     Some(Stored::Readable(now)) => now.record.vtep != vtep,
-                    // One that cannot be read says nothing new.
+                    // A record that cannot be read changes nothing.
                     Some(Stored::Unreadable(_)) => before.is_none(),
                 }
             })

@@ -1,5 +1,5 @@
-//! Sync: this host is known, its sandboxes forward as the news say, and the others know that they do. What every ADD
-//! does in passing, for all networks of the host at once; and what a verb could not tell the store is told.
+//! Sync: registers this host, makes its sandboxes forward by the newest records, and acknowledges that in the store. Every ADD does
+//! this for its own network; sync does it for all of them, and writes to the store what a verb could not.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,15 +35,15 @@ pub struct Synced {
 /// What a sync did, and what it could not do.
 #[derive(Debug)]
 pub struct Outcome {
-    /// The networks that forward by the newest news.
+    /// The networks that forward by the newest records.
     pub done: Vec<Synced>,
     /// Why others do not.
     pub failures: Vec<Error>,
 }
 
-/// Registers this host with its tunnel address and brings each of its sandboxes to the news. A host that has neither a
-/// sandbox nor a tunnel address in its record may be one that only allocates addresses: it needs no way out, and where it
-/// has none its record is left to who allocates. An error says that this host must do nothing else.
+/// Registers this host with its tunnel address, and makes each of its sandboxes forward by the newest records. A host that has
+/// neither a sandbox nor a tunnel address in its record may only allocate addresses. It needs no underlay, and without one its
+/// record is left to the IPAM plugin. After an error this host must do nothing else.
 pub async fn sync(
     cluster: &Cluster<'_>,
     settings: &Resolved,
@@ -97,7 +97,7 @@ pub async fn sync(
     Ok(Outcome { done, failures })
 }
 
-/// Measures the ways to all hosts of these networks.
+/// Measures the path MTU to all hosts of these networks.
 async fn look_at_paths(
     host: &Host,
     settings: &Resolved,
@@ -140,8 +140,8 @@ async fn leave_unused(follower: &Follower<'_>) -> Result<(), Error> {
     follower.tell_leave().await
 }
 
-/// Brings the sandbox of one network to the news, for who has heard that there are some: the store was there a moment
-/// ago and is not asked whether it still knows what this host told it. `None` where there is nothing to be brought.
+/// Makes the sandbox of one network forward by the newest records, after a watch has reported a change. The store answered a
+/// moment ago, so it is not asked whether it still has what this host wrote. `None` if nothing had to be done.
 pub async fn sync_network(
     cluster: &Cluster<'_>,
     settings: &Resolved,
@@ -162,7 +162,7 @@ pub async fn sync_network(
     }))
 }
 
-/// Brings one sandbox to the news; `None` where there is nothing to be brought.
+/// Makes one sandbox forward by the newest records. `None` if nothing had to be done.
 async fn follow(
     follower: &Follower<'_>,
     underlay: &Underlay,
@@ -171,7 +171,7 @@ async fn follow(
     same_store(follower).await?;
     let (host, network) = (follower.host, follower.network);
     let _lock = host.lock_network(network)?;
-    // Listed before it was locked: its last user may have gone with it since, or been killed while leaving.
+    // It was listed before it was locked. Since then its last user may have removed it, or been killed while it left.
     if !host.needs_sandbox(network).await? {
         teardown::remove_unused(host, network).await?;
         return Ok(None);
@@ -182,7 +182,7 @@ async fn follow(
             go_on_alone(follower, underlay).await?;
             return Err(Error::again(format!("network {network}: {why}")));
         }
-        // A network that the store has lost still serves the containers it has; there is nothing newer to say.
+        // A network that the store has lost still serves its containers. There are no newer records.
         Update::Replaced | Update::Unchanged => {
             go_on_alone(follower, underlay).await?;
             return Ok(None);
@@ -204,7 +204,7 @@ async fn follow(
     Ok(Some(sandbox.changes + changes + mended))
 }
 
-/// Floods where this host is no member any more and could not become one again: what its copy says of homes may be over.
+/// Floods if this host is not a member any more and could not become one again, because homes in its snapshot may have ended.
 async fn go_on_alone(follower: &Follower<'_>, underlay: &Underlay) -> Result<(), Error> {
     let copy = follower::copy(follower.host, follower.network)?;
     let Some(network) = copy.and_then(|copy| copy.network) else {
@@ -216,8 +216,8 @@ async fn go_on_alone(follower: &Follower<'_>, underlay: &Underlay) -> Result<(),
     }
 }
 
-/// Leaves the networks that have no sandbox here: a verb could not tell the store, or was killed before it did. What cannot be
-/// left is returned, and keeps none of the others.
+/// Leaves the networks that have no sandbox here, because a verb could not write that to the store or was killed before it did.
+/// Returns the errors; the other networks are left all the same.
 async fn leave(
     host: &Host,
     cluster: &Cluster<'_>,
@@ -238,7 +238,7 @@ async fn leave(
         };
         failures.extend(leave_unused(&follower).await.err());
     }
-    // A join that this host does not know of came back with a store that was put back.
+    // A join that this host does not know came back when the store was restored.
     for (network, join) in joins {
         let left = leave_unknown(host, cluster, &settings.node, network, *join);
         failures.extend(left.await.err());

@@ -1,5 +1,5 @@
-//! The one teardown, for DEL, GC, a failed ADD and a killed one: everything that an attachment can have, whether it
-//! has it or not. Errors are collected; what can go goes.
+//! The one teardown, for DEL, GC, a failed ADD and a killed one. It removes everything that an attachment can have, whether it has it
+//! or not. After an error it continues, and reports the first.
 
 use std::path::Path;
 
@@ -32,7 +32,7 @@ pub(crate) async fn links(
     let mut errors = Vec::new();
     let sandbox = sandbox::open(&attachment.network)?;
     // What the attachment has in the container, known by the host's ends: their names are its own. An interface of
-    // the same name that somebody else made, or that belongs to another network, stays.
+    // the same name that another program made, or that belongs to another network, stays.
     let mut doomed = Vec::new();
     let (port, egress_port) = (names::port(attachment), names::egress_port(attachment));
     if let Some(rtnl) = &sandbox
@@ -55,7 +55,7 @@ pub(crate) async fn links(
         Some(rtnl) => rtnl.link(&egress_port).await,
         None => Ok(None),
     };
-    // Its port may be out of sight, in a namespace that was lost: what is of our group is ours.
+    // Its port may be in a namespace that was lost. The link group tells that the NIC is ours.
     if last && (stands?.is_some() || !doomed.is_empty()) {
         doomed.push(EGRESS_NIC);
     }
@@ -69,7 +69,7 @@ pub(crate) async fn links(
             Err(error) => errors.push(error),
         }
     }
-    // Where the container is gone, or was never reached, the host's ends are left.
+    // If the container is gone or was never reached, the host's ends remain.
     if let Some(rtnl) = sandbox {
         for link in [port.clone(), names::ifb(&port)] {
             let removed = rtnl.remove_link(&link).await;
@@ -103,7 +103,7 @@ pub(crate) async fn remove_unused(host: &Host, network: &str) -> Result<(), Erro
     if let Some(rtnl) = &sandbox
         && sandbox::has_ports(rtnl).await?
     {
-        // Of a list that was lost: from here on the ports tell.
+        // The list was lost. From here on the ports tell whether the sandbox is used.
         return Ok(host.users.remove(network)?);
     }
     host_link::leave(host, network).await?;

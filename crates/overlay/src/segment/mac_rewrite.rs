@@ -7,7 +7,7 @@
 use journal::Found;
 use netlink::Netns;
 use nft::MacRewrite;
-use plugin::Error;
+use plugin::{Error, report_unreadable};
 
 use crate::{names, segment::forwarding::Translations, state::host::Host};
 
@@ -30,7 +30,7 @@ pub(crate) fn note(host: &Host, network: &str, macs: &Translations) -> Result<bo
         return Ok(false);
     }
     let save = |macs| host.translations.save(network, macs);
-    if noted.or_lost(&|it| cni::log(&it.to_string())).as_ref() != Some(macs) {
+    if noted.or_lost(&report_unreadable).as_ref() != Some(macs) {
         save(macs)?;
     }
     Ok(true)

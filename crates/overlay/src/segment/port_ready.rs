@@ -9,7 +9,7 @@ use plugin::{Error, code};
 
 use crate::vanished;
 
-/// Far longer than a kernel needs, unless somebody has switched on a spanning tree.
+/// Far longer than a kernel needs, unless a spanning tree was switched on.
 const PATIENCE: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_micros(200);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);

@@ -260,8 +260,8 @@ pub fn enter(host: &Host, network: &str, attachment: &str) -> Result<(), Error> 
     host.users.save(network, &users).map_err(Error::from)
 }
 
-/// Notes that an attachment does not use it any more; whether it was the last one. The caller holds the network's lock, and
-/// removes the sandbox.
+/// Notes that an attachment does not use it any more; whether it was the last one. The caller holds the network's lock, and removes
+/// the sandbox.
 pub(crate) fn leave(host: &Host, network: &str, attachment: &str) -> Result<bool, Error> {
     let mut users = readable(&host.users, network)?.unwrap_or_default();
     users.0.remove(attachment);

@@ -1,4 +1,4 @@
-//! Clash: who else has the UDP port or the VNI of a tunnel on this host.
+//! What else on this host has the UDP port or the VNI of a tunnel.
 //!
 //! Tunnels of any number of networks share a port with each other, and with the VXLAN devices of others that read what they
 //! receive in the same way. What cannot be shared is a VNI on one port, a port with a device of another kind (Cilium's, or
@@ -48,7 +48,7 @@ pub(crate) async fn create(
     }
 }
 
-/// Who is in the way of a tunnel, as far as it can be found without making it; in the words of the configuration.
+/// What is in the way of a tunnel, as far as can be found without making it; in the words of the configuration.
 pub(crate) async fn find(
     host: &Host,
     vni: u32,

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, path::Path};
 use cluster::{NetworkSnapshot, StoreRef};
 use journal::{Journal, Unreadable};
 use netlink::{Netns, Rtnl};
-use plugin::{Error, readable};
+use plugin::{Error, all_readable, readable};
 
 use crate::{
     egress::Ledger,
@@ -126,9 +126,8 @@ impl Host {
     /// The VNIs of all networks that this host knows. No other network may take them, even if the store has lost the records
     /// of theirs.
     pub fn vnis(&self) -> Result<BTreeSet<u32>, Error> {
-        let snapshot = self.snapshots.all_readable(&|it| cni::log(&it.to_string()));
-        let snapshot = snapshot?.into_iter();
-        let vnis = snapshot.filter_map(|snapshot| snapshot.network?.record.vni);
+        let snapshots = all_readable(&self.snapshots)?.into_iter();
+        let vnis = snapshots.filter_map(|snapshot| snapshot.network?.record.vni);
         Ok(vnis.collect())
     }
 

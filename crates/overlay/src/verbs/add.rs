@@ -1,4 +1,4 @@
-//! ADD: note, make beside the IPAM plugin, address, forward, answer. Or undo.
+//! ADD: writes the record, makes links while the IPAM plugin runs, gives addresses, forwards, answers. Or undoes all of it.
 
 use std::{net::IpAddr, path::Path};
 
@@ -10,7 +10,7 @@ use cni::{Call, CniResult, Delegate, Tell};
 use ipnetwork::IpNetwork;
 use journal::Attachment;
 use netlink::{Mac, Netns, Rtnl};
-use plugin::{Error, code};
+use plugin::{Error, all_readable, code};
 
 use crate::{
     config::Conf,
@@ -33,11 +33,11 @@ use crate::{
     verbs::gc,
 };
 
-/// How often an ADD starts anew because the network was made anew while it was at work.
+/// How often an ADD starts again because the network was made anew meanwhile.
 const ATTEMPTS: u32 = 3;
-/// Most addresses that an attachment may have: each costs several messages to the kernel.
+/// The largest number of addresses of an attachment: each costs several messages to the kernel.
 const MOST_ADDRESSES: usize = 64;
-/// Least MTU of an interface with IPv6, in bytes (RFC 8200).
+/// The smallest MTU of an interface with IPv6, in bytes (RFC 8200).
 const LEAST_V6: u32 = 1280;
 
 /// What an ADD works with.
@@ -115,7 +115,7 @@ pub(crate) async fn add(call: &Call, caller: Option<Process>, tell: Tell<'_>) ->
                     work.undo(&record).await;
                     return Err(unheard.into());
                 }
-                // Told first: an attachment of which nobody learnt is no duplicate for the next ADD.
+                // After the answer: an attachment that the runtime did not learn of is no duplicate for the next ADD.
                 let made = Record {
                     stage: Stage::Made,
                     answered: caller.map(Answered::now),
@@ -126,7 +126,7 @@ pub(crate) async fn add(call: &Call, caller: Option<Process>, tell: Tell<'_>) ->
                 }
                 return Ok(());
             }
-            // Our copy of the news was of another network of this name. What was made from it goes.
+            // Our snapshot was of an earlier network of this name. What was made by it is removed.
             Ok(None) => work.undo(&record).await,
             Err(error) => {
                 work.undo(&record).await;
@@ -197,7 +197,7 @@ impl Work<'_> {
             self.plug(&known.snapshot, record),
             self.follower.fresh(known)
         );
-        // Also where the kernel refused: an IPAM plugin at work must end before it can be undone.
+        // Also if the kernel refused: the IPAM plugin must end before its work can be undone.
         let given = asking.result();
         let Made {
             sandbox,
@@ -290,8 +290,8 @@ impl Work<'_> {
         }
     }
 
-    /// Whether this node was known as it is, so that the others counted with it when the news were read. Where it was
-    /// not, it is made known, if the store can be reached.
+    /// Whether this node was registered as it is, so that the other hosts knew it when the snapshot was read. If not, it is
+    /// registered now, if the store can be reached.
     async fn is_registered(&self, snapshot: &NetworkSnapshot, vtep: IpAddr) -> Result<bool, Error> {
         let settings = &self.conf.settings;
         let nodes = &snapshot.nodes;
@@ -371,7 +371,7 @@ impl Work<'_> {
         Ok((sandbox, host_link))
     }
 
-    /// The subnets that the container reaches otherwise than by its egress NIC, with those of the network that it joins.
+    /// The subnets that the container reaches by other interfaces than its egress NIC, with those of the network that it joins.
     async fn subnets_inside(&self, network: &Network) -> Result<Vec<IpNetwork>, Error> {
         let links = self.inside.links().await?;
         let gw0 = links.iter().find(|link| link.name == EGRESS_NIC);
@@ -389,9 +389,7 @@ impl Work<'_> {
         if egress::ledger(self.host)?.is_some() {
             return Ok(Vec::new());
         }
-        let unreadable = |error: &journal::Unreadable| cni::log(&error.to_string());
-        let copies = self.host.snapshots.all_readable(&unreadable);
-        let copies = copies?.into_iter();
+        let copies = all_readable(&self.host.snapshots)?.into_iter();
         let known = copies.filter_map(|snapshot| Some(snapshot.network?.record.subnets()));
         let mut subnets: Vec<_> = known.flatten().collect();
         match self.cluster.all_subnets().await {
@@ -401,7 +399,7 @@ impl Work<'_> {
         Ok(subnets)
     }
 
-    /// Until what the container sends and gets passes the bridges.
+    /// Waits until the bridges pass what the container sends and receives.
     async fn wait_for_ports(
         &self,
         sandbox: &Sandbox,
@@ -452,8 +450,8 @@ impl Work<'_> {
         }
     }
 
-    /// Takes down what an ADD made that cannot be finished. Its error counts, not this one's; what stays is in the
-    /// journal for the runtime's DEL.
+    /// Removes what an ADD made that cannot be finished. The error of the ADD is returned, not that of the removal; what remains is
+    /// in the journal for the runtime's DEL.
     async fn undo(&self, record: &Record) {
         let links = teardown::links(
             self.host,

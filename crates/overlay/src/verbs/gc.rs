@@ -1,4 +1,4 @@
-//! GC: what this host has of this network and nobody lists is taken down; then the IPAM plugin does the same.
+//! GC: removes the attachments to this network that the runtime does not list. Then the IPAM plugin does the same.
 //!
 //! What an ADD is just making is no garbage, though the runtime that lists knows nothing of it yet: another one may share
 //! the network. An ADD holds its container's lock, notes what it will make, and then waits while a GC of the network is
@@ -7,7 +7,7 @@
 
 use cni::{BadName, Call, ContainerId, Delegate, IfName};
 use journal::{Attachment, Found};
-use plugin::Error;
+use plugin::{Error, all_readable};
 
 use crate::{config, host_link, maintain::teardown, state::host::Host};
 
@@ -32,10 +32,7 @@ pub(crate) async fn gc(call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(
     let network = call.conf.name.as_str();
     let _peace = host.lock(&name(network))?;
     let (mut errors, mut at_work) = (Vec::new(), Vec::new());
-    let records = host
-        .records
-        .all_readable(&|error| cni::log(&error.to_string()));
-    for record in records? {
+    for record in all_readable(&host.records)? {
         let attachment = &record.attachment;
         if attachment.network != network || listed(attachment) {
             continue;
@@ -46,7 +43,7 @@ pub(crate) async fn gc(call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(
         };
         let now = host.records.load(&attachment.hash());
         if now? != Found::Readable(record.clone()) {
-            // Deleted or added anew by who was quicker.
+            // Another verb was quicker, and deleted it or added it anew.
             at_work.push(key(attachment)?);
             continue;
         }

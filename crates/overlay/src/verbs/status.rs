@@ -84,8 +84,7 @@ async fn ready(conf: &Conf) -> Result<(), Error> {
     host_link::refuse(&host, name, spec, &subnets).await
 }
 
-/// The network, where it is there already. Refused where the store, or this host's copy of its news while that is away, has
-/// something against each ADD.
+/// The network, if it exists. An error if the store, or this host's snapshot while the store is away, would refuse any ADD.
 async fn admitted(conf: &Conf, host: &Host, underlay: &Underlay) -> Result<Option<Network>, Error> {
     let name = &conf.spec.name;
     let mut settings = conf.settings.clone();

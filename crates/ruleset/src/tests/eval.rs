@@ -389,7 +389,7 @@ fn a_packet_is_met_where_it_is_like_that() {
 }
 
 #[test]
-fn tables_that_sleep_and_our_own_stop_nobody() {
+fn dormant_tables_and_our_own_stop_nothing() {
     let asleep = format!(
         "{}\nnft 'add table ip filter {{ flags dormant; }}'",
         forward("drop", "")

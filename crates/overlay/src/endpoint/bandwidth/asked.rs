@@ -18,10 +18,10 @@ const KEYS: [&str; 6] = [
     "shapedSubnets",
     "unshapedSubnets",
 ];
-/// A burst of so many bits and more is nobody's wish: runtimes write it where they mean none (kubelet once 2^31 - 1, containerd
+/// A burst of so many bits and more was not asked for: runtimes write it where they mean none (kubelet once 2^31 - 1, containerd
 /// 2^32 - 1, CRI-O nearly 2^35). With it the first quarter of a gigabyte would pass at any rate.
 const NO_WISH: u64 = (1 << 31) - 1;
-/// The burst where nobody wishes one: so long at the rate, in parts of a second, and bytes at least.
+/// The burst if none was asked for: this part of a second at the rate, and at least so many bytes.
 const USUAL_BURST: u64 = 100;
 const LEAST_BURST: u64 = 128 << 10;
 /// How long a packet may wait behind a burst, in parts of a second: 25 ms, as in the reference.
@@ -154,7 +154,7 @@ fn checked(key: &str, rate: u64, burst: u64) -> Result<Option<Rate>, Error> {
     }
 }
 
-/// These objects are for us alone: a misspelt key there would be a limit that nobody keeps.
+/// Only this plugin reads these objects: a misspelt key would be a limit that is not kept.
 fn refuse_unknown(conf: &Value) -> Result<(), Error> {
     let runtime = below(conf, "runtimeConfig").map(|runtime| ("runtimeConfig.", runtime));
     for (path, holder) in iter::once(("", conf)).chain(runtime) {
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_that_nobody_wished_is_a_hundredth_of_a_second() {
+    fn a_burst_that_was_not_asked_for_is_a_hundredth_of_a_second() {
         for burst in [u64::from(u32::MAX) >> 1, u64::from(u32::MAX), (1 << 35) - 9] {
             assert_eq!(bucket(10_000_000, burst, 1450).1, 128 << 10);
             assert_eq!(bucket(10_000_000_000, burst, 1450).1, 12_500_000);

@@ -49,7 +49,7 @@ impl<'a> Seen<'a> {
                     Some("has another token bucket than it should")
                 }
                 (Some(found), None) if found.ours => {
-                    Some("has a token bucket that nobody asked for")
+                    Some("has a token bucket that was not asked for")
                 }
                 _ => None,
             };
@@ -60,7 +60,9 @@ impl<'a> Seen<'a> {
         let (ifb, rate) = match (self.link(&name), limits.egress) {
             (None, None) => return Ok(None),
             (Some(_), None) => {
-                return Ok(Some(format!("{name} is there though nobody asked for it")));
+                return Ok(Some(format!(
+                    "{name} is there though no rate was asked for"
+                )));
             }
             (Some(ifb), Some(rate)) if ifb.up => (ifb, rate),
             (there, Some(_)) => {

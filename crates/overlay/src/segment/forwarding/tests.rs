@@ -1,4 +1,4 @@
-//! Which entries follow from which news.
+//! Which entries follow from which snapshot.
 
 use super::*;
 use cluster::{

@@ -1,10 +1,9 @@
-//! CHECK: the attachment is what its result says, and what carries it on this host is as the last news say. The first
-//! deviation ends it, and is named. What later plugins of the chain changed is in the result; what they added is no business
-//! of ours.
+//! CHECK: the container is as the result of its chain says, and this host's side as the newest snapshot says. It reports the first
+//! deviation. What later plugins of the chain changed is in the result; what they added is ignored.
 //!
-//! A runtime that is told of a deviation destroys the container. So what the host as a whole lacks of ours is put back first, as
-//! each verb does: the nftables table, the egress bridge, the host's own links to the segment. And neither the
-//! rules of others nor what the ways to other hosts carry are judged here: `crosshost doctor` tells of them.
+//! A runtime that is told of a deviation destroys the container. So what belongs to the host as a whole is repaired first, as each
+//! verb does: the nftables table, the egress bridge, the host's own links to the segment. The rules of other programs and the path
+//! MTU to other hosts are not judged here: `crosshost doctor` reports them.
 
 mod segment;
 
@@ -23,7 +22,7 @@ use crate::{
     state::{attachment::Stage, host::Host},
 };
 
-/// What was mended is said on standard error. Where it could not be, what is there is judged all the same.
+/// Says on standard error what was repaired, or why it was not. CHECK goes on in both cases.
 fn put_back(what: &str, mended: Result<bool, Error>) {
     match mended {
         Ok(false) => {}
@@ -34,7 +33,7 @@ fn put_back(what: &str, mended: Result<bool, Error>) {
     }
 }
 
-/// What a look finds: what deviates, if anything does.
+/// The first deviation, if there is one.
 type Found = Result<Option<String>, Error>;
 
 pub(crate) async fn check(call: &Call) -> Result<(), Error> {
@@ -44,7 +43,7 @@ pub(crate) async fn check(call: &Call) -> Result<(), Error> {
     let previous = previous.ok_or_else(|| Error::config("prevResult: missing; CHECK needs it"))?;
     let previous = &previous.result;
     let host = Host::open()?;
-    // What a newer version made this one can neither judge nor put back, and no container is to be destroyed for that.
+    // This version can neither judge nor repair what a newer one made, and no container may be destroyed for that.
     if let Err(newer) = journal::layout::admit(Path::new(journal::ROOT), cni::build::BUILD) {
         cni::log(&newer.to_string());
         return Ok(());
@@ -63,7 +62,7 @@ pub(crate) async fn check(call: &Call) -> Result<(), Error> {
                 return deviation(Some(what));
             }
         }
-        // What it says is only that the ADD came to its end, and there is a result of it.
+        // It would only say that the ADD was finished, which the result says, too.
         Document::Unreadable(unreadable) => cni::log(&unreadable.to_string()),
         Document::Absent | Document::Readable(_) => {
             return deviation(Some("this host has no finished record of it".to_owned()));

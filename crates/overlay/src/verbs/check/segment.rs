@@ -1,6 +1,6 @@
-//! The host's side of the segment: bridge, tunnel device and port in the sandbox, what it forwards and rewrites.
-//! `crosshost sync` mends all of it. Who may send to the tunnel, and what the host itself has on the segment, belong to the host
-//! as a whole, and are put back before they are judged.
+//! The host's side of the segment: bridge, tunnel device and port in the sandbox, what it forwards and rewrites. `crosshost sync`
+//! repairs all of it. The guard of the tunnel and the host's own links belong to the host as a whole, and are repaired before they
+//! are compared.
 
 use journal::Attachment;
 
@@ -21,7 +21,7 @@ use crate::{
     state::host::Host,
 };
 
-/// Looks at all of it, for a container whose interface has this MTU.
+/// Compares all of it, for a container whose interface has this MTU.
 pub(super) async fn look(host: &Host, conf: &Conf, attachment: &Attachment, mtu: u32) -> Found {
     let network = &attachment.network;
     let _lock = host.lock_network(network)?;
@@ -32,7 +32,7 @@ pub(super) async fn look(host: &Host, conf: &Conf, attachment: &Attachment, mtu:
     let copy = follower::copy(host, network)?;
     let record = copy.as_ref().and_then(|copy| copy.network.as_ref());
     let known = copy.as_ref().zip(record.map(|network| &network.record));
-    // Without a copy of the records nothing can be said of what they decide.
+    // Without a snapshot it is not known what else there should be.
     let Some((copy, record)) = known else {
         let mut wanted = desired::links_of_any();
         wanted.push(desired::port(&port, Mtu::AtLeast(mtu)));
@@ -84,7 +84,7 @@ pub(super) async fn look(host: &Host, conf: &Conf, attachment: &Attachment, mtu:
     Ok(first(deviations(forwarding, &seen)))
 }
 
-/// The first deviation, with what mends it.
+/// The first deviation, with the command that repairs it.
 fn first(mut found: impl Iterator<Item = crate::host_state::Deviation>) -> Option<String> {
     let first = found.next()?;
     Some(if first.is_curable {
