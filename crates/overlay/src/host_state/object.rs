@@ -448,7 +448,7 @@ const MAIN: u32 = 254;
 
 /// Whether a route is the wanted one, as far as that says.
 fn fits(there: &Route, wanted: &Route) -> bool {
-    fn fits<T: PartialEq>(wanted: Option<T>, there: Option<T>) -> bool {
+    fn fits<T: PartialEq + Copy>(wanted: Option<T>, there: Option<T>) -> bool {
         wanted.is_none() || wanted == there
     }
     let table = |table: u32| if table == 0 { MAIN } else { table };

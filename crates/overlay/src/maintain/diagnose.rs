@@ -17,7 +17,8 @@ use crate::{
     host_state::{Observed, deviations},
     maintain::{
         findings::{Check, Findings, State},
-        network, stale,
+        network::{self, Described},
+        stale,
     },
     names::{self, EGRESS_BRIDGE, EGRESS_NIC},
     segment::{
@@ -160,8 +161,8 @@ async fn examine_network(
         return Ok(());
     };
     let described = network::describe(host, record, &copy, underlay, &settings.node)?;
-    let ports = records.iter().filter(|record| is_made(record, network));
-    let ports = ports.map(|record| network::port(&names::port(&record.attachment), underlay));
+    let made = || records.iter().filter(|record| is_made(record, network));
+    let ports = made().map(|record| network::port(&names::port(&record.attachment), underlay));
     let ports: Vec<_> = ports.collect();
     let all = [&described.segment[..], &ports, &described.forwarding].concat();
     let seen = Observed::of(&sandbox::space(host, &netns, &rtnl), &all).await?;
@@ -185,22 +186,8 @@ async fn examine_network(
         ..sandbox
     };
     examine_host_link(host, &sandbox, network, findings).await?;
-    for made in records.iter().filter(|record| is_made(record, network)) {
-        let attachment = &made.attachment;
-        let describe = |addresses: &[IpNetwork]| {
-            let addresses = addresses.iter().map(IpNetwork::ip);
-            let subnets = record.subnets();
-            let its = addresses.filter(|it| subnets.iter().any(|subnet| subnet.contains(*it)));
-            let first = its.min_by_key(IpAddr::is_ipv6);
-            // The MAC of an address that no record of this host has may be any.
-            let first = first.filter(|it| copy.home(*it) == Some(&settings.node));
-            let computed = first.map(ipam::Mac::of);
-            let mac = computed.map(|mac| *described.macs.get(&mac).unwrap_or(&mac));
-            desired::own(&attachment.ifname, mac.map(|mac| Mac(mac.0)))
-        };
-        let found = nic::deviating(host, made, &attachment.ifname, describe).await?;
-        let of = attachment.to_string();
-        findings.deviate(Check::ContainerNic, &of, found.into_iter());
+    for made in made() {
+        examine_nic(host, &settings.node, made, &copy, &described, findings).await?;
     }
     if let Some(what) = bandwidth::deviation(host, network, &sandbox.rtnl, None).await? {
         findings.wrong(Check::Bandwidth, format!("network {network}: {what}"), SYNC);
@@ -225,7 +212,6 @@ async fn examine_network(
         );
     }
     examine_way_in(host, underlay, record, &copy, findings).await;
-    let made = || records.iter().filter(|record| is_made(record, network));
     if let Some(large) = path_mtu::larger(made(), sandbox.mtu).await {
         let says = format!(
             "network {network}: this host carries packets of {} bytes inside the tunnel, and these have a larger MTU: {large}; \
@@ -236,6 +222,34 @@ async fn examine_network(
     } else if let Some(what) = path_mtu::outgrown(host, made(), &copy, &settings.node).await? {
         findings.note(Check::PathMtu, format!("network {network}: {what}"), "");
     }
+    Ok(())
+}
+
+/// The NIC of an attachment in its container.
+async fn examine_nic(
+    host: &Host,
+    node: &str,
+    made: &Record,
+    copy: &NetworkSnapshot,
+    described: &Described,
+    findings: &mut Findings,
+) -> Result<(), Error> {
+    let network = copy.network.as_ref();
+    let subnets = network.map_or_else(Vec::new, |network| network.record.subnets());
+    let ifname = &made.attachment.ifname;
+    let describe = |addresses: &[IpNetwork]| {
+        let addresses = addresses.iter().map(IpNetwork::ip);
+        let its = addresses.filter(|it| subnets.iter().any(|subnet| subnet.contains(*it)));
+        let first = its.min_by_key(IpAddr::is_ipv6);
+        // The MAC of an address that no record of this host has may be any.
+        let first = first.filter(|it| copy.home(*it) == Some(node));
+        let computed = first.map(ipam::Mac::of);
+        let mac = computed.map(|mac| *described.macs.get(&mac).unwrap_or(&mac));
+        desired::own(ifname, mac.map(|mac| Mac(mac.0)))
+    };
+    let found = nic::deviating(host, made, ifname, describe).await?;
+    let of = made.attachment.to_string();
+    findings.deviate(Check::ContainerNic, &of, found.into_iter());
     Ok(())
 }
 
