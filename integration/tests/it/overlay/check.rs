@@ -1,5 +1,5 @@
 //! CHECK: whatever was done to an attachment, or to what carries it on its host, is noticed and named; what sync mends is right
-//! again after it, and what later plugins of a chain added is nobody's business. What the host as a whole lacks of ours is put
+//! again after it, and what later plugins of a chain added is ignored. What the host as a whole lacks of ours is put
 //! back, and is no deviation.
 
 use integration::{
@@ -344,4 +344,15 @@ fn what_later_plugins_added_is_none_of_its_business() {
     bench
         .check_of(&conf)
         .refused(110, &["carries 1450 bytes, the container sends 1500"]);
+}
+
+#[test]
+fn another_namespace_than_the_one_it_was_made_in_is_named() {
+    let lab = lab();
+    let bench = Bench::new(&lab);
+    let host = bench.container.host();
+    let other = host.container("t2");
+    let call = host.call("overlay", "CHECK").id("t1");
+    let check = call.netns(&other.netns()).conf(&bench.conf).run();
+    check.refused(110, &["CNI_NETNS is another namespace"]);
 }
