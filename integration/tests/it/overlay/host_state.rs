@@ -522,12 +522,13 @@ fn check_and_doctor_agree_on_each_damage_of_a_container() {
         panic!("the first address is of IPv4");
     };
     let [a, b, c, d] = address.octets();
-    bench.settings += &format!(
+    let settings = format!(
         "
         OWN=02:42:{a:02x}:{b:02x}:{c:02x}:{d:02x}; OUT=172.18.0.2/16
         G6=$(ip -6 -o address show dev ch-egress scope global | awk '{{print $4}}' | cut -d/ -f1)
         routes() {{ $C ip route replace default via 172.18.0.1; $C ip -6 route replace default via $G6; }}"
     );
+    bench.settings.push_str(&settings);
     for Inside { does, says, undo } in CONTAINER {
         bench.does(does);
         for when in ["at once", "after sync"] {
