@@ -32,7 +32,7 @@ const fn undone(does: &'static str, words: &'static [&'static str], undo: &'stat
     Damage { does, words, undo }
 }
 
-/// In the container, which sync leaves to its runtime: what the result alone tells. The rest is in `host_state.rs`.
+/// In the container, which sync leaves to its runtime: what the result alone tells. The rest is in `container_state.rs`.
 const INSIDE: [Damage; 7] = [
     undone(
         "$C ip link set eth0 mtu 1400",

@@ -5,6 +5,7 @@ mod attachments_at_once;
 mod bandwidth;
 mod chained_plugins;
 mod check;
+mod container_state;
 mod egress;
 mod egress_subnets;
 mod families;
