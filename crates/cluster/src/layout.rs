@@ -5,11 +5,14 @@ use std::net::IpAddr;
 use ipam::{Block, Mac};
 use store::Key;
 
+use crate::DataDir;
+
 /// The keys of all records, below one prefix.
 #[derive(Debug, Clone)]
 pub struct Layout {
-    prefix: Key,
+    pub(crate) prefix: Key,
     root: Key,
+    pub(crate) data_dir: DataDir,
 }
 
 impl Layout {
@@ -17,22 +20,22 @@ impl Layout {
     pub fn new(prefix: &str) -> Result<Self, store::Error> {
         let prefix = Key::new(prefix)?;
         let root = prefix.join("v1")?;
-        Ok(Self { prefix, root })
+        let data_dir = DataDir::default();
+        Ok(Self {
+            prefix,
+            root,
+            data_dir,
+        })
     }
 
-    /// A layout of its own below this one, for a configuration that keeps its data apart (`ipam.dataDir`).
-    pub fn apart(&self, data_dir: &str) -> Result<Self, store::Error> {
-        Self::new(self.data()?.join(data_dir)?.as_str())
+    /// The data directory whose records these are.
+    pub fn data_dir(&self) -> &DataDir {
+        &self.data_dir
     }
 
     /// First segments of all keys.
     pub fn prefix(&self) -> &str {
         self.prefix.as_str()
-    }
-
-    /// All that is apart.
-    pub fn data(&self) -> Result<Key, store::Error> {
-        self.prefix.join("data")
     }
 
     fn key(&self, path: &str) -> Result<Key, store::Error> {

@@ -41,7 +41,7 @@ pub use allocator::{
     LocalStore, Memory, Noted, Own, PendingChange, Request, Stage, note_gone,
 };
 pub use config::conflist::{Conflist, Segment, unique};
-pub use config::data_dir::{data_dir_key, directory_of, full_name};
+pub use config::data_dir::DataDir;
 pub use config::settings::{CONFIG_FILE, NodeSettings, Resolved, Settings, StoreSettings};
 pub use config::store_ref::StoreRef;
 pub use error::{Error, ErrorKind};
@@ -85,5 +85,15 @@ impl<'a> Cluster<'a> {
     /// The key layout in use.
     pub fn layout(&self) -> &Layout {
         &self.layout
+    }
+
+    /// The data directory whose records these are.
+    pub fn data_dir(&self) -> &DataDir {
+        &self.layout.data_dir
+    }
+
+    /// The name of a network among those of all data directories.
+    pub fn full_name(&self, network: &str) -> String {
+        self.data_dir().full_name(network)
     }
 }

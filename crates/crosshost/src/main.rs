@@ -3,7 +3,6 @@
 mod cli;
 mod commands;
 mod conflists;
-mod data_dirs;
 mod output;
 mod permissions;
 mod session;

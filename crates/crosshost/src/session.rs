@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use cluster::{Cluster, Resolved, Settings};
+use cluster::{Cluster, DataDir, Resolved, Settings};
 use store::Store;
 
 use crate::{
@@ -59,22 +59,22 @@ impl Session {
         }
     }
 
-    /// The shared records.
+    /// The shared records of the default data directory.
     pub fn cluster(&self) -> Cluster<'_> {
         Cluster::new(&*self.store, self.settings.layout.clone())
     }
 
-    /// The same, or those of a configuration that keeps its records apart.
-    pub fn cluster_of(
-        &self,
-        data_dir: Option<&str>,
-    ) -> std::result::Result<Cluster<'_>, cluster::Error> {
-        let layout = self.settings.layout.clone();
-        let layout = match data_dir {
-            Some(data_dir) => layout.apart(data_dir)?,
-            None => layout,
-        };
-        Ok(Cluster::new(&*self.store, layout))
+    /// The shared records of all data directories, those of the default one first.
+    pub async fn clusters(&self) -> Result<Vec<Cluster<'_>>> {
+        let data_dirs = self.cluster().data_dirs().await?;
+        let clusters = data_dirs.iter().map(|it| self.cluster().within(it));
+        Ok(clusters.collect::<std::result::Result<_, _>>()?)
+    }
+
+    /// The shared records of the data directory of a network, and the network's own name, from its full one.
+    pub fn cluster_of<'n>(&self, full_name: &'n str) -> Result<(Cluster<'_>, &'n str)> {
+        let (data_dir, network) = DataDir::of_network(full_name);
+        Ok((self.cluster().within(&data_dir)?, network))
     }
 }
 

@@ -36,7 +36,7 @@ impl Context {
         let boot_id = boot_id.map_err(|error| plugin::Error::io(format!("boot id: {error}")))?;
         Ok(Self {
             store: settings.open_store()?,
-            files: FsLocalStore::new(settings.data_dir.as_deref()),
+            files: FsLocalStore::new(settings.layout.data_dir()),
             host: Host {
                 node: settings.node.clone(),
                 boot_id,

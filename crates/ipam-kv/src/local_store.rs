@@ -11,8 +11,8 @@ use std::{
 
 use async_trait::async_trait;
 use cluster::{
-    Clock, Error, LeaseOwner, Ledger, LocalLease, LocalLeases, LocalStore, Memory, Network, Noted,
-    StoreRef, Versioned,
+    Clock, DataDir, Error, LeaseOwner, Ledger, LocalLease, LocalLeases, LocalStore, Memory,
+    Network, Noted, StoreRef, Versioned,
 };
 use journal::{Attachment, Found, Journal, Lock, Unreadable, clock};
 use serde::{Serialize, de::DeserializeOwned};
@@ -20,44 +20,46 @@ use serde::{Serialize, de::DeserializeOwned};
 /// Longest wait for another verb of this host.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The documents of configurations that keep their records in one place.
+/// The documents of one data directory.
 pub struct FsLocalStore {
+    data_dir: DataDir,
     root: PathBuf,
     ledgers: Journal<Ledger>,
     memories: Journal<Memory>,
 }
 
 impl FsLocalStore {
-    /// Those of the usual configuration, or of the one whose records are apart as `data_dir`.
-    pub fn new(data_dir: Option<&str>) -> Self {
+    /// Those of a data directory.
+    pub fn new(data_dir: &DataDir) -> Self {
         Self::below(Path::new(journal::ROOT), data_dir)
     }
 
     /// The same below another folder than [`journal::ROOT`].
-    pub fn below(root: &Path, data_dir: Option<&str>) -> Self {
-        let root = data_dir.map_or_else(
-            || root.to_owned(),
-            |data_dir| root.join("data").join(data_dir),
-        );
+    pub fn below(root: &Path, data_dir: &DataDir) -> Self {
+        let root = data_dir.folder(root);
         Self {
+            data_dir: data_dir.clone(),
             ledgers: Journal::new(&root, "ledger"),
             memories: Journal::new(&root, "memory"),
             root,
         }
     }
 
-    /// All of this host: the usual ones, and those that are apart, with their data directories.
-    pub fn all() -> Result<Vec<(Option<String>, Self)>, Error> {
-        let apart = Self::data_dirs()?.into_iter().map(Some);
-        let all = [None].into_iter().chain(apart);
-        Ok(all
-            .map(|data_dir| (data_dir.clone(), Self::new(data_dir.as_deref())))
-            .collect())
+    /// Those of all data directories of which this host has documents, and of the default one.
+    pub fn all() -> Result<Vec<Self>, Error> {
+        Ok(Self::data_dirs()?.iter().map(Self::new).collect())
     }
 
-    /// The data directories of which this host has documents.
-    pub fn data_dirs() -> Result<Vec<String>, Error> {
-        names(&Path::new(journal::ROOT).join("data"))
+    /// The data directories of which this host has documents, and the default one.
+    pub fn data_dirs() -> Result<BTreeSet<DataDir>, Error> {
+        let named = names(&DataDir::all(Path::new(journal::ROOT)))?;
+        let named = named.into_iter().map(DataDir::from_key);
+        Ok([DataDir::default()].into_iter().chain(named).collect())
+    }
+
+    /// The data directory.
+    pub fn data_dir(&self) -> &DataDir {
+        &self.data_dir
     }
 
     /// The networks of which there is a document.

@@ -1,93 +1,90 @@
 //! Sync: what this host owes the others on its networks, whether or not a verb comes by: all of it, or that of one network
-//! on news of it.
+//! when a record of it changed.
 
-use cluster::{Error, LocalStore as _, NetworkSnapshot, NetworkState, NodeView, Resolved};
+use std::{collections::BTreeSet, fmt};
+
+use cluster::{DataDir, Error, LocalStore as _, NetworkSnapshot, NetworkState, NodeView, Resolved};
 
 use crate::{context::Context, local_store::FsLocalStore};
 
-/// Where a host allocates: a network, among the records of the usual configuration or among those of one that keeps
-/// them apart (`ipam.dataDir`).
+/// Where a host allocates: a network of a data directory.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Pool {
-    /// What keeps its records apart, if anything does.
-    pub data_dir: Option<String>,
+    /// The data directory.
+    pub data_dir: DataDir,
     /// The network.
     pub network: String,
+}
+
+/// The network's full name.
+impl fmt::Display for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.data_dir.full_name(&self.network))
+    }
 }
 
 impl Pool {
     /// All of which this host has documents.
     pub fn all() -> Result<Vec<Self>, plugin::Error> {
         let mut all = Vec::new();
-        for (data_dir, files) in FsLocalStore::all()? {
-            let networks = files.networks()?;
-            all.extend(networks.into_iter().map(|network| Self {
-                data_dir: data_dir.clone(),
+        for files in FsLocalStore::all()? {
+            all.extend(files.networks()?.into_iter().map(|network| Self {
+                data_dir: files.data_dir().clone(),
                 network,
             }));
         }
         Ok(all)
     }
 
-    /// The settings of its configuration.
-    pub fn settings(&self, settings: &Resolved) -> Result<Resolved, plugin::Error> {
-        let apart = settings.clone().apart(self.data_dir.as_deref());
-        Ok(apart?)
-    }
-
-    /// Whether news of its blocks say anything of `node` that this host has not heard. Asks nobody.
+    /// Whether a snapshot of its blocks says anything of `node` that this host has not read. Asks nobody.
     pub fn is_behind(&self, snapshot: &NetworkSnapshot, node: &str) -> Result<bool, plugin::Error> {
-        let files = FsLocalStore::new(self.data_dir.as_deref());
-        let ledger = files.ledger(&self.network)?;
+        let ledger = FsLocalStore::new(&self.data_dir).ledger(&self.network)?;
         // Without one there are local leases alone, of which the store tells more.
         Ok(ledger.is_none_or(|ledger| ledger.is_behind(&snapshot.blocks, node)))
     }
 
     /// When this node has to make itself known again on a network that reclaims, as seconds since boot.
     pub fn contact_due(&self) -> Result<Option<u64>, plugin::Error> {
-        let ledger = FsLocalStore::new(self.data_dir.as_deref()).ledger(&self.network);
+        let ledger = FsLocalStore::new(&self.data_dir).ledger(&self.network);
         Ok(ledger?.and_then(|ledger| ledger.contact_due()))
     }
 
     /// This host's duties on it; what could not be done is returned.
     pub async fn sync(&self, settings: &Resolved) -> Result<Vec<Error>, plugin::Error> {
-        let context = Context::new(self.settings(settings)?)?;
+        let context = Context::new(settings.within(&self.data_dir)?)?;
         Ok(sync_network(&context, &self.network).await)
     }
 }
 
-/// All of this host's duties on its networks, those of all data directories: the store is told what it missed or forgot, other
-/// hosts get their answers. What failed is returned, with the network or the directory that it is of; it is in nobody
-/// else's way.
-/// `node_view` and `shared` are what the store says of this node's part in the records, and which directories it has.
+/// All of this host's duties on its networks, those of all data directories: it tells the store what that missed or lost, and answers
+/// other hosts. A failure is returned with the network or the data directory, and does not stop the others.
+/// `node_view` and `shared` are what the store says of this node's part in the records, and which data directories it has.
 pub async fn sync(
     settings: &Resolved,
     node_view: NodeView,
-    shared: Result<Vec<String>, Error>,
+    shared: Result<Vec<DataDir>, Error>,
 ) -> Result<Vec<(String, Error)>, plugin::Error> {
     let (mut failures, mut node_view) = (Vec::new(), Some(node_view));
-    let mut data_dirs = FsLocalStore::data_dirs()?;
+    let mut data_dirs: BTreeSet<DataDir> = FsLocalStore::data_dirs()?;
     // After a reboot the store alone knows in which this node was.
     match shared {
         Ok(shared) => data_dirs.extend(shared),
         Err(error) => failures.push(("data directories".to_owned(), error)),
     }
-    data_dirs.sort();
-    data_dirs.dedup();
-    for data_dir in [None].into_iter().chain(data_dirs.into_iter().map(Some)) {
-        let place = data_dir.as_deref().map(cluster::directory_of);
-        let place = place.map_or_else(
-            || "networks".to_owned(),
-            |dir| format!("data directory {dir}"),
-        );
+    for data_dir in data_dirs {
+        // It is that of the default one, which is the first.
         let node_view = node_view.take();
-        match settings.clone().apart(data_dir.as_deref()) {
-            Ok(settings) => match sync_data_dir(Context::new(settings)?, node_view).await {
-                Ok(late) => failures.extend(late),
-                Err(error) => failures.push((place, error)),
-            },
-            Err(error) => failures.push((place, error)),
-        }
+        let synced = match settings.within(&data_dir) {
+            Ok(settings) => sync_data_dir(Context::new(settings)?, node_view).await,
+            Err(error) => Err(error),
+        };
+        let all = || {
+            (data_dir.directory()).map_or_else(
+                || "networks".to_owned(),
+                |directory| format!("data directory {directory}"),
+            )
+        };
+        failures.extend(synced.unwrap_or_else(|error| vec![(all(), error)]));
     }
     Ok(failures)
 }
@@ -99,8 +96,8 @@ async fn sync_data_dir(
 ) -> Result<Vec<(String, Error)>, Error> {
     let mut failures = Vec::new();
     let named = |network: &str| {
-        let data_dir = context.settings().data_dir.as_deref();
-        format!("network {}", cluster::full_name(network, data_dir))
+        let data_dir = context.settings().layout.data_dir();
+        format!("network {}", data_dir.full_name(network))
     };
     let open = context.open();
     let mut networks = context.files().networks()?;
@@ -109,7 +106,7 @@ async fn sync_data_dir(
         None => open.cluster().node_view(context.node()).await?,
     };
     for network in node_view.networks.readable().map(|(_, it)| &it.record) {
-        // Somebody must: who created it was killed, or had no time left.
+        // The verb that created it was killed, or had no time left.
         if network.state == NetworkState::Creating {
             let finished = open.cluster().finish_network(&network.name).await;
             failures.extend(finished.err().map(|error| (named(&network.name), error)));

@@ -13,8 +13,8 @@ use std::{
 };
 
 use cluster::{
-    Allocator, Cluster, Error, Host, Layout, LeaseOwner, LocalStore, NetworkSpec, Node, Noted,
-    Request, Stored, note_gone,
+    Allocator, Cluster, DataDir, Error, Host, Layout, LeaseOwner, LocalStore, NetworkSpec, Node,
+    Noted, Request, Stored, note_gone,
 };
 use ipam::Range;
 use ipam_kv::local_store::FsLocalStore;
@@ -104,7 +104,7 @@ impl Site {
                 version: None,
                 commit: None,
             },
-            files: FsLocalStore::below(&root, None),
+            files: FsLocalStore::below(&root, &DataDir::default()),
             root,
         }
     }

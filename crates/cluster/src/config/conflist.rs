@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use serde::Deserialize;
 
 use crate::{
-    Egress, EgressMode, Error, NetworkSpec, NodeSettings, Resolved, Settings, StoreSettings,
+    DataDir, Egress, EgressMode, Error, NetworkSpec, NodeSettings, Resolved, Settings,
+    StoreSettings,
 };
 
 /// The smallest MTU with which IPv4 hosts must cope (RFC 791).
@@ -94,22 +95,21 @@ impl Conflist {
 
     /// Store and node, with file and environment folded in.
     pub fn settings(&self, env: &HashMap<String, String>) -> Result<Resolved, Error> {
-        Settings {
+        let settings = Settings {
             store: self.store.clone(),
             node: self.node.clone(),
-        }
-        .resolve(env)?
-        .within(self.data_dir())
+        };
+        let data_dir = self.data_dir();
+        let named = data_dir.directory().unwrap_or_default();
+        let within = settings.resolve(env)?.within(&data_dir);
+        within.map_err(|error| bad(format!("ipam.dataDir: {named}: {error}")))
     }
 
-    /// What keeps the records apart from those of other configurations, if anything does: known without settings.
-    pub fn data_dir_key(&self) -> Option<String> {
-        self.data_dir().map(crate::data_dir_key)
-    }
-
-    fn data_dir(&self) -> Option<&str> {
-        let dir = self.ipam.as_ref()?.data_dir.as_deref();
-        dir.filter(|dir| !dir.is_empty())
+    /// The data directory, which is known without settings.
+    pub fn data_dir(&self) -> DataDir {
+        let ipam = self.ipam.as_ref();
+        let directory = ipam.and_then(|ipam| ipam.data_dir.as_deref());
+        DataDir::new(directory.unwrap_or_default())
     }
 }
 
@@ -157,24 +157,7 @@ impl NetworkSpec {
     }
 }
 
-impl Resolved {
-    /// Apart from configurations that name another directory, or none.
-    fn within(self, data_dir: Option<&str>) -> Result<Self, Error> {
-        match data_dir {
-            None => Ok(self),
-            Some(dir) => {
-                let unfit = |error: store::Error| bad(format!("ipam.dataDir: {dir}: {error}"));
-                self.apart(Some(&crate::data_dir_key(dir)))
-                    .map_err(|error| match error {
-                        Error::Store(error) => unfit(error),
-                        other => other,
-                    })
-            }
-        }
-    }
-}
-
-/// A word that is used once: of the kernel, since a network outlives boots and clocks.
+/// A UUID from the kernel. A clock or a boot id would not do, because networks outlive both.
 pub fn unique() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/uuid")
         .map_or_else(|_| String::new(), |word| word.trim().to_owned())

@@ -12,7 +12,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::{Error, Layout, config::environment::Environment};
+use crate::{DataDir, Error, Layout, config::environment::Environment};
 
 /// The host's own settings; the variable `CROSSHOST_CONFIG` names another file.
 pub const CONFIG_FILE: &str = "/etc/crosshost/config.json";
@@ -72,8 +72,6 @@ pub struct Resolved {
     pub store: store::Config,
     /// Where the records lie in it.
     pub layout: Layout,
-    /// What keeps the records apart from those of other configurations, if anything does: one segment of a key.
-    pub data_dir: Option<String>,
     /// Name of this node.
     pub node: String,
     /// Interface that carries the tunnels, if named.
@@ -98,16 +96,11 @@ impl Resolved {
         Err(setting("store", why))
     }
 
-    /// The same with records of their own, below those of this configuration; without a data directory just the same.
-    pub fn apart(self, data_dir: Option<&str>) -> Result<Self, Error> {
-        let Some(data_dir) = data_dir else {
-            return Ok(self);
-        };
-        let layout = self.layout.apart(data_dir)?;
+    /// The same for the records of a data directory; these are for those of the default one.
+    pub fn within(&self, data_dir: &DataDir) -> Result<Self, Error> {
         Ok(Self {
-            layout,
-            data_dir: Some(data_dir.to_owned()),
-            ..self
+            layout: self.layout.within(data_dir)?,
+            ..self.clone()
         })
     }
 
@@ -192,7 +185,6 @@ impl Settings {
         Ok(Resolved {
             store,
             layout,
-            data_dir: None,
             node,
             underlay,
             vtep,

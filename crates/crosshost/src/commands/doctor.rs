@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, path::Path};
 
-use cluster::{LocalStore as _, Node, Records, Resolved, Stage, Stored};
+use cluster::{Cluster, LocalStore as _, Node, Records, Resolved, Stage, Stored};
 use ipam_kv::local_store::FsLocalStore;
 use journal::{Found, clock};
 use overlay::{
@@ -19,7 +19,7 @@ use serde_json::json;
 
 use crate::{
     cli::Output,
-    conflists, data_dirs,
+    conflists,
     output::{ReportFailed, json},
     permissions,
     session::{self, Result, Session},
@@ -165,13 +165,13 @@ async fn examine_store(settings: &Resolved, findings: &mut Findings) -> Result<(
         Some(_) => findings.ok(Check::Node, format!("node {node}: registered in the store")),
     }
     let sandboxes = overlay::segment::sandbox::networks().map_err(|error| error.to_string())?;
-    for data_dir in data_dirs::all(session).await? {
+    for cluster in session.clusters().await? {
         // Records that cannot be read come first. A failure of one check does not stop the others.
         for looked in [
-            examine_records(session, &data_dir, findings).await,
-            examine_vnis(&data_dir, findings).await,
-            examine_leftovers(&data_dir, findings).await,
-            examine_networks(&data_dir, &sandboxes, findings).await,
+            examine_records(session, &cluster, findings).await,
+            examine_vnis(&cluster, findings).await,
+            examine_leftovers(&cluster, findings).await,
+            examine_networks(&cluster, &sandboxes, findings).await,
         ] {
             if let Err(error) = looked {
                 let place = session.settings.store_ref();
@@ -185,11 +185,11 @@ async fn examine_store(settings: &Resolved, findings: &mut Findings) -> Result<(
 /// Checks that this version can read every key.
 async fn examine_records(
     session: &Session,
-    data_dir: &data_dirs::DataDir<'_>,
+    cluster: &Cluster<'_>,
     findings: &mut Findings,
 ) -> Result<()> {
-    let nodes = format!("{}/", data_dir.cluster.layout().nodes()?.as_str());
-    for fault in data_dir.cluster.faults().await? {
+    let nodes = format!("{}/", cluster.layout().nodes()?.as_str());
+    for fault in cluster.faults().await? {
         let says = format!("record {}: {}", fault.key, fault.why);
         // A record of a newer version needs an upgrade of this host.
         let whose = fault.key.strip_prefix(&nodes);
@@ -214,14 +214,14 @@ async fn examine_records(
 }
 
 /// Checks that no two networks have the same VNI, and that the store has each VNI under `vnis/`.
-async fn examine_vnis(data_dir: &data_dirs::DataDir<'_>, findings: &mut Findings) -> Result<()> {
-    for unclaimed in data_dir.cluster.unclaimed_vnis().await? {
+async fn examine_vnis(cluster: &Cluster<'_>, findings: &mut Findings) -> Result<()> {
+    for unclaimed in cluster.unclaimed_vnis().await? {
         let cluster::UnclaimedVni {
             network,
             vni,
             other,
         } = unclaimed;
-        let called = data_dir.called(&network);
+        let called = cluster.full_name(&network);
         match other {
             None => {
                 let says = format!(
@@ -231,7 +231,7 @@ async fn examine_vnis(data_dir: &data_dirs::DataDir<'_>, findings: &mut Findings
                 findings.wrong(Check::Records, says, &mend);
             }
             Some(other) => {
-                let other = data_dir.called(&other);
+                let other = cluster.full_name(&other);
                 let says = format!(
                     "network {called}: network {other} has VNI {vni}, too; remove one of them and create it again"
                 );
@@ -243,12 +243,9 @@ async fn examine_vnis(data_dir: &data_dirs::DataDir<'_>, findings: &mut Findings
 }
 
 /// Checks that nothing is left of networks that are gone.
-async fn examine_leftovers(
-    data_dir: &data_dirs::DataDir<'_>,
-    findings: &mut Findings,
-) -> Result<()> {
-    for (name, leftovers) in data_dir.cluster.leftovers().await? {
-        let called = data_dir.called(&name);
+async fn examine_leftovers(cluster: &Cluster<'_>, findings: &mut Findings) -> Result<()> {
+    for (name, leftovers) in cluster.leftovers().await? {
+        let called = cluster.full_name(&name);
         if let Some(first) = leftovers.keys.first() {
             let (count, gc) = (leftovers.keys.len(), "crosshost gc");
             let says = format!(
@@ -274,12 +271,15 @@ async fn examine_leftovers(
 
 /// Checks that nothing of a network waits for a host, and that this host forwards by what the store has.
 async fn examine_networks(
-    data_dir: &data_dirs::DataDir<'_>,
+    cluster: &Cluster<'_>,
     sandboxes: &[String],
     findings: &mut Findings,
 ) -> Result<()> {
-    for (_, network) in data_dir.cluster.networks().await?.readable() {
-        let (name, called) = (&network.record.name, data_dir.called(&network.record.name));
+    for (_, network) in cluster.networks().await?.readable() {
+        let (name, called) = (
+            &network.record.name,
+            cluster.full_name(&network.record.name),
+        );
         if let Some(restoring) = &network.record.restoring {
             let node = &restoring.node;
             let says = format!(
@@ -288,14 +288,14 @@ async fn examine_networks(
             let mend = format!("{SYNC}  # on {}", cni::plain(node));
             findings.note(Check::Handover, says, &mend);
         }
-        for (what, nodes) in data_dir.cluster.stuck(name).await? {
+        for (what, nodes) in cluster.stuck(name).await? {
             let nodes = nodes.join(", ");
             let says = format!("network {called}: {what}: waits for {nodes}");
             let mend = format!("{SYNC}  # on {}", cni::plain(&nodes));
             findings.note(Check::Handover, says, &mend);
         }
-        if data_dir.name.is_none() && sandboxes.contains(name) {
-            let snapshot = data_dir.cluster.snapshot(name).await?;
+        if cluster.data_dir().is_default() && sandboxes.contains(name) {
+            let snapshot = cluster.snapshot(name).await?;
             let known = Known::load(Some(name)).map_err(|error| error.to_string())?;
             if known.is_behind(name, &snapshot) {
                 let says = format!(
@@ -402,7 +402,7 @@ async fn examine_ports(findings: &mut Findings) -> std::result::Result<(), plugi
 
 /// Checks that the store was told of all addresses that were released.
 fn examine_releases(findings: &mut Findings) -> Result<()> {
-    for (data_dir, files) in FsLocalStore::all()? {
+    for files in FsLocalStore::all()? {
         for unreadable in files.lost()? {
             findings.lost(&unreadable);
         }
@@ -416,7 +416,7 @@ fn examine_releases(findings: &mut Findings) -> Result<()> {
             }
             let releases = local_leases.readable.iter().filter(|it| untold(it)).count();
             if releases > 0 {
-                let network = cluster::full_name(&network, data_dir.as_deref());
+                let network = files.data_dir().full_name(&network);
                 let says = format!(
                     "network {network}: {releases} released addresses that the store was not told of yet"
                 );

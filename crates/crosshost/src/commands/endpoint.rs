@@ -2,14 +2,13 @@
 
 use std::net::IpAddr;
 
-use cluster::{Lease, LeasedAddress, LocalStore, Stage, Stored};
+use cluster::{DataDir, Lease, LeasedAddress, LocalStore, Stage, Stored};
 use ipam::Mac;
 use ipam_kv::local_store::FsLocalStore;
 use serde_json::{Value, json};
 
 use crate::{
     cli::Output,
-    data_dirs,
     output::{json, table},
     session::{Result, Session},
 };
@@ -59,10 +58,10 @@ fn described_lease(address: IpAddr, lease: &Lease) -> Value {
 }
 
 /// An endpoint as JSON among those of other networks.
-fn among_others(network: &str, data_dir: Option<&str>, mut value: Value) -> Value {
+fn among_others(network: &str, data_dir: &DataDir, mut value: Value) -> Value {
     value["network"] = json!(network);
-    if let Some(data_dir) = data_dir {
-        value["dataDir"] = json!(cluster::directory_of(data_dir));
+    if let Some(directory) = data_dir.directory() {
+        value["dataDir"] = json!(directory);
     }
     value
 }
@@ -70,13 +69,20 @@ fn among_others(network: &str, data_dir: Option<&str>, mut value: Value) -> Valu
 /// All endpoints of all networks.
 pub async fn list(session: &Session, output: Output) -> Result<String> {
     let (mut values, mut rows) = (Vec::new(), Vec::new());
-    for data_dir in data_dirs::all(session).await? {
-        for name in data_dir.cluster.networks().await?.keys() {
-            for (address, lease) in &data_dir.cluster.leases(name).await? {
+    for cluster in session.clusters().await? {
+        for name in cluster.networks().await?.keys() {
+            for (address, lease) in &cluster.leases(name).await? {
                 let value = described(*address, lease);
-                values.push(among_others(name, data_dir.name.as_deref(), value));
+                values.push(among_others(name, cluster.data_dir(), value));
                 let [address, node, container, ifname, mac] = row(*address, lease);
-                rows.push([data_dir.called(name), address, node, container, ifname, mac]);
+                rows.push([
+                    cluster.full_name(name),
+                    address,
+                    node,
+                    container,
+                    ifname,
+                    mac,
+                ]);
             }
         }
     }
@@ -99,10 +105,10 @@ pub async fn list(session: &Session, output: Output) -> Result<String> {
 /// What this host holds, from its own documents. Works while the store is away, and shows what the store does not know yet.
 pub fn local(output: Output) -> Result<String> {
     let (mut all, mut skipped) = (Vec::new(), Vec::new());
-    for (data_dir, files) in FsLocalStore::all()? {
+    for files in FsLocalStore::all()? {
         for network in files.networks()? {
             let local_leases = files.leases(&network)?;
-            let called = cluster::full_name(&network, data_dir.as_deref());
+            let called = files.data_dir().full_name(&network);
             let unreadable = local_leases.unreadable.into_iter();
             skipped.extend(unreadable.map(|why| (called.clone(), why)));
             for local_lease in local_leases.readable {
@@ -118,7 +124,7 @@ pub fn local(output: Output) -> Result<String> {
                 let left = local_lease.left.iter();
                 let left = left.map(|held| (held.address, "freed, not yet in the store"));
                 for (address, state) in held.chain(left) {
-                    let of = (data_dir.clone(), network.clone());
+                    let of = (files.data_dir().clone(), network.clone());
                     all.push((of, address, local_lease.lease.clone(), state));
                 }
             }
@@ -130,7 +136,7 @@ pub fn local(output: Output) -> Result<String> {
             .iter()
             .map(|((data_dir, network), address, lease, state)| {
                 let value = described_lease(*address, lease);
-                let mut value = among_others(network, data_dir.as_deref(), value);
+                let mut value = among_others(network, data_dir, value);
                 value["state"] = json!(state);
                 value
             });
@@ -143,7 +149,7 @@ pub fn local(output: Output) -> Result<String> {
         all.iter()
             .map(|((data_dir, network), address, lease, state)| {
                 let [address, _, container, ifname, mac] = row_of(*address, lease);
-                let network = cluster::full_name(network, data_dir.as_deref());
+                let network = data_dir.full_name(network);
                 [
                     network,
                     address,

@@ -10,7 +10,6 @@ use overlay::{maintain::stale, state::host::Host};
 
 use crate::{
     commands::sync,
-    data_dirs,
     output::ReportFailed,
     session::{Result, Session},
 };
@@ -25,9 +24,9 @@ async fn release(attachment: &Attachment) -> std::result::Result<(), plugin::Err
 async fn leftovers(session: &Session, dry: bool) -> Result<Vec<String>> {
     let (node, boot) = (&session.settings.node, journal::clock::boot_id()?);
     let mut said = Vec::new();
-    for data_dir in data_dirs::all(session).await? {
-        let files = FsLocalStore::new(data_dir.name.as_deref());
-        for (name, leftovers) in data_dir.cluster.leftovers().await? {
+    for cluster in session.clusters().await? {
+        let files = FsLocalStore::new(cluster.data_dir());
+        for (name, leftovers) in cluster.leftovers().await? {
             // The lease of a container of this host that is gone: nothing here holds the address.
             let is_void = |lease: &cluster::Lease| {
                 let local_lease = files.lease(&name, &lease.owner());
@@ -35,7 +34,7 @@ async fn leftovers(session: &Session, dry: bool) -> Result<Vec<String>> {
                     && lease.boot_id == boot
                     && matches!(local_lease, Ok(cluster::Noted::Nothing))
             };
-            let called = data_dir.called(&name);
+            let called = cluster.full_name(&name);
             if dry {
                 said.extend(
                     leftovers
@@ -45,7 +44,7 @@ async fn leftovers(session: &Session, dry: bool) -> Result<Vec<String>> {
                 );
                 continue;
             }
-            match data_dir.cluster.sweep(&name, &is_void).await {
+            match cluster.sweep(&name, &is_void).await {
                 Ok(0) => {}
                 Ok(keys) => said.push(format!("network {called}: {keys} keys left in the store\n")),
                 // The hosts of its containers write it again.

@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use cluster::{
-    BlockRecord, BlockState, Egress, EgressMode, LocalStore as _, Network, NetworkSnapshot,
-    NetworkSpec, NetworkState,
+    BlockRecord, BlockState, DataDir, Egress, EgressMode, LocalStore as _, Network,
+    NetworkSnapshot, NetworkSpec, NetworkState,
 };
 use ipam::{Range, Schema};
 use ipam_kv::local_store::FsLocalStore;
@@ -13,7 +13,6 @@ use serde_json::json;
 use crate::{
     cli::{self, Create, Output},
     commands::endpoint,
-    data_dirs::{self, DataDir},
     output::{Usage, json, table},
     session::{Result, Session},
 };
@@ -101,7 +100,7 @@ fn summary(network: &Network, scope: &str) -> [String; 4] {
     ]
 }
 
-fn described(network: &Network, scope: &str, data_dir: &DataDir<'_>) -> serde_json::Value {
+fn described(network: &Network, scope: &str, data_dir: &DataDir) -> serde_json::Value {
     let state = network.state;
     let mut value = json!({
         "name": network.name, "vni": network.vni, "subnets": subnets(network), "scope": scope, "state": state,
@@ -115,15 +114,15 @@ fn described(network: &Network, scope: &str, data_dir: &DataDir<'_>) -> serde_js
 /// All networks.
 pub async fn list(session: &Session, output: Output) -> Result<String> {
     let (mut values, mut listed, mut unreadable) = (Vec::new(), Vec::new(), Vec::new());
-    for data_dir in data_dirs::all(session).await? {
-        let networks = data_dir.cluster.networks().await?;
+    for cluster in session.clusters().await? {
+        let networks = cluster.networks().await?;
         for (name, network) in networks.readable() {
             let network = network.record.clone();
-            values.push(described(&network, session.scope(), &data_dir));
-            listed.push((data_dir.called(name), network));
+            values.push(described(&network, session.scope(), cluster.data_dir()));
+            listed.push((cluster.full_name(name), network));
         }
         for (name, it) in networks.unreadable() {
-            let called = data_dir.called(name);
+            let called = cluster.full_name(name);
             values.push(json!({"name": called, "state": "unreadable", "unreadable": it.why}));
             unreadable.push(called);
         }
@@ -175,8 +174,7 @@ fn state(network: &Network) -> &'static str {
 
 /// One network with its blocks and endpoints.
 pub async fn inspect(session: &Session, called: &str, output: Output) -> Result<String> {
-    let (data_dir, name) = data_dirs::of(session, called)?;
-    let cluster = &data_dir.cluster;
+    let (cluster, name) = session.cluster_of(called)?;
     let snapshot = cluster.snapshot(name).await?;
     let network = &snapshot
         .network
@@ -196,7 +194,7 @@ pub async fn inspect(session: &Session, called: &str, output: Output) -> Result<
         blocks.filter(|(of, _)| of == block).count()
     };
     if output.json {
-        let mut described = described(network, session.scope(), &data_dir);
+        let mut described = described(network, session.scope(), cluster.data_dir());
         let unreadable = snapshot.blocks.unreadable().map(|(block, it)| {
             let block = format!("{}/{}", block.first(), block.prefix());
             json!({"block": block, "unreadable": it.why})
@@ -304,17 +302,17 @@ fn exclusions(snapshot: &NetworkSnapshot) -> String {
 
 /// Removes a network without endpoints.
 pub async fn remove(session: &Session, called: &str) -> Result<String> {
-    let (data_dir, name) = data_dirs::of(session, called)?;
+    let (cluster, name) = session.cluster_of(called)?;
     // If this host has no snapshot of the network, a restore that it began has ended.
-    let memory = FsLocalStore::new(data_dir.name.as_deref()).memory(name)?;
+    let memory = FsLocalStore::new(cluster.data_dir()).memory(name)?;
     if memory.snapshot.network.is_none() {
         let (boot, node) = (journal::clock::boot_id()?, &session.settings.node);
-        let snapshot = data_dir.cluster.snapshot(name).await?;
-        let ended = data_dir.cluster.end_restore(name, &snapshot, node, &boot);
+        let snapshot = cluster.snapshot(name).await?;
+        let ended = cluster.end_restore(name, &snapshot, node, &boot);
         ended.await?;
     }
     let now = journal::clock::unix();
-    data_dir.cluster.remove_network(name, now).await?;
+    cluster.remove_network(name, now).await?;
     Ok(format!("{called}\n"))
 }
 

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use cluster::{Error, Node, Stored};
+use cluster::{Cluster, Error, Node, Stored};
 use journal::clock;
 use serde_json::json;
 
 use crate::{
     cli::Output,
-    data_dirs::{self, DataDir},
     output::{json, table},
     session::{Result, Session},
 };
@@ -21,8 +20,8 @@ pub async fn list(session: &Session, output: Output) -> Result<String> {
     // A host whose networks all have data directories may be registered only there.
     let mut nodes: BTreeMap<String, Node> = BTreeMap::new();
     let mut skipped: BTreeMap<String, String> = BTreeMap::new();
-    for data_dir in data_dirs::all(session).await? {
-        let known = data_dir.cluster.nodes().await?;
+    for cluster in session.clusters().await? {
+        let known = cluster.nodes().await?;
         let unreadable = known
             .unreadable()
             .map(|(name, it)| (name.clone(), it.why.clone()));
@@ -83,10 +82,10 @@ fn build(node: &Node) -> String {
 
 /// Seconds since a host's last contact, if they are so few that it may be running. A watcher does not write contacts regularly, so a
 /// longer silence tells nothing. A host whose record cannot be read may be running.
-async fn heard_of(data_dirs: &[DataDir<'_>], name: &str) -> Result<Option<u64>> {
+async fn heard_of(clusters: &[Cluster<'_>], name: &str) -> Result<Option<u64>> {
     let mut last = None;
-    for data_dir in data_dirs {
-        let nodes = data_dir.cluster.nodes().await?;
+    for cluster in clusters {
+        let nodes = cluster.nodes().await?;
         last = last.max(nodes.get(name).map(|node| match node {
             Stored::Readable(node) => node.record.last_contact,
             Stored::Unreadable(_) => clock::unix(),
@@ -109,25 +108,25 @@ fn ago(seconds: u64) -> String {
 /// Removes a host that will not come back; one that still has endpoints only with `--force`. It goes from all data directories or
 /// from none, and last from the default one, so that the command can be repeated until then.
 pub async fn remove(session: &Session, name: &str, force: bool) -> Result<String> {
-    let mut data_dirs = data_dirs::all(session).await?;
-    data_dirs.reverse();
+    let mut clusters = session.clusters().await?;
+    clusters.reverse();
     let mut leases = Vec::new();
-    for data_dir in data_dirs.iter().filter(|_| !force) {
-        let held = data_dir.cluster.endpoints_of(name).await?.into_iter();
-        leases.extend(held.map(|(network, ip, lease)| (data_dir.called(&network), ip, lease)));
+    for cluster in clusters.iter().filter(|_| !force) {
+        let held = cluster.endpoints_of(name).await?.into_iter();
+        leases.extend(held.map(|(network, ip, lease)| (cluster.full_name(&network), ip, lease)));
     }
     if !leases.is_empty() {
         let name = name.to_owned();
         return Err(Error::NodeInUse { name, leases }.into());
     }
-    if !force && let Some(seconds) = heard_of(&data_dirs, name).await? {
+    if !force && let Some(seconds) = heard_of(&clusters, name).await? {
         let why = "it lives, and registers anew with its next verb or sync; to remove it for good, end its containers and \
                    its watcher (systemctl stop crosshost-sync) first; --force removes it all the same";
         return Err(format!("node {name}: heard of {}: {why}", ago(seconds)).into());
     }
     let mut known = false;
-    for data_dir in &data_dirs {
-        match data_dir.cluster.remove_node(name, force).await {
+    for cluster in &clusters {
+        match cluster.remove_node(name, force).await {
             Ok(()) => known = true,
             Err(Error::NoNode(_)) => {}
             Err(error) => return Err(error.into()),

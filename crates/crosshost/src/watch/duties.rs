@@ -56,7 +56,7 @@ impl Duties {
             }
             Records::Blocks(pool, snapshot) => {
                 let network = &pool.network;
-                let is_sandbox = pool.data_dir.is_none()
+                let is_sandbox = pool.data_dir.is_default()
                     && overlay::segment::sandbox::networks()?.contains(network);
                 if is_sandbox && Known::load(Some(network))?.is_behind(network, snapshot) {
                     self.sandboxes.insert(network.clone());
@@ -95,7 +95,7 @@ impl Duties {
             }
         }
         for pool in self.pools.clone() {
-            let about = format!("addresses of network {}", pool.network);
+            let about = format!("addresses of network {pool}");
             match pool.sync(&session.settings).await {
                 Ok(failures) => {
                     self.pools.remove(&pool);

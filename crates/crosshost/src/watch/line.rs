@@ -48,7 +48,7 @@ impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Nodes => f.write_str("watch of nodes"),
-            Self::Blocks(pool) => write!(f, "watch of network {}", pool.network),
+            Self::Blocks(pool) => write!(f, "watch of network {pool}"),
         }
     }
 }
@@ -246,7 +246,7 @@ async fn query(
             Ok((Records::Nodes(nodes), next))
         }
         Subject::Blocks(pool) => {
-            let cluster = session.cluster_of(pool.data_dir.as_deref())?;
+            let cluster = session.cluster().within(&pool.data_dir)?;
             let (news, next) = cluster.watch_blocks(&pool.network, index, WAIT).await?;
             Ok((Records::Blocks(pool.clone(), Box::new(news)), next))
         }

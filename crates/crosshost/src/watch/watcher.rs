@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use cluster::DataDir;
 use ipam_kv::Pool;
 use journal::clock;
 use overlay::follow::watcher_lease::WatcherLease;
@@ -215,7 +216,7 @@ impl Watcher {
         let mut networks = BTreeSet::new();
         if !self.away && !self.duties.whole && self.heard.contains(&Subject::Nodes) {
             let fresh = self.pools.iter().filter(|pool| {
-                pool.data_dir.is_none()
+                pool.data_dir.is_default()
                     && self.heard.contains(&Subject::Blocks((*pool).clone()))
                     && !self.duties.sandboxes.contains(&pool.network)
             });
@@ -357,7 +358,7 @@ fn subjects(pools: &mut BTreeSet<Pool>) -> Result<BTreeSet<Subject>, plugin::Err
     let sandboxes = overlay::segment::sandbox::networks()?.into_iter();
     let mut all: BTreeSet<Pool> = Pool::all()?.into_iter().collect();
     all.extend(sandboxes.map(|network| Pool {
-        data_dir: None,
+        data_dir: DataDir::default(),
         network,
     }));
     *pools = all;

@@ -1,7 +1,7 @@
 //! DEL: from the attachment alone, as often as anyone likes. First it is noted, which needs no store and no settings; then
 //! the store is told, now or by a later verb.
 
-use cluster::{Conflist, LocalStore as _, Noted, Resolved};
+use cluster::{Conflist, DataDir, LocalStore as _, Noted, Resolved};
 use cni::Call;
 use journal::{Attachment, Lock};
 use plugin::Error;
@@ -16,8 +16,8 @@ pub(crate) async fn del(call: &Call) -> Result<(), Error> {
     let attachment = plugin::attachment(call)?;
     let conflist = Conf::conflist(call);
     // Where it was noted when it was given, whatever became of the settings since.
-    let data_dir = conflist.as_ref().ok().and_then(Conflist::data_dir_key);
-    let files = FsLocalStore::new(data_dir.as_deref());
+    let data_dir = (conflist.as_ref()).map_or_else(|_| DataDir::default(), Conflist::data_dir);
+    let files = FsLocalStore::new(&data_dir);
     let settings = conflist.and_then(|conf| conf.settings(&call.variables()).map_err(Error::from));
 
     let _alone = note_gone(&files, &attachment).await?;
@@ -35,7 +35,7 @@ pub(crate) async fn del(call: &Call) -> Result<(), Error> {
 /// Notes that an attachment of this host is gone, for who has no configuration of it, once nobody can use what it holds: the next
 /// [`sync`](crate::sync()) gives that back.
 pub async fn forget(attachment: &Attachment) -> Result<(), Error> {
-    for (_, files) in FsLocalStore::all()? {
+    for files in FsLocalStore::all()? {
         let held = files.lease(&attachment.network, &owner(attachment));
         if held? != Noted::Nothing {
             note_gone(&files, attachment).await?;
