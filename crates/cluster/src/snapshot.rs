@@ -1,6 +1,10 @@
 //! The news of a network: all that a host must know to allocate on it and to forward to the others. One read.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
 
 use ipam::{Block, Mac};
 use serde::{Deserialize, Serialize};
@@ -154,6 +158,32 @@ impl NetworkSnapshot {
                 .chain(given.map(|e| &e.node))
                 .map(String::as_str)
         })
+    }
+
+    /// Whether there is a record of each node that has an address of the network, and all records of nodes can be read.
+    pub(crate) fn knows_nodes(&self) -> bool {
+        self.nodes.unreadable().next().is_none()
+            && self.owners().all(|owner| self.nodes.contains(owner))
+    }
+
+    /// Completes the nodes by what this host last read of them: those whose records cannot be read, and those that have addresses
+    /// of the network and no record. A removed node has none, so the store has lost that record, as happens when it was emptied and
+    /// other hosts were first to restore it. The node itself writes its record again.
+    pub(crate) fn recall_nodes(&mut self, before: &Self) {
+        let lost: BTreeSet<_> = (self.owners())
+            .filter(|owner| !self.nodes.contains(*owner))
+            .map(str::to_owned)
+            .collect();
+        for name in lost.into_iter().filter(|it| before.nodes.contains(it)) {
+            let lost = Unreadable {
+                revision: 0,
+                why: "the store has no record of it".to_owned(),
+                is_newer: false,
+                last: None,
+            };
+            self.nodes.extend([(name, Stored::Unreadable(lost))]);
+        }
+        self.nodes.remember(&before.nodes);
     }
 
     /// Whether an address of the network may be on a host of which these news do not say so: with no block a foreign IPAM plugin

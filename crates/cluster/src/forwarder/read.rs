@@ -44,7 +44,7 @@ enum State {
     /// Notes the join.
     Note(Change),
     Read(Versioned<Acknowledgement>),
-    /// Completes a snapshot from the copy.
+    /// Completes the nodes of a snapshot from the copy.
     Recall(Box<Reading>),
 }
 
@@ -94,10 +94,10 @@ impl Reader {
             (self.looks_back, self.reads) = (false, 0);
             return self.joins_anew();
         }
-        let is_whole = snapshot.nodes.unreadable().next().is_none();
+        let knows_nodes = snapshot.knows_nodes();
         let under = own.revision;
         let reading = Box::new(Reading { snapshot, under });
-        if is_whole {
+        if knows_nodes {
             return Step::Finished(Update::Snapshot(reading));
         }
         self.goes_to(State::Recall(reading))
@@ -173,11 +173,10 @@ impl Machine for Reader {
                 }
                 self.joins_anew()
             }
-            // Goes on with the nodes whose records cannot be read by what this host last read of them.
             (State::Recall(reading), Input::Documents { copy, .. }) => {
                 let mut reading = reading.clone();
                 if let Some(copy) = copy {
-                    reading.snapshot.nodes.remember(&copy.nodes);
+                    reading.snapshot.recall_nodes(&copy);
                 }
                 Step::Finished(Update::Snapshot(reading))
             }

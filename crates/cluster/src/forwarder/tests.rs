@@ -1,7 +1,7 @@
 //! The machines against a host and a store of a few fields: which outputs they make, and in which order.
 
 use super::*;
-use crate::{BlockRecord, Network, Records};
+use crate::{BlockRecord, Network, Node, Records, Stored};
 
 const NETWORK: &str = "net";
 const NODE: &str = "here";
@@ -142,6 +142,21 @@ fn ack(revision: u64, seen: u64) -> Versioned<Acknowledgement> {
     Versioned { record, revision }
 }
 
+/// The record of a node.
+fn node(name: &str) -> (String, Versioned<Node>) {
+    let record = Node {
+        name: name.to_owned(),
+        vtep: Some([192, 168, 1, 2].into()),
+        boot_id: "boot".to_owned(),
+        machine_id: None,
+        last_contact: 1,
+        version: None,
+        commit: None,
+    };
+    let revision = 3;
+    (name.to_owned(), Versioned { record, revision })
+}
+
 /// One network of revision 5, with a block of another host.
 fn snapshot(revision: u64) -> NetworkSnapshot {
     let range = ipam::Range::of("10.1.0.0/24".parse().unwrap()).unwrap();
@@ -157,6 +172,7 @@ fn snapshot(revision: u64) -> NetworkSnapshot {
             record,
             revision: 5,
         }),
+        nodes: Records::from([node("there")]),
         blocks: Records::from([("10.1.0.8_29".parse().unwrap(), record_of_block)]),
         ..NetworkSnapshot::default()
     }
@@ -201,6 +217,29 @@ fn a_sync_joins_anew_where_the_store_does_not_know_the_join_or_is_older() {
     let mut host = Fake::member(4, 9);
     host.read(Reader::sync(NETWORK, Doubt::None));
     assert_eq!(host.did, ["begin", "read", "begin", "join", "note", "read"]);
+}
+
+#[test]
+fn a_node_whose_record_the_store_lost_is_known_while_it_owns_a_block() {
+    let mut host = Fake::member(4, 0);
+    let mut copy = snapshot(6);
+    copy.nodes.extend([node("removed")]);
+    host.copy = Some(copy);
+    host.snapshot.nodes = Records::default();
+    // The copy of a second reading comes from the first one.
+    for _ in 0..2 {
+        let reading = host.read(Reader::verb(NETWORK, false));
+        let known = |name: &str| reading.snapshot.nodes.get(name).and_then(Stored::last_read);
+        assert_eq!(known("there"), Some(&node("there").1.record));
+        assert_eq!(known("removed"), None);
+        assert_eq!(reading.snapshot.blocks, host.snapshot.blocks);
+        host.run(Forwarder::sync(NETWORK, NODE, reading)).unwrap();
+    }
+    host.snapshot.nodes = Records::from([node("there")]);
+    host.did.clear();
+    let reading = host.read(Reader::verb(NETWORK, false));
+    assert_eq!(host.did, ["begin", "read"]);
+    assert_eq!(reading.snapshot.nodes, host.snapshot.nodes);
 }
 
 #[test]

@@ -160,7 +160,8 @@ impl Known {
     /// The networks that forward differently with these nodes. The time of the last contact makes no difference.
     pub fn behind(&self, nodes: &Records<String, Node>) -> Vec<String> {
         let differs = |copy: &NetworkSnapshot| {
-            let mut names: BTreeSet<&str> = copy.owners().collect();
+            let owners: BTreeSet<&str> = copy.owners().collect();
+            let mut names = owners.clone();
             if copy.may_be_anywhere() {
                 names.extend(copy.nodes.keys().chain(nodes.keys()).map(String::as_str));
             }
@@ -168,6 +169,10 @@ impl Known {
                 let before = copy.nodes.get(name);
                 let vtep = before.and_then(Stored::last_read).and_then(|it| it.vtep);
                 match nodes.get(name) {
+                    // The copy has it already as one whose record the store lost.
+                    None if owners.contains(name) => {
+                        before.is_some_and(|it| it.readable().is_some()) && vtep.is_some()
+                    }
                     None => vtep.is_some(),
                     Some(Stored::Readable(now)) => now.record.vtep != vtep,
                     // A record that cannot be read changes nothing.
@@ -227,6 +232,19 @@ mod tests {
         assert_eq!(known.behind(&nodes), ["n"]);
         nodes.remove("docker02");
         assert_eq!(known.behind(&nodes), ["n"]);
+        let mut known = known;
+        let before = known.copies["n"].nodes.clone();
+        let lost = cluster::Unreadable {
+            revision: 0,
+            why: String::new(),
+            is_newer: false,
+            last: None,
+        };
+        let copy = known.copies.get_mut("n").unwrap();
+        let lost = cluster::Stored::Unreadable(lost);
+        copy.nodes.extend([("docker02".to_owned(), lost)]);
+        copy.nodes.remember(&before);
+        assert_eq!(known.behind(&nodes), [""; 0], "the copy has that already");
     }
 
     #[test]

@@ -75,6 +75,21 @@ fn an_emptied_store_is_filled_by_all_hosts_at_once() {
     site.end_well();
 }
 
+/// No watcher runs, so each host writes its own record only when its turn comes. The others know until then where its containers are.
+#[test]
+fn containers_of_a_host_that_has_not_yet_come_back_to_an_emptied_store_are_reached() {
+    let lab = lab();
+    let mut site = Site::new(&lab);
+    site.take(&[Add(1), Add(2), Add(3)]);
+    site.take(&[Sync(1), Sync(2), Sync(3)]);
+    site.damage(Consul::empty);
+    for step in [Sync(1), Add(1), Sync(1), Sync(3), Sync(2)] {
+        site.take(&[step]);
+        site.assert_reached(&format!("after {step:?}"));
+    }
+    site.end_well();
+}
+
 #[test]
 fn what_came_and_went_since_a_snapshot_is_known_again_after_its_restoration() {
     let lab = lab();
@@ -267,6 +282,16 @@ impl<'lab> Site<'lab> {
             container.remove();
         }
         assert_eq!(self.leases(), BTreeMap::new(), "after the last DEL");
+    }
+
+    /// Each container reaches each other one.
+    #[track_caller]
+    fn assert_reached(&self, when: &str) {
+        for (one, own) in &self.running {
+            for (_, other) in self.running.iter().filter(|(_, other)| other != own) {
+                assert!(one.pings(*other, &[]), "{when}: {own} to {other}");
+            }
+        }
     }
 
     fn leases(&self) -> BTreeMap<IpAddr, Held> {
