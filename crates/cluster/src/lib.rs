@@ -32,6 +32,7 @@ mod layout;
 mod node_view;
 mod operations;
 mod records;
+mod recovery;
 mod snapshot;
 mod stored;
 mod unreadable;

@@ -210,7 +210,7 @@ impl Allocator<'_> {
     }
 
     /// Makes `address` of `block` this host's: together with the block if that has no owner, otherwise by an exclusion.
-    pub(super) async fn get(
+    pub(crate) async fn get(
         &self,
         block: Block,
         address: IpAddr,

@@ -308,7 +308,7 @@ impl Ledger {
     }
 
     /// Notes that the store does not know the latest state of an attachment.
-    pub(super) fn fall_behind(&mut self, owner: &LeaseOwner) {
+    pub(crate) fn fall_behind(&mut self, owner: &LeaseOwner) {
         if !self.behind.contains(owner) {
             self.behind.push(owner.clone());
         }

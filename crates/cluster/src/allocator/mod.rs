@@ -19,8 +19,8 @@
 //!
 //! What these use: `choice` chooses, `acquire` gets a block or a single address if no address is free, `ledger` and
 //! `local_store` are the host's documents, `refresh` brings the ledger up to date and answers requests of other hosts,
-//! `foreign_store` refuses a ledger of another store, and `recovery` restores what this host's containers need after the store
-//! has lost data.
+//! and `foreign_store` refuses a ledger of another store. After the store has lost data, `crate::recovery` restores what this
+//! host's containers need.
 
 mod acquire;
 mod add;
@@ -32,7 +32,6 @@ mod housekeeping;
 mod ledger;
 mod local_store;
 mod rebuild;
-mod recovery;
 mod refresh;
 mod sync;
 

@@ -85,7 +85,7 @@ impl Allocator<'_> {
         Ok(Some(ledger))
     }
 
-    pub(super) fn save(&self, ledger: &Ledger) -> Result<(), Error> {
+    pub(crate) fn save(&self, ledger: &Ledger) -> Result<(), Error> {
         self.local_store.save_ledger(self.network, ledger)
     }
 
@@ -227,7 +227,7 @@ impl Allocator<'_> {
     }
 
     /// Releases leases that no container of this host holds any more. The next sync releases those that changed meanwhile.
-    pub(super) async fn release_leases(
+    pub(crate) async fn release_leases(
         &self,
         gone: &[(IpAddr, Versioned<Lease>)],
     ) -> Result<(), Error> {

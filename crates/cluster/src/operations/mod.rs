@@ -13,7 +13,6 @@
 //! | `acknowledgement` | joins and leaves of members, and what they acknowledge; which nodes keep a ledger |
 //! | `admission` | whether an ADD may use a network or create it, for STATUS |
 //! | `removal`, `leftovers` | the removal of networks and nodes, and the keys that interrupted removals left |
-//! | `restore` | writing again what the store has lost |
 
 pub(crate) mod acknowledgement;
 pub(crate) mod admission;
@@ -28,5 +27,4 @@ pub(crate) mod preallocation;
 pub(crate) mod reclaim;
 pub(crate) mod removal;
 pub(crate) mod requested_macs;
-pub(crate) mod restore;
 pub(crate) mod vnis;

@@ -3,16 +3,16 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use super::{ATTEMPTS, Allocator, LeasedAddress, Ledger, LocalLease, Memory, Stage};
 use crate::{
-    BlockRecord, BlockState, Error, Exclusion, ExclusionState, Lease, NetworkSnapshot, Versioned,
+    ATTEMPTS, Allocator, BlockRecord, BlockState, Error, Exclusion, ExclusionState, Lease,
+    LeasedAddress, Ledger, LocalLease, Memory, NetworkSnapshot, Stage, Versioned,
 };
 
 impl Allocator<'_> {
     /// The store has no such network, and nothing here needs it: what was ours of it is so no more, since who creates it
     /// anew deals it out anew. Of one that was removed nothing is kept; of one that was forgotten what may help another
     /// host, which has containers on it. The caller holds the lock.
-    pub(super) async fn disown(&self) -> Result<(), Error> {
+    pub(crate) async fn disown(&self) -> Result<(), Error> {
         let local_leases = self.local_store.leases(self.network)?;
         let is_empty = |local_lease: &LocalLease| local_lease.addresses.is_empty();
         if !local_leases.unreadable.is_empty() || !local_leases.readable.iter().all(is_empty) {
@@ -38,7 +38,7 @@ impl Allocator<'_> {
     }
 
     /// What there is to say of containers here on a network that is not in the store: nothing but where it was removed.
-    pub(super) async fn stranded(&self) -> Result<Vec<Error>, Error> {
+    pub(crate) async fn stranded(&self) -> Result<Vec<Error>, Error> {
         let mut local_leases = self.local_store.leases(self.network)?.readable;
         local_leases.retain(|local_lease| local_lease.stage == Stage::Given);
         if local_leases.is_empty() || !self.is_removed().await? {
@@ -56,7 +56,7 @@ impl Allocator<'_> {
     }
 
     /// Whether a container of this host has an address of the network, or may have one.
-    pub(super) fn holds(&self) -> Result<bool, Error> {
+    pub(crate) fn holds(&self) -> Result<bool, Error> {
         let local_leases = self.local_store.leases(self.network)?;
         let is_given = |local_lease: &LocalLease| local_lease.stage == Stage::Given;
         Ok(!local_leases.unreadable.is_empty() || local_leases.readable.iter().any(is_given))
@@ -64,7 +64,7 @@ impl Allocator<'_> {
 
     /// Makes ours again what containers here hold and the store has as nobody's, or not at all. What is another's by
     /// now is asked for; until that is settled it shows as lost.
-    pub(super) async fn take_back(
+    pub(crate) async fn take_back(
         &self,
         network: &Versioned<crate::Network>,
         snapshot: &mut NetworkSnapshot,
@@ -131,7 +131,7 @@ impl Allocator<'_> {
 
     /// Forgets which leases the store has, so that all are published again; and releases those that came back from the
     /// past, of which no container here knows.
-    pub(super) async fn publish_anew(&self, ledger: &mut Ledger) -> Result<(), Error> {
+    pub(crate) async fn publish_anew(&self, ledger: &mut Ledger) -> Result<(), Error> {
         for mut local_lease in self.local_store.leases(self.network)?.readable {
             for address in local_lease
                 .addresses
@@ -157,7 +157,7 @@ impl Allocator<'_> {
 
     /// Whether a lease is this node's and no container here knows of it: the store was put back to an earlier state, or
     /// the host lost its documents.
-    pub(super) fn is_zombie(&self, address: IpAddr, lease: &Lease) -> Result<bool, Error> {
+    pub(crate) fn is_zombie(&self, address: IpAddr, lease: &Lease) -> Result<bool, Error> {
         if lease.node != self.host.node {
             return Ok(false);
         }
