@@ -1,5 +1,5 @@
-//! What this host does for its containers when the store has forgotten them: it was emptied, or put back to an earlier
-//! state. `crate::operations::restore` writes again what all hosts know; here a host sees to what only itself knows, its containers.
+//! This host's containers after the store has lost records: their addresses are made this host's again, and their leases are
+//! published again. No other host can do that.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -9,9 +9,9 @@ use crate::{
 };
 
 impl Allocator<'_> {
-    /// The store has no such network, and nothing here needs it: what was ours of it is so no more, since who creates it
-    /// anew deals it out anew. Of one that was removed nothing is kept; of one that was forgotten what may help another
-    /// host, which has containers on it. The caller holds the lock.
+    /// Removes the ledger of a network that the store does not have, if no container here needs it: whoever creates the network
+    /// again gives out its blocks again. Of a network that was removed nothing is kept. Of one that the store lost the memory is
+    /// kept, for another host that has containers on it. The caller holds the lock.
     pub(crate) async fn disown(&self) -> Result<(), Error> {
         let local_leases = self.local_store.leases(self.network)?;
         let is_empty = |local_lease: &LocalLease| local_lease.addresses.is_empty();
@@ -37,7 +37,7 @@ impl Allocator<'_> {
         }
     }
 
-    /// What there is to say of containers here on a network that is not in the store: nothing but where it was removed.
+    /// The containers here on a network that was removed, as errors; none if the store lost the network.
     pub(crate) async fn stranded(&self) -> Result<Vec<Error>, Error> {
         let mut local_leases = self.local_store.leases(self.network)?.readable;
         local_leases.retain(|local_lease| local_lease.stage == Stage::Given);
@@ -62,8 +62,8 @@ impl Allocator<'_> {
         Ok(!local_leases.unreadable.is_empty() || local_leases.readable.iter().any(is_given))
     }
 
-    /// Makes ours again what containers here hold and the store has as nobody's, or not at all. What is another's by
-    /// now is asked for; until that is settled it shows as lost.
+    /// Makes the addresses of containers here this host's again, where they have no home in the store. Where one has another home,
+    /// that node is asked for it; until it answers, the address counts as lost.
     pub(crate) async fn take_back(
         &self,
         network: &Versioned<crate::Network>,
@@ -98,7 +98,7 @@ impl Allocator<'_> {
                 present.record.home(address).is_none()
                     && present.record.state != BlockState::Reclaiming
             });
-            // Asked of its owner, and not answered: no lease on it can be written since, and one that is there stands.
+            // The owner was asked for it and has not answered: nobody can write a lease on it since, and one that is there stays.
             let leased = match &homeless {
                 Some(present) if is_unanswered(&present.record, node, address) => {
                     let leases = self.cluster.leases_on(name, &[address]).await?;
@@ -129,8 +129,8 @@ impl Allocator<'_> {
         Err(Error::Contended(format!("block {block} of network {name}")))
     }
 
-    /// Forgets which leases the store has, so that all are published again; and releases those that came back from the
-    /// past, of which no container here knows.
+    /// Notes that the store has none of this host's leases, so that all are published again. Releases those that an older snapshot of
+    /// the store brought back and no container here holds.
     pub(crate) async fn publish_anew(&self, ledger: &mut Ledger) -> Result<(), Error> {
         for mut local_lease in self.local_store.leases(self.network)?.readable {
             for address in local_lease
@@ -155,7 +155,7 @@ impl Allocator<'_> {
         self.release_leases(&zombies).await
     }
 
-    /// Whether a lease is this node's and no container here knows of it: the store was put back to an earlier state, or
+    /// Whether a lease is this node's and no container here holds it: the store was put back to an older snapshot, or
     /// the host lost its documents.
     pub(crate) fn is_zombie(&self, address: IpAddr, lease: &Lease) -> Result<bool, Error> {
         if lease.node != self.host.node {

@@ -1,19 +1,19 @@
-//! What a store forgot, told to it again: it was emptied, or restored from an old snapshot.
+//! Writes a network and its blocks again after the store has lost them.
 //!
-//! A host remembers the news that it read last. Blocks are never deleted while their network lives, so a block that is
-//! in its memory and not in the store was forgotten, whoever owns it; so was a change of one that the store has with
-//! fewer changes, and so was a network on which the host has containers. All of that is written again as it was, before
-//! the host does anything else. What the store has with as many changes or more counts more than what a host remembers.
+//! Blocks are never deleted while their network exists. So the store has lost a block that a host remembers and the store does not
+//! have, whoever owns it. It has lost changes of a block that it has with fewer changes than the host remembers, and it has lost a network
+//! on which the host has containers. The host writes all of that again before it does anything else. Where the store has as many
+//! changes or more, the store is right.
 //!
-//! A network that an operator has removed is restored by nobody. The records tell it from one that was forgotten: `removed/`
-//! has its id, and whoever writes a network's record again does so in a transaction that rests on what was read there. While
-//! a removal is at work, and after it, the network's record is not as it was, and each write of a block rests on that record.
+//! Nobody restores a network that an operator has removed: `removed/` has its id, and the transaction that writes a network's record
+//! again depends on what was read there. During a removal and after it the network's record has changed, and each write of a block
+//! depends on that record.
 //!
-//! The network's record is written first, with all that is claimed with it, as one that nobody may use yet
-//! ([`Network::restoring`]); then what is of it; then it is opened. So nobody takes its identifier, its subnets or its blocks
-//! meanwhile, and what is there without a record is no restore under way.
+//! First the network's record is written, with its VNI and its subnets, in a state in which nobody may use it
+//! ([`Network::restoring`]). Then its blocks are written, then it is opened. So nobody takes its VNI, subnets or blocks
+//! meanwhile, and keys without a network's record are not a restore at work.
 //!
-//! The store's revisions tell nothing here: one that was put in the place of another counts anew, from wherever it is.
+//! The store's revisions cannot be compared: a store that replaces another one counts from somewhere else.
 
 use std::collections::BTreeSet;
 
@@ -27,9 +27,8 @@ use crate::{
 };
 
 impl Cluster<'_> {
-    /// Writes again what of `memory` the store has forgotten; whether there was anything. `snapshot` are the store's, and
-    /// are brought up to date. `node` is the host that remembers; where it `holds`, it has containers on the network, and
-    /// only then the network itself is written again.
+    /// Writes again what `node` has in `memory` and the store has lost; returns whether there was anything. `snapshot` is the store's,
+    /// and is read again after each write. The network itself is written again only if the node `holds` addresses of it.
     pub async fn restore(
         &self,
         name: &str,
@@ -41,18 +40,18 @@ impl Cluster<'_> {
         let Some(remembered) = &memory.network else {
             return Ok(false);
         };
-        let mut forgotten = false;
+        let mut restored = false;
         for _ in 0..ATTEMPTS {
             let Some(present) = snapshot.network.clone() else {
                 if !holds || !self.announce(&remembered.record, node).await? {
-                    return Ok(forgotten);
+                    return Ok(restored);
                 }
-                forgotten = true;
+                restored = true;
                 *snapshot = self.snapshot(name).await?;
                 continue;
             };
             if !present.record.is_same(&remembered.record) || present.record.is_being_removed() {
-                return Ok(forgotten);
+                return Ok(restored);
             }
             let own = self.layout.network(name)?;
             let mut ops = Vec::new();
@@ -73,22 +72,22 @@ impl Cluster<'_> {
             }
             if ops.is_empty() {
                 let Some(restoring) = &present.record.restoring else {
-                    return Ok(forgotten);
+                    return Ok(restored);
                 };
                 let known = snapshot.nodes.get(&restoring.node);
                 let is_gone = known.is_none_or(|it| {
-                    // One that cannot be read lives, for all that is known.
+                    // One whose record cannot be read may be alive.
                     (it.readable()).is_some_and(|it| it.record.boot_id != restoring.boot_id)
                 });
                 if !holds && restoring.node != node.name && !is_gone {
-                    return Ok(forgotten);
+                    return Ok(restored);
                 }
                 // Nobody may take a block of ours for one that was never used.
                 self.keep_ledger(name, &node.name, &node.boot_id).await?;
                 self.open_restored(name, &present, snapshot, &node.name)
                     .await?;
             }
-            forgotten = true;
+            restored = true;
             let check = Op::Check {
                 key: own,
                 revision: present.revision,
@@ -106,8 +105,8 @@ impl Cluster<'_> {
         ))
     }
 
-    /// Opens a network whose restore `node` began in this boot, for a host that remembers nothing of it any more: it has
-    /// nothing more to write, and no other host ends the restore while this one lives. Returns whether it did.
+    /// Opens a network whose restore `node` began in this boot, for a host that has lost its memory of it: it has
+    /// nothing more to write, and no other host ends the restore while this one is alive. Returns whether it did.
     pub async fn end_restore(
         &self,
         name: &str,
@@ -124,8 +123,8 @@ impl Cluster<'_> {
         }
     }
 
-    /// Ends the restore of a network: containers may use it from now on, and the watchers of its blocks hear of it.
-    /// `false` where another write was quicker.
+    /// Ends the restore of a network: containers may use it from now on. Writes a block as well, for the watchers.
+    /// `false` if another write was quicker.
     async fn open_restored(
         &self,
         name: &str,
@@ -147,8 +146,8 @@ impl Cluster<'_> {
         Ok(self.done(&ops).await?.is_some())
     }
 
-    /// Writes the record of a network that the store has forgotten, with all that is claimed with it, for nobody to use yet;
-    /// `false` where it was not forgotten but removed.
+    /// Writes the record of a network that the store has lost, with its VNI and subnets, in a state in which nobody may use it;
+    /// `false` if it was removed.
     async fn announce(&self, network: &Network, node: &Node) -> Result<bool, Error> {
         let name = &network.name;
         let (all, own) = (self.layout.subnets()?, self.layout.network(name)?);
@@ -185,7 +184,7 @@ impl Cluster<'_> {
                     .insert(name.clone(), subnets(&network.ranges));
                 Ok(())
             };
-            // While they cannot be read nobody creates a network, and whoever does next reads the networks beside them.
+            // Nobody creates a network while the subnets cannot be read, and the next creation reads the networks beside them.
             if !crate::operations::networks::is_unreadable(find(&all)) {
                 ops.push(self.swap_subnets(find(&all), claim)?.0);
             }
@@ -210,7 +209,7 @@ impl Cluster<'_> {
                         })?,
                     }),
                     Some(entry) => {
-                        // Where its record alone was lost the network has its identifier still.
+                        // If only the network's record was lost, its VNI is still its own.
                         if let Stored::Readable(taken) = Stored::<VniRecord>::of(entry)
                             && taken.record.network != *name
                         {
@@ -227,8 +226,8 @@ impl Cluster<'_> {
         Err(Error::Contended(own.as_str().to_owned()))
     }
 
-    /// The write of a block, one of `node`'s if it has any, that changes nothing but its revision: watchers hear of blocks, and
-    /// one that read the network before it was opened reads it again.
+    /// The write of a block, one of `node`'s if it has any, that changes nothing but its revision. Watchers are told of blocks, so
+    /// those that read the network before it was opened read it again.
     fn wake(
         &self,
         name: &str,
@@ -247,9 +246,8 @@ impl Cluster<'_> {
         }))
     }
 
-    /// Gives `other`, a network that was created while this one was forgotten, another identifier than the one of `vni`: what
-    /// ran before keeps its own. One of its blocks is written again, so that watchers hear of it: their hosts make its tunnel
-    /// device anew.
+    /// Gives another VNI to `other`, a network that was created while this one was lost: the older network keeps the one of `vni`.
+    /// One of the other's blocks is written again, so that its watchers are told: their hosts make its VXLAN device again.
     async fn make_way(&self, other: &str, vni: &Entry) -> Result<(), Error> {
         let (own, vnis) = (self.layout.network(other)?, self.layout.vnis()?);
         let networks = self.layout.networks()?;
