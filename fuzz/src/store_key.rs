@@ -91,9 +91,12 @@ async fn read(folder: &str, name: &str, key: &Key, value: &str) {
         "leases/n" => leases.keys().any(|address| address.to_string() == name),
         _ => return,
     };
-    let faults = cluster.faults().await.expect("faults");
-    let is_told = faults.iter().any(|fault| fault.key == key.as_str());
-    assert!(is_read || is_told || written.is_none(), "{key}: {faults:?}");
+    let unusable = cluster.unusable_keys().await.expect("keys");
+    let is_told = unusable.iter().any(|it| it.key == key.as_str());
+    assert!(
+        is_read || is_told || written.is_none(),
+        "{key}: {unusable:?}"
+    );
 }
 
 /// What needs no waiting.

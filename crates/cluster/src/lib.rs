@@ -61,7 +61,7 @@ pub use records::{
 };
 pub use snapshot::NetworkSnapshot;
 pub use stored::{Records, Stored, Unreadable};
-pub use unreadable::Fault;
+pub use unreadable::UnusableKey;
 
 pub use store::Store;
 

@@ -1,10 +1,10 @@
 //! What the store has at a key: a record, or something that this version cannot read.
 //!
-//! What cannot be read was damaged, or a newer version wrote it. It is neither absent nor an error of whoever reads others beside
-//! it: it is taken. So each record that is read among others is a [`Stored`], and they are kept as [`Records`], whose
-//! users have to say which of the two they mean. A key is held to the same as its value: it is spelled as this version
-//! spells it, it lies directly below its prefix, and its record names what the key names. A key that is none of ours is
-//! nobody's record, and only [`Cluster::faults`](crate::Cluster::faults) tells of it.
+//! What cannot be read was damaged, or a newer version wrote it. It does not count as absent, and it is no error for the reader of other
+//! records beside it: it counts as taken. So each record that is read among others is a [`Stored`], and these are kept as [`Records`],
+//! whose users have to say which of the two they mean. The same holds for a key: it is spelled as this version
+//! spells it, it lies directly below its prefix, and its record names what the key names. Any other key is
+//! no record, and only [`Cluster::unusable_keys`](crate::Cluster::unusable_keys) reports it.
 
 use std::{
     borrow::Borrow,
@@ -40,7 +40,7 @@ pub struct Unreadable<T> {
     pub revision: u64,
     /// Why it cannot be read.
     pub why: String,
-    /// Whether that is because a newer version wrote it: such a record is rewritten by nobody.
+    /// Whether that is because a newer version wrote it. Nobody rewrites such a record.
     #[serde(default)]
     pub is_newer: bool,
     /// What this host last read at the key.
@@ -78,7 +78,7 @@ impl<T> Stored<T> {
         matches!(self, Self::Unreadable(unreadable) if unreadable.is_newer)
     }
 
-    /// The record, for whoever can do nothing without it. The error names `key`.
+    /// The record, for a caller that can do nothing without it. The error names `key`.
     pub(crate) fn or_refuse(self, key: &Key) -> Result<Versioned<T>, Error> {
         match self {
             Self::Readable(record) => Ok(record),
@@ -98,7 +98,7 @@ impl<T> Unreadable<T> {
 }
 
 impl<T: DeserializeOwned> Stored<T> {
-    /// What there is at the entry's key.
+    /// What is at the entry's key.
     pub fn of(entry: &Entry) -> Self {
         Self::checked(entry, |_| Ok(()))
     }
@@ -127,7 +127,7 @@ impl<T: DeserializeOwned> Stored<T> {
 pub struct Records<K, T>(BTreeMap<K, Stored<T>>);
 
 impl<K: Ord, T> Records<K, T> {
-    /// What there is of that name.
+    /// What has that name.
     pub fn get<Q: Ord + ?Sized>(&self, name: &Q) -> Option<&Stored<T>>
     where
         K: Borrow<Q>,
@@ -143,7 +143,7 @@ impl<K: Ord, T> Records<K, T> {
         self.0.get(name).and_then(Stored::readable)
     }
 
-    /// Whether there is anything of that name, whether or not it can be read.
+    /// Whether anything has that name, readable or not.
     pub fn contains<Q: Ord + ?Sized>(&self, name: &Q) -> bool
     where
         K: Borrow<Q>,
@@ -166,7 +166,7 @@ impl<K: Ord, T> Records<K, T> {
         self.0.keys()
     }
 
-    /// All that there is, in the order of the names.
+    /// Everything, in the order of the names.
     pub fn iter(&self) -> btree_map::Iter<'_, K, Stored<T>> {
         self.0.iter()
     }
@@ -198,12 +198,12 @@ impl<K: Ord, T> Records<K, T> {
         self.0.iter().map(|(name, it)| (name, it.revision()))
     }
 
-    /// Puts a record in the place of what there is of that name.
+    /// Puts a record in the place of what has that name.
     pub fn insert(&mut self, name: K, record: Versioned<T>) {
         self.0.insert(name, Stored::Readable(record));
     }
 
-    /// Removes what there is of that name.
+    /// Removes what has that name.
     pub fn remove<Q: Ord + ?Sized>(&mut self, name: &Q)
     where
         K: Borrow<Q>,
@@ -211,12 +211,12 @@ impl<K: Ord, T> Records<K, T> {
         self.0.remove(name);
     }
 
-    /// Keeps what `stays`.
+    /// Keeps the names that `stays` accepts.
     pub fn retain(&mut self, mut stays: impl FnMut(&K) -> bool) {
         self.0.retain(|name, _| stays(name));
     }
 
-    /// Takes from `before` what was last read where nothing can be read now.
+    /// Takes what was last read from `before` for the records that cannot be read now.
     pub fn remember(&mut self, before: &Self)
     where
         T: Clone,
@@ -306,7 +306,7 @@ impl<K: Ord, T, const N: usize> From<[(K, Versioned<T>); N]> for Records<K, T> {
     }
 }
 
-/// As of a map: there must be a record of that name, and one that can be read.
+/// As for a map: there must be a record of that name, and it must be readable.
 impl<K: Ord + Borrow<Q>, Q: Ord + ?Sized, T> Index<&Q> for Records<K, T> {
     type Output = Versioned<T>;
 
@@ -325,13 +325,13 @@ pub(crate) fn name_below<'e>(entry: &'e Entry, prefix: &Key) -> Option<&'e str> 
     (!name.is_empty() && !name.contains('/')).then_some(name)
 }
 
-/// What a key names, if it is spelled as this version spells it: so that two keys never name one thing.
+/// What a key names, if it is spelled as this version spells it, so that two keys never name one thing.
 pub(crate) fn spelled<T: std::str::FromStr + ToString>(name: &str) -> Option<T> {
     let parsed: T = name.parse().ok()?;
     (parsed.to_string() == name).then_some(parsed)
 }
 
-/// A node's entry, by its name. A tunnel address that can be none is as good as none.
+/// A node's entry, by its name. A tunnel address that cannot be one counts as absent.
 pub(crate) fn node(entry: &Entry, nodes: &Key) -> Option<(String, Stored<Node>)> {
     let name = name_below(entry, nodes)?;
     let mut stored = Stored::checked(entry, |node: &Node| names(&node.name, name));

@@ -1,4 +1,5 @@
-//! Faults: the keys of ours that cannot be read, or are called as nothing of ours can be, for an operator.
+//! The keys below our prefix that this version cannot use: their records cannot be read, or no record of ours has such a name. For an
+//! operator.
 
 use std::collections::BTreeSet;
 
@@ -10,9 +11,9 @@ use crate::{
     stored::{BlockEntry, block, lease, name_below, network, node, spelled},
 };
 
-/// A key of ours that this version cannot use.
+/// A key below our prefix that this version cannot use.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Fault {
+pub struct UnusableKey {
     /// The key.
     pub key: String,
     /// What is wrong with it.
@@ -23,10 +24,13 @@ pub struct Fault {
     pub is_folder: bool,
 }
 
+/// What is wrong with a key, and whether that is because a newer version wrote it.
+type Why = (String, bool);
+
 impl Cluster<'_> {
-    /// All keys of ours that this version cannot use: what it takes for taken, and what it overlooks because no key of that name
-    /// can be. Reads all that there is.
-    pub async fn faults(&self) -> Result<Vec<Fault>, Error> {
+    /// All keys below our prefix that this version cannot use: those that count as taken, and those that it ignores because no record
+    /// has such a name. Reads everything.
+    pub async fn unusable_keys(&self) -> Result<Vec<UnusableKey>, Error> {
         let layout = &self.layout;
         let (nodes, networks) = (layout.nodes()?, layout.networks()?);
         let (vnis, subnets, removed) = (layout.vnis()?, layout.subnets()?, layout.all_removed()?);
@@ -37,9 +41,9 @@ impl Cluster<'_> {
             layout.all_acks()?,
         ];
         let known = self.networks().await?;
-        let mut faults = BTreeSet::new();
-        let mut add = |entry: &Entry, fault: Option<(String, bool)>| {
-            faults.extend(fault.map(|(why, is_newer)| Fault {
+        let mut unusable = BTreeSet::new();
+        let mut add = |entry: &Entry, why: Option<Why>| {
+            unusable.extend(why.map(|(why, is_newer)| UnusableKey {
                 key: entry.key.as_str().to_owned(),
                 why,
                 is_newer,
@@ -54,10 +58,10 @@ impl Cluster<'_> {
             subnets,
         ];
         for entry in &self.store.read(&tops).await? {
-            let fault = if entry.key.is_within(&nodes) {
+            let why = if entry.key.is_within(&nodes) {
                 match node(entry, &nodes) {
                     None => Some(stray()),
-                    Some((_, Stored::Unreadable(unreadable))) => Some(unreadable.fault()),
+                    Some((_, Stored::Unreadable(unreadable))) => Some(unreadable.why()),
                     // As it is written, not as it is used.
                     Some(_) => read::<Node>(&entry.value).ok().and_then(|node| {
                         let vtep = node.vtep?;
@@ -65,30 +69,25 @@ impl Cluster<'_> {
                     }),
                 }
             } else if entry.key.is_within(&networks) {
-                match network(entry, &networks) {
-                    None => Some(stray()),
-                    Some((_, stored)) => stored.fault(),
-                }
+                of_named(network(entry, &networks))
             } else if entry.key.is_within(&vnis) {
                 match name_below(entry, &vnis).and_then(spelled::<u32>) {
                     None => Some(stray()),
                     Some(_) => match Stored::<VniRecord>::of(entry) {
-                        Stored::Unreadable(unreadable) => Some(unreadable.fault()),
+                        Stored::Unreadable(unreadable) => Some(unreadable.why()),
                         Stored::Readable(vni) => self.no_name([&vni.record.network]),
                     },
                 }
             } else if entry.key.is_within(&removed) {
-                match name_below(entry, &removed) {
-                    None => Some(stray()),
-                    Some(_) => Stored::<RemovedRecord>::of(entry).fault(),
-                }
+                let name = name_below(entry, &removed);
+                of_named(name.map(|name| (name, Stored::<RemovedRecord>::of(entry))))
             } else {
                 match Stored::<SubnetsRecord>::of(entry) {
-                    Stored::Unreadable(unreadable) => Some(unreadable.fault()),
+                    Stored::Unreadable(unreadable) => Some(unreadable.why()),
                     Stored::Readable(all) => self.no_name(all.record.networks.keys()),
                 }
             };
-            add(entry, fault);
+            add(entry, why);
         }
         for (at, prefix) in below_networks.iter().enumerate() {
             for entry in &self.store.read(std::slice::from_ref(prefix)).await? {
@@ -103,44 +102,41 @@ impl Cluster<'_> {
                     continue;
                 };
                 let of = known.known(of).map(|network| &network.record);
-                let fault = match at {
+                let why = match at {
                     0 => match block(entry, &parent, of) {
                         None => Some(stray()),
-                        Some(BlockEntry::Block(_, stored)) => stored.fault(),
-                        Some(BlockEntry::Mac(_, stored)) => stored.fault(),
+                        Some(BlockEntry::Block(_, stored)) => stored.why(),
+                        Some(BlockEntry::Mac(_, stored)) => stored.why(),
                     },
-                    1 => match lease(entry, &parent) {
-                        None => Some(stray()),
-                        Some((_, stored)) => stored.fault(),
-                    },
-                    2 => Stored::<LedgerRecord>::of(entry).fault(),
-                    _ => Stored::<Acknowledgement>::of(entry).fault(),
+                    1 => of_named(lease(entry, &parent)),
+                    2 => Stored::<LedgerRecord>::of(entry).why(),
+                    _ => Stored::<Acknowledgement>::of(entry).why(),
                 };
-                add(entry, fault);
+                add(entry, why);
             }
         }
         let tops = [nodes, networks, vnis, removed];
         for prefix in tops.iter().chain(&below_networks) {
-            faults.extend(self.odd_names(prefix).await?);
+            unusable.extend(self.odd_names(prefix).await?);
         }
-        Ok(faults.into_iter().collect())
+        Ok(unusable.into_iter().collect())
     }
 
-    /// What is below `prefix` and called as no key of ours can be: no read has it.
-    async fn odd_names(&self, prefix: &Key) -> Result<Vec<Fault>, Error> {
+    /// What is below `prefix` with a name that no record can have: no read returns it.
+    async fn odd_names(&self, prefix: &Key) -> Result<Vec<UnusableKey>, Error> {
         let mut names = self.store.children(prefix).await?;
         names.retain(|name| !self.layout.can_name(name));
-        let fault = |name| Fault {
+        let unusable = |name| UnusableKey {
             key: format!("{prefix}/{name}"),
             why: stray().0,
             is_newer: false,
             is_folder: true,
         };
-        Ok(names.into_iter().map(fault).collect())
+        Ok(names.into_iter().map(unusable).collect())
     }
 
-    /// What is wrong with a record that names these networks, if none can be called like one of them.
-    fn no_name<'n>(&self, names: impl IntoIterator<Item = &'n String>) -> Option<(String, bool)> {
+    /// What is wrong with a record that names these networks, if no network can have one of the names.
+    fn no_name<'n>(&self, names: impl IntoIterator<Item = &'n String>) -> Option<Why> {
         let mut names = names.into_iter();
         let odd = names.find(|name| !self.layout.can_name(name))?;
         let why = format!("names network {odd:?}, and none can be called so; it is overlooked");
@@ -148,23 +144,28 @@ impl Cluster<'_> {
     }
 }
 
-/// That no key of ours is called so.
-fn stray() -> (String, bool) {
+/// What is wrong with a record that was found under a name, or with a key without such a name.
+fn of_named<N, T>(found: Option<(N, Stored<T>)>) -> Option<Why> {
+    found.map_or_else(|| Some(stray()), |(_, stored)| stored.why())
+}
+
+/// No record of ours has such a key.
+fn stray() -> Why {
     let why = "nothing of this network or cluster is called so; it is overlooked";
     (why.to_owned(), false)
 }
 
 impl<T> Stored<T> {
-    fn fault(&self) -> Option<(String, bool)> {
+    fn why(&self) -> Option<Why> {
         match self {
             Self::Readable(_) => None,
-            Self::Unreadable(unreadable) => Some(unreadable.fault()),
+            Self::Unreadable(unreadable) => Some(unreadable.why()),
         }
     }
 }
 
 impl<T> Unreadable<T> {
-    fn fault(&self) -> (String, bool) {
+    fn why(&self) -> Why {
         (self.why.clone(), self.is_newer)
     }
 }

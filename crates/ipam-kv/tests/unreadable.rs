@@ -387,7 +387,7 @@ async fn row(kinds: &[Kind], damage: Damage) {
         if let Some(key) = key
             && let Some(entry) = table.store.get(&key).await.unwrap()
         {
-            let faults = table.cluster().faults().await.unwrap();
+            let faults = table.cluster().unusable_keys().await.unwrap();
             if faults.iter().any(|fault| fault.key == key.as_str()) {
                 table.store.delete(&key, entry.revision).await.unwrap();
             }
@@ -400,7 +400,7 @@ async fn row(kinds: &[Kind], damage: Damage) {
     if let [_] = kinds {
         table.live("after", "", &what).await;
     }
-    let faults = table.cluster().faults().await.unwrap();
+    let faults = table.cluster().unusable_keys().await.unwrap();
     assert_eq!(faults, [], "{what}");
 }
 
@@ -443,7 +443,7 @@ async fn a_block_that_is_none_of_the_networks() {
         let value = br#"{"schema":1,"node":"h1"}"#;
         let revision = table.store.create(&key, value).await.unwrap().unwrap();
         table.live("stray", "", name).await;
-        let faults = table.cluster().faults().await.unwrap();
+        let faults = table.cluster().unusable_keys().await.unwrap();
         assert_eq!(faults.len(), 1, "{name}: {faults:?}");
         assert_eq!(faults[0].key, key.as_str());
         table.store.delete(&key, revision).await.unwrap();

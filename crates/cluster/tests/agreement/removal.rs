@@ -31,7 +31,7 @@ async fn delete(store: &Mem, key: &str) {
 }
 
 async fn faults(cluster: &Cluster<'_>) -> Vec<String> {
-    let faults = cluster.faults().await.unwrap().into_iter();
+    let faults = cluster.unusable_keys().await.unwrap().into_iter();
     faults.map(|fault| fault.key).collect()
 }
 

@@ -189,16 +189,16 @@ async fn examine_records(
     findings: &mut Findings,
 ) -> Result<()> {
     let nodes = format!("{}/", cluster.layout().nodes()?.as_str());
-    for fault in cluster.faults().await? {
-        let says = format!("record {}: {}", fault.key, fault.why);
+    for unusable in cluster.unusable_keys().await? {
+        let says = format!("record {}: {}", unusable.key, unusable.why);
         // A record of a newer version needs an upgrade of this host.
-        let whose = fault.key.strip_prefix(&nodes);
+        let whose = unusable.key.strip_prefix(&nodes);
         let is_name = |it: &&str| {
             let mut all = it.chars();
-            !fault.is_folder && all.all(|c| c.is_ascii_alphanumeric() || "-._".contains(c))
+            !unusable.is_folder && all.all(|c| c.is_ascii_alphanumeric() || "-._".contains(c))
         };
         let mend = match whose.filter(is_name) {
-            _ if fault.is_newer => String::new(),
+            _ if unusable.is_newer => String::new(),
             // To delete it would cut off a host without a watcher, and only that host writes it again.
             Some(name) if name == session.settings.node => SYNC.to_owned(),
             Some(name) => {
@@ -206,7 +206,7 @@ async fn examine_records(
                     "{SYNC}  # on {name}; or crosshost node rm {name} --force if that host is gone"
                 )
             }
-            None => deletion(session, &fault),
+            None => deletion(session, &unusable),
         };
         findings.wrong(Check::Records, says, &mend);
     }
@@ -331,13 +331,13 @@ fn examine_watcher(findings: &mut Findings) -> Result<()> {
 
 /// The command that deletes a key of the store, or a folder of keys. A host that needs the key writes it again. Empty if the name
 /// cannot be quoted.
-fn deletion(session: &Session, fault: &cluster::Fault) -> String {
-    let key = &fault.key;
+fn deletion(session: &Session, unusable: &cluster::UnusableKey) -> String {
+    let key = &unusable.key;
     if key.contains(|c: char| c == '\'' || c.is_control()) {
         return String::new();
     }
     let url = session.settings.store_ref().store.url.unwrap_or_default();
-    match (url.strip_prefix("dir://"), fault.is_folder) {
+    match (url.strip_prefix("dir://"), unusable.is_folder) {
         (Some(folder), false) => format!("rm '{folder}/{key}='"),
         (Some(folder), true) => format!("rm -r '{folder}/{key}'"),
         (None, false) => format!("consul kv delete '{key}'"),
