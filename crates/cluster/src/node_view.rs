@@ -1,25 +1,25 @@
-//! The survey: what a sync needs of all networks before it looks at each, in two reads.
+//! The view of one node: what a sync needs of all networks before it looks at each, in two reads.
 
 use std::collections::BTreeMap;
 
 use crate::{CHUNK, Cluster, Error, Network, Node, Records, stored};
 
-/// What the store says of all nodes and networks, and of one node's part in these.
+/// The records of all nodes and networks, and of one node's part in these.
 #[derive(Debug, Clone, Default)]
 pub struct NodeView {
     /// All nodes, by name.
     pub nodes: Records<String, Node>,
     /// All networks, by name.
     pub networks: Records<String, Network>,
-    /// The revisions of the node's joins, by network. One that the host does not know of came back with a store that was put
-    /// back.
+    /// The revisions of the node's joins, by network. One that the host does not know came back with an older snapshot of the
+    /// store.
     pub joins: BTreeMap<String, u64>,
-    /// The networks of which the node keeps a ledger, or kept one before it booted.
+    /// The networks of which the node keeps a ledger, or kept one before its last boot.
     pub ledgers: Vec<String>,
 }
 
 impl Cluster<'_> {
-    /// One read, and one more for each `CHUNK` of its keys where there are networks: two for each of them.
+    /// One read, and one more for each `CHUNK` of keys, of which each network has two.
     pub async fn node_view(&self, node: &str) -> Result<NodeView, Error> {
         let (nodes, networks) = (self.layout.nodes()?, self.layout.networks()?);
         let mut node_view = NodeView::default();

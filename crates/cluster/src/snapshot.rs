@@ -1,4 +1,4 @@
-//! The news of a network: all that a host must know to allocate on it and to forward to the others. One read.
+//! The snapshot of a network: all records by which a host allocates on it and forwards to the others. One read.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,10 +16,10 @@ use crate::{
     stored::{self, BlockEntry},
 };
 
-/// What the store says of one network and of all nodes. Hosts keep a copy, to go on while the store is away.
+/// The records of one network and of all nodes. Hosts keep a copy, to go on while the store is away.
 ///
-/// There are none of a network whose own record cannot be read. A node that cannot be read is an unknown peer; a block is
-/// taken, and its addresses are anywhere.
+/// There is no snapshot of a network whose own record cannot be read. A node whose record cannot be read is an unknown peer. A block
+/// whose record cannot be read is taken, and its addresses may be on any host.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(from = "Document", into = "Document")]
 pub struct NetworkSnapshot {
@@ -33,7 +33,7 @@ pub struct NetworkSnapshot {
     pub macs: Records<Mac, MacRecord>,
 }
 
-/// The news as a host keeps them. What cannot be read stands apart, where older versions overlook it.
+/// A snapshot as a host keeps it. Records that cannot be read are under keys of their own, which older versions ignore.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Document {
@@ -107,8 +107,8 @@ impl NetworkSnapshot {
         Ok(network)
     }
 
-    /// The block that decides about `address`, if its record can be read: of those that contain it the smallest, since an address out of the
-    /// dynamic range is claimed by itself, inside the bounds of somebody's block.
+    /// The block that decides about `address`, if its record can be read. It is the smallest of those that contain the address, since an
+    /// address outside the dynamic range is claimed by itself, within the bounds of a node's block.
     pub fn block_of(&self, address: IpAddr) -> Option<(Block, &Versioned<BlockRecord>)> {
         let range = self
             .network
@@ -119,14 +119,14 @@ impl NetworkSnapshot {
         self.blocks.known(&block).map(|record| (block, record))
     }
 
-    /// Whose address it is; nobody's if it is free or changes hands.
+    /// The node that has the address; `None` if it is free or changes its home.
     pub fn home(&self, address: IpAddr) -> Option<&str> {
         self.block_of(address)
             .and_then(|(_, block)| block.record.home(address))
     }
 
-    /// All addresses that have a home, with it: what a host that forwards by these news sends where. Blocks are small
-    /// by construction, so this is a walk over the addresses that can exist, not over the pool.
+    /// All addresses that have a home, each with it: where a host that forwards by this snapshot sends frames. Blocks are
+    /// small, so this visits the addresses that can exist, not the pool.
     pub fn homes(&self) -> impl Iterator<Item = (IpAddr, &str)> {
         let network = self.network.as_ref().map(|network| &network.record);
         let network = network.into_iter();
@@ -186,8 +186,8 @@ impl NetworkSnapshot {
         self.nodes.remember(&before.nodes);
     }
 
-    /// Whether an address of the network may be on a host of which these news do not say so: with no block a foreign IPAM plugin
-    /// gives them, and a block that cannot be read is somebody's.
+    /// Whether an address of the network may be on a host without a record of that. A network without blocks gets its addresses from
+    /// a foreign IPAM plugin, and a block whose record cannot be read may belong to any node.
     pub fn may_be_anywhere(&self) -> bool {
         self.blocks.is_empty() || self.blocks.unreadable().next().is_some()
     }
@@ -196,7 +196,7 @@ impl NetworkSnapshot {
     pub fn last_dropped(&self) -> u64 {
         let blocks = self.blocks.iter().map(|(_, block)| match block {
             Stored::Readable(block) => block.record.last_dropped(block.revision),
-            // Whatever it says, none of its addresses has a home by these news.
+            // Whatever it says, none of its addresses has a home in this snapshot.
             Stored::Unreadable(block) => block.revision,
         });
         let macs = self.macs.iter().map(|(_, mac)| match mac {
@@ -206,7 +206,7 @@ impl NetworkSnapshot {
         blocks.chain(macs).max().unwrap_or(0)
     }
 
-    /// The highest revision in these news: they are as new as this at least.
+    /// The highest revision in the snapshot, which is at least as new as that.
     pub fn revision(&self) -> u64 {
         let blocks = self.blocks.revisions().map(|(_, revision)| revision);
         blocks
@@ -218,15 +218,14 @@ impl NetworkSnapshot {
 }
 
 impl Cluster<'_> {
-    /// The news of `network`, in one round trip.
+    /// The snapshot of `network`, in one round trip.
     pub async fn snapshot(&self, network: &str) -> Result<NetworkSnapshot, Error> {
         let keys = self.snapshot_keys(network)?;
         let entries = self.store.read(&keys).await?;
-        self.sort_news(network, &entries)
+        self.snapshot_of(network, &entries)
     }
 
-    /// The news of `network`, and the revision of what `node` has told of its forwarding there, as of one moment. One round
-    /// trip.
+    /// The snapshot of `network` and the revision of the join of `node`, as of one moment. One round trip.
     pub async fn snapshot_and_join(
         &self,
         network: &str,
@@ -238,7 +237,7 @@ impl Cluster<'_> {
         Ok((snapshot, join.map(|join| join.revision)))
     }
 
-    /// The news, and what is at or below `prefix`, which has none of theirs.
+    /// The snapshot, and the entries at or below `prefix`, none of which belong to it.
     pub(crate) async fn snapshot_beside(
         &self,
         network: &str,
@@ -250,7 +249,7 @@ impl Cluster<'_> {
         let (beside, snapshot): (Vec<Entry>, Vec<Entry>) = entries
             .into_iter()
             .partition(|entry| entry.key.is_within(prefix));
-        Ok((self.sort_news(network, &snapshot)?, beside))
+        Ok((self.snapshot_of(network, &snapshot)?, beside))
     }
 
     /// Waits until a node was written or removed after `index`, at most for `wait`; all nodes, and the index to go on
@@ -266,7 +265,7 @@ impl Cluster<'_> {
         Ok((nodes.collect(), heard.index))
     }
 
-    /// The same for the blocks and MACs of `network`: news of these alone.
+    /// The same for the blocks and MACs of `network`. The snapshot has only these.
     pub async fn watch_blocks(
         &self,
         network: &str,
@@ -275,11 +274,11 @@ impl Cluster<'_> {
     ) -> Result<(NetworkSnapshot, u64), Error> {
         let blocks = self.layout.blocks(network)?;
         let heard = self.store.watch(&blocks, index, wait).await?;
-        Ok((self.sort_news(network, &heard.entries)?, heard.index))
+        Ok((self.snapshot_of(network, &heard.entries)?, heard.index))
     }
 
-    /// The news of `network` and all its leases, as of one moment. Its size is that of the pool: for a host that must
-    /// find its own leases.
+    /// The snapshot of `network` and all its leases, as of one moment, for a host that must find its own leases. Its size is that of
+    /// the pool.
     pub async fn snapshot_and_leases(
         &self,
         network: &str,
@@ -298,11 +297,11 @@ impl Cluster<'_> {
         ])
     }
 
-    fn sort_news(&self, network: &str, entries: &[Entry]) -> Result<NetworkSnapshot, Error> {
+    fn snapshot_of(&self, network: &str, entries: &[Entry]) -> Result<NetworkSnapshot, Error> {
         let (nodes, blocks) = (self.layout.nodes()?, self.layout.blocks(network)?);
         let (networks, own) = (self.layout.networks()?, self.layout.network(network)?);
         let mut snapshot = NetworkSnapshot::default();
-        // First the network, which says what its blocks are called.
+        // The network comes first, because it decides which blocks it can have.
         if let Some(entry) = entries.iter().find(|entry| entry.key == own)
             && let Some((_, network)) = stored::network(entry, &networks)
         {
