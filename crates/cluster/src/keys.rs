@@ -1,5 +1,5 @@
-//! The keys of a plugin's configuration that ours read. The specification lets a configuration have keys of anybody, so
-//! that `"egres": "none"` passes without a word; with this table a misspelt one can be told.
+//! The keys of a plugin's configuration that our plugins read. The specification allows any other key in a configuration, so
+//! `"egres": "none"` is no error; with this table a misspelt key can be reported.
 
 use serde_json::Value;
 
@@ -106,8 +106,8 @@ fn at(path: &str, known: &[&'static str]) -> Vec<&'static str> {
         .collect()
 }
 
-/// The keys of one entry of `plugins` that nobody reads, each as a path: `egres`, `ipam.rangs`. Of an entry of others only
-/// what `ipam-kv` is given can be judged. Keys are compared as they are decoded, without regard to case.
+/// The keys of one entry of `plugins` that nobody reads, each as a path: `egres`, `ipam.rangs`. In an entry of another plugin only the
+/// section for `ipam-kv` can be judged. Keys are compared as they are decoded, without regard to case.
 pub fn unread(entry: &Value) -> Vec<String> {
     let is = |value: &Value, plugin: &str| value["type"].as_str() == Some(plugin);
     let mut found = Vec::new();

@@ -62,7 +62,7 @@ impl Layout {
         self.networks()?.join(network)
     }
 
-    /// Whether a network can be called so, by what a key can be.
+    /// Whether a network can have this name, which is part of keys.
     pub(crate) fn can_name(&self, network: &str) -> bool {
         !network.contains('/') && self.network(network).is_ok()
     }
@@ -107,7 +107,7 @@ impl Layout {
         self.blocks(network)?.join(&block.to_string())
     }
 
-    /// A MAC that was asked for: beside the blocks, so that it is news as they are.
+    /// A requested MAC. It is beside the blocks, so that watchers of these are told of it.
     pub fn mac(&self, network: &str, mac: Mac) -> Result<Key, store::Error> {
         self.blocks(network)?.join(&mac.to_string())
     }
@@ -127,12 +127,12 @@ impl Layout {
         self.leases(network)?.join(&address.to_string())
     }
 
-    /// Who keeps a ledger of which network.
+    /// Which nodes keep a ledger, of all networks.
     pub fn all_ledgers(&self) -> Result<Key, store::Error> {
         self.key("ledgers")
     }
 
-    /// Who keeps a ledger of a network.
+    /// Which nodes keep a ledger of a network.
     pub fn ledgers(&self, network: &str) -> Result<Key, store::Error> {
         self.all_ledgers()?.join(network)
     }

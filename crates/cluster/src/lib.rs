@@ -1,25 +1,25 @@
 //! What the hosts agree on: nodes, networks, blocks and leases as records in the shared store, and the few operations
 //! on them. The only crate that knows the key layout.
 //!
-//! Every write is conditional, in one transaction with the facts that it rests on: a lease is created only while its
-//! network and its block are as the writer last saw them. So a host may act on an old snapshot without
-//! harm: where the snapshot was wrong the store refuses, and the host reads again. Nothing here waits for another host.
+//! Every write is conditional, in one transaction with the facts that it depends on: a lease is created only while its
+//! network and its block are as the writer last read them. So a host may act on an old snapshot without
+//! harm: if the snapshot was wrong, the store refuses the write, and the host reads again. Nothing here waits for another host.
 //!
 //! ```text
 //!     <prefix>/v1/nodes/<node>              vtep, boot id, last contact
 //!     <prefix>/v1/networks/<net>            vni, ranges, options
 //!     <prefix>/v1/vnis/<vni>                the network that has it
-//!     <prefix>/v1/subnets                   which network has which subnets: all creations meet in this one record
+//!     <prefix>/v1/subnets                   which network has which subnets: each creation writes this one record
 //!     <prefix>/v1/removed/<net>             ids of networks of this name that were removed: nobody restores them
 //!     <prefix>/v1/blocks/<net>/<block>      the node that owns it, and whose single addresses of it are
-//!     <prefix>/v1/blocks/<net>/<mac>        the attachment that asked for a MAC, which does not follow from its address
+//!     <prefix>/v1/blocks/<net>/<mac>        the attachment that asked for a MAC that does not follow from its address
 //!     <prefix>/v1/leases/<net>/<address>    the attachment that holds it
 //!     <prefix>/v1/ledgers/<net>/<node>      that the node may give out addresses of its blocks on its own
 //!     <prefix>/v1/acks/<net>/<node>         that the node forwards on the network, and the revision of its snapshot
 //!     <prefix>/data/<directory>/v1/...      all of this once more for each data directory (`ipam.dataDir`)
 //! ```
 //!
-//! [`Allocator`] is the host's side of it: what a verb does with these records and with what the host remembers.
+//! [`Allocator`] is the host's side: what a verb does with these records and with the host's documents.
 //! Store, clock and memory are arguments, so that a simulator drives the same code through any order of events
 //! (`tests/simulation`). So does [`forwarder`], by which a host follows a network's records. `docs/ipam.md` names each race, its outcome, and the test that shows it.
 

@@ -1,10 +1,10 @@
-//! The documents of a host about its own part of a network, and the trait by which it stores them. Apart from the protocol,
-//! so that a simulator can be a host too.
+//! The documents of a host about its own part of a network, and the trait by which it stores them, which the simulator implements,
+//! too.
 //!
-//! Two kinds of document, so that no verb's work grows with the number of containers. The [`Ledger`] has what the
+//! There are two kinds of document, so that no verb's work grows with the number of containers. The [`Ledger`] has what the
 //! choice of an address needs: blocks, a bit for each address in use, what was freed when. A [`LocalLease`] has what
-//! one attachment holds. Where both change, the ledger goes first and names the attachment ([`PendingChange`]): whoever finds one reads that
-//! attachment's local lease, which has the last word.
+//! one attachment holds. If both change, the ledger is written first and names the attachment ([`PendingChange`]). A verb that finds such
+//! a change reads that attachment's local lease, which decides.
 
 use std::{
     any::Any,
@@ -35,24 +35,24 @@ pub struct LeaseOwner {
 pub struct Ledger {
     /// The network as last read.
     pub network: Versioned<Network>,
-    /// Our blocks, and those of other hosts of which we were given an address.
+    /// This host's blocks, and those of other hosts in which it has an address.
     pub blocks: BTreeMap<Block, Own>,
     /// Addresses that were given back, and when on [`Clock::uptime`]; oldest first.
     pub freed: Vec<(IpAddr, u64)>,
-    /// Addresses in use for which we have no local lease: leases of other nodes inside our blocks.
+    /// Addresses in use without a local lease: leases of other nodes in this host's blocks.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub foreign: BTreeSet<IpAddr>,
     /// The change that was under way when this was written.
     #[serde(rename = "flux", default, skip_serializing_if = "Option::is_none")]
     pub pending: Option<PendingChange>,
-    /// Blocks, and single addresses of other hosts' blocks, that are about to be given back: whatever the store says,
-    /// they are not ours any more.
+    /// Blocks, and single addresses of other hosts' blocks, that are about to be given back: this host does not use them any more,
+    /// whatever the store says.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub leaving: BTreeSet<(Block, Option<IpAddr>)>,
     /// The store's revision of the snapshot from which this was read.
     #[serde(default)]
     pub as_of: u64,
-    /// Attachments of which the store does not know the latest, in the order in which that came to be.
+    /// Attachments whose last change the store does not know, oldest change first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub behind: Vec<LeaseOwner>,
     /// When this node last made itself known in the store, on [`Clock::uptime`].
@@ -100,8 +100,8 @@ pub struct LocalLease {
     /// Addresses that it has given back and that the store still has for it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left: Vec<LeasedAddress>,
-    /// It was given back on a host that knew neither its addresses nor the store: whatever the store has of it is to
-    /// be released.
+    /// It was given back while the host neither knew its addresses nor reached the store: all its leases in the store are to be
+    /// released.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unheard: bool,
 }
@@ -176,7 +176,7 @@ impl LocalLeases {
     }
 }
 
-/// What this host last read of a network, to go on from where the store forgets.
+/// What this host last read of a network, in case the store loses it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Memory {
     /// The snapshot.
@@ -196,9 +196,9 @@ pub struct Memory {
 pub trait LocalStore {
     /// Keeps other verbs of this host off the network's documents until the guard is dropped.
     async fn lock(&self, network: &str) -> Result<Box<dyn Any>, Error>;
-    /// Keeps other verbs from getting room on the network at the same time; taken before [`LocalStore::lock`], if both are.
+    /// Keeps other verbs from acquiring blocks or addresses on the network at the same time. Taken before [`LocalStore::lock`], if both are.
     async fn lock_claims(&self, network: &str) -> Result<Box<dyn Any>, Error>;
-    /// Keeps verbs of an attachment from beginning until the guard is dropped; `None` if one is at work. Waits for nobody.
+    /// Keeps verbs of an attachment from beginning until the guard is dropped; `None` if one is at work. Does not wait.
     fn lock_idle(&self, network: &str, owner: &LeaseOwner) -> Result<Option<Box<dyn Any>>, Error>;
 
     /// The network's ledger, `None` if there is none or it cannot be read: the store has what it said.

@@ -1,4 +1,4 @@
-//! What a conflist says of a network: the keys that every plugin of ours reads in the same way.
+//! The keys of a conflist that describe a network, which all plugins of ours read in the same way.
 
 use std::collections::HashMap;
 
@@ -13,7 +13,7 @@ use crate::{
 const LEAST_MTU: u32 = 576;
 /// The largest IP packet.
 const MOST_MTU: u32 = 65_535;
-/// A node that does nothing but its usual verbs must be able to show up several times in this, in seconds.
+/// Shortest `reclaimAfter`, in seconds: a node must be able to write its contact several times in it.
 const LEAST_RECLAIM: u64 = 10;
 
 /// A plugin's configuration, decoded without regard to the case of its keys by the caller.
@@ -29,8 +29,8 @@ pub struct Conflist {
     /// The pools.
     #[serde(default)]
     pub ipam: Option<ipam::Schema>,
-    /// What the same configuration says of the VXLAN segment, where it is of the plugin `overlay`. Under any other
-    /// interface plugin these keys are that plugin's, and not even their shapes are ours to judge.
+    /// The keys of the VXLAN segment, if this is a configuration of the plugin `overlay`. Under another interface plugin
+    /// such keys belong to that plugin, and are not decoded.
     #[serde(skip)]
     pub segment: Option<Segment>,
 }
@@ -48,7 +48,7 @@ pub struct Segment {
     /// UDP port of the tunnels.
     #[serde(default)]
     pub vxlan_port: Option<u16>,
-    /// The way out.
+    /// How containers reach the outside.
     #[serde(default)]
     pub egress: Option<Egress>,
 }
@@ -114,7 +114,7 @@ impl Conflist {
 }
 
 impl NetworkSpec {
-    /// The spec, if its numbers can be meant; errors name key and value.
+    /// The spec, if its numbers are in range; errors name key and value.
     pub fn check(self) -> Result<Self, Error> {
         match &self {
             Self { vni: Some(vni), .. } if *vni == 0 || *vni >= 1 << 24 => {

@@ -1,16 +1,16 @@
-//! Consul's own variables of the environment, as its programs read them. One that cannot be honoured is refused by its name and
-//! never overlooked: an operator who asked for TLS must not find the token on the wire.
+//! Consul's variables of the environment, as Consul's own programs read them. A variable that this client cannot follow is refused by
+//! name, never ignored: an operator who asked for TLS must not find the token on the wire.
 
 use std::{collections::HashMap, path::PathBuf};
 
 use crate::{Error, config::settings::setting};
 
-/// What the environment says of Consul.
+/// Consul's variables.
 pub(crate) struct Environment<'e> {
     variables: &'e HashMap<String, String>,
 }
 
-/// Variables that ask for something that this client does not do, with the value that asks for nothing, and what to do.
+/// Variables for what this client does not do: name, the value that is harmless, and what to do.
 const REFUSED: [(&str, &str, &str); 3] = [
     (
         "CONSUL_HTTP_AUTH",
@@ -34,7 +34,7 @@ impl<'e> Environment<'e> {
         Self { variables }
     }
 
-    /// A variable that is set to something.
+    /// A variable that is set and not empty.
     pub(crate) fn get(&self, name: &str) -> Option<String> {
         let value = self.variables.get(name);
         value.filter(|value| !value.is_empty()).cloned()
@@ -57,11 +57,11 @@ impl<'e> Environment<'e> {
         }
     }
 
-    /// The URL of the store, with TLS where `CONSUL_HTTP_SSL` asks for it. `configured` is what conflist and file say.
+    /// The URL of the store, with TLS if `CONSUL_HTTP_SSL` asks for it. `configured` is the URL of conflist or file.
     ///
     /// # Errors
     ///
-    /// [`Error::Setting`] for a variable that cannot be honoured.
+    /// [`Error::Setting`] for a variable that this client cannot follow.
     pub(crate) fn store_url(&self, configured: Option<String>) -> Result<Option<String>, Error> {
         let is_configured = configured.is_some();
         let Some(url) = configured.or_else(|| self.get("CONSUL_HTTP_ADDR")) else {

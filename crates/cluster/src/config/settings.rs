@@ -91,7 +91,7 @@ impl Resolved {
         let Some(why) = &self.another_store else {
             return Ok(());
         };
-        // A URL that is none is a slip of the pen, and no other store.
+        // A malformed URL is a typing error, and not another store.
         self.open_store()?;
         Err(setting("store", why))
     }
@@ -104,7 +104,7 @@ impl Resolved {
         })
     }
 
-    /// Opens the store; nothing is sent yet. A URL that is none is a setting like others.
+    /// Opens the store; nothing is sent yet. A malformed URL is an error of its setting.
     pub fn open_store(&self) -> Result<Box<dyn store::Store>, Error> {
         store::open(&self.store).map_err(|error| match error {
             store::Error::BadUrl { url, why } => setting(&format!("store.url: {url}"), &why),
@@ -136,7 +136,7 @@ impl Settings {
         let names_store = url.is_some();
         let store = store::Config {
             url: url.or(Some(DEFAULT_STORE.to_owned())),
-            // A file, named anywhere, says more than a token in the environment.
+            // A file, wherever it is named, comes before a token in the environment.
             token: if token_file.is_some() {
                 None
             } else {
@@ -227,7 +227,7 @@ pub(crate) fn setting(key: &str, why: &dyn std::fmt::Display) -> Error {
     }
 }
 
-/// The file's settings; none if it is absent and nobody named it.
+/// The file's settings; defaults if it is absent and was not named.
 fn read(path: &Path, named: bool) -> Result<Settings, Error> {
     let key = path.display().to_string();
     match std::fs::read(path) {
@@ -241,8 +241,8 @@ fn read(path: &Path, named: bool) -> Result<Settings, Error> {
     }
 }
 
-/// Refuses keys that are none, and values that do not fit, by their names. In the file only, which is ours alone: a
-/// conflist has keys of others too, but here a misspelt `store` would leave the host alone with a store of its own.
+/// Refuses unknown keys and values of the wrong type, by the keys' names. Only in the file, which is ours alone: a
+/// conflist has keys of other programs, too. With a misspelt `store` here the host would use a store of its own.
 fn refuse_misspelt(path: &str, file: &Value) -> Result<(), Error> {
     let known = serde_json::to_value(Settings::default()).map_err(|error| setting(path, &error))?;
     let unknown = |key: &str, known: &Value| {
@@ -254,7 +254,7 @@ fn refuse_misspelt(path: &str, file: &Value) -> Result<(), Error> {
             &format!("unknown key; want one of {want}"),
         )
     };
-    // serde takes a list for an object, too, and an empty one for the defaults.
+    // serde takes a list for an object, too, and an empty list for the defaults.
     let object = |name: &str, value: &Value| {
         let why = "want a JSON object";
         let is = value.is_object();

@@ -46,7 +46,7 @@ impl StoreRef {
 impl fmt::Display for StoreRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let spell = |word: &Option<String>| word.clone().unwrap_or_default();
-        // Settings that are refused for a secret in the URL are told of as well.
+        // Settings that were refused for a secret in the URL are printed, too.
         let url = store::without_secrets(&spell(&self.store.url));
         write!(f, "{url} (prefix {})", spell(&self.store.prefix))
     }
