@@ -15,7 +15,7 @@ use crate::{
     firewall::table,
     follow::{
         follower::{self, Follower},
-        membership, store_check,
+        membership,
     },
     host_link,
     maintain::teardown,
@@ -115,17 +115,6 @@ async fn look_at_paths(
     path_mtu::measure_anew(host, (underlay.vtep, underlay.mtu), &all).await
 }
 
-/// Refuses a network whose documents were read from another store.
-async fn same_store(follower: &Follower<'_>) -> Result<(), Error> {
-    let Follower {
-        host,
-        cluster,
-        settings,
-        network,
-    } = follower;
-    store_check::same_store(host, cluster, settings, network).await
-}
-
 /// Leaves the network, if it has no sandbox here.
 async fn leave_unused(follower: &Follower<'_>) -> Result<(), Error> {
     let (host, network) = (follower.host, follower.network);
@@ -136,7 +125,7 @@ async fn leave_unused(follower: &Follower<'_>) -> Result<(), Error> {
         }
         membership::leave(host, network)?;
     }
-    same_store(follower).await?;
+    follower.same_store().await?;
     follower.tell_leave().await
 }
 
@@ -168,7 +157,7 @@ async fn follow(
     underlay: &Underlay,
     doubt: Doubt,
 ) -> Result<Option<usize>, Error> {
-    same_store(follower).await?;
+    follower.same_store().await?;
     let (host, network) = (follower.host, follower.network);
     let _lock = host.lock_network(network)?;
     // It was listed before it was locked. Since then its last user may have removed it, or been killed while it left.

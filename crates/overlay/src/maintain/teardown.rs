@@ -12,7 +12,7 @@ use plugin::Error;
 use crate::{
     config, egress,
     firewall::table,
-    follow::{follower::Follower, membership, store_check},
+    follow::{follower::Follower, membership},
     host_link,
     names::{self, EGRESS_NIC},
     segment::sandbox,
@@ -170,13 +170,13 @@ pub(crate) async fn farewell(host: &Host, call: &Call) {
         let settings = config::settings(call)?;
         let store = settings.open_store()?;
         let cluster = Cluster::new(&*store, settings.layout.clone());
-        store_check::same_store(host, &cluster, &settings, network).await?;
         let follower = Follower {
             host,
             cluster: &cluster,
             settings: &settings,
             network,
         };
+        follower.same_store().await?;
         follower.tell_leave().await
     };
     let told: Result<(), Error> = told.await;

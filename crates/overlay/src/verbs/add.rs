@@ -16,7 +16,7 @@ use crate::{
     config::Conf,
     egress::{self, Nic},
     endpoint::{bandwidth, container, nic},
-    follow::{follower::Follower, store_check},
+    follow::follower::Follower,
     host_link::{self, HostLink},
     host_state::Space,
     maintain::teardown,
@@ -104,7 +104,7 @@ pub(crate) async fn add(call: &Call, caller: Option<Process>, tell: Tell<'_>) ->
         ipam: &ipam,
     };
     conf.settings.refuse_another_store()?;
-    store_check::admit(&host, &cluster, &conf.settings, &conf.spec.name).await?;
+    work.follower.admit().await?;
     for _ in 0..ATTEMPTS {
         let known = work.follower.known(&conf.spec).await?;
         host.records.save(&attachment.hash(), &record)?;

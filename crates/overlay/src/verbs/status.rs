@@ -14,7 +14,7 @@ use plugin::{Error, code, code_of};
 use crate::{
     config::Conf,
     egress,
-    follow::{follower, store_check},
+    follow::follower::{self, Follower},
     host_link,
     segment::{sandbox, vxlan_conflict},
     state::{host::Host, registration, underlay::Underlay},
@@ -92,7 +92,13 @@ async fn admitted(conf: &Conf, host: &Host, underlay: &Underlay) -> Result<Optio
     let store = settings.open_store()?;
     let cluster = Cluster::new(&*store, settings.layout.clone());
     settings.refuse_another_store()?;
-    store_check::refuse(host, &cluster, &settings, name).await?;
+    let follower = Follower {
+        host,
+        cluster: &cluster,
+        settings: &settings,
+        network: name,
+    };
+    follower.refuse_second_store().await?;
 
     let copy = follower::copy(host, name)?;
     let known = copy.as_ref().and_then(|copy| copy.network.as_ref());
