@@ -113,7 +113,7 @@ fn name(network: &str, owner: &LeaseOwner) -> String {
     .hash()
 }
 
-/// A document that cannot be read is as good as none: the store has what it said.
+/// A document that cannot be read counts as absent: the store has its content.
 fn readable<T: Serialize + DeserializeOwned>(
     documents: &Journal<T>,
     name: &str,
@@ -134,7 +134,7 @@ fn local(error: &journal::Error) -> Error {
     }
 }
 
-/// What is in a directory; nothing if there is none.
+/// The names in a directory; none if it does not exist.
 fn names(dir: &Path) -> Result<Vec<String>, Error> {
     let failed = |error: io::Error| Error::Local(format!("{}: {error}", dir.display()));
     let entries = match fs::read_dir(dir) {

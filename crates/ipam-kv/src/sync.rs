@@ -1,4 +1,4 @@
-//! Sync: what this host owes the others on its networks, whether or not a verb comes by: all of it, or that of one network
+//! Sync: this host's duties to the others on its networks, without a verb: all of them, or those of one network
 //! when a record of it changed.
 
 use std::{collections::BTreeSet, fmt};
@@ -39,7 +39,7 @@ impl Pool {
     /// Whether a snapshot of its blocks says anything of `node` that this host has not read. Asks nobody.
     pub fn is_behind(&self, snapshot: &NetworkSnapshot, node: &str) -> Result<bool, plugin::Error> {
         let ledger = FsLocalStore::new(&self.data_dir).ledger(&self.network)?;
-        // Without one there are local leases alone, of which the store tells more.
+        // Without a ledger there are only local leases, and a sync reads the rest from the store.
         Ok(ledger.is_none_or(|ledger| ledger.is_behind(&snapshot.blocks, node)))
     }
 

@@ -275,7 +275,7 @@ impl Machine for Forwarder<'_> {
             (State::Acknowledge(reading, _), Input::Acknowledged(told)) => {
                 self.goes_to(State::NoteAcknowledged(reading, Change::Acknowledged(told)))
             }
-            // Without the store the others wait for the next verb; of a network that was removed a moment ago nobody does.
+            // Without the store the others wait for the next verb. Nobody waits for a network that was removed a moment ago.
             (State::Acknowledge(..), Input::StoreAway(_) | Input::NoNetwork) => self.ends(),
             (
                 State::NoteAcknowledged(reading, Change::Acknowledged(told)),

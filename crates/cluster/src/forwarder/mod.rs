@@ -162,7 +162,7 @@ pub enum Update {
 }
 
 impl Update {
-    /// The same for a verb that began with `known`: a snapshot of another network of this name is of no use to it.
+    /// The same for a verb that began with `known`: it cannot use a snapshot of another network of this name.
     #[must_use]
     pub fn of_network(self, known: &Known) -> Self {
         match self {

@@ -11,7 +11,7 @@ const JOINS: u32 = 8;
 /// Whether the store may have forgotten that this host forwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Doubt {
-    /// It has not: it told of a change a moment ago.
+    /// It has not: it reported a change a moment ago.
     None,
     /// It is to be asked.
     Some,

@@ -1,4 +1,4 @@
-//! DEL: from the attachment alone, as often as anyone likes. First it is noted, which needs no store and no settings; then
+//! DEL: needs only the attachment, and can be repeated. First it is noted, which needs no store and no settings; then
 //! the store is told, now or by a later verb.
 
 use cluster::{Conflist, DataDir, LocalStore as _, Noted, Resolved};
@@ -15,13 +15,13 @@ use crate::{
 pub(crate) async fn del(call: &Call) -> Result<(), Error> {
     let attachment = plugin::attachment(call)?;
     let conflist = Conf::conflist(call);
-    // Where it was noted when it was given, whatever became of the settings since.
+    // The addresses were noted there when they were given out, whatever the settings are now.
     let data_dir = (conflist.as_ref()).map_or_else(|_| DataDir::default(), Conflist::data_dir);
     let files = FsLocalStore::new(&data_dir);
     let settings = conflist.and_then(|conf| conf.settings(&call.variables()).map_err(Error::from));
 
     let _alone = note_gone(&files, &attachment).await?;
-    // What fails from here on is made up for later: no reason to keep a container.
+    // A later verb repeats what fails from here on, so it does not keep a container.
     let told = match settings {
         Ok(settings) => tell_store(settings, &attachment).await,
         Err(error) => Err(error),
@@ -32,8 +32,8 @@ pub(crate) async fn del(call: &Call) -> Result<(), Error> {
     Ok(())
 }
 
-/// Notes that an attachment of this host is gone, for who has no configuration of it, once nobody can use what it holds: the next
-/// [`sync`](crate::sync()) gives that back.
+/// Notes that an attachment of this host is gone, for a caller that has no configuration of it, after its interface is gone. The next
+/// [`sync`](crate::sync()) gives back its addresses.
 pub async fn forget(attachment: &Attachment) -> Result<(), Error> {
     for files in FsLocalStore::all()? {
         let held = files.lease(&attachment.network, &owner(attachment));
