@@ -20,10 +20,10 @@ STATIC = -C target-feature=+crt-static $(LEAN_$(firstword $(subst -, ,$(HOST))))
 deps: ## install what tests need: Debian packages, cnitool, Consul, containerd, podman, their clients, upstream's portmap, our own earlier binaries, cargo-nextest (instant when nothing is missing)
 	$(DEPS) packages cnitool consul oldest-consul containerd podman nerdctl crictl upstream-portmap previous cargo-nextest
 
-build: ## build static, stripped binaries into bin/ (needs Rust; installs gcc if it is missing)
+build: ## build static, stripped binaries into bin/, where all plugins are one file (needs Rust; installs gcc if it is missing)
 	$(DEPS) build-packages
-	RUSTFLAGS="$(STATIC)" cargo build --release --locked --target $(HOST) -p overlay -p ipam-kv -p portmap -p crosshost
-	install -D -t bin $(addprefix $(RELEASE)/,overlay ipam-kv portmap crosshost)
+	RUSTFLAGS="$(STATIC)" cargo build --release --locked --target $(HOST) -p crosshost-cni -p crosshost
+	install -D $(RELEASE)/crosshost-cni bin/overlay && install -t bin $(RELEASE)/crosshost && ln -sf overlay bin/ipam-kv && ln -sf overlay bin/portmap
 
 check: ## test what needs neither root nor a Consul, in two minutes after the build: units, properties, ten thousand runs of the simulator
 	$(DEPS) check-packages cargo-nextest
@@ -73,7 +73,8 @@ fmt: ## format all code
 	cargo fmt --all
 
 install: build install-dist ## install plugins into CNI_BIN (/opt/cni/bin), crosshost and its unit below PREFIX (/usr/local); honours DESTDIR
-	install -D -t $(DESTDIR)$(CNI_BIN) bin/overlay bin/ipam-kv bin/portmap
+	install -D -t $(DESTDIR)$(CNI_BIN) bin/overlay bin/portmap
+	ln -sf overlay $(DESTDIR)$(CNI_BIN)/ipam-kv
 	install -D -t $(DESTDIR)$(PREFIX)/bin bin/crosshost
 
 install-dist:

@@ -1,7 +1,12 @@
 //! Where the programs are that the laboratory runs: ours, cnitool, Consul, the reference plugins of Debian and of
 //! upstream.
 
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use tempfile::TempDir;
 
 /// The folder that holds the workspace's `Cargo.toml`.
 pub fn workspace() -> &'static Path {
@@ -17,9 +22,48 @@ impl Programs {
     /// Debian's containernetworking-plugins.
     pub const REFERENCE: &str = "/usr/lib/cni";
 
-    /// The folder of our static binaries: `CROSSHOST_BIN`, or `bin/` of the workspace.
+    /// The plugins, which are one program under these names.
+    pub const PLUGINS: [&str; 3] = ["overlay", "ipam-kv", "portmap"];
+
+    /// The folder of our static binaries: `CROSSHOST_BIN`, or `bin/` of the workspace. In a folder of cargo's, where the plugins'
+    /// program has the name of its package, the plugins are made links to it, as `make build` makes them.
+    #[track_caller]
     pub fn product_folder() -> PathBuf {
-        std::env::var_os("CROSSHOST_BIN").map_or_else(|| workspace().join("bin"), PathBuf::from)
+        static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+        let folder = FOLDER.get_or_init(|| {
+            let folder = std::env::var_os("CROSSHOST_BIN").map(PathBuf::from);
+            let folder = folder.unwrap_or_else(|| workspace().join("bin"));
+            if folder.join(PROGRAM).is_file() {
+                for name in Self::PLUGINS {
+                    link(&folder, name);
+                }
+            }
+            folder
+        });
+        folder.clone()
+    }
+
+    /// Our binaries in a folder where `ipam-kv` is a copy: there `overlay` starts it as a process of its own.
+    #[track_caller]
+    pub fn with_ipam_apart() -> TempDir {
+        let folder = tempfile::tempdir().expect("a folder for binaries");
+        for name in Self::PLUGINS.iter().chain(&["crosshost"]) {
+            let (product, file) = (Self::product(name), folder.path().join(name));
+            if *name == "ipam-kv" {
+                Self::copy(&product, &file);
+            } else {
+                symlink(product, file).expect("a link to a binary");
+            }
+        }
+        folder
+    }
+
+    /// Copies a binary. Not in this process: another thread that starts a program while the copy is open for writing keeps it open,
+    /// and then nobody can run it.
+    #[track_caller]
+    pub fn copy(file: &Path, to: &Path) {
+        let copied = Command::new("cp").arg(file).arg(to).status();
+        assert!(copied.is_ok_and(|it| it.success()), "{}", to.display());
     }
 
     /// One of our binaries.
@@ -119,6 +163,21 @@ impl Programs {
         let (reference, more) = (Self::REFERENCE, Self::MORE_PLUGINS);
         format!("{}:{reference}:{more}", ours.display())
     }
+}
+
+/// The plugins' program, as cargo calls it.
+const PROGRAM: &str = "crosshost-cni";
+
+/// Makes `name` a link to the program, unless it is. Tests do this at the same time, so the link is put in its place by a rename.
+#[track_caller]
+fn link(folder: &Path, name: &str) {
+    let file = folder.join(name);
+    if std::fs::read_link(&file).is_ok_and(|leads| leads == Path::new(PROGRAM)) {
+        return;
+    }
+    let new = folder.join(format!("{name}.{}", std::process::id()));
+    let linked = symlink(PROGRAM, &new).and_then(|()| std::fs::rename(&new, &file));
+    linked.unwrap_or_else(|e| panic!("link {}: {e}", file.display()));
 }
 
 #[track_caller]

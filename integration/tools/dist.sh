@@ -15,7 +15,9 @@ trap 'rm -rf "$work"' EXIT
 top=$work/$name
 
 mkdir -p "$top/THIRD-PARTY/glibc" "$top/THIRD-PARTY/gcc" "$top/THIRD-PARTY/rust" "$folder"
-install -D -t "$top/bin" "$bin/overlay" "$bin/ipam-kv" "$bin/portmap" "$bin/crosshost"
+install -D -t "$top/bin" "$bin/overlay" "$bin/crosshost"
+ln -s overlay "$top/bin/ipam-kv"
+ln -s overlay "$top/bin/portmap"
 cp -r LICENSE README.md cni-conf dist docs "$top"
 cargo run --quiet --locked -p integration --bin licences -- "$top/THIRD-PARTY"
 
@@ -35,7 +37,7 @@ if [ -e "$sysroot/share/doc/rust/COPYRIGHT-library.html" ]; then
     text "$sysroot/share/doc/rust/COPYRIGHT-library.html" "$top/THIRD-PARTY/rust"
 fi
 cat >"$top/THIRD-PARTY/README" <<END
-Crosshost is licensed under the Apache License 2.0 (../LICENSE). Its four binaries are static: each also contains
+Crosshost is licensed under the Apache License 2.0 (../LICENSE). Its two binaries are static: each also contains
 
 - the crates that CRATES lists with their licences; the texts are in the folder of each;
 - Rust's standard library ($(rustc --version | cut -d' ' -f1,2); MIT or Apache-2.0; rust/ names those that it contains);

@@ -1,4 +1,4 @@
-//! The version and the commit of this build. All four binaries and the node records have them, so that hosts can be compared.
+//! The version and the commit of this build. All programs and the node records have them, so that hosts can be compared.
 
 /// The version of crosshost: `1.0.0`.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -34,7 +34,7 @@ pub use names::{BadName, ContainerId, IfName, NetworkName};
 pub use output::{caller_listens, note as log};
 pub use result::{Answer, CniResult, Dns, Interface, Ip, Previous, Route};
 pub use running::Running;
-pub use skeleton::{BuiltIn, Plugin, Tell, run, run_with};
+pub use skeleton::{BuiltIn, Plugin, Tell, refuse, run, run_with};
 pub use slips::refuse_slips;
 pub use text::{LONGEST, acts, line, plain, plain_lines};
 pub use version::Version;

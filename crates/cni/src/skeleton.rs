@@ -75,6 +75,21 @@ pub fn run_with<P: Plugin>(plugin: P, built_in: &'static [BuiltIn]) -> ExitCode 
     code
 }
 
+/// The `main` of a program of several plugins that was started by a `name` that is none of theirs. Error code 7.
+pub fn refuse(name: &str, plugins: &[&str]) -> ExitCode {
+    let plugins = plugins.join(", ");
+    let error = Error::config(format!(
+        "started as {name:?}, which names no plugin: call this program {plugins}, or PREFIX- and one of these"
+    ));
+    let env: Vec<_> = std::env::vars_os().collect();
+    if variable(&env, "CNI_COMMAND").is_none() {
+        output::note(&error.to_string());
+    } else if let Err(e) = output::print(&error.to_value(Version::LATEST)) {
+        output::note(&format!("standard output: {e}"));
+    }
+    ExitCode::FAILURE
+}
+
 fn spoken<P: Plugin>(plugin: &P, built_in: &'static [BuiltIn]) -> ExitCode {
     output::catch_panics();
     let env: Vec<_> = std::env::vars_os().collect();

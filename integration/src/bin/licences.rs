@@ -1,4 +1,4 @@
-//! Puts the licence texts of all that is linked into our four binaries into a folder: `licences FOLDER`. What is linked and where
+//! Puts the licence texts of all that is linked into our two binaries into a folder: `licences FOLDER`. What is linked and where
 //! its sources are `cargo metadata` says; the texts are the crates' own files. Asks no network.
 //!
 //! A procedural macro runs in the compiler and is not linked, nor is what only it uses. A crate without any text of its own is an
@@ -17,7 +17,7 @@ use integration::workspace;
 use serde_json::Value;
 
 /// What is shipped.
-const SHIPPED: [&str; 4] = ["overlay", "ipam-kv", "portmap", "crosshost"];
+const SHIPPED: [&str; 2] = ["crosshost-cni", "crosshost"];
 
 fn main() -> ExitCode {
     let Some(folder) = std::env::args_os().nth(1) else {

@@ -3,7 +3,7 @@
 
 use std::fs::{create_dir_all, set_permissions};
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -31,15 +31,16 @@ impl Image {
         put(&root, &busybox, "bin/busybox");
         // By this name the kernel asks for modules.
         put(&root, &busybox, "sbin/modprobe");
-        for (program, place) in [
-            ("overlay", "opt/cni/bin"),
-            ("ipam-kv", "opt/cni/bin"),
-            ("portmap", "opt/cni/bin"),
-            ("crosshost", "usr/local/bin"),
+        // As `make install` puts them.
+        for file in [
+            "opt/cni/bin/overlay",
+            "opt/cni/bin/portmap",
+            "usr/local/bin/crosshost",
         ] {
-            let file = Programs::product(program);
-            put(&root, &file, &format!("{place}/{program}"));
+            let program = file.rsplit('/').next().unwrap_or_default();
+            put(&root, &Programs::product(program), file);
         }
+        symlink("overlay", root.join("opt/cni/bin/ipam-kv")).expect("a link to a plugin");
         put(&root, &Programs::cnitool(), "usr/local/bin/cnitool");
         // Busybox's own shell prefers its own `ip` to any other.
         for program in ["sh", "ip", "bridge", "nft", "ping"] {

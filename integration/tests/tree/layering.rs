@@ -12,6 +12,8 @@ const LIBRARIES: [&str; 8] = [
 /// What the plugins have in common beyond CNI: it knows the libraries, and they do not know it.
 const SHARED: &str = "plugin";
 const PLUGINS: [&str; 3] = ["overlay", "ipam-kv", "portmap"];
+/// What is started: the plugins under their names, and the operator's command.
+const PROGRAMS: [&str; 2] = ["crosshost-cni", "crosshost"];
 /// The rtnetlink family breaks its API with each minor release: three crates pay for that, no others.
 const NETLINK_FAMILY: [&str; 6] = [
     "rtnetlink",
@@ -74,7 +76,7 @@ fn no_tool_is_built_of_a_module_without_a_licence() {
 fn plugins_meet_only_through_cni() {
     for (name, needs) in arrows() {
         if PLUGINS.contains(&name.as_str()) || name == SHARED {
-            for other in PLUGINS.iter().chain(&["crosshost", "integration"]) {
+            for other in PLUGINS.iter().chain(&PROGRAMS).chain(&["integration"]) {
                 assert!(!needs.contains(*other), "{name} must not know {other}");
             }
         }
@@ -113,7 +115,9 @@ fn every_crate_has_its_place_on_the_map() {
 }
 
 fn is_ours(name: &str) -> bool {
-    LIBRARIES.contains(&name) || PLUGINS.contains(&name) || [SHARED, "crosshost"].contains(&name)
+    [&LIBRARIES[..], &[SHARED], &PLUGINS, &PROGRAMS]
+        .concat()
+        .contains(&name)
 }
 
 /// Every package of the workspace with the names of the packages that it depends on, for tests too.

@@ -424,18 +424,18 @@ fn a_sandbox_is_no_container() {
     host.namespace().script("umount /run/copy");
 }
 
-/// Copies and links of a plugin under another name are the plugin itself.
+/// Copies and links of a plugin under another name that ends in the plugin's are the plugin itself.
 #[test]
 fn a_plugin_that_is_its_own_ipam_plugin_is_refused_at_once() {
     let lab = Lab::new(1, Backend::Dir);
     let bench = Bench::new(&lab);
     let (host, own) = (lab.host(1), Programs::product("overlay"));
     host.namespace().script(&format!(
-        "mkdir /run/again; cp {0} /run/again/copied; ln -s {0} /run/again/linked",
+        "mkdir /run/again; cp {0} /run/again/copied-overlay; ln -s {0} /run/again/linked-overlay",
         own.display()
     ));
     let path = format!("/run/again:{}", Programs::cni_path());
-    for again in ["copied", "linked"] {
+    for again in ["copied-overlay", "linked-overlay"] {
         let conf = with("/ipam/type", json!(again));
         let before = bench.state();
         let add = bench

@@ -16,7 +16,7 @@ use crate::held_addresses;
 use crate::held_addresses::Held;
 use crate::store_reader;
 use integration::{
-    Backend, Consul, ConsulCluster, Container, Finished, Host, Lab, address_of, netconf,
+    Backend, Consul, ConsulCluster, Container, Finished, Host, Lab, Programs, address_of, netconf,
 };
 use serde_json::json;
 
@@ -39,8 +39,12 @@ fn no_address_is_doubled_or_lost_while_plugins_and_servers_are_killed() {
     println!("CHURN_SEED={seed}");
     let lab = Lab::new(3, Backend::Dir);
     let mut cluster = ConsulCluster::start(&lab);
+    let apart = Programs::with_ipam_apart();
     for (host, server) in lab.hosts().iter().zip(1..) {
         host.configure(&cluster.url(server));
+        if server > 1 {
+            host.exchange_programs(Some(apart.path().to_owned()));
+        }
         host.crosshost(&["sync"]).ok();
     }
     let create = ["network", "create", NETWORK, "--subnet", SUBNET];
@@ -55,6 +59,7 @@ fn no_address_is_doubled_or_lost_while_plugins_and_servers_are_killed() {
                 let worker = Worker {
                     host: &lab.hosts()[number % lab.hosts().len()],
                     number,
+                    is_apart: number % lab.hosts().len() > 0,
                     dice: Dice(seed + 1 + number as u64),
                     score: &score,
                     containers: Vec::new(),
@@ -173,6 +178,8 @@ struct Score {
 struct Worker<'lab> {
     host: &'lab Host,
     number: usize,
+    /// Whether `ipam-kv` is a process of its own on this host.
+    is_apart: bool,
     dice: Dice,
     score: &'lab Score,
     containers: Vec<(Container<'lab>, IpAddr)>,
@@ -249,7 +256,7 @@ impl<'lab> Worker<'lab> {
         }
     }
 
-    /// One call, and whether `percent` of chance had it or its `ipam-kv` killed.
+    /// One call, and whether `percent` of chance had it killed, or its `ipam-kv` alone where that is a process.
     fn run(
         &mut self,
         container: &Container<'_>,
@@ -261,7 +268,7 @@ impl<'lab> Worker<'lab> {
         let call = call.netns(netns).conf(&netconf(NETWORK, SUBNET, "1.0.0"));
         let started = call.start();
         let kill = self.dice.below(100) < percent;
-        if kill && self.dice.below(3) == 0 {
+        if kill && self.is_apart && self.dice.below(3) == 0 {
             if let Some(delegate) = started.child("ipam-kv") {
                 self.dice.sleep(0, 20);
                 delegate.kill();

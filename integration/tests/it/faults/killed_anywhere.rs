@@ -1,5 +1,5 @@
-//! SIGKILL at fifty points of an ADD, to `overlay` or to the `ipam-kv` that it runs: DEL then leaves
-//! nothing, and an ADD that follows without a DEL repairs and completes.
+//! SIGKILL at fifty points of an ADD, to the one process that is `overlay` and `ipam-kv`, or to either of them where they are two:
+//! DEL then leaves nothing, and an ADD that follows without a DEL repairs and completes.
 //!
 //! The points are spread over the time that the victim lives here, measured first and again whenever it
 //! ended before its kill. Such a round is an ordinary ADD and is not counted. A kill lands where the
@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 use crate::store_reader;
-use integration::{Backend, Call, Container, Finished, Lab, address_of, netconf};
+use integration::{Backend, Call, Container, Finished, Lab, Programs, address_of, netconf};
 use serde_json::{Value, json};
 
 const POINTS: u32 = 50;
@@ -16,29 +16,54 @@ const SUBNET: &str = "10.0.0.0/24";
 const LIMIT: Duration = Duration::from_secs(30);
 const ID: &str = "killed-0123456789";
 
+/// Whom a kill hits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Victim {
+    /// The process of both plugins.
+    Both,
+    /// The process of `overlay`, whose `ipam-kv` goes on.
+    Overlay,
+    /// The process of `ipam-kv`, whose `overlay` says so.
+    Ipam,
+}
+
+#[test]
+fn both_on_the_embedded_store() {
+    sweep(Backend::Dir, Victim::Both);
+}
+
+#[test]
+fn both_on_consul() {
+    sweep(Backend::Consul, Victim::Both);
+}
+
 #[test]
 fn overlay_on_the_embedded_store() {
-    sweep(Backend::Dir, "overlay");
+    sweep(Backend::Dir, Victim::Overlay);
 }
 
 #[test]
 fn overlay_on_consul() {
-    sweep(Backend::Consul, "overlay");
+    sweep(Backend::Consul, Victim::Overlay);
 }
 
 #[test]
 fn ipam_kv_on_the_embedded_store() {
-    sweep(Backend::Dir, "ipam-kv");
+    sweep(Backend::Dir, Victim::Ipam);
 }
 
 #[test]
 fn ipam_kv_on_consul() {
-    sweep(Backend::Consul, "ipam-kv");
+    sweep(Backend::Consul, Victim::Ipam);
 }
 
-fn sweep(backend: Backend, victim: &str) {
+fn sweep(backend: Backend, victim: Victim) {
     let lab = Lab::new(1, backend);
     let host = lab.host(1);
+    let apart = Programs::with_ipam_apart();
+    if victim != Victim::Both {
+        host.exchange_programs(Some(apart.path().to_owned()));
+    }
     host.crosshost(&["sync"]).ok();
     let create = ["network", "create", "ov_net1", "--subnet", SUBNET];
     host.crosshost(&create).ok();
@@ -57,7 +82,7 @@ fn sweep(backend: Backend, victim: &str) {
     for turn in 0..5 * POINTS {
         // Steps of the golden section spread any number of points evenly.
         let after = span.mul_f64((f64::from(turn) * 0.618_034).fract());
-        let what = format!("{victim} killed {after:?} after its start");
+        let what = format!("{victim:?} killed {after:?} after its start");
 
         let killed = round.killed(victim, after);
         round.call("DEL").run().ok();
@@ -87,7 +112,7 @@ fn sweep(backend: Backend, victim: &str) {
             return;
         }
     }
-    panic!("only {hits} kills hit a running {victim}");
+    panic!("only {hits} kills hit a running {victim:?}");
 }
 
 struct Round<'lab> {
@@ -103,11 +128,11 @@ impl Round<'_> {
     }
 
     /// How long `victim` lives in an ordinary ADD: the shortest of three.
-    fn lifetime(&self, victim: &str) -> Duration {
+    fn lifetime(&self, victim: Victim) -> Duration {
         let one = |_| {
             let add = self.call("ADD").start();
             // It may have come and gone before we looked.
-            let child = (victim != "overlay").then(|| add.child(victim));
+            let child = (victim == Victim::Ipam).then(|| add.child("ipam-kv"));
             let lifetime = child.map(|child| {
                 let seen = Instant::now();
                 child
@@ -124,21 +149,21 @@ impl Round<'_> {
     }
 
     /// An ADD whose `victim` gets SIGKILL `after` its start.
-    fn killed(&self, victim: &str, after: Duration) -> Finished {
+    fn killed(&self, victim: Victim, after: Duration) -> Finished {
         let add = self.call("ADD").start();
-        if victim == "overlay" {
+        if victim != Victim::Ipam {
             std::thread::sleep(after);
             add.kill();
-        } else if let Some(child) = add.child(victim) {
+        } else if let Some(child) = add.child("ipam-kv") {
             std::thread::sleep(after);
             child.kill();
         }
         let finished = add.wait(LIMIT);
-        if victim != "overlay" && !finished.status.success() {
+        if victim == Victim::Ipam && !finished.status.success() {
             let error = finished.json();
             assert!(
                 error["code"].is_u64(),
-                "{victim} died, overlay says so: {finished}"
+                "ipam-kv died, overlay says so: {finished}"
             );
         }
         finished

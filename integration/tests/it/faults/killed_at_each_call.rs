@@ -2,8 +2,8 @@
 //! ADD works afterwards, and another attachment of the network never notices.
 //!
 //! strace kills as the call is entered, at the N-th of its name, for N from 1 until the verb completes. It counts for each
-//! thread by itself, so that `overlay` and the `ipam-kv` that it runs are victims of their own. Where `killed_anywhere` throws
-//! dice, this is the same in each run. Why a real kernel and no recording one: `docs/decisions/0009-killed-for-real.md`.
+//! thread by itself. The victims are the process that is both plugins, and, where they are two, each of them. Where
+//! `killed_anywhere` throws dice, this is the same in each run. Why a real kernel and no recording one: `docs/decisions/0009-killed-for-real.md`.
 
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use integration::{
     Attachment, Backend, Container, Finished, Footprint, Lab, Programs, Running, conflist, netconf,
 };
 use serde_json::Value;
+use tempfile::TempDir;
 
 const NETWORK: &str = "n0";
 const SUBNET: &str = "10.0.0.0/24";
@@ -26,8 +27,9 @@ const THREADED: [&str; 6] = ["unshare", "mount", "umount2", "setns", "clone3", "
 /// A request to Consul: head and body by one call.
 const REQUEST: &str = "writev";
 
-/// Each victim of a verb.
-const VICTIMS: [&str; 2] = ["overlay", "ipam-kv"];
+/// Each victim of a verb: either plugin in a process of its own, and the process that is both.
+const VICTIMS: [&str; 3] = ["overlay", "ipam-kv", BOTH];
+const BOTH: &str = "both";
 
 #[test]
 fn the_first_add_on_a_host() {
@@ -104,6 +106,8 @@ fn each_request(verb: &'static str, anew: bool) {
 
 struct Case<'lab> {
     lab: &'lab Lab,
+    /// Where `ipam-kv` is a process of its own.
+    apart: TempDir,
     others: Vec<Attachment<'lab>>,
     container: Container<'lab>,
     network: String,
@@ -125,6 +129,7 @@ impl<'lab> Case<'lab> {
         let before = host.footprint();
         let case = Self {
             lab,
+            apart: Programs::with_ipam_apart(),
             others,
             container,
             network: NETWORK.to_owned(),
@@ -177,7 +182,7 @@ impl<'lab> Case<'lab> {
     /// The verb, whose `victim` gets SIGKILL at its call of `name` of that number.
     fn killed(&self, victim: &str, name: &str, number: usize) -> Finished {
         let namespace = self.lab.host(1).namespace();
-        let follow = if victim == "ipam-kv" || THREADED.contains(&name) {
+        let follow = if victim != "overlay" || THREADED.contains(&name) {
             "-f"
         } else {
             // One of them must be said.
@@ -198,11 +203,7 @@ impl<'lab> Case<'lab> {
             &inject,
         ];
         let overlay = Programs::product("overlay");
-        let (mut command, path) = if victim == "overlay" {
-            let mut command = namespace.command("strace");
-            command.args(traced).arg("--").arg(overlay);
-            (command, Programs::cni_path())
-        } else {
+        let (mut command, path) = if victim == "ipam-kv" {
             let plugin = Programs::product(victim);
             let script = format!(
                 "#!/bin/sh\nexec strace {} -- {}\n",
@@ -213,6 +214,16 @@ impl<'lab> Case<'lab> {
             namespace.write(&format!("{folder}/{victim}"), script);
             namespace.script(&format!("chmod +x {folder}/{victim}"));
             (namespace.command(overlay), folder.to_owned())
+        } else {
+            let mut command = namespace.command("strace");
+            command.args(traced).arg("--").arg(overlay);
+            let apart = || Programs::cni_path_of(self.apart.path());
+            let path = if victim == BOTH {
+                Programs::cni_path()
+            } else {
+                apart()
+            };
+            (command, path)
         };
         command
             .env("CNI_COMMAND", self.verb)

@@ -6,6 +6,7 @@ use std::process::Command;
 use integration::Programs;
 
 const NAMES: [&str; 4] = ["overlay", "ipam-kv", "portmap", "crosshost"];
+const PLUGINS: [&str; 3] = Programs::PLUGINS;
 /// Bytes of each.
 const MOST: u64 = 6 << 20;
 
@@ -46,6 +47,54 @@ fn are_small() {
             .expect("a file")
             .len();
         assert!(size < MOST, "{name} has {size} bytes");
+    }
+}
+
+#[test]
+fn all_plugins_are_one_file() {
+    let file = |name: &str| std::fs::canonicalize(Programs::product(name)).expect("a file");
+    for name in PLUGINS {
+        assert_eq!(file(name), file("overlay"), "{name}");
+    }
+}
+
+/// The plugin is the one that the file's name says, whatever the folder and whether link or copy.
+#[test]
+fn a_plugin_is_found_by_its_name_and_by_no_other() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let said = |file: &str, verb: Option<&str>| {
+        let mut command = Command::new(folder.path().join(file));
+        command.env_clear();
+        command.envs(verb.map(|verb| ("CNI_COMMAND", verb)));
+        integration::Running::start(command, b"").wait(integration::LIMIT)
+    };
+    for name in PLUGINS {
+        for (file, linked) in [
+            (name.to_owned(), true),
+            (format!("crosshost-{name}"), false),
+        ] {
+            let (product, path) = (Programs::product(name), folder.path().join(&file));
+            if linked {
+                std::os::unix::fs::symlink(product, path).expect("a link");
+            } else {
+                Programs::copy(&product, &path);
+            }
+            let words = format!("CNI {name} plugin v");
+            assert!(said(&file, None).ok().stderr.starts_with(&words), "{file}");
+            said(&file, Some("VERSION")).ok().json();
+        }
+    }
+    let unnamed = folder.path().join("crosshost-cni");
+    Programs::copy(&Programs::product("overlay"), &unnamed);
+    let words = ["crosshost-cni", "overlay, ipam-kv, portmap"];
+    let by_hand = said("crosshost-cni", None).failed();
+    assert!(
+        words.iter().all(|it| by_hand.stderr.contains(it)),
+        "{by_hand}"
+    );
+    assert_eq!(by_hand.stdout, "");
+    for verb in ["ADD", "DEL", "VERSION"] {
+        said("crosshost-cni", Some(verb)).refused(7, &words);
     }
 }
 

@@ -14,12 +14,19 @@ const NETWORKD: [&str; 2] = [
 ];
 const NETWORK_MANAGER: &str = "etc/NetworkManager/conf.d/90-crosshost.conf";
 
-/// The files that `make install` makes, with their modes, and what they say if that is text.
+/// The files that `make install` makes, with their modes, and what they say if that is text, or where they lead.
 fn installed() -> BTreeMap<String, (u32, String)> {
     let place = tempfile::tempdir().expect("a folder");
+    install_into(place.path());
+    let mut found = BTreeMap::new();
+    collect(place.path(), place.path(), &mut found);
+    found
+}
+
+fn install_into(place: &Path) {
     let said = Command::new("make")
         .args(["--no-print-directory", "--old-file=build", "install"])
-        .arg(format!("DESTDIR={}", place.path().display()))
+        .arg(format!("DESTDIR={}", place.display()))
         // Of the make that may run this test.
         .env_remove("MAKEFLAGS")
         .env_remove("MAKELEVEL")
@@ -28,9 +35,6 @@ fn installed() -> BTreeMap<String, (u32, String)> {
         .expect("make");
     let complaint = String::from_utf8_lossy(&said.stderr).into_owned();
     assert!(said.status.success(), "{complaint}");
-    let mut found = BTreeMap::new();
-    collect(place.path(), place.path(), &mut found);
-    found
 }
 
 fn collect(root: &Path, folder: &Path, found: &mut BTreeMap<String, (u32, String)>) {
@@ -42,8 +46,12 @@ fn collect(root: &Path, folder: &Path, found: &mut BTreeMap<String, (u32, String
         }
         let mode = entry.metadata().expect("a file").permissions().mode() & 0o777;
         let name = path.strip_prefix(root).expect("below the place");
-        let text = std::fs::read(&path).expect("a file");
-        let text = String::from_utf8(text).unwrap_or_default();
+        let text = if let Ok(file) = std::fs::read_link(&path) {
+            format!("link to {}", file.display())
+        } else {
+            let text = std::fs::read(&path).expect("a file");
+            String::from_utf8(text).unwrap_or_default()
+        };
         found.insert(name.to_string_lossy().into_owned(), (mode, text));
     }
 }
@@ -54,12 +62,13 @@ fn everything_is_in_its_place() {
     let mode = |name: &str| found.get(name).map(|(mode, _)| *mode);
     for program in [
         "opt/cni/bin/overlay",
-        "opt/cni/bin/ipam-kv",
         "opt/cni/bin/portmap",
         "usr/local/bin/crosshost",
     ] {
         assert_eq!(mode(program), Some(0o755), "{program}");
     }
+    let (_, leads) = &found["opt/cni/bin/ipam-kv"];
+    assert_eq!(leads, "link to overlay");
     for file in NETWORKD.iter().chain([&UNIT, &NETWORK_MANAGER]) {
         assert_eq!(mode(file), Some(0o644), "{file}");
     }
@@ -125,5 +134,19 @@ fn the_unit_starts_what_is_installed_and_shares_the_hosts_mounts() {
     for line in lines.iter().filter(|line| !line.starts_with('#')) {
         let (key, _) = line.split_once('=').unwrap_or((line, ""));
         assert!(!apart.contains(&key), "{line}");
+    }
+}
+
+/// Installers of other networks bring a `portmap`, and `cp` writes through a link: into all plugins, were it one.
+#[test]
+fn a_portmap_that_others_copy_over_ours_leaves_the_other_plugins_alone() {
+    let place = tempfile::tempdir().expect("a folder");
+    install_into(place.path());
+    let folder = place.path().join("opt/cni/bin");
+    let before = std::fs::read(folder.join("overlay")).expect("a plugin");
+    std::fs::write(folder.join("portmap"), "another").expect("a copy");
+    for plugin in ["overlay", "ipam-kv"] {
+        let now = std::fs::read(folder.join(plugin)).expect("a plugin");
+        assert!(now == before, "{plugin} is as it was");
     }
 }

@@ -1,5 +1,0 @@
-//! The `overlay` binary.
-
-fn main() -> std::process::ExitCode {
-    cni::run(overlay::Overlay::begin())
-}

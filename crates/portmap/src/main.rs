@@ -1,5 +1,0 @@
-//! The `portmap` binary.
-
-fn main() -> std::process::ExitCode {
-    cni::run(portmap::Portmap)
-}
