@@ -7,7 +7,7 @@
 //!
 //! A verb's name says what it does if the object is there already: `create_` fails ([`Error::is_exists`]), `add_address`,
 //! `change` and `set_` can be repeated, `remove_` returns whether there was something. Errors carry the kernel's own
-//! sentence. There is no unsafe code: rustix moves a short-lived thread into the namespace, and tokio takes over the socket
+//! sentence. There is no unsafe code: rustix moves the thread into the namespace and back, and tokio takes over the socket
 //! that the thread opened there.
 
 mod address;

@@ -1,15 +1,19 @@
 //! Network namespaces: open, make, enter, remove.
 //!
-//! Each thread has its namespace, and a runtime's helper threads always keep the one in which they were started. So no thread
-//! here changes its namespace: work inside a namespace runs on a thread that is made for it and ends with it.
+//! Each thread has its namespace, and a runtime's helper threads always keep the one in which they were started. So a thread
+//! is in another namespace only for one piece of work that waits for nothing, and returns before anything else runs on it. A
+//! thread made for the work would cost twenty system calls more.
 //!
 //! A persistent namespace is a bind mount on a file. The file alone, which a reboot or an unmount leaves behind, is not a
 //! namespace. So every open checks the file system behind the path, and fails with [`NetnsError::Gone`] if there is none.
 
+use std::cell::Cell;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
+use std::process;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -253,39 +257,64 @@ impl Netns {
         self.fd.as_raw_fd()
     }
 
-    /// Runs `f` in the namespace on a thread that ends with it. The calling thread does not move.
-    pub fn run<T: Send>(&self, f: impl FnOnce() -> T + Send) -> Result<T, NetnsError> {
-        let enter_and_run = || {
-            move_into_link_name_space(self.fd.as_fd(), Some(LinkNameSpaceType::Network))?;
-            Ok(f())
-        };
-        let joined = thread::scope(|scope| {
-            let thread = thread::Builder::new()
-                .name("netns".to_owned())
-                .spawn_scoped(scope, enter_and_run)?;
-            Ok(thread.join())
-        });
-        let failed = |what, e: io::Error| NetnsError::io(&self.path, what, e);
-        match joined.map_err(|e| failed("start a thread", e))? {
-            Ok(entered) => entered.map_err(|e| match e {
-                // setns(2) fails in this way for a namespace of another kind.
-                Errno::INVAL => NetnsError::OtherKind {
-                    path: self.path.clone(),
-                },
-                e => failed("enter", e.into()),
-            }),
-            Err(panic) => {
-                let text = panic
-                    .downcast_ref::<&str>()
-                    .copied()
-                    .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-                Err(NetnsError::Panicked {
-                    path: self.path.clone(),
-                    message: text.unwrap_or("no message").to_owned(),
-                })
+    /// Runs `f` in the namespace. The calling thread enters it, and returns when `f` ends, also by a panic. What `f` starts, a
+    /// thread or a process, stays in the namespace.
+    pub fn run<T>(&self, f: impl FnOnce() -> T) -> Result<T, NetnsError> {
+        let failed = |what, e: Errno| NetnsError::io(&self.path, what, e);
+        let back = WayBack::open().map_err(|e| failed("open the way back from it", e))?;
+        enter(&self.fd).map_err(|e| match e {
+            // setns(2) fails in this way for a namespace of another kind.
+            Errno::INVAL => NetnsError::OtherKind {
+                path: self.path.clone(),
+            },
+            e => failed("enter", e),
+        })?;
+        let done = panic::catch_unwind(AssertUnwindSafe(f));
+        back.go();
+        done.map_err(|panic| {
+            let text = panic
+                .downcast_ref::<&str>()
+                .copied()
+                .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+            NetnsError::Panicked {
+                path: self.path.clone(),
+                message: text.unwrap_or("no message").to_owned(),
             }
-        }
+        })
     }
+}
+
+thread_local! {
+    /// The namespace in which this thread is, once it has been looked for, unless the thread is on a visit to another one.
+    static HERE: Cell<Option<OwnedFd>> = const { Cell::new(None) };
+}
+
+/// The namespace to which a thread returns.
+struct WayBack(OwnedFd);
+
+impl WayBack {
+    /// That in which the thread is. Fails where the kernel would not let the thread in again.
+    fn open() -> Result<Self, Errno> {
+        if let Some(known) = HERE.take() {
+            return Ok(Self(known));
+        }
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let here = rustix::fs::open("/proc/thread-self/ns/net", flags, Mode::empty())?;
+        enter(&here)?;
+        Ok(Self(here))
+    }
+
+    /// Returns. A thread that cannot would do all that follows in a wrong namespace, so that ends the process.
+    fn go(self) {
+        if enter(&self.0).is_err() {
+            process::abort();
+        }
+        HERE.set(Some(self.0));
+    }
+}
+
+fn enter(namespace: &OwnedFd) -> Result<(), Errno> {
+    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
 }
 
 /// Where our namespaces are bound, for netns-rs.

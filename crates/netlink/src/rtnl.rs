@@ -1,7 +1,7 @@
 //! The netlink socket: sends requests and receives their answers, in order.
 //!
-//! A netlink socket belongs to the namespace in which it was opened, whatever thread uses it. So a short-lived thread opens
-//! it inside the namespace, and it is used from outside. rtnetlink's own connection task is not used: it loses the error that
+//! A netlink socket belongs to the namespace in which it was opened, whatever thread uses it. So the thread that opens it
+//! is inside the namespace only for that, and the socket is used from outside. rtnetlink's own connection task is not used: it loses the error that
 //! ends a dump, waits for ever after a receive overrun, sends one request a wake-up and does not decode the kernel's error
 //! text. Only rtnetlink's message builders are used; messages are exchanged here.
 
@@ -49,20 +49,16 @@ fn failed(netns: &Netns, source: io::Error) -> NetnsError {
     }
 }
 
-/// Runs `open` on a thread inside the namespace; the socket is for the runtime of the calling thread.
+/// Runs `open` inside the namespace; the socket is for the runtime of the calling thread.
 pub(crate) fn born_in(
     netns: &Netns,
-    open: impl FnOnce() -> io::Result<TokioSocket> + Send,
+    open: impl FnOnce() -> io::Result<TokioSocket>,
 ) -> Result<TokioSocket, NetnsError> {
-    let runtime = Handle::try_current().map_err(|e| failed(netns, io::Error::other(e)))?;
-    let socket = netns.run(|| {
-        let _runtime = runtime.enter();
-        open()
-    })?;
-    socket.map_err(|e| failed(netns, e))
+    Handle::try_current().map_err(|e| failed(netns, io::Error::other(e)))?;
+    netns.run(open)?.map_err(|e| failed(netns, e))
 }
 
-/// A socket of the namespace in which the calling thread is; the thread has entered the runtime.
+/// A socket of the namespace in which the calling thread is.
 fn socket() -> io::Result<TokioSocket> {
     let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
     socket.socket_mut().set_ext_ack(true)?;
@@ -79,7 +75,7 @@ impl Rtnl {
         Ok(Self::with_socket(born_in(netns, socket)?))
     }
 
-    /// The same in the calling thread's namespace `netns`, which needs no thread.
+    /// The same in the calling thread's namespace `netns`.
     pub fn here(netns: &Netns) -> Result<Self, NetnsError> {
         Ok(Self::with_socket(socket().map_err(|e| failed(netns, e))?))
     }

@@ -108,11 +108,8 @@ impl Netns {
         })
     }
 
-    /// Runs `work` in the namespace; in the calling thread, if that is already there.
-    fn run_near<T: Send>(
-        &self,
-        work: impl FnOnce() -> Result<T, NetnsError> + Send,
-    ) -> Result<T, NetnsError> {
+    /// Runs `work` in the namespace; without entering it, if the thread is already there.
+    fn run_near<T>(&self, work: impl FnOnce() -> Result<T, NetnsError>) -> Result<T, NetnsError> {
         let own = rustix::fs::stat("/proc/thread-self/ns/net");
         if own.is_ok_and(|own| (own.st_dev, own.st_ino) == self.id()) {
             return work();

@@ -114,7 +114,7 @@ fn names_are_one_path_segment() {
 }
 
 #[test]
-fn run_enters_on_another_thread() {
+fn run_enters_and_returns() {
     let lab = Lab::new();
     let ns = lab.netns("a");
     let before = Netns::current().unwrap();
@@ -128,10 +128,39 @@ fn run_enters_on_another_thread() {
 }
 
 #[test]
-fn a_panic_inside_is_an_error() {
+fn a_visit_within_a_visit_returns_to_the_first_namespace() {
+    let lab = Lab::new();
+    let (one, two) = (lab.netns("a"), lab.netns("b"));
+    let before = Netns::current().unwrap();
+    for _ in 0..2 {
+        let within = one.run(|| {
+            let is_two = two.run(|| Netns::current().unwrap().same_as(&two));
+            let is_one = |()| Netns::current().unwrap().same_as(&one);
+            (is_two.unwrap(), two.run(|| ()).map(is_one).unwrap())
+        });
+        assert_eq!(within.unwrap(), (true, true));
+        assert!(Netns::current().unwrap().same_as(&before));
+    }
+}
+
+#[test]
+fn what_cannot_be_entered_leaves_the_thread_where_it_is() {
+    let before = Netns::current().unwrap();
+    let mount = Netns::open(Path::new("/proc/self/ns/mnt")).unwrap();
+    assert!(mount.run(|| ()).is_err());
+    assert!(Netns::current().unwrap().same_as(&before));
     let lab = Lab::new();
     let ns = lab.netns("a");
+    assert!(ns.run(|| Netns::current().unwrap().same_as(&ns)).unwrap());
+}
+
+#[test]
+fn a_panic_inside_is_an_error_and_returns_too() {
+    let lab = Lab::new();
+    let ns = lab.netns("a");
+    let before = Netns::current().unwrap();
     let error = ns.run(|| panic!("over {}", 9000)).unwrap_err();
+    assert!(Netns::current().unwrap().same_as(&before));
     assert!(
         error
             .to_string()
