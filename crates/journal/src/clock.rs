@@ -1,6 +1,8 @@
 //! The clocks of this host, and the ids of its boot and its machine.
 
-use std::{io, time::SystemTime};
+use std::{io, path::Path, sync::OnceLock, time::SystemTime};
+
+use crate::file;
 
 /// Seconds since boot, including the time in which the host was suspended.
 pub fn uptime() -> u64 {
@@ -29,17 +31,28 @@ pub fn booted() -> u64 {
     unix().saturating_sub(uptime())
 }
 
-/// The id of this boot, from `/proc/sys/kernel/random/boot_id`.
+/// The id of this boot, from `/proc/sys/kernel/random/boot_id`. It is read once.
 pub fn boot_id() -> io::Result<String> {
-    Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?
-        .trim()
-        .to_owned())
+    static ID: OnceLock<String> = OnceLock::new();
+    if let Some(known) = ID.get() {
+        return Ok(known.clone());
+    }
+    let id = word("/proc/sys/kernel/random/boot_id")?;
+    Ok(ID.get_or_init(|| id).clone())
 }
 
-/// The id of this installation, from `/etc/machine-id` (machine-id(5)); a reboot keeps it. `None` if the file is missing.
+/// The id of this installation, from `/etc/machine-id` (machine-id(5)); a reboot keeps it. `None` if the file is missing. It is
+/// read once.
 pub fn machine_id() -> Option<String> {
-    let id = std::fs::read_to_string("/etc/machine-id").ok()?;
-    Some(id.trim().to_owned()).filter(|id| !id.is_empty())
+    static ID: OnceLock<Option<String>> = OnceLock::new();
+    let read = || word("/etc/machine-id").ok().filter(|id| !id.is_empty());
+    ID.get_or_init(read).clone()
+}
+
+/// The word in a file.
+fn word(path: &str) -> io::Result<String> {
+    let bytes = file::read(Path::new(path))?;
+    Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
 }
 
 #[cfg(test)]

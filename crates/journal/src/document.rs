@@ -8,14 +8,16 @@
 use std::{
     fmt, fs, io,
     marker::PhantomData,
-    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::Lock;
+use crate::{
+    Lock,
+    file::{in_dir, read},
+};
 
 /// The schema that this version writes, and the newest that it reads.
 const SCHEMA: u32 = 1;
@@ -175,8 +177,8 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
         if !self.is_map && bytes.starts_with(b"{") && bytes != b"{}" {
             bytes.splice(..1, BEGINNING.iter().copied());
         }
-        make_dir(&self.dir)?;
-        fs::write(&new, bytes)
+        let written = in_dir(&self.dir, || fs::write(&new, &bytes))?;
+        written
             .and_then(|()| fs::rename(&new, &path))
             .map_err(|error| {
                 let _ = fs::remove_file(&new);
@@ -279,9 +281,10 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
 
     /// Takes the host-wide lock of that name, waiting at most `patience`.
     pub fn lock(&self, name: &str, patience: Duration) -> Result<Lock, Error> {
-        make_dir(&self.locks)?;
         let path = self.locks.join(name);
-        Lock::acquire(&path, Instant::now() + patience).map_err(|source| match source.kind() {
+        let deadline = Instant::now() + patience;
+        let locked = in_dir(&self.locks, || Lock::acquire(&path, deadline))?;
+        locked.map_err(|source| match source.kind() {
             io::ErrorKind::TimedOut => Error::Busy {
                 path,
                 waited: patience,
@@ -302,7 +305,7 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
 }
 
 fn load_file<T: DeserializeOwned>(path: PathBuf) -> Result<Found<T>, Error> {
-    match fs::read(&path) {
+    match read(&path) {
         Ok(bytes) => Ok(match decode(&bytes) {
             Ok(document) => Found::Readable(document),
             Err((why, is_newer)) => Found::Unreadable(Unreadable {
@@ -339,18 +342,6 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, (String, bool)> {
 fn is_hidden(path: &Path) -> bool {
     path.file_name()
         .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
-}
-
-/// Documents name containers and addresses: only root may read them.
-fn make_dir(path: &Path) -> Result<(), Error> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(|source| Error::Io {
-            path: path.to_owned(),
-            source,
-        })
 }
 
 #[cfg(test)]
@@ -456,6 +447,17 @@ mod tests {
                 matches!(&found, Found::Unreadable(it) if it.is_newer && it.why.contains("schema 2 is newer")),
                 "{found:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_folder_that_went_away_is_made_again() {
+        let (dir, journal) = journal();
+        for _ in 0..2 {
+            drop(journal.lock("a", Duration::ZERO).unwrap());
+            journal.save("a", &vec![1]).unwrap();
+            fs::remove_dir_all(dir.path().join("numbers")).unwrap();
+            fs::remove_dir_all(dir.path().join("locks")).unwrap();
         }
     }
 

@@ -7,11 +7,11 @@
 //!
 //! The fields of this one document never change, so that every version can read it.
 
-use std::{fs, io, path::Path, time::Duration};
+use std::{io, path::Path, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Found, Journal, Unreadable};
+use crate::{Error, Found, Journal, Unreadable, file};
 
 /// The layout that this version writes, and the newest that it works with.
 pub const NUMBER: u32 = 1;
@@ -39,7 +39,7 @@ pub struct Layout {
 pub fn read(root: &Path) -> Result<Found<Layout>, Error> {
     let path = root.join(format!("{NAME}.json"));
     // Its schema does not matter, because its fields never change.
-    match fs::read(&path) {
+    match file::read(&path) {
         Ok(bytes) => Ok(match serde_json::from_slice(&bytes) {
             Ok(layout) => Found::Readable(layout),
             Err(error) => Found::Unreadable(Unreadable {
@@ -101,6 +101,7 @@ fn is_to_be_written(root: &Path, build: &str) -> Result<bool, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn written(root: &Path) -> String {
         fs::read_to_string(root.join("layout.json")).unwrap()

@@ -14,6 +14,7 @@ mod attachment;
 pub mod clock;
 mod disk_space;
 mod document;
+mod file;
 pub mod layout;
 mod lock;
 pub mod tunnel;
