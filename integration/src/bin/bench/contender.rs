@@ -10,7 +10,7 @@ use integration::{Footprint, Host, Lab, Programs, netconf};
 use serde_json::{Value, json};
 
 use crate::inside::{Answer, Cost, Order, Runner};
-use crate::trace;
+use crate::trace::{self, Trace};
 
 /// Large enough that all rounds of a host fit into its first block.
 const SUBNET: &str = "10.0.0.0/16";
@@ -183,8 +183,8 @@ impl Contender<'_> {
         answer.cost
     }
 
-    /// One call under `strace`: successful execs and all system calls, of all processes. `None` if there is no strace.
-    pub fn trace(&mut self, verb: Verb, number: usize) -> Option<(u32, u32)> {
+    /// One call under `strace`: what it and all that it started did. `None` if there is no strace.
+    pub fn trace(&mut self, verb: Verb, number: usize) -> Option<Trace> {
         let Some(order) = trace::traced(self.order(verb, number)) else {
             self.run(verb, number);
             return None;
@@ -192,7 +192,7 @@ impl Contender<'_> {
         let answer = self.runner.run(&order);
         self.check(verb, &answer);
         self.after(verb);
-        trace::counts(self.host)
+        Some(trace::of_last(self.host))
     }
 
     fn order(&self, verb: Verb, number: usize) -> Order {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::contender::{Contender, Verb};
 use crate::inside::Cost;
 use crate::spread::{Spread, milliseconds};
+use crate::trace::Trace;
 
 /// Long enough for a namespace's links to go, after a cold DEL.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -32,8 +33,8 @@ pub struct Line {
     pub cpu: Spread,
     /// Bytes: the largest process of all rounds.
     pub peak: u64,
-    /// Execs and system calls of one run, by strace.
-    pub calls: Option<(u32, u32)>,
+    /// What one run did.
+    pub trace: Option<Trace>,
 }
 
 /// Runs everybody `rounds` times, then once more under strace. Containers are numbered so that each is used once.
@@ -73,7 +74,7 @@ pub fn measure(contenders: &mut [Contender], rounds: usize) -> (Vec<Sample>, Vec
                 wall: spread(|cost| cost.wall),
                 cpu: spread(|cost| cost.cpu),
                 peak: costs.iter().map(|it| it.peak).max().unwrap_or(0),
-                calls: contender.trace(verb, rounds + 1),
+                trace: contender.trace(verb, rounds + 1),
             });
         }
     }

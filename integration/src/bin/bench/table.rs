@@ -27,18 +27,26 @@ fn table(lines: &[Line], verb: Verb) -> String {
             "of reference",
             "CPU ms",
             "peak RSS MB",
-            "execs",
-            "syscalls",
+            "programs",
+            "threads",
+            "system calls",
+            "documents read",
+            "written",
+            "renamed",
         ]
-        .map(str::to_owned),
+        .map(str::to_owned)
+        .to_vec(),
     ];
     for line in lines.iter().filter(|line| line.verb == verb) {
-        let calls = line.calls.map_or_else(
-            || ["-".to_owned(), "-".to_owned()],
-            |(execs, calls)| [execs.to_string(), calls.to_string()],
+        let did = line.trace.map(|it| {
+            let started = [it.programs, it.threads, it.calls];
+            [started, [it.read, it.written, it.renamed]].concat()
+        });
+        let did = did.map_or_else(
+            || vec!["-".to_owned(); 6],
+            |counts| counts.iter().map(ToString::to_string).collect(),
         );
-        let [execs, syscalls] = calls;
-        rows.push([
+        let mut row = vec![
             line.name.to_owned(),
             format!("{:.1}", line.wall.median),
             format!("{:.1}", line.wall.min),
@@ -46,9 +54,9 @@ fn table(lines: &[Line], verb: Verb) -> String {
             format!("{:.2}", of_reference(lines, line)),
             format!("{:.1}", line.cpu.median),
             megabytes(line.peak),
-            execs,
-            syscalls,
-        ]);
+        ];
+        row.extend(did);
+        rows.push(row);
     }
     markdown(&rows)
 }

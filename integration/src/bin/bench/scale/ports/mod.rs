@@ -252,7 +252,7 @@ impl<'lab> Subject<'lab> {
         self.children = ["ADD", "DEL"].map(|verb| {
             let order = trace::traced(self.coming(verb, "traced", 1))?;
             self.runner.run(&order);
-            let (execs, _) = trace::counts(self.host)?;
+            let execs = trace::of_last(self.host).programs;
             // One is the plugin's own.
             Some(execs - 1)
         });
