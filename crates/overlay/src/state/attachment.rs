@@ -1,7 +1,8 @@
 //! The record of an attachment: enough to remove it without asking anyone.
 
 use std::{
-    fs,
+    fs::{self, File},
+    io::Read,
     os::unix::{fs::MetadataExt, process::parent_id},
     path::{Path, PathBuf},
 };
@@ -110,7 +111,10 @@ fn is_object(text: &[u8]) -> bool {
 
 /// When a running process began: field 22 of `/proc/PID/stat`. Field 3 tells of one that has ended and is not reaped.
 fn started(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // One read has all of it: 52 numbers and a name of at most 64 bytes. `fs::read` makes seven.
+    let mut stat = [0; 4096];
+    let length = File::open(format!("/proc/{pid}/stat")).and_then(|mut file| file.read(&mut stat));
+    let stat = String::from_utf8_lossy(stat.get(..length.ok()?)?);
     // The second field, in brackets, can be any text.
     let (_, fields) = stat.rsplit_once(')')?;
     let mut fields = fields.split_whitespace();
