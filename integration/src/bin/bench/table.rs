@@ -7,8 +7,8 @@ use crate::measure::{Line, Sample};
 
 /// What is wanted: ADD with both NICs, NAT and Consul takes at most this part of the reference's time without NAT.
 const MOST_OF_REFERENCE: f64 = 0.5;
-/// What is wanted, in bytes.
-const MOST_MEMORY: u64 = 5_000_000;
+/// What is wanted, in bytes: less than a plugin's file may have (6 MiB), of which a process touches most pages.
+const MOST_MEMORY: u64 = 6_000_000;
 
 /// A table a verb.
 pub fn tables(lines: &[Line]) -> String {
@@ -104,7 +104,7 @@ pub fn targets(lines: &[Line]) -> String {
     format!(
         "{}  ADD with both NICs, NAT and Consul at most half of the reference bridge + host-local without NAT: \
          {part:.2} of it\n\
-         {}  peak RSS below 5 MB: {} MB\n",
+         {}  peak RSS below 6 MB: {} MB\n",
         verdict(part <= MOST_OF_REFERENCE),
         verdict(peak < MOST_MEMORY),
         megabytes(peak),
