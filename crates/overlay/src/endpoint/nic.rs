@@ -66,7 +66,7 @@ pub(crate) async fn plug(
 }
 
 /// Sets what keeps the kernel from giving these new links of the container addresses of its own, while they are down. All at
-/// once, as each entry into a namespace costs a thread.
+/// once, by one visit to its namespace.
 pub(crate) async fn quiet(space: &Space<'_>, links: &[&str], has_v6: bool) -> Result<(), Error> {
     let settings = links.iter().flat_map(|link| Object::quiet(link, has_v6));
     let settings: Vec<_> = settings.collect();
