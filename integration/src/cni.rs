@@ -1,5 +1,6 @@
 //! What a user of crosshost does: a conflist, an attachment through cnitool, its end.
 
+use std::borrow::Borrow;
 use std::net::IpAddr;
 
 use serde_json::{Value, json};
@@ -78,6 +79,14 @@ impl<'host> Attachment<'host> {
     pub fn detach(&self) -> Finished {
         let (network, name) = (&self.network, self.container.name());
         self.host().cnitool("del", network, name, &self.ifname)
+    }
+}
+
+/// Detaches all of them, one after the other.
+#[track_caller]
+pub fn detach_all<'host>(all: impl IntoIterator<Item = impl Borrow<Attachment<'host>>>) {
+    for attached in all {
+        attached.borrow().detach().ok();
     }
 }
 

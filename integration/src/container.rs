@@ -12,6 +12,7 @@ use crate::host::Host;
 use crate::lab::{at, tcp_get};
 use crate::namespace::Net;
 use crate::run::{Finished, run};
+use crate::words::Words;
 
 /// A container's network namespace on one host.
 pub struct Container<'host> {
@@ -78,7 +79,8 @@ impl<'host> Container<'host> {
 
     /// Runs `words` inside, to the end.
     #[track_caller]
-    pub fn run(&self, words: &[&str]) -> Finished {
+    pub fn run(&self, words: &(impl Words + ?Sized)) -> Finished {
+        let words = words.words();
         let mut command = self.command(words[0]);
         command.args(&words[1..]);
         run(command)
@@ -86,25 +88,21 @@ impl<'host> Container<'host> {
 
     /// What `ip -json WORDS` says inside.
     #[track_caller]
-    pub fn ip(&self, words: &[&str]) -> Value {
-        let words: Vec<_> = ["ip", "-details", "-json"]
-            .iter()
-            .chain(words)
-            .copied()
-            .collect();
+    pub fn ip(&self, words: &(impl Words + ?Sized)) -> Value {
+        let words = [&["ip", "-details", "-json"], &words.words()[..]].concat();
         self.run(&words).ok().json()
     }
 
     /// The link called `name`, as `ip -json` gives it, or null.
     #[track_caller]
     pub fn link(&self, name: &str) -> Value {
-        named(&self.ip(&["link"]), name)
+        named(&self.ip("link"), name)
     }
 
     /// The first IPv4 address of the interface `name`, without its prefix length.
     #[track_caller]
     pub fn address(&self, name: &str) -> Option<IpAddr> {
-        let links = named(&self.ip(&["-4", "address"]), name);
+        let links = named(&self.ip("-4 address"), name);
         let address = links["addr_info"][0]["local"].as_str()?;
         Some(address.parse().expect("an address from ip"))
     }

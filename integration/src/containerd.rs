@@ -8,6 +8,7 @@ use crate::programs::Programs;
 use crate::run::{Finished, Running};
 use crate::runtime::{Runtime, images};
 use crate::until::until;
+use crate::words::Words;
 
 /// containerd on a host; all that it runs ends with this value.
 pub struct Containerd<'host> {
@@ -34,8 +35,9 @@ impl<'host> Runtime<'host> for Containerd<'host> {
         &self.processes
     }
 
-    fn start_client(&self, words: &[&str]) -> Running {
-        self.processes.spawn(&[&["nerdctl"], words].concat())
+    fn start_client(&self, words: &(impl Words + ?Sized)) -> Running {
+        self.processes
+            .spawn(&[&["nerdctl"], &words.words()[..]].concat())
     }
 }
 
@@ -79,14 +81,15 @@ impl<'host> Containerd<'host> {
 
     /// `nerdctl WORDS`, run to its end.
     #[track_caller]
-    pub fn nerdctl(&self, words: &[&str]) -> Finished {
+    pub fn nerdctl(&self, words: &(impl Words + ?Sized)) -> Finished {
         self.client(words)
     }
 
     /// `crictl WORDS`, run to its end.
     #[track_caller]
-    pub fn crictl(&self, words: &[&str]) -> Finished {
-        self.processes.run(&[&["crictl"], words].concat())
+    pub fn crictl(&self, words: &(impl Words + ?Sized)) -> Finished {
+        self.processes
+            .run(&[&["crictl"], &words.words()[..]].concat())
     }
 
     /// What `nerdctl inspect` in Docker's form knows of a container.

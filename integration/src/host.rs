@@ -16,6 +16,7 @@ use crate::footprint::Footprint;
 use crate::namespace::Namespace;
 use crate::programs::Programs;
 use crate::run::{Finished, Running, run};
+use crate::words::Words;
 
 /// A host; see [`crate::Lab::new`].
 pub struct Host {
@@ -105,6 +106,24 @@ impl Host {
         &self.namespace
     }
 
+    /// Runs `words` on the host, to the end.
+    #[track_caller]
+    pub fn run(&self, words: &(impl Words + ?Sized)) -> Finished {
+        self.namespace.run(words)
+    }
+
+    /// Runs a shell script on the host; a line that fails, fails the test.
+    #[track_caller]
+    pub fn script(&self, text: &str) {
+        self.namespace.script(text);
+    }
+
+    /// Writes a file of the host, with the folders above it.
+    #[track_caller]
+    pub fn write(&self, path: &str, text: impl AsRef<[u8]>) {
+        self.namespace.write(path, text);
+    }
+
     /// Boots the host anew: containers, their links and rules are gone, `/run` is empty, and the boot id is
     /// the one that comes back; `/etc` and `/var/lib` stay. End the programs that you started here first.
     #[track_caller]
@@ -183,16 +202,29 @@ impl Host {
 
     /// The operator's command, run to its end.
     #[track_caller]
-    pub fn crosshost(&self, words: &[&str]) -> Finished {
+    pub fn crosshost(&self, words: &(impl Words + ?Sized)) -> Finished {
         let mut command = self.namespace.command(self.program("crosshost"));
-        command.args(words);
+        command.args(words.words());
         run(command)
+    }
+
+    /// `crosshost sync`, which must succeed.
+    #[track_caller]
+    pub fn sync(&self) -> Finished {
+        self.crosshost("sync").ok()
+    }
+
+    /// Creates a network as an operator does.
+    #[track_caller]
+    pub fn create_network(&self, name: &str, subnet: &str) {
+        let words = ["network", "create", name, "--subnet", subnet];
+        self.crosshost(&words).ok();
     }
 
     /// The JSON answer of a listing command.
     #[track_caller]
-    pub fn listed(&self, words: &[&str]) -> Value {
-        let words: Vec<_> = words.iter().chain(&["--json"]).copied().collect();
+    pub fn listed(&self, words: &(impl Words + ?Sized)) -> Value {
+        let words = [&words.words()[..], &["--json"]].concat();
         self.crosshost(&words).ok().json()
     }
 

@@ -18,6 +18,8 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::SocketAddr;
 
+use serde_json::Value;
+
 use crate::consul::{Consul, Release};
 use crate::footprint::{Footprint, files_below};
 use crate::host::Host;
@@ -125,6 +127,38 @@ impl Lab {
         host.configure(&self.store_url());
         self.hosts.push(host);
         &self.hosts[self.hosts.len() - 1]
+    }
+
+    /// The same after a `crosshost sync` on each host, so that the hosts have records in the store and know each other.
+    #[track_caller]
+    pub fn registered(hosts: u8, backend: Backend) -> Lab {
+        let lab = Lab::new(hosts, backend);
+        lab.sync();
+        lab
+    }
+
+    /// The same with this conflist on each host.
+    #[track_caller]
+    pub fn with_network(hosts: u8, backend: Backend, conflist: &Value) -> Lab {
+        let lab = Lab::registered(hosts, backend);
+        lab.install(conflist);
+        lab
+    }
+
+    /// `crosshost sync` on each host.
+    #[track_caller]
+    pub fn sync(&self) {
+        for host in &self.hosts {
+            host.sync();
+        }
+    }
+
+    /// Installs a conflist on each host.
+    #[track_caller]
+    pub fn install(&self, conflist: &Value) {
+        for host in &self.hosts {
+            host.install(conflist);
+        }
     }
 
     /// The kind of store that the hosts share.

@@ -36,9 +36,10 @@ mod runtime;
 mod server;
 mod until;
 mod watching;
+mod words;
 
 pub use call::Call;
-pub use cni::{Attachment, address_of, conflist, netconf, position_of};
+pub use cni::{Attachment, address_of, conflist, detach_all, netconf, position_of};
 pub use consul::Consul;
 pub use consul_cluster::ConsulCluster;
 pub use container::Container;
@@ -58,3 +59,4 @@ pub use runtime::Runtime;
 pub use server::Server;
 pub use until::{comes_within, until};
 pub use watching::Watching;
+pub use words::Words;

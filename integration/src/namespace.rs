@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::run::{Finished, run};
+use crate::words::Words;
 
 /// A mount and a network namespace, alive as long as this value.
 pub struct Namespace {
@@ -125,7 +126,8 @@ impl Namespace {
 
     /// Runs `words` inside, to the end.
     #[track_caller]
-    pub fn run(&self, words: &[&str]) -> Finished {
+    pub fn run(&self, words: &(impl Words + ?Sized)) -> Finished {
+        let words = words.words();
         let mut command = self.command(words[0]);
         command.args(&words[1..]);
         run(command)

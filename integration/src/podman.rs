@@ -8,6 +8,7 @@ use crate::processes::Processes;
 use crate::programs::Programs;
 use crate::run::{Finished, Running};
 use crate::runtime::{Runtime, images};
+use crate::words::Words;
 
 /// podman on a host; all that it runs ends with this value.
 pub struct Podman<'host> {
@@ -42,9 +43,9 @@ impl<'host> Runtime<'host> for Podman<'host> {
     }
 
     /// What it runs is below the host's cgroup.
-    fn start_client(&self, words: &[&str]) -> Running {
+    fn start_client(&self, words: &(impl Words + ?Sized)) -> Running {
         let below = format!("--cgroup-parent=/{}", self.processes.cgroup());
-        match words {
+        match &words.words()[..] {
             ["run", others @ ..] => self
                 .processes
                 .spawn(&[&["podman", "run", &below], others].concat()),
@@ -56,7 +57,7 @@ impl<'host> Runtime<'host> for Podman<'host> {
 impl Podman<'_> {
     /// `podman WORDS`, run to its end.
     #[track_caller]
-    pub fn podman(&self, words: &[&str]) -> Finished {
+    pub fn podman(&self, words: &(impl Words + ?Sized)) -> Finished {
         self.client(words)
     }
 }

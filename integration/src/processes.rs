@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::host::Host;
 use crate::programs::Programs;
 use crate::run::{Finished, Running};
+use crate::words::Words;
 
 /// How long a command of a runtime may take.
 pub(crate) const LIMIT: Duration = Duration::from_mins(2);
@@ -85,7 +86,8 @@ impl<'host> Processes<'host> {
 
     /// Starts `words` among them: for many at once.
     #[track_caller]
-    pub fn spawn(&self, words: &[&str]) -> Running {
+    pub fn spawn(&self, words: &(impl Words + ?Sized)) -> Running {
+        let words = words.words();
         let mut command = self.command(words[0]);
         command.args(&words[1..]);
         Running::start(command, b"")
@@ -93,7 +95,7 @@ impl<'host> Processes<'host> {
 
     /// Runs `words` among them, to the end.
     #[track_caller]
-    pub fn run(&self, words: &[&str]) -> Finished {
+    pub fn run(&self, words: &(impl Words + ?Sized)) -> Finished {
         self.spawn(words).wait(LIMIT)
     }
 
@@ -105,9 +107,9 @@ impl<'host> Processes<'host> {
 
     /// `crosshost WORDS`, where it sees the runtime's processes.
     #[track_caller]
-    pub fn crosshost(&self, words: &[&str]) -> Finished {
+    pub fn crosshost(&self, words: &(impl Words + ?Sized)) -> Finished {
         let program = Programs::product("crosshost");
-        self.run(&[&[&*program.to_string_lossy()], words].concat())
+        self.run(&[&[&*program.to_string_lossy()], &words.words()[..]].concat())
     }
 }
 

@@ -6,6 +6,7 @@
 use crate::host::Host;
 use crate::processes::{LIMIT, Processes};
 use crate::run::{Finished, Running};
+use crate::words::Words;
 
 /// A container runtime on a host; all that it runs ends with the value.
 pub trait Runtime<'host>: Sized {
@@ -21,11 +22,11 @@ pub trait Runtime<'host>: Sized {
 
     /// A command of its client, only started: for many at once.
     #[track_caller]
-    fn start_client(&self, words: &[&str]) -> Running;
+    fn start_client(&self, words: &(impl Words + ?Sized)) -> Running;
 
     /// The same, run to its end.
     #[track_caller]
-    fn client(&self, words: &[&str]) -> Finished {
+    fn client(&self, words: &(impl Words + ?Sized)) -> Finished {
         self.start_client(words).wait(LIMIT)
     }
 

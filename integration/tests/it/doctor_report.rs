@@ -12,7 +12,7 @@ pub(crate) struct Findings {
 /// Asks it.
 #[track_caller]
 pub(crate) fn ask(host: &Host) -> Findings {
-    let said = host.crosshost(&["doctor", "--json"]);
+    let said = host.crosshost("doctor --json");
     let all = said.json().as_array().expect("a list").clone();
     let failed = !said.status.success();
     let found = Findings { all, failed };

@@ -32,7 +32,7 @@ fn on_host(host: &Host) -> Vec<(IpAddr, Held)> {
         for name in *; do
             ip -netns \"$name\" -oneline -4 address show dev eth0 2>/dev/null | sed \"s/^/$name /\"
         done";
-    let said = host.namespace().run(&["sh", "-uc", script]).ok().stdout;
+    let said = host.run(&["sh", "-uc", script]).ok().stdout;
     let line = |line: &str| {
         // NAME INDEX: eth0 inet ADDRESS/LENGTH ...
         let words: Vec<_> = line.split_whitespace().collect();

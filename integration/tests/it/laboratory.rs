@@ -38,9 +38,7 @@ fn reference_plugins_work_on_a_host_and_leave_it_as_it_was() {
     // What the first ADD makes and no DEL of these plugins removes: the bridge and nat chains.
     attach(host, "first");
     host.cnitool("del", "reference", "first", "eth0").ok();
-    host.namespace()
-        .run(&["ip", "netns", "delete", "first"])
-        .ok();
+    host.run("ip netns delete first").ok();
     let before = host.footprint();
 
     let (t1, _) = attach(host, "t1");
@@ -58,7 +56,7 @@ fn reference_plugins_work_on_a_host_and_leave_it_as_it_was() {
 
     for name in ["t1", "t2"] {
         host.cnitool("del", "reference", name, "eth0").ok();
-        host.namespace().run(&["ip", "netns", "delete", name]).ok();
+        host.run(&["ip", "netns", "delete", name]).ok();
     }
     host.footprint()
         .assert_same_as(&before, "after the last DEL");
@@ -69,23 +67,21 @@ fn hosts_are_machines_of_their_own() {
     let lab = Lab::new(2, Backend::Dir);
     let (one, two) = (lab.host(1), lab.host(2));
     let boot_id = |host: &Host| {
-        let said = host
-            .namespace()
-            .run(&["cat", "/proc/sys/kernel/random/boot_id"]);
+        let said = host.run("cat /proc/sys/kernel/random/boot_id");
         said.ok().stdout.trim().to_owned()
     };
     assert_eq!(boot_id(one), one.boot_id());
     assert_ne!(boot_id(one), boot_id(two));
 
     for folder in ["/run", "/etc/crosshost", "/etc/cni/net.d", "/var/lib/cni"] {
-        one.namespace().write(&format!("{folder}/mark"), "docker01");
+        one.write(&format!("{folder}/mark"), "docker01");
         assert!(
             !two.namespace().path(format!("{folder}/mark")).exists(),
             "{folder}"
         );
         assert!(!Path::new(folder).join("mark").exists(), "{folder}");
     }
-    one.namespace().write("/dev/shm/store/mark", "for all");
+    one.write("/dev/shm/store/mark", "for all");
     assert!(
         two.namespace().path("/dev/shm/store/mark").exists(),
         "the shared store"
@@ -94,7 +90,7 @@ fn hosts_are_machines_of_their_own() {
 
     let (t1, _t2) = (one.container("same"), two.container("same"));
     assert!(t1.link("lo")["ifname"] == "lo");
-    let said = one.namespace().run(&["ping", "-c1", "-W2", two.vtep()]);
+    let said = one.run(&["ping", "-c1", "-W2", two.vtep()]);
     said.ok();
     let outside = one.namespace().net();
     let heard = outside.run(|| {

@@ -134,11 +134,7 @@ pub(crate) fn await_request(lab: &Lab, network: &str, address: IpAddr) {
 /// Three hosts that know each other, and so have a block each as soon as there is a network.
 #[track_caller]
 pub(crate) fn registered() -> Lab {
-    let lab = Lab::new(3, integration::Backend::Consul);
-    for host in lab.hosts() {
-        host.crosshost(&["sync"]).ok();
-    }
-    lab
+    Lab::registered(3, integration::Backend::Consul)
 }
 
 /// What `work` gives while these hosts follow the news, as with a watcher on each.
@@ -156,7 +152,7 @@ pub(crate) fn following<T>(hosts: &[&Host], work: impl FnOnce() -> T) -> T {
             let over = &over;
             scope.spawn(move || {
                 while !over.load(Ordering::Relaxed) {
-                    host.crosshost(&["sync"]).ok();
+                    host.sync();
                     std::thread::sleep(Duration::from_millis(50));
                 }
             });
@@ -169,13 +165,13 @@ pub(crate) fn following<T>(hosts: &[&Host], work: impl FnOnce() -> T) -> T {
 #[track_caller]
 pub(crate) fn later(host: &Host, seconds: u64) {
     host.namespace().let_pass(seconds);
-    host.crosshost(&["sync"]).ok();
+    host.sync();
 }
 
 /// The addresses that the host itself says it holds or has not yet told the store of, with their state.
 #[track_caller]
 pub(crate) fn held_locally(host: &Host) -> Vec<(IpAddr, String)> {
-    let listed = host.listed(&["endpoint", "ls", "--local"]);
+    let listed = host.listed("endpoint ls --local");
     let listed = listed.as_array().cloned().unwrap_or_default();
     let row = |row: &Value| {
         let word = |key: &str| row[key].as_str().expect("a word").to_owned();

@@ -61,11 +61,8 @@ pub fn line_up<'lab>(
     floor: &Path,
 ) -> Vec<Contender<'lab>> {
     for lab in [consul, dir] {
-        for host in lab.hosts() {
-            host.crosshost(&["sync"]).ok();
-        }
-        let create = ["network", "create", NETWORK, "--subnet", SUBNET];
-        lab.host(1).crosshost(&create).ok();
+        lab.sync();
+        lab.host(1).create_network(NETWORK, SUBNET);
     }
     let contender = |name, host: &'lab Host, cold, work| Contender {
         name,
@@ -151,10 +148,10 @@ impl Contender<'_> {
         }
         let last = containers - 1;
         let make = format!("for i in $(seq 0 {last}); do ip netns add c$i; done");
-        self.host.namespace().script(&make);
+        self.host.script(&make);
         if let Work::Floor(file) = &self.work {
             let setup = [&file.to_string_lossy(), "setup"];
-            self.host.namespace().run(&setup).ok();
+            self.host.run(&setup).ok();
         }
         if self.is_ours() {
             self.before = Some(self.host.footprint());
@@ -229,7 +226,7 @@ impl Contender<'_> {
     /// The reference never takes down its bridge, so that a cold one has to be helped.
     fn after(&self, verb: Verb) {
         if self.cold && verb == Verb::Del && !self.is_ours() {
-            self.host.namespace().script("ip link delete cni0");
+            self.host.script("ip link delete cni0");
         }
     }
 

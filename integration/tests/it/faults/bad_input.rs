@@ -306,10 +306,7 @@ const CASES: &[Case] = &[
 fn is_answered_by_a_cni_error_and_changes_nothing() {
     let lab = Lab::new(1, Backend::Dir);
     let bench = Bench::new(&lab);
-    bench
-        .container
-        .run(&["ip", "link", "add", "taken0", "type", "bridge"])
-        .ok();
+    bench.container.run("ip link add taken0 type bridge").ok();
     let mut wrong = Vec::new();
     for case in CASES {
         for plugin in case.plugins {
@@ -343,7 +340,7 @@ fn the_longest_network_name_works_from_its_creation_to_its_removal() {
     let (too_long, subnet) = (format!("{name}n"), ["--subnet", "10.1.0.0/24"]);
     let refused = host.crosshost(&["network", "create", &too_long, subnet[0], subnet[1]]);
     assert!(refused.failed().stderr.contains("247 bytes"));
-    assert_eq!(host.listed(&["network", "ls"]), json!([]));
+    assert_eq!(host.listed("network ls"), json!([]));
     host.crosshost(&["network", "create", &name, subnet[0], subnet[1]])
         .ok();
     let mut conf = with("/name", json!(name));
@@ -356,7 +353,7 @@ fn the_longest_network_name_works_from_its_creation_to_its_removal() {
     call("STATUS", &conf);
     conf["prevResult"] = call("ADD", &conf).json();
     call("CHECK", &conf);
-    host.crosshost(&["sync"]).ok();
+    host.sync();
     conf["cni.dev/valid-attachments"] = json!([{ "containerID": "c1", "ifname": "eth0" }]);
     call("GC", &conf);
     call("CHECK", &conf);
@@ -411,7 +408,7 @@ fn a_sandbox_is_no_container() {
     bench.add("overlay").run().ok();
     let host = lab.host(1);
     let sandbox = "/run/crosshost/netns/ov_net1";
-    host.namespace().script(&format!(
+    host.script(&format!(
         "touch /run/copy; mount --bind {sandbox} /run/copy"
     ));
     let egress = "/run/crosshost/egress-netns/ch-egress";
@@ -421,7 +418,7 @@ fn a_sandbox_is_no_container() {
         add.refused(8, &[path, "no container"]);
         assert_eq!(bench.changed_since(&before), [""; 0], "{path}");
     }
-    host.namespace().script("umount /run/copy");
+    host.script("umount /run/copy");
 }
 
 /// Copies and links of a plugin under another name that ends in the plugin's are the plugin itself.
@@ -430,7 +427,7 @@ fn a_plugin_that_is_its_own_ipam_plugin_is_refused_at_once() {
     let lab = Lab::new(1, Backend::Dir);
     let bench = Bench::new(&lab);
     let (host, own) = (lab.host(1), Programs::product("overlay"));
-    host.namespace().script(&format!(
+    host.script(&format!(
         "mkdir /run/again; cp {0} /run/again/copied-overlay; ln -s {0} /run/again/linked-overlay",
         own.display()
     ));
@@ -460,7 +457,7 @@ fn an_ipam_plugin_that_gives_thousands_of_addresses_is_refused() {
     let lab = Lab::new(1, Backend::Dir);
     let bench = Bench::new(&lab);
     let host = lab.host(1);
-    host.namespace().write(
+    host.write(
         "/run/many/many",
         r#"#!/bin/sh
 [ "$CNI_COMMAND" = ADD ] || exit 0
@@ -469,7 +466,7 @@ awk 'BEGIN { for (n = 0; n < 20000; n++) printf "{\"address\":\"10.1.%d.%d/32\"}
 printf '{"address":"10.0.0.2/24"}]}'
 "#,
     );
-    host.namespace().script("chmod +x /run/many/many");
+    host.script("chmod +x /run/many/many");
     let path = format!("/run/many:{}", Programs::cni_path());
     let before = bench.state();
     let add = bench

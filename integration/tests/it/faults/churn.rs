@@ -45,10 +45,9 @@ fn no_address_is_doubled_or_lost_while_plugins_and_servers_are_killed() {
         if server > 1 {
             host.exchange_programs(Some(apart.path().to_owned()));
         }
-        host.crosshost(&["sync"]).ok();
+        host.sync();
     }
-    let create = ["network", "create", NETWORK, "--subnet", SUBNET];
-    lab.host(1).crosshost(&create).ok();
+    lab.host(1).create_network(NETWORK, SUBNET);
     let untouched = lab.footprints();
 
     let score = Score::default();
@@ -82,8 +81,8 @@ fn no_address_is_doubled_or_lost_while_plugins_and_servers_are_killed() {
         }
     }
     let sync = |host: &Host| {
-        host.crosshost(&["sync"]).ok();
-        host.listed(&["endpoint", "ls", "--local"])
+        host.sync();
+        host.listed("endpoint ls --local")
     };
     let local: Vec<_> = lab.hosts().iter().map(sync).collect();
     let records = store_reader::through_consulrs(cluster.server(1));

@@ -16,9 +16,8 @@ const FULL: [&str; 2] = ["/run/crosshost", "No space left on device"];
 fn lab() -> Lab {
     let lab = Lab::new(1, Backend::Dir);
     let host = lab.host(1);
-    let create = ["network", "create", NETWORK, "--subnet", SUBNET];
-    host.crosshost(&create).ok();
-    host.namespace().script(
+    host.create_network(NETWORK, SUBNET);
+    host.script(
         "mkdir -p /run/crosshost
          mount -t tmpfs -o size=128k full /run/crosshost",
     );
@@ -27,7 +26,7 @@ fn lab() -> Lab {
 
 /// Takes all space but so many pages.
 fn fill(host: &Host, free: usize) {
-    host.namespace().script(&format!(
+    host.script(&format!(
         "cd /run/crosshost
          dd if=/dev/zero of=filler bs=4096 2>/dev/null || true
          size=$(stat -c %s filler)
@@ -36,7 +35,7 @@ fn fill(host: &Host, free: usize) {
 }
 
 fn empty(host: &Host) {
-    host.namespace().script("rm -f /run/crosshost/filler");
+    host.script("rm -f /run/crosshost/filler");
 }
 
 fn call<'lab>(container: &Container<'lab>, verb: &str) -> Call<'lab> {

@@ -34,9 +34,9 @@ fn what_waits_for_the_store_is_no_garbage() {
 
     let given = integration::addresses_in(&added.json()).remove(0);
     let given = given.split('/').next().expect("an address");
-    let local = lab.host(1).listed(&["endpoint", "ls", "--local"]);
+    let local = lab.host(1).listed("endpoint ls --local");
     assert!(local.to_string().contains(given), "{local}");
-    lab.host(1).crosshost(&["sync"]).ok();
+    lab.host(1).sync();
     let thief = host
         .call("ADD", "thief", &conf)
         .env("CNI_ARGS", format!("IP={given}"))
@@ -53,9 +53,8 @@ fn what_is_half_added_is_no_garbage() {
         "#!/bin/sh\n{}\nstatus=$?\nif [ $CNI_COMMAND = ADD ]; then touch /run/slow/added; read -r go </run/slow/go; fi\nexit $status\n",
         Programs::product("ipam-kv").display()
     );
-    host.namespace().write("/run/slow/ipam-kv", script);
-    host.namespace()
-        .script("chmod +x /run/slow/ipam-kv; mkfifo /run/slow/go");
+    host.write("/run/slow/ipam-kv", script);
+    host.script("chmod +x /run/slow/ipam-kv; mkfifo /run/slow/go");
     let conf = netconf(NETWORK, SUBNET, "1.1.0");
     let call = |verb, conf| {
         let call = host.call("overlay", verb).id("comes").conf(conf);
@@ -68,7 +67,7 @@ fn what_is_half_added_is_no_garbage() {
     until(LIMIT, "half added", || added.exists());
     host.call("overlay", "GC").conf(&conf).run().ok();
     assert!(adding.is_alive(), "GC waits for nobody");
-    host.namespace().script("echo >/run/slow/go");
+    host.script("echo >/run/slow/go");
     let added = adding.wait(Duration::from_secs(30)).ok();
 
     let address = address_of(&added.json(), "eth0");

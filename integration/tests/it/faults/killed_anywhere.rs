@@ -64,9 +64,8 @@ fn sweep(backend: Backend, victim: Victim) {
     if victim != Victim::Both {
         host.exchange_programs(Some(apart.path().to_owned()));
     }
-    host.crosshost(&["sync"]).ok();
-    let create = ["network", "create", "ov_net1", "--subnet", SUBNET];
-    host.crosshost(&create).ok();
+    host.sync();
+    host.create_network("ov_net1", SUBNET);
     let round = Round {
         lab: &lab,
         container: host.container("t1"),
@@ -172,7 +171,7 @@ impl Round<'_> {
     fn assert_no_lease(&self, when: &str) {
         let leases = store_reader::keys_below(&store_reader::records(self.lab), "leases/");
         assert!(leases.is_empty(), "{when}: {leases:?}");
-        let listed = self.lab.host(1).listed(&["endpoint", "ls"]);
+        let listed = self.lab.host(1).listed("endpoint ls");
         assert_eq!(listed, json!([]), "{when}");
     }
 }

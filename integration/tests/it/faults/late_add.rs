@@ -17,11 +17,9 @@ fn ipam_kv_makes_nothing_when_nobody_can_hear_it() {
 }
 
 fn nothing_is_made(plugin: &str) {
-    let lab = Lab::new(1, Backend::Dir);
+    let lab = Lab::registered(1, Backend::Dir);
     let host = lab.host(1);
-    host.crosshost(&["sync"]).ok();
-    let create = ["network", "create", "ov_net1", "--subnet", "10.0.0.0/24"];
-    host.crosshost(&create).ok();
+    host.create_network("ov_net1", "10.0.0.0/24");
     let container = host.container("t1");
     let mut orphan = orphan(host, plugin, &container);
     let untouched = lab.footprints();
@@ -37,7 +35,7 @@ fn nothing_is_made(plugin: &str) {
 /// An ADD that begins when the reader of its standard output is gone; the shell ends with the plugin's exit code.
 fn orphan(host: &Host, plugin: &str, container: &Container<'_>) -> Command {
     let conf = netconf("ov_net1", "10.0.0.0/24", "1.0.0");
-    host.namespace().write("/run/conf.json", conf.to_string());
+    host.write("/run/conf.json", conf.to_string());
     let bin = integration::Programs::product(plugin);
     let script = "{ sleep 0.2; \"$0\" </run/conf.json; } | true";
     let mut command = host.namespace().command("bash");

@@ -49,11 +49,7 @@ fn start(host: &Direct, id: &str, conf: &Value) -> Running {
 
 /// So many hosts that know each other.
 fn hosts(count: u8) -> Lab {
-    let lab = Lab::new(count, Backend::Consul);
-    for host in lab.hosts() {
-        host.crosshost(&["sync"]).ok();
-    }
-    lab
+    Lab::registered(count, Backend::Consul)
 }
 
 /// [`MANY`] containers on each host.
@@ -74,7 +70,7 @@ fn call(host: &Direct, verb: &str) {
         "DEL" => drop(host.call("DEL", "c3", &conf()).run().ok()),
         "DEL of nothing" => drop(host.call("DEL", "never", &conf()).run().ok()),
         "GC" => collect(host, &["c0", "c1"]),
-        _ => drop(host.host().crosshost(&["sync"]).ok()),
+        _ => drop(host.host().sync()),
     }
 }
 
@@ -154,7 +150,7 @@ fn after_a_reboot_the_first_verb_voids_what_this_host_held_and_nothing_else() {
 
         // A second one finds nothing to do.
         let told = addresses(&lab);
-        host.host().crosshost(&["sync"]).ok();
+        host.host().sync();
         host.call("DEL", "c5", &conf()).run().ok();
         assert_eq!(addresses(&lab), told, "{verb}");
         assert_eq!(node_record(&lab, host.host())["bootID"], boot_id);
@@ -220,7 +216,7 @@ fn after_a_reboot_a_host_without_its_store_gives_nothing_and_makes_up_for_it() {
     assert_eq!(leases(&lab, host)[0], before);
     host.configure(&lab.store_url());
     // A sync is about all networks.
-    host.crosshost(&["sync"]).ok();
+    host.sync();
     assert_eq!(leases(&lab, host), [BTreeMap::new(), others]);
     assert_eq!((blocks(&lab, "net1"), blocks(&lab, "net2")), owned);
     direct.given("anew", &conf());
@@ -237,7 +233,7 @@ fn a_host_that_lost_its_documents_knows_from_the_store_what_its_containers_hold(
         let running = &mut running[number];
         let owned = blocks(&lab, "net1");
         let [before, others] = leases(&lab, host.host());
-        host.host().namespace().script("rm -r /run/crosshost");
+        host.host().script("rm -r /run/crosshost");
         assert_eq!(held_locally(host.host()), [], "it knows of nothing");
         call(host, verb);
         let goes: fn(&str) -> bool = match verb {
@@ -301,14 +297,14 @@ fn a_check_right_after_the_documents_were_lost_finds_what_the_store_has() {
     let running = start_many(&all);
     let [one, two] = [&all[0], &all[1]];
     let before = addresses(&lab);
-    one.host().namespace().script("rm -r /run/crosshost");
+    one.host().script("rm -r /run/crosshost");
     for container in &running[0] {
         check(one, container).ok();
     }
     // What another host's container has is not this one's.
     check(one, &running[1][0]).refused(110, &["c0", "does not list"]);
     assert_eq!(addresses(&lab), before);
-    two.host().namespace().script("rm -r /run/crosshost");
+    two.host().script("rm -r /run/crosshost");
     check(two, &start(one, "late", &conf())).refused(110, &["late", "holds no address"]);
 }
 
@@ -319,7 +315,7 @@ fn a_host_that_lost_its_documents_and_its_store_gives_nothing_and_frees_nothing(
     let running = start_many(&all);
     let host = &all[0];
     let before = addresses(&lab);
-    host.host().namespace().script("rm -r /run/crosshost");
+    host.host().script("rm -r /run/crosshost");
     host.host().configure(NOBODY);
     host.add("anew", &conf()).refused(11, &[AWAY]);
     host.call("DEL", "c4", &conf()).run().ok();

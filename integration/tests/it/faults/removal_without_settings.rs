@@ -55,15 +55,14 @@ fn a_lease_is_given_back_when_the_settings_are_sound_again() {
         let conf = ipamconf("net1", json!({ "subnet": "10.1.0.0/24", "dataDir": dir }));
         for (settings, word) in unusable() {
             direct.given("c1", &conf);
-            host.namespace()
-                .write("/etc/crosshost/config.json", settings.clone());
+            host.write("/etc/crosshost/config.json", settings.clone());
             direct.add("c2", &conf).refused(7, &[word]);
             for _ in 0..2 {
                 postponed(&direct.call("DEL", "c1", &conf).run(), word);
             }
             host.configure(&lab.store_url());
-            host.crosshost(&["sync"]).ok();
-            let listed = host.listed(&["endpoint", "ls", "--local"]);
+            host.sync();
+            let listed = host.listed("endpoint ls --local");
             assert_eq!(listed, json!([]), "{settings}");
             assert_eq!(leases(&lab), Vec::<String>::new(), "{settings}");
         }
@@ -72,21 +71,18 @@ fn a_lease_is_given_back_when_the_settings_are_sound_again() {
 
 #[test]
 fn a_container_of_the_overlay_goes_too() {
-    let lab = Lab::new(1, Backend::Consul);
+    let lab = Lab::with_network(1, Backend::Consul, &conflist("ov_net1", "10.0.0.0/24"));
     let host = lab.host(1);
-    host.crosshost(&["sync"]).ok();
-    host.install(&conflist("ov_net1", "10.0.0.0/24"));
     let before = lab.footprints();
     for (number, (settings, word)) in unusable().into_iter().enumerate() {
         let attached = Attachment::new(host, &format!("t{number}"), "ov_net1");
-        host.namespace()
-            .write("/etc/crosshost/config.json", settings);
+        host.write("/etc/crosshost/config.json", settings);
         attached.detach().ok();
         let left = attached.container.link("eth0");
         assert_eq!(left, Value::Null, "{word}");
         attached.container.remove();
         host.configure(&lab.store_url());
-        host.crosshost(&["sync"]).ok();
+        host.sync();
         assert_eq!(leases(&lab), Vec::<String>::new(), "{word}");
     }
     lab.assert_same_as(&before, "with all containers gone");

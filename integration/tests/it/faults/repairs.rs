@@ -11,16 +11,10 @@ use serde_json::json;
 const SUBNETS: [(&str, &str); 2] = [("ov_net1", "10.0.0.0/24"), ("ov_net2", "10.0.1.0/24")];
 
 fn lab(hosts: u8, backend: Backend) -> Lab {
-    let lab = Lab::new(hosts, backend);
-    for host in lab.hosts() {
-        host.crosshost(&["sync"]).ok();
-    }
+    let lab = Lab::registered(hosts, backend);
     for (network, subnet) in SUBNETS {
-        let create = ["network", "create", network, "--subnet", subnet];
-        lab.host(1).crosshost(&create).ok();
-        for host in lab.hosts() {
-            host.install(&conflist(network, subnet));
-        }
+        lab.host(1).create_network(network, subnet);
+        lab.install(&conflist(network, subnet));
     }
     lab
 }
@@ -66,7 +60,7 @@ fn a_sync_beside_the_last_del_does_not_bring_the_sandbox_back() {
     for _ in 0..15 {
         let attached = Attachment::new(host, "t1", "ov_net1");
         std::thread::scope(|scope| {
-            let syncs = scope.spawn(|| (0..8).for_each(|_| drop(host.crosshost(&["sync"]).ok())));
+            let syncs = scope.spawn(|| (0..8).for_each(|_| drop(host.sync())));
             attached.detach().ok();
             syncs.join().expect("the syncs");
         });
@@ -83,11 +77,9 @@ fn documents_lost_under_running_containers_cost_them_nothing() {
         Attachment::new(host, "t1", "ov_net1"),
         Attachment::new(lab.host(2), "t2", "ov_net1"),
     );
-    host.namespace()
-        .script("cd /run/crosshost && rm -rf journal ledger sandbox egress news locks");
-    host.namespace()
-        .script("nsenter --net=/run/crosshost/netns/ov_net1 ip link delete vxlan0");
-    host.crosshost(&["sync"]).ok();
+    host.script("cd /run/crosshost && rm -rf journal ledger sandbox egress news locks");
+    host.script("nsenter --net=/run/crosshost/netns/ov_net1 ip link delete vxlan0");
+    host.sync();
     assert!(t1.container.pings(t2.address, &[]), "t1 is looked after");
     let t3 = Attachment::new(host, "t3", "ov_net1");
     assert_ne!(
@@ -110,7 +102,7 @@ fn documents_lost_under_running_containers_cost_them_nothing() {
     );
     t1.detach().ok();
     t2.detach().ok();
-    let gone = host.namespace().run(&["ip", "-br", "link"]).ok().stdout;
+    let gone = host.run("ip -br link").ok().stdout;
     assert!(!gone.contains("ch-egress"), "{gone}");
     assert!(store_reader::keys_below(&store_reader::records(&lab), "leases/").is_empty());
 }
@@ -125,13 +117,12 @@ fn documents_that_cannot_be_read_stop_nobody() {
     let host = lab.host(1);
     let t1 = Attachment::new(host, "t1", "ov_net1");
     for document in ["news/ov_net1.json", "ledger/ov_net1.json"] {
-        host.namespace()
-            .write(&format!("/run/crosshost/{document}"), "{");
+        host.write(&format!("/run/crosshost/{document}"), "{");
     }
     let t2 = Attachment::new(host, "t2", "ov_net1");
     assert_ne!(t1.address, t2.address);
     // Each in place of a whole one: of all attachments, of who uses the sandbox, of the way out.
-    host.namespace().script(
+    host.script(
         "cd /run/crosshost; for it in journal/overlay/* sandbox/ov_net1.json egress/egress.json; do echo { > $it; done",
     );
     let t3 = Attachment::new(host, "t3", "ov_net1");
@@ -142,10 +133,9 @@ fn documents_that_cannot_be_read_stop_nobody() {
     t1.detach().ok();
     t2.detach().ok();
     assert!(store_reader::keys_below(&store_reader::records(&lab), "leases/").is_empty());
-    let gone = host.namespace().run(&["ip", "-br", "link"]).ok().stdout;
+    let gone = host.run("ip -br link").ok().stdout;
     assert!(!gone.contains("ch-egress"), "{gone}");
-    host.namespace()
-        .write("/run/crosshost/journal/overlay/odd.json", "{");
+    host.write("/run/crosshost/journal/overlay/odd.json", "{");
     let mut gc = netconf(SUBNETS[0].0, SUBNETS[0].1, "1.1.0");
     gc["cni.dev/valid-attachments"] = json!([]);
     host.call("overlay", "GC").conf(&gc).run().ok();
@@ -156,10 +146,10 @@ fn del_needs_no_settings_and_the_store_hears_of_it_later() {
     let lab = lab(1, Backend::Dir);
     let host = lab.host(1);
     let t1 = Attachment::new(host, "t1", "ov_net1");
-    host.namespace().write("/etc/crosshost/config.json", "{");
+    host.write("/etc/crosshost/config.json", "{");
     t1.detach().ok();
     assert_eq!(t1.container.address("eth0"), None);
-    let listed = host.listed(&["endpoint", "ls", "--local"]);
+    let listed = host.listed("endpoint ls --local");
     assert!(
         listed[0]["state"]
             .as_str()
@@ -167,7 +157,7 @@ fn del_needs_no_settings_and_the_store_hears_of_it_later() {
         "{listed}"
     );
     host.configure(&lab.store_url());
-    host.crosshost(&["sync"]).ok();
+    host.sync();
     assert!(store_reader::keys_below(&store_reader::records(&lab), "leases/").is_empty());
-    assert_eq!(host.listed(&["endpoint", "ls", "--local"]), json!([]));
+    assert_eq!(host.listed("endpoint ls --local"), json!([]));
 }

@@ -35,9 +35,8 @@ pub(crate) struct State {
 impl<'lab> Bench<'lab> {
     pub(crate) fn new(lab: &'lab Lab) -> Self {
         let host = lab.host(1);
-        host.crosshost(&["sync"]).ok();
-        let create = ["network", "create", "ov_net1", "--subnet", SUBNET];
-        host.crosshost(&create).ok();
+        host.sync();
+        host.create_network("ov_net1", SUBNET);
         Bench {
             lab,
             container: host.container("t1"),
@@ -52,7 +51,7 @@ impl<'lab> Bench<'lab> {
     pub(crate) fn state(&self) -> State {
         State {
             footprint: self.lab.host(1).footprint(),
-            inside: self.container.run(&["ip", "-brief", "address"]).ok().stdout,
+            inside: self.container.run("ip -brief address").ok().stdout,
             records: store_reader::records_but_nodes(self.lab),
         }
     }

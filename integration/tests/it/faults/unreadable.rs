@@ -32,17 +32,10 @@ fn delete(consul: &Consul, key: &str) {
 }
 
 fn lab(networks: &[(&str, &str)]) -> Lab {
-    let lab = Lab::new(2, Backend::Consul);
-    for host in lab.hosts() {
-        host.crosshost(&["sync"]).ok();
-    }
+    let lab = Lab::registered(2, Backend::Consul);
     for (network, subnet) in networks {
-        lab.host(1)
-            .crosshost(&["network", "create", network, "--subnet", subnet])
-            .ok();
-        for host in lab.hosts() {
-            host.install(&conflist(network, subnet));
-        }
+        lab.host(1).create_network(network, subnet);
+        lab.install(&conflist(network, subnet));
     }
     lab
 }
@@ -58,7 +51,7 @@ fn block(host: &Host, network: &str, of: &Host) -> String {
 
 /// What a script says on a host.
 fn shell(host: &Host, script: &str) -> String {
-    host.namespace().run(&["sh", "-ec", script]).ok().stdout
+    host.run(&["sh", "-ec", script]).ok().stdout
 }
 
 fn outer(container: &Container<'_>) -> String {
@@ -136,11 +129,11 @@ fn keys_that_cannot_be_read_stop_nothing_else() {
             .collect();
         assert_eq!(all.len(), 4, "{all:?}");
         // The network is of no use to the one that has a container on it, and the other has nothing to do with it.
-        let said = one.crosshost(&["sync"]).failed();
+        let said = one.crosshost("sync").failed();
         assert!(said.stderr.contains("networks/net_b"), "{said}");
-        two.crosshost(&["sync"]).ok();
+        two.sync();
         for host in lab.hosts() {
-            host.crosshost(&["gc"]).ok();
+            host.crosshost("gc").ok();
         }
         for (from, to) in [
             (&here, &there),
@@ -168,7 +161,7 @@ fn keys_that_cannot_be_read_stop_nothing_else() {
             delete(consul, stray);
         }
         for host in [one, two, one] {
-            host.crosshost(&["sync"]).ok();
+            host.sync();
         }
         for stray in strays {
             assert_eq!(get(consul, stray), "", "{stray}: nobody writes it again");
@@ -177,7 +170,7 @@ fn keys_that_cannot_be_read_stop_nothing_else() {
     }
     broken.detach().ok();
     let kept: Vec<Value> = one
-        .listed(&["endpoint", "ls"])
+        .listed("endpoint ls")
         .as_array()
         .expect("a list")
         .clone();
@@ -198,8 +191,8 @@ fn a_restore_that_nobody_remembers_is_named_and_removed_where_it_began() {
     put(lab.consul(), "networks/net_a", &network.to_string());
     let said = doctor_report::ask(two).noted(&["net_a", one.name(), "writes it again"]);
     assert!(said.starts_with("crosshost sync"), "{said}");
-    two.crosshost(&["network", "rm", "net_a"]).failed();
-    one.crosshost(&["network", "rm", "net_a"]).ok();
+    two.crosshost("network rm net_a").failed();
+    one.crosshost("network rm net_a").ok();
 }
 
 /// Names that no key of ours can have are told, and end neither doctor nor gc.
@@ -223,7 +216,7 @@ fn keys_that_are_called_oddly_are_told_and_stop_nothing() {
             format!("consul kv delete -recurse 'crosshost/v1/{named}'")
         );
     }
-    host.crosshost(&["gc"]).ok();
+    host.crosshost("gc").ok();
 }
 
 #[test]
@@ -248,11 +241,11 @@ fn documents_that_cannot_be_read_stop_nothing_else() {
     for (n, file) in files.iter().enumerate() {
         let damaged = DAMAGED[n % DAMAGED.len()];
         let path = format!("/run/crosshost/{}", file.trim_start_matches("./"));
-        host.namespace().write(&path, damaged);
+        host.write(&path, damaged);
         doctor_report::ask(host).wrong(&[&path]);
         host.cnitool("check", "net_a", "t2", "eth0").ok();
-        host.crosshost(&["gc"]).ok();
-        host.crosshost(&["sync"]).ok();
+        host.crosshost("gc").ok();
+        host.sync();
         let t3 = Attachment::new(host, "t3", "net_a");
         assert_ne!(outer(&t3.container), outer(&t1.container), "{file}");
         assert_ne!(outer(&t3.container), outer(&t2.container), "{file}");
@@ -283,16 +276,14 @@ fn an_unreadable_holding_keeps_its_address_though_the_ledger_is_lost_too() {
     let (host, consul) = (lab.host(1), lab.consul());
     let t1 = Attachment::new(host, "t1", "net_a");
     for damaged in DAMAGED {
-        host.namespace()
-            .script("for file in /run/crosshost/holding/net_a/*.json; do : > $file; done");
-        host.crosshost(&["sync"]).ok();
+        host.script("for file in /run/crosshost/holding/net_a/*.json; do : > $file; done");
+        host.sync();
         let lease = format!("leases/net_a/{}", t1.address);
         assert!(
             get(consul, &lease).contains("containerID"),
             "its lease stays"
         );
-        host.namespace()
-            .write("/run/crosshost/ledger/net_a.json", damaged);
+        host.write("/run/crosshost/ledger/net_a.json", damaged);
         let others: Vec<_> = (0..3)
             .map(|n| Attachment::new(host, &format!("other{n}"), "net_a"))
             .collect();
@@ -306,8 +297,8 @@ fn an_unreadable_holding_keeps_its_address_though_the_ledger_is_lost_too() {
         host.cnitool("del", "net_a", "t1", "eth1").ok();
     }
     t1.detach().ok();
-    host.crosshost(&["sync"]).ok();
-    assert_eq!(host.listed(&["endpoint", "ls"]), json!([]));
+    host.sync();
+    assert_eq!(host.listed("endpoint ls"), json!([]));
     doctor_report::ask(host).assert_well();
 }
 
@@ -317,18 +308,15 @@ fn an_egress_document_lost_twice_gives_no_address_twice() {
     let host = lab.host(1);
     let mut attached = vec![Attachment::new(host, "t0", "net_a")];
     for (n, damaged) in DAMAGED.iter().enumerate() {
-        host.namespace()
-            .write("/run/crosshost/egress/egress.json", damaged);
+        host.write("/run/crosshost/egress/egress.json", damaged);
         attached.push(Attachment::new(host, &format!("t{}", n + 1), "net_a"));
     }
     let all: BTreeSet<_> = attached.iter().map(|it| outer(&it.container)).collect();
     assert_eq!(all.len(), attached.len(), "{all:?}");
     // One that lost its note by its second network keeps its way out until it has left both.
-    host.namespace()
-        .write("/run/crosshost/egress/egress.json", "");
+    host.write("/run/crosshost/egress/egress.json", "");
     host.cnitool("add", "net_b", "t0", "eth1").ok();
-    host.namespace()
-        .write("/run/crosshost/egress/egress.json", "");
+    host.write("/run/crosshost/egress/egress.json", "");
     host.cnitool("del", "net_b", "t0", "eth1").ok();
     for it in &attached {
         let name = it.container.name();
@@ -357,15 +345,13 @@ fn an_empty_list_of_interfaces_fails_no_published_port() {
         json!({"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]});
     host.install(&chain);
     for damaged in DAMAGED {
-        host.namespace().script("mkdir -p /run/crosshost/portmap");
-        host.namespace()
-            .write("/run/crosshost/portmap/localnet.json", damaged);
+        host.script("mkdir -p /run/crosshost/portmap");
+        host.write("/run/crosshost/portmap/localnet.json", damaged);
         let t1 = host.container("t1");
         for verb in ["add", "check", "del"] {
             if verb == "check" {
-                host.namespace()
-                    .write("/run/crosshost/portmap/localnet.json", damaged);
-                host.crosshost(&["sync"]).ok();
+                host.write("/run/crosshost/portmap/localnet.json", damaged);
+                host.sync();
             }
             host.cnitool_asking(verb, "net_a", ("t1", "eth0"), &asked)
                 .ok();
@@ -391,28 +377,27 @@ fn a_tunnel_address_is_of_one_host() {
         let record = get(consul, &key).replace(two.vtep(), wrong);
         put(consul, &key, &record);
         doctor_report::ask(one).wrong(&[&key, wrong, why]);
-        one.crosshost(&["sync"]).ok();
+        one.sync();
         let flood = "nsenter --net=/run/crosshost/netns/net_a bridge fdb show dev vxlan0";
         let entries = shell(one, flood);
         assert!(!entries.contains(&format!("dst {wrong} ")), "{entries}");
-        let said = two.crosshost(&["sync"]).ok();
+        let said = two.sync();
         assert!(said.stderr.contains("mended"), "{said}");
-        one.crosshost(&["sync"]).ok();
+        one.sync();
         assert!(here.container.pings(there.address, &[]), "{wrong}");
     }
     // Two hosts that say the same.
     let record = get(consul, &key).replace(two.vtep(), one.vtep());
     put(consul, &key, &record);
     doctor_report::ask(one).wrong(&[one.vtep(), one.name(), two.name()]);
-    let said = two.crosshost(&["sync"]).ok();
+    let said = two.sync();
     assert!(
         said.stderr.contains(one.vtep()) && said.stderr.contains("mended"),
         "{said}"
     );
-    two.namespace()
-        .script(&format!("ip addr add {}/32 dev ens3", one.vtep()));
+    two.script(&format!("ip addr add {}/32 dev ens3", one.vtep()));
     two.tunnel_from(one.vtep());
-    let refused = two.crosshost(&["sync"]).failed();
+    let refused = two.crosshost("sync").failed();
     for word in [one.vtep(), one.name(), two.name(), "node rm"] {
         assert!(refused.stderr.contains(word), "{word}: {refused}");
     }
@@ -422,14 +407,14 @@ fn a_tunnel_address_is_of_one_host() {
     status.run().refused(50, &[one.vtep(), one.name()]);
     for (vtep, word) in [("127.0.0.1", "loopback"), ("224.0.0.1", "not an address")] {
         two.tunnel_from(vtep);
-        let refused = two.crosshost(&["sync"]).failed();
+        let refused = two.crosshost("sync").failed();
         assert!(
             refused.stderr.contains(vtep) && refused.stderr.contains(word),
             "{refused}"
         );
     }
     two.underlay("lo");
-    let refused = two.crosshost(&["sync"]).failed();
+    let refused = two.crosshost("sync").failed();
     assert!(refused.stderr.contains("node.underlay: lo"), "{refused}");
 }
 
@@ -444,7 +429,7 @@ fn a_tunnel_address_that_is_refused_is_registered_by_nobody() {
     for wrong in [one.vtep(), "192.168.1.99", "224.0.0.1"] {
         two.tunnel_from(wrong);
         let why = [wrong, "not an address of this host"];
-        let refused = two.crosshost(&["sync"]).failed();
+        let refused = two.crosshost("sync").failed();
         assert!(
             why.iter().all(|it| refused.stderr.contains(it)),
             "{refused}"
@@ -464,10 +449,10 @@ fn a_tunnel_address_that_is_refused_is_registered_by_nobody() {
         new.remove();
         let record: Value = serde_json::from_str(&get(consul, &key)).expect("a record");
         assert_eq!(record["vtep"], two.vtep(), "{wrong}");
-        one.crosshost(&["sync"]).ok();
+        one.sync();
         assert!(here.container.pings(there.address, &[]), "{wrong}");
     }
     two.tunnel_from(two.vtep());
-    two.crosshost(&["sync"]).ok();
+    two.sync();
     Attachment::new(two, "new", "net_a");
 }

@@ -216,7 +216,7 @@ fn half_of_what_is_asked_for_is_not_given_either() {
         nothing_is_left_over(&lab, NETWORK, 6);
     }
     // What was free of it is still so, for anyone.
-    hosts[2].host().crosshost(&["sync"]).ok();
+    hosts[2].host().sync();
     let given = pair(&hosts[0], "asks", &asking(&conf, &[v4, unanswered]));
     assert_eq!(given, [v4, unanswered]);
     nothing_is_left_over(&lab, NETWORK, 8);
@@ -349,9 +349,7 @@ fn reach_each_other(lab: &Lab, name: &str, subnets: &[&str]) {
         }
     }
     // Each hears of those that came after it, as from its watcher.
-    for host in lab.hosts() {
-        host.crosshost(&["sync"]).ok();
-    }
+    lab.sync();
     for (from, own) in &all {
         for address in all.iter().flat_map(|(_, addresses)| addresses) {
             // Not itself: `lo` is the runtime's.

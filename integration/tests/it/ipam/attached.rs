@@ -80,7 +80,7 @@ pub(crate) fn all_go(lab: &Lab, attached: &[Attachment]) {
 
 /// The container's id of an attachment, as its host lists it.
 pub(crate) fn id_of(one: &Attachment) -> String {
-    let listed = one.host().listed(&["endpoint", "ls", "--local"]);
+    let listed = one.host().listed("endpoint ls --local");
     let mut listed = listed.as_array().into_iter().flatten();
     let mine = listed.find(|it| it["address"] == one.address.to_string());
     let mine = mine.unwrap_or_else(|| panic!("no {} on its host", one.address));

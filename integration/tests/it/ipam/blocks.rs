@@ -60,8 +60,7 @@ fn every_registered_node_has_a_block_before_anybody_asks() {
     let mut lab = registered();
     let ranges = json!([[{ "subnet": "10.1.0.0/24" }], [{ "subnet": "fd00:1::/64" }]]);
     let conf = ipamconf("net1", json!({ "ranges": ranges }));
-    let create = ["network", "create", "net2", "--subnet", "10.2.0.0/24"];
-    lab.host(3).crosshost(&create).ok();
+    lab.host(3).create_network("net2", "10.2.0.0/24");
     let of_net2: Vec<_> = blocks(&lab, "net2")
         .into_iter()
         .map(|block| (block.first.to_string(), block.node().to_owned()))
@@ -97,7 +96,7 @@ fn every_registered_node_has_a_block_before_anybody_asks() {
 
     // Who comes later takes one when it needs it.
     let late = lab.add_host(4);
-    late.crosshost(&["sync"]).ok();
+    late.sync();
     let late = Direct::on(lab.host(4));
     assert_eq!(owners(&lab), first);
     let own = late.given("c1", &conf);
@@ -252,7 +251,7 @@ fn a_28_is_dense_from_one_host_alone_and_its_last_address_goes_where_it_is_wante
     let waits = "node docker01 to drop its old home; run there: crosshost sync";
     two.add("far", &conf)
         .refused(102, &[&format!("address {freed} waits for {waits}")]);
-    one.host().crosshost(&["sync"]).ok();
+    one.host().sync();
     assert_eq!(two.given("far", &conf), [format!("{freed}/28")]);
     one.add("c7", &conf)
         .refused(102, &["eth0 of container far on node docker02"]);

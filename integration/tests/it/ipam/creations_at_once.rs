@@ -15,7 +15,7 @@ const ROUNDS: usize = 3;
 fn of_overlapping_networks_one_is_made() {
     let lab = Lab::new(3, Backend::Consul);
     let host = lab.host(1);
-    host.namespace().run(&["mkfifo", "/dev/shm/start"]).ok();
+    host.run("mkfifo /dev/shm/start").ok();
     for _ in 0..ROUNDS {
         // Whoever opens the pipe for reading then waits until its only writer has closed it.
         let pipe = host.namespace().path("/dev/shm/start");
@@ -46,7 +46,7 @@ fn of_overlapping_networks_one_is_made() {
         for one in &refused {
             assert!(one.stderr.contains("overlaps"), "{one}");
         }
-        let listed = host.listed(&["network", "ls"]);
+        let listed = host.listed("network ls");
         assert_eq!(made.len(), 1, "{listed:#}");
         let name = listed[0]["name"].as_str().expect("a network");
         host.crosshost(&["network", "rm", name]).ok();

@@ -59,7 +59,7 @@ fn two_data_directories_never_see_each_other() {
     assert_eq!(one.given("c2", &near), [format!("{far}/24")]);
     held.insert(below("/srv/b", far));
     assert_eq!(leases(), held);
-    let listed = lab.host(1).listed(&["endpoint", "ls", "--local"]);
+    let listed = lab.host(1).listed("endpoint ls --local");
     assert_eq!(listed.as_array().map(Vec::len), Some(4), "{listed:#}");
 
     // What goes, goes in one of them; also if the store hears of it by a later sync.
@@ -70,7 +70,7 @@ fn two_data_directories_never_see_each_other() {
     one.call("DEL", "c1", &conf("/srv/a")).run().ok();
     assert_eq!(leases(), held);
     lab.host(1).configure(&lab.store_url());
-    lab.host(1).crosshost(&["sync"]).ok();
+    lab.host(1).sync();
     held.remove(&below("/srv/a", "10.5.0.2"));
     assert_eq!(leases(), held);
     one.add("c1", &conf("")).refused(100, &["c1", "10.5.0.2"]);
@@ -91,11 +91,11 @@ fn after_a_reboot_a_sync_voids_what_was_held_in_any_of_them() {
     lab.consul().request("PUT", broken, "{");
     let host = lab.host(1);
     host.reboot();
-    let said = host.crosshost(&["sync"]).failed().stderr;
+    let said = host.crosshost("sync").failed().stderr;
     assert!(said.contains("network net1@/srv/a: "), "{said}");
     assert_eq!(leases(&lab).len(), 4, "{:?}", leases(&lab));
     lab.consul().request("PUT", broken, &whole);
-    host.crosshost(&["sync"]).ok();
+    host.sync();
     let left = leases(&lab);
     assert_eq!(left.len(), 3, "{left:?}");
     for (at, dir) in DIRS.into_iter().enumerate() {
@@ -125,10 +125,10 @@ fn an_operator_sees_all_of_them_and_removes_a_host_from_all_of_them() {
     }
     let endpoints = table(&["endpoint", "ls"]);
     assert!(endpoints.contains("net1@/srv/b"), "{endpoints}");
-    let listed = two.listed(&["endpoint", "ls"]);
+    let listed = two.listed("endpoint ls");
     let dirs = [0, 1, 2].map(|at| listed[at]["dataDir"].clone());
     assert_eq!(dirs, [json!(null), json!("/srv/a"), json!("/srv/b")]);
-    let local = one.crosshost(&["endpoint", "ls", "--local"]).ok().stdout;
+    let local = one.crosshost("endpoint ls --local").ok().stdout;
     assert!(local.contains("net1@/srv/a"), "{local}");
     let nodes = table(&["node", "ls"]);
     assert!(nodes.contains(one.name()), "{nodes}");
@@ -141,8 +141,8 @@ fn an_operator_sees_all_of_them_and_removes_a_host_from_all_of_them() {
     let held = "10.5.0.2 of network net1@/srv/b, eth0 of container c1";
     assert!(said.contains(held), "{said}");
     assert_eq!(leases(&lab), before);
-    let words = ["network", "rm", "net1@/srv/a"];
-    let said = two.crosshost(&words).failed().stderr;
+    let words = "network rm net1@/srv/a";
+    let said = two.crosshost(words).failed().stderr;
     assert!(said.contains("has 1 endpoint(s)"), "{said}");
     let force = ["node", "rm", one.name(), "--force"];
     two.crosshost(&force).ok();
@@ -151,7 +151,7 @@ fn an_operator_sees_all_of_them_and_removes_a_host_from_all_of_them() {
     assert!(shown.contains("- (was docker01's)"), "{shown}");
     let said = two.crosshost(&force).failed().stderr;
     assert!(said.contains("not registered"), "{said}");
-    two.crosshost(&words).ok();
+    two.crosshost(words).ok();
     let networks = table(&["network", "ls"]);
     assert!(!networks.contains("net1@/srv/a"), "{networks}");
 }

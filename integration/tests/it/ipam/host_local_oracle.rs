@@ -23,7 +23,7 @@ fn the_same_configuration_means_the_same() {
     let lab = Lab::new(1, Backend::Dir);
     let host = lab.host(1);
     host.container("t1");
-    host.namespace().write(
+    host.write(
         RESOLVER,
         "; a comment\nnameserver 192.0.2.53\nnameserver  fd00::53 # near\n\ndomain example.org\n\
          search a.example.org\nsearch b.example.org c\noptions ndots:2 timeout:1\nsortlist 10.0.0.0\n",

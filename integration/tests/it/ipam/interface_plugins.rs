@@ -59,16 +59,13 @@ fn bridge_on_three_hosts() {
     assert_eq!(leases(&lab, "br_net1"), on_interfaces(&attached));
     for one in &attached {
         let (host, container) = (one.host(), &one.container);
-        let ways = container.ip(&["route", "show"]);
+        let ways = container.ip("route show");
         for (to, by) in [("default", GATEWAY), ("198.51.100.0/24", "10.22.0.253")] {
             let mut ways = ways.as_array().into_iter().flatten();
             let way = ways.find(|way| way["dst"] == to);
             assert_eq!(way.map(|way| &way["gateway"]), Some(&json!(by)), "{to}");
         }
-        let gateway = host
-            .namespace()
-            .run(&["ip", "address", "show", "cni0"])
-            .ok();
+        let gateway = host.run("ip address show cni0").ok();
         let wanted = format!("inet {GATEWAY}/24 ");
         assert!(gateway.stdout.contains(&wanted), "isGateway: {gateway}");
         let seen = container.tcp_get(OUTSIDE).expect("the outside");
@@ -153,7 +150,7 @@ fn a_sync_after_a_reboot_voids_them_too() {
     let lab = lab(Backend::Dir, &[bridge("1.0.0")]);
     let attached = attach(&lab, "br_net1", &["t1"]);
     lab.host(1).reboot();
-    lab.host(1).crosshost(&["sync"]).ok();
+    lab.host(1).sync();
     assert_eq!(leases(&lab, "br_net1"), on_interfaces(&attached[1..]));
 }
 
@@ -289,14 +286,12 @@ fn the_lists_for_hosts_with_debians_plugins_take_one_behind_ours() {
             json!({ "type": "tuning", "sysctl": { "net.ipv4.conf.eth0.log_martians": "1" } });
         let plugins = list["plugins"].as_array_mut();
         plugins.expect("plugins").push(tuning);
-        let lab = Lab::new(1, Backend::Dir);
+        let lab = Lab::with_network(1, Backend::Dir, &list);
         let host = lab.host(1);
-        host.crosshost(&["sync"]).ok();
-        host.install(&list);
         let before = lab.footprints();
         let t1 = Attachment::new(host, "t1", "ov_net1");
-        let set = ["cat", "/proc/sys/net/ipv4/conf/eth0/log_martians"];
-        assert_eq!(t1.container.run(&set).ok().stdout.trim(), "1", "{name}");
+        let set = "cat /proc/sys/net/ipv4/conf/eth0/log_martians";
+        assert_eq!(t1.container.run(set).ok().stdout.trim(), "1", "{name}");
         host.cnitool("check", "ov_net1", "t1", "eth0").ok();
         t1.detach().ok();
 

@@ -35,12 +35,9 @@ fn on_the_embedded_store() {
 }
 
 fn thirty_adds(lab: &Lab) {
-    for host in lab.hosts() {
-        host.crosshost(&["sync"]).ok();
-        host.install(&conflist("ov_net1", SUBNET));
-    }
-    let create = ["network", "create", "ov_net1", "--subnet", SUBNET];
-    lab.host(1).crosshost(&create).ok();
+    lab.sync();
+    lab.install(&conflist("ov_net1", SUBNET));
+    lab.host(1).create_network("ov_net1", SUBNET);
     let untouched = lab.footprints();
 
     let mut containers = Vec::new();
@@ -104,11 +101,10 @@ fn an_add_with_room_in_its_block_costs_one_write_and_at_most_one_read() {
     let proxy = lab.consul().proxy();
     for host in lab.hosts() {
         host.configure(&proxy.url());
-        host.crosshost(&["sync"]).ok();
+        host.sync();
         host.install(&conflist("ov_net1", SUBNET));
     }
-    let create = ["network", "create", "ov_net1", "--subnet", SUBNET];
-    lab.host(2).crosshost(&create).ok();
+    lab.host(2).create_network("ov_net1", SUBNET);
     let _first = Attachment::new(lab.host(1), "first", "ov_net1");
     proxy.take();
     for name in ["second", "third"] {

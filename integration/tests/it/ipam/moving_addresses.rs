@@ -39,9 +39,7 @@ fn neighbours<'lab>(lab: &'lab Lab) -> Vec<(Container<'lab>, IpAddr)> {
     };
     let all: Vec<_> = lab.hosts().iter().map(on).collect();
     // Each hears of those that came after it, as from its watcher.
-    for host in lab.hosts() {
-        host.crosshost(&["sync"]).ok();
-    }
+    lab.sync();
     all
 }
 
@@ -117,9 +115,9 @@ fn a_host_that_may_still_send_to_the_old_home_is_waited_for_and_named() {
     // The owner answers, docker03 has not heard of it.
     let asked = call(&web, "ADD", &[address]).start();
     await_request(&lab, NETWORK, address);
-    one.crosshost(&["sync"]).ok();
+    one.sync();
     // What it granted it has dropped itself only when it has followed its own answer.
-    one.crosshost(&["sync"]).ok();
+    one.sync();
     let said = asked.wait(Duration::from_secs(15));
     assert!(said.took >= PATIENCE && said.took < 4 * PATIENCE, "{said}");
     let message = said.refused(
@@ -141,14 +139,14 @@ fn a_host_that_may_still_send_to_the_old_home_is_waited_for_and_named() {
     assert_eq!(home(&lab, NETWORK, address), None);
     nothing_is_left_over(&lab, NETWORK, 3);
 
-    three.crosshost(&["sync"]).ok();
+    three.sync();
     let added = call(&web, "ADD", &[address]).run().ok();
     assert_eq!(address_of(&added.json(), "eth0"), address);
     assert!(added.took < PATIENCE, "{added}");
     // Not before they have heard of its new home; a packet is flooded until then.
     is_reached(&web, address, &all);
     for host in [one, three] {
-        host.crosshost(&["sync"]).ok();
+        host.sync();
     }
     is_reached(&web, address, &all);
     nothing_is_left_over(&lab, NETWORK, 4);
@@ -185,11 +183,11 @@ fn an_address_out_of_the_dynamic_range_moves_as_well() {
     // And by a host that claims it when it is nobody's.
     for host in &hosts {
         later(host, 61);
-        host.crosshost(&["sync"]).ok();
+        host.sync();
     }
     assert_eq!(home(&lab, NETWORK, address), None);
     for host in &hosts {
-        host.crosshost(&["sync"]).ok();
+        host.sync();
     }
     let web = hosts[2].container("web");
     let added = ranged(&web, "ADD", &[address]);

@@ -16,7 +16,7 @@ const FEW: usize = 25;
 /// So many nodes that are copies of this host's record.
 fn register_many(lab: &Lab) {
     let host = lab.host(1);
-    host.crosshost(&["sync"]).ok();
+    host.sync();
     let own = format!("nodes/{}", host.name());
     let mut record: Value =
         serde_json::from_str(&store_reader::records(lab)[&own]).expect("a node");
@@ -55,8 +55,8 @@ fn each_of_many_hosts_has_a_block_when_a_network_is_created_by_few_requests() {
     let usual = proxy.take().len();
     assert!(usual <= 2, "{usual}");
 
-    let words = ["network", "create", "net2", "--subnet", "10.65.0.0/16"];
-    host.host().crosshost(&words).ok();
+    let words = "network create net2 --subnet 10.65.0.0/16";
+    host.host().crosshost(words).ok();
     let asked = proxy.take().len();
     assert!(asked <= FEW, "{asked}");
     assert_eq!(owners(host.host(), "net2").0.len(), MANY + 1);
@@ -89,11 +89,11 @@ fn a_creation_that_was_killed_is_finished_by_the_same_command_by_a_sync_and_by_a
                 .request(method, &format!("{below}/{key}"), &body);
             assert_eq!(status, 200);
         }
-        let shown = host.host().crosshost(&["network", "ls"]).ok().stdout;
+        let shown = host.host().crosshost("network ls").ok().stdout;
         assert!(shown.contains("creating"), "{shown}");
         match *name {
             "net1" => drop(create(at).ok()),
-            "net2" => drop(host.host().crosshost(&["sync"]).ok()),
+            "net2" => drop(host.host().sync()),
             _ => {
                 let conf = ipamconf(name, json!({ "subnet": subnet(at) }));
                 host.given("c1", &conf);

@@ -106,7 +106,7 @@ fn a_silent_hosts_blocks_are_taken_after_the_time_that_its_network_sets_and_not_
     // Back again, it gives nothing of what was taken, and lacks nothing of what its containers have.
     one.add("back", &conf).refused(102, &["exhausted"]);
     assert_eq!(holders(&lab), now);
-    one.host().crosshost(&["sync"]).ok();
+    one.host().sync();
     assert_ne!(node_record(&lab, one.host()), heard);
     for (id, address) in &old {
         check(one, id, *address, &conf).ok();
@@ -177,7 +177,7 @@ fn without_its_store_a_host_gives_only_what_is_never_taken_from_it() {
     );
 
     one.host().configure(&lab.store_url());
-    one.host().crosshost(&["sync"]).ok();
+    one.host().sync();
     let now = holders(&lab);
     for (number, address) in [(10, alone[0]), (11, alone[1])] {
         assert_eq!(
@@ -211,6 +211,6 @@ fn without_reclaim_after_a_silent_host_loses_nothing_and_gives_all_that_it_has()
     let told = holders(&lab);
     assert!(alone.iter().all(|address| !told.contains_key(address)));
     one.host().configure(&lab.store_url());
-    one.host().crosshost(&["sync"]).ok();
+    one.host().sync();
     nothing_is_left_over(&lab, NETWORK, 32);
 }

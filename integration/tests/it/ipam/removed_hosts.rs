@@ -61,7 +61,7 @@ fn a_removed_hosts_blocks_are_others_at_once_to_the_last_address() {
     one.add("more", &conf)
         .refused(102, &["exhausted", "on node docker02"]);
     assert_eq!(holders(&lab), told);
-    let said = one.host().crosshost(&["sync"]).failed().stderr;
+    let said = one.host().crosshost("sync").failed().stderr;
     for (number, address) in old.iter().enumerate() {
         let id = format!("docker01-{number}");
         let word =
@@ -75,7 +75,7 @@ fn a_removed_hosts_blocks_are_others_at_once_to_the_last_address() {
         del(one, &format!("docker01-{number}"), &conf);
         assert_eq!(holders(&lab), told, "nothing of the heirs' is released");
     }
-    one.host().crosshost(&["sync"]).ok();
+    one.host().sync();
     assert_eq!(held_locally(one.host()), []);
     nothing_is_left_over(&lab, NETWORK, 32);
 
@@ -85,7 +85,7 @@ fn a_removed_hosts_blocks_are_others_at_once_to_the_last_address() {
     }
     one.add("more", &conf)
         .refused(102, &["waits for node docker02"]);
-    two.host().crosshost(&["sync"]).ok();
+    two.host().sync();
     let more = ip(&one.given("more", &conf)[0]);
     assert!([given["heir3"], given["heir4"]].contains(&more), "{more}");
     nothing_is_left_over(&lab, NETWORK, 31);
@@ -119,9 +119,9 @@ fn a_removed_host_that_comes_back_is_registered_anew_and_keeps_what_nobody_took(
         "{record}"
     );
     // The other host does not use them and lets go; what it does use is lost.
-    two.host().crosshost(&["sync"]).ok();
+    two.host().sync();
     let lost = format!("address {} of container docker01-0 here", old[0]);
-    let said = one.host().crosshost(&["sync"]).failed().stderr;
+    let said = one.host().crosshost("sync").failed().stderr;
     assert!(said.contains(&lost), "{said}");
     for number in 1..old.len() {
         let other = format!("container docker01-{number} ");
@@ -139,7 +139,7 @@ fn a_removed_host_that_comes_back_is_registered_anew_and_keeps_what_nobody_took(
     // The container is made anew, as its runtime has to be told.
     del(one, "docker01-0", &conf);
     one.given("docker01-0", &conf);
-    one.host().crosshost(&["sync"]).ok();
+    one.host().sync();
     // From here on both give only what is theirs.
     let mut given: BTreeSet<_> = holders(&lab).into_keys().collect();
     for host in &hosts {
@@ -218,7 +218,7 @@ fn nor_does_one_whose_settings_name_no_tunnel_address() {
     let twin = json!({ "store": { "url": lab.store_url() }, "node": { "name": "docker01" } });
     for host in lab.hosts() {
         let config = "/etc/crosshost/config.json";
-        host.namespace().write(config, twin.to_string());
+        host.write(config, twin.to_string());
         host.install(&conflist("net1", "10.0.0.0/24"));
     }
     let kept = Attachment::new(one, "kept", "net1");

@@ -57,7 +57,7 @@ fn the_old_single_form_says_all_that_a_range_can_say() {
     let lab = Lab::new(1, Backend::Dir);
     let hosts = Direct::on_all(&lab);
     let host = &hosts[0];
-    lab.host(1).namespace().write(
+    lab.host(1).write(
         "/etc/resolv.test",
         "# a comment\nnameserver 192.0.2.53\nnameserver 2001:db8::53\ndomain example.org\n\
          search a.example.org b.example.org\noptions ndots:2 timeout:1\n",
@@ -256,7 +256,6 @@ fn the_result_has_the_shape_of_its_version() {
         { "dst": "fd99::/32", "gw": "fd00:9::7" },
     ]);
     lab.host(1)
-        .namespace()
         .write("/etc/resolv.test", "nameserver 192.0.2.53\n");
     let dns = json!({ "nameservers": ["192.0.2.53"] });
     let (v4, v6) = ("10.9.0.2/24", "fd00:9::2/64");

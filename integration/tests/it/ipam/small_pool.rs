@@ -33,11 +33,7 @@ pub(crate) fn all_of_the_pool() -> BTreeSet<IpAddr> {
 
 /// Two hosts that know each other.
 pub(crate) fn two_hosts() -> Lab {
-    let lab = Lab::new(2, Backend::Consul);
-    for host in lab.hosts() {
-        host.crosshost(&["sync"]).ok();
-    }
-    lab
+    Lab::registered(2, Backend::Consul)
 }
 
 /// ADDs until the host has no more, each done at once; what they were given by container.

@@ -98,7 +98,7 @@ fn of_another_hosts_block_when_its_owner_has_answered() {
     assert!(asked.is_alive(), "it waits for the owner");
     assert!(!leased(&lab, NETWORK).contains(&wanted.to_string()));
     assert_eq!(home(&lab, NETWORK, wanted), None, "it changes hands");
-    one.host().crosshost(&["sync"]).ok();
+    one.host().sync();
     let added = asked.wait(Duration::from_secs(10)).ok();
     assert_eq!(addresses_in(&added.json()), [format!("{wanted}/24")]);
     assert!(added.took < 2 * PATIENCE, "{added}");
@@ -106,7 +106,7 @@ fn of_another_hosts_block_when_its_owner_has_answered() {
     nothing_is_left_over(&lab, NETWORK, 3);
 
     // The owner gives out the rest of its block and never this one, whatever it has forgotten meanwhile.
-    one.host().namespace().script("rm -r /run/crosshost");
+    one.host().script("rm -r /run/crosshost");
     of_the_owner.extend(fill(one, &pool(), 2..9));
     let rest = (0..8).map(|n| block.nth(n)).filter(|rest| *rest != wanted);
     let usable = |address: &IpAddr| {
@@ -130,7 +130,7 @@ fn of_another_hosts_block_when_its_owner_has_answered() {
     assert!(!leased(&lab, NETWORK).contains(&wanted.to_string()));
     assert!(!fill(one, &pool(), 9..12).contains(&wanted));
     later(three.host(), 61);
-    one.host().crosshost(&["sync"]).ok();
+    one.host().sync();
     assert_eq!(home(&lab, NETWORK, wanted).as_deref(), Some("docker01"));
     gets_at_once(one, "heir", &pool(), wanted);
     nothing_is_left_over(&lab, NETWORK, 13);
@@ -208,7 +208,7 @@ fn of_a_host_that_does_not_answer_the_error_says_what_to_do() {
     let wanted = block.nth(6);
     let said = two.add("static-3", &asking(&pool(), &[wanted]));
     said.refused(108, &[&wanted.to_string(), "node docker01"]);
-    one.host().crosshost(&["sync"]).ok();
+    one.host().sync();
     assert_eq!(home(&lab, NETWORK, wanted), None, "it is kept for docker02");
     later(one.host(), 901);
     assert_eq!(home(&lab, NETWORK, wanted).as_deref(), Some("docker01"));
@@ -286,7 +286,7 @@ fn out_of_the_dynamic_range_it_is_claimed_by_itself_and_goes_on_to_others() {
     let asked = hosts[1].call("ADD", "moved", &asking(&conf, &[addresses[0]]));
     let asked = asked.start();
     await_request(&lab, NETWORK, addresses[0]);
-    hosts[0].host().crosshost(&["sync"]).ok();
+    hosts[0].host().sync();
     let added = asked.wait(Duration::from_secs(10)).ok();
     assert_eq!(addresses_in(&added.json()), ["10.5.0.99/24"]);
     assert_eq!(

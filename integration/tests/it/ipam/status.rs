@@ -84,7 +84,7 @@ fn a_token_that_was_revoked_is_told_however_much_room_there_is() {
     let host = Direct::on(lab.host(1));
     let conf = ipamconf("net1", json!({ "subnet": "10.3.0.0/24" }));
     let use_token = |token: &str| {
-        lab.host(1).namespace().write("/etc/crosshost/token", token);
+        lab.host(1).write("/etc/crosshost/token", token);
         lab.host(1).configure_store(&json!({
             "url": lab.store_url(), "tokenFile": "/etc/crosshost/token",
         }));
@@ -259,9 +259,7 @@ fn what_other_hosts_have_left_of_their_blocks_is_no_room_and_what_they_gave_back
         "net1",
         json!({ "subnet": "10.3.0.0/28", "blockPrefix": 30 }),
     );
-    for host in lab.hosts() {
-        host.crosshost(&["sync"]).ok();
-    }
+    lab.sync();
     // Of four blocks each host has one from the network's creation, of which the third makes no use.
     let hosts = Direct::on_all(&lab);
     let (one, two, three) = (&hosts[0], &hosts[1], &hosts[2]);
@@ -282,9 +280,7 @@ fn what_other_hosts_have_left_of_their_blocks_is_no_room_and_what_they_gave_back
     one.add("asks", &conf).refused(102, &words);
 
     // Nobody's now, and nobody sends there.
-    one.host()
-        .crosshost(&["node", "rm", "docker02", "--force"])
-        .ok();
+    one.host().crosshost("node rm docker02 --force").ok();
     for host in [one, three] {
         status(host, &conf).ok();
     }
@@ -298,7 +294,7 @@ fn a_block_that_a_host_may_still_send_to_is_room_when_that_host_has_dropped_it()
     let mut conf = netconf("net1", "10.3.0.0/28", "1.1.0");
     conf["ipam"]["blockPrefix"] = 29.into();
     for host in lab.hosts() {
-        host.crosshost(&["sync"]).ok();
+        host.sync();
         host.install(&json!({ "cniVersion": "1.0.0", "name": "net1", "plugins": [conf] }));
     }
     let ask = || {
@@ -311,11 +307,11 @@ fn a_block_that_a_host_may_still_send_to_is_room_when_that_host_has_dropped_it()
     ask().ok();
     let _second = Attachment::new(lab.host(2), "t2", "net1");
     ask().refused(50, &["net1", "exhausted", "node docker02 has 1"]);
-    let gone = ["node", "rm", "docker02", "--force"];
-    first.host().crosshost(&gone).ok();
+    let gone = "node rm docker02 --force";
+    first.host().crosshost(gone).ok();
     let words = ["net1", "waits for node docker01", "crosshost sync"];
     ask().refused(50, &words);
-    first.host().crosshost(&["sync"]).ok();
+    first.host().sync();
     ask().ok();
     Attachment::new(lab.host(3), "t3", "net1");
     ask().ok();

@@ -80,14 +80,12 @@ fn check_finds_each_way_in_which_a_lease_is_not_as_the_result_says() {
     one.host().configure(NOBODY);
     check(&result).ok();
     one.host().configure(&lab.store_url());
-    one.host().crosshost(&["sync"]).ok();
+    one.host().sync();
     check(&result).ok();
 
     // Another's lease in the store: this host was taken for dead, and what it held was given away.
     two.given("first", &conf);
-    two.host()
-        .crosshost(&["node", "rm", "docker01", "--force"])
-        .ok();
+    two.host().crosshost("node rm docker01 --force").ok();
     two.given("heir", &asking(&conf, &["10.1.0.2"]));
     check(&result).refused(
         110,
@@ -181,7 +179,7 @@ fn a_requested_address_that_is_taken_is_refused_with_its_holder() {
     one.host().configure(&lab.store_url());
     let said = two.add("asks", &asking(&conf, &[late]));
     said.refused(108, &[late, "node docker01", "crosshost sync"]);
-    one.host().crosshost(&["sync"]).ok();
+    one.host().sync();
     let by = "held by eth0 of container c3 on node docker01";
     two.add("asks", &asking(&conf, &[late]))
         .refused(108, &[late, by]);
@@ -298,7 +296,7 @@ fn garbage_is_what_this_node_holds_of_this_network_and_nobody_lists() {
     assert_eq!(leased(&lab, "net1"), left);
 
     // A host that lost its documents has the store's word; one without the store tells it later.
-    one.host().namespace().script("rm -r /run/crosshost");
+    one.host().script("rm -r /run/crosshost");
     let keep = collecting(&conf, key, json!([one_is("c1", "eth0")]));
     gc(&keep).ok();
     let bare = held
@@ -306,12 +304,12 @@ fn garbage_is_what_this_node_holds_of_this_network_and_nobody_lists() {
         .map(|text| text.split('/').next().expect("an address").to_owned());
     let kept: BTreeSet<_> = others.0.iter().cloned().chain(bare).collect();
     assert_eq!(leased(&lab, "net1"), kept);
-    one.host().crosshost(&["sync"]).ok();
+    one.host().sync();
     one.host().configure(NOBODY);
     gc(&conf).refused(11, &["192.168.1.5:1"]);
     one.host().configure(&lab.store_url());
     assert_eq!(leased(&lab, "net1"), kept);
-    one.host().crosshost(&["sync"]).ok();
+    one.host().sync();
     assert_eq!((leased(&lab, "net1"), leased(&lab, "net2")), others);
 }
 

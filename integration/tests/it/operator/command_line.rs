@@ -112,16 +112,15 @@ fn written(host: &Host) -> String {
     let list = "for folder in /run/crosshost /var/lib/crosshost /etc/crosshost /dev/shm/store; do
                     [ ! -e $folder ] || find $folder -printf '%p %s %T@\\n'
                 done | sort";
-    host.namespace().run(&["sh", "-euc", list]).ok().stdout
+    host.run(&["sh", "-euc", list]).ok().stdout
 }
 
 #[test]
 fn an_option_that_a_command_does_not_have_is_refused_and_nothing_is_touched() {
-    let lab = Lab::new(1, Backend::Dir);
+    let lab = Lab::registered(1, Backend::Dir);
     let host = lab.host(1);
-    host.crosshost(&["sync"]).ok();
-    let create = ["network", "create", "ov_net1", "--subnet", "10.0.0.0/24"];
-    host.crosshost(&create).ok();
+    let create = "network create ov_net1 --subnet 10.0.0.0/24";
+    host.crosshost(create).ok();
     let before = written(host);
     assert!(before.contains("ov_net1"), "{before}");
     let mut tried = 0;
@@ -150,11 +149,9 @@ fn an_option_that_a_command_does_not_have_is_refused_and_nothing_is_touched() {
 
 #[test]
 fn a_dry_run_removes_and_creates_nothing_where_there_is_none() {
-    let lab = Lab::new(1, Backend::Dir);
+    let lab = Lab::registered(1, Backend::Dir);
     let host = lab.host(1);
-    host.crosshost(&["sync"]).ok();
-    let create = ["network", "create", "web", "--subnet", "10.0.0.0/24"];
-    host.crosshost(&create).ok();
+    host.create_network("web", "10.0.0.0/24");
     for words in [
         "network rm --dry-run web",
         "network rm web --dry-run",
@@ -170,9 +167,9 @@ fn a_dry_run_removes_and_creates_nothing_where_there_is_none() {
         let all = listed.as_array().expect("a list").clone();
         all.iter().map(|it| it["name"].clone()).collect::<Vec<_>>()
     };
-    assert_eq!(names(host.listed(&["network", "ls"])), ["web"]);
-    assert_eq!(names(host.listed(&["node", "ls"])), [host.name()]);
-    assert_eq!(host.crosshost(&["gc", "--dry-run"]).ok().stdout, "");
+    assert_eq!(names(host.listed("network ls")), ["web"]);
+    assert_eq!(names(host.listed("node ls")), [host.name()]);
+    assert_eq!(host.crosshost("gc --dry-run").ok().stdout, "");
 }
 
 /// The default store is a directory, which must not be made by a slip of the pen.
@@ -180,7 +177,7 @@ fn a_dry_run_removes_and_creates_nothing_where_there_is_none() {
 fn a_command_line_that_makes_no_sense_makes_no_store() {
     let lab = Lab::new(1, Backend::Dir);
     let host = lab.host(1);
-    host.namespace().script("rm /etc/crosshost/config.json");
+    host.script("rm /etc/crosshost/config.json");
     let before = written(host);
     for words in [
         "network rm",
@@ -204,7 +201,7 @@ fn a_command_line_that_makes_no_sense_makes_no_store() {
     }
     assert_eq!(written(host), before);
     // A failure is another matter than a command line that makes no sense.
-    let said = host.crosshost(&["network", "rm", "a"]);
+    let said = host.crosshost("network rm a");
     assert_eq!(said.status.code(), Some(1), "{said}");
     let help = host.crosshost(&[]).ok().stdout;
     assert!(
@@ -229,9 +226,7 @@ fn rewrite(host: &Host, key: &str, to: &str, field: &str, value: &Value) {
 fn a_host_that_was_heard_of_just_now_is_forgotten_with_force_only() {
     let lab = Lab::new(2, Backend::Dir);
     let host = lab.host(1);
-    for host in lab.hosts() {
-        host.crosshost(&["sync"]).ok();
-    }
+    lab.sync();
     let remove = ["node", "rm", "docker02"];
     let said = host.crosshost(&remove).failed();
     assert_eq!(said.status.code(), Some(1), "{said}");
@@ -243,18 +238,18 @@ fn a_host_that_was_heard_of_just_now_is_forgotten_with_force_only() {
     ] {
         assert!(said.stderr.contains(word), "no {word:?} in {said}");
     }
-    let known = || host.listed(&["node", "ls"]).as_array().map(Vec::len);
+    let known = || host.listed("node ls").as_array().map(Vec::len);
     assert_eq!(known(), Some(2));
     host.crosshost(&[&remove[..], &["--force"]].concat()).ok();
     assert_eq!(known(), Some(1));
     // One that has been silent for long goes by name.
-    lab.host(2).crosshost(&["sync"]).ok();
+    lab.host(2).sync();
     let key = "nodes/docker02";
     rewrite(host, key, key, "lastContact", &1_700_000_000.into());
     host.crosshost(&remove).ok();
     assert_eq!(known(), Some(1));
     // Nobody can tell when one was heard of whose record cannot be read.
-    lab.host(2).crosshost(&["sync"]).ok();
+    lab.host(2).sync();
     rewrite(host, key, key, "schema", &2.into());
     let said = host.crosshost(&remove).failed();
     assert!(said.stderr.contains("--force"), "{said}");
@@ -269,7 +264,7 @@ fn names_of_the_store_do_nothing_to_a_terminal() {
     let lab = Lab::new(1, Backend::Dir);
     let host = lab.host(1);
     host.install(&conflist("ov_net1", "10.0.0.0/24"));
-    host.crosshost(&["sync"]).ok();
+    host.sync();
     let attached = Attachment::new(host, "t1", "ov_net1");
     let evil = "evil\u{1b}[2J\u{9b}31m\u{202e}\u{7f}\nforged  192.168.1.99";
     let escaped = "evil\\u{1b}[2J\\u{9b}31m\\u{202e}\\u{7f}\\nforged  192.168.1.99";

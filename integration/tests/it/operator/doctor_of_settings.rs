@@ -9,10 +9,7 @@ const NETWORK: &str = "ov_net1";
 const CONFIG: &str = "/etc/crosshost/config.json";
 
 fn lab() -> Lab {
-    let lab = Lab::new(1, Backend::Dir);
-    lab.host(1).crosshost(&["sync"]).ok();
-    lab.host(1).install(&conflist(NETWORK, "10.0.0.0/24"));
-    lab
+    Lab::with_network(1, Backend::Dir, &conflist(NETWORK, "10.0.0.0/24"))
 }
 
 /// What was looked at without the store.
@@ -29,22 +26,22 @@ fn settings_that_cannot_be_read_are_one_finding_of_many() {
     let lab = lab();
     let host = lab.host(1);
     let attached = Attachment::new(host, "t1", NETWORK);
-    let good = host.namespace().run(&["cat", CONFIG]).ok().stdout;
+    let good = host.run(&["cat", CONFIG]).ok().stdout;
     for (bad, named) in [
         ("{ \"store\": ", CONFIG),
         ("{ \"stroe\": {} }", "stroe: unknown key"),
         ("{ \"node\": { \"vtep\": \"x\" } }", "node.vtep"),
         ("[]", CONFIG),
     ] {
-        host.namespace().write(CONFIG, bad);
+        host.write(CONFIG, bad);
         ask(host).wrong(&["settings", CONFIG, named]);
         assert_eq!(ask(host).of("settings").len(), 1);
         looks_at_the_rest(host, &["watcher", "nftables-table", "egress"]);
         // Damage of this host's own is told all the same.
-        host.namespace().script("nft delete table inet crosshost");
+        host.script("nft delete table inet crosshost");
         ask(host).wrong(&["nftables table inet crosshost"]);
-        host.namespace().write(CONFIG, &good);
-        host.crosshost(&["sync"]).ok();
+        host.write(CONFIG, &good);
+        host.sync();
         ask(host).assert_well();
     }
     let mut config: serde_json::Value = serde_json::from_str(&good).expect("JSON");
@@ -53,8 +50,8 @@ fn settings_that_cannot_be_read_are_one_finding_of_many() {
         "consul://a:hunter2@192.168.1.5",
     ] {
         config["store"] = json!({ "url": url });
-        host.namespace().write(CONFIG, config.to_string());
-        let said = host.crosshost(&["doctor"]).failed();
+        host.write(CONFIG, config.to_string());
+        let said = host.crosshost("doctor").failed();
         let said = said.stdout + &said.stderr;
         assert!(
             said.contains("store.url") && !said.contains("hunter2"),
@@ -63,9 +60,9 @@ fn settings_that_cannot_be_read_are_one_finding_of_many() {
     }
     config["store"] =
         json!({ "url": "consul://192.168.1.11:8500", "tokenFile": "/etc/crosshost/token" });
-    host.namespace().write(CONFIG, config.to_string());
+    host.write(CONFIG, config.to_string());
     for prepare in ["true", "mkdir /etc/crosshost/token"] {
-        host.namespace().script(prepare);
+        host.script(prepare);
         let found = ask(host);
         found.wrong(&[
             "store consul://192.168.1.11:8500",
@@ -82,7 +79,7 @@ fn settings_that_cannot_be_read_are_one_finding_of_many() {
             ],
         );
     }
-    host.namespace().write(CONFIG, &good);
+    host.write(CONFIG, &good);
     attached.detach().ok();
 }
 
@@ -91,10 +88,10 @@ fn a_store_that_no_other_host_shares_is_told_and_its_networks_are_local() {
     let lab = lab();
     let host = lab.host(1);
     let config = json!({ "node": { "name": host.name(), "vtep": host.vtep() } });
-    host.namespace().write(CONFIG, config.to_string());
-    host.crosshost(&["sync"]).ok();
-    let create = ["network", "create", "alone", "--subnet", "10.5.0.0/24"];
-    assert!(host.crosshost(&create).ok().stdout.ends_with("local\n"));
+    host.write(CONFIG, config.to_string());
+    host.sync();
+    let create = "network create alone --subnet 10.5.0.0/24";
+    assert!(host.crosshost(create).ok().stdout.ends_with("local\n"));
     let found = ask(host);
     found.assert_well();
     found.noted(&[
@@ -104,16 +101,12 @@ fn a_store_that_no_other_host_shares_is_told_and_its_networks_are_local() {
         CONFIG,
     ]);
     assert_eq!(found.of("store-scope").len(), 1);
-    assert_eq!(host.listed(&["network", "ls"])[0]["scope"], "local");
-    assert_eq!(
-        host.listed(&["network", "inspect", "alone"])["scope"],
-        "local"
-    );
-    let shown = host.crosshost(&["network", "inspect", "alone"]).ok().stdout;
+    assert_eq!(host.listed("network ls")[0]["scope"], "local");
+    assert_eq!(host.listed("network inspect alone")["scope"], "local");
+    let shown = host.crosshost("network inspect alone").ok().stdout;
     assert!(shown.contains("scope local"), "{shown}");
 
-    let lab = Lab::new(1, Backend::Consul);
-    lab.host(1).crosshost(&["sync"]).ok();
+    let lab = Lab::registered(1, Backend::Consul);
     assert!(ask(lab.host(1)).of("store-scope").is_empty());
 }
 
@@ -125,7 +118,7 @@ fn containers_that_were_made_with_another_store_are_told_with_both() {
     let attached = Attachment::new(host, "t1", NETWORK);
     assert!(ask(host).of("store-of-containers").is_empty());
     host.configure("dir:///var/lib/crosshost");
-    host.crosshost(&["sync"]);
+    host.crosshost("sync");
     let found = ask(host);
     found.wrong(&[
         "network ov_net1",
@@ -148,19 +141,18 @@ fn keys_that_nobody_reads_are_listed_by_file_and_path() {
     conf["plugins"][0]["comment"] = "of the operator".into();
     conf["plugins"][0]["ipam"]["owner"] = "me".into();
     host.install(&conf);
-    host.namespace().script("mkdir /etc/cni/net.d/default");
-    host.namespace().write(
+    host.script("mkdir /etc/cni/net.d/default");
+    host.write(
         "/etc/cni/net.d/default/bridge.conf",
         r#"{"type": "bridge", "isGateway": true, "name": "b", "ipam": {"type": "ipam-kv", "rangs": []}}"#,
     );
-    host.namespace()
-        .write("/etc/cni/net.d/broken.conflist", "{");
+    host.write("/etc/cni/net.d/broken.conflist", "{");
     let found = ask(host);
     found.noted(&["/etc/cni/net.d/strange.conflist", "comment, ipam.owner"]);
     found.noted(&["/etc/cni/net.d/default/bridge.conf", "ipam.rangs"]);
     found.wrong(&["/etc/cni/net.d/broken.conflist"]);
     assert_eq!(found.of("conflist").len(), 3);
-    host.namespace().script("rm /etc/cni/net.d/broken.conflist");
+    host.script("rm /etc/cni/net.d/broken.conflist");
     // The specification wants them to pass.
     let attached = Attachment::new(host, "t1", "strange");
     attached.detach().ok();
@@ -171,8 +163,7 @@ fn files_that_others_can_change_or_must_not_read_are_told() {
     let lab = lab();
     let host = lab.host(1);
     let attached = Attachment::new(host, "t1", NETWORK);
-    host.namespace()
-        .script("touch /etc/crosshost/token; chmod 644 /etc/crosshost/token");
+    host.script("touch /etc/crosshost/token; chmod 644 /etc/crosshost/token");
     host.configure_store(&json!({ "url": lab.store_url(), "tokenFile": "/etc/crosshost/token" }));
     for (spoil, words) in [
         ("true", ["/etc/crosshost/token", "secret"]),
@@ -190,9 +181,9 @@ fn files_that_others_can_change_or_must_not_read_are_told() {
             ["/dev/shm/store", "user 65534"],
         ),
     ] {
-        host.namespace().script(spoil);
+        host.script(spoil);
         let mend = ask(host).wrong(&words);
-        host.namespace().script(&mend);
+        host.script(&mend);
         assert!(ask(host).of("permissions").is_empty(), "after {mend}");
     }
     ask(host).assert_well();

@@ -16,15 +16,9 @@ const SUBNET: &str = "10.0.0.0/24";
 const NOBODY: &str = "consul://192.168.1.5:1";
 
 fn lab(hosts: u8, backend: Backend) -> Lab {
-    let lab = Lab::new(hosts, backend);
-    for host in lab.hosts() {
-        host.crosshost(&["sync"]).ok();
-    }
-    let create = ["network", "create", NETWORK, "--subnet", SUBNET];
-    lab.host(1).crosshost(&create).ok();
-    for host in lab.hosts() {
-        host.install(&conflist(NETWORK, SUBNET));
-    }
+    let lab = Lab::registered(hosts, backend);
+    lab.host(1).create_network(NETWORK, SUBNET);
+    lab.install(&conflist(NETWORK, SUBNET));
     lab
 }
 
@@ -36,9 +30,7 @@ fn an_address_that_changes_hands_waits_for_hosts_that_are_named() {
     let attached: Vec<_> = (lab.hosts().iter())
         .map(|host| Attachment::new(host, "t", NETWORK))
         .collect();
-    for host in lab.hosts() {
-        host.crosshost(&["sync"]).ok();
-    }
+    lab.sync();
     let watcher = lab.host(1).watch();
     assert_eq!(waits(lab.host(1)), [""; 0]);
     let wanted = block_of(&lab, NETWORK, lab.host(2)).nth(5);
@@ -63,7 +55,7 @@ fn an_address_that_changes_hands_waits_for_hosts_that_are_named() {
         assert!(words.iter().all(|word| one.contains(word)), "{one}");
         // What it waits for is in the way, and nothing else: the same from any other host.
         assert_eq!(waits(lab.host(3)), said);
-        lab.host(at).crosshost(&["sync"]).ok();
+        lab.host(at).sync();
         // The owner's word makes it nobody's; this host's watcher and the owner follow.
         let by_others = |line: &String| {
             ["docker01", owner]
@@ -71,7 +63,7 @@ fn an_address_that_changes_hands_waits_for_hosts_that_are_named() {
                 .any(|it| line.contains(&format!("waits for {it}")))
         };
         watcher.until(Duration::from_secs(10), "followed", || {
-            lab.host(2).crosshost(&["sync"]).ok();
+            lab.host(2).sync();
             !waits(lab.host(1)).iter().any(by_others)
         });
     }
@@ -96,11 +88,11 @@ fn what_a_killed_add_left_is_told_and_its_verb_clears_it_away() {
     let lab = lab(1, Backend::Dir);
     let host = lab.host(1);
     // An IPAM plugin that never comes to an end, and so does not notice either that nobody listens.
-    host.namespace().write(
+    host.write(
         "/run/slow/ipam-kv",
         "#!/bin/sh\n[ $CNI_COMMAND = ADD ] && touch /run/slow/reached && exec sleep 60\nexec true\n",
     );
-    host.namespace().script("chmod +x /run/slow/ipam-kv");
+    host.script("chmod +x /run/slow/ipam-kv");
     let container = host.container("t1");
     let call = |verb: &str| {
         let call = host
@@ -120,7 +112,7 @@ fn what_a_killed_add_left_is_told_and_its_verb_clears_it_away() {
     let mend = ask(host).wrong(&["eth0 of container killed", "its ADD was killed"]);
     assert_eq!(mend, "", "it is the runtime's");
     // Its container lives: no sweep's business.
-    assert_eq!(host.crosshost(&["gc"]).ok().stdout, "");
+    assert_eq!(host.crosshost("gc").ok().stdout, "");
     ask(host).wrong(&["eth0 of container killed"]);
     call("DEL").run().ok();
     ask(host).assert_well();
@@ -144,7 +136,7 @@ fn a_store_that_is_away_is_told_and_so_is_what_it_was_not() {
         1,
         "what is still to be told"
     );
-    host.crosshost(&["sync"]).ok();
+    host.sync();
     ask(host).assert_well();
 }
 
@@ -156,21 +148,20 @@ fn a_host_that_the_store_does_not_know_or_lets_in_is_told() {
     host.configure_store(&json!({ "url": lab.store_url(), "tokenFile": "/etc/crosshost/token" }));
     ask(host).wrong(&["store consul://", "token file /etc/crosshost/token"]);
     let token = lab.consul().management_token().expect("of a guarded one");
-    host.namespace().write("/etc/crosshost/token", token);
-    host.namespace().script("chmod 600 /etc/crosshost/token");
+    host.write("/etc/crosshost/token", token);
+    host.script("chmod 600 /etc/crosshost/token");
     let store = json!({ "url": lab.store_url(), "tokenFile": "/etc/crosshost/token" });
     host.configure_store(&store);
     assert_eq!(
         ask(host).wrong(&["not registered in the store"]),
         "crosshost sync"
     );
-    host.crosshost(&["sync"]).ok();
+    host.sync();
     ask(host).assert_well();
 
     let mut config: serde_json::Value = json!({ "store": store });
     config["node"] = json!({ "name": host.name(), "vtep": "192.168.1.99" });
-    host.namespace()
-        .write("/etc/crosshost/config.json", config.to_string());
+    host.write("/etc/crosshost/config.json", config.to_string());
     ask(host).wrong(&["node.vtep: 192.168.1.99", "not an address of this host"]);
 }
 
@@ -178,25 +169,17 @@ fn a_host_that_the_store_does_not_know_or_lets_in_is_told() {
 fn an_mtu_that_the_underlay_does_not_carry_is_told_with_the_one_that_would_do() {
     let lab = lab(1, Backend::Dir);
     let host = lab.host(1);
-    host.namespace().script("ip link set ens3 mtu 1600");
-    let create = [
-        "network",
-        "create",
-        "big",
-        "--subnet",
-        "10.0.9.0/24",
-        "--mtu",
-        "1550",
-    ];
-    host.crosshost(&create).ok();
+    host.script("ip link set ens3 mtu 1600");
+    let create = "network create big --subnet 10.0.9.0/24 --mtu 1550";
+    host.crosshost(create).ok();
     host.install(&conflist("big", "10.0.9.0/24"));
     let attached = Attachment::new(host, "t1", "big");
     ask(host).assert_well();
-    host.namespace().script("ip link set ens3 mtu 1500");
-    host.crosshost(&["sync"]).ok();
+    host.script("ip link set ens3 mtu 1500");
+    host.sync();
     let mend = ask(host).wrong(&["network big", "mtu is 1550", "1450"]);
-    host.namespace().script(&mend);
-    host.crosshost(&["sync"]).ok();
+    host.script(&mend);
+    host.sync();
     ask(host).assert_well();
     attached.detach().ok();
 }
@@ -209,31 +192,21 @@ fn a_command_to_paste_is_one_command_whatever_an_interface_is_called() {
         let host = lab.host(1);
         let script = "ip link set ens3 down; ip link set ens3 name \"$1\"; ip link set dev \"$1\" mtu 1600 up
                       ip route replace default via 192.168.1.1";
-        host.namespace()
-            .run(&["sh", "-euc", script, "sh", name])
-            .ok();
-        let create = [
-            "network",
-            "create",
-            "big",
-            "--subnet",
-            "10.0.9.0/24",
-            "--mtu",
-            "1550",
-        ];
-        host.crosshost(&create).ok();
+        host.run(&["sh", "-euc", script, "sh", name]).ok();
+        let create = "network create big --subnet 10.0.9.0/24 --mtu 1550";
+        host.crosshost(create).ok();
         host.install(&conflist("big", "10.0.9.0/24"));
         let attached = Attachment::new(host, "t1", "big");
         ask(host).assert_well();
         let narrow = ["ip", "link", "set", "dev", name, "mtu", "1500"];
-        host.namespace().run(&narrow).ok();
-        host.crosshost(&["sync"]).ok();
+        host.run(&narrow).ok();
+        host.sync();
         let mend = ask(host).wrong(&["network big", "mtu is 1550"]);
         assert!(!mend.contains('\u{1b}'), "{mend:?}");
-        host.namespace().run(&["bash", "-euc", &mend]).ok();
-        host.crosshost(&["sync"]).ok();
+        host.run(&["bash", "-euc", &mend]).ok();
+        host.sync();
         ask(host).assert_well();
-        let shown = host.crosshost(&["doctor"]).ok().stdout;
+        let shown = host.crosshost("doctor").ok().stdout;
         assert!(!shown.contains('\u{1b}'), "{shown:?}");
         attached.detach().ok();
     }

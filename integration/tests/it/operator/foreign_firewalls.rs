@@ -18,10 +18,8 @@ fn lab() -> Lab {
     let mut conf = conflist(NETWORK, "10.0.0.0/24");
     conf["plugins"][0]["ipam"]["ranges"] =
         json!([[{ "subnet": "10.0.0.0/24" }], [{ "subnet": "fd00:1::/64" }]]);
-    for host in lab.hosts() {
-        host.install(&conf);
-        host.crosshost(&["sync"]).ok();
-    }
+    lab.sync();
+    lab.install(&conf);
     lab
 }
 
@@ -39,7 +37,7 @@ impl<'lab> Pair<'lab> {
         let t1 = Attachment::new(host, "t1", NETWORK);
         let t2 = Attachment::new(lab.host(2), "t2", NETWORK);
         let pair = Pair { host, t1, t2 };
-        host.crosshost(&["sync"]).ok();
+        host.sync();
         pair.talks("before anything happened");
         pair
     }
@@ -71,7 +69,7 @@ impl<'lab> Pair<'lab> {
         self.talks("with no way out");
         assert!(!self.leaves(), "nothing is stopped");
         let mend = ask(self.host).wrong(words);
-        self.host.namespace().script(&mend);
+        self.host.script(&mend);
         assert!(self.leaves(), "still no way out after {mend}");
         self.talks("after the cure");
         mend
@@ -91,7 +89,7 @@ fn a_healthy_host_has_nothing_wrong() {
     for host in lab.hosts() {
         ask(host).assert_well();
     }
-    let said = pair.host.crosshost(&["doctor"]).ok().stdout;
+    let said = pair.host.crosshost("doctor").ok().stdout;
     assert!(said.contains("ok     network ov_net1: forwards"), "{said}");
     pair.host
         .footprint()
@@ -171,7 +169,7 @@ fn chains_made_by_nft_are_named_and_their_cures_work() {
 fn a_table_of_firewalld_is_left_to_it() {
     let lab = lab();
     let pair = Pair::new(&lab);
-    pair.host.namespace().script(
+    pair.host.script(
         "nft add table inet firewalld
          nft 'add chain inet firewalld filter_FORWARD { type filter hook forward priority 10; policy accept; }'
          nft add rule inet firewalld filter_FORWARD ct state established,related accept
@@ -192,15 +190,13 @@ fn a_table_of_firewalld_is_left_to_it() {
 fn a_table_of_the_older_iptables_is_a_hint_and_its_cure_works() {
     let lab = lab();
     let pair = Pair::new(&lab);
-    pair.host
-        .namespace()
-        .script("iptables-legacy -P FORWARD DROP");
+    pair.host.script("iptables-legacy -P FORWARD DROP");
     pair.talks("behind the older iptables");
     assert!(!pair.leaves());
     let found = ask(pair.host);
     found.assert_well();
     let mend = found.noted(&["iptables-legacy", "may stop the containers' way out"]);
-    pair.host.namespace().script(&mend);
+    pair.host.script(&mend);
     assert!(pair.leaves(), "after {mend}");
     pair.end();
 }
@@ -210,7 +206,7 @@ fn a_table_of_the_older_iptables_is_a_hint_and_its_cure_works() {
 fn an_input_chain_that_drops_tunnels_is_named_and_its_cure_works() {
     let lab = lab();
     let pair = Pair::new(&lab);
-    pair.host.namespace().script(
+    pair.host.script(
         "nft add table inet host
          nft 'add chain inet host input { type filter hook input priority 0; policy drop; }'
          nft add rule inet host input ct state established,related accept
@@ -220,7 +216,7 @@ fn an_input_chain_that_drops_tunnels_is_named_and_its_cure_works() {
     );
     assert!(!pair.t2.container.pings(pair.t1.address, &[]));
     let mend = ask(pair.host).wrong(&["chain input", "inet host", "UDP to port 4789"]);
-    pair.host.namespace().script(&mend);
+    pair.host.script(&mend);
     pair.talks("after the cure");
     ask(pair.host).assert_well();
     pair.end();
@@ -231,8 +227,7 @@ fn an_input_chain_that_drops_tunnels_is_named_and_its_cure_works() {
 fn strict_source_checks_stop_nothing_but_what_comes_by_another_way() {
     let lab = lab();
     for host in lab.hosts() {
-        host.namespace()
-            .script("for conf in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 1 > $conf; done");
+        host.script("for conf in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 1 > $conf; done");
     }
     let pair = Pair::new(&lab);
     let host = pair.host.namespace();
@@ -243,10 +238,7 @@ fn strict_source_checks_stop_nothing_but_what_comes_by_another_way() {
     ask(pair.host).assert_well();
 
     // A second cable, by which this host sends to the other one what is answered by the first.
-    let other = lab
-        .host(2)
-        .namespace()
-        .run(&["ip", "-json", "link", "show", "ens3"]);
+    let other = lab.host(2).run("ip -json link show ens3");
     let other = other.ok().json()[0]["address"].clone();
     lab.router().script(&format!(
         "ip link add aside master underlay up type veth peer name ens4 netns {}",
@@ -290,14 +282,14 @@ fn frames_of_the_segment_are_out_of_reach_of_br_netfilter() {
 fn flushed_rules_cost_the_way_out_until_a_sync_or_the_watcher_comes_by() {
     let lab = lab();
     let pair = Pair::new(&lab);
-    pair.host.namespace().script("nft flush ruleset");
+    pair.host.script("nft flush ruleset");
     let mend = pair.is_cured_by_sync(&["table inet crosshost", "gone or changed"]);
     assert_eq!(mend, "crosshost sync");
 
     let watcher = pair.host.watch();
     assert!(ask(pair.host).ok_lines().contains("watcher: runs"));
     let before = watcher.times_said("is mended");
-    pair.host.namespace().script("nft flush ruleset");
+    pair.host.script("nft flush ruleset");
     pair.talks("without rules");
     watcher.until(REPAIR, "mended", || {
         watcher.times_said("is mended") > before
@@ -327,16 +319,15 @@ impl Pair<'_> {
 fn a_host_that_does_not_forward_is_made_to_and_made_to_again() {
     let lab = lab();
     let off = "echo 0 > /proc/sys/net/ipv4/ip_forward";
-    lab.host(1).namespace().script(off);
+    lab.host(1).script(off);
     let pair = Pair::new(&lab);
     assert!(pair.leaves(), "an ADD turns it on");
-    pair.host.namespace().script(off);
+    pair.host.script(off);
     pair.is_cured_by_sync(&["net.ipv4.ip_forward is 0"]);
     pair.host
-        .namespace()
         .script("echo 0 > /proc/sys/net/ipv6/conf/all/forwarding");
     ask(pair.host).wrong(&["net.ipv6.conf.all.forwarding is 0"]);
-    pair.host.crosshost(&["sync"]).ok();
+    pair.host.sync();
     assert!(pair.leaves_by_ipv6());
     ask(pair.host).assert_well();
     pair.end();
@@ -349,7 +340,7 @@ fn a_broken_sandbox_is_told() {
     let pair = Pair::new(&lab);
     let inside = |script: &str| {
         let netns = "nsenter --net=/run/crosshost/netns/ov_net1 --";
-        pair.host.namespace().script(&format!("{netns} {script}"));
+        pair.host.script(&format!("{netns} {script}"));
     };
     for (damage, words) in [
         ("ip link set br0 down", "br0 in the sandbox: is down"),
@@ -374,7 +365,7 @@ fn a_broken_sandbox_is_told() {
         inside(damage);
         let mend = ask(pair.host).wrong(&[words]);
         assert_eq!(mend, "crosshost sync", "{damage}");
-        pair.host.crosshost(&["sync"]).ok();
+        pair.host.sync();
         ask(pair.host).assert_well();
         pair.talks(damage);
     }

@@ -14,7 +14,7 @@ fn lab() -> Lab {
     for (name, subnet) in NETWORKS {
         lab.host(1).install(&conflist(name, subnet));
     }
-    lab.host(1).crosshost(&["sync"]).ok();
+    lab.host(1).sync();
     lab
 }
 
@@ -23,7 +23,7 @@ fn dies(attached: &Attachment<'_>) {
     let host = attached.host();
     attached.container.remove();
     until(LIMIT, "noticed", || {
-        !host.crosshost(&["gc", "--dry-run"]).ok().stdout.is_empty()
+        !host.crosshost("gc --dry-run").ok().stdout.is_empty()
     });
 }
 
@@ -40,11 +40,11 @@ fn what_a_dead_container_had_goes_on_all_networks_and_what_lives_stays() {
     let direct = Direct::on(host);
     let foreign = ipamconf("net1", json!({ "subnet": "10.1.0.0/24" }));
     direct.given("c1", &foreign);
-    assert_eq!(host.crosshost(&["gc"]).ok().stdout, "", "all live");
+    assert_eq!(host.crosshost("gc").ok().stdout, "", "all live");
 
     dies(&dead);
     let before = host.footprint();
-    let listed = host.crosshost(&["gc", "--dry-run"]).ok().stdout;
+    let listed = host.crosshost("gc --dry-run").ok().stdout;
     assert!(
         listed.contains("eth0") && listed.contains("eth1") && !listed.contains("lives"),
         "{listed}"
@@ -54,7 +54,7 @@ fn what_a_dead_container_had_goes_on_all_networks_and_what_lives_stays() {
     assert_eq!(ask(host).wrong(&["its container is gone"]), "crosshost gc");
 
     let rows = |text: &str| text.lines().map(str::to_owned).collect::<BTreeSet<_>>();
-    let swept = host.crosshost(&["gc"]).ok().stdout;
+    let swept = host.crosshost("gc").ok().stdout;
     assert_eq!(rows(&swept), rows(&listed));
     assert_eq!(
         leased(&lab, "n1"),
@@ -64,7 +64,7 @@ fn what_a_dead_container_had_goes_on_all_networks_and_what_lives_stays() {
     assert_eq!(leased(&lab, "net1").len(), 1, "of another interface plugin");
     assert!(lives.container.tcp_get(integration::OUTSIDE).is_ok());
     ask(host).assert_well();
-    assert_eq!(host.crosshost(&["gc"]).ok().stdout, "", "once");
+    assert_eq!(host.crosshost("gc").ok().stdout, "", "once");
     // The runtime may wake up after all.
     dead.detach().ok();
     second.detach().ok();
@@ -86,11 +86,11 @@ fn a_path_that_leads_to_another_container_is_no_life() {
     // The kernel gives a new namespace the lowest free number: let it not be the dead one's.
     let _spare = host.container("spare");
     let other = host.container("reused");
-    let swept = host.crosshost(&["gc"]).ok().stdout;
+    let swept = host.crosshost("gc").ok().stdout;
     assert!(swept.contains("/run/netns/reused"), "{swept}");
     assert!(leased(&lab, "n1").is_empty());
     let again = Attachment::of(other, "n1", "eth0");
-    assert_eq!(host.crosshost(&["gc"]).ok().stdout, "");
+    assert_eq!(host.crosshost("gc").ok().stdout, "");
     assert!(again.container.tcp_get(integration::OUTSIDE).is_ok());
     again.detach().ok();
 }
@@ -104,13 +104,13 @@ fn a_container_whose_path_is_gone_lives_as_long_as_a_process_of_it() {
     let net = hidden.container.net();
     hidden.container.remove();
     for _ in 0..5 {
-        assert_eq!(host.crosshost(&["gc"]).ok().stdout, "");
+        assert_eq!(host.crosshost("gc").ok().stdout, "");
         std::thread::sleep(std::time::Duration::from_millis(100));
     }
     assert_eq!(leased(&lab, "n1").len(), 1);
     drop(net);
     until(LIMIT, "noticed", || {
-        !host.crosshost(&["gc"]).ok().stdout.is_empty()
+        !host.crosshost("gc").ok().stdout.is_empty()
     });
     assert!(leased(&lab, "n1").is_empty());
 }
@@ -130,18 +130,18 @@ fn the_last_dead_container_takes_the_hosts_own_address_with_it() {
         "the container's and the host's"
     );
     dies(&dead);
-    host.crosshost(&["gc"]).ok();
+    host.crosshost("gc").ok();
     assert_eq!(leased(&lab, "n1"), BTreeSet::new());
-    host.crosshost(&["network", "rm", "n1"]).ok();
+    host.crosshost("network rm n1").ok();
 
     // An earlier version took the container down alone.
     let dead = Attachment::new(host, "dead", "n1");
     let foothold = "/run/crosshost/foothold/n1.json";
-    host.namespace().run(&["cp", foothold, "/run/kept"]).ok();
+    host.run(&["cp", foothold, "/run/kept"]).ok();
     dies(&dead);
-    host.crosshost(&["gc"]).ok();
-    host.namespace().run(&["cp", "/run/kept", foothold]).ok();
-    let said = host.crosshost(&["gc"]).ok().stdout;
+    host.crosshost("gc").ok();
+    host.run(&["cp", "/run/kept", foothold]).ok();
+    let said = host.crosshost("gc").ok().stdout;
     assert_eq!(said, "network n1: this host's own address\n");
-    assert_eq!(host.crosshost(&["gc"]).ok().stdout, "");
+    assert_eq!(host.crosshost("gc").ok().stdout, "");
 }

@@ -93,7 +93,7 @@ fn assert_none_lost(pings: Vec<Pinging>) {
 /// Runs each command that the doctor of this host advises, as an operator would who pastes it; what it said.
 #[track_caller]
 fn follow_the_doctor(host: &Host) -> String {
-    let said = host.crosshost(&["doctor"]).stdout;
+    let said = host.crosshost("doctor").stdout;
     for line in said.lines() {
         let Some((_, advice)) = line.split_once("; run: ") else {
             continue;
@@ -104,7 +104,7 @@ fn follow_the_doctor(host: &Host) -> String {
             continue;
         }
         let script = format!("PATH={}:$PATH; {advice}", host.programs().display());
-        let done = host.namespace().run(&["sh", "-c", &script]);
+        let done = host.run(&["sh", "-c", &script]);
         assert!(done.status.success(), "{line}: {done}");
     }
     said
@@ -156,8 +156,8 @@ fn exchange<'h>(
     reaches(&new, stay);
     check(&new);
     follow_the_doctor(host);
-    host.crosshost(&["sync"]).ok();
-    host.crosshost(&["gc"]).ok();
+    host.sync();
+    host.crosshost("gc").ok();
     // The watcher of this version.
     watcher.stop().ok();
     *watcher = host.watch();
@@ -170,7 +170,7 @@ fn exchange<'h>(
     gone.container.remove();
     reaches(&new, stay);
     reaches(own, stay);
-    let endpoints = host.listed(&["endpoint", "ls"]);
+    let endpoints = host.listed("endpoint ls");
     let endpoints = endpoints.as_array().expect("endpoints").len();
     assert!(endpoints > 2 * stay.len(), "of both families: {endpoints}");
     new
@@ -188,7 +188,7 @@ fn hosts_change_their_version_one_by_one_and_back_and_no_packet_is_lost() {
     let lab = Lab::new(3, Backend::Consul);
     for host in lab.hosts() {
         host.exchange_programs(folder(Some(EARLIER)));
-        host.crosshost(&["sync"]).ok();
+        host.sync();
         host.install(&dual_stack());
         host.install(&by_gateway());
     }
@@ -249,12 +249,12 @@ fn hosts_change_their_version_one_by_one_and_back_and_no_packet_is_lost() {
             is_published();
             // Every host reads what all wrote, whatever its version.
             for reader in hosts {
-                let nodes = reader.listed(&["node", "ls"]);
+                let nodes = reader.listed("node ls");
                 assert_eq!(nodes.as_array().expect("nodes").len(), 3, "{nodes}");
                 reader.crosshost(&["network", "inspect", NETWORK]).ok();
             }
         }
-        let nodes = hosts[0].listed(&["node", "ls"]);
+        let nodes = hosts[0].listed("node ls");
         for node in nodes.as_array().into_iter().flatten() {
             let says_it = node["version"].is_string() && node["commit"].is_string();
             assert_eq!(says_it, commit.is_none(), "after round {round}: {nodes}");
@@ -289,7 +289,7 @@ fn an_egress_bridge_that_an_earlier_version_made_on_the_host_is_kept_until_it_is
     let lab = Lab::new(2, Backend::Dir);
     for host in lab.hosts() {
         host.exchange_programs(folder(Some(ON_HOST)));
-        host.crosshost(&["sync"]).ok();
+        host.sync();
         host.install(&conflist(NETWORK, SUBNET));
     }
     let before: Vec<Footprint> = lab.footprints();
@@ -313,7 +313,7 @@ fn an_egress_bridge_that_an_earlier_version_made_on_the_host_is_kept_until_it_is
         !said.contains("way out: "),
         "nothing is wrong with it: {said}"
     );
-    one.crosshost(&["sync"]).ok();
+    one.sync();
     let mut watcher = one.watch();
     check(&old);
     let new = Attachment::new(one, "new", NETWORK);
@@ -322,9 +322,7 @@ fn an_egress_bridge_that_an_earlier_version_made_on_the_host_is_kept_until_it_is
         reaches(attached, &[&far]);
     }
     let kind = || {
-        let link = one
-            .namespace()
-            .run(&["ip", "-json", "-details", "link", "show", "ch-egress"]);
+        let link = one.run("ip -json -details link show ch-egress");
         link.ok().json()[0]["linkinfo"]["info_kind"].clone()
     };
     assert_eq!(kind(), "bridge", "it has the form that it had");
@@ -332,11 +330,10 @@ fn an_egress_bridge_that_an_earlier_version_made_on_the_host_is_kept_until_it_is
 
     // What somebody damages is mended in that form. The watcher is held, or it would mend it before doctor looks.
     let pid = watcher.pid();
-    one.namespace()
-        .script(&format!("kill -STOP {pid}; ip link delete ch-egress"));
-    one.crosshost(&["doctor"]).failed();
-    one.namespace().script(&format!("kill -CONT {pid}"));
-    one.crosshost(&["sync"]).ok();
+    one.script(&format!("kill -STOP {pid}; ip link delete ch-egress"));
+    one.crosshost("doctor").failed();
+    one.script(&format!("kill -CONT {pid}"));
+    one.sync();
     assert_eq!(kind(), "bridge");
     for attached in [&old, &new] {
         reaches(attached, &[&far]);
@@ -375,11 +372,11 @@ fn a_layout_of_the_future_is_added_to_and_repaired_by_nobody_and_del_works() {
     let lab = Lab::new(1, Backend::Dir);
     let host = lab.host(1);
     host.install(&dual_stack());
-    host.crosshost(&["sync"]).ok();
+    host.sync();
     let before = lab.footprints();
     let attached = Attachment::new(host, "t1", NETWORK);
     let path = "/run/crosshost/layout.json";
-    let written = host.namespace().run(&["cat", path]).ok().json();
+    let written = host.run(&["cat", path]).ok().json();
     assert_eq!(written["layout"], 1, "{written}");
     assert!(written["version"].is_string() && written["commit"].is_string());
     let mut watcher = host.watch();
@@ -387,7 +384,7 @@ fn a_layout_of_the_future_is_added_to_and_repaired_by_nobody_and_del_works() {
     let pings = vec![Pinging::start(&attached, outside)];
 
     let future = json!({ "layout": 2, "version": "9.1.0", "commit": "cafe0001", "other": true });
-    host.namespace().write(path, future.to_string());
+    host.write(path, future.to_string());
     let words = ["layout 2", "9.1.0 (cafe0001)", "layouts up to 1"];
     let container = host.container("t2");
     let commands = [&["sync"][..], &["gc"], &["doctor"]];
@@ -400,8 +397,7 @@ fn a_layout_of_the_future_is_added_to_and_repaired_by_nobody_and_del_works() {
     watcher.hang_up();
     watcher.until(SOON, "told", || watcher.times_said("layout 2") > 0);
     // What the kernel tells it changes nothing: it neither spins nor stops to hear signals.
-    host.namespace()
-        .script("ip link set ch-egress alias touched");
+    host.script("ip link set ch-egress alias touched");
     let begun = watcher.cpu();
     std::thread::sleep(Duration::from_secs(2));
     let spent = watcher.cpu().saturating_sub(begun);
@@ -424,13 +420,11 @@ fn a_layout_of_the_future_is_added_to_and_repaired_by_nobody_and_del_works() {
         .refused(50, &words);
     // CHECK neither judges nor mends, so that no runtime destroys the container.
     let mtu = |mtu: &str| format!("ip link set ch-egress mtu {mtu}");
-    host.namespace().script(&mtu("1400"));
+    host.script(&mtu("1400"));
     check(&attached);
-    let link = host
-        .namespace()
-        .run(&["ip", "-json", "link", "show", "ch-egress"]);
+    let link = host.run("ip -json link show ch-egress");
     assert_eq!(link.ok().json()[0]["mtu"], 1400);
-    host.namespace().script(&mtu("1500"));
+    host.script(&mtu("1500"));
     assert_none_lost(pings);
     attached.detach().ok();
     for gone in [&attached.container, &container] {
@@ -459,7 +453,7 @@ fn what_an_earlier_version_made_with_a_second_store_is_given_back_to_it() {
     let said = host.cnitool("add", SECOND, third.name(), "eth0").failed();
     let text = format!("{}{}", said.stdout, said.stderr);
     assert!(text.contains("prefix other"), "{text}");
-    let said = host.crosshost(&["sync"]).failed().stderr;
+    let said = host.crosshost("sync").failed().stderr;
     assert!(
         said.contains("prefix other") && said.contains(SECOND),
         "{said}"
@@ -472,7 +466,7 @@ fn what_an_earlier_version_made_with_a_second_store_is_given_back_to_it() {
         left.contains(SECOND) && !left.contains("/leases/") && !left.contains("/acks/"),
         "{left}"
     );
-    host.crosshost(&["sync"]).ok();
+    host.sync();
     check(&one);
     one.detach().ok();
 }

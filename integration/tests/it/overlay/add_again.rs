@@ -23,9 +23,7 @@ fn call(container: &Container<'_>, verb: &str) -> Finished {
 /// The port of the only attachment but `near`'s, if the sandbox still has it.
 fn ports(host: &Host) -> usize {
     let inside = format!("--net=/run/crosshost/netns/{NETWORK}");
-    let links = host
-        .namespace()
-        .run(&["nsenter", &inside, "ip", "-o", "link"]);
+    let links = host.run(&["nsenter", &inside, "ip", "-o", "link"]);
     links.ok().stdout.matches(": chp").count()
 }
 
@@ -97,7 +95,7 @@ fn an_interface_that_somebody_removed_is_made_again() {
     let host = lab.host(1);
     let container = host.container("t1");
     call(&container, "ADD").ok();
-    container.run(&["ip", "link", "del", "eth0"]).ok();
+    container.run("ip link del eth0").ok();
     let result = call(&container, "ADD").ok().json();
     assert_eq!(container.address("eth0"), Some(address_of(&result, "eth0")));
     assert_eq!(store_reader::leased(&lab, NETWORK).len(), 1);
@@ -116,8 +114,8 @@ fn cnitool(host: &Host, verb: &str) -> Running {
 }
 
 fn behind(host: &Host, script: &str) {
-    host.namespace().write("/run/behind/behind", script);
-    host.namespace().script("chmod +x /run/behind/behind");
+    host.write("/run/behind/behind", script);
+    host.script("chmod +x /run/behind/behind");
 }
 
 #[test]
@@ -155,7 +153,7 @@ fn a_runtime_killed_in_the_middle_of_its_chain_may_ask_again_and_no_other_may() 
     assert_eq!(leases(), before);
     runtime.kill();
     runtime.wait(LIMIT);
-    host.namespace().script("kill $(cat /run/behind/reached)");
+    host.script("kill $(cat /run/behind/reached)");
 
     let result = cnitool(host, "add").wait(LIMIT).ok().json();
     assert_eq!(container.address("eth0"), Some(address_of(&result, "eth0")));

@@ -32,12 +32,10 @@ fn at_once(container: &Container<'_>, verb: &str, which: &[(usize, &str)]) -> Ve
 
 #[test]
 fn attachments_of_one_container_are_made_and_unmade_at_the_same_moment() {
-    let lab = Lab::new(1, Backend::Dir);
+    let lab = Lab::registered(1, Backend::Dir);
     let host = lab.host(1);
-    host.crosshost(&["sync"]).ok();
     for (network, subnet) in SUBNETS {
-        host.crosshost(&["network", "create", network, "--subnet", subnet])
-            .ok();
+        host.create_network(network, subnet);
     }
     let untouched = lab.footprints();
     for which in [
@@ -56,9 +54,7 @@ fn attachments_of_one_container_are_made_and_unmade_at_the_same_moment() {
         }
         assert_eq!(ways_out.len(), 1, "{results:?}");
         let netns = "--net=/run/crosshost/egress-netns/ch-egress";
-        let links = host
-            .namespace()
-            .run(&["nsenter", netns, "ip", "-o", "link"]);
+        let links = host.run(&["nsenter", netns, "ip", "-o", "link"]);
         let ports = links.ok().stdout.matches(": che").count();
         assert_eq!(ports, 1, "made once");
         assert!(container.tcp_get(OUTSIDE).is_ok());

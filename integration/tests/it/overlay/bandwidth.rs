@@ -20,10 +20,8 @@ fn lab(hosts: u8) -> Lab {
     let lab = Lab::new(hosts, Backend::Dir);
     let mut list = conflist(NETWORK, SUBNET);
     list["plugins"][0]["capabilities"]["bandwidth"] = true.into();
-    for host in lab.hosts() {
-        host.crosshost(&["sync"]).ok();
-        host.install(&list);
-    }
+    lab.sync();
+    lab.install(&list);
     lab
 }
 
@@ -133,7 +131,7 @@ fn shown(host: &Host, words: &str) -> String {
              {words} tc qdisc show dev $link; {words} tc filter show dev $link ingress
          done"
     );
-    host.namespace().run(&["sh", "-euc", &script]).ok().stdout
+    host.run(&["sh", "-euc", &script]).ok().stdout
 }
 
 const SANDBOX: &str = "nsenter --net=/run/crosshost/netns/ov_net1";
@@ -143,8 +141,7 @@ const EGRESS: &str = "nsenter --net=/run/crosshost/egress-netns/ch-egress";
 fn nobody_elses_interface_is_touched_and_a_del_leaves_nothing() {
     let lab = lab(1);
     let host = lab.host(1);
-    host.namespace()
-        .script("tc qdisc add dev ens3 root tbf rate 500mbit burst 100kb limit 200kb");
+    host.script("tc qdisc add dev ens3 root tbf rate 500mbit burst 100kb limit 200kb");
     let _near = Attachment::new(host, "near", NETWORK);
     let look = || {
         let near = shown(host, "nsenter --net=/run/netns/near");
@@ -234,8 +231,8 @@ fn what_limits_a_container_is_missed_by_check_and_doctor_and_put_back() {
              Q=$($E ip -o link | grep -o 'che[0-9a-f]*' | head -1); J=chi${{Q#che}}
              {damage}"
         );
-        host.namespace().script(&script);
-        let doctor = host.crosshost(&["doctor"]);
+        host.script(&script);
+        let doctor = host.crosshost("doctor");
         assert!(!doctor.status.success(), "{damage}: {doctor}");
         assert!(
             words.iter().all(|word| doctor.stdout.contains(word)),
@@ -244,11 +241,11 @@ fn what_limits_a_container_is_missed_by_check_and_doctor_and_put_back() {
         // The way out is put back by CHECK itself.
         if damage.starts_with("$S") {
             slow.call("CHECK", "eth0").refused(110, words);
-            host.crosshost(&["sync"]).ok();
+            host.sync();
         }
         slow.call("CHECK", "eth0").ok();
         assert_eq!(look(), whole, "{damage}");
-        host.crosshost(&["doctor"]).ok();
+        host.crosshost("doctor").ok();
     };
     for (enter, port, ifb) in [("$S", "$P", "$I"), ("$E", "$Q", "$J")] {
         let (ingress, egress) = ("ingress rate is not kept", "egress rate is not kept");
@@ -276,9 +273,8 @@ fn what_limits_a_container_is_missed_by_check_and_doctor_and_put_back() {
     }
     // What the DEL of an older version would leave, which knows of no such device.
     let stray = "ip link add chi012345678901 up type ifb";
-    host.namespace()
-        .script(&format!("{SANDBOX} {stray}; {EGRESS} {stray}"));
-    host.crosshost(&["sync"]).ok();
+    host.script(&format!("{SANDBOX} {stray}; {EGRESS} {stray}"));
+    host.sync();
     for namespace in [SANDBOX, EGRESS] {
         assert!(
             !shown(host, namespace).contains("chi012345678901"),

@@ -28,7 +28,7 @@ fn network(number: u8, keys: &Value, behind: &Value) -> Value {
 }
 
 fn said(host: &Host, words: &[&str]) -> String {
-    host.namespace().run(words).ok().stdout
+    host.run(words).ok().stdout
 }
 
 #[test]
@@ -36,8 +36,7 @@ fn firewall_keeps_the_containers_apart_from_other_bridges_and_nobody_else() {
     let lab = Lab::new(1, Backend::Dir);
     let host = lab.host(1);
     // A link of the host that has the name of the containers'.
-    host.namespace()
-        .script("ip link add eth0 type veth peer name end0; ip link set eth0 up");
+    host.script("ip link add eth0 type veth peer name end0; ip link set eth0 up");
     let policy =
         json!([{ "type": "firewall", "backend": "iptables", "ingressPolicy": "same-bridge" }]);
     let modes = ["gwbridge", "gateway", "none"];
@@ -113,13 +112,11 @@ fn bandwidth_is_refused_and_limits_nobody() {
     host.install(&network(1, &json!({}), &limit));
     // Indices of links are small numbers, in a sandbox as on the host: without care one of the ports there would have that of
     // a link here.
-    host.namespace().script(
+    host.script(
         "for again in 1 2 3 4; do ip link add a0 type veth peer name b0; ip link del a0; done",
     );
     let near = Attachment::new(host, "near", "n0");
-    let links = host
-        .namespace()
-        .run(&["ip", "-json", "link", "show", "dev", "ch-egress"]);
+    let links = host.run("ip -json link show dev ch-egress");
     let index = links.ok().json()[0]["ifindex"].as_u64().expect("an index");
     assert!((6..20).contains(&index), "{index}");
     let limited = said(host, &["tc", "qdisc"]);
@@ -168,9 +165,7 @@ fn results_in_the_order_of_earlier_versions_are_checked_and_removed() {
     }
     conf["prevResult"] = result;
     call("CHECK", &conf);
-    container
-        .run(&["ip", "address", "flush", "dev", "gw0"])
-        .ok();
+    container.run("ip address flush dev gw0").ok();
     let check = host
         .call("overlay", "CHECK")
         .id("t1")

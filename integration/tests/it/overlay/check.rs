@@ -206,7 +206,7 @@ impl<'h> Bench<'h> {
 
     fn does(&self, what: &str) {
         let script = format!("{}\n{what}", self.settings);
-        self.container.host().namespace().script(&script);
+        self.container.host().script(&script);
     }
 
     fn check_of(&self, conf: &Value) -> Finished {
@@ -238,7 +238,7 @@ impl<'h> Bench<'h> {
                 "want {words:?}: {text}"
             );
             if undo.is_empty() {
-                self.container.host().crosshost(&["sync"]).ok();
+                self.container.host().sync();
             } else {
                 self.does(undo);
             }
@@ -250,12 +250,7 @@ impl<'h> Bench<'h> {
 }
 
 fn lab() -> Lab {
-    let lab = Lab::new(2, Backend::Dir);
-    for host in lab.hosts() {
-        host.crosshost(&["sync"]).ok();
-        host.install(&conflist(NETWORK, SUBNET));
-    }
-    lab
+    Lab::with_network(2, Backend::Dir, &conflist(NETWORK, SUBNET))
 }
 
 #[test]
@@ -294,7 +289,7 @@ fn whatever_happens_to_the_segment_is_noticed_named_and_mended() {
     let lab = lab();
     let bench = Bench::new(&lab);
     let far = Attachment::new(lab.host(2), "far", NETWORK);
-    lab.host(1).crosshost(&["sync"]).ok();
+    lab.host(1).sync();
     bench.suffers(&SEGMENT);
     assert!(bench.container.pings(far.address, &[]), "as before");
 }

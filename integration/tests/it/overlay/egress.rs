@@ -7,7 +7,8 @@ use std::{
 };
 
 use integration::{
-    Attachment, Backend, Container, Host, Lab, OUTSIDE, OUTSIDE6, Server, conflist, position_of,
+    Attachment, Backend, Container, Host, Lab, OUTSIDE, OUTSIDE6, Server, conflist, detach_all,
+    position_of,
 };
 use serde_json::{Value, json};
 
@@ -50,7 +51,7 @@ fn networks_with_ipv6_have_a_way_out_over_it_and_others_have_none() {
     let host = lab.host(1);
     // Forwarding stays on, as it does for IPv4.
     let forward = "echo 1 > /proc/sys/net/ipv6/conf/all/forwarding";
-    host.namespace().script(forward);
+    host.script(forward);
     let untouched = host.footprint();
     let [v4, dual, v6] = ["n0", "n1", "n2"].map(|name| Attachment::new(host, name, name));
     for attached in [&v4, &dual, &v6] {
@@ -60,7 +61,7 @@ fn networks_with_ipv6_have_a_way_out_over_it_and_others_have_none() {
         leaves_by_ipv6(&attached.container, host);
     }
     assert!(v4.container.tcp_get(OUTSIDE6).is_err(), "it has no IPv6");
-    let gw0 = v4.container.run(&["ip", "-6", "address", "show", "gw0"]);
+    let gw0 = v4.container.run("ip -6 address show gw0");
     assert_eq!(gw0.stdout.trim(), "", "not even an address of its own");
     for attached in [&v4, &dual, &v6] {
         attached.detach().ok();
@@ -99,7 +100,7 @@ fn the_result_tells_of_the_way_out_over_ipv6() {
         .rfind(|ip| ip["interface"] == gw0)
         .expect("of IPv6");
     let address = address["address"].as_str().expect("text");
-    let inside = container.run(&["ip", "-6", "address", "show", "gw0"]).ok();
+    let inside = container.run("ip -6 address show gw0").ok();
     assert!(inside.stdout.contains(address), "{}", inside.stdout);
     host.cnitool("check", "n0", "t1", "eth0").ok();
     host.cnitool("del", "n0", "t1", "eth0").ok();
@@ -124,7 +125,7 @@ fn a_containers_second_network_may_bring_ipv6() {
 /// What `/proc/sys/net/ipv6/conf/KEY` of a host says.
 fn conf6(host: &Host, key: &str) -> String {
     let path = format!("/proc/sys/net/ipv6/conf/{key}");
-    let said = host.namespace().run(&["cat", &path]).ok().stdout;
+    let said = host.run(&["cat", &path]).ok().stdout;
     said.trim().to_owned()
 }
 
@@ -134,7 +135,7 @@ fn a_host_goes_on_listening_to_the_routers_that_it_has_and_to_nobody_else() {
     let lab = lab(&[&["10.0.0.0/24"], &["fd00:1::/64"]]);
     let host = lab.host(1);
     let read = |key: &str| conf6(host, key);
-    host.namespace().script(
+    host.script(
         "echo 0 > /proc/sys/net/ipv6/conf/all/forwarding
          ip link add docker0 up type bridge
          ip -6 route del default
@@ -161,13 +162,11 @@ fn a_host_goes_on_listening_to_the_routers_that_it_has_and_to_nobody_else() {
     );
     assert_eq!(read("ch-egress/accept_ra"), "0", "but not to containers");
     assert_eq!(read("docker0/accept_ra"), "1", "nor to those of others");
-    host.namespace().script("ip link add cni0 up type bridge");
+    host.script("ip link add cni0 up type bridge");
     // Where the host forwards, 1 is: not at all.
     let later = (read("cni0/accept_ra"), read("cni0/forwarding"));
     assert_eq!(later, ("1".into(), "1".into()), "made later");
-    for attached in [v4, v6] {
-        attached.detach().ok();
-    }
+    detach_all([v4, v6]);
     let stays = (read("all/forwarding"), read("ens3/accept_ra"));
     assert_eq!(
         stays,
@@ -179,7 +178,7 @@ fn a_host_goes_on_listening_to_the_routers_that_it_has_and_to_nobody_else() {
 /// What every interface of a host has, and every one that is still to come.
 fn common_settings(host: &Host) -> BTreeMap<String, String> {
     let read = "cd /proc/sys/net; grep -H '' ipv4/conf/all/* ipv4/conf/default/* ipv6/conf/all/* ipv6/conf/default/* || true";
-    let said = host.namespace().run(&["sh", "-c", read]).ok().stdout;
+    let said = host.run(&["sh", "-c", read]).ok().stdout;
     let settings = said.lines().filter_map(|line| line.split_once(':'));
     let settings: BTreeMap<_, _> = settings
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
@@ -275,19 +274,17 @@ fn sync_mends_what_somebody_broke() {
         ),
         "echo 0 > /proc/sys/net/ipv4/ip_forward; echo 0 > /proc/sys/net/ipv6/conf/all/forwarding",
     ] {
-        host.namespace().script(damage);
+        host.script(damage);
         assert!(!works(), "{damage}: nothing was broken");
-        host.crosshost(&["sync"]).ok();
+        host.sync();
         assert!(works(), "{damage}: not mended");
     }
     // What isolates the containers' ports is back as well.
     let listing: Vec<_> = INSIDE.split(' ').chain(["bridge", "-d", "link"]).collect();
-    let ports = host.namespace().run(&listing).ok().stdout;
+    let ports = host.run(&listing).ok().stdout;
     let isolated = ports.matches("isolated on").count();
     assert_eq!(isolated, 2, "{ports}");
-    for attached in [t1, t2] {
-        attached.detach().ok();
-    }
+    detach_all([t1, t2]);
 }
 
 /// The addresses of the container's NIC on the egress bridge, by family.
@@ -312,7 +309,7 @@ fn a_published_port_is_reached_by_its_container_and_by_a_neighbour() {
     let [v4, v6] = outer(&t1)[..] else {
         panic!("a way out over both")
     };
-    host.namespace().script(&format!(
+    host.script(&format!(
         "for conf in /proc/sys/net/bridge/bridge-nf-call-*tables; do echo 1 > $conf; done
          nft add table inet published
          nft add chain inet published in '{{ type nat hook prerouting priority dstnat; }}'
@@ -357,7 +354,7 @@ fn a_bridge_in_the_place_of_the_hosts_interface_is_replaced() {
     let lab = lab(&[&["10.0.0.0/24"]]);
     let host = lab.host(1);
     let untouched = host.footprint();
-    host.namespace().script(
+    host.script(
         "ip link add ch-egress type bridge
          ip address add 172.18.0.1/16 dev ch-egress; ip link set ch-egress up",
     );
@@ -376,7 +373,7 @@ fn a_lost_namespace_of_the_bridge_is_made_anew_for_new_containers() {
     let untouched = host.footprint();
     // With its mount it goes, and all links with it.
     let t1 = Attachment::new(host, "t1", "n0");
-    host.namespace().script(
+    host.script(
         "umount /run/crosshost/egress-netns/ch-egress
          until ! ip link show ch-egress; do sleep 0.01; done",
     );
@@ -392,8 +389,7 @@ fn a_lost_namespace_of_the_bridge_is_made_anew_for_new_containers() {
 
     // Hidden, together with the documents: the subnet is known by the host's interface.
     let t1 = Attachment::new(host, "t1", "n0");
-    host.namespace()
-        .script("mount -t tmpfs none /run/crosshost/egress-netns; rm -r /run/crosshost/egress");
+    host.script("mount -t tmpfs none /run/crosshost/egress-netns; rm -r /run/crosshost/egress");
     let t2 = Attachment::new(host, "t2", "n0");
     leaves_by(&t2.container, host);
     assert_ne!(outer(&t1), outer(&t2), "both may be in use");
@@ -404,7 +400,7 @@ fn a_lost_namespace_of_the_bridge_is_made_anew_for_new_containers() {
         attached.detach().ok();
         attached.container.remove();
     }
-    host.namespace().script(
+    host.script(
         "umount /run/crosshost/egress-netns
          umount /run/crosshost/egress-netns/ch-egress; rm /run/crosshost/egress-netns/ch-egress",
     );

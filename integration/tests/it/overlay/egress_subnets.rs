@@ -1,6 +1,6 @@
 //! Which subnet the egress bridge has: none that a container on it reaches otherwise, now or when it joins another network.
 
-use integration::{Attachment, Backend, Container, Host, Lab, OUTSIDE, conflist};
+use integration::{Attachment, Backend, Container, Host, Lab, OUTSIDE, conflist, detach_all};
 use serde_json::{Value, json};
 
 fn install(host: &Host, name: &str, subnet: &str, egress: Value) {
@@ -10,7 +10,7 @@ fn install(host: &Host, name: &str, subnet: &str, egress: Value) {
 }
 
 fn gateway(container: &Container<'_>) -> String {
-    let routes = container.ip(&["route", "show", "default"]);
+    let routes = container.ip("route show default");
     routes[0]["gateway"].as_str().expect("a gateway").to_owned()
 }
 
@@ -21,10 +21,8 @@ fn is_none_of_a_network() {
     // The network itself has the first of the customary ones, others have the next two: one of the store, which this host has
     // no copy of, and one of which there is nothing but a route here.
     install(host, "own", "172.18.0.0/24", json!("gwbridge"));
-    let create = ["network", "create", "other", "--subnet", "172.19.0.0/20"];
-    lab.host(2).crosshost(&create).ok();
-    host.namespace()
-        .script("ip route add 172.20.5.0/24 via 192.168.1.1");
+    lab.host(2).create_network("other", "172.19.0.0/20");
+    host.script("ip route add 172.20.5.0/24 via 192.168.1.1");
     let attached = Attachment::new(host, "t1", "own");
     assert_eq!(gateway(&attached.container), "172.21.0.1");
     let heard = attached.container.tcp_get(OUTSIDE).expect("a way out");
@@ -103,9 +101,7 @@ fn that_is_in_use_keeps_a_container_off_a_network_that_has_its_gateway_or_addres
         );
     }
     assert!(open[0].container.pings(open[1].address, &[]));
-    for attached in open.into_iter().chain([first, inner]) {
-        attached.detach().ok();
-    }
+    detach_all(open.into_iter().chain([first, inner]));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::{
 };
 
 use integration::{
-    Attachment, Backend, Container, Host, Lab, Server, addresses_in, conflist, until,
+    Attachment, Backend, Container, Host, Lab, Server, addresses_in, conflist, detach_all, until,
 };
 use rustix::net::{AddressFamily, SendFlags, SocketType, ipproto, sendto, socket, sockopt};
 use serde_json::{Value, json};
@@ -34,7 +34,7 @@ fn lab(subnets: &[&str], over_ipv6: bool) -> Lab {
             host.tunnel_from(&host.address6());
         }
         host.install(&network(subnets));
-        host.crosshost(&["sync"]).ok();
+        host.sync();
     }
     lab
 }
@@ -82,15 +82,7 @@ fn transfers(from: &Container<'_>, to: &Container<'_>, address: IpAddr) -> usize
 
 /// The link-local addresses of the interface that can be used now.
 fn link_locals(container: &Container<'_>, ifname: &str) -> Vec<String> {
-    let words = [
-        "address",
-        "show",
-        "dev",
-        ifname,
-        "scope",
-        "link",
-        "-tentative",
-    ];
+    let words = format!("address show dev {ifname} scope link -tentative");
     let listing = container.ip(&words);
     let found = listing[0]["addr_info"].as_array().into_iter().flatten();
     let found = found.filter_map(|one| one["local"].as_str().map(str::to_owned));
@@ -121,7 +113,7 @@ fn link_local_addresses_can_be_used_as_soon_as_add_returns() {
 fn tunnelled(host: &Host) -> u64 {
     let path = format!("--net=/run/crosshost/netns/{NETWORK}");
     let words = ["nsenter", &path, "ip", "-s", "-j", "link", "show", "vxlan0"];
-    let links = host.namespace().run(&words).ok().json();
+    let links = host.run(&words).ok().json();
     links[0]["stats64"]["tx"]["packets"]
         .as_u64()
         .expect("a count")
@@ -173,15 +165,13 @@ fn neighbours_on_other_hosts_are_not_asked_for_over_the_tunnel() {
         assert!(t1.container.pings(t2.address, &[]));
         // Beside it a new interface's own multicasts may leave: the least of some tries tells.
         let frames = (0..5).map(|_| {
-            t1.container.run(&["ip", "neighbour", "flush", "all"]).ok();
+            t1.container.run("ip neighbour flush all").ok();
             let before = tunnelled(lab.host(1));
             assert!(t1.container.pings(t2.address, &[]));
             tunnelled(lab.host(1)) - before
         });
         assert_eq!(frames.min(), Some(1), "{subnet}: the echo, and no question");
-        for attached in [t1, t2] {
-            attached.detach().ok();
-        }
+        detach_all([t1, t2]);
     }
 }
 
@@ -247,32 +237,26 @@ fn nobody_on_the_segment_passes_for_a_router() {
             vec!["ip", "-6", "address"],
             vec!["nsenter", &sandbox, "ip", "-6", "address"],
         ] {
-            let said = host.namespace().run(&inside).ok().stdout;
+            let said = host.run(&inside).ok().stdout;
             assert!(!said.contains("2001:db8:bad:"), "{said}");
         }
     }
-    for attached in [liar, near, far, gullible] {
-        attached.detach().ok();
-    }
+    detach_all([liar, near, far, gullible]);
 }
 
 #[test]
 fn a_host_whose_tunnel_address_changes_is_found_again() {
     let lab = Lab::new(2, Backend::Dir);
     let two = lab.host(2);
-    for host in lab.hosts() {
-        host.install(&conflist(NETWORK, "10.0.0.0/24"));
-    }
+    lab.install(&conflist(NETWORK, "10.0.0.0/24"));
     two.underlay("ens3");
-    for host in lab.hosts() {
-        host.crosshost(&["sync"]).ok();
-    }
+    lab.sync();
     let t1 = Attachment::new(lab.host(1), "t1", NETWORK);
     let t2 = Attachment::new(two, "t2", NETWORK);
     assert!(t1.container.pings(t2.address, &[]));
 
     // As a DHCP server would have it.
-    two.namespace().script(
+    two.script(
         "ip address add 192.168.1.77/24 dev ens3; ip address del 192.168.1.12/24 dev ens3
          ip address add 192.168.1.77/24 dev ens3 2>/dev/null || true; ip route replace default via 192.168.1.1",
     );
@@ -280,13 +264,11 @@ fn a_host_whose_tunnel_address_changes_is_found_again() {
         !t1.container.pings(t2.address, &[]),
         "the old address is nobody's"
     );
-    two.crosshost(&["sync"]).ok();
-    lab.host(1).crosshost(&["sync"]).ok();
+    two.sync();
+    lab.host(1).sync();
     assert!(t1.container.pings(t2.address, &[]));
     assert!(t2.container.pings(t1.address, &[]));
     let third = Attachment::new(two, "t3", NETWORK);
     assert!(third.container.pings(t1.address, &[]));
-    for attached in [t1, t2, third] {
-        attached.detach().ok();
-    }
+    detach_all([t1, t2, third]);
 }

@@ -6,11 +6,9 @@ use serde_json::json;
 #[test]
 fn a_host_registers_with_its_first_add() {
     let lab = Lab::new(2, Backend::Dir);
-    for host in lab.hosts() {
-        host.install(&conflist("ov_net1", "10.0.0.0/24"));
-    }
+    lab.install(&conflist("ov_net1", "10.0.0.0/24"));
     let _t1 = Attachment::new(lab.host(1), "t1", "ov_net1");
-    let nodes = lab.host(2).listed(&["node", "ls"]);
+    let nodes = lab.host(2).listed("node ls");
     let names: Vec<_> = nodes
         .as_array()
         .into_iter()
@@ -31,10 +29,8 @@ fn a_network_is_born_from_the_conflist() {
     overlay["vxlanPort"] = 4790.into();
     overlay["egress"] = json!({ "mode": "gwbridge", "subnet": "172.19.0.0/16" });
     overlay["ipam"]["ranges"][0][0]["gateway"] = "10.0.0.1".into();
-    for host in lab.hosts() {
-        host.crosshost(&["sync"]).ok();
-        host.install(&full);
-    }
+    lab.sync();
+    lab.install(&full);
     let t1 = Attachment::new(lab.host(1), "t1", "ov_net1");
     let t2 = Attachment::new(lab.host(2), "t2", "ov_net1");
     assert!(
@@ -51,7 +47,7 @@ fn a_network_is_born_from_the_conflist() {
         "{gw0:?}"
     );
 
-    let networks = lab.host(2).listed(&["network", "ls"]);
+    let networks = lab.host(2).listed("network ls");
     assert_eq!(networks[0]["vni"], 4097);
     assert_eq!(networks[0]["subnets"], json!(["10.0.0.0/24"]));
 }
@@ -60,8 +56,7 @@ fn a_network_is_born_from_the_conflist() {
 fn a_conflist_that_contradicts_the_store_is_refused_with_both_values() {
     let lab = Lab::new(1, Backend::Dir);
     let host = lab.host(1);
-    let create = ["network", "create", "ov_net1", "--subnet", "10.0.0.0/24"];
-    host.crosshost(&create).ok();
+    host.create_network("ov_net1", "10.0.0.0/24");
     host.install(&conflist("ov_net1", "10.7.0.0/24"));
     let before = host.footprint();
     let _t1 = host.container("t1");
@@ -70,7 +65,7 @@ fn a_conflist_that_contradicts_the_store_is_refused_with_both_values() {
         let said = refused.to_string();
         assert!(said.contains(value), "{value} in {said}");
     }
-    host.namespace().run(&["ip", "netns", "delete", "t1"]).ok();
+    host.run("ip netns delete t1").ok();
     host.footprint()
         .assert_same_as(&before, "after the refusal");
 }
@@ -84,5 +79,5 @@ fn an_internal_network_has_no_way_out() {
     host.install(&internal);
     let t1 = Attachment::new(host, "t1", "ov_net1");
     assert!(t1.container.link("gw0").is_null(), "no gw0");
-    assert_eq!(t1.container.ip(&["route", "show", "default"]), json!([]));
+    assert_eq!(t1.container.ip("route show default"), json!([]));
 }

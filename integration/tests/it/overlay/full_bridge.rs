@@ -31,7 +31,7 @@ fn refused(inside: &str, bridge: &str, words: &[&str]) {
     host.install(&conflist(NETWORK, SUBNET));
     let _first = Attachment::new(host, "first", NETWORK);
     let container = host.container("t1");
-    host.namespace().script(&format!(
+    host.script(&format!(
         "has=$({inside} ip -o link show master {bridge} | wc -l)
          for i in $(seq $((1023 - has))); do echo link add d$i master {bridge} type vxlan id $i dstport 9; done |
              {inside} ip -batch -"
@@ -48,7 +48,7 @@ fn refused(inside: &str, bridge: &str, words: &[&str]) {
         .assert_same_as(&before, "after the refusal");
     call("DEL").ok();
 
-    host.namespace().script(&format!("{inside} ip link del d1"));
+    host.script(&format!("{inside} ip link del d1"));
     call("ADD").ok();
     call("DEL").ok();
 }

@@ -5,7 +5,9 @@ use crate::overlay::host_on_segment;
 use crate::overlay::host_on_segment::{
     DUAL, V4, V6, addresses, lab, link, network, on_link, seen_as, serve,
 };
-use integration::{Attachment, Backend, Container, Host, Lab, OUTSIDE, OUTSIDE6, workspace};
+use integration::{
+    Attachment, Backend, Container, Host, Lab, OUTSIDE, OUTSIDE6, detach_all, workspace,
+};
 use serde_json::{Value, json};
 
 fn gateway(subnets: &[&str]) -> Value {
@@ -28,14 +30,9 @@ fn containers_leave_by_their_own_host_and_meet_each_other_as_they_are() {
         for attached in [&t1, &t2] {
             let way_out = leaves(&attached.container, attached.host(), subnets);
             assert!(way_out, "{subnets:?}, {}", attached.host().name());
-            let links = attached.container.run(&["ip", "-br", "link"]).ok().stdout;
+            let links = attached.container.run("ip -br link").ok().stdout;
             assert!(!links.contains("gw0"), "{links}");
-            let links = attached
-                .host()
-                .namespace()
-                .run(&["ip", "-br", "link"])
-                .ok()
-                .stdout;
+            let links = attached.host().run("ip -br link").ok().stdout;
             assert!(!links.contains("ch-egress"), "{links}");
         }
         let servers = serve(&t2);
@@ -57,7 +54,7 @@ fn containers_leave_by_their_own_host_and_meet_each_other_as_they_are() {
 fn mac(host: &Host) -> String {
     let name = link(host, "chg");
     let shown = ["ip", "-json", "link", "show", "dev", &name];
-    let shown = host.namespace().run(&shown).ok().json();
+    let shown = host.run(&shown).ok().json();
     shown[0]["address"].as_str().expect("a MAC").to_owned()
 }
 
@@ -90,14 +87,14 @@ fn questions_for_the_gateway_stay_on_the_host() {
     let heard = |host: &Host| {
         let name = link(host, "chg");
         let shown = ["ip", "-json", "-stats", "link", "show", "dev", &name];
-        let shown = host.namespace().run(&shown).ok().json();
+        let shown = host.run(&shown).ok().json();
         shown[0]["stats64"]["rx"]["packets"]
             .as_u64()
             .expect("a count")
     };
     let before = [heard(lab.host(1)), heard(lab.host(2))];
     for _ in 0..5 {
-        t1.container.run(&["ip", "neigh", "flush", "all"]).ok();
+        t1.container.run("ip neigh flush all").ok();
         assert!(t1.container.pings("10.0.0.1".parse().expect("one"), &[]));
     }
     assert!(heard(lab.host(1)) >= before[0] + 10);
@@ -106,9 +103,7 @@ fn questions_for_the_gateway_stay_on_the_host() {
         before[1],
         "the other host hears nothing"
     );
-    for attached in [t1, t2] {
-        attached.detach().ok();
-    }
+    detach_all([t1, t2]);
 }
 
 /// The host's links to the segment are of the host as a whole, as its table and its switches are: CHECK puts them back, since a runtime that
@@ -123,10 +118,10 @@ fn what_somebody_broke_is_put_back_by_check_and_by_sync() {
     let check = || host.cnitool("check", "n", "t1", "eth0");
     let mended = |damage: &str| {
         let mends: [&dyn Fn(); 2] = [&|| drop(check().ok()), &|| {
-            drop(host.crosshost(&["sync"]).ok());
+            drop(host.sync());
         }];
         for mend in mends {
-            host.namespace().script(damage);
+            host.script(damage);
             mend();
             assert!(leaves(&t1.container, host, DUAL), "{damage}: not mended");
             assert_eq!(check().ok().stderr, "", "{damage}: not all of it");
@@ -151,13 +146,13 @@ fn what_somebody_broke_is_put_back_by_check_and_by_sync() {
         "echo 0 > /proc/sys/net/ipv4/ip_forward",
         "echo 0 > /proc/sys/net/ipv6/conf/all/forwarding",
     ] {
-        host.namespace().script(damage);
+        host.script(damage);
         let was_broken = !leaves(&t1.container, host, DUAL);
         assert!(was_broken, "{damage}: nothing was broken");
         mended(damage);
     }
     // What is of the segment is named.
-    host.namespace().script(&format!(
+    host.script(&format!(
         "{in_sandbox} ip neighbour delete 10.0.0.1 dev br0"
     ));
     let said = check().failed();
@@ -165,7 +160,7 @@ fn what_somebody_broke_is_put_back_by_check_and_by_sync() {
         format!("{said}").contains("no neighbour 10.0.0.1"),
         "{said}"
     );
-    host.crosshost(&["sync"]).ok();
+    host.sync();
     check().ok();
     t1.detach().ok();
 }
@@ -176,14 +171,14 @@ fn the_doctor_tells_what_is_broken_and_which_rules_of_others_stop_the_way_out() 
     let host = lab.host(1);
     let t1 = Attachment::new(host, "t1", "n");
     let name = link(host, "chg");
-    host.namespace().script(&format!("ip link delete {name}"));
+    host.script(&format!("ip link delete {name}"));
     assert_eq!(ask(host).wrong(&[&name, "is gone"]), "crosshost sync");
-    host.crosshost(&["sync"]).ok();
+    host.sync();
     ask(host).assert_well();
-    host.namespace().script(
+    host.script(
         "nft add table inet foreign; nft 'add chain inet foreign c { type filter hook forward priority 0; policy drop; }'",
     );
-    host.namespace().script(
+    host.script(
         "nft 'add rule inet foreign c iifname ch-egress accept; add rule inet foreign c oifname ch-egress accept'",
     );
     let mut conf = gateway(DUAL)["plugins"][0].clone();
@@ -193,7 +188,7 @@ fn the_doctor_tells_what_is_broken_and_which_rules_of_others_stop_the_way_out() 
     assert!(!leaves(&t1.container, host, DUAL), "nothing was stopped");
     for version in ["IPv4", "IPv6"] {
         let allow = ask(host).wrong(&[version, &name, "foreign"]);
-        host.namespace().script(&allow);
+        host.script(&allow);
         if version == "IPv4" && ask(host).lines("wrong").is_empty() {
             break;
         }
@@ -227,9 +222,7 @@ fn the_first_network_is_the_way_out_and_the_second_does_not_say_that_it_is() {
             let (network, ifname) = (&attached.network, &attached.ifname);
             host.cnitool("check", network, "t1", ifname).ok();
         }
-        for attached in [one, two] {
-            attached.detach().ok();
-        }
+        detach_all([one, two]);
     }
 }
 
@@ -254,7 +247,7 @@ fn a_subnet_that_the_host_has_in_another_way_is_refused() {
                 "ip address delete 10.0.0.77/32 dev ens3",
             ),
         ] {
-            host.namespace().script(come);
+            host.script(come);
             let container = host.container("t1");
             let untouched = host.footprint();
             let call = host
@@ -266,7 +259,7 @@ fn a_subnet_that_the_host_has_in_another_way_is_refused() {
             host.footprint()
                 .assert_same_as(&untouched, "after a refusal");
             container.remove();
-            host.namespace().script(go);
+            host.script(go);
         }
         Attachment::new(host, "t1", "n").detach().ok();
     }
@@ -277,11 +270,7 @@ fn the_kubernetes_conflist_gives_pods_a_gateway_and_the_kubelet_a_way_to_them() 
     let file = workspace().join("cni-conf/kubernetes.conflist");
     let file = std::fs::read_to_string(file).expect("the conflist");
     let conf: Value = serde_json::from_str(&file).expect("JSON");
-    let lab = Lab::new(2, Backend::Dir);
-    for host in lab.hosts() {
-        host.crosshost(&["sync"]).ok();
-        host.install(&conf);
-    }
+    let lab = Lab::with_network(2, Backend::Dir, &conf);
     let name = conf["name"].as_str().expect("a name");
     let [t1, t2] = [1, 2].map(|n| Attachment::new(lab.host(n), &format!("pod{n}"), name));
     for pod in [&t1, &t2] {
@@ -300,7 +289,7 @@ fn the_kubernetes_conflist_gives_pods_a_gateway_and_the_kubelet_a_way_to_them() 
         drop(servers);
     }
     // A service of the node's rules: its answer comes back by them, for the node hides who asked.
-    lab.host(1).namespace().script(&format!(
+    lab.host(1).script(&format!(
         "nft add table ip svc
          nft add chain ip svc pre '{{ type nat hook prerouting priority dstnat; }}'
          nft add rule ip svc pre ip daddr 10.96.0.10 dnat to {}",

@@ -8,7 +8,7 @@ use crate::overlay::host_on_segment::{
     DUAL, V4, V6, addresses, lab, link, network, on_link, seen_as, serve,
 };
 use crate::store_reader;
-use integration::{Attachment, Container, Lab, Programs, until};
+use integration::{Attachment, Container, Lab, Programs, detach_all, until};
 use serde_json::{Value, json};
 
 fn access(subnets: &[&str], egress: &str) -> Value {
@@ -69,8 +69,7 @@ fn hosts_and_containers_meet_whatever_the_way_out() {
         assert_all_meet(&lab, &attached, &when);
         for host in lab.hosts() {
             // A host that wants strict checks for all its links gets them for none that leads to the segment.
-            host.namespace()
-                .script("echo 1 > /proc/sys/net/ipv4/conf/all/rp_filter");
+            host.script("echo 1 > /proc/sys/net/ipv4/conf/all/rp_filter");
         }
         assert_all_meet(&lab, &attached, &format!("{when}, strict"));
         for one in &attached {
@@ -94,7 +93,7 @@ fn the_hosts_address_is_listed_kept_by_gc_and_given_back_with_the_last_container
     let [t1, t2] = ["t1", "t2"].map(|name| Attachment::new(host, name, "n"));
     let own = on_link(host, "chh");
     let listed = || {
-        let all = host.listed(&["endpoint", "ls"]);
+        let all = host.listed("endpoint ls");
         let all = all.as_array().expect("a list").clone();
         let own = all
             .iter()
@@ -115,7 +114,7 @@ fn the_hosts_address_is_listed_kept_by_gc_and_given_back_with_the_last_container
     let collect = |conf: &Value| host.call("overlay", "GC").conf(conf).run().ok();
     t2.detach().ok();
     let journal = "cat /run/crosshost/journal/overlay/*";
-    let record = host.namespace().run(&["sh", "-c", journal]).ok().json();
+    let record = host.run(&["sh", "-c", journal]).ok().json();
     let id = &record["attachment"]["containerID"];
     valid["cni.dev/valid-attachments"] = json!([{ "containerID": id, "ifname": "eth0" }]);
     collect(&valid);
@@ -145,19 +144,17 @@ fn what_somebody_broke_is_put_back_by_check_and_by_sync() {
         "ip -6 route delete fd00:1::/64".to_owned(),
     ] {
         let mends: [&dyn Fn(); 2] = [&|| drop(check()), &|| {
-            drop(host.crosshost(&["sync"]).ok());
+            drop(host.sync());
         }];
         for mend in mends {
-            host.namespace().script(&damage);
+            host.script(&damage);
             mend();
             assert_eq!(check().stderr, "", "{damage}: not all of it");
             assert_eq!(on_link(host, "chh"), own, "the same addresses");
             assert_all_meet(&lab, &attached, &damage);
         }
     }
-    for one in attached {
-        one.detach().ok();
-    }
+    detach_all(attached);
 }
 
 #[test]
@@ -173,7 +170,7 @@ fn del_needs_neither_store_nor_namespace() {
     host.footprint()
         .assert_same_as(&untouched, "after a DEL without the store");
     host.configure(&lab.store_url());
-    host.crosshost(&["sync"]).ok();
+    host.sync();
     assert_no_lease(&lab, "after a sync");
 }
 
@@ -198,8 +195,7 @@ fn documents_lost_under_a_running_container_cost_it_nothing() {
     let lab = lab(1, &access(V4, "none"));
     let host = lab.host(1);
     let t1 = Attachment::new(host, "t1", "n");
-    host.namespace()
-        .script("cd /run/crosshost && rm -rf journal ledger sandbox foothold news");
+    host.script("cd /run/crosshost && rm -rf journal ledger sandbox foothold news");
     let t2 = Attachment::new(host, "t2", "n");
     assert_all_meet(&lab, &[t1, t2], "after the loss");
     for name in ["t1", "t2"] {
@@ -293,8 +289,8 @@ fn an_ipam_plugin_that_takes_its_time_for_the_host_holds_up_nobody_else_on_the_n
     let conflist = access(V4, "gwbridge");
     let lab = lab(1, &conflist);
     let host = lab.host(1);
-    host.namespace().write("/run/slow/slow-ipam", SLOW);
-    host.namespace().script("chmod +x /run/slow/slow-ipam");
+    host.write("/run/slow/slow-ipam", SLOW);
+    host.script("chmod +x /run/slow/slow-ipam");
     let mut conf = host_on_segment::netconf(&conflist);
     conf["ipam"] = json!({ "type": "slow-ipam", "subnet": V4[0] });
     let container = host.container("t1");
@@ -308,14 +304,14 @@ fn an_ipam_plugin_that_takes_its_time_for_the_host_holds_up_nobody_else_on_the_n
     until(Duration::from_mins(1), "at the host's lease", || {
         reached.exists()
     });
-    let synced = host.crosshost(&["sync"]);
+    let synced = host.crosshost("sync");
     assert!(synced.took < Duration::from_secs(15), "{synced}");
     synced.ok();
-    host.namespace().write("/run/slow/go", "");
+    host.write("/run/slow/go", "");
     adding.wait(Duration::from_mins(1)).ok();
     let own: Vec<std::net::IpAddr> = vec![[10, 0, 0, 9].into()];
     assert_eq!(on_link(host, "chh"), own);
     call("DEL").run().ok();
-    let left = host.namespace().run(&["ip", "-br", "link"]).ok().stdout;
+    let left = host.run("ip -br link").ok().stdout;
     assert!(!left.contains("chh"), "{left}");
 }

@@ -42,8 +42,8 @@ pub(crate) fn lab(hosts: u8, conflist: &Value) -> Lab {
     // Forwarding stays on, as it does for IPv4.
     for host in lab.hosts() {
         let forward = "echo 1 > /proc/sys/net/ipv6/conf/all/forwarding";
-        host.namespace().script(forward);
-        host.crosshost(&["sync"]).ok();
+        host.script(forward);
+        host.sync();
         host.install(conflist);
     }
     lab
@@ -73,10 +73,7 @@ pub(crate) fn serve(attached: &Attachment<'_>) -> Vec<Server> {
         )
     };
     // A server stops by a call of itself.
-    attached
-        .container
-        .run(&["ip", "link", "set", "lo", "up"])
-        .ok();
+    attached.container.run("ip link set lo up").ok();
     addresses(attached).into_iter().map(serve).collect()
 }
 
@@ -95,7 +92,7 @@ pub(crate) fn seen_as(net: &Net, address: IpAddr) -> Option<IpAddr> {
 
 /// The name of the host's link that begins with this prefix.
 pub(crate) fn link(host: &Host, prefix: &str) -> String {
-    let links = host.namespace().run(&["ip", "-br", "link"]).ok().stdout;
+    let links = host.run("ip -br link").ok().stdout;
     let mut names = links
         .lines()
         .filter_map(|line| line.split(['@', ' ']).next());
@@ -109,7 +106,7 @@ pub(crate) fn link(host: &Host, prefix: &str) -> String {
 pub(crate) fn on_link(host: &Host, prefix: &str) -> Vec<IpAddr> {
     let name = link(host, prefix);
     let shown = ["ip", "-json", "address", "show", "dev", &name];
-    let shown = host.namespace().run(&shown).ok().json();
+    let shown = host.run(&shown).ok().json();
     let all = shown[0]["addr_info"]
         .as_array()
         .cloned()

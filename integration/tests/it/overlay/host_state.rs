@@ -329,7 +329,7 @@ impl<'h> Bench<'h> {
         let host = lab.host(1);
         let attached = Attachment::new(host, "t1", "n");
         let _far = Attachment::new(lab.host(2), "far", "n");
-        host.crosshost(&["sync"]).ok();
+        host.sync();
         let settings = format!(
             "S='nsenter --net=/run/crosshost/netns/n'
              E='nsenter --net=/run/crosshost/egress-netns/ch-egress'
@@ -349,7 +349,7 @@ impl<'h> Bench<'h> {
 
     pub(super) fn does(&self, what: &str) {
         let script = format!("{}\n{what}", self.settings);
-        self.host.namespace().script(&script);
+        self.host.script(&script);
     }
 
     pub(super) fn check(&self) -> Finished {
@@ -396,12 +396,12 @@ impl<'h> Bench<'h> {
             self.is_whole(&format!("{does}, CHECK"));
             self.suffers(damage);
         }
-        let said = self.host.crosshost(&["sync"]).ok().stdout;
+        let said = self.host.sync().stdout;
         let is_counted = !said.contains(": 0 forwarding");
         assert!(is_counted || counted == Counted::Apart, "{does}: {said}");
         self.is_whole(&format!("{does}, sync"));
         // A second sync has nothing to do.
-        let said = self.host.crosshost(&["sync"]).ok().stdout;
+        let said = self.host.sync().stdout;
         assert!(said.contains(": 0 forwarding"), "{does}: once more: {said}");
         if matches!(mended_by, Verbs::Add | Verbs::Check) {
             self.suffers(damage);

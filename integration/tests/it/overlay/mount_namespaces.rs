@@ -19,8 +19,8 @@ fn lab() -> Lab {
     for host in lab.hosts() {
         host.install(&conflist(NETWORK, SUBNET));
         // As systemd has it.
-        host.namespace().script("mount --make-shared /run");
-        host.crosshost(&["sync"]).ok();
+        host.script("mount --make-shared /run");
+        host.sync();
     }
     lab
 }
@@ -35,7 +35,7 @@ struct Service<'host> {
 impl<'host> Service<'host> {
     #[track_caller]
     fn start(host: &'host Host) -> Self {
-        host.namespace().script("rm -f /run/started");
+        host.script("rm -f /run/started");
         let mut command = host.namespace().command("setpriv");
         command
             .args(["--pdeathsig", "KILL", "--"])
@@ -57,7 +57,7 @@ impl<'host> Service<'host> {
     fn run(&self, words: &[&str]) -> Finished {
         let pid = self.process.pid().to_string();
         let words = [&["nsenter", "-t", &pid, "-m", "--"], words].concat();
-        self.host.namespace().run(&words)
+        self.host.run(&words)
     }
 
     /// A verb of a runtime that is this service.
@@ -116,9 +116,9 @@ fn its_containers_and_those_of_the_host_are_on_one_network() {
         "crosshost sync"
     );
     works("after doctor");
-    assert_eq!(host.crosshost(&["gc"]).ok().stdout, "");
+    assert_eq!(host.crosshost("gc").ok().stdout, "");
     works("after gc");
-    host.crosshost(&["sync"]).ok();
+    host.sync();
     works("after sync");
     ask(host).assert_well();
 
@@ -135,7 +135,7 @@ fn its_containers_and_those_of_the_host_are_on_one_network() {
     for gone in ["t1", "t3"] {
         host.existing(gone).remove();
     }
-    host.namespace().script("rm /run/started");
+    host.script("rm /run/started");
     let left = host.footprint();
     left.assert_same_as(&untouched, "after the last DEL");
 }
@@ -180,11 +180,11 @@ fn gc_frees_no_address_of_a_container_whose_namespace_it_cannot_see() {
         );
         assert!(service.pings("t1", "203.0.113.9"), "its way out {when}");
     };
-    assert_eq!(host.crosshost(&["gc", "--dry-run"]).ok().stdout, "");
-    assert_eq!(host.crosshost(&["gc"]).ok().stdout, "");
+    assert_eq!(host.crosshost("gc --dry-run").ok().stdout, "");
+    assert_eq!(host.crosshost("gc").ok().stdout, "");
     lives("after gc");
-    host.crosshost(&["sync"]).ok();
-    assert_eq!(host.crosshost(&["gc"]).ok().stdout, "");
+    host.sync();
+    assert_eq!(host.crosshost("gc").ok().stdout, "");
     lives("after sync and gc");
     let other = Attachment::new(host, "t2", NETWORK);
     assert_ne!(other.address.to_string(), address);
@@ -233,7 +233,7 @@ fn who_cannot_see_its_mounts_leaves_them_alone() {
             script,
             "sh",
         ];
-        host.namespace().run(&[&apart[..], words].concat())
+        host.run(&[&apart[..], words].concat())
     };
     let refused = apart(&[crosshost, "sync"]).failed();
     for words in ["another mount namespace", "PrivateTmp="] {
@@ -245,7 +245,7 @@ fn who_cannot_see_its_mounts_leaves_them_alone() {
     assert!(leased(&lab, NETWORK).contains(&address));
     // Who sees it knows, as soon as the kernel has taken the namespace apart.
     until(LIMIT, "noticed", || {
-        host.crosshost(&["gc"]).ok().stdout.contains("t1")
+        host.crosshost("gc").ok().stdout.contains("t1")
     });
     assert!(leased(&lab, NETWORK).is_empty());
 }

@@ -74,7 +74,7 @@ fn name_service_is_the_ipam_plugins() {
     let lab = Lab::new(1, Backend::Dir);
     let host = lab.host(1);
     let resolver = "nameserver 10.0.0.53\ndomain example.org\nsearch a.example.org b.example.org\noptions ndots:2\n";
-    host.namespace().write("/etc/resolver.conf", resolver);
+    host.write("/etc/resolver.conf", resolver);
     let container = host.container("t1");
     let mut conf = netconf(NETWORK, SUBNET, "1.1.0");
     conf["ipam"]["resolvConf"] = "/etc/resolver.conf".into();
@@ -120,8 +120,7 @@ fn ranges_narrow_the_choice_and_aliases_are_left_to_others() {
 fn an_ipam_plugin_of_this_host_alone_is_used_where_the_configuration_says_so() {
     let lab = Lab::new(1, Backend::Dir);
     let host = lab.host(1);
-    let create = ["network", "create", NETWORK, "--subnet", SUBNET];
-    host.crosshost(&create).ok();
+    host.create_network(NETWORK, SUBNET);
     let container = host.container("t1");
     let mut conf = netconf(NETWORK, SUBNET, "1.0.0");
     conf["ipam"] = json!({ "type": "host-local", "ranges": [[{ "subnet": "10.0.0.64/26" }]], "dataDir": "/run/local" });

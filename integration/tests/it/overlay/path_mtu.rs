@@ -1,7 +1,7 @@
 //! Ways between hosts that carry less than the underlay's first cable says.
 
 use crate::doctor_report::ask;
-use integration::{Attachment, Backend, Lab, conflist, position_of};
+use integration::{Attachment, Backend, Lab, conflist, detach_all, position_of};
 use serde_json::{Value, json};
 
 /// The cable of a host carries packets of so many bytes; its interface, and everybody else's, goes on to say 1500. What is
@@ -13,18 +13,16 @@ fn cable(lab: &Lab, host: &str, bytes: u32) {
 }
 
 fn carried(lab: &Lab, host: usize) -> Value {
-    let inspected = ["network", "inspect", "ov_net1"];
-    lab.host(host).listed(&inspected)["carried"].clone()
+    let inspected = "network inspect ov_net1";
+    lab.host(host).listed(inspected)["carried"].clone()
 }
 
 #[test]
 fn containers_get_an_mtu_that_comes_through_everywhere() {
     let lab = Lab::new(3, Backend::Dir);
     cable(&lab, "docker03", 1400);
-    for host in lab.hosts() {
-        host.install(&conflist("ov_net1", "10.0.0.0/24"));
-        host.crosshost(&["sync"]).ok();
-    }
+    lab.sync();
+    lab.install(&conflist("ov_net1", "10.0.0.0/24"));
     // Every host that is known has a block of the network from its creation on.
     let container = lab.host(1).container("t1");
     let added = lab.host(1).cnitool("add", "ov_net1", "t1", "eth0").ok();
@@ -47,10 +45,7 @@ fn containers_get_an_mtu_that_comes_through_everywhere() {
     assert!(container.pings(t3.address, &full), "1350 bytes, uncut");
     let narrow = json!([{ "vtep": "192.168.1.13", "packet": 1400 }]);
     assert_eq!(carried(&lab, 1), json!({ "mtu": 1350, "narrow": narrow }));
-    let shown = lab
-        .host(1)
-        .crosshost(&["network", "inspect", "ov_net1"])
-        .ok();
+    let shown = lab.host(1).crosshost("network inspect ov_net1").ok();
     assert!(
         shown.stdout.contains("path MTU to 192.168.1.13 is 1400"),
         "{}",
@@ -67,7 +62,7 @@ fn containers_get_an_mtu_that_comes_through_everywhere() {
 
     // The cable is mended: sync measures anew, and the next container has it all.
     cable(&lab, "docker03", 1500);
-    lab.host(1).crosshost(&["sync"]).ok();
+    lab.host(1).sync();
     assert_eq!(carried(&lab, 1), json!({ "mtu": 1450, "narrow": [] }));
     let third = Attachment::new(lab.host(1), "t1c", "ov_net1");
     assert_eq!(third.container.link("eth0")["mtu"], 1450);
@@ -118,10 +113,8 @@ fn an_mtu_of_the_conflist_gives_way_and_a_host_that_is_down_does_not_matter() {
     let ranges = json!([[{ "subnet": "10.0.0.0/24" }], [{ "subnet": "fd00:1::/64" }]]);
     wanting["plugins"][0]["ipam"]["ranges"] = ranges;
     wanting["plugins"][0]["mtu"] = 1400.into();
-    for host in lab.hosts() {
-        host.install(&wanting);
-        host.crosshost(&["sync"]).ok();
-    }
+    lab.sync();
+    lab.install(&wanting);
     lab.router().script("ip link set docker03 down");
     let t1 = Attachment::new(lab.host(1), "t1", "ov_net1");
     assert_eq!(
@@ -148,13 +141,11 @@ fn an_underlay_of_ipv6_is_measured_too() {
     assert_eq!(t1.container.link("eth0")["mtu"], 1430, "alone");
     let t2 = Attachment::new(lab.host(2), "t2", "ov_net1");
     assert_eq!(t2.container.link("eth0")["mtu"], 1341);
-    lab.host(1).crosshost(&["sync"]).ok();
+    lab.host(1).sync();
     let (large, full) = (["-M", "do", "-s", "1314"], ["-M", "do", "-s", "1313"]);
     assert!(t2.container.pings(t1.address, &full), "1341 bytes, uncut");
     assert!(!t2.container.pings(t1.address, &large));
-    for attached in [t1, t2] {
-        attached.detach().ok();
-    }
+    detach_all([t1, t2]);
 }
 
 /// A host that has no watcher, and was given another address or MTU under its containers.
@@ -163,27 +154,22 @@ fn the_next_add_notices_that_the_hosts_address_or_mtu_changed() {
     let lab = Lab::new(2, Backend::Dir);
     let (host, other) = (lab.host(1), lab.host(2));
     let config = json!({ "store": { "url": lab.store_url() }, "node": { "name": host.name() } });
-    host.namespace()
-        .write("/etc/crosshost/config.json", config.to_string());
-    for host in lab.hosts() {
-        host.install(&conflist("ov_net1", "10.0.0.0/24"));
-        host.crosshost(&["sync"]).ok();
-    }
+    host.write("/etc/crosshost/config.json", config.to_string());
+    lab.sync();
+    lab.install(&conflist("ov_net1", "10.0.0.0/24"));
     let t1 = Attachment::new(host, "t1", "ov_net1");
     let far = Attachment::new(other, "far", "ov_net1");
     assert!(t1.container.pings(far.address, &[]));
     let tunnel = || {
         let inside = "--net=/run/crosshost/netns/ov_net1";
-        let words = [
-            "nsenter", inside, "ip", "-details", "-json", "link", "show", "vxlan0",
-        ];
-        let link = host.namespace().run(&words).ok().json()[0].clone();
+        let words = format!("nsenter {inside} ip -details -json link show vxlan0");
+        let link = host.run(&words).ok().json()[0].clone();
         let local = link["linkinfo"]["info_data"]["local"].clone();
         (local, link["mtu"].clone())
     };
     assert_eq!(tunnel(), (json!("192.168.1.11"), json!(1450)));
 
-    host.namespace().script(
+    host.script(
         "echo 1 > /proc/sys/net/ipv4/conf/ens3/promote_secondaries
          ip address add 192.168.1.31/24 dev ens3
          ip address del 192.168.1.11/24 dev ens3
@@ -191,9 +177,9 @@ fn the_next_add_notices_that_the_hosts_address_or_mtu_changed() {
     );
     let t2 = Attachment::new(host, "t2", "ov_net1");
     assert_eq!(tunnel(), (json!("192.168.1.31"), json!(1450)));
-    let nodes = host.listed(&["node", "ls"]);
+    let nodes = host.listed("node ls");
     assert_eq!(nodes[0]["vtep"], "192.168.1.31", "{nodes}");
-    other.crosshost(&["sync"]).ok();
+    other.sync();
     for attached in [&t1, &t2] {
         assert!(
             attached.container.pings(far.address, &[]),
@@ -202,14 +188,14 @@ fn the_next_add_notices_that_the_hosts_address_or_mtu_changed() {
         );
     }
 
-    host.namespace().script("ip link set ens3 mtu 1400");
+    host.script("ip link set ens3 mtu 1400");
     let t3 = Attachment::new(host, "t3", "ov_net1");
     assert_eq!(tunnel(), (json!("192.168.1.31"), json!(1350)));
     assert_eq!(t3.container.link("eth0")["mtu"], 1350);
     assert!(t3.container.pings(far.address, &["-s", "1300"]));
 
     // While it cannot be told where tunnels leave they stay where they are.
-    host.namespace().script("ip route del default");
+    host.script("ip route del default");
     let t4 = Attachment::new(host, "t4", "ov_net1");
     assert_eq!(tunnel(), (json!("192.168.1.31"), json!(1350)));
     assert!(t4.container.pings(far.address, &[]));
@@ -218,11 +204,7 @@ fn the_next_add_notices_that_the_hosts_address_or_mtu_changed() {
 /// A host whose underlay got a smaller MTU under containers that keep theirs.
 #[test]
 fn a_container_whose_mtu_this_host_no_longer_carries_is_told() {
-    let lab = Lab::new(2, Backend::Dir);
-    for host in lab.hosts() {
-        host.install(&conflist("ov_net1", "10.0.0.0/24"));
-        host.crosshost(&["sync"]).ok();
-    }
+    let lab = Lab::with_network(2, Backend::Dir, &conflist("ov_net1", "10.0.0.0/24"));
     let host = lab.host(1);
     let near = Attachment::new(host, "near", "ov_net1");
     let far = Attachment::new(lab.host(2), "far", "ov_net1");
@@ -230,8 +212,8 @@ fn a_container_whose_mtu_this_host_no_longer_carries_is_told() {
     assert!(near.container.pings(far.address, &full));
     assert!(ask(host).of("path-mtu").is_empty());
 
-    host.namespace().script("ip link set ens3 mtu 1400");
-    host.crosshost(&["sync"]).ok();
+    host.script("ip link set ens3 mtu 1400");
+    host.sync();
     assert!(!near.container.pings(far.address, &full));
     let check = host.cnitool("check", "ov_net1", "near", "eth0");
     assert!(check.failed().stderr.contains("1350"));
@@ -245,11 +227,9 @@ fn a_container_whose_mtu_this_host_no_longer_carries_is_told() {
     ask(host).wrong(&words);
     assert_eq!(ask(host).of("path-mtu").len(), 1);
 
-    host.namespace().script("ip link set ens3 mtu 1500");
-    host.crosshost(&["sync"]).ok();
+    host.script("ip link set ens3 mtu 1500");
+    host.sync();
     assert!(near.container.pings(far.address, &full));
     assert!(ask(host).of("path-mtu").is_empty());
-    for attached in [near, far] {
-        attached.detach().ok();
-    }
+    detach_all([near, far]);
 }

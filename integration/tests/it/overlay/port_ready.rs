@@ -3,14 +3,14 @@
 
 use std::time::Instant;
 
-use integration::{Attachment, Backend, Host, Lab, conflist, netconf};
+use integration::{Attachment, Backend, Host, Lab, conflist, detach_all, netconf};
 
 const SUBNET: &str = "10.0.0.0/24";
 
 /// A new port of the segment's bridge listens and learns before it forwards, each for so long.
 fn span(host: &Host, seconds: u32) {
     let inside = "nsenter --net=/run/crosshost/netns/ov_net1";
-    host.namespace().script(&format!(
+    host.script(&format!(
         "{inside} ip link set br0 type bridge stp_state 1 forward_delay {seconds}00"
     ));
 }
@@ -21,7 +21,7 @@ fn an_add_is_answered_when_its_container_can_be_reached() {
     let [one, two] = [1, 2].map(|number| {
         let host = lab.host(number);
         host.install(&conflist("ov_net1", SUBNET));
-        host.crosshost(&["sync"]).ok();
+        host.sync();
         host
     });
     let t1 = Attachment::new(one, "t1", "ov_net1");
@@ -46,7 +46,5 @@ fn an_add_is_answered_when_its_container_can_be_reached() {
     refused.refused(107, &["chp", "does not forward"]);
     container.remove();
     two.footprint().assert_same_as(&before, "refused");
-    for attached in [t1, t2] {
-        attached.detach().ok();
-    }
+    detach_all([t1, t2]);
 }

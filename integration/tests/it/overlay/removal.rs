@@ -87,7 +87,7 @@ fn with_and_without_a_namespace() {
             container.remove();
         }
         if let Netns::PlainFile = netns {
-            host.namespace().write(&path, "");
+            host.write(&path, "");
         }
         for time in ["first", "second", "third"] {
             let call = host.call("overlay", "DEL").id(id).conf(&conf);
@@ -142,13 +142,8 @@ fn the_sandbox_stays_for_the_others_and_goes_with_the_last() {
 }
 
 fn three_hosts(backend: Backend) -> Lab {
-    let lab = Lab::new(3, backend);
-    for host in lab.hosts() {
-        host.crosshost(&["sync"]).ok();
-        host.install(&conflist("ov_net1", SUBNET));
-    }
-    let create = ["network", "create", "ov_net1", "--subnet", SUBNET];
-    lab.host(1).crosshost(&create).ok();
+    let lab = Lab::with_network(3, backend, &conflist("ov_net1", SUBNET));
+    lab.host(1).create_network("ov_net1", SUBNET);
     lab
 }
 

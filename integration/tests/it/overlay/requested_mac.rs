@@ -5,8 +5,8 @@ use std::{net::IpAddr, time::Duration};
 
 use crate::store_reader;
 use integration::{
-    Attachment, Backend, Call, Container, Finished, Host, Lab, address_of, conflist, netconf,
-    position_of, until,
+    Attachment, Backend, Call, Container, Finished, Host, Lab, address_of, conflist, detach_all,
+    netconf, position_of, until,
 };
 use serde_json::{Value, json};
 
@@ -17,20 +17,13 @@ const ASKED: &str = "02:11:22:33:44:55";
 const NOBODY: &str = "consul://192.168.1.5:1";
 
 fn lab(hosts: u8, backend: Backend) -> Lab {
-    let lab = Lab::new(hosts, backend);
-    for host in lab.hosts() {
-        host.crosshost(&["sync"]).ok();
-        host.install(&conflist(NETWORK, SUBNET));
-    }
-    let create = ["network", "create", NETWORK, "--subnet", SUBNET];
-    lab.host(1).crosshost(&create).ok();
+    let lab = Lab::with_network(hosts, backend, &conflist(NETWORK, SUBNET));
+    lab.host(1).create_network(NETWORK, SUBNET);
     lab
 }
 
 fn sync(lab: &Lab) {
-    for host in lab.hosts() {
-        host.crosshost(&["sync"]).ok();
-    }
+    lab.sync();
 }
 
 /// A call about a container of this name, with what its runtime asks for.
@@ -113,9 +106,9 @@ fn it_is_asked_for_in_three_places_of_which_the_first_counts() {
         let eth0 = position_of(&result, "eth0");
         assert_eq!(result["interfaces"][eth0]["mac"], ASKED, "{what}");
         assert_eq!(t1.link("eth0")["address"], ASKED, "{what}");
-        let listed = host.listed(&["endpoint", "ls"]);
+        let listed = host.listed("endpoint ls");
         assert_eq!(listed[0]["mac"], ASKED, "{listed}");
-        let table = host.crosshost(&["endpoint", "ls", "--local"]).ok().stdout;
+        let table = host.crosshost("endpoint ls --local").ok().stdout;
         assert!(table.contains(ASKED), "{table}");
 
         let mut checked = asked.clone();
@@ -195,16 +188,12 @@ fn hosts_that_have_not_heard_of_it_reach_it_and_so_they_do_the_next_one_at_its_a
         );
     }
     // docker02 hears of it, docker03 does not.
-    lab.host(2).crosshost(&["sync"]).ok();
+    lab.host(2).sync();
     assert_eq!(reaches(&far[0].container, address).as_deref(), Some(ASKED));
     let sandbox = format!("/run/crosshost/netns/{NETWORK}");
     let within = |words: &str| {
         let command = format!("nsenter --net={sandbox} {words}");
-        lab.host(2)
-            .namespace()
-            .run(&["sh", "-c", &command])
-            .ok()
-            .stdout
+        lab.host(2).run(&["sh", "-c", &command]).ok().stdout
     };
     let entries = within("bridge fdb show dev vxlan0");
     assert!(
@@ -234,9 +223,7 @@ fn hosts_that_have_not_heard_of_it_reach_it_and_so_they_do_the_next_one_at_its_a
     assert_eq!(record(&lab), None, "all have dropped it");
     detach(&next).ok();
     stays.detach().ok();
-    for far in &far {
-        far.detach().ok();
-    }
+    detach_all(&far);
 }
 
 #[test]
@@ -253,7 +240,7 @@ fn it_moves_to_another_host_when_all_have_dropped_the_old_one() {
         &[ASKED, "node docker01", "node docker03", "crosshost sync"],
     );
     for number in [1, 3] {
-        lab.host(number).crosshost(&["sync"]).ok();
+        lab.host(number).sync();
     }
     let result = call(&t2, "ADD", &asking()).run().ok().json();
     let address = address_of(&result, "eth0");
@@ -273,9 +260,7 @@ fn it_moves_to_another_host_when_all_have_dropped_the_old_one() {
     detach(&t2).ok();
     call(&t2, "ADD", &asking()).run().ok();
     detach(&t2).ok();
-    for far in &far {
-        far.detach().ok();
-    }
+    detach_all(&far);
 }
 
 #[test]
@@ -300,7 +285,7 @@ fn without_the_store_it_is_not_given_but_taken_back() {
     // A host that boots anew has no container that could have it.
     let (_, _) = attach(host, "t3", &asking());
     host.reboot();
-    host.crosshost(&["sync"]).ok();
+    host.sync();
     assert!(record(&lab).is_none_or(|record| record["returned"] == true));
     assert_eq!(
         store_reader::leased(&lab, NETWORK),
@@ -321,7 +306,7 @@ fn a_lost_table_is_noticed_and_mended() {
     checked["prevResult"] = result;
     let check = || call(&container, "CHECK", &checked).run();
     check().ok();
-    host.namespace().script(&format!(
+    host.script(&format!(
         "nsenter --net=/run/crosshost/netns/{NETWORK} nft flush ruleset"
     ));
     assert_eq!(
@@ -330,7 +315,7 @@ fn a_lost_table_is_noticed_and_mended() {
         "docker02 has not heard"
     );
     check().refused(110, &["bridge crosshost"]);
-    host.crosshost(&["sync"]).ok();
+    host.sync();
     check().ok();
     assert!(reaches(&far.container, address).is_some());
     detach(&container).ok();
@@ -346,12 +331,7 @@ fn a_watcher_hears_of_it_and_of_its_end() {
         let list =
             format!("nsenter --net=/run/crosshost/netns/{NETWORK} bridge fdb show dev vxlan0");
         let is = || {
-            let shown = lab
-                .host(2)
-                .namespace()
-                .run(&["sh", "-c", &list])
-                .ok()
-                .stdout;
+            let shown = lab.host(2).run(&["sh", "-c", &list]).ok().stdout;
             shown.contains(ASKED) == what
         };
         until(Duration::from_secs(5), &format!("in the table: {what}"), is);
@@ -379,7 +359,7 @@ fn that_of_a_link_of_the_sandbox_is_refused() {
     let before = host.footprint();
     for link in ["br0", "vxlan0"] {
         let words = ["nsenter", &inside, "ip", "-json", "link", "show", link];
-        let links = host.namespace().run(&words).ok().json();
+        let links = host.run(&words).ok().json();
         let mac = links[0]["address"].as_str().expect("a MAC");
         let asked = json!({ "runtimeConfig": { "mac": mac } });
         let add = call(&container, "ADD", &asked).run();

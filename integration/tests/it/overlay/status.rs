@@ -25,9 +25,7 @@ fn another() -> Value {
 }
 
 fn lab() -> Lab {
-    let lab = Lab::new(1, Backend::Dir);
-    lab.host(1).crosshost(&["sync"]).ok();
-    lab
+    Lab::registered(1, Backend::Dir)
 }
 
 #[track_caller]
@@ -92,13 +90,13 @@ fn a_vni_or_a_port_that_another_vxlan_device_has() {
         let add = format!(
             "ip link add vx0 type vxlan dstport 4789 local 192.168.1.11 {options}; ip link set vx0 up"
         );
-        host.namespace().script(&add);
+        host.script(&add);
     };
     link("id 5000");
     neither_is_ready(host, &conf(), 107, &["vni: 5000", "vx0", "4789"]);
     // A plain one shares its port with ours.
     status_of(host, &another()).ok();
-    host.namespace().script("ip link delete vx0");
+    host.script("ip link delete vx0");
     link("external");
     neither_is_ready(
         host,
@@ -106,9 +104,9 @@ fn a_vni_or_a_port_that_another_vxlan_device_has() {
         107,
         &["vxlanPort: 4789", "vx0", "another kind"],
     );
-    host.namespace().script("ip link delete vx0");
+    host.script("ip link delete vx0");
     // Of another namespace, with its socket in this one, as those of Docker's overlay networks are: ADD alone can tell.
-    host.namespace().script("ip netns add sandbox; ip link add vx0 type vxlan id 5000 dstport 4789 local 192.168.1.11; ip link set vx0 netns sandbox; ip -n sandbox link set vx0 up");
+    host.script("ip netns add sandbox; ip link add vx0 type vxlan id 5000 dstport 4789 local 192.168.1.11; ip link set vx0 netns sandbox; ip -n sandbox link set vx0 up");
     status_of(host, &conf()).ok();
     let container = host.container("t9");
     let add = host
@@ -118,7 +116,7 @@ fn a_vni_or_a_port_that_another_vxlan_device_has() {
     add.conf(&conf())
         .run()
         .refused(107, &["vni 5000", "vxlanPort 4789", "another VXLAN user"]);
-    host.namespace().script("ip netns delete sandbox");
+    host.script("ip netns delete sandbox");
 }
 
 /// An ADD works all the same, and containers that run go on: it is for the operator to say what goes out.
@@ -141,15 +139,15 @@ fn rules_of_others_that_let_nothing_out_are_the_doctors() {
             ["UDP to port 4789", "nftables table inet mine"],
         ),
     ] {
-        host.namespace().script(&format!(
+        host.script(&format!(
             "nft add table inet mine
              nft 'add chain inet mine {chain} {{ type filter hook {hook} priority 0; policy drop; }}'"
         ));
         status_of(host, &conf).ok();
         let cure = ask(host).wrong(&words);
-        host.namespace().script(&cure);
+        host.script(&cure);
         ask(host).assert_well();
-        host.namespace().script("nft delete table inet mine");
+        host.script("nft delete table inet mine");
     }
     attached.detach().ok();
 }
@@ -162,10 +160,9 @@ cat > /dev/null
 
 /// The network under an IPAM plugin that knows no store.
 fn foreign(host: &Host) -> Value {
-    host.namespace().script("mkdir -p /run/foreign");
-    host.namespace().write("/run/foreign/foreign-ipam", IPAM);
-    host.namespace()
-        .script("chmod +x /run/foreign/foreign-ipam");
+    host.script("mkdir -p /run/foreign");
+    host.write("/run/foreign/foreign-ipam", IPAM);
+    host.script("chmod +x /run/foreign/foreign-ipam");
     let mut conf = conf();
     conf["ipam"] = json!({ "type": "foreign-ipam", "subnet": SUBNET });
     conf
@@ -210,19 +207,18 @@ fn what_the_store_has_against_each_add_whatever_plugin_gives_addresses() {
     neither_is_ready_under_it(host, &nowhere, 103, &words);
 
     // The name is another host's.
-    lab.host(2).crosshost(&["sync"]).ok();
+    lab.host(2).sync();
     let settings = "/etc/crosshost/config.json";
-    let own = host.namespace().run(&["cat", settings]).ok().stdout;
+    let own = host.run(&["cat", settings]).ok().stdout;
     let other = own.replace("docker01", "docker02");
-    host.namespace().write(settings, other);
+    host.write(settings, other);
     let words = ["node docker02: is another host", "192.168.1.12"];
     neither_is_ready_under_it(host, &conf, 103, &words);
-    host.namespace().write(settings, own);
+    host.write(settings, own);
     ready(&conf);
 
     // The network is another one, has no segment, or is of a store that is away.
-    let create = ["network", "create", NETWORK, "--subnet", "10.9.0.0/24"];
-    host.crosshost(&create).ok();
+    host.create_network(NETWORK, "10.9.0.0/24");
     let mut other = conf.clone();
     other["vni"] = Value::Null;
     neither_is_ready_under_it(host, &other, 103, &["10.9.0.0/24", SUBNET]);
@@ -240,12 +236,10 @@ fn what_this_host_has_against_each_add() {
     let mut wants = netconf("out", SUBNET, "1.1.0");
     wants["egress"] = json!({ "mode": "gwbridge", "subnet": "172.30.0.0/16" });
     status_of(host, &wants).ok();
-    host.namespace()
-        .script("ip link add other up type bridge; ip address add 172.30.5.1/24 dev other");
+    host.script("ip link add other up type bridge; ip address add 172.30.5.1/24 dev other");
     neither_is_ready(host, &wants, 103, &["egress.subnet: 172.30.0.0/16"]);
-    host.crosshost(&["network", "rm", "out"]).ok();
-    host.namespace()
-        .script("ip address add 10.0.0.200/30 dev other");
+    host.crosshost("network rm out").ok();
+    host.script("ip address add 10.0.0.200/30 dev other");
     for (name, key, value) in [
         ("gate", "egress", json!("gateway")),
         ("access", "hostAccess", json!(true)),
@@ -255,9 +249,9 @@ fn what_this_host_has_against_each_add() {
         neither_is_ready(host, &on_it, 103, &[SUBNET, "10.0.0.200/30"]);
         host.crosshost(&["network", "rm", name]).ok();
     }
-    host.namespace().script("ip link delete other");
+    host.script("ip link delete other");
     // A switch that is off and cannot be turned.
-    host.namespace().script(
+    host.script(
         "echo 0 > /proc/sys/net/ipv4/ip_forward; echo 0 > /run/zero
          mount --bind /run/zero /proc/sys/net/ipv4/ip_forward
          mount -o remount,bind,ro /proc/sys/net/ipv4/ip_forward",
@@ -267,22 +261,20 @@ fn what_this_host_has_against_each_add() {
     internal["egress"] = "none".into();
     host.crosshost(&["network", "rm", NETWORK]).ok();
     status_of(host, &internal).ok();
-    host.namespace()
-        .script("umount /proc/sys/net/ipv4/ip_forward; rm /run/zero");
+    host.script("umount /proc/sys/net/ipv4/ip_forward; rm /run/zero");
     // Where nothing can be noted nothing can be made.
     for (mount, words) in [
         ("size=64k", "No space left on device"),
         ("size=64k,ro", "Read-only file system"),
     ] {
-        host.namespace().script(
+        host.script(
             "mkdir -p /run/crosshost
              mount -t tmpfs -o size=64k full /run/crosshost
              dd if=/dev/zero of=/run/crosshost/filler bs=4096 2>/dev/null || true",
         );
-        host.namespace()
-            .script(&format!("mount -o remount,{mount} /run/crosshost"));
+        host.script(&format!("mount -o remount,{mount} /run/crosshost"));
         neither_is_ready(host, &conf(), 5, &["/run/crosshost", words]);
-        host.namespace().script("umount /run/crosshost");
+        host.script("umount /run/crosshost");
         status_of(host, &conf()).ok();
     }
 }

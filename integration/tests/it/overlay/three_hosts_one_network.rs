@@ -58,10 +58,8 @@ fn story(backend: Backend) {
 }
 
 fn hosts_register(lab: &Lab) {
-    for host in lab.hosts() {
-        host.crosshost(&["sync"]).ok();
-    }
-    let nodes = lab.host(2).listed(&["node", "ls"]);
+    lab.sync();
+    let nodes = lab.host(2).listed("node ls");
     assert_eq!(nodes.as_array().map(Vec::len), Some(3), "{nodes:#}");
     for (host, node) in lab
         .hosts()
@@ -73,7 +71,7 @@ fn hosts_register(lab: &Lab) {
         assert_eq!(node["bootId"], host.boot_id());
         assert!(!node["lastContact"].is_null(), "{node:#}");
     }
-    let table = lab.host(3).crosshost(&["node", "ls"]).ok().stdout;
+    let table = lab.host(3).crosshost("node ls").ok().stdout;
     for host in lab.hosts() {
         let row = table.lines().find(|row| row.contains(host.name()));
         let row = row.unwrap_or_else(|| panic!("no {} in:\n{table}", host.name()));
@@ -82,22 +80,21 @@ fn hosts_register(lab: &Lab) {
 }
 
 fn a_network_made_on_one_host_is_listed_on_all(lab: &Lab) {
-    let create = ["network", "create", "ov_net1", "--subnet", SUBNET];
-    lab.host(2).crosshost(&create).ok();
-    let networks = lab.host(2).listed(&["network", "ls"]);
+    lab.host(2).create_network("ov_net1", SUBNET);
+    let networks = lab.host(2).listed("network ls");
     let vni = networks[0]["vni"].as_u64().unwrap_or_default();
     assert!(
         (1..1 << 24).contains(&vni),
         "a VNI of 24 bits: {networks:#}"
     );
     for host in lab.hosts() {
-        let listed = host.listed(&["network", "ls"]);
+        let listed = host.listed("network ls");
         assert_eq!(listed, networks, "the same from {}", host.name());
         assert_eq!(listed.as_array().map(Vec::len), Some(1), "{listed:#}");
         assert_eq!(listed[0]["name"], "ov_net1");
         assert_eq!(listed[0]["subnets"], json!([SUBNET]));
         assert_eq!(listed[0]["scope"], scope(lab));
-        let table = host.crosshost(&["network", "ls"]).ok().stdout;
+        let table = host.crosshost("network ls").ok().stdout;
         for word in ["ov_net1", &vni.to_string(), SUBNET, scope(lab)] {
             assert!(table.contains(word), "{word} in:\n{table}");
         }
@@ -143,10 +140,10 @@ fn each_container_has_its_two_interfaces(attached: &[Attachment]) {
             Some(*address),
             "as the result says"
         );
-        let lengths = container.ip(&["-4", "address", "show", "eth0"]);
+        let lengths = container.ip("-4 address show eth0");
         assert_eq!(lengths[0]["addr_info"][0]["prefixlen"], 24);
 
-        let way_out = container.ip(&["route", "show", "default"]);
+        let way_out = container.ip("route show default");
         assert_eq!(way_out.as_array().map(Vec::len), Some(1), "{way_out:#}");
         assert_eq!(way_out[0]["dev"], "gw0");
 
@@ -154,8 +151,7 @@ fn each_container_has_its_two_interfaces(attached: &[Attachment]) {
         names.sort();
         assert_eq!(names, ["eth0", "gw0", "lo"]);
         let host = container.host().namespace();
-        host.run(&["ip", "link", "show", "ch-egress", "type", "veth"])
-            .ok();
+        host.run("ip link show ch-egress type veth").ok();
         let netns = "--net=/run/crosshost/egress-netns/ch-egress";
         let bridge = ["ip", "link", "show", "br0", "type", "bridge"];
         host.run(&[&["nsenter", netns][..], &bridge].concat()).ok();
@@ -163,7 +159,7 @@ fn each_container_has_its_two_interfaces(attached: &[Attachment]) {
 }
 
 fn links(container: &integration::Container) -> Vec<String> {
-    let listing = container.ip(&["link"]);
+    let listing = container.ip("link");
     let names = listing.as_array().into_iter().flatten();
     names
         .filter_map(|link| link["ifname"].as_str().map(str::to_owned))
@@ -212,11 +208,11 @@ fn the_outside_sees_the_hosts(attached: &[Attachment]) {
 }
 
 fn the_lists_tell_who_is_where(lab: &Lab, attached: &[Attachment]) {
-    let of_docker01 = lab.host(1).listed(&["network", "inspect", "ov_net1"]);
+    let of_docker01 = lab.host(1).listed("network inspect ov_net1");
     for host in lab.hosts() {
-        let network = host.listed(&["network", "inspect", "ov_net1"]);
+        let network = host.listed("network inspect ov_net1");
         assert_eq!(network, of_docker01, "the same from {}", host.name());
-        let local = host.listed(&["endpoint", "ls", "--local"]);
+        let local = host.listed("endpoint ls --local");
         assert_eq!(local.as_array().map(Vec::len), Some(1), "{local:#}");
         assert_eq!(local[0]["node"], host.name());
     }
@@ -237,7 +233,7 @@ fn the_lists_tell_who_is_where(lab: &Lab, attached: &[Attachment]) {
             "a block at creation for {owner}: {blocks:#?}"
         );
     }
-    let everywhere = lab.host(3).listed(&["endpoint", "ls"]);
+    let everywhere = lab.host(3).listed("endpoint ls");
     for endpoints in [&of_docker01["endpoints"], &everywhere] {
         assert_eq!(endpoints.as_array().map(Vec::len), Some(3), "{endpoints:#}");
         for one in attached {
@@ -267,10 +263,7 @@ fn the_store_holds_a_lease_for_each(lab: &Lab, attached: &[Attachment]) {
 }
 
 fn a_network_in_use_is_not_removed(lab: &Lab, attached: &[Attachment]) {
-    let refused = lab
-        .host(3)
-        .crosshost(&["network", "rm", "ov_net1"])
-        .failed();
+    let refused = lab.host(3).crosshost("network rm ov_net1").failed();
     for one in attached {
         let address = one.address.to_string();
         assert!(refused.stderr.contains(&address), "{address} in {refused}");
@@ -278,10 +271,10 @@ fn a_network_in_use_is_not_removed(lab: &Lab, attached: &[Attachment]) {
 }
 
 fn the_network_goes_without_a_trace(lab: &Lab) {
-    lab.host(1).crosshost(&["network", "rm", "ov_net1"]).ok();
+    lab.host(1).crosshost("network rm ov_net1").ok();
     for host in lab.hosts() {
-        assert_eq!(host.listed(&["network", "ls"]), json!([]));
-        assert_eq!(host.listed(&["endpoint", "ls"]), json!([]));
+        assert_eq!(host.listed("network ls"), json!([]));
+        assert_eq!(host.listed("endpoint ls"), json!([]));
     }
     let left = store_reader::records_but_nodes(lab);
     let left: Vec<_> = left
@@ -291,10 +284,7 @@ fn the_network_goes_without_a_trace(lab: &Lab) {
         .filter(|(key, _)| *key != "removed/ov_net1")
         .collect();
     assert!(left.is_empty(), "in the store: {left:?}");
-    let again = lab
-        .host(1)
-        .crosshost(&["network", "rm", "ov_net1"])
-        .failed();
+    let again = lab.host(1).crosshost("network rm ov_net1").failed();
     assert!(again.stderr.contains("ov_net1"), "{again}");
 }
 

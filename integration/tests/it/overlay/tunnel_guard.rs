@@ -5,18 +5,16 @@ use std::{
     time::Duration,
 };
 
-use integration::{Attachment, Backend, Container, Lab, Namespace, conflist};
+use integration::{Attachment, Backend, Container, Lab, Namespace, conflist, detach_all};
 
 const PORT: u16 = 9999;
 
 /// Three hosts, of which the third is not known yet.
 fn lab() -> Lab {
     let lab = Lab::new(3, Backend::Dir);
-    for host in lab.hosts() {
-        host.install(&conflist("ov_net1", "10.0.0.0/24"));
-    }
+    lab.install(&conflist("ov_net1", "10.0.0.0/24"));
     for host in &lab.hosts()[..2] {
-        host.crosshost(&["sync"]).ok();
+        host.sync();
     }
     lab
 }
@@ -58,8 +56,8 @@ fn reaches(from: &Namespace, container: &Container<'_>, address: IpAddr) -> bool
 }
 
 fn peers(lab: &Lab) -> String {
-    let list = ["nft", "list", "set", "inet", "crosshost", "peers4"];
-    lab.host(1).namespace().run(&list).ok().stdout
+    let list = "nft list set inet crosshost peers4";
+    lab.host(1).run(list).ok().stdout
 }
 
 #[test]
@@ -70,22 +68,20 @@ fn forged_packets_are_dropped() {
         Attachment::new(host, "t1", "ov_net1"),
         Attachment::new(lab.host(2), "t2", "ov_net1"),
     );
-    let network = host.listed(&["network", "inspect", "ov_net1"]);
+    let network = host.listed("network inspect ov_net1");
     let vni = network["vni"].as_u64().expect("a VNI");
     let stranger = stranger(&lab, vni, t1.address);
     assert!(!reaches(&stranger, &t1.container, t1.address));
     assert!(t2.container.pings(t1.address, &[]), "a node is heard");
 
     // It is the guard that stops them, and a sync brings it back.
-    host.namespace().script("nft flush ruleset");
+    host.script("nft flush ruleset");
     assert!(reaches(&stranger, &t1.container, t1.address));
-    host.crosshost(&["sync"]).ok();
+    host.sync();
     assert!(!reaches(&stranger, &t1.container, t1.address));
     assert!(t2.container.pings(t1.address, &[]), "a node is heard");
 
-    for attached in [t1, t2] {
-        attached.detach().ok();
-    }
+    detach_all([t1, t2]);
 }
 
 #[test]
@@ -95,14 +91,14 @@ fn a_node_that_comes_is_let_in_and_one_that_goes_is_not() {
     assert!(!peers(&lab).contains("192.168.1.13"));
     let third = lab.host(3);
     let t3 = Attachment::new(third, "t3", "ov_net1");
-    lab.host(1).crosshost(&["sync"]).ok();
+    lab.host(1).sync();
     assert!(peers(&lab).contains("192.168.1.13"), "{}", peers(&lab));
     assert!(t3.container.pings(t1.address, &[]));
 
     t3.detach().ok();
-    let remove = ["node", "rm", "docker03", "--force"];
-    lab.host(1).crosshost(&remove).ok();
-    lab.host(1).crosshost(&["sync"]).ok();
+    let remove = "node rm docker03 --force";
+    lab.host(1).crosshost(remove).ok();
+    lab.host(1).sync();
     assert!(!peers(&lab).contains("192.168.1.13"), "{}", peers(&lab));
     t1.detach().ok();
 }
@@ -117,8 +113,8 @@ fn the_guard_goes_with_the_last_network_that_needs_it() {
     host.install(&internal);
     let untouched = host.footprint();
     let tunnels = || {
-        let list = ["nft", "list", "set", "inet", "crosshost", "tunnels4"];
-        host.namespace().run(&list).ok().stdout
+        let list = "nft list set inet crosshost tunnels4";
+        host.run(list).ok().stdout
     };
     let t1 = Attachment::new(host, "t1", "ov_net1");
     let inside = Attachment::new(host, "t2", "inside");

@@ -17,7 +17,7 @@ fn two_networks(backend: Backend) {
     let untouched = lab.footprints();
     let (one, two) = (lab.host(1), lab.host(2));
     for host in lab.hosts() {
-        host.crosshost(&["sync"]).ok();
+        host.sync();
         host.install(&conflist("ov_net1", "10.0.0.0/24"));
         host.install(&conflist("ov_net2", "10.0.1.0/24"));
     }
@@ -31,7 +31,7 @@ fn two_networks(backend: Backend) {
     // The container on both reaches each over its own interface, and has one way out.
     assert!(t1.container.pings(on_first.address, &[]), "t1 to t2");
     assert!(t1.container.pings(on_second.address, &[]), "t1 to t3");
-    let links = t1.container.ip(&["link"]);
+    let links = t1.container.ip("link");
     assert_eq!(
         links.as_array().map(Vec::len),
         Some(4),
@@ -45,10 +45,8 @@ fn two_networks(backend: Backend) {
         !t3.pings(on_first.address, &[]),
         "t3 reaches ov_net1 through its host"
     );
-    t3.run(&["ip", "route", "add", "10.0.0.0/24", "dev", "eth0"])
-        .ok();
-    t2.run(&["ip", "route", "add", "10.0.1.0/24", "dev", "eth0"])
-        .ok();
+    t3.run("ip route add 10.0.0.0/24 dev eth0").ok();
+    t2.run("ip route add 10.0.1.0/24 dev eth0").ok();
     assert!(
         !t3.pings(on_first.address, &[]),
         "t3 reaches ov_net1 on the wire"
@@ -93,11 +91,9 @@ fn again<'host>(container: &Container<'host>) -> Container<'host> {
 
 fn creation_refuses_what_overlaps(lab: &Lab) {
     let (one, two) = (lab.host(1), lab.host(2));
-    one.crosshost(&["network", "create", "ov_net1", "--subnet", "10.0.0.0/24"])
-        .ok();
-    two.crosshost(&["network", "create", "ov_net2", "--subnet", "10.0.1.0/24"])
-        .ok();
-    let networks = one.listed(&["network", "ls"]);
+    one.create_network("ov_net1", "10.0.0.0/24");
+    two.create_network("ov_net2", "10.0.1.0/24");
+    let networks = one.listed("network ls");
     let (first, second) = (&networks[0]["vni"], &networks[1]["vni"]);
     assert!(
         first.is_u64() && second.is_u64() && first != second,
@@ -112,22 +108,10 @@ fn creation_refuses_what_overlaps(lab: &Lab) {
         }
     }
     let taken = first.to_string();
-    let words = [
-        "network",
-        "create",
-        "ov_net3",
-        "--subnet",
-        "10.0.3.0/24",
-        "--vni",
-        &taken,
-    ];
+    let words = format!("network create ov_net3 --subnet 10.0.3.0/24 --vni {taken}");
     let refused = two.crosshost(&words).failed();
     for word in [taken.as_str(), "ov_net1"] {
         assert!(refused.stderr.contains(word), "{word} in {refused}");
     }
-    assert_eq!(
-        one.listed(&["network", "ls"]),
-        networks,
-        "nothing came of it"
-    );
+    assert_eq!(one.listed("network ls"), networks, "nothing came of it");
 }

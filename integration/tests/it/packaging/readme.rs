@@ -276,7 +276,7 @@ fn camel(field: &str) -> String {
 
 /// Makes a host one that nobody has prepared: no configuration, and folders for programs that are its own.
 fn strip(host: &Host) {
-    host.namespace().script(&format!(
+    host.script(&format!(
         "rm /etc/crosshost/config.json
          own=/dev/shm/hosts/{}
          for folder in /opt /usr/local; do

@@ -44,20 +44,20 @@ fn what_the_host_lacks_of_ours_is_put_back_by_check_and_by_sync() {
         "echo 0 > /proc/sys/net/ipv4/conf/br3/route_localnet".to_owned(),
     ] {
         let mends: [&dyn Fn(); 2] = [&|| drop(web.again("check").ok()), &|| {
-            let synced = host.crosshost(&["sync"]).ok().stdout;
+            let synced = host.sync().stdout;
             let says = "published ports: mended";
             assert!(synced.contains(says), "{damage}: {synced}");
         }];
         for mend in mends {
-            host.namespace().script(&damage);
-            let doctor = host.crosshost(&["doctor"]).stdout;
+            host.script(&damage);
+            let doctor = host.crosshost("doctor").stdout;
             assert!(
                 doctor.contains("wrong  published ports: "),
                 "{damage}: {doctor}"
             );
             mend();
             assert_eq!(sorted(&rules(host)), whole, "{damage}");
-            let doctor = host.crosshost(&["doctor"]).stdout;
+            let doctor = host.crosshost("doctor").stdout;
             let says = "published ports: 3, as they should be";
             assert!(doctor.contains(says), "{damage}: {doctor}");
         }
@@ -71,13 +71,12 @@ fn what_others_do_is_the_doctors(lab: &Lab, web: &Published<'_>) {
     let host = lab.host(1);
     let told = |says: &str| {
         web.again("check").ok();
-        let doctor = host.crosshost(&["doctor"]).stdout;
+        let doctor = host.crosshost("doctor").stdout;
         assert!(doctor.contains(says), "{says}: {doctor}");
     };
-    host.namespace()
-        .script("echo 0 > /proc/sys/net/ipv4/ip_forward");
+    host.script("echo 0 > /proc/sys/net/ipv4/ip_forward");
     told("net.ipv4.ip_forward is 0");
-    host.namespace().script(
+    host.script(
         "echo 1 > /proc/sys/net/ipv4/ip_forward
          echo 0 > /proc/sys/net/ipv6/conf/all/forwarding",
     );
@@ -92,14 +91,14 @@ fn what_others_do_is_the_doctors(lab: &Lab, web: &Published<'_>) {
             "published ports over IPv4",
         ),
     ] {
-        host.namespace().script(&format!(
+        host.script(&format!(
             "echo 1 > /proc/sys/net/ipv6/conf/all/forwarding
              nft add table inet f; {forward} {rule}"
         ));
         told(what);
-        host.namespace().script("nft delete table inet f");
+        host.script("nft delete table inet f");
     }
-    host.namespace().script(
+    host.script(
         "
          nft add table ip filter
          nft add chain ip filter FORWARD '{ type filter hook forward priority 0; policy drop; }'",
@@ -112,12 +111,12 @@ fn what_others_do_is_the_doctors(lab: &Lab, web: &Published<'_>) {
     told("published ports over IPv4, by br3");
     told("iptables-nft -I FORWARD -o br3 -m conntrack --ctstate DNAT -j ACCEPT");
     // What is allowed in nft's words is no longer said.
-    host.namespace().script(
+    host.script(
         "nft insert rule ip filter FORWARD oifname br3 ct status dnat accept
          nft insert rule ip filter FORWARD iifname br3 ct state established,related accept",
     );
     assert!(fetch_at(lab.host(2).namespace(), host.vtep(), 8080).starts_with("web "));
-    let doctor = host.crosshost(&["doctor"]).stdout;
+    let doctor = host.crosshost("doctor").stdout;
     assert!(
         !doctor.contains("published ports over IPv4, by br3"),
         "{doctor}"
@@ -131,8 +130,7 @@ fn a_strange_rule_among_the_conditions_goes() {
     let host = lab.host(1);
     let web = Published::new(host, "web", "br", &json!([port(8080, 80)]));
     let _server = web.serves(80);
-    host.namespace()
-        .script("nft insert rule inet crosshost ports-conditions accept");
+    host.script("nft insert rule inet crosshost ports-conditions accept");
     let fetch = || fetch_at(lab.host(2).namespace(), host.vtep(), 8080);
     assert_eq!(fetch(), "ConnectionRefused");
     web.again("check").ok();
@@ -210,11 +208,11 @@ fn thousands_of_ports_are_published_mended_and_taken_away_as_one_is() {
     let reached = || fetch_at(lab.host(2).namespace(), host.vtep(), 14999);
     assert!(reached().starts_with("web "), "{}", reached());
     web.again("check").ok();
-    host.namespace().script("nft flush ruleset");
+    host.script("nft flush ruleset");
     web.again("check").ok();
     assert!(reached().starts_with("web "), "{}", reached());
-    host.namespace().script("nft flush ruleset");
-    host.crosshost(&["sync"]).ok();
+    host.script("nft flush ruleset");
+    host.sync();
     assert!(reached().starts_with("web "), "{}", reached());
     web.again("del").ok();
     assert_eq!(rules(host), "");

@@ -21,11 +21,11 @@ fn a_port_of_127_0_0_1_goes_its_own_way() {
          nft add rule inet f c ip daddr 127.0.0.0/8 drop",
         "echo 0 > /proc/sys/net/ipv4/ip_forward",
     ] {
-        host.namespace().script(made);
+        host.script(made);
         assert!(fetch().starts_with("web "), "{made}: {}", fetch());
         web.again("check").ok();
         ask(host).assert_well();
-        host.namespace().script(UNDONE);
+        host.script(UNDONE);
     }
     for made in [
         chain("input priority 0; policy drop", "iifname lo accept"),
@@ -35,15 +35,15 @@ fn a_port_of_127_0_0_1_goes_its_own_way() {
             "ip daddr 10.1.0.0/16 tcp dport 80 drop",
         ),
     ] {
-        host.namespace().script(&made);
+        host.script(&made);
         assert_eq!(fetch(), "TimedOut", "{made}");
         web.again("check").ok();
         let cure = ask(host).wrong(&["chain c of nftables table inet f stops what comes to"]);
-        host.namespace().script(&cure);
+        host.script(&cure);
         assert!(fetch().starts_with("web "), "{made}: {cure}");
         web.again("check").ok();
         ask(host).assert_well();
-        host.namespace().script(UNDONE);
+        host.script(UNDONE);
     }
 }
 
@@ -57,7 +57,7 @@ fn settings_of_the_kernel_are_told_with_the_command_that_turns_them() {
     let fetch = || fetch_at(lab.host(2).namespace(), host.vtep(), 8080);
     let key = |name: &str, value: u8| {
         let script = format!("echo {value} > /proc/sys/net/ipv4/{name}");
-        host.namespace().script(&script);
+        host.script(&script);
     };
     for off in ["ip_forward", "conf/br1/forwarding"] {
         key(off, 0);
@@ -65,7 +65,7 @@ fn settings_of_the_kernel_are_told_with_the_command_that_turns_them() {
         let says = format!("net.ipv4.{} is 0", off.replace('/', "."));
         web.again("check").ok();
         let cure = ask(host).wrong(&[&says]);
-        host.namespace().script(&cure);
+        host.script(&cure);
         assert!(fetch().starts_with("web "), "{off}: {cure}");
         ask(host).assert_well();
     }
@@ -86,7 +86,7 @@ fn settings_of_the_kernel_are_told_with_the_command_that_turns_them() {
     assert!(here().starts_with("web "));
     web.again("check").ok();
     key("conf/all/route_localnet", 0);
-    host.crosshost(&["sync"]).ok();
+    host.sync();
     assert!(here().starts_with("web "));
     web.again("check").ok();
 }
@@ -97,7 +97,7 @@ fn whoever_may_be_a_client_is_one() {
     let lab = lab();
     let host = lab.host(1);
     let web = Published::new(host, "web", "br", &json!([port(8080, 80)]));
-    host.namespace().script(
+    host.script(
         "ip link add br-lan up type bridge
          ip link add nic up master br-lan type vxlan id 7 dstport 4790
          ip address add 10.77.0.1/24 dev br-lan",
@@ -106,19 +106,19 @@ fn whoever_may_be_a_client_is_one() {
         let rules = format!("ct state established accept; add rule inet f c iifname {rule} accept");
         chain("forward priority 0; policy drop", &rules)
     };
-    host.namespace().script(&only("br-lan"));
+    host.script(&only("br-lan"));
     web.again("check").ok();
     // By IPv4 from the LAN, by IPv6 from nowhere.
     ask(host).wrong(&["stops what comes to", "over IPv6"]);
-    host.namespace().script(UNDONE);
-    host.namespace().script(&only("ens3"));
+    host.script(UNDONE);
+    host.script(&only("ens3"));
     web.again("check").ok();
-    host.namespace().script(UNDONE);
-    host.namespace().script(
+    host.script(UNDONE);
+    host.script(
         "ip -6 address flush dev ens3 scope global
          ip -6 route flush default",
     );
-    host.namespace().script(&only("br-lan"));
+    host.script(&only("br-lan"));
     web.again("check").ok();
     let notes = ask(host).lines("note").join("\n");
     assert!(
@@ -126,7 +126,6 @@ fn whoever_may_be_a_client_is_one() {
         "{notes}"
     );
     ask(host).assert_well();
-    host.namespace()
-        .script("echo 0 > /proc/sys/net/ipv6/conf/all/forwarding");
+    host.script("echo 0 > /proc/sys/net/ipv6/conf/all/forwarding");
     web.again("check").ok();
 }

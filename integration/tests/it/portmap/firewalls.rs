@@ -70,20 +70,19 @@ fn what_lets_nobody_in_is_told_with_a_cure_that_works() {
             "iptables-nft -t mangle -I POSTROUTING ",
         ),
     ] {
-        host.namespace().script(&made);
+        host.script(&made);
         assert_eq!(fetch(), "TimedOut", "{made}");
         web.again("check").ok();
         let cure = ask(host).wrong(&["stops what comes to published ports over IPv4, by br1"]);
         assert!(cure.starts_with(into), "{made}: {cure}");
-        host.namespace().script(&cure);
+        host.script(&cure);
         assert!(fetch().starts_with("web "), "{made}: {cure}");
         web.again("check").ok();
         ask(host).assert_well();
-        host.namespace().script(UNDONE);
+        host.script(UNDONE);
     }
     // A rule may name the bridge by its number.
-    host.namespace()
-        .script(&drop("oif br1 accept; add rule inet f c iif br1 accept"));
+    host.script(&drop("oif br1 accept; add rule inet f c iif br1 accept"));
     assert!(fetch().starts_with("web "));
     web.again("check").ok();
     ask(host).assert_well();
@@ -107,18 +106,18 @@ fn what_may_let_nobody_in_is_noted_with_a_cure_that_works() {
             "iptables-legacy -F; iptables-legacy -P FORWARD ACCEPT",
         ),
     ] {
-        host.namespace().script(&made);
+        host.script(&made);
         assert_eq!(fetch(), "TimedOut", "{made}");
         web.again("check").ok();
         let cure = ask(host).noted(&["may stop what comes to published ports over IPv4, by br1"]);
-        host.namespace().script(&cure);
+        host.script(&cure);
         assert!(fetch().starts_with("web "), "{made}: {cure}");
         // What only another program can read stays what it is.
         let left = usize::from(made.contains("legacy"));
         let notes = ask(host).lines("note");
         let notes = notes.iter().filter(|it| it.contains("may stop"));
         assert_eq!(notes.count(), left, "{made}: {cure}");
-        host.namespace().script(undone);
+        host.script(undone);
     }
 }
 
@@ -157,16 +156,16 @@ fn a_rule_against_one_port_is_told_with_a_cure_that_works() {
         "iptables-nft -t mangle -A POSTROUTING -p tcp --dport 80 -j DROP".to_owned(),
         "iptables-nft -A FORWARD -d 10.1.0.2 -p tcp --dport 80 -j DROP".to_owned(),
     ] {
-        host.namespace().script(&made);
+        host.script(&made);
         assert!(!fetch(8080).starts_with("web "), "{made}");
         web.again("check").ok();
         let cure = ask(host).wrong(&["stops what comes to port 8080/tcp over IPv4, by br1"]);
         assert!(fetch(8081).starts_with("other "), "{made}");
-        host.namespace().script(&cure);
+        host.script(&cure);
         assert!(fetch(8080).starts_with("web "), "{made}: {cure}");
         web.again("check").ok();
         ask(host).assert_well();
-        host.namespace().script(UNDONE);
+        host.script(UNDONE);
     }
 }
 
@@ -192,12 +191,12 @@ fn a_cure_works_whatever_the_bridge_is_called() {
             chain("forward priority 0; policy drop", "counter"),
             "iptables-nft -P FORWARD DROP".to_owned(),
         ] {
-            host.namespace().script(&made);
+            host.script(&made);
             assert_eq!(fetch(), "TimedOut");
             let cure = ask(host).wrong(&[&format!("published ports over IPv4, by {name}")]);
-            host.namespace().script(&cure);
+            host.script(&cure);
             assert!(fetch().starts_with("web"), "{cure}");
-            host.namespace().script(UNDONE);
+            host.script(UNDONE);
         }
         web.again("del").ok();
     }
@@ -210,7 +209,7 @@ fn many_ports_are_told_of_once() {
     let host = lab.host(1);
     let few: Vec<_> = (0..3).map(|n| port(8000 + 10 * n, 80 + n)).collect();
     let few = Published::new(host, "few", "br", &json!(few));
-    host.namespace().script(&chain(
+    host.script(&chain(
         "forward priority 0; policy drop",
         "meta l4proto icmp accept",
     ));
@@ -221,7 +220,7 @@ fn many_ports_are_told_of_once() {
         wrong[0].contains("port 8000/tcp") && wrong[0].contains("2 more"),
         "{wrong:?}"
     );
-    host.namespace().script(UNDONE);
+    host.script(UNDONE);
 
     let many: Vec<_> = (0..70).map(|n| port(9000 + 10 * n, 80)).collect();
     let many = Published::new(host, "many", "br", &json!(many));
@@ -237,7 +236,7 @@ fn many_ports_are_told_of_once() {
             "tcp dport 9005 accept",
         ),
     ] {
-        host.namespace().script(&chain(hook, rules));
+        host.script(&chain(hook, rules));
         assert_eq!(fetch(), "TimedOut", "{hook}");
         let told = ask(host);
         let wrong = told.lines("wrong").join("\n");
@@ -245,10 +244,10 @@ fn many_ports_are_told_of_once() {
         if hook.starts_with("forward") {
             many.again("check").ok();
             let cure = told.wrong(&["published ports over IPv4, by br1"]);
-            host.namespace().script(&cure);
+            host.script(&cure);
             assert!(fetch().starts_with("many "), "{cure}");
         }
-        host.namespace().script(UNDONE);
+        host.script(UNDONE);
     }
 }
 

@@ -69,7 +69,7 @@ fn a_client_that_never_stops_reaches_the_next_container() {
     let client = client(&lab);
     let asks = |what: &str| answer(&client, what);
     // Before there is anybody the host tracks it too, as one of its own.
-    host.namespace().script(TRACKS);
+    host.script(TRACKS);
     assert_eq!(asks("nobody"), None);
     let first = Published::new(host, "first", "br", &asked);
     let echo = Echo::in_container(&first.container);
@@ -81,11 +81,7 @@ fn a_client_that_never_stops_reaches_the_next_container() {
     assert_eq!(asks("two").as_deref(), Some("second two"));
     // What the host only forwards to the same port elsewhere is none of its business.
     let tracked = |what: &str| {
-        let all = host
-            .namespace()
-            .run(&["cat", "/proc/net/nf_conntrack"])
-            .ok()
-            .stdout;
+        let all = host.run("cat /proc/net/nf_conntrack").ok().stdout;
         // The original direction is the first one.
         let asks = |line: &&str| line.contains(" udp ") && line.contains(" dport=5353 ");
         let udp = all.lines().filter(asks);
@@ -95,7 +91,7 @@ fn a_client_that_never_stops_reaches_the_next_container() {
     let sends = "echo x > /dev/udp/203.0.113.9/5353";
     second.container.run(&["bash", "-c", sends]).ok();
     // Neither is what somebody keeps in a zone of his own, as OVN does.
-    host.namespace().script("nft add chain ip watch early '{ type filter hook prerouting priority -300; }'; nft add rule ip watch early udp sport 5001 ct zone set 7");
+    host.script("nft add chain ip watch early '{ type filter hook prerouting priority -300; }'; nft add rule ip watch early udp sport 5001 ct zone set 7");
     let zoned = lab
         .outside()
         .net()
@@ -125,15 +121,15 @@ fn a_client_that_began_while_the_table_was_gone_is_heard_once_it_is_mended() {
     let lab = Lab::new(1, Backend::Dir);
     let host = lab.host(1);
     host.install(&network("bridge", "br", 1));
-    host.namespace().script(TRACKS);
+    host.script(TRACKS);
     let asked = json!([{ "hostPort": 5353, "containerPort": 53, "protocol": "udp" }]);
     let first = Published::new(host, "first", "br", &asked);
     let _echo = Echo::in_container(&first.container);
     let client = client(&lab);
     let asks = |what: &str| answer(&client, what);
-    host.namespace().script("nft delete table inet crosshost");
+    host.script("nft delete table inet crosshost");
     assert_eq!(asks("nobody"), None);
-    host.crosshost(&["sync"]).ok();
+    host.sync();
     first.again("check").ok();
     assert_eq!(asks("one").as_deref(), Some("first one"));
 }

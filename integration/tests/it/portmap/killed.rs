@@ -98,9 +98,9 @@ fn at_each_call_of_add_and_del() {
                 kills += 1;
                 if synced {
                     // What sync makes of it is whole: all is there, or nothing.
-                    host.crosshost(&["sync"]).ok();
+                    host.sync();
                     let published = rules(host).contains("br/eth0/killed");
-                    let listed = host.listed(&["port", "ls"]).to_string();
+                    let listed = host.listed("port ls").to_string();
                     assert_eq!(published, listed.contains("killed"), "{what}: {listed}");
                 }
                 if verb == "ADD" && number % 2 == 0 {
@@ -154,7 +154,7 @@ fn an_add_killed_after_a_flush_gives_no_port_of_others_away() {
     host.container("late");
     let mut lost = Vec::new();
     for number in 1.. {
-        host.namespace().script("nft flush ruleset");
+        host.script("nft flush ruleset");
         let killed = case.killed("ADD", "sendto", number);
         if killed.status.success() {
             break;
@@ -208,10 +208,7 @@ fn many_at_once_beside_who_flushes_and_adds_rules() {
         ended.filter(|ended| ended.status.success()).count()
     };
     assert_eq!(calls("ADD"), 19, "one port has one container");
-    assert_eq!(
-        host.listed(&["port", "ls"]).as_array().map(Vec::len),
-        Some(38)
-    );
+    assert_eq!(host.listed("port ls").as_array().map(Vec::len), Some(38));
     assert_eq!(calls("DEL"), 20);
     assert!(stranger.wait(LIMIT).status.success());
     assert_eq!(rules(host), "");

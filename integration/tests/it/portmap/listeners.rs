@@ -31,7 +31,7 @@ fn listens(host: &Host, protocol: &str, word: &str) -> Running {
     let program = Running::start(program, b"");
     let option = format!("-Hln{}", &protocol[..1]);
     until(LIMIT, "listening", || {
-        let listening = host.namespace().run(&["ss", &option]).ok();
+        let listening = host.run(&["ss", &option]).ok();
         listening.stdout.contains(":8080 ")
     });
     program

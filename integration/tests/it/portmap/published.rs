@@ -179,8 +179,5 @@ pub const UNDONE: &str = "nft delete table inet f 2>/dev/null || true
 /// All rules of a host.
 #[track_caller]
 pub fn rules(host: &Host) -> String {
-    host.namespace()
-        .run(&["nft", "list", "ruleset"])
-        .ok()
-        .stdout
+    host.run("nft list ruleset").ok().stdout
 }

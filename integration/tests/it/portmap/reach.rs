@@ -80,8 +80,7 @@ fn from_everywhere_to_the_container_and_as_whom() {
             one.container.remove();
         }
         assert!(!rules(host).contains("ports"), "{under}: {}", rules(host));
-        host.namespace()
-            .script("for b in br2 br12; do ip link delete $b 2> /dev/null || true; done");
+        host.script("for b in br2 br12; do ip link delete $b 2> /dev/null || true; done");
     }
     lab.assert_same_as(&before, "after the last");
 }
@@ -91,9 +90,7 @@ fn by_the_address_that_was_asked_for_and_no_other() {
     let lab = Lab::new(2, Backend::Dir);
     let (host, far) = (lab.host(1), lab.host(2));
     host.install(&network("overlay", "ov", 1));
-    host.namespace()
-        .run(&["ip", "address", "add", "192.168.1.99/24", "dev", "ens3"])
-        .ok();
+    host.run("ip address add 192.168.1.99/24 dev ens3").ok();
     let bound = |ip: &str, host: u16, container: u16| json!({ "hostIP": ip, "hostPort": host, "containerPort": container });
     let list = json!([
         bound("192.168.1.99", 8080, 80),
@@ -130,23 +127,14 @@ fn by_the_address_that_was_asked_for_and_no_other() {
     assert_eq!(fetch_at(host.namespace(), v4, 8083), "ConnectionRefused");
     // What was set for it lets nobody else in to programs that hear 127.0.0.1 alone.
     let _private = published::serve(host.namespace().net(), "private", 7777);
-    web.container
-        .run(&["ip", "route", "add", "127.0.0.0/8", "via", "172.18.0.1"]);
+    web.container.run("ip route add 127.0.0.0/8 via 172.18.0.1");
     web.container
         .sysctl("net/ipv4/conf/all/route_localnet", "1");
     web.container
         .sysctl("net/ipv4/conf/gw0/route_localnet", "1");
-    web.container.run(&["ip", "link", "set", "lo", "down"]);
-    web.container.run(&[
-        "ip",
-        "route",
-        "del",
-        "table",
-        "local",
-        "127.0.0.0/8",
-        "dev",
-        "lo",
-    ]);
+    web.container.run("ip link set lo down");
+    web.container
+        .run("ip route del table local 127.0.0.0/8 dev lo");
     let seen = fetch(&web.container.net(), "127.0.0.1", 7777);
     assert!(!seen.starts_with("private"), "{seen}");
 }

@@ -52,7 +52,7 @@ impl Plugin {
         let host = lab.host(1);
         // By which address the host hides a client must not depend on which of its own are still tried out, nor whether bridged
         // frames see its rules on whether this machine has br_netfilter.
-        host.namespace().script(&format!(
+        host.script(&format!(
             "echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad
              for conf in /proc/sys/net/bridge/bridge-nf-call-ip*tables; do test ! -e $conf || echo 0 > $conf; done
              mkdir -p {0}; ln -s {1} {0}/{COMPARED}",

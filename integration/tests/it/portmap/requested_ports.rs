@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 fn a_port_that_is_not_named_is_chosen_and_told() {
     let lab = lab();
     let host = lab.host(1);
-    host.namespace().script(
+    host.script(
         "echo 40000 40009 > /proc/sys/net/ipv4/ip_local_port_range
          echo 40000-40003 > /proc/sys/net/ipv4/ip_local_reserved_ports",
     );
@@ -80,7 +80,7 @@ fn a_chosen_port_is_not_kept_for_two() {
 
 /// The ports that `crosshost port ls` tells of a container: of the host, and of the container.
 fn told(host: &Host, container: &str) -> Vec<(u16, u16)> {
-    let all = host.listed(&["port", "ls"]);
+    let all = host.listed("port ls");
     let id = format!("cnitool-{}", id_of(container));
     let port = |value: &Value| {
         let number = value.as_u64().and_then(|port| u16::try_from(port).ok());
@@ -107,8 +107,7 @@ fn id_of(container: &str) -> String {
 /// A plugin's answer has it, though cnitool shows only what it knows.
 fn chosen_is_in_the_result(host: &Host) {
     let one = Published::new(host, "d", "br", &json!([]));
-    host.namespace()
-        .script("echo 41000 41009 > /proc/sys/net/ipv4/ip_local_port_range");
+    host.script("echo 41000 41009 > /proc/sys/net/ipv4/ip_local_port_range");
     let call = |verb| one.alone(verb, "c1", &json!([port(0, 80)])).ok();
     let told = call("ADD").json()["portMappings"].clone();
     assert_eq!(told.as_array().map(Vec::len), Some(1), "{told}");
@@ -118,7 +117,7 @@ fn chosen_is_in_the_result(host: &Host) {
     );
     let port = told[0]["hostPort"].as_u64().expect("a port");
     assert!((41000..=41009).contains(&port), "{told}");
-    let table = host.crosshost(&["port", "ls"]).ok().stdout;
+    let table = host.crosshost("port ls").ok().stdout;
     assert!(table.contains(&format!("0.0.0.0:{port}/tcp")), "{table}");
     call("CHECK");
     call("DEL");
@@ -274,8 +273,7 @@ fn an_address_at_which_the_host_meets_no_container_is_not_taken_in_silence() {
     assert!(added.stderr.contains(says), "{added}");
     call("DEL", &far).ok();
     // What the host cannot reach over one version of IP it may over the other. fd99::/16 is unreachable here, whatever else there is.
-    host.namespace()
-        .script("ip route add unreachable fd99::/16");
+    host.script("ip route add unreachable fd99::/16");
     let lame = json!({
         "cniVersion": "1.0.0",
         "ips": [{ "address": v4_of_web["address"] }, { "address": "fd99::2/64" }],
@@ -292,8 +290,7 @@ fn an_address_at_which_the_host_meets_no_container_is_not_taken_in_silence() {
     let lost = json!({ "cniVersion": "1.0.0", "ips": [{ "address": "fd99::2/64" }] });
     call("ADD", &lost).refused(107, &[says]);
     // Neither this host's own addresses nor those of many are a container's, and none is none.
-    host.namespace()
-        .script("ip address add fd00:1::9/64 dev lo nodad");
+    host.script("ip address add fd00:1::9/64 dev lo nodad");
     let no_route = (107, "this host has no route to the container at ");
     let nothing = (112, "the container has no IP address");
     for (network, (code, says)) in [
@@ -416,10 +413,9 @@ fn a_result_that_does_not_say_where_the_container_is_met_is_refused_with_its_ver
         };
         refused(host.cnitool_asking("add", "ov_net1", attached, &asked));
         // Nor to whoever has it on a link of this host.
-        host.namespace()
-            .script("ip link add other up type bridge; ip address add 10.0.0.200/24 dev other");
+        host.script("ip link add other up type bridge; ip address add 10.0.0.200/24 dev other");
         refused(host.cnitool_asking("add", "ov_net1", attached, &asked));
-        host.namespace().script("ip link delete other");
+        host.script("ip link delete other");
         // A container without ports is none of its business.
         host.cnitool("add", "ov_net1", "web", "eth0").ok();
         host.cnitool("del", "ov_net1", "web", "eth0").ok();

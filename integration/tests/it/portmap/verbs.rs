@@ -69,34 +69,33 @@ fn an_add_that_comes_again_and_fails_late_leaves_what_worked() {
     let one = json!([port(8080, 80)]);
     add(&one).ok();
     let before = published(host);
-    let listed = host.listed(&["port", "ls"]);
+    let listed = host.listed("port ls");
     let unchanged = |what: &str| {
         assert_eq!(published(host), before, "{what}");
-        assert_eq!(host.listed(&["port", "ls"]), listed, "{what}");
+        assert_eq!(host.listed("port ls"), listed, "{what}");
         assert!(fetch(8080).starts_with("web "), "{what}");
-        host.crosshost(&["sync"]).ok();
+        host.sync();
         assert_eq!(published(host), before, "{what}: what sync makes of it");
     };
     let other = json!([port(8080, 81), port(8081, 81)]);
     // The last thing that the kernel is told: let 127.0.0.1 lead there.
-    host.namespace().script(
+    host.script(
         "key=/proc/sys/net/ipv4/conf/br1/route_localnet
          echo 0 > $key; echo 0 > /run/zero
          mount --bind /run/zero $key; mount -o remount,bind,ro $key",
     );
     add(&other).refused(107, &["route_localnet"]);
-    host.namespace()
-        .script("umount /proc/sys/net/ipv4/conf/br1/route_localnet");
+    host.script("umount /proc/sys/net/ipv4/conf/br1/route_localnet");
     unchanged("the kernel refuses");
     // No place to note it.
-    host.namespace().script(
+    host.script(
         "cp -a /run/crosshost /run/copy
          mount -t tmpfs -o size=1m full /run/crosshost
          cp -a /run/copy/. /run/crosshost/
          dd if=/dev/zero of=/run/crosshost/filler bs=4096 2>/dev/null || true",
     );
     add(&other).refused(5, &["No space left on device"]);
-    host.namespace().script("rm /run/crosshost/filler");
+    host.script("rm /run/crosshost/filler");
     unchanged("no space");
     // And one that succeeds takes the place of the first.
     add(&other).ok();
@@ -115,8 +114,7 @@ fn the_del_of_a_container_without_ports_touches_nothing() {
     let host = lab.host(1);
     let web = Published::new(host, "web", "br", &json!([port(8080, 80)]));
     // As on a host whose documents were lost: what has no document may be in the table.
-    host.namespace()
-        .script("rm -f /run/crosshost/journal/portmap/complete");
+    host.script("rm -f /run/crosshost/journal/portmap/complete");
     let before = host.footprint();
     for asked in [json!({}), json!({ "portMappings": [] }), Value::Null] {
         let conf = json!({
@@ -132,10 +130,10 @@ fn the_del_of_a_container_without_ports_touches_nothing() {
             .env("CNI_PATH", integration::Programs::cni_path());
         let del = Running::start(del, conf.to_string().as_bytes());
         del.wait(Duration::from_secs(30)).ok();
-        let calls = host.namespace().run(&["cat", calls]).ok().stdout;
+        let calls = host.run(&["cat", calls]).ok().stdout;
         assert!(!calls.contains("AF_NETLINK"), "{asked}: {calls}");
     }
-    host.namespace().script("rm /run/calls");
+    host.script("rm /run/calls");
     host.footprint().assert_same_as(&before, "after the DELs");
     web.again("del").ok();
     assert_eq!(rules(host), "");
@@ -172,16 +170,14 @@ fn gc_takes_what_is_not_listed_and_nothing_else() {
     stays.again("check").ok();
     apart.again("check").ok();
     // Of records that are lost the kernel tells whose they are.
-    host.namespace()
-        .script("rm -r /run/crosshost/journal/portmap");
+    host.script("rm -r /run/crosshost/journal/portmap");
     gc(&listed);
     assert_eq!(published(host), left);
     gc(&Value::Null);
     let left = published(host);
     assert!(!left.contains("8080") && left.contains("8082"), "{left}");
     // So does a DEL, while this host has no record at all.
-    host.namespace()
-        .script("rm -rf /run/crosshost/journal/portmap");
+    host.script("rm -rf /run/crosshost/journal/portmap");
     apart.again("del").ok();
     assert_eq!(published(host), "");
 }
@@ -251,7 +247,7 @@ fn an_add_that_comes_again_replaces_its_ports_or_changes_nothing() {
     assert_eq!(fetch_at(far, host.vtep(), 8080), "ConnectionRefused");
     assert!(fetch_at(far, host.vtep(), 8081).starts_with("web "));
     let key = "/proc/sys/net/ipv4/conf/br1/route_localnet";
-    let open = || host.namespace().run(&["cat", key]).ok().stdout;
+    let open = || host.run(&["cat", key]).ok().stdout;
     assert_eq!(open(), "1\n");
     call("DEL", second).ok();
     other.again("del").ok();
@@ -264,7 +260,7 @@ fn a_del_works_although_somebody_made_a_set_of_another_kind() {
     let lab = lab();
     let host = lab.host(1);
     let web = Published::new(host, "web", "br", &json!([port(8080, 80)]));
-    host.namespace().script(
+    host.script(
         "nft flush chain inet crosshost ports-postrouting
          nft delete set inet crosshost hairpin4
          nft add set inet crosshost hairpin4 '{ type mark; }'",
@@ -279,17 +275,14 @@ fn a_record_that_cannot_be_read_hides_no_other_and_goes_with_a_gc() {
     let host = lab.host(1);
     Published::new(host, "one", "br", &json!([port(8080, 80)]));
     let folder = "/run/crosshost/journal/portmap";
-    host.namespace()
-        .script(&format!("for it in {folder}/*.json; do : > $it; done"));
+    host.script(&format!("for it in {folder}/*.json; do : > $it; done"));
     Published::new(host, "two", "br", &json!([port(8081, 80)]));
-    let listed = host.crosshost(&["port", "ls"]).ok().stdout;
+    let listed = host.crosshost("port ls").ok().stdout;
     assert!(listed.contains(":8081/tcp"), "{listed}");
     let conf = json!({ "cniVersion": "1.1.0", "name": "br", "type": "portmap", "cni.dev/valid-attachments": [] });
     host.call("portmap", "GC").conf(&conf).run().ok();
     assert_eq!(rules(host), "");
-    let left = host
-        .namespace()
-        .run(&["sh", "-c", &format!("ls {folder}/*.json || true")]);
+    let left = host.run(&["sh", "-c", &format!("ls {folder}/*.json || true")]);
     assert_eq!(left.stdout, "");
 }
 
@@ -298,8 +291,7 @@ fn a_record_that_cannot_be_read_hides_no_other_and_goes_with_a_gc() {
 fn among_hundreds_of_addresses_a_port_of_one_is_found_taken() {
     let lab = lab();
     let host = lab.host(1);
-    host.namespace()
-        .script("for n in $(seq 250); do ip address add 10.9.8.$n/32 dev lo; ip address add 10.9.9.$n/32 dev lo; done");
+    host.script("for n in $(seq 250); do ip address add 10.9.8.$n/32 dev lo; ip address add 10.9.9.$n/32 dev lo; done");
     let of_one = json!({ "hostIP": "10.9.9.77", "hostPort": 8080, "containerPort": 80 });
     let one = Published::new(host, "one", "br", &json!([of_one]));
     host.container("all");
@@ -324,8 +316,7 @@ fn a_del_takes_ports_whose_record_is_lost_also_beside_others() {
     let lab = lab();
     let host = lab.host(1);
     let old = Published::new(host, "old", "br", &json!([port(8080, 80)]));
-    host.namespace()
-        .script("rm -r /run/crosshost/journal/portmap");
+    host.script("rm -r /run/crosshost/journal/portmap");
     let lost = ["br/eth0/", "record on this host is lost"];
     ask(host).noted(&lost);
     let new = Published::new(host, "new", "br", &json!([port(8081, 80)]));
@@ -347,8 +338,7 @@ fn a_container_has_no_ports_of_one_whose_name_its_own_begins_with() {
     let web = Published::new(host, "web", "br", &json!([]));
     let call = |id: &str| web.alone("ADD", id, &json!([port(8080, 80)]));
     call("web").ok();
-    host.namespace()
-        .script("rm /run/crosshost/journal/portmap/*");
+    host.script("rm /run/crosshost/journal/portmap/*");
     call("web1").refused(111, &["8080/tcp: "]);
 }
 
@@ -358,8 +348,7 @@ fn the_last_del_takes_the_table_although_the_record_cannot_be_read() {
     let lab = lab();
     let host = lab.host(1);
     let web = Published::new(host, "web", "br", &json!([port(8080, 80)]));
-    host.namespace()
-        .script("for it in /run/crosshost/journal/portmap/*; do : > $it; done");
+    host.script("for it in /run/crosshost/journal/portmap/*; do : > $it; done");
     web.again("del").ok();
     assert_eq!(rules(host), "");
 }
@@ -368,13 +357,11 @@ fn the_last_del_takes_the_table_although_the_record_cannot_be_read() {
 fn a_full_disk_holds_up_no_del() {
     let lab = lab();
     let host = lab.host(1);
-    host.namespace()
-        .script("mkdir -p /run/crosshost; mount -t tmpfs -o size=128k full /run/crosshost");
+    host.script("mkdir -p /run/crosshost; mount -t tmpfs -o size=128k full /run/crosshost");
     let web = Published::new(host, "web", "br", &json!([]));
     let call = |verb| web.alone(verb, "c1", &json!([port(8080, 80)]));
     call("ADD").ok();
-    host.namespace()
-        .script("dd if=/dev/zero of=/run/crosshost/filler bs=4096 2>/dev/null || true");
+    host.script("dd if=/dev/zero of=/run/crosshost/filler bs=4096 2>/dev/null || true");
     let _ = call("DEL");
     let left = published(host);
     assert!(!left.contains("8080"), "DEL removes what it can: {left}");
@@ -387,10 +374,9 @@ fn a_port_whose_element_is_gone_is_not_given_away() {
     let host = lab.host(1);
     let web = Published::new(host, "web", "br", &json!([port(8080, 80)]));
     host.container("late");
-    host.namespace()
-        .script("nft flush map inet crosshost ports4; nft flush map inet crosshost ports6");
+    host.script("nft flush map inet crosshost ports4; nft flush map inet crosshost ports6");
     let added = add(host, "late", &json!([port(8080, 80)]));
-    host.crosshost(&["sync"]).ok();
+    host.sync();
     web.again("check").ok();
     assert!(!added.status.success(), "both have it: {added}");
 }
@@ -418,6 +404,6 @@ fn an_add_works_while_another_program_flushes_all_rules() {
         verb("DEL", n).ok();
     }
     storm.wait(Duration::from_mins(1)).ok();
-    host.crosshost(&["sync"]).ok();
+    host.sync();
     web.again("check").ok();
 }

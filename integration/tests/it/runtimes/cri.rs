@@ -62,7 +62,7 @@ fn configs(on: &Containerd, name: &str, port: u16) -> [String; 2] {
     });
     [("pod", pod), ("container", container)].map(|(kind, config)| {
         let file = format!("/dev/shm/hosts/{}/{name}-{kind}.json", on.host().name());
-        on.host().namespace().write(&file, config.to_string());
+        on.host().write(&file, config.to_string());
         file
     })
 }
@@ -72,7 +72,7 @@ fn configs(on: &Containerd, name: &str, port: u16) -> [String; 2] {
 fn prepared(lab: &Lab) -> (Vec<Containerd<'_>>, Vec<Footprint>) {
     let runtimes: Vec<_> = lab.hosts().iter().map(Containerd::start_cri).collect();
     for runtime in &runtimes {
-        runtime.processes().crosshost(&["sync"]).ok();
+        runtime.processes().crosshost("sync").ok();
         assert!(!is_network_ready(runtime), "before there is a network");
         runtime.host().install(&shipped("kubernetes.conflist"));
         until(LIMIT, "the network is ready", || is_network_ready(runtime));
@@ -83,7 +83,7 @@ fn prepared(lab: &Lab) -> (Vec<Containerd<'_>>, Vec<Footprint>) {
 /// Whether a kubelet would place pods here.
 #[track_caller]
 fn is_network_ready(runtime: &Containerd) -> bool {
-    let info = runtime.crictl(&["info"]).ok().json();
+    let info = runtime.crictl("info").ok().json();
     let conditions = info["status"]["conditions"].as_array().expect("conditions");
     let of_network = conditions.iter().find(|it| it["type"] == "NetworkReady");
     of_network.expect("one of the network")["status"] == true

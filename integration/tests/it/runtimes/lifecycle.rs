@@ -33,7 +33,7 @@ pub fn conflist(name: &str, number: u8) -> Value {
 pub fn prepared<'lab, R: Runtime<'lab>>(lab: &'lab Lab) -> (Vec<R>, Vec<Footprint>) {
     let runtimes: Vec<_> = lab.hosts().iter().map(R::start).collect();
     for runtime in &runtimes {
-        runtime.processes().crosshost(&["sync"]).ok();
+        runtime.processes().crosshost("sync").ok();
         runtime.host().install(&conflist("ov_net1", 0));
         runtime.host().install(&conflist("ov_net2", 1));
     }
@@ -105,7 +105,7 @@ pub fn page_at(host: &Host, address: &str) -> Option<String> {
 pub fn assert_nothing_left<'lab>(lab: &Lab, runtimes: &[impl Runtime<'lab>], before: &[Footprint]) {
     lab.assert_same_as(before, "after the last container");
     for runtime in runtimes {
-        let all = runtime.client(&["ps", "-aq"]).ok().stdout;
+        let all = runtime.client("ps -aq").ok().stdout;
         assert_eq!(all, "", "containers of {}", runtime.host().name());
     }
     assert_no_lease(lab);
@@ -114,13 +114,13 @@ pub fn assert_nothing_left<'lab>(lab: &Lab, runtimes: &[impl Runtime<'lab>], bef
 /// What a host's containers have of addresses, as the host itself knows it.
 #[track_caller]
 pub fn held_by(host: &Host) -> Vec<Value> {
-    let held = host.listed(&["endpoint", "ls", "--local"]);
+    let held = host.listed("endpoint ls --local");
     held.as_array().expect("a list").clone()
 }
 
 /// Insists that the store has no lease.
 #[track_caller]
 pub fn assert_no_lease(lab: &Lab) {
-    let endpoints = lab.host(1).listed(&["endpoint", "ls"]);
+    let endpoints = lab.host(1).listed("endpoint ls");
     assert_eq!(endpoints.as_array().map(Vec::len), Some(0), "{endpoints:#}");
 }

@@ -21,16 +21,13 @@ fn containers_of_three_hosts_reach_each_other() {
         for address in &addresses {
             assert_reached(runtime, "web", address);
         }
-        let listed = runtime.nerdctl(&["network", "ls"]).ok().stdout;
+        let listed = runtime.nerdctl("network ls").ok().stdout;
         assert!(listed.contains("ov_net1"), "{listed}");
-        let network = runtime
-            .nerdctl(&["network", "inspect", "ov_net1"])
-            .ok()
-            .json();
+        let network = runtime.nerdctl("network inspect ov_net1").ok().json();
         assert_eq!(network[0]["Name"], "ov_net1", "{network:#}");
     }
     for runtime in &runtimes {
-        runtime.nerdctl(&["rm", "-f", "web"]).ok();
+        runtime.nerdctl("rm -f web").ok();
     }
     assert_nothing_left(&lab, &runtimes, &before);
 }
@@ -51,20 +48,10 @@ fn a_container_gets_the_addresses_and_networks_that_it_asks_for() {
     let said = ip_in(runtime, "both", &["address"]);
     assert!(said.contains("10.0.0.78/24"), "{said}");
     assert!(said.contains("fd00::78/64"), "{said}");
-    let taken = [
-        "run",
-        "-d",
-        "--name",
-        "late",
-        "--net",
-        "ov_net1",
-        "--ip",
-        "10.0.0.77",
-        "busybox",
-    ];
-    let said = runtime.nerdctl(&taken).failed();
+    let taken = "run -d --name late --net ov_net1 --ip 10.0.0.77 busybox";
+    let said = runtime.nerdctl(taken).failed();
     assert!(said.stderr.contains("10.0.0.77"), "{said}");
-    runtime.nerdctl(&["rm", "-f", "late"]);
+    runtime.nerdctl("rm -f late");
 
     run(runtime, "two", &["--net", "ov_net1", "--net", "ov_net2"]);
     assert!(address_on(runtime, "two", "eth0").starts_with("10.0.0."));
@@ -77,9 +64,7 @@ fn a_container_gets_the_addresses_and_networks_that_it_asks_for() {
         .ok();
     assert_eq!(address_on(runtime, "beside", "eth0"), "10.0.0.77");
 
-    runtime
-        .nerdctl(&["rm", "-f", "beside", "two", "both", "v6", "v4"])
-        .ok();
+    runtime.nerdctl("rm -f beside two both v6 v4").ok();
     assert_nothing_left(&lab, &runtimes, &before);
 }
 
@@ -110,20 +95,18 @@ fn ports_are_published_asked_for_and_free_ones() {
         let page = page_at(other.host(), &address);
         assert_eq!(page, Some("busybox\n".to_owned()), "{name} at {address}");
     }
-    let twice = [
-        "run", "-d", "--name", "late", "--net", "ov_net1", "-p", "8080:80", "busybox",
-    ];
-    let said = runtime.nerdctl(&twice).failed();
+    let twice = "run -d --name late --net ov_net1 -p 8080:80 busybox";
+    let said = runtime.nerdctl(twice).failed();
     assert!(said.stderr.contains("8080"), "{said}");
-    runtime.nerdctl(&["rm", "-f", "late"]).ok();
+    runtime.nerdctl("rm -f late").ok();
     // nerdctl sends no DEL when a later plugin of the chain refuses, nor at `rm -f`: the address waits for `gc`.
-    let freed = runtime.processes().crosshost(&["gc"]).ok().stdout;
+    let freed = runtime.processes().crosshost("gc").ok().stdout;
     assert_eq!(freed.lines().count(), 1, "{freed}");
 
-    runtime.nerdctl(&["restart", "fixed"]).ok();
+    runtime.nerdctl("restart fixed").ok();
     let address = format!("{}:8080", runtime.host().vtep());
     let page = page_at(other.host(), &address);
     assert_eq!(page, Some("busybox\n".to_owned()), "after a restart");
-    runtime.nerdctl(&["rm", "-f", "fixed", "free"]).ok();
+    runtime.nerdctl("rm -f fixed free").ok();
     assert_nothing_left(&lab, &runtimes, &before);
 }

@@ -19,16 +19,16 @@ fn a_container_stops_starts_and_restarts() {
     run(runtime, "web", &["--net", "ov_net1"]);
     assert_reached(other, "peer", &address_on(runtime, "web", "eth0"));
 
-    runtime.nerdctl(&["stop", "web"]).ok();
+    runtime.nerdctl("stop web").ok();
     let held = held_by(runtime.host());
     assert_eq!(held.len(), 0, "{held:#?}");
-    runtime.nerdctl(&["start", "web"]).ok();
+    runtime.nerdctl("start web").ok();
     assert_reached(other, "peer", &address_on(runtime, "web", "eth0"));
-    runtime.nerdctl(&["restart", "web"]).ok();
+    runtime.nerdctl("restart web").ok();
     assert_reached(other, "peer", &address_on(runtime, "web", "eth0"));
 
-    runtime.nerdctl(&["rm", "-f", "web"]).ok();
-    other.nerdctl(&["rm", "-f", "peer"]).ok();
+    runtime.nerdctl("rm -f web").ok();
+    other.nerdctl("rm -f peer").ok();
     assert_nothing_left(&lab, &runtimes, &before);
 }
 
@@ -42,7 +42,7 @@ fn whatever_is_killed_gives_back_what_it_had() {
     runtime.kill_process("process");
     until_ended(runtime, "process");
     run(runtime, "after", &["--net", "ov_net1"]);
-    runtime.nerdctl(&["start", "process"]).ok();
+    runtime.nerdctl("start process").ok();
     address_on(runtime, "process", "eth0");
 
     run(runtime, "shim", &["--net", "ov_net1", "-p", "8081:80"]);
@@ -54,9 +54,7 @@ fn whatever_is_killed_gives_back_what_it_had() {
     runtime.kill_daemon();
     runtime.start_daemon();
     address_on(runtime, "after", "eth0");
-    runtime
-        .nerdctl(&["rm", "-f", "process", "shim", "after"])
-        .ok();
+    runtime.nerdctl("rm -f process shim after").ok();
     assert_nothing_left(&lab, &runtimes, &before);
 }
 

@@ -10,9 +10,7 @@ use integration::{Backend, Footprint, LIMIT, Lab, Podman, Runtime, until};
 #[track_caller]
 fn with_podman(lab: &Lab) -> (Vec<Podman<'_>>, Vec<Footprint>) {
     let (runtimes, _) = prepared(lab);
-    for host in lab.hosts() {
-        host.install(&shipped("podman.conflist"));
-    }
+    lab.install(&shipped("podman.conflist"));
     (runtimes, lab.footprints())
 }
 
@@ -29,7 +27,7 @@ fn containers_of_two_hosts_reach_each_other_and_their_ports() {
             let page = page_at(runtime.host(), &format!("{}:8080", other.host().vtep()));
             assert_eq!(page.as_deref(), Some("busybox\n"));
         }
-        let said = runtime.podman(&["inspect", "web"]).ok().json();
+        let said = runtime.podman("inspect web").ok().json();
         let known = &said[0]["NetworkSettings"]["Networks"]["ov_net1"];
         let address = address_on(runtime, "web", "eth0");
         assert_eq!(known["IPAddress"], *address, "{known:#}");
@@ -39,14 +37,14 @@ fn containers_of_two_hosts_reach_each_other_and_their_ports() {
         panic!("two hosts")
     };
     run(runtime, "free", &["--network", "ov_net1", "-P"]);
-    let said = runtime.podman(&["port", "free", "80/tcp"]).ok().stdout;
+    let said = runtime.podman("port free 80/tcp").ok().stdout;
     let port = said.trim().rsplit(':').next().unwrap_or_default();
     let published = format!("{}:{port}", runtime.host().vtep());
     let page = page_at(other.host(), &published);
     assert_eq!(page.as_deref(), Some("busybox\n"), "{published}");
 
     for runtime in &runtimes {
-        runtime.podman(&["rm", "-f", "-a"]).ok();
+        runtime.podman("rm -f -a").ok();
     }
     assert_nothing_left(&lab, &runtimes, &before);
 }
@@ -66,12 +64,12 @@ fn podman_lists_the_network_and_spares_it_by_its_label() {
         listed(&["--filter", "label=crosshost"]),
         "ov_net1 overlay\n"
     );
-    let inspect = ["network", "inspect", "ov_net1"];
-    let network = runtime.podman(&inspect).ok().json();
+    let inspect = "network inspect ov_net1";
+    let network = runtime.podman(inspect).ok().json();
     assert_eq!(network[0]["name"], "ov_net1", "{network:#}");
     assert_eq!(network[0]["driver"], "overlay", "{network:#}");
-    let prune = ["network", "prune", "-f", "--filter", "label!=crosshost"];
-    assert_eq!(runtime.podman(&prune).ok().stdout, "ov_net2\n");
+    let prune = "network prune -f --filter label!=crosshost";
+    assert_eq!(runtime.podman(prune).ok().stdout, "ov_net2\n");
     assert_eq!(listed(&[]), "ov_net1 overlay\npodman bridge\n", "pruned");
     lab.assert_same_as(&before, "after the listings");
 }
@@ -91,28 +89,28 @@ fn a_container_stops_starts_and_dies() {
         assert_eq!(page.as_deref(), Some("busybox\n"));
     };
     reached();
-    runtime.podman(&["stop", "web"]).ok();
+    runtime.podman("stop web").ok();
     assert_eq!(held_by(runtime.host()).len(), 0, "after stop");
-    runtime.podman(&["start", "web"]).ok();
+    runtime.podman("start web").ok();
     reached();
-    runtime.podman(&["restart", "web"]).ok();
+    runtime.podman("restart web").ok();
     reached();
 
     // Whoever watches a container sees its end, and podman's clean-up sends the DEL.
-    let pid = runtime.podman(&["inspect", "web"]).ok().json()[0]["State"]["Pid"].clone();
+    let pid = runtime.podman("inspect web").ok().json()[0]["State"]["Pid"].clone();
     runtime.processes().script(&format!("kill -KILL {pid}"));
     until(LIMIT, "the DEL", || held_by(runtime.host()).is_empty());
-    runtime.podman(&["start", "web"]).ok();
+    runtime.podman("start web").ok();
     reached();
 
     // Nobody saw this one: the next command does.
-    let state = runtime.podman(&["inspect", "web"]).ok().json()[0]["State"].clone();
+    let state = runtime.podman("inspect web").ok().json()[0]["State"].clone();
     let (monitor, pid) = (&state["ConmonPid"], &state["Pid"]);
     runtime
         .processes()
         .script(&format!("kill -KILL {monitor} {pid}"));
-    runtime.podman(&["rm", "-f", "web"]).ok();
-    other.podman(&["rm", "-f", "peer"]).ok();
+    runtime.podman("rm -f web").ok();
+    other.podman("rm -f peer").ok();
     assert_nothing_left(&lab, &runtimes, &before);
 }
 
@@ -160,8 +158,8 @@ fn a_container_gets_what_it_asks_for_or_nothing() {
             6,
             "podman takes back what there was"
         );
-        runtime.podman(&["rm", "-f", "late"]).ok();
+        runtime.podman("rm -f late").ok();
     }
-    runtime.podman(&["rm", "-f", "asks", "two"]).ok();
+    runtime.podman("rm -f asks two").ok();
     assert_nothing_left(&lab, &runtimes, &before);
 }

@@ -85,7 +85,7 @@ fn a_conflist_that_names_another_store_than_the_configuration_is_refused() {
         assert!(text.contains(word), "no {word:?} in {text}");
     }
     assert_eq!(of_networks(&lab, "other"), [""; 0]);
-    let said = host.crosshost(&["doctor"]).failed();
+    let said = host.crosshost("doctor").failed();
     assert!(said.stdout.contains("prefix other"), "{}", said.stdout);
 }
 
@@ -107,9 +107,9 @@ fn without_a_configuration_the_first_store_in_use_is_the_host_s() {
     away["store"]["url"] = json!(NOBODY);
     direct.call("DEL", "c1", &away).run().ok();
     assert_eq!(leases(&lab, "other"), 2);
-    host.crosshost(&["sync"]).ok();
+    host.sync();
     assert_eq!(leases(&lab, "other"), 1);
-    let listed = host.crosshost(&["network", "ls"]).ok().stdout;
+    let listed = host.crosshost("network ls").ok().stdout;
     assert!(
         listed.contains("net1") && listed.contains("net2"),
         "{listed}"
@@ -136,13 +136,11 @@ fn without_a_configuration_the_first_store_in_use_is_the_host_s() {
     direct.call("DEL", "c3", &another).run().ok();
     let add = direct.call("ADD", "c4", &another);
     add.env("CONSUL_HTTP_TOKEN", "s3cret").run().ok();
-    let said = host.crosshost(&["sync"]).failed().stderr;
+    let said = host.crosshost("sync").failed().stderr;
     for word in ["network net3", "prefix third", "dir:///var/lib/crosshost"] {
         assert!(said.contains(word), "no {word:?} in {said}");
     }
-    let noted = host
-        .namespace()
-        .run(&["cat", "/run/crosshost/ledger/net3.json"]);
+    let noted = host.run("cat /run/crosshost/ledger/net3.json");
     assert!(!noted.ok().stdout.contains("s3cret"));
 }
 
@@ -162,7 +160,7 @@ fn what_was_made_with_another_store_is_given_back_to_that_store() {
     direct.add("c4", &other()).refused(7, &both);
     direct.add("c4", &own()).refused(103, &both);
     // Neither store is told anything by the host's own settings.
-    let said = host.crosshost(&["sync"]).failed().stderr;
+    let said = host.crosshost("sync").failed().stderr;
     for word in ["net1"].into_iter().chain(both) {
         assert!(said.contains(word), "no {word:?} in {said}");
     }
@@ -175,7 +173,7 @@ fn what_was_made_with_another_store_is_given_back_to_that_store() {
     let gc = direct.call("GC", "", &other()).netns("").ifname("");
     gc.run().ok();
     assert_eq!(leases(&lab, "other"), 0);
-    host.crosshost(&["sync"]).ok();
+    host.sync();
     assert_eq!(direct.given("c4", &own()), ["10.1.0.2/24"]);
     assert_eq!(leases(&lab, "crosshost"), 1);
 
@@ -183,7 +181,7 @@ fn what_was_made_with_another_store_is_given_back_to_that_store() {
     let proxy = lab.consul().proxy();
     host.configure(&proxy.url());
     assert_eq!(direct.given("c5", &own()), ["10.1.0.3/24"]);
-    host.crosshost(&["sync"]).ok();
+    host.sync();
     direct.call("DEL", "c4", &own()).run().ok();
     assert_eq!(leases(&lab, "crosshost"), 1);
     host.configure(&lab.store_url());
@@ -202,7 +200,7 @@ fn a_sandbox_of_another_store_keeps_its_traffic_and_is_left_to_its_conflist() {
     }
     let one = Attachment::new(lab.host(1), "t1", "ov_net1");
     let two = Attachment::new(lab.host(2), "t2", "ov_net1");
-    lab.host(1).crosshost(&["sync"]).ok();
+    lab.host(1).sync();
     one.container.ping(two.address, &[]).ok();
     let acks = || {
         let keys = of_networks(&lab, "other").into_iter();
@@ -212,7 +210,7 @@ fn a_sandbox_of_another_store_keeps_its_traffic_and_is_left_to_its_conflist() {
 
     // By the store of a configuration that came later nothing is made or undone.
     lab.host(1).configure(&lab.store_url());
-    let said = lab.host(1).crosshost(&["sync"]).failed().stderr;
+    let said = lab.host(1).crosshost("sync").failed().stderr;
     assert!(said.contains("prefix other"), "{said}");
     one.container.ping(two.address, &[]).ok();
     lab.host(1).install(&conflist("ov_net1", "10.0.0.0/24"));

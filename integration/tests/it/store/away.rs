@@ -25,7 +25,7 @@ fn a_host_goes_on_alone_and_makes_it_known_later() {
     );
     t1.detach().ok();
     let states = || {
-        let listed = host.listed(&["endpoint", "ls", "--local"]);
+        let listed = host.listed("endpoint ls --local");
         let state = |one: &Value| (one["address"].to_string(), one["state"].to_string());
         listed
             .as_array()
@@ -43,7 +43,7 @@ fn a_host_goes_on_alone_and_makes_it_known_later() {
     assert_eq!(states(), away.into());
 
     host.configure(&lab.store_url());
-    host.crosshost(&["sync"]).ok();
+    host.sync();
     assert_eq!(states(), [quoted(t2.address, "published")].into());
     let held = [t2.address, far.address].map(|address| format!("leases/ov_net1/{address}"));
     assert_eq!(leases(&lab), held.into());
@@ -55,21 +55,16 @@ fn a_release_that_nobody_could_note_is_made_up_for() {
     let host = lab.host(1);
     let t1 = Attachment::new(host, "t1", "ov_net1");
     host.configure(NOBODY);
-    host.namespace().script("rm -rf /run/crosshost/ledger");
+    host.script("rm -rf /run/crosshost/ledger");
     t1.detach().ok();
     host.configure(&lab.store_url());
-    host.crosshost(&["sync"]).ok();
+    host.sync();
     assert_eq!(leases(&lab), BTreeSet::new());
 }
 
 fn two_hosts() -> Lab {
-    let lab = Lab::new(2, Backend::Consul);
-    for host in lab.hosts() {
-        host.crosshost(&["sync"]).ok();
-        host.install(&conflist("ov_net1", "10.0.0.0/24"));
-    }
-    let create = ["network", "create", "ov_net1", "--subnet", "10.0.0.0/24"];
-    lab.host(1).crosshost(&create).ok();
+    let lab = Lab::with_network(2, Backend::Consul, &conflist("ov_net1", "10.0.0.0/24"));
+    lab.host(1).create_network("ov_net1", "10.0.0.0/24");
     lab
 }
 

@@ -61,7 +61,7 @@ fn does_not_give_the_token_the_rights() {
     let consul = lab.consul();
     let host = lab.host(1);
     let use_token = |token: &str| {
-        host.namespace().write("/etc/crosshost/token", token);
+        host.write("/etc/crosshost/token", token);
         host.configure_store(&json!({
             "url": lab.store_url(), "tokenFile": "/etc/crosshost/token",
         }));

@@ -45,10 +45,9 @@ fn no_container_waits_longer_than_the_election_and_none_gets_an_address_of_anoth
     let others: Vec<_> = (1..=cluster.size()).filter(|it| *it != first).collect();
     for (host, server) in lab.hosts().iter().zip(others.iter().cycle()) {
         host.configure(&cluster.url(*server));
-        host.crosshost(&["sync"]).ok();
+        host.sync();
     }
-    let create = ["network", "create", NETWORK, "--subnet", SUBNET];
-    lab.host(1).crosshost(&create).ok();
+    lab.host(1).create_network(NETWORK, SUBNET);
     let untouched = lab.footprints();
     let containers = containers(&lab);
 
@@ -101,9 +100,7 @@ fn no_container_waits_longer_than_the_election_and_none_gets_an_address_of_anoth
     );
     assert_eq!(held_addresses::alone(&lab, "after the ADDs"), given);
 
-    for host in lab.hosts() {
-        host.crosshost(&["sync"]).ok();
-    }
+    lab.sync();
     let records = store_reader::through_consulrs(cluster.server(leader));
     assert_eq!(
         held_addresses::by_leases(&records, NETWORK),
@@ -115,9 +112,7 @@ fn no_container_waits_longer_than_the_election_and_none_gets_an_address_of_anoth
         call(one, "DEL").run().ok();
         one.remove();
     });
-    for host in lab.hosts() {
-        host.crosshost(&["sync"]).ok();
-    }
+    lab.sync();
     lab.assert_same_as(&untouched, "after the DELs");
     let records = store_reader::through_consulrs(cluster.server(leader));
     assert_eq!(

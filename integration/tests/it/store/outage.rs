@@ -35,7 +35,7 @@ fn site(hosts: u8) -> (Lab, ConsulCluster) {
     let cluster = ConsulCluster::start(&lab);
     for host in lab.hosts() {
         host.configure(&cluster.url(1));
-        host.crosshost(&["sync"]).ok();
+        host.sync();
     }
     (lab, cluster)
 }
@@ -96,7 +96,7 @@ fn written(requests: &[Request], host: &Host) -> Vec<String> {
 
 /// What the host says that it holds: address, container and state.
 fn local(host: &Host) -> Vec<[String; 3]> {
-    let listed = host.listed(&["endpoint", "ls", "--local"]);
+    let listed = host.listed("endpoint ls --local");
     let row = |row: &Value| {
         ["address", "containerID", "state"].map(|key| row[key].as_str().expect("text").to_owned())
     };
@@ -221,7 +221,7 @@ fn what_hosts_did_while_consul_was_stopped_is_told_once_and_in_order_by_whatever
     }
     let next = tellers[0].add("c6", REFUSED);
     tellers[1].del("never", REFUSED);
-    lab.host(3).crosshost(&["sync"]).ok();
+    lab.host(3).sync();
     let requests = proxy.take();
     let first = vec![format!("create {next}")];
     for ((host, alone), ahead) in lab.hosts().iter().zip(&alone).zip([first, vec![], vec![]]) {
@@ -241,7 +241,7 @@ fn what_hosts_did_while_consul_was_stopped_is_told_once_and_in_order_by_whatever
     // Nothing is told again, and what the store had was left as it was.
     let told = revisions(&cluster);
     for (teller, alone) in tellers.iter_mut().zip(&alone) {
-        teller.host().crosshost(&["sync"]).ok();
+        teller.host().sync();
         teller.del("never", REFUSED);
         assert_eq!(written(&proxy.take(), teller.host()), [""; 0]);
         let [c2, c4] = alone.made.map(|address| told[&address]);
@@ -341,9 +341,7 @@ fn an_agent_that_answers_nobody_holds_no_verb_up_for_longer_than_its_budget() {
     lab.host(1).configure(&cluster.url(1));
     cluster.server_mut(1).resume();
     cluster.await_all();
-    for host in lab.hosts() {
-        host.crosshost(&["sync"]).ok();
-    }
+    lab.sync();
     let running: BTreeMap<_, _> = [&one, &two]
         .iter()
         .flat_map(|it| it.running.clone())

@@ -17,17 +17,11 @@ const OTHER_SUBNET: &str = "10.0.2.0/24";
 const LIMIT: Duration = Duration::from_mins(1);
 
 fn lab() -> Lab {
-    let lab = Lab::new(3, Backend::Consul);
-    for host in lab.hosts() {
-        host.crosshost(&["sync"]).ok();
-        host.install(&conflist(NETWORK, SUBNET));
-    }
-    lab
+    Lab::with_network(3, Backend::Consul, &conflist(NETWORK, SUBNET))
 }
 
 fn create(host: &Host, network: &str, subnet: &str) {
-    let create = ["network", "create", network, "--subnet", subnet];
-    host.crosshost(&create).ok();
+    host.create_network(network, subnet);
 }
 
 /// What the store has of networks: their records and all that hangs on them, but not which ones were removed.
@@ -48,7 +42,7 @@ fn documents(host: &Host, network: &str) -> Vec<String> {
     find.extend(folders.iter().map(String::as_str));
     let name = format!("{network}*");
     find.extend(["-name", &name]);
-    let said = host.namespace().run(&find);
+    let said = host.run(&find);
     said.stdout.lines().map(str::to_owned).collect()
 }
 
@@ -85,7 +79,7 @@ fn a_removed_network_is_gone_at_once_and_stays_so_and_its_name_is_free() {
         }
     }
     for host in lab.hosts() {
-        host.crosshost(&["sync"]).ok();
+        host.sync();
         assert_eq!(documents(host, NETWORK), [""; 0], "{}", host.name());
     }
     assert_eq!(
@@ -104,23 +98,23 @@ fn a_network_that_was_removed_while_a_host_was_cut_off_is_not_restored_by_it() {
     let consul = lab.consul().address().ip().to_string();
     let route = |verb: &str| {
         let words = ["ip", "route", verb, "unreachable", &consul];
-        lab.host(1).namespace().run(&words).ok();
+        lab.host(1).run(&words).ok();
     };
     route("add");
     let stranded = Attachment::new(lab.host(1), "t2", NETWORK);
     route("del");
     // The store does not know of the container yet.
     lab.host(2).crosshost(&["network", "rm", NETWORK]).ok();
-    let said = lab.host(1).crosshost(&["sync"]);
+    let said = lab.host(1).crosshost("sync");
     assert!(
         said.stderr.contains("was removed while container"),
         "{said:?}"
     );
     assert_eq!(of_networks(&lab), BTreeMap::new());
     create(lab.host(2), NETWORK, SUBNET);
-    lab.host(1).crosshost(&["sync"]);
+    lab.host(1).crosshost("sync");
     stranded.detach().ok();
-    lab.host(1).crosshost(&["sync"]).ok();
+    lab.host(1).sync();
     lab.host(2).crosshost(&["network", "rm", NETWORK]).ok();
     assert_eq!(of_networks(&lab), BTreeMap::new());
 }
@@ -233,17 +227,17 @@ fn what_earlier_versions_left_of_a_removed_network_is_named_and_swept() {
         put("vnis/4097", json!({"schema": 1, "network": NETWORK}));
     };
     leave();
-    let said = host.crosshost(&["doctor"]).stdout;
+    let said = host.crosshost("doctor").stdout;
     let line = said.lines().find(|line| line.contains("no record of it"));
     let line = line.expect("a line of what is left");
     assert!(
         line.contains(NETWORK) && line.contains("crosshost gc"),
         "{line}"
     );
-    let said = host.crosshost(&["gc", "--dry-run"]).ok().stdout;
+    let said = host.crosshost("gc --dry-run").ok().stdout;
     assert_eq!(said.lines().count(), 5, "{said}");
     assert_eq!(of_networks(&lab).len(), 5, "nothing is done in a dry run");
-    let said = host.crosshost(&["gc"]).ok().stdout;
+    let said = host.crosshost("gc").ok().stdout;
     assert_eq!(
         said,
         format!("network {NETWORK}: 5 keys left in the store\n")

@@ -14,11 +14,10 @@ fn are_as_many_as_the_document_says() {
     let proxy = lab.consul().proxy();
     for host in lab.hosts() {
         host.configure(&proxy.url());
-        host.crosshost(&["sync"]).ok();
+        host.sync();
         host.install(&conflist("ov_net1", SUBNET));
     }
-    let create = ["network", "create", "ov_net1", "--subnet", SUBNET];
-    lab.host(2).crosshost(&create).ok();
+    lab.host(2).create_network("ov_net1", SUBNET);
     proxy.take();
 
     let host = lab.host(1);
@@ -51,15 +50,8 @@ fn are_as_many_as_the_document_says() {
     first.detach().ok();
     measured.push(row("DEL again", &proxy));
     let _watcher = host.watch();
-    let following = [
-        "grep",
-        "-q",
-        "ov_net1",
-        "/run/crosshost/watch/following.json",
-    ];
-    until(LIMIT, "followed", || {
-        host.namespace().run(&following).status.success()
-    });
+    let following = "grep -q ov_net1 /run/crosshost/watch/following.json";
+    until(LIMIT, "followed", || host.run(following).status.success());
     proxy.take();
     add("t8");
     measured.push(row("ADD where a watcher follows the network", &proxy));

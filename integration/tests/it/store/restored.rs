@@ -69,7 +69,7 @@ fn an_emptied_store_is_filled_by_all_hosts_at_once() {
     site.damage(Consul::empty);
     std::thread::scope(|scope| {
         for host in lab.hosts() {
-            scope.spawn(|| host.crosshost(&["sync"]).ok());
+            scope.spawn(|| host.sync());
         }
     });
     site.end_well();
@@ -131,7 +131,7 @@ fn another_consul_is_filled_whatever_a_host_does_first() {
 fn another_consul_that_was_given_an_old_snapshot_is_told_what_came_since() {
     let lab = lab();
     let mut site = Site::with_older_snapshot(&lab);
-    lab.host(1).crosshost(&["sync"]).ok();
+    lab.host(1).sync();
     site.damage(|consul| {
         consul.replace();
         consul.restore_snapshot(SNAPSHOT);
@@ -164,12 +164,8 @@ fn lab() -> Lab {
 }
 
 fn site_of(backend: Backend) -> Lab {
-    let lab = Lab::new(3, backend);
-    for host in lab.hosts() {
-        host.crosshost(&["sync"]).ok();
-    }
-    let create = ["network", "create", NETWORK, "--subnet", SUBNET];
-    lab.host(1).crosshost(&create).ok();
+    let lab = Lab::registered(3, backend);
+    lab.host(1).create_network(NETWORK, SUBNET);
     lab
 }
 
@@ -215,7 +211,7 @@ impl<'lab> Site<'lab> {
     fn take(&mut self, steps: &[Step]) {
         for step in steps {
             match *step {
-                Sync(host) => drop(self.lab.host(host).crosshost(&["sync"]).ok()),
+                Sync(host) => drop(self.lab.host(host).sync()),
                 Add(host) => self.add(host),
                 Del(host) => self.del(host),
             }

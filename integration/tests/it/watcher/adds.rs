@@ -8,9 +8,7 @@ const NETWORK: &str = "ov_net1";
 
 /// The document by which the watcher vouches for its networks.
 fn vouched(host: &Host) -> bool {
-    let said = host
-        .namespace()
-        .run(&["cat", "/run/crosshost/watch/following.json"]);
+    let said = host.run("cat /run/crosshost/watch/following.json");
     said.stdout.contains(NETWORK)
 }
 
@@ -40,15 +38,7 @@ fn read_no_news_while_the_watcher_lives_and_follows() {
     let mut lab = Lab::new(1, Backend::Consul);
     let proxy = lab.consul().proxy();
     // Blocks of which no ADD here takes so much that it claims another.
-    let create = [
-        "network",
-        "create",
-        NETWORK,
-        "--subnet",
-        "10.0.0.0/16",
-        "--block-prefix",
-        "24",
-    ];
+    let create = format!("network create {NETWORK} --subnet 10.0.0.0/16 --block-prefix 24");
     lab.host(1).configure(&proxy.url());
     lab.host(1).crosshost(&create).ok();
     let conf = conflist(NETWORK, "10.0.0.0/16");
@@ -76,11 +66,11 @@ fn read_no_news_while_the_watcher_lives_and_follows() {
 
     // A sandbox that is not as it should be is made so by the ADD, by news of its own. The watcher is held, or it would repair it first.
     let pid = watcher.pid();
-    host.namespace().script(&format!(
+    host.script(&format!(
         "kill -STOP {pid}; nsenter --net=/run/crosshost/netns/{NETWORK} ip link set br0 down"
     ));
     let requests = asked(&proxy, host, "t4");
-    host.namespace().script(&format!("kill -CONT {pid}"));
+    host.script(&format!("kill -CONT {pid}"));
     assert_eq!(requests.len(), 2, "news and lease: {requests:#?}");
     assert!(host.existing("t4").pings(far.address, &[]));
 

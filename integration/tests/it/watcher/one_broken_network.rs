@@ -23,7 +23,7 @@ fn sends_to(host: &Host, network: &str, other: &Host) -> bool {
     let netns = format!("--net=/run/crosshost/netns/{network}");
     let words = ["nsenter", &netns, "bridge", "fdb", "show", "dev", "vxlan0"];
     let to = format!(" dst {} ", other.vtep());
-    host.namespace().run(&words).ok().stdout.contains(&to)
+    host.run(&words).ok().stdout.contains(&to)
 }
 
 /// Waits until `host` sends to `other` on all sound networks.
@@ -39,14 +39,11 @@ fn a_network_that_cannot_be_mended_holds_up_no_other() {
     let lab = Lab::new(3, Backend::Consul);
     let [one, two, three] = [1, 2, 3].map(|number| lab.host(number));
     for host in [one, two] {
-        host.crosshost(&["sync"]).ok();
+        host.sync();
     }
     for (network, subnet) in NETWORKS {
-        let create = ["network", "create", network, "--subnet", subnet];
-        one.crosshost(&create).ok();
-        for host in lab.hosts() {
-            host.install(&conflist(network, subnet));
-        }
+        one.create_network(network, subnet);
+        lab.install(&conflist(network, subnet));
     }
     let attached = NETWORKS.map(|(network, _)| Attachment::new(one, network, network));
     let watcher = one.watch();
@@ -56,7 +53,7 @@ fn a_network_that_cannot_be_mended_holds_up_no_other() {
     });
     // Held, so that it does not mend the one before the other is there.
     let pid = watcher.pid();
-    one.namespace().script(&format!(
+    one.script(&format!(
         "kill -STOP {pid}
          nsenter --net=/run/crosshost/netns/{BROKEN} ip link delete vxlan0
          ip link add other type vxlan id {vni} dstport 4789 local {} dev ens3
@@ -84,7 +81,7 @@ fn a_network_that_cannot_be_mended_holds_up_no_other() {
     // A sync of everything does not make the copy of its news one that an ADD may rely on.
     let follows = |network: &str| {
         let following = ["grep", "-s", network, "/run/crosshost/watch/following.json"];
-        one.namespace().run(&following).status.success()
+        one.run(&following).status.success()
     };
     watcher.hang_up();
     watcher.until(NEWS, "told", || {
@@ -93,7 +90,7 @@ fn a_network_that_cannot_be_mended_holds_up_no_other() {
     assert!(!follows(BROKEN));
 
     // And it is mended itself when the other is gone.
-    one.namespace().script("ip link delete other");
-    one.crosshost(&["sync"]).ok();
+    one.script("ip link delete other");
+    one.sync();
     assert!(attached[1].container.pings(there.address, &[]));
 }

@@ -3,7 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use integration::{Attachment, Backend, Host, Lab, OUTSIDE, Running, Watching, conflist, until};
+use integration::{
+    Attachment, Backend, Host, Lab, OUTSIDE, Running, Watching, conflist, detach_all, until,
+};
 use serde_json::json;
 
 const NETWORK: &str = "ov_net1";
@@ -14,12 +16,7 @@ const SANDBOX: &str = "nsenter --net=/run/crosshost/netns/ov_net1";
 const EGRESS: &str = "nsenter --net=/run/crosshost/egress-netns/ch-egress";
 
 fn lab() -> Lab {
-    let lab = Lab::new(2, Backend::Consul);
-    for host in lab.hosts() {
-        host.crosshost(&["sync"]).ok();
-        host.install(&conflist(NETWORK, "10.0.0.0/24"));
-    }
-    lab
+    Lab::with_network(2, Backend::Consul, &conflist(NETWORK, "10.0.0.0/24"))
 }
 
 /// How often the watcher has said that it mended something.
@@ -37,7 +34,6 @@ fn damage_is_mended_within_a_second() {
     watcher.settle();
     let idle = watcher.peak_memory();
     let port = host
-        .namespace()
         .run(&[
             "sh",
             "-euc",
@@ -61,31 +57,25 @@ fn damage_is_mended_within_a_second() {
     ];
     for damage in damages {
         let before = mended(&watcher);
-        host.namespace().script(&damage);
+        host.script(&damage);
         let took = watcher.until(SOON, &damage, || mended(&watcher) > before);
         println!("{took:?}: {damage}");
         assert!(t1.container.pings(t2.address, &[]), "{damage}");
         assert!(t1.container.tcp_get(OUTSIDE).is_ok(), "{damage}");
     }
     // Not told by the lines above: it changes no entry and no rule.
-    host.namespace()
-        .script(&format!("{SANDBOX} ip link set {port} down"));
+    host.script(&format!("{SANDBOX} ip link set {port} down"));
     watcher.until(SOON, "the port up", || {
         t1.container.pings(t2.address, &["-W1"])
     });
-    host.namespace()
-        .script("echo 0 > /proc/sys/net/ipv4/ip_forward");
+    host.script("echo 0 > /proc/sys/net/ipv4/ip_forward");
     watcher.until(SOON, "forwarding on", || {
-        let forwards = host
-            .namespace()
-            .run(&["cat", "/proc/sys/net/ipv4/ip_forward"]);
+        let forwards = host.run("cat /proc/sys/net/ipv4/ip_forward");
         forwards.stdout.trim() == "1"
     });
-    host.namespace().script("ip address flush dev ch-egress");
+    host.script("ip address flush dev ch-egress");
     watcher.until(SOON, "the address back", || {
-        let addresses = host
-            .namespace()
-            .run(&["ip", "-br", "address", "show", "ch-egress"]);
+        let addresses = host.run("ip -br address show ch-egress");
         addresses.stdout.contains("172.18.0.1/16")
     });
     assert!(t1.container.tcp_get(OUTSIDE).is_ok());
@@ -97,20 +87,17 @@ fn damage_is_mended_within_a_second() {
     let t3 = Attachment::new(host, "t3", "ov_net2");
     watcher.settle();
     let before = mended(&watcher);
-    host.namespace()
-        .script("nsenter --net=/run/crosshost/netns/ov_net2 ip link delete br0");
+    host.script("nsenter --net=/run/crosshost/netns/ov_net2 ip link delete br0");
     watcher.until(SOON, "br0 of ov_net2", || mended(&watcher) > before);
     let before = mended(&watcher);
-    host.namespace().script(
+    host.script(
         "nsenter --net=/run/crosshost/netns/ov_net2 sh -euc '
              tc qdisc delete dev $(ip -br link | grep -o \"^chp[0-9a-f]*\") root'",
     );
     watcher.until(SOON, "a token bucket", || mended(&watcher) > before);
     let more = watcher.peak_memory() - idle;
     assert!(more < 3_000_000, "{more} bytes more than at the start");
-    for attached in [&t1, &t3] {
-        attached.detach().ok();
-    }
+    detach_all([&t1, &t3]);
 }
 
 /// What the kernel tells while it runs.
@@ -150,7 +137,7 @@ fn a_look_that_finds_nothing_wrong_touches_nothing() {
     // Ours is touched, and nothing is wrong.
     let said = heard(host, &monitors, 9, || {
         for number in 0..20 {
-            host.namespace().script(&format!(
+            host.script(&format!(
                 "ip link set ch-egress alias touched{number}; sleep 0.3"
             ));
         }
@@ -187,11 +174,8 @@ fn a_program_that_makes_and_removes_things_all_the_time_costs_little_and_hides_n
     std::thread::sleep(Duration::from_secs(12));
     let used = watcher.cpu().saturating_sub(before);
     let share = used.as_secs_f64() / begun.elapsed().as_secs_f64();
-    host.namespace().script("ip link add probe type bridge");
-    let index = host
-        .namespace()
-        .run(&["ip", "-o", "link", "show", "probe"])
-        .stdout;
+    host.script("ip link add probe type bridge");
+    let index = host.run("ip -o link show probe").stdout;
     let made = index.split(':').next().and_then(|it| it.parse().ok());
     let made: u32 = made.expect("an index");
     println!("storm: {share:.3} of a processor, {made} links");
@@ -200,7 +184,7 @@ fn a_program_that_makes_and_removes_things_all_the_time_costs_little_and_hides_n
     assert!(share < 0.25, "{used:?} in {:?}", begun.elapsed());
 
     let before = mended(&watcher);
-    host.namespace().script("nft delete table inet crosshost");
+    host.script("nft delete table inet crosshost");
     watcher.until(Duration::from_secs(12), "mended", || {
         mended(&watcher) > before
     });

@@ -28,20 +28,17 @@ fn lab(hosts: u8) -> Lab {
 
 fn create_network(lab: &Lab) {
     for host in &lab.hosts()[..2] {
-        host.crosshost(&["sync"]).ok();
+        host.sync();
     }
-    let create = ["network", "create", NETWORK, "--subnet", SUBNET];
-    lab.host(1).crosshost(&create).ok();
-    for host in lab.hosts() {
-        host.install(&conflist(NETWORK, SUBNET));
-    }
+    lab.host(1).create_network(NETWORK, SUBNET);
+    lab.install(&conflist(NETWORK, SUBNET));
 }
 
 /// A command in the sandbox of the network on a host.
 fn in_sandbox(host: &Host, words: &[&str]) -> String {
     let netns = format!("--net=/run/crosshost/netns/{NETWORK}");
     let words = [&["nsenter", &netns, "--"], words].concat();
-    host.namespace().run(&words).ok().stdout
+    host.run(&words).ok().stdout
 }
 
 /// Whether a host sends anything to the tunnel address of another.
@@ -82,8 +79,8 @@ fn a_host_that_nobody_knew_is_reached_from_where_a_watcher_runs_and_forgotten_wh
         t1.container.pings(again.address, &[])
     });
 
-    let remove = ["node", "rm", "docker03", "--force"];
-    one.crosshost(&remove).ok();
+    let remove = "node rm docker03 --force";
+    one.crosshost(remove).ok();
     for (host, watcher) in [(one, &watcher), (two, &watcher_of_two)] {
         watcher.until(NEWS, "through with docker03", || !sends_to(host, three));
     }
@@ -95,7 +92,7 @@ fn a_host_that_nobody_knew_is_reached_from_where_a_watcher_runs_and_forgotten_wh
         watcher.until(NEWS, "sending to docker03", || sends_to(host, three));
     }
     assert!(t1.container.pings(t3.address, &[]));
-    one.crosshost(&remove).ok();
+    one.crosshost(remove).ok();
     late.until(NEWS, "known again", || node(&lab, three).is_some());
     assert_eq!(
         late.times_said("somebody has removed it"),
@@ -141,7 +138,7 @@ fn news_are_followed_again_after_the_store_was_stopped() {
     // No verb has run here since: the watcher has told the store what the DEL could not.
     let gone = gone.address.to_string();
     watcher.until(BACK, "telling the store of the DEL", || {
-        let leases = two.listed(&["endpoint", "ls"]);
+        let leases = two.listed("endpoint ls");
         let mut leases = leases.as_array().into_iter().flatten();
         leases.all(|lease| lease["address"] != gone)
     });
@@ -206,8 +203,7 @@ fn damage_is_mended_while_nobody_does_anything_and_the_store_is_away() {
         let before = told();
         // Held, so that it does not mend the one while the other is being done.
         let pid = watcher.pid();
-        host.namespace()
-            .script(&format!("kill -STOP {pid}\n{damage}\nkill -CONT {pid}"));
+        host.script(&format!("kill -STOP {pid}\n{damage}\nkill -CONT {pid}"));
         // One look may find the rules gone where it looks for the network's part of them, or for the way out's.
         watcher.until(REPAIR, "mended", || told() != before);
         watcher.until(REPAIR, "whole again", works);
@@ -261,13 +257,13 @@ fn a_service_manager_hears_how_things_stand_and_ends_it_without_a_trace() {
 fn a_second_watcher_of_a_host_is_refused() {
     let lab = lab(2);
     let first = lab.host(1).watch();
-    let refused = lab.host(1).crosshost(&["sync", "--watch"]).failed();
+    let refused = lab.host(1).crosshost("sync --watch").failed();
     for words in ["another", "/run/crosshost/locks/watcher"] {
         assert!(refused.stderr.contains(words), "{refused}");
     }
     assert!(first.is_alive());
     // A sync and another host's watcher are none.
-    lab.host(1).crosshost(&["sync"]).ok();
+    lab.host(1).sync();
     let _other = lab.host(2).watch();
     // One that was killed stands in nobody's way.
     drop(first);
@@ -326,7 +322,7 @@ fn an_idle_watcher_costs_nothing_and_a_contact_of_another_host_wakes_nobody() {
     let before = watcher.cpu();
     let begun = Instant::now();
     for _ in 0..3 {
-        lab.host(2).crosshost(&["sync"]).ok();
+        lab.host(2).sync();
         std::thread::sleep(Duration::from_secs(2));
     }
     let used = watcher.cpu().saturating_sub(before);

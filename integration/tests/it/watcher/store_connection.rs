@@ -15,13 +15,10 @@ const NEWS: Duration = Duration::from_secs(5);
 fn lab() -> Lab {
     let lab = Lab::new(3, Backend::Consul);
     for host in &lab.hosts()[..2] {
-        host.crosshost(&["sync"]).ok();
+        host.sync();
     }
-    let create = ["network", "create", NETWORK, "--subnet", "10.0.0.0/24"];
-    lab.host(1).crosshost(&create).ok();
-    for host in lab.hosts() {
-        host.install(&conflist(NETWORK, "10.0.0.0/24"));
-    }
+    lab.host(1).create_network(NETWORK, "10.0.0.0/24");
+    lab.install(&conflist(NETWORK, "10.0.0.0/24"));
     lab
 }
 
@@ -29,14 +26,14 @@ fn lab() -> Lab {
 fn sends_to(host: &Host, other: &Host) -> bool {
     let netns = format!("--net=/run/crosshost/netns/{NETWORK}");
     let words = ["nsenter", &netns, "bridge", "fdb", "show", "dev", "vxlan0"];
-    let entries = host.namespace().run(&words).ok().stdout;
+    let entries = host.run(&words).ok().stdout;
     let to = format!(" dst {} ", other.vtep());
     entries.lines().any(|entry| entry.contains(&to))
 }
 
 /// The tunnel address of a host as the store has it.
 fn registered(lab: &Lab, host: &Host) -> String {
-    let nodes = lab.host(2).listed(&["node", "ls"]);
+    let nodes = lab.host(2).listed("node ls");
     let all = nodes.as_array().expect("a list");
     let own = all.iter().find(|node| node["name"] == host.name());
     own.map(|node| node["vtep"].to_string()).unwrap_or_default()
@@ -48,13 +45,12 @@ fn a_connection_whose_address_is_gone_is_given_up() {
     let [one, three] = [1, 3].map(|number| lab.host(number));
     let _t1 = Attachment::new(one, "t1", NETWORK);
     // The store is spoken to from another address than the tunnels', so that nothing else tells.
-    one.namespace().script(
+    one.script(
         "ip address add 192.168.1.211/24 dev ens3
          ip route add 192.168.1.5/32 dev ens3 src 192.168.1.211",
     );
     let watcher = one.watch();
-    one.namespace()
-        .script("ip address delete 192.168.1.211/24 dev ens3");
+    one.script("ip address delete 192.168.1.211/24 dev ens3");
     let _t3 = Attachment::new(three, "t3", NETWORK);
     watcher.until(DEAD, "sending to docker03", || sends_to(one, three));
 }
@@ -66,7 +62,7 @@ fn a_host_that_moves_to_another_address_is_known_by_it_at_once_and_hears() {
     one.underlay("ens3");
     let _t1 = Attachment::new(one, "t1", NETWORK);
     let watcher = one.watch();
-    one.namespace().script(
+    one.script(
         "ip address delete 192.168.1.11/24 dev ens3
          ip address add 192.168.1.111/24 dev ens3
          ip route add default via 192.168.1.1",
@@ -108,7 +104,7 @@ fn a_reload_reads_the_settings_anew_and_goes_to_the_store_that_they_name() {
     );
 
     // One that cannot be read is told, and what runs goes on.
-    one.namespace().write("/etc/crosshost/config.json", "{");
+    one.write("/etc/crosshost/config.json", "{");
     watcher.hang_up();
     watcher.until(NEWS, "told", || watcher.times_said("settings:") > 0);
     assert!(watcher.is_alive());

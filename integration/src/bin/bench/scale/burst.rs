@@ -46,7 +46,7 @@ pub fn run(rounds: usize, say: &dyn Fn(&str)) -> Found {
     say("containers, and a resident for each");
     for contender in &mut contenders {
         let make = format!("for i in $(seq 0 {AT_ONCE}); do ip netns add c$i; done");
-        contender.host.namespace().script(&make);
+        contender.host.script(&make);
         contender.run("ADD", &[0]);
         // What is cold is nobody's everyday.
         contender.round();
@@ -100,7 +100,7 @@ fn line_up(lab: &Lab) -> Vec<Contender<'_>> {
     ];
     let contender = |((name, program, conf), host)| {
         let host: &Host = host;
-        host.crosshost(&["sync"]).ok();
+        host.sync();
         Contender {
             name,
             host,

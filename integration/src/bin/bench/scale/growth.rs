@@ -91,7 +91,7 @@ pub fn measure<'lab>(
 /// All kinds in one world, each where it finds `leases`.
 fn line_up(leases: u32, lab: &Lab) -> Vec<Subject<'_>> {
     for host in lab.hosts() {
-        host.crosshost(&["sync"]).ok();
+        host.sync();
         host.container(CONTAINER);
     }
     let subject = |kind, host: usize| Subject {
@@ -242,14 +242,14 @@ impl Subject<'_> {
             }),
         );
         self.forget();
-        let held = self.host.listed(&["endpoint", "ls", "--local"]);
+        let held = self.host.listed("endpoint ls --local");
         let held = held.as_array().map_or(0, Vec::len);
         assert!(held > self.leases as usize, "taken over: {held}");
     }
 
     /// Loses `/run`, and times the ADD that begins from the store.
     fn forget(&mut self) {
-        self.host.namespace().script("rm -rf /run/crosshost");
+        self.host.script("rm -rf /run/crosshost");
         self.first = Some(self.call("ADD", 1_000_001));
     }
 
@@ -261,13 +261,10 @@ impl Subject<'_> {
         for number in 0..self.leases {
             let address = seed::address(first, 256 + number);
             let content = format!("{number:064x}\r\neth0");
-            self.host
-                .namespace()
-                .write(&format!("{folder}/{address}"), content);
+            self.host.write(&format!("{folder}/{address}"), content);
         }
         let last = seed::address(first, 255 + self.leases).to_string();
         self.host
-            .namespace()
             .write(&format!("{folder}/last_reserved_ip.0"), last);
     }
 }

@@ -73,16 +73,8 @@ pub fn run(rounds: usize, say: &dyn Fn(&str)) -> Found {
 
     let lab = Lab::new(1, Backend::Consul);
     let host = lab.host(1);
-    host.crosshost(&["sync"]).ok();
-    let create = [
-        "network",
-        "create",
-        NETWORK,
-        "--subnet",
-        "10.0.0.0/8",
-        "--block-prefix",
-        "24",
-    ];
+    host.sync();
+    let create = format!("network create {NETWORK} --subnet 10.0.0.0/8 --block-prefix 24");
     host.crosshost(&create).ok();
     let consul = lab.consul();
     seed::seed(consul, seed::nodes(HOSTS - 1));
@@ -95,7 +87,7 @@ pub fn run(rounds: usize, say: &dyn Fn(&str)) -> Found {
         }),
     );
     assert_eq!(
-        host.listed(&["node", "ls"]).as_array().map(Vec::len),
+        host.listed("node ls").as_array().map(Vec::len),
         Some(HOSTS as usize)
     );
     let process = process_of(consul);

@@ -51,9 +51,7 @@ struct Many {
 /// `rounds` syncs; the rest is as many as there are.
 pub fn run(rounds: usize, say: &dyn Fn(&str)) -> Found {
     let lab = Lab::new(3, Backend::Consul);
-    for host in lab.hosts() {
-        host.crosshost(&["sync"]).ok();
-    }
+    lab.sync();
     let [alone, crowded, networks] = [1, 2, 3].map(|number| lab.host(number));
     let create = ["network", "create", "crowded", "--subnet", POOL];
     let create = [&create[..], &["--block-prefix", "29"]].concat();
@@ -107,7 +105,7 @@ pub fn run(rounds: usize, say: &dyn Fn(&str)) -> Found {
     };
     for _ in 0..rounds {
         let empty = "nsenter --net=/run/crosshost/netns/crowded sh -c 'ip link del vxlan0; ip neighbour flush all nud permanent'";
-        crowded.namespace().script(empty);
+        crowded.script(empty);
         found.cold.push(sync(crowded));
         assert_eq!(entries(crowded), found.entries, "a sync brings all back");
         found.warm.push(sync(crowded));
@@ -121,15 +119,13 @@ pub fn run(rounds: usize, say: &dyn Fn(&str)) -> Found {
 /// Syncs of a host with a container on a network of [`FEW`] hosts that all have one.
 fn idle(syncs: usize) -> Vec<Duration> {
     let lab = Lab::new(FEW, Backend::Consul);
-    for host in lab.hosts() {
-        host.crosshost(&["sync"]).ok();
-    }
+    lab.sync();
     let conf = netconf("idle", "10.3.0.0/16", "1.0.0");
     for host in lab.hosts() {
         add(host, &conf, 0..1);
     }
     let host = lab.host(1);
-    host.crosshost(&["sync"]).ok();
+    host.sync();
     let mut runner = Runner::start(host);
     let order = Order::program(Programs::product("crosshost"), &["sync"]);
     (0..syncs).map(|_| runner.run(&order).cost.wall).collect()
@@ -137,14 +133,14 @@ fn idle(syncs: usize) -> Vec<Duration> {
 
 fn sync(host: &Host) -> Duration {
     let begun = Instant::now();
-    host.crosshost(&["sync"]).ok();
+    host.sync();
     begun.elapsed()
 }
 
 /// Neighbours of the bridge and entries of the FDB in the network's sandbox that somebody made.
 fn entries(host: &Host) -> usize {
     let count = "nsenter --net=/run/crosshost/netns/crowded sh -c 'bridge fdb show | grep -c -E \"dst|static\"; ip neighbour show nud permanent | wc -l'";
-    let said = host.namespace().run(&["sh", "-c", count]).ok().stdout;
+    let said = host.run(&["sh", "-c", count]).ok().stdout;
     said.split_whitespace()
         .filter_map(|word| word.parse::<usize>().ok())
         .sum()
@@ -154,7 +150,7 @@ fn entries(host: &Host) -> usize {
 fn add(host: &Host, conf: &Value, numbers: std::ops::Range<usize>) -> Vec<Cost> {
     let (first, last) = (numbers.start, numbers.end - 1);
     let make = format!("for i in $(seq {first} {last}); do ip netns add c$i; done");
-    host.namespace().script(&make);
+    host.script(&make);
     let (program, mut runner) = (Programs::product("overlay"), Runner::start(host));
     let add = |number| {
         let (id, netns) = (format!("c{number}"), format!("/run/netns/c{number}"));

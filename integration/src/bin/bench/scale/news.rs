@@ -64,7 +64,7 @@ fn scene(crowd: u32, rounds: usize, say: &dyn Fn(&str)) -> Scene {
     let (old, new) = lab.hosts().split_at(WATCHING);
     let new = &new[0];
     for host in old {
-        host.crosshost(&["sync"]).ok();
+        host.sync();
     }
     let create = ["network", "create", NETWORK, "--subnet", SUBNET];
     let create = [&create[..], &["--block-prefix", "29"]].concat();
@@ -77,9 +77,7 @@ fn scene(crowd: u32, rounds: usize, say: &dyn Fn(&str)) -> Scene {
         seed::block(NETWORK, &format!("{first}_29"), &seed::node(*number))
     };
     seed::seed(consul, blocks.iter().map(block));
-    for host in lab.hosts() {
-        host.install(&conflist(NETWORK, SUBNET));
-    }
+    lab.install(&conflist(NETWORK, SUBNET));
     let _containers: Vec<_> = old
         .iter()
         .map(|host| Attachment::new(host, "t1", NETWORK))

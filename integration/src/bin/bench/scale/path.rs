@@ -108,7 +108,7 @@ fn ours(lab: &Lab) -> Way {
     let conf = netconf("path", "10.8.0.0/24", "1.0.0");
     let program = Programs::product("overlay");
     for host in &lab.hosts()[..2] {
-        host.crosshost(&["sync"]).ok();
+        host.sync();
     }
     let add = |number| {
         let host = lab.host(number);
@@ -132,7 +132,7 @@ fn by_hand(lab: &Lab, name: &'static str, pair: [usize; 2], before: &str) -> Way
         let host = lab.host(number);
         let container = host.container("floor");
         let (local, remote) = (host.vtep(), lab.host(peer).vtep());
-        host.namespace().script(&format!(
+        host.script(&format!(
             "{before}
              ip link add br0 type bridge
              ip link add vx0 mtu 1450 type vxlan id 7 dstport 4789 local {local} remote {remote} dev ens3

@@ -123,7 +123,7 @@ pub fn free_blocks(
 
 /// Insists that the product reads as many leases as were written.
 pub fn assert_leases(host: &Host, at_least: usize) {
-    let listed = host.listed(&["endpoint", "ls"]);
+    let listed = host.listed("endpoint ls");
     let count = listed.as_array().map_or(0, Vec::len);
     assert!(
         count >= at_least,

@@ -58,13 +58,12 @@ pub fn run(rounds: usize, say: &dyn Fn(&str)) -> Found {
     let meter = Meter::start(lab.consul());
     for host in lab.hosts() {
         host.configure(&meter.url());
-        host.crosshost(&["sync"]).ok();
+        host.sync();
     }
-    let create = ["network", "create", WIDE, "--subnet", WIDE_SUBNET];
-    lab.host(1).crosshost(&create).ok();
+    lab.host(1).create_network(WIDE, WIDE_SUBNET);
     let make = format!("for i in $(seq 0 {rounds}); do ip netns add c$i; done");
     for host in lab.hosts() {
-        host.namespace().script(&make);
+        host.script(&make);
     }
     let mut bench = Bench {
         lab: &lab,
@@ -204,7 +203,7 @@ impl Bench<'_> {
     fn sync(&mut self, what: &'static str) {
         self.meter.take();
         let started = Instant::now();
-        self.lab.host(1).crosshost(&["sync"]).ok();
+        self.lab.host(1).sync();
         self.note(what, started);
     }
 
@@ -278,7 +277,7 @@ impl Bench<'_> {
             );
         }
         for number in 1..=rounds {
-            host.namespace().script("rm -rf /run/crosshost");
+            host.script("rm -rf /run/crosshost");
             let what = "ipam-kv ADD, the first after /run was lost, 1,000 leases of others";
             self.call_on(host, what, &plain, number, "ADD");
             self.call_on(host, "", &plain, number, "DEL");

@@ -40,7 +40,7 @@ impl Rules {
             Rules::Iptables => "iptables-save -t nat | grep -v '^#'",
             Rules::Nftables => &format!("nft list table {TABLE}"),
         };
-        host.namespace().run(&["sh", "-euc", list]).ok().stdout
+        host.run(&["sh", "-euc", list]).ok().stdout
     }
 
     /// Makes the rules of the ports with these numbers, on a host where those of [`PATTERN`] are.
@@ -63,8 +63,8 @@ impl Rules {
             ),
             Rules::Nftables => (text, "nft -f"),
         };
-        host.namespace().write("/run/rules", text);
-        host.namespace().script(&format!("{load} /run/rules"));
+        host.write("/run/rules", text);
+        host.script(&format!("{load} /run/rules"));
     }
 
     /// What an ADD makes, in words of the program that makes it, with names in braces for what is another's in each.

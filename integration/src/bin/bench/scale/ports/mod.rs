@@ -143,19 +143,15 @@ impl<'lab> Subject<'lab> {
         let host = lab.host(number);
         // A bridge as the reference makes one, and one container that is there.
         let served = host.container("served");
-        host.namespace().script(
+        host.script(
             "echo 1 > /proc/sys/net/ipv4/ip_forward
              ip link add br0 up type bridge
              ip address add 10.1.0.1/16 dev br0
              ip link add v0 master br0 up type veth peer eth0 netns served",
         );
-        served
-            .run(&["ip", "address", "add", "10.1.0.2/16", "dev", "eth0"])
-            .ok();
-        served.run(&["ip", "link", "set", "eth0", "up"]).ok();
-        served
-            .run(&["ip", "route", "add", "default", "via", "10.1.0.1"])
-            .ok();
+        served.run("ip address add 10.1.0.2/16 dev eth0").ok();
+        served.run("ip link set eth0 up").ok();
+        served.run("ip route add default via 10.1.0.1").ok();
         Self {
             rules,
             ports,
