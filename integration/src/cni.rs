@@ -7,11 +7,12 @@ use serde_json::{Value, json};
 
 use crate::container::Container;
 use crate::host::Host;
+use crate::lab::Lab;
 use crate::run::Finished;
 
 /// The smallest conflist of a network: the same on each host, since what differs between hosts is
-/// in `/etc/crosshost/config.json`.
-pub fn conflist(name: &str, subnet: &str) -> Value {
+/// in `/etc/crosshost/config.json`. Of several subnets, with spaces between them, a container has an address each.
+pub fn conflist(name: &str, subnets: &str) -> Value {
     json!({
         "cniVersion": "1.0.0",
         "cniVersions": ["1.1.0"],
@@ -19,14 +20,22 @@ pub fn conflist(name: &str, subnet: &str) -> Value {
         "plugins": [{
             "type": "overlay",
             "capabilities": { "ips": true },
-            "ipam": { "type": "ipam-kv", "ranges": [[{ "subnet": subnet }]] },
+            "ipam": { "type": "ipam-kv", "ranges": ranges(subnets) },
         }],
     })
 }
 
+/// `ipam.ranges` with a pool for each subnet of a text with spaces between them.
+pub fn ranges(subnets: &str) -> Value {
+    let pools = subnets
+        .split(' ')
+        .map(|subnet| json!([{ "subnet": subnet }]));
+    pools.collect()
+}
+
 /// The configuration that a runtime hands to the first plugin of [`conflist`] at one spec version.
-pub fn netconf(name: &str, subnet: &str, version: &str) -> Value {
-    let mut conf = conflist(name, subnet)["plugins"][0].clone();
+pub fn netconf(name: &str, subnets: &str, version: &str) -> Value {
+    let mut conf = conflist(name, subnets)["plugins"][0].clone();
     conf["cniVersion"] = version.into();
     conf["name"] = name.into();
     conf
@@ -69,6 +78,13 @@ impl<'host> Attachment<'host> {
         }
     }
 
+    /// A new container on each host of the laboratory, attached to `network` as eth0: t1 on the first, and so on.
+    #[track_caller]
+    pub fn on_each<const HOSTS: usize>(lab: &'host Lab, network: &str) -> [Self; HOSTS] {
+        assert_eq!(lab.hosts().len(), HOSTS, "a name for each host");
+        std::array::from_fn(|at| Self::new(&lab.hosts()[at], &format!("t{}", at + 1), network))
+    }
+
     /// The host it is on.
     pub fn host(&self) -> &'host Host {
         self.container.host()
@@ -80,6 +96,20 @@ impl<'host> Attachment<'host> {
         let (network, name) = (&self.network, self.container.name());
         self.host().cnitool("del", network, name, &self.ifname)
     }
+
+    /// `cnitool check`.
+    #[track_caller]
+    pub fn check(&self) -> Finished {
+        let (network, name) = (&self.network, self.container.name());
+        self.host().cnitool("check", network, name, &self.ifname)
+    }
+
+    /// Detaches it and removes the container.
+    #[track_caller]
+    pub fn end(&self) {
+        self.detach().ok();
+        self.container.remove();
+    }
 }
 
 /// Detaches all of them, one after the other.
@@ -87,6 +117,14 @@ impl<'host> Attachment<'host> {
 pub fn detach_all<'host>(all: impl IntoIterator<Item = impl Borrow<Attachment<'host>>>) {
     for attached in all {
         attached.borrow().detach().ok();
+    }
+}
+
+/// Detaches all of them and removes their containers.
+#[track_caller]
+pub fn end_all<'host>(all: impl IntoIterator<Item = impl Borrow<Attachment<'host>>>) {
+    for attached in all {
+        attached.borrow().end();
     }
 }
 

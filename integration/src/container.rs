@@ -8,6 +8,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use crate::call::Call;
 use crate::host::Host;
 use crate::lab::{at, tcp_get};
 use crate::namespace::Net;
@@ -97,6 +98,13 @@ impl<'host> Container<'host> {
     #[track_caller]
     pub fn link(&self, name: &str) -> Value {
         named(&self.ip("link"), name)
+    }
+
+    /// A call of `overlay` for `eth0` of this container, with its name as the id.
+    #[track_caller]
+    pub fn call(&self, verb: &str, conf: &Value) -> Call<'host> {
+        let call = self.host.call("overlay", verb).id(&self.name);
+        call.netns(&self.netns()).conf(conf)
     }
 
     /// The first IPv4 address of the interface `name`, without its prefix length.

@@ -293,4 +293,10 @@ impl Host {
     pub fn footprint(&self) -> Footprint {
         Footprint::of(self)
     }
+
+    /// Insists that nothing came and nothing went since.
+    #[track_caller]
+    pub fn assert_same_as(&self, before: &Footprint, what: &str) {
+        self.footprint().assert_same_as(before, what);
+    }
 }

@@ -39,7 +39,9 @@ mod watching;
 mod words;
 
 pub use call::Call;
-pub use cni::{Attachment, address_of, conflist, detach_all, netconf, position_of};
+pub use cni::{
+    Attachment, address_of, conflist, detach_all, end_all, netconf, position_of, ranges,
+};
 pub use consul::Consul;
 pub use consul_cluster::ConsulCluster;
 pub use container::Container;

@@ -175,6 +175,24 @@ impl Finished {
         self
     }
 
+    /// Insists that standard output has all these words.
+    #[track_caller]
+    pub fn says(self, words: &[&str]) -> Finished {
+        for word in words {
+            assert!(self.stdout.contains(word), "no {word:?} in {self}");
+        }
+        self
+    }
+
+    /// Insists that standard error has all these words.
+    #[track_caller]
+    pub fn warns(self, words: &[&str]) -> Finished {
+        for word in words {
+            assert!(self.stderr.contains(word), "no {word:?} in {self}");
+        }
+        self
+    }
+
     /// Insists on a CNI error of this code whose text has all these words, and gives the text.
     #[track_caller]
     pub fn refused(self, code: u32, words: &[&str]) -> String {

@@ -58,8 +58,7 @@ fn reference_plugins_work_on_a_host_and_leave_it_as_it_was() {
         host.cnitool("del", "reference", name, "eth0").ok();
         host.run(&["ip", "netns", "delete", name]).ok();
     }
-    host.footprint()
-        .assert_same_as(&before, "after the last DEL");
+    host.assert_same_as(&before, "after the last DEL");
 }
 
 #[test]

@@ -3,304 +3,49 @@
 
 use std::time::Duration;
 
-use crate::faults::unchanged::{BOTH, Bench, Code, SUBNET, faults, with, without};
+use crate::faults::unchanged::{BOTH, Bench, faults, with, without};
 use integration::{Backend, Call, Lab, Programs};
 use serde_json::{Value, json};
 
-const OVERLAY: &[&str] = &["overlay"];
-
-/// One kind of wrong input.
-struct Case {
-    what: &'static str,
-    plugins: &'static [&'static str],
-    change: fn(Call) -> Call,
-    codes: &'static [Code],
-    says: &'static [&'static str],
-}
-
-use Code::{Own, Spec};
-
-const CASES: &[Case] = &[
-    Case {
-        what: "not JSON",
-        plugins: BOTH,
-        change: |call| call.stdin("{ cniVersion: 1.0.0 }"),
-        codes: &[Spec(6)],
-        says: &[],
-    },
-    Case {
-        what: "nothing at all",
-        plugins: BOTH,
-        change: |call| call.stdin(""),
-        codes: &[Spec(6)],
-        says: &[],
-    },
-    Case {
-        what: "a list where an object belongs",
-        plugins: BOTH,
-        change: |call| call.stdin("[1, 2]"),
-        codes: &[Spec(6), Spec(7)],
-        says: &[],
-    },
-    Case {
-        what: "text for a number",
-        plugins: OVERLAY,
-        change: |call| call.conf(&with("/mtu", json!("large"))),
-        codes: &[Spec(7)],
-        says: &["mtu", "large"],
-    },
-    Case {
-        what: "a number for an object",
-        plugins: BOTH,
-        change: |call| call.conf(&with("/ipam", json!(5))),
-        codes: &[Spec(7)],
-        says: &["ipam", "5"],
-    },
-    Case {
-        what: "an object for a list",
-        plugins: BOTH,
-        change: |call| call.conf(&with("/ipam/ranges", json!({ "subnet": SUBNET }))),
-        codes: &[Spec(7)],
-        says: &["ipam.ranges"],
-    },
-    Case {
-        what: "a VNI of more than 24 bits",
-        plugins: OVERLAY,
-        change: |call| call.conf(&with("/vni", json!(16_777_216))),
-        codes: &[Spec(7)],
-        says: &["vni", "16777216"],
-    },
-    Case {
-        what: "an unknown cniVersion",
-        plugins: BOTH,
-        change: |call| call.conf(&with("/cniVersion", json!("9.9.9"))),
-        codes: &[Spec(1)],
-        says: &["9.9.9", "1.1.0"],
-    },
-    Case {
-        what: "a cniVersion that is none",
-        plugins: BOTH,
-        change: |call| call.conf(&with("/cniVersion", json!("latest"))),
-        codes: &[Spec(1), Spec(6)],
-        says: &["latest"],
-    },
-    Case {
-        what: "a network name with a slash",
-        plugins: BOTH,
-        change: |call| call.conf(&with("/name", json!("../ov_net1"))),
-        codes: &[Spec(7)],
-        says: &["name", "../ov_net1"],
-    },
-    Case {
-        what: "a prefix that is too long",
-        plugins: BOTH,
-        change: |call| call.conf(&with("/ipam/ranges/0/0/subnet", json!("10.0.0.0/33"))),
-        codes: &[Spec(7)],
-        says: &["subnet", "10.0.0.0/33"],
-    },
-    Case {
-        what: "a subnet that is no CIDR",
-        plugins: BOTH,
-        change: |call| call.conf(&with("/ipam/ranges/0/0/subnet", json!("ten"))),
-        codes: &[Spec(7)],
-        says: &["subnet", "ten"],
-    },
-    Case {
-        what: "host bits in a subnet",
-        plugins: BOTH,
-        change: |call| call.conf(&with("/ipam/ranges/0/0/subnet", json!("10.0.0.5/24"))),
-        codes: &[Spec(7)],
-        says: &["subnet", "10.0.0.5/24"],
-    },
-    Case {
-        what: "a gateway outside of its subnet",
-        plugins: BOTH,
-        change: |call| call.conf(&with("/ipam/ranges/0/0/gateway", json!("10.9.9.9"))),
-        codes: &[Spec(7)],
-        says: &["gateway", "10.9.9.9"],
-    },
-    Case {
-        what: "no ipam",
-        plugins: BOTH,
-        change: |call| call.conf(&without("ipam")),
-        codes: &[Spec(7)],
-        says: &["ipam"],
-    },
-    Case {
-        what: "an ipam plugin that is not installed",
-        plugins: OVERLAY,
-        change: |call| call.conf(&with("/ipam/type", json!("nowhere-ipam"))),
-        codes: &[Spec(5), Spec(7), Own],
-        says: &["nowhere-ipam"],
-    },
-    Case {
-        what: "a store of an unknown kind",
-        plugins: BOTH,
-        change: |call| call.conf(&with("/store", json!({ "url": "redis://10.0.0.1" }))),
-        codes: &[Spec(7)],
-        says: &["store.url", "redis://10.0.0.1"],
-    },
-    Case {
-        what: "no CNI_NETNS",
-        plugins: OVERLAY,
-        change: |call| call.netns(""),
-        codes: &[Spec(4)],
-        says: &["CNI_NETNS"],
-    },
-    Case {
-        what: "a namespace that is not there",
-        plugins: OVERLAY,
-        change: |call| call.netns("/run/netns/absent"),
-        codes: &[Spec(3), Spec(8)],
-        says: &["/run/netns/absent"],
-    },
-    Case {
-        what: "a namespace that is a plain file",
-        plugins: OVERLAY,
-        change: |call| call.netns("/etc/hostname"),
-        codes: &[Spec(3), Spec(8)],
-        says: &["/etc/hostname"],
-    },
-    Case {
-        what: "the host's own namespace",
-        plugins: OVERLAY,
-        change: |call| call.netns("/proc/self/ns/net"),
-        codes: &[Spec(8)],
-        says: &["/proc/self/ns/net"],
-    },
-    Case {
-        what: "a key that nearly is one of ours",
-        plugins: OVERLAY,
-        change: |call| call.conf(&with("/egres", json!("none"))),
-        codes: &[Spec(7)],
-        says: &["egres", "did you mean egress?"],
-    },
-    Case {
-        what: "a key of the way out that nearly is one",
-        plugins: OVERLAY,
-        change: |call| {
-            let egress = json!({ "mode": "gwbridge", "subnt": "172.20.0.0/16" });
-            call.conf(&with("/egress", egress))
-        },
-        codes: &[Spec(7)],
-        says: &["egress.subnt", "did you mean subnet?"],
-    },
-    Case {
-        what: "a key of the node that nearly is one",
-        plugins: OVERLAY,
-        change: |call| call.conf(&with("/node", json!({ "vtpe": "192.168.1.11" }))),
-        codes: &[Spec(7)],
-        says: &["node.vtpe", "did you mean vtep?"],
-    },
-    Case {
-        what: "a key of the store that nearly is one",
-        plugins: BOTH,
-        change: |call| call.conf(&with("/store", json!({ "Prefx": "other" }))),
-        codes: &[Spec(7)],
-        says: &["store.Prefx", "did you mean prefix?"],
-    },
-    Case {
-        what: "a key of the pools that nearly is one",
-        plugins: BOTH,
-        change: |call| call.conf(&with("/ipam/rangs", json!([[{ "subnet": "10.7.0.0/24" }]]))),
-        codes: &[Spec(7)],
-        says: &["ipam.rangs", "did you mean ranges?"],
-    },
-    Case {
-        what: "a key of a range that nearly is one",
-        plugins: BOTH,
-        change: |call| {
-            let range = json!([[{ "subnet": SUBNET, "rangeEndd": "10.0.0.9" }]]);
-            call.conf(&with("/ipam/ranges", range))
-        },
-        codes: &[Spec(7)],
-        says: &["ipam.ranges[0][0].rangeEndd", "did you mean rangeEnd?"],
-    },
-    Case {
-        what: "an IPAM plugin that knows nothing of other hosts",
-        plugins: OVERLAY,
-        change: |call| call.conf(&with("/ipam/type", json!("host-local"))),
-        codes: &[Spec(7)],
-        says: &["ipam.type", "host-local", "ipamScope"],
-    },
-    Case {
-        what: "a scope that is none",
-        plugins: OVERLAY,
-        change: |call| call.conf(&with("/ipamScope", json!("hosts"))),
-        codes: &[Spec(7)],
-        says: &["ipamScope", "hosts"],
-    },
-    Case {
-        what: "a name after which no file can be named",
-        plugins: BOTH,
-        change: |call| call.conf(&with("/name", json!("n".repeat(248)))),
-        codes: &[Spec(7)],
-        says: &["network name", "247 bytes"],
-    },
-    Case {
-        what: "the longest name that the specification has",
-        plugins: BOTH,
-        change: |call| call.conf(&with("/name", json!("n".repeat(255)))),
-        codes: &[Spec(7)],
-        says: &["network name", "247 bytes"],
-    },
-    Case {
-        what: "a namespace of another kind",
-        plugins: OVERLAY,
-        change: |call| call.netns("/proc/self/ns/mnt"),
-        codes: &[Spec(8)],
-        says: &["/proc/self/ns/mnt"],
-    },
-    Case {
-        what: "another namespace of another kind",
-        plugins: OVERLAY,
-        change: |call| call.netns("/proc/self/ns/pid"),
-        codes: &[Spec(8)],
-        says: &["/proc/self/ns/pid"],
-    },
-    Case {
-        what: "an interface name that is taken",
-        plugins: OVERLAY,
-        change: |call| call.ifname("taken0"),
-        codes: &[Spec(4), Own],
-        says: &["taken0"],
-    },
-    Case {
-        what: "an interface name that is too long",
-        plugins: BOTH,
-        change: |call| call.ifname("sixteen-letters-"),
-        codes: &[Spec(4)],
-        says: &["CNI_IFNAME", "sixteen-letters-"],
-    },
-    Case {
-        what: "a container id with a slash",
-        plugins: BOTH,
-        change: |call| call.id("../../etc/passwd"),
-        codes: &[Spec(4)],
-        says: &["CNI_CONTAINERID", "../../etc/passwd"],
-    },
-    Case {
-        what: "no container id",
-        plugins: BOTH,
-        change: |call| call.id(""),
-        codes: &[Spec(4)],
-        says: &["CNI_CONTAINERID"],
-    },
-    Case {
-        what: "an unknown verb",
-        plugins: BOTH,
-        change: |call| call.env("CNI_COMMAND", "FOO"),
-        codes: &[Spec(4)],
-        says: &["CNI_COMMAND", "FOO"],
-    },
-    Case {
-        what: "10 MB of standard input",
-        plugins: BOTH,
-        change: |call| call.conf(&with("/padding", json!("x".repeat(10_000_000)))),
-        codes: &[Spec(5), Spec(6), Spec(7)],
-        says: &[],
-    },
-];
+/// What is wrong, a case a line: the plugins; a key of the configuration, a variable, or `stdin`; its value; the codes that are
+/// right; words that the answer has.
+const CASES: &str = r#"
+    both    | stdin                   | { cniVersion: 1.0.0 }               | 6       |
+    both    | stdin                   |                                     | 6       |
+    both    | stdin                   | [1, 2]                              | 6 7     |
+    overlay | /mtu                    | "large"                             | 7       | mtu large
+    both    | /ipam                   | 5                                   | 7       | ipam 5
+    both    | /ipam/ranges            | { "subnet": "10.0.0.0/24" }         | 7       | ipam.ranges
+    overlay | /vni                    | 16777216                            | 7       | vni 16777216
+    both    | /cniVersion             | "9.9.9"                             | 1       | 9.9.9 1.1.0
+    both    | /cniVersion             | "latest"                            | 1 6     | latest
+    both    | /name                   | "../ov_net1"                        | 7       | name ../ov_net1
+    both    | /ipam/ranges/0/0/subnet | "10.0.0.0/33"                       | 7       | subnet 10.0.0.0/33
+    both    | /ipam/ranges/0/0/subnet | "ten"                               | 7       | subnet ten
+    both    | /ipam/ranges/0/0/subnet | "10.0.0.5/24"                       | 7       | subnet 10.0.0.5/24
+    both    | /ipam/ranges/0/0/gateway | "10.9.9.9"                         | 7       | gateway 10.9.9.9
+    overlay | /ipam/type              | "nowhere-ipam"                      | 5 7 own | nowhere-ipam
+    both    | /store                  | { "url": "redis://10.0.0.1" }       | 7       | store.url redis://10.0.0.1
+    overlay | /egres                  | "none"                              | 7       | egres did~you~mean~egress?
+    overlay | /egress                 | { "mode": "gwbridge", "subnt": "172.20.0.0/16" } | 7 | egress.subnt did~you~mean~subnet?
+    overlay | /node                   | { "vtpe": "192.168.1.11" }          | 7       | node.vtpe did~you~mean~vtep?
+    both    | /store                  | { "Prefx": "other" }                | 7       | store.Prefx did~you~mean~prefix?
+    both    | /ipam/rangs             | [[{ "subnet": "10.7.0.0/24" }]]     | 7       | ipam.rangs did~you~mean~ranges?
+    both    | /ipam/ranges            | [[{ "subnet": "10.0.0.0/24", "rangeEndd": "10.0.0.9" }]] | 7 | ipam.ranges[0][0].rangeEndd did~you~mean~rangeEnd?
+    overlay | /ipam/type              | "host-local"                        | 7       | ipam.type host-local ipamScope
+    overlay | /ipamScope              | "hosts"                             | 7       | ipamScope hosts
+    overlay | CNI_NETNS               |                                     | 4       | CNI_NETNS
+    overlay | CNI_NETNS               | /run/netns/absent                   | 3 8     | /run/netns/absent
+    overlay | CNI_NETNS               | /etc/hostname                       | 3 8     | /etc/hostname
+    overlay | CNI_NETNS               | /proc/self/ns/net                   | 8       | /proc/self/ns/net
+    overlay | CNI_NETNS               | /proc/self/ns/mnt                   | 8       | /proc/self/ns/mnt
+    overlay | CNI_NETNS               | /proc/self/ns/pid                   | 8       | /proc/self/ns/pid
+    overlay | CNI_IFNAME              | taken0                              | 4 own   | taken0
+    both    | CNI_IFNAME              | sixteen-letters-                    | 4       | CNI_IFNAME sixteen-letters-
+    both    | CNI_CONTAINERID         | ../../etc/passwd                    | 4       | CNI_CONTAINERID ../../etc/passwd
+    both    | CNI_CONTAINERID         |                                     | 4       | CNI_CONTAINERID
+    both    | CNI_COMMAND             | FOO                                 | 4       | CNI_COMMAND FOO
+"#;
 
 #[test]
 fn is_answered_by_a_cni_error_and_changes_nothing() {
@@ -308,23 +53,58 @@ fn is_answered_by_a_cni_error_and_changes_nothing() {
     let bench = Bench::new(&lab);
     bench.container.run("ip link add taken0 type bridge").ok();
     let mut wrong = Vec::new();
-    for case in CASES {
-        for plugin in case.plugins {
-            let before = bench.state();
-            let said = (case.change)(bench.add(plugin)).run();
-            let mut faults = faults(&said, case.codes, case.says);
-            if said.took > Duration::from_secs(2) {
-                faults.push(format!("took {:?}", said.took));
-            }
-            faults.extend(bench.changed_since(&before));
-            if !faults.is_empty() {
-                wrong.push(format!(
-                    "{plugin}, {}: {}\n  {said}",
-                    case.what,
-                    faults.join("; ")
-                ));
-            }
+    let mut judge = |plugin: &str, what: &str, call: Call<'_>, codes: &str, says: &str| {
+        let before = bench.state();
+        let said = call.run();
+        let says: Vec<_> = says.split(' ').map(|it| it.replace('~', " ")).collect();
+        let mut faults = faults(&said, codes, &says);
+        if said.took > Duration::from_secs(2) {
+            faults.push(format!("took {:?}", said.took));
         }
+        faults.extend(bench.changed_since(&before));
+        if !faults.is_empty() {
+            wrong.push(format!("{plugin}, {what}: {}\n  {said}", faults.join("; ")));
+        }
+    };
+    for line in CASES.trim().lines() {
+        let columns: Vec<_> = line.split('|').map(str::trim).collect();
+        let [which, key, value, codes, says] = columns[..] else {
+            panic!("five columns: {line}")
+        };
+        for plugin in &BOTH[..if which == "both" { 2 } else { 1 }] {
+            let call = bench.add(plugin);
+            let call = match key {
+                "stdin" => call.stdin(value),
+                "CNI_NETNS" => call.netns(value),
+                "CNI_IFNAME" => call.ifname(value),
+                "CNI_CONTAINERID" => call.id(value),
+                "CNI_COMMAND" => call.env("CNI_COMMAND", value),
+                pointer => call.conf(&with(pointer, value.parse().expect("JSON"))),
+            };
+            judge(plugin, line, call, codes, says);
+        }
+    }
+    for plugin in BOTH {
+        let mut judge = |what, conf, codes, says| {
+            judge(plugin, what, bench.add(plugin).conf(&conf), codes, says);
+        };
+        judge("no ipam", without("ipam"), "7", "ipam");
+        // A name after which no file can be named, and the longest name that the specification has.
+        let words = "network~name 247~bytes";
+        judge(
+            "248 bytes",
+            with("/name", json!("n".repeat(248))),
+            "7",
+            words,
+        );
+        judge(
+            "255 bytes",
+            with("/name", json!("n".repeat(255))),
+            "7",
+            words,
+        );
+        let large = with("/padding", json!("x".repeat(10_000_000)));
+        judge("10 MB of standard input", large, "5 6 7", "");
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     // The bench itself is sound: unchanged input attaches.
@@ -346,10 +126,7 @@ fn the_longest_network_name_works_from_its_creation_to_its_removal() {
     let mut conf = with("/name", json!(name));
     conf["cniVersion"] = "1.1.0".into();
     conf["ipam"] = json!({ "type": "ipam-kv" });
-    let call = |verb: &str, conf: &Value| {
-        let call = host.call("overlay", verb).id("c1").conf(conf);
-        call.netns(&container.netns()).run().ok()
-    };
+    let call = |verb: &str, conf: &Value| container.call(verb, conf).id("c1").run().ok();
     call("STATUS", &conf);
     conf["prevResult"] = call("ADD", &conf).json();
     call("CHECK", &conf);
@@ -359,8 +136,7 @@ fn the_longest_network_name_works_from_its_creation_to_its_removal() {
     call("CHECK", &conf);
     call("DEL", &conf);
     host.crosshost(&["network", "rm", &name]).ok();
-    host.footprint()
-        .assert_same_as(&before, "after its removal");
+    host.assert_same_as(&before, "after its removal");
     // What can never have been made is removed without a word.
     conf["name"] = too_long.into();
     for verb in ["DEL", "GC"] {

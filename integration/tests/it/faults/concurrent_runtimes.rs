@@ -96,6 +96,5 @@ fn all(containers: &[Container<'_>], verbs: &[&str]) -> Vec<Vec<Finished>> {
 
 fn start(container: &Container<'_>, verb: &str) -> Running {
     let conf: Value = netconf(NETWORK, SUBNET, "1.0.0");
-    let call = container.host().call("overlay", verb).id(container.name());
-    call.netns(&container.netns()).conf(&conf).start()
+    container.call(verb, &conf).start()
 }

@@ -39,10 +39,8 @@ fn empty(host: &Host) {
 }
 
 fn call<'lab>(container: &Container<'lab>, verb: &str) -> Call<'lab> {
-    let call = container.host().call("overlay", verb).id("full-0123456789");
     let version = if verb == "STATUS" { "1.1.0" } else { "1.0.0" };
-    call.netns(&container.netns())
-        .conf(&netconf(NETWORK, SUBNET, version))
+    container.call(verb, &netconf(NETWORK, SUBNET, version))
 }
 
 /// DEL, which may need space for what others still hold; at the latest with space again it is done.
@@ -73,7 +71,7 @@ fn adds_on_a_full_disk(lab: &Lab, container: &Container<'_>) {
         if add.status.success() {
             assert!(is_ready, "{what}: STATUS said no, and ADD works");
             deleted(host, || call(container, "DEL").run());
-            host.footprint().assert_same_as(&before, &what);
+            host.assert_same_as(&before, &what);
             assert_eq!(store_reader::leased(lab, NETWORK), leased, "{what}");
             return;
         }
@@ -91,7 +89,7 @@ fn adds_on_a_full_disk(lab: &Lab, container: &Container<'_>) {
         );
         assert_eq!(container.link("eth0"), Value::Null, "{what}");
         deleted(host, || call(container, "DEL").run());
-        host.footprint().assert_same_as(&before, &what);
+        host.assert_same_as(&before, &what);
         assert_eq!(store_reader::leased(lab, NETWORK), leased, "{what}");
     }
     panic!("never enough space");
@@ -126,7 +124,7 @@ fn a_full_disk_beside_containers_that_run() {
         deleted(host, || call(attached, "DEL").id(id).run());
         assert_eq!(store_reader::leased(&lab, NETWORK).len(), left);
     }
-    host.footprint().assert_same_as(&before, "after all DELs");
+    host.assert_same_as(&before, "after all DELs");
     call(&container, "ADD").run().ok();
     call(&container, "DEL").run().ok();
 }

@@ -122,8 +122,7 @@ struct Round<'lab> {
 
 impl Round<'_> {
     fn call(&self, verb: &str) -> Call<'_> {
-        let call = self.lab.host(1).call("overlay", verb).id(ID);
-        call.netns(&self.container.netns()).conf(&self.conf)
+        self.container.call(verb, &self.conf).id(ID)
     }
 
     /// How long `victim` lives in an ordinary ADD: the shortest of three.

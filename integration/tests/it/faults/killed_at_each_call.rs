@@ -148,8 +148,7 @@ impl<'lab> Case<'lab> {
     }
 
     fn call(&self, verb: &str) -> Finished {
-        let call = self.lab.host(1).call("overlay", verb).id(ID);
-        call.netns(&self.container.netns()).conf(&self.conf()).run()
+        self.container.call(verb, &self.conf()).id(ID).run()
     }
 
     /// Kills `victim` at these calls of `name`, until it makes no more; how often it died.

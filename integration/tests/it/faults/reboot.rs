@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use crate::ownership::{asking, blocks, held_locally, ip, later, nothing_is_left_over};
 use crate::store_reader;
-use integration::{Backend, Direct, Host, Lab, addresses_in, ipamconf};
+use integration::{Backend, Direct, Host, Lab, addresses_in, ipamconf, ranges};
 use serde_json::{Value, json};
 
 /// More containers than the first block of a host has addresses.
@@ -22,8 +22,10 @@ const RESTED: u64 = 61;
 
 /// A pool of each family.
 fn conf() -> Value {
-    let ranges = json!([[{ "subnet": "10.1.0.0/24" }], [{ "subnet": "fd00:1::/64" }]]);
-    ipamconf("net1", json!({ "ranges": ranges }))
+    ipamconf(
+        "net1",
+        json!({ "ranges": ranges("10.1.0.0/24 fd00:1::/64") }),
+    )
 }
 
 /// The network `net2`, whose blocks are of eight addresses too.

@@ -26,11 +26,8 @@ fn a_killed_add_leaves_the_containers_other_network_its_way_out() {
     let container = host.container("t1");
     let call = |verb: &str, number: usize| {
         let (network, subnet) = SUBNETS[number];
-        let call = host.call("overlay", verb).id("twice-0123456789");
-        let call = call
-            .netns(&container.netns())
-            .ifname(["eth0", "eth1"][number]);
-        call.conf(&netconf(network, subnet, "1.0.0"))
+        let call = container.call(verb, &netconf(network, subnet, "1.0.0"));
+        call.ifname(["eth0", "eth1"][number])
     };
     let untouched = lab.footprints();
     for step in 0..30 {

@@ -15,16 +15,14 @@ use crate::ownership::{
     above, asking, blocks, held_locally, ip, nothing_is_left_over, number, registered,
 };
 use crate::store_reader::leased;
-use integration::{Container, Direct, Lab, addresses_in, ipamconf, netconf};
+use integration::{Container, Direct, Lab, addresses_in, ipamconf, netconf, ranges};
 use serde_json::{Value, json};
 
 const NETWORK: &str = "net1";
 
 /// A network of these pools, one address of each.
 fn pools(subnets: &[&str]) -> Value {
-    let set = |subnet: &&str| json!([{ "subnet": subnet }]);
-    let sets: Vec<_> = subnets.iter().map(set).collect();
-    ipamconf(NETWORK, json!({ "ranges": sets }))
+    ipamconf(NETWORK, json!({ "ranges": ranges(&subnets.join(" ")) }))
 }
 
 /// What an ADD gives on a network of two pools.
@@ -331,10 +329,7 @@ fn reach_each_other(lab: &Lab, name: &str, subnets: &[&str]) {
     let mut conf = netconf(name, subnets[0], "1.1.0");
     conf["ipam"]["ranges"] = pools(subnets)["ipam"]["ranges"].clone();
     let mut all: Vec<(Container, Vec<IpAddr>)> = Vec::new();
-    let call = |container: &Container, verb| {
-        let call = container.host().call("overlay", verb).id(container.name());
-        call.netns(&container.netns()).conf(&conf).run().ok()
-    };
+    let call = |container: &Container, verb| container.call(verb, &conf).run().ok();
     for host in lab.hosts() {
         for number in 1..=2 {
             let container = host.container(&format!("{name}-{number}"));

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use crate::ownership;
 use crate::ownership::{blocks, fill, following, ip, nothing_is_left_over, registered};
 use crate::store_reader;
-use integration::{Backend, Direct, Lab, ipamconf};
+use integration::{Backend, Direct, Lab, ipamconf, ranges};
 use serde_json::{Value, json};
 
 /// Longer than the rest of a freed address, which is 60 s.
@@ -19,12 +19,12 @@ const RESTED: u64 = 61;
 const NOT_YET: u64 = 40;
 
 fn pool(subnet: &str) -> Value {
-    ipamconf("net1", json!({ "ranges": [[{ "subnet": subnet }]] }))
+    ipamconf("net1", json!({ "ranges": ranges(subnet) }))
 }
 
 /// A pool of four blocks of eight addresses.
 fn four_blocks() -> Value {
-    let ranges = json!([[{ "subnet": "10.1.0.0/27" }]]);
+    let ranges = ranges("10.1.0.0/27");
     ipamconf("net1", json!({ "ranges": ranges, "blockPrefix": 29 }))
 }
 
@@ -58,8 +58,10 @@ fn last_bytes(numbers: impl IntoIterator<Item = u8>) -> Vec<IpAddr> {
 #[test]
 fn every_registered_node_has_a_block_before_anybody_asks() {
     let mut lab = registered();
-    let ranges = json!([[{ "subnet": "10.1.0.0/24" }], [{ "subnet": "fd00:1::/64" }]]);
-    let conf = ipamconf("net1", json!({ "ranges": ranges }));
+    let conf = ipamconf(
+        "net1",
+        json!({ "ranges": ranges("10.1.0.0/24 fd00:1::/64") }),
+    );
     lab.host(3).create_network("net2", "10.2.0.0/24");
     let of_net2: Vec<_> = blocks(&lab, "net2")
         .into_iter()

@@ -80,8 +80,7 @@ fn bridge_on_three_hosts() {
     let behind = last.host().call("ipam-kv", "DEL").id(&id);
     behind.conf(&gc_conf(&json!([]))).run().ok();
     let check = last.host().cnitool("check", "br_net1", "t3", "eth0");
-    let check = check.failed();
-    assert!(check.stderr.contains(&id), "{check}");
+    check.failed().warns(&[&id]);
     last.detach().ok();
     all_go(&lab, &attached[..8]);
 }
@@ -103,11 +102,9 @@ fn garbage_is_collected_on_its_own_host_only() {
     let mut newer = bridge("1.1.0");
     newer["name"] = "br_newer".into();
     one.install(&newer);
-    let refused = one.cnitool("gc", "br_newer", "t1", "eth0").failed();
-    assert!(
-        refused.stderr.contains("failed to GC plugin bridge"),
-        "{refused}"
-    );
+    one.cnitool("gc", "br_newer", "t1", "eth0")
+        .failed()
+        .warns(&["failed to GC plugin bridge"]);
     held(&[0, 1, 2, 3, 4, 5]);
 
     // So a runtime says it to `ipam-kv`: listed ones stay, also those of the same ids on other hosts.
@@ -305,8 +302,7 @@ fn the_lists_for_hosts_with_debians_plugins_take_one_behind_ours() {
         }
         list["cniVersions"] = json!([]);
         host.install(&list);
-        t1.detach().ok();
-        t1.container.remove();
+        t1.end();
         lab.assert_same_as(&before, "when its container is gone");
     }
 }

@@ -21,11 +21,9 @@ const SUBNET: &str = "10.5.0.0/24";
 /// For as long as this a host waits for one answer, and for all acknowledgements.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// A call of `overlay` for a container, whose id is its name, that asks for these addresses.
+/// A call of `overlay` for a container that asks for these addresses.
 fn call<'host>(container: &Container<'host>, verb: &str, ips: &[IpAddr]) -> Call<'host> {
-    let call = container.host().call("overlay", verb);
-    let call = call.id(container.name()).netns(&container.netns());
-    call.conf(&asking(&netconf(NETWORK, SUBNET, "1.1.0"), ips))
+    container.call(verb, &asking(&netconf(NETWORK, SUBNET, "1.1.0"), ips))
 }
 
 /// A container on each host, with an address that it did not ask for.
@@ -160,8 +158,7 @@ fn an_address_out_of_the_dynamic_range_moves_as_well() {
     let ranged = |container: &Container<'_>, verb: &str, ips: &[IpAddr]| {
         let mut conf = asking(&netconf(NETWORK, SUBNET, "1.1.0"), ips);
         conf["ipam"]["ranges"][0][0]["rangeStart"] = "10.5.0.100".into();
-        let call = container.host().call("overlay", verb).id(container.name());
-        call.netns(&container.netns()).conf(&conf).run().ok()
+        container.call(verb, &conf).run().ok()
     };
     let mut all = Vec::new();
     for host in &hosts {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::store_reader;
 use crate::store_reader::{leased, records_but_nodes};
-use integration::{Backend, Direct, Lab, Programs, addresses_in, ipamconf};
+use integration::{Backend, Direct, Lab, Programs, addresses_in, ipamconf, ranges};
 use serde_json::{Value, json};
 
 /// Nobody listens there.
@@ -17,8 +17,10 @@ const NOWHERE: &str = "consul://192.168.1.99:8500";
 
 /// The network `net1` with a pool of each family.
 fn both_families() -> Value {
-    let ranges = json!([[{ "subnet": "10.1.0.0/24" }], [{ "subnet": "fd00:1::/64" }]]);
-    ipamconf("net1", json!({ "ranges": ranges }))
+    ipamconf(
+        "net1",
+        json!({ "ranges": ranges("10.1.0.0/24 fd00:1::/64") }),
+    )
 }
 
 fn asking(conf: &Value, ips: &[&str]) -> Value {

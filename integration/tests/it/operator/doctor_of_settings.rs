@@ -103,8 +103,9 @@ fn a_store_that_no_other_host_shares_is_told_and_its_networks_are_local() {
     assert_eq!(found.of("store-scope").len(), 1);
     assert_eq!(host.listed("network ls")[0]["scope"], "local");
     assert_eq!(host.listed("network inspect alone")["scope"], "local");
-    let shown = host.crosshost("network inspect alone").ok().stdout;
-    assert!(shown.contains("scope local"), "{shown}");
+    host.crosshost("network inspect alone")
+        .ok()
+        .says(&["scope local"]);
 
     let lab = Lab::registered(1, Backend::Consul);
     assert!(ask(lab.host(1)).of("store-scope").is_empty());

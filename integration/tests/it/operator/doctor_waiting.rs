@@ -38,8 +38,7 @@ fn an_address_that_changes_hands_waits_for_hosts_that_are_named() {
     let asked = || {
         let mut conf = netconf(NETWORK, SUBNET, "1.0.0");
         conf["runtimeConfig"] = json!({ "ips": [wanted.to_string()] });
-        let call = lab.host(1).call("overlay", "ADD").id("static");
-        call.netns(&container.netns()).conf(&conf).run()
+        container.call("ADD", &conf).run()
     };
     asked().refused(108, &[&wanted.to_string(), "docker02"]);
     for (owner, at) in [("docker02", 2), ("docker03", 3)] {
@@ -93,14 +92,10 @@ fn what_a_killed_add_left_is_told_and_its_verb_clears_it_away() {
         "#!/bin/sh\n[ $CNI_COMMAND = ADD ] && touch /run/slow/reached && exec sleep 60\nexec true\n",
     );
     host.script("chmod +x /run/slow/ipam-kv");
-    let container = host.container("t1");
+    let container = host.container("killed");
     let call = |verb: &str| {
-        let call = host
-            .call("overlay", verb)
-            .id("killed")
-            .netns(&container.netns());
-        let call = call.env("CNI_PATH", format!("/run/slow:{}", Programs::cni_path()));
-        call.conf(&netconf(NETWORK, SUBNET, "1.0.0"))
+        let call = container.call(verb, &netconf(NETWORK, SUBNET, "1.0.0"));
+        call.env("CNI_PATH", format!("/run/slow:{}", Programs::cni_path()))
     };
     let adding = call("ADD").start();
     let reached = host.namespace().path("/run/slow/reached");

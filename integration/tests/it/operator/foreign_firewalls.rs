@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use crate::doctor_report::{Findings, ask};
 use integration::{Attachment, Backend, Host, Lab, OUTSIDE, OUTSIDE6, conflist};
-use serde_json::json;
 
 const NETWORK: &str = "ov_net1";
 /// A repair comes within half a minute.
@@ -14,13 +13,11 @@ const REPAIR: Duration = Duration::from_secs(40);
 
 /// Two hosts that know each other.
 fn lab() -> Lab {
-    let lab = Lab::new(2, Backend::Dir);
-    let mut conf = conflist(NETWORK, "10.0.0.0/24");
-    conf["plugins"][0]["ipam"]["ranges"] =
-        json!([[{ "subnet": "10.0.0.0/24" }], [{ "subnet": "fd00:1::/64" }]]);
-    lab.sync();
-    lab.install(&conf);
-    lab
+    Lab::with_network(
+        2,
+        Backend::Dir,
+        &conflist(NETWORK, "10.0.0.0/24 fd00:1::/64"),
+    )
 }
 
 /// A container on each host of a network that works.
@@ -89,11 +86,11 @@ fn a_healthy_host_has_nothing_wrong() {
     for host in lab.hosts() {
         ask(host).assert_well();
     }
-    let said = pair.host.crosshost("doctor").ok().stdout;
-    assert!(said.contains("ok     network ov_net1: forwards"), "{said}");
     pair.host
-        .footprint()
-        .assert_same_as(&before, "after a look");
+        .crosshost("doctor")
+        .ok()
+        .says(&["ok     network ov_net1: forwards"]);
+    pair.host.assert_same_as(&before, "after a look");
     pair.end();
 }
 

@@ -49,7 +49,7 @@ fn what_a_dead_container_had_goes_on_all_networks_and_what_lives_stays() {
         listed.contains("eth0") && listed.contains("eth1") && !listed.contains("lives"),
         "{listed}"
     );
-    host.footprint().assert_same_as(&before, "after a list");
+    host.assert_same_as(&before, "after a list");
     assert_eq!(leased(&lab, "n2").len(), 1);
     assert_eq!(ask(host).wrong(&["its container is gone"]), "crosshost gc");
 
@@ -72,8 +72,7 @@ fn what_a_dead_container_had_goes_on_all_networks_and_what_lives_stays() {
     direct.call("DEL", "c1", &foreign).run().ok();
     lives.container.remove();
     host.existing("t1").remove();
-    host.footprint()
-        .assert_same_as(&untouched, "after all of it");
+    host.assert_same_as(&untouched, "after all of it");
 }
 
 /// The path that the runtime named leads to the namespace of another container now.
@@ -86,8 +85,7 @@ fn a_path_that_leads_to_another_container_is_no_life() {
     // The kernel gives a new namespace the lowest free number: let it not be the dead one's.
     let _spare = host.container("spare");
     let other = host.container("reused");
-    let swept = host.crosshost("gc").ok().stdout;
-    assert!(swept.contains("/run/netns/reused"), "{swept}");
+    host.crosshost("gc").ok().says(&["/run/netns/reused"]);
     assert!(leased(&lab, "n1").is_empty());
     let again = Attachment::of(other, "n1", "eth0");
     assert_eq!(host.crosshost("gc").ok().stdout, "");

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use integration::{
     Attachment, Backend, Footprint, Host, Lab, OUTSIDE, Programs, Running, Server, Watching,
-    conflist, tcp_get,
+    conflist, end_all, tcp_get,
 };
 use serde_json::{Value, json};
 
@@ -27,9 +27,7 @@ const SOON: Duration = Duration::from_mins(1);
 
 /// The network with what has state of its own: IPv6, published ports.
 fn dual_stack() -> Value {
-    let mut list = conflist(NETWORK, SUBNET);
-    let ranges = json!([[{ "subnet": SUBNET }], [{ "subnet": "fd00::/64" }]]);
-    list["plugins"][0]["ipam"]["ranges"] = ranges;
+    let mut list = conflist(NETWORK, &format!("{SUBNET} fd00::/64"));
     let portmap = json!({ "type": "portmap", "capabilities": { "portMappings": true } });
     let plugins = list["plugins"].as_array_mut();
     plugins.expect("plugins").push(portmap);
@@ -267,10 +265,7 @@ fn hosts_change_their_version_one_by_one_and_back_and_no_packet_is_lost() {
     for watcher in &mut watchers {
         watcher.stop().ok();
     }
-    for attached in stay.iter().chain(&pods).copied().chain(&going) {
-        attached.detach().ok();
-        attached.container.remove();
-    }
+    end_all(stay.iter().chain(&pods).copied().chain(&going));
     hosts[0].cnitool("del", NETWORK, "p1", "eth0").ok();
     published.remove();
     lab.assert_same_as(&before, "when all containers are gone");

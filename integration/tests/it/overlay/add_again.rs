@@ -15,9 +15,8 @@ const SUBNET: &str = "10.0.0.0/24";
 const LIMIT: Duration = Duration::from_mins(1);
 
 fn call(container: &Container<'_>, verb: &str) -> Finished {
-    let call = container.host().call("overlay", verb).id("c1");
     let conf = netconf(NETWORK, SUBNET, "1.0.0");
-    call.netns(&container.netns()).conf(&conf).run()
+    container.call(verb, &conf).run()
 }
 
 /// The port of the only attachment but `near`'s, if the sandbox still has it.
@@ -86,7 +85,7 @@ fn a_namespace_that_was_made_anew_without_a_del_is_attached_again() {
 
     call(&last, "DEL").ok();
     last.remove();
-    host.footprint().assert_same_as(&untouched, "after DEL");
+    host.assert_same_as(&untouched, "after DEL");
 }
 
 #[test]
@@ -162,7 +161,7 @@ fn a_runtime_killed_in_the_middle_of_its_chain_may_ask_again_and_no_other_may() 
     assert!(refused().contains("DEL it first"));
     cnitool(host, "check").wait(LIMIT).ok();
     cnitool(host, "del").wait(LIMIT).ok();
-    host.footprint().assert_same_as(&untouched, "after DEL");
+    host.assert_same_as(&untouched, "after DEL");
 }
 
 /// The plugin is at work on, with the runtime's end of its pipe held by others, and answers after its caller has ended.

@@ -12,13 +12,8 @@ const ATTACHMENTS: [(usize, &str); 4] = [(0, "eth0"), (1, "eth1"), (0, "eth2"), 
 
 fn call<'h>(container: &Container<'h>, verb: &str, (network, ifname): (usize, &str)) -> Call<'h> {
     let (name, subnet) = SUBNETS[network];
-    let call = container
-        .host()
-        .call("overlay", verb)
-        .id("twice")
-        .ifname(ifname);
-    call.netns(&container.netns())
-        .conf(&netconf(name, subnet, "1.1.0"))
+    let call = container.call(verb, &netconf(name, subnet, "1.1.0"));
+    call.ifname(ifname)
 }
 
 /// All of `which` at once; what each said.

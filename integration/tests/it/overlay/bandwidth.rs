@@ -197,20 +197,9 @@ impl<'h> Direct<'h> {
         }
     }
 
-    fn of_network(mut self, name: &str, subnet: &str) -> Self {
-        let conf = netconf(name, subnet, "1.1.0");
-        self.conf = conf;
-        self
-    }
-
     fn call(&self, verb: &str, ifname: &str) -> Finished {
-        let call = self
-            .container
-            .host()
-            .call("overlay", verb)
-            .id(self.container.name());
-        let call = call.netns(&self.container.netns()).ifname(ifname);
-        call.conf(&self.conf).run()
+        let call = self.container.call(verb, &self.conf);
+        call.ifname(ifname).run()
     }
 }
 
@@ -327,9 +316,8 @@ fn the_way_out_of_a_container_on_two_networks_has_the_lower_rates_of_both() {
     one.call("ADD", "eth0").ok();
     let mut two = Direct {
         container: host.existing("slow"),
-        conf: Value::Null,
-    }
-    .of_network("ov_net2", "10.0.1.0/24");
+        conf: netconf("ov_net2", "10.0.1.0/24", "1.1.0"),
+    };
     let egress = || {
         let all = shown(host, EGRESS);
         let words = all.split_whitespace().filter(|word| word.ends_with("bit"));
@@ -417,7 +405,7 @@ fn rates_that_cannot_be_meant_are_refused_before_anything_is_made() {
     );
     slow.call("DEL", "eth0").ok();
     slow.container.remove();
-    host.footprint().assert_same_as(&before, "refused");
+    host.assert_same_as(&before, "refused");
 }
 
 #[test]
@@ -432,11 +420,7 @@ fn killed_at_any_moment_it_leaves_no_limits_and_the_next_add_has_them() {
     slow.call("DEL", "eth0").ok();
     let before = look();
     for step in 0..24_u64 {
-        let call = host
-            .call("overlay", "ADD")
-            .id("slow")
-            .netns(&slow.container.netns());
-        let killed = call.conf(&slow.conf).start();
+        let killed = slow.container.call("ADD", &slow.conf).start();
         std::thread::sleep(Duration::from_micros(2000 + 1500 * step));
         killed.kill();
         killed.wait(PATIENCE);

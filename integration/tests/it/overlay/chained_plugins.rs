@@ -124,16 +124,16 @@ fn bandwidth_is_refused_and_limits_nobody() {
     let names: Vec<_> = (0..20).map(|number| format!("t{number}")).collect();
     for name in &names {
         host.container(name);
-        let added = host.cnitool("add", "n1", name, "eth0").failed();
-        assert!(added.stderr.contains("veth peer"), "{added}");
+        host.cnitool("add", "n1", name, "eth0")
+            .failed()
+            .warns(&["veth peer"]);
         assert_eq!(said(host, &["tc", "qdisc"]), limited, "{name}");
     }
     for name in &names {
         host.cnitool("del", "n1", name, "eth0").ok();
         host.existing(name).remove();
     }
-    host.footprint()
-        .assert_same_as(&before, "after the last DEL");
+    host.assert_same_as(&before, "after the last DEL");
     near.detach().ok();
 }
 
@@ -143,13 +143,7 @@ fn results_in_the_order_of_earlier_versions_are_checked_and_removed() {
     let host = lab.host(1);
     let container = host.container("t1");
     let mut conf = netconf("n", "10.0.0.0/24", "1.0.0");
-    let call = |verb: &str, conf: &Value| {
-        let call = host
-            .call("overlay", verb)
-            .id("t1")
-            .netns(&container.netns());
-        call.conf(conf).run().ok()
-    };
+    let call = |verb: &str, conf: &Value| container.call(verb, conf).run().ok();
     let mut result = call("ADD", &conf).json();
     let eth0 = position_of(&result, "eth0");
     assert_eq!(
@@ -166,12 +160,8 @@ fn results_in_the_order_of_earlier_versions_are_checked_and_removed() {
     conf["prevResult"] = result;
     call("CHECK", &conf);
     container.run("ip address flush dev gw0").ok();
-    let check = host
-        .call("overlay", "CHECK")
-        .id("t1")
-        .netns(&container.netns());
-    check
-        .conf(&conf)
+    container
+        .call("CHECK", &conf)
         .run()
         .refused(110, &["gw0: lacks address"]);
     call("DEL", &conf);
@@ -209,13 +199,7 @@ fn what_a_plugin_before_answered_is_passed_on() {
             "dns": { "nameservers": ["192.0.2.53"] },
             "theirs": { "of": 1 },
         });
-        let call = |verb: &str| {
-            let call = host
-                .call("overlay", verb)
-                .id("t2")
-                .netns(&container.netns());
-            call.conf(&conf).run().ok()
-        };
+        let call = |verb: &str| container.call(verb, &conf).run().ok();
         let result = call("ADD").json();
         let dummy0 = position_of(&result, "dummy0");
         assert_eq!(addresses_in(&result).last().expect("one"), "192.0.2.9/32");

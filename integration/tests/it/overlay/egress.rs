@@ -8,7 +8,7 @@ use std::{
 
 use integration::{
     Attachment, Backend, Container, Host, Lab, OUTSIDE, OUTSIDE6, Server, conflist, detach_all,
-    position_of,
+    end_all, position_of,
 };
 use serde_json::{Value, json};
 
@@ -16,17 +16,11 @@ use serde_json::{Value, json};
 const INSIDE: &str = "nsenter --net=/run/crosshost/egress-netns/ch-egress";
 
 /// A host with networks of these subnets: `n0`, `n1` and so on.
-fn lab(networks: &[&[&str]]) -> Lab {
+fn lab(networks: &[&str]) -> Lab {
     let lab = Lab::new(1, Backend::Dir);
     for (number, subnets) in networks.iter().enumerate() {
         let name = format!("n{number}");
-        let mut conf = conflist(&name, subnets[0]);
-        let ranges: Vec<_> = subnets
-            .iter()
-            .map(|subnet| json!([{"subnet": subnet}]))
-            .collect();
-        conf["plugins"][0]["ipam"]["ranges"] = json!(ranges);
-        lab.host(1).install(&conf);
+        lab.host(1).install(&conflist(&name, subnets));
     }
     lab
 }
@@ -43,11 +37,7 @@ fn leaves_by_ipv6(container: &Container<'_>, host: &Host) {
 
 #[test]
 fn networks_with_ipv6_have_a_way_out_over_it_and_others_have_none() {
-    let lab = lab(&[
-        &["10.0.0.0/24"],
-        &["10.0.1.0/24", "fd00:1::/64"],
-        &["fd00:2::/64"],
-    ]);
+    let lab = lab(&["10.0.0.0/24", "10.0.1.0/24 fd00:1::/64", "fd00:2::/64"]);
     let host = lab.host(1);
     // Forwarding stays on, as it does for IPv4.
     let forward = "echo 1 > /proc/sys/net/ipv6/conf/all/forwarding";
@@ -63,17 +53,13 @@ fn networks_with_ipv6_have_a_way_out_over_it_and_others_have_none() {
     assert!(v4.container.tcp_get(OUTSIDE6).is_err(), "it has no IPv6");
     let gw0 = v4.container.run("ip -6 address show gw0");
     assert_eq!(gw0.stdout.trim(), "", "not even an address of its own");
-    for attached in [&v4, &dual, &v6] {
-        attached.detach().ok();
-        attached.container.remove();
-    }
-    host.footprint()
-        .assert_same_as(&untouched, "after the last DEL");
+    end_all([&v4, &dual, &v6]);
+    host.assert_same_as(&untouched, "after the last DEL");
 }
 
 #[test]
 fn the_result_tells_of_the_way_out_over_ipv6() {
-    let lab = lab(&[&["10.0.1.0/24", "fd00:1::/64"]]);
+    let lab = lab(&["10.0.1.0/24 fd00:1::/64"]);
     let host = lab.host(1);
     let container = host.container("t1");
     let result = host.cnitool("add", "n0", "t1", "eth0").ok().json();
@@ -108,7 +94,7 @@ fn the_result_tells_of_the_way_out_over_ipv6() {
 
 #[test]
 fn a_containers_second_network_may_bring_ipv6() {
-    let lab = lab(&[&["10.0.0.0/24"], &["10.0.1.0/24", "fd00:1::/64"]]);
+    let lab = lab(&["10.0.0.0/24", "10.0.1.0/24 fd00:1::/64"]);
     let host = lab.host(1);
     let container = host.container("t1");
     host.cnitool("add", "n0", "t1", "eth0").ok();
@@ -132,7 +118,7 @@ fn conf6(host: &Host, key: &str) -> String {
 /// A host that begins to forward no longer listens to routers, where it is not told to go on.
 #[test]
 fn a_host_goes_on_listening_to_the_routers_that_it_has_and_to_nobody_else() {
-    let lab = lab(&[&["10.0.0.0/24"], &["fd00:1::/64"]]);
+    let lab = lab(&["10.0.0.0/24", "fd00:1::/64"]);
     let host = lab.host(1);
     let read = |key: &str| conf6(host, key);
     host.script(
@@ -245,7 +231,7 @@ fn of_the_settings_of_all_interfaces_a_host_begins_to_forward_and_no_other_chang
 
 #[test]
 fn sync_mends_what_somebody_broke() {
-    let lab = lab(&[&["10.0.1.0/24", "fd00:1::/64"]]);
+    let lab = lab(&["10.0.1.0/24 fd00:1::/64"]);
     let host = lab.host(1);
     let (t1, t2) = (
         Attachment::new(host, "t1", "n0"),
@@ -303,7 +289,7 @@ fn outer(attached: &Attachment<'_>) -> Vec<IpAddr> {
 /// published port, which goes back to the bridge that it came by, must get as far as the host all the same.
 #[test]
 fn a_published_port_is_reached_by_its_container_and_by_a_neighbour() {
-    let lab = lab(&[&["10.0.0.0/24", "fd00:1::/64"]]);
+    let lab = lab(&["10.0.0.0/24 fd00:1::/64"]);
     let host = lab.host(1);
     let [t1, t2] = ["t1", "t2"].map(|name| Attachment::new(host, name, "n0"));
     let [v4, v6] = outer(&t1)[..] else {
@@ -351,7 +337,7 @@ fn a_published_port_is_reached_by_its_container_and_by_a_neighbour() {
 /// As builds had it that kept the bridge on the host.
 #[test]
 fn a_bridge_in_the_place_of_the_hosts_interface_is_replaced() {
-    let lab = lab(&[&["10.0.0.0/24"]]);
+    let lab = lab(&["10.0.0.0/24"]);
     let host = lab.host(1);
     let untouched = host.footprint();
     host.script(
@@ -360,15 +346,13 @@ fn a_bridge_in_the_place_of_the_hosts_interface_is_replaced() {
     );
     let t1 = Attachment::new(host, "t1", "n0");
     leaves_by(&t1.container, host);
-    t1.detach().ok();
-    t1.container.remove();
-    host.footprint()
-        .assert_same_as(&untouched, "after the last DEL");
+    t1.end();
+    host.assert_same_as(&untouched, "after the last DEL");
 }
 
 #[test]
 fn a_lost_namespace_of_the_bridge_is_made_anew_for_new_containers() {
-    let lab = lab(&[&["10.0.0.0/24"]]);
+    let lab = lab(&["10.0.0.0/24"]);
     let host = lab.host(1);
     let untouched = host.footprint();
     // With its mount it goes, and all links with it.
@@ -380,12 +364,8 @@ fn a_lost_namespace_of_the_bridge_is_made_anew_for_new_containers() {
     let t2 = Attachment::new(host, "t2", "n0");
     leaves_by(&t2.container, host);
     assert!(t1.container.tcp_get(OUTSIDE).is_err(), "its NIC is gone");
-    for attached in [&t2, &t1] {
-        attached.detach().ok();
-        attached.container.remove();
-    }
-    host.footprint()
-        .assert_same_as(&untouched, "after the last DEL");
+    end_all([&t2, &t1]);
+    host.assert_same_as(&untouched, "after the last DEL");
 
     // Hidden, together with the documents: the subnet is known by the host's interface.
     let t1 = Attachment::new(host, "t1", "n0");
@@ -396,14 +376,10 @@ fn a_lost_namespace_of_the_bridge_is_made_anew_for_new_containers() {
     t1.detach().ok();
     host.cnitool("add", "n0", "t1", "eth0").ok();
     leaves_by(&t1.container, host);
-    for attached in [&t2, &t1] {
-        attached.detach().ok();
-        attached.container.remove();
-    }
+    end_all([&t2, &t1]);
     host.script(
         "umount /run/crosshost/egress-netns
          umount /run/crosshost/egress-netns/ch-egress; rm /run/crosshost/egress-netns/ch-egress",
     );
-    host.footprint()
-        .assert_same_as(&untouched, "after the last DEL");
+    host.assert_same_as(&untouched, "after the last DEL");
 }

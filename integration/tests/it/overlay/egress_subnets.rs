@@ -52,7 +52,7 @@ fn is_refused_where_it_was_named_and_a_network_has_it() {
             assert!(added.stderr.contains(word), "no {word}: {added}");
         }
         host.cnitool("del", network, "t1", "eth0").ok();
-        host.footprint().assert_same_as(&before, network);
+        host.assert_same_as(&before, network);
     };
     refused("own");
     // The container is not on it, but may be.
@@ -77,8 +77,7 @@ fn that_is_in_use_keeps_a_container_off_a_network_that_has_its_gateway_or_addres
         }
         host.cnitool("del", network, container, "eth1").ok();
     }
-    host.footprint()
-        .assert_same_as(&before, "after the refusals");
+    host.assert_same_as(&before, "after the refusals");
     // What is only smaller, as networks of earlier versions may be, is not in the way, and no address is in both.
     let open: Vec<_> = (3..8)
         .map(|number| Attachment::new(host, &format!("t{number}"), "open"))
@@ -123,8 +122,7 @@ fn that_is_in_use_goes_with_the_last_container_and_the_next_one_has_another() {
         assert!(added.stderr.contains(word), "no {word}: {added}");
     }
     host.cnitool("del", "open", "t2", "eth0").ok();
-    host.footprint()
-        .assert_same_as(&before, "after the refusal");
+    host.assert_same_as(&before, "after the refusal");
     assert!(first.container.tcp_get(OUTSIDE).is_ok());
     first.detach().ok();
     let open = Attachment::of(other, "open", "eth0");

@@ -7,33 +7,23 @@ use std::{
 };
 
 use integration::{
-    Attachment, Backend, Container, Host, Lab, Server, addresses_in, conflist, detach_all, until,
+    Attachment, Backend, Container, Host, Lab, Server, addresses_in, conflist, detach_all, end_all,
+    until,
 };
 use rustix::net::{AddressFamily, SendFlags, SocketType, ipproto, sendto, socket, sockopt};
-use serde_json::{Value, json};
 
 const NETWORK: &str = "ov_net1";
 /// Bytes of a transfer: many segments, so that the kernel hands over large ones and leaves sums to others.
 const BULK: usize = 1 << 20;
 
-fn network(subnets: &[&str]) -> Value {
-    let mut conf = conflist(NETWORK, "10.0.0.0/24");
-    let ranges: Vec<_> = subnets
-        .iter()
-        .map(|subnet| json!([{ "subnet": subnet }]))
-        .collect();
-    conf["plugins"][0]["ipam"]["ranges"] = json!(ranges);
-    conf
-}
-
 /// Two hosts that know each other, over an underlay of IPv6 if so wanted.
-fn lab(subnets: &[&str], over_ipv6: bool) -> Lab {
+fn lab(subnets: &str, over_ipv6: bool) -> Lab {
     let lab = Lab::new(2, Backend::Dir);
     for host in lab.hosts() {
         if over_ipv6 {
             host.tunnel_from(&host.address6());
         }
-        host.install(&network(subnets));
+        host.install(&conflist(NETWORK, subnets));
         host.sync();
     }
     lab
@@ -91,8 +81,8 @@ fn link_locals(container: &Container<'_>, ifname: &str) -> Vec<String> {
 
 #[test]
 fn link_local_addresses_can_be_used_as_soon_as_add_returns() {
-    let lab = lab(&["10.0.0.0/24", "fd00:1::/64"], false);
-    let [t1, t2] = [1, 2].map(|n| Attachment::new(lab.host(n), &format!("t{n}"), NETWORK));
+    let lab = lab("10.0.0.0/24 fd00:1::/64", false);
+    let [t1, t2] = Attachment::on_each(&lab, NETWORK);
     let ping = |from: &Attachment<'_>, to: &str, ifname: &str| {
         let address = format!("{to}%{ifname}");
         let words = ["ping", "-n", "-c1", "-W2", &address];
@@ -121,23 +111,24 @@ fn tunnelled(host: &Host) -> u64 {
 
 #[test]
 fn every_family_works_over_every_underlay_as_soon_as_add_returns() {
-    let families: [&[&str]; 5] = [
-        &["10.0.0.0/24"],
-        &["10.0.0.0/24", "10.0.1.0/24"],
-        &["fd00:1::/64", "10.0.0.0/24"],
-        &["fd00:1::/64"],
-        &["fd00:1::/64", "fd00:2::/64"],
+    let families = [
+        "10.0.0.0/24",
+        "10.0.0.0/24 10.0.1.0/24",
+        "fd00:1::/64 10.0.0.0/24",
+        "fd00:1::/64",
+        "fd00:1::/64 fd00:2::/64",
     ];
     for (subnets, over_ipv6) in families.into_iter().flat_map(|f| [(f, false), (f, true)]) {
-        let case = format!("{subnets:?}, over IPv6: {over_ipv6}");
+        let case = format!("{subnets}, over IPv6: {over_ipv6}");
         let lab = lab(subnets, over_ipv6);
         let before = lab.footprints();
-        let (t1, t2) = (
-            Attachment::new(lab.host(1), "t1", NETWORK),
-            Attachment::new(lab.host(2), "t2", NETWORK),
-        );
+        let [t1, t2] = Attachment::on_each(&lab, NETWORK);
         let targets = addresses(&t2);
-        assert_eq!(targets.len(), subnets.len(), "{case}: {targets:?}");
+        assert_eq!(
+            targets.len(),
+            subnets.split(' ').count(),
+            "{case}: {targets:?}"
+        );
         for address in targets {
             // At once: nobody waits for the end of duplicate address detection.
             assert_eq!(
@@ -148,10 +139,7 @@ fn every_family_works_over_every_underlay_as_soon_as_add_returns() {
         }
         let mtu = if over_ipv6 { 1430 } else { 1450 };
         assert_eq!(t1.container.link("eth0")["mtu"], mtu, "{case}");
-        for (host, attached, name) in [(1, t1, "t1"), (2, t2, "t2")] {
-            attached.detach().ok();
-            lab.host(host).existing(name).remove();
-        }
+        end_all([t1, t2]);
         lab.assert_same_as(&before, &case);
     }
 }
@@ -159,9 +147,8 @@ fn every_family_works_over_every_underlay_as_soon_as_add_returns() {
 #[test]
 fn neighbours_on_other_hosts_are_not_asked_for_over_the_tunnel() {
     for subnet in ["10.0.0.0/24", "fd00:1::/64"] {
-        let lab = lab(&[subnet], false);
-        let t1 = Attachment::new(lab.host(1), "t1", NETWORK);
-        let t2 = Attachment::new(lab.host(2), "t2", NETWORK);
+        let lab = lab(subnet, false);
+        let [t1, t2] = Attachment::on_each(&lab, NETWORK);
         assert!(t1.container.pings(t2.address, &[]));
         // Beside it a new interface's own multicasts may leave: the least of some tries tells.
         let frames = (0..5).map(|_| {
@@ -209,7 +196,7 @@ fn configured(container: &Container<'_>) -> [String; 2] {
 
 #[test]
 fn nobody_on_the_segment_passes_for_a_router() {
-    let lab = lab(&["10.0.0.0/24", "fd00:1::/64"], false);
+    let lab = lab("10.0.0.0/24 fd00:1::/64", false);
     let liar = Attachment::new(lab.host(1), "liar", NETWORK);
     let near = Attachment::new(lab.host(1), "near", NETWORK);
     let far = Attachment::new(lab.host(2), "far", NETWORK);

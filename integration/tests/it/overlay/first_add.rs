@@ -31,8 +31,7 @@ fn a_network_is_born_from_the_conflist() {
     overlay["ipam"]["ranges"][0][0]["gateway"] = "10.0.0.1".into();
     lab.sync();
     lab.install(&full);
-    let t1 = Attachment::new(lab.host(1), "t1", "ov_net1");
-    let t2 = Attachment::new(lab.host(2), "t2", "ov_net1");
+    let [t1, t2] = Attachment::on_each(&lab, "ov_net1");
     assert!(
         t1.container.pings(t2.address, &[]),
         "with every key of a network"
@@ -66,8 +65,7 @@ fn a_conflist_that_contradicts_the_store_is_refused_with_both_values() {
         assert!(said.contains(value), "{value} in {said}");
     }
     host.run("ip netns delete t1").ok();
-    host.footprint()
-        .assert_same_as(&before, "after the refusal");
+    host.assert_same_as(&before, "after the refusal");
 }
 
 #[test]

@@ -37,15 +37,15 @@ fn refused(inside: &str, bridge: &str, words: &[&str]) {
              {inside} ip -batch -"
     ));
     let call = |verb| {
-        let call = host.call("overlay", verb).id("t1-0123456789");
-        let call = call.netns(&container.netns());
-        call.conf(&netconf(NETWORK, SUBNET, "1.0.0")).run()
+        container
+            .call(verb, &netconf(NETWORK, SUBNET, "1.0.0"))
+            .id("t1-0123456789")
+            .run()
     };
     let before = host.footprint();
     let limit = "1,023 ports already, the kernel's limit (EXFULL)";
     call("ADD").refused(107, &[words, &[limit]].concat());
-    host.footprint()
-        .assert_same_as(&before, "after the refusal");
+    host.assert_same_as(&before, "after the refusal");
     call("DEL").ok();
 
     host.script(&format!("{inside} ip link del d1"));

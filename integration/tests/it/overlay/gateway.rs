@@ -6,18 +6,18 @@ use crate::overlay::host_on_segment::{
     DUAL, V4, V6, addresses, lab, link, network, on_link, seen_as, serve,
 };
 use integration::{
-    Attachment, Backend, Container, Host, Lab, OUTSIDE, OUTSIDE6, detach_all, workspace,
+    Attachment, Backend, Container, Host, Lab, OUTSIDE, OUTSIDE6, detach_all, end_all, workspace,
 };
 use serde_json::{Value, json};
 
-fn gateway(subnets: &[&str]) -> Value {
+fn gateway(subnets: &str) -> Value {
     network(subnets, &json!({ "egress": "gateway" }))
 }
 
-fn leaves(container: &Container<'_>, host: &Host, subnets: &[&str]) -> bool {
+fn leaves(container: &Container<'_>, host: &Host, subnets: &str) -> bool {
     let v4 = container.tcp_get(OUTSIDE).ok();
     let v6 = container.tcp_get(OUTSIDE6).ok();
-    let has = |six: bool| subnets.iter().any(|subnet| subnet.contains(':') == six);
+    let has = |six: bool| subnets.split(' ').any(|subnet| subnet.contains(':') == six);
     v4 == has(false).then(|| host.vtep().to_owned()) && v6 == has(true).then(|| host.address6())
 }
 
@@ -26,7 +26,7 @@ fn containers_leave_by_their_own_host_and_meet_each_other_as_they_are() {
     for subnets in [V4, V6, DUAL] {
         let lab = lab(2, &gateway(subnets));
         let untouched = lab.footprints();
-        let [t1, t2] = [1, 2].map(|n| Attachment::new(lab.host(n), &format!("t{n}"), "n"));
+        let [t1, t2] = Attachment::on_each(&lab, "n");
         for attached in [&t1, &t2] {
             let way_out = leaves(&attached.container, attached.host(), subnets);
             assert!(way_out, "{subnets:?}, {}", attached.host().name());
@@ -42,10 +42,7 @@ fn containers_leave_by_their_own_host_and_meet_each_other_as_they_are() {
         drop(servers);
         let on_hosts = [1, 2].map(|n| (on_link(lab.host(n), "chg"), mac(lab.host(n))));
         assert_eq!(on_hosts[0], on_hosts[1], "the same address and MAC");
-        for attached in [t1, t2] {
-            attached.detach().ok();
-            attached.container.remove();
-        }
+        end_all([t1, t2]);
         lab.assert_same_as(&untouched, &format!("{subnets:?}, after the last DEL"));
     }
 }
@@ -83,7 +80,7 @@ fn the_result_tells_of_the_gateway_and_check_agrees() {
 #[test]
 fn questions_for_the_gateway_stay_on_the_host() {
     let lab = lab(2, &gateway(V4));
-    let [t1, t2] = [1, 2].map(|n| Attachment::new(lab.host(n), &format!("t{n}"), "n"));
+    let [t1, t2] = Attachment::on_each(&lab, "n");
     let heard = |host: &Host| {
         let name = link(host, "chg");
         let shown = ["ip", "-json", "-stats", "link", "show", "dev", &name];
@@ -203,10 +200,7 @@ fn the_first_network_is_the_way_out_and_the_second_does_not_say_that_it_is() {
     for [first, second] in [["gateway", "gwbridge"], ["gwbridge", "gateway"]] {
         let lab = lab(1, &network(DUAL, &json!({ "egress": first })));
         let host = lab.host(1);
-        let mut beside = network(
-            &["10.1.0.0/24", "fd00:2::/64"],
-            &json!({ "egress": second }),
-        );
+        let mut beside = network("10.1.0.0/24 fd00:2::/64", &json!({ "egress": second }));
         beside["name"] = "m".into();
         host.install(&beside);
         let one = Attachment::new(host, "t1", "n");
@@ -250,14 +244,11 @@ fn a_subnet_that_the_host_has_in_another_way_is_refused() {
             host.script(come);
             let container = host.container("t1");
             let untouched = host.footprint();
-            let call = host
-                .call("overlay", "ADD")
-                .id("t1")
-                .netns(&container.netns());
-            let refused = call.conf(&host_on_segment::netconf(&conf)).run();
+            let refused = container
+                .call("ADD", &host_on_segment::netconf(&conf))
+                .run();
             refused.refused(103, &[key, "10.0.0.0/24", "10.0.0."]);
-            host.footprint()
-                .assert_same_as(&untouched, "after a refusal");
+            host.assert_same_as(&untouched, "after a refusal");
             container.remove();
             host.script(go);
         }
@@ -301,9 +292,7 @@ fn the_kubernetes_conflist_gives_pods_a_gateway_and_the_kubelet_a_way_to_them() 
     assert_eq!(seen, Some(on_link(lab.host(1), "chh").remove(0)));
     drop(servers);
     for pod in [t1, t2] {
-        pod.host()
-            .cnitool("check", name, pod.container.name(), "eth0")
-            .ok();
+        pod.check().ok();
         pod.detach().ok();
     }
 }

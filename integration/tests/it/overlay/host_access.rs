@@ -11,7 +11,7 @@ use crate::store_reader;
 use integration::{Attachment, Container, Lab, Programs, detach_all, until};
 use serde_json::{Value, json};
 
-fn access(subnets: &[&str], egress: &str) -> Value {
+fn access(subnets: &str, egress: &str) -> Value {
     network(subnets, &json!({ "hostAccess": true, "egress": egress }))
 }
 
@@ -64,8 +64,7 @@ fn hosts_and_containers_meet_whatever_the_way_out() {
         let when = format!("{subnets:?}, {egress}");
         let lab = lab(2, &access(subnets, egress));
         let untouched = lab.footprints();
-        let [t1, t2] = [1, 2].map(|n| Attachment::new(lab.host(n), &format!("t{n}"), "n"));
-        let attached = [t1, t2];
+        let attached: [_; 2] = Attachment::on_each(&lab, "n");
         assert_all_meet(&lab, &attached, &when);
         for host in lab.hosts() {
             // A host that wants strict checks for all its links gets them for none that leads to the segment.
@@ -73,11 +72,8 @@ fn hosts_and_containers_meet_whatever_the_way_out() {
         }
         assert_all_meet(&lab, &attached, &format!("{when}, strict"));
         for one in &attached {
-            one.host()
-                .cnitool("check", "n", one.container.name(), "eth0")
-                .ok();
-            one.detach().ok();
-            one.container.remove();
+            one.check().ok();
+            one.end();
         }
         lab.assert_same_as(&untouched, &format!("{when}: after the last DEL"));
         assert_no_lease(&lab, &when);
@@ -127,14 +123,14 @@ fn the_hosts_address_is_listed_kept_by_gc_and_given_back_with_the_last_container
     for attached in [t1, t2] {
         attached.container.remove();
     }
-    host.footprint().assert_same_as(&untouched, "after GC");
+    host.assert_same_as(&untouched, "after GC");
 }
 
 /// The host's own link is of the host as a whole: CHECK puts it back, as it tells no container of what is not its own.
 #[test]
 fn what_somebody_broke_is_put_back_by_check_and_by_sync() {
     let lab = lab(2, &access(DUAL, "gwbridge"));
-    let attached = [1, 2].map(|n| Attachment::new(lab.host(n), &format!("t{n}"), "n"));
+    let attached: [_; 2] = Attachment::on_each(&lab, "n");
     let host = lab.host(1);
     let (name, own) = (link(host, "chh"), on_link(host, "chh"));
     let check = || host.cnitool("check", "n", "t1", "eth0").ok();
@@ -167,8 +163,7 @@ fn del_needs_neither_store_nor_namespace() {
     t1.container.remove();
     t1.detach().ok();
     t1.detach().ok();
-    host.footprint()
-        .assert_same_as(&untouched, "after a DEL without the store");
+    host.assert_same_as(&untouched, "after a DEL without the store");
     host.configure(&lab.store_url());
     host.sync();
     assert_no_lease(&lab, "after a sync");
@@ -221,11 +216,12 @@ fn what_the_runtime_asks_for_is_not_the_hosts() {
         let mut conf = host_on_segment::netconf(&conf);
         conf["runtimeConfig"] = asked;
         let call = |verb: &str| {
-            let call = host
-                .call("overlay", verb)
+            container
+                .call(verb, &conf)
                 .id("asks")
-                .netns(&container.netns());
-            call.conf(&conf).env("CNI_ARGS", &args).run().ok()
+                .env("CNI_ARGS", &args)
+                .run()
+                .ok()
         };
         call("ADD");
         let given = container.address("eth0").expect("an address");
@@ -244,10 +240,7 @@ fn a_killed_add_is_repaired() {
     let host = lab.host(1);
     let conf = host_on_segment::netconf(&conf);
     let container: Container<'_> = host.container("t1");
-    let call = |verb: &str| {
-        let call = host.call("overlay", verb).id("killed-0123456789");
-        call.netns(&container.netns()).conf(&conf)
-    };
+    let call = |verb: &str| container.call(verb, &conf).id("killed-0123456789");
     let lifetime = call("ADD").run().ok().took;
     call("DEL").run().ok();
     let untouched = host.footprint();
@@ -265,7 +258,7 @@ fn a_killed_add_is_repaired() {
             assert!(container.pings(on_link(host, "chh")[0], &[]), "{when}");
         }
         call("DEL").run().ok();
-        host.footprint().assert_same_as(&untouched, &when);
+        host.assert_same_as(&untouched, &when);
         assert_no_lease(&lab, &when);
     }
 }
@@ -292,12 +285,11 @@ fn an_ipam_plugin_that_takes_its_time_for_the_host_holds_up_nobody_else_on_the_n
     host.write("/run/slow/slow-ipam", SLOW);
     host.script("chmod +x /run/slow/slow-ipam");
     let mut conf = host_on_segment::netconf(&conflist);
-    conf["ipam"] = json!({ "type": "slow-ipam", "subnet": V4[0] });
+    conf["ipam"] = json!({ "type": "slow-ipam", "subnet": V4 });
     let container = host.container("t1");
     let call = |verb: &str| {
         let path = format!("/run/slow:{}", Programs::cni_path());
-        let call = host.call("overlay", verb).id("t1").env("CNI_PATH", path);
-        call.netns(&container.netns()).conf(&conf)
+        container.call(verb, &conf).env("CNI_PATH", path)
     };
     let adding = call("ADD").start();
     let reached = host.namespace().path("/run/slow/reached");

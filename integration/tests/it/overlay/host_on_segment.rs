@@ -8,20 +8,18 @@ use std::{
 };
 
 use integration::{Attachment, Backend, Host, Lab, Net, Server, conflist, position_of};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// Where the servers listen.
 const PORT: u16 = 10250;
 /// What a network may have.
-pub(crate) const V4: &[&str] = &["10.0.0.0/24"];
-pub(crate) const V6: &[&str] = &["fd00:1::/64"];
-pub(crate) const DUAL: &[&str] = &["10.0.0.0/24", "fd00:1::/64"];
+pub(crate) const V4: &str = "10.0.0.0/24";
+pub(crate) const V6: &str = "fd00:1::/64";
+pub(crate) const DUAL: &str = "10.0.0.0/24 fd00:1::/64";
 
 /// The conflist of the network `n` with these keys of `overlay`.
-pub(crate) fn network(subnets: &[&str], keys: &Value) -> Value {
-    let mut conf = conflist("n", subnets[0]);
-    let sets = subnets.iter().map(|subnet| json!([{ "subnet": subnet }]));
-    conf["plugins"][0]["ipam"]["ranges"] = sets.collect();
+pub(crate) fn network(subnets: &str, keys: &Value) -> Value {
+    let mut conf = conflist("n", subnets);
     for (key, value) in keys.as_object().expect("keys") {
         conf["plugins"][0][key] = value.clone();
     }

@@ -407,8 +407,7 @@ impl<'h> Bench<'h> {
             self.suffers(damage);
             let next = Attachment::new(self.host, "t2", "n");
             self.is_whole(&format!("{does}, ADD"));
-            next.detach().ok();
-            next.container.remove();
+            next.end();
             self.is_whole(&format!("{does}, DEL"));
         }
     }

@@ -1,20 +1,18 @@
 //! What `overlay` hands on: routes with all that CNI 1.1 has for them and name service from the IPAM plugin to container and
 //! result, ranges and aliases from the runtime to whoever knows them.
 
-use integration::{Backend, Container, Lab, addresses_in, netconf};
+use integration::{Backend, Container, Lab, addresses_in, netconf, ranges};
 use serde_json::{Value, json};
 
 const NETWORK: &str = "ov_net1";
 const SUBNET: &str = "10.0.0.0/24";
 
 fn add(container: &Container<'_>, conf: &Value) -> Value {
-    let call = container.host().call("overlay", "ADD").id("t1");
-    call.netns(&container.netns()).conf(conf).run().ok().json()
+    container.call("ADD", conf).run().ok().json()
 }
 
 fn del(container: &Container<'_>, conf: &Value) {
-    let call = container.host().call("overlay", "DEL").id("t1");
-    call.netns(&container.netns()).conf(conf).run().ok();
+    container.call("DEL", conf).run().ok();
 }
 
 #[test]
@@ -22,7 +20,7 @@ fn routes_are_installed_with_all_their_fields_and_in_the_result() {
     let lab = Lab::new(1, Backend::Dir);
     let container = lab.host(1).container("t1");
     let mut conf = netconf(NETWORK, SUBNET, "1.1.0");
-    conf["ipam"]["ranges"] = json!([[{ "subnet": SUBNET }], [{ "subnet": "fd00:5::/64" }]]);
+    conf["ipam"]["ranges"] = ranges(&format!("{SUBNET} fd00:5::/64"));
     let asked = json!([
         { "dst": "10.9.0.0/16" },
         { "dst": "10.8.0.0/16", "gw": "10.0.0.9", "mtu": 1300, "advmss": 1200, "priority": 77, "table": 100 },
@@ -64,8 +62,7 @@ fn routes_are_installed_with_all_their_fields_and_in_the_result() {
         assert!(told.contains(route), "want {route}: {result:#}");
     }
     conf["prevResult"] = result;
-    let check = lab.host(1).call("overlay", "CHECK").id("t1");
-    check.netns(&container.netns()).conf(&conf).run().ok();
+    container.call("CHECK", &conf).run().ok();
     del(&container, &conf);
 }
 

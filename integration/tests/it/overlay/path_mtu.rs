@@ -109,9 +109,7 @@ fn containers_get_an_mtu_that_comes_through_everywhere() {
 fn an_mtu_of_the_conflist_gives_way_and_a_host_that_is_down_does_not_matter() {
     let lab = Lab::new(3, Backend::Dir);
     cable(&lab, "docker02", 1300);
-    let mut wanting = conflist("ov_net1", "10.0.0.0/24");
-    let ranges = json!([[{ "subnet": "10.0.0.0/24" }], [{ "subnet": "fd00:1::/64" }]]);
-    wanting["plugins"][0]["ipam"]["ranges"] = ranges;
+    let mut wanting = conflist("ov_net1", "10.0.0.0/24 fd00:1::/64");
     wanting["plugins"][0]["mtu"] = 1400.into();
     lab.sync();
     lab.install(&wanting);

@@ -41,10 +41,9 @@ fn an_add_is_answered_when_its_container_can_be_reached() {
     let before = two.footprint();
     let container = two.container("t4");
     let conf = netconf("ov_net1", SUBNET, "1.1.0");
-    let add = two.call("overlay", "ADD").id("t4").conf(&conf);
-    let refused = add.netns(&container.netns()).run();
+    let refused = container.call("ADD", &conf).run();
     refused.refused(107, &["chp", "does not forward"]);
     container.remove();
-    two.footprint().assert_same_as(&before, "refused");
+    two.assert_same_as(&before, "refused");
     detach_all([t1, t2]);
 }

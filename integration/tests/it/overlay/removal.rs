@@ -75,26 +75,20 @@ fn with_and_without_a_namespace() {
         let container = host.container("t1");
         let conf = netconf("ov_net1", SUBNET, "1.0.0");
         let id = "ns-0123456789abcdef";
-        let path = container.netns();
-        host.call("overlay", "ADD")
-            .id(id)
-            .netns(&path)
-            .conf(&conf)
-            .run()
-            .ok();
+        container.call("ADD", &conf).id(id).run().ok();
 
         if matches!(netns, Netns::Gone | Netns::PlainFile) {
             container.remove();
         }
         if let Netns::PlainFile = netns {
-            host.write(&path, "");
+            host.write(&container.netns(), "");
         }
         for time in ["first", "second", "third"] {
             let call = host.call("overlay", "DEL").id(id).conf(&conf);
             let call = match netns {
                 Netns::Unset => call,
                 Netns::Empty => call.netns(""),
-                _ => call.netns(&path),
+                _ => call.netns(&container.netns()),
             };
             let said: Finished = call.run().ok();
             assert_eq!(said.stdout, "", "{netns:?}, {time} DEL");
@@ -102,7 +96,7 @@ fn with_and_without_a_namespace() {
         match netns {
             Netns::Gone => {}
             Netns::PlainFile => {
-                std::fs::remove_file(host.namespace().path(&path)).expect("the file");
+                std::fs::remove_file(host.namespace().path(container.netns())).expect("the file");
             }
             _ => container.remove(),
         }
@@ -158,11 +152,10 @@ fn of_another_network_leaves_an_interface_of_the_same_name() {
     let host = lab.host(1);
     let t1 = host.container("t1");
     let call = |verb: &str, network: &str, subnet: &str| {
-        let call = host
-            .call("overlay", verb)
+        t1.call(verb, &netconf(network, subnet, "1.0.0"))
             .id("same-0123456789")
-            .netns(&t1.netns());
-        call.conf(&netconf(network, subnet, "1.0.0")).run().ok()
+            .run()
+            .ok()
     };
     call("ADD", "ov_net1", SUBNET);
     let address = t1.address("eth0");

@@ -32,8 +32,7 @@ fn call<'h>(container: &Container<'h>, verb: &str, asked: &Value) -> Call<'h> {
     for (key, value) in asked.as_object().into_iter().flatten() {
         conf[key] = value.clone();
     }
-    let call = container.host().call("overlay", verb).id(container.name());
-    call.netns(&container.netns()).conf(&conf)
+    container.call(verb, &conf)
 }
 
 fn asking() -> Value {
@@ -108,8 +107,7 @@ fn it_is_asked_for_in_three_places_of_which_the_first_counts() {
         assert_eq!(t1.link("eth0")["address"], ASKED, "{what}");
         let listed = host.listed("endpoint ls");
         assert_eq!(listed[0]["mac"], ASKED, "{listed}");
-        let table = host.crosshost("endpoint ls --local").ok().stdout;
-        assert!(table.contains(ASKED), "{table}");
+        host.crosshost("endpoint ls --local").ok().says(&[ASKED]);
 
         let mut checked = asked.clone();
         checked["prevResult"] = result;
@@ -364,6 +362,6 @@ fn that_of_a_link_of_the_sandbox_is_refused() {
         let asked = json!({ "runtimeConfig": { "mac": mac } });
         let add = call(&container, "ADD", &asked).run();
         add.refused(7, &[mac, link, "sandbox"]);
-        host.footprint().assert_same_as(&before, link);
+        host.assert_same_as(&before, link);
     }
 }

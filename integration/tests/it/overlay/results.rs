@@ -13,14 +13,8 @@ fn are_what_the_spec_says_at_each_version() {
     let host = lab.host(1);
     for version in VERSIONS {
         let container = host.container("t1");
-        let netns = container.netns();
         let conf = netconf("ov_net1", SUBNET, version);
-        let call = |verb| {
-            host.call("overlay", verb)
-                .id("c1")
-                .netns(&netns)
-                .conf(&conf)
-        };
+        let call = |verb| container.call(verb, &conf);
 
         let result = call("ADD").run().ok().json();
         assert_eq!(result["cniVersion"], version);
@@ -53,8 +47,7 @@ fn come_through_cnitool_at_each_version() {
         if version != "0.3.1" {
             host.cnitool("check", "ov_net1", "t1", "eth0").ok();
         }
-        attached.detach().ok();
-        attached.container.remove();
+        attached.end();
     }
 }
 
@@ -119,7 +112,6 @@ fn of_a_second_add_is_an_error_and_the_first_stays() {
     let second = integration::address_of(&second, "eth0");
     let before = host.footprint();
     add("c1", &one.netns()).run().failed();
-    host.footprint()
-        .assert_same_as(&before, "after a second ADD");
+    host.assert_same_as(&before, "after a second ADD");
     assert!(one.pings(second, &[]), "the first ADD's interface works on");
 }

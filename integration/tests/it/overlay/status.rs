@@ -33,7 +33,7 @@ fn status_of(host: &Host, conf: &Value) -> Finished {
     let before = host.footprint();
     let said = host.call("overlay", "STATUS").conf(conf).run();
     assert!(said.took < Duration::from_secs(1), "{said}");
-    host.footprint().assert_same_as(&before, "after STATUS");
+    host.assert_same_as(&before, "after STATUS");
     said
 }
 
@@ -43,13 +43,8 @@ fn neither_is_ready(host: &Host, conf: &Value, code: u32, words: &[&str]) {
     status_of(host, conf).refused(50, words);
     let container = host.container("t9");
     let before = host.footprint();
-    let add = host
-        .call("overlay", "ADD")
-        .id("t9")
-        .netns(&container.netns());
-    add.conf(conf).run().refused(code, words);
-    host.footprint()
-        .assert_same_as(&before, "after an ADD that failed");
+    container.call("ADD", conf).run().refused(code, words);
+    host.assert_same_as(&before, "after an ADD that failed");
     container.remove();
 }
 
@@ -109,11 +104,8 @@ fn a_vni_or_a_port_that_another_vxlan_device_has() {
     host.script("ip netns add sandbox; ip link add vx0 type vxlan id 5000 dstport 4789 local 192.168.1.11; ip link set vx0 netns sandbox; ip -n sandbox link set vx0 up");
     status_of(host, &conf()).ok();
     let container = host.container("t9");
-    let add = host
-        .call("overlay", "ADD")
-        .id("t9")
-        .netns(&container.netns());
-    add.conf(&conf())
+    container
+        .call("ADD", &conf())
         .run()
         .refused(107, &["vni 5000", "vxlanPort 4789", "another VXLAN user"]);
     host.script("ip netns delete sandbox");
@@ -184,8 +176,7 @@ fn neither_is_ready_under_it(host: &Host, conf: &Value, code: u32, words: &[&str
     let details = format!("an ADD would end with code {code}");
     assert_eq!(said.json()["details"], details.as_str(), "{said}");
     said.refused(50, words);
-    host.footprint()
-        .assert_same_as(&before, "after both were refused");
+    host.assert_same_as(&before, "after both were refused");
     container.remove();
 }
 

@@ -119,15 +119,12 @@ fn the_guard_goes_with_the_last_network_that_needs_it() {
     let t1 = Attachment::new(host, "t1", "ov_net1");
     let inside = Attachment::new(host, "t2", "inside");
     assert!(tunnels().contains("192.168.1.11 . 4789") && tunnels().contains("192.168.1.11 . 8472"));
-    t1.detach().ok();
-    t1.container.remove();
+    t1.end();
     assert!(
         !tunnels().contains("4789") && tunnels().contains("8472"),
         "{}",
         tunnels()
     );
-    inside.detach().ok();
-    inside.container.remove();
-    host.footprint()
-        .assert_same_as(&untouched, "after the last DEL");
+    inside.end();
+    host.assert_same_as(&untouched, "after the last DEL");
 }

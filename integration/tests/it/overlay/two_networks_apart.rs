@@ -1,6 +1,6 @@
 //! A second network on the same hosts is a world of its own, even for a container that is on both.
 
-use integration::{Attachment, Backend, Container, Lab, conflist};
+use integration::{Attachment, Backend, Container, Lab, conflist, end_all};
 
 #[test]
 fn on_the_embedded_store() {
@@ -76,10 +76,7 @@ fn two_networks(backend: Backend) {
         "gw0 goes with the last network"
     );
 
-    for last in [on_first, on_second] {
-        last.detach().ok();
-        last.container.remove();
-    }
+    end_all([on_first, on_second]);
     t1.container.remove();
     lab.assert_same_as(&untouched, "after the last DEL");
 }

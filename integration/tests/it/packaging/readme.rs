@@ -151,8 +151,10 @@ fn other_commands_are_run_by_ci_and_shown_files_are_as_shown() {
 fn the_demo_ends_well() {
     let mut demo = Command::new(env!("CARGO_BIN_EXE_demo"));
     demo.arg("dir");
-    let said = Running::start(demo, b"").wait(LIMIT).ok();
-    assert!(said.stdout.contains("Nothing is left"), "{said}");
+    Running::start(demo, b"")
+        .wait(LIMIT)
+        .ok()
+        .says(&["Nothing is left"]);
 }
 
 #[test]

@@ -41,8 +41,10 @@ impl<'lab, 'it> Pod<'lab, 'it> {
     #[track_caller]
     fn stop_and_remove(&self) {
         self.on.crictl(&["stopp", &self.id]).ok();
-        let said = self.on.crictl(&["rmp", &self.id]).ok().stdout;
-        assert!(said.contains("Removed sandbox"), "{said}");
+        self.on
+            .crictl(&["rmp", &self.id])
+            .ok()
+            .says(&["Removed sandbox"]);
     }
 }
 

@@ -3,11 +3,9 @@
 
 use std::time::Duration;
 
-use crate::faults::unchanged::{BOTH, Bench, Code, faults, good, with};
+use crate::faults::unchanged::{BOTH, Bench, faults, good, with};
 use integration::{Backend, Lab};
 use serde_json::json;
-
-use Code::{Own, Spec};
 
 #[test]
 fn does_not_answer_as_it_should() {
@@ -20,8 +18,7 @@ fn does_not_answer_as_it_should() {
     );
     let _ssh = consul.impostor(18602, b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n");
     let _silent = consul.impostor(18603, b"");
-    let away: &[Code] = &[Spec(11)];
-    let garbled: &[Code] = &[Spec(5), Spec(6), Own];
+    let (away, garbled) = ("11", "5 6 own");
     let cases = [
         ("refuses connections", "192.168.1.5:18699", away, 4),
         ("answers with a web page", "192.168.1.5:18601", garbled, 15),
@@ -80,7 +77,7 @@ fn does_not_give_the_token_the_rights() {
         let mut conf = with("/name", json!("ov_new"));
         conf["ipam"]["ranges"][0][0]["subnet"] = "10.1.0.0/24".into();
         let said = bench.add(plugin).conf(&conf).run();
-        let mut faults = faults(&said, &[Spec(7), Own], &["192.168.1.5:8500", "token"]);
+        let mut faults = faults(&said, "7 own", &["192.168.1.5:8500", "token"]);
         if said.took > Duration::from_secs(4) {
             faults.push(format!("took {:?}", said.took));
         }

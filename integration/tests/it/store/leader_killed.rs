@@ -167,7 +167,5 @@ fn given(containers: &[Container<'_>], added: Vec<Added>) -> BTreeMap<IpAddr, He
 
 /// A call of `overlay` for the container, whose id is its name.
 fn call<'host>(container: &Container<'host>, verb: &str) -> Call<'host> {
-    let call = container.host().call("overlay", verb);
-    let call = call.id(container.name()).netns(&container.netns());
-    call.conf(&netconf(NETWORK, SUBNET, "1.0.0"))
+    container.call(verb, &netconf(NETWORK, SUBNET, "1.0.0"))
 }

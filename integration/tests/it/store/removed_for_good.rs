@@ -6,7 +6,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::store_reader;
-use integration::{Attachment, Backend, Host, Lab, Watching, comes_within, conflist};
+use integration::{Attachment, Backend, Host, Lab, Watching, comes_within, conflist, end_all};
 use serde_json::{Value, json};
 
 const NETWORK: &str = "ov_net1";
@@ -60,10 +60,7 @@ fn a_removed_network_is_gone_at_once_and_stays_so_and_its_name_is_free() {
         let attached: Vec<_> = (1..=3)
             .map(|number| Attachment::new(lab.host(number), &format!("t{number}"), NETWORK))
             .collect();
-        for one in attached {
-            one.detach().ok();
-            one.container.remove();
-        }
+        end_all(attached);
         sleep([0, 300, 1000][round as usize % 3] * Duration::from_millis(1));
         lab.host(2).crosshost(&["network", "rm", NETWORK]).ok();
         let begun = Instant::now();
@@ -179,8 +176,7 @@ fn a_network_made_in_an_emptied_store_takes_no_vni_of_one_that_runs() {
         let added = Attachment::new(host, &format!("o{time}"), OTHER);
         restored();
         assert_ne!(vni(lab, OTHER), vni(lab, NETWORK));
-        added.detach().ok();
-        added.container.remove();
+        added.end();
     });
 }
 

@@ -178,8 +178,7 @@ fn damage_is_mended_while_nobody_does_anything_and_the_store_is_away() {
     let mut lab = lab(2);
     let (network, way_out);
     {
-        let t1 = Attachment::new(lab.host(1), "t1", NETWORK);
-        let t2 = Attachment::new(lab.host(2), "t2", NETWORK);
+        let [t1, t2] = Attachment::on_each(&lab, NETWORK);
         (network, way_out) = (t2.address, t1.container.address("gw0"));
         assert!(t1.container.tcp_get(OUTSIDE).is_ok());
     }
