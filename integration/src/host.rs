@@ -124,6 +124,28 @@ impl Host {
         self.namespace.write(path, text);
     }
 
+    /// Writes a program of the scenario's own, which anybody may run.
+    #[track_caller]
+    pub fn write_program(&self, path: &str, text: impl AsRef<[u8]>) {
+        self.write(path, text);
+        self.script(&format!("chmod +x {path}"));
+    }
+
+    /// What `words` print in the sandbox of a network on this host.
+    #[track_caller]
+    pub fn in_sandbox(&self, network: &str, words: &(impl Words + ?Sized)) -> String {
+        let netns = format!("--net=/run/crosshost/netns/{network}");
+        let words = [&["nsenter", &netns, "--"], &words.words()[..]].concat();
+        self.run(&words).ok().stdout
+    }
+
+    /// Whether it sends anything of a network to the tunnel address of another host: it has heard of it.
+    #[track_caller]
+    pub fn sends_to(&self, network: &str, other: &Host) -> bool {
+        let entries = self.in_sandbox(network, "bridge fdb show dev vxlan0");
+        entries.contains(&format!(" dst {} ", other.vtep()))
+    }
+
     /// Boots the host anew: containers, their links and rules are gone, `/run` is empty, and the boot id is
     /// the one that comes back; `/etc` and `/var/lib` stay. End the programs that you started here first.
     #[track_caller]

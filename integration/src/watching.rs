@@ -123,6 +123,15 @@ impl Watching {
         said.lines().filter(|line| line.contains(words)).count()
     }
 
+    /// Runs a script on its host while it is stopped (SIGSTOP), so that it sees all of what the script did at once.
+    #[track_caller]
+    pub fn held(&self, host: &Host, script: &str) {
+        let pid = self.pid();
+        host.script(&format!("kill -STOP {pid}"));
+        host.script(script);
+        host.script(&format!("kill -CONT {pid}"));
+    }
+
     /// Tells it to sync now (SIGHUP).
     pub fn hang_up(&self) {
         self.running().hang_up();

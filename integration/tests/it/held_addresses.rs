@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use integration::{Host, Lab};
+use integration::{Container, Host, Lab};
 use serde_json::Value;
 
 /// A container that holds an address, by the name of its host and its own.
@@ -11,6 +11,16 @@ use serde_json::Value;
 pub(crate) struct Held {
     pub(crate) host: String,
     pub(crate) container: String,
+}
+
+impl Held {
+    /// By this container.
+    pub(crate) fn by(container: &Container<'_>) -> Self {
+        Held {
+            host: container.host().name().to_owned(),
+            container: container.name().to_owned(),
+        }
+    }
 }
 
 /// Reads `eth0` in each container's namespace of every host: an address, and all that have it.

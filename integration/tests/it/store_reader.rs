@@ -28,6 +28,13 @@ pub(crate) fn keys_below(records: &BTreeMap<String, String>, prefix: &str) -> Ve
     keys.cloned().collect()
 }
 
+/// Insists that nobody has a lease, on any network.
+#[track_caller]
+pub(crate) fn assert_no_lease(lab: &Lab, when: &str) {
+    let leases = keys_below(&records(lab), "leases/");
+    assert!(leases.is_empty(), "{when}: {leases:?}");
+}
+
 /// The leased addresses of a network.
 pub(crate) fn leased(lab: &Lab, network: &str) -> BTreeSet<String> {
     let below = format!("leases/{network}/");

@@ -233,7 +233,7 @@ fn an_ipam_plugin_that_gives_thousands_of_addresses_is_refused() {
     let lab = Lab::new(1, Backend::Dir);
     let bench = Bench::new(&lab);
     let host = lab.host(1);
-    host.write(
+    host.write_program(
         "/run/many/many",
         r#"#!/bin/sh
 [ "$CNI_COMMAND" = ADD ] || exit 0
@@ -242,7 +242,6 @@ awk 'BEGIN { for (n = 0; n < 20000; n++) printf "{\"address\":\"10.1.%d.%d/32\"}
 printf '{"address":"10.0.0.2/24"}]}'
 "#,
     );
-    host.script("chmod +x /run/many/many");
     let path = format!("/run/many:{}", Programs::cni_path());
     let before = bench.state();
     let add = bench

@@ -219,12 +219,8 @@ impl<'lab> Worker<'lab> {
         }
         let address = address_of(&add.json(), "eth0");
         assert_eq!(container.address("eth0"), Some(address), "{add}");
-        let held = Held {
-            host: self.host.name().to_owned(),
-            container: container.name().to_owned(),
-        };
         let mut told = self.score.told.lock().expect("no panic");
-        let before = told.insert(address, held);
+        let before = told.insert(address, Held::by(&container));
         assert_eq!(before, None, "{address} was told to {}", container.name());
         drop(told);
         self.containers.push((container, address));

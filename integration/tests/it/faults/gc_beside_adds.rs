@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::held_addresses;
-use crate::store_reader;
+use crate::store_reader::{self, assert_no_lease};
 use integration::{Backend, Direct, LIMIT, Lab, Programs, address_of, ipamconf, netconf, until};
 use serde_json::json;
 
@@ -53,8 +53,8 @@ fn what_is_half_added_is_no_garbage() {
         "#!/bin/sh\n{}\nstatus=$?\nif [ $CNI_COMMAND = ADD ]; then touch /run/slow/added; read -r go </run/slow/go; fi\nexit $status\n",
         Programs::product("ipam-kv").display()
     );
-    host.write("/run/slow/ipam-kv", script);
-    host.script("chmod +x /run/slow/ipam-kv; mkfifo /run/slow/go");
+    host.write_program("/run/slow/ipam-kv", script);
+    host.script("mkfifo /run/slow/go");
     let conf = netconf(NETWORK, SUBNET, "1.1.0");
     let call = |verb, conf| {
         let call = host.call("overlay", verb).id("comes").conf(conf);
@@ -75,5 +75,5 @@ fn what_is_half_added_is_no_garbage() {
     let leases = held_addresses::by_leases(&store_reader::records(&lab), NETWORK);
     assert!(leases.contains_key(&address), "{leases:?}");
     call("DEL", &conf).netns(&netns).ifname("eth0").run().ok();
-    assert!(store_reader::keys_below(&store_reader::records(&lab), "leases/").is_empty());
+    assert_no_lease(&lab, "after the DEL");
 }

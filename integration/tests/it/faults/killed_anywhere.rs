@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::store_reader;
+use crate::store_reader::assert_no_lease;
 use integration::{Backend, Call, Container, Finished, Lab, Programs, address_of, netconf};
 use serde_json::{Value, json};
 
@@ -168,8 +168,7 @@ impl Round<'_> {
     }
 
     fn assert_no_lease(&self, when: &str) {
-        let leases = store_reader::keys_below(&store_reader::records(self.lab), "leases/");
-        assert!(leases.is_empty(), "{when}: {leases:?}");
+        assert_no_lease(self.lab, when);
         let listed = self.lab.host(1).listed("endpoint ls");
         assert_eq!(listed, json!([]), "{when}");
     }

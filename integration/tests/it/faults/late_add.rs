@@ -3,7 +3,7 @@
 
 use std::process::{Command, Stdio};
 
-use crate::store_reader;
+use crate::store_reader::assert_no_lease;
 use integration::{Backend, Container, Host, Lab, netconf};
 
 #[test]
@@ -28,8 +28,7 @@ fn nothing_is_made(plugin: &str) {
     assert!(!status.success(), "an orphan's ADD fails");
     lab.assert_same_as(&untouched, "after an orphan's ADD");
     assert_eq!(container.address("eth0"), None);
-    let leases = store_reader::keys_below(&store_reader::records(&lab), "leases/");
-    assert!(leases.is_empty(), "{leases:?}");
+    assert_no_lease(&lab, "after an orphan's ADD");
 }
 
 /// An ADD that begins when the reader of its standard output is gone; the shell ends with the plugin's exit code.

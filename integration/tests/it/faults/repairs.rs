@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::store_reader;
+use crate::store_reader::assert_no_lease;
 use integration::{Attachment, Backend, Container, Lab, OUTSIDE, conflist, netconf};
 use serde_json::json;
 
@@ -75,7 +75,7 @@ fn documents_lost_under_running_containers_cost_them_nothing() {
         Attachment::new(lab.host(2), "t2", "ov_net1"),
     );
     host.script("cd /run/crosshost && rm -rf journal ledger sandbox egress news locks");
-    host.script("nsenter --net=/run/crosshost/netns/ov_net1 ip link delete vxlan0");
+    host.in_sandbox("ov_net1", "ip link delete vxlan0");
     host.sync();
     assert!(t1.container.pings(t2.address, &[]), "t1 is looked after");
     let t3 = Attachment::new(host, "t3", "ov_net1");
@@ -101,7 +101,7 @@ fn documents_lost_under_running_containers_cost_them_nothing() {
     t2.detach().ok();
     let gone = host.run("ip -br link").ok().stdout;
     assert!(!gone.contains("ch-egress"), "{gone}");
-    assert!(store_reader::keys_below(&store_reader::records(&lab), "leases/").is_empty());
+    assert_no_lease(&lab, "after the DELs");
 }
 
 fn way_out(container: &Container<'_>) -> std::net::IpAddr {
@@ -129,7 +129,7 @@ fn documents_that_cannot_be_read_stop_nobody() {
     assert!(t1.container.tcp_get(OUTSIDE).is_ok(), "and the way out");
     t1.detach().ok();
     t2.detach().ok();
-    assert!(store_reader::keys_below(&store_reader::records(&lab), "leases/").is_empty());
+    assert_no_lease(&lab, "after the DELs");
     let gone = host.run("ip -br link").ok().stdout;
     assert!(!gone.contains("ch-egress"), "{gone}");
     host.write("/run/crosshost/journal/overlay/odd.json", "{");
@@ -155,6 +155,6 @@ fn del_needs_no_settings_and_the_store_hears_of_it_later() {
     );
     host.configure(&lab.store_url());
     host.sync();
-    assert!(store_reader::keys_below(&store_reader::records(&lab), "leases/").is_empty());
+    assert_no_lease(&lab, "after the DELs");
     assert_eq!(host.listed("endpoint ls --local"), json!([]));
 }

@@ -369,8 +369,7 @@ fn a_tunnel_address_is_of_one_host() {
         put(consul, &key, &record);
         doctor_report::ask(one).wrong(&[&key, wrong, why]);
         one.sync();
-        let flood = "nsenter --net=/run/crosshost/netns/net_a bridge fdb show dev vxlan0";
-        let entries = shell(one, flood);
+        let entries = one.in_sandbox("net_a", "bridge fdb show dev vxlan0");
         assert!(!entries.contains(&format!("dst {wrong} ")), "{entries}");
         let said = two.sync();
         assert!(said.stderr.contains("mended"), "{said}");

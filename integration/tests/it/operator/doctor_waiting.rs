@@ -87,11 +87,10 @@ fn what_a_killed_add_left_is_told_and_its_verb_clears_it_away() {
     let lab = lab(1, Backend::Dir);
     let host = lab.host(1);
     // An IPAM plugin that never comes to an end, and so does not notice either that nobody listens.
-    host.write(
+    host.write_program(
         "/run/slow/ipam-kv",
         "#!/bin/sh\n[ $CNI_COMMAND = ADD ] && touch /run/slow/reached && exec sleep 60\nexec true\n",
     );
-    host.script("chmod +x /run/slow/ipam-kv");
     let container = host.container("killed");
     let call = |verb: &str| {
         let call = container.call(verb, &netconf(NETWORK, SUBNET, "1.0.0"));
@@ -160,16 +159,23 @@ fn a_host_that_the_store_does_not_know_or_lets_in_is_told() {
     ask(host).wrong(&["node.vtep: 192.168.1.99", "not an address of this host"]);
 }
 
+/// A container on a network of MTU 1550, with which all is well.
+#[track_caller]
+fn on_a_big_network(host: &Host) -> Attachment<'_> {
+    host.crosshost("network create big --subnet 10.0.9.0/24 --mtu 1550")
+        .ok();
+    host.install(&conflist("big", "10.0.9.0/24"));
+    let attached = Attachment::new(host, "t1", "big");
+    ask(host).assert_well();
+    attached
+}
+
 #[test]
 fn an_mtu_that_the_underlay_does_not_carry_is_told_with_the_one_that_would_do() {
     let lab = lab(1, Backend::Dir);
     let host = lab.host(1);
     host.script("ip link set ens3 mtu 1600");
-    let create = "network create big --subnet 10.0.9.0/24 --mtu 1550";
-    host.crosshost(create).ok();
-    host.install(&conflist("big", "10.0.9.0/24"));
-    let attached = Attachment::new(host, "t1", "big");
-    ask(host).assert_well();
+    let attached = on_a_big_network(host);
     host.script("ip link set ens3 mtu 1500");
     host.sync();
     let mend = ask(host).wrong(&["network big", "mtu is 1550", "1450"]);
@@ -188,11 +194,7 @@ fn a_command_to_paste_is_one_command_whatever_an_interface_is_called() {
         let script = "ip link set ens3 down; ip link set ens3 name \"$1\"; ip link set dev \"$1\" mtu 1600 up
                       ip route replace default via 192.168.1.1";
         host.run(&["sh", "-euc", script, "sh", name]).ok();
-        let create = "network create big --subnet 10.0.9.0/24 --mtu 1550";
-        host.crosshost(create).ok();
-        host.install(&conflist("big", "10.0.9.0/24"));
-        let attached = Attachment::new(host, "t1", "big");
-        ask(host).assert_well();
+        let attached = on_a_big_network(host);
         let narrow = ["ip", "link", "set", "dev", name, "mtu", "1500"];
         host.run(&narrow).ok();
         host.sync();

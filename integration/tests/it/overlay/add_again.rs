@@ -21,9 +21,9 @@ fn call(container: &Container<'_>, verb: &str) -> Finished {
 
 /// The port of the only attachment but `near`'s, if the sandbox still has it.
 fn ports(host: &Host) -> usize {
-    let inside = format!("--net=/run/crosshost/netns/{NETWORK}");
-    let links = host.run(&["nsenter", &inside, "ip", "-o", "link"]);
-    links.ok().stdout.matches(": chp").count()
+    host.in_sandbox(NETWORK, "ip -o link")
+        .matches(": chp")
+        .count()
 }
 
 /// The links of a removed namespace go a while after it.
@@ -113,8 +113,7 @@ fn cnitool(host: &Host, verb: &str) -> Running {
 }
 
 fn behind(host: &Host, script: &str) {
-    host.write("/run/behind/behind", script);
-    host.script("chmod +x /run/behind/behind");
+    host.write_program("/run/behind/behind", script);
 }
 
 #[test]

@@ -49,7 +49,7 @@ fn attachments_of_one_container_are_made_and_unmade_at_the_same_moment() {
         }
         assert_eq!(ways_out.len(), 1, "{results:?}");
         let netns = "--net=/run/crosshost/egress-netns/ch-egress";
-        let links = host.run(&["nsenter", netns, "ip", "-o", "link"]);
+        let links = host.run(&format!("nsenter {netns} ip -o link"));
         let ports = links.ok().stdout.matches(": che").count();
         assert_eq!(ports, 1, "made once");
         assert!(container.tcp_get(OUTSIDE).is_ok());

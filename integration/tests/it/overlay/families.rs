@@ -101,9 +101,8 @@ fn link_local_addresses_can_be_used_as_soon_as_add_returns() {
 
 /// Frames that left through the network's tunnel device on a host.
 fn tunnelled(host: &Host) -> u64 {
-    let path = format!("--net=/run/crosshost/netns/{NETWORK}");
-    let words = ["nsenter", &path, "ip", "-s", "-j", "link", "show", "vxlan0"];
-    let links = host.run(&words).ok().json();
+    let links = host.in_sandbox(NETWORK, "ip -s -j link show vxlan0");
+    let links: serde_json::Value = links.parse().expect("JSON");
     links[0]["stats64"]["tx"]["packets"]
         .as_u64()
         .expect("a count")
@@ -219,12 +218,8 @@ fn nobody_on_the_segment_passes_for_a_router() {
         [&near, &far].map(|attached| configured(&attached.container))
     );
     for host in lab.hosts() {
-        let sandbox = format!("--net=/run/crosshost/netns/{NETWORK}");
-        for inside in [
-            vec!["ip", "-6", "address"],
-            vec!["nsenter", &sandbox, "ip", "-6", "address"],
-        ] {
-            let said = host.run(&inside).ok().stdout;
+        let own = host.run("ip -6 address").ok().stdout;
+        for said in [own, host.in_sandbox(NETWORK, "ip -6 address")] {
             assert!(!said.contains("2001:db8:bad:"), "{said}");
         }
     }

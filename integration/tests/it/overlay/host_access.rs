@@ -7,7 +7,7 @@ use crate::overlay::host_on_segment;
 use crate::overlay::host_on_segment::{
     DUAL, V4, V6, addresses, lab, link, network, on_link, seen_as, serve,
 };
-use crate::store_reader;
+use crate::store_reader::{self, assert_no_lease};
 use integration::{Attachment, Container, Lab, Programs, detach_all, until};
 use serde_json::{Value, json};
 
@@ -44,11 +44,6 @@ fn assert_all_meet(lab: &Lab, attached: &[Attachment<'_>], when: &str) {
             }
         }
     }
-}
-
-fn assert_no_lease(lab: &Lab, when: &str) {
-    let leases = store_reader::keys_below(&store_reader::records(lab), "leases/");
-    assert!(leases.is_empty(), "{when}: {leases:?}");
 }
 
 #[test]
@@ -282,8 +277,7 @@ fn an_ipam_plugin_that_takes_its_time_for_the_host_holds_up_nobody_else_on_the_n
     let conflist = access(V4, "gwbridge");
     let lab = lab(1, &conflist);
     let host = lab.host(1);
-    host.write("/run/slow/slow-ipam", SLOW);
-    host.script("chmod +x /run/slow/slow-ipam");
+    host.write_program("/run/slow/slow-ipam", SLOW);
     let mut conf = host_on_segment::netconf(&conflist);
     conf["ipam"] = json!({ "type": "slow-ipam", "subnet": V4 });
     let container = host.container("t1");

@@ -159,9 +159,8 @@ fn the_next_add_notices_that_the_hosts_address_or_mtu_changed() {
     let far = Attachment::new(other, "far", "ov_net1");
     assert!(t1.container.pings(far.address, &[]));
     let tunnel = || {
-        let inside = "--net=/run/crosshost/netns/ov_net1";
-        let words = format!("nsenter {inside} ip -details -json link show vxlan0");
-        let link = host.run(&words).ok().json()[0].clone();
+        let links = host.in_sandbox("ov_net1", "ip -details -json link show vxlan0");
+        let link = &links.parse::<Value>().expect("JSON")[0];
         let local = link["linkinfo"]["info_data"]["local"].clone();
         (local, link["mtu"].clone())
     };

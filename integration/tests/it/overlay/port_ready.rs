@@ -9,23 +9,15 @@ const SUBNET: &str = "10.0.0.0/24";
 
 /// A new port of the segment's bridge listens and learns before it forwards, each for so long.
 fn span(host: &Host, seconds: u32) {
-    let inside = "nsenter --net=/run/crosshost/netns/ov_net1";
-    host.script(&format!(
-        "{inside} ip link set br0 type bridge stp_state 1 forward_delay {seconds}00"
-    ));
+    let words = format!("ip link set br0 type bridge stp_state 1 forward_delay {seconds}00");
+    host.in_sandbox("ov_net1", &words);
 }
 
 #[test]
 fn an_add_is_answered_when_its_container_can_be_reached() {
-    let lab = Lab::new(2, Backend::Dir);
-    let [one, two] = [1, 2].map(|number| {
-        let host = lab.host(number);
-        host.install(&conflist("ov_net1", SUBNET));
-        host.sync();
-        host
-    });
-    let t1 = Attachment::new(one, "t1", "ov_net1");
-    let t2 = Attachment::new(two, "t2", "ov_net1");
+    let lab = Lab::with_network(2, Backend::Dir, &conflist("ov_net1", SUBNET));
+    let two = lab.host(2);
+    let [t1, t2] = Attachment::on_each(&lab, "ov_net1");
 
     span(two, 2);
     let begun = Instant::now();

@@ -1,6 +1,6 @@
 //! DEL in any order, with a namespace or without, as often as a runtime likes: nothing is left.
 
-use crate::store_reader;
+use crate::store_reader::assert_no_lease;
 use integration::{Attachment, Backend, Finished, Lab, conflist, netconf};
 
 const SUBNET: &str = "10.0.0.0/24";
@@ -56,7 +56,7 @@ fn any_order(backend: Backend) {
             attached[position].container.remove();
         }
         lab.assert_same_as(&untouched, &format!("after DELs in the order {order:?}"));
-        assert_no_leases(&lab);
+        assert_no_lease(&lab, "after the DELs");
     }
 }
 
@@ -101,7 +101,7 @@ fn with_and_without_a_namespace() {
             _ => container.remove(),
         }
         lab.assert_same_as(&untouched, &format!("after DEL, netns {netns:?}"));
-        assert_no_leases(&lab);
+        assert_no_lease(&lab, "after the DELs");
     }
 }
 
@@ -139,11 +139,6 @@ fn three_hosts(backend: Backend) -> Lab {
     let lab = Lab::with_network(3, backend, &conflist("ov_net1", SUBNET));
     lab.host(1).create_network("ov_net1", SUBNET);
     lab
-}
-
-fn assert_no_leases(lab: &Lab) {
-    let leases = store_reader::keys_below(&store_reader::records(lab), "leases/");
-    assert!(leases.is_empty(), "{leases:?}");
 }
 
 #[test]

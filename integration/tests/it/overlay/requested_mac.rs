@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 const NETWORK: &str = "ov_net1";
 const SUBNET: &str = "10.0.0.0/24";
 const ASKED: &str = "02:11:22:33:44:55";
+/// Shows where the hosts of a segment send frames, in its sandbox.
+const FDB: &str = "bridge fdb show dev vxlan0";
 /// Nobody listens there.
 const NOBODY: &str = "consul://192.168.1.5:1";
 
@@ -20,10 +22,6 @@ fn lab(hosts: u8, backend: Backend) -> Lab {
     let lab = Lab::with_network(hosts, backend, &conflist(NETWORK, SUBNET));
     lab.host(1).create_network(NETWORK, SUBNET);
     lab
-}
-
-fn sync(lab: &Lab) {
-    lab.sync();
 }
 
 /// A call about a container of this name, with what its runtime asks for.
@@ -173,7 +171,7 @@ fn hosts_that_have_not_heard_of_it_reach_it_and_so_they_do_the_next_one_at_its_a
     let lab = lab(3, Backend::Dir);
     let far = [2, 3].map(|number| Attachment::new(lab.host(number), "far", NETWORK));
     let stays = Attachment::new(lab.host(1), "stays", NETWORK);
-    sync(&lab);
+    lab.sync();
     let (t1, address) = attach(lab.host(1), "t1", &asking());
     let old = computed(address);
     for far in &far {
@@ -188,12 +186,7 @@ fn hosts_that_have_not_heard_of_it_reach_it_and_so_they_do_the_next_one_at_its_a
     // docker02 hears of it, docker03 does not.
     lab.host(2).sync();
     assert_eq!(reaches(&far[0].container, address).as_deref(), Some(ASKED));
-    let sandbox = format!("/run/crosshost/netns/{NETWORK}");
-    let within = |words: &str| {
-        let command = format!("nsenter --net={sandbox} {words}");
-        lab.host(2).run(&["sh", "-c", &command]).ok().stdout
-    };
-    let entries = within("bridge fdb show dev vxlan0");
+    let entries = lab.host(2).in_sandbox(NETWORK, FDB);
     assert!(
         entries.contains(&format!("{ASKED} dst 192.168.1.11")),
         "{entries}"
@@ -216,8 +209,8 @@ fn hosts_that_have_not_heard_of_it_reach_it_and_so_they_do_the_next_one_at_its_a
             far.host().name()
         );
     }
-    sync(&lab);
-    sync(&lab);
+    lab.sync();
+    lab.sync();
     assert_eq!(record(&lab), None, "all have dropped it");
     detach(&next).ok();
     stays.detach().ok();
@@ -229,7 +222,7 @@ fn it_moves_to_another_host_when_all_have_dropped_the_old_one() {
     let lab = lab(3, Backend::Dir);
     let far = [1, 2, 3].map(|number| Attachment::new(lab.host(number), "far", NETWORK));
     let (t1, _) = attach(lab.host(1), "t1", &asking());
-    sync(&lab);
+    lab.sync();
     detach(&t1).ok();
     let t2 = lab.host(2).container("t2");
     let refused = call(&t2, "ADD", &asking()).run();
@@ -249,7 +242,7 @@ fn it_moves_to_another_host_when_all_have_dropped_the_old_one() {
             far.host().name()
         );
     }
-    sync(&lab);
+    lab.sync();
     for far in &far {
         let seen = reaches(&far.container, address);
         assert_eq!(seen.as_deref(), Some(ASKED), "{}", far.host().name());
@@ -276,8 +269,8 @@ fn without_the_store_it_is_not_given_but_taken_back() {
     detach(&t1).ok();
     host.configure(&lab.store_url());
     assert_eq!(record(&lab).expect("a record")["returned"], Value::Null);
-    sync(&lab);
-    sync(&lab);
+    lab.sync();
+    lab.sync();
     assert_eq!(record(&lab), None);
 
     // A host that boots anew has no container that could have it.
@@ -304,9 +297,7 @@ fn a_lost_table_is_noticed_and_mended() {
     checked["prevResult"] = result;
     let check = || call(&container, "CHECK", &checked).run();
     check().ok();
-    host.script(&format!(
-        "nsenter --net=/run/crosshost/netns/{NETWORK} nft flush ruleset"
-    ));
+    host.in_sandbox(NETWORK, "nft flush ruleset");
     assert_eq!(
         reaches(&far.container, address),
         None,
@@ -326,12 +317,7 @@ fn a_watcher_hears_of_it_and_of_its_end() {
     let far = Attachment::new(lab.host(2), "far", NETWORK);
     let _watcher = lab.host(2).watch();
     let sends = |what: bool| {
-        let list =
-            format!("nsenter --net=/run/crosshost/netns/{NETWORK} bridge fdb show dev vxlan0");
-        let is = || {
-            let shown = lab.host(2).run(&["sh", "-c", &list]).ok().stdout;
-            shown.contains(ASKED) == what
-        };
+        let is = || lab.host(2).in_sandbox(NETWORK, FDB).contains(ASKED) == what;
         until(Duration::from_secs(5), &format!("in the table: {what}"), is);
     };
     let (t1, address) = attach(lab.host(1), "t1", &asking());
@@ -353,11 +339,10 @@ fn that_of_a_link_of_the_sandbox_is_refused() {
     let near = host.container("near");
     call(&near, "ADD", &json!({})).run().ok();
     let container = host.container("t1");
-    let inside = format!("--net=/run/crosshost/netns/{NETWORK}");
     let before = host.footprint();
     for link in ["br0", "vxlan0"] {
-        let words = ["nsenter", &inside, "ip", "-json", "link", "show", link];
-        let links = host.run(&words).ok().json();
+        let links = host.in_sandbox(NETWORK, &["ip", "-json", "link", "show", link]);
+        let links: Value = links.parse().expect("JSON");
         let mac = links[0]["address"].as_str().expect("a MAC");
         let asked = json!({ "runtimeConfig": { "mac": mac } });
         let add = call(&container, "ADD", &asked).run();

@@ -152,9 +152,7 @@ cat > /dev/null
 
 /// The network under an IPAM plugin that knows no store.
 fn foreign(host: &Host) -> Value {
-    host.script("mkdir -p /run/foreign");
-    host.write("/run/foreign/foreign-ipam", IPAM);
-    host.script("chmod +x /run/foreign/foreign-ipam");
+    host.write_program("/run/foreign/foreign-ipam", IPAM);
     let mut conf = conf();
     conf["ipam"] = json!({ "type": "foreign-ipam", "subnet": SUBNET });
     conf

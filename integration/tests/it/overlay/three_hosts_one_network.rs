@@ -152,8 +152,8 @@ fn each_container_has_its_two_interfaces(attached: &[Attachment]) {
         let host = container.host().namespace();
         host.run("ip link show ch-egress type veth").ok();
         let netns = "--net=/run/crosshost/egress-netns/ch-egress";
-        let bridge = ["ip", "link", "show", "br0", "type", "bridge"];
-        host.run(&[&["nsenter", netns][..], &bridge].concat()).ok();
+        host.run(&format!("nsenter {netns} ip link show br0 type bridge"))
+            .ok();
     }
 }
 

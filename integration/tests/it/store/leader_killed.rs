@@ -155,11 +155,7 @@ fn given(containers: &[Container<'_>], added: Vec<Added>) -> BTreeMap<IpAddr, He
     for one in added {
         let container = &containers[one.container];
         let address = address_of(&one.finished.ok().json(), "eth0");
-        let held = Held {
-            host: container.host().name().to_owned(),
-            container: container.name().to_owned(),
-        };
-        let before = given.insert(address, held);
+        let before = given.insert(address, Held::by(container));
         assert_eq!(before, None, "{address} was given twice");
     }
     given

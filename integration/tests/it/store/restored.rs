@@ -244,15 +244,12 @@ impl<'lab> Site<'lab> {
     }
 
     fn told(&self) -> BTreeMap<IpAddr, Held> {
-        let told = self.running.iter().map(|(container, address)| {
-            let held = Held {
-                host: container.host().name().to_owned(),
-                container: container.name().to_owned(),
-            };
-            (*address, held)
-        });
-        told.collect()
+        let running = self.running.iter();
+        running
+            .map(|(one, address)| (*address, Held::by(one)))
+            .collect()
     }
+
     /// Remembers what the store holds, and makes it forget.
     #[track_caller]
     fn damage(&mut self, how: impl Fn(&Consul)) {

@@ -66,9 +66,8 @@ fn read_no_news_while_the_watcher_lives_and_follows() {
 
     // A sandbox that is not as it should be is made so by the ADD, by news of its own. The watcher is held, or it would repair it first.
     let pid = watcher.pid();
-    host.script(&format!(
-        "kill -STOP {pid}; nsenter --net=/run/crosshost/netns/{NETWORK} ip link set br0 down"
-    ));
+    host.script(&format!("kill -STOP {pid}"));
+    host.in_sandbox(NETWORK, "ip link set br0 down");
     let requests = asked(&proxy, host, "t4");
     host.script(&format!("kill -CONT {pid}"));
     assert_eq!(requests.len(), 2, "news and lease: {requests:#?}");

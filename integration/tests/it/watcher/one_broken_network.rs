@@ -18,19 +18,11 @@ const REPAIR: Duration = Duration::from_secs(40);
 /// News come in milliseconds; this is for a machine that has much else to do.
 const NEWS: Duration = Duration::from_secs(2);
 
-/// Whether a host sends on a network to the tunnel address of another.
-fn sends_to(host: &Host, network: &str, other: &Host) -> bool {
-    let netns = format!("--net=/run/crosshost/netns/{network}");
-    let words = ["nsenter", &netns, "bridge", "fdb", "show", "dev", "vxlan0"];
-    let to = format!(" dst {} ", other.vtep());
-    host.run(&words).ok().stdout.contains(&to)
-}
-
 /// Waits until `host` sends to `other` on all sound networks.
 #[track_caller]
 fn soon(limit: Duration, host: &Host, other: &Host, watcher: &Watching) {
     watcher.until(limit, "on the sound networks", || {
-        SOUND.iter().all(|it| sends_to(host, it, other))
+        SOUND.iter().all(|it| host.sends_to(it, other))
     });
 }
 
@@ -52,16 +44,14 @@ fn a_network_that_cannot_be_mended_holds_up_no_other() {
         format!("nsenter --net=/run/crosshost/netns/{network} bridge fdb flush dev vxlan0")
     });
     // Held, so that it does not mend the one before the other is there.
-    let pid = watcher.pid();
-    one.script(&format!(
-        "kill -STOP {pid}
-         nsenter --net=/run/crosshost/netns/{BROKEN} ip link delete vxlan0
+    let damage = format!(
+        "nsenter --net=/run/crosshost/netns/{BROKEN} ip link delete vxlan0
          ip link add other type vxlan id {vni} dstport 4789 local {} dev ens3
-         {}
-         kill -CONT {pid}",
+         {}",
         one.vtep(),
         flush.join("\n")
-    ));
+    );
+    watcher.held(one, &damage);
     soon(REPAIR, one, two, &watcher);
     assert_eq!(
         watcher.times_said("VXLAN device other"),

@@ -33,14 +33,8 @@ fn damage_is_mended_within_a_second() {
     let watcher = host.watch();
     watcher.settle();
     let idle = watcher.peak_memory();
-    let port = host
-        .run(&[
-            "sh",
-            "-euc",
-            &format!("{SANDBOX} ip -br link | grep -o '^chp[0-9a-f]*'"),
-        ])
-        .ok()
-        .stdout;
+    let list = "ip -br link | grep -o '^chp[0-9a-f]*'";
+    let port = host.in_sandbox(NETWORK, &["sh", "-euc", list]);
     let port = port.trim();
     let damages = [
         "nft delete table inet crosshost".to_owned(),

@@ -34,20 +34,6 @@ fn create_network(lab: &Lab) {
     lab.install(&conflist(NETWORK, SUBNET));
 }
 
-/// A command in the sandbox of the network on a host.
-fn in_sandbox(host: &Host, words: &[&str]) -> String {
-    let netns = format!("--net=/run/crosshost/netns/{NETWORK}");
-    let words = [&["nsenter", &netns, "--"], words].concat();
-    host.run(&words).ok().stdout
-}
-
-/// Whether a host sends anything to the tunnel address of another.
-fn sends_to(host: &Host, other: &Host) -> bool {
-    let entries = in_sandbox(host, &["bridge", "fdb", "show", "dev", "vxlan0"]);
-    let to = format!(" dst {} ", other.vtep());
-    entries.lines().any(|entry| entry.contains(&to))
-}
-
 /// The node record of a host, with its revision.
 fn node(lab: &Lab, host: &Host) -> Option<(u64, Value)> {
     let target = format!("/v1/kv/crosshost/v1/nodes/{}", host.name());
@@ -65,14 +51,17 @@ fn a_host_that_nobody_knew_is_reached_from_where_a_watcher_runs_and_forgotten_wh
     let watcher = one.watch();
 
     let t3 = Attachment::new(three, "t3", NETWORK);
-    watcher.until(NEWS, "sending to docker03", || sends_to(one, three));
+    watcher.until(NEWS, "sending to docker03", || one.sends_to(NETWORK, three));
     assert!(t1.container.pings(t3.address, &[]));
-    assert!(!sends_to(two, three), "no watcher, and no verb since");
+    assert!(
+        !two.sends_to(NETWORK, three),
+        "no watcher, and no verb since"
+    );
     assert!(!t2.container.pings(t3.address, &[]));
 
     // And a network that came to this host while the watcher ran: docker02 gets its first one now.
     let watcher_of_two = two.watch();
-    watcher_of_two.until(NEWS, "sending to docker03", || sends_to(two, three));
+    watcher_of_two.until(NEWS, "sending to docker03", || two.sends_to(NETWORK, three));
     t2.detach().ok();
     let again = Attachment::new(two, "t4", NETWORK);
     watcher.until(NEWS, "on with t4", || {
@@ -82,14 +71,18 @@ fn a_host_that_nobody_knew_is_reached_from_where_a_watcher_runs_and_forgotten_wh
     let remove = "node rm docker03 --force";
     one.crosshost(remove).ok();
     for (host, watcher) in [(one, &watcher), (two, &watcher_of_two)] {
-        watcher.until(NEWS, "through with docker03", || !sends_to(host, three));
+        watcher.until(NEWS, "through with docker03", || {
+            !host.sends_to(NETWORK, three)
+        });
     }
     assert!(t1.container.pings(again.address, &[]), "the others stay");
     // It lives, and with a watcher of its own it says so, and is a host like before.
     let late = three.watch();
     late.until(NEWS, "known again", || node(&lab, three).is_some());
     for (host, watcher) in [(one, &watcher), (two, &watcher_of_two)] {
-        watcher.until(NEWS, "sending to docker03", || sends_to(host, three));
+        watcher.until(NEWS, "sending to docker03", || {
+            host.sends_to(NETWORK, three)
+        });
     }
     assert!(t1.container.pings(t3.address, &[]));
     one.crosshost(remove).ok();
@@ -144,7 +137,7 @@ fn news_are_followed_again_after_the_store_was_stopped() {
     });
 
     let t3 = Attachment::new(three, "t3", NETWORK);
-    watcher.until(NEWS, "sending to docker03", || sends_to(one, three));
+    watcher.until(NEWS, "sending to docker03", || one.sends_to(NETWORK, three));
     assert!(t1.container.pings(t3.address, &[]));
     let said = watcher.said();
     for words in ["the store is away", "the store is back"] {
@@ -201,8 +194,7 @@ fn damage_is_mended_while_nobody_does_anything_and_the_store_is_away() {
         let told = || lines.map(|words| watcher.times_said(words));
         let before = told();
         // Held, so that it does not mend the one while the other is being done.
-        let pid = watcher.pid();
-        host.script(&format!("kill -STOP {pid}\n{damage}\nkill -CONT {pid}"));
+        watcher.held(host, damage);
         // One look may find the rules gone where it looks for the network's part of them, or for the way out's.
         watcher.until(REPAIR, "mended", || told() != before);
         watcher.until(REPAIR, "whole again", works);

@@ -22,15 +22,6 @@ fn lab() -> Lab {
     lab
 }
 
-/// Whether a host sends anything to the tunnel address of another: it has heard of it.
-fn sends_to(host: &Host, other: &Host) -> bool {
-    let netns = format!("--net=/run/crosshost/netns/{NETWORK}");
-    let words = ["nsenter", &netns, "bridge", "fdb", "show", "dev", "vxlan0"];
-    let entries = host.run(&words).ok().stdout;
-    let to = format!(" dst {} ", other.vtep());
-    entries.lines().any(|entry| entry.contains(&to))
-}
-
 /// The tunnel address of a host as the store has it.
 fn registered(lab: &Lab, host: &Host) -> String {
     let nodes = lab.host(2).listed("node ls");
@@ -52,7 +43,7 @@ fn a_connection_whose_address_is_gone_is_given_up() {
     let watcher = one.watch();
     one.script("ip address delete 192.168.1.211/24 dev ens3");
     let _t3 = Attachment::new(three, "t3", NETWORK);
-    watcher.until(DEAD, "sending to docker03", || sends_to(one, three));
+    watcher.until(DEAD, "sending to docker03", || one.sends_to(NETWORK, three));
 }
 
 #[test]
@@ -71,7 +62,7 @@ fn a_host_that_moves_to_another_address_is_known_by_it_at_once_and_hears() {
         registered(&lab, one).contains("192.168.1.111")
     });
     let _t3 = Attachment::new(three, "t3", NETWORK);
-    watcher.until(NEWS, "sending to docker03", || sends_to(one, three));
+    watcher.until(NEWS, "sending to docker03", || one.sends_to(NETWORK, three));
 }
 
 #[test]
@@ -97,7 +88,7 @@ fn a_reload_reads_the_settings_anew_and_goes_to_the_store_that_they_name() {
         lines.any(|line| line.contains("settings read again") && line.contains(&address))
     });
     let _t3 = Attachment::new(three, "t3", NETWORK);
-    watcher.until(NEWS, "sending to docker03", || sends_to(one, three));
+    watcher.until(NEWS, "sending to docker03", || one.sends_to(NETWORK, three));
     assert!(
         queries(&proxy.take()) > 0,
         "it listens where the settings say"
