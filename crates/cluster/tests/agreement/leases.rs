@@ -4,51 +4,36 @@ use std::time::Duration;
 
 use cluster::{Claim, Lease, LeaseGuard, Published, Stored};
 use ipam::Range;
-use store::mem::Mem;
 
-use crate::{address, cluster, guard, lease, node, spec};
+use crate::{address, guard, lease, spec, with_nodes};
 
 /// Without waiting for other hosts.
 const NOW: Claim = Claim::Needed(Duration::ZERO);
 
 #[tokio::test]
 async fn a_lease_is_one_write_and_is_refused_on_an_old_snapshot() {
-    let store = Mem::new();
-    let cluster = cluster(&store);
-    cluster.register(&node("n1")).await.unwrap();
-    cluster
-        .create_network(&spec("a", "10.0.0.0/24"))
-        .await
-        .unwrap();
+    let (store, cluster) = with_nodes(&["n1"]).await;
+    ok!(cluster.create_network(&spec("a", "10.0.0.0/24")));
     let fresh = guard(&cluster, "a", "n1").await;
     let calls = store.calls();
-    let published = cluster
-        .publish("a", &[address("10.0.0.2")], &lease("n1", "c1"), &fresh)
-        .await
-        .unwrap();
+    let published = ok!(cluster.publish("a", &[address("10.0.0.2")], &lease("n1", "c1"), &fresh));
     assert!(matches!(published, Published::Done(_)));
     assert_eq!(store.calls() - calls, 1);
 
-    let again = cluster
-        .publish(
-            "a",
-            &[address("10.0.0.2")],
-            &Lease {
-                since: 9,
-                ..lease("n1", "c1")
-            },
-            &fresh,
-        )
-        .await
-        .unwrap();
+    let again = ok!(cluster.publish(
+        "a",
+        &[address("10.0.0.2")],
+        &Lease {
+            since: 9,
+            ..lease("n1", "c1")
+        },
+        &fresh,
+    ));
     assert_eq!(
         again, published,
         "a repeated write of the same attachment finds its own lease"
     );
-    let other = cluster
-        .publish("a", &[address("10.0.0.2")], &lease("n1", "c2"), &fresh)
-        .await
-        .unwrap();
+    let other = ok!(cluster.publish("a", &[address("10.0.0.2")], &lease("n1", "c2"), &fresh));
     assert!(
         matches!(other, Published::Taken(_, Stored::Readable(held)) if held.record.container == "c1")
     );
@@ -58,17 +43,11 @@ async fn a_lease_is_one_write_and_is_refused_on_an_old_snapshot() {
         ..fresh.clone()
     };
     assert_eq!(
-        cluster
-            .publish("a", &[address("10.0.0.3")], &lease("n1", "c3"), &old)
-            .await
-            .unwrap(),
+        ok!(cluster.publish("a", &[address("10.0.0.3")], &lease("n1", "c3"), &old)),
         Published::Stale
     );
-    cluster.remove_node("n1", true).await.unwrap();
-    let removed = cluster
-        .publish("a", &[address("10.0.0.3")], &lease("n1", "c3"), &fresh)
-        .await
-        .unwrap();
+    ok!(cluster.remove_node("n1", true));
+    let removed = ok!(cluster.publish("a", &[address("10.0.0.3")], &lease("n1", "c3"), &fresh));
     assert_eq!(
         removed,
         Published::Stale,
@@ -79,42 +58,24 @@ async fn a_lease_is_one_write_and_is_refused_on_an_old_snapshot() {
 
 #[tokio::test]
 async fn only_its_holder_releases_a_lease() {
-    let store = Mem::new();
-    let cluster = cluster(&store);
-    cluster.register(&node("n1")).await.unwrap();
-    cluster
-        .create_network(&spec("a", "10.0.0.0/24"))
-        .await
-        .unwrap();
+    let (_, cluster) = with_nodes(&["n1"]).await;
+    ok!(cluster.create_network(&spec("a", "10.0.0.0/24")));
     let fresh = guard(&cluster, "a", "n1").await;
     let ip = address("10.0.0.2");
-    let Published::Done(old) = cluster
-        .publish("a", &[ip], &lease("n1", "c1"), &fresh)
-        .await
-        .unwrap()
-    else {
+    let Published::Done(old) = ok!(cluster.publish("a", &[ip], &lease("n1", "c1"), &fresh)) else {
         panic!()
     };
-    let of_another = cluster
-        .leased_to("a", &lease("n1", "c2"), &[ip])
-        .await
-        .unwrap();
+    let of_another = ok!(cluster.leased_to("a", &lease("n1", "c2"), &[ip]));
     assert!(
         of_another.is_empty(),
         "another attachment has none to release"
     );
-    let own = cluster
-        .leased_to("a", &lease("n1", "c1"), &[ip])
-        .await
-        .unwrap();
+    let own = ok!(cluster.leased_to("a", &lease("n1", "c1"), &[ip]));
     assert_eq!(own, [(ip, old[0])]);
     assert!(cluster.delete_leases("a", &own).await.unwrap());
-    cluster
-        .publish("a", &[ip], &lease("n1", "c2"), &fresh)
-        .await
-        .unwrap();
+    ok!(cluster.publish("a", &[ip], &lease("n1", "c2"), &fresh));
     assert!(!cluster.delete_leases("a", &own).await.unwrap());
-    let leases = cluster.leases("a").await.unwrap();
+    let leases = ok!(cluster.leases("a"));
     assert_eq!(
         leases[&ip].record.container, "c2",
         "a late release does not free the next holder"
@@ -123,30 +84,19 @@ async fn only_its_holder_releases_a_lease() {
 
 #[tokio::test]
 async fn a_full_host_claims_the_next_block_even_with_an_old_snapshot() {
-    let store = Mem::new();
-    let cluster = cluster(&store);
-    cluster.register(&node("n1")).await.unwrap();
-    cluster
-        .create_network(&spec("a", "10.0.0.0/24"))
-        .await
-        .unwrap();
+    let (_, cluster) = with_nodes(&["n1"]).await;
+    ok!(cluster.create_network(&spec("a", "10.0.0.0/24")));
     let ranges = [Range::of("10.0.0.0/24".parse().unwrap()).unwrap()];
-    let mut old = cluster.snapshot("a").await.unwrap();
-    let first = cluster
-        .claim_block(
-            "a",
-            "n2",
-            &ranges,
-            &mut cluster.snapshot("a").await.unwrap(),
-            Claim::Spare,
-        )
-        .await
-        .unwrap();
-    let second = cluster
-        .claim_block("a", "n3", &ranges, &mut old, Claim::Spare)
-        .await
-        .unwrap();
-    let snapshot = cluster.snapshot("a").await.unwrap();
+    let mut old = ok!(cluster.snapshot("a"));
+    let first = ok!(cluster.claim_block(
+        "a",
+        "n2",
+        &ranges,
+        &mut ok!(cluster.snapshot("a")),
+        Claim::Spare,
+    ));
+    let second = ok!(cluster.claim_block("a", "n3", &ranges, &mut old, Claim::Spare));
+    let snapshot = ok!(cluster.snapshot("a"));
     let owner = |block| snapshot.blocks.known(block).map(|b| b.record.node.as_str());
     assert_ne!(first, second);
     assert_eq!([owner(&first), owner(&second)], [Some("n2"), Some("n3")]);
@@ -154,29 +104,18 @@ async fn a_full_host_claims_the_next_block_even_with_an_old_snapshot() {
 
 #[tokio::test]
 async fn when_all_blocks_have_owners_the_error_says_how_many_each_node_has() {
-    let store = Mem::new();
-    let cluster = cluster(&store);
-    cluster
-        .create_network(&spec("a", "10.0.0.0/28"))
-        .await
-        .unwrap();
+    let (_, cluster) = with_nodes(&[]).await;
+    ok!(cluster.create_network(&spec("a", "10.0.0.0/28")));
     for node in ["n1", "n2"] {
-        cluster.keep_ledger("a", node, "boot-1").await.unwrap();
-        cluster.register(&crate::node(node)).await.unwrap();
+        ok!(cluster.keep_ledger("a", node, "boot-1"));
+        ok!(cluster.register(&crate::node(node)));
     }
     let ranges = [Range::of("10.0.0.0/28".parse().unwrap()).unwrap()];
-    let mut snapshot = cluster.snapshot("a").await.unwrap();
+    let mut snapshot = ok!(cluster.snapshot("a"));
     for n in 0..13 {
-        cluster
-            .claim_block("a", ["n1", "n2"][n % 2], &ranges, &mut snapshot, NOW)
-            .await
-            .unwrap();
+        ok!(cluster.claim_block("a", ["n1", "n2"][n % 2], &ranges, &mut snapshot, NOW));
     }
-    let full = cluster
-        .claim_block("a", "n1", &ranges, &mut snapshot, NOW)
-        .await
-        .unwrap_err()
-        .to_string();
+    let full = err!(cluster.claim_block("a", "n1", &ranges, &mut snapshot, NOW)).to_string();
     assert!(
         full.contains("n1 has 7") && full.contains("n2 has 6"),
         "{full}"
@@ -185,26 +124,15 @@ async fn when_all_blocks_have_owners_the_error_says_how_many_each_node_has() {
 
 #[tokio::test]
 async fn a_pair_is_published_in_one_write_or_not_at_all() {
-    let store = Mem::new();
-    let cluster = cluster(&store);
-    cluster.register(&node("n1")).await.unwrap();
-    cluster
-        .create_network(&spec("a", "10.0.0.0/24"))
-        .await
-        .unwrap();
+    let (_, cluster) = with_nodes(&["n1"]).await;
+    ok!(cluster.create_network(&spec("a", "10.0.0.0/24")));
     let fresh = guard(&cluster, "a", "n1").await;
     let pair = [address("10.0.0.2"), address("10.0.0.3")];
-    cluster
-        .publish("a", &pair[1..], &lease("n1", "c1"), &fresh)
-        .await
-        .unwrap();
-    let refused = cluster
-        .publish("a", &pair, &lease("n1", "c2"), &fresh)
-        .await
-        .unwrap();
+    ok!(cluster.publish("a", &pair[1..], &lease("n1", "c1"), &fresh));
+    let refused = ok!(cluster.publish("a", &pair, &lease("n1", "c2"), &fresh));
     assert!(matches!(refused, Published::Taken(address, _) if address == pair[1]));
     assert_eq!(
-        cluster.leases("a").await.unwrap().len(),
+        ok!(cluster.leases("a")).len(),
         1,
         "half a pair is never left behind"
     );

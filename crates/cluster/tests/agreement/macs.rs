@@ -4,9 +4,8 @@ use std::net::IpAddr;
 
 use cluster::{Cluster, Error, Lease, NetworkSnapshot, Published};
 use ipam::Mac;
-use store::mem::Mem;
 
-use crate::{NOW, address, block_of, cluster, guard, lease, spec, three};
+use crate::{NOW, address, block_of, guard, lease, spec, three, with_nodes};
 
 fn asking(node: &str, container: &str) -> Lease {
     Lease {
@@ -38,66 +37,54 @@ async fn forwards(
     cluster: &Cluster<'_>,
     node: &str,
 ) -> cluster::Versioned<cluster::Acknowledgement> {
-    cluster.join("a", node, "boot-1").await.unwrap()
+    ok!(cluster.join("a", node, "boot-1"))
 }
 
 #[tokio::test]
 async fn a_mac_belongs_to_one_attachment_and_is_in_the_snapshot() {
-    let store = Mem::new();
-    let cluster = cluster(&store);
+    let (_, cluster) = with_nodes(&[]).await;
     let snapshot = three(&cluster, &spec("a", "10.0.0.0/24")).await;
     let before = snapshot.revision();
-    publish(&cluster, &snapshot, &asking("n2", "c1"))
-        .await
-        .unwrap();
-    let heard = cluster.snapshot("a").await.unwrap();
+    ok!(publish(&cluster, &snapshot, &asking("n2", "c1")));
+    let heard = ok!(cluster.snapshot("a"));
     let held = block_of(&snapshot, "n2").0.last();
     assert_eq!(heard.exceptions(), [(held, mac())].into());
     assert!(heard.revision() > before);
     assert_eq!(heard.last_dropped(), 0, "nothing has lost its home");
-    let (watched, _) = cluster.watch_blocks("a", 0, NOW).await.unwrap();
+    let (watched, _) = ok!(cluster.watch_blocks("a", 0, NOW));
     assert_eq!(
         (&watched.macs, &watched.blocks),
         (&heard.macs, &heard.blocks)
     );
 
-    let other = publish(&cluster, &snapshot, &asking("n1", "c2"))
-        .await
-        .unwrap_err();
+    let other = err!(publish(&cluster, &snapshot, &asking("n1", "c2")));
     assert!(matches!(other, Error::BadMac { .. }), "{other}");
     let text = other.to_string();
     assert!(
         text.contains("02:11:22:33:44:55") && text.contains("c1 on node n2"),
         "{text}"
     );
-    let leases = cluster.leases("a").await.unwrap();
+    let leases = ok!(cluster.leases("a"));
     assert_eq!(leases.len(), 1, "nothing was written for it");
-    publish(&cluster, &snapshot, &asking("n2", "c1"))
-        .await
-        .unwrap();
+    ok!(publish(&cluster, &snapshot, &asking("n2", "c1")));
 }
 
 #[tokio::test]
 async fn a_mac_goes_to_another_node_when_all_have_dropped_the_old_one() {
-    let store = Mem::new();
-    let cluster = cluster(&store);
+    let (_, cluster) = with_nodes(&[]).await;
     let snapshot = three(&cluster, &spec("a", "10.0.0.0/24")).await;
-    publish(&cluster, &snapshot, &asking("n2", "c1"))
-        .await
-        .unwrap();
+    ok!(publish(&cluster, &snapshot, &asking("n2", "c1")));
     let own = forwards(&cluster, "n3").await;
     // The removal of its node gives it back, as it does with blocks and addresses.
-    cluster.remove_node("n2", true).await.unwrap();
-    let heard = cluster.snapshot("a").await.unwrap();
+    ok!(cluster.remove_node("n2", true));
+    let heard = ok!(cluster.snapshot("a"));
     assert!(heard.macs[&mac()].record.returned && heard.exceptions().is_empty());
     assert_eq!(
         heard.last_dropped(),
         heard.revision().max(heard.macs[&mac()].revision)
     );
 
-    let late = publish(&cluster, &snapshot, &asking("n1", "c2"))
-        .await
-        .unwrap_err();
+    let late = err!(publish(&cluster, &snapshot, &asking("n1", "c2")));
     let Error::Waiting { nodes, what, .. } = &late else {
         panic!("{late}")
     };
@@ -105,12 +92,10 @@ async fn a_mac_goes_to_another_node_when_all_have_dropped_the_old_one() {
         (nodes.as_slice(), what.as_str()),
         (["n3".to_owned()].as_slice(), "MAC 02:11:22:33:44:55")
     );
-    cluster.acknowledge("a", "n3", &heard, &own).await.unwrap();
-    publish(&cluster, &snapshot, &asking("n1", "c2"))
-        .await
-        .unwrap();
+    ok!(cluster.acknowledge("a", "n3", &heard, &own));
+    ok!(publish(&cluster, &snapshot, &asking("n1", "c2")));
     let held: IpAddr = block_of(&snapshot, "n1").0.last();
-    let heard = cluster.snapshot("a").await.unwrap();
+    let heard = ok!(cluster.snapshot("a"));
     assert_eq!(heard.exceptions(), [(held, mac())].into());
     assert_ne!(held, address("10.0.0.2"));
 }
@@ -118,12 +103,9 @@ async fn a_mac_goes_to_another_node_when_all_have_dropped_the_old_one() {
 /// In an old snapshot a MAC may belong to a node that has given it back since.
 #[tokio::test]
 async fn a_container_keeps_its_mac_after_a_restore_of_the_store() {
-    let store = Mem::new();
-    let cluster = cluster(&store);
+    let (_, cluster) = with_nodes(&[]).await;
     let snapshot = three(&cluster, &spec("a", "10.0.0.0/24")).await;
-    publish(&cluster, &snapshot, &asking("n2", "c1"))
-        .await
-        .unwrap();
+    ok!(publish(&cluster, &snapshot, &asking("n2", "c1")));
     let held = [block_of(&snapshot, "n1").0.last()];
     let guard = cluster::LeaseGuard {
         held: true,
@@ -132,6 +114,6 @@ async fn a_container_keeps_its_mac_after_a_restore_of_the_store() {
     let (name, asking) = ("a", asking("n1", "c2"));
     let published = cluster.publish(name, &held, &asking, &guard).await;
     assert!(matches!(published, Ok(Published::Done(_))), "{published:?}");
-    let heard = cluster.snapshot("a").await.unwrap();
+    let heard = ok!(cluster.snapshot("a"));
     assert_eq!(heard.exceptions(), [(held[0], mac())].into());
 }

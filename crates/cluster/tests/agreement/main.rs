@@ -1,6 +1,20 @@
 //! Several hosts with one store: what they must agree on, and what must be refused.
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+/// What a call gives that must succeed.
+macro_rules! ok {
+    ($call:expr) => {
+        $call.await.unwrap()
+    };
+}
+
+/// Why a call failed that must fail.
+macro_rules! err {
+    ($call:expr) => {
+        $call.await.unwrap_err()
+    };
+}
+
 mod exclusions;
 mod handover;
 mod leases;
@@ -17,6 +31,16 @@ use store::mem::Mem;
 
 fn cluster(store: &Mem) -> Cluster<'_> {
     Cluster::new(store, Layout::new("crosshost").unwrap())
+}
+
+/// A store with these nodes, which lasts until the process ends.
+async fn with_nodes(names: &[&str]) -> (&'static Mem, Cluster<'static>) {
+    let store: &Mem = Box::leak(Box::new(Mem::new()));
+    let cluster = cluster(store);
+    for name in names {
+        ok!(cluster.register(&node(name)));
+    }
+    (store, cluster)
 }
 
 fn node(name: &str) -> Node {

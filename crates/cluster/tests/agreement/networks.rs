@@ -3,23 +3,16 @@
 use std::collections::BTreeSet;
 
 use cluster::{Claim, Cluster, Created, Error, NetworkSpec, NetworkState, Published};
-use store::{Store as _, mem::Mem};
+use store::Store as _;
 
-use crate::{NOW, address, cluster, guard, lease, node, spec};
+use crate::{NOW, address, guard, lease, node, spec, with_nodes};
 
 #[tokio::test]
 async fn every_registered_node_has_a_block_of_a_new_network() {
-    let store = Mem::new();
-    let cluster = cluster(&store);
-    for name in ["docker01", "docker02", "docker03"] {
-        cluster.register(&node(name)).await.unwrap();
-    }
-    let network = cluster
-        .create_network(&spec("ov_net1", "10.0.0.0/24"))
-        .await
-        .unwrap();
+    let (_, cluster) = with_nodes(&["docker01", "docker02", "docker03"]).await;
+    let network = ok!(cluster.create_network(&spec("ov_net1", "10.0.0.0/24")));
     assert_eq!(network.vni, Some(4097));
-    let snapshot = cluster.snapshot("ov_net1").await.unwrap();
+    let snapshot = ok!(cluster.snapshot("ov_net1"));
     let owners: Vec<_> = snapshot
         .blocks
         .readable()
@@ -40,30 +33,23 @@ const FEW: usize = 10;
 
 async fn many_nodes(cluster: &Cluster<'_>) {
     for n in 0..MANY {
-        cluster.register(&node(&format!("n{n:03}"))).await.unwrap();
+        ok!(cluster.register(&node(&format!("n{n:03}"))));
     }
 }
 
 /// The nodes that have a block of the network.
 async fn owners(cluster: &Cluster<'_>, network: &str) -> BTreeSet<String> {
-    let snapshot = cluster.snapshot(network).await.unwrap();
+    let snapshot = ok!(cluster.snapshot(network));
     snapshot.owners().map(str::to_owned).collect()
 }
 
 async fn state(cluster: &Cluster<'_>, network: &str) -> NetworkState {
-    cluster
-        .network(network)
-        .await
-        .unwrap()
-        .unwrap()
-        .record
-        .state
+    ok!(cluster.network(network)).unwrap().record.state
 }
 
 #[tokio::test]
 async fn more_nodes_than_fit_one_transaction_get_their_blocks_by_few() {
-    let store = Mem::new();
-    let cluster = cluster(&store);
+    let (store, cluster) = with_nodes(&[]).await;
     many_nodes(&cluster).await;
     let before = store.calls();
     let network = cluster.create_network(&spec("big", "10.0.0.0/16")).await;
@@ -75,16 +61,15 @@ async fn more_nodes_than_fit_one_transaction_get_their_blocks_by_few() {
 
 #[tokio::test]
 async fn a_killed_creation_is_finished_by_the_next_request_for_the_same_network() {
-    let store = Mem::new();
-    let cluster = cluster(&store);
+    let (_, cluster) = with_nodes(&[]).await;
     many_nodes(&cluster).await;
     let wanted = spec("big", "10.0.0.0/16");
     // Killed after its first write.
-    cluster.ensure_network(&wanted).await.unwrap();
+    ok!(cluster.ensure_network(&wanted));
     assert_eq!(state(&cluster, "big").await, NetworkState::Creating);
     assert!(owners(&cluster, "big").await.len() < MANY);
     // It takes attachments: a node that cannot wait claims a free block.
-    let mut snapshot = cluster.snapshot("big").await.unwrap();
+    let mut snapshot = ok!(cluster.snapshot("big"));
     let set = snapshot.network.clone().unwrap().record.ranges[0].clone();
     let claim = cluster.claim_block("big", "n299", &set, &mut snapshot, Claim::Spare);
     claim.await.unwrap();
@@ -94,10 +79,10 @@ async fn a_killed_creation_is_finished_by_the_next_request_for_the_same_network(
 
     let other = cluster.create_network(&spec("big", "10.1.0.0/16")).await;
     assert!(matches!(other, Err(Error::Exists(_))), "{other:?}");
-    let network = cluster.create_network(&wanted).await.unwrap();
+    let network = ok!(cluster.create_network(&wanted));
     assert_eq!(network.state, NetworkState::Ready);
     assert_eq!(owners(&cluster, "big").await.len(), MANY);
-    let blocks = cluster.snapshot("big").await.unwrap().blocks;
+    let blocks = ok!(cluster.snapshot("big")).blocks;
     assert_eq!(blocks.len(), MANY, "who had one got no other");
     let again = cluster.create_network(&wanted).await;
     assert!(matches!(again, Err(Error::Exists(_))), "{again:?}");
@@ -105,14 +90,10 @@ async fn a_killed_creation_is_finished_by_the_next_request_for_the_same_network(
 
 #[tokio::test]
 async fn gifts_of_a_network_that_is_removed_meanwhile_are_not_made() {
-    let store = Mem::new();
-    let cluster = cluster(&store);
+    let (_, cluster) = with_nodes(&[]).await;
     many_nodes(&cluster).await;
-    cluster
-        .ensure_network(&spec("big", "10.0.0.0/16"))
-        .await
-        .unwrap();
-    cluster.remove_network("big", 0).await.unwrap();
+    ok!(cluster.ensure_network(&spec("big", "10.0.0.0/16")));
+    ok!(cluster.remove_network("big", 0));
     let finished = cluster.finish_network("big").await;
     assert!(matches!(finished, Err(Error::NoNetwork(_))), "{finished:?}");
     assert!(owners(&cluster, "big").await.is_empty());
@@ -120,24 +101,13 @@ async fn gifts_of_a_network_that_is_removed_meanwhile_are_not_made() {
 
 #[tokio::test]
 async fn a_second_network_gets_its_own_vni_and_may_not_overlap() {
-    let store = Mem::new();
-    let cluster = cluster(&store);
-    cluster
-        .create_network(&spec("a", "10.0.0.0/24"))
-        .await
-        .unwrap();
+    let (store, cluster) = with_nodes(&[]).await;
+    ok!(cluster.create_network(&spec("a", "10.0.0.0/24")));
     assert_eq!(
-        cluster
-            .create_network(&spec("b", "10.0.1.0/24"))
-            .await
-            .unwrap()
-            .vni,
+        ok!(cluster.create_network(&spec("b", "10.0.1.0/24"))).vni,
         Some(4098)
     );
-    let overlap = cluster
-        .create_network(&spec("c", "10.0.0.0/16"))
-        .await
-        .unwrap_err();
+    let overlap = err!(cluster.create_network(&spec("c", "10.0.0.0/16")));
     assert!(
         matches!(&overlap, Error::Overlap { other, .. } if other == "a"),
         "{overlap}"
@@ -146,52 +116,40 @@ async fn a_second_network_gets_its_own_vni_and_may_not_overlap() {
         vni: Some(4097),
         ..spec("d", "10.0.2.0/24")
     };
-    let taken = cluster.create_network(&taken).await.unwrap_err();
+    let taken = err!(cluster.create_network(&taken));
     assert!(
         matches!(&taken, Error::VniTaken { vni: 4097, other, .. } if other == "a"),
         "{taken}"
     );
     assert_eq!(
-        store
-            .read(&[cluster.layout().networks().unwrap()])
-            .await
-            .unwrap()
-            .len(),
+        ok!(store.read(&[cluster.layout().networks().unwrap()])).len(),
         2
     );
 }
 
 #[tokio::test]
 async fn no_vni_is_chosen_that_another_network_of_the_host_has_in_use() {
-    let store = Mem::new();
-    let cluster = cluster(&store);
+    let (_, cluster) = with_nodes(&[]).await;
     let beside_others = NetworkSpec {
         in_use: [4097, 4099].into(),
         ..spec("a", "10.0.0.0/24")
     };
-    let first = cluster.create_network(&beside_others).await.unwrap();
+    let first = ok!(cluster.create_network(&beside_others));
     assert_eq!(first.vni, Some(4098));
     let second = NetworkSpec {
         ranges: spec("b", "10.0.1.0/24").ranges,
         name: "b".to_owned(),
         ..beside_others
     };
-    let second = cluster.create_network(&second).await.unwrap();
+    let second = ok!(cluster.create_network(&second));
     assert_eq!(second.vni, Some(4100));
 }
 
 #[tokio::test]
 async fn an_existing_network_is_taken_as_it_is_or_refused_with_both_values() {
-    let store = Mem::new();
-    let cluster = cluster(&store);
-    cluster
-        .create_network(&spec("a", "10.0.0.0/24"))
-        .await
-        .unwrap();
-    let same = cluster
-        .ensure_network(&spec("a", "10.0.0.0/24"))
-        .await
-        .unwrap();
+    let (_, cluster) = with_nodes(&[]).await;
+    ok!(cluster.create_network(&spec("a", "10.0.0.0/24")));
+    let same = ok!(cluster.ensure_network(&spec("a", "10.0.0.0/24")));
     assert!(matches!(same, Created::Present(_)));
     let mtu = NetworkSpec {
         mtu: Some(1400),
@@ -208,11 +166,7 @@ async fn an_existing_network_is_taken_as_it_is_or_refused_with_both_values() {
             ..spec("a", "10.0.0.0/24")
         },
     ] {
-        let error = cluster
-            .ensure_network(&other)
-            .await
-            .unwrap_err()
-            .to_string();
+        let error = err!(cluster.ensure_network(&other)).to_string();
         assert!(
             error.contains("10.9.0.0/24") || error.contains("5000 here and 4097"),
             "{error}"
@@ -234,24 +188,12 @@ async fn an_existing_network_is_taken_as_it_is_or_refused_with_both_values() {
 
 #[tokio::test]
 async fn a_network_with_endpoints_is_not_removed_and_one_without_leaves_nothing() {
-    let store = Mem::new();
-    let cluster = cluster(&store);
-    cluster.register(&node("n1")).await.unwrap();
-    cluster
-        .create_network(&spec("a", "10.0.0.0/24"))
-        .await
-        .unwrap();
+    let (store, cluster) = with_nodes(&["n1"]).await;
+    ok!(cluster.create_network(&spec("a", "10.0.0.0/24")));
     let fresh = guard(&cluster, "a", "n1").await;
     let ip = address("10.0.0.2");
-    cluster
-        .publish("a", &[ip], &lease("n1", "c1"), &fresh)
-        .await
-        .unwrap();
-    let refused = cluster
-        .remove_network("a", 0)
-        .await
-        .unwrap_err()
-        .to_string();
+    ok!(cluster.publish("a", &[ip], &lease("n1", "c1"), &fresh));
+    let refused = err!(cluster.remove_network("a", 0)).to_string();
     assert!(
         refused.contains("c1") && refused.contains("10.0.0.2") && refused.contains("n1"),
         "{refused}"
@@ -259,25 +201,19 @@ async fn a_network_with_endpoints_is_not_removed_and_one_without_leaves_nothing(
 
     let unmoved = guard(&cluster, "a", "n1").await;
     assert_eq!(unmoved, fresh, "a refused removal writes nothing");
-    let second = cluster
-        .publish("a", &[address("10.0.0.3")], &lease("n1", "c2"), &fresh)
-        .await
-        .unwrap();
+    let second = ok!(cluster.publish("a", &[address("10.0.0.3")], &lease("n1", "c2"), &fresh));
     assert!(
         matches!(second, Published::Done(_)),
         "a refused removal leaves the network usable"
     );
-    let leases = cluster.leases("a").await.unwrap();
+    let leases = ok!(cluster.leases("a"));
     let leases: Vec<_> = leases
         .revisions()
         .map(|(address, revision)| (*address, revision))
         .collect();
     assert!(cluster.delete_leases("a", &leases).await.unwrap());
-    cluster.remove_network("a", 0).await.unwrap();
-    let rest = store
-        .read(&[store::Key::new("crosshost").unwrap()])
-        .await
-        .unwrap();
+    ok!(cluster.remove_network("a", 0));
+    let rest = ok!(store.read(&[store::Key::new("crosshost").unwrap()]));
     let rest: Vec<_> = rest.iter().map(|e| e.key.as_str()).collect();
     assert_eq!(rest, ["crosshost/v1/nodes/n1", "crosshost/v1/subnets"]);
     cluster
@@ -288,40 +224,21 @@ async fn a_network_with_endpoints_is_not_removed_and_one_without_leaves_nothing(
 
 #[tokio::test]
 async fn an_interrupted_removal_is_taken_back_where_there_are_endpoints() {
-    let store = Mem::new();
-    let cluster = cluster(&store);
-    cluster.register(&node("n1")).await.unwrap();
-    cluster
-        .create_network(&spec("a", "10.0.0.0/24"))
-        .await
-        .unwrap();
+    let (store, cluster) = with_nodes(&["n1"]).await;
+    ok!(cluster.create_network(&spec("a", "10.0.0.0/24")));
     let fresh = guard(&cluster, "a", "n1").await;
-    cluster
-        .publish("a", &[address("10.0.0.2")], &lease("n1", "c1"), &fresh)
-        .await
-        .unwrap();
+    ok!(cluster.publish("a", &[address("10.0.0.2")], &lease("n1", "c1"), &fresh));
     // A removal that was killed between its first write and its count.
     let key = cluster.layout().network("a").unwrap();
-    let entry = store.get(&key).await.unwrap().unwrap();
+    let entry = ok!(store.get(&key)).unwrap();
     let removing = String::from_utf8(entry.value).unwrap();
     let removing = removing.replace(r#""ready""#, r#""removing""#);
-    store
-        .swap(&key, removing.as_bytes(), entry.revision)
-        .await
-        .unwrap()
-        .unwrap();
-    assert!(
-        cluster
-            .snapshot("a")
-            .await
-            .unwrap()
-            .ready_network("a")
-            .is_err()
-    );
+    ok!(store.swap(&key, removing.as_bytes(), entry.revision)).unwrap();
+    assert!(ok!(cluster.snapshot("a")).ready_network("a").is_err());
 
-    let refused = cluster.remove_network("a", 0).await.unwrap_err();
+    let refused = err!(cluster.remove_network("a", 0));
     assert!(matches!(refused, Error::InUse { .. }), "{refused}");
-    let snapshot = cluster.snapshot("a").await.unwrap();
+    let snapshot = ok!(cluster.snapshot("a"));
     assert!(
         snapshot.ready_network("a").is_ok(),
         "it takes attachments again"

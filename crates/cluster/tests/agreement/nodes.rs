@@ -1,9 +1,9 @@
 //! Nodes: a name belongs to one host, and a running host is not removed by mistake.
 
 use cluster::{Error, ErrorKind, Node};
-use store::{Store as _, mem::Mem};
+use store::Store as _;
 
-use crate::{address, cluster, guard, lease, node, spec};
+use crate::{address, guard, lease, node, spec, with_nodes};
 
 /// The node after a boot.
 fn rebooted(name: &str) -> Node {
@@ -15,9 +15,7 @@ fn rebooted(name: &str) -> Node {
 
 #[tokio::test]
 async fn a_second_host_of_the_same_name_is_refused_and_told_what_to_do() {
-    let store = Mem::new();
-    let cluster = cluster(&store);
-    cluster.register(&node("n1")).await.unwrap();
+    let (_, cluster) = with_nodes(&["n1"]).await;
     let other_address = Node {
         vtep: Some(address("192.168.1.12")),
         ..rebooted("n1")
@@ -28,7 +26,7 @@ async fn a_second_host_of_the_same_name_is_refused_and_told_what_to_do() {
         ..rebooted("n1")
     };
     for other in [other_address, other_machine] {
-        let taken = cluster.register(&other).await.unwrap_err();
+        let taken = err!(cluster.register(&other));
         assert!(matches!(taken, Error::NodeTaken(_)), "{taken}");
         assert_eq!(taken.kind(), ErrorKind::Differs);
         let text = taken.to_string();
@@ -42,26 +40,25 @@ async fn a_second_host_of_the_same_name_is_refused_and_told_what_to_do() {
             assert!(text.contains(word), "{word}: {text}");
         }
     }
-    let nodes = cluster.nodes().await.unwrap();
+    let nodes = ok!(cluster.nodes());
     assert_eq!(nodes["n1"].record, node("n1"), "the first keeps its record");
 }
 
 #[tokio::test]
 async fn a_host_is_itself_after_a_boot_and_with_a_new_address_in_the_same_boot() {
-    let store = Mem::new();
-    let cluster = cluster(&store);
+    let (_, cluster) = with_nodes(&[]).await;
     let old = Node {
         machine_id: None,
         ..node("n1")
     };
-    cluster.register(&old).await.unwrap();
+    ok!(cluster.register(&old));
     let unnamed = Node {
         machine_id: None,
         vtep: None,
         ..rebooted("n1")
     };
     for same in [rebooted("n1"), unnamed] {
-        let known = cluster.register(&same).await.unwrap().record;
+        let known = ok!(cluster.register(&same)).record;
         assert_eq!(known, rebooted("n1"), "what is known stays known");
     }
     let moved = Node {
@@ -73,35 +70,24 @@ async fn a_host_is_itself_after_a_boot_and_with_a_new_address_in_the_same_boot()
 
 #[tokio::test]
 async fn each_registration_moves_the_last_contact() {
-    let store = Mem::new();
-    let cluster = cluster(&store);
-    cluster.register(&node("n1")).await.unwrap();
+    let (_, cluster) = with_nodes(&["n1"]).await;
     let later = Node {
         vtep: None,
         last_contact: 77,
         ..node("n1")
     };
-    cluster.register(&later).await.unwrap();
-    let known = &cluster.nodes().await.unwrap()["n1"].record;
+    ok!(cluster.register(&later));
+    let known = &ok!(cluster.nodes())["n1"].record;
     assert_eq!((known.last_contact, known.vtep), (77, node("n1").vtep));
 }
 
 #[tokio::test]
 async fn a_node_with_endpoints_is_forgotten_by_force_only() {
-    let store = Mem::new();
-    let cluster = cluster(&store);
-    cluster.register(&node("n1")).await.unwrap();
-    cluster.register(&node("n2")).await.unwrap();
-    cluster
-        .create_network(&spec("a", "10.0.0.0/24"))
-        .await
-        .unwrap();
+    let (_, cluster) = with_nodes(&["n1", "n2"]).await;
+    ok!(cluster.create_network(&spec("a", "10.0.0.0/24")));
     let fresh = guard(&cluster, "a", "n1").await;
-    cluster
-        .publish("a", &[address("10.0.0.2")], &lease("n1", "c1"), &fresh)
-        .await
-        .unwrap();
-    let refused = cluster.remove_node("n1", false).await.unwrap_err();
+    ok!(cluster.publish("a", &[address("10.0.0.2")], &lease("n1", "c1"), &fresh));
+    let refused = err!(cluster.remove_node("n1", false));
     assert!(matches!(refused, Error::NodeInUse { .. }), "{refused}");
     let text = refused.to_string();
     for word in ["10.0.0.2", "network a", "c1", "node rm n1 --force"] {
@@ -109,8 +95,8 @@ async fn a_node_with_endpoints_is_forgotten_by_force_only() {
     }
     assert_eq!(guard(&cluster, "a", "n1").await, fresh, "nothing is gone");
 
-    cluster.remove_node("n2", false).await.unwrap();
-    cluster.remove_node("n1", true).await.unwrap();
+    ok!(cluster.remove_node("n2", false));
+    ok!(cluster.remove_node("n1", true));
     assert!(cluster.leases("a").await.unwrap().is_empty());
     assert!(cluster.nodes().await.unwrap().is_empty());
 }
@@ -118,21 +104,14 @@ async fn a_node_with_endpoints_is_forgotten_by_force_only() {
 /// The address of a lease that cannot be read tells its node.
 #[tokio::test]
 async fn a_node_with_a_lease_that_cannot_be_read_is_forgotten_by_force_only() {
-    let store = Mem::new();
-    let cluster = cluster(&store);
-    for name in ["n1", "n2"] {
-        cluster.register(&node(name)).await.unwrap();
-    }
-    cluster
-        .create_network(&spec("a", "10.0.0.0/24"))
-        .await
-        .unwrap();
+    let (store, cluster) = with_nodes(&["n1", "n2"]).await;
+    ok!(cluster.create_network(&spec("a", "10.0.0.0/24")));
     let fresh = guard(&cluster, "a", "n1").await;
     let (block, _) = fresh.blocks.first_key_value().unwrap();
     let held = block.addresses().nth(2).unwrap();
     let key = store::Key::new(format!("crosshost/v1/leases/a/{held}")).unwrap();
-    store.create(&key, b"{\"schema\":2}").await.unwrap();
-    let refused = cluster.remove_node("n1", false).await.unwrap_err();
+    ok!(store.create(&key, b"{\"schema\":2}"));
+    let refused = err!(cluster.remove_node("n1", false));
     assert!(matches!(refused, Error::NodeInUse { .. }), "{refused}");
     let text = refused.to_string();
     for word in [&held.to_string(), "network a", "cannot be read", "--force"] {
@@ -142,31 +121,24 @@ async fn a_node_with_a_lease_that_cannot_be_read_is_forgotten_by_force_only() {
     assert_eq!(cluster.endpoints_of("n1").await.unwrap().len(), 1);
     assert_eq!(cluster.endpoints_of("n2").await.unwrap(), []);
 
-    cluster.remove_node("n2", false).await.unwrap();
-    cluster.remove_node("n1", true).await.unwrap();
+    ok!(cluster.remove_node("n2", false));
+    ok!(cluster.remove_node("n1", true));
     assert!(store.get(&key).await.unwrap().is_some(), "it stays taken");
 }
 
 /// After a loss of data, all hosts restore blocks, but only a node itself restores its record.
 #[tokio::test]
 async fn a_node_of_which_only_blocks_are_left_is_removed_too() {
-    let store = Mem::new();
-    let cluster = cluster(&store);
-    for name in ["n1", "n2"] {
-        cluster.register(&node(name)).await.unwrap();
-    }
-    cluster
-        .create_network(&spec("a", "10.0.0.0/24"))
-        .await
-        .unwrap();
+    let (store, cluster) = with_nodes(&["n1", "n2"]).await;
+    ok!(cluster.create_network(&spec("a", "10.0.0.0/24")));
     let key = store::Key::new("crosshost/v1/nodes/n2").unwrap();
-    let entries = store.read(std::slice::from_ref(&key)).await.unwrap();
+    let entries = ok!(store.read(std::slice::from_ref(&key)));
     let revision = entries[0].revision;
     let gone = store.apply(&[store::Op::Delete { key, revision }]).await;
     assert!(matches!(gone, Ok(store::Outcome::Done(_))));
 
-    cluster.remove_node("n2", false).await.unwrap();
-    let snapshot = cluster.snapshot("a").await.unwrap();
+    ok!(cluster.remove_node("n2", false));
+    let snapshot = ok!(cluster.snapshot("a"));
     assert!(
         snapshot
             .blocks
@@ -175,22 +147,20 @@ async fn a_node_of_which_only_blocks_are_left_is_removed_too() {
         "{:?}",
         snapshot.blocks
     );
-    let again = cluster.remove_node("n2", false).await.unwrap_err();
+    let again = err!(cluster.remove_node("n2", false));
     assert!(again.to_string().contains("n2"), "{again}");
 }
 
 #[tokio::test]
 async fn a_record_says_which_build_registered_it_and_does_without_where_it_does_not() {
-    let store = Mem::new();
-    let cluster = cluster(&store);
-    cluster.register(&node("n1")).await.unwrap();
+    let (store, cluster) = with_nodes(&["n1"]).await;
     // A host without `overlay` does not write it.
     let silent = Node {
         version: None,
         commit: None,
         ..node("n1")
     };
-    let known = cluster.register(&silent).await.unwrap().record;
+    let known = ok!(cluster.register(&silent)).record;
     assert_eq!(known, node("n1"), "what is known stays known");
     let newer = Node {
         version: Some("1.1.0".into()),
@@ -202,11 +172,8 @@ async fn a_record_says_which_build_registered_it_and_does_without_where_it_does_
     // As versions up to commit 86dc1f2 write it.
     let earlier = br#"{"schema":1,"name":"n2","vtep":"192.168.1.12","bootID":"b","lastContact":1}"#;
     let key = store::Key::new("crosshost/v1/nodes/n2").unwrap();
-    store.create(&key, earlier).await.unwrap();
-    let found = cluster
-        .node("n2")
-        .await
-        .unwrap()
+    ok!(store.create(&key, earlier));
+    let found = ok!(cluster.node("n2"))
         .unwrap()
         .readable()
         .unwrap()
