@@ -122,16 +122,16 @@ fn is_sound_range(range: &Range) {
     assert!(range.exclude.iter().all(is_inside), "{range:?}");
     assert!(range.exclude.is_sorted(), "{range:?}");
 
-    let mut nobodys: Vec<IpAddr> = vec![subnet.network(), gateway];
-    nobodys.extend(subnet.is_ipv4().then(|| subnet.broadcast()));
-    nobodys.extend(
+    let mut reserved: Vec<IpAddr> = vec![subnet.network(), gateway];
+    reserved.extend(subnet.is_ipv4().then(|| subnet.broadcast()));
+    reserved.extend(
         range
             .exclude
             .iter()
             .flat_map(|one| [one.network(), one.broadcast()]),
     );
     assert!(
-        !nobodys.into_iter().any(|ip| range.may_hold(ip)),
+        !reserved.into_iter().any(|ip| range.may_hold(ip)),
         "{range:?}"
     );
     assert_eq!(range.clone().check().as_ref(), Ok(range), "checked again");
@@ -143,7 +143,7 @@ fn is_sound_range(range: &Range) {
     );
 }
 
-/// Whether some address is of both.
+/// Whether both have an address in common.
 fn meet(one: &Range, other: &Range) -> bool {
     one.start().max(other.start()) <= one.end().min(other.end())
 }

@@ -1,5 +1,5 @@
 //! A key in the store that anybody may have written: what is read below each of our prefixes is called as this version calls
-//! it, a block is one that the network can have, nobody walks more addresses than the pool has, and what is overlooked
+//! it, a block is one that the network can have, no walk is longer than the pool, and what is overlooked
 //! is told.
 
 use std::{
@@ -71,7 +71,7 @@ async fn read(folder: &str, name: &str, key: &Key, value: &str) {
         .await
         .expect("the store");
 
-    let snapshot = cluster.snapshot("n").await.expect("news");
+    let snapshot = cluster.snapshot("n").await.expect("a snapshot");
     let network = &snapshot.network.as_ref().expect("the network").record;
     for (block, _) in &snapshot.blocks {
         assert!(network.has_block(*block), "{block}");

@@ -68,7 +68,7 @@ fn read<T: Serialize + DeserializeOwned + PartialEq + Debug>(
 
     let mut foreign: Value = serde_json::from_slice(&written).expect("JSON");
     let schema = foreign["schema"].as_u64().expect("a schema");
-    // Zero was never written by anyone; what to make of it is nobody's question.
+    // Zero was never written by anyone; so any answer is right.
     for other in [
         schema.into(),
         (schema + 1).into(),

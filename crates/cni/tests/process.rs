@@ -261,7 +261,7 @@ fn a_panic_is_one_error_object_too() {
 }
 
 #[test]
-fn nobody_listens() {
+fn no_reader_of_standard_output() {
     let conf = conf(&json!({})).to_string();
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);

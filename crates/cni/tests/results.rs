@@ -56,9 +56,9 @@ fn a_chained_plugin_passes_on_what_it_got() {
     assert_eq!(passed(&oldest, Version::V0_2_0), oldest);
 }
 
-/// Found by fuzzing: an old result's unknown key `interface` made a new one that nobody could read.
+/// Found by fuzzing: an old result's unknown key `interface` made a new one that could not be read.
 #[test]
-fn a_key_that_nobody_knew_means_nothing_in_another_form() {
+fn an_unknown_key_means_nothing_in_another_form() {
     let oldest = json!({"ip4": {"ip": "10.0.0.2/24", "interface": "x"}, "IPs": 5, "x": 1});
     let result = CniResult::from_value(&oldest, Version::V0_2_0).unwrap();
     assert_eq!(

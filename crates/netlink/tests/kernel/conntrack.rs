@@ -93,7 +93,7 @@ fn only_flows_to_the_port_and_address_are_forgotten() {
         "[fd00::1]:53",
         "[fd00::1]:54",
     ];
-    // A connection of TCP to the same port is tracked as well; of UDP nobody listens.
+    // A connection of TCP to the same port is tracked as well; no program listens on UDP.
     let _tcp = ns
         .run(|| {
             let listener = TcpListener::bind("10.0.0.1:53").unwrap();

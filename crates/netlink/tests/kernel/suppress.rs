@@ -28,7 +28,7 @@ fn frames(remote: &UdpSocket, are_enough: impl Fn(&[Vec<u8>]) -> bool) -> Vec<Ve
     }
 }
 
-/// Whether the frame asks, by ARP or ND, who has the address.
+/// Whether the frame asks for the MAC of the address, by ARP or ND.
 fn asks(frame: &[u8], ip: &str) -> bool {
     match addr(ip) {
         std::net::IpAddr::V4(v4) => {

@@ -198,7 +198,7 @@ fn an_agent_without_a_leader_is_asked_again() {
 }
 
 #[test]
-fn nobody_there_is_known_soon() {
+fn a_closed_port_is_known_soon() {
     let free = TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()

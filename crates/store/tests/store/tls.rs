@@ -182,7 +182,7 @@ fn bad_tls_settings_are_named() {
     };
     let error = refusal(&absent);
     assert!(error.contains("nowhere: No such file"), "{error}");
-    // Without TLS nobody looks at them.
+    // Without TLS they are not read.
     let plain = Config {
         url: Some("consul://127.0.0.1".into()),
         ca_file: file("absent.pem"),
