@@ -51,7 +51,7 @@ pub(crate) struct Setup {
     pub(crate) address: &'static str,
     /// Its own folder: configuration, log, and data if it keeps any.
     pub(crate) folder: String,
-    /// Whether it keeps nothing and needs nobody (`-dev`).
+    /// Whether it keeps nothing and needs no other server (`-dev`).
     pub(crate) alone: bool,
     pub(crate) guarded: bool,
 }

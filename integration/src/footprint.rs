@@ -1,7 +1,7 @@
 //! What a network plugin can leave behind on a host, so that "nothing is left" is a comparison.
 //!
 //! Taken before and after: links, addresses, routes, the whole nftables ruleset, mounts, named network
-//! namespaces, and the records of `/run/crosshost`. A lock file and the local copy of the store's news
+//! namespaces, and the records of `/run/crosshost`. A lock file and a snapshot
 //! are no leftovers: they are small, hold no attachment, and vanish at reboot. Nor is the one mount that
 //! makes `/run/crosshost/netns` a place for namespaces.
 
@@ -24,30 +24,36 @@ pub struct Footprint {
 impl Footprint {
     #[track_caller]
     pub(crate) fn of(host: &Host) -> Footprint {
-        Self::taken(|words| host.namespace().run(words))
+        Self::taken(|script| host.run(&["sh", "-uc", script]))
     }
 
     /// The footprint of the machine that the laboratory runs on.
     #[track_caller]
     pub fn of_this_machine() -> Footprint {
-        Self::taken(|words| {
-            let mut command = Command::new(words[0]);
-            command.args(&words[1..]);
+        Self::taken(|script| {
+            let mut command = Command::new("sh");
+            command.args(["-uc", script]);
             run(command)
         })
     }
 
-    /// By what these commands print where `run` runs them.
+    /// By what a script prints where `run` runs it.
     #[track_caller]
-    pub(crate) fn taken(run: impl Fn(&[&str]) -> Finished) -> Footprint {
-        let listed = |words: &[&str]| run(words).ok();
+    pub(crate) fn taken(run: impl Fn(&str) -> Finished) -> Footprint {
+        // One process tree for all of it, since each test asks a few times.
+        let said = run(LISTS).ok();
+        let parts: Vec<_> = said.stdout.split(MARK).collect();
+        let [all_links, addresses, routes, rules, mounts, files] = parts[..] else {
+            panic!("six lists: {said}")
+        };
+        let json = |text: &str| text.parse::<Value>().expect("JSON from ip");
         let mut lines = BTreeSet::new();
 
-        for link in array(&listed(&["ip", "-json", "-details", "link"]).json()) {
+        for link in array(&json(all_links)) {
             let kind = &link["linkinfo"]["info_kind"];
             lines.insert(format!("link {} {kind} {}", link["ifname"], link["master"]));
         }
-        for link in array(&listed(&["ip", "-json", "address"]).json()) {
+        for link in array(&json(addresses)) {
             for address in array(&link["addr_info"]) {
                 let length = &address["prefixlen"];
                 let line = format!(
@@ -57,7 +63,6 @@ impl Footprint {
                 lines.extend((!is_kernels_own(&line)).then_some(line));
             }
         }
-        let routes = listed(&["ip", "route", "show", "table", "all"]).stdout;
         // A host that forwards IPv6, as one does from its first container with IPv6 on, hears anycasts.
         let routes = routes
             .lines()
@@ -65,33 +70,17 @@ impl Footprint {
         for route in routes.filter(|route| !is_kernels_own(route)) {
             lines.insert(format!("route {}", route.replace(" linkdown", "").trim()));
         }
-        let ruleset = listed(&["nft", "list", "ruleset"]);
-        lines.extend(
-            ruleset
-                .stdout
-                .lines()
-                .map(|it| format!("nftables {}", it.trim())),
-        );
+        let rules = rules.lines().map(|it| format!("nftables {}", it.trim()));
+        lines.extend(rules);
 
-        for mount in listed(&["cat", "/proc/self/mounts"]).stdout.lines() {
+        for mount in mounts.lines() {
             let target = mount.split(' ').nth(1).unwrap_or(mount);
             let of_the_lab = target == "/run/netns" || target.starts_with(CLOCKS);
             if target != "/run/crosshost/netns" && !of_the_lab {
                 lines.insert(format!("mount {target}"));
             }
         }
-        let folders = [
-            "/run/netns",
-            "/run/crosshost/netns",
-            "/run/crosshost/journal",
-            "/run/crosshost/sandbox",
-            "/run/crosshost/egress",
-            "/run/crosshost/egress-netns",
-            "/run/crosshost/foothold",
-        ];
-        // It complains of those that are not there.
-        let files = run(&[&["find"], &folders[..], &["!", "-type", "d"]].concat());
-        lines.extend(files.stdout.lines().map(|file| format!("file {file}")));
+        lines.extend(files.lines().map(|file| format!("file {file}")));
         Footprint { lines }
     }
 
@@ -129,6 +118,19 @@ impl Footprint {
         self.lines.is_empty()
     }
 }
+
+/// Between two lists.
+const MARK: &str = "@@\n";
+
+/// Lists links, addresses, routes, rules, mounts and files. Not all folders are there, of which `find` complains.
+const LISTS: &str = "
+    ip -json -details link && echo @@ &&
+    ip -json address && echo @@ &&
+    ip route show table all && echo @@ &&
+    nft list ruleset && echo @@ &&
+    cat /proc/self/mounts && echo @@ || exit
+    find /run/netns /run/crosshost/netns /run/crosshost/journal /run/crosshost/sandbox /run/crosshost/egress \
+        /run/crosshost/egress-netns /run/crosshost/foothold ! -type d 2>/dev/null || true";
 
 /// IPv6 link-local addresses and multicast routes come and go with a link's carrier, a while later.
 fn is_kernels_own(line: &str) -> bool {

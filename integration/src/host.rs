@@ -4,6 +4,7 @@
 //! there that the machine lacks and nothing is ever written to the machine. The folders which the product
 //! and CNI own start empty, whatever the machine has in them. IP forwarding is off, as on any fresh Debian.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
@@ -128,7 +129,9 @@ impl Host {
     #[track_caller]
     pub fn write_program(&self, path: &str, text: impl AsRef<[u8]>) {
         self.write(path, text);
-        self.script(&format!("chmod +x {path}"));
+        let all = std::fs::Permissions::from_mode(0o755);
+        let file = self.namespace.path(path);
+        std::fs::set_permissions(file, all).expect("make a program of it");
     }
 
     /// What `words` print in the sandbox of a network on this host.

@@ -12,7 +12,7 @@
 //! All of them have an address of IPv6 beside: `2001:db8:192:168:1::11` for 192.168.1.11, and so on.
 //! The router knows the underlay and the outside only: a packet that leaves a host with a container's
 //! own address gets no answer. All of the world's files are in one tmpfs, mounted over `/dev/shm` (which
-//! exists everywhere and holds nobody's sources), so a `dir` store there is one file system for all hosts.
+//! exists everywhere and holds no sources), so a `dir` store there is one file system for all hosts.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -273,7 +273,7 @@ fn settle(namespace: &Namespace, address: &str, router: &str) {
     ));
 }
 
-/// The address of IPv6 of who has this one of IPv4 in this world.
+/// The IPv6 address of the machine that has this IPv4 address in the laboratory.
 pub(crate) fn over_ipv6(address: &str) -> String {
     let [a, b, c, d] = std::array::from_fn(|at| address.split('.').nth(at).unwrap_or("0"));
     format!("2001:db8:{a}:{b}:{c}::{d}")
@@ -287,10 +287,11 @@ pub(crate) fn at(address: &str) -> SocketAddr {
 
 /// What the server at `address` says to a caller in `net` that connects and only listens.
 pub fn tcp_get(net: &Net, address: SocketAddr) -> std::io::Result<String> {
-    let patience = std::time::Duration::from_secs(3);
+    // The kernel answers for a server that is slow to accept. A lost SYN is sent again after a second.
+    let patience = std::time::Duration::from_millis(1500);
     net.run(|| {
         let mut connection = std::net::TcpStream::connect_timeout(&address, patience)?;
-        connection.set_read_timeout(Some(patience))?;
+        connection.set_read_timeout(Some(2 * patience))?;
         std::io::read_to_string(&mut connection)
     })
 }

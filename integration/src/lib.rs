@@ -59,6 +59,6 @@ pub use proxy::{Proxy, Request};
 pub use run::{Finished, LIMIT, Process, Running};
 pub use runtime::Runtime;
 pub use server::Server;
-pub use until::{comes_within, until};
+pub use until::{comes_within, spend, stays, until};
 pub use watching::Watching;
 pub use words::Words;

@@ -88,7 +88,7 @@ impl Proxy {
         format!("consul://{}", self.server.address())
     }
 
-    /// Waits until `program` has asked something that nobody took yet.
+    /// Waits until there is a request of `program` since the last [`Proxy::take`].
     #[track_caller]
     pub fn await_request_of(&self, program: &str) {
         until(LIMIT, &format!("asked by {program}"), || {

@@ -15,6 +15,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde_json::Value;
 
+use crate::until::spend;
+
 /// How long a command may take unless a test says otherwise.
 pub const LIMIT: Duration = Duration::from_mins(1);
 
@@ -28,7 +30,7 @@ pub struct Running {
     started: Instant,
 }
 
-/// A process that is somebody else's child, held by a pidfd: no polling, and no id that is reused.
+/// A process that may be another process's child, held by a pidfd: it needs no polling, and its id is not reused.
 pub struct Process(OwnedFd);
 
 /// A command that has ended.
@@ -61,10 +63,10 @@ impl Running {
         let mut child = command
             .spawn()
             .unwrap_or_else(|cause| panic!("cannot start {line}: {cause}"));
-        let process = Process::of(child.id()).expect("a child that nobody has waited for");
+        let process = Process::of(child.id()).expect("a child that was not waited for");
         let mut pipe = child.stdin.take().expect("a piped standard input");
         if stdin.len() <= 4096 {
-            // Fits into any pipe. The command may end without reading: then there is nobody to tell.
+            // Fits into any pipe. The command may end without reading it, which is no error.
             let _ = pipe.write_all(stdin);
         } else {
             let bytes = stdin.to_vec();
@@ -88,6 +90,12 @@ impl Running {
     /// Sends SIGKILL; a process that has ended already is left as it is.
     pub fn kill(&self) {
         self.process.kill();
+    }
+
+    /// Sends SIGKILL so long after now: a point of its run that the scenario chooses.
+    pub fn kill_after(&self, time: Duration) {
+        spend(time);
+        self.kill();
     }
 
     /// Sends SIGTERM.
@@ -238,6 +246,12 @@ impl Process {
     /// Sends SIGKILL; a process that has ended already is left as it is.
     pub fn kill(&self) {
         self.signal(Signal::KILL);
+    }
+
+    /// The same so long after now; see [`Running::kill_after`].
+    pub fn kill_after(&self, time: Duration) {
+        spend(time);
+        self.kill();
     }
 
     fn signal(&self, signal: Signal) {

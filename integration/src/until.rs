@@ -1,5 +1,5 @@
-//! Waiting for what comes by itself. A test waits for a condition and never for a time: a fixed time is too long on a quiet machine
-//! and too short on a busy one.
+//! Where a scenario waits. It waits for a condition and never for a time: a fixed time is too long on a quiet machine and too short
+//! on a busy one. Only what must not happen, and what is measured, takes a time.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,22 @@ pub fn comes_within(limit: Duration, mut is_so: impl FnMut() -> bool) -> Option<
         if begun.elapsed() > limit {
             return None;
         }
-        std::thread::sleep(PACE);
+        spend(PACE);
     }
     Some(begun.elapsed())
+}
+
+/// Insists that `is_so` all the time: for what must not happen, or not yet.
+#[track_caller]
+pub fn stays(time: Duration, what: &str, mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while begun.elapsed() < time {
+        assert!(is_so(), "no longer {what} after {:?}", begun.elapsed());
+        spend(PACE);
+    }
+}
+
+/// Lets time pass that a scenario is about: that of a load, a measurement, or up to a kill.
+pub fn spend(time: Duration) {
+    std::thread::sleep(time);
 }

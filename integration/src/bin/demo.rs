@@ -10,7 +10,9 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use integration::{Attachment, Backend, Footprint, Host, Lab, OUTSIDE, conflist, inhabited};
+use integration::{
+    Attachment, Backend, Footprint, Host, Lab, OUTSIDE, comes_within, conflist, inhabited,
+};
 
 const NETWORK: &str = "ov_net1";
 const SUBNET: &str = "10.0.0.0/24";
@@ -211,7 +213,7 @@ fn left_in_the_store(lab: &Lab) -> Vec<String> {
         keys.iter().any(|key| key.contains("nodes/docker01")),
         "the store was read"
     );
-    // That the network was removed stays noted: nobody restores it.
+    // The removal stays noted, so that no host restores the network.
     let named =
         (keys.into_iter()).filter(|key| key.contains(NETWORK) && !key.contains("/v1/removed/"));
     named.map(|key| format!("store: {key}")).collect()
@@ -219,11 +221,11 @@ fn left_in_the_store(lab: &Lab) -> Vec<String> {
 
 /// What differs on this machine, and which of the world's namespaces still have a process after a while.
 fn left_on_this_machine(before: &Footprint, identities: &[String]) -> Vec<String> {
-    let deadline = Instant::now() + Duration::from_secs(5);
-    loop {
+    let mut left = Vec::new();
+    comes_within(Duration::from_secs(5), || {
         let inhabited = inhabited();
         let alive = identities.iter().filter(|it| inhabited.contains(*it));
-        let mut left: Vec<_> = alive
+        left = alive
             .map(|it| format!("this machine: {it} is alive"))
             .collect();
         let lines = Footprint::of_this_machine().since(before);
@@ -232,9 +234,7 @@ fn left_on_this_machine(before: &Footprint, identities: &[String]) -> Vec<String
                 .into_iter()
                 .map(|line| format!("this machine: {line}")),
         );
-        if left.is_empty() || Instant::now() > deadline {
-            return left;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
+        left.is_empty()
+    });
+    left
 }

@@ -174,7 +174,7 @@ impl<'lab> Guest<'lab> {
     /// All that a network plugin could leave on this host.
     #[track_caller]
     pub fn footprint(&self) -> Footprint {
-        Footprint::taken(|words| self.run(&words.join(" ")))
+        Footprint::taken(|script| self.run(script))
     }
 }
 

@@ -21,7 +21,7 @@ pub(crate) fn ask(host: &Host) -> Findings {
 }
 
 impl Findings {
-    /// What is in this state.
+    /// Those in this state, with what mends them.
     pub(crate) fn lines(&self, state: &str) -> Vec<String> {
         let those = self.all.iter().filter(|it| it["state"] == state);
         those
@@ -29,13 +29,13 @@ impl Findings {
             .collect()
     }
 
-    /// What each is of.
+    /// Their kinds.
     pub(crate) fn ids(&self) -> Vec<String> {
         let id = |it: &Value| it["id"].as_str().expect("an id").to_owned();
         self.all.iter().map(id).collect()
     }
 
-    /// What is not well of one kind.
+    /// Those of one kind that are not well.
     pub(crate) fn of(&self, id: &str) -> Vec<&Value> {
         let those = self.all.iter();
         those
@@ -60,13 +60,13 @@ impl Findings {
         found["mend"].as_str().expect("text").to_owned()
     }
 
-    /// The command that mends what is wrong and is told in these words.
+    /// The command that mends what is reported as wrong in these words.
     #[track_caller]
     pub(crate) fn wrong(&self, words: &[&str]) -> String {
         self.mend("wrong", words)
     }
 
-    /// The same of what is only to be known.
+    /// The same of what is only noted.
     #[track_caller]
     pub(crate) fn noted(&self, words: &[&str]) -> String {
         self.mend("note", words)

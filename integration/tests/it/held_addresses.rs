@@ -1,4 +1,4 @@
-//! Who holds which address: as the interfaces inside the containers say, and as the store says. Neither asks our code.
+//! Which container holds which address: as the interfaces inside the containers say, and as the store says. Neither asks our code.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -64,7 +64,7 @@ pub(crate) fn doubled(
     all.iter().filter(|(_, holders)| holders.len() > 1)
 }
 
-/// Insists that no two containers have an address, and says who has which.
+/// Insists that no two containers have the same address; which container has which.
 #[track_caller]
 pub(crate) fn alone(lab: &Lab, when: &str) -> BTreeMap<IpAddr, Held> {
     let all = by_interfaces(lab);

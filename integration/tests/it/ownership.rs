@@ -1,13 +1,13 @@
-//! Whose an address is: as the blocks' records in the store say, and as hosts agree on it while time passes.
+//! The owners of addresses: as the blocks' records in the store say, and as hosts agree on them while time passes.
 //!
-//! A host answers what it is asked for when it reads the news, and gives back what has rested. A watcher would see to the
-//! first and hours to the second; here a scenario says when: [`following`] is a watcher, [`later`] those hours.
+//! A host answers a request for an address when it reads the records, and gives back what has rested. A watcher does the first at
+//! once, and the second comes hours later; here a scenario says when: [`following`] is a watcher, [`later`] those hours.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use integration::{Direct, Host, Lab, until};
+use integration::{Direct, Host, Lab, spend, until};
 use serde_json::Value;
 
 use crate::store_reader;
@@ -105,7 +105,7 @@ pub(crate) fn around(lab: &Lab, network: &str, address: IpAddr) -> Option<Block>
     around.max_by_key(|block| block.length)
 }
 
-/// The host whose address it is; nobody's while it changes hands.
+/// The home of an address; none while it moves from one host to another.
 #[track_caller]
 pub(crate) fn home(lab: &Lab, network: &str, address: IpAddr) -> Option<String> {
     let block = around(lab, network, address)?;
@@ -137,7 +137,7 @@ pub(crate) fn registered() -> Lab {
     Lab::registered(3, integration::Backend::Consul)
 }
 
-/// What `work` gives while these hosts follow the news, as with a watcher on each.
+/// What `work` gives while these hosts read the records again and again, as with a watcher on each.
 pub(crate) fn following<T>(hosts: &[&Host], work: impl FnOnce() -> T) -> T {
     struct Ends<'a>(&'a AtomicBool);
     impl Drop for Ends<'_> {
@@ -153,7 +153,7 @@ pub(crate) fn following<T>(hosts: &[&Host], work: impl FnOnce() -> T) -> T {
             scope.spawn(move || {
                 while !over.load(Ordering::Relaxed) {
                     host.sync();
-                    std::thread::sleep(Duration::from_millis(50));
+                    spend(Duration::from_millis(50));
                 }
             });
         }

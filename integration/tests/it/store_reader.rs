@@ -28,7 +28,7 @@ pub(crate) fn keys_below(records: &BTreeMap<String, String>, prefix: &str) -> Ve
     keys.cloned().collect()
 }
 
-/// Insists that nobody has a lease, on any network.
+/// Insists that there is no lease, on any network.
 #[track_caller]
 pub(crate) fn assert_no_lease(lab: &Lab, when: &str) {
     let leases = keys_below(&records(lab), "leases/");

@@ -16,7 +16,7 @@ use crate::held_addresses;
 use crate::held_addresses::Held;
 use crate::store_reader;
 use integration::{
-    Backend, Consul, ConsulCluster, Container, Finished, Host, Lab, Programs, address_of, netconf,
+    Backend, Consul, ConsulCluster, Container, Finished, Host, Lab, Programs, address_of, netconf, spend,
 };
 use serde_json::json;
 
@@ -133,14 +133,14 @@ fn disturb(
         for server in &servers {
             strike(cluster.server_mut(*server));
         }
-        dice.sleep(500, 2500);
+        dice.spend(500, 2500);
         scan(lab, what);
         for server in &servers {
             mend(cluster.server_mut(*server));
         }
         cluster.await_all();
         score.troubles.fetch_add(1, SeqCst);
-        dice.sleep(500, 1500);
+        dice.spend(500, 1500);
         scan(lab, "with all servers");
     }
     events
@@ -265,11 +265,11 @@ impl<'lab> Worker<'lab> {
         let kill = self.dice.below(100) < percent;
         if kill && self.is_apart && self.dice.below(3) == 0 {
             if let Some(delegate) = started.child("ipam-kv") {
-                self.dice.sleep(0, 20);
+                self.dice.spend(0, 20);
                 delegate.kill();
             }
         } else if kill {
-            self.dice.sleep(0, 60);
+            self.dice.spend(0, 60);
             started.kill();
         }
         let finished = started.wait(LIMIT);
@@ -292,9 +292,9 @@ impl Dice {
         usize::try_from((mixed ^ (mixed >> 31)) >> 32).expect("32 bits") % limit
     }
 
-    /// Sleeps for a time between two numbers of milliseconds.
-    fn sleep(&mut self, least: usize, most: usize) {
+    /// Spends a time between two numbers of milliseconds.
+    fn spend(&mut self, least: usize, most: usize) {
         let time = least + self.below(most - least);
-        std::thread::sleep(Duration::from_millis(time as u64));
+        spend(Duration::from_millis(time as u64));
     }
 }

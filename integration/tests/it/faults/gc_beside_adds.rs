@@ -4,14 +4,16 @@ use std::time::Duration;
 
 use crate::held_addresses;
 use crate::store_reader::{self, assert_no_lease};
-use integration::{Backend, Direct, LIMIT, Lab, Programs, address_of, ipamconf, netconf, until};
+use integration::{
+    Backend, Direct, LIMIT, Lab, Programs, address_of, ipamconf, netconf, spend, until,
+};
 use serde_json::json;
 
 const NETWORK: &str = "n1";
 const SUBNET: &str = "10.0.0.0/24";
 
 /// An ADD waits for the store while a GC that lists only another container runs; when both are done the address is the
-/// container's, and nobody else is given it.
+/// container's, and no other is given it.
 #[test]
 fn what_waits_for_the_store_is_no_garbage() {
     let lab = Lab::new(1, Backend::Consul);
@@ -27,7 +29,8 @@ fn what_waits_for_the_store_is_no_garbage() {
     listed["cniVersion"] = "1.1.0".into();
     listed["cni.dev/valid-attachments"] = json!([{ "containerID": "a", "ifname": "eth0" }]);
     let collected = host.call("GC", "", &listed).netns("").ifname("").start();
-    std::thread::sleep(Duration::from_millis(500));
+    // It gets as far as it does while the store says nothing.
+    spend(Duration::from_millis(500));
     lab.consul().resume();
     let added = slow.wait(Duration::from_secs(30)).ok();
     collected.wait(Duration::from_secs(30));
@@ -66,7 +69,7 @@ fn what_is_half_added_is_no_garbage() {
     let added = host.namespace().path("/run/slow/added");
     until(LIMIT, "half added", || added.exists());
     host.call("overlay", "GC").conf(&conf).run().ok();
-    assert!(adding.is_alive(), "GC waits for nobody");
+    assert!(adding.is_alive(), "GC does not wait for the ADD");
     host.script("echo >/run/slow/go");
     let added = adding.wait(Duration::from_secs(30)).ok();
 

@@ -71,7 +71,7 @@ fn sweep(backend: Backend, victim: Victim) {
         container: host.container("t1"),
         conf: netconf("ov_net1", SUBNET, "1.0.0"),
     };
-    // The first ADD ever on this host also leaves what is meant to stay: lock file, copy of the news.
+    // The first ADD ever on this host also leaves what is meant to stay: a lock file, a snapshot.
     round.call("ADD").run().ok();
     round.call("DEL").run().ok();
     let untouched = lab.footprints();
@@ -150,11 +150,9 @@ impl Round<'_> {
     fn killed(&self, victim: Victim, after: Duration) -> Finished {
         let add = self.call("ADD").start();
         if victim != Victim::Ipam {
-            std::thread::sleep(after);
-            add.kill();
+            add.kill_after(after);
         } else if let Some(child) = add.child("ipam-kv") {
-            std::thread::sleep(after);
-            child.kill();
+            child.kill_after(after);
         }
         let finished = add.wait(LIMIT);
         if victim == Victim::Ipam && !finished.status.success() {

@@ -210,8 +210,9 @@ impl<'lab> Case<'lab> {
                 plugin.display()
             );
             let folder = "/run/traced";
-            namespace.write(&format!("{folder}/{victim}"), script);
-            namespace.script(&format!("chmod +x {folder}/{victim}"));
+            self.lab
+                .host(1)
+                .write_program(&format!("{folder}/{victim}"), script);
             (namespace.command(overlay), folder.to_owned())
         } else {
             let mut command = namespace.command("strace");

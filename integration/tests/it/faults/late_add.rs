@@ -7,12 +7,12 @@ use crate::store_reader::assert_no_lease;
 use integration::{Backend, Container, Host, Lab, netconf};
 
 #[test]
-fn overlay_makes_nothing_when_nobody_can_hear_it() {
+fn overlay_makes_nothing_when_its_caller_is_gone() {
     nothing_is_made("overlay");
 }
 
 #[test]
-fn ipam_kv_makes_nothing_when_nobody_can_hear_it() {
+fn ipam_kv_makes_nothing_when_its_caller_is_gone() {
     nothing_is_made("ipam-kv");
 }
 

@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 
 /// More containers than the first block of a host has addresses.
 const MANY: usize = 10;
-/// Nobody listens there.
-const NOBODY: &str = "consul://192.168.1.5:1";
+/// No program listens there.
+const NO_STORE: &str = "consul://192.168.1.5:1";
 const AWAY: &str = "192.168.1.5:1";
 /// Longer than the rest of a freed address, which is 60 s.
 const RESTED: u64 = 61;
@@ -105,7 +105,7 @@ fn leases(lab: &Lab, host: &Host) -> [BTreeMap<String, Value>; 2] {
     all
 }
 
-/// All records that say who has what.
+/// All records of blocks and leases.
 fn addresses(lab: &Lab) -> BTreeMap<String, String> {
     let mut all = store_reader::records(lab);
     all.retain(|key, _| key.starts_with("leases/") || key.starts_with("blocks/"));
@@ -209,7 +209,7 @@ fn after_a_reboot_a_host_without_its_store_gives_nothing_and_makes_up_for_it() {
     assert_eq!(before.len(), 2 * MANY + 1);
     let owned = (blocks(&lab, "net1"), blocks(&lab, "net2"));
     host.reboot();
-    host.configure(NOBODY);
+    host.configure(NO_STORE);
     let direct = Direct::on(host);
     // It cannot know what it owns, and containers that are no more are deleted all the same.
     direct.add("anew", &conf()).refused(11, &[AWAY]);
@@ -318,7 +318,7 @@ fn a_host_that_lost_its_documents_and_its_store_gives_nothing_and_frees_nothing(
     let host = &all[0];
     let before = addresses(&lab);
     host.host().script("rm -r /run/crosshost");
-    host.host().configure(NOBODY);
+    host.host().configure(NO_STORE);
     host.add("anew", &conf()).refused(11, &[AWAY]);
     host.call("DEL", "c4", &conf()).run().ok();
     assert_eq!(addresses(&lab), before);

@@ -32,8 +32,7 @@ fn a_killed_add_leaves_the_containers_other_network_its_way_out() {
     let untouched = lab.footprints();
     for step in 0..30 {
         let killed = call("ADD", 0).start();
-        std::thread::sleep(Duration::from_micros(2_000 + 300 * step));
-        killed.kill();
+        killed.kill_after(Duration::from_micros(2_000 + 300 * step));
         killed.wait(Duration::from_secs(30));
         let when = format!("first network killed in step {step}");
 
@@ -109,7 +108,7 @@ fn way_out(container: &Container<'_>) -> std::net::IpAddr {
 }
 
 #[test]
-fn documents_that_cannot_be_read_stop_nobody() {
+fn documents_that_cannot_be_read_stop_no_verb() {
     let lab = lab(1, Backend::Dir);
     let host = lab.host(1);
     let t1 = Attachment::new(host, "t1", "ov_net1");

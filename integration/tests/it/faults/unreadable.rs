@@ -128,7 +128,7 @@ fn keys_that_cannot_be_read_stop_nothing_else() {
             .map(|it| it.address)
             .collect();
         assert_eq!(all.len(), 4, "{all:?}");
-        // The network is of no use to the one that has a container on it, and the other has nothing to do with it.
+        // The host that has a container on the network reports it; the other host has no part in it.
         one.crosshost("sync").failed().warns(&["networks/net_b"]);
         two.sync();
         for host in lab.hosts() {
@@ -146,7 +146,7 @@ fn keys_that_cannot_be_read_stop_nothing_else() {
         two.cnitool("check", "net_a", "a2", "eth0").ok();
         end_all(&new);
         for (key, value) in keys.iter().zip(&before) {
-            // A network, a VNI and a lease can be made again by who knows of them; so can all of it.
+            // A host that knows of a network, a VNI or a lease can write it again; so can it all of them.
             if round % 2 == 0 && !value.is_empty() {
                 put(consul, key, value);
             } else {
@@ -160,7 +160,7 @@ fn keys_that_cannot_be_read_stop_nothing_else() {
             host.sync();
         }
         for stray in strays {
-            assert_eq!(get(consul, stray), "", "{stray}: nobody writes it again");
+            assert_eq!(get(consul, stray), "", "{stray}: it is not written again");
         }
         assert!(here.container.pings(there.address, &[]));
     }
@@ -175,7 +175,7 @@ fn keys_that_cannot_be_read_stop_nothing_else() {
 
 /// The host that began to write a network again has lost its memory of it: it is named, and can be removed there.
 #[test]
-fn a_restore_that_nobody_remembers_is_named_and_removed_where_it_began() {
+fn a_restore_whose_host_forgot_it_is_named_and_removed_where_it_began() {
     let lab = lab(&[("net_a", "10.0.0.0/24")]);
     let (one, two) = (lab.host(1), lab.host(2));
     let node = get(lab.consul(), &format!("nodes/{}", one.name()));
@@ -352,7 +352,7 @@ fn an_empty_list_of_interfaces_fails_no_published_port() {
 }
 
 #[test]
-fn a_tunnel_address_is_of_one_host() {
+fn a_tunnel_address_belongs_to_one_host() {
     let lab = lab(&[("net_a", "10.0.0.0/24")]);
     let (one, two, consul) = (lab.host(1), lab.host(2), lab.consul());
     let here = Attachment::new(one, "t1", "net_a");
@@ -408,7 +408,7 @@ fn a_tunnel_address_is_of_one_host() {
 }
 
 #[test]
-fn a_tunnel_address_that_is_refused_is_registered_by_nobody() {
+fn a_tunnel_address_that_is_refused_is_not_registered() {
     let lab = lab(&[("net_a", "10.0.0.0/24")]);
     let (one, two, consul) = (lab.host(1), lab.host(2), lab.consul());
     let here = Attachment::new(one, "t1", "net_a");

@@ -1,6 +1,6 @@
 //! Both families: a container of a network with IPv4 and IPv6 gets a pair whose host parts are the same, as long as that is to
 //! be had, and in no case half a pair. IPv6 alone is a network like any other, and a /64 costs no more than a small pool,
-//! though nobody will ever have counted its addresses.
+//! though its addresses are far too many to count.
 //!
 //! Pools that run out are made of a few single addresses, so that each host has to look everywhere before it gives up. Then
 //! what the failed ADD had already chosen of the other family must be free again: in the store, on the host, and for
@@ -173,7 +173,7 @@ fn half_a_pair_is_never_left_behind_when_a_pool_is_used_up() {
             let lab = registered();
             let hosts = Direct::on_all(&lab);
             let conf = pools(&subnets);
-            // Of 8 addresses the gateway and one end, of IPv4 both ends, are nobody's.
+            // Of 8 addresses the gateway and one end, of IPv4 both ends, are not given.
             let room = if v4.ends_with("/29") { 5 } else { 6 };
             use_up(&lab, &hosts, &conf, room);
             // One goes, whose place any host can have, and as a pair.

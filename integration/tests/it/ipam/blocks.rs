@@ -96,7 +96,7 @@ fn every_registered_node_has_a_block_before_anybody_asks() {
     );
     assert_eq!(owners(&lab), first);
 
-    // Who comes later takes one when it needs it.
+    // A host that comes later takes one when it needs it.
     let late = lab.add_host(4);
     late.sync();
     let late = Direct::on(lab.host(4));
@@ -180,7 +180,7 @@ fn a_block_that_stands_empty_is_given_back_when_it_has_rested_and_is_anothers() 
     let given_back = [all[0], all[1], all[2], "10.1.0.24_29 docker02 returned"];
     assert_eq!(owners(&lab), given_back, "and the first one stays");
 
-    // It is the next of who needs one, ahead of need.
+    // The next host that will need a block takes it, before it needs it.
     assert_eq!(fill(three, &conf, 0..5), last_bytes(16..21));
     assert_eq!(owners(&lab), given_back);
     assert_eq!(fill(three, &conf, 5..6), last_bytes([21]));
@@ -231,7 +231,7 @@ fn a_28_over_three_hosts_hands_out_all_thirteen_and_tells_the_fourteenth_who_hol
     let before = store_reader::records_but_nodes(&lab);
     for host in &hosts {
         let text = host.add("c14", &conf).refused(102, &words);
-        assert!(!text.contains("waits for"), "nobody could help: {text}");
+        assert!(!text.contains("waits for"), "no host could help: {text}");
     }
     assert_eq!(store_reader::records_but_nodes(&lab), before);
     nothing_is_left_over(&lab, "net1", 13);
@@ -273,7 +273,7 @@ fn a_24_over_three_hosts_is_filled_to_its_last_address() {
     }
     let theirs = count(&lab, &hosts[1]) + count(&lab, &hosts[2]);
     assert_eq!(theirs, 4, "a spare one each");
-    // The first takes all that is nobody's, and then single addresses of theirs: they follow the news and consent.
+    // The first takes all free blocks, and then single addresses of theirs: they read the requests and consent.
     let rest = 253 - given.len();
     let by_one = following(&others, || fill(&hosts[0], &conf, 0..rest));
     given.extend(by_one);
@@ -305,7 +305,7 @@ fn an_address_that_was_freed_comes_back_when_all_else_is_used_the_oldest_first()
     let lab = Lab::new(1, Backend::Consul);
     let conf = pool("10.1.0.0/28");
     let host = Direct::on(lab.host(1));
-    // Host docker01 and number N: address N + 2, as there is nobody else.
+    // Host docker01 and number N: address N + 2, as there is no other host.
     let all = fill(&host, &conf, 0..10);
     let freed = [5, 2, 8];
     for number in freed {
@@ -342,7 +342,7 @@ fn an_address_that_was_freed_is_not_given_before_it_rested_while_there_are_other
         "the first one, two full ones, and one that has three left"
     );
 
-    // When they have rested they are as good as new ones: the oldest first, when those that nobody had are used up.
+    // When they have rested they are given like new ones: the oldest first, when the new ones are used up.
     lab.host(2).namespace().let_pass(RESTED - NOT_YET);
     let fresh = fill(&host, &conf, 29..32);
     assert!(fresh.iter().all(|one| !first.contains(one)), "{fresh:?}");

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 const GATEWAY: &str = "10.22.0.254";
 
-/// The network `br_net1`: `bridge` with words of its own, and a gateway and routes that nobody would guess.
+/// The network `br_net1`: `bridge` with words of its own, and a gateway and routes that are not the defaults.
 fn bridge(version: &str) -> Value {
     let plugin = json!({
         "type": "bridge",
@@ -116,7 +116,7 @@ fn garbage_is_collected_on_its_own_host_only() {
         .run()
         .ok();
     held(&[0, 4, 5]);
-    // Below 1.1.0 cnitool sends DEL to all that it has in its cache and that nobody lists, which is all.
+    // Below 1.1.0 cnitool sends DEL to all that it has in its cache and that is not listed, which is all.
     three.cnitool("gc", "br_net1", "t1", "eth0").ok();
     held(&[0]);
     assert_eq!(attached[4].container.link("eth0"), Value::Null);

@@ -90,7 +90,7 @@ fn a_container_moves_with_its_address_and_is_reached_from_all_hosts() {
         }
         end(&web);
         for (from, _) in &all {
-            assert!(!from.pings(address, &["-W1"]), "nobody has it");
+            assert!(!from.pings(address, &["-W1"]), "no host has it");
         }
         later(host, 61);
     }
@@ -177,7 +177,7 @@ fn an_address_out_of_the_dynamic_range_moves_as_well() {
             web.remove();
         }
     });
-    // And by a host that claims it when it is nobody's.
+    // And by a host that claims it when it has no home.
     for host in &hosts {
         later(host, 61);
         host.sync();

@@ -20,8 +20,8 @@ use serde_json::Value;
 const RESTED: u64 = 61;
 /// The `reclaimAfter` of the scenarios, long beside what a test takes.
 const AFTER: u64 = 600;
-/// Nobody listens there.
-const NOBODY: &str = "consul://192.168.1.5:1";
+/// No program listens there.
+const NO_STORE: &str = "consul://192.168.1.5:1";
 const AWAY: &str = "192.168.1.5:1";
 
 /// The blocks that a host owns, by their first addresses, with whether it keeps them.
@@ -152,7 +152,7 @@ fn without_its_store_a_host_gives_only_what_is_never_taken_from_it() {
     let old = fill(one, &conf, 0..10);
     del(one, "docker01-3", &conf);
     del(one, "docker01-4", &conf);
-    one.host().configure(NOBODY);
+    one.host().configure(NO_STORE);
     // Of the kept block what it freed just now, though the other one has six that were never used.
     let mut alone = fill(one, &conf, 10..11);
     // Its contact is older by now than the others wait.
@@ -197,7 +197,7 @@ fn without_reclaim_after_a_silent_host_loses_nothing_and_gives_all_that_it_has()
     full_with_a_silent_host(&hosts, &conf);
     let mine = owned(&lab, one.host());
     assert_eq!(mine.len(), 2);
-    one.host().configure(NOBODY);
+    one.host().configure(NO_STORE);
     let refused = || {
         two.add("more", &conf)
             .refused(102, &["exhausted", "waits for node docker01"]);

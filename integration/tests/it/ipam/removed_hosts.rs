@@ -94,7 +94,7 @@ fn a_removed_hosts_blocks_are_others_at_once_to_the_last_address() {
 }
 
 #[test]
-fn a_removed_host_that_comes_back_is_registered_anew_and_keeps_what_nobody_took() {
+fn a_removed_host_that_comes_back_is_registered_anew_and_keeps_what_no_other_took() {
     let lab = two_hosts();
     let conf = ipamconf(NETWORK, json!({ "subnet": "10.1.0.0/24" }));
     let hosts = Direct::on_all(&lab);

@@ -1,7 +1,7 @@
 //! What a runtime asks of `ipam-kv` beside the configuration: addresses, in each of the three places where runtimes put
 //! them, and ranges. Each word is said in the form that CONVENTIONS.md of the CNI specification gives it, and in those
 //! that nerdctl, podman, multus and go-cni send. Which host owns the asked address is another matter: here it is
-//! nobody's, or the host's own.
+//! a free one, or the host's own.
 
 use std::collections::BTreeSet;
 
@@ -113,7 +113,7 @@ fn an_address_is_asked_for_in_three_places_with_and_without_a_length() {
         let [one, two] = &addresses_in(&result)[..] else {
             panic!("two addresses: {result:#}")
         };
-        // The length is the pool's, and who is not asked for is there too.
+        // The length is the pool's, and the family that is not asked for has an address too.
         assert!(
             one.starts_with("10.6.0.") && one.ends_with("/24"),
             "{one}: {what}"

@@ -159,7 +159,7 @@ fn blocks(lab: &Lab) -> Vec<String> {
 }
 
 #[test]
-fn what_is_excluded_is_given_to_nobody_and_a_request_for_it_is_refused_by_name() {
+fn what_is_excluded_is_never_given_and_a_request_for_it_is_refused_by_name() {
     let lab = Lab::new(2, Backend::Consul);
     let hosts = Direct::on_all(&lab);
     // Of the /28 .2 to .14 are for containers.
@@ -226,7 +226,7 @@ fn the_size_of_blocks_is_as_asked_for_and_stays_so() {
         .add("c1", &conf(json!("/27")))
         .refused(7, &["ipam.blockPrefix", "/27"]);
 
-    // Twenty containers on each host: their blocks have room for thirty, and nobody comes between.
+    // Twenty containers on each host: their blocks have room for thirty, and no other host comes between.
     for number in 0..20 {
         for host in &hosts {
             host.given(&format!("c{number}"), &conf(json!(27)));

@@ -12,7 +12,7 @@ use crate::ownership::ip;
 use crate::store_reader;
 
 pub(crate) const NETWORK: &str = "net1";
-/// Who has nobody to wait for is done well before its patience with others, two seconds, is at an end.
+/// A host that need not wait for another is done well before it would give up on one, after two seconds.
 const AT_ONCE: Duration = Duration::from_millis(1500);
 
 /// A pool of four whole blocks of eight, 10.1.0.8 to 10.1.0.39; hosts in their order have one from the beginning.

@@ -1,6 +1,6 @@
 //! A container that asks for its address gets it from any host, whosever block it lies in: a free one and an own one at once,
-//! another host's as soon as that host has answered, one out of the dynamic range by itself. Where nobody answers in
-//! time, the error says whom to make answer, and how; and what is not to be had is refused by its name.
+//! another host's as soon as that host has answered, one out of the dynamic range by itself. Where the owner does not
+//! answer in time, the error names it and the command that makes it answer; an address that cannot be had is refused by name.
 //!
 //! `ipam-kv` is called by itself, so that there is nothing that forwards, and the owner of a block is the only one to be
 //! asked. What the other hosts have to say is in `moving_addresses.rs`. A watcher would answer within moments: where none
@@ -21,7 +21,7 @@ use integration::{Direct, Finished, addresses_in, ipamconf};
 use serde_json::{Value, json};
 
 const NETWORK: &str = "net1";
-/// A host that has nobody to wait for is done well before its patience is at an end.
+/// A host that need not wait for another is done well before it would give up.
 const AT_ONCE: Duration = Duration::from_millis(1500);
 /// For as long as this a host waits for one answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -204,7 +204,7 @@ fn of_a_host_that_does_not_answer_the_error_says_what_to_do() {
     assert!(!fill(one, &pool(), 1..2).contains(&wanted));
     gets_at_once(two, "static-2", &pool(), wanted);
 
-    // A request that nobody follows up is taken back after a while, and the address is not lost.
+    // A request that is not followed up is taken back after a while, and the address is not lost.
     let wanted = block.nth(6);
     let said = two.add("static-3", &asking(&pool(), &[wanted]));
     said.refused(108, &[&wanted.to_string(), "node docker01"]);
@@ -226,7 +226,7 @@ fn in_use_is_refused_with_its_holder_whichever_way_it_came_there() {
     fill(two, &conf, 0..1);
     let own = block_of(&lab, NETWORK, two.host());
     let (free, outside) = (ip("10.5.0.150"), ip("10.5.0.50"));
-    assert_eq!(around(&lab, NETWORK, free), None, "nobody's");
+    assert_eq!(around(&lab, NETWORK, free), None, "in no block");
     // Of docker01's block, at docker03.
     let block = block_of(&lab, NETWORK, one.host());
     let excluded = (0..8).map(|n| block.nth(n));
@@ -294,7 +294,7 @@ fn out_of_the_dynamic_range_it_is_claimed_by_itself_and_goes_on_to_others() {
         Some("docker02")
     );
 
-    // One that has rested is nobody's: nobody is asked.
+    // One that has rested has no home: no host is asked.
     hosts[2].call("DEL", "static", &conf).run().ok();
     later(hosts[2].host(), 61);
     assert_eq!(home(&lab, NETWORK, addresses[2]), None);
@@ -307,7 +307,7 @@ fn out_of_the_dynamic_range_it_is_claimed_by_itself_and_goes_on_to_others() {
 }
 
 #[test]
-fn what_nobody_can_have_is_refused_on_each_host() {
+fn what_no_container_can_have_is_refused_on_each_host() {
     let lab = registered();
     let hosts = Direct::on_all(&lab);
     let pool = json!({

@@ -10,9 +10,9 @@ use integration::{
 };
 use serde_json::{Value, json};
 
-/// Nobody listens there.
-const NOBODY: &str = "consul://192.168.1.5:1";
-/// Nobody is there.
+/// No program listens there.
+const NO_STORE: &str = "consul://192.168.1.5:1";
+/// No machine is there.
 const NOWHERE: &str = "consul://192.168.1.99:8500";
 
 /// STATUS, which has a second at most whatever it says.
@@ -68,8 +68,8 @@ fn status_is_as_an_add_would_be_in_a_pool_that_fills_up() {
     // No DEL of this one could make room.
     status(without, &conf).refused(50, &["net1", "exhausted"]);
     assert_eq!(records_but_nodes(&lab), full);
-    // Exhausted, and nobody to ask whether it still is.
-    hosts[0].host().configure(NOBODY);
+    // Exhausted, and no store to ask whether it still is.
+    hosts[0].host().configure(NO_STORE);
     ready_but_full(&hosts[0], &conf, &["net1", "192.168.1.5:1"]);
     hosts[0].host().configure(&lab.store_url());
     // What rests is given when there is nothing else, so that there is room.
@@ -132,7 +132,7 @@ fn status_with_the_store_away_is_about_the_hosts_own_room() {
     one.given("first", &conf);
     // Refused at once, lost on the way, taken and never answered.
     let _silent = lab.consul().impostor(18600, b"");
-    for away in [NOBODY, NOWHERE, "consul://192.168.1.5:18600"] {
+    for away in [NO_STORE, NOWHERE, "consul://192.168.1.5:18600"] {
         for host in &hosts {
             host.host().configure(away);
         }
@@ -140,7 +140,7 @@ fn status_with_the_store_away_is_about_the_hosts_own_room() {
         status(two, &conf).refused(50, &["net1", away.trim_start_matches("consul://")]);
     }
     // It says so exactly as long as an ADD succeeds.
-    one.host().configure(NOBODY);
+    one.host().configure(NO_STORE);
     let mut number = 0;
     while status(one, &conf).ok().stderr.is_empty() {
         one.given(&format!("c{number}"), &conf);
@@ -167,7 +167,7 @@ fn a_verb_that_waits_for_a_silent_store_holds_no_status_up() {
     let proxy = lab.consul().proxy();
     host.host().configure(&proxy.url());
     lab.consul().pause();
-    // An ADD begins the ledger of a network, and a sync looks for news of the other: each under that ledger's lock.
+    // An ADD begins the ledger of a network, and a sync reads the records of the other: each under that ledger's lock.
     let add = host.call("ADD", "c2", &new).start();
     let mut sync = host
         .host()
@@ -205,7 +205,7 @@ fn on_a_network_that_reclaims_a_full_kept_block_is_no_room_while_the_store_is_aw
         host.given(&format!("c{number}"), &conf);
     }
     status(&host, &conf).ok();
-    for away in [NOBODY, NOWHERE] {
+    for away in [NO_STORE, NOWHERE] {
         lab.host(1).configure(away);
         let place = away.trim_start_matches("consul://");
         ready_but_full(&host, &conf, &["net1", place]);
@@ -216,7 +216,7 @@ fn on_a_network_that_reclaims_a_full_kept_block_is_no_room_while_the_store_is_aw
     host.given("more", &conf);
     // Room in the kept block is room.
     host.call("DEL", "c0", &conf).run().ok();
-    lab.host(1).configure(NOBODY);
+    lab.host(1).configure(NO_STORE);
     status(&host, &conf).ok();
     host.given("again", &conf);
 }
@@ -245,8 +245,8 @@ fn a_configuration_that_differs_from_the_network_is_refused_in_the_words_of_an_a
             said.refused(50, &words);
         }
     }
-    // With nobody to ask whether it still differs.
-    lab.host(1).configure(NOBODY);
+    // With no store to ask whether it still differs.
+    lab.host(1).configure(NO_STORE);
     let other = conf(json!({ "subnet": "10.0.1.0/24" }));
     hosts[0].add("c2", &other).refused(11, &["192.168.1.5:1"]);
     status(&hosts[0], &other).refused(50, &["net1", "192.168.1.5:1"]);
@@ -279,7 +279,7 @@ fn what_other_hosts_have_left_of_their_blocks_is_no_room_and_what_they_gave_back
     assert_eq!(records_but_nodes(&lab), full);
     one.add("asks", &conf).refused(102, &words);
 
-    // Nobody's now, and nobody sends there.
+    // It has no home now, and no host sends there.
     one.host().crosshost("node rm docker02 --force").ok();
     for host in [one, three] {
         status(host, &conf).ok();

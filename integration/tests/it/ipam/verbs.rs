@@ -10,9 +10,9 @@ use crate::store_reader::{leased, records_but_nodes};
 use integration::{Backend, Direct, Lab, Programs, addresses_in, ipamconf, ranges};
 use serde_json::{Value, json};
 
-/// Nobody listens there.
-const NOBODY: &str = "consul://192.168.1.5:1";
-/// Nobody is there.
+/// No program listens there.
+const NO_STORE: &str = "consul://192.168.1.5:1";
+/// No machine is there.
 const NOWHERE: &str = "consul://192.168.1.99:8500";
 
 /// The network `net1` with a pool of each family.
@@ -79,7 +79,7 @@ fn check_finds_each_way_in_which_a_lease_is_not_as_the_result_says() {
     let lease = "/v1/kv/crosshost/v1/leases/net1/fd00:1::2";
     assert_eq!(lab.consul().request("DELETE", lease, "").0, 200);
     check(&result).refused(110, &["c1", "fd00:1::2", "no lease", "crosshost sync"]);
-    one.host().configure(NOBODY);
+    one.host().configure(NO_STORE);
     check(&result).ok();
     one.host().configure(&lab.store_url());
     one.host().sync();
@@ -120,7 +120,7 @@ fn a_repeated_add_is_refused_and_the_first_lease_stays_as_it_is() {
     refuse(&conf);
     refuse(&asking(&conf, &["10.1.0.2"]));
     refuse(&asking(&conf, &["10.1.0.99"]));
-    lab.host(1).configure(NOBODY);
+    lab.host(1).configure(NO_STORE);
     refuse(&conf);
     lab.host(1).configure(&lab.store_url());
     refuse(&conf);
@@ -172,7 +172,7 @@ fn a_requested_address_that_is_taken_is_refused_with_its_holder() {
     }
 
     // The host itself knows its containers with the store away.
-    one.host().configure(NOBODY);
+    one.host().configure(NO_STORE);
     one.add("asks", &asking(&conf, &[chosen[0]]))
         .refused(108, &[chosen[0], "c1", "docker01"]);
     // What it gives meanwhile it alone knows: another host learns at first only whom to ask.
@@ -228,7 +228,7 @@ fn collecting(conf: &Value, key: &str, valid: Value) -> Value {
 }
 
 #[test]
-fn garbage_is_what_this_node_holds_of_this_network_and_nobody_lists() {
+fn garbage_is_what_this_node_holds_of_this_network_and_is_not_listed() {
     let lab = Lab::new(2, Backend::Consul);
     let hosts = Direct::on_all(&lab);
     let (one, two) = (&hosts[0], &hosts[1]);
@@ -260,7 +260,7 @@ fn garbage_is_what_this_node_holds_of_this_network_and_nobody_lists() {
         assert_eq!(gc(&none).ok().stdout, "", "nothing is left");
     }
 
-    // What cannot be read is not taken for none, and a list is of attachments, not of containers.
+    // A list that cannot be read is not an empty list, and it lists attachments, not containers.
     let held = one.given("c1", &conf);
     let second = one
         .call("ADD", "c1", &conf)
@@ -307,7 +307,7 @@ fn garbage_is_what_this_node_holds_of_this_network_and_nobody_lists() {
     let kept: BTreeSet<_> = others.0.iter().cloned().chain(bare).collect();
     assert_eq!(leased(&lab, "net1"), kept);
     one.host().sync();
-    one.host().configure(NOBODY);
+    one.host().configure(NO_STORE);
     gc(&conf).refused(11, &["192.168.1.5:1"]);
     one.host().configure(&lab.store_url());
     assert_eq!(leased(&lab, "net1"), kept);

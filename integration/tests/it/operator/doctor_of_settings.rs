@@ -1,5 +1,5 @@
 //! `crosshost doctor` of a first step that went wrong: settings that cannot be read, no store that other hosts share, another
-//! store than the runtime's, keys that nobody reads, files that others can change. Each is told, and all the rest with it.
+//! store than the runtime's, keys without a meaning, files that others can change. Each is reported, and all the rest with it.
 
 use crate::doctor_report::ask;
 use integration::{Attachment, Backend, Host, Lab, conflist};
@@ -134,7 +134,7 @@ fn containers_that_were_made_with_another_store_are_told_with_both() {
 }
 
 #[test]
-fn keys_that_nobody_reads_are_listed_by_file_and_path() {
+fn keys_without_a_meaning_are_listed_by_file_and_path() {
     let lab = lab();
     let host = lab.host(1);
     assert!(ask(host).of("conflist").is_empty());

@@ -1,5 +1,5 @@
 //! `crosshost doctor` of what is not this host's firewall: whom an address that changes hands waits for, what a killed ADD
-//! left, what the store was not told, and a store that is away or lets nobody in.
+//! left, what the store was not told, and a store that is away or refuses the host.
 
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use serde_json::json;
 
 const NETWORK: &str = "ov_net1";
 const SUBNET: &str = "10.0.0.0/24";
-/// Nobody listens there.
-const NOBODY: &str = "consul://192.168.1.5:1";
+/// No program listens there.
+const NO_STORE: &str = "consul://192.168.1.5:1";
 
 fn lab(hosts: u8, backend: Backend) -> Lab {
     let lab = Lab::registered(hosts, backend);
@@ -55,7 +55,7 @@ fn an_address_that_changes_hands_waits_for_hosts_that_are_named() {
         // What it waits for is in the way, and nothing else: the same from any other host.
         assert_eq!(waits(lab.host(3)), said);
         lab.host(at).sync();
-        // The owner's word makes it nobody's; this host's watcher and the owner follow.
+        // The owner consents, and the address has no home; this host's watcher and the owner follow.
         let by_others = |line: &String| {
             ["docker01", owner]
                 .iter()
@@ -86,7 +86,7 @@ fn waits(host: &Host) -> Vec<String> {
 fn what_a_killed_add_left_is_told_and_its_verb_clears_it_away() {
     let lab = lab(1, Backend::Dir);
     let host = lab.host(1);
-    // An IPAM plugin that never comes to an end, and so does not notice either that nobody listens.
+    // An IPAM plugin that never ends, and so does not notice that its caller is gone.
     host.write_program(
         "/run/slow/ipam-kv",
         "#!/bin/sh\n[ $CNI_COMMAND = ADD ] && touch /run/slow/reached && exec sleep 60\nexec true\n",
@@ -119,7 +119,7 @@ fn a_store_that_is_away_is_told_and_so_is_what_it_was_not() {
     let direct = Direct::on(host);
     let conf = ipamconf("net1", json!({ "subnet": "10.1.0.0/24" }));
     direct.given("c1", &conf);
-    host.configure(NOBODY);
+    host.configure(NO_STORE);
     direct.call("DEL", "c1", &conf).run().ok();
     let found = ask(host);
     found.wrong(&["store consul://192.168.1.5:1"]);

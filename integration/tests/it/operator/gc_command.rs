@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::doctor_report::ask;
 use crate::store_reader::leased;
-use integration::{Attachment, Backend, Direct, LIMIT, Lab, conflist, ipamconf, until};
+use integration::{Attachment, Backend, Direct, LIMIT, Lab, conflist, ipamconf, stays, until};
 use serde_json::json;
 
 const NETWORKS: [(&str, &str); 2] = [("n1", "10.0.0.0/24"), ("n2", "10.0.1.0/24")];
@@ -101,10 +101,11 @@ fn a_container_whose_path_is_gone_lives_as_long_as_a_process_of_it() {
     let hidden = Attachment::new(host, "hidden", "n1");
     let net = hidden.container.net();
     hidden.container.remove();
-    for _ in 0..5 {
-        assert_eq!(host.crosshost("gc").ok().stdout, "");
-        std::thread::sleep(std::time::Duration::from_millis(100));
-    }
+    stays(
+        std::time::Duration::from_millis(500),
+        "without garbage",
+        || host.crosshost("gc").ok().stdout.is_empty(),
+    );
     assert_eq!(leased(&lab, "n1").len(), 1);
     drop(net);
     until(LIMIT, "noticed", || {

@@ -7,11 +7,11 @@
 use std::io::Write;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use integration::{
     Attachment, Backend, Footprint, Host, Lab, OUTSIDE, Programs, Running, Server, Watching,
-    conflist, end_all, tcp_get,
+    conflist, end_all, spend, tcp_get, until,
 };
 use serde_json::{Value, json};
 
@@ -45,6 +45,7 @@ fn by_gateway() -> Value {
 /// Echo requests that go on until [`Pinging::end`].
 struct Pinging {
     what: String,
+    begun: Instant,
     running: Running,
 }
 
@@ -54,6 +55,7 @@ impl Pinging {
         command.args(["-n", "-q", "-i", "0.1", &to.to_string()]);
         Pinging {
             what: format!("{} to {to}", from.container.name()),
+            begun: Instant::now(),
             running: Running::start(command, b""),
         }
     }
@@ -61,7 +63,9 @@ impl Pinging {
     /// How many were not answered. The last one may still be under way.
     fn end(self) -> usize {
         // Enough of them to say something.
-        std::thread::sleep(Duration::from_secs(1));
+        until(SOON, "a second old", || {
+            self.begun.elapsed() > Duration::from_secs(1)
+        });
         self.running.interrupt();
         let said = self.running.wait(Duration::from_secs(10)).stdout;
         let number = |word: &str| -> usize {
@@ -273,7 +277,7 @@ fn hosts_change_their_version_one_by_one_and_back_and_no_packet_is_lost() {
         hosts[0].crosshost(&["network", "rm", network]).ok();
     }
     let mut left = keys(&lab);
-    // The mark by which nobody restores what was removed.
+    // The note by which no host restores what was removed.
     left.retain(|key| !key.starts_with("crosshost/v1/removed/"));
     let is_ours = |key: &String| [NETWORK, GATEWAY].iter().any(|it| key.contains(it));
     assert!(!left.iter().any(is_ours), "{left:?}");
@@ -363,7 +367,7 @@ fn an_egress_bridge_that_an_earlier_version_made_on_the_host_is_kept_until_it_is
 }
 
 #[test]
-fn a_layout_of_the_future_is_added_to_and_repaired_by_nobody_and_del_works() {
+fn a_layout_of_the_future_is_neither_added_to_nor_repaired_and_del_works() {
     let lab = Lab::new(1, Backend::Dir);
     let host = lab.host(1);
     host.install(&dual_stack());
@@ -394,7 +398,7 @@ fn a_layout_of_the_future_is_added_to_and_repaired_by_nobody_and_del_works() {
     // What the kernel tells it changes nothing: it neither spins nor stops to hear signals.
     host.script("ip link set ch-egress alias touched");
     let begun = watcher.cpu();
-    std::thread::sleep(Duration::from_secs(2));
+    spend(Duration::from_secs(2));
     let spent = watcher.cpu().saturating_sub(begun);
     assert!(spent < Duration::from_millis(500), "{spent:?} of 2 s");
     watcher.stop().ok();

@@ -1,5 +1,5 @@
 //! Bandwidth: a container receives and sends at the rates that were asked for it, by its segment and by its way out, and
-//! nobody else is held back. What limits it is noticed when it is gone, put back, and gone with the container.
+//! no other container is held back. A missing limit is noticed and put back, and the limits go with the container.
 
 #![allow(clippy::print_stdout, reason = "says what it measured")]
 
@@ -98,7 +98,7 @@ fn keeps(asked: u32) {
     assert_kept(way, true, asked, "from the container to the outside");
     assert_kept(way, false, asked, "from the outside to the container");
 
-    // Who shares the host with it is not held back, not even while it sends all that it may.
+    // Another container of the host is not held back, not even while this one sends all that it may.
     let other = SocketAddr::new(near.address, 5002);
     let enough = |rate: f64| rate > 3.0 * f64::from(asked).max(50e6);
     let free = std::thread::scope(|scope| {
@@ -138,7 +138,7 @@ const SANDBOX: &str = "nsenter --net=/run/crosshost/netns/ov_net1";
 const EGRESS: &str = "nsenter --net=/run/crosshost/egress-netns/ch-egress";
 
 #[test]
-fn nobody_elses_interface_is_touched_and_a_del_leaves_nothing() {
+fn no_other_interface_is_touched_and_a_del_leaves_nothing() {
     let lab = lab(1);
     let host = lab.host(1);
     host.script("tc qdisc add dev ens3 root tbf rate 500mbit burst 100kb limit 200kb");
@@ -289,7 +289,7 @@ fn the_configurations_rates_count_where_the_runtime_names_none() {
     let host = lab.host(1);
     let mut slow = Direct::new(host, "slow");
     slow.conf["bandwidth"] = rates(3_000_000, 5_000_000);
-    // As containerd sends it: in its own spelling, with a burst that nobody wished, and zero for a direction without limit.
+    // As containerd sends it: in its own spelling, with a burst that was not asked for, and zero for a direction without limit.
     slow.conf["runtimeConfig"] = json!({ "bandwidth": {
         "IngressRate": 7_000_000, "IngressBurst": u32::MAX, "EgressRate": 0, "EgressBurst": 0,
     } });
@@ -421,8 +421,7 @@ fn killed_at_any_moment_it_leaves_no_limits_and_the_next_add_has_them() {
     let before = look();
     for step in 0..24_u64 {
         let killed = slow.container.call("ADD", &slow.conf).start();
-        std::thread::sleep(Duration::from_micros(2000 + 1500 * step));
-        killed.kill();
+        killed.kill_after(Duration::from_micros(2000 + 1500 * step));
         killed.wait(PATIENCE);
         let when = format!("killed in step {step}");
         if step % 2 == 0 {

@@ -1,5 +1,5 @@
 //! Reference plugins before and behind `overlay` in a chain: each gets a result that it can work with, and what it then does
-//! harms nobody.
+//! does no harm.
 
 use integration::{
     Attachment, Backend, Container, Host, Lab, OUTSIDE, addresses_in, conflist, netconf,
@@ -32,7 +32,7 @@ fn said(host: &Host, words: &[&str]) -> String {
 }
 
 #[test]
-fn firewall_keeps_the_containers_apart_from_other_bridges_and_nobody_else() {
+fn firewall_keeps_the_containers_apart_from_other_bridges_only() {
     let lab = Lab::new(1, Backend::Dir);
     let host = lab.host(1);
     // A link of the host that has the name of the containers'.
@@ -103,7 +103,7 @@ fn firewall_keeps_the_containers_apart_from_other_bridges_and_nobody_else() {
 
 /// It looks for the other end of the container's interface on the host, where it is not.
 #[test]
-fn bandwidth_is_refused_and_limits_nobody() {
+fn bandwidth_is_refused_and_limits_nothing() {
     let lab = Lab::new(1, Backend::Dir);
     let host = lab.host(1);
     let limit = json!([{ "type": "bandwidth", "ingressRate": 8_000_000, "ingressBurst": 8_000_000,
@@ -187,7 +187,7 @@ fn what_a_plugin_before_answered_is_passed_on() {
     host.cnitool("check", "n0", "t1", "eth0").ok();
     attached.detach().ok();
 
-    // Keys that nobody knows, name servers, and an index that is none of the interfaces of the other.
+    // Unknown keys, name servers, and an index that is none of the interfaces of the other.
     let container = host.container("t2");
     for version in ["0.4.0", "1.0.0", "1.1.0"] {
         let mut conf = netconf("n2", "10.0.2.0/24", version);

@@ -1,6 +1,6 @@
 //! CHECK: whatever was done to an attachment, or to what carries it on its host, is noticed and named; what sync mends is right
-//! again after it, and what later plugins of a chain added is ignored. What the host as a whole lacks of ours is put
-//! back, and is no deviation.
+//! again afterwards, and what later plugins of a chain added is ignored. What is missing on the host as a whole is put back, and is no
+//! deviation.
 
 use integration::{
     Attachment, Backend, Container, Finished, Lab, OUTSIDE, conflist, netconf, position_of,

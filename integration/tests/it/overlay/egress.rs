@@ -117,7 +117,7 @@ fn conf6(host: &Host, key: &str) -> String {
 
 /// A host that begins to forward no longer listens to routers, where it is not told to go on.
 #[test]
-fn a_host_goes_on_listening_to_the_routers_that_it_has_and_to_nobody_else() {
+fn a_host_goes_on_listening_to_the_routers_that_it_has_and_to_no_others() {
     let lab = lab(&["10.0.0.0/24", "fd00:1::/64"]);
     let host = lab.host(1);
     let read = |key: &str| conf6(host, key);

@@ -129,7 +129,7 @@ fn every_family_works_over_every_underlay_as_soon_as_add_returns() {
             "{case}: {targets:?}"
         );
         for address in targets {
-            // At once: nobody waits for the end of duplicate address detection.
+            // At once: nothing waits for the end of duplicate address detection.
             assert_eq!(
                 transfers(&t1.container, &t2.container, address),
                 BULK,
@@ -194,7 +194,7 @@ fn configured(container: &Container<'_>) -> [String; 2] {
 }
 
 #[test]
-fn nobody_on_the_segment_passes_for_a_router() {
+fn no_container_passes_for_a_router() {
     let lab = lab("10.0.0.0/24 fd00:1::/64", false);
     let liar = Attachment::new(lab.host(1), "liar", NETWORK);
     let near = Attachment::new(lab.host(1), "near", NETWORK);
@@ -244,7 +244,7 @@ fn a_host_whose_tunnel_address_changes_is_found_again() {
     );
     assert!(
         !t1.container.pings(t2.address, &[]),
-        "the old address is nobody's"
+        "no host has the old address"
     );
     two.sync();
     lab.host(1).sync();

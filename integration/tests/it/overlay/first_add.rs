@@ -1,4 +1,4 @@
-//! What the first ADD does on hosts where nobody has run a command of ours before.
+//! What the first ADD does on hosts where no command of ours has run before.
 
 use integration::{Attachment, Backend, Lab, conflist};
 use serde_json::json;

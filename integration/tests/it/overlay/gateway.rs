@@ -148,7 +148,7 @@ fn what_somebody_broke_is_put_back_by_check_and_by_sync() {
         assert!(was_broken, "{damage}: nothing was broken");
         mended(damage);
     }
-    // What is of the segment is named.
+    // CHECK names what belongs to the segment.
     host.script(&format!(
         "{in_sandbox} ip neighbour delete 10.0.0.1 dev br0"
     ));

@@ -121,7 +121,7 @@ fn the_hosts_address_is_listed_kept_by_gc_and_given_back_with_the_last_container
     host.assert_same_as(&untouched, "after GC");
 }
 
-/// The host's own link is of the host as a whole: CHECK puts it back, as it tells no container of what is not its own.
+/// The host's own link belongs to no container: CHECK puts it back, and reports no deviation.
 #[test]
 fn what_somebody_broke_is_put_back_by_check_and_by_sync() {
     let lab = lab(2, &access(DUAL, "gwbridge"));
@@ -243,8 +243,7 @@ fn a_killed_add_is_repaired() {
         let after = lifetime.mul_f64((f64::from(step) * 0.618_034).fract());
         let when = format!("killed after {after:?}");
         let killed = call("ADD").start();
-        std::thread::sleep(after);
-        killed.kill();
+        killed.kill_after(after);
         let killed = killed.wait(Duration::from_secs(30));
         // One that was killed after its answer may stand.
         if step % 2 == 0 && killed.stdout.is_empty() {
@@ -273,7 +272,7 @@ echo '{ "cniVersion": "1.1.0", "ips": [{ "address": "'$address'/24" }] }'
 
 /// What takes its time is not under the network's lock.
 #[test]
-fn an_ipam_plugin_that_takes_its_time_for_the_host_holds_up_nobody_else_on_the_network() {
+fn a_slow_ipam_plugin_of_the_host_holds_up_no_other_verb_on_the_network() {
     let conflist = access(V4, "gwbridge");
     let lab = lab(1, &conflist);
     let host = lab.host(1);

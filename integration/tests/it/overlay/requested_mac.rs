@@ -1,5 +1,5 @@
-//! A MAC that a container asks for, though other hosts compute MACs from addresses: who hears of it when, and that nobody
-//! loses the container over it, nor the next one at its address.
+//! A MAC that a container asks for, though other hosts compute MACs from addresses: which hosts learn of it and when, and that
+//! none of them loses the container, or the next one at its address.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -15,8 +15,8 @@ const SUBNET: &str = "10.0.0.0/24";
 const ASKED: &str = "02:11:22:33:44:55";
 /// Shows where the hosts of a segment send frames, in its sandbox.
 const FDB: &str = "bridge fdb show dev vxlan0";
-/// Nobody listens there.
-const NOBODY: &str = "consul://192.168.1.5:1";
+/// No program listens there.
+const NO_STORE: &str = "consul://192.168.1.5:1";
 
 fn lab(hosts: u8, backend: Backend) -> Lab {
     let lab = Lab::with_network(hosts, backend, &conflist(NETWORK, SUBNET));
@@ -179,7 +179,7 @@ fn hosts_that_have_not_heard_of_it_reach_it_and_so_they_do_the_next_one_at_its_a
         assert_eq!(
             seen.as_ref(),
             Some(&old),
-            "{}: with old news",
+            "{}: with an old snapshot",
             far.host().name()
         );
     }
@@ -261,7 +261,7 @@ fn without_the_store_it_is_not_given_but_taken_back() {
     let far = Attachment::new(lab.host(2), "far", NETWORK);
     let (t1, address) = attach(host, "t1", &asking());
     assert_eq!(record(&lab).expect("a record")["lease"]["node"], "docker01");
-    host.configure(NOBODY);
+    host.configure(NO_STORE);
     let t2 = host.container("t2");
     let other = json!({ "runtimeConfig": { "mac": "02:11:22:33:44:66" } });
     call(&t2, "ADD", &other).run().refused(11, &[]);

@@ -206,7 +206,7 @@ fn what_the_store_has_against_each_add_whatever_plugin_gives_addresses() {
     host.write(settings, own);
     ready(&conf);
 
-    // The network is another one, has no segment, or is of a store that is away.
+    // The network is another one, has no segment, or its store is away.
     host.create_network(NETWORK, "10.9.0.0/24");
     let mut other = conf.clone();
     other["vni"] = Value::Null;

@@ -279,7 +279,7 @@ fn the_network_goes_without_a_trace(lab: &Lab) {
     let left: Vec<_> = left
         .iter()
         .filter(|(key, value)| key.contains("ov_net1") || value.contains("ov_net1"))
-        // That it was removed stays noted: nobody restores it.
+        // The removal stays noted, so that no host restores the network.
         .filter(|(key, _)| *key != "removed/ov_net1")
         .collect();
     assert!(left.is_empty(), "in the store: {left:?}");

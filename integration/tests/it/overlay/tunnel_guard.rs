@@ -1,4 +1,4 @@
-//! Who may send to a tunnel: the nodes of the cluster and nobody else.
+//! Which machines may send to a tunnel: the nodes of the cluster and no others.
 
 use std::{
     net::{IpAddr, UdpSocket},

@@ -1,5 +1,5 @@
-//! Who may come to a published port, and by which way: programs of this host by 127.0.0.1, machines by each of its interfaces, as
-//! far as the kernel forwards what comes by it. What stops nobody who could come is not told.
+//! Which clients reach a published port, and by which way: programs of this host by 127.0.0.1, machines by each of its interfaces, as
+//! far as the kernel forwards what comes by it. A rule that stops no possible client is not reported.
 
 use crate::doctor_report::ask;
 use crate::portmap::published::{Published, UNDONE, chain, fetch_at, lab, port};
@@ -91,7 +91,7 @@ fn settings_of_the_kernel_are_told_with_the_command_that_turns_them() {
     web.again("check").ok();
 }
 
-/// Clients of a LAN may be all that is to come in; over a version of IP that nobody outside speaks nothing can be stopped.
+/// Clients of a LAN may be all that are to come in; over a version of IP that no machine outside speaks nothing can be stopped.
 #[test]
 fn whoever_may_be_a_client_is_one() {
     let lab = lab();

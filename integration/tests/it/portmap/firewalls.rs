@@ -1,5 +1,5 @@
-//! Published ports beside the rules of others: what lets nobody in is told by `crosshost doctor` with the command that
-//! lets clients in, and what hinders nobody is not told. CHECK judges what is ours, and passes all the while: a runtime that it
+//! Published ports beside the rules of others: what lets no client in is reported by `crosshost doctor` with the command that
+//! lets clients in, and what stops no client is not reported. CHECK judges what is ours, and passes all the while: a runtime that it
 //! tells of a deviation destroys the container.
 
 use crate::doctor_report::ask;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 /// Firewalls as people have them.
 #[test]
-fn what_lets_nobody_in_is_told_with_a_cure_that_works() {
+fn what_lets_no_client_in_is_told_with_a_cure_that_works() {
     let lab = lab();
     let host = lab.host(1);
     let web = Published::new(host, "web", "br", &json!([port(8080, 80)]));
@@ -90,7 +90,7 @@ fn what_lets_nobody_in_is_told_with_a_cure_that_works() {
 
 /// Of some it cannot be read for certain what they do: the doctor tells.
 #[test]
-fn what_may_let_nobody_in_is_noted_with_a_cure_that_works() {
+fn what_may_let_no_client_in_is_noted_with_a_cure_that_works() {
     let lab = lab();
     let host = lab.host(1);
     let web = Published::new(host, "web", "br", &json!([port(8080, 80)]));

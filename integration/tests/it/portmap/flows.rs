@@ -1,4 +1,4 @@
-//! Clients of UDP and SCTP that never stop sending: what conntrack remembers of a port must not outlive who has it.
+//! Clients of UDP and SCTP that never stop sending: what conntrack remembers of a port must not outlive its container.
 
 use std::net::UdpSocket;
 use std::time::Duration;
@@ -100,7 +100,7 @@ fn a_client_that_never_stops_reaches_the_next_container() {
     zoned.send_to(b"x", at(host.vtep(), 5353)).expect("a route");
     assert_eq!(tracked("203.0.113.9 dst=192.168.1.11 sport=5001 "), 1);
     assert_eq!(tracked("10.1.0."), 1, "its own question");
-    // A client of IPv6, which nobody answers.
+    // A client of IPv6, which gets no answer.
     let sixth = lab.outside().net().run(|| UdpSocket::bind("[::]:5002"));
     let sixth = sixth.expect("a socket");
     let to = at(&host.address6(), 5353);

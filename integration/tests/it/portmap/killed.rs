@@ -175,7 +175,7 @@ fn an_add_killed_after_a_flush_gives_no_port_of_others_away() {
 }
 
 #[test]
-fn many_at_once_beside_who_flushes_and_adds_rules() {
+fn many_at_once_beside_a_program_that_flushes_and_adds_rules() {
     let lab = Lab::new(2, Backend::Dir);
     let host = lab.host(1);
     host.install(&network("bridge", "br", 1));

@@ -10,7 +10,7 @@ use std::time::Duration;
 /// As a runtime's own id.
 const ID: &str = "6f2c1f0e1c7c4d5e9f4e0242ac1100026f2c1f0e1c7c4d5e9f4e0242ac110002";
 
-/// A program that listens on port 8080, of UDP if its first word says so. Its other words are nobody's business.
+/// A program that listens on port 8080, of UDP if its first word says so. Its other words mean nothing.
 const LISTENS: &str = "use Socket; $| = 1;
     my $type = $ARGV[0] eq 'udp' ? SOCK_DGRAM : SOCK_STREAM;
     socket(S, PF_INET, $type, 0) and bind(S, sockaddr_in(8080, INADDR_ANY)) or die;
@@ -120,7 +120,7 @@ fn only_what_names_the_container_holds_the_port_for_it() {
     }
     // A short name may be any word.
     refused(add_by_agent(host, &conf, "web", ["web", "web"]));
-    // And one that nobody of these started.
+    // And one that none of these started.
     let conmon = listens(host, "tcp", ID);
     let call = host.call("portmap", "ADD").id(ID).netns("/run/netns/web");
     call.conf(&conf).run().ok();

@@ -125,7 +125,7 @@ fn by_the_address_that_was_asked_for_and_no_other() {
     }
     assert!(fetch_at(host.namespace(), "127.0.0.1", 8083).starts_with("web "));
     assert_eq!(fetch_at(host.namespace(), v4, 8083), "ConnectionRefused");
-    // What was set for it lets nobody else in to programs that hear 127.0.0.1 alone.
+    // What was set for it lets no other client in to programs that listen on 127.0.0.1 alone.
     let _private = published::serve(host.namespace().net(), "private", 7777);
     web.container.run("ip route add 127.0.0.0/8 via 172.18.0.1");
     web.container

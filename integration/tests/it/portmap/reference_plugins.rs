@@ -356,7 +356,7 @@ fn who_comes_later_and_who_goes_do_what_is_written_down() {
     differ_in(neighbours, [&debian, &iptables, &[&SECOND, &GC, &NETWORKS]]);
 }
 
-/// A network without conditions beside one whose conditions nobody meets.
+/// A network without conditions beside one whose conditions no client meets.
 fn conditions(plugin: Plugin) -> Outcomes {
     let words = match plugin {
         Plugin::Ours | Plugin::Upstream("nftables") => json!(["ip", "saddr", "192.0.2.1"]),

@@ -46,7 +46,7 @@ fn a_port_has_one_container_and_the_refusal_names_it() {
     add(host, "late", &json!([udp, port(8081, 80)])).ok();
     web.again("check").ok();
     web.again("del").ok();
-    // Now it is free, and a late DEL of who had it takes nothing from who has it.
+    // Now it is free, and a late DEL of its last holder takes nothing from its next one.
     drop(holder);
     host.cnitool("del", "br", "late", "eth0").ok();
     add(host, "late", &json!([port(8080, 80)])).ok();

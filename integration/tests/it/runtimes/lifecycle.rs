@@ -2,9 +2,9 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use integration::{Footprint, Host, Lab, Runtime, workspace};
+use integration::{Footprint, Host, Lab, Runtime, comes_within, workspace};
 use serde_json::{Value, json};
 
 /// A shipped configuration.
@@ -81,8 +81,8 @@ pub fn page_at(host: &Host, address: &str) -> Option<String> {
     let address: SocketAddr = address.parse().expect("an address and a port");
     let patience = Duration::from_secs(3);
     let net = host.namespace().net();
-    let started = Instant::now();
-    while started.elapsed() < patience {
+    let mut page = None;
+    comes_within(patience, || {
         let answer = net.run(|| -> std::io::Result<String> {
             let mut connection = TcpStream::connect_timeout(&address, patience)?;
             connection.set_read_timeout(Some(patience))?;
@@ -91,13 +91,13 @@ pub fn page_at(host: &Host, address: &str) -> Option<String> {
             connection.read_to_string(&mut answer)?;
             Ok(answer)
         });
-        let page = answer.ok();
-        if let Some((_, page)) = page.as_deref().and_then(|it| it.split_once("\r\n\r\n")) {
-            return Some(page.to_owned());
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    None
+        let answer = answer.unwrap_or_default();
+        page = answer
+            .split_once("\r\n\r\n")
+            .map(|(_, page)| page.to_owned());
+        page.is_some()
+    });
+    page
 }
 
 /// Insists that each host is as it was and that the store has no lease.

@@ -9,8 +9,8 @@ use std::time::Duration;
 use integration::{Attachment, Backend, Direct, Host, Lab, Running, Server, conflist, ipamconf};
 use serde_json::{Value, json};
 
-/// Nobody listens there.
-const NOBODY: &str = "consul://192.168.1.5:1";
+/// No program listens there.
+const NO_STORE: &str = "consul://192.168.1.5:1";
 
 /// The network `net1`, in the host's own store.
 fn own() -> Value {
@@ -62,8 +62,8 @@ fn a_conflist_that_names_another_store_than_the_configuration_is_refused() {
     let both = ["prefix other", "prefix crosshost", "one store"];
     direct.add("c1", &other()).refused(7, &both);
     let mut elsewhere = own();
-    elsewhere["store"] = json!({ "url": NOBODY });
-    let urls = [NOBODY, &lab.store_url(), "one store"];
+    elsewhere["store"] = json!({ "url": NO_STORE });
+    let urls = [NO_STORE, &lab.store_url(), "one store"];
     direct.add("c1", &elsewhere).refused(7, &urls);
     let status = direct.call("STATUS", "", &other()).netns("").ifname("");
     status.run().refused(50, &both);
@@ -104,7 +104,7 @@ fn without_a_configuration_the_first_store_in_use_is_the_host_s() {
     assert_eq!(direct.given("c2", &second(whole(&lab))), ["10.2.0.2/24"]);
     // Also a command goes by it, and tells it what it has not heard.
     let mut away = whole(&lab);
-    away["store"]["url"] = json!(NOBODY);
+    away["store"]["url"] = json!(NO_STORE);
     direct.call("DEL", "c1", &away).run().ok();
     assert_eq!(leases(&lab, "other"), 2);
     host.sync();
@@ -132,7 +132,7 @@ fn without_a_configuration_the_first_store_in_use_is_the_host_s() {
     assert_eq!(direct.given("c3", &another), ["10.3.0.2/24"]);
     assert_eq!((leases(&lab, "other"), leases(&lab, "third")), (0, 1));
 
-    // With a secret that is written nowhere a command cannot go there, and nobody is asked.
+    // Without the secret a command cannot go there, and no request is made.
     direct.call("DEL", "c3", &another).run().ok();
     let add = direct.call("ADD", "c4", &another);
     add.env("CONSUL_HTTP_TOKEN", "s3cret").run().ok();
@@ -267,5 +267,5 @@ fn no_token_goes_in_clear_where_the_environment_asks_for_tls() {
     }
     let refused = ask(&[("CONSUL_HTTP_SSL", "true"), ("CONSUL_HTTP_AUTH", "a:b")]);
     assert!(refused.contains("CONSUL_HTTP_AUTH"), "{refused}");
-    assert!(heard.try_recv().is_err(), "nobody was asked");
+    assert!(heard.try_recv().is_err(), "no request was made");
 }

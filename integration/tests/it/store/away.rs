@@ -6,8 +6,8 @@ use crate::store_reader;
 use integration::{Attachment, Backend, Lab, conflist};
 use serde_json::Value;
 
-/// Nobody listens there.
-const NOBODY: &str = "consul://192.168.1.5:1";
+/// No program listens there.
+const NO_STORE: &str = "consul://192.168.1.5:1";
 
 #[test]
 fn a_host_goes_on_alone_and_makes_it_known_later() {
@@ -16,9 +16,12 @@ fn a_host_goes_on_alone_and_makes_it_known_later() {
     let t1 = Attachment::new(host, "t1", "ov_net1");
     let far = Attachment::new(lab.host(2), "far", "ov_net1");
 
-    host.configure(NOBODY);
+    host.configure(NO_STORE);
     let t2 = Attachment::new(host, "t2", "ov_net1");
-    assert!(t2.container.pings(far.address, &[]), "from the last news");
+    assert!(
+        t2.container.pings(far.address, &[]),
+        "from the last snapshot"
+    );
     assert!(
         far.container.pings(t2.address, &[]),
         "its block was known before"
@@ -50,11 +53,11 @@ fn a_host_goes_on_alone_and_makes_it_known_later() {
 }
 
 #[test]
-fn a_release_that_nobody_could_note_is_made_up_for() {
+fn a_release_that_could_not_be_noted_is_made_up_for() {
     let lab = two_hosts();
     let host = lab.host(1);
     let t1 = Attachment::new(host, "t1", "ov_net1");
-    host.configure(NOBODY);
+    host.configure(NO_STORE);
     host.script("rm -rf /run/crosshost/ledger");
     t1.detach().ok();
     host.configure(&lab.store_url());

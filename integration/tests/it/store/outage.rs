@@ -1,5 +1,5 @@
 //! Consul is stopped for a while, really: its servers are killed, or one of them is stopped where it stands and answers
-//! nobody any more. Hosts go on from their own blocks, each knows what the store does not, and afterwards the store hears of
+//! no request any more. Hosts go on from their own blocks, each knows what the store does not, and afterwards the store hears of
 //! it once and in order, whatever is done first.
 //!
 //! The store is a cluster, since a lone Consul of the laboratory forgets all when it is killed; that is
@@ -19,8 +19,8 @@ use serde_json::{Value, json};
 const REFUSED: Duration = Duration::from_secs(5);
 /// All that a verb may spend on its store, ten seconds, and its own work on a busy machine.
 const BUDGET: Duration = Duration::from_secs(13);
-/// Nobody listens there.
-const NOBODY: &str = "consul://192.168.1.6:1";
+/// No program listens there.
+const NO_STORE: &str = "consul://192.168.1.6:1";
 const AWAY: &str = "192.168.1.6:8500";
 
 /// A pool whose blocks of eight are all whole.
@@ -300,7 +300,7 @@ fn in_time(said: Finished) -> Finished {
 }
 
 #[test]
-fn an_agent_that_answers_nobody_holds_no_verb_up_for_longer_than_its_budget() {
+fn an_agent_that_does_not_answer_holds_no_verb_up_for_longer_than_its_budget() {
     let (lab, mut cluster) = site(3);
     let [mut one, mut two] = [1, 2].map(|host| Teller::on(lab.host(host)));
     let three = Direct::on(lab.host(3));
@@ -336,7 +336,7 @@ fn an_agent_that_answers_nobody_holds_no_verb_up_for_longer_than_its_budget() {
     assert_eq!(of_two, wanted);
 
     // The container is gone before the agent comes to what was asked for it.
-    lab.host(1).configure(NOBODY);
+    lab.host(1).configure(NO_STORE);
     one.del("c2", REFUSED);
     lab.host(1).configure(&cluster.url(1));
     cluster.server_mut(1).resume();

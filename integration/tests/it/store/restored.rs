@@ -1,6 +1,6 @@
 //! The store loses its memory while containers run: it is emptied, or put back to an older snapshot, or another one that
 //! counts its revisions from the beginning takes its place. The hosts know what
-//! they hold and tell it again, whichever verb comes first; nobody is given what a container has.
+//! they hold and tell it again, whichever verb comes first; no address is given while a container has it.
 //!
 //! Each scenario damages the store, lets the hosts do a few things in an order of its own, and ends with a sync on each.
 //! Then the network must be what it was, each block its owner's, each lease its container's, and new containers on

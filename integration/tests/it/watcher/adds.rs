@@ -1,4 +1,4 @@
-//! ADDs on a host where a watcher keeps the news fresh.
+//! ADDs on a host where a watcher keeps the snapshots fresh.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ fn is_lease_alone(asked: &[String]) -> bool {
 }
 
 #[test]
-fn read_no_news_while_the_watcher_lives_and_follows() {
+fn read_no_records_while_the_watcher_lives_and_follows() {
     let mut lab = Lab::new(1, Backend::Consul);
     let proxy = lab.consul().proxy();
     // Blocks of which no ADD here takes so much that it claims another.
@@ -54,7 +54,7 @@ fn read_no_news_while_the_watcher_lives_and_follows() {
     let requests = asked(&proxy, host, "t2");
     assert!(is_lease_alone(&requests), "{requests:#?}");
 
-    // The news come all the same, and the ADD goes by them.
+    // The records are read all the same, and the ADD goes by them.
     let far = Attachment::new(lab.host(2), "far", NETWORK);
     soon("the new host is heard of", || {
         host.existing("t2").pings(far.address, &[])
@@ -64,20 +64,20 @@ fn read_no_news_while_the_watcher_lives_and_follows() {
     assert!(is_lease_alone(&requests), "{requests:#?}");
     assert!(host.existing("t3").pings(far.address, &[]));
 
-    // A sandbox that is not as it should be is made so by the ADD, by news of its own. The watcher is held, or it would repair it first.
+    // A sandbox that is not as it should be is repaired by the ADD, which reads the records itself. The watcher is held, or it would repair it first.
     let pid = watcher.pid();
     host.script(&format!("kill -STOP {pid}"));
     host.in_sandbox(NETWORK, "ip link set br0 down");
     let requests = asked(&proxy, host, "t4");
     host.script(&format!("kill -CONT {pid}"));
-    assert_eq!(requests.len(), 2, "news and lease: {requests:#?}");
+    assert_eq!(requests.len(), 2, "records and lease: {requests:#?}");
     assert!(host.existing("t4").pings(far.address, &[]));
 
     // A dead one vouches for nothing, whatever it left.
     drop(watcher);
     assert!(vouched(host), "it could not take that back");
     let requests = asked(&proxy, host, "t5");
-    assert_eq!(requests.len(), 2, "news and lease: {requests:#?}");
+    assert_eq!(requests.len(), 2, "records and lease: {requests:#?}");
 
     // One that is told to stop takes it back.
     let mut watcher = host.watch();

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use integration::{Attachment, Backend, Host, Lab, Watching, conflist};
+use integration::{Attachment, Backend, Host, Lab, Watching, conflist, spend};
 
 const BROKEN: &str = "net_m";
 /// Before and behind it by name and by age.
@@ -15,7 +15,7 @@ const NETWORKS: [(&str, &str); 3] = [
 ];
 /// A repair comes within half a minute.
 const REPAIR: Duration = Duration::from_secs(40);
-/// News come in milliseconds; this is for a machine that has much else to do.
+/// A watcher hears of a change in milliseconds; this is for a machine that has much else to do.
 const NEWS: Duration = Duration::from_secs(2);
 
 /// Waits until `host` sends to `other` on all sound networks.
@@ -60,15 +60,15 @@ fn a_network_that_cannot_be_mended_holds_up_no_other() {
         watcher.said()
     );
 
-    // News of the broken one are due, and tried again and again.
+    // The watcher tries to follow the broken one again and again.
     let there = Attachment::new(three, "t3", BROKEN);
-    std::thread::sleep(Duration::from_secs(5));
+    spend(Duration::from_secs(5));
     let others = SOUND.map(|network| Attachment::new(three, network, network));
     soon(NEWS, one, three, &watcher);
     for (here, other) in [(&attached[0], &others[0]), (&attached[2], &others[1])] {
         assert!(here.container.pings(other.address, &[]));
     }
-    // A sync of everything does not make the copy of its news one that an ADD may rely on.
+    // A sync of everything does not make its snapshot one that an ADD may rely on.
     let follows = |network: &str| {
         let following = ["grep", "-s", network, "/run/crosshost/watch/following.json"];
         one.run(&following).status.success()

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use integration::{
-    Attachment, Backend, Host, Lab, OUTSIDE, Running, Watching, conflist, detach_all, until,
+    Attachment, Backend, Host, Lab, OUTSIDE, Running, Watching, conflist, detach_all, spend, until,
 };
 use serde_json::json;
 
@@ -165,7 +165,7 @@ fn a_program_that_makes_and_removes_things_all_the_time_costs_little_and_hides_n
         Running::start(storm, b"")
     });
     let (before, begun) = (watcher.cpu(), Instant::now());
-    std::thread::sleep(Duration::from_secs(12));
+    spend(Duration::from_secs(12));
     let used = watcher.cpu().saturating_sub(before);
     let share = used.as_secs_f64() / begun.elapsed().as_secs_f64();
     host.script("ip link add probe type bridge");

@@ -6,20 +6,21 @@ use std::time::{Duration, Instant};
 use crate::ownership::{asking, block_of, home};
 use crate::store_reader;
 use integration::{
-    Attachment, Backend, ConsulCluster, Direct, Host, Lab, OUTSIDE, conflist, ipamconf,
+    Attachment, Backend, ConsulCluster, Direct, Host, Lab, OUTSIDE, conflist, ipamconf, spend,
+    stays,
 };
 use serde_json::{Value, json};
 
 const NETWORK: &str = "ov_net1";
 const SUBNET: &str = "10.0.0.0/24";
-/// News come in milliseconds; this is for a machine that has much else to do.
+/// A watcher hears of a change in milliseconds; this is for a machine that has much else to do.
 const NEWS: Duration = Duration::from_secs(2);
 /// A repair comes within a second, this is for a machine that has much else to do; the fixed look comes after half a minute.
 const REPAIR: Duration = Duration::from_secs(20);
 /// A try after the store was away comes within half a minute.
 const BACK: Duration = Duration::from_secs(45);
 
-/// Hosts of which the first two know each other and have a block of the network; of the others nobody has heard.
+/// Hosts of which the first two know each other and have a block of the network; the others are unknown.
 fn lab(hosts: u8) -> Lab {
     let lab = Lab::new(hosts, Backend::Consul);
     create_network(&lab);
@@ -43,7 +44,7 @@ fn node(lab: &Lab, host: &Host) -> Option<(u64, Value)> {
 }
 
 #[test]
-fn a_host_that_nobody_knew_is_reached_from_where_a_watcher_runs_and_forgotten_when_it_is_removed() {
+fn an_unknown_host_is_reached_from_where_a_watcher_runs_and_forgotten_when_it_is_removed() {
     let lab = lab(3);
     let [one, two, three] = [1, 2, 3].map(|number| lab.host(number));
     let t1 = Attachment::new(one, "t1", NETWORK);
@@ -96,7 +97,7 @@ fn a_host_that_nobody_knew_is_reached_from_where_a_watcher_runs_and_forgotten_wh
 }
 
 #[test]
-fn news_are_followed_again_after_the_store_was_stopped() {
+fn changes_are_followed_again_after_the_store_was_stopped() {
     let lab = Lab::new(3, Backend::Dir);
     let mut cluster = ConsulCluster::start(&lab);
     for host in lab.hosts() {
@@ -117,8 +118,7 @@ fn news_are_followed_again_after_the_store_was_stopped() {
     });
     watcher.await_told("STATUS=the store is away", NEWS);
     gone.detach().ok();
-    std::thread::sleep(Duration::from_secs(3));
-    assert!(watcher.is_alive());
+    stays(Duration::from_secs(3), "alive", || watcher.is_alive());
     assert!(t1.container.pings(t2.address, &[]), "what runs goes on");
     for server in 1..=cluster.size() {
         cluster.server_mut(server).restart();
@@ -167,7 +167,7 @@ fn a_store_that_has_forgotten_everything_is_told_again() {
 }
 
 #[test]
-fn damage_is_mended_while_nobody_does_anything_and_the_store_is_away() {
+fn damage_is_mended_while_no_verb_runs_and_the_store_is_away() {
     let mut lab = lab(2);
     let (network, way_out);
     {
@@ -256,7 +256,7 @@ fn a_second_watcher_of_a_host_is_refused() {
     // A sync and another host's watcher are none.
     lab.host(1).sync();
     let _other = lab.host(2).watch();
-    // One that was killed stands in nobody's way.
+    // One that was killed does not stand in the way.
     drop(first);
     lab.host(1).watch();
 }
@@ -299,14 +299,14 @@ fn a_watcher_shows_up_where_a_silent_host_would_lose_its_blocks() {
 }
 
 #[test]
-fn an_idle_watcher_costs_nothing_and_a_contact_of_another_host_wakes_nobody() {
+fn an_idle_watcher_costs_nothing_and_a_contact_of_another_host_wakes_no_watcher() {
     let lab = lab(2);
     let host = lab.host(1);
     let proxy = lab.consul().proxy();
     host.configure(&proxy.url());
     let _attached = [1, 2].map(|number| Attachment::new(lab.host(number), "t1", NETWORK));
     let watcher = host.watch();
-    std::thread::sleep(Duration::from_secs(3));
+    watcher.settle();
     let revision = node(&lab, host).expect("known").0;
     proxy.take();
 
@@ -314,7 +314,7 @@ fn an_idle_watcher_costs_nothing_and_a_contact_of_another_host_wakes_nobody() {
     let begun = Instant::now();
     for _ in 0..3 {
         lab.host(2).sync();
-        std::thread::sleep(Duration::from_secs(2));
+        spend(Duration::from_secs(2));
     }
     let used = watcher.cpu().saturating_sub(before);
     let share = used.as_secs_f64() / begun.elapsed().as_secs_f64();
