@@ -40,7 +40,8 @@ fn empty(host: &Host) {
 
 fn call<'lab>(container: &Container<'lab>, verb: &str) -> Call<'lab> {
     let version = if verb == "STATUS" { "1.1.0" } else { "1.0.0" };
-    container.call(verb, &netconf(NETWORK, SUBNET, version))
+    let call = container.call(verb, &netconf(NETWORK, SUBNET, version));
+    call.id("full-0123456789")
 }
 
 /// DEL, which may need space for what others still hold; at the latest with space again it is done.

@@ -27,7 +27,7 @@ fn a_killed_add_leaves_the_containers_other_network_its_way_out() {
     let call = |verb: &str, number: usize| {
         let (network, subnet) = SUBNETS[number];
         let call = container.call(verb, &netconf(network, subnet, "1.0.0"));
-        call.ifname(["eth0", "eth1"][number])
+        call.id("twice-0123456789").ifname(["eth0", "eth1"][number])
     };
     let untouched = lab.footprints();
     for step in 0..30 {

@@ -16,7 +16,7 @@ const LIMIT: Duration = Duration::from_mins(1);
 
 fn call(container: &Container<'_>, verb: &str) -> Finished {
     let conf = netconf(NETWORK, SUBNET, "1.0.0");
-    container.call(verb, &conf).run()
+    container.call(verb, &conf).id("c1").run()
 }
 
 /// The port of the only attachment but `near`'s, if the sandbox still has it.
