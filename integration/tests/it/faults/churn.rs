@@ -16,7 +16,8 @@ use crate::held_addresses;
 use crate::held_addresses::Held;
 use crate::store_reader;
 use integration::{
-    Backend, Consul, ConsulCluster, Container, Finished, Host, Lab, Programs, address_of, netconf, spend,
+    Backend, Consul, ConsulCluster, Container, Finished, Host, Lab, Programs, address_of, netconf,
+    spend,
 };
 use serde_json::json;
 
