@@ -6,8 +6,8 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `restore` | the network and its blocks are written again |
-//! | `containers` | the addresses and leases of this host's containers |
+//! | `networks` | the network and its blocks are written again |
+//! | `leases` | the addresses and leases of this host's containers |
 
-mod containers;
-mod restore;
+mod leases;
+mod networks;
