@@ -1,9 +1,9 @@
-//! Brings the ledger up to date with the store: reads the snapshot, restores what the store has lost, answers requests, and
-//! remembers what was read.
+//! Brings the ledger up to date with the store: reads the snapshot, restores what the store has lost
+//! ([`recovery`](crate::recovery)), and answers requests of other hosts.
 
 use std::net::IpAddr;
 
-use super::{Allocator, Ledger, Memory};
+use super::{Allocator, Ledger};
 use crate::{Error, Exclusion, ExclusionState, NetworkSnapshot, NetworkSpec, Stored, Versioned};
 
 impl Allocator<'_> {
@@ -61,78 +61,6 @@ impl Allocator<'_> {
         Ok((!answered).then_some(snapshot))
     }
 
-    /// Ends a restore that this host began but no longer remembers. The caller holds the lock.
-    pub(super) async fn end_restore(
-        &self,
-        memory: &NetworkSnapshot,
-        snapshot: &mut NetworkSnapshot,
-    ) -> Result<(), Error> {
-        let super::Host { node, boot_id, .. } = self.host;
-        if memory.network.is_none()
-            && self
-                .cluster
-                .end_restore(self.network, snapshot, node, boot_id)
-                .await?
-        {
-            *snapshot = self.cluster.snapshot(self.network).await?;
-        }
-        Ok(())
-    }
-
-    /// Keeps the snapshot in case the store loses its data, and notes since when each node has been silent. `before` is what
-    /// was remembered so far.
-    pub(super) fn remember(
-        &self,
-        before: &Memory,
-        mut snapshot: NetworkSnapshot,
-    ) -> Result<(), Error> {
-        let now = self.clock.uptime();
-        let since = |name: &String, revision: u64| match before.observed.get(name) {
-            Some((seen, since)) if *seen == revision => *since,
-            _ => now,
-        };
-        let observed = (snapshot.nodes.revisions())
-            .map(|(name, revision)| (name.clone(), (revision, since(name, revision))))
-            .collect();
-        // A block's record is never deleted while its network exists. If the snapshot is the older one, the newer record
-        // counts.
-        let networks = before
-            .snapshot
-            .network
-            .as_ref()
-            .zip(snapshot.network.as_ref());
-        if networks.is_some_and(|(before, now)| before.record.is_same(&now.record)) {
-            for (block, known) in before.snapshot.blocks.readable() {
-                // An operator may remove a record that cannot be read; then only this copy is left.
-                let present = snapshot.blocks.known(block);
-                if present.is_none_or(|present| known.record.is_newer(&present.record)) {
-                    snapshot.blocks.insert(*block, known.clone());
-                }
-            }
-        }
-        let requests = snapshot
-            .blocks
-            .readable()
-            .flat_map(|(_, block)| &block.record.exclusions);
-        let requests = requests.filter(|(_, exclusion)| exclusion.is_request());
-        let requests = requests
-            .map(|(address, exclusion)| {
-                let name = request(*address, exclusion);
-                let since = before.requests.get(&name).copied().unwrap_or(now);
-                (name, since)
-            })
-            .collect();
-        let memory = Memory {
-            snapshot,
-            observed,
-            requests,
-        };
-        if memory == *before {
-            return Ok(());
-        }
-        self.local_store.save_memory(self.network, &memory)
-    }
-
     /// Answers what this node was asked for, and returns whether it was asked anything. The ledger no longer gives out what it
     /// grants here. What it has by exclusion and does not use is given back by the next give-back.
     async fn answer(&self, ledger: &mut Ledger) -> Result<bool, Error> {
@@ -168,9 +96,4 @@ impl Allocator<'_> {
         }
         Ok(any)
     }
-}
-
-/// Identifies one request for an address.
-pub(super) fn request(address: IpAddr, exclusion: &Exclusion) -> String {
-    format!("{address} {} {}", exclusion.node, exclusion.since)
 }

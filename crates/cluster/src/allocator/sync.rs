@@ -2,11 +2,10 @@
 
 use std::net::IpAddr;
 
-use super::{
-    Allocator, LeasedAddress, LocalLease, Noted, Stage, housekeeping::is_behind, refresh::request,
-};
+use super::{Allocator, LeasedAddress, LocalLease, Noted, Stage, housekeeping::is_behind};
 use crate::{
     BlockState, Error, Exclusion, Lease, MacRecord, NetworkSnapshot, NetworkState, Versioned,
+    recovery::memory::request,
 };
 
 /// Seconds after which a request for an address is deleted if the asking host does not continue it.

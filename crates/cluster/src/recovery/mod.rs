@@ -7,7 +7,9 @@
 //! | file | what |
 //! |---|---|
 //! | `networks` | the network and its blocks are written again |
+//! | `memory` | what a host remembers of a network |
 //! | `leases` | the addresses and leases of this host's containers |
 
 mod leases;
+pub(crate) mod memory;
 mod networks;
