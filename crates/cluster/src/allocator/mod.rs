@@ -92,7 +92,7 @@ pub struct Leased {
 }
 
 impl Allocator<'_> {
-    fn node(&self) -> Node {
+    pub(crate) fn node(&self) -> Node {
         Node {
             name: self.host.node.clone(),
             // The tunnel address that the interface plugin uses counts, even if the settings name another one by now.

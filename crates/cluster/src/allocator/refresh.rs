@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use super::{Allocator, Ledger};
-use crate::{Error, Exclusion, ExclusionState, NetworkSnapshot, NetworkSpec, Stored, Versioned};
+use crate::{Error, Exclusion, ExclusionState, NetworkSnapshot, NetworkSpec, Versioned};
 
 impl Allocator<'_> {
     /// Reads the snapshot again, restores what the store has lost, if anything, and answers what this node was asked for. The
@@ -17,21 +17,11 @@ impl Allocator<'_> {
         let remembered = self.local_store.memory(self.network)?;
         let memory = &remembered.snapshot;
         let (known, mut snapshot) = self.cluster.enrol(self.network, &self.node()).await?;
-        let before = memory.nodes.get(&self.host.node).map(Stored::revision);
-        let mut lost = before > known;
         let holds = self.holds()?;
-        let same = (memory.network.as_ref().zip(snapshot.network.as_ref()))
-            .is_some_and(|(memory, present)| memory.record.is_same(&present.record));
         let absent = snapshot.network.is_none();
-        if same || (absent && holds) {
-            lost |= self
-                .cluster
-                .restore(self.network, memory, &mut snapshot, &self.node(), holds)
-                .await?;
-        } else if holds {
-            lost = true;
-        }
-        self.end_restore(memory, &mut snapshot).await?;
+        let mut lost = self
+            .restore_lost(memory, known, &mut snapshot, holds)
+            .await?;
         if snapshot.network.is_none() {
             let Some(spec) = spec else {
                 self.disown().await?;

@@ -4,9 +4,35 @@
 
 use std::net::IpAddr;
 
-use crate::{Allocator, Error, Exclusion, Memory, NetworkSnapshot};
+use crate::{Allocator, Error, Exclusion, Memory, NetworkSnapshot, Stored};
 
 impl Allocator<'_> {
+    /// Writes again what this host remembers and the store has lost, and reads that into `snapshot`. `known` is the revision that
+    /// this node's record had before this verb, and `holds` says whether containers here have addresses. Returns whether their
+    /// leases may be lost, too. The caller holds the lock.
+    pub(crate) async fn restore_lost(
+        &self,
+        memory: &NetworkSnapshot,
+        known: Option<u64>,
+        snapshot: &mut NetworkSnapshot,
+        holds: bool,
+    ) -> Result<bool, Error> {
+        let before = memory.nodes.get(&self.host.node).map(Stored::revision);
+        let mut lost = before > known;
+        let is_same = (memory.network.as_ref().zip(snapshot.network.as_ref()))
+            .is_some_and(|(memory, present)| memory.record.is_same(&present.record));
+        if is_same || (snapshot.network.is_none() && holds) {
+            lost |= self
+                .cluster
+                .restore(self.network, memory, snapshot, &self.node(), holds)
+                .await?;
+        } else if holds {
+            lost = true;
+        }
+        self.end_restore(memory, snapshot).await?;
+        Ok(lost)
+    }
+
     /// Ends a restore that this host began but no longer remembers. The caller holds the lock.
     pub(crate) async fn end_restore(
         &self,
