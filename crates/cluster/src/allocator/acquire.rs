@@ -137,38 +137,25 @@ impl Allocator<'_> {
         }
         let mut snapshot = self.local_store.memory(self.network)?.snapshot;
         let how = Claim::Needed(self.patience);
-        let node = &self.host.node;
+        let (network, node) = (self.network, &self.host.node);
         let mut claimed = self
             .cluster
-            .claim_block(self.network, node, set, &mut snapshot, how)
+            .claim_block(network, node, set, &mut snapshot, how)
             .await;
-        if matches!(claimed, Err(Error::NoBlock { .. })) && self.reclaim(&mut snapshot).await? {
-            claimed = self
+        if matches!(claimed, Err(Error::NoBlock { .. })) {
+            let memory = self.local_store.memory(network)?;
+            let now = self.clock.uptime();
+            let reclaimed = self
                 .cluster
-                .claim_block(self.network, node, set, &mut snapshot, how)
-                .await;
-        }
-        self.take_in(snapshot, claimed?).await
-    }
-
-    /// On a network with `reclaimAfter`, takes the blocks of nodes that have been silent for too long. Returns whether there
-    /// was one.
-    async fn reclaim(&self, snapshot: &mut NetworkSnapshot) -> Result<bool, Error> {
-        let network = snapshot.network.as_ref().map(|network| &network.record);
-        let Some(after) = network.and_then(|network| network.reclaim_after) else {
-            return Ok(false);
-        };
-        let (now, mut any) = (self.clock.uptime(), false);
-        for (name, (revision, since)) in self.local_store.memory(self.network)?.observed {
-            if name != self.host.node && now.saturating_sub(since) > after {
-                any |= self
+                .reclaim_silent(network, node, &memory, now, &mut snapshot);
+            if reclaimed.await? {
+                claimed = self
                     .cluster
-                    .reclaim(self.network, &name, revision, snapshot)
-                    .await?
-                    > 0;
+                    .claim_block(network, node, set, &mut snapshot, how)
+                    .await;
             }
         }
-        Ok(any)
+        self.take_in(snapshot, claimed?).await
     }
 
     /// Acquires a requested address, whether its block is this host's, another host's, or has no owner.

@@ -15,7 +15,7 @@ use ipam::{Block, Choice, RangeSet};
 use super::{Allocator, Ledger, foreign_store::Belongs};
 use crate::{
     BlockRecord, BlockState, Error, NetworkSnapshot, NetworkSpec, Stored,
-    operations::{blocks::no_block, nodes::boot_of},
+    operations::{blocks::no_block, nodes::boot_of, reclaim::is_silent},
 };
 
 impl Allocator<'_> {
@@ -153,7 +153,7 @@ impl Allocator<'_> {
             let known = snapshot.nodes.get(owner).map(Stored::revision);
             let silent = observed.get(owner).zip(after);
             silent.is_some_and(|((revision, since), after)| {
-                Some(*revision) == known && now.saturating_sub(*since) > after
+                Some(*revision) == known && is_silent(*since, now, after)
             })
         };
         let all = snapshot.blocks.readable().filter(|(_, present)| {

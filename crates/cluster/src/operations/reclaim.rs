@@ -10,11 +10,40 @@ use ipam::Block;
 use store::Op;
 
 use crate::{
-    BlockRecord, BlockState, Cluster, Error, Exclusion, ExclusionState, Lease, NetworkSnapshot,
-    Versioned,
+    BlockRecord, BlockState, Cluster, Error, Exclusion, ExclusionState, Lease, Memory,
+    NetworkSnapshot, Versioned,
 };
 
+/// Whether a node is silent for so long that other hosts may take over its blocks. Its record has not changed since `since`. This and
+/// `now` are times on [`Clock::uptime`](crate::Clock::uptime) of the host that decides; `after` is the network's `reclaimAfter` in seconds.
+pub(crate) fn is_silent(since: u64, now: u64, after: u64) -> bool {
+    now.saturating_sub(since) > after
+}
+
 impl Cluster<'_> {
+    /// On a network with `reclaimAfter`, takes the blocks of all nodes but `node` that have been silent for too long. `memory` says
+    /// since when each node's record has not changed. Returns whether it took any.
+    pub(crate) async fn reclaim_silent(
+        &self,
+        name: &str,
+        node: &str,
+        memory: &Memory,
+        now: u64,
+        snapshot: &mut NetworkSnapshot,
+    ) -> Result<bool, Error> {
+        let network = snapshot.network.as_ref().map(|network| &network.record);
+        let Some(after) = network.and_then(|network| network.reclaim_after) else {
+            return Ok(false);
+        };
+        let mut any = false;
+        for (silent, (revision, since)) in &memory.observed {
+            if silent != node && is_silent(*since, now, after) {
+                any |= self.reclaim(name, silent, *revision, snapshot).await? > 0;
+            }
+        }
+        Ok(any)
+    }
+
     /// Takes from `node` all blocks of network `name` that it may not use while the store is away, if its record still has
     /// `revision`, that is, if it has been silent since. Returns how many blocks it lost.
     pub async fn reclaim(
