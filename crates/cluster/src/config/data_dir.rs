@@ -29,6 +29,11 @@ impl DataDir {
         Self(Some(key))
     }
 
+    /// Its name in the store and on the host; empty for the default one.
+    pub fn key(&self) -> &str {
+        self.0.as_deref().unwrap_or_default()
+    }
+
     /// The one of a network with this full name, and the network's own name.
     pub fn of_network(full_name: &str) -> (Self, &str) {
         match full_name.split_once('@') {

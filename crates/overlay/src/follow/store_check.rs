@@ -80,7 +80,7 @@ impl Follower<'_> {
         if known.is_some_and(|(known, present)| present.is_same(&known.record)) {
             return Ok(Documents::OfHere { renamed: true });
         }
-        Ok(Documents::Of(there))
+        Ok(Documents::Of(Box::new(there)))
     }
 }
 
@@ -92,7 +92,7 @@ enum Documents {
         renamed: bool,
     },
     /// From another store.
-    Of(StoreRef),
+    Of(Box<StoreRef>),
 }
 
 /// The store that is noted for a network; `None` also if the note cannot be read.
