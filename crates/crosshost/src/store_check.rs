@@ -31,7 +31,7 @@ fn in_use() -> Result<BTreeMap<Pool, StoreRef>> {
 pub fn with_store_in_use(settings: Resolved) -> Result<Resolved> {
     let mut made_with = in_use()?.into_iter();
     match made_with.find(|(pool, _)| pool.data_dir.is_default()) {
-        Some((pool, there)) if !there.is_called_as(&settings.store_ref()) => {
+        Some((pool, there)) if !there.has_same_name(&settings.store_ref()) => {
             let refused = || there.refuse(&pool.network, &settings.store_ref());
             Ok(settings.at(&there).ok_or_else(refused)?)
         }
@@ -43,7 +43,7 @@ pub fn with_store_in_use(settings: Resolved) -> Result<Resolved> {
 pub fn examine(settings: &Resolved, findings: &mut Findings) -> Result<()> {
     for (pool, there) in in_use()? {
         let here = settings.within(&pool.data_dir)?.store_ref();
-        if there.is_called_as(&here) {
+        if there.has_same_name(&here) {
             continue;
         }
         let says = format!(

@@ -112,7 +112,7 @@ impl Allocator<'_> {
     async fn choose(&self, request: &Request<'_>, tried: &Tried) -> Result<Chosen, Error> {
         let mut open = self.open_or_create(request.spec).await?;
         let local_lease = self.local_store.lease(self.network, &request.owner)?;
-        let left = match local_lease {
+        let given_back = match local_lease {
             Noted::Lease(local_lease) if local_lease.stage == Stage::Given => {
                 let held = local_lease
                     .addresses
@@ -130,7 +130,7 @@ impl Allocator<'_> {
                 return Ok(Chosen::Leftover);
             }
             // Its release waits for the store, which does not hinder this ADD.
-            Noted::Lease(local_lease) if !local_lease.unheard => local_lease.left,
+            Noted::Lease(local_lease) if !local_lease.release_all => local_lease.given_back,
             Noted::Lease(_) => return Ok(Chosen::Leftover),
             Noted::Nothing => Vec::new(),
         };
@@ -155,8 +155,8 @@ impl Allocator<'_> {
             lease: lease.clone(),
             stage: Stage::Chosen,
             addresses: addresses.iter().map(held).collect(),
-            left,
-            unheard: false,
+            given_back,
+            release_all: false,
         };
         self.local_store.save_lease(self.network, &local_lease)?;
         Ok(Chosen::Noted(addresses, guard, network, Box::new(lease)))
@@ -228,7 +228,7 @@ impl Allocator<'_> {
         let ledger = &mut open.ledger;
         match refused {
             Published::Taken(address, Stored::Readable(owner))
-                if self.is_zombie(address, &owner.record)? =>
+                if self.is_orphaned(address, &owner.record)? =>
             {
                 self.release_leases(&[(address, owner)]).await?;
             }
@@ -249,7 +249,7 @@ impl Allocator<'_> {
         let Some(mut local_lease) = self.local_store.lease(self.network, owner)?.readable() else {
             return Ok(());
         };
-        if local_lease.left.is_empty() {
+        if local_lease.given_back.is_empty() {
             return self.local_store.remove_lease(self.network, owner);
         }
         local_lease.addresses.clear();

@@ -17,8 +17,8 @@ pub async fn note_gone(
 ) -> Result<(), Error> {
     let _lock = local_store.lock(network).await?;
     match local_store.lease(network, owner)? {
-        Noted::Lease(mut local_lease) if !local_lease.unheard => {
-            local_lease.left.append(&mut local_lease.addresses);
+        Noted::Lease(mut local_lease) if !local_lease.release_all => {
+            local_lease.given_back.append(&mut local_lease.addresses);
             local_lease.stage = Stage::Gone;
             local_store.save_lease(network, &local_lease)
         }
@@ -34,14 +34,14 @@ pub async fn note_gone(
                 since: 0,
                 mac: None,
             };
-            let unheard = LocalLease {
+            let unknown = LocalLease {
                 lease,
                 stage: Stage::Gone,
                 addresses: Vec::new(),
-                left: Vec::new(),
-                unheard: true,
+                given_back: Vec::new(),
+                release_all: true,
             };
-            local_store.save_lease(network, &unheard)
+            local_store.save_lease(network, &unknown)
         }
     }
 }
@@ -57,12 +57,12 @@ impl Allocator<'_> {
         let Some(local_lease) = self.local_store.lease(self.network, owner)?.readable() else {
             return Ok(());
         };
-        if local_lease.unheard {
-            self.release_unheard(owner).await?;
+        if local_lease.release_all {
+            self.release_all_leases(owner).await?;
             let _lock = self.local_store.lock(self.network).await?;
             return self.local_store.remove_lease(self.network, owner);
         }
-        if local_lease.left.is_empty() {
+        if local_lease.given_back.is_empty() {
             return Ok(());
         }
         let told = self.tell_of_release(owner, &local_lease).await;
@@ -110,20 +110,24 @@ impl Allocator<'_> {
         local_lease: &LocalLease,
     ) -> Result<(), Error> {
         let macs: Vec<_> = local_lease
-            .left
+            .given_back
             .iter()
             .map(|h| (h.address, h.mac))
             .collect();
         self.return_macs(&self.host.node, &macs).await?;
         let known = |held: &LeasedAddress| held.revision.map(|revision| (held.address, revision));
-        let left: Option<Vec<_>> = local_lease.left.iter().map(known).collect();
+        let left: Option<Vec<_>> = local_lease.given_back.iter().map(known).collect();
         if let Some(left) = left
             && self.cluster.delete_leases(self.network, &left).await?
         {
             return Ok(());
         }
         for _ in 0..ATTEMPTS {
-            let addresses: Vec<_> = local_lease.left.iter().map(|held| held.address).collect();
+            let addresses: Vec<_> = local_lease
+                .given_back
+                .iter()
+                .map(|held| held.address)
+                .collect();
             let leases = self
                 .cluster
                 .leased_to(self.network, &local_lease.lease, &addresses)
@@ -143,14 +147,14 @@ impl Allocator<'_> {
         Err(Error::Contended(format!("network {network}: leases")))
     }
 
-    /// Which addresses in `before.left` still wait for their release.
+    /// Which addresses in `before.given_back` still wait for their release.
     fn still_left(&self, owner: &LeaseOwner, before: &LocalLease) -> Result<Vec<IpAddr>, Error> {
         let now = self.local_store.lease(self.network, owner)?.readable();
         let still = |held: &&LeasedAddress| {
-            let left = now.iter().flat_map(|local_lease| &local_lease.left);
+            let left = now.iter().flat_map(|local_lease| &local_lease.given_back);
             left.into_iter().any(|now| now.address == held.address)
         };
-        let left = before.left.iter().filter(still);
+        let left = before.given_back.iter().filter(still);
         Ok(left.map(|held| held.address).collect())
     }
 
@@ -160,16 +164,16 @@ impl Allocator<'_> {
             return Ok(());
         };
         local_lease
-            .left
+            .given_back
             .retain(|held| !gone.contains(&held.address));
-        if local_lease.left.is_empty() && local_lease.stage == Stage::Gone {
+        if local_lease.given_back.is_empty() && local_lease.stage == Stage::Gone {
             return self.local_store.remove_lease(self.network, owner);
         }
         self.local_store.save_lease(self.network, &local_lease)
     }
 
     /// Releases whatever leases the store has of an attachment on this node.
-    async fn release_unheard(&self, owner: &LeaseOwner) -> Result<(), Error> {
+    async fn release_all_leases(&self, owner: &LeaseOwner) -> Result<(), Error> {
         let ledger = match self.open_or_rebuild().await {
             Ok(Some(open)) => open.ledger,
             Ok(None) | Err(Error::NoNetwork(_)) => return Ok(()),

@@ -47,7 +47,7 @@ impl Allocator<'_> {
         let (Some(there), Some(here)) = (&ledger.store_ref, &self.host.store_ref) else {
             return Ok(Belongs::Here);
         };
-        if there.is_called_as(here) {
+        if there.has_same_name(here) {
             return Ok(Belongs::Here);
         }
         let present = match self.cluster.network(self.network).await {

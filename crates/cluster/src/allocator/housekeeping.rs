@@ -326,7 +326,7 @@ impl Allocator<'_> {
                         return Err(unreadable.refusal(&key));
                     }
                     Published::Taken(address, Stored::Readable(other))
-                        if self.is_zombie(address, &other.record)? =>
+                        if self.is_orphaned(address, &other.record)? =>
                     {
                         self.release_leases(&[(address, other)]).await?;
                     }
@@ -387,7 +387,7 @@ impl Allocator<'_> {
         for held in local_lease
             .addresses
             .iter_mut()
-            .chain(&mut local_lease.left)
+            .chain(&mut local_lease.given_back)
         {
             let known = addresses
                 .iter()
@@ -403,8 +403,8 @@ impl Allocator<'_> {
 /// Whether the store does not know the latest state of a local lease.
 pub(super) fn is_behind(local_lease: &super::LocalLease) -> bool {
     let unpublished = |held: &LeasedAddress| held.revision.is_none();
-    !local_lease.left.is_empty()
-        || local_lease.unheard
+    !local_lease.given_back.is_empty()
+        || local_lease.release_all
         || (local_lease.stage == Stage::Given && local_lease.addresses.iter().any(unpublished))
 }
 

@@ -98,12 +98,16 @@ pub struct LocalLease {
     /// Its addresses, in the order of the range sets.
     pub addresses: Vec<LeasedAddress>,
     /// Addresses that it has given back and that the store still has for it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub left: Vec<LeasedAddress>,
+    #[serde(default, rename = "left", skip_serializing_if = "Vec::is_empty")]
+    pub given_back: Vec<LeasedAddress>,
     /// It was given back while the host neither knew its addresses nor reached the store: all its leases in the store are to be
     /// released.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub unheard: bool,
+    #[serde(
+        default,
+        rename = "unheard",
+        skip_serializing_if = "std::ops::Not::not"
+    )]
+    pub release_all: bool,
 }
 
 /// An address and the store's revision of its lease; none if the store may not have it.
@@ -268,7 +272,7 @@ impl LocalLease {
 
     /// All its addresses that are in use: held, or given back and still in the store.
     pub fn all(&self) -> impl Iterator<Item = &LeasedAddress> {
-        self.addresses.iter().chain(&self.left)
+        self.addresses.iter().chain(&self.given_back)
     }
 }
 

@@ -184,10 +184,10 @@ impl Allocator<'_> {
                 }
                 noted => noted.readable(),
             };
-            let unheard = present
+            let release_all = present
                 .as_ref()
-                .is_some_and(|local_lease| local_lease.unheard);
-            if lease.record.boot_id != self.host.boot_id || unheard {
+                .is_some_and(|local_lease| local_lease.release_all);
+            if lease.record.boot_id != self.host.boot_id || release_all {
                 gone.push((address, lease));
             } else if present
                 .as_ref()
@@ -197,8 +197,8 @@ impl Allocator<'_> {
                     lease: lease.record.clone(),
                     stage: Stage::Given,
                     addresses: Vec::new(),
-                    left: Vec::new(),
-                    unheard: false,
+                    given_back: Vec::new(),
+                    release_all: false,
                 });
                 let held = LeasedAddress {
                     address,
@@ -208,16 +208,16 @@ impl Allocator<'_> {
                 // The order of the sets is lost; IPv4 comes before IPv6.
                 match local_lease.stage {
                     Stage::Given => local_lease.addresses.push(held),
-                    _ => local_lease.left.push(held),
+                    _ => local_lease.given_back.push(held),
                 }
                 self.local_store.save_lease(self.network, &local_lease)?;
             }
         }
         self.release_leases(&gone).await?;
         for local_lease in self.local_store.leases(self.network)?.readable {
-            if local_lease.unheard
+            if local_lease.release_all
                 && local_lease.addresses.is_empty()
-                && local_lease.left.is_empty()
+                && local_lease.given_back.is_empty()
             {
                 self.local_store
                     .remove_lease(self.network, &local_lease.owner())?;

@@ -25,7 +25,7 @@ impl Allocator<'_> {
             // An operator removed the network, or the store lost it and no attachment of this host is on it.
             Err(Error::NoNetwork(_)) => {
                 self.disown().await?;
-                return self.stranded().await;
+                return self.left_on_removed_network().await;
             }
             // A network that is being removed needs nothing more.
             Err(Error::Removing(_)) => return Ok(Vec::new()),
@@ -66,13 +66,13 @@ impl Allocator<'_> {
         addresses.sort_unstable();
         addresses.dedup();
         let leases = self.cluster.leases_on(self.network, &addresses).await?;
-        let mut zombies = Vec::new();
+        let mut orphaned = Vec::new();
         for (address, lease) in leases.readable() {
-            if self.is_zombie(*address, &lease.record)? {
-                zombies.push((*address, lease.clone()));
+            if self.is_orphaned(*address, &lease.record)? {
+                orphaned.push((*address, lease.clone()));
             }
         }
-        self.release_leases(&zombies).await?;
+        self.release_leases(&orphaned).await?;
         let Some(mut open) = self.open().await? else {
             return Ok(());
         };

@@ -23,7 +23,7 @@ pub struct StoreRef {
 impl StoreRef {
     /// Whether URL and prefix are the same. One store can have two URLs, so two references with different names may be the same
     /// store: then it has the very network that the host knows.
-    pub fn is_called_as(&self, other: &Self) -> bool {
+    pub fn has_same_name(&self, other: &Self) -> bool {
         (&self.store.url, &self.store.prefix) == (&other.store.url, &other.store.prefix)
     }
 
@@ -33,7 +33,7 @@ impl StoreRef {
             (Some(here), Some(there)) => here == there,
             _ => self.data_dir_by_prefix() == other.data_dir_by_prefix(),
         };
-        of_one_data_dir && !self.is_called_as(other)
+        of_one_data_dir && !self.has_same_name(other)
     }
 
     /// The data directory as far as the prefix tells it: a prefix of the default one can look the same.

@@ -24,7 +24,7 @@ impl Cluster<'_> {
             let stored = entry.and_then(|entry| stored::node(&entry, &nodes));
             let stored = stored.map(|(_, stored)| stored);
             if let Some(Stored::Unreadable(unreadable)) = &stored {
-                if !self.is_called_so(node).await? {
+                if !self.had_this_name(node).await? {
                     return Err(unreadable.refusal(&key));
                 }
                 // A newer version wrote it on this host: it stays as it is.
@@ -60,7 +60,7 @@ impl Cluster<'_> {
     }
 
     /// Whether the store has an acknowledgement or a ledger that `node` wrote in this boot.
-    async fn is_called_so(&self, node: &Node) -> Result<bool, Error> {
+    async fn had_this_name(&self, node: &Node) -> Result<bool, Error> {
         let (acks, ledgers) = (self.layout.all_acks()?, self.layout.all_ledgers()?);
         let entries = self.store.read(&[acks.clone(), ledgers]).await?;
         let boot = |entry: &Entry| {

@@ -38,13 +38,13 @@ impl Allocator<'_> {
     }
 
     /// The containers here on a network that was removed, as errors; none if the store lost the network.
-    pub(crate) async fn stranded(&self) -> Result<Vec<Error>, Error> {
+    pub(crate) async fn left_on_removed_network(&self) -> Result<Vec<Error>, Error> {
         let mut local_leases = self.local_store.leases(self.network)?.readable;
         local_leases.retain(|local_lease| local_lease.stage == Stage::Given);
         if local_leases.is_empty() || !self.is_removed().await? {
             return Ok(Vec::new());
         }
-        let stranded = local_leases.iter().flat_map(|local_lease| {
+        let left = local_leases.iter().flat_map(|local_lease| {
             let of = |held: &LeasedAddress| Error::Removed {
                 network: self.network.to_owned(),
                 container: local_lease.lease.container.clone(),
@@ -52,7 +52,7 @@ impl Allocator<'_> {
             };
             local_lease.addresses.iter().map(of)
         });
-        Ok(stranded.collect())
+        Ok(left.collect())
     }
 
     /// Whether a container of this host has an address of the network, or may have one.
@@ -136,7 +136,7 @@ impl Allocator<'_> {
             for address in local_lease
                 .addresses
                 .iter_mut()
-                .chain(&mut local_lease.left)
+                .chain(&mut local_lease.given_back)
             {
                 address.revision = None;
             }
@@ -146,18 +146,18 @@ impl Allocator<'_> {
             }
         }
         self.save(ledger)?;
-        let mut zombies = Vec::new();
+        let mut orphaned = Vec::new();
         for (address, lease) in self.cluster.leases(self.network).await?.readable() {
-            if self.is_zombie(*address, &lease.record)? {
-                zombies.push((*address, lease.clone()));
+            if self.is_orphaned(*address, &lease.record)? {
+                orphaned.push((*address, lease.clone()));
             }
         }
-        self.release_leases(&zombies).await
+        self.release_leases(&orphaned).await
     }
 
     /// Whether a lease is this node's and no container here holds it: the store was put back to an older snapshot, or
     /// the host lost its documents.
-    pub(crate) fn is_zombie(&self, address: IpAddr, lease: &Lease) -> Result<bool, Error> {
+    pub(crate) fn is_orphaned(&self, address: IpAddr, lease: &Lease) -> Result<bool, Error> {
         if lease.node != self.host.node {
             return Ok(false);
         }

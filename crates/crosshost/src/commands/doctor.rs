@@ -408,7 +408,7 @@ fn examine_releases(findings: &mut Findings) -> Result<()> {
         }
         for network in files.networks()? {
             let untold = |local_lease: &cluster::LocalLease| {
-                local_lease.stage == Stage::Gone || !local_lease.left.is_empty()
+                local_lease.stage == Stage::Gone || !local_lease.given_back.is_empty()
             };
             let local_leases = files.leases(&network)?;
             for unreadable in &local_leases.unreadable {

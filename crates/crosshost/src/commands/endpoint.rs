@@ -121,7 +121,7 @@ pub fn local(output: Output) -> Result<String> {
                     .addresses
                     .iter()
                     .map(|held| (held.address, state(held)));
-                let left = local_lease.left.iter();
+                let left = local_lease.given_back.iter();
                 let left = left.map(|held| (held.address, "freed, not yet in the store"));
                 for (address, state) in held.chain(left) {
                     let of = (files.data_dir().clone(), network.clone());

@@ -68,7 +68,7 @@ impl Follower<'_> {
     async fn documents(&self, network: &str) -> Result<Documents, Error> {
         let here = self.settings.store_ref();
         let there = noted(self.host, network)?;
-        let Some(there) = there.filter(|there| !there.is_called_as(&here)) else {
+        let Some(there) = there.filter(|there| !there.has_same_name(&here)) else {
             return Ok(Documents::OfHere { renamed: false });
         };
         let present = match self.cluster.network(network).await {

@@ -44,7 +44,7 @@ async fn forget_network(
     network: &str,
 ) -> Result<(), Error> {
     let place = store_check::noted(host, network)?;
-    if place.is_some_and(|place| !place.is_called_as(&settings.store_ref())) {
+    if place.is_some_and(|place| !place.has_same_name(&settings.store_ref())) {
         return Ok(());
     }
     let _lock = host.lock_network(network)?;
