@@ -122,7 +122,8 @@ fn differs(wanted: &Record, noted: &Record) -> Option<String> {
         .then(|| "snat, masqAll or conditions are not those with which it was published".to_owned())
 }
 
-/// The first of the record's elements that the table lacks.
+/// What the table lacks of the record's elements and conditions, or has differently, or what it has in the chain of conditions that is
+/// not ours. The first such difference.
 fn lacks(record: &Record, found: &Published) -> Option<String> {
     let me = record.attachment.hash();
     for entry in record.entries() {
@@ -137,8 +138,11 @@ fn lacks(record: &Record, found: &Published) -> Option<String> {
             (Entry::Port { at, .. }, None) => {
                 return Some(format!("host port {at} is not published"));
             }
-            (Entry::Hairpin { to, .. } | Entry::Hidden { to, .. }, None) => {
+            (Entry::Hairpin { to, .. }, None) => {
                 return Some(format!("{to} is not masqueraded for its neighbours"));
+            }
+            (Entry::Hidden { to, .. }, None) => {
+                return Some(format!("packets to {to} do not get the host's address"));
             }
         }
     }

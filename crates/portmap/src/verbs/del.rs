@@ -23,7 +23,7 @@ pub(crate) fn del(call: &Call) -> Result<(), Error> {
 
 /// Withdraws everything that is published for the attachment.
 pub fn forget(attachment: &Attachment) -> Result<(), Error> {
-    // Runtimes call DEL before each ADD.
+    // The common case: a DEL before the first ADD. It must not open nfnetlink.
     if table::is_complete() && table::records().is_absent(&attachment.hash()) {
         return Ok(());
     }
