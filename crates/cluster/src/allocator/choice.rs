@@ -1,4 +1,5 @@
-//! Chooses an ADD's addresses from a ledger, or says what the ledger lacks.
+//! Chooses an ADD's addresses from a ledger, one of each range set, or says what the ledger lacks. This file picks the range and
+//! tries the twin; `crates/ipam/src/own_blocks.rs` chooses the address inside the host's blocks.
 
 use std::net::IpAddr;
 
@@ -14,7 +15,8 @@ pub(super) enum Need {
     Capacity(RangeSet),
     /// This very address.
     Address(IpAddr),
-    /// The address with the same host part as the one already chosen, for the other family. Another one will do.
+    /// The *twin* of the address already chosen: the one with the same host part in the other family ([`ipam::twin`]). Another one
+    /// will do.
     Twin(IpAddr),
 }
 

@@ -311,6 +311,19 @@ mod tests {
         assert!(read.pending.is_some() && read.store_ref.is_some());
         assert_eq!(serde_json::to_value(&read).unwrap(), ledger);
 
+        let held = json!({ "address": "10.0.0.2", "revision": null });
+        let mut lease: Value = serde_json::from_str(
+            r#"{ "stage": "gone", "addresses": [], "unheard": true,
+                 "lease": { "node": "h", "bootID": "b", "containerID": "c", "ifname": "eth0", "since": 0 } }"#,
+        )
+        .unwrap();
+        lease["left"] = json!([held]);
+        let read: LocalLease = serde_json::from_value(lease).unwrap();
+        assert!(read.release_all && read.given_back.len() == 1);
+        let written = serde_json::to_value(&read).unwrap();
+        assert_eq!(written["left"], json!([held]));
+        assert_eq!(written["unheard"], json!(true));
+
         let memory = serde_json::to_value(Memory::default()).unwrap();
         assert!(memory.get("news").is_some(), "{memory}");
     }

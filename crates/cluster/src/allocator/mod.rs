@@ -4,7 +4,8 @@
 //! lock, publishes the lease by one conditional write, answers, and notes that it has answered. If the store refuses the write,
 //! the host's copy of a record was old: the ADD reads again and chooses again. If the store is away, the address is given out
 //! anyway, because the block belongs to the host, and the lease is published later. So a usual ADD costs one write to the
-//! store. No document that it reads or writes grows with the number of containers.
+//! store. Its
+//! documents stay small: the ledger has one bit for each address of a block, and what an attachment holds has a document of its own.
 //!
 //! The public operations of [`Allocator`], by file:
 //!

@@ -1,4 +1,5 @@
-//! Sync: does all of a host's duties on a network without waiting for the next verb.
+//! Sync: does all of a host's duties on a network without waiting for the next verb. `crosshost sync` and the watcher run it: it
+//! brings ledger and snapshot up to date, tells the store what verbs could not, and removes what nothing needs any more.
 
 use std::net::IpAddr;
 
@@ -13,7 +14,7 @@ const FORGOTTEN: u64 = 900;
 
 impl Allocator<'_> {
     /// Reads the snapshot, answers what this node is asked for, tells the store what it missed or lost, and gives back what is
-    /// not needed. Reads nothing but the snapshot and this host's own leases. Returns the errors of what failed.
+    /// not needed. Of leases it reads only this host's own, unless the store has lost data. Returns the errors of what failed.
     pub async fn sync(&self) -> Result<Vec<Error>, Error> {
         let lock = self.local_store.lock(self.network).await?;
         let refreshed = match self.load_of_here().await? {
@@ -114,8 +115,9 @@ impl Allocator<'_> {
         self.save(&open.ledger)
     }
 
-    /// Ends exclusions that are over, in this host's blocks and in blocks without an owner; continues interrupted reclaims; and
-    /// forgets foreign leases that are gone.
+    /// Gives back requested MACs that no attachment here has any more, and removes those that all members have dropped; ends
+    /// exclusions that are over, in this host's blocks and in blocks without an owner; continues interrupted reclaims; and marks
+    /// addresses as free again whose leases of other nodes are gone.
     async fn tidy(&self, snapshot: &NetworkSnapshot) -> Result<(), Error> {
         let (name, node) = (self.network, self.host.node.as_str());
         let (now, memory) = (self.clock.uptime(), self.local_store.memory(name)?);

@@ -1,4 +1,4 @@
-//! The keys of a conflist that describe a network, which all plugins of ours read in the same way.
+//! The keys of a conflist that describe a network. `overlay` and `ipam-kv` read them in the same way; `portmap` reads none of them.
 
 use std::collections::HashMap;
 
@@ -9,14 +9,14 @@ use crate::{
     StoreSettings,
 };
 
-/// The smallest MTU with which IPv4 hosts must cope (RFC 791).
+/// The size of packet that every IPv4 host must accept (RFC 791). IPv6 needs links that carry 1280 bytes (RFC 8200).
 const LEAST_MTU: u32 = 576;
 /// The largest IP packet.
 const MOST_MTU: u32 = 65_535;
 /// Shortest `reclaimAfter`, in seconds: a node must be able to write its contact several times in it.
 const LEAST_RECLAIM: u64 = 10;
 
-/// A plugin's configuration, decoded without regard to the case of its keys by the caller.
+/// A plugin's configuration. The caller decodes it, without regard to the case of its keys.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Conflist {

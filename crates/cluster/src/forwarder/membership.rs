@@ -1,7 +1,7 @@
 //! Membership: what this host has told the store of its forwarding on a network, as a document of the host.
 //!
-//! The document is changed *before* the store is told of a join, so that a verb that is killed meanwhile leaves no join of which
-//! the host does not know, and *after* the store has confirmed. What the store could not be told, for example because a DEL
+//! The document is changed *before* the store is told of a join, so that the host knows of every join, even of one whose verb was
+//! killed. It is changed again *after* the store has confirmed the join. What the store could not be told, for example because a DEL
 //! has no settings, the next verb or sync tells it.
 //!
 //! Verbs join side by side, and hold no lock while they ask the store. The join with the highest revision counts. A leave
@@ -26,7 +26,7 @@ pub struct Membership {
     /// Whether the local copy of the snapshot was read since the join. Only such a copy is relied on when the store is away.
     #[serde(default)]
     pub follows: bool,
-    /// Addresses that containers here got while the store was away and that the copy has elsewhere.
+    /// Addresses that containers here got while the store was away and that the copy places elsewhere.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub local: BTreeSet<IpAddr>,
     /// Whether nothing is forwarded any more and the store is still to be told so.
@@ -64,7 +64,7 @@ impl Membership {
 /// A change of the document, made as one step. One that changes nothing need not be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// A join begins. With `anew` also where this host is a member for all it knows: the store may have forgotten that.
+    /// A join begins. With `anew` also if this host's document says that it is a member: the store may have lost that.
     BeginJoin {
         /// The network.
         network: String,
@@ -79,12 +79,12 @@ pub enum Change {
     Follows {
         /// The revision of the join.
         under: u64,
-        /// Addresses of containers here of which the snapshot does not say so.
+        /// Addresses of containers here that the snapshot places elsewhere.
         local: BTreeSet<IpAddr>,
     },
     /// Containers here got these addresses while the store was away.
     Local(BTreeSet<IpAddr>),
-    /// The store has this as our record, after an acknowledgement or instead of one.
+    /// The store has this record of ours: an acknowledgement, or a new join because the store had lost the one to acknowledge by.
     Acknowledged(Versioned<Acknowledgement>),
     /// Nothing is forwarded any more: the sandbox is gone.
     Leave,

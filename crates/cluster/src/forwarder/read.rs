@@ -1,4 +1,5 @@
-//! Reading as a member: the join comes first, so that nothing that the snapshot says changes its home without this host.
+//! Reads the snapshot by which a host forwards. The host joins before it reads. So no address in the snapshot gets a new home until
+//! this host has acknowledged it.
 
 use super::{
     ATTEMPTS, Change, Input, Machine, Membership, Output, Reading, Step, Update, unexpected,
@@ -8,24 +9,22 @@ use crate::{Acknowledgement, Error, NetworkSnapshot, Versioned};
 /// How often a join begins anew because another verb left meanwhile.
 const JOINS: u32 = 8;
 
-/// Whether the store may have forgotten that this host forwards.
+/// Whether the store may have lost the record that this host forwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Doubt {
-    /// It has not: it reported a change a moment ago.
+    /// No: the store has just reported a change.
     None,
-    /// It is to be asked.
+    /// Perhaps: the store is asked.
     Some,
-    /// It has: it had forgotten the host itself.
+    /// Yes: the store had also lost this node's record.
     Certain,
 }
 
-/// Makes this host a member where it is none, and reads a snapshot. Needs no lock. Its node is registered in this boot
-/// before.
+/// Makes this host a member if it is none, and reads a snapshot. Needs no lock. The node must be registered in this boot before.
 #[derive(Debug)]
 pub struct Reader {
     network: String,
-    /// Whether a snapshot that is older than what this host has acknowledged is read again after another join: the store was
-    /// put back to what it was once.
+    /// Whether to join and read again if the snapshot is older than what this host acknowledged (the store was restored).
     looks_back: bool,
     reads: u32,
     joins: u32,
@@ -164,7 +163,7 @@ impl Machine for Reader {
                 if join.is_some() {
                     return Ok(self.has_read(*snapshot, &own));
                 }
-                // Our join went with a network of this name that was removed, or the store forgot it.
+                // Our join was removed together with a network of this name, or the store lost it.
                 (self.reads, self.joins) = (self.reads + 1, 0);
                 if self.reads >= ATTEMPTS {
                     let network = self.network;

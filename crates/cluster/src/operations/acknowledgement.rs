@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, time::Duration};
 use store::{Entry, Key, Op, Outcome};
 
 use crate::{
-    ATTEMPTS, Acknowledgement, BlockState, Cluster, Error, ExclusionState, LedgerRecord, Network,
+    ATTEMPTS, Acknowledgement, Cluster, Error, ExclusionState, LedgerRecord, Network,
     NetworkSnapshot, Node, Records, Stored, Versioned,
     operations::nodes::boot_of,
     records::{decode, encode},
@@ -20,7 +20,8 @@ use crate::{
 pub(crate) const WAKES: u32 = 16;
 
 impl Cluster<'_> {
-    /// Makes `node` a member of `network`: nothing changes its home without it from now on. One read and usually one write. The
+    /// Makes `node` a member of `network`. From now on no address of the network changes its home before `node` has acknowledged that.
+    /// One read and usually one write. The
     /// snapshot by which the node forwards must be read after this. Fails with [`Error::NoNetwork`] if there is no such
     /// network, or it is being removed.
     pub async fn join(
@@ -135,13 +136,14 @@ impl Cluster<'_> {
             let Some(name) = stored::name_below(entry, &acks) else {
                 continue;
             };
-            // A node that was removed or has booted since no longer forwards by it.
+            // A node that was removed does not forward any more.
             let (Some(forwarder), true) = (known.get(name), name != node) else {
                 continue;
             };
             match Stored::<Acknowledgement>::of(entry).readable() {
                 None => drop(seen.insert(name.to_owned(), 0)),
                 Some(ack) => {
+                    // Nor does one that has booted since.
                     let boot = forwarder.readable().map(|it| &it.record.boot_id);
                     if boot.is_none_or(|boot| *boot == ack.record.boot_id) {
                         seen.insert(name.to_owned(), ack.record.seen);
@@ -177,7 +179,7 @@ impl Cluster<'_> {
         };
         let mut stuck = Vec::new();
         for (block, Versioned { record, revision }) in snapshot.blocks.readable() {
-            if record.state != BlockState::Owned {
+            if !record.has_owner() {
                 let (first, prefix) = (block.first(), block.prefix());
                 let what = format!("block {first}/{prefix}, given back by {}", record.node);
                 stuck.push((what, late(record.dropped.unwrap_or(*revision))));
@@ -185,9 +187,7 @@ impl Cluster<'_> {
             for (address, exclusion) in &record.exclusions {
                 let (asked, of) = (exclusion.state == ExclusionState::Asked, &exclusion.node);
                 let (what, waits) = match exclusion.dropped_at(*revision) {
-                    _ if asked && record.is_of(&record.node) => {
-                        ("requested by", vec![record.node.clone()])
-                    }
+                    _ if asked && record.has_owner() => ("requested by", vec![record.node.clone()]),
                     Some(dropped) => ("moving from or to", late(dropped)),
                     None if exclusion.wanted => ("requested from", vec![of.clone()]),
                     None => continue,
@@ -275,7 +275,7 @@ impl Cluster<'_> {
         let entries = self.store.read(&[ledger.clone(), own.clone()]).await?;
         let find = |key| entries.iter().find(|entry| entry.key == key);
         let Some(kept) = find(ledger.clone()) else {
-            // No key has revision 0, so this holds only while the key does not exist.
+            // As a condition: a delete at revision 0 succeeds only if the key does not exist.
             return Ok(Some(vec![Op::Delete {
                 key: ledger,
                 revision: 0,

@@ -201,7 +201,7 @@ impl Cluster<'_> {
         let mut asked = BTreeMap::new();
         let others = snapshot.blocks.clone();
         for (block, present) in others.readable().filter(|(block, present)| {
-            let foreign = present.record.state == BlockState::Owned && present.record.node != node;
+            let foreign = present.record.has_owner() && present.record.node != node;
             foreign && set.iter().any(|range| range.uses(**block))
         }) {
             let owner = &present.record.node;
@@ -372,7 +372,7 @@ fn mate(network: &Network, snapshot: &NetworkSnapshot, node: &str, set: &[Range]
 pub(crate) fn no_block(network: &str, snapshot: &NetworkSnapshot, late: Vec<String>) -> Error {
     let mut owners: BTreeMap<String, usize> = BTreeMap::new();
     for (_, block) in snapshot.blocks.readable() {
-        if block.record.state == BlockState::Owned {
+        if block.record.has_owner() {
             *owners.entry(block.record.node.clone()).or_default() += 1;
         }
     }

@@ -1,4 +1,5 @@
-//! Nodes: a host registers itself.
+//! The records of nodes: how a host registers itself, how a second host with the same name or tunnel address is refused, and how a
+//! host enrols on a network before it acts there.
 
 use std::net::IpAddr;
 
@@ -10,7 +11,7 @@ use crate::{
 };
 
 impl Cluster<'_> {
-    /// Registers `node`, or updates its record, at least the last contact. If `node` has no `vtep`, `machine_id` or `version`,
+    /// Registers `node`, or writes its record again, with the last contact. If `node` has no `vtep`, `machine_id` or `version`,
     /// a known one stays. At most one read and one write if nobody interferes.
     ///
     /// Fails with [`Error::NodeTaken`] if the record is another host's, because the two would take over and release each
@@ -108,10 +109,15 @@ impl Cluster<'_> {
         Ok(())
     }
 
-    /// Makes sure that `node` is registered in this boot and that its ledger of `network` is published, then reads the snapshot
-    /// by which it acts: one read if all of this was so before. Also returns the previous revision of the node's record, `None`
-    /// if there was none: a lower one than the host has seen, or none, shows that the store has lost data. If there is no such
-    /// network, or it is being removed, no ledger is published.
+    /// Prepares `node` to act on `network`:
+    ///
+    /// 1. registers it, unless it is registered in this boot;
+    /// 2. publishes that it keeps a ledger of the network, unless that is published. Not if there is no such network, or it is
+    ///    being removed;
+    /// 3. reads the snapshot by which it acts.
+    ///
+    /// One read if nothing is to be written. Also returns the revision that the node's record had before, `None` if there was no
+    /// record: if the host has seen a higher one, the store has lost data.
     pub async fn enrol(
         &self,
         network: &str,

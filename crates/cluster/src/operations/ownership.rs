@@ -124,9 +124,14 @@ impl BlockRecord {
         }
     }
 
+    /// Whether a node owns it. Without an owner, `node` is the last one.
+    pub fn has_owner(&self) -> bool {
+        self.state == BlockState::Owned
+    }
+
     /// Whether `node` owns it.
     pub fn is_of(&self, node: &str) -> bool {
-        self.state == BlockState::Owned && self.node == node
+        self.has_owner() && self.node == node
     }
 
     /// The home of an address in the block; `None` while it changes hands.
@@ -135,7 +140,7 @@ impl BlockRecord {
             Some(exclusion) => {
                 (exclusion.state == ExclusionState::Given).then_some(exclusion.node.as_str())
             }
-            None => (self.state == BlockState::Owned).then_some(self.node.as_str()),
+            None => self.has_owner().then_some(self.node.as_str()),
         }
     }
 
@@ -152,7 +157,7 @@ impl BlockRecord {
     /// The highest revision at which anything of this record, itself read at `revision`, lost its home; 0 if everything has
     /// one. A host that forwards by a snapshot as new as this has dropped all old homes.
     pub fn last_dropped(&self, revision: u64) -> u64 {
-        let own = (self.state != BlockState::Owned).then(|| self.dropped.unwrap_or(revision));
+        let own = (!self.has_owner()).then(|| self.dropped.unwrap_or(revision));
         let single = self
             .exclusions
             .values()
@@ -165,7 +170,7 @@ impl BlockRecord {
     pub(crate) fn pinned(&self, revision: u64) -> Self {
         let mut pinned = self.clone();
         pinned.changes += 1;
-        if pinned.state != BlockState::Owned {
+        if !pinned.has_owner() {
             pinned.dropped.get_or_insert(revision);
         }
         for exclusion in pinned.exclusions.values_mut() {

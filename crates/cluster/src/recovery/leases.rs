@@ -155,7 +155,7 @@ impl Allocator<'_> {
         self.release_leases(&orphaned).await
     }
 
-    /// Whether a lease is this node's and no container here holds it: the store was put back to an older snapshot, or
+    /// Whether a lease is orphaned: it is this node's, and no container here holds it. The store was put back to an older snapshot, or
     /// the host lost its documents.
     pub(crate) fn is_orphaned(&self, address: IpAddr, lease: &Lease) -> Result<bool, Error> {
         if lease.node != self.host.node {
@@ -169,7 +169,5 @@ impl Allocator<'_> {
 /// Whether the owner of a block, which is not `node`, was asked for an address of it and has not answered.
 fn is_unanswered(record: &BlockRecord, node: &str, address: IpAddr) -> bool {
     let asked = |e: &Exclusion| e.state == ExclusionState::Asked;
-    record.state == BlockState::Owned
-        && record.node != node
-        && record.exclusions.get(&address).is_some_and(asked)
+    record.has_owner() && record.node != node && record.exclusions.get(&address).is_some_and(asked)
 }
