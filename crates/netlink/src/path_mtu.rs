@@ -20,7 +20,7 @@ use tokio::{net::UdpSocket, time};
 
 use crate::{Error, error::Refusal};
 
-/// Bytes of the IP packet that every path carries (RFC 791 and 8200).
+/// Bytes of the small packet: every host must accept 576 with IPv4 (RFC 791), and every link carries 1280 with IPv6 (RFC 8200).
 const LEAST_V4: u32 = 576;
 const LEAST_V6: u32 = 1280;
 /// Bytes of an ICMP echo's header.

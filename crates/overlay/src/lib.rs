@@ -11,8 +11,9 @@
 //! acknowledged that ([`cluster::forwarder`], [`follow`]).
 //!
 //! Each network has on each host a *sandbox*: a namespace with a bridge and a VXLAN device ([`segment::sandbox`]). Veth pairs
-//! connect containers to the bridge. The host's firewall, routing and daemons never see the segment. A container's way to the
-//! outside is a second NIC on a bridge of the host ([`egress`]). A container has one, on however many networks it is.
+//! connect containers to the bridge. The host's firewall, routing and daemons never see the segment. A container reaches the
+//! outside by a second NIC, on a bridge that has a namespace of its own ([`egress`]). A container has one such NIC, however many networks
+//! it is on. (With `egress` `gateway` or `hostAccess` the host itself has a link to the segment: [`host_link`].)
 //!
 //! A verb is a process that lives for milliseconds and can be killed at any instruction. So it writes down what it is about to
 //! make before it makes it ([`state::attachment`]). It makes only what can be named again from the CNI call ([`names`]). Every

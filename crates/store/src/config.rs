@@ -23,7 +23,7 @@ pub struct Config {
     pub token_file: Option<PathBuf>,
     /// PEM file of the certificate authorities to trust in place of the system's.
     pub ca_file: Option<PathBuf>,
-    /// Folder of such PEM files, those in its folders too; `ca_file` wins.
+    /// Folder of such PEM files, searched recursively; `ca_file` wins.
     pub ca_path: Option<PathBuf>,
     /// PEM file of the client certificate, with `key_file`.
     pub cert_file: Option<PathBuf>,

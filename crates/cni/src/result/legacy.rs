@@ -1,4 +1,5 @@
-//! The form of 0.1.0 and 0.2.0: at most one address a family, each with its own routes, and no interfaces.
+//! Results in the form of CNI 0.1.0 and 0.2.0: at most one address a family, each with its own routes, and no interfaces. `write.rs`
+//! writes all versions: it calls this file for these two, and leaves out what 0.3.0 to 1.0.0 do not have.
 
 use super::{CniResult, Dns, Ip, Route, read, write};
 use crate::{Error, decode};

@@ -1,5 +1,12 @@
 //! `crosshost sync --watch`: a resident process that does the work of `crosshost sync` whenever other hosts change something.
 //!
+//! # What wakes it
+//!
+//! - An answer to a blocking query of the store: a node or a block has changed ([`line`]).
+//! - A notification of this host's kernel: a link, address, route or table has changed ([`kernel`]).
+//! - Time: every second it looks at the host's documents, twice a minute it checks the kernel, every ten minutes it syncs everything.
+//! - SIGHUP and SIGTERM ([`signals`]).
+//!
 //! # Why it looks like this
 //!
 //! Nothing depends on it. Verbs read the store themselves, and without a watcher a host only learns later of other hosts. So the

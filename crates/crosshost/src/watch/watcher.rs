@@ -1,4 +1,5 @@
-//! The watcher's state, and its decisions when to do what.
+//! The watcher's state, and what wakes it: an answer of the store about nodes or blocks (`line.rs`), a notification of this host's
+//! kernel (`kernel.rs`), a time at which something is due, and SIGHUP (`mod.rs`). It decides what to do then.
 
 use std::{collections::BTreeSet, time::Duration};
 

@@ -1,4 +1,5 @@
-//! Elements and their owners.
+//! The masqueraded subnets, in a real kernel: how they are added, listed and removed, that only the owner of one removes it, and that
+//! nobody can add one between the comparison of owners and the removal.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;

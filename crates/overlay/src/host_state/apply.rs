@@ -1,4 +1,5 @@
-//! Makes objects what they should be.
+//! Makes, changes or removes the kernel's objects where they differ from a description: the writing half of ADD, repair and sync.
+//! `object.rs` says what differs.
 
 use netlink::{Bridge, Link, LinkChange, Port, Route, Sysctl, Veth, VethEnd, Vxlan};
 

@@ -1,4 +1,4 @@
-//! What the kernel has of a description.
+//! Reads from the kernel what a description names, in few requests, so that `object.rs` can compare it without I/O.
 
 use std::collections::{BTreeMap, BTreeSet};
 

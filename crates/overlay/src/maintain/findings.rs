@@ -1,5 +1,5 @@
-//! What an examination finds. Each finding has a stable id, so that a monitoring rule can rest on it: `docs/doctor.md` has
-//! them all.
+//! The form of what doctor finds. Each finding has a stable id, on which a monitoring rule can rely: `docs/doctor.md` has
+//! them all. What it says of a wrong object, such as a forwarding entry, is in `host_state/object.rs`; `diagnose.rs` collects it.
 
 use journal::Unreadable;
 use plugin::Error;

@@ -1,4 +1,5 @@
-//! Orphans: attachments whose containers are gone, for runtimes that never say so.
+//! Orphans: attachments whose containers are gone, for runtimes that never say so. `crosshost gc` finds them here. (A killed ADD whose
+//! container lives is undone by the next verb: `state/earlier.rs`, `maintain/teardown.rs`.)
 //!
 //! A container is gone when its namespace is: the path that the runtime named leads nowhere or to another one. But the path may
 //! be hidden from who looks (another mount namespace), and a namespace lives as long as any process or file holds it. The

@@ -1,10 +1,10 @@
-//! Paths: what the ways to the other hosts of a network carry, and what that leaves a container.
+//! What MTU the paths to the other hosts of a network leave for a container. Measured by `crates/netlink/src/path_mtu.rs`; when to
+//! measure, and what is noted, is decided here.
 //!
-//! The underlay's MTU says what its first cable carries; a way may carry less. So this host measures the way to each other
-//! host when it first has to do with it, and all of them anew with each sync. A container that is made then gets an MTU
-//! that comes through everywhere; one that was made before keeps its own, and doctor tells of it ([`outgrown`]). CHECK does not:
-//! the container is what its result says, and the cables are others'. The segment itself, which only passes on what
-//! containers send, keeps the underlay's.
+//! The underlay's MTU is that of its first link; a path may carry less. So this host measures the path to each other host when it
+//! first needs it, and all of them again with each sync. A container that is made then gets an MTU that every path carries. One that
+//! was made before keeps its own, and doctor reports it ([`outgrown`]). CHECK does not: the container is as its result says, and the
+//! paths belong to others. The segment itself, which only passes on what containers send, keeps the underlay's MTU.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

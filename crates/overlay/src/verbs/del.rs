@@ -1,4 +1,6 @@
-//! DEL: from the attachment alone, as often as anyone likes, with or without namespace, network or store.
+//! DEL: needs only the attachment, can be repeated, and works without namespace, network or store. It makes no request to the store
+//! for the addresses: if Consul is unreachable, `ipam-kv` notes the release (`crates/ipam-kv/src/verbs/del.rs`), and a later verb or
+//! sync tells the store (`crates/cluster/src/allocator/del.rs`).
 
 use cni::{Call, Command, Delegate};
 use plugin::{Error, readable};

@@ -181,7 +181,7 @@ fn what_iptables_writes_is_understood() {
         iptables-nft -I DOCKER-USER -o ch-egress -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
     );
     assert_eq!(said(&allowed, &[out(), back()]), ["", ""]);
-    // What decides nothing, and what is said in the words of old.
+    // Targets without a verdict, and the old `-m state` spelling.
     let noted = "iptables-nft -P FORWARD DROP
         iptables-nft -A FORWARD -j LOG
         iptables-nft -A FORWARD -j MARK --set-mark 1
@@ -296,7 +296,7 @@ fn a_packet_is_judged_by_its_ends() {
         state: State::Translated,
         ..packets[0].clone()
     };
-    // Of a reply it is known that the connection was led elsewhere, and no more.
+    // Of a reply only this is known: its connection has DNAT.
     let reply = Packet {
         state: State::ReplyOfTranslated,
         ..translated.clone()
@@ -325,7 +325,7 @@ fn a_packet_is_judged_by_its_ends() {
     assert_eq!(said(iptables, &packets), [dropped, ""]);
 }
 
-/// A chain sees a packet as it is at its priority, and one of NAT the first of a connection alone.
+/// Each chain is given the packet in the state it has at that chain's priority. A NAT chain sees only a connection's first packet.
 #[test]
 fn a_packet_is_met_where_it_is_like_that() {
     let early = Packet {
@@ -373,7 +373,7 @@ fn a_packet_is_met_where_it_is_like_that() {
     // What translates ends the chain.
     let hides = format!("{}\nnft insert rule ip f p masquerade", nat("postrouting"));
     assert_eq!(told(&hides), [false; 3]);
-    // A packet that the kernel is told to know no connection of is led nowhere.
+    // An untracked packet is not translated, so `notrack` stops it.
     assert_eq!(met("filter", -300, "notrack"), [true, false]);
     let iptables = "iptables-nft -t raw -A PREROUTING -p tcp --dport 8080 -j CT --notrack";
     let mut sent = early.clone();

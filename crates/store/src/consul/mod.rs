@@ -1,5 +1,5 @@
 //! The shared store: a Consul agent, over its HTTP API, with our own client (why:
-//! `docs/decisions/0001-consul-client.md`). Reads and writes are transactions (`txn`), watches are blocking queries, and each
+//! `docs/decisions/0001-consul-client.md`). Reads and writes are transactions (`txn`), except lists of keys; watches are blocking queries, and each
 //! of them is repeated as long as that is safe and useful (`retry`).
 
 mod connect;

@@ -1,4 +1,4 @@
-//! The JSON of Consul's transaction endpoint, `PUT /v1/txn`, which all reads and writes use. One transaction reads several prefixes
+//! The JSON of Consul's transaction endpoint, `PUT /v1/txn`, which all reads and writes use except lists of keys. One transaction reads several prefixes
 //! at the same moment, and the answer to a write has the new revisions, for which the plain key endpoint would need a second read. A transaction of reads alone does not go through the cluster's log (source:
 //! `agent/txn_endpoint.go`; seen in both tested versions: the raft index stays).
 //!
@@ -82,7 +82,8 @@ impl Objection {
     }
 }
 
-/// A transaction that reads everything at or below `prefixes`, and more: Consul's prefixes may end inside a segment.
+/// A transaction that reads everything at or below `prefixes`. It also returns keys such as `a/bc` for `a/b`, because a Consul prefix is
+/// plain text; the caller drops them.
 pub(super) fn read(prefixes: &[Key]) -> Vec<u8> {
     document(prefixes.iter().map(|key| Step {
         verb: "get-tree",

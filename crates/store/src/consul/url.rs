@@ -100,7 +100,7 @@ impl Url {
     }
 }
 
-/// The part before an `@` is user and password, and the part behind `?` or `#` may be a token. Messages have neither.
+/// The URL as messages show it: without what is before an `@` (user and password) and what follows `?` or `#` (it may be a token).
 pub fn without_secrets(url: &str) -> String {
     let (head, tail) = url.split_at(url.find(['?', '#']).unwrap_or(url.len()));
     let Some(mark) = tail.chars().next() else {
