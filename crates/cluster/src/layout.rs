@@ -33,7 +33,7 @@ impl Layout {
         &self.data_dir
     }
 
-    /// First segments of all keys.
+    /// First path parts of all keys.
     pub fn prefix(&self) -> &str {
         self.prefix.as_str()
     }

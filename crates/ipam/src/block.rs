@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::address::{nth, number, offset, width};
 
 /// An aligned run of addresses, in CIDR terms a network. Written `10.0.0.8_29` in records, messages, store keys and file names:
-/// a slash would separate path segments.
+/// a slash would separate path parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Block(IpNetwork);

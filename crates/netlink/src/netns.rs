@@ -332,7 +332,7 @@ impl Env for Place<'_> {
     }
 }
 
-/// `dir/name`, if `name` is one path segment.
+/// `dir/name`, if `name` is one path part.
 fn checked(dir: &Path, name: &str) -> Result<PathBuf, NetnsError> {
     let path = dir.join(name);
     if path.parent() == Some(dir) && path.file_name().is_some_and(|last| last == name) {

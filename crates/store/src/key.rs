@@ -8,10 +8,10 @@ use crate::Error;
 /// Longest key in bytes.
 pub const MAX_KEY: usize = 512;
 
-/// Longest segment in bytes: a file name (255) less the one-byte suffix of the `dir` backend; a DNS name (253) still fits.
-pub const MAX_SEGMENT: usize = 254;
+/// Longest part of a key's path in bytes: a file name (255) less the one-byte suffix of the `dir` backend; a DNS name (253) still fits.
+pub const MAX_PART: usize = 254;
 
-/// A checked key: segments of `[A-Za-z0-9._:+-]`, neither `.` nor `..`, joined by `/`; at most [`MAX_KEY`] bytes.
+/// A checked key: path parts of `[A-Za-z0-9._:+-]`, neither `.` nor `..`, joined by `/`; at most [`MAX_KEY`] bytes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(String);
 
@@ -25,12 +25,12 @@ impl Key {
         Ok(Self(key))
     }
 
-    /// The key one `segment` further down (a `segment` with `/` in it goes down further).
-    pub fn join(&self, segment: &str) -> Result<Self, Error> {
-        let mut key = String::with_capacity(self.0.len() + 1 + segment.len());
-        key.extend([&self.0, "/", segment]);
+    /// The key one `part` further down (a `part` with `/` in it goes down further).
+    pub fn join(&self, part: &str) -> Result<Self, Error> {
+        let mut key = String::with_capacity(self.0.len() + 1 + part.len());
+        key.extend([&self.0, "/", part]);
         // The part before it is checked already.
-        if let Err(why) = check(&key, segment) {
+        if let Err(why) = check(&key, part) {
             return Err(Error::BadKey(format!("{key:?}: {why}")));
         }
         Ok(Self(key))
@@ -41,12 +41,12 @@ impl Key {
         &self.0
     }
 
-    /// The last segment.
+    /// The last part.
     pub fn last(&self) -> &str {
         self.0.rsplit('/').next().unwrap_or_default()
     }
 
-    /// All but the last segment, if it has more than one.
+    /// All but the last part, if it has more than one.
     pub fn folder(&self) -> Option<&str> {
         self.0.rsplit_once('/').map(|(folder, _)| folder)
     }
@@ -60,25 +60,23 @@ impl Key {
     }
 }
 
-/// Which rule `key` breaks, by its length or in `segments`, its end.
-fn check(key: &str, segments: &str) -> Result<(), String> {
+/// Which rule `key` breaks, by its length or in `parts`, its end.
+fn check(key: &str, parts: &str) -> Result<(), String> {
     if key.len() > MAX_KEY {
         return Err(format!("{} bytes, at most {MAX_KEY}", key.len()));
     }
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"._:+-".contains(&b);
-    for segment in segments.split('/') {
-        match segment {
-            "" => return Err("an empty segment".into()),
-            "." | ".." => return Err(format!("the segment {segment:?}")),
-            _ if segment.len() > MAX_SEGMENT => {
-                let length = segment.len();
-                return Err(format!(
-                    "a segment of {length} bytes, at most {MAX_SEGMENT}"
-                ));
+    for part in parts.split('/') {
+        match part {
+            "" => return Err("an empty path part".into()),
+            "." | ".." => return Err(format!("the path part {part:?}")),
+            _ if part.len() > MAX_PART => {
+                let length = part.len();
+                return Err(format!("a path part of {length} bytes, at most {MAX_PART}"));
             }
-            _ if segment.bytes().all(plain) => {}
+            _ if part.bytes().all(plain) => {}
             _ => {
-                let other = segment.chars().find(|c| !u8::try_from(*c).is_ok_and(plain));
+                let other = part.chars().find(|c| !u8::try_from(*c).is_ok_and(plain));
                 let other = other.unwrap_or_default();
                 return Err(format!("{other:?} is not of [A-Za-z0-9._:+-]"));
             }
@@ -102,19 +100,19 @@ mod tests {
     #[test]
     fn bad_keys_are_refused_with_the_reason() {
         for (key, why) in [
-            ("", "empty segment"),
-            ("/a", "empty segment"),
-            ("a/", "empty segment"),
-            ("a//b", "empty segment"),
-            ("a/./b", "the segment"),
-            ("../etc/passwd", "the segment"),
+            ("", "empty path part"),
+            ("/a", "empty path part"),
+            ("a/", "empty path part"),
+            ("a//b", "empty path part"),
+            ("a/./b", "the path part"),
+            ("../etc/passwd", "the path part"),
             ("a b", "' '"),
             ("a?b", "'?'"),
             ("a=b", "'='"),
             ("a%2Fb", "'%'"),
             ("naïve", "'ï'"),
             ("a\0", "'\\0'"),
-            (&"a".repeat(MAX_SEGMENT + 1), "a segment of 255 bytes"),
+            (&"a".repeat(MAX_PART + 1), "a path part of 255 bytes"),
             (&["abcdefgh"; 58].join("/"), ", at most 512"),
         ] {
             let error = Key::new(key).expect_err(key).to_string();
@@ -138,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_covers_whole_segments_only() {
+    fn a_prefix_covers_whole_parts_only() {
         let key = |text: &str| Key::new(text).expect("good");
         assert!(key("a/b").is_within(&key("a/b")));
         assert!(key("a/b/c").is_within(&key("a/b")));

@@ -35,7 +35,7 @@ pub use budget::Backoff;
 pub use config::{Config, DEFAULT_URL, open};
 pub use consul::without_secrets;
 pub use error::Error;
-pub use key::{Key, MAX_KEY, MAX_SEGMENT};
+pub use key::{Key, MAX_KEY, MAX_PART};
 pub use op::{MAX_BYTES, MAX_OPS, MAX_VALUE, Op, Outcome};
 
 /// A key with its value.
@@ -77,7 +77,7 @@ pub trait Store {
     /// when the store was restored from a backup: the snapshot holds all the same.
     async fn watch(&self, prefix: &Key, index: u64, wait: Duration) -> Result<Snapshot, Error>;
 
-    /// The segments that follow `prefix` in the keys below it, each once; not what is below those. One round trip. What the
+    /// The path parts that follow `prefix` in the keys below it, each once; not what is below those. One round trip. What the
     /// token must not see is not there.
     async fn children(&self, prefix: &Key) -> Result<Vec<String>, Error> {
         let below = format!("{prefix}/");

@@ -37,7 +37,7 @@ pub struct Settings {
 pub struct StoreSettings {
     /// `consul://host:port`, `consuls://host:port` (TLS), `consul+unix:///path` or `dir:///path`.
     pub url: Option<String>,
-    /// First segments of all keys.
+    /// First path parts of all keys.
     pub prefix: Option<String>,
     /// File that holds the ACL token.
     pub token_file: Option<PathBuf>,
@@ -171,7 +171,7 @@ impl Settings {
             .map_or_else(host_name, Ok)?;
         let layout =
             Layout::new(&prefix).map_err(|e| setting(&format!("store.prefix {prefix:?}"), &e))?;
-        // The name becomes one segment of a key.
+        // The name becomes one path part of a key.
         if node.contains('/') || layout.node(&node).is_err() {
             return Err(setting(
                 &format!("node.name {node:?}"),

@@ -416,8 +416,8 @@ fn in_use(name: &str, leases: Vec<(IpAddr, Lease)>) -> Error {
     }
 }
 
-/// The network of a lease's or a block's entry: the last segment of its key but one.
+/// The network of a lease's or a block's entry: the last path part of its key but one.
 fn network_of(lease: &Entry) -> String {
-    let mut segments = lease.key.as_str().rsplit('/');
-    segments.nth(1).unwrap_or_default().to_owned()
+    let mut parts = lease.key.as_str().rsplit('/');
+    parts.nth(1).unwrap_or_default().to_owned()
 }

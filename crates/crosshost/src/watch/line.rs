@@ -95,7 +95,7 @@ struct End {
     latest: RefCell<BTreeMap<Subject, Outcome>>,
     /// When each query had its last answer, or began, in seconds since boot.
     answered_at: RefCell<BTreeMap<Subject, u64>>,
-    news: Notify,
+    wake: Notify,
     /// The number of queries that pause after a failure.
     answered: Notify,
     failing: Cell<bool>,
@@ -146,8 +146,8 @@ impl Line {
     }
 
     /// Waits until there is an answer to [take](Self::take).
-    pub async fn news(&self) {
-        self.end.news.notified().await;
+    pub async fn woken(&self) {
+        self.end.wake.notified().await;
     }
 
     /// The latest outcome of each query that ended since the last call.
@@ -179,7 +179,7 @@ impl End {
             ..heard
         });
         latest.insert(subject.clone(), outcome);
-        self.news.notify_one();
+        self.wake.notify_one();
     }
 }
 

@@ -111,7 +111,7 @@ async fn keep(watch: WatcherLease, signals: &Signals) {
             tokio::select! {
                 biased;
                 signal = signals.next() => Some(signal),
-                () = watcher.news() => None,
+                () = watcher.woken() => None,
                 () = sleep_until(next) => None,
             }
         };

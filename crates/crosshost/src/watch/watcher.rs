@@ -151,9 +151,9 @@ impl Watcher {
     }
 
     /// Waits for an answer of the store or a notification of the kernel.
-    pub async fn news(&self) {
+    pub async fn woken(&self) {
         tokio::select! {
-            () = self.line.news() => {}
+            () = self.line.woken() => {}
             () = self.kernel.told() => {}
         }
     }

@@ -105,7 +105,7 @@ fn namespaces_stacked_by_others_are_removed_too() {
 }
 
 #[test]
-fn names_are_one_path_segment() {
+fn names_are_one_path_part() {
     let lab = Lab::new();
     for name in ["", ".", "..", "a/b", "/a", "a/", "../a"] {
         assert!(Netns::create(lab.dir(), name).is_err(), "{name:?}");

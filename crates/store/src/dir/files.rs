@@ -81,10 +81,10 @@ impl Files {
             let item = item.map_err(|error| io_error(&folder, error))?;
             let name = item.file_name();
             let Some(name) = name.to_str() else { continue };
-            let segment = name.strip_suffix('=').unwrap_or(name);
+            let part = name.strip_suffix('=').unwrap_or(name);
             let key = match prefix {
-                Some(prefix) => prefix.join(segment),
-                None => Key::new(segment),
+                Some(prefix) => prefix.join(part),
+                None => Key::new(part),
             };
             // The store's own files, and other files that someone left here, are not keys.
             let Ok(key) = key else { continue };

@@ -33,7 +33,7 @@ pub(crate) fn suite(bench: &Bench) {
     conditions::revisions_are_never_reused(bench, &begin("revisions"));
     conditions::transactions_are_all_or_nothing(bench, &begin("transactions"));
     conditions::transactions_are_seen_whole(bench, &begin("whole"));
-    reading::prefixes_end_at_segments(bench, &begin("prefixes"));
+    reading::prefixes_end_at_path_parts(bench, &begin("prefixes"));
     reading::children_are_named_once(bench, &begin("children"));
     reading::values_come_back_byte_by_byte(bench, &begin("values"));
     limits::too_much_is_refused_before_it_is_sent(bench, &begin("limits"));

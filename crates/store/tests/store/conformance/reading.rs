@@ -24,7 +24,7 @@ pub(super) fn children_are_named_once(bench: &Bench, base: &Key) {
     });
 }
 
-pub(super) fn prefixes_end_at_segments(bench: &Bench, base: &Key) {
+pub(super) fn prefixes_end_at_path_parts(bench: &Bench, base: &Key) {
     run(async {
         let store = (bench.open)();
         let names = [
