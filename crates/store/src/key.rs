@@ -29,7 +29,7 @@ impl Key {
     pub fn join(&self, part: &str) -> Result<Self, Error> {
         let mut key = String::with_capacity(self.0.len() + 1 + part.len());
         key.extend([&self.0, "/", part]);
-        // The part before it is checked already.
+        // `self` is checked already.
         if let Err(why) = check(&key, part) {
             return Err(Error::BadKey(format!("{key:?}: {why}")));
         }

@@ -198,7 +198,7 @@ impl Watcher {
                     self.heard.clear();
                     if !std::mem::replace(&mut self.away, true) {
                         Log::note(&format!(
-                            "the store is away, containers go on by the last news: {}",
+                            "the store is away, this host continues with its last snapshot: {}",
                             failure.why
                         ));
                     }
@@ -344,7 +344,7 @@ impl Watcher {
         let networks = self.pools.len();
         self.tried.then(|| {
             if self.away {
-                "the store is away, containers go on by the last news".to_owned()
+                "the store is away, this host continues with its last snapshot".to_owned()
             } else if let Some(about) = self.log.first() {
                 format!("{about}: does not work, see the log")
             } else {
