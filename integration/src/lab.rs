@@ -288,7 +288,7 @@ pub(crate) fn at(address: &str) -> SocketAddr {
 /// What the server at `address` says to a caller in `net` that connects and only listens.
 pub fn tcp_get(net: &Net, address: SocketAddr) -> std::io::Result<String> {
     // The kernel answers for a server that is slow to accept. A lost SYN is sent again after a second.
-    let patience = std::time::Duration::from_millis(1500);
+    let patience = std::time::Duration::from_secs(3);
     net.run(|| {
         let mut connection = std::net::TcpStream::connect_timeout(&address, patience)?;
         connection.set_read_timeout(Some(2 * patience))?;

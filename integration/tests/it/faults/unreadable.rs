@@ -363,7 +363,7 @@ fn a_tunnel_address_belongs_to_one_host() {
         ("224.0.0.1", "multicast"),
         ("127.0.0.1", "loopback"),
         ("255.255.255.255", "broadcast"),
-        ("0.0.0.0", "no address"),
+        ("0.0.0.0", "not the address of a host"),
     ] {
         let record = get(consul, &key).replace(two.vtep(), wrong);
         put(consul, &key, &record);
