@@ -29,7 +29,7 @@ pub(super) struct Tried {
     pub(super) twins: Vec<IpAddr>,
     /// Publishing: the store is away, so on a network that reclaims only addresses of kept blocks may be chosen.
     pub(super) away: bool,
-    /// Creating the network, which the store has forgotten.
+    /// Creating the network, which the store has lost.
     pub(super) created: bool,
 }
 

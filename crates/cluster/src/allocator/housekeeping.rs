@@ -12,7 +12,7 @@ impl Allocator<'_> {
     /// Does what is due. Makes no request to the store if nothing is due.
     pub async fn housekeeping(&self) -> Result<(), Error> {
         match self.do_what_is_due().await {
-            // Removed by an operator, or forgotten by the store: the next ADD creates it.
+            // An operator removed it, or the store lost it: the next ADD creates it.
             Err(Error::NoNetwork(_)) => Ok(()),
             tended => tended,
         }

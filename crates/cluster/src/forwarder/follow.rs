@@ -36,7 +36,7 @@ enum State {
     Acknowledge(Box<Reading>, Versioned<Acknowledgement>),
     /// Notes what the store has now.
     NoteAcknowledged(Box<Reading>, Change),
-    /// Reads again, since the store had forgotten this host when it applied the first reading.
+    /// Reads again, because the store had lost this host's record when the first snapshot was acknowledged.
     Again(Reader, Box<Reading>),
     Flood(Box<NetworkSnapshot>),
     /// Looks what there is without the store.

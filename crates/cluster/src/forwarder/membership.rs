@@ -84,7 +84,7 @@ pub enum Change {
     },
     /// Containers here got these addresses while the store was away.
     Local(BTreeSet<IpAddr>),
-    /// The store has this record of ours: an acknowledgement, or a new join because the store had lost the one to acknowledge by.
+    /// The store has this record of ours: an acknowledgement, or a new join, because the store had lost the earlier one.
     Acknowledged(Versioned<Acknowledgement>),
     /// Nothing is forwarded any more: the sandbox is gone.
     Leave,

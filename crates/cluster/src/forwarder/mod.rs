@@ -34,7 +34,7 @@ pub use leave::Leaver;
 pub use membership::{Change, Membership};
 pub use read::{Doubt, Reader};
 
-/// How often a machine begins anew because the store had forgotten that this host forwards.
+/// How often a machine begins again because the store had lost the record that this host forwards.
 const ATTEMPTS: u32 = 3;
 
 /// What a machine wants done. Nothing else of it is under way meanwhile.
@@ -98,7 +98,7 @@ pub enum Input {
     },
     /// How many entries of the kernel were not so.
     Applied(usize),
-    /// This host's record at the store: the acknowledgement, or a join where the store had forgotten that this host forwards.
+    /// This host's record at the store: the acknowledgement, or a new join if the store had lost it.
     Acknowledged(Versioned<Acknowledgement>),
     /// It is done.
     Done,
@@ -181,7 +181,7 @@ pub struct Known {
     pub snapshot: NetworkSnapshot,
     /// Whether it is the copy; else it was read from the store, not as a member.
     pub copied: bool,
-    /// Whether this node had to be registered: the store may have forgotten what else it knew of it.
+    /// Whether this node had to be registered: then the store may have lost its other records, too.
     pub registered: bool,
 }
 

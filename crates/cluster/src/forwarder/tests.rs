@@ -16,7 +16,7 @@ struct Fake {
     revision: u64,
     is_away: bool,
     has_network: bool,
-    /// How often the store has forgotten the join when the host acknowledges.
+    /// How often the store has lost the join when the host acknowledges.
     forgets: u32,
     did: Vec<&'static str>,
     floods: Option<bool>,
