@@ -14,7 +14,7 @@ use crate::session::Result;
 fn in_use() -> Result<BTreeMap<Pool, StoreRef>> {
     let failed = |error: plugin::Error| error.to_string();
     let mut made_with = BTreeMap::new();
-    for (network, store) in overlay::maintain::diagnose::places().map_err(failed)? {
+    for (network, store) in overlay::maintain::diagnose::stores_in_use().map_err(failed)? {
         let data_dir = DataDir::default();
         made_with.insert(Pool { data_dir, network }, store);
     }

@@ -41,9 +41,9 @@ pub async fn examine(output: Output) -> Result<String> {
     };
     permissions::examine(settings.as_ref(), &mut findings);
     if let Some(settings) = &settings {
-        let place = settings.store_ref();
+        let here = settings.store_ref();
         if let Err(error) = examine_store(settings, &mut findings).await {
-            findings.wrong(Check::Store, format!("store {place}: {error}"), "");
+            findings.wrong(Check::Store, format!("store {here}: {error}"), "");
         }
         examine_scope(settings, &mut findings);
         if let Err(error) = store_check::examine(settings, &mut findings) {
@@ -174,8 +174,8 @@ async fn examine_store(settings: &Resolved, findings: &mut Findings) -> Result<(
             examine_networks(&cluster, &sandboxes, findings).await,
         ] {
             if let Err(error) = looked {
-                let place = session.settings.store_ref();
-                findings.wrong(Check::Store, format!("store {place}: {error}"), "");
+                let here = session.settings.store_ref();
+                findings.wrong(Check::Store, format!("store {here}: {error}"), "");
             }
         }
     }

@@ -23,7 +23,7 @@ impl Follower<'_> {
                 }
                 host.snapshots.remove(&other)?;
                 host.members.remove(&other)?;
-                host.places.remove(&other)?;
+                host.store_refs.remove(&other)?;
             }
         }
         note(host, self.network, &here)
@@ -56,7 +56,7 @@ impl Follower<'_> {
     /// The network, and others of this host for which another store than `here` is noted.
     fn compared(&self, here: &StoreRef) -> Result<Vec<String>, Error> {
         let mut known = vec![self.network.to_owned()];
-        for name in self.host.places.names()? {
+        for name in self.host.store_refs.names()? {
             let is_another = |there: &StoreRef| there.is_another(here);
             if name != self.network && noted(self.host, &name)?.as_ref().is_some_and(is_another) {
                 known.push(name);
@@ -97,13 +97,13 @@ enum Documents {
 
 /// The store that is noted for a network; `None` also if the note cannot be read.
 pub(crate) fn noted(host: &Host, network: &str) -> Result<Option<StoreRef>, Error> {
-    let noted = host.places.load_readable(network, &|_| ());
+    let noted = host.store_refs.load_readable(network, &|_| ());
     noted.map_err(Error::from)
 }
 
 /// Several verbs may find at once that nothing is noted yet.
 fn note(host: &Host, network: &str, store_ref: &StoreRef) -> Result<(), Error> {
     let _lock = host.lock(&format!("place-{network}"))?;
-    let saved = host.places.save(network, store_ref);
+    let saved = host.store_refs.save(network, store_ref);
     saved.map_err(Error::from)
 }

@@ -381,14 +381,14 @@ async fn examine_egress_nics(
 }
 
 /// The store with which the containers of each network on this host were made.
-pub fn places() -> Result<Vec<(String, StoreRef)>, Error> {
+pub fn stores_in_use() -> Result<Vec<(String, StoreRef)>, Error> {
     let host = Host::open()?;
     let mut found = Vec::new();
     for network in sandbox::networks()? {
         if host.has_users(&network)?
-            && let Some(place) = store_check::noted(&host, &network)?
+            && let Some(store_ref) = store_check::noted(&host, &network)?
         {
-            found.push((network, place));
+            found.push((network, store_ref));
         }
     }
     Ok(found)

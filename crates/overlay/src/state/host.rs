@@ -34,7 +34,7 @@ pub struct Host {
     /// The snapshot by which each network's sandbox forwards.
     pub snapshots: Journal<NetworkSnapshot>,
     /// The store from which each network's documents come.
-    pub places: Journal<StoreRef>,
+    pub store_refs: Journal<StoreRef>,
     /// The networks of which this host told the store that it is a member.
     pub members: Journal<Membership>,
     /// The attachments that use each sandbox.
@@ -64,7 +64,7 @@ impl Host {
             rtnl,
             records: Journal::new(root, "journal/overlay"),
             snapshots: Journal::new(root, "news"),
-            places: Journal::new(root, "place"),
+            store_refs: Journal::new(root, "place"),
             members: Journal::new(root, "acks"),
             users: Journal::new(root, "sandbox"),
             translations: Journal::new(root, "macs").of_maps(),
@@ -104,7 +104,7 @@ impl Host {
     pub fn lost(&self) -> Result<Vec<Unreadable>, Error> {
         let all = [
             self.snapshots.all().map(|it| it.unreadable),
-            self.places.all().map(|it| it.unreadable),
+            self.store_refs.all().map(|it| it.unreadable),
             self.members.all().map(|it| it.unreadable),
             self.users.all().map(|it| it.unreadable),
             self.translations.all().map(|it| it.unreadable),

@@ -18,7 +18,7 @@ pub(crate) async fn forget(
     node_view: &NodeView,
 ) -> Vec<Error> {
     let names = host.snapshots.names().and_then(|mut names| {
-        names.extend(host.places.names()?);
+        names.extend(host.store_refs.names()?);
         Ok(names)
     });
     let mut names = match names {
@@ -43,8 +43,8 @@ async fn forget_network(
     settings: &Resolved,
     network: &str,
 ) -> Result<(), Error> {
-    let place = store_check::noted(host, network)?;
-    if place.is_some_and(|place| !place.has_same_name(&settings.store_ref())) {
+    let there = store_check::noted(host, network)?;
+    if there.is_some_and(|there| !there.has_same_name(&settings.store_ref())) {
         return Ok(());
     }
     let _lock = host.lock_network(network)?;
@@ -61,5 +61,5 @@ async fn forget_network(
         return Ok(());
     }
     host.snapshots.remove(network)?;
-    Ok(host.places.remove(network)?)
+    Ok(host.store_refs.remove(network)?)
 }
