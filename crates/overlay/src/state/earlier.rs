@@ -1,4 +1,5 @@
-//! What an earlier ADD of the same attachment left. A duplicate is refused; anything else is removed.
+//! What an earlier ADD of the same attachment left. A duplicate is refused. What a killed ADD left is undone (by
+//! `maintain/teardown.rs`, as DEL does).
 
 use cni::Delegate;
 use journal::{Attachment, Found};
