@@ -11,9 +11,9 @@
 //! acknowledged that ([`cluster::forwarder`], [`follow`]).
 //!
 //! Each network has on each host a *sandbox*: a namespace with a bridge and a VXLAN device ([`segment::sandbox`]). Veth pairs
-//! connect containers to the bridge. The host's firewall, routing and daemons never see the segment. A container reaches the
-//! outside by a second NIC, on a bridge that has a namespace of its own ([`egress`]). A container has one such NIC, however many networks
-//! it is on. (With `egress` `gateway` or `hostAccess` the host itself has a link to the segment: [`host_link`].)
+//! connect containers to the bridge. The host's firewall, routing and daemons never see the segment, unless `egress` is `gateway` or
+//! `hostAccess` is on: then the host has a link to it ([`host_link`]). With `egress` `gwbridge` a container reaches the outside by a
+//! second NIC, on a bridge that has a namespace of its own ([`egress`]). It has one such NIC, however many networks it is on.
 //!
 //! A verb is a process that lives for milliseconds and can be killed at any instruction. So it writes down what it is about to
 //! make before it makes it ([`state::attachment`]). It makes only what can be named again from the CNI call ([`names`]). Every
