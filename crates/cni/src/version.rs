@@ -1,4 +1,5 @@
 //! The supported versions of the specification: all seven. They are ordered, so "since 0.4.0" is a comparison.
+//! VERSION is answered in `skeleton.rs`; the version that a conflist names is checked in `conf.rs`.
 
 use std::fmt;
 

@@ -1,4 +1,5 @@
-//! VNI records. A network's own record has its VNI; the VNI record ensures that no other network takes it. If a VNI record is
+//! VNI records. A creation chooses a free VNI and writes this record in the network's own transaction (`networks.rs`); here it is
+//! written again. A network's own record has its VNI; the VNI record ensures that no other network takes it. If a VNI record is
 //! lost or names another network, the hosts of the network write it again.
 
 use store::Op;

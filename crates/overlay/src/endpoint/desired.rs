@@ -1,7 +1,8 @@
 //! What a container should have of an attachment: its NIC on the segment, and its egress NIC. Pure.
 //!
 //! The result of the ADD says it: ADD makes what its result says, and CHECK compares what the result of the chain says, which
-//! later plugins may have changed. `crosshost doctor` has no result, and compares what documents of this host say.
+//! later plugins may have changed. `crosshost doctor` has no result, and compares what documents of this host say. The comparison itself is in
+//! [`crate::host_state`]; whether an MTU is larger than a path carries, in `segment/path_mtu.rs`.
 //!
 //! What the result does not say is applied, and not compared: settings and link-local addresses are the container's own from then
 //! on, and a later plugin such as `tuning` may set others.

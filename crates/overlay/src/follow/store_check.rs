@@ -1,5 +1,6 @@
 //! A host has one store. An ADD that would use a second one is refused while containers on this host were made with the
-//! first, and nothing that was read from one store is told to another.
+//! first, and nothing that was read from one store is told to another. A conflist that names another store than the configuration is
+//! refused before that, by `Resolved::refuse_another_store` (`cluster/src/config/settings.rs`).
 
 use cluster::StoreRef;
 use plugin::Error;
