@@ -7,140 +7,75 @@ use netlink_packet_netfilter::nftables::{
 };
 
 use crate::expr::{
-    LINK_HEADER, MAC_BYTES, NF_ACCEPT, NF_DROP, PORT_BYTES, Rule, TRANSPORT_HEADER, UDP, compare,
-    established, ifname, load, lookup, lookup_absent, masq, notrack, number, of_family, other,
-    payload, port, rule, translated, verdict,
+    LINK_HEADER, MAC_BYTES, NETWORK_HEADER, NF_ACCEPT, NF_DROP, Rule, UDP, compare, ifname, load,
+    lookup, masq, notrack, payload, port, verdict,
 };
 use crate::family::{End, Family};
-use crate::skeleton::{ANY_SOURCE_PORT, TO_TUNNELS, TOGETHER};
-use crate::tuple::{Tuple, address};
-
-/// The UDP ports from which our tunnels send, the last one excluded: a process without rights cannot send from these
-/// (`ip_unprivileged_port_start`).
-pub const TUNNEL_SOURCE_PORTS: (u16, u16) = (512, 1024);
-/// `NFTA_FIB_DREG`, `_RESULT`, `_FLAGS`; `NFT_FIB_RESULT_OIF`; `NFTA_FIB_F_SADDR`, `_IIF`, `_PRESENT`.
-const FIB: [(u16, u32); 3] = [(1, 1), (2, 1), (3, 1 << 0 | 1 << 3 | 1 << 5)];
 
 /// `ip saddr @egress4 oifname != "bridge" masquerade`. An inet table sees both versions of IP, hence nfproto first.
 pub(crate) fn masquerade(family: &Family, bridge: &str) -> Rule {
-    let mut expressions = of_family(family).to_vec();
-    expressions.extend([
-        address(Register::Reg1, family, End::Source),
+    let name = ifname(bridge);
+    let expressions = [
+        load(MetaKey::Nfproto),
+        compare(Operator::Equal, vec![family.nfproto]),
+        address(family, End::Source),
         lookup(family.egress),
         load(MetaKey::Oifname),
-        compare(Operator::NotEqual, ifname(bridge)),
+        compare(Operator::NotEqual, name),
         masq(),
-    ]);
-    rule(expressions)
+    ];
+    expressions.into_iter().map(Into::into).collect()
 }
 
-/// `ip saddr . ip daddr . udp dport @peers4 notrack accept`: one lookup for a packet that may pass.
+/// `ip saddr . ip daddr . udp dport @peers4 notrack accept`: one lookup for a permitted packet.
 pub(crate) fn admit_peers(family: &Family) -> Rule {
-    let tuple = Tuple::new().address(family, End::Source);
-    let tuple = tuple.address(family, End::Destination).port();
-    let mut rule = rule(udp(family, tuple, family.peers));
-    rule.extend([notrack(), accept().into()]);
+    let bytes = family.key_bytes.into();
+    let destination = family.offset(End::Destination);
+    let mut rule = udp(family);
+    rule.extend([
+        address(family, End::Source).into(),
+        payload(family.behind_address, NETWORK_HEADER, destination, bytes).into(),
+        port(family.behind_two).into(),
+        lookup(family.peers).into(),
+        notrack(),
+        verdict(Verdict::Other(NF_ACCEPT), None).into(),
+    ]);
     rule
 }
 
 /// `ip daddr . udp dport @tunnels4 drop`
 pub(crate) fn drop_strangers(family: &Family) -> Rule {
-    let mut expressions = udp(family, socket(family, End::Destination), family.tunnels);
-    expressions.push(drop());
-    rule(expressions)
-}
-
-/// `ip saddr . udp dport @remotes4 fib saddr . iif oif missing drop`
-pub(crate) fn drop_forged(family: &Family) -> Rule {
-    let mut expressions = udp(family, socket(family, End::Source), family.remotes);
-    expressions.extend([
-        other("fib", FIB.map(number).to_vec()),
-        compare(Operator::Equal, vec![0; 4]),
-        drop(),
-    ]);
-    rule(expressions)
-}
-
-/// `th sport >= 1024 meta skuid != 4294967295 th dport != @any-source-port drop`: a program's packet has a user, and no user has that number (`INVALID_UID`).
-/// What a program of this host sends through a tunnel has one as well, but goes from a port of the tunnel's.
-pub(crate) fn drop_of_users() -> Rule {
-    let (_, end) = TUNNEL_SOURCE_PORTS;
-    rule(vec![
-        payload(Register::Reg1, TRANSPORT_HEADER, 0, PORT_BYTES),
-        compare(Operator::GreatherThanEqual, end.to_be_bytes().to_vec()),
-        load(MetaKey::SocketUserId),
-        compare(Operator::NotEqual, vec![u8::MAX; 4]),
-        port(Register::Reg1),
-        lookup_absent(ANY_SOURCE_PORT),
-        drop(),
-    ])
+    let mut rule = tunnel(family, End::Destination);
+    rule.push(verdict(Verdict::Other(NF_DROP), None).into());
+    rule
 }
 
 /// `ip saddr . udp dport @tunnels4 notrack`
 pub(crate) fn untracked(family: &Family) -> Rule {
-    let mut rule = rule(udp(family, socket(family, End::Source), family.tunnels));
+    let mut rule = tunnel(family, End::Source);
     rule.push(notrack());
     rule
 }
 
-/// `ip daddr . udp dport @remotes4 goto to-tunnels`
-pub(crate) fn to_remotes(family: &Family) -> Rule {
-    let mut expressions = udp(family, socket(family, End::Destination), family.remotes);
-    expressions.push(verdict(Verdict::Goto, Some(TO_TUNNELS)));
-    rule(expressions)
+/// `ip daddr . udp dport @tunnels4`: a packet of one of our tunnels, which use the same port in both directions.
+fn tunnel(family: &Family, ours: End) -> Rule {
+    let mut rule = udp(family);
+    rule.extend([
+        address(family, ours).into(),
+        port(family.behind_address).into(),
+        lookup(family.tunnels).into(),
+    ]);
+    rule
 }
 
-/// `ip daddr . udp dport @remotes4 ip saddr . udp dport != @remotes4 drop`
-pub(crate) fn drop_forwarded(family: &Family) -> Rule {
-    let mut expressions = udp(family, socket(family, End::Destination), family.remotes);
-    expressions.extend(socket(family, End::Source).expressions);
-    expressions.extend([lookup_absent(family.remotes), drop()]);
-    rule(expressions)
-}
-
-/// What may be forwarded to containers, whose links are the egress bridge and those of networks.
-pub(crate) fn to_containers(bridge: &str, links: &[&str]) -> Vec<Rule> {
-    let mut following = established();
-    following.push(accept());
-    let mut led = translated();
-    led.push(accept());
-    let both = Tuple::new().interface(MetaKey::Iifname);
-    let mut together = both.interface(MetaKey::Oifname).expressions;
-    together.extend([lookup(TOGETHER), accept()]);
-    let bridge = ifname(bridge);
-    let links = links.iter().map(|prefix| prefix.as_bytes().to_vec());
-    let others = [bridge].into_iter().chain(links);
-    let others = others.map(|name| {
-        vec![
-            load(MetaKey::Oifname),
-            compare(Operator::Equal, name),
-            drop(),
-        ]
-    });
-    let rules = [following, led, together].into_iter().chain(others);
-    rules.map(rule).collect()
-}
-
-fn accept() -> Expressions {
-    verdict(Verdict::Other(NF_ACCEPT), None)
-}
-
-fn drop() -> Expressions {
-    verdict(Verdict::Other(NF_DROP), None)
-}
-
-/// An address of a packet, and its destination port: the tunnels of a network use the same port in both directions.
-fn socket(family: &Family, end: End) -> Tuple {
-    Tuple::new().address(family, end).port()
-}
-
-/// UDP packets whose tuple is in a set.
-fn udp(family: &Family, tuple: Tuple, set: &str) -> Vec<Expressions> {
-    let mut expressions = of_family(family).to_vec();
-    expressions.extend([load(MetaKey::L4Proto), compare(Operator::Equal, vec![UDP])]);
-    expressions.extend(tuple.expressions);
-    expressions.push(lookup(set));
-    expressions
+fn udp(family: &Family) -> Rule {
+    let expressions = [
+        load(MetaKey::Nfproto),
+        compare(Operator::Equal, vec![family.nfproto]),
+        load(MetaKey::L4Proto),
+        compare(Operator::Equal, vec![UDP]),
+    ];
+    expressions.into_iter().map(Into::into).collect()
 }
 
 /// `ether daddr FROM ether daddr set TO`
@@ -162,5 +97,10 @@ pub(crate) fn readdress(from: [u8; 6], to: [u8; 6]) -> Rule {
             Payload::CsumFlags(ChecksumFlags::empty()),
         ]),
     ];
-    rule(expressions.into())
+    expressions.into_iter().map(Into::into).collect()
+}
+
+fn address(family: &Family, end: End) -> Expressions {
+    let (offset, bytes) = (family.offset(end), family.key_bytes.into());
+    payload(Register::Reg1, NETWORK_HEADER, offset, bytes)
 }

@@ -15,5 +15,4 @@ use crate::Config;
 
 const CONFIG: Config<'_> = Config {
     egress_bridge: "ch-egress",
-    segment_links: ["chg", "chh"],
 };

@@ -1,15 +1,14 @@
-//! Who may send to a tunnel, what is not tracked, and what is forwarded to containers.
+//! The guard of the tunnels: which addresses may send, and what is not tracked.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::time::Duration;
+use std::net::{IpAddr, SocketAddr};
 
-use crate::{Nft, Permitted};
+use crate::Nft;
 
 use super::CONFIG;
 use super::kit::Namespace;
 
-fn sockets(texts: &[&str]) -> BTreeSet<SocketAddr> {
+fn ends(texts: &[&str]) -> BTreeSet<SocketAddr> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
 }
 
@@ -40,74 +39,59 @@ fn listed(namespace: &Namespace, set: &str) -> Vec<String> {
 fn the_sets_become_what_is_said() {
     let namespace = Namespace::new();
     namespace.run(|| Nft::open().unwrap().ensure(&CONFIG).unwrap());
-    let permit = |permitted: &Permitted| {
+    let guard = |our: &[&str], their: &[&str]| {
         namespace.run(|| {
             let mut nft = Nft::open().unwrap();
-            nft.permit(permitted).unwrap();
+            nft.guard(&ends(our), &hosts(their)).unwrap();
             let generation = nft.generation().unwrap();
-            nft.permit(permitted).unwrap();
+            nft.guard(&ends(our), &hosts(their)).unwrap();
             assert_eq!(nft.generation().unwrap(), generation, "nothing to change");
-            assert!(nft.permits(permitted).unwrap());
-            assert!(!nft.permits(&Permitted::default()).unwrap());
         });
     };
-    let pair = |from: &str, to: &str| (from.to_owned(), to.to_owned());
-    let mut permitted = Permitted {
-        tunnels: sockets(&["10.0.0.1:4789", "10.0.0.1:8472", "[fd00::1]:4789"]),
-        remotes: sockets(&["10.0.0.2:4789", "[fd00::2]:4789"]),
-        hosts: hosts(&["10.0.0.2", "10.0.0.3", "fd00::2"]),
-        any_source_port: [8472].into(),
-        together: [pair("chga", "chha"), pair("chha", "chga")].into(),
-    };
-    permit(&permitted);
-    let ends = listed(&namespace, "tunnels4");
-    assert_eq!(ends, ["10.0.0.1 4789", "10.0.0.1 8472"]);
+    guard(
+        &["10.0.0.1:4789", "10.0.0.1:8472", "[fd00::1]:4789"],
+        &["10.0.0.2", "10.0.0.3", "fd00::2"],
+    );
+    assert_eq!(
+        listed(&namespace, "tunnels4"),
+        ["10.0.0.1 4789", "10.0.0.1 8472"]
+    );
     assert_eq!(listed(&namespace, "tunnels6"), ["fd00::1 4789"]);
-    assert_eq!(listed(&namespace, "remotes4"), ["10.0.0.2 4789"]);
-    assert_eq!(listed(&namespace, "remotes6"), ["fd00::2 4789"]);
-    let peers = [
-        "10.0.0.2 10.0.0.1 4789",
-        "10.0.0.2 10.0.0.1 8472",
-        "10.0.0.3 10.0.0.1 4789",
-        "10.0.0.3 10.0.0.1 8472",
-    ];
-    assert_eq!(listed(&namespace, "peers4"), peers);
+    assert_eq!(
+        listed(&namespace, "peers4"),
+        [
+            "10.0.0.2 10.0.0.1 4789",
+            "10.0.0.2 10.0.0.1 8472",
+            "10.0.0.3 10.0.0.1 4789",
+            "10.0.0.3 10.0.0.1 8472"
+        ]
+    );
     assert_eq!(listed(&namespace, "peers6"), ["fd00::2 fd00::1 4789"]);
-    let ports = namespace.sh("nft list set inet crosshost any-source-port");
-    assert!(ports.contains("elements = { 8472 }"), "{ports}");
-    assert_eq!(listed(&namespace, "together"), ["chga chha", "chha chga"]);
 
-    // What nft prints it can read again.
-    let saved = namespace.sh("nft list ruleset");
-    let other = Namespace::new();
-    other.sh(&format!("nft -f - <<'END'\n{saved}\nEND"));
-    assert_eq!(other.sh("nft list ruleset"), saved);
-
-    permitted.tunnels = sockets(&["10.0.0.1:8472"]);
-    permitted.hosts = hosts(&["10.0.0.4"]);
-    permit(&permitted);
+    guard(&["10.0.0.1:8472"], &["10.0.0.3", "10.0.0.4"]);
     assert_eq!(listed(&namespace, "tunnels4"), ["10.0.0.1 8472"]);
-    assert_eq!(listed(&namespace, "tunnels6"), [""; 0]);
-    assert_eq!(listed(&namespace, "peers4"), ["10.0.0.4 10.0.0.1 8472"]);
-    assert_eq!(listed(&namespace, "peers6"), [""; 0]);
+    assert_eq!(listed(&namespace, "tunnels6"), Vec::<String>::new());
+    assert_eq!(
+        listed(&namespace, "peers4"),
+        ["10.0.0.3 10.0.0.1 8472", "10.0.0.4 10.0.0.1 8472"]
+    );
 }
 
 #[test]
 fn three_thousand_hosts_fit() {
     let namespace = Namespace::new();
-    let address = |n: u32| IpAddr::from((0xfd00_u128 << 112 | u128::from(n)).to_be_bytes());
-    let many = Permitted {
-        tunnels: sockets(&["[fd01::1]:4789"]),
-        hosts: (0..3000).map(address).collect(),
-        ..Permitted::default()
-    };
+    let many: BTreeSet<IpAddr> = (0..3000_u32)
+        .map(|n| IpAddr::from((0xfd00_u128 << 112 | u128::from(n)).to_be_bytes()))
+        .collect();
     namespace.run(|| {
         let mut nft = Nft::open().unwrap();
         nft.ensure(&CONFIG).unwrap();
-        nft.permit(&many).unwrap();
+        nft.guard(&ends(&["[fd01::1]:4789"]), &many).unwrap();
     });
     assert_eq!(listed(&namespace, "peers6").len(), 3000);
-    namespace.run(|| Nft::open().unwrap().permit(&Permitted::default()).unwrap());
+    namespace.run(|| {
+        Nft::open().unwrap().guard(&ends(&[]), &hosts(&[])).unwrap();
+    });
     assert_eq!(listed(&namespace, "peers6").len(), 0);
 }
 
@@ -115,77 +99,52 @@ fn three_thousand_hosts_fit() {
 fn without_a_table_there_is_nothing_to_take_away() {
     Namespace::new().run(|| {
         let mut nft = Nft::open().unwrap();
-        nft.permit(&Permitted::default()).unwrap();
-        let permitted = Permitted {
-            tunnels: sockets(&["10.0.0.1:4789"]),
-            ..Permitted::default()
-        };
-        let error = nft.permit(&permitted).unwrap_err();
+        nft.guard(&ends(&[]), &hosts(&[])).unwrap();
+        let error = nft
+            .guard(&ends(&["10.0.0.1:4789"]), &hosts(&[]))
+            .unwrap_err();
         assert!(error.to_string().contains("set tunnels4"), "{error}");
     });
 }
 
-/// VXLAN's header with a VNI, and some content.
-fn vxlan(vni: u32) -> Vec<u8> {
-    let [_, a, b, c] = vni.to_be_bytes();
-    [&[8, 0, 0, 0, a, b, c, 0], &b"mark"[..]].concat()
-}
-
-/// A datagram from here to there.
-fn send(from: &Namespace, to: SocketAddr, content: &[u8]) {
-    from.run(|| {
-        let any: IpAddr = if to.is_ipv4() {
-            [0; 4].into()
-        } else {
-            [0; 16].into()
-        };
-        let socket = UdpSocket::bind((any, 0)).unwrap();
-        // Where the sender's own rules refuse it, that is the outcome, not an error of the test.
-        let _ = socket.send_to(content, to);
-    });
-}
-
-fn listener(at: &Namespace, to: SocketAddr) -> UdpSocket {
-    let socket = at.run(|| UdpSocket::bind(to).unwrap());
-    let patience = Some(Duration::from_millis(300));
-    socket.set_read_timeout(patience).unwrap();
-    socket
-}
-
-/// Two ends of a cable `v`, host 1 and host 2, with addresses of both families.
-fn cable(a: &Namespace, b: &Namespace) {
+/// Two ends of a veth pair, `a` and `b`, with addresses of both families; `a` may send to `b`'s port 4789 or not.
+#[test]
+fn only_known_hosts_are_heard_and_nothing_of_them_is_tracked() {
+    let (a, b) = (Namespace::new(), Namespace::new());
     a.sh(&format!("ip link add v type veth peer v netns {}", b.pid()));
-    for (space, n) in [(a, 1), (b, 2)] {
+    for (space, n) in [(&a, 1), (&b, 2)] {
         space.sh(&format!(
             "ip addr add 10.0.0.{n}/24 dev v; ip addr add fd00::{n}/64 dev v nodad; ip link set v up"
         ));
     }
-    a.sh("ping -qnc1 -W3 10.0.0.2; for n in 1 2 3 4 5; do ping -6qnc1 -W1 fd00::2 && break; done");
-}
-
-#[test]
-fn only_known_hosts_are_heard_and_nothing_of_them_is_tracked() {
-    let (a, b) = (Namespace::new(), Namespace::new());
-    cable(&a, &b);
     b.run(|| Nft::open().unwrap().ensure(&CONFIG).unwrap());
+    a.sh("ping -qnc1 -W3 10.0.0.2; for n in 1 2 3 4 5; do ping -6qnc1 -W1 fd00::2 && break; done");
     // So that the kernel tracks connections at all.
     b.sh("nft add table inet other; nft add chain inet other in '{ type filter hook input priority 0; }'; nft add rule inet other in ct state new accept");
     let heard = |to: &str, port: u16| {
-        let to = SocketAddr::new(to.parse().unwrap(), port);
-        let listener = listener(&b, to);
-        send(&a, to, &vxlan(7));
-        listener.recv(&mut [0; 32]).is_ok()
-    };
-    let permit = |their: &[&str]| {
-        let permitted = Permitted {
-            tunnels: sockets(&["10.0.0.2:4789", "[fd00::2]:4789"]),
-            hosts: hosts(their),
-            ..Permitted::default()
+        let (from, family) = if to.contains(':') {
+            ("[::]:0", "[fd00::2]")
+        } else {
+            ("0.0.0.0:0", "10.0.0.2")
         };
-        b.run(|| Nft::open().unwrap().permit(&permitted).unwrap());
+        let listener = b.run(|| std::net::UdpSocket::bind(format!("{family}:{port}")).unwrap());
+        listener
+            .set_read_timeout(Some(std::time::Duration::from_millis(300)))
+            .unwrap();
+        a.run(|| {
+            let socket = std::net::UdpSocket::bind(from).unwrap();
+            socket.send_to(b"x", format!("{family}:{port}")).unwrap();
+        });
+        listener.recv(&mut [0; 8]).is_ok()
+    };
+    let guard = |their: &[&str]| {
+        b.run(|| {
+            let our = ends(&["10.0.0.2:4789", "[fd00::2]:4789"]);
+            Nft::open().unwrap().guard(&our, &hosts(their)).unwrap();
+        });
     };
     assert!(heard("10.0.0.2", 4789), "before there is a guard");
-    permit(&["10.0.0.9", "fd00::9"]);
+    guard(&["10.0.0.9", "fd00::9"]);
     for to in ["10.0.0.2", "fd00::2"] {
         assert!(!heard(to, 4789), "{to}: a stranger");
         assert!(
@@ -193,120 +152,11 @@ fn only_known_hosts_are_heard_and_nothing_of_them_is_tracked() {
             "{to}: what is no tunnel is not our business"
         );
     }
-    permit(&["10.0.0.1", "fd00::1"]);
+    guard(&["10.0.0.1", "fd00::1"]);
     b.sh("nft add rule inet other in udp dport 4789 ct state untracked counter comment untracked");
     for to in ["10.0.0.2", "fd00::2"] {
         assert!(heard(to, 4789), "{to}: a known host");
     }
     let counted = b.sh("nft list chain inet other in");
     assert!(counted.contains("counter packets 2"), "{counted}");
-}
-
-/// A host between a container and another host, whose tunnel hears everybody: what the first host lets out.
-#[test]
-fn nothing_but_the_kernels_tunnels_sends_to_tunnels() {
-    let (container, host, other) = (Namespace::new(), Namespace::new(), Namespace::new());
-    cable(&host, &other);
-    host.sh(&format!(
-        "ip link add c type veth peer c netns {}
-         ip addr add 10.9.0.1/24 dev c; ip addr add fd09::1/64 dev c nodad; ip link set c up
-         echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding
-         echo 0 > /proc/sys/net/ipv4/conf/all/rp_filter; echo 0 > /proc/sys/net/ipv4/conf/c/rp_filter
-         ip link add vx type vxlan id 7 srcport 512 1024 dstport 4789 local 10.0.0.1 remote 10.0.0.2 dev v
-         ip addr add 10.7.0.1/24 dev vx; ip link set vx up; ip neigh add 10.7.0.2 lladdr 02:00:00:00:00:02 dev vx
-         ip link add vx6 type vxlan id 8 srcport 512 1024 dstport 4789 local fd00::1 remote fd00::2 dev v
-         ip addr add 10.8.0.1/24 dev vx6; ip link set vx6 up; ip neigh add 10.8.0.2 lladdr 02:00:00:00:00:02 dev vx6",
-        container.pid()
-    ));
-    container.sh(
-        "ip addr add 10.9.0.2/24 dev c; ip addr add fd09::2/64 dev c nodad; ip link set c up
-         ip route add default via 10.9.0.1; ip route add default via fd09::1",
-    );
-    host.run(|| {
-        let mut nft = Nft::open().unwrap();
-        nft.ensure(&CONFIG).unwrap();
-        nft.add_egress("10.9.0.0/24".parse().unwrap(), "c").unwrap();
-        nft.add_egress("fd09::/64".parse().unwrap(), "c").unwrap();
-    });
-    let heard = |to: &str, port: u16, send: &dyn Fn(SocketAddr)| {
-        let to = SocketAddr::new(to.parse().unwrap(), port);
-        let listener = listener(&other, to);
-        send(to);
-        // A tunnel also carries what its host says on its own.
-        let mut datagram = [0; 256];
-        std::iter::from_fn(|| {
-            listener
-                .recv(&mut datagram)
-                .ok()
-                .map(|bytes| datagram[..bytes].ends_with(b"mark"))
-        })
-        .any(|it| it)
-    };
-    let from = |space: &Namespace| {
-        let by = |port| {
-            ["10.0.0.2", "fd00::2"].map(|to| heard(to, port, &|to| send(space, to, &vxlan(7))))
-        };
-        [by(4789), by(4790)]
-    };
-    let tunnels = || {
-        let by = |to, inner: &str| {
-            let inner = SocketAddr::new(inner.parse().unwrap(), 9);
-            heard(to, 4789, &|_| send(&host, inner, b"mark"))
-        };
-        [by("10.0.0.2", "10.7.0.2"), by("fd00::2", "10.8.0.2")]
-    };
-    let all = [[true; 2]; 2];
-    assert_eq!([from(&container), from(&host)], [all; 2], "without a guard");
-    assert_eq!(tunnels(), [true; 2]);
-    let permitted = Permitted {
-        tunnels: sockets(&["10.0.0.1:4789", "[fd00::1]:4789"]),
-        remotes: sockets(&["10.0.0.2:4789", "[fd00::2]:4789"]),
-        ..Permitted::default()
-    };
-    host.run(|| Nft::open().unwrap().permit(&permitted).unwrap());
-    let others = [[false; 2], [true; 2]];
-    assert_eq!(from(&container), others, "a container, by NAT");
-    assert_eq!(from(&host), others, "a program of the host");
-    assert_eq!(tunnels(), [true; 2], "the kernel's own tunnel");
-
-    // Where an earlier version made a tunnel that sends from any port, programs are not told from it.
-    let open = Permitted {
-        any_source_port: [4789].into(),
-        ..permitted.clone()
-    };
-    host.run(|| Nft::open().unwrap().permit(&open).unwrap());
-    assert_eq!(
-        from(&host),
-        all,
-        "a program of the host, through old tunnels"
-    );
-    assert_eq!(from(&container), others, "a container, all the same");
-    host.run(|| Nft::open().unwrap().permit(&permitted).unwrap());
-    assert_eq!(from(&host), others, "again");
-
-    // The same port of another address of the other host is not a tunnel.
-    other.sh("ip addr add 10.0.0.3/24 dev v");
-    assert!(heard("10.0.0.3", 4789, &|to| send(
-        &container,
-        to,
-        &vxlan(7)
-    )));
-    // A host behind this one, as a virtual machine may be, may send to others; with its own address alone.
-    let behind = |address: &str| {
-        container.sh(&format!("ip addr replace {address}/32 dev c"));
-        let bind = SocketAddr::new(address.parse().unwrap(), 0);
-        heard("10.0.0.2", 4789, &|to| {
-            container.run(|| drop(UdpSocket::bind(bind).unwrap().send_to(&vxlan(7), to)));
-        })
-    };
-    host.run(|| {
-        let permitted = Permitted {
-            remotes: sockets(&["10.0.0.2:4789", "10.0.0.4:4789", "10.9.0.3:4789"]),
-            ..permitted
-        };
-        Nft::open().unwrap().permit(&permitted).unwrap();
-    });
-    assert!(behind("10.9.0.3"), "its own address");
-    assert!(!behind("10.0.0.4"), "that of a host that is elsewhere");
-    assert!(!behind("10.9.0.4"), "one of no host");
 }
