@@ -39,6 +39,8 @@ pub struct Vxlan {
     pub vni: u32,
     /// UDP destination port, 4789 by IANA.
     pub port: u16,
+    /// UDP source ports: from the first on, below the second. The kernel chooses one by the flow inside.
+    pub source_ports: (u16, u16),
     /// This host's tunnel address.
     pub local: IpAddr,
     /// Index of the underlay link in the creating namespace.
@@ -101,6 +103,7 @@ impl Rtnl {
     pub async fn create_vxlan(&self, vxlan: &Vxlan, into: &Netns) -> Result<(), Error> {
         let message = LinkVxlan::new(&vxlan.name, vxlan.vni)
             .port(vxlan.port)
+            .port_range(vxlan.source_ports.0, vxlan.source_ports.1)
             .dev(vxlan.underlay)
             .learning(false);
         let message = match vxlan.local {

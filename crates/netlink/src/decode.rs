@@ -40,6 +40,7 @@ const VXLAN_ID: u16 = 1;
 const VXLAN_LINK: u16 = 3;
 const VXLAN_LOCAL: u16 = 4;
 const VXLAN_LEARNING: u16 = 7;
+const VXLAN_PORT_RANGE: u16 = 10;
 const VXLAN_PORT: u16 = 15;
 const VXLAN_LOCAL6: u16 = 17;
 /// Attributes in which all devices that share a socket must agree: UDP checksums, remote checksum offload, group policies,
@@ -128,6 +129,10 @@ impl VxlanInfo {
             match attribute.kind() {
                 VXLAN_ID => vxlan.vni = parse_u32(value)?,
                 VXLAN_PORT => vxlan.port = parse_u16_be(value)?,
+                VXLAN_PORT_RANGE => {
+                    let (low, high) = value.split_at_checked(2).unwrap_or_default();
+                    vxlan.source_ports = (parse_u16_be(low)?, parse_u16_be(high)?);
+                }
                 VXLAN_LINK => vxlan.underlay = parse_u32(value)?,
                 VXLAN_LEARNING => vxlan.learning = parse_u8(value)? > 0,
                 VXLAN_LOCAL => vxlan.local = address::<4, Ipv4Addr>(value),
@@ -174,6 +179,7 @@ mod tests {
             InfoVxlan::Local(Ipv4Addr::new(192, 168, 1, 11)),
             InfoVxlan::Learning(false),
             InfoVxlan::Port(4789),
+            InfoVxlan::PortRange((512, 1024)),
         ];
         bytes(vec![
             LinkAttribute::IfName("vxlan0".into()),
@@ -205,6 +211,7 @@ mod tests {
             vxlan: Some(VxlanInfo {
                 vni: 4097,
                 port: 4789,
+                source_ports: (512, 1024),
                 local: Some([192, 168, 1, 11].into()),
                 underlay: 3,
                 learning: false,

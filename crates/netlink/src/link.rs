@@ -54,6 +54,8 @@ pub struct VxlanInfo {
     pub vni: u32,
     /// UDP destination port.
     pub port: u16,
+    /// UDP source ports, from the first on, below the second; both 0 for those of all sockets.
+    pub source_ports: (u16, u16),
     /// Source address of the tunnel.
     pub local: Option<IpAddr>,
     /// Index of the underlay link in the namespace where the device was created; 0 if none.

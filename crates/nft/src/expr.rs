@@ -1,9 +1,13 @@
 //! Expressions, of which a rule is a sequence: as nft compiles them, with their attributes in the order of a kernel's dump.
 
+use netlink_packet_core::DefaultNla;
 use netlink_packet_netfilter::nftables::{
-    Cmp, DataAttribute, ExpressionAttribute, Expressions, Immediate, ListAttribute, Lookup, Meta,
-    MetaKey, Operator, Payload, Register, RuleAttribute, RuleMessage, Verdict, VerdictAttribute,
+    Bitwise, Cmp, DataAttribute, ExpressionAttribute, Expressions, Immediate, ListAttribute,
+    Lookup, Meta, MetaKey, Operator, Payload, Register, RuleAttribute, RuleMessage, Verdict,
+    VerdictAttribute,
 };
+
+use crate::family::Family;
 
 /// Linux's IFNAMSIZ: `oifname` fills a register, name and zeros.
 pub const IFNAME_BYTES: usize = 16;
@@ -20,6 +24,11 @@ pub(crate) const MAC_BYTES: u32 = 6;
 pub(crate) const UDP: u8 = 17;
 /// `IPS_DST_NAT`, of `ct status`.
 pub const DST_NAT: u32 = 1 << 5;
+/// `NFTA_CT_DREG`, `NFTA_CT_KEY`; `NFT_CT_STATE`, `NFT_CT_STATUS`.
+const CT_STATE: [(u16, u32); 2] = [(1, 1), (2, 0)];
+const CT_STATUS: [(u16, u32); 2] = [(1, 1), (2, 2)];
+/// `established,related`, of `ct state`.
+const ESTABLISHED: u32 = 1 << 1 | 1 << 2;
 /// The verdict that drops a packet.
 pub const NF_DROP: u32 = 0;
 /// The verdict that accepts a packet.
@@ -39,11 +48,21 @@ pub(crate) fn payload(register: Register, base: u32, offset: u32, bytes: u32) ->
     ])
 }
 
+/// Whether the set has the key.
 pub(crate) fn lookup(set: &str) -> Expressions {
+    lookup_with(set, 0)
+}
+
+/// Whether the set does not have the key (`NFT_LOOKUP_F_INV`).
+pub(crate) fn lookup_absent(set: &str) -> Expressions {
+    lookup_with(set, 1)
+}
+
+fn lookup_with(set: &str, flags: u32) -> Expressions {
     Expressions::Lookup(vec![
         Lookup::Set(set.to_owned()),
         Lookup::SourceRegister(Register::Reg1),
-        Lookup::Flags(0),
+        Lookup::Flags(flags),
     ])
 }
 
@@ -95,6 +114,62 @@ pub(crate) fn port(register: Register) -> Expressions {
 /// The kernel dumps it without data.
 pub(crate) fn notrack() -> Expression {
     ListAttribute::Element(vec![ExpressionAttribute::Name("notrack".to_owned())])
+}
+
+/// `ct status dnat`
+pub(crate) fn translated() -> Vec<Expressions> {
+    of_connection(CT_STATUS, DST_NAT)
+}
+
+/// `ct state established,related`
+pub(crate) fn established() -> Vec<Expressions> {
+    of_connection(CT_STATE, ESTABLISHED)
+}
+
+/// Whether a value of the packet's connection has one of these bits.
+fn of_connection(value: [(u16, u32); 2], bits: u32) -> Vec<Expressions> {
+    vec![
+        other("ct", value.map(number).to_vec()),
+        mask(bits.to_ne_bytes().to_vec()),
+        compare(Operator::NotEqual, vec![0; 4]),
+    ]
+}
+
+/// `meta nfproto`, which nft puts before tests of a header of one version of IP.
+pub(crate) fn of_family(family: &Family) -> [Expressions; 2] {
+    [
+        load(MetaKey::Nfproto),
+        compare(Operator::Equal, vec![family.nfproto]),
+    ]
+}
+
+/// Masks and compares the first register.
+pub(crate) fn mask(bits: Vec<u8>) -> Expressions {
+    let length = u32::try_from(bits.len()).unwrap_or_default();
+    let none = vec![0; bits.len()];
+    Expressions::Bitwise(vec![
+        Bitwise::SourceRegister(Register::Reg1),
+        Bitwise::DestinationRegister(Register::Reg1),
+        Bitwise::Length(length),
+        Bitwise::Op(0),
+        Bitwise::Mask(DataAttribute::Value(bits)),
+        Bitwise::Xor(DataAttribute::Value(none)),
+    ])
+}
+
+pub(crate) fn other(name: &str, attributes: Vec<DefaultNla>) -> Expressions {
+    Expressions::Other {
+        expression_type: name.to_owned(),
+        attributes,
+    }
+}
+
+pub(crate) fn number((kind, value): (u16, u32)) -> DefaultNla {
+    DefaultNla::new(kind, value.to_be_bytes().to_vec())
+}
+
+pub(crate) fn rule(expressions: Vec<Expressions>) -> Rule {
+    expressions.into_iter().map(Into::into).collect()
 }
 
 /// The expressions of a rule.

@@ -2,8 +2,6 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use netlink_packet_netfilter::nftables::Register;
-
 /// A version of IP.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Family {
@@ -11,6 +9,8 @@ pub(crate) struct Family {
     pub(crate) egress: &'static str,
     /// The set of our tunnels' ends (address and port).
     pub(crate) tunnels: &'static str,
+    /// The set of the tunnels' ends of this host and all others.
+    pub(crate) all_tunnels: &'static str,
     /// The set of the addresses that may send to an end, each with the end.
     pub(crate) peers: &'static str,
     pub(crate) nfproto: u8,
@@ -19,32 +19,27 @@ pub(crate) struct Family {
     pub(crate) key_bytes: u8,
     /// Offset of the source address in the IP header.
     pub(crate) source_offset: u32,
-    /// The registers that follow one address, and two, in a concatenation that starts in the first register.
-    pub(crate) behind_address: Register,
-    pub(crate) behind_two: Register,
 }
 
 pub(crate) static IPV4: Family = Family {
     egress: "egress4",
     tunnels: "tunnels4",
+    all_tunnels: "all-tunnels4",
     peers: "peers4",
     nfproto: 2,
     key_type: 7,
     key_bytes: 4,
     source_offset: 12,
-    behind_address: Register::Reg32_01,
-    behind_two: Register::Reg32_02,
 };
 pub(crate) static IPV6: Family = Family {
     egress: "egress6",
     tunnels: "tunnels6",
+    all_tunnels: "all-tunnels6",
     peers: "peers6",
     nfproto: 10,
     key_type: 8,
     key_bytes: 16,
     source_offset: 8,
-    behind_address: Register::Reg2,
-    behind_two: Register::Reg3,
 };
 
 /// Which address of a packet is meant.

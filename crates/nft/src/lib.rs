@@ -26,10 +26,9 @@ mod skeleton;
 #[cfg(test)]
 mod tests;
 mod tunnel;
+mod tuple;
 
-use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
-use std::net::{IpAddr, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -45,8 +44,10 @@ use expr::IFNAME_BYTES;
 use family::{IPV4, IPV6};
 pub use mac_rewrite::{MacRewrite, Macs};
 use repair::Comparison;
+pub use rules::TUNNEL_SOURCE_PORTS;
 pub use skeleton::TABLE;
 use skeleton::{Skeleton, on_table, table};
+pub use tunnel::Permitted;
 
 /// Longest time for all retries of a call. One read and change takes some 100 us, so this is thousands of tries.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -60,6 +61,8 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(4);
 pub struct Config<'a> {
     /// The host's NAT bridge. Traffic that leaves through it stays among containers and keeps its source address.
     pub egress_bridge: &'a str,
+    /// How the names begin of the host's links to segments. Only what may be is forwarded to these and the bridge.
+    pub segment_links: [&'a str; 2],
 }
 
 impl Config<'_> {
@@ -72,7 +75,7 @@ impl Config<'_> {
         match self.egress_bridge.len() {
             0 => Err(unfit("empty")),
             IFNAME_BYTES.. => Err(unfit("longer than 15 bytes")),
-            _ => Ok(Skeleton::new(self.egress_bridge)),
+            _ => Ok(Skeleton::new(self.egress_bridge, &self.segment_links)),
         }
     }
 }
@@ -105,7 +108,18 @@ impl Nft {
     /// Makes the table complete, whatever it was before. Elements stay, except in a set that has to be made again because its
     /// type was wrong. Safe against other processes that do the same.
     pub fn ensure(&mut self, config: &Config<'_>) -> Result<(), Error> {
-        self.make(&config.skeleton()?).map(drop)
+        self.make(&config.skeleton()?, &[]).map(drop)
+    }
+
+    /// The same, and lets pass what is permitted ([`Nft::permit`]) in the same step: a table that is made anew refuses nothing that
+    /// may pass.
+    pub fn ensure_permitting(
+        &mut self,
+        config: &Config<'_>,
+        permitted: &Permitted,
+    ) -> Result<(), Error> {
+        let keys = tunnel::of(permitted);
+        self.make(&config.skeleton()?, &keys).map(drop)
     }
 
     /// The number of commits to rules of this namespace. While it stays the same, so does everything that was read.
@@ -174,25 +188,18 @@ impl Nft {
             .collect())
     }
 
-    /// Lets only `hosts` send to our tunnels' `ends` (tunnel address and UDP port), without connection tracking, and drops
-    /// all other packets to these ends. The sets become exactly these, atomically. An error if the table is missing and there
-    /// is something to guard.
-    pub fn guard(
-        &mut self,
-        ends: &BTreeSet<SocketAddr>,
-        hosts: &BTreeSet<IpAddr>,
-    ) -> Result<(), Error> {
-        let wanted = tunnel::of(ends, hosts);
+    /// Lets only these hosts send to our tunnels, without connection tracking, and drops all other packets to these; lets no
+    /// program of this host, and nothing that it forwards, send to the tunnels of others; forwards to containers what may be
+    /// forwarded to them. The sets become exactly these, atomically. An error if the table is missing and there is something to let
+    /// pass.
+    pub fn permit(&mut self, permitted: &Permitted) -> Result<(), Error> {
+        let wanted = tunnel::of(permitted);
         self.decide(|channel| Ok((tunnel::changes(&wanted, channel)?, ())))
     }
 
-    /// Whether only `hosts` may send to our tunnels' `ends`. Changes nothing.
-    pub fn guards(
-        &mut self,
-        ends: &BTreeSet<SocketAddr>,
-        hosts: &BTreeSet<IpAddr>,
-    ) -> Result<bool, Error> {
-        let wanted = tunnel::of(ends, hosts);
+    /// Whether the sets are exactly these. Changes nothing.
+    pub fn permits(&mut self, permitted: &Permitted) -> Result<bool, Error> {
+        let wanted = tunnel::of(permitted);
         self.decide(|channel| {
             let changes = tunnel::changes(&wanted, channel)?;
             Ok((vec![], changes.is_empty()))
@@ -220,15 +227,21 @@ impl Nft {
         self.remove_part(&config.skeleton()?)
     }
 
-    /// Makes a part of the table complete; returns whether it was incomplete.
-    fn make(&mut self, part: &Skeleton) -> Result<bool, Error> {
+    /// Makes a part of the table complete, with these keys in its sets; returns whether it was incomplete.
+    fn make(&mut self, part: &Skeleton, keys: &[tunnel::Keys]) -> Result<bool, Error> {
         let mut was_asleep = false;
         loop {
             let (changed, is_asleep) = self.decide(|channel| {
                 let found = part.find(channel)?;
                 let comparison = Comparison::new(part, &found);
-                let repairs = comparison.repairs();
+                let mut repairs = comparison.repairs();
                 let changed = !repairs.is_empty();
+                if !comparison.is_asleep() {
+                    for keys in keys {
+                        let is_new = comparison.makes_set(keys.set());
+                        repairs.extend(keys.changes(channel, is_new)?);
+                    }
+                }
                 Ok((repairs, (changed, comparison.is_asleep())))
             })?;
             if !is_asleep {

@@ -37,7 +37,7 @@ impl MacRewrite {
         if macs.is_empty() {
             return self.0.remove_part(&skeleton(macs));
         }
-        self.0.make(&skeleton(macs))
+        self.0.make(&skeleton(macs), &[])
     }
 
     /// Whether exactly these MACs are rewritten. Changes nothing.

@@ -113,6 +113,12 @@ impl<'a> Comparison<'a> {
         }
     }
 
+    /// Whether this set is made anew, without elements.
+    pub(crate) fn makes_set(&self, name: &str) -> bool {
+        let mut sets = self.wanted.sets.iter().zip(&self.sets);
+        sets.any(|((wanted, _), fit)| *wanted == name && *fit != Fit::Same)
+    }
+
     /// Whether the table is dormant, so that no packet meets its chains. The kernel wakes it up only in a transaction that
     /// makes no chain.
     pub(crate) fn is_asleep(&self) -> bool {

@@ -7,75 +7,176 @@ use netlink_packet_netfilter::nftables::{
 };
 
 use crate::expr::{
-    LINK_HEADER, MAC_BYTES, NETWORK_HEADER, NF_ACCEPT, NF_DROP, Rule, UDP, compare, ifname, load,
-    lookup, masq, notrack, payload, port, verdict,
+    LINK_HEADER, MAC_BYTES, NF_ACCEPT, NF_DROP, PORT_BYTES, Rule, TRANSPORT_HEADER, UDP, compare,
+    established, ifname, load, lookup, lookup_absent, masq, notrack, number, of_family, other,
+    payload, port, rule, translated, verdict,
 };
-use crate::family::{End, Family};
+use crate::family::{End, Family, IPV4, IPV6};
+use crate::skeleton::{ANY_SOURCE_PORT, FROM_CONTAINERS, TO_TUNNELS, TOGETHER};
+use crate::tuple::{Tuple, address};
+
+/// The UDP ports from which our tunnels send, the last one excluded: a process without rights cannot send from these
+/// (`ip_unprivileged_port_start`).
+pub const TUNNEL_SOURCE_PORTS: (u16, u16) = (512, 1024);
+/// `NFTA_FIB_DREG`, `_RESULT`, `_FLAGS`; `NFT_FIB_RESULT_OIF`, `_OIFNAME`; `NFTA_FIB_F_SADDR`, `_IIF`, `_PRESENT`.
+const BACK_BY_THE_SAME: [(u16, u32); 3] = [(1, 1), (2, 1), (3, 1 << 0 | 1 << 3 | 1 << 5)];
+const BACK_BY: [(u16, u32); 3] = [(1, 1), (2, 2), (3, 1 << 0)];
 
 /// `ip saddr @egress4 oifname != "bridge" masquerade`. An inet table sees both versions of IP, hence nfproto first.
 pub(crate) fn masquerade(family: &Family, bridge: &str) -> Rule {
-    let name = ifname(bridge);
-    let expressions = [
-        load(MetaKey::Nfproto),
-        compare(Operator::Equal, vec![family.nfproto]),
-        address(family, End::Source),
+    let mut expressions = of_family(family).to_vec();
+    expressions.extend([
+        address(Register::Reg1, family, End::Source),
         lookup(family.egress),
         load(MetaKey::Oifname),
-        compare(Operator::NotEqual, name),
+        compare(Operator::NotEqual, ifname(bridge)),
         masq(),
-    ];
-    expressions.into_iter().map(Into::into).collect()
+    ]);
+    rule(expressions)
 }
 
-/// `ip saddr . ip daddr . udp dport @peers4 notrack accept`: one lookup for a permitted packet.
+/// `ip saddr . ip daddr . udp dport @peers4 notrack accept`: one lookup for a packet that may pass.
 pub(crate) fn admit_peers(family: &Family) -> Rule {
-    let bytes = family.key_bytes.into();
-    let destination = family.offset(End::Destination);
-    let mut rule = udp(family);
-    rule.extend([
-        address(family, End::Source).into(),
-        payload(family.behind_address, NETWORK_HEADER, destination, bytes).into(),
-        port(family.behind_two).into(),
-        lookup(family.peers).into(),
-        notrack(),
-        verdict(Verdict::Other(NF_ACCEPT), None).into(),
-    ]);
+    let tuple = Tuple::new().address(family, End::Source);
+    let tuple = tuple.address(family, End::Destination).port();
+    let mut rule = rule(udp(family, tuple, family.peers));
+    rule.extend([notrack(), accept().into()]);
     rule
 }
 
 /// `ip daddr . udp dport @tunnels4 drop`
 pub(crate) fn drop_strangers(family: &Family) -> Rule {
-    let mut rule = tunnel(family, End::Destination);
-    rule.push(verdict(Verdict::Other(NF_DROP), None).into());
-    rule
+    let mut expressions = udp(family, socket(family, End::Destination), family.tunnels);
+    expressions.push(drop());
+    rule(expressions)
+}
+
+/// `th sport >= 1024 meta skuid != 4294967295 th dport != @any-source-port drop`: a program's packet has a user, and no user has that number (`INVALID_UID`).
+/// What a program of this host sends through a tunnel has one as well, but goes from a port of the tunnel's.
+pub(crate) fn drop_of_users() -> Rule {
+    let (_, end) = TUNNEL_SOURCE_PORTS;
+    rule(vec![
+        payload(Register::Reg1, TRANSPORT_HEADER, 0, PORT_BYTES),
+        compare(Operator::GreatherThanEqual, end.to_be_bytes().to_vec()),
+        load(MetaKey::SocketUserId),
+        compare(Operator::NotEqual, vec![u8::MAX; 4]),
+        port(Register::Reg1),
+        lookup_absent(ANY_SOURCE_PORT),
+        drop(),
+    ])
 }
 
 /// `ip saddr . udp dport @tunnels4 notrack`
 pub(crate) fn untracked(family: &Family) -> Rule {
-    let mut rule = tunnel(family, End::Source);
+    let mut rule = rule(udp(family, socket(family, End::Source), family.tunnels));
     rule.push(notrack());
     rule
 }
 
-/// `ip daddr . udp dport @tunnels4`: a packet of one of our tunnels, which use the same port in both directions.
-fn tunnel(family: &Family, ours: End) -> Rule {
-    let mut rule = udp(family);
-    rule.extend([
-        address(family, ours).into(),
-        port(family.behind_address).into(),
-        lookup(family.tunnels).into(),
-    ]);
-    rule
+/// `ip daddr . udp dport @all-tunnels4 goto to-tunnels`
+pub(crate) fn to_tunnels(family: &Family) -> Rule {
+    let mut expressions = udp(family, socket(family, End::Destination), family.all_tunnels);
+    expressions.push(verdict(Verdict::Goto, Some(TO_TUNNELS)));
+    rule(expressions)
 }
 
-fn udp(family: &Family) -> Rule {
-    let expressions = [
-        load(MetaKey::Nfproto),
-        compare(Operator::Equal, vec![family.nfproto]),
-        load(MetaKey::L4Proto),
-        compare(Operator::Equal, vec![UDP]),
+/// `ip daddr . udp dport @all-tunnels4 ip saddr . udp dport != @all-tunnels4 drop`
+pub(crate) fn drop_forwarded(family: &Family) -> Rule {
+    let mut expressions = udp(family, socket(family, End::Destination), family.all_tunnels);
+    expressions.extend(socket(family, End::Source).expressions);
+    expressions.extend([lookup_absent(family.all_tunnels), drop()]);
+    rule(expressions)
+}
+
+/// What containers may send, in the order of the rules: to no tunnel, and from no address that is not routed back to where it came
+/// from. A host that has two links to a segment may have its route by the other one.
+pub(crate) fn from_containers(bridge: &str, links: &[&str]) -> Vec<Rule> {
+    let to_tunnel = |family: &Family| {
+        let to = socket(family, End::Destination);
+        let mut expressions = udp(family, to, family.all_tunnels);
+        expressions.push(drop());
+        expressions
+    };
+    let back = vec![
+        other("fib", BACK_BY_THE_SAME.map(number).to_vec()),
+        compare(Operator::Equal, vec![1, 0, 0, 0]),
+        accept(),
     ];
-    expressions.into_iter().map(Into::into).collect()
+    let of_bridge = vec![
+        load(MetaKey::Iifname),
+        compare(Operator::Equal, ifname(bridge)),
+        drop(),
+    ];
+    let beside = links.iter().map(|prefix| {
+        vec![
+            other("fib", BACK_BY.map(number).to_vec()),
+            compare(Operator::Equal, prefix.as_bytes().to_vec()),
+            accept(),
+        ]
+    });
+    let [v4, v6] = [&IPV4, &IPV6].map(to_tunnel);
+    let rules = [v4, v6, back, of_bridge].into_iter().chain(beside);
+    rules.chain([vec![drop()]]).map(rule).collect()
+}
+
+/// Leads what comes by the containers' links to a chain of its own.
+pub(crate) fn by_containers(bridge: &str, links: &[&str]) -> Vec<Rule> {
+    let names = facing(bridge, links).map(|name| {
+        vec![
+            load(MetaKey::Iifname),
+            compare(Operator::Equal, name),
+            verdict(Verdict::Goto, Some(FROM_CONTAINERS)),
+        ]
+    });
+    names.map(rule).collect()
+}
+
+/// The name of the bridge, and how those of links begin.
+fn facing(bridge: &str, links: &[&str]) -> impl Iterator<Item = Vec<u8>> {
+    let links = links.iter().map(|prefix| prefix.as_bytes().to_vec());
+    [ifname(bridge)].into_iter().chain(links)
+}
+
+/// What may be forwarded to containers, whose links are the egress bridge and those of networks.
+pub(crate) fn to_containers(bridge: &str, links: &[&str]) -> Vec<Rule> {
+    let mut following = established();
+    following.push(accept());
+    let mut led = translated();
+    led.push(accept());
+    let both = Tuple::new().interface(MetaKey::Iifname);
+    let mut together = both.interface(MetaKey::Oifname).expressions;
+    together.extend([lookup(TOGETHER), accept()]);
+    let others = facing(bridge, links).map(|name| {
+        vec![
+            load(MetaKey::Oifname),
+            compare(Operator::Equal, name),
+            drop(),
+        ]
+    });
+    let rules = [following, led, together].into_iter().chain(others);
+    rules.map(rule).collect()
+}
+
+fn accept() -> Expressions {
+    verdict(Verdict::Other(NF_ACCEPT), None)
+}
+
+fn drop() -> Expressions {
+    verdict(Verdict::Other(NF_DROP), None)
+}
+
+/// An address of a packet, and its destination port: the tunnels of a network use the same port in both directions.
+fn socket(family: &Family, end: End) -> Tuple {
+    Tuple::new().address(family, end).port()
+}
+
+/// UDP packets whose tuple is in a set.
+fn udp(family: &Family, tuple: Tuple, set: &str) -> Vec<Expressions> {
+    let mut expressions = of_family(family).to_vec();
+    expressions.extend([load(MetaKey::L4Proto), compare(Operator::Equal, vec![UDP])]);
+    expressions.extend(tuple.expressions);
+    expressions.push(lookup(set));
+    expressions
 }
 
 /// `ether daddr FROM ether daddr set TO`
@@ -97,10 +198,5 @@ pub(crate) fn readdress(from: [u8; 6], to: [u8; 6]) -> Rule {
             Payload::CsumFlags(ChecksumFlags::empty()),
         ]),
     ];
-    expressions.into_iter().map(Into::into).collect()
-}
-
-fn address(family: &Family, end: End) -> Expressions {
-    let (offset, bytes) = (family.offset(end), family.key_bytes.into());
-    payload(Register::Reg1, NETWORK_HEADER, offset, bytes)
+    rule(expressions.into())
 }

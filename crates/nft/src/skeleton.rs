@@ -8,21 +8,39 @@ use netlink_packet_netfilter::nftables::{
 
 use crate::channel::Channel;
 use crate::error::Error;
-use crate::expr::{NF_ACCEPT, Rule, expressions};
+use crate::expr::{NF_ACCEPT, PORT_BYTES, Rule, expressions};
 use crate::family::{Family, IPV4, IPV6};
-use crate::rules::{admit_peers, drop_strangers, masquerade, untracked};
+use crate::rules::{
+    admit_peers, by_containers, drop_forwarded, drop_of_users, drop_strangers, from_containers,
+    masquerade, to_containers, to_tunnels, untracked,
+};
 
 /// The name of our tables.
 pub const TABLE: &str = "crosshost";
 /// Sets of versions up to commit 505b5ca. No rule uses them any more; they go with the table.
 const EARLIER: [&str; 2] = ["vteps4", "vteps6"];
+/// The set of pairs of our links between which packets may be forwarded.
+pub(crate) const TOGETHER: &str = "together";
+/// The set of UDP ports of tunnels that send from any port.
+pub(crate) const ANY_SOURCE_PORT: &str = "any-source-port";
+/// The chain of what goes to other hosts' tunnels.
+pub(crate) const TO_TUNNELS: &str = "to-tunnels";
+/// The chain of what comes from containers.
+pub(crate) const FROM_CONTAINERS: &str = "from-containers";
 /// nft's `srcnat` of the inet family.
 pub(crate) const SRCNAT: i32 = 100;
 /// nft's `raw`: before connection tracking.
-const RAW: i32 = -300;
+pub(crate) const RAW: i32 = -300;
+/// Before the chains that versions up to 1.0.0 have as well: these compare them as they know them.
+const BEFORE_RAW: i32 = RAW - 1;
+/// nft's `filter`.
+const FILTER: i32 = 0;
 /// nft's number of the data type of a port, and the bits by which it concatenates type numbers.
 pub(crate) const PORT_TYPE: u32 = 13;
 pub(crate) const TYPE_BITS: u32 = 6;
+/// The same of an interface's name, and the bytes of that.
+pub(crate) const IFNAME_TYPE: u32 = 41;
+pub(crate) const IFNAME: u32 = 16;
 /// In a concatenation each part fills whole words.
 pub(crate) const WORD: u32 = 4;
 /// No flags, above all not `dormant`.
@@ -49,28 +67,40 @@ pub(crate) struct Found {
 }
 
 impl Skeleton {
-    /// `bridge` is the egress bridge, at most 15 bytes.
-    pub(crate) fn new(bridge: &str) -> Self {
+    /// `bridge` is the egress bridge, `links` how the names of a host's links to segments begin; at most 15 bytes each.
+    pub(crate) fn new(bridge: &str, links: &[&str]) -> Self {
         let families = [&IPV4, &IPV6];
         let each = |rule: fn(&Family) -> Rule| families.map(rule).into_iter();
         let egress = families.map(|family| {
             let (key, bytes) = (family.key_type, family.key_bytes.into());
             of_keys(family.egress, key, bytes, SetFlags::Interval)
         });
-        let tunnels = families.map(|family| {
-            let key = family.key_type << TYPE_BITS | PORT_TYPE;
-            let bytes = u32::from(family.key_bytes) + WORD;
-            of_keys(family.tunnels, key, bytes, SetFlags::empty())
-        });
+        let sockets = |name: fn(&Family) -> &'static str| {
+            families.map(|family| {
+                let key = family.key_type << TYPE_BITS | PORT_TYPE;
+                let bytes = u32::from(family.key_bytes) + WORD;
+                of_keys(name(family), key, bytes, SetFlags::empty())
+            })
+        };
+        let tunnels = sockets(|family| family.tunnels);
+        let all_tunnels = sockets(|family| family.all_tunnels);
         let peers = families.map(|family| {
             let two = family.key_type << TYPE_BITS | family.key_type;
             let key = two << TYPE_BITS | PORT_TYPE;
             let bytes = 2 * u32::from(family.key_bytes) + WORD;
             of_keys(family.peers, key, bytes, SetFlags::empty())
         });
+        // nft gives a key of one part its own length.
+        let any = of_keys(ANY_SOURCE_PORT, PORT_TYPE, PORT_BYTES, SetFlags::empty());
+        let pair = IFNAME_TYPE << TYPE_BITS | IFNAME_TYPE;
+        let together = of_keys(TOGETHER, pair, 2 * IFNAME, SetFlags::empty());
         let hides = families.map(|family| masquerade(family, bridge));
         Self {
-            sets: egress.into_iter().chain(tunnels).chain(peers).collect(),
+            sets: [egress, tunnels, peers, all_tunnels]
+                .into_iter()
+                .flatten()
+                .chain([any, together])
+                .collect(),
             chains: vec![
                 Chain::new(
                     ("prerouting", "filter", InetHookNumber::PreRouting, RAW),
@@ -83,6 +113,27 @@ impl Skeleton {
                 Chain::new(
                     ("postrouting", "nat", InetHookNumber::PostRouting, SRCNAT),
                     hides.into(),
+                ),
+                Chain::called(TO_TUNNELS, Some(vec![drop_of_users()])),
+                Chain::called(FROM_CONTAINERS, Some(from_containers(bridge, links))),
+                Chain::new(
+                    (
+                        "containers",
+                        "filter",
+                        InetHookNumber::PreRouting,
+                        BEFORE_RAW,
+                    ),
+                    by_containers(bridge, links),
+                ),
+                Chain::new(
+                    ("programs", "filter", InetHookNumber::LocalOut, BEFORE_RAW),
+                    each(to_tunnels).collect(),
+                ),
+                Chain::new(
+                    ("forward", "filter", InetHookNumber::Forward, FILTER),
+                    each(drop_forwarded)
+                        .chain(to_containers(bridge, links))
+                        .collect(),
                 ),
             ],
         }

@@ -1,4 +1,4 @@
-//! The tunnels' ends, and the hosts that may send to them, as keys of plain sets.
+//! Who may send to whom, as keys of plain sets: hosts to tunnels, links of this host to each other.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -11,8 +11,9 @@ use netlink_packet_netfilter::nftables::{
 use crate::channel::{Change, Channel};
 use crate::element::{elements, message, octets};
 use crate::error::Error;
+use crate::expr::ifname;
 use crate::family::{Family, IPV4, IPV6};
-use crate::skeleton::on;
+use crate::skeleton::{ANY_SOURCE_PORT, TOGETHER, on};
 
 /// An attribute's length has 16 bits, and all elements of a message are in one.
 const AT_ONCE: usize = 500;
@@ -24,50 +25,96 @@ pub(crate) struct Keys {
     keys: BTreeSet<Vec<u8>>,
 }
 
-/// The wanted content of all sets, those of IPv4 first.
-pub(crate) fn of(ends: &BTreeSet<SocketAddr>, hosts: &BTreeSet<IpAddr>) -> Vec<Keys> {
-    let of = |family: &Family| {
-        let is_v4 = *family == IPV4;
-        let ends = ends.iter().filter(|end| end.is_ipv4() == is_v4);
-        let ends: Vec<_> = ends.map(of_end).collect();
-        let hosts = hosts.iter().filter(|host| host.is_ipv4() == is_v4);
-        let to = |end: &Vec<u8>, host: &IpAddr| [octets(*host), end.clone()].concat();
-        let peers = hosts.flat_map(|host| ends.iter().map(move |end| to(end, host)));
-        let peers = Keys {
-            set: family.peers,
-            keys: peers.collect(),
-        };
-        let tunnels = Keys {
-            set: family.tunnels,
-            keys: ends.iter().cloned().collect(),
-        };
-        [tunnels, peers]
-    };
-    [&IPV4, &IPV6].into_iter().flat_map(of).collect()
+/// What passes between tunnels and between links of this host.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Permitted {
+    /// Where our tunnels end: tunnel address and UDP port.
+    pub tunnels: BTreeSet<SocketAddr>,
+    /// Where those of other hosts end.
+    pub remotes: BTreeSet<SocketAddr>,
+    /// The UDP ports of those of our tunnels that send from any port, not from [`crate::TUNNEL_SOURCE_PORTS`].
+    pub any_source_port: BTreeSet<u16>,
+    /// The tunnel addresses that may send to ours.
+    pub hosts: BTreeSet<IpAddr>,
+    /// The links of this host from the first of which packets may be forwarded to the second.
+    pub together: BTreeSet<(String, String)>,
 }
 
-fn of_end(end: &SocketAddr) -> Vec<u8> {
-    let mut key = octets(end.ip());
-    key.extend(end.port().to_be_bytes());
-    key.extend([0, 0]);
-    key
+/// The wanted content of all sets, those of IPv4 first.
+pub(crate) fn of(permitted: &Permitted) -> Vec<Keys> {
+    let of = |family: &Family| {
+        let is_v4 = *family == IPV4;
+        let sockets = |set, sockets: &[&BTreeSet<SocketAddr>]| {
+            let keys = sockets.iter().copied().flatten();
+            let keys = keys.filter(|it| it.is_ipv4() == is_v4);
+            let keys = keys.map(|it| [octets(it.ip()), of_port(it.port())].concat());
+            Keys::new(set, keys)
+        };
+        let hosts = permitted.hosts.iter();
+        let hosts = hosts.filter(|host| host.is_ipv4() == is_v4);
+        let ends = || permitted.tunnels.iter().filter(|it| it.is_ipv4() == is_v4);
+        let to = |host: &IpAddr, end: &SocketAddr| {
+            [octets(*host), octets(end.ip()), of_port(end.port())].concat()
+        };
+        let peers = hosts.flat_map(|host| ends().map(move |end| to(host, end)));
+        [
+            sockets(family.tunnels, &[&permitted.tunnels]),
+            sockets(
+                family.all_tunnels,
+                &[&permitted.tunnels, &permitted.remotes],
+            ),
+            Keys::new(family.peers, peers),
+        ]
+    };
+    let pairs = permitted.together.iter();
+    let pairs = pairs.map(|(from, to)| [ifname(from), ifname(to)].concat());
+    let together = Keys::new(TOGETHER, pairs);
+    // A key of one part is not padded.
+    let ports = permitted.any_source_port.iter();
+    let ports = ports.map(|port| port.to_be_bytes().to_vec());
+    let any = Keys::new(ANY_SOURCE_PORT, ports);
+    let sets = [&IPV4, &IPV6].into_iter().flat_map(of);
+    sets.chain([any, together]).collect()
+}
+
+/// A port, padded to a word.
+fn of_port(port: u16) -> Vec<u8> {
+    let [high, low] = port.to_be_bytes();
+    vec![high, low, 0, 0]
 }
 
 /// The changes that turn the kernel's sets into these; empty if they are equal.
 pub(crate) fn changes(wanted: &[Keys], channel: &mut Channel) -> Result<Vec<Change>, Error> {
     let mut changes = Vec::new();
     for keys in wanted {
-        changes.extend(keys.changes(channel)?);
+        changes.extend(keys.changes(channel, false)?);
     }
     Ok(changes)
 }
 
 impl Keys {
+    pub(crate) fn set(&self) -> &'static str {
+        self.set
+    }
+
+    fn new(set: &'static str, keys: impl Iterator<Item = Vec<u8>>) -> Self {
+        let keys = keys.collect();
+        Self { set, keys }
+    }
+
     /// The changes for one set; empty if it is as wanted. [`Error::Busy`] if it changed meanwhile.
-    fn changes(&self, channel: &mut Channel) -> Result<Vec<Change>, Error> {
-        let question = NfTablesMessage::GetSetElement(message(self.set, None));
-        let answers = channel.dump(&on("list set", self.set), question)?;
-        let there: BTreeSet<_> = elements(answers).filter_map(key).collect();
+    /// A set that is new has no elements.
+    pub(crate) fn changes(
+        &self,
+        channel: &mut Channel,
+        is_new: bool,
+    ) -> Result<Vec<Change>, Error> {
+        let mut there = BTreeSet::new();
+        if !is_new {
+            let question = NfTablesMessage::GetSetElement(message(self.set, None));
+            let answers = channel.dump(&on("list set", self.set), question)?;
+            there.extend(elements(answers).filter_map(key));
+        }
         let missing: Vec<_> = self.keys.difference(&there).collect();
         let excess: Vec<_> = there.difference(&self.keys).collect();
         let excess = excess.chunks(AT_ONCE).map(|keys| Change {

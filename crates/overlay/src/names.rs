@@ -37,6 +37,9 @@ const HOST_LINK: &str = "chh";
 /// How the name begins of the link by which a host answers for the gateway addresses of a segment, and of its port.
 const GATEWAY_LINK: &str = "chg";
 
+/// How the names of all links of the host to segments begin.
+pub const SEGMENT_LINKS: [&str; 2] = [GATEWAY_LINK, HOST_LINK];
+
 /// In the place of a container's id where the host itself has a lease: no runtime has one like it.
 pub const HOST: &str = "crosshost-host";
 
@@ -106,6 +109,11 @@ pub fn host_link(network: &str) -> String {
 /// The link by which the host is the network's gateway, and its port in the sandbox.
 pub fn gateway_link(network: &str) -> String {
     of_network(GATEWAY_LINK, network)
+}
+
+/// Whether a link of the host is one by which containers send.
+pub fn is_facing(link: &str) -> bool {
+    link == EGRESS_BRIDGE || SEGMENT_LINKS.iter().any(|prefix| link.starts_with(prefix))
 }
 
 fn of_network(prefix: &str, network: &str) -> String {

@@ -168,10 +168,7 @@ impl PortTable {
                 }
             }
         }
-        Err(Error::again(format!(
-            "{}: another program empties the maps of nftables table inet crosshost all the time",
-            record.attachment
-        )))
+        Err(emptied(&record.attachment.to_string()))
     }
 
     /// Publishes an earlier record again, in place of a later one of the same attachment that failed.
@@ -267,19 +264,26 @@ impl PortTable {
 }
 
 /// Makes chains and maps, and publishes the records; returns whether that was a change. Retries if another program flushes
-/// the rules in between.
-fn fill(ports: &mut Ports, records: &[Record]) -> Result<bool, nft::Error> {
+/// the rules in between; code 11 if it does so each time.
+fn fill(ports: &mut Ports, records: &[Record]) -> Result<bool, Error> {
     let want = |found: &Published| Ok::<_, Conflict>(conflict::all_records(found, records));
     let mut try_once = || -> Result<bool, nft::Error> {
         let made = ports.ensure()?;
         let changed = ports.update(&Scope::All, want)?.unwrap_or(false);
         Ok(made || changed)
     };
-    for _ in 1..TRIES {
+    for _ in 0..TRIES {
         match try_once() {
             Err(error) if error.is_gone() => {}
-            done => return done,
+            done => return Ok(done?),
         }
     }
-    try_once()
+    Err(emptied("published ports"))
+}
+
+/// Another program removes what was made as fast as it is made.
+fn emptied(what: &str) -> Error {
+    Error::again(format!(
+        "{what}: another program empties the maps of nftables table inet crosshost all the time"
+    ))
 }

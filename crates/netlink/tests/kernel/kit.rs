@@ -178,6 +178,7 @@ pub(crate) fn vxlan(vni: u32, local: &str, underlay: u32, master: Option<u32>) -
         name: "vx0".into(),
         vni,
         port: 4789,
+        source_ports: (512, 1024),
         local: addr(local),
         underlay,
         mtu: 1400,

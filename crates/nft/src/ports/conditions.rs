@@ -12,14 +12,13 @@ use netlink_packet_netfilter::nftables::{
 };
 
 use super::entry::HostPort;
-use super::rules::{mask, of_family, rule};
 use super::skeleton::CONDITIONS;
 use crate::channel::{Change, Channel};
 use crate::element::{self, octets, user_data};
 use crate::error::Error;
 use crate::expr::{
     IFNAME_BYTES, NETWORK_HEADER, NF_ACCEPT, PORT_BYTES, PORT_OFFSET, Rule, TRANSPORT_HEADER,
-    compare, expressions, ifname, load, payload, verdict,
+    compare, expressions, ifname, load, mask, of_family, payload, rule, verdict,
 };
 use crate::family::{End, Family, IPV4, IPV6};
 use crate::skeleton::{on, rule as rule_message};

@@ -56,7 +56,7 @@ impl Ports {
 
     /// Makes chains and maps complete, whatever they were before; returns whether they were incomplete.
     pub fn ensure(&mut self) -> Result<bool, Error> {
-        self.0.make(&skeleton::skeleton())
+        self.0.make(&skeleton::skeleton(), &[])
     }
 
     /// Compares chains and maps with what they should be. Changes nothing.

@@ -1,16 +1,16 @@
 //! The rules about published ports, as the expressions that nft compiles from their lines in `ports.nft`.
 
-use netlink_packet_core::DefaultNla;
 use netlink_packet_netfilter::nftables::{
-    Bitwise, DataAttribute, Expressions, Lookup, MetaKey, Operator, Register, Verdict,
+    Expressions, Lookup, MetaKey, Operator, Register, Verdict,
 };
 
 use super::skeleton::{CONDITIONS, PUBLISH, SETS4, SETS6, Sets};
 use crate::expr::{
-    DST_NAT, NETWORK_HEADER, NF_DROP, Rule, compare, ifname, load, load_into, lookup, masq,
-    payload, port, verdict,
+    NETWORK_HEADER, NF_DROP, Rule, compare, ifname, load, lookup, masq, number, of_family, other,
+    payload, rule, translated, verdict,
 };
-use crate::family::{End, Family, IPV4, IPV6};
+use crate::family::{End, IPV4, IPV6};
+use crate::tuple::{Tuple, address, register};
 
 /// The first byte of 127.0.0.0/8.
 const LOCALNET: u8 = 127;
@@ -18,8 +18,6 @@ const LOCALNET: u8 = 127;
 const LOCAL: u32 = 2;
 /// `NFTA_FIB_DREG`, `_RESULT`, `_FLAGS`; `NFT_FIB_RESULT_ADDRTYPE`, `NFTA_FIB_F_DADDR`.
 const FIB: [(u16, u32); 3] = [(1, 1), (2, 3), (3, 2)];
-/// `NFTA_CT_DREG`, `NFTA_CT_KEY`; `NFT_CT_STATUS`.
-const CT_STATUS: [(u16, u32); 2] = [(1, 1), (2, 2)];
 /// `NFTA_NAT_TYPE` and its value for `dnat`; `NFTA_NAT_FAMILY`; the first and the last address and port; the flags that the
 /// kernel finds by itself.
 const NAT_TYPE: (u16, u32) = (1, 1);
@@ -27,73 +25,6 @@ const NAT_FAMILY: u16 = 2;
 const NAT_ADDRESS: [u16; 2] = [3, 4];
 const NAT_PORT: [u16; 2] = [5, 6];
 const NAT_FLAGS: (u16, u32) = (7, 3);
-
-/// A concatenation that is loaded part by part, from the first register on.
-struct Tuple {
-    expressions: Vec<Expressions>,
-    words: u32,
-}
-
-impl Tuple {
-    fn new() -> Self {
-        Self {
-            expressions: vec![],
-            words: 0,
-        }
-    }
-
-    /// The register of the next part, which has this many words.
-    fn next(&mut self, words: u32) -> Register {
-        let register = register(self.words);
-        self.words += words;
-        register
-    }
-
-    fn interface(mut self, key: MetaKey) -> Self {
-        let register = self.next(4);
-        self.expressions.push(load_into(register, key));
-        self
-    }
-
-    fn destination(mut self, family: &Family) -> Self {
-        let register = self.next(u32::from(family.key_bytes) / 4);
-        self.expressions
-            .push(address(register, family, End::Destination));
-        self
-    }
-
-    fn protocol_and_port(mut self) -> Self {
-        let register = self.next(1);
-        self.expressions.push(load_into(register, MetaKey::L4Proto));
-        let register = self.next(1);
-        self.expressions.push(port(register));
-        self
-    }
-}
-
-/// The kernel's name of the register that begins with the given word.
-fn register(word: u32) -> Register {
-    match word {
-        0 => Register::Reg1,
-        4 => Register::Reg2,
-        8 => Register::Reg3,
-        12 => Register::Reg4,
-        _ => Register::from(8 + word),
-    }
-}
-
-fn address(register: Register, family: &Family, end: End) -> Expressions {
-    let bytes = family.key_bytes.into();
-    payload(register, NETWORK_HEADER, family.offset(end), bytes)
-}
-
-/// `meta nfproto`, which nft puts before tests of a header of one version of IP.
-pub(super) fn of_family(family: &Family) -> [Expressions; 2] {
-    [
-        load(MetaKey::Nfproto),
-        compare(Operator::Equal, vec![family.nfproto]),
-    ]
-}
 
 /// `ports-publish`: translates a host port to the container's address and port.
 pub(super) fn publish() -> Vec<Rule> {
@@ -193,47 +124,9 @@ pub(super) fn masquerade_clients() -> Vec<Rule> {
     rules.into_iter().map(rule).collect()
 }
 
-/// `ct status dnat`
-fn translated() -> Vec<Expressions> {
-    vec![
-        other("ct", CT_STATUS.map(number).to_vec()),
-        mask(DST_NAT.to_ne_bytes().to_vec()),
-        compare(Operator::NotEqual, vec![0; 4]),
-    ]
-}
-
 /// The same for one version of IP.
 fn translated_of(sets: &Sets) -> Vec<Expressions> {
     let mut rule = translated();
     rule.extend(of_family(sets.family));
     rule
-}
-
-/// Masks and compares the first register.
-pub(super) fn mask(bits: Vec<u8>) -> Expressions {
-    let length = u32::try_from(bits.len()).unwrap_or_default();
-    let none = vec![0; bits.len()];
-    Expressions::Bitwise(vec![
-        Bitwise::SourceRegister(Register::Reg1),
-        Bitwise::DestinationRegister(Register::Reg1),
-        Bitwise::Length(length),
-        Bitwise::Op(0),
-        Bitwise::Mask(DataAttribute::Value(bits)),
-        Bitwise::Xor(DataAttribute::Value(none)),
-    ])
-}
-
-fn other(name: &str, attributes: Vec<DefaultNla>) -> Expressions {
-    Expressions::Other {
-        expression_type: name.to_owned(),
-        attributes,
-    }
-}
-
-fn number((kind, value): (u16, u32)) -> DefaultNla {
-    DefaultNla::new(kind, value.to_be_bytes().to_vec())
-}
-
-pub(super) fn rule(expressions: Vec<Expressions>) -> Rule {
-    expressions.into_iter().map(Into::into).collect()
 }

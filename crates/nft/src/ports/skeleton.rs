@@ -4,7 +4,9 @@ use netlink_packet_netfilter::nftables::{InetHookNumber, SetAttribute, SetFlags}
 
 use super::rules;
 use crate::family::{Family, IPV4, IPV6};
-use crate::skeleton::{Chain, PORT_TYPE, SRCNAT, Skeleton, TYPE_BITS, WORD, of_keys};
+use crate::skeleton::{
+    Chain, IFNAME, IFNAME_TYPE, PORT_TYPE, RAW, SRCNAT, Skeleton, TYPE_BITS, WORD, of_keys,
+};
 
 /// The chain of the rules that enforce conditions.
 pub(super) const CONDITIONS: &str = "ports-conditions";
@@ -12,12 +14,8 @@ pub(super) const CONDITIONS: &str = "ports-conditions";
 pub(super) const PUBLISH: &str = "ports-publish";
 /// nft's `dstnat`.
 const DSTNAT: i32 = -100;
-/// nft's `raw`.
-const RAW: i32 = -300;
-/// nft's numbers of the types of a protocol and of an interface's name, and the bytes of that.
+/// nft's number of the type of a protocol.
 const PROTOCOL_TYPE: u32 = 12;
-const IFNAME_TYPE: u32 = 41;
-const IFNAME: u32 = 16;
 
 /// The names of the sets for a version of IP.
 #[derive(Debug, PartialEq, Eq)]

@@ -157,6 +157,12 @@ fn every_damage_is_seen_and_repaired() {
             "nft flush chain {t} prerouting; nft delete set {t} peers4
              nft add set {t} peers4 '{{ type mark; }}'"
         ),
+        format!("nft flush chain {t} forward"),
+        format!("nft flush chain {t} to-tunnels"),
+        format!(
+            "nft flush chain {t} forward; nft delete set {t} together
+             nft add set {t} together '{{ type ifname; }}'"
+        ),
         format!(
             "nft flush chain {t} prerouting; nft flush chain {t} output
              nft delete set {t} tunnels6"
@@ -183,6 +189,7 @@ fn a_repair_keeps_the_elements() {
         nft.add_egress(network, "gw").unwrap();
         let other = Config {
             egress_bridge: "other-bridge-15",
+            ..CONFIG
         };
         assert_eq!(nft.status(&other).unwrap(), Status::Damaged);
         nft.ensure(&other).unwrap();
@@ -227,7 +234,12 @@ END");
 fn a_bridge_name_that_linux_cannot_have_is_refused() {
     let mut nft = Nft::open().unwrap(); // asks the kernel nothing before the name is right
     for egress_bridge in ["", "sixteen-bytes-xx"] {
-        let error = nft.ensure(&Config { egress_bridge }).unwrap_err();
+        let error = nft
+            .ensure(&Config {
+                egress_bridge,
+                ..CONFIG
+            })
+            .unwrap_err();
         assert!(matches!(error, Error::Unfit { .. }), "{error}");
         assert!(error.to_string().contains(egress_bridge), "{error}");
     }

@@ -15,4 +15,5 @@ use crate::Config;
 
 const CONFIG: Config<'_> = Config {
     egress_bridge: "ch-egress",
+    segment_links: ["chg", "chh"],
 };

@@ -1,7 +1,7 @@
 //! What the rules do to packets: which client address the server sees. A TCP connection tells, for both versions of IP.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use crate::Nft;
@@ -90,11 +90,11 @@ impl Lab {
     }
 }
 
-/// The address under which `to`, listening at `at`, sees `from`; None if the connection fails.
-fn seen(from: &Namespace, to: &Namespace, at: &str) -> Option<IpAddr> {
-    let at: IpAddr = at.parse().unwrap();
+/// The address under which `to`, listening at `at`, sees `from`, which connects to that port of `by`; None if it cannot.
+fn seen(from: &Namespace, to: &Namespace, at: &str, by: &str) -> Option<IpAddr> {
+    let [at, by]: [IpAddr; 2] = [at, by].map(|text| text.parse().unwrap());
     let listener = to.run(|| TcpListener::bind((at, 0)).unwrap());
-    let address = listener.local_addr().unwrap();
+    let address = SocketAddr::new(by, listener.local_addr().unwrap().port());
     let mut client = from
         .run(|| TcpStream::connect_timeout(&address, Duration::from_secs(1)))
         .ok()?;
@@ -110,7 +110,7 @@ fn a_container_leaves_as_its_host_but_meets_its_neighbours_as_itself() {
     for plan in PLANS {
         let address = |text: &str| Some(text.parse::<IpAddr>().unwrap());
         let egress = plan.egress.parse().unwrap();
-        let outwards = || seen(&lab.container, &lab.server, plan.server);
+        let outwards = || seen(&lab.container, &lab.server, plan.server, plan.server);
 
         assert_eq!(outwards(), None, "without us the server cannot answer");
         lab.router.run(|| {
@@ -121,10 +121,23 @@ fn a_container_leaves_as_its_host_but_meets_its_neighbours_as_itself() {
         lab.router
             .run(|| Nft::open().unwrap().add_egress(egress, "gw").unwrap());
         assert_eq!(outwards(), address(plan.outside));
+        let neighbour = |by| seen(&lab.container, &lab.neighbour, plan.neighbour, by);
+        assert_eq!(neighbour(plan.neighbour), None, "nobody led it there");
+        let family = if plan.outside.contains(':') {
+            "ip6"
+        } else {
+            "ip"
+        };
+        lab.router.sh(&format!(
+            "nft add table {family} led
+             nft add chain {family} led to '{{ type nat hook prerouting priority -100; }}'
+             nft add rule {family} led to {family} daddr {} dnat to {}",
+            plan.outside, plan.neighbour
+        ));
         assert_eq!(
-            seen(&lab.container, &lab.neighbour, plan.neighbour),
+            neighbour(plan.outside),
             address(plan.container),
-            "traffic that stays on the bridge keeps its source"
+            "what stays on the bridge keeps its source"
         );
         lab.router
             .run(|| assert!(Nft::open().unwrap().remove_egress(egress).unwrap()));

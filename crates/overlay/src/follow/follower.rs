@@ -219,7 +219,7 @@ impl Follower<'_> {
         trust: Trust<'_>,
     ) -> Result<usize, Error> {
         let (host, network, node) = (self.host, self.network, &self.settings.node);
-        table::guard(host, network, sandbox.end, snapshot)?;
+        table::guard(host, network, sandbox, snapshot)?;
         mac_rewrite::apply(host, network, &translations(snapshot, node))?;
         let wanted = desired(snapshot, node, sandbox.end.ip(), trust);
         let wanted = host_link::entries(host, network, wanted)?;

@@ -168,6 +168,7 @@ async fn make(space: &Space<'_>, spec: &LinkSpec, seen: &Observed) -> Result<Lin
                 name,
                 vni: tunnel.vni,
                 port: tunnel.port,
+                source_ports: nft::TUNNEL_SOURCE_PORTS,
                 local: tunnel.local,
                 underlay: tunnel.underlay.unwrap_or_default(),
                 mtu,

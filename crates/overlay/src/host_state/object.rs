@@ -347,9 +347,20 @@ impl Tunnel {
             .local
             .map_or("none".to_owned(), |local| local.to_string());
         let underlay = self.underlay.unwrap_or(info.underlay);
+        // A device of an earlier version sends from any port, until it goes with its last container.
+        let source_ports = match info.source_ports {
+            (0, 0) => (0, 0),
+            _ => nft::TUNNEL_SOURCE_PORTS,
+        };
+        let range = |(first, end): (u16, u16)| format!("{first} to {}", end.saturating_sub(1));
         let values = [
             ("VNI", info.vni.to_string(), self.vni.to_string()),
             ("UDP port", info.port.to_string(), self.port.to_string()),
+            (
+                "source ports",
+                range(info.source_ports),
+                range(source_ports),
+            ),
             ("local address", local, self.local.to_string()),
             (
                 "underlay link",

@@ -103,6 +103,7 @@ fn whole() -> Observed {
         vxlan: Some(VxlanInfo {
             vni: 4097,
             port: 4789,
+            source_ports: nft::TUNNEL_SOURCE_PORTS,
             local: Some([192, 168, 1, 11].into()),
             underlay: 3,
             ..VxlanInfo::default()

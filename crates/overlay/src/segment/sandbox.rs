@@ -20,6 +20,7 @@ use crate::{
     state::{host::Host, underlay::Underlay},
     vanished,
 };
+use nft::TUNNEL_SOURCE_PORTS;
 use plugin::{Error, readable};
 
 /// How messages say that something is in a sandbox.
@@ -43,6 +44,8 @@ pub struct Sandbox {
     pub mtu: u32,
     /// The tunnel's end: the address that it sends from, and the port of all its ends.
     pub end: SocketAddr,
+    /// Whether the tunnel device, which an earlier version made, sends from any port ([`nft::TUNNEL_SOURCE_PORTS`]).
+    pub any_source_port: bool,
     /// Whether it was found as it should be.
     pub stood: bool,
     /// How many of its objects had to be made or changed.
@@ -165,6 +168,7 @@ impl Sandbox {
         changes: usize,
     ) -> Option<Self> {
         let (bridge, vxlan) = (seen.link(BRIDGE)?, seen.link(VXLAN)?);
+        let tunnel = vxlan.vxlan.as_ref();
         Some(Self {
             netns,
             rtnl,
@@ -172,6 +176,7 @@ impl Sandbox {
             vxlan: vxlan.index,
             mtu: vxlan.mtu,
             end,
+            any_source_port: tunnel.is_none_or(|it| it.source_ports != TUNNEL_SOURCE_PORTS),
             stood: false,
             changes,
         })

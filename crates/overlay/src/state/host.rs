@@ -9,7 +9,7 @@ use plugin::{Error, all_readable, readable};
 
 use crate::{
     egress::Ledger,
-    firewall::table::Table,
+    firewall::desired::Table,
     follow::{
         membership::Membership,
         watcher_lease::{self, Following},

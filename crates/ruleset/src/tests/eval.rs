@@ -403,6 +403,7 @@ fn dormant_tables_and_our_own_stop_nothing() {
 fn programs_that_change_their_rules_all_the_time_hide_nothing() {
     const CONFIG: nft::Config<'_> = nft::Config {
         egress_bridge: "ch-egress",
+        segment_links: ["chg", "chh"],
     };
     let namespace = Namespace::new();
     let finished = AtomicBool::new(false);

@@ -313,7 +313,7 @@ const EGRESS: [Damage; 22] = [
     ),
     damage(
         "nft flush set inet crosshost peers4",
-        "does not know the hosts that may send to its tunnels",
+        "does not know what may pass to tunnels and containers",
         Verbs::Check,
     ),
 ];

@@ -1,0 +1,288 @@
+//! What the host's nftables table should have, and how it differs from what the kernel has. Pure.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+};
+
+use cluster::NetworkSnapshot;
+use ipnetwork::IpNetwork;
+use nft::Permitted;
+use serde::{Deserialize, Serialize};
+
+use crate::names;
+
+/// The form of our chains and sets, counted up with each change of them: what was seen in another form is looked at again.
+pub(super) const FORM: u32 = 1;
+
+/// What the table should have.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Table {
+    /// The kernel's count of changes to any rules when all of this was last seen in the table.
+    #[serde(default)]
+    pub(super) rules: Option<u32>,
+    /// The form of the table that was seen then ([`FORM`]); 0 of versions up to 1.0.0.
+    #[serde(default)]
+    pub(super) form: u32,
+    /// Subnets that leave the host under its own address, by owner.
+    pub(super) hidden: BTreeMap<String, BTreeSet<IpNetwork>>,
+    /// Networks with their tunnels.
+    pub(super) tunnels: BTreeMap<String, Tunnel>,
+    /// Sets of tunnel addresses by their digests; networks that know the same hosts share one.
+    pub(super) hosts: BTreeMap<String, BTreeSet<IpAddr>>,
+}
+
+/// A network's tunnel on this host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Tunnel {
+    /// Our tunnel address, and the UDP port.
+    pub(super) end: SocketAddr,
+    /// Digest of the set of the addresses that may send to it.
+    hosts: String,
+    /// Whether it sends from any port, as the devices do that versions up to 1.0.0 made.
+    #[serde(default = "yes")]
+    any_source_port: bool,
+}
+
+/// What is so where a document says nothing.
+fn yes() -> bool {
+    true
+}
+
+/// The addresses that may send to a tunnel that ends at `end`: the nodes of this snapshot, and this host itself.
+pub(super) fn senders(end: SocketAddr, snapshot: &NetworkSnapshot) -> BTreeSet<IpAddr> {
+    let vteps = snapshot
+        .nodes
+        .iter()
+        .filter_map(|(_, node)| node.last_read()?.vtep);
+    let hosts = vteps.filter(|vtep| vtep.is_ipv4() == end.is_ipv4());
+    hosts.chain([end.ip()]).collect()
+}
+
+impl Table {
+    pub(super) fn guard(
+        &mut self,
+        network: &str,
+        (end, any_source_port): (SocketAddr, bool),
+        hosts: BTreeSet<IpAddr>,
+    ) {
+        // A set that is here goes on under the digest that it has: versions up to commit 86dc1f2 computed another one.
+        let known = self.hosts.iter().find(|(_, known)| **known == hosts);
+        let digest = known.map_or_else(|| digest(&hosts), |(digest, _)| digest.clone());
+        let tunnel = Tunnel {
+            end,
+            hosts: digest.clone(),
+            any_source_port,
+        };
+        self.tunnels.insert(network.to_owned(), tunnel);
+        self.hosts.insert(digest, hosts);
+        self.forget_hosts();
+    }
+
+    pub(super) fn forget_tunnel(&mut self, network: &str) {
+        self.tunnels.remove(network);
+        self.forget_hosts();
+    }
+
+    fn forget_hosts(&mut self) {
+        let used: BTreeSet<_> = self.tunnels.values().map(|tunnel| &tunnel.hosts).collect();
+        self.hosts.retain(|digest, _| used.contains(digest));
+    }
+
+    /// What may pass. Links of one network may forward to each other.
+    pub(super) fn permitted(&self) -> Permitted {
+        let mut permitted = Permitted {
+            hosts: self.hosts.values().flatten().copied().collect(),
+            ..Permitted::default()
+        };
+        for (network, tunnel) in &self.tunnels {
+            let port = tunnel.end.port();
+            permitted.tunnels.insert(tunnel.end);
+            if tunnel.any_source_port {
+                permitted.any_source_port.insert(port);
+            }
+            let hosts = self.hosts.get(&tunnel.hosts).into_iter().flatten();
+            let others = hosts.filter(|host| **host != tunnel.end.ip());
+            let remotes = others.map(|host| SocketAddr::new(*host, port));
+            permitted.remotes.extend(remotes);
+            let links = [names::gateway_link(network), names::host_link(network)];
+            let pairs = links
+                .iter()
+                .flat_map(|from| links.iter().map(move |to| (from.clone(), to.clone())));
+            permitted.together.extend(pairs);
+        }
+        permitted
+    }
+
+    pub(super) fn is_unused(&self) -> bool {
+        self.hidden.is_empty() && self.tunnels.is_empty()
+    }
+
+    /// The subnets that leave the host under its own address, each with its owner.
+    pub(super) fn masqueraded(&self) -> BTreeSet<Masqueraded> {
+        let all = self.hidden.iter();
+        all.flat_map(|(owner, subnets)| subnets.iter().map(|it| (*it, owner.clone())))
+            .collect()
+    }
+
+    /// What is not as it should be.
+    pub(super) fn deviation(&self, seen: &Seen) -> Option<String> {
+        if !seen.is_complete {
+            return Some("gone or changed by another program".to_owned());
+        }
+        let wanted = self.masqueraded();
+        let lacks = |(subnet, _): &Masqueraded| format!("does not masquerade {subnet}");
+        let has = |(subnet, _): &Masqueraded| format!("masquerades {subnet}, which is not ours");
+        let first = wanted.difference(&seen.masqueraded).next().map(lacks);
+        first
+            .or_else(|| seen.masqueraded.difference(&wanted).next().map(has))
+            .or_else(|| {
+                let what = "does not know what may pass to tunnels and containers";
+                (!seen.permits).then(|| what.to_owned())
+            })
+    }
+}
+
+/// A subnet and its owner.
+pub(super) type Masqueraded = (IpNetwork, String);
+
+/// What the kernel has of the table.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Seen {
+    /// Whether its chains, rules and sets are all there, and no others.
+    pub(super) is_complete: bool,
+    pub(super) masqueraded: BTreeSet<Masqueraded>,
+    /// Whether it lets pass what may, and nothing else.
+    pub(super) permits: bool,
+}
+
+/// What stands for a set of tunnel addresses.
+fn digest(hosts: &BTreeSet<IpAddr>) -> String {
+    let texts: Vec<_> = hosts.iter().map(ToString::to_string).collect();
+    let texts: Vec<_> = texts.iter().map(String::as_str).collect();
+    journal::digest(&texts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_damage_of_the_table_is_named() {
+        let hidden: BTreeMap<_, _> = [("a", "10.0.0.0/24"), ("b", "172.18.0.0/16")]
+            .map(|(owner, subnet)| (owner.to_owned(), [subnet.parse().unwrap()].into()))
+            .into();
+        let table = Table {
+            hidden,
+            ..Table::default()
+        };
+        let whole = Seen {
+            is_complete: true,
+            masqueraded: table.masqueraded(),
+            permits: true,
+        };
+        let owned = |subnet: &str, owner: &str| (subnet.parse().unwrap(), owner.to_owned());
+        let told = |damage: &dyn Fn(&mut Seen)| {
+            let mut seen = whole.clone();
+            damage(&mut seen);
+            table.deviation(&seen).unwrap_or_default()
+        };
+        assert_eq!(told(&|_| ()), "");
+        assert_eq!(
+            told(&|seen| seen.is_complete = false),
+            "gone or changed by another program"
+        );
+        let removed = told(&|seen| drop(seen.masqueraded.pop_first()));
+        assert_eq!(removed, "does not masquerade 10.0.0.0/24");
+        let changed = told(&|seen| {
+            seen.masqueraded.pop_first();
+            seen.masqueraded.insert(owned("10.0.0.0/24", "other"));
+        });
+        assert_eq!(changed, "does not masquerade 10.0.0.0/24");
+        let doubled = told(&|seen| {
+            seen.masqueraded.insert(owned("10.7.0.0/16", "a"));
+        });
+        assert_eq!(doubled, "masquerades 10.7.0.0/16, which is not ours");
+        assert_eq!(
+            told(&|seen| seen.permits = false),
+            "does not know what may pass to tunnels and containers"
+        );
+    }
+
+    fn set(addresses: &[&str]) -> BTreeSet<IpAddr> {
+        addresses.iter().map(|it| it.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_set_of_hosts_goes_on_under_the_digest_that_an_earlier_version_gave_it() {
+        let end: SocketAddr = "192.168.1.11:4789".parse().unwrap();
+        let hosts = set(&["192.168.1.11", "192.168.1.12"]);
+        let earlier = Tunnel {
+            end,
+            hosts: "0123456789abcdef".to_owned(),
+            any_source_port: false,
+        };
+        let noted = Table {
+            tunnels: [("n".to_owned(), earlier.clone())].into(),
+            hosts: [(earlier.hosts, hosts.clone())].into(),
+            ..Table::default()
+        };
+        let mut table = noted.clone();
+        table.guard("n", (end, false), hosts);
+        assert_eq!(table, noted, "nothing to be mended");
+        let more = set(&["192.168.1.11", "192.168.1.12", "192.168.1.13"]);
+        table.guard("n", (end, false), more.clone());
+        let (digest, known) = table.hosts.first_key_value().unwrap();
+        assert_eq!((digest.as_str(), known), ("d00b707456e2a417", &more));
+        assert_eq!((table.hosts.len(), &table.tunnels["n"].hosts), (1, digest));
+    }
+
+    /// Two networks, of which one has a host more, and tunnels of an earlier version.
+    fn two_networks() -> Table {
+        let mut table = Table::default();
+        let end = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let hosts = set(&["192.168.1.11", "192.168.1.12"]);
+        table.guard("a", (end("192.168.1.11:4789"), false), hosts);
+        let hosts = set(&["192.168.1.11", "192.168.1.12", "192.168.1.13"]);
+        table.guard("b", (end("192.168.1.11:8472"), true), hosts);
+        table
+    }
+
+    #[test]
+    fn the_tunnels_of_other_hosts_are_known_by_address_and_port() {
+        let permitted = two_networks().permitted();
+        let sockets = |sockets: &BTreeSet<SocketAddr>| {
+            let texts = sockets.iter().map(ToString::to_string);
+            texts.collect::<Vec<_>>()
+        };
+        let ours = ["192.168.1.11:4789", "192.168.1.11:8472"];
+        assert_eq!(sockets(&permitted.tunnels), ours);
+        let others = [
+            "192.168.1.12:4789",
+            "192.168.1.12:8472",
+            "192.168.1.13:8472",
+        ];
+        assert_eq!(sockets(&permitted.remotes), others);
+        assert_eq!(permitted.any_source_port, [8472].into());
+        assert_eq!(permitted.hosts.len(), 3);
+    }
+
+    #[test]
+    fn what_an_earlier_version_noted_of_a_tunnel_lets_it_send_from_any_port() {
+        let earlier = r#"{"end":"192.168.1.11:4789","hosts":"00"}"#;
+        let tunnel: Tunnel = serde_json::from_str(earlier).unwrap();
+        assert!(tunnel.any_source_port);
+    }
+
+    #[test]
+    fn links_forward_to_those_of_their_own_network() {
+        let together = two_networks().permitted().together;
+        let pair = |from: String, to: String| together.contains(&(from, to));
+        let (gateway, host) = (names::gateway_link, names::host_link);
+        assert!(pair(gateway("a"), host("a")) && pair(host("b"), gateway("b")));
+        assert!(pair(gateway("a"), gateway("a")) && pair(host("a"), host("a")));
+        assert!(!pair(gateway("a"), gateway("b")) && !pair(host("a"), gateway("b")));
+        let mut pairs = together.iter();
+        assert!(pairs.all(|(from, to)| names::is_facing(from) && names::is_facing(to)));
+    }
+}

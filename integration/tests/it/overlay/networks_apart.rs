@@ -1,0 +1,201 @@
+//! Networks are apart at layer 3: no host forwards to a container what nothing led there, whichever way its network has out, nor
+//! anything from a container that has an address which is not its own. What arrives is counted, not what is answered.
+
+use std::{
+    net::{IpAddr, SocketAddr, UdpSocket},
+    time::Duration,
+};
+
+use integration::{Attachment, Backend, Host, Lab, Namespace, Net, OUTSIDE, conflist, end_all};
+use serde_json::{Value, json};
+
+const PORT: u16 = 9999;
+
+/// Whether a datagram from there arrives here.
+fn arrives(from: &Net, to: &Net, at: IpAddr) -> bool {
+    let at = SocketAddr::new(at, PORT);
+    let listener = to.run(|| UdpSocket::bind(at).expect("a socket"));
+    let patience = Some(Duration::from_millis(400));
+    listener.set_read_timeout(patience).expect("a time-out");
+    from.run(|| {
+        let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+        // A host may refuse it at once.
+        let _ = socket.send_to(b"hello", at);
+    });
+    listener.recv(&mut [0; 16]).is_ok()
+}
+
+/// A network whose way out is by the egress NIC, one by the gateway, and one on which each host has an address.
+fn networks() -> [(&'static str, Value); 3] {
+    let with = |name, subnet, keys: Value| {
+        let mut conflist = conflist(name, subnet);
+        for (key, value) in keys.as_object().expect("keys") {
+            conflist["plugins"][0][key] = value.clone();
+        }
+        (name, conflist)
+    };
+    [
+        with("nat", "10.0.6.0/24", json!({})),
+        with("gateway", "10.0.7.0/24", json!({ "egress": "gateway" })),
+        with("access", "10.0.8.0/24", json!({ "hostAccess": true })),
+    ]
+}
+
+fn lab() -> Lab {
+    let lab = Lab::registered(2, Backend::Dir);
+    for (_, conflist) in networks() {
+        lab.install(&conflist);
+    }
+    lab
+}
+
+fn on_each<'lab>(lab: &'lab Lab, name: &str) -> [Attachment<'lab>; 2] {
+    [1, 2].map(|n| Attachment::new(lab.host(n), &format!("{name}{n}"), name))
+}
+
+/// All addresses by which the container could be reached.
+fn addresses(attached: &Attachment<'_>) -> Vec<IpAddr> {
+    let egress = attached.container.address("gw0");
+    [attached.address].into_iter().chain(egress).collect()
+}
+
+#[test]
+fn no_container_reaches_another_network_by_a_host() {
+    let lab = lab();
+    let names = networks().map(|(name, _)| name);
+    let all = names.map(|name| on_each(&lab, name));
+    for (from, senders) in names.iter().zip(&all) {
+        let [first, second] = senders;
+        let (net, other) = (first.container.net(), second.container.net());
+        assert!(
+            arrives(&net, &other, second.address),
+            "{from}: its own network"
+        );
+        assert!(
+            first.container.tcp_get(OUTSIDE).is_ok(),
+            "{from}: the outside"
+        );
+        for (to, receivers) in names.iter().zip(&all).filter(|(to, _)| *to != from) {
+            for receiver in receivers {
+                for at in addresses(receiver) {
+                    let host = receiver.host().name();
+                    let found = arrives(&net, &receiver.container.net(), at);
+                    assert!(!found, "{from} reaches {to} on {host} at {at}");
+                }
+            }
+        }
+    }
+    // The neighbours of one network, by the bridge of their way out.
+    let [first, _] = &all[0];
+    let beside = Attachment::new(lab.host(1), "beside", "nat");
+    if let Some(at) = beside.container.address("gw0") {
+        let net = first.container.net();
+        assert!(!arrives(&net, &beside.container.net(), at), "{at}");
+    }
+    beside.end();
+    // The hosts themselves reach what they have links to.
+    let [here, there] = &all[2];
+    for receiver in [here, there] {
+        let net = lab.host(1).namespace().net();
+        assert!(arrives(&net, &receiver.container.net(), receiver.address));
+    }
+    for attached in all {
+        end_all(attached);
+    }
+}
+
+#[test]
+fn nothing_leaves_a_host_with_an_address_that_does_not_lead_back() {
+    let lab = lab();
+    let host = lab.host(1);
+    let there: IpAddr = lab.host(2).vtep().parse().expect("an address");
+    let (outside, _) = OUTSIDE.split_once(':').expect("address and port");
+    let outside = SocketAddr::new(outside.parse().expect("an address"), PORT);
+    for (name, _) in networks() {
+        let attached = Attachment::new(host, name, name);
+        let container = &attached.container;
+        for foreign in ["8.8.8.8".parse().expect("an address"), there] {
+            let add = format!("ip address add {foreign}/32 dev lo");
+            container.run(&add).ok();
+        }
+        container.run("ip link set lo up").ok();
+        let leaves = |from: IpAddr| {
+            let to = lab.outside().net();
+            let listener = to.run(|| UdpSocket::bind(outside).expect("a socket"));
+            let patience = Some(Duration::from_millis(400));
+            listener.set_read_timeout(patience).expect("a time-out");
+            container.net().run(|| {
+                let socket = UdpSocket::bind((from, 0)).expect("a socket");
+                let _ = socket.send_to(b"hello", outside);
+            });
+            listener.recv(&mut [0; 16]).is_ok()
+        };
+        // The address by which its way out leads back, and those by which none does.
+        let egress = container.address("gw0");
+        let own = egress.unwrap_or(attached.address);
+        assert!(leaves(own), "{name}: {own}");
+        let segment = egress.map(|_| attached.address);
+        let foreign = ["8.8.8.8".parse().expect("an address"), there];
+        for from in foreign.into_iter().chain(segment) {
+            assert!(!leaves(from), "{name}: {from}");
+        }
+        // It is the table that stops them, and a sync brings it back.
+        host.script("nft flush chain inet crosshost from-containers");
+        assert!(leaves(foreign[0]), "{name}: without a guard");
+        host.sync();
+        assert!(!leaves(foreign[0]), "{name}: after a sync");
+        attached.end();
+    }
+}
+
+/// A machine on the underlay that routes containers' subnets to a host.
+fn neighbour(lab: &Lab, by: &Host, subnets: &[&str]) -> Namespace {
+    let machine = Namespace::new("neighbour", Some(lab.router()));
+    lab.router().script(&format!(
+        "ip link add neighbour master underlay up type veth peer name ens3 netns {}",
+        machine.pid()
+    ));
+    machine.script("ip address add 192.168.1.66/24 dev ens3; ip link set ens3 up");
+    for subnet in subnets {
+        machine.script(&format!("ip route add {subnet} via {}", by.vtep()));
+    }
+    machine
+}
+
+#[test]
+fn a_machine_that_routes_to_a_host_opens_no_container() {
+    let lab = lab();
+    let host = lab.host(1);
+    let all = networks().map(|(name, _)| on_each(&lab, name));
+    let subnets = ["172.18.0.0/16", "10.0.6.0/24", "10.0.7.0/24", "10.0.8.0/24"];
+    let machine = neighbour(&lab, host, &subnets);
+    for receiver in all.iter().flatten() {
+        for at in addresses(receiver) {
+            let found = arrives(&machine.net(), &receiver.container.net(), at);
+            assert!(!found, "{} at {at}", receiver.container.name());
+        }
+    }
+    // What somebody leads to a container gets there.
+    let led = &all[1][1];
+    host.script(&format!(
+        "nft add table ip led
+         nft add chain ip led to '{{ type nat hook prerouting priority -100; }}'
+         nft add rule ip led to udp dport 7777 dnat to {}:{PORT}",
+        led.address
+    ));
+    let listener = led.container.net();
+    let listener = listener.run(|| UdpSocket::bind((led.address, PORT)).expect("a socket"));
+    let patience = Some(Duration::from_secs(2));
+    listener.set_read_timeout(patience).expect("a time-out");
+    machine.net().run(|| {
+        let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+        socket.send_to(b"led", (host.vtep(), 7777)).expect("sent");
+    });
+    assert!(
+        listener.recv(&mut [0; 16]).is_ok(),
+        "led by a rule of others"
+    );
+    for attached in all {
+        end_all(attached);
+    }
+}

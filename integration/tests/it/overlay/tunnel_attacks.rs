@@ -1,0 +1,182 @@
+//! Nothing that a container or a program of a host sends reaches a tunnel: VXLAN made by hand brings no frame into a network. Each attack
+//! has a control: the same datagram to a port that is no tunnel arrives.
+
+use std::{
+    net::{IpAddr, SocketAddr, UdpSocket},
+    time::Duration,
+};
+
+use integration::{Attachment, Backend, Host, Lab, Net, conflist, end_all};
+
+/// Where the victim listens, and where a host does.
+const PORT: u16 = 9999;
+/// How often each attack is tried.
+const TRIES: usize = 5;
+
+/// VXLAN around a UDP datagram to the victim.
+fn forged(vni: u32, victim: IpAddr) -> Vec<u8> {
+    let IpAddr::V4(victim) = victim else {
+        panic!("{victim}: of IPv4")
+    };
+    let to = victim.octets();
+    let from = [to[0], to[1], to[2], 250];
+    let udp = [
+        &9_u16.to_be_bytes()[..],
+        &PORT.to_be_bytes(),
+        &[0, 14, 0, 0],
+        b"forged",
+    ]
+    .concat();
+    let mut ip = vec![0x45, 0, 0, 34, 0, 0, 0, 0, 64, 17, 0, 0];
+    ip.extend([from, to].concat());
+    let sum: u32 = ip
+        .chunks(2)
+        .map(|word| u32::from(word[0]) << 8 | u32::from(word[1]))
+        .sum();
+    let sum = !u16::try_from((sum & 0xffff) + (sum >> 16)).expect("a sum");
+    ip[10..12].copy_from_slice(&sum.to_be_bytes());
+    let ethernet = [&[2, 0x42][..], &to, &[2, 0, 0, 0, 0, 9, 8, 0]].concat();
+    let vni = (vni << 8).to_be_bytes();
+    [&[8, 0, 0, 0][..], &vni, &ethernet, &ip, &udp].concat()
+}
+
+fn listener(net: &Net, at: SocketAddr) -> UdpSocket {
+    let socket = net.run(|| UdpSocket::bind(at).expect("a socket"));
+    let patience = Some(Duration::from_millis(400));
+    socket.set_read_timeout(patience).expect("a time-out");
+    socket
+}
+
+/// The lab of one attack: a victim on another host, and what is sent to its network.
+struct Target<'lab> {
+    victim: Attachment<'lab>,
+    vni: u32,
+}
+
+impl Target<'_> {
+    /// How many of the frames arrive that are sent from `net` to the tunnel of `host`, with the source address `from`.
+    fn frames(&self, net: &Net, from: Option<IpAddr>, host: IpAddr) -> usize {
+        let address = self.victim.address;
+        let listener = listener(&self.victim.container.net(), (address, PORT).into());
+        let content = forged(self.vni, address);
+        net.run(|| {
+            let any: IpAddr = if host.is_ipv4() {
+                [0; 4].into()
+            } else {
+                [0; 16].into()
+            };
+            let socket = UdpSocket::bind((from.unwrap_or(any), 0)).expect("a socket");
+            for _ in 0..TRIES {
+                // What the sender's own host refuses is not sent.
+                let _ = socket.send_to(&content, (host, 4789));
+            }
+        });
+        let heard = std::iter::from_fn(|| listener.recv(&mut [0; 64]).ok());
+        heard.count()
+    }
+}
+
+/// Whether a datagram from there to a port of the host that is no tunnel arrives.
+fn is_heard(net: &Net, host: &Host, at: IpAddr) -> bool {
+    let listener = listener(&host.namespace().net(), (at, PORT).into());
+    net.run(|| {
+        let any: IpAddr = if at.is_ipv4() {
+            [0; 4].into()
+        } else {
+            [0; 16].into()
+        };
+        let socket = UdpSocket::bind((any, 0)).expect("a socket");
+        socket.send_to(b"honest", (at, PORT)).expect("sent");
+    });
+    listener.recv(&mut [0; 16]).is_ok()
+}
+
+fn address(host: &Host) -> IpAddr {
+    host.vtep().parse().expect("an address")
+}
+
+fn target<'lab>(host: &'lab Host, network: &str) -> Target<'lab> {
+    let victim = Attachment::new(host, &format!("victim-{network}"), network);
+    let inspected = host.listed(&format!("network inspect {network}"));
+    let vni = inspected["vni"].as_u64().expect("a VNI");
+    let vni = u32::try_from(vni).expect("24 bits");
+    Target { victim, vni }
+}
+
+/// By NAT of the egress NIC, by the gateway, and to the tunnel of its own host; the victim is on a network of its own.
+#[test]
+fn a_container_reaches_no_tunnel() {
+    let lab = Lab::registered(2, Backend::Dir);
+    let (one, two) = (lab.host(1), lab.host(2));
+    let mut gateway = conflist("gw", "10.0.7.0/24");
+    gateway["plugins"][0]["egress"] = "gateway".into();
+    gateway["plugins"][0]["ipam"]["gateway"] = "10.0.7.1".into();
+    for host in lab.hosts() {
+        for conflist in [
+            &conflist("nat", "10.0.6.0/24"),
+            &gateway,
+            &conflist("secret", "10.0.5.0/24"),
+        ] {
+            host.install(conflist);
+        }
+    }
+    let target = target(two, "secret");
+    let by_nat = Attachment::new(one, "nat", "nat");
+    let by_gateway = Attachment::new(one, "gw", "gw");
+    // A member of the network, whose address is that of the host from which the attack comes.
+    let member = Attachment::new(one, "member", "secret");
+    assert!(member.container.pings(target.victim.address, &[]));
+    let there = address(two);
+    for attacker in [&by_nat, &by_gateway] {
+        let (name, net) = (attacker.container.name(), attacker.container.net());
+        assert!(is_heard(&net, two, there), "{name}: another port");
+        assert_eq!(target.frames(&net, None, there), 0, "{name}");
+    }
+    // To the own host, with the address of a member.
+    let own = Attachment::new(one, "own", "secret");
+    let target = Target {
+        victim: own,
+        vni: target.vni,
+    };
+    for filter in ["0", "2"] {
+        one.script(&format!(
+            "for key in all ch-egress; do echo {filter} > /proc/sys/net/ipv4/conf/$key/rp_filter; done"
+        ));
+        by_nat
+            .container
+            .run(&format!("ip address replace {there}/32 dev lo"))
+            .ok();
+        let net = by_nat.container.net();
+        let frames = target.frames(&net, Some(there), address(one));
+        assert_eq!(frames, 0, "rp_filter {filter}");
+    }
+    assert!(member.container.pings(target.victim.address, &[]));
+    end_all([by_nat, by_gateway, member, target.victim]);
+}
+
+#[test]
+fn a_program_of_a_host_reaches_no_tunnel() {
+    let lab = Lab::with_network(2, Backend::Dir, &conflist("net1", "10.0.0.0/24"));
+    let (one, two) = (lab.host(1), lab.host(2));
+    let target = target(two, "net1");
+    let member = Attachment::new(one, "member", "net1");
+    let net = one.namespace().net();
+    assert!(is_heard(&net, two, address(two)), "another port");
+    assert_eq!(target.frames(&net, None, address(two)), 0);
+    assert!(member.container.pings(target.victim.address, &[]));
+    // It is the guard of the sender's host: without it the frames arrive.
+    one.script("nft flush chain inet crosshost to-tunnels");
+    assert_eq!(target.frames(&net, None, address(two)), TRIES);
+    one.sync();
+    assert_eq!(target.frames(&net, None, address(two)), 0);
+    // To the tunnel of its own host, from the address that this has.
+    let own = Target {
+        victim: member,
+        vni: target.vni,
+    };
+    let here = address(one);
+    assert_eq!(own.frames(&net, Some(here), here), 0);
+    one.script("nft flush chain inet crosshost to-tunnels");
+    assert_eq!(own.frames(&net, Some(here), here), TRIES);
+    end_all([own.victim, target.victim]);
+}
