@@ -20,6 +20,10 @@ use std::time::Duration;
 /// would never end.
 pub(crate) const DELEGATED: &str = "CROSSHOST_DELEGATED";
 
+/// How long a delegate may take. The slowest one known, the reference's `dhcp`, gives up after less than two minutes without
+/// an answer.
+const LIMIT: Duration = Duration::from_mins(2);
+
 /// A plugin to which a call can be passed on.
 #[derive(Debug, Clone)]
 pub struct Delegate<'a> {
@@ -30,6 +34,7 @@ pub struct Delegate<'a> {
     stdin: Vec<u8>,
     /// Variables that differ from those of the call.
     env: Vec<(&'static str, OsString)>,
+    limit: Duration,
 }
 
 impl<'a> Delegate<'a> {
@@ -68,6 +73,7 @@ impl<'a> Delegate<'a> {
             built_in: built_in.filter(|_| is_this_program(&file)).copied(),
             stdin: call.stdin.clone(),
             env: Vec::new(),
+            limit: LIMIT,
         })
     }
 
@@ -96,6 +102,13 @@ impl<'a> Delegate<'a> {
             env,
             ..self.clone()
         })
+    }
+
+    /// The same with another limit than two minutes. A program that has not ended by then is killed, and the verb fails with code
+    /// 198. A built-in plugin has limits of its own.
+    #[must_use]
+    pub fn within(self, limit: Duration) -> Self {
+        Self { limit, ..self }
     }
 
     /// The file that is run.
@@ -150,7 +163,7 @@ impl<'a> Delegate<'a> {
             });
         }
         let who = format!("plugin {}", self.program.display());
-        let version = self.call.conf.version;
+        let (version, limit) = (self.call.conf.version, self.limit);
         let mut program = process::Command::new(&self.program);
         program
             .env_clear()
@@ -161,7 +174,7 @@ impl<'a> Delegate<'a> {
             .stderr(Stdio::piped());
         let start = move || {
             let child = spawn(&mut program).map_err(|e| Error::io(format!("{who}: {e}")))?;
-            Process::new(child, who, stdin, version)
+            Process::new(child, who, stdin, version, limit)
         };
         Running::begin(Work::Process {
             start: Box::new(start),

@@ -5,6 +5,7 @@
 //! checked [`Call`] and ends with a [`CniResult`] or an [`Error`]. It is synchronous and small, because a plugin lives for
 //! milliseconds and is started for every container. Only this crate prints on standard output, which is the protocol.
 
+mod abandoned;
 mod args;
 pub mod build;
 mod call;
@@ -24,6 +25,7 @@ mod slips;
 mod text;
 mod version;
 
+pub use abandoned::end_abandoned;
 pub use args::CniArgs;
 pub use call::{Call, Command};
 pub use conf::NetConf;

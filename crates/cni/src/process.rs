@@ -4,7 +4,7 @@
 //! keeps a pipe open (a daemon that the plugin left behind) does not block us.
 
 use crate::{CniResult, Error, Version, code, output};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, ioctl_fionbio};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::Value;
@@ -12,6 +12,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStdin, ExitStatus};
+use std::time::{Duration, Instant};
 
 /// Bytes that are kept of a delegate's output. The rest is read and dropped.
 const MAX_OUTPUT: usize = 8 << 20;
@@ -33,16 +34,19 @@ pub(crate) struct Process {
     answer: Vec<u8>,
     stderr: Option<std::process::ChildStderr>,
     complaint: Vec<u8>,
+    /// How long it may take, and when that time ends.
+    limit: (Duration, Instant),
     ended: bool,
 }
 
 impl Process {
-    /// Takes over a child with three pipes.
+    /// Takes over a child with three pipes, which is killed if it has not ended after `limit`.
     pub(crate) fn new(
         mut child: Child,
         who: String,
         stdin: Vec<u8>,
         version: Version,
+        limit: Duration,
     ) -> Result<Self, Error> {
         let pidfd = match prepare(&child) {
             Ok(pidfd) => pidfd,
@@ -63,6 +67,7 @@ impl Process {
             sent: 0,
             answer: Vec::new(),
             complaint: Vec::new(),
+            limit: (limit, Instant::now() + limit),
             ended: false,
         })
     }
@@ -127,7 +132,13 @@ impl Process {
             fds.extend(self.stdin.iter().map(|p| PollFd::new(p, PollFlags::OUT)));
             fds.extend(self.stdout.iter().map(|p| PollFd::new(p, PollFlags::IN)));
             fds.extend(self.stderr.iter().map(|p| PollFd::new(p, PollFlags::IN)));
-            match poll(&mut fds, None) {
+            let (limit, end) = self.limit;
+            let left = Timespec::try_from(end.saturating_duration_since(Instant::now()));
+            match poll(&mut fds, left.ok().as_ref()) {
+                Ok(0) => {
+                    let why = format!("has not ended within {limit:?}, and was killed");
+                    return Err(Error::new(code::DELEGATE, format!("{} {why}", self.who)));
+                }
                 Ok(_) => {}
                 Err(Errno::INTR) => continue,
                 Err(e) => return Err(Error::io(format!("{}: poll: {e}", self.who))),

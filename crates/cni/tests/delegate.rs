@@ -328,3 +328,58 @@ fn dropped_it_is_waited_for() {
     assert!(dir.path().join("done").exists());
     assert!(!lives(&dir.path().join("pid")));
 }
+
+#[test]
+fn one_that_does_not_end_is_killed_at_the_limit() {
+    let dir = plugin("echo $$ >${0%/*}/pid; exec sleep 60");
+    let call = call(&path(&dir), &json!({}));
+    let find = || Delegate::find(&call, "ipam").unwrap();
+    let start = Instant::now();
+    let error = find().within(Duration::from_millis(300)).add().unwrap_err();
+    assert!(start.elapsed() < Duration::from_secs(10));
+    assert_eq!(error.code, 198);
+    assert!(
+        error
+            .msg
+            .ends_with("/ipam has not ended within 300ms, and was killed"),
+        "{}",
+        error.msg
+    );
+    assert!(!lives(&dir.path().join("pid")));
+    // One that takes a while and ends is none.
+    let dir = plugin("sleep 0.3; echo null");
+    let call = crate::call(&path(&dir), &json!({}));
+    let slow = Delegate::find(&call, "ipam").unwrap();
+    slow.within(Duration::from_secs(30)).add().unwrap();
+}
+
+#[test]
+fn those_of_an_add_that_was_given_up_are_known_by_their_environment() {
+    let dir = plugin("sleep 60 & echo $! >${0%/*}/pid; wait");
+    let mut call = call(&path(&dir), &json!({}));
+    // Other tests of this process have plugins at work for the usual container.
+    for (key, value) in &mut call.env {
+        if key == "CNI_CONTAINERID" {
+            *value = "given-up".into();
+        }
+    }
+    let adding = Delegate::find(&call, "ipam").unwrap().start(Command::Add);
+    let (pid, start) = (dir.path().join("pid"), Instant::now());
+    while fs::read_to_string(&pid).is_ok_and(|it| it.is_empty()) || !pid.exists() {
+        assert!(start.elapsed() < Duration::from_secs(10), "it begins");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    for (container, ifname) in [
+        ("given", "eth0"),
+        ("given-up", "eth1"),
+        ("given-up2", "eth0"),
+    ] {
+        assert_eq!(cni::end_abandoned(container, ifname), 0);
+    }
+    assert!(lives(&pid));
+    // The plugin and what it has started.
+    assert_eq!(cni::end_abandoned("given-up", "eth0"), 2);
+    let error = adding.result().unwrap_err();
+    assert!(error.msg.contains("SIGKILL"), "{}", error.msg);
+    assert_eq!(cni::end_abandoned("given-up", "eth0"), 0);
+}

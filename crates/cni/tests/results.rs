@@ -356,3 +356,40 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_list_of_absurd_length_is_refused() {
+    let many = |n: usize, entry: Value| Value::from(vec![entry; n]);
+    let address = json!({"address": "10.0.0.2/24"});
+    for (list, value) in [
+        ("ips", json!({"ips": many(4097, address.clone())})),
+        (
+            "routes",
+            json!({"routes": many(4097, json!({"dst": "10.0.0.0/8"}))}),
+        ),
+        (
+            "interfaces",
+            json!({"interfaces": many(4097, json!({"name": "e"}))}),
+        ),
+        ("search", json!({"dns": {"search": many(4097, "a".into())}})),
+        (
+            "options",
+            json!({"dns": {"options": many(4097, "a".into())}}),
+        ),
+        (
+            "nameservers",
+            json!({"dns": {"nameservers": many(4097, "a".into())}}),
+        ),
+    ] {
+        let error = CniResult::from_value(&value, Version::V1_1_0).unwrap_err();
+        assert_eq!(error.code, 6);
+        assert_eq!(
+            error.msg,
+            format!("{list}: 4097 entries; 4096 are the most")
+        );
+    }
+    let old = json!({"cniVersion": "0.2.0", "IP4": {"ip": "10.0.0.2/24", "routes": many(4097, json!({"dst": "10.0.0.0/8"}))}});
+    assert!(CniResult::from_value(&old, Version::V1_1_0).is_err());
+    let most = json!({"x": many(5000, json!(1)), "ips": many(4096, address)});
+    assert!(CniResult::from_value(&most, Version::V1_1_0).is_ok());
+}

@@ -13,9 +13,13 @@ struct Head {
     cni_version: String,
 }
 
+/// The largest number of interfaces, of addresses, of routes, and of entries of each list of `dns` in a result. Plugins compare these
+/// lists with each other and with the kernel, so that the time that they take grows with the square of it.
+const MOST_ENTRIES: usize = 4096;
+
 impl CniResult {
     /// Reads a result of any version; `default` is the version of one without. Null is an empty result, because some IPAM
-    /// plugins print it. Code 6, with path and value.
+    /// plugins print it. Code 6, with path and value, also for a list with more than 4,096 entries.
     pub fn from_value(value: &Value, default: Version) -> Result<Self, Error> {
         if value.is_null() {
             return Ok(Self::default());
@@ -25,6 +29,7 @@ impl CniResult {
 }
 
 fn read(value: &Value, default: Version) -> Result<CniResult, Error> {
+    refuse_long_lists(value)?;
     let Head { cni_version } = decode(value)?;
     let version = if cni_version.is_empty() {
         default
@@ -46,6 +51,33 @@ fn read(value: &Value, default: Version) -> Result<CniResult, Error> {
         result.interfaces.iter_mut().for_each(not_yet_known);
     }
     Ok(result)
+}
+
+/// The lists of a result, and the objects that have some.
+const LISTS: [&str; 6] = [
+    "interfaces",
+    "ips",
+    "routes",
+    "nameservers",
+    "search",
+    "options",
+];
+const OBJECTS: [&str; 3] = ["dns", "ip4", "ip6"];
+
+/// Refuses a result with a long list before it is decoded, because that alone would take long.
+fn refuse_long_lists(value: &Value) -> Result<(), Error> {
+    let is_in = |names: &[&str], key: &str| names.iter().any(|it| key.eq_ignore_ascii_case(it));
+    for (key, value) in value.as_object().into_iter().flatten() {
+        let entries = value.as_array().map_or(0, Vec::len);
+        if entries > MOST_ENTRIES && is_in(&LISTS, key) {
+            let msg = format!("{key}: {entries} entries; {MOST_ENTRIES} are the most");
+            return Err(Error::decode(msg));
+        }
+        if is_in(&OBJECTS, key) {
+            refuse_long_lists(value)?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes `key`, in upper or lower case.

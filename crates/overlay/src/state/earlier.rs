@@ -47,6 +47,9 @@ pub(crate) async fn clear(
             format!("{attachment}: exists already; DEL it first"),
         ));
     }
+    if record.stage == Stage::Making {
+        host.end_ipam(attachment);
+    }
     teardown::links(host, attachment, Some(&record), None).await?;
     ipam.del()?;
     host_link::release(host, &attachment.network, conf.host_access, ipam).await?;

@@ -5,15 +5,22 @@
 use cni::{Call, Command, Delegate};
 use plugin::{Error, readable};
 
-use crate::{config, host_link, maintain::teardown, state::host::Host};
+use crate::{
+    config, host_link,
+    maintain::teardown,
+    state::{attachment::Stage, host::Host},
+};
 
 pub(crate) async fn del(call: &Call) -> Result<(), Error> {
     let ipam = config::ipam(call)?;
     let attachment = plugin::attachment(call)?;
     let host = Host::open()?;
-    let _alone = host.lock_container(&attachment)?;
+    let _alone = host.lock_for_removal(&attachment)?;
     // What is to be removed has names of its own: a record that cannot be read goes as well.
     let record = readable(&host.records, &attachment.hash())?;
+    if record.as_ref().is_some_and(|it| it.stage == Stage::Making) {
+        host.end_ipam(&attachment);
+    }
     // The IPAM plugin works beside the kernel; it is asked also where nothing else is left.
     let ipam = Delegate::find(call, &ipam);
     let addresses = ipam.clone().map(|ipam| ipam.start(Command::Del));

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use crate::faults::unchanged::{BOTH, Bench, faults, with, without};
-use integration::{Backend, Call, Lab, Programs};
+use crate::faults::unchanged::{BOTH, Bench, faults, good, with, without};
+use integration::{Backend, Call, LIMIT, Lab, Programs, until};
 use serde_json::{Value, json};
 
 /// What is wrong, a case a line: the plugins; a key of the configuration, a variable, or `stdin`; its value; the codes that are
@@ -233,21 +233,113 @@ fn an_ipam_plugin_that_gives_thousands_of_addresses_is_refused() {
     let lab = Lab::new(1, Backend::Dir);
     let bench = Bench::new(&lab);
     let host = lab.host(1);
-    host.write_program(
-        "/run/many/many",
-        r#"#!/bin/sh
+    for (number, words) in [
+        (20_000, ["many", "20001 entries", "4096"]),
+        (64, ["many", "65 addresses", "64"]),
+    ] {
+        let program = r#"#!/bin/sh
 [ "$CNI_COMMAND" = ADD ] || exit 0
 printf '{"cniVersion":"1.0.0","ips":['
-awk 'BEGIN { for (n = 0; n < 20000; n++) printf "{\"address\":\"10.1.%d.%d/32\"},", n / 200, n % 200 }'
+awk 'BEGIN { for (n = 0; n < NUMBER; n++) printf "{\"address\":\"10.1.%d.%d/32\"},", n / 200, n % 200 }'
 printf '{"address":"10.0.0.2/24"}]}'
-"#,
+"#;
+        let program = program.replace("NUMBER", &number.to_string());
+        host.write_program("/run/many/many", program);
+        let path = format!("/run/many:{}", Programs::cni_path());
+        let before = bench.state();
+        let add = bench
+            .add("overlay")
+            .env("CNI_PATH", path)
+            .conf(&with("/ipam/type", json!("many")));
+        add.run().refused(6, &words);
+        assert_eq!(bench.changed_since(&before), [""; 0]);
+    }
+}
+
+/// A runtime that gives up an ADD whose IPAM plugin never ends sends a DEL, which ends that plugin, with all that it started.
+#[test]
+fn an_ipam_plugin_that_never_ends_is_ended_by_the_del() {
+    let lab = Lab::new(1, Backend::Dir);
+    let bench = Bench::new(&lab);
+    let host = lab.host(1);
+    host.write_program(
+        "/run/never/never",
+        r"#!/bin/sh
+case $CNI_COMMAND in
+    ADD) sleep 600 & echo $$ $! >/run/never/pids.new && mv /run/never/pids.new /run/never/pids; wait ;;
+    DEL) : >/run/never/deleted ;;
+esac
+",
     );
-    let path = format!("/run/many:{}", Programs::cni_path());
+    let path = format!("/run/never:{}", Programs::cni_path());
+    let conf = with("/ipam/type", json!("never"));
+    let call = |verb: &str, id: &str| {
+        let call = host.call("overlay", verb).id(id).conf(&conf);
+        let call = call.netns(&bench.container.netns());
+        call.env("CNI_PATH", &path)
+    };
+    let pids = host.namespace().path("/run/never/pids");
+    let lives = || {
+        let pids = std::fs::read_to_string(&pids).expect("its process ids");
+        // Nobody may have reaped them yet.
+        pids.split_whitespace().any(|pid| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+            stat.is_ok_and(|stat| !stat.contains(") Z "))
+        })
+    };
     let before = bench.state();
-    let add = bench
-        .add("overlay")
-        .env("CNI_PATH", path)
-        .conf(&with("/ipam/type", json!("many")));
-    add.run().refused(6, &["many", "20001 addresses", "64"]);
-    assert_eq!(bench.changed_since(&before), [""; 0]);
+    for is_killed in [false, true] {
+        let _ = std::fs::remove_file(&pids);
+        let adding = call("ADD", "c1").start();
+        until(LIMIT, "at its IPAM plugin", || pids.exists());
+        // Another container does not wait for it, nor does its DEL end it.
+        call("DEL", "c2").run().ok();
+        assert!(lives());
+        if is_killed {
+            adding.kill();
+        }
+        let deleted = call("DEL", "c1").run().ok();
+        assert!(deleted.took < Duration::from_secs(10), "{deleted}");
+        assert!(!lives(), "killed before: {is_killed}");
+        let added = adding.wait(LIMIT);
+        if !is_killed {
+            added.refused(198, &["/run/never/never", "SIGKILL"]);
+        }
+        assert_eq!(bench.changed_since(&before), [""; 0]);
+    }
+    assert!(host.namespace().path("/run/never/deleted").exists());
+}
+
+#[test]
+fn a_result_of_absurd_size_is_refused() {
+    let lab = Lab::new(1, Backend::Dir);
+    let bench = Bench::new(&lab);
+    let result = bench.add("overlay").run().ok().json();
+    let check = |result: &Value| {
+        let mut conf = good();
+        conf["prevResult"] = result.clone();
+        let call = lab.host(1).call("overlay", "CHECK").id("c1");
+        call.netns(&bench.container.netns()).conf(&conf).run()
+    };
+    check(&result).ok();
+    for (list, entry) in [
+        ("ips", json!({ "address": "10.9.9.9/32" })),
+        ("routes", json!({ "dst": "10.9.0.0/16" })),
+        ("interfaces", json!({ "name": "e" })),
+    ] {
+        let mut many = result.clone();
+        many[list] = vec![entry; 100_000].into();
+        let said = check(&many);
+        said.refused(6, &["prevResult", list, "100000", "4096"]);
+        // A DEL needs none of it.
+        let mut conf = good();
+        conf["prevResult"] = many;
+        lab.host(1)
+            .call("overlay", "DEL")
+            .id("c9")
+            .conf(&conf)
+            .run()
+            .ok();
+    }
+    check(&result).ok();
 }
