@@ -52,6 +52,13 @@ fn another_store(conf: &Value) -> Result<(), cluster::Error> {
     resolved.map_or(Ok(()), |settings| settings.refuse_another_store())
 }
 
+/// The folders and files that say which plugins runtimes start.
+pub fn paths() -> Vec<PathBuf> {
+    let folder = PathBuf::from(FOLDER);
+    let files = files(&folder, true, &mut Vec::new());
+    std::iter::once(folder).chain(files).collect()
+}
+
 /// All entries that are ours or use `ipam-kv`, and what could not be read.
 fn entries() -> (Vec<Entry>, Vec<String>) {
     let (mut found, mut failures) = (Vec::new(), Vec::new());

@@ -6,6 +6,7 @@ mod conflists;
 mod output;
 mod permissions;
 mod session;
+mod store_access;
 mod store_check;
 mod watch;
 

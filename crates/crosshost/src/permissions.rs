@@ -9,6 +9,8 @@ use std::{
 use cluster::Resolved;
 use overlay::maintain::findings::{Check, Findings};
 
+use crate::conflists;
+
 /// The path of the configuration, whether or not the file exists.
 fn config_file() -> PathBuf {
     let named = std::env::var_os("CROSSHOST_CONFIG").filter(|it| !it.is_empty());
@@ -22,23 +24,36 @@ const OPEN: u32 = 0o007;
 
 /// Reports files that users other than root can change, and secrets that they can read.
 pub fn examine(settings: Option<&Resolved>, findings: &mut Findings) {
-    let mut trusted = vec![
-        (config_file(), "configures all commands and plugins"),
+    let config = config_file();
+    // Whoever can write to a folder can replace a file in it.
+    let folder = config.parent().filter(|it| !it.as_os_str().is_empty());
+    let folder = folder.map(|it| (it.to_owned(), "has the configuration of all plugins"));
+    let mut trusted: Vec<_> = folder.into_iter().collect();
+    trusted.extend([
+        (config, "configures all commands and plugins"),
         (
             PathBuf::from(journal::ROOT),
             "has the records of this host's containers",
         ),
-    ];
+    ]);
+    let conflists = conflists::paths().into_iter();
+    trusted.extend(conflists.map(|path| (path, "says which programs runtimes start as root")));
     if let Some(settings) = settings {
         let url = settings.store.url.as_deref().unwrap_or_default();
         if let Some(directory) = url.strip_prefix("dir://") {
             trusted.push((directory.into(), "is the store"));
         }
+        let authorities = [&settings.store.ca_file, &settings.store.ca_path];
+        let authorities = authorities.into_iter().flatten().cloned();
+        trusted.extend(authorities.map(|path| (path, "says which stores are trusted")));
         let secrets = [&settings.store.token_file, &settings.store.key_file];
         for path in secrets.into_iter().flatten() {
-            if let Some((mode, _)) = look(path, findings)
-                && mode & OPEN != 0
-            {
+            let Some((mode, owner)) = look(path, findings) else {
+                continue;
+            };
+            if owner != 0 {
+                trusted.push((path.clone(), "is secret"));
+            } else if mode & OPEN != 0 {
                 let path = path.display();
                 let says = format!(
                     "{path}: others can read or change it (mode {mode:04o}), and it is secret"

@@ -23,7 +23,7 @@ use crate::{
     output::{ReportFailed, json},
     permissions,
     session::{self, Result, Session},
-    store_check,
+    store_access, store_check,
 };
 
 /// Checks everything. A check that fails is a finding like others, and does not stop the checks that do not depend on it.
@@ -147,6 +147,10 @@ async fn examine_store(settings: &Resolved, findings: &mut Findings) -> Result<(
             session.settings.store_ref()
         ),
     );
+    let here = session.settings.store_ref();
+    if let Err(error) = store_access::examine(settings, &cluster, &nodes, findings).await {
+        findings.wrong(Check::StoreAccess, format!("store {here}: {error}"), "");
+    }
     examine_tunnel_addresses(&nodes, findings);
     match nodes.get(node) {
         // Reported with the other records.

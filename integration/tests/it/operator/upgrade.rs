@@ -109,7 +109,10 @@ fn follow_the_doctor(host: &Host) -> String {
         let done = host.run(&["sh", "-c", &script]);
         assert!(done.status.success(), "{line}: {done}");
     }
-    said
+    // The laboratory's Consul has no access control; `store::access` is about that.
+    let is_open = |line: &&str| line.contains("without a token");
+    let others = said.lines().filter(|line| !is_open(line));
+    others.collect::<Vec<_>>().join("\n")
 }
 
 #[track_caller]
