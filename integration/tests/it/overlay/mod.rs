@@ -15,6 +15,7 @@ mod gateway;
 mod host_access;
 pub(crate) mod host_on_segment;
 mod host_state;
+mod host_unchanged;
 mod mount_namespaces;
 mod networks_apart;
 mod no_underlay;
