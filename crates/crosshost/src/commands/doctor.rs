@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr, path::Path};
 
 use cluster::{Cluster, LocalStore as _, Node, Records, Resolved, Stage, Stored};
 use ipam_kv::local_store::FsLocalStore;
+use ipnetwork::IpNetwork;
 use journal::{Found, clock};
 use overlay::{
     follow::watcher_lease,
@@ -152,6 +153,7 @@ async fn examine_store(settings: &Resolved, findings: &mut Findings) -> Result<(
         findings.wrong(Check::StoreAccess, format!("store {here}: {error}"), "");
     }
     examine_tunnel_addresses(&nodes, findings);
+    examine_broadcast_addresses(&nodes, findings).await?;
     match nodes.get(node) {
         // Reported with the other records.
         Some(Stored::Unreadable(_)) => {}
@@ -363,6 +365,31 @@ fn examine_tunnel_addresses(nodes: &Records<String, Node>, findings: &mut Findin
         let mend = "crosshost sync  # on the host that does not have it; or crosshost node rm of a node that is gone";
         findings.wrong(Check::Node, says, mend);
     }
+}
+
+/// Checks that no tunnel leads to all machines of a segment of this host.
+async fn examine_broadcast_addresses(
+    nodes: &Records<String, Node>,
+    findings: &mut Findings,
+) -> Result<()> {
+    let host = overlay::state::host::Host::open().map_err(|error| error.to_string())?;
+    let own = host.rtnl.addresses(None).await;
+    let own = own.map_err(|error| error.to_string())?;
+    let all = own.iter().filter_map(|(_, address)| match address {
+        IpNetwork::V4(v4) if v4.prefix() < 31 => Some(IpAddr::V4(v4.broadcast())),
+        _ => None,
+    });
+    let all: Vec<_> = all.collect();
+    for (name, node) in nodes.readable() {
+        if let Some(vtep) = node.record.vtep.filter(|vtep| all.contains(vtep)) {
+            let says = format!(
+                "tunnel address {vtep} of node {name}: is the broadcast address of a segment of this host"
+            );
+            let mend = format!("{SYNC}  # on {}", cni::plain(name));
+            findings.wrong(Check::Node, says, &mend);
+        }
+    }
+    Ok(())
 }
 
 /// Checks that published ports are in the kernel's table, and that no rule of others stops their packets.

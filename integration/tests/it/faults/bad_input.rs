@@ -225,6 +225,18 @@ fn a_plugin_that_is_its_own_ipam_plugin_is_refused_at_once() {
             .env("CNI_PATH", &path)
             .conf(&conf);
         status.run().refused(7, &["IPAM plugin"]);
+        // Nor do the other verbs go round.
+        for verb in ["CHECK", "DEL", "GC"] {
+            let mut conf = conf.clone();
+            conf["prevResult"] = json!({ "cniVersion": "1.1.0", "ips": [] });
+            conf["cni.dev/valid-attachments"] = json!([]);
+            let call = host.call("overlay", verb).id("c1").conf(&conf);
+            let call = call.netns(&bench.container.netns());
+            let said = call.env("CNI_PATH", &path).run();
+            // There is nothing to remove, so DEL and GC are done.
+            assert_eq!(said.status.success(), verb != "CHECK", "{said}");
+            assert!(said.took < Duration::from_secs(5), "{said}");
+        }
     }
 }
 

@@ -376,6 +376,12 @@ fn a_tunnel_address_belongs_to_one_host() {
         one.sync();
         assert!(here.container.pings(there.address, &[]), "{wrong}");
     }
+    // Only a host of the segment can know that this is none.
+    let record = get(consul, &key).replace(two.vtep(), "192.168.1.255");
+    put(consul, &key, &record);
+    doctor_report::ask(one).wrong(&["192.168.1.255", two.name(), "broadcast"]);
+    two.sync();
+    doctor_report::ask(one).assert_well();
     // Two hosts that say the same.
     let record = get(consul, &key).replace(two.vtep(), one.vtep());
     put(consul, &key, &record);

@@ -177,6 +177,18 @@ fn files_that_others_can_change_or_must_not_read_are_told() {
             ["/etc/crosshost/config.json", "user 1000"],
         ),
         ("chmod 1777 /run/crosshost", ["/run/crosshost", "mode 1777"]),
+        ("chown 1000 /run/crosshost", ["/run/crosshost", "user 1000"]),
+        (
+            "chown 1000 /etc/crosshost/token",
+            ["/etc/crosshost/token", "user 1000"],
+        ),
+        ("chmod 777 /etc/crosshost", ["/etc/crosshost:", "mode 0777"]),
+        (
+            "chmod 666 /etc/cni/net.d/ov_net1.conflist",
+            ["/etc/cni/net.d/ov_net1.conflist", "mode 0666"],
+        ),
+        ("chmod 1777 /etc/cni/net.d", ["/etc/cni/net.d:", "as root"]),
+        ("chmod 777 /dev/shm/store", ["/dev/shm/store", "mode 0777"]),
         (
             "chown 65534 /dev/shm/store",
             ["/dev/shm/store", "user 65534"],

@@ -61,8 +61,11 @@ fn operate(lab: &Lab, title: &str) {
         format!("/etc/crosshost/{}", title.replace(' ', "-")),
     );
     give(lab, host, &file, &policy(title));
-    let store = json!({ "store": { "url": lab.store_url(), "tokenFile": file } });
-    host.write("/etc/crosshost/operator.json", store.to_string());
+    let config = json!({
+        "store": { "url": lab.store_url(), "tokenFile": file },
+        "node": { "name": host.name(), "vtep": host.vtep() },
+    });
+    host.write("/etc/crosshost/operator.json", config.to_string());
 }
 
 /// A command of the operator on docker01.
@@ -365,4 +368,31 @@ fn a_token_that_may_change_the_records_of_other_hosts_is_told() {
     let said = told();
     let [one] = &said[..] else { panic!("{said:?}") };
     assert!(one.contains("read all records without a token"), "{one}");
+}
+
+/// A host may not make networks, and so none again either.
+#[test]
+fn a_network_that_the_store_lost_comes_back_by_the_operators_token() {
+    let (lab, _) = guarded(2, "host on all networks");
+    lab.sync();
+    operator(&lab, &format!("network create {NETWORK} --subnet {SUBNET}")).ok();
+    lab.install(&conflist(NETWORK, SUBNET));
+    let attached = Attachment::on_each(&lab, NETWORK);
+    let [t1, t2]: &[Attachment<'_>; 2] = &attached;
+    lab.consul()
+        .request("DELETE", "/v1/kv/crosshost?recurse", "");
+    for host in lab.hosts() {
+        host.crosshost("sync").failed().warns(&["denies"]);
+        assert_eq!(host.listed("network ls"), json!([]));
+    }
+    assert!(t1.container.pings(t2.address, &[]), "they go on");
+    operator(&lab, "sync").ok();
+    lab.sync();
+    for host in lab.hosts() {
+        let listed = host.listed("endpoint ls");
+        assert_eq!(listed.as_array().map(Vec::len), Some(2), "{listed}");
+        ask(host).assert_well();
+    }
+    assert!(t1.container.pings(t2.address, &[]));
+    end_all(&attached);
 }
