@@ -98,6 +98,14 @@ pub(crate) fn verdict(code: Verdict, chain: Option<&str>) -> Expressions {
     ])
 }
 
+pub(crate) fn accept() -> Expressions {
+    verdict(Verdict::Other(NF_ACCEPT), None)
+}
+
+pub(crate) fn drop() -> Expressions {
+    verdict(Verdict::Other(NF_DROP), None)
+}
+
 pub(crate) fn compare(operator: Operator, value: Vec<u8>) -> Expressions {
     Expressions::Cmp(vec![
         Cmp::SourceRegister(Register::Reg1),

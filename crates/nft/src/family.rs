@@ -13,6 +13,8 @@ pub(crate) struct Family {
     pub(crate) all_tunnels: &'static str,
     /// The set of the addresses that may send to an end, each with the end.
     pub(crate) peers: &'static str,
+    /// The set of the addresses that may not send to an end with a VNI.
+    pub(crate) nonmembers: &'static str,
     pub(crate) nfproto: u8,
     /// nft's number of the data type, which decides how it prints an element.
     pub(crate) key_type: u32,
@@ -26,6 +28,7 @@ pub(crate) static IPV4: Family = Family {
     tunnels: "tunnels4",
     all_tunnels: "all-tunnels4",
     peers: "peers4",
+    nonmembers: "nonmembers4",
     nfproto: 2,
     key_type: 7,
     key_bytes: 4,
@@ -36,6 +39,7 @@ pub(crate) static IPV6: Family = Family {
     tunnels: "tunnels6",
     all_tunnels: "all-tunnels6",
     peers: "peers6",
+    nonmembers: "nonmembers6",
     nfproto: 10,
     key_type: 8,
     key_bytes: 16,

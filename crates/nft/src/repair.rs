@@ -72,6 +72,12 @@ fn is_map(set: &[SetAttribute]) -> bool {
     flags.any(|flags| flags.contains(SetFlags::Map))
 }
 
+/// Whether the set has words for nft of its own.
+fn says_types(set: &[SetAttribute]) -> bool {
+    set.iter()
+        .any(|attribute| matches!(attribute, SetAttribute::UserData(_)))
+}
+
 /// The wanted and the present objects; `sets` and `chains` are in the skeleton's order.
 pub(crate) struct Comparison<'a> {
     wanted: &'a Skeleton,
@@ -200,11 +206,13 @@ impl<'a> Comparison<'a> {
         for (id, ((name, wanted), _)) in sets.filter(|(_, (_, fit))| **fit != Fit::Same) {
             let mut attributes = wanted.clone();
             attributes.push(SetAttribute::Id(id)); // within this batch; the kernel insists on one
-            let mut order = BYTE_ORDER.to_vec();
-            if is_map(wanted) {
-                order.extend(DATA_BYTE_ORDER);
+            if !says_types(wanted) {
+                let mut order = BYTE_ORDER.to_vec();
+                if is_map(wanted) {
+                    order.extend(DATA_BYTE_ORDER);
+                }
+                attributes.push(SetAttribute::UserData(order));
             }
-            attributes.push(SetAttribute::UserData(order));
             push(
                 on("make set", name),
                 0,

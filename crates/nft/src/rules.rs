@@ -7,7 +7,7 @@ use netlink_packet_netfilter::nftables::{
 };
 
 use crate::expr::{
-    LINK_HEADER, MAC_BYTES, NF_ACCEPT, NF_DROP, PORT_BYTES, Rule, TRANSPORT_HEADER, UDP, compare,
+    LINK_HEADER, MAC_BYTES, PORT_BYTES, Rule, TRANSPORT_HEADER, UDP, accept, compare, drop,
     established, ifname, load, lookup, lookup_absent, masq, notrack, number, of_family, other,
     payload, port, rule, translated, verdict,
 };
@@ -157,21 +157,13 @@ pub(crate) fn to_containers(bridge: &str, links: &[&str]) -> Vec<Rule> {
     rules.map(rule).collect()
 }
 
-fn accept() -> Expressions {
-    verdict(Verdict::Other(NF_ACCEPT), None)
-}
-
-fn drop() -> Expressions {
-    verdict(Verdict::Other(NF_DROP), None)
-}
-
 /// An address of a packet, and its destination port: the tunnels of a network use the same port in both directions.
 fn socket(family: &Family, end: End) -> Tuple {
     Tuple::new().address(family, end).port()
 }
 
 /// UDP packets whose tuple is in a set.
-fn udp(family: &Family, tuple: Tuple, set: &str) -> Vec<Expressions> {
+pub(crate) fn udp(family: &Family, tuple: Tuple, set: &str) -> Vec<Expressions> {
     let mut expressions = of_family(family).to_vec();
     expressions.extend([load(MetaKey::L4Proto), compare(Operator::Equal, vec![UDP])]);
     expressions.extend(tuple.expressions);

@@ -10,6 +10,7 @@ use crate::channel::Channel;
 use crate::error::Error;
 use crate::expr::{NF_ACCEPT, PORT_BYTES, Rule, expressions};
 use crate::family::{Family, IPV4, IPV6};
+use crate::nonmembers::{self, drop_nonmembers};
 use crate::rules::{
     admit_peers, by_containers, drop_forwarded, drop_of_users, drop_strangers, from_containers,
     masquerade, to_containers, to_tunnels, untracked,
@@ -94,9 +95,10 @@ impl Skeleton {
         let any = of_keys(ANY_SOURCE_PORT, PORT_TYPE, PORT_BYTES, SetFlags::empty());
         let pair = IFNAME_TYPE << TYPE_BITS | IFNAME_TYPE;
         let together = of_keys(TOGETHER, pair, 2 * IFNAME, SetFlags::empty());
+        let nonmembers = families.map(nonmembers::set);
         let hides = families.map(|family| masquerade(family, bridge));
         Self {
-            sets: [egress, tunnels, peers, all_tunnels]
+            sets: [egress, tunnels, peers, all_tunnels, nonmembers]
                 .into_iter()
                 .flatten()
                 .chain([any, together])
@@ -117,13 +119,11 @@ impl Skeleton {
                 Chain::called(TO_TUNNELS, Some(vec![drop_of_users()])),
                 Chain::called(FROM_CONTAINERS, Some(from_containers(bridge, links))),
                 Chain::new(
-                    (
-                        "containers",
-                        "filter",
-                        InetHookNumber::PreRouting,
-                        BEFORE_RAW,
-                    ),
-                    by_containers(bridge, links),
+                    ("arriving", "filter", InetHookNumber::PreRouting, BEFORE_RAW),
+                    by_containers(bridge, links)
+                        .into_iter()
+                        .chain(each(drop_nonmembers))
+                        .collect(),
                 ),
                 Chain::new(
                     ("programs", "filter", InetHookNumber::LocalOut, BEFORE_RAW),

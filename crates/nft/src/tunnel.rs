@@ -13,6 +13,7 @@ use crate::element::{elements, message, octets};
 use crate::error::Error;
 use crate::expr::ifname;
 use crate::family::{Family, IPV4, IPV6};
+use crate::nonmembers::Nonmember;
 use crate::skeleton::{ANY_SOURCE_PORT, TOGETHER, on};
 
 /// An attribute's length has 16 bits, and all elements of a message are in one.
@@ -36,6 +37,8 @@ pub struct Permitted {
     pub any_source_port: BTreeSet<u16>,
     /// The tunnel addresses that may send to ours.
     pub hosts: BTreeSet<IpAddr>,
+    /// Those of them, and of ours, that may not send to one of our ends with the VNI of a network.
+    pub nonmembers: BTreeSet<Nonmember>,
     /// The links of this host from the first of which packets may be forwarded to the second.
     pub together: BTreeSet<(String, String)>,
 }
@@ -56,6 +59,9 @@ pub(crate) fn of(permitted: &Permitted) -> Vec<Keys> {
         let to = |host: &IpAddr, end: &SocketAddr| {
             [octets(*host), octets(end.ip()), of_port(end.port())].concat()
         };
+        let nonmembers = permitted.nonmembers.iter();
+        let nonmembers = nonmembers.filter(|it| it.host.is_ipv4() == is_v4);
+        let nonmembers = nonmembers.map(Nonmember::key);
         let peers = hosts.flat_map(|host| ends().map(move |end| to(host, end)));
         [
             sockets(family.tunnels, &[&permitted.tunnels]),
@@ -64,6 +70,7 @@ pub(crate) fn of(permitted: &Permitted) -> Vec<Keys> {
                 &[&permitted.tunnels, &permitted.remotes],
             ),
             Keys::new(family.peers, peers),
+            Keys::new(family.nonmembers, nonmembers),
         ]
     };
     let pairs = permitted.together.iter();

@@ -20,7 +20,7 @@ impl Tuple {
     }
 
     /// The register of the next part, which has this many words.
-    fn next(&mut self, words: u32) -> Register {
+    pub(crate) fn next(&mut self, words: u32) -> Register {
         let register = register(self.words);
         self.words += words;
         register

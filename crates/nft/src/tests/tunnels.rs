@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use crate::{Nft, Permitted};
+use crate::{Nft, Nonmember, Permitted};
 
 use super::CONFIG;
 use super::kit::Namespace;
@@ -15,6 +15,11 @@ fn sockets(texts: &[&str]) -> BTreeSet<SocketAddr> {
 
 fn hosts(texts: &[&str]) -> BTreeSet<IpAddr> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+fn nonmember(host: &str, end: &str, vni: u32) -> Nonmember {
+    let (host, end) = (host.parse().unwrap(), end.parse().unwrap());
+    Nonmember { host, end, vni }
 }
 
 fn listed(namespace: &Namespace, set: &str) -> Vec<String> {
@@ -57,6 +62,11 @@ fn the_sets_become_what_is_said() {
         remotes: sockets(&["10.0.0.2:4789", "[fd00::2]:4789"]),
         hosts: hosts(&["10.0.0.2", "10.0.0.3", "fd00::2"]),
         any_source_port: [8472].into(),
+        nonmembers: [
+            nonmember("10.0.0.3", "10.0.0.1:4789", 77),
+            nonmember("fd00::2", "[fd00::1]:4789", 4097),
+        ]
+        .into(),
         together: [pair("chga", "chha"), pair("chha", "chga")].into(),
     };
     permit(&permitted);
@@ -75,6 +85,12 @@ fn the_sets_become_what_is_said() {
     ];
     assert_eq!(listed(&namespace, "peers4"), peers);
     assert_eq!(listed(&namespace, "peers6"), ["fd00::2 fd00::1 4789"]);
+    let refused = namespace.sh("nft list set inet crosshost nonmembers4");
+    let element = "elements = { 10.0.0.3 . 10.0.0.1 . 4789 . 0x4d }";
+    assert!(refused.contains(element), "{refused}");
+    let refused = namespace.sh("nft list set inet crosshost nonmembers6");
+    let element = "elements = { fd00::2 . fd00::1 . 4789 . 0x1001 }";
+    assert!(refused.contains(element), "{refused}");
     let ports = namespace.sh("nft list set inet crosshost any-source-port");
     assert!(ports.contains("elements = { 8472 }"), "{ports}");
     assert_eq!(listed(&namespace, "together"), ["chga chha", "chha chga"]);
@@ -202,6 +218,37 @@ fn only_known_hosts_are_heard_and_nothing_of_them_is_tracked() {
     }
     let counted = b.sh("nft list chain inet other in");
     assert!(counted.contains("counter packets 2"), "{counted}");
+}
+
+#[test]
+fn a_host_is_heard_on_the_networks_in_which_it_has_a_part() {
+    let (a, b) = (Namespace::new(), Namespace::new());
+    cable(&a, &b);
+    let permitted = Permitted {
+        tunnels: sockets(&["10.0.0.2:4789", "[fd00::2]:4789"]),
+        hosts: hosts(&["10.0.0.1", "fd00::1"]),
+        nonmembers: [
+            nonmember("10.0.0.1", "10.0.0.2:4789", 0x00ab_cdef),
+            nonmember("fd00::1", "[fd00::2]:4789", 0x00ab_cdef),
+        ]
+        .into(),
+        ..Permitted::default()
+    };
+    b.run(|| {
+        let mut nft = Nft::open().unwrap();
+        nft.ensure_permitting(&CONFIG, &permitted).unwrap();
+    });
+    for to in ["10.0.0.2", "fd00::2"] {
+        let to = SocketAddr::new(to.parse().unwrap(), 4789);
+        let heard = |content: &[u8]| {
+            let listener = listener(&b, to);
+            send(&a, to, content);
+            listener.recv(&mut [0; 32]).is_ok()
+        };
+        assert!(!heard(&vxlan(0x00ab_cdef)), "{to}");
+        assert!(heard(&vxlan(0x00ab_cdee)), "{to}: another network");
+        assert!(heard(b"short"), "{to}: what has no VNI brings no frame");
+    }
 }
 
 /// A host between a container and another host, whose tunnel hears everybody: what the first host lets out.

@@ -7,10 +7,10 @@ use std::{
 
 use cluster::NetworkSnapshot;
 use ipnetwork::IpNetwork;
-use nft::Permitted;
+use nft::{Nonmember, Permitted};
 use serde::{Deserialize, Serialize};
 
-use crate::names;
+use crate::{names, segment::forwarding::peers};
 
 /// The form of our chains and sets, counted up with each change of them: what was seen in another form is looked at again.
 pub(super) const FORM: u32 = 1;
@@ -42,6 +42,42 @@ pub(super) struct Tunnel {
     /// Whether it sends from any port, as the devices do that versions up to 1.0.0 made.
     #[serde(default = "yes")]
     any_source_port: bool,
+    /// The network's VNI; absent in what versions up to 1.0.0 noted. Then all hosts may send, until the next verb of the network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    vni: Option<u32>,
+    /// Those of the hosts that have no part in the network.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    nonmembers: BTreeSet<IpAddr>,
+}
+
+/// A network's tunnel as a snapshot describes it.
+pub(super) struct Described {
+    /// Our tunnel address, and the UDP port.
+    pub(super) end: SocketAddr,
+    /// Whether it sends from any port.
+    pub(super) any_source_port: bool,
+    vni: Option<u32>,
+    /// The addresses that may send to it.
+    hosts: BTreeSet<IpAddr>,
+    /// The addresses that frames are sent to.
+    members: BTreeSet<IpAddr>,
+}
+
+impl Described {
+    pub(super) fn new(
+        (end, any_source_port): (SocketAddr, bool),
+        node: &str,
+        snapshot: &NetworkSnapshot,
+    ) -> Self {
+        let network = snapshot.network.as_ref();
+        Self {
+            end,
+            any_source_port,
+            vni: network.and_then(|network| network.record.vni),
+            hosts: senders(end, snapshot),
+            members: peers(snapshot, node, end.ip()),
+        }
+    }
 }
 
 /// What is so where a document says nothing.
@@ -49,8 +85,9 @@ fn yes() -> bool {
     true
 }
 
-/// The addresses that may send to a tunnel that ends at `end`: the nodes of this snapshot, and this host itself.
-pub(super) fn senders(end: SocketAddr, snapshot: &NetworkSnapshot) -> BTreeSet<IpAddr> {
+/// The addresses that may send to a tunnel that ends at `end`: the nodes of this snapshot, and this host itself. Versions up to 1.0.0
+/// compare them.
+fn senders(end: SocketAddr, snapshot: &NetworkSnapshot) -> BTreeSet<IpAddr> {
     let vteps = snapshot
         .nodes
         .iter()
@@ -60,19 +97,17 @@ pub(super) fn senders(end: SocketAddr, snapshot: &NetworkSnapshot) -> BTreeSet<I
 }
 
 impl Table {
-    pub(super) fn guard(
-        &mut self,
-        network: &str,
-        (end, any_source_port): (SocketAddr, bool),
-        hosts: BTreeSet<IpAddr>,
-    ) {
+    pub(super) fn guard(&mut self, network: &str, described: Described) {
+        let hosts = described.hosts;
         // A set that is here goes on under the digest that it has: versions up to commit 86dc1f2 computed another one.
         let known = self.hosts.iter().find(|(_, known)| **known == hosts);
         let digest = known.map_or_else(|| digest(&hosts), |(digest, _)| digest.clone());
         let tunnel = Tunnel {
-            end,
+            end: described.end,
             hosts: digest.clone(),
-            any_source_port,
+            any_source_port: described.any_source_port,
+            vni: described.vni,
+            nonmembers: hosts.difference(&described.members).copied().collect(),
         };
         self.tunnels.insert(network.to_owned(), tunnel);
         self.hosts.insert(digest, hosts);
@@ -105,6 +140,16 @@ impl Table {
             let others = hosts.filter(|host| **host != tunnel.end.ip());
             let remotes = others.map(|host| SocketAddr::new(*host, port));
             permitted.remotes.extend(remotes);
+            // This host's own tunnel sends nothing to itself: what has its address is of a program.
+            let nonmembers = tunnel.vni.into_iter().flat_map(|vni| {
+                let hosts = tunnel.nonmembers.iter();
+                hosts.map(move |host| Nonmember {
+                    host: *host,
+                    end: tunnel.end,
+                    vni,
+                })
+            });
+            permitted.nonmembers.extend(nonmembers);
             let links = [names::gateway_link(network), names::host_link(network)];
             let pairs = links
                 .iter()
@@ -209,42 +254,59 @@ mod tests {
         );
     }
 
-    fn set(addresses: &[&str]) -> BTreeSet<IpAddr> {
-        addresses.iter().map(|it| it.parse().unwrap()).collect()
-    }
-
     #[test]
     fn a_set_of_hosts_goes_on_under_the_digest_that_an_earlier_version_gave_it() {
-        let end: SocketAddr = "192.168.1.11:4789".parse().unwrap();
-        let hosts = set(&["192.168.1.11", "192.168.1.12"]);
-        let earlier = Tunnel {
-            end,
-            hosts: "0123456789abcdef".to_owned(),
-            any_source_port: false,
-        };
-        let noted = Table {
-            tunnels: [("n".to_owned(), earlier.clone())].into(),
-            hosts: [(earlier.hosts, hosts.clone())].into(),
-            ..Table::default()
-        };
+        let hosts = ["192.168.1.11", "192.168.1.12"];
+        let mut noted = Table::default();
+        noted.guard("n", described("192.168.1.11:4789", &hosts));
+        let tunnel = noted.tunnels.get_mut("n").unwrap();
+        let known = noted.hosts.remove(&tunnel.hosts).unwrap();
+        tunnel.hosts = "0123456789abcdef".to_owned();
+        noted.hosts.insert(tunnel.hosts.clone(), known);
         let mut table = noted.clone();
-        table.guard("n", (end, false), hosts);
+        table.guard("n", described("192.168.1.11:4789", &hosts));
         assert_eq!(table, noted, "nothing to be mended");
-        let more = set(&["192.168.1.11", "192.168.1.12", "192.168.1.13"]);
-        table.guard("n", (end, false), more.clone());
+        let more = ["192.168.1.11", "192.168.1.12", "192.168.1.13"];
+        table.guard("n", described("192.168.1.11:4789", &more));
         let (digest, known) = table.hosts.first_key_value().unwrap();
-        assert_eq!((digest.as_str(), known), ("d00b707456e2a417", &more));
+        assert_eq!(
+            (digest.as_str(), known),
+            ("d00b707456e2a417", &addresses(&more))
+        );
         assert_eq!((table.hosts.len(), &table.tunnels["n"].hosts), (1, digest));
     }
 
-    /// Two networks, of which one has a host more, and tunnels of an earlier version.
+    fn addresses(texts: &[&str]) -> BTreeSet<IpAddr> {
+        texts.iter().map(|it| it.parse().unwrap()).collect()
+    }
+
+    /// A tunnel with these hosts, all of which have addresses of its network.
+    fn described(end: &str, hosts: &[&str]) -> Described {
+        let end: SocketAddr = end.parse().unwrap();
+        let hosts = addresses(hosts);
+        let others = hosts.iter().filter(|host| **host != end.ip());
+        Described {
+            end,
+            any_source_port: false,
+            vni: Some(4097),
+            members: others.copied().collect(),
+            hosts,
+        }
+    }
+
+    /// Two networks: the one's hosts are all members; the other's tunnel is of an earlier version, and has a host more that is not.
     fn two_networks() -> Table {
         let mut table = Table::default();
-        let end = |text: &str| text.parse::<SocketAddr>().unwrap();
-        let hosts = set(&["192.168.1.11", "192.168.1.12"]);
-        table.guard("a", (end("192.168.1.11:4789"), false), hosts);
-        let hosts = set(&["192.168.1.11", "192.168.1.12", "192.168.1.13"]);
-        table.guard("b", (end("192.168.1.11:8472"), true), hosts);
+        let hosts = ["192.168.1.11", "192.168.1.12", "192.168.1.13"];
+        table.guard("a", described("192.168.1.11:4789", &hosts[..2]));
+        let other = described("192.168.1.11:8472", &hosts);
+        let other = Described {
+            any_source_port: true,
+            vni: Some(4098),
+            members: addresses(&hosts[1..2]),
+            ..other
+        };
+        table.guard("b", other);
         table
     }
 
@@ -268,10 +330,27 @@ mod tests {
     }
 
     #[test]
-    fn what_an_earlier_version_noted_of_a_tunnel_lets_it_send_from_any_port() {
-        let earlier = r#"{"end":"192.168.1.11:4789","hosts":"00"}"#;
-        let tunnel: Tunnel = serde_json::from_str(earlier).unwrap();
-        assert!(tunnel.any_source_port);
+    fn hosts_that_have_no_part_in_a_network_and_this_one_send_nothing_to_it() {
+        let permitted = two_networks().permitted();
+        let nonmembers = permitted.nonmembers.iter();
+        let texts = nonmembers.map(|it| format!("{} {} {}", it.host, it.end, it.vni));
+        let wanted = [
+            "192.168.1.11 192.168.1.11:4789 4097",
+            "192.168.1.11 192.168.1.11:8472 4098",
+            "192.168.1.13 192.168.1.11:8472 4098",
+        ];
+        assert_eq!(texts.collect::<Vec<_>>(), wanted);
+    }
+
+    #[test]
+    fn what_an_earlier_version_noted_lets_all_hosts_send_and_its_tunnel_from_any_port() {
+        let earlier = r#"{"hidden":{},"tunnels":{"n":{"end":"192.168.1.11:4789","hosts":"00"}},
+                          "hosts":{"00":["192.168.1.11","192.168.1.12"]}}"#;
+        let table: Table = serde_json::from_str(earlier).unwrap();
+        let permitted = table.permitted();
+        assert_eq!(permitted.any_source_port, [4789].into());
+        assert!(permitted.nonmembers.is_empty());
+        assert_eq!(permitted.hosts.len(), 2);
     }
 
     #[test]

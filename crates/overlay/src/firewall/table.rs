@@ -16,7 +16,7 @@ use journal::Found;
 use nft::Nft;
 use plugin::{Error, readable};
 
-use super::desired::{FORM, Seen, Table, senders};
+use super::desired::{Described, FORM, Seen, Table};
 use crate::{
     follow::follower,
     names::{EGRESS_BRIDGE, SEGMENT_LINKS},
@@ -45,27 +45,27 @@ pub fn exposed(
     Ok(subnets.into_iter().find(|subnet| !is_masqueraded(subnet)))
 }
 
-/// Lets only the nodes of this snapshot, and this host itself, send to the network's tunnel; whether the table was different.
+/// Lets only the nodes of this snapshot send to the tunnels of this host, whose node is `node`, and with the network's VNI only those
+/// that have addresses of the network; whether the table was different.
 pub fn guard(
     host: &Host,
-    network: &str,
+    (network, node): (&str, &str),
     sandbox: &Sandbox,
     snapshot: &NetworkSnapshot,
 ) -> Result<bool, Error> {
     let _lock = host.lock(NAME)?;
     let document = Document::load(host)?;
     let others = if document.is_lost {
-        others(host, network, sandbox.end.ip())?
+        others(host, (network, node), sandbox.end.ip())?
     } else {
         Vec::new()
     };
     let guarded = apply(host, document, |table| {
-        for (other, end, hosts) in others {
-            // From any port, until a verb of that network says otherwise.
-            table.guard(&other, (end, true), hosts);
+        for (other, described) in others {
+            table.guard(&other, described);
         }
         let end = (sandbox.end, sandbox.any_source_port);
-        table.guard(network, end, senders(sandbox.end, snapshot));
+        table.guard(network, Described::new(end, node, snapshot));
     });
     guarded.map(|(_, changed)| changed)
 }
@@ -73,9 +73,9 @@ pub fn guard(
 /// The tunnels of all networks but one on this host, whose tunnels end at `vtep`, by their snapshots.
 fn others(
     host: &Host,
-    network: &str,
+    (network, node): (&str, &str),
     vtep: IpAddr,
-) -> Result<Vec<(String, SocketAddr, BTreeSet<IpAddr>)>, Error> {
+) -> Result<Vec<(String, Described)>, Error> {
     let mut others = Vec::new();
     for other in sandbox::networks()?.into_iter().filter(|it| it != network) {
         let Some(snapshot) = follower::copy(host, &other)? else {
@@ -86,8 +86,9 @@ fn others(
             .as_ref()
             .and_then(|it| it.record.vxlan_port);
         let end = SocketAddr::new(vtep, port.unwrap_or(cluster::VXLAN_PORT));
-        let hosts = senders(end, &snapshot);
-        others.push((other, end, hosts));
+        // From any port, until a verb of that network says otherwise.
+        let described = Described::new((end, true), node, &snapshot);
+        others.push((other, described));
     }
     Ok(others)
 }

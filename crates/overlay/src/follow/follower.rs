@@ -211,7 +211,7 @@ impl Follower<'_> {
         }
     }
 
-    /// Lets the nodes of a snapshot send to the sandbox, and makes it forward by the snapshot; how many entries were not so.
+    /// Lets the members of a snapshot send to the sandbox, and makes it forward by the snapshot; how many entries were not so.
     async fn apply(
         &self,
         sandbox: &Sandbox,
@@ -219,7 +219,7 @@ impl Follower<'_> {
         trust: Trust<'_>,
     ) -> Result<usize, Error> {
         let (host, network, node) = (self.host, self.network, &self.settings.node);
-        table::guard(host, network, sandbox, snapshot)?;
+        table::guard(host, (network, node), sandbox, snapshot)?;
         mac_rewrite::apply(host, network, &translations(snapshot, node))?;
         let wanted = desired(snapshot, node, sandbox.end.ip(), trust);
         let wanted = host_link::entries(host, network, wanted)?;

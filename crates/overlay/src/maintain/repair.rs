@@ -94,7 +94,7 @@ async fn repair_network(
     }
     let sandbox = sandbox::ensure(host, record, underlay).await?;
     let described = network::describe(host, record, &copy, underlay, &settings.node)?;
-    let unguarded = table::guard(host, network, &sandbox, &copy)?;
+    let unguarded = table::guard(host, (network, &settings.node), &sandbox, &copy)?;
     let was_off = host_link::repair(host, network, &sandbox).await?;
     let changes = repair_forwarding(host, &sandbox, &described, network).await?;
     let unlimited = bandwidth::repair(host, network, &sandbox.rtnl).await?;

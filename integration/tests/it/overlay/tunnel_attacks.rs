@@ -1,5 +1,6 @@
-//! Nothing that a container or a program of a host sends reaches a tunnel: VXLAN made by hand brings no frame into a network. Each attack
-//! has a control: the same datagram to a port that is no tunnel arrives.
+//! Nothing that a container, a program of a host, or a host that has no part in a network sends reaches its tunnel: VXLAN made by hand
+//! brings no frame into a network. Each attack has a control: the same datagram to a port that is no tunnel, or to a network in which the
+//! sender has a part, arrives.
 
 use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
@@ -177,6 +178,43 @@ fn a_program_of_a_host_reaches_no_tunnel() {
     let here = address(one);
     assert_eq!(own.frames(&net, Some(here), here), 0);
     one.script("nft flush chain inet crosshost to-tunnels");
+    assert_eq!(own.frames(&net, Some(here), here), 0);
+    one.script("nft flush chain inet crosshost arriving");
     assert_eq!(own.frames(&net, Some(here), here), TRIES);
     end_all([own.victim, target.victim]);
+}
+
+/// A host of the cluster that has no address of a network, and whose own rules stop nothing, as its operator may see to.
+#[test]
+fn a_host_that_has_no_part_in_a_network_sends_nothing_to_it() {
+    let lab = Lab::new(3, Backend::Dir);
+    let (one, third) = (lab.host(1), lab.host(3));
+    let networks = [("secret", "10.0.5.0/24"), ("shared", "10.0.6.0/24")];
+    lab.install(&conflist("secret", "10.0.5.0/24"));
+    lab.install(&conflist("shared", "10.0.6.0/24"));
+    for host in &lab.hosts()[..2] {
+        host.sync();
+    }
+    let targets = networks.map(|(name, _)| target(one, name));
+    let members = networks.map(|(name, _)| Attachment::new(lab.host(2), name, name));
+    // It comes when both networks are there, and takes part in one of them.
+    let other = Attachment::new(third, "other", "shared");
+    one.sync();
+    let open = || third.script("nft flush chain inet crosshost to-tunnels");
+    open();
+    let net = third.namespace().net();
+    let [secret, shared] = &targets;
+    assert_eq!(secret.frames(&net, None, address(one)), 0);
+    assert_eq!(shared.frames(&net, None, address(one)), TRIES);
+    for (member, target) in members.iter().zip(&targets) {
+        assert!(member.container.pings(target.victim.address, &[]));
+    }
+    // With an address of it, it has a part in it.
+    let late = Attachment::new(third, "late", "secret");
+    one.sync();
+    assert!(late.container.pings(secret.victim.address, &[]));
+    open();
+    assert_eq!(secret.frames(&net, None, address(one)), TRIES);
+    end_all(members.into_iter().chain([other, late]));
+    end_all(targets.map(|target| target.victim));
 }

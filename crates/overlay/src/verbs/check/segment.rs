@@ -64,7 +64,7 @@ pub(super) async fn look(host: &Host, conf: &Conf, attachment: &Attachment, mtu:
     }
     put_back(
         "tunnels' guard",
-        table::guard(host, network, &sandbox, copy),
+        table::guard(host, (network, &conf.settings.node), &sandbox, copy),
     );
     put_back(
         "links of the host",
