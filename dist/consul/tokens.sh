@@ -25,11 +25,13 @@ until [ -s "$folder/management" ]; do
 done
 export CONSUL_HTTP_TOKEN_FILE="$folder/management"
 
-# token NAME: the policy on standard input, and a token with it.
+# token NAME: the policy on standard input, and a token with it. Either may be there from an earlier run.
 token() {
     [ ! -s "$folder/$1" ] || return 0
-    consul acl policy create -name "crosshost-$1" -rules - >/dev/null
-    consul acl token create -description "crosshost: $1" -policy-name "crosshost-$1" -format=json | secret >"$folder/$1"
+    consul acl policy read -name "crosshost-$1" >/dev/null 2>&1 ||
+        consul acl policy create -name "crosshost-$1" -rules - >/dev/null
+    made=$(consul acl token create -description "crosshost: $1" -policy-name "crosshost-$1" -format=json)
+    echo "$made" | secret >"$folder/$1"
 }
 
 token operator <"$here/operator.hcl"

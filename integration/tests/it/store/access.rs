@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use integration::{
-    Attachment, Backend, Container, Host, Lab, conflist, end_all, netconf, workspace,
+    Attachment, Backend, Container, Finished, Host, LIMIT, Lab, Programs, Running, conflist,
+    end_all, netconf, until, workspace,
 };
 use serde_json::json;
 
@@ -283,6 +284,36 @@ fn attack(container: &Container<'_>, lab: &Lab) -> String {
     container.run(&words).stdout
 }
 
+/// What an agent of Consul's in a container gets that asks the servers to write another host's record: their ports for agents are
+/// reached from containers, too.
+fn attack_by_an_agent(attached: &Attachment<'_>, lab: &Lab) -> Finished {
+    let (container, consul) = (&attached.container, Programs::consul());
+    container.run("ip link set lo up").ok();
+    let outer = container.address("gw0").expect("a way out");
+    let mut agent = container.command("setpriv");
+    agent
+        .args(["--pdeathsig", "KILL", "--"])
+        .arg(&consul)
+        .args(["agent", "-node=evil", "-client=127.0.0.1"])
+        .args(["-data-dir=/dev/shm/evil", "-retry-interval=1s"])
+        .arg(format!("-bind={outer}"))
+        .arg(format!("-retry-join={}", lab.consul().address().ip()));
+    let _agent = Running::start(agent, b"");
+    let consul = consul.display().to_string();
+    let put = [&consul, "kv", "put", "crosshost/v1/nodes/docker02", "x"];
+    let mut said = None;
+    until(LIMIT, "joined", || {
+        let put = container.run(&put);
+        let is_alone = |it: &Finished| {
+            let alone = ["No known Consul servers", "connection refused"];
+            alone.iter().any(|word| it.stderr.contains(word))
+        };
+        said = Some(put).filter(|it| !is_alone(it));
+        said.is_some()
+    });
+    said.expect("an answer")
+}
+
 #[test]
 fn a_container_reaches_the_store_and_is_let_in_nowhere_without_a_token() {
     let (lab, _) = guarded(2, "host on one network");
@@ -292,6 +323,9 @@ fn a_container_reaches_the_store_and_is_let_in_nowhere_without_a_token() {
     let attached = Attachment::on_each(&lab, NETWORK);
     let [t1, t2]: &[Attachment<'_>; 2] = &attached;
     assert_eq!(attack(&t1.container, &lab), "403");
+    attack_by_an_agent(t1, &lab)
+        .failed()
+        .warns(&["Permission denied", "nodes/docker02"]);
     assert!(t1.container.pings(t2.address, &[]));
     end_all(&attached);
 
@@ -314,6 +348,7 @@ fn a_container_reaches_the_store_and_is_let_in_nowhere_without_a_token() {
     assert!(says.iter().all(|word| text.contains(word)), "{text}");
     open.host(1).crosshost("doctor").failed();
     assert_eq!(attack(&t1.container, &open), "200");
+    attack_by_an_agent(&t1, &open).ok();
 }
 
 #[test]
