@@ -49,7 +49,7 @@ fn without_qemu_the_command_says_what_it_needs_and_is_no_failure() {
 }
 
 fn story(kernels: [&str; 2]) {
-    let lab = Lab::new(0, Backend::Consul);
+    let lab = Lab::new(0, Backend::GuardedConsul);
     let images = kernels.map(Image::new);
     let mut one = Guest::start(&lab, &images[0], 1);
     let two = Guest::start(&lab, &images[1], 2);
@@ -109,7 +109,11 @@ fn story(kernels: [&str; 2]) {
 /// Makes a host known, and configures it and two networks, which between them ask for what the kernel has to do: a second NIC with NAT
 /// and published ports, the host as gateway and on the segment, a MAC of its own.
 fn furnish(lab: &Lab, guest: &Guest) {
-    let config = json!({ "store": { "url": lab.store_url() } });
+    let rules = r#"key_prefix "crosshost/" { policy = "write" }"#;
+    let token = "/etc/crosshost/token";
+    guest.write(token, &lab.consul().token(guest.name(), rules));
+    guest.run(&format!("chmod 600 {token}")).ok();
+    let config = json!({ "store": { "url": lab.store_url(), "tokenFile": token } });
     guest.write("/etc/crosshost/config.json", &config.to_string());
     let network = |number: u8, plugin: &Value, others: &[Value]| {
         let ranges = json!([
