@@ -37,7 +37,7 @@ const SHARED: [&str; 13] = [
     "node.vtep",
 ];
 /// Keys of `overlay`.
-const OVERLAY: [&str; 14] = [
+const OVERLAY: [&str; 15] = [
     "vni",
     "mtu",
     "vxlanPort",
@@ -45,6 +45,7 @@ const OVERLAY: [&str; 14] = [
     "egress.mode",
     "egress.subnet",
     "hostAccess",
+    "reaches",
     "ipam",
     "ipamScope",
     "bandwidth",

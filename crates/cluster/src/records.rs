@@ -3,7 +3,10 @@
 //! Each has a `schema`. A record of a newer schema counts as unreadable ([`crate::Stored`]) and is never rewritten, so an old
 //! binary cannot damage what a new one wrote.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use ipam::{Block, Mac, RangeSet};
 use ipnetwork::IpNetwork;
@@ -140,6 +143,10 @@ pub struct Network {
     /// The way out; absent: the egress bridge.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub egress: Option<Egress>,
+    /// The networks with which hosts let this one meet, where these name it as well; absent: none. Versions up to 1.0.0 drop the
+    /// field where they write the record again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reaches: Option<BTreeSet<String>>,
     /// Seconds after which a silent node loses its blocks; absent: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reclaim_after: Option<u64>,

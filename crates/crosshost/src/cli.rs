@@ -106,6 +106,9 @@ pub struct Create {
     /// Subnet of the egress bridge, with --egress gwbridge.
     #[arg(long, value_name = "CIDR")]
     pub egress_subnet: Option<IpNetwork>,
+    /// A network with which it may meet, if that names this one as well, with --egress gateway; may be repeated.
+    #[arg(long, value_name = "NETWORK")]
+    pub reaches: Vec<String>,
     /// Prefix length of the blocks that hosts own. Default: depends on the size of the subnet.
     #[arg(long, value_name = "BITS")]
     pub block_prefix: Option<u8>,

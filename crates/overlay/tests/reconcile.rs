@@ -82,6 +82,7 @@ fn network(subnets: &[&str]) -> Network {
         mtu: None,
         vxlan_port: None,
         egress: None,
+        reaches: None,
         reclaim_after: None,
         state: NetworkState::Ready,
         restoring: None,

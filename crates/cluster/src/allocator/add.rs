@@ -12,7 +12,7 @@ use crate::{Error, Lease, LeaseGuard, Network, Published, Stored};
 /// The result of a choice under the ledger's lock.
 pub(super) enum Chosen {
     /// One address of each set, noted.
-    Noted(Vec<IpAddr>, LeaseGuard, Network, Box<Lease>),
+    Noted(Vec<IpAddr>, LeaseGuard, Box<Network>, Box<Lease>),
     /// The host has no address ready; it must acquire one from the store first.
     Needs(Need),
     /// A killed ADD of the same attachment left something, which must be removed first.
@@ -27,7 +27,7 @@ impl Allocator<'_> {
         for _ in 0..ATTEMPTS {
             let (addresses, guard, network, lease) = match self.choose(request, &tried).await? {
                 Chosen::Noted(addresses, guard, network, lease) => {
-                    (addresses, guard, network, lease)
+                    (addresses, guard, *network, lease)
                 }
                 Chosen::Leftover => {
                     self.note_gone(&request.owner).await?;
@@ -159,7 +159,12 @@ impl Allocator<'_> {
             release_all: false,
         };
         self.local_store.save_lease(self.network, &local_lease)?;
-        Ok(Chosen::Noted(addresses, guard, network, Box::new(lease)))
+        Ok(Chosen::Noted(
+            addresses,
+            guard,
+            Box::new(network),
+            Box::new(lease),
+        ))
     }
 
     /// Whether these addresses may be given out although the store does not know of it.

@@ -1,6 +1,6 @@
 //! The keys of a conflist that describe a network. `overlay` and `ipam-kv` read them in the same way; `portmap` reads none of them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use serde::Deserialize;
 
@@ -51,6 +51,9 @@ pub struct Segment {
     /// How containers reach the outside.
     #[serde(default)]
     pub egress: Option<Egress>,
+    /// The networks that it may meet.
+    #[serde(default)]
+    pub reaches: Option<BTreeSet<String>>,
 }
 
 impl Conflist {
@@ -82,12 +85,14 @@ impl Conflist {
             mtu,
             vxlan_port,
             egress,
+            reaches,
         } = segment;
         NetworkSpec {
             vni,
             mtu,
             vxlan_port,
             egress,
+            reaches,
             ..spec
         }
         .check()
@@ -152,9 +157,43 @@ impl NetworkSpec {
             } => Err(bad(format!(
                 "egress.subnet: {subnet}: there is no egress bridge with mode gateway"
             ))),
+            Self {
+                reaches: Some(reaches),
+                egress,
+                ..
+            } if !reaches.is_empty() => match (refused(&self.name, reaches), egress) {
+                (Some((name, why)), _) => Err(bad(format!("reaches: {name:?}: {why}"))),
+                (
+                    None,
+                    Some(Egress {
+                        mode: EgressMode::Gateway,
+                        ..
+                    }),
+                ) => Ok(self),
+                _ => Err(bad(
+                    "reaches: needs egress gateway: by the egress bridge containers of all networks look alike"
+                        .to_owned(),
+                )),
+            },
             _ => Ok(self),
         }
     }
+}
+
+/// The first of these that the network `own` cannot meet, and why.
+fn refused<'n>(own: &str, reaches: &'n BTreeSet<String>) -> Option<(&'n str, &'static str)> {
+    let mut names = reaches.iter().map(String::as_str);
+    names.find_map(|name| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+        let begins = name.starts_with(|first: char| first.is_ascii_alphanumeric());
+        if name == own {
+            Some((name, "is the network itself"))
+        } else if !begins || !name.bytes().all(plain) {
+            Some((name, "is no name of a network"))
+        } else {
+            None
+        }
+    })
 }
 
 /// A UUID from the kernel. A clock or a boot id would not do, because networks outlive both.
@@ -212,6 +251,16 @@ mod tests {
                 r#"{"egress": {"mode": "gateway", "subnet": "172.18.0.0/16"}}"#,
                 "egress.subnet",
                 "172.18.0.0/16",
+            ),
+            (
+                r#"{"egress": "gateway", "reaches": ["two", "a/b"]}"#,
+                "reaches",
+                "\"a/b\"",
+            ),
+            (
+                r#"{"egress": "gateway", "reaches": ["n"]}"#,
+                "reaches",
+                "\"n\"",
             ),
             (
                 r#"{"ipam": {"subnet": "10.0.0.7/24"}}"#,

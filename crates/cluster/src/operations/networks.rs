@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipam::RangeSet;
 use ipnetwork::IpNetwork;
+use serde::Serialize;
 use store::{Entry, Key, Op, Outcome};
 
 use crate::{
@@ -42,6 +43,8 @@ pub struct NetworkSpec {
     pub vxlan_port: Option<u16>,
     /// The way out.
     pub egress: Option<Egress>,
+    /// The networks that it may meet.
+    pub reaches: Option<BTreeSet<String>>,
     /// Seconds after which a silent node loses its blocks.
     pub reclaim_after: Option<u64>,
     /// VNIs of other networks on this host, which the store may have lost. They are not chosen.
@@ -61,7 +64,7 @@ impl NetworkSpec {
     /// Fails if the spec differs from `network`. The error has both values.
     pub fn agree(&self, network: &Network) -> Result<(), Error> {
         let spell_ranges = |ranges: &[RangeSet]| serde_json::to_string(ranges).unwrap_or_default();
-        let asked: [(&'static str, Option<String>, Option<String>); 7] = [
+        let asked: [(&'static str, Option<String>, Option<String>); 8] = [
             (
                 "vni",
                 self.vni.map(|v| v.to_string()),
@@ -82,12 +85,17 @@ impl NetworkSpec {
             ),
             (
                 "egress",
-                self.egress.as_ref().map(spell_egress),
+                self.egress.as_ref().map(spell),
+                network.egress.as_ref().or(self.egress.as_ref()).map(spell),
+            ),
+            (
+                "reaches",
+                self.reaches.as_ref().map(spell),
                 network
-                    .egress
+                    .reaches
                     .as_ref()
-                    .or(self.egress.as_ref())
-                    .map(spell_egress),
+                    .or(self.reaches.as_ref())
+                    .map(spell),
             ),
             (
                 "ipam.blockPrefix",
@@ -130,6 +138,7 @@ impl NetworkSpec {
             mtu,
             vxlan_port,
             egress,
+            reaches,
             reclaim_after,
             ..
         } = self;
@@ -142,6 +151,7 @@ impl NetworkSpec {
             mtu,
             vxlan_port,
             egress,
+            reaches,
             reclaim_after,
             state: NetworkState::Ready,
             restoring: None,
@@ -149,8 +159,8 @@ impl NetworkSpec {
     }
 }
 
-fn spell_egress(egress: &Egress) -> String {
-    serde_json::to_string(egress).unwrap_or_default()
+fn spell<T: Serialize>(value: &T) -> String {
+    serde_json::to_string(value).unwrap_or_default()
 }
 
 impl Cluster<'_> {

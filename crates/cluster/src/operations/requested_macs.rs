@@ -244,6 +244,7 @@ mod tests {
             mtu: None,
             vxlan_port: None,
             egress: None,
+            reaches: None,
             reclaim_after: None,
             state: crate::NetworkState::Ready,
             restoring: None,

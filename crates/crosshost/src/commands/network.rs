@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use cluster::{
-    BlockRecord, BlockState, DataDir, Egress, EgressMode, LocalStore as _, Network,
+    BlockRecord, BlockState, Cluster, DataDir, Egress, EgressMode, LocalStore as _, Network,
     NetworkSnapshot, NetworkSpec, NetworkState,
 };
 use ipam::{Range, Schema};
@@ -78,6 +78,7 @@ pub fn spec(options: Create) -> Result<NetworkSpec> {
         mtu: options.mtu,
         vxlan_port: options.vxlan_port,
         egress: mode.map(|mode| Egress { mode, subnet }),
+        reaches: (!options.reaches.is_empty()).then(|| options.reaches.into_iter().collect()),
         in_use: BTreeSet::new(),
     };
     Ok(spec.check().map_err(|error| Usage(error.to_string()))?)
@@ -189,6 +190,7 @@ pub async fn inspect(session: &Session, called: &str, output: Output) -> Result<
         .flatten()
         .filter_map(|range| range.gateway)
         .collect();
+    let reaches = reaches(&cluster, network).await?;
     let used = |block: &ipam::Block| {
         let blocks = leases.keys().filter_map(|at| snapshot.block_of(*at));
         blocks.filter(|(of, _)| of == block).count()
@@ -214,12 +216,9 @@ pub async fn inspect(session: &Session, called: &str, output: Output) -> Result<
             described["carried"] = json!({ "mtu": ways.mtu, "narrow": narrow.collect::<Vec<_>>() });
         }
         described["vxlanPort"] = json!(network.vxlan_port.unwrap_or(cluster::VXLAN_PORT));
-        described["egress"] = json!(
-            network
-                .egress
-                .as_ref()
-                .map_or(EgressMode::GwBridge, |egress| egress.mode)
-        );
+        described["egress"] = json!(egress(network));
+        let met = |(name, meets): &(String, bool)| json!({ "network": name, "meets": meets });
+        described["reaches"] = reaches.iter().map(met).collect();
         described["blocks"] = blocks.chain(unreadable).collect();
         let endpoints = leases
             .iter()
@@ -240,10 +239,11 @@ pub async fn inspect(session: &Session, called: &str, output: Output) -> Result<
         )
     });
     let head = format!(
-        "network {}: vni {vni}, subnets {subnets}, gateway {}, scope {scope}{state}\n{}\n",
+        "network {}: vni {vni}, subnets {subnets}, gateway {}, scope {scope}{state}\n{}{}\n",
         cni::plain(called),
         gateways.join(","),
-        narrow.collect::<String>()
+        narrow.collect::<String>(),
+        reaches.iter().map(met).collect::<String>()
     );
     let blocks: Vec<_> = snapshot
         .blocks
@@ -271,6 +271,43 @@ pub async fn inspect(session: &Session, called: &str, output: Output) -> Result<
         "{head}{}{exclusions}\n{endpoints}",
         table(["BLOCK", "NODE", "USED"], &blocks)
     ))
+}
+
+/// How its containers reach the outside.
+fn egress(network: &Network) -> EgressMode {
+    let egress = network.egress.as_ref();
+    egress.map_or(EgressMode::GwBridge, |egress| egress.mode)
+}
+
+/// The networks that a network names, each with whether they meet: it names this one as well.
+async fn reaches(cluster: &Cluster<'_>, network: &Network) -> Result<Vec<(String, bool)>> {
+    let name = &network.name;
+    let mut named = network.reaches.clone().unwrap_or_default();
+    let host = overlay::state::host::Host::open().map_err(|error| error.to_string())?;
+    let noted = |name: &str| {
+        let noted = overlay::firewall::table::reaches(&host, name);
+        noted.map_err(|error| error.to_string())
+    };
+    named.extend(noted(name)?);
+    let mut reaches = Vec::new();
+    for other in named {
+        let record = cluster.network(&other).await?;
+        let record = record.and_then(|record| record.record.reaches);
+        let meets =
+            record.is_some_and(|names| names.contains(name)) || noted(&other)?.contains(name);
+        reaches.push((other, meets));
+    }
+    Ok(reaches)
+}
+
+/// A network that another one names, in words.
+fn met((name, meets): &(String, bool)) -> String {
+    let name = cni::plain(name);
+    if *meets {
+        format!("meets network {name}\n")
+    } else {
+        format!("reaches {name}, which does not name it: they do not meet\n")
+    }
 }
 
 /// The owner of a block, in words.
@@ -340,8 +377,9 @@ mod tests {
         let spec = spec_of(range).unwrap();
         assert_eq!(spec.ranges[0][0].start().to_string(), "10.0.0.16");
         assert_eq!(spec.egress.unwrap().mode, EgressMode::None);
-        let spec = spec_of("--subnet 10.0.0.0/24 --egress gateway").unwrap();
+        let spec = spec_of("--subnet 10.0.0.0/24 --egress gateway --reaches two").unwrap();
         assert_eq!(spec.egress.unwrap().mode, EgressMode::Gateway);
+        assert_eq!(spec.reaches.unwrap(), ["two".to_owned()].into());
         let spec = spec_of("--subnet 10.0.0.0/24 --egress-subnet 172.19.0.0/16").unwrap();
         assert_eq!(spec.egress.unwrap().mode, EgressMode::GwBridge);
     }
@@ -372,6 +410,14 @@ mod tests {
             (
                 "--subnet 10.0.0.0/24 --subnet fd00::/64 --gateway 10.0.0.1",
                 "--gateway",
+            ),
+            (
+                "--subnet 10.0.0.0/24 --reaches two",
+                "reaches: needs egress gateway",
+            ),
+            (
+                "--subnet 10.0.0.0/24 --egress gateway --reaches two --reaches n",
+                "reaches: \"n\": is the network itself",
             ),
             (
                 "--subnet 10.0.0.0/24 --egress none --egress-subnet 172.19.0.0/16",

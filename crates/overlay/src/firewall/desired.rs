@@ -48,6 +48,9 @@ pub(super) struct Tunnel {
     /// Those of the hosts that have no part in the network.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     nonmembers: BTreeSet<IpAddr>,
+    /// The networks that it may meet, where these name it as well.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    reaches: BTreeSet<String>,
 }
 
 /// A network's tunnel as a snapshot describes it.
@@ -61,6 +64,8 @@ pub(super) struct Described {
     hosts: BTreeSet<IpAddr>,
     /// The addresses that frames are sent to.
     members: BTreeSet<IpAddr>,
+    /// The networks that it may meet; absent if the record does not say.
+    reaches: Option<BTreeSet<String>>,
 }
 
 impl Described {
@@ -76,6 +81,7 @@ impl Described {
             vni: network.and_then(|network| network.record.vni),
             hosts: senders(end, snapshot),
             members: peers(snapshot, node, end.ip()),
+            reaches: network.and_then(|network| network.record.reaches.clone()),
         }
     }
 }
@@ -102,16 +108,45 @@ impl Table {
         // A set that is here goes on under the digest that it has: versions up to commit 86dc1f2 computed another one.
         let known = self.hosts.iter().find(|(_, known)| **known == hosts);
         let digest = known.map_or_else(|| digest(&hosts), |(digest, _)| digest.clone());
+        // What a conflist said stays where the record says nothing.
+        let noted = self.tunnels.get(network);
+        let reaches = described
+            .reaches
+            .or_else(|| noted.map(|tunnel| tunnel.reaches.clone()));
         let tunnel = Tunnel {
             end: described.end,
             hosts: digest.clone(),
             any_source_port: described.any_source_port,
             vni: described.vni,
             nonmembers: hosts.difference(&described.members).copied().collect(),
+            reaches: reaches.unwrap_or_default(),
         };
         self.tunnels.insert(network.to_owned(), tunnel);
         self.hosts.insert(digest, hosts);
         self.forget_hosts();
+    }
+
+    /// Notes the networks that a network with a tunnel on this host may meet.
+    pub(super) fn meet(&mut self, network: &str, reaches: &BTreeSet<String>) {
+        if let Some(tunnel) = self.tunnels.get_mut(network) {
+            tunnel.reaches.clone_from(reaches);
+        }
+    }
+
+    /// The networks that a network may meet, if it has a tunnel on this host.
+    pub(super) fn reaches(&self, network: &str) -> BTreeSet<String> {
+        let tunnel = self.tunnels.get(network);
+        tunnel.map_or_else(BTreeSet::new, |tunnel| tunnel.reaches.clone())
+    }
+
+    /// The networks to which links of a network may forward: itself, and those with which it meets.
+    fn met<'t>(&'t self, network: &'t str, tunnel: &'t Tunnel) -> impl Iterator<Item = &'t str> {
+        let names_it = |other: &&String| {
+            let other = self.tunnels.get(*other);
+            other.is_some_and(|other| other.reaches.contains(network))
+        };
+        let others = tunnel.reaches.iter().filter(names_it);
+        others.map(String::as_str).chain([network])
     }
 
     pub(super) fn forget_tunnel(&mut self, network: &str) {
@@ -124,7 +159,7 @@ impl Table {
         self.hosts.retain(|digest, _| used.contains(digest));
     }
 
-    /// What may pass. Links of one network may forward to each other.
+    /// What may pass. Links of one network may forward to each other, and to those of a network with which it meets.
     pub(super) fn permitted(&self) -> Permitted {
         let mut permitted = Permitted {
             hosts: self.hosts.values().flatten().copied().collect(),
@@ -150,10 +185,11 @@ impl Table {
                 })
             });
             permitted.nonmembers.extend(nonmembers);
-            let links = [names::gateway_link(network), names::host_link(network)];
-            let pairs = links
+            let from = links(network);
+            let to: Vec<_> = self.met(network, tunnel).flat_map(links).collect();
+            let pairs = from
                 .iter()
-                .flat_map(|from| links.iter().map(move |to| (from.clone(), to.clone())));
+                .flat_map(|from| to.iter().map(move |to| (from.clone(), to.clone())));
             permitted.together.extend(pairs);
         }
         permitted
@@ -186,6 +222,11 @@ impl Table {
                 (!seen.permits).then(|| what.to_owned())
             })
     }
+}
+
+/// The links that a host may have to a network's segment.
+fn links(network: &str) -> [String; 2] {
+    [names::gateway_link(network), names::host_link(network)]
 }
 
 /// A subnet and its owner.
@@ -290,6 +331,7 @@ mod tests {
             any_source_port: false,
             vni: Some(4097),
             members: others.copied().collect(),
+            reaches: None,
             hosts,
         }
     }
@@ -351,6 +393,50 @@ mod tests {
         assert_eq!(permitted.any_source_port, [4789].into());
         assert!(permitted.nonmembers.is_empty());
         assert_eq!(permitted.hosts.len(), 2);
+    }
+
+    fn names_of(texts: &[&str]) -> BTreeSet<String> {
+        texts.iter().map(|it| (*it).to_owned()).collect()
+    }
+
+    #[test]
+    fn networks_meet_where_each_names_the_other() {
+        let together = |a: &[&str], b: &[&str]| {
+            let mut table = two_networks();
+            table.meet("a", &names_of(a));
+            table.meet("b", &names_of(b));
+            let together = table.permitted().together;
+            let pair = |from: String, to: String| together.contains(&(from, to));
+            let (gateway, host) = (names::gateway_link, names::host_link);
+            let own = pair(gateway("a"), host("a")) && pair(host("b"), gateway("b"));
+            assert!(own, "{a:?} {b:?}");
+            [
+                pair(gateway("a"), gateway("b")) && pair(gateway("a"), host("b")),
+                pair(gateway("b"), gateway("a")) && pair(host("b"), gateway("a")),
+            ]
+        };
+        assert_eq!(together(&["b"], &["a"]), [true; 2]);
+        assert_eq!(together(&["b"], &[]), [false; 2]);
+        assert_eq!(together(&[], &["a"]), [false; 2]);
+        assert_eq!(together(&["c"], &["c"]), [false; 2]);
+    }
+
+    #[test]
+    fn what_a_conflist_lets_meet_stays_where_the_record_says_nothing() {
+        let again = |record: Option<&[&str]>| {
+            let mut table = two_networks();
+            table.meet("a", &names_of(&["b"]));
+            let reaches = record.map(names_of);
+            let described = Described {
+                reaches,
+                ..described("192.168.1.11:4789", &["192.168.1.12"])
+            };
+            table.guard("a", described);
+            table.reaches("a")
+        };
+        assert_eq!(again(None), names_of(&["b"]));
+        assert_eq!(again(Some(&["c"])), names_of(&["c"]));
+        assert!(again(Some(&[])).is_empty());
     }
 
     #[test]

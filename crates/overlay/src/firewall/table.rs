@@ -114,6 +114,17 @@ pub fn forget_tunnel(host: &Host, network: &str) -> Result<Nft, Error> {
     forgotten.map(|(nft, _)| nft)
 }
 
+/// Notes the networks that a conflist lets this one meet; whether the table was different.
+pub fn meet(host: &Host, network: &str, reaches: &BTreeSet<String>) -> Result<bool, Error> {
+    let met = change(host, |table| table.meet(network, reaches));
+    met.map(|(_, changed)| changed)
+}
+
+/// The networks that this one may meet on this host.
+pub fn reaches(host: &Host, network: &str) -> Result<BTreeSet<String>, Error> {
+    Ok(document(host)?.unwrap_or_default().reaches(network))
+}
+
 /// Makes the table as the document says; whether something was wrong.
 pub fn repair(host: &Host) -> Result<bool, Error> {
     let _lock = host.lock(NAME)?;

@@ -16,6 +16,7 @@ use crate::{
     config::Conf,
     egress::{self, Nic},
     endpoint::{bandwidth, container, nic},
+    firewall::table,
     follow::follower::Follower,
     host_link::{self, HostLink},
     host_state::Space,
@@ -255,6 +256,11 @@ impl Work<'_> {
             let applied = follower.add(&sandbox, heard, known, plugged).await?;
             if applied.is_none() {
                 return Ok(None);
+            }
+            if let Some(reaches) = &self.conf.spec.reaches
+                && record.reaches.is_none()
+            {
+                table::meet(self.host, network, reaches)?;
             }
         }
         self.wait_for_ports(&sandbox, &host_link, egress.as_ref())

@@ -19,6 +19,7 @@ fn network(ranges: &[&str]) -> Network {
         mtu: None,
         vxlan_port: None,
         egress: None,
+        reaches: None,
         reclaim_after: None,
         state: NetworkState::Ready,
         restoring: None,
