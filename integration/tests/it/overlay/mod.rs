@@ -16,6 +16,7 @@ mod host_access;
 pub(crate) mod host_on_segment;
 mod host_state;
 mod host_unchanged;
+mod kube_proxy;
 mod mount_namespaces;
 mod networks_apart;
 mod no_underlay;
