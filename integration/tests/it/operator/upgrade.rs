@@ -161,6 +161,10 @@ fn exchange<'h>(
     reaches(&new, stay);
     check(&new);
     follow_the_doctor(host);
+    if commit.is_some() {
+        // It does not know all chains of the table, and would leave them as they are.
+        host.script("nft delete table inet crosshost");
+    }
     host.sync();
     host.crosshost("gc").ok();
     // The watcher of this version.

@@ -7,7 +7,7 @@ use integration::{Attachment, Finished, Host, Lab};
 use serde_json::json;
 
 /// What is damaged.
-struct Damage {
+pub(super) struct Damage {
     /// Done in the host's namespace. `$S` enters the sandbox and `$E` the egress bridge's namespace; `$CHP`, `$CHE` and `$CHH` are
     /// the ports, `$PID` is a process in the sandbox.
     does: &'static str,
@@ -19,7 +19,7 @@ struct Damage {
 
 /// Which verbs find it on their way.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Verbs {
+pub(super) enum Verbs {
     /// The next ADD on the network; CHECK tells.
     Add,
     /// None: an ADD asks the kernel two questions about a sandbox that stands. CHECK tells.
@@ -30,7 +30,7 @@ enum Verbs {
     CheckAlone,
 }
 
-const fn damage(does: &'static str, says: &'static str, mended_by: Verbs) -> Damage {
+pub(super) const fn damage(does: &'static str, says: &'static str, mended_by: Verbs) -> Damage {
     Damage {
         does,
         says,
@@ -415,7 +415,7 @@ impl<'h> Bench<'h> {
 
 /// Whether sync counts what it mends with the network's entries.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Counted {
+pub(super) enum Counted {
     WithNetwork,
     Apart,
 }
@@ -425,7 +425,7 @@ pub(super) fn dual_lab() -> Lab {
     lab(2, &conf)
 }
 
-fn bench(damages: &[Damage], counted: Counted) {
+pub(super) fn bench(damages: &[Damage], counted: Counted) {
     let lab = dual_lab();
     let bench = Bench::new(&lab);
     bench.is_whole("at first");

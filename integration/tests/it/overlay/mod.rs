@@ -27,6 +27,7 @@ mod removal;
 mod requested_mac;
 mod results;
 mod status;
+mod table_damage;
 mod three_hosts_one_network;
 mod tunnel_attacks;
 mod tunnel_guard;
