@@ -37,7 +37,7 @@ const SHARED: [&str; 13] = [
     "node.vtep",
 ];
 /// Keys of `overlay`.
-const OVERLAY: [&str; 15] = [
+const OVERLAY: [&str; 17] = [
     "vni",
     "mtu",
     "vxlanPort",
@@ -46,6 +46,8 @@ const OVERLAY: [&str; 15] = [
     "egress.subnet",
     "hostAccess",
     "reaches",
+    "spoofchk",
+    "groupRate",
     "ipam",
     "ipamScope",
     "bandwidth",

@@ -66,6 +66,9 @@ pub struct Veth {
     pub master: Option<u32>,
     /// Group number of this end, 0 for none.
     pub group: u32,
+    /// Whether this end is up at once. A port of a bridge that is down passes no frames: its flags can be set first
+    /// ([`Rtnl::raise_port`]).
+    pub up: bool,
     /// The other end.
     pub peer: VethEnd,
 }
@@ -139,7 +142,7 @@ impl Rtnl {
         }
     }
 
-    /// Makes a veth pair; this end is up. [`Error::is_exists`] if a name is taken.
+    /// Makes a veth pair. [`Error::is_exists`] if a name is taken.
     pub async fn create_veth(&self, veth: &Veth, peer_ns: &Netns) -> Result<(), Error> {
         let what = format!(
             "veth {} with {} into {}",
@@ -151,8 +154,8 @@ impl Rtnl {
         let peer = one_queue(shared(peer, veth.peer.mac, veth.peer.mtu, veth.peer.group)).build();
         let message = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Veth)
             .name(&veth.name)
-            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
-            .up();
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)));
+        let message = if veth.up { message.up() } else { message };
         let mut message = one_queue(shared(message, veth.mac, veth.mtu, veth.group));
         if let Some(master) = veth.master {
             message = message.controller(master);

@@ -30,6 +30,7 @@ const INFO_PORT_DATA: u16 = 5;
 const PORT_STATE: u16 = 1;
 const PORT_HAIRPIN: u16 = 4;
 const PORT_LEARNING: u16 = 8;
+const PORT_FLOOD: u16 = 9;
 const PORT_SUPPRESS: u16 = 32;
 const PORT_ISOLATED: u16 = 33;
 
@@ -110,6 +111,7 @@ impl Port {
                 }
                 PORT_HAIRPIN => &mut port.hairpin,
                 PORT_LEARNING => &mut port.learning,
+                PORT_FLOOD => &mut port.flood,
                 PORT_SUPPRESS => &mut port.neigh_suppress,
                 PORT_ISOLATED => &mut port.isolated,
                 _ => continue,
@@ -236,6 +238,7 @@ mod tests {
             InfoBridgePort::NeighSupress(true),
             InfoBridgePort::Isolated(true),
             InfoBridgePort::HairpinMode(false),
+            InfoBridgePort::UnicastFlood(false),
         ];
         let info = |kind| {
             bytes(vec![LinkAttribute::LinkInfo(vec![
@@ -248,6 +251,7 @@ mod tests {
             learning: Some(false),
             isolated: Some(true),
             hairpin: Some(false),
+            flood: Some(false),
         };
         let link = Link::decode(&info(InfoPortKind::Bridge)).unwrap();
         assert_eq!((link.port, link.forwards), (port, true));

@@ -43,9 +43,15 @@ pub enum Forward {
         /// Tunnel address of its host.
         vtep: IpAddr,
     },
-    /// The MAC is behind the VXLAN port (static FDB entry of the bridge).
+    /// The MAC is behind the port (static FDB entry of the bridge), and no frame that comes by another port changes that
+    /// (`sticky`).
     Port {
-        /// The remote container.
+        /// The container.
+        mac: Mac,
+    },
+    /// The same as versions up to 1.0.0 made it: a frame with that MAC moves the entry to the port by which it comes.
+    Loose {
+        /// The container.
         mac: Mac,
     },
     /// ARP and ND for this address are answered with this MAC (permanent neighbour on the bridge).
@@ -75,6 +81,7 @@ impl fmt::Display for Forward {
             Self::Flood { vtep } => write!(f, "flooding to {vtep}"),
             Self::Fdb { mac, vtep } => write!(f, "vxlan entry {mac} at {vtep}"),
             Self::Port { mac } => write!(f, "bridge entry {mac}"),
+            Self::Loose { mac } => write!(f, "bridge entry {mac} that frames can move"),
             Self::Neigh { addr, mac } => write!(f, "neighbour {addr} is {mac}"),
         }
     }
@@ -87,6 +94,12 @@ impl Rtnl {
         let mut found = self.entries(AddressFamily::Bridge, bridge, vxlan).await?;
         found.extend(self.entries(AddressFamily::Unspec, bridge, vxlan).await?);
         // Collecting the set in one go sorts it once.
+        Ok(found.into_iter().collect())
+    }
+
+    /// The configured neighbours of a link.
+    pub async fn neighbours(&self, link: u32) -> Result<Forwarding, Error> {
+        let found = self.entries(AddressFamily::Unspec, link, 0).await?;
         Ok(found.into_iter().collect())
     }
 
@@ -175,6 +188,7 @@ fn key(entry: Forward) -> Forward {
             addr,
             mac: ALL_ZERO,
         },
+        Forward::Loose { mac } => Forward::Port { mac },
         Forward::Flood { .. } | Forward::Port { .. } => entry,
     }
 }
@@ -190,7 +204,7 @@ fn request(change: Change, bridge: u32, vxlan: u32) -> (Message, u16) {
     let (mac, dst) = match entry {
         Forward::Flood { vtep } => (ALL_ZERO, Some(vtep)),
         Forward::Fdb { mac, vtep } => (mac, Some(vtep)),
-        Forward::Port { mac } => (mac, None),
+        Forward::Port { mac } | Forward::Loose { mac } => (mac, None),
         Forward::Neigh { addr, mac } => (mac, Some(addr)),
     };
     match entry {
@@ -199,6 +213,10 @@ fn request(change: Change, bridge: u32, vxlan: u32) -> (Message, u16) {
             message.header.state = VXLAN_STATIC;
         }
         Forward::Port { .. } => {
+            message.header.flags = NeighbourFlags::Controller | NeighbourFlags::Sticky;
+            message.header.state = NeighbourState::Noarp;
+        }
+        Forward::Loose { .. } => {
             message.header.flags = NeighbourFlags::Controller;
             message.header.state = NeighbourState::Noarp;
         }
@@ -251,7 +269,12 @@ fn forward(entry: &Entry, bridge: u32, vxlan: u32) -> Option<Forward> {
         },
         // PERMANENT is the port's own MAC, another state a learned one.
         AddressFamily::Bridge if state == NeighbourState::Noarp && entry.master == Some(bridge) => {
-            Some(Forward::Port { mac })
+            let is_sticky = entry.flags & NeighbourFlags::Sticky.bits() != 0;
+            Some(if is_sticky {
+                Forward::Port { mac }
+            } else {
+                Forward::Loose { mac }
+            })
         }
         _ => None,
     }

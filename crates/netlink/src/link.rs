@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 
 use crate::message::Message;
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
-use rtnetlink::{LinkBridgePort, LinkUnspec};
+use rtnetlink::{LinkBridgePort, LinkMessageBuilder, LinkUnspec};
 use rustix::io::Errno;
 use rustix::net::netdevice::{index_to_name, name_to_index};
 use rustix::net::{AddressFamily, SocketType};
@@ -94,6 +94,8 @@ pub struct Port {
     pub isolated: Option<bool>,
     /// Send frames back out of the port they came in by.
     pub hairpin: Option<bool>,
+    /// Send frames for unknown receivers out of this port.
+    pub flood: Option<bool>,
 }
 
 /// The name of a link of the namespace in which the calling thread is.
@@ -181,7 +183,22 @@ impl Rtnl {
 
     /// Changes the bridge port of that name.
     pub async fn set_port(&self, name: &str, port: &Port) -> Result<(), Error> {
-        let mut message = LinkBridgePort::new(0).name(name);
+        self.change_port(LinkBridgePort::new(0), name, port).await
+    }
+
+    /// Changes the bridge port of that name, and then brings it up, in one step.
+    pub async fn raise_port(&self, name: &str, port: &Port) -> Result<(), Error> {
+        self.change_port(LinkBridgePort::new(0).up(), name, port)
+            .await
+    }
+
+    async fn change_port(
+        &self,
+        message: LinkMessageBuilder<LinkBridgePort>,
+        name: &str,
+        port: &Port,
+    ) -> Result<(), Error> {
+        let mut message = message.name(name);
         if let Some(on) = port.neigh_suppress {
             message = message.neigh_suppress(on);
         }
@@ -193,6 +210,9 @@ impl Rtnl {
         }
         if let Some(on) = port.hairpin {
             message = message.hairpin(on);
+        }
+        if let Some(on) = port.flood {
+            message = message.flood(on);
         }
         // NEWLINK: SETLINK ignores a port's data.
         let done = self.request(Message::NewLink(message.build()), 0).await;

@@ -206,8 +206,17 @@ pub(crate) fn message(
     set: &str,
     elements: Option<Vec<ListAttribute<SetElementAttribute>>>,
 ) -> SetElementMessage {
+    message_in(TABLE, set, elements)
+}
+
+/// The same for a set of another table of ours.
+pub(crate) fn message_in(
+    table: &str,
+    set: &str,
+    elements: Option<Vec<ListAttribute<SetElementAttribute>>>,
+) -> SetElementMessage {
     let mut attributes = vec![
-        SetElementList::Table(TABLE.to_owned()),
+        SetElementList::Table(table.to_owned()),
         SetElementList::Set(set.to_owned()),
     ];
     attributes.extend(elements.map(SetElementList::Elements));

@@ -8,6 +8,7 @@ pub(crate) const ENOENT: i32 = 2;
 const EINTR: i32 = 4;
 const EAGAIN: i32 = 11;
 const EBUSY: i32 = 16;
+pub(crate) const EEXIST: i32 = 17;
 /// nfnetlink's answer to a batch with a stale generation id. Not in errno(3), as no system call returns it.
 pub(crate) const ERESTART: i32 = 85;
 

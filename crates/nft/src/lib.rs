@@ -17,6 +17,7 @@ mod element;
 mod error;
 pub mod expr;
 mod family;
+pub mod guard;
 mod mac_rewrite;
 mod nonmembers;
 pub mod ports;
@@ -269,9 +270,9 @@ impl Nft {
                 vec![]
             } else if part.is_all_of_the_table(channel)? {
                 vec![Change {
-                    what: on_table("remove"),
+                    what: on_table("remove", part.table),
                     flags: 0,
-                    message: NfTablesMessage::DeleteTable(table(vec![])),
+                    message: NfTablesMessage::DeleteTable(table(part.table, vec![])),
                 }]
             } else {
                 Comparison::new(part, &found).removals()

@@ -12,7 +12,7 @@ use netlink_packet_netfilter::nftables::InetHookNumber;
 use crate::channel::Channel;
 use crate::error::Error;
 use crate::rules::readdress;
-use crate::skeleton::{Chain, Skeleton};
+use crate::skeleton::{Chain, Skeleton, TABLE};
 use crate::{Nft, Status};
 
 /// nft's `dstnat` of the bridge family.
@@ -54,6 +54,7 @@ fn skeleton(macs: &Macs) -> Skeleton {
     let rules = macs.iter().map(|(from, to)| readdress(*from, *to));
     let hook = ("prerouting", "filter", InetHookNumber::PreRouting, DSTNAT);
     Skeleton {
+        table: TABLE,
         sets: vec![],
         chains: vec![Chain::new(hook, rules.collect())],
     }

@@ -9,16 +9,20 @@
 
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE};
 use netlink_packet_netfilter::nftables::{
-    ChainMessage, NfTablesMessage, RuleAttribute, SetAttribute, SetFlags, SetMessage,
-    TableAttribute, TableFlags,
+    ChainAttribute, ChainMessage, NfTablesMessage, RuleAttribute, SetAttribute, SetFlags,
+    SetMessage, TableAttribute, TableFlags,
 };
 
 use crate::Status;
 use crate::channel::Change;
-use crate::skeleton::{AWAKE, Chain, Found, Skeleton, chain, on, on_table, rule, set, table};
+use crate::skeleton::{
+    AWAKE, Chain, Found, IFNAME_TYPE, Skeleton, chain, on_part, on_table, rule, set, table,
+};
 
 /// Tells nft that the keys are in network byte order (libnftnl: `NFTNL_UDATA_SET_KEYBYTEORDER`, `BYTEORDER_BIG_ENDIAN`).
 const BYTE_ORDER: [u8; 6] = [0, 4, 2, 0, 0, 0];
+/// What nft is told of keys that are interfaces' names (`BYTEORDER_HOST_ENDIAN`).
+const NAME_BYTE_ORDER: [u8; 6] = [0, 4, 1, 0, 0, 0];
 /// The same of what a map gives (`NFTNL_UDATA_SET_DATABYTEORDER`).
 const DATA_BYTE_ORDER: [u8; 6] = [1, 4, 2, 0, 0, 0];
 
@@ -56,11 +60,11 @@ fn is_asleep(table: &[TableAttribute]) -> bool {
 }
 
 /// Makes the table, or clears its flags.
-fn make_table() -> Change {
+fn make_table(name: &str) -> Change {
     Change {
-        what: on_table("make"),
+        what: on_table("make", name),
         flags: NLM_F_CREATE,
-        message: NfTablesMessage::NewTable(table(vec![AWAKE])),
+        message: NfTablesMessage::NewTable(table(name, vec![AWAKE])),
     }
 }
 
@@ -135,7 +139,7 @@ impl<'a> Comparison<'a> {
     pub(crate) fn repairs(&self) -> Vec<Change> {
         let mut changes = vec![];
         if self.is_asleep {
-            changes.push(make_table());
+            changes.push(make_table(self.wanted.table));
         } else if self.status() != Status::Complete {
             self.clear(&mut changes);
             self.build(&mut changes);
@@ -160,6 +164,8 @@ impl<'a> Comparison<'a> {
 
     /// Rules first, as they refer to sets, and chains to each other.
     fn clear(&self, changes: &mut Vec<Change>) {
+        let table = self.wanted.table;
+        let on = |deed, name| on_part(deed, name, table);
         let mut push = |what, message| {
             let flags = 0;
             changes.push(Change {
@@ -175,25 +181,27 @@ impl<'a> Comparison<'a> {
             Fit::Strange => true,
         };
         for (wanted, _) in chains().filter(|(wanted, fit)| is_ours(wanted, **fit)) {
-            let message = NfTablesMessage::DeleteRule(rule(wanted.name, vec![]));
+            let message = NfTablesMessage::DeleteRule(rule(table, wanted.name, vec![]));
             push(on("empty chain", wanted.name), message);
         }
         for (wanted, _) in chains().filter(|(_, fit)| **fit == Fit::Strange) {
-            let message = NfTablesMessage::DeleteChain(chain(wanted.name));
+            let message = NfTablesMessage::DeleteChain(chain(table, wanted.name));
             push(on("remove chain", wanted.name), message);
         }
         let sets = self.wanted.sets.iter().zip(&self.sets);
         for ((name, _), _) in sets.filter(|(_, fit)| **fit == Fit::Strange) {
             push(
                 on("remove set", name),
-                NfTablesMessage::DeleteSet(set(name)),
+                NfTablesMessage::DeleteSet(set(table, name)),
             );
         }
     }
 
     /// Sets first, as rules refer to them.
     fn build(&self, changes: &mut Vec<Change>) {
-        changes.push(make_table());
+        let table = self.wanted.table;
+        let on = |deed, name| on_part(deed, name, table);
+        changes.push(make_table(table));
         let mut push = |what, flags, message| {
             let flags = NLM_F_CREATE | flags;
             changes.push(Change {
@@ -204,10 +212,13 @@ impl<'a> Comparison<'a> {
         };
         let sets = (1..).zip(self.wanted.sets.iter().zip(&self.sets));
         for (id, ((name, wanted), _)) in sets.filter(|(_, (_, fit))| **fit != Fit::Same) {
-            let mut attributes = wanted.clone();
+            let mut attributes = vec![SetAttribute::Table(table.to_owned())];
+            attributes.extend(wanted.clone());
             attributes.push(SetAttribute::Id(id)); // within this batch; the kernel insists on one
             if !says_types(wanted) {
-                let mut order = BYTE_ORDER.to_vec();
+                let is_name = wanted.contains(&SetAttribute::KeyType(IFNAME_TYPE));
+                let order = if is_name { NAME_BYTE_ORDER } else { BYTE_ORDER };
+                let mut order = order.to_vec();
                 if is_map(wanted) {
                     order.extend(DATA_BYTE_ORDER);
                 }
@@ -221,9 +232,9 @@ impl<'a> Comparison<'a> {
         }
         let chains = self.wanted.chains.iter().zip(&self.chains);
         for (wanted, _) in chains.filter(|(_, fit)| **fit != Fit::Same) {
-            let message = ChainMessage {
-                attributes: wanted.attributes.clone(),
-            };
+            let mut attributes = vec![ChainAttribute::Table(table.to_owned())];
+            attributes.extend(wanted.attributes.clone());
+            let message = ChainMessage { attributes };
             push(
                 on("make chain", wanted.name),
                 0,
@@ -233,7 +244,7 @@ impl<'a> Comparison<'a> {
         for wanted in &self.wanted.chains {
             for expressions in wanted.rules.iter().flatten() {
                 let expressions = RuleAttribute::Expressions(expressions.clone());
-                let message = NfTablesMessage::NewRule(rule(wanted.name, vec![expressions]));
+                let message = NfTablesMessage::NewRule(rule(table, wanted.name, vec![expressions]));
                 push(
                     on("make a rule of chain", wanted.name),
                     NLM_F_APPEND,

@@ -47,8 +47,9 @@ pub(crate) const WORD: u32 = 4;
 /// No flags, above all not `dormant`.
 pub(crate) const AWAKE: TableAttribute = TableAttribute::Flags(TableFlags::empty());
 
-/// All objects of the table; later ones may refer to earlier ones.
+/// All objects of a table; later ones may refer to earlier ones.
 pub(crate) struct Skeleton {
+    pub(crate) table: &'static str,
     pub(crate) sets: Vec<(&'static str, Vec<SetAttribute>)>,
     pub(crate) chains: Vec<Chain>,
 }
@@ -98,6 +99,7 @@ impl Skeleton {
         let nonmembers = families.map(nonmembers::set);
         let hides = families.map(|family| masquerade(family, bridge));
         Self {
+            table: TABLE,
             sets: [egress, tunnels, peers, all_tunnels, nonmembers]
                 .into_iter()
                 .flatten()
@@ -146,16 +148,16 @@ impl Skeleton {
             let mut names = names.map(|name| SetAttribute::Name(name.to_owned()));
             names.any(|name| set.contains(&name))
         };
-        if !sets(channel)?.iter().all(is_ours) {
+        if !sets(self.table, channel)?.iter().all(is_ours) {
             return Ok(false);
         }
-        let attributes = vec![ChainAttribute::Table(TABLE.to_owned())];
+        let attributes = vec![ChainAttribute::Table(self.table.to_owned())];
         let question = NfTablesMessage::GetChain(ChainMessage { attributes });
-        let chains = channel.dump(&on_table("list the chains of"), question)?;
+        let chains = channel.dump(&on_table("list the chains of", self.table), question)?;
         // The kernel lists the chains of all tables.
         Ok(chains.into_iter().all(|answer| match answer {
             NfTablesMessage::NewChain(chain) => {
-                let table = ChainAttribute::Table(TABLE.to_owned());
+                let table = ChainAttribute::Table(self.table.to_owned());
                 !chain.attributes.contains(&table)
                     || self.chains.iter().any(|known| {
                         let name = ChainAttribute::Name(known.name.to_owned());
@@ -168,22 +170,24 @@ impl Skeleton {
 
     /// Reads the kernel's objects. They are consistent only if the generation is the same before and after.
     pub(crate) fn find(&self, channel: &mut Channel) -> Result<Found, Error> {
-        let table = channel.get(&on_table("read"), NfTablesMessage::GetTable(table(vec![])))?;
+        let name = self.table;
+        let question = NfTablesMessage::GetTable(table(name, vec![]));
+        let table = channel.get(&on_table("read", name), question)?;
         let table = table.into_iter().find_map(|answer| match answer {
             NfTablesMessage::NewTable(table) => Some(table.attributes),
             _ => None,
         });
-        let mut sets = sets(channel)?;
+        let mut sets = sets(self.table, channel)?;
         let sets = self.sets.iter().map(|(name, _)| {
             let name = SetAttribute::Name((*name).to_owned());
             let found = sets.iter_mut().find(|set| set.contains(&name));
             found.map(std::mem::take)
         });
         let sets = sets.collect();
-        let mut rules = rules(channel)?;
+        let mut rules = rules(self.table, channel)?;
         let mut chains = vec![];
         for Chain { name, .. } in &self.chains {
-            let question = NfTablesMessage::GetChain(chain(name));
+            let question = NfTablesMessage::GetChain(chain(self.table, name));
             let answers = channel.get(&on("read chain", name), question)?;
             let attributes = answers.into_iter().find_map(|answer| match answer {
                 NfTablesMessage::NewChain(chain) => Some(chain.attributes),
@@ -202,11 +206,11 @@ impl Skeleton {
     }
 }
 
-/// The sets of our table.
-fn sets(channel: &mut Channel) -> Result<Vec<Vec<SetAttribute>>, Error> {
-    let attributes = vec![SetAttribute::Table(TABLE.to_owned())];
+/// The sets of a table.
+fn sets(table: &str, channel: &mut Channel) -> Result<Vec<Vec<SetAttribute>>, Error> {
+    let attributes = vec![SetAttribute::Table(table.to_owned())];
     let question = NfTablesMessage::GetSet(SetMessage { attributes });
-    let answers = channel.dump(&on_table("list the sets of"), question)?;
+    let answers = channel.dump(&on_table("list the sets of", table), question)?;
     let sets = answers.into_iter().filter_map(|answer| match answer {
         NfTablesMessage::NewSet(set) => Some(set.attributes),
         _ => None,
@@ -214,11 +218,11 @@ fn sets(channel: &mut Channel) -> Result<Vec<Vec<SetAttribute>>, Error> {
     Ok(sets.collect())
 }
 
-/// The rules of our table, in each chain's order.
-fn rules(channel: &mut Channel) -> Result<Vec<RuleMessage>, Error> {
-    let attributes = vec![RuleAttribute::Table(TABLE.to_owned())];
+/// The rules of a table, in each chain's order.
+fn rules(table: &str, channel: &mut Channel) -> Result<Vec<RuleMessage>, Error> {
+    let attributes = vec![RuleAttribute::Table(table.to_owned())];
     let question = NfTablesMessage::GetRule(RuleMessage { attributes });
-    let answers = channel.dump(&on_table("read the rules of"), question)?;
+    let answers = channel.dump(&on_table("read the rules of", table), question)?;
     let rules = answers.into_iter().filter_map(|answer| match answer {
         NfTablesMessage::NewRule(rule) => Some(rule),
         _ => None,
@@ -233,7 +237,6 @@ impl Chain {
         rules: Vec<Rule>,
     ) -> Self {
         let attributes = vec![
-            ChainAttribute::Table(TABLE.to_owned()),
             ChainAttribute::Name(name.to_owned()),
             ChainAttribute::Hook(vec![
                 Hook::Number(hook.into()),
@@ -251,10 +254,7 @@ impl Chain {
 
     /// A chain to which others jump.
     pub(crate) fn called(name: &'static str, rules: Option<Vec<Rule>>) -> Self {
-        let attributes = vec![
-            ChainAttribute::Table(TABLE.to_owned()),
-            ChainAttribute::Name(name.to_owned()),
-        ];
+        let attributes = vec![ChainAttribute::Name(name.to_owned())];
         Self {
             name,
             attributes,
@@ -271,7 +271,6 @@ pub(crate) fn of_keys(
     flags: SetFlags,
 ) -> (&'static str, Vec<SetAttribute>) {
     let mut attributes = vec![
-        SetAttribute::Table(TABLE.to_owned()),
         SetAttribute::Name(name.to_owned()),
         SetAttribute::KeyType(key),
         SetAttribute::KeyLen(bytes),
@@ -285,37 +284,41 @@ pub(crate) fn of_keys(
 
 /// "make set egress4 of table crosshost"
 pub(crate) fn on(deed: &str, name: &str) -> String {
-    format!("{deed} {name} of table {TABLE}")
+    on_part(deed, name, TABLE)
 }
 
-pub(crate) fn on_table(deed: &str) -> String {
-    format!("{deed} table {TABLE}")
+pub(crate) fn on_part(deed: &str, name: &str, table: &str) -> String {
+    format!("{deed} {name} of table {table}")
 }
 
-pub(crate) fn table(mut attributes: Vec<TableAttribute>) -> TableMessage {
-    attributes.insert(0, TableAttribute::Name(TABLE.to_owned()));
+pub(crate) fn on_table(deed: &str, table: &str) -> String {
+    format!("{deed} table {table}")
+}
+
+pub(crate) fn table(name: &str, mut attributes: Vec<TableAttribute>) -> TableMessage {
+    attributes.insert(0, TableAttribute::Name(name.to_owned()));
     TableMessage { attributes }
 }
 
-pub(crate) fn set(name: &str) -> SetMessage {
+pub(crate) fn set(table: &str, name: &str) -> SetMessage {
     let attributes = vec![
-        SetAttribute::Table(TABLE.to_owned()),
+        SetAttribute::Table(table.to_owned()),
         SetAttribute::Name(name.to_owned()),
     ];
     SetMessage { attributes }
 }
 
-pub(crate) fn chain(name: &str) -> ChainMessage {
+pub(crate) fn chain(table: &str, name: &str) -> ChainMessage {
     let attributes = vec![
-        ChainAttribute::Table(TABLE.to_owned()),
+        ChainAttribute::Table(table.to_owned()),
         ChainAttribute::Name(name.to_owned()),
     ];
     ChainMessage { attributes }
 }
 
-pub(crate) fn rule(chain: &str, rest: Vec<RuleAttribute>) -> RuleMessage {
+pub(crate) fn rule(table: &str, chain: &str, rest: Vec<RuleAttribute>) -> RuleMessage {
     let mut attributes = vec![
-        RuleAttribute::Table(TABLE.to_owned()),
+        RuleAttribute::Table(table.to_owned()),
         RuleAttribute::Chain(chain.to_owned()),
     ];
     attributes.extend(rest);

@@ -1,12 +1,17 @@
 //! The configuration, which is checked as a whole before anything is done.
 
+use std::num::NonZeroU32;
+
 use cluster::{Conflist, EgressMode, Network, NetworkSpec, Resolved};
 use cni::{Call, Command, Dns};
 use ipam::Mac;
 use plugin::Error;
 use serde::Deserialize;
 
-use crate::{endpoint::bandwidth::Bandwidth, host_link::HostLinkSpec};
+use crate::{
+    endpoint::{bandwidth::Bandwidth, source_guard::GROUP_RATE},
+    host_link::HostLinkSpec,
+};
 
 /// A checked configuration.
 pub struct Conf {
@@ -22,6 +27,10 @@ pub struct Conf {
     pub ipam: String,
     /// `hostAccess`: whether the host has an address of its own on the segment.
     pub host_access: bool,
+    /// `spoofchk`: whether a new container may send as itself only.
+    pub spoofchk: bool,
+    /// `groupRate`: how many frames a second a new container may send to groups of receivers, or to all.
+    pub group_rate: u32,
     /// The rates of a new container. Those of existing containers are in their records.
     pub bandwidth: Bandwidth,
 }
@@ -50,6 +59,15 @@ struct WireOfHost {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireOfPort {
+    #[serde(default)]
+    spoofchk: Option<bool>,
+    #[serde(default)]
+    group_rate: Option<NonZeroU32>,
+}
+
+#[derive(Deserialize)]
 struct Wire {
     #[serde(default)]
     ipam: Option<WireIpam>,
@@ -74,6 +92,10 @@ impl Conf {
             Bandwidth::default()
         };
         let host: WireOfHost = call.conf.decode()?;
+        let WireOfPort {
+            spoofchk,
+            group_rate,
+        } = call.conf.decode()?;
         let WireOfNames { dns } = call.conf.decode()?;
         // This plugin may be installed under another name: nerdctl has some options only for well-known types.
         let conflist = Conflist {
@@ -89,6 +111,8 @@ impl Conf {
             dns,
             ipam,
             host_access: host.host_access.unwrap_or_default(),
+            spoofchk: spoofchk.unwrap_or(true),
+            group_rate: group_rate.map_or(GROUP_RATE, NonZeroU32::get),
             bandwidth,
         })
     }

@@ -240,7 +240,7 @@ fn nothing_goes_astray(
     for entry in entries {
         match entry {
             Forward::Flood { vtep: to } => prop_assert_ne!(*to, vtep(0)),
-            Forward::Port { mac } | Forward::Fdb { mac, .. } => {
+            Forward::Port { mac } | Forward::Loose { mac } | Forward::Fdb { mac, .. } => {
                 prop_assert!(sent.contains_key(mac), "{} without a host", entry);
                 prop_assert!(!here.contains(mac), "{} is a container's here", entry);
             }

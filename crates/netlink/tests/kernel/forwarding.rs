@@ -282,6 +282,7 @@ fn entries_do_not_depend_on_port_flags() {
             learning: Some(false),
             isolated: Some(false),
             hairpin: None,
+            flood: None,
         };
         host.nl.set_port(&host.vxlan.name, &port).await.unwrap();
         let desired = many(2);

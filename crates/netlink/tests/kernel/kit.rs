@@ -110,6 +110,7 @@ pub(crate) fn veth(name: &str, peer: &str, master: Option<u32>, group: u32) -> V
         mtu: 1450,
         master,
         group,
+        up: true,
         peer,
     }
 }

@@ -99,18 +99,19 @@ fn a_bridge_port_can_be_changed() {
         assert_eq!(end.master, Some(br.index));
         let flags = || {
             let data = shown(&ns, "p0")["linkinfo"]["info_slave_data"].clone();
-            ["neigh_suppress", "learning", "isolated", "hairpin"]
+            ["neigh_suppress", "learning", "isolated", "hairpin", "flood"]
                 .map(|flag| data[flag].as_bool().unwrap())
         };
-        assert_eq!(flags(), [false, true, false, false]);
+        assert_eq!(flags(), [false, true, false, false, true]);
         let all = Port {
             neigh_suppress: Some(true),
             learning: Some(false),
             isolated: Some(true),
             hairpin: Some(true),
+            flood: Some(false),
         };
         nl.set_port("p0", &all).await.unwrap();
-        assert_eq!(flags(), [true, false, true, true]);
+        assert_eq!(flags(), [true, false, true, true, false]);
         nl.set_port(
             "p0",
             &Port {
@@ -120,7 +121,7 @@ fn a_bridge_port_can_be_changed() {
         )
         .await
         .unwrap();
-        assert_eq!(flags(), [true, false, false, true]);
+        assert_eq!(flags(), [true, false, false, true, false]);
     });
 }
 

@@ -21,7 +21,7 @@ use crate::expr::{
     compare, expressions, ifname, load, mask, of_family, payload, rule, verdict,
 };
 use crate::family::{End, Family, IPV4, IPV6};
-use crate::skeleton::{on, rule as rule_message};
+use crate::skeleton::{TABLE, on, rule as rule_message};
 
 /// Where the source port is in the headers of UDP, TCP and SCTP.
 const SOURCE_PORT: u32 = 0;
@@ -265,7 +265,7 @@ fn outside(ports: &RangeInclusive<u16>) -> Expressions {
 
 /// All rules of the chain, with their handles.
 pub(super) fn all(channel: &mut Channel) -> Result<(Conditions, Vec<u64>), Error> {
-    let question = NfTablesMessage::GetRule(rule_message(CONDITIONS, vec![]));
+    let question = NfTablesMessage::GetRule(rule_message(TABLE, CONDITIONS, vec![]));
     let answers = channel.dump(&on("read the rules of chain", CONDITIONS), question)?;
     let (mut conditions, mut handles) = (Conditions::default(), vec![]);
     for answer in answers {
@@ -303,6 +303,7 @@ pub(super) fn changes(found: &(Conditions, Vec<u64>), wanted: &Conditions) -> Ve
         what: on("remove a rule of chain", CONDITIONS),
         flags: 0,
         message: NfTablesMessage::DeleteRule(rule_message(
+            TABLE,
             CONDITIONS,
             vec![RuleAttribute::Handle(*handle)],
         )),
@@ -316,7 +317,7 @@ pub(super) fn changes(found: &(Conditions, Vec<u64>), wanted: &Conditions) -> Ve
         Change {
             what: on("add a rule to chain", CONDITIONS),
             flags: NLM_F_CREATE | NLM_F_APPEND,
-            message: NfTablesMessage::NewRule(rule_message(CONDITIONS, parts)),
+            message: NfTablesMessage::NewRule(rule_message(TABLE, CONDITIONS, parts)),
         }
     });
     gone.chain(new).collect()

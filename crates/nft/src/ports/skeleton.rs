@@ -5,7 +5,7 @@ use netlink_packet_netfilter::nftables::{InetHookNumber, SetAttribute, SetFlags}
 use super::rules;
 use crate::family::{Family, IPV4, IPV6};
 use crate::skeleton::{
-    Chain, IFNAME, IFNAME_TYPE, PORT_TYPE, RAW, SRCNAT, Skeleton, TYPE_BITS, WORD, of_keys,
+    Chain, IFNAME, IFNAME_TYPE, PORT_TYPE, RAW, SRCNAT, Skeleton, TABLE, TYPE_BITS, WORD, of_keys,
 };
 
 /// The chain of the rules that enforce conditions.
@@ -78,6 +78,7 @@ pub(super) fn skeleton() -> Skeleton {
     });
     let all = [ports, bound, hairpin, hidden];
     Skeleton {
+        table: TABLE,
         sets: all.into_iter().flatten().collect(),
         chains: vec![
             Chain::called(CONDITIONS, None),

@@ -266,7 +266,7 @@ fn errors_name_the_object_and_the_kernels_answer() {
 fn the_kernels_own_sentence_is_shown() {
     Namespace::new().run(|| {
         let mut nft = Nft::open().unwrap();
-        let question = NfTablesMessage::GetChain(chain(&"x".repeat(300)));
+        let question = NfTablesMessage::GetChain(chain(crate::TABLE, &"x".repeat(300)));
         let error = nft.channel.get("read a chain", question).unwrap_err();
         let text = error.to_string();
         assert!(

@@ -3,6 +3,7 @@
 mod decide;
 mod egress;
 mod ensure;
+mod guard;
 mod kit;
 mod mac_rewrite;
 mod ports;

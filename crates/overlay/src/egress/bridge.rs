@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     host_state::{self, Deviation, Observed, Space, deviations},
+    names::EGRESS_BRIDGE,
     state::host::Host,
 };
 
@@ -47,13 +48,23 @@ pub(super) async fn ensure(host: &Host, ledger: &Ledger, look: Look) -> Result<I
     forward(host, false).await?;
     let mut inside = Inside::open_or_make(host).await?;
     let outer = Space::of_host(host);
-    let interface = desired::interface(addresses(ledger)?, ledger.subnet6.is_some());
+    let mut interface = desired::interface(addresses(ledger)?, ledger.subnet6.is_some());
+    if look == Look::AtAll {
+        interface.push(desired::neighbours(ledger));
+    }
     let mut seen = Observed::of(&outer, &interface).await?;
     let made = inside.apply(host, ledger, look, &seen).await?;
     if made > 0 {
         seen.renew(&outer, &interface).await?;
     }
     inside.changes = made + host_state::apply(&outer, &interface, &mut seen).await?;
+    if inside.changes > 0 && look == Look::AtLinks {
+        // An interface that was made anew knows nobody.
+        let neighbours = [desired::neighbours(ledger)];
+        let mut known = Observed::of(&outer, &neighbours).await?;
+        inside.changes += host_state::apply(&outer, &neighbours, &mut known).await?;
+    }
+    inside.outside = seen.link(EGRESS_BRIDGE).map_or(0, |link| link.index);
     if ledger.subnet6.is_some() {
         forward_v6(host).await?;
     }
@@ -78,7 +89,8 @@ pub(super) async fn deviating(
     ledger: &Ledger,
     ports: &[String],
 ) -> Result<Vec<Deviation>, Error> {
-    let interface = desired::interface(addresses(ledger)?, ledger.subnet6.is_some());
+    let mut interface = desired::interface(addresses(ledger)?, ledger.subnet6.is_some());
+    interface.push(desired::neighbours(ledger));
     let seen = Observed::of(&Space::of_host(host), &interface).await?;
     let Some(inside) = Inside::open(host).await? else {
         let gone = "the egress bridge's namespace is gone".to_owned();

@@ -1,16 +1,30 @@
 //! What the egress bridge, and the host's interface on it, should have. Pure.
 
-use ipnetwork::IpNetwork;
-use netlink::{Mac, Port, Sysctl};
+use std::net::{IpAddr, Ipv4Addr};
 
-use super::{MTU, inside::Form};
+use ipnetwork::IpNetwork;
+use netlink::{Forward, Forwarding, Mac, Port, Sysctl};
+
+use super::{Ledger, MTU, inside::Form};
 use crate::{
+    endpoint::{
+        desired::link_local_of,
+        source_guard::{GROUP_RATE, Permitted, Ports},
+    },
     host_state::{Kind, LinkSpec, Mtu, Object},
-    names::{EGRESS_BRIDGE, UPLINK},
+    names::{self, BRIDGE, EGRESS_BRIDGE, UPLINK},
+    segment::forwarding::mac_of,
 };
 
 /// Isolated ports of the bridge do not talk to each other, but to the host's.
 pub(super) const ISOLATED: Port = isolated(true);
+
+/// The same in a namespace of its own, where the bridge knows where each MAC is.
+pub(super) const GUARDED: Port = Port {
+    learning: Some(false),
+    flood: Some(false),
+    ..ISOLATED
+};
 
 const fn isolated(isolated: bool) -> Port {
     Port {
@@ -18,7 +32,79 @@ const fn isolated(isolated: bool) -> Port {
         neigh_suppress: None,
         learning: None,
         hairpin: None,
+        flood: None,
     }
+}
+
+/// What may come from the container that has this address.
+pub(super) fn permitted(ledger: &Ledger, address: Ipv4Addr) -> Permitted {
+    let mac = mac_of(address.into());
+    let v6 = ledger.counterpart(address).map(IpAddr::V6);
+    let link_local = link_local_of(mac).filter(|_| v6.is_some());
+    let addresses = [IpAddr::V4(address)]
+        .into_iter()
+        .chain(v6)
+        .chain(link_local.map(|it| it.ip()));
+    Permitted {
+        mac: ipam::Mac(mac.0),
+        addresses: Some(addresses.collect()),
+        group_rate: GROUP_RATE,
+    }
+}
+
+/// What may come from the ports of all containers.
+pub(super) fn ports(ledger: &Ledger) -> Ports {
+    let mut ports = Ports::default();
+    for (address, lease) in &ledger.leases {
+        let port = names::egress_port_of(&lease.container);
+        if lease.open {
+            ports.permitted.insert(port, permitted(ledger, *address));
+        } else {
+            ports.spared.insert(port);
+        }
+    }
+    ports
+}
+
+/// The bridge's entry for the host: no container takes its frames.
+pub(super) fn uplink_entry(mac: Mac) -> Object {
+    entries(UPLINK, [Forward::Port { mac }].into())
+}
+
+/// The bridge's entry for a container.
+pub(super) fn port_entry(port: &str, permitted: &Permitted) -> Object {
+    entries(port, permitted.entries())
+}
+
+fn entries(port: &str, entries: Forwarding) -> Object {
+    Object::Entries {
+        bridge: BRIDGE,
+        port: port.to_owned(),
+        entries,
+        only: false,
+    }
+}
+
+/// What the host knows of its neighbours on the bridge: all that they are, so that it asks, and believes, nobody.
+pub(super) fn neighbours(ledger: &Ledger) -> Object {
+    let all = ledger.leases.keys();
+    let entries = all.flat_map(|address| neighbours_of(ledger, *address));
+    Object::Neighbours {
+        link: EGRESS_BRIDGE.to_owned(),
+        entries: entries.collect(),
+        only: true,
+    }
+}
+
+/// The same of the container that has this address.
+pub(super) fn neighbours_of(
+    ledger: &Ledger,
+    address: Ipv4Addr,
+) -> impl Iterator<Item = Forward> + use<> {
+    let mac = mac_of(address.into());
+    let v6 = ledger.counterpart(address).map(IpAddr::V6);
+    let all = [IpAddr::V4(address)].into_iter().chain(v6);
+    all.map(move |addr| Forward::Neigh { addr, mac })
 }
 
 /// No address that the host did not give, and no firewall for frames, whatever is the default of new namespaces.
@@ -54,7 +140,11 @@ pub(super) fn bridge(form: Form, mac: Mac) -> Vec<Object> {
 
 /// The port of a container: it does not talk to others.
 pub(super) fn container_port(form: Form, name: &str) -> Object {
-    Object::Link(port(form, name, ISOLATED))
+    let flags = match form {
+        Form::Apart => GUARDED,
+        Form::OnHost => ISOLATED,
+    };
+    Object::Link(port(form, name, flags))
 }
 
 fn port(form: Form, name: &str, port: Port) -> LinkSpec {
@@ -84,4 +174,43 @@ pub(super) fn interface(addresses: Vec<IpNetwork>, v6: bool) -> Vec<Object> {
         bare: false,
     });
     settings.chain([link]).chain(addresses).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::egress::Lease;
+
+    #[test]
+    fn what_a_container_may_send_by_gw0_follows_from_the_ledger() {
+        let lease = |container: &str, open| Lease {
+            container: container.to_owned(),
+            attachments: ["a".to_owned()].into(),
+            open,
+            open6: false,
+        };
+        let mut ledger = Ledger::new("172.18.0.0/16".parse().unwrap(), None);
+        let (one, two) = (Ipv4Addr::new(172, 18, 0, 2), Ipv4Addr::new(172, 18, 0, 3));
+        ledger.leases.insert(one, lease("0123456789abcdef", true));
+        ledger.leases.insert(two, lease("fedcba9876543210", false));
+        let known = ports(&ledger);
+        let its = &known.permitted["che0123456789ab"];
+        assert_eq!(its.mac.to_string(), "02:42:ac:12:00:02");
+        assert_eq!(its.addresses, Some([one.into()].into()));
+        assert_eq!(known.permitted.len(), 1);
+        assert_eq!(known.spared, ["chefedcba987654".to_owned()].into());
+        let count = |ledger: &Ledger| match neighbours(ledger) {
+            Object::Neighbours { entries, .. } => entries.len(),
+            _ => 0,
+        };
+        assert_eq!(count(&ledger), 2);
+        ledger.subnet6 = Some("fd00:9::/64".parse().unwrap());
+        let addresses = permitted(&ledger, one).addresses.unwrap();
+        let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            addresses,
+            ["172.18.0.2", "fd00:9::2", "fe80::42:acff:fe12:2"]
+        );
+        assert_eq!(count(&ledger), 4);
+    }
 }

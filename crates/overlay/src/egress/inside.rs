@@ -11,18 +11,21 @@
 
 use std::{
     collections::BTreeSet,
+    net::Ipv4Addr,
     time::{Duration, Instant},
 };
 
 use journal::Attachment;
-use netlink::{Link, Netns, Rtnl, Veth, VethEnd};
+use netlink::{Change, Link, Netns, Rtnl, Veth, VethEnd};
 
 use super::{Ledger, MTU, bridge::Look, desired};
 use crate::{
+    endpoint::source_guard::{self, Permitted},
     host_state::{self, Deviation, Known, Object, Observed, Space, deviations},
     names::{self, BRIDGE, EGRESS_BRIDGE, EGRESS_PORT, UPLINK},
     segment::forwarding::mac_of,
     state::host::Host,
+    vanished,
 };
 use plugin::{Error, code};
 
@@ -83,6 +86,8 @@ pub(super) struct Inside {
     pub(super) rtnl: Rtnl,
     /// Index of the bridge, where it is known.
     bridge: u32,
+    /// Index of the host's interface, where it is known.
+    pub(super) outside: u32,
     /// How many objects had to be made or mended.
     pub(super) changes: usize,
 }
@@ -158,6 +163,7 @@ impl Inside {
             netns,
             rtnl,
             bridge: 0,
+            outside: 0,
             changes: 0,
         }
     }
@@ -199,6 +205,23 @@ impl Inside {
         desired::bridge(self.form, mac_of(ledger.gateway().into()))
     }
 
+    /// What holds the containers to their own addresses: the bridge's entries of the host and of these ports, and the table. Among the
+    /// host's interfaces there is none of it.
+    fn guard(&self, ledger: &Ledger, standing: &BTreeSet<&str>) -> Vec<Object> {
+        if self.form == Form::OnHost {
+            return Vec::new();
+        }
+        let ports = desired::ports(ledger);
+        let its = ports.permitted.iter();
+        let its = its.filter(|(name, _)| standing.contains(name.as_str()));
+        let entries = its.map(|(name, permitted)| desired::port_entry(name, permitted));
+        [desired::uplink_entry(mac_of(ledger.gateway().into()))]
+            .into_iter()
+            .chain(entries)
+            .chain([ports.guard(UPLINK)])
+            .collect()
+    }
+
     /// Makes or mends what the bridge lacks, given what was seen on the host; how many changes that took.
     pub(super) async fn apply(
         &mut self,
@@ -231,6 +254,8 @@ impl Inside {
                 beyond: Some(outside),
             };
         }
+        let names = known.links.iter().map(|link| link.name.as_str());
+        all.extend(self.guard(ledger, &names.collect()));
         let space = self.space(host);
         let mut seen = Observed::beside(known, &space, &all).await?;
         let changes = host_state::apply(&space, &all, &mut seen).await?;
@@ -247,8 +272,10 @@ impl Inside {
         outside: &Observed,
     ) -> Result<Vec<Deviation>, Error> {
         let mut all = self.described(ledger);
+        let names: BTreeSet<_> = ports.iter().map(String::as_str).collect();
         let ports = ports.iter();
         all.extend(ports.map(|port| desired::container_port(self.form, port)));
+        all.extend(self.guard(ledger, &names));
         let known = Known {
             beyond: Some(outside),
             ..Known::default()
@@ -257,15 +284,22 @@ impl Inside {
         Ok(deviations(&all, &seen).collect())
     }
 
-    /// Makes the container's pair in the place of what a killed ADD left of it: an isolated port, and the NIC, down.
+    /// Makes the container's pair in the place of what a killed ADD left of it: a port that lets the container's address send, and the
+    /// NIC, down.
     pub(super) async fn plug(
         &self,
+        host: &Host,
+        (ledger, address): (&Ledger, Ipv4Addr),
         attachment: &Attachment,
         peer: VethEnd,
         container: &Netns,
     ) -> Result<(), Error> {
         let name = names::egress_port(attachment);
         self.rtnl.remove_link(&name).await?;
+        let permitted = desired::permitted(ledger, address);
+        if self.form == Form::Apart {
+            self.admit(host, ledger, &name, &permitted).await?;
+        }
         let veth = Veth {
             index: None,
             name,
@@ -273,12 +307,52 @@ impl Inside {
             mtu: MTU,
             master: Some(self.bridge),
             group: 0,
+            up: false,
             peer,
         };
         let made = self.rtnl.create_veth(&veth, container).await;
         made.map_err(|error| Error::new(code::KERNEL, format!("{EGRESS_BRIDGE}: {error}")))?;
-        let isolated = self.rtnl.set_port(&veth.name, &desired::ISOLATED).await;
-        isolated.map_err(Error::from)
+        if self.form == Form::OnHost {
+            let raised = self.rtnl.raise_port(&veth.name, &desired::ISOLATED).await;
+            return raised.map_err(Error::from);
+        }
+        let port = self.rtnl.link(&veth.name).await?;
+        let port = port.ok_or_else(|| vanished(&veth.name))?;
+        let entries = permitted.entries().into_iter().map(Change::Add);
+        let entries: Vec<_> = entries.collect();
+        self.rtnl.change(self.bridge, port.index, &entries).await?;
+        let raised = self.rtnl.raise_port(&veth.name, &desired::GUARDED).await;
+        raised.map_err(Error::from)
+    }
+
+    /// Lets the port of that name send what it may, before it is made.
+    async fn admit(
+        &self,
+        host: &Host,
+        ledger: &Ledger,
+        name: &str,
+        permitted: &Permitted,
+    ) -> Result<(), Error> {
+        let mut guard = source_guard::open(&self.netns, UPLINK)?;
+        if guard.admit(&permitted.on(name))? {
+            return Ok(());
+        }
+        // The table is new, or was damaged, or knows the port from a removal that was killed.
+        let mut ports = desired::ports(ledger);
+        ports.spared.remove(name);
+        ports.permitted.insert(name.to_owned(), permitted.clone());
+        let table = [ports.guard(UPLINK)];
+        let mut nothing = Observed::default();
+        host_state::apply(&self.space(host), &table, &mut nothing).await?;
+        Ok(())
+    }
+
+    /// Forgets what the port of that name may send, after it is gone.
+    pub(super) fn release(&self, name: &str, known: Option<&Permitted>) -> Result<(), Error> {
+        if self.form == Form::OnHost {
+            return Ok(());
+        }
+        source_guard::release(&self.netns, UPLINK, name, known)
     }
 }
 

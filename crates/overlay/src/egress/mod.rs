@@ -17,7 +17,7 @@ use std::{
 
 use ipnetwork::{IpNetwork, Ipv4Network};
 use journal::Attachment;
-use netlink::{Netns, NetnsError, Rtnl, VethEnd};
+use netlink::{Change, Netns, NetnsError, Rtnl, VethEnd};
 use plugin::{Error, all_readable, code, readable};
 
 use crate::{
@@ -30,6 +30,7 @@ use crate::{
 
 use bridge::Look;
 pub(crate) use bridge::{forward, refuse_forwarding, switches};
+use inside::Inside;
 pub(crate) use inside::open;
 pub use ledger::{Lease, Ledger, Nic, Nic6};
 pub(crate) use subnet::taken;
@@ -135,8 +136,11 @@ pub async fn ensure(
     };
     let v6 = wanted.v6;
     refuse_another(ledger.subnet, wanted.subnet)?;
+    let mut look = Look::AtLinks;
     if v6 && ledger.subnet6.is_none() {
         ledger.subnet6 = Some(subnet::choose_v6(host, wanted).await?);
+        // All containers on the bridge may use theirs from now on.
+        look = Look::AtAll;
     }
     refuse_overlap(&ledger, ledger.gateway(), &wanted.beside)?;
     let nic = ledger
@@ -157,7 +161,7 @@ pub async fn ensure(
         })?;
     refuse_overlap(&ledger, nic.address.ip(), &wanted.beside)?;
     host.egress.save(NAME, &ledger)?;
-    let inside = bridge::ensure(host, &ledger, Look::AtLinks).await?;
+    let inside = bridge::ensure(host, &ledger, look).await?;
     table::masquerade(host, OWNER, ledger.subnets())?;
     if !nic.new {
         bandwidth::limit_egress(host, &inside.rtnl, &ledger, attachment, false).await?;
@@ -170,7 +174,14 @@ pub async fn ensure(
         group: names::group(attachment),
         up: false,
     };
-    inside.plug(attachment, peer, container).await?;
+    let address = nic.address.ip();
+    let known = desired::neighbours_of(&ledger, address).map(Change::Add);
+    let known: Vec<_> = known.collect();
+    host.rtnl.change(inside.outside, 0, &known).await?;
+    let lease = (&ledger, address);
+    inside
+        .plug(host, lease, attachment, peer, container)
+        .await?;
     bandwidth::limit_egress(host, &inside.rtnl, &ledger, attachment, true).await?;
     let uplink = inside.form.uplink().map(str::to_owned);
     let plugged = Plugged {
@@ -344,15 +355,29 @@ pub async fn leave(host: &Host, attachment: &Attachment) -> Result<(), Error> {
     let _lock = host.lock(NAME)?;
     let was_noted = ledger(host)?.is_some();
     let mut known = known_alone(host).await?;
+    let container = attachment.container_hash();
+    let leased = known.as_ref().and_then(|ledger| {
+        let mut leases = ledger.leases.iter();
+        let (address, _) = leases.find(|(_, lease)| lease.container == container)?;
+        let neighbours = desired::neighbours_of(ledger, *address).map(Change::Remove);
+        let neighbours: Vec<_> = neighbours.collect();
+        Some((desired::permitted(ledger, *address), neighbours))
+    });
     let gone = known
         .as_mut()
         .is_none_or(|ledger| ledger.leave(&attachment.hash()) || ledger.is_stranger(attachment));
-    let bridge = inside::open(host).await?;
+    let bridge = Inside::open(host).await?;
     let port = names::egress_port(attachment);
-    if let Some(rtnl) = bridge.as_ref().filter(|_| gone) {
-        for link in [names::ifb(&port), port] {
-            rtnl.remove_link(&link).await?;
+    if let Some(inside) = bridge.as_ref().filter(|_| gone) {
+        for link in [&names::ifb(&port), &port] {
+            inside.rtnl.remove_link(link).await?;
         }
+        inside.release(&port, leased.as_ref().map(|(permitted, _)| permitted))?;
+    }
+    if let Some((_, neighbours)) = leased.filter(|_| gone)
+        && let Some(outside) = inside::outside(host).await?
+    {
+        host.rtnl.change(outside.index, 0, &neighbours).await?;
     }
     let save = |ledger: &Ledger| {
         let saved = host.egress.save(NAME, ledger);
@@ -361,14 +386,16 @@ pub async fn leave(host: &Host, attachment: &Attachment) -> Result<(), Error> {
     if let Some(ledger) = known.as_ref().filter(|ledger| !ledger.leases.is_empty()) {
         save(ledger)?;
         return match bridge.filter(|_| !gone) {
-            Some(rtnl) => bandwidth::limit_egress(host, &rtnl, ledger, attachment, false).await,
+            Some(inside) => {
+                bandwidth::limit_egress(host, &inside.rtnl, ledger, attachment, false).await
+            }
             None => Ok(()),
         };
     }
     // The document may have been lost with /run: the kernel knows whether containers are left. Where it cannot be asked,
     // since the namespace is hidden as well, an interface of that name stays.
-    let has_ports = if let Some(rtnl) = &bridge {
-        inside::has_ports(rtnl).await?
+    let has_ports = if let Some(inside) = &bridge {
+        inside::has_ports(&inside.rtnl).await?
     } else {
         // With no interface either there is nothing but what a killed ADD was about to write.
         let found = host.rtnl.link(names::EGRESS_BRIDGE).await?;

@@ -114,7 +114,7 @@ fn address(link: &str, address: IpNetwork) -> Object {
 }
 
 /// The link-local address that goes with a MAC: its modified EUI-64 (RFC 4291, appendix A).
-fn link_local_of(mac: Mac) -> Option<IpNetwork> {
+pub(crate) fn link_local_of(mac: Mac) -> Option<IpNetwork> {
     let mut id = [0, 0, 0, 0xff, 0xfe, 0, 0, 0];
     id[..3].copy_from_slice(&mac.0[..3]);
     id[5..].copy_from_slice(&mac.0[3..]);

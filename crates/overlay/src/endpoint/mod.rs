@@ -4,3 +4,4 @@ pub mod bandwidth;
 pub(crate) mod container;
 pub(crate) mod desired;
 pub(crate) mod nic;
+pub mod source_guard;

@@ -30,7 +30,8 @@ const EVERYWHERE6: Ipv6Network = match Ipv6Network::new_checked(Ipv6Addr::UNSPEC
 /// The kernel's number of the scope of what is on a link (`RT_SCOPE_LINK`).
 const LINK_SCOPE: u8 = 253;
 
-/// Makes the veth pair between sandbox and container; the container's end stays down until it has its addresses.
+/// Makes the veth pair between sandbox and container. The container's end stays down until it has its addresses, and the other one until
+/// it is known what may come from it.
 pub(crate) async fn plug(
     sandbox: &Sandbox,
     attachment: &Attachment,
@@ -53,6 +54,7 @@ pub(crate) async fn plug(
         mtu: sandbox.mtu,
         master: Some(sandbox.bridge),
         group: 0,
+        up: false,
         peer,
     };
     sandbox

@@ -3,10 +3,11 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
-use netlink::{Forward, Mac, Route};
+use netlink::{Forward, Forwarding, Mac, Route};
 
 use super::HostLink;
 use crate::{
+    endpoint::source_guard::{Permitted, Ports},
     host_state::{Kind, LinkSpec, Mtu, Object},
     names::{self, BRIDGE},
     segment::forwarding::mac_of,
@@ -26,6 +27,18 @@ pub(super) struct Pair {
 /// What the host's links take in the sandbox, on a segment of this MTU.
 pub(super) fn inside(pairs: &[Pair], mtu: u32) -> Vec<Object> {
     pairs.iter().flat_map(|pair| pair.inside(mtu)).collect()
+}
+
+/// What the host knows of the containers of this host that it reaches by these links.
+pub(super) fn neighbours(pairs: &[Pair], ports: &Ports) -> Vec<Object> {
+    let known = ports.permitted.values().flat_map(Permitted::neighbours);
+    let entries: Forwarding = known.collect();
+    let object = |pair: &Pair| Object::Neighbours {
+        link: pair.name.clone(),
+        entries: entries.clone(),
+        only: false,
+    };
+    pairs.iter().map(object).collect()
 }
 
 /// What they take on the host.

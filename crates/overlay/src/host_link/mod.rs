@@ -14,11 +14,12 @@ use cluster::Network;
 use cni::Delegate;
 use ipnetwork::IpNetwork;
 use journal::{Attachment, Found, Lock};
-use netlink::{Forwarding, Mac};
+use netlink::{Change, Forwarding, Mac};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     egress,
+    endpoint::source_guard::{self, Permitted},
     firewall::table,
     host_state::{self, Deviation, Known, Object, Observed, Space, deviations},
     names::{self, HOST},
@@ -253,10 +254,48 @@ async fn refuse_overlap(
 
 /// Repairs what the host should have on the network; whether something was wrong. The caller holds the lock.
 pub(crate) async fn repair(host: &Host, network: &str, sandbox: &Sandbox) -> Result<bool, Error> {
-    match load(host, network)? {
-        Some(host_link) => apply(host, network, &host_link, sandbox).await,
-        None => Ok(false),
+    let Some(host_link) = load(host, network)? else {
+        return Ok(false);
+    };
+    let changed = apply(host, network, &host_link, sandbox).await?;
+    let introduced = introduce(host, network, &host_link).await?;
+    Ok(changed || introduced > 0)
+}
+
+/// Lets the host know its containers on the network; how much it did not. The caller holds the network's lock.
+async fn introduce(host: &Host, network: &str, host_link: &HostLink) -> Result<usize, Error> {
+    let ports = source_guard::on_segment(host, network)?;
+    let known = desired::neighbours(&host_link.pairs(network), &ports);
+    let space = Space::of_host(host);
+    let mut seen = Observed::of(&space, &known).await?;
+    host_state::apply(&space, &known, &mut seen).await
+}
+
+/// Lets the host know a new container of its own on the network.
+pub(crate) async fn meet(
+    host: &Host,
+    network: &str,
+    host_link: &HostLink,
+    permitted: &Permitted,
+) -> Result<(), Error> {
+    let known: Vec<_> = permitted.neighbours().map(Change::Add).collect();
+    for name in host_link.ports(network) {
+        if let Some(link) = host.rtnl.link(&name).await? {
+            host.rtnl.change(link.index, 0, &known).await?;
+        }
     }
+    Ok(())
+}
+
+/// Lets it forget one.
+pub(crate) async fn part(host: &Host, network: &str, permitted: &Permitted) -> Result<(), Error> {
+    let known: Vec<_> = permitted.neighbours().map(Change::Remove).collect();
+    for name in [names::host_link(network), names::gateway_link(network)] {
+        if let Some(link) = host.rtnl.link(&name).await? {
+            host.rtnl.change(link.index, 0, &known).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes or repairs what was noted and leased; whether something was wrong. The caller holds the network's lock.
@@ -279,7 +318,11 @@ pub(crate) async fn apply(
         let seen = &mut links.seen_outside;
         seen.renew(&outside, &links.outside).await?;
     }
-    let mended = host_state::apply(&outside, &links.outside, &mut links.seen_outside).await?;
+    let mut mended = host_state::apply(&outside, &links.outside, &mut links.seen_outside).await?;
+    if made + mended > 0 {
+        // A link that was made anew knows nobody.
+        mended += introduce(host, network, host_link).await?;
+    }
     Ok(changed || made + mended > 0)
 }
 
@@ -332,6 +375,10 @@ pub(crate) async fn deviating(
     let links = Links::look(host, network, &host_link, sandbox).await?;
     let mut found: Vec<_> = deviations(&links.inside, &links.seen_inside).collect();
     found.extend(deviations(&links.outside, &links.seen_outside));
+    let ports = source_guard::on_segment(host, network)?;
+    let known = desired::neighbours(&host_link.pairs(network), &ports);
+    let seen = Observed::of(&Space::of_host(host), &known).await?;
+    found.extend(deviations(&known, &seen));
     if !host_link.gateways.is_empty() {
         let v6 = host_link.gateways.iter().any(IpAddr::is_ipv6);
         let subnets = host_link.subnets.into_iter().collect();

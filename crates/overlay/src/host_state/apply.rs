@@ -1,10 +1,13 @@
 //! Makes, changes or removes the kernel's objects where they differ from a description: the writing half of ADD, repair and sync.
 //! `object.rs` says what differs.
 
-use netlink::{Bridge, Link, LinkChange, Port, Route, Sysctl, Veth, VethEnd, Vxlan};
+use netlink::{
+    Bridge, Change, Forward, Link, LinkChange, Port, Route, Sysctl, Veth, VethEnd, Vxlan,
+};
 
 use super::{Deviation, Kind, LinkSpec, Object, Observed, Space};
 use crate::{
+    endpoint::source_guard,
     segment::{mac_rewrite, vxlan_conflict},
     vanished,
 };
@@ -44,11 +47,55 @@ pub(crate) async fn apply(
                 space.rtnl.change(bridge, port, &steps).await?;
             }
             Object::Rewrite(macs) => seen.rewrites = mac_rewrite::set(space.netns, macs)?,
+            Object::Guard {
+                trusted,
+                ports,
+                spared,
+            } => source_guard::set(space.netns, trusted, ports, spared)?,
+            Object::Neighbours { link, .. } => {
+                let steps = object.steps(seen);
+                let link = index(seen, link)?;
+                space.rtnl.change(link, 0, &steps).await?;
+            }
             Object::Sysctl { .. } => {}
         }
     }
     write(space, &mut sysctls, seen)?;
     Ok(changes)
+}
+
+/// Fixes in their places the entries that versions up to 1.0.0 made, and nothing else; how many there were.
+pub(crate) async fn fix(
+    space: &Space<'_>,
+    objects: &[Object],
+    seen: &mut Observed,
+) -> Result<usize, Error> {
+    let mut fixed = 0;
+    for object in objects {
+        let Object::Entries { bridge, port, .. } = object else {
+            continue;
+        };
+        let there = seen.entries.get(port).cloned().unwrap_or_default();
+        let mut steps = object.steps(seen);
+        steps.retain(|step| match step {
+            Change::Add(Forward::Port { mac }) => there.contains(&Forward::Loose { mac: *mac }),
+            _ => false,
+        });
+        if steps.is_empty() {
+            continue;
+        }
+        let (bridge, link) = (index(seen, bridge)?, index(seen, port)?);
+        space.rtnl.change(bridge, link, &steps).await?;
+        let entries = seen.entries.entry(port.clone()).or_default();
+        for step in &steps {
+            if let Change::Add(Forward::Port { mac }) = step {
+                entries.remove(&Forward::Loose { mac: *mac });
+                entries.insert(Forward::Port { mac: *mac });
+            }
+        }
+        fixed += steps.len();
+    }
+    Ok(fixed)
 }
 
 fn write(
@@ -185,6 +232,7 @@ async fn make(space: &Space<'_>, spec: &LinkSpec, seen: &Observed) -> Result<Lin
                 mtu,
                 master,
                 group: 0,
+                up: true,
                 peer: VethEnd {
                     name: peer.clone(),
                     mac: Some(*mac),

@@ -14,9 +14,10 @@
 mod apply;
 mod object;
 mod observed;
+mod route;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use apply::apply;
+pub(crate) use apply::{apply, fix};
 pub(crate) use object::{Deviation, Kind, LinkSpec, Mtu, Object, Tunnel, deviations};
 pub(crate) use observed::{Known, Observed, Space};

@@ -1,9 +1,10 @@
 //! The objects of a description, and how each differs from what is there. Pure.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnetwork::IpNetwork;
 use netlink::{Change, Forwarding, Link, Mac, Port, Route, Sysctl};
+use nft::guard::{Elements, GUARD, Seen};
 
 use super::Observed;
 use crate::segment::forwarding::{Translations, changes};
@@ -51,6 +52,24 @@ pub(crate) enum Object {
     },
     /// The destination MACs that the nftables table of the bridge rewrites: these and no others.
     Rewrite(Translations),
+    /// The table of the bridge that lets containers send as themselves only.
+    Guard {
+        /// The bridge's port to the other hosts, or to this one.
+        trusted: &'static str,
+        /// What it says of each container's port.
+        ports: Elements,
+        /// The ports of which it is not known what it should say. It says nothing of any other.
+        spared: BTreeSet<String>,
+    },
+    /// The configured neighbours of a link.
+    Neighbours {
+        /// The link.
+        link: String,
+        /// These.
+        entries: Forwarding,
+        /// Whether there are no others.
+        only: bool,
+    },
 }
 
 /// A link as it should be.
@@ -175,11 +194,11 @@ impl Object {
     /// The link that it belongs to, if it is no link itself.
     pub(super) fn link(&self) -> Option<&str> {
         match self {
-            Self::Address { link, .. } => Some(link),
+            Self::Address { link, .. } | Self::Neighbours { link, .. } => Some(link),
             Self::Route { links, .. } => links.first().map(String::as_str),
             Self::Entries { port, .. } => Some(port),
             Self::Sysctl { link, .. } => link.as_deref(),
-            Self::Link(_) | Self::Rewrite(_) => None,
+            Self::Link(_) | Self::Rewrite(_) | Self::Guard { .. } => None,
         }
     }
 
@@ -222,7 +241,7 @@ impl Object {
                 };
                 Some(one(format!("{key}{place}: {what}")))
             }
-            Self::Entries { .. } => {
+            Self::Entries { .. } | Self::Neighbours { .. } => {
                 let steps = self.steps(seen);
                 let first = match steps.first()? {
                     Change::Add(entry) => format!("no {entry}"),
@@ -236,8 +255,15 @@ impl Object {
                 };
                 Some(Deviation {
                     steps: steps.len(),
-                    ..one(format!("forwarding{place}: {what}"))
+                    ..one(match self {
+                        Self::Neighbours { link, .. } => format!("{link}{place}: {what}"),
+                        _ => format!("forwarding{place}: {what}"),
+                    })
                 })
+            }
+            Self::Guard { ports, spared, .. } => {
+                let what = unguarded(&seen.guard, ports, spared)?;
+                Some(one(format!("nftables table bridge {GUARD}{place}: {what}")))
             }
             Self::Rewrite(_) => (!seen.rewrites).then(|| {
                 let what = "does not rewrite the MACs that it should";
@@ -248,17 +274,22 @@ impl Object {
 
     /// What brings the entries to what they should be; nothing of another object.
     pub(super) fn steps(&self, seen: &Observed) -> Vec<Change> {
-        let Self::Entries {
-            port,
-            entries,
-            only,
-            ..
-        } = self
-        else {
-            return Vec::new();
-        };
         let nothing = Forwarding::new();
-        let present = seen.entries.get(port).unwrap_or(&nothing);
+        let (entries, present, only) = match self {
+            Self::Entries {
+                port,
+                entries,
+                only,
+                ..
+            } => (entries, seen.entries.get(port), only),
+            Self::Neighbours {
+                link,
+                entries,
+                only,
+            } => (entries, seen.neighbours.get(link), only),
+            _ => return Vec::new(),
+        };
+        let present = present.unwrap_or(&nothing);
         let mut steps = changes(entries, present);
         steps.retain(|step| *only || matches!(step, Change::Add(_)));
         steps
@@ -325,6 +356,7 @@ impl LinkSpec {
             ("learning", wanted.learning, has.learning),
             ("isolated", wanted.isolated, has.isolated),
             ("hairpin", wanted.hairpin, has.hairpin),
+            ("flood", wanted.flood, has.flood),
         ];
         let is_wrong = |wanted: Option<bool>, has| wanted.is_some_and(|_| wanted != has);
         let mut flags = flags.into_iter();
@@ -418,73 +450,20 @@ impl Observed {
     pub(crate) fn link(&self, name: &str) -> Option<&Link> {
         self.links.iter().find(|link| link.name == name)
     }
-
-    /// The routes to a subnet by one of these links.
-    pub(super) fn routes<'s>(
-        &'s self,
-        links: &'s [String],
-        dst: IpNetwork,
-    ) -> impl Iterator<Item = &'s Route> {
-        let by = move |route: &&Route| {
-            let mut links = links.iter().filter_map(|link| self.link(link));
-            links.any(|link| link.index == route.dev)
-        };
-        let dst = (dst.network(), dst.prefix());
-        let routes = self.routes.iter();
-        let routes = routes.filter(move |it| (it.dst.network(), it.dst.prefix()) == dst);
-        routes.filter(move |route| links.is_empty() || by(route))
-    }
-
-    /// What is there in the place of a route by one of these links, if it is not there.
-    fn lacks_route(&self, links: &[String], wanted: &Route) -> Option<String> {
-        if self.routes(links, wanted.dst).any(|it| fits(it, wanted)) {
-            return None;
-        }
-        let mut there = self
-            .routes(links, wanted.dst)
-            .chain(self.routes(&[], wanted.dst));
-        let Some(there) = there.next() else {
-            return Some("is gone".to_owned());
-        };
-        let mut all = self.links.iter();
-        let by = all.find(|link| link.index == there.dev);
-        let by = by.map_or("?", |link| link.name.as_str());
-        let wanted = spell(wanted, links.first().map(String::as_str));
-        Some(format!("is {}, not {wanted}", spell(there, Some(by))))
-    }
 }
 
-/// The kernel's number of its main table, which is also what 0 stands for.
-const MAIN: u32 = 254;
-
-/// Whether a route is the wanted one, as far as that says.
-fn fits(there: &Route, wanted: &Route) -> bool {
-    fn fits<T: PartialEq + Copy>(wanted: Option<T>, there: Option<T>) -> bool {
-        wanted.is_none() || wanted == there
+/// What the table that guards ports does wrong.
+fn unguarded(seen: &Seen, ports: &Elements, spared: &BTreeSet<String>) -> Option<String> {
+    if !seen.is_complete {
+        return Some("gone or changed by another program".to_owned());
     }
-    let table = |table: u32| if table == 0 { MAIN } else { table };
-    // IPv6 has no scopes.
-    let scope = wanted.scope.filter(|_| wanted.dst.is_ipv4());
-    fits(wanted.gateway, there.gateway)
-        && fits(wanted.mtu, there.mtu)
-        && fits(wanted.advmss, there.advmss)
-        && fits(wanted.priority, there.priority)
-        && fits(wanted.source, there.source)
-        && fits(wanted.table.map(table), there.table)
-        && fits(scope, there.scope)
-}
-
-/// A route by a link in the words of `ip route`.
-fn spell(route: &Route, link: Option<&str>) -> String {
-    let table = route.table.filter(|table| ![0, MAIN].contains(table));
-    let words = [
-        route.gateway.map(|gateway| format!("via {gateway}")),
-        link.map(|link| format!("dev {link}")),
-        route.source.map(|source| format!("src {source}")),
-        route.priority.map(|priority| format!("metric {priority}")),
-        table.map(|table| format!("table {table}")),
-        route.mtu.map(|mtu| format!("mtu {mtu}")),
-        route.advmss.map(|advmss| format!("advmss {advmss}")),
-    ];
-    words.into_iter().flatten().collect::<Vec<_>>().join(" ")
+    let mut wrong = ports
+        .iter()
+        .filter(|(name, wanted)| seen.elements.get(*name) != Some(*wanted));
+    if let Some((name, _)) = wrong.next() {
+        return Some(format!("does not hold {name} to its own addresses"));
+    }
+    let mut others = seen.elements.keys();
+    let other = others.find(|name| !ports.contains_key(*name) && !spared.contains(*name))?;
+    Some(format!("speaks of {other}, of which it should not"))
 }

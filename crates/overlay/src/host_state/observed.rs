@@ -6,7 +6,7 @@ use ipnetwork::IpNetwork;
 use netlink::{Forwarding, Link, Netns, Route, Rtnl, Sysctl};
 
 use super::{Kind, Object};
-use crate::{segment::mac_rewrite, state::host::Host};
+use crate::{endpoint::source_guard, segment::mac_rewrite, state::host::Host};
 use plugin::Error;
 
 /// Up to so many links are asked for by name. For more, all links of the namespace are listed.
@@ -74,6 +74,10 @@ pub(crate) struct Observed {
     pub(crate) sysctls: BTreeMap<Sysctl, Option<String>>,
     /// Whether the MACs are rewritten that should be, and no others.
     pub(crate) rewrites: bool,
+    /// The table that guards the ports of the bridge.
+    pub(crate) guard: nft::guard::Seen,
+    /// The configured neighbours of a link, by its name.
+    pub(crate) neighbours: BTreeMap<String, Forwarding>,
 }
 
 impl Observed {
@@ -163,6 +167,16 @@ impl Observed {
                     seen.entries.insert(port.clone(), found);
                 }
                 Object::Rewrite(macs) => seen.rewrites = mac_rewrite::is(space.netns, macs)?,
+                Object::Guard { trusted, .. } => {
+                    seen.guard = source_guard::look(space.netns, trusted)?;
+                }
+                Object::Neighbours { link, .. } => {
+                    let Some(index) = seen.link(link).map(|link| link.index) else {
+                        continue;
+                    };
+                    let found = rtnl.neighbours(index).await?;
+                    seen.neighbours.insert(link.clone(), found);
+                }
                 _ => {}
             }
         }
@@ -204,6 +218,7 @@ impl Observed {
             }
         }
         self.entries.remove(&link.name);
+        self.neighbours.remove(&link.name);
         self.links.retain(|it| it.name != link.name);
         self.links.push(link);
     }
@@ -218,12 +233,12 @@ fn names(objects: &[Object]) -> BTreeSet<&str> {
                 names.insert(spec.name.as_str());
                 names.extend(spec.bridge);
             }
-            Object::Address { link, .. } => {
+            Object::Address { link, .. } | Object::Neighbours { link, .. } => {
                 names.insert(link.as_str());
             }
             Object::Route { links, .. } => names.extend(links.iter().map(String::as_str)),
             Object::Entries { bridge, port, .. } => names.extend([*bridge, port.as_str()]),
-            Object::Sysctl { .. } | Object::Rewrite(_) => {}
+            Object::Sysctl { .. } | Object::Rewrite(_) | Object::Guard { .. } => {}
         }
     }
     names

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use nft::guard::{self, Elements, Seen, Sources};
+
 use netlink::{Forward, Link, Mac, Port, Route, Sysctl, VxlanInfo};
 
 use super::{Kind, LinkSpec, Mtu, Object, Observed, Tunnel, deviations};
@@ -13,6 +15,29 @@ fn flood(last: u8) -> Forward {
     Forward::Flood {
         vtep: [192, 168, 1, last].into(),
     }
+}
+
+fn neighbour(last: u8) -> Forward {
+    Forward::Neigh {
+        addr: [172, 18, 0, last].into(),
+        mac: MAC,
+    }
+}
+
+fn guarded(ports: &[&str]) -> Elements {
+    let elements = |name: &&str| {
+        let sources = Sources {
+            mac: MAC.0,
+            addresses: [[10, 0, 0, 1].into()].into(),
+        };
+        let port = guard::Port {
+            name: (*name).to_owned(),
+            only: Some(sources),
+            group_rate: 1000,
+        };
+        (port.name.clone(), port.elements())
+    };
+    ports.iter().map(elements).collect()
 }
 
 /// One object of each kind.
@@ -38,6 +63,7 @@ fn described() -> Vec<Object> {
     let flags = Port {
         learning: Some(false),
         neigh_suppress: Some(true),
+        flood: Some(true),
         ..Port::default()
     };
     vec![
@@ -70,6 +96,16 @@ fn described() -> Vec<Object> {
             },
         },
         Object::Rewrite([].into()),
+        Object::Guard {
+            trusted: "vxlan0",
+            ports: guarded(&["chp1"]),
+            spared: ["chp9".to_owned()].into(),
+        },
+        Object::Neighbours {
+            link: "own".to_owned(),
+            entries: [neighbour(2), neighbour(3)].into(),
+            only: true,
+        },
         Object::Entries {
             bridge: "br0",
             port: "vxlan0".to_owned(),
@@ -113,6 +149,7 @@ fn whole() -> Observed {
             neigh_suppress: Some(true),
             isolated: Some(false),
             hairpin: Some(false),
+            flood: Some(true),
         },
         ..port(link(2, "vxlan0", "vxlan"))
     };
@@ -148,6 +185,11 @@ fn whole() -> Observed {
         .into(),
         sysctls: [(key, Some("0".to_owned()))].into(),
         rewrites: true,
+        guard: Seen {
+            is_complete: true,
+            elements: guarded(&["chp1", "chp9"]),
+        },
+        neighbours: [("own".to_owned(), [neighbour(2), neighbour(3)].into())].into(),
     }
 }
 
@@ -191,7 +233,7 @@ type Damage = fn(&mut Observed);
 
 #[test]
 fn each_damage_of_a_link_is_named() {
-    let table: [(Damage, &str); 18] = [
+    let table: [(Damage, &str); 19] = [
         (|seen| link(seen, "br0").up = false, "br0 there: is down"),
         (
             |seen| link(seen, "br0").kind = Some("dummy".to_owned()),
@@ -238,6 +280,10 @@ fn each_damage_of_a_link_is_named() {
             |seen| link(seen, "vxlan0").port.neigh_suppress = None,
             "vxlan0 there: as a port of the bridge has neigh_suppress off",
         ),
+        (
+            |seen| link(seen, "vxlan0").port.flood = Some(false),
+            "vxlan0 there: as a port of the bridge has flood off",
+        ),
         (|seen| remove(seen, "chp1"), "chp1 there: is gone"),
         (
             |seen| link(seen, "chp1").mtu = 1280,
@@ -263,7 +309,7 @@ fn each_damage_of_a_link_is_named() {
 
 #[test]
 fn each_damage_of_what_is_no_link_is_named() {
-    let table: [(Damage, &str); 8] = [
+    let table: [(Damage, &str); 15] = [
         (
             |seen| seen.addresses.clear(),
             "own there: lacks address 10.0.0.5/24",
@@ -300,6 +346,44 @@ fn each_damage_of_what_is_no_link_is_named() {
             "forwarding there: has flooding to 192.168.1.99",
         ),
         (
+            |seen| {
+                let entries = seen.entries.get_mut("chh").unwrap();
+                entries.clear();
+                entries.insert(Forward::Loose { mac: MAC });
+            },
+            "forwarding there: has no bridge entry 02:42:0a:00:00:01",
+        ),
+        (
+            |seen| seen.guard.is_complete = false,
+            "nftables table bridge crosshost-guard there: gone or changed by another program",
+        ),
+        (
+            |seen| seen.guard.elements.clear(),
+            "nftables table bridge crosshost-guard there: does not hold chp1 to its own addresses",
+        ),
+        (
+            |seen| drop(seen.guard.elements.get_mut("chp1").unwrap().pop_first()),
+            "nftables table bridge crosshost-guard there: does not hold chp1 to its own addresses",
+        ),
+        (
+            |seen| seen.guard.elements.extend(guarded(&["chp2"])),
+            "nftables table bridge crosshost-guard there: speaks of chp2, of which it should not",
+        ),
+        (
+            |seen| {
+                let neighbours = seen.neighbours.get_mut("own").unwrap();
+                neighbours.remove(&neighbour(2));
+            },
+            "own there: has no neighbour 172.18.0.2 is 02:42:0a:00:00:01",
+        ),
+        (
+            |seen| {
+                let neighbours = seen.neighbours.get_mut("own").unwrap();
+                neighbours.insert(neighbour(9));
+            },
+            "own there: has neighbour 172.18.0.9 is 02:42:0a:00:00:01",
+        ),
+        (
             |seen| seen.entries.get_mut("chh").unwrap().clear(),
             "forwarding there: has no bridge entry 02:42:0a:00:00:01",
         ),
@@ -314,7 +398,11 @@ fn where_nothing_is_all_of_it_differs_and_only_links_are_told() {
     let (objects, nothing) = (described(), Observed::default());
     let all = objects.iter().filter_map(|object| object.differs(&nothing));
     let steps: usize = all.map(|found| found.steps).sum();
-    assert_eq!(steps, objects.len() + 1, "two entries of the tunnel");
+    assert_eq!(
+        steps,
+        objects.len() + 2,
+        "two entries of the tunnel, two neighbours"
+    );
     let told: Vec<_> = deviations(&objects, &nothing).collect();
     let links = ["br0", "vxlan0", "chp1", "chh", "own"].map(|link| format!("{link}: is gone"));
     let says: Vec<_> = told.iter().map(|found| found.what.as_str()).collect();

@@ -10,7 +10,7 @@ use plugin::Error;
 
 use crate::{
     egress::{self, Ledger},
-    endpoint::{bandwidth, desired, nic},
+    endpoint::{bandwidth, desired, nic, source_guard},
     firewall::{foreign_rules, table},
     follow::{follower, membership, store_check},
     host_link::{self, HostLinkSpec},
@@ -164,11 +164,22 @@ async fn examine_network(
     let made = || records.iter().filter(|record| is_made(record, network));
     let ports = made().map(|record| network::port(&names::port(&record.attachment), underlay));
     let ports: Vec<_> = ports.collect();
-    let all = [&described.segment[..], &ports, &described.forwarding].concat();
+    let guard = source_guard::describe(
+        &source_guard::on_segment(host, network)?,
+        &rtnl.links().await?,
+    );
+    let all = [
+        &described.segment[..],
+        &ports,
+        &guard,
+        &described.forwarding,
+    ]
+    .concat();
     let seen = Observed::of(&sandbox::space(host, &netns, &rtnl), &all).await?;
     for (check, objects) in [
         (Check::Sandbox, &described.segment[..]),
         (Check::BridgePort, &ports),
+        (Check::SourceGuard, &guard),
         (Check::Forwarding, &described.forwarding),
     ] {
         findings.deviate(
@@ -192,19 +203,7 @@ async fn examine_network(
     if let Some(what) = bandwidth::deviation(host, network, &sandbox.rtnl, None).await? {
         findings.wrong(Check::Bandwidth, format!("network {network}: {what}"), SYNC);
     }
-    if record.mtu.is_some_and(|mtu| mtu > sandbox.mtu) {
-        let (mtu, most) = (record.mtu.unwrap_or_default(), sandbox.mtu);
-        let says = format!("network {network}: its mtu is {mtu}, and this host carries {most}");
-        let wanted = mtu - most + underlay.mtu;
-        findings.wrong(
-            Check::NetworkMtu,
-            says,
-            &format!(
-                "ip link set dev {} mtu {wanted}",
-                ruleset::quoted(&underlay.name)
-            ),
-        );
-    }
+    examine_mtu(record, sandbox.mtu, underlay, findings);
     if deviations(&described.forwarding, &seen).next().is_none() {
         findings.ok(
             Check::Forwarding,
@@ -223,6 +222,24 @@ async fn examine_network(
         findings.note(Check::PathMtu, format!("network {network}: {what}"), "");
     }
     Ok(())
+}
+
+/// Whether this host carries what the network's containers send.
+fn examine_mtu(record: &Network, carried: u32, underlay: &Underlay, findings: &mut Findings) {
+    let network = &record.name;
+    if record.mtu.is_some_and(|mtu| mtu > carried) {
+        let (mtu, most) = (record.mtu.unwrap_or_default(), carried);
+        let says = format!("network {network}: its mtu is {mtu}, and this host carries {most}");
+        let wanted = mtu - most + underlay.mtu;
+        findings.wrong(
+            Check::NetworkMtu,
+            says,
+            &format!(
+                "ip link set dev {} mtu {wanted}",
+                ruleset::quoted(&underlay.name)
+            ),
+        );
+    }
 }
 
 /// The NIC of an attachment in its container.

@@ -7,14 +7,15 @@ use cluster::Cluster;
 use cni::Call;
 use journal::Attachment;
 use netlink::{Netns, NetnsError, Rtnl};
-use plugin::Error;
+use plugin::{Error, readable};
 
 use crate::{
     config, egress,
+    endpoint::source_guard,
     firewall::table,
     follow::{follower::Follower, membership},
     host_link,
-    names::{self, EGRESS_NIC},
+    names::{self, EGRESS_NIC, VXLAN},
     segment::sandbox,
     state::{attachment::Record, host::Host},
 };
@@ -83,17 +84,27 @@ pub(crate) async fn links(
 /// Removes the attachment's part in egress bridge and sandbox: all that is left where its container is gone.
 pub(crate) async fn host_side(host: &Host, attachment: &Attachment) -> Result<(), Error> {
     let egress = egress::leave(host, attachment).await;
-    let left = leave_segment(host, &attachment.network, &attachment.hash()).await;
+    let left = leave_segment(host, attachment).await;
     egress.and(left)
 }
 
 /// Ends an attachment's use of its network's sandbox, and removes that with its last user.
-async fn leave_segment(host: &Host, network: &str, attachment: &str) -> Result<(), Error> {
+async fn leave_segment(host: &Host, attachment: &Attachment) -> Result<(), Error> {
+    let (network, hash) = (&attachment.network, attachment.hash());
     let _lock = host.lock_network(network)?;
-    if sandbox::leave(host, network, attachment)? {
+    if sandbox::leave(host, network, &hash)? {
         remove_unused(host, network).await?;
     }
-    Ok(())
+    let Some((netns, _)) = sandbox::open_netns(network)? else {
+        return Ok(());
+    };
+    let record = readable(&host.records, &hash)?;
+    let known = record.and_then(|record| record.port);
+    if let Some(permitted) = &known {
+        host_link::part(host, network, permitted).await?;
+    }
+    let port = names::port(attachment);
+    source_guard::release(&netns, VXLAN, &port, known.as_ref())
 }
 
 /// Removes all that a network without users has on this host, unless its sandbox still has a container's port; the caller holds

@@ -7,6 +7,7 @@ use ipnetwork::IpNetwork;
 use netlink::{Forwarding, Mac, Port, Sysctl};
 
 use crate::{
+    endpoint::source_guard::Permitted,
     host_state::{Kind, LinkSpec, Mtu, Object, Tunnel},
     names::{BRIDGE, VXLAN},
     segment::forwarding::Translations,
@@ -104,6 +105,23 @@ pub(crate) fn port(name: &str, mtu: Mtu) -> Object {
         bridge: Some(BRIDGE),
         ..LinkSpec::default()
     })
+}
+
+/// The same of an attachment of which it is known what it may send, whatever MTU it has: its flags, and the bridge's entry.
+pub(crate) fn guarded_port(name: &str, permitted: &Permitted) -> [Object; 2] {
+    let link = LinkSpec {
+        name: name.to_owned(),
+        bridge: Some(BRIDGE),
+        port: permitted.flags(),
+        ..LinkSpec::default()
+    };
+    let entries = Object::Entries {
+        bridge: BRIDGE,
+        port: name.to_owned(),
+        entries: permitted.entries(),
+        only: false,
+    };
+    [Object::Link(link), entries]
 }
 
 /// The forwarding entries of the bridge and the VXLAN device: these and no others.

@@ -14,10 +14,11 @@ use netlink::{Link, Netns, NetnsError, Rtnl};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    endpoint::source_guard,
     host_state::{self, Known, Mtu, Object, Observed, Space, deviations},
     names::{self, BRIDGE, VXLAN},
     segment::{desired, forwarding::Translations, mac_rewrite},
-    state::{host::Host, underlay::Underlay},
+    state::{attachment::Stage, host::Host, underlay::Underlay},
     vanished,
 };
 use nft::TUNNEL_SOURCE_PORTS;
@@ -132,7 +133,10 @@ pub async fn ensure(host: &Host, network: &Network, underlay: &Underlay) -> Resu
     let is_noted = matches!(noted, Ok(Found::Readable(_)));
     let rewrote = !is_new && !is_noted && mac_rewrite::set(&netns, &Translations::new())?;
     let least = Mtu::AtLeast(underlay.segment_mtu());
+    // An ADD raises its port when it is known what may come from it.
+    let kept_down = kept_down(host, &network.name, &links)?;
     let ports = links.iter().filter(|link| is_port(link));
+    let ports = ports.filter(|port| !kept_down.contains(&port.name));
     let ports = ports.map(|port| desired::port(&port.name, least));
     let mut wanted = desired::segment(network, underlay);
     wanted.extend(ports);
@@ -151,7 +155,24 @@ pub async fn ensure(host: &Host, network: &Network, underlay: &Underlay) -> Resu
     let end = end(network, underlay.vtep);
     let changes = changes + usize::from(rewrote);
     let sandbox = Sandbox::seen((netns, rtnl), &seen, end, changes);
-    sandbox.ok_or_else(|| vanished(VXLAN))
+    let mut sandbox = sandbox.ok_or_else(|| vanished(VXLAN))?;
+    sandbox.changes += source_guard::repair(host, &network.name, &sandbox).await?;
+    Ok(sandbox)
+}
+
+/// The ports among these links that are down because their ADD is not that far, or was killed.
+fn kept_down(host: &Host, network: &str, links: &[Link]) -> Result<BTreeSet<String>, Error> {
+    let is_down = |name: &str| links.iter().any(|link| link.name == name && !link.up);
+    let mut kept = BTreeSet::new();
+    for hash in readable(&host.users, network)?.unwrap_or_default().0 {
+        let port = names::port_of(&hash);
+        if is_down(&port) {
+            let record = readable(&host.records, &hash)?;
+            let is_made = record.is_none_or(|record| record.stage == Stage::Made);
+            kept.extend((!is_made).then_some(port));
+        }
+    }
+    Ok(kept)
 }
 
 /// Whether a link of the sandbox is the host's end of an attachment.

@@ -10,7 +10,7 @@ use std::{
 use journal::Attachment;
 use serde::{Deserialize, Serialize};
 
-use crate::endpoint::bandwidth::Bandwidth;
+use crate::endpoint::{bandwidth::Bandwidth, source_guard::Permitted};
 
 /// Where libcni keeps the results of finished chains for its runtimes (`CacheDir` in its `api.go`).
 const RESULTS: &str = "/var/lib/cni/results";
@@ -33,6 +33,9 @@ pub struct Record {
     /// The rates that it was made with; older records have none.
     #[serde(default, skip_serializing_if = "Bandwidth::is_none")]
     pub bandwidth: Bandwidth,
+    /// What its port may send; `None` while the ADD runs, and if an earlier version made the attachment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<Permitted>,
 }
 
 /// How far an ADD came.
@@ -156,6 +159,11 @@ mod tests {
         let record: Record = serde_json::from_str(old).unwrap();
         assert_eq!(record.answered, None);
         assert!(!serde_json::to_string(&record).unwrap().contains("answered"));
+        assert_eq!(record.port, None);
+        assert!(!serde_json::to_string(&record).unwrap().contains("port"));
+        let port = r#"{"mac":"02:42:0a:00:00:02","addresses":["10.0.0.2"],"groupRate":1000}"#;
+        let read: Permitted = serde_json::from_str(port).unwrap();
+        assert_eq!(serde_json::to_string(&read).unwrap(), port);
         let answered = r#"{"pid":7,"started":8,"at":9}"#;
         let read: Answered = serde_json::from_str(answered).unwrap();
         assert_eq!(serde_json::to_string(&read).unwrap(), answered);

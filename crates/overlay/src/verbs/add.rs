@@ -15,7 +15,10 @@ use plugin::{Error, all_readable, code};
 use crate::{
     config::Conf,
     egress::{self, Nic},
-    endpoint::{bandwidth, container, nic},
+    endpoint::{
+        bandwidth, container, nic,
+        source_guard::{NewPort, Permitted},
+    },
     firewall::table,
     follow::follower::Follower,
     host_link::{self, HostLink},
@@ -57,6 +60,7 @@ struct Work<'a> {
 /// What an ADD has made before its container has an address.
 struct Made {
     sandbox: Sandbox,
+    new_port: NewPort,
     /// Of the container's interface.
     mtu: u32,
     nic: Option<Nic>,
@@ -87,6 +91,7 @@ pub(crate) async fn add(call: &Call, caller: Option<Process>, tell: Tell<'_>) ->
         stage: Stage::Making,
         answered: None,
         bandwidth: conf.bandwidth,
+        port: None,
     };
     let work = Work {
         call,
@@ -111,7 +116,7 @@ pub(crate) async fn add(call: &Call, caller: Option<Process>, tell: Tell<'_>) ->
         host.records.save(&attachment.hash(), &record)?;
         gc::in_peace(&host, &attachment.network)?;
         match work.make(&known).await {
-            Ok(Some(result)) => {
+            Ok(Some((result, permitted))) => {
                 if let Err(unheard) = tell(&result) {
                     work.undo(&record).await;
                     return Err(unheard.into());
@@ -120,6 +125,7 @@ pub(crate) async fn add(call: &Call, caller: Option<Process>, tell: Tell<'_>) ->
                 let made = Record {
                     stage: Stage::Made,
                     answered: caller.map(Answered::now),
+                    port: Some(permitted),
                     ..record
                 };
                 if let Err(error) = host.records.save(&attachment.hash(), &made) {
@@ -190,7 +196,7 @@ fn has_v6(network: &Network) -> bool {
 
 impl Work<'_> {
     /// Makes everything; `None` if the store meanwhile has another network of this name than `known` says.
-    async fn make(&self, known: &Known) -> Result<Option<CniResult>, Error> {
+    async fn make(&self, known: &Known) -> Result<Option<(CniResult, Permitted)>, Error> {
         let network = &self.conf.spec.name;
         let record = &known.snapshot.ready_network(network)?.record;
         let asking = self.ipam.start(cni::Command::Add);
@@ -202,6 +208,7 @@ impl Work<'_> {
         let given = asking.result();
         let Made {
             sandbox,
+            new_port,
             mtu,
             nic,
             egress,
@@ -230,10 +237,14 @@ impl Work<'_> {
             None if by_gateway => names::gateway_link(network),
             None => names::host_link(network),
         };
-        let addresses = given.ips.iter().map(|ip| ip.address.ip());
-        let addresses: Vec<_> = addresses.chain(host_link.own()).collect();
+        let given_ips: Vec<_> = given.ips.iter().map(|ip| ip.address.ip()).collect();
         let netns = netns.display().to_string();
         let mut result = nic::result(self.attachment, outside, &netns, mac, mtu, given, nic);
+        let permitted = Permitted::of(self.conf, mac, &given_ips, has_v6(record));
+        new_port
+            .admit(self.host, &sandbox, self.attachment, &permitted)
+            .await?;
+        host_link::meet(self.host, network, &host_link, &permitted).await?;
         let made = (&result, mac);
         nic::apply(&self.space(), self.attachment, made, nic, has_v6(record)).await?;
         if let Some(nic) = nic.filter(Nic::is_unfinished) {
@@ -249,6 +260,7 @@ impl Work<'_> {
         {
             let _lock = self.host.lock_network(network)?;
             let follower = &self.follower;
+            let addresses: Vec<_> = given_ips.into_iter().chain(host_link.own()).collect();
             let plugged = Plugged {
                 addresses: &addresses,
                 mac: asked,
@@ -266,7 +278,7 @@ impl Work<'_> {
         self.wait_for_ports(&sandbox, &host_link, egress.as_ref())
             .await?;
         nic::drop_refused(self.inside, &mut result).await?;
-        Ok(Some(self.told(result)))
+        Ok(Some((self.told(result), permitted)))
     }
 
     /// The container's namespace.
@@ -321,6 +333,7 @@ impl Work<'_> {
         // An interface with less has no IPv6 at all: there what is too large for one host is lost on the way to it.
         let mtu = mtu.min(carried.max(if has_v6 { LEAST_V6 } else { 0 }));
         nic::plug(&sandbox, self.attachment, mtu, self.container).await?;
+        let new_port = NewPort::open(&sandbox)?;
         bandwidth::limit(&sandbox.rtnl, self.attachment, self.conf.bandwidth).await?;
         let (nic, egress) = match self.conf.spec.egress.clone().or(network.egress.clone()) {
             Some(egress) if egress.mode != EgressMode::GwBridge => {
@@ -345,6 +358,7 @@ impl Work<'_> {
         nic::quiet(&self.space(), &links, has_v6).await?;
         Ok(Made {
             sandbox,
+            new_port,
             mtu,
             nic,
             egress,

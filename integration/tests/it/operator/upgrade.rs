@@ -318,11 +318,12 @@ fn an_egress_bridge_that_an_earlier_version_made_on_the_host_is_kept_until_it_is
     let is_told =
         |line: &str| line.starts_with("note") && line.contains("as an earlier version made it");
     assert!(said.lines().any(is_told), "{said}");
+    one.sync();
+    let said = follow_the_doctor(one);
     assert!(
         !said.contains("way out: "),
         "nothing is wrong with it: {said}"
     );
-    one.sync();
     let mut watcher = one.watch();
     check(&old);
     let new = Attachment::new(one, "new", NETWORK);

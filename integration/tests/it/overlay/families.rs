@@ -195,7 +195,12 @@ fn configured(container: &Container<'_>) -> [String; 2] {
 
 #[test]
 fn no_container_passes_for_a_router() {
-    let lab = lab("10.0.0.0/24 fd00:1::/64", false);
+    let subnets = "10.0.0.0/24 fd00:1::/64";
+    let lab = lab(subnets, false);
+    // The guard of their ports is open: nobody listens all the same.
+    let mut open = conflist(NETWORK, subnets);
+    open["plugins"][0]["spoofchk"] = false.into();
+    lab.install(&open);
     let liar = Attachment::new(lab.host(1), "liar", NETWORK);
     let near = Attachment::new(lab.host(1), "near", NETWORK);
     let far = Attachment::new(lab.host(2), "far", NETWORK);

@@ -336,9 +336,9 @@ impl<'h> Bench<'h> {
              CHP=$($S ip -o link | grep -o 'chp[0-9a-f]*' | head -1)
              CHE=$($E ip -o link | grep -o 'che[0-9a-f]*' | head -1)
              CHH={}; MAC=$(ip -br link show dev $CHH | awk '{{print $3}}')
-             C='nsenter --net={}'",
+             T1={netns}; C='nsenter --net={netns}'",
             link(host, "chh"),
-            attached.container.netns(),
+            netns = attached.container.netns(),
         );
         Self {
             host,

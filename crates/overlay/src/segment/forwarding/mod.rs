@@ -128,9 +128,10 @@ pub fn answered_here(entries: &mut Forwarding, gateways: &BTreeSet<IpAddr>, mac:
     let ours: BTreeSet<_> = gateways.iter().map(|gateway| mac_of(*gateway)).collect();
     entries.retain(|entry| match entry {
         Forward::Flood { .. } => true,
-        Forward::Fdb { mac, .. } | Forward::Port { mac } | Forward::Neigh { mac, .. } => {
-            !ours.contains(mac)
-        }
+        Forward::Fdb { mac, .. }
+        | Forward::Port { mac }
+        | Forward::Loose { mac }
+        | Forward::Neigh { mac, .. } => !ours.contains(mac),
     });
     entries.extend(
         gateways

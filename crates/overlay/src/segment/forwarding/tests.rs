@@ -283,9 +283,10 @@ fn a_gateway_is_never_remote_whoever_owns_its_block() {
     answered_here(&mut entries, &[gateway].into(), mac_of(gateway));
     let of_it = |entry: &&Forward| match entry {
         Forward::Flood { .. } => false,
-        Forward::Fdb { mac, .. } | Forward::Port { mac } | Forward::Neigh { mac, .. } => {
-            *mac == mac_of(gateway)
-        }
+        Forward::Fdb { mac, .. }
+        | Forward::Port { mac }
+        | Forward::Loose { mac }
+        | Forward::Neigh { mac, .. } => *mac == mac_of(gateway),
     };
     let known: Vec<_> = entries.iter().filter(of_it).copied().collect();
     let neighbour = Forward::Neigh {

@@ -7,11 +7,11 @@ use journal::Attachment;
 use super::{Found, put_back};
 use crate::{
     config::Conf,
-    endpoint::bandwidth,
+    endpoint::{bandwidth, source_guard},
     firewall::table,
     follow::follower,
     host_link,
-    host_state::{Mtu, Observed, deviations},
+    host_state::{self, Mtu, Observed, deviations},
     maintain::network,
     names::{self, VXLAN},
     segment::{
@@ -70,6 +70,8 @@ pub(super) async fn look(host: &Host, conf: &Conf, attachment: &Attachment, mtu:
         "links of the host",
         host_link::repair(host, network, &sandbox).await,
     );
+    let guarded = source_guard::repair(host, network, &sandbox).await;
+    put_back("source guard", guarded.map(|changes| changes > 0));
     let links = host_link::deviating(host, network, conf.host_link(record), &sandbox).await?;
     if let Some(what) = first(links.into_iter()) {
         return Ok(Some(what));
@@ -80,7 +82,9 @@ pub(super) async fn look(host: &Host, conf: &Conf, attachment: &Attachment, mtu:
     } else {
         &described.forwarding[..]
     };
-    let seen = sandbox.look(host, forwarding).await?;
+    let mut seen = sandbox.look(host, forwarding).await?;
+    let fixed = host_state::fix(&sandbox.space(host), forwarding, &mut seen).await;
+    put_back("bridge entries", fixed.map(|fixed| fixed > 0));
     Ok(first(deviations(forwarding, &seen)))
 }
 
