@@ -8,7 +8,7 @@ use netlink_packet_netfilter::nftables::{
     DataAttribute, ListAttribute, NfTablesMessage, SetElementAttribute,
 };
 
-use super::skeleton::{BUDGETS, GUARDED, SETS, SOURCES4, SOURCES6};
+use super::skeleton::{BUDGETS, GUARDED, IP, IP6, PACKETS4, PACKETS6, SETS, SOURCES4, SOURCES6};
 use super::{Elements, GUARD, Port};
 use crate::channel::{Change, Channel};
 use crate::element::{elements, message_in, octets, owner, user_data};
@@ -72,8 +72,19 @@ impl Port {
         let none = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
         let has_v6 = only.addresses.iter().any(IpAddr::is_ipv6);
         let addresses = only.addresses.iter().copied();
-        let sources = addresses.chain(has_v6.then_some(none)).map(source);
+        let sources = addresses.clone().chain(has_v6.then_some(none)).map(source);
+        let packet = |address: IpAddr| {
+            let (set, kind) = match address {
+                IpAddr::V4(_) => (PACKETS4, IP),
+                IpAddr::V6(_) => (PACKETS6, IP6),
+            };
+            plain(
+                set,
+                [&name[..], &only.mac, &kind, &octets(address)].concat(),
+            )
+        };
         sources
+            .chain(addresses.map(packet))
             .chain([budget, plain(GUARDED, name.clone())])
             .collect()
     }

@@ -19,7 +19,11 @@ pub(super) const BUDGETS: &str = "budgets";
 pub(super) const SOURCES4: &str = "sources4";
 /// The same of IPv6.
 pub(super) const SOURCES6: &str = "sources6";
-pub(super) const SETS: [&str; 4] = [GUARDED, BUDGETS, SOURCES4, SOURCES6];
+/// The same once more, the MAC with the type of the frame behind it: one lookup for what most packets are.
+pub(super) const PACKETS4: &str = "packets4";
+/// The same of IPv6.
+pub(super) const PACKETS6: &str = "packets6";
+pub(super) const SETS: [&str; 6] = [GUARDED, BUDGETS, SOURCES4, SOURCES6, PACKETS4, PACKETS6];
 
 const OWN4: &str = "own4";
 const OWN6: &str = "own6";
@@ -36,10 +40,12 @@ const IPV6_TYPE: u32 = 8;
 const MAC_PART: u32 = 8;
 
 /// `enum ethertype`
-const IP: [u8; 2] = [0x08, 0x00];
-const IP6: [u8; 2] = [0x86, 0xdd];
+pub(super) const IP: [u8; 2] = [0x08, 0x00];
+pub(super) const IP6: [u8; 2] = [0x86, 0xdd];
 const ARP: [u8; 2] = [0x08, 0x06];
 const ICMP6: u8 = 58;
+/// `PACKET_OTHERHOST`
+const OTHER_HOST: u8 = 3;
 /// Ports of DHCP servers.
 const DHCP_SERVER: u16 = 67;
 const DHCP6_SERVER: u16 = 547;
@@ -80,6 +86,8 @@ pub(super) fn of(trusted: &str) -> Skeleton {
             ports(BUDGETS),
             sources(SOURCES4, IPV4_TYPE, 4),
             sources(SOURCES6, IPV6_TYPE, 16),
+            sources(PACKETS4, IPV4_TYPE, 4),
+            sources(PACKETS6, IPV6_TYPE, 16),
         ],
         chains: vec![
             Chain::new(hook, arriving(trusted)),
@@ -105,6 +113,20 @@ fn arriving(trusted: &str) -> Vec<Rule> {
             vec![accept()],
         ]),
         rule([
+            protocol(IP),
+            to_one(),
+            loopback(Operator::NotEqual),
+            packet(PACKETS4, (NETWORK_HEADER, IP_SOURCE, 4)),
+            vec![accept()],
+        ]),
+        rule([
+            protocol(IP6),
+            to_one(),
+            icmp6(Operator::NotEqual),
+            packet(PACKETS6, (NETWORK_HEADER, IP6_SOURCE, 16)),
+            vec![accept()],
+        ]),
+        rule([
             to_group(),
             vec![load(MetaKey::Iifname), lookup(BUDGETS)],
             vec![drop()],
@@ -117,12 +139,8 @@ fn arriving(trusted: &str) -> Vec<Rule> {
 }
 
 fn own4() -> Vec<Rule> {
-    let to_loopback = vec![
-        payload(Register::Reg1, NETWORK_HEADER, IP_DESTINATION, 1),
-        compare(Operator::Equal, vec![127]),
-    ];
     vec![
-        rule([protocol(IP), to_loopback, vec![drop()]]),
+        rule([protocol(IP), loopback(Operator::Equal), vec![drop()]]),
         drop_guarded(from_port(DHCP_SERVER)),
         rule([
             protocol(IP),
@@ -134,12 +152,11 @@ fn own4() -> Vec<Rule> {
 }
 
 fn own6() -> Vec<Rule> {
-    let icmp = vec![
-        load(MetaKey::L4Proto),
-        compare(Operator::Equal, vec![ICMP6]),
-    ];
     vec![
-        rule([icmp, vec![verdict(Verdict::Goto, Some(OWN_ICMP6))]]),
+        rule([
+            icmp6(Operator::Equal),
+            vec![verdict(Verdict::Goto, Some(OWN_ICMP6))],
+        ]),
         drop_guarded(from_port(DHCP6_SERVER)),
         drop_guarded([protocol(IP6), from_nobody()].concat()),
         rule([protocol(IP6), own6_source(), vec![accept()]]),
@@ -224,6 +241,34 @@ fn own(set: &str, mac: (u32, u32), address: (u32, u32, u32)) -> Vec<Expressions>
 
 fn own6_source() -> Vec<Expressions> {
     own(SOURCES6, ETHER, (NETWORK_HEADER, IP6_SOURCE, 16))
+}
+
+/// The same with the type of the frame behind the MAC.
+fn packet(set: &str, address: (u32, u32, u32)) -> Vec<Expressions> {
+    let mut own = own(set, ETHER, address);
+    own[1] = payload(Register::Reg2, ETHER.0, ETHER.1, MAC_PART);
+    own
+}
+
+/// `meta pkttype other`: to a MAC that is not that of the port, and no group's.
+fn to_one() -> Vec<Expressions> {
+    vec![
+        load(MetaKey::PacketType),
+        compare(Operator::Equal, vec![OTHER_HOST]),
+    ]
+}
+
+/// `ip daddr 127.0.0.0/8`
+fn loopback(operator: Operator) -> Vec<Expressions> {
+    vec![
+        payload(Register::Reg1, NETWORK_HEADER, IP_DESTINATION, 1),
+        compare(operator, vec![127]),
+    ]
+}
+
+/// `meta l4proto ipv6-icmp`
+fn icmp6(operator: Operator) -> Vec<Expressions> {
+    vec![load(MetaKey::L4Proto), compare(operator, vec![ICMP6])]
 }
 
 /// `EXPRESSIONS iifname @guarded drop`

@@ -339,7 +339,7 @@ mod tests {
         let open = permitted(false);
         assert_eq!(told(&open, |_| ()), "");
         assert_eq!(open.on("chp1").elements().len(), 1);
-        assert_eq!(permitted(true).on("chp1").elements().len(), 3);
+        assert_eq!(permitted(true).on("chp1").elements().len(), 4);
         let flags = open.flags();
         assert_eq!(
             (flags.learning, flags.flood, flags.neigh_suppress),
