@@ -4,7 +4,12 @@
 use crate::overlay::host_state::{Counted, Damage, Verbs, bench, damage};
 
 /// In a network's sandbox.
-const SEGMENT: [Damage; 10] = [
+const SEGMENT: [Damage; 11] = [
+    damage(
+        "$S sh -c 'echo 1 > /proc/sys/net/bridge/bridge-nf-call-iptables'",
+        "bridge-nf-call-iptables in the sandbox: is 1, not 0",
+        Verbs::CheckAlone,
+    ),
     damage(
         "$S nft delete table bridge crosshost-guard",
         "nftables table bridge crosshost-guard in the sandbox: gone",

@@ -43,7 +43,15 @@ pub(super) async fn look(host: &Host, conf: &Conf, attachment: &Attachment, mtu:
     let underlay = host.underlay(&conf.settings).await?;
     let described = network::describe(host, record, copy, &underlay, &conf.settings.node)?;
     let links = [&described.segment[..], &[network::port(&port, &underlay)]].concat();
-    let seen = Observed::of(&sandbox::space(host, &netns, &rtnl), &links).await?;
+    let space = sandbox::space(host, &netns, &rtnl);
+    let mut seen = Observed::of(&space, &links).await?;
+    // A module that was loaded meanwhile, or an earlier version, has them otherwise.
+    let settings = desired::without_firewall();
+    let quieted = host_state::apply(&space, &settings, &mut seen).await;
+    put_back(
+        "br_netfilter in the sandbox",
+        quieted.map(|changes| changes > 0),
+    );
     if let Some(what) = first(deviations(&links, &seen)) {
         return Ok(Some(what));
     }
