@@ -24,11 +24,13 @@ pub mod ports;
 mod release;
 mod repair;
 mod rules;
+mod segments;
 mod skeleton;
 #[cfg(test)]
 mod tests;
 mod tunnel;
 mod tuple;
+mod typeof_key;
 
 use std::hash::{BuildHasher, RandomState};
 use std::thread;
@@ -48,6 +50,7 @@ pub use mac_rewrite::{MacRewrite, Macs};
 pub use nonmembers::Nonmember;
 use repair::Comparison;
 pub use rules::TUNNEL_SOURCE_PORTS;
+pub use segments::Segment;
 pub use skeleton::TABLE;
 use skeleton::{Skeleton, on_table, table};
 pub use tunnel::Permitted;

@@ -12,9 +12,10 @@ use crate::expr::{NF_ACCEPT, PORT_BYTES, Rule, expressions};
 use crate::family::{Family, IPV4, IPV6};
 use crate::nonmembers::{self, drop_nonmembers};
 use crate::rules::{
-    admit_peers, by_containers, drop_forwarded, drop_of_users, drop_strangers, from_containers,
-    masquerade, to_containers, to_tunnels, untracked,
+    admit_peers, admit_tunnels, by_containers, drop_forwarded, drop_of_users, drop_strangers,
+    from_containers, masquerade, to_containers, to_tunnels, untracked,
 };
+use crate::segments::{self, drop_misdirected};
 
 /// The name of our tables.
 pub const TABLE: &str = "crosshost";
@@ -103,7 +104,7 @@ impl Skeleton {
             sets: [egress, tunnels, peers, all_tunnels, nonmembers]
                 .into_iter()
                 .flatten()
-                .chain([any, together])
+                .chain([any, together, segments::set()])
                 .collect(),
             chains: vec![
                 Chain::new(
@@ -126,6 +127,10 @@ impl Skeleton {
                         .into_iter()
                         .chain(each(drop_nonmembers))
                         .collect(),
+                ),
+                Chain::new(
+                    ("input", "filter", InetHookNumber::LocalIn, FILTER),
+                    each(admit_tunnels).chain([drop_misdirected()]).collect(),
                 ),
                 Chain::new(
                     ("programs", "filter", InetHookNumber::LocalOut, BEFORE_RAW),

@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::expr::ifname;
 use crate::family::{Family, IPV4, IPV6};
 use crate::nonmembers::Nonmember;
+use crate::segments::{self, SEGMENTS, Segment};
 use crate::skeleton::{ANY_SOURCE_PORT, TOGETHER, on};
 
 /// An attribute's length has 16 bits, and all elements of a message are in one.
@@ -39,6 +40,8 @@ pub struct Permitted {
     pub hosts: BTreeSet<IpAddr>,
     /// Those of them, and of ours, that may not send to one of our ends with the VNI of a network.
     pub nonmembers: BTreeSet<Nonmember>,
+    /// Our segments: nothing of these comes in by another address than a tunnel's.
+    pub segments: BTreeSet<Segment>,
     /// The links of this host from the first of which packets may be forwarded to the second.
     pub together: BTreeSet<(String, String)>,
 }
@@ -81,7 +84,9 @@ pub(crate) fn of(permitted: &Permitted) -> Vec<Keys> {
     let ports = ports.map(|port| port.to_be_bytes().to_vec());
     let any = Keys::new(ANY_SOURCE_PORT, ports);
     let sets = [&IPV4, &IPV6].into_iter().flat_map(of);
-    sets.chain([any, together]).collect()
+    let segments = permitted.segments.iter().copied().map(segments::key);
+    let segments = Keys::new(SEGMENTS, segments);
+    sets.chain([any, together, segments]).collect()
 }
 
 /// A port, padded to a word.

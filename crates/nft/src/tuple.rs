@@ -2,8 +2,9 @@
 
 use netlink_packet_netfilter::nftables::{Expressions, MetaKey, Register};
 
-use crate::expr::{NETWORK_HEADER, load_into, payload, port};
+use crate::expr::{NETWORK_HEADER, TRANSPORT_HEADER, load_into, payload, port};
 use crate::family::{End, Family};
+use crate::typeof_key::VNI;
 
 /// A concatenation that is loaded part by part, from the first register on.
 pub(crate) struct Tuple {
@@ -20,7 +21,7 @@ impl Tuple {
     }
 
     /// The register of the next part, which has this many words.
-    pub(crate) fn next(&mut self, words: u32) -> Register {
+    fn next(&mut self, words: u32) -> Register {
         let register = register(self.words);
         self.words += words;
         register
@@ -45,6 +46,15 @@ impl Tuple {
     pub(crate) fn port(mut self) -> Self {
         let register = self.next(1);
         self.expressions.push(port(register));
+        self
+    }
+
+    /// The VNI of a header of VXLAN.
+    pub(crate) fn vni(mut self) -> Self {
+        let register = self.next(1);
+        let (offset, length) = VNI;
+        let vni = payload(register, TRANSPORT_HEADER, offset, length);
+        self.expressions.push(vni);
         self
     }
 

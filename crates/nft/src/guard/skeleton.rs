@@ -46,9 +46,11 @@ const ARP: [u8; 2] = [0x08, 0x06];
 const ICMP6: u8 = 58;
 /// `PACKET_OTHERHOST`
 const OTHER_HOST: u8 = 3;
-/// Ports of DHCP servers.
+/// Ports of DHCP's servers and clients. A client takes an answer from any port.
 const DHCP_SERVER: u16 = 67;
+const DHCP_CLIENT: u16 = 68;
 const DHCP6_SERVER: u16 = 547;
+const DHCP6_CLIENT: u16 = 546;
 /// Types of messages of ICMP for IPv6 (RFC 4861).
 const ROUTER_ADVERT: u8 = 134;
 const NEIGHBOR_SOLICIT: u8 = 135;
@@ -61,6 +63,7 @@ const ETHER_TYPE: u32 = 12;
 const IP_SOURCE: u32 = 12;
 const IP_DESTINATION: u32 = 16;
 const IP6_SOURCE: u32 = 8;
+const IP6_DESTINATION: u32 = 24;
 const ARP_SENDER_MAC: u32 = 8;
 const ARP_SENDER: u32 = 14;
 const ARP_TARGET: u32 = 24;
@@ -123,6 +126,7 @@ fn arriving(trusted: &str) -> Vec<Rule> {
             protocol(IP6),
             to_one(),
             icmp6(Operator::NotEqual),
+            to_no_link_local(),
             packet(PACKETS6, (NETWORK_HEADER, IP6_SOURCE, 16)),
             vec![accept()],
         ]),
@@ -141,7 +145,8 @@ fn arriving(trusted: &str) -> Vec<Rule> {
 fn own4() -> Vec<Rule> {
     vec![
         rule([protocol(IP), loopback(Operator::Equal), vec![drop()]]),
-        drop_guarded(from_port(DHCP_SERVER)),
+        drop_guarded(at_port(0, DHCP_SERVER)),
+        drop_guarded(at_port(PORT_BYTES, DHCP_CLIENT)),
         rule([
             protocol(IP),
             own(SOURCES4, ETHER, (NETWORK_HEADER, IP_SOURCE, 4)),
@@ -157,7 +162,8 @@ fn own6() -> Vec<Rule> {
             icmp6(Operator::Equal),
             vec![verdict(Verdict::Goto, Some(OWN_ICMP6))],
         ]),
-        drop_guarded(from_port(DHCP6_SERVER)),
+        drop_guarded(at_port(0, DHCP6_SERVER)),
+        drop_guarded(at_port(PORT_BYTES, DHCP6_CLIENT)),
         drop_guarded([protocol(IP6), from_nobody()].concat()),
         rule([protocol(IP6), own6_source(), vec![accept()]]),
         drop_guarded(vec![]),
@@ -266,6 +272,20 @@ fn loopback(operator: Operator) -> Vec<Expressions> {
     ]
 }
 
+/// `ip6 daddr != fe80::/10`: a client of DHCP for IPv6 is answered at its link-local address.
+fn to_no_link_local() -> Vec<Expressions> {
+    let ten_bits = |first: u8, second: u8| {
+        let mut address = vec![0; 16];
+        address[..2].copy_from_slice(&[first, second]);
+        address
+    };
+    vec![
+        payload(Register::Reg1, NETWORK_HEADER, IP6_DESTINATION, 16),
+        mask(ten_bits(0xff, 0xc0)),
+        compare(Operator::NotEqual, ten_bits(0xfe, 0x80)),
+    ]
+}
+
 /// `meta l4proto ipv6-icmp`
 fn icmp6(operator: Operator) -> Vec<Expressions> {
     vec![load(MetaKey::L4Proto), compare(operator, vec![ICMP6])]
@@ -303,12 +323,12 @@ fn protocol(ethertype: [u8; 2]) -> Vec<Expressions> {
     ]
 }
 
-/// `udp sport PORT`
-fn from_port(port: u16) -> Vec<Expressions> {
+/// `udp sport PORT`, or, two bytes later, `udp dport PORT`
+fn at_port(offset: u32, port: u16) -> Vec<Expressions> {
     vec![
         load(MetaKey::L4Proto),
         compare(Operator::Equal, vec![UDP]),
-        payload(Register::Reg1, TRANSPORT_HEADER, 0, PORT_BYTES),
+        payload(Register::Reg1, TRANSPORT_HEADER, offset, PORT_BYTES),
         compare(Operator::Equal, port.to_be_bytes().to_vec()),
     ]
 }

@@ -8,6 +8,7 @@ mod kit;
 mod mac_rewrite;
 mod ports;
 mod release;
+mod segments;
 mod skeleton;
 mod traffic;
 mod tunnels;

@@ -9,11 +9,11 @@ use crate::{Nft, Nonmember, Permitted};
 use super::CONFIG;
 use super::kit::Namespace;
 
-fn sockets(texts: &[&str]) -> BTreeSet<SocketAddr> {
+pub(super) fn sockets(texts: &[&str]) -> BTreeSet<SocketAddr> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
 }
 
-fn hosts(texts: &[&str]) -> BTreeSet<IpAddr> {
+pub(super) fn hosts(texts: &[&str]) -> BTreeSet<IpAddr> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
 }
 
@@ -67,6 +67,7 @@ fn the_sets_become_what_is_said() {
             nonmember("fd00::2", "[fd00::1]:4789", 4097),
         ]
         .into(),
+        segments: [(4789, 4097)].into(),
         together: [pair("chga", "chha"), pair("chha", "chga")].into(),
     };
     permit(&permitted);
@@ -93,6 +94,9 @@ fn the_sets_become_what_is_said() {
     assert!(refused.contains(element), "{refused}");
     let ports = namespace.sh("nft list set inet crosshost any-source-port");
     assert!(ports.contains("elements = { 8472 }"), "{ports}");
+    let segments = namespace.sh("nft list set inet crosshost segments");
+    let element = "elements = { 4789 . 0x1001 }";
+    assert!(segments.contains(element), "{segments}");
     assert_eq!(listed(&namespace, "together"), ["chga chha", "chha chga"]);
 
     // What nft prints it can read again.
@@ -144,13 +148,13 @@ fn without_a_table_there_is_nothing_to_take_away() {
 }
 
 /// VXLAN's header with a VNI, and some content.
-fn vxlan(vni: u32) -> Vec<u8> {
+pub(super) fn vxlan(vni: u32) -> Vec<u8> {
     let [_, a, b, c] = vni.to_be_bytes();
     [&[8, 0, 0, 0, a, b, c, 0], &b"mark"[..]].concat()
 }
 
 /// A datagram from here to there.
-fn send(from: &Namespace, to: SocketAddr, content: &[u8]) {
+pub(super) fn send(from: &Namespace, to: SocketAddr, content: &[u8]) {
     from.run(|| {
         let any: IpAddr = if to.is_ipv4() {
             [0; 4].into()
@@ -163,7 +167,7 @@ fn send(from: &Namespace, to: SocketAddr, content: &[u8]) {
     });
 }
 
-fn listener(at: &Namespace, to: SocketAddr) -> UdpSocket {
+pub(super) fn listener(at: &Namespace, to: SocketAddr) -> UdpSocket {
     let socket = at.run(|| UdpSocket::bind(to).unwrap());
     let patience = Some(Duration::from_millis(300));
     socket.set_read_timeout(patience).unwrap();
@@ -171,7 +175,7 @@ fn listener(at: &Namespace, to: SocketAddr) -> UdpSocket {
 }
 
 /// Two ends of a cable `v`, host 1 and host 2, with addresses of both families.
-fn cable(a: &Namespace, b: &Namespace) {
+pub(super) fn cable(a: &Namespace, b: &Namespace) {
     a.sh(&format!("ip link add v type veth peer v netns {}", b.pid()));
     for (space, n) in [(a, 1), (b, 2)] {
         space.sh(&format!(

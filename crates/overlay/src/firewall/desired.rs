@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{names, segment::forwarding::peers};
 
 /// The form of our chains and sets, counted up with each change of them: what was seen in another form is looked at again.
-pub(super) const FORM: u32 = 1;
+pub(super) const FORM: u32 = 2;
 
 /// What the table should have.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -185,6 +185,8 @@ impl Table {
                 })
             });
             permitted.nonmembers.extend(nonmembers);
+            let segment = tunnel.vni.map(|vni| (port, vni));
+            permitted.segments.extend(segment);
             let from = links(network);
             let to: Vec<_> = self.met(network, tunnel).flat_map(links).collect();
             let pairs = from

@@ -6,7 +6,8 @@ use crate::overlay::host_on_segment::{
     DUAL, V4, V6, addresses, lab, link, network, on_link, seen_as, serve,
 };
 use integration::{
-    Attachment, Backend, Container, Host, Lab, OUTSIDE, OUTSIDE6, detach_all, end_all, workspace,
+    Attachment, Backend, Container, Host, Lab, OUTSIDE, OUTSIDE6, detach_all, end_all, until,
+    workspace,
 };
 use serde_json::{Value, json};
 
@@ -77,6 +78,26 @@ fn the_result_tells_of_the_gateway_and_check_agrees() {
 }
 
 /// A question for the gateway's address would be answered by all hosts if it went to them.
+/// Linux asks again for a neighbour that it knows from its link-local address, which no route of the host leads back to.
+#[test]
+fn a_container_asks_again_for_its_gateway_and_is_answered() {
+    let lab = lab(1, &gateway(DUAL));
+    let t1 = Attachment::new(lab.host(1), "t1", "n");
+    for address in ["10.0.0.1", "fd00:1::1"] {
+        let known = |state: &str| {
+            let show = format!("ip neighbour show {address} dev eth0");
+            t1.container.run(&show).ok().stdout.contains(state)
+        };
+        let at: std::net::IpAddr = address.parse().expect("an address");
+        assert!(t1.container.pings(at, &[]));
+        let probe = format!("ip neighbour change {address} dev eth0 nud probe");
+        t1.container.run(&probe).ok();
+        let patience = std::time::Duration::from_secs(5);
+        until(patience, "answered", || known("REACHABLE"));
+    }
+    t1.end();
+}
+
 #[test]
 fn questions_for_the_gateway_stay_on_the_host() {
     let lab = lab(2, &gateway(V4));

@@ -295,13 +295,26 @@ fn no_container_passes_for_a_router_a_dhcp_server_or_a_switch() {
                 &udp(own6.into(), all6, (547, 546)),
             ),
         ),
+        (
+            "DHCP offer from another port",
+            ethernet(ALL, own, 0x0800, &udp(own4.into(), all4, (4000, 68))),
+        ),
+        (
+            "DHCPv6 advertisement from another port",
+            ethernet(
+                ALL_NODES.1,
+                own,
+                0x86dd,
+                &udp(own6.into(), all6, (4000, 546)),
+            ),
+        ),
         ("BPDU", bpdu),
         ("LLDP by another name", ethernet(ALL, own, 0x88cc, MARK)),
     ];
     let honest = [
         (
             "broadcast",
-            ethernet(ALL, own, 0x0800, &udp(own4.into(), all4, (4000, 68))),
+            ethernet(ALL, own, 0x0800, &udp(own4.into(), all4, (4000, 69))),
         ),
         (
             "multicast",
@@ -309,7 +322,7 @@ fn no_container_passes_for_a_router_a_dhcp_server_or_a_switch() {
                 ALL_NODES.1,
                 own,
                 0x86dd,
-                &udp(own6.into(), all6, (4000, 546)),
+                &udp(own6.into(), all6, (4000, 547)),
             ),
         ),
     ];

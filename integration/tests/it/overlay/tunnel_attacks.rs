@@ -67,6 +67,7 @@ impl Target<'_> {
                 [0; 16].into()
             };
             let socket = UdpSocket::bind((from.unwrap_or(any), 0)).expect("a socket");
+            socket.set_broadcast(true).expect("an option");
             for _ in 0..TRIES {
                 // What the sender's own host refuses is not sent.
                 let _ = socket.send_to(&content, (host, 4789));
@@ -186,6 +187,64 @@ fn a_program_of_a_host_reaches_no_tunnel() {
     one.script("nft flush chain inet crosshost arriving");
     assert_eq!(own.frames(&net, Some(here), here), TRIES);
     end_all([own.victim, target.victim]);
+}
+
+/// The socket of a tunnel hears on all addresses of its host.
+#[test]
+fn no_other_address_of_a_host_leads_to_its_tunnels() {
+    let lab = Lab::registered(2, Backend::Dir);
+    let (one, two) = (lab.host(1), lab.host(2));
+    let mut gateway = conflist("gw", "10.0.7.0/24");
+    gateway["plugins"][0]["egress"] = "gateway".into();
+    for (host, n) in lab.hosts().iter().zip(11..) {
+        for conflist in [
+            &conflist("nat", "10.0.6.0/24"),
+            &gateway,
+            &conflist("secret", "10.0.5.0/24"),
+        ] {
+            host.install(conflist);
+        }
+        host.script(&format!("ip address add 10.77.0.{n}/24 dev ens3"));
+    }
+    let by_nat = Attachment::new(one, "nat", "nat");
+    let by_gateway = Attachment::new(one, "gw", "gw");
+    let far = target(two, "secret");
+    let near = Target {
+        victim: Attachment::new(one, "near", "secret"),
+        vni: far.vni,
+    };
+    let host = one.namespace().net();
+    let senders = [
+        ("a container", by_nat.container.net()),
+        ("one with a gateway", by_gateway.container.net()),
+        ("a program", host),
+    ];
+    let own = one.run("ip -json -4 address show").ok().json();
+    let own = own.as_array().expect("links").iter();
+    let own = own.flat_map(|link| link["addr_info"].as_array().cloned().unwrap_or_default());
+    let mut own: Vec<IpAddr> = own
+        .flat_map(|it| [it["local"].clone(), it["broadcast"].clone()])
+        .filter_map(|it| it.as_str()?.parse().ok())
+        .collect();
+    own.extend(["127.3.2.1", "255.255.255.255"].map(|it| it.parse::<IpAddr>().expect("one")));
+    assert!(own.len() > 6, "{own:?}");
+    let beside: IpAddr = "10.77.0.12".parse().expect("one");
+    let all = "192.168.1.255".parse().expect("one");
+    for (name, net) in &senders {
+        assert!(is_heard(net, two, beside), "{name}: another port");
+        assert_eq!(far.frames(net, None, beside), 0, "{name} to {beside}");
+        assert_eq!(far.frames(net, None, all), 0, "{name} to all hosts");
+        for at in &own {
+            assert_eq!(near.frames(net, None, *at), 0, "{name} to {at} of its host");
+        }
+    }
+    // It is the guard of the receiver: without it the frames arrive.
+    for (host, target, at) in [(two, &far, beside), (one, &near, own[0])] {
+        host.script("nft flush chain inet crosshost input");
+        let (_, program) = &senders[2];
+        assert_eq!(target.frames(program, None, at), TRIES, "{at}");
+    }
+    end_all([by_nat, by_gateway, near.victim, far.victim]);
 }
 
 /// A host of the cluster that has no address of a network, and whose own rules stop nothing, as its operator may see to.
