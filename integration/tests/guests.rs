@@ -62,6 +62,8 @@ fn story(kernels: [&str; 2]) {
     two.run("crosshost sync --watch >/tmp/watch 2>&1 & echo $! >/tmp/watcher")
         .ok();
     all_is_well((&one, &c1), (&two, &c2));
+    walls_hold((&one, &c1), (&two, &c2));
+    walls_hold((&two, &c2), (&one, &c1));
     let entries = forwarding(&two);
 
     let first = boot_id(&one);
@@ -241,6 +243,62 @@ fn its_side_is_well((guest, own): (&Guest, &Container), (other, far): (&Guest, &
     own.cnitool(guest, "check");
     own.cnitool(guest, "status");
     guest.run("crosshost doctor").ok();
+}
+
+/// What keeps containers apart stands on this kernel's features: a container is heard with its own addresses, and with no others, and its
+/// own tunnel brings nothing into a network by the other host.
+fn walls_hold((guest, own): (&Guest, &Container), (other, far): (&Guest, &Container)) {
+    let inside = format!("ip netns exec {}", own.name);
+    let address = &far.addresses[0];
+    let forged = "10.1.0.250";
+    let echoes = || {
+        let counted = other.run(&format!(
+            "ip netns exec {} awk '/^Icmp: [0-9]/ {{ print $10 }}' /proc/net/snmp",
+            far.name
+        ));
+        let counted = counted.ok().stdout;
+        counted.trim().parse::<u64>().expect("a number of echoes")
+    };
+    let before = echoes();
+    guest
+        .run(&format!("{inside} ping -n -c2 -W2 {address}"))
+        .ok();
+    assert_eq!(echoes(), before + 2, "what is its own is heard");
+
+    guest
+        .run(&format!("{inside} /bin/ip address add {forged}/24 dev eth0"))
+        .ok();
+    let said = guest.run(&format!("{inside} ping -n -c3 -W1 -I {forged} {address}"));
+    assert!(!said.status.success(), "{said}");
+    assert_eq!(echoes(), before + 2, "an address that it took is not heard");
+    guest
+        .run(&format!(
+            "{inside} /bin/ip address del {forged}/24 dev eth0
+             {inside} /bin/ip link add vx0 type vxlan id 4097 remote {} dstport 4789 dev gw0
+             {inside} /bin/ip address add {forged}/32 dev vx0
+             {inside} /bin/ip link set vx0 up
+             {inside} /bin/ip route add {address} dev vx0 src {forged}
+             {inside} /bin/ip neighbour replace {address} dev vx0 lladdr {}",
+            other.address(),
+            mac_of(address),
+        ))
+        .ok();
+    let said = guest.run(&format!("{inside} ping -n -c3 -W1 {address}"));
+    assert!(!said.status.success(), "{said}");
+    assert_eq!(echoes(), before + 2, "nor what comes by a tunnel of its own");
+    guest
+        .run(&format!("{inside} /bin/ip link del vx0"))
+        .ok();
+    guest
+        .run(&format!("{inside} ping -n -c1 -W2 {address}"))
+        .ok();
+}
+
+/// The MAC that follows from an address of IPv4.
+fn mac_of(address: &str) -> String {
+    let address = address.parse::<std::net::Ipv4Addr>().expect("of IPv4");
+    let [a, b, c, d] = address.octets();
+    format!("02:42:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
 }
 
 /// Whether an address answers the container.
