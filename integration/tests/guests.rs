@@ -266,7 +266,9 @@ fn walls_hold((guest, own): (&Guest, &Container), (other, far): (&Guest, &Contai
     assert_eq!(echoes(), before + 2, "what is its own is heard");
 
     guest
-        .run(&format!("{inside} /bin/ip address add {forged}/24 dev eth0"))
+        .run(&format!(
+            "{inside} /bin/ip address add {forged}/24 dev eth0"
+        ))
         .ok();
     let said = guest.run(&format!("{inside} ping -n -c3 -W1 -I {forged} {address}"));
     assert!(!said.status.success(), "{said}");
@@ -285,10 +287,12 @@ fn walls_hold((guest, own): (&Guest, &Container), (other, far): (&Guest, &Contai
         .ok();
     let said = guest.run(&format!("{inside} ping -n -c3 -W1 {address}"));
     assert!(!said.status.success(), "{said}");
-    assert_eq!(echoes(), before + 2, "nor what comes by a tunnel of its own");
-    guest
-        .run(&format!("{inside} /bin/ip link del vx0"))
-        .ok();
+    assert_eq!(
+        echoes(),
+        before + 2,
+        "nor what comes by a tunnel of its own"
+    );
+    guest.run(&format!("{inside} /bin/ip link del vx0")).ok();
     guest
         .run(&format!("{inside} ping -n -c1 -W2 {address}"))
         .ok();

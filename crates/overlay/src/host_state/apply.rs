@@ -43,8 +43,7 @@ pub(crate) async fn apply(
             Object::Address { .. } | Object::Route { .. } => layer_3(space, object, seen).await?,
             Object::Entries { bridge, port, .. } => {
                 let steps = object.steps(seen);
-                let (bridge, port) = (index(seen, bridge)?, index(seen, port)?);
-                space.rtnl.change(bridge, port, &steps).await?;
+                on_port(space, seen, (bridge, port), &steps).await?;
             }
             Object::Rewrite(macs) => seen.rewrites = mac_rewrite::set(space.netns, macs)?,
             Object::Guard {
@@ -84,8 +83,7 @@ pub(crate) async fn fix(
         if steps.is_empty() {
             continue;
         }
-        let (bridge, link) = (index(seen, bridge)?, index(seen, port)?);
-        space.rtnl.change(bridge, link, &steps).await?;
+        on_port(space, seen, (bridge, port), &steps).await?;
         let entries = seen.entries.entry(port.clone()).or_default();
         for step in &steps {
             if let Change::Add(Forward::Port { mac }) = step {
@@ -246,6 +244,23 @@ async fn make(space: &Space<'_>, spec: &LinkSpec, seen: &Observed) -> Result<Lin
     }
     let made = rtnl.link(&spec.name).await?;
     made.ok_or_else(|| vanished(&spec.name))
+}
+
+/// Changes the entries of a bridge's port. One that has gone since it was looked at, with its container, has none any more.
+async fn on_port(
+    space: &Space<'_>,
+    seen: &Observed,
+    (bridge, port): (&str, &str),
+    steps: &[Change],
+) -> Result<(), Error> {
+    let (of_bridge, of_port) = (index(seen, bridge)?, index(seen, port)?);
+    match space.rtnl.change(of_bridge, of_port, steps).await {
+        Err(error) if error.is_gone() => match space.rtnl.link(port).await? {
+            Some(_) => Err(error.into()),
+            None => Ok(()),
+        },
+        done => Ok(done?),
+    }
 }
 
 fn index(seen: &Observed, name: &str) -> Result<u32, Error> {
