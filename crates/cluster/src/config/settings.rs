@@ -12,17 +12,14 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::{
-    DataDir, Error, Layout,
-    config::{environment::Environment, network_defaults::NetworkDefaults},
-};
+use crate::{DataDir, Error, Layout, config::environment::Environment};
 
 /// The host's own settings; the variable `CROSSHOST_CONFIG` names another file.
 pub const CONFIG_FILE: &str = "/etc/crosshost/config.json";
 const DEFAULT_STORE: &str = "dir:///var/lib/crosshost";
 pub(crate) const DEFAULT_PREFIX: &str = "crosshost";
 
-/// The keys `store` and `node`, as a conflist or the configuration file has them, and `network`, which the file alone has.
+/// The keys `store` and `node`, as a conflist or the configuration file has them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Settings {
@@ -32,9 +29,6 @@ pub struct Settings {
     /// This host.
     #[serde(default)]
     pub node: NodeSettings,
-    /// What the commands for networks do by default.
-    #[serde(default)]
-    pub network: NetworkDefaults,
 }
 
 /// How to reach the store.
@@ -84,8 +78,6 @@ pub struct Resolved {
     pub underlay: Option<String>,
     /// Tunnel address, if named.
     pub vtep: Option<IpAddr>,
-    /// What the commands for networks do by default.
-    pub network: NetworkDefaults,
     /// Whether a setting names the store; else it is the default one.
     pub names_store: bool,
     /// Why an ADD is refused: the conflist names another store than the host's configuration file.
@@ -196,7 +188,6 @@ impl Settings {
             node,
             underlay,
             vtep,
-            network: host.network.check()?,
             names_store,
             another_store,
         })

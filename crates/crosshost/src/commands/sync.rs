@@ -6,10 +6,7 @@ use cluster::Node;
 use journal::clock;
 use overlay::maintain::sync::Synced;
 
-use crate::{
-    conflists::{self, Brought},
-    session::{Result, Session},
-};
+use crate::session::{Result, Session};
 
 /// The message after published ports were repaired.
 pub const PORTS: &str = "published ports: mended";
@@ -20,8 +17,6 @@ pub struct Done {
     pub networks: Vec<Synced>,
     /// Whether published ports were missing from the kernel's table.
     pub ports: bool,
-    /// What became of this host's conflists.
-    pub conflists: Brought,
     /// What of these could not be brought there.
     behind: Vec<plugin::Error>,
     /// Other failures, with what they are about.
@@ -33,9 +28,7 @@ impl Done {
     pub fn late(&self) -> Option<String> {
         let named = |(what, failure): &(String, cluster::Error)| failure.about(what);
         let behind = self.behind.iter().map(ToString::to_string);
-        let conflists = self.conflists.failures.iter().cloned();
-        let named = self.late.iter().map(named).chain(conflists);
-        let mut late: Vec<_> = behind.chain(named).collect();
+        let mut late: Vec<_> = behind.chain(self.late.iter().map(named)).collect();
         late.dedup();
         (!late.is_empty()).then(|| late.join("; "))
     }
@@ -58,7 +51,6 @@ pub async fn sync(session: &Session) -> Result<String> {
     }
     let mut lines: Vec<_> = done.networks.iter().map(line).collect();
     lines.extend(done.ports.then(|| PORTS.to_owned()));
-    lines.extend(done.conflists.lines);
     lines.push(format!("node {}: in sync\n", session.settings.node));
     Ok(lines.join("\n"))
 }
@@ -126,7 +118,6 @@ pub async fn once(session: &Session, contact: bool) -> Result<Done> {
         };
         cluster.register(&node).await?;
     }
-    let conflists = conflists::bring(session).await?;
     let ports = ports.unwrap_or_else(|error| {
         behind.push(error);
         false
@@ -134,7 +125,6 @@ pub async fn once(session: &Session, contact: bool) -> Result<Done> {
     Ok(Done {
         networks,
         ports,
-        conflists,
         behind,
         late,
     })

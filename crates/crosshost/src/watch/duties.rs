@@ -10,7 +10,7 @@ use super::{
     line::{Heard, Records},
     log::Log,
 };
-use crate::{commands::sync, conflists, session::Session};
+use crate::{commands::sync, session::Session};
 
 /// What the watcher has to do with the store.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -19,8 +19,6 @@ pub struct Duties {
     pub whole: bool,
     /// Also to write this host's contact.
     pub contact: bool,
-    /// To bring the conflists up to date.
-    pub conflists: bool,
     /// Networks whose forwarding has to change.
     pub sandboxes: BTreeSet<String>,
     /// Pools of which another host wants something.
@@ -30,12 +28,12 @@ pub struct Duties {
 impl Duties {
     /// Whether nothing is due.
     pub fn is_empty(&self) -> bool {
-        !self.whole && !self.conflists && self.sandboxes.is_empty() && self.pools.is_empty()
+        !self.whole && self.sandboxes.is_empty() && self.pools.is_empty()
     }
 
-    /// How many things wait to be done, beside a sync of everything.
+    /// How many networks and pools wait for something.
     pub fn len(&self) -> usize {
-        usize::from(self.conflists) + self.sandboxes.len() + self.pools.len()
+        self.sandboxes.len() + self.pools.len()
     }
 
     /// Adds the duties that follow from an answer.
@@ -56,7 +54,6 @@ impl Duties {
                     self.whole = true;
                 }
             }
-            Records::Networks => self.conflists = true,
             Records::Blocks(pool, snapshot) => {
                 let network = &pool.network;
                 let is_sandbox = pool.data_dir.is_default()
@@ -79,22 +76,6 @@ impl Duties {
             return false;
         }
         let mut all = true;
-        if self.conflists {
-            match conflists::bring(session).await {
-                Ok(brought) => {
-                    self.conflists = false;
-                    brought.lines.iter().for_each(|line| Log::note(line));
-                    match brought.failures.first() {
-                        None => log.right("conflists"),
-                        Some(failure) => log.wrong("conflists", failure),
-                    }
-                }
-                Err(error) => {
-                    log.wrong("conflists", &error.to_string());
-                    all = false;
-                }
-            }
-        }
         for network in self.sandboxes.clone() {
             let about = format!("network {network}");
             let (cluster, settings) = (session.cluster(), &session.settings);
@@ -148,7 +129,6 @@ impl Duties {
             }
         };
         changed(done.networks.iter());
-        done.conflists.lines.iter().for_each(|line| Log::note(line));
         // A failure that is not the store's stays until something changes on this host.
         match done.late() {
             None => log.right("sync"),

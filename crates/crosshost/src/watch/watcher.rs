@@ -47,8 +47,6 @@ pub struct Watcher {
     backoff: Backoff,
     repair: Instant,
     whole: Instant,
-    /// Whether this host keeps conflists of all networks.
-    conflists: bool,
     /// When this node's contact is due on a network with `reclaimAfter`, in seconds since boot.
     contact: Option<u64>,
 }
@@ -76,7 +74,6 @@ impl Watcher {
             backoff: pauses(),
             repair: now + REPAIR,
             whole: now + WHOLE,
-            conflists: false,
             contact: None,
         }
     }
@@ -110,12 +107,7 @@ impl Watcher {
     /// Checks this host's documents and the clock.
     pub fn look(&mut self) {
         match subjects(&mut self.pools) {
-            Ok(mut subjects) => {
-                if self.conflists {
-                    subjects.insert(Subject::Networks);
-                }
-                self.line.listen_to(subjects);
-            }
+            Ok(subjects) => self.line.listen_to(subjects),
             Err(error) => self.log.wrong("this host's documents", &error.msg),
         }
         self.listen();
@@ -282,7 +274,6 @@ impl Watcher {
             let done = match Session::open() {
                 Ok(session) => {
                     self.log.right("settings");
-                    self.conflists = !session.settings.network.conflist_dirs.is_empty();
                     self.duties.work_off(&session, &mut self.log).await
                 }
                 Err(error) => {

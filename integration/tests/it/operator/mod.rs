@@ -5,5 +5,4 @@ mod doctor_of_settings;
 mod doctor_waiting;
 mod foreign_firewalls;
 mod gc_command;
-mod networks_everywhere;
 mod upgrade;
