@@ -53,14 +53,7 @@ pub(super) async fn ensure(host: &Host, ledger: &Ledger, look: Look) -> Result<I
         interface.push(desired::neighbours(ledger));
     }
     let mut seen = Observed::of(&outer, &interface).await?;
-    let made = loop {
-        let before = inside.names(look).await?;
-        let made = inside.apply(host, ledger, look, &seen).await;
-        // A DEL removes its container's NIC, and so the port, without the lock.
-        if made.is_ok() || before.is_subset(&inside.names(look).await?) {
-            break made?;
-        }
-    };
+    let made = inside.apply(host, ledger, look, &seen).await?;
     if made > 0 {
         seen.renew(&outer, &interface).await?;
     }

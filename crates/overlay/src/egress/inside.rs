@@ -263,14 +263,6 @@ impl Inside {
         Ok(changes)
     }
 
-    /// The names of the links where the bridge is, as far as they are looked at.
-    pub(super) async fn names(&self, look: Look) -> Result<BTreeSet<String>, Error> {
-        if look == Look::AtLinks {
-            return Ok(BTreeSet::new());
-        }
-        Ok(source_guard::names_of(&self.rtnl.links().await?))
-    }
-
     /// What of the bridge, and of these ports of containers, is not as it should be, given what was seen on the host.
     pub(super) async fn deviating(
         &self,

@@ -152,32 +152,16 @@ pub(crate) fn describe(ports: &Ports, links: &[netlink::Link]) -> Vec<Object> {
 /// Makes the guard of a network's sandbox what the records say; how much was wrong. The caller holds the network's lock.
 pub(crate) async fn repair(host: &Host, network: &str, sandbox: &Sandbox) -> Result<usize, Error> {
     let ports = on_segment(host, network)?;
+    let links = sandbox.rtnl.links().await?;
+    let objects = describe(&ports, &links);
+    let known = Known {
+        links,
+        has_all: true,
+        beyond: None,
+    };
     let space = sandbox.space(host);
-    loop {
-        let links = sandbox.rtnl.links().await?;
-        let names = names_of(&links);
-        let objects = describe(&ports, &links);
-        let known = Known {
-            links,
-            has_all: true,
-            beyond: None,
-        };
-        let mut seen = Observed::beside(known, &space, &objects).await?;
-        let mended = host_state::apply(&space, &objects, &mut seen).await;
-        // A DEL removes its port without the lock.
-        let has_lost = mended.is_err() && {
-            let now = names_of(&sandbox.rtnl.links().await?);
-            !names.is_subset(&now)
-        };
-        if !has_lost {
-            return mended;
-        }
-    }
-}
-
-/// The names of links.
-pub(crate) fn names_of(links: &[netlink::Link]) -> BTreeSet<String> {
-    links.iter().map(|link| link.name.clone()).collect()
+    let mut seen = Observed::beside(known, &space, &objects).await?;
+    host_state::apply(&space, &objects, &mut seen).await
 }
 
 /// A new port of a network's sandbox, which is down until it is known what may come from it.
