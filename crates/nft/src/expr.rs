@@ -151,6 +151,20 @@ pub(crate) fn of_family(family: &Family) -> [Expressions; 2] {
     ]
 }
 
+/// Whether the address of IPv6 at this offset in its header is a link-local one (`fe80::/10`), or, by the operator, is not.
+pub(crate) fn link_local(offset: u32, operator: Operator) -> [Expressions; 3] {
+    let ten_bits = |first: u8, second: u8| {
+        let mut address = vec![0; 16];
+        address[..2].copy_from_slice(&[first, second]);
+        address
+    };
+    [
+        payload(Register::Reg1, NETWORK_HEADER, offset, 16),
+        mask(ten_bits(0xff, 0xc0)),
+        compare(operator, ten_bits(0xfe, 0x80)),
+    ]
+}
+
 /// Masks and compares the first register.
 pub(crate) fn mask(bits: Vec<u8>) -> Expressions {
     let length = u32::try_from(bits.len()).unwrap_or_default();

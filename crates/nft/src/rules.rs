@@ -7,9 +7,9 @@ use netlink_packet_netfilter::nftables::{
 };
 
 use crate::expr::{
-    LINK_HEADER, MAC_BYTES, PORT_BYTES, Rule, TRANSPORT_HEADER, UDP, accept, compare, drop,
-    established, ifname, load, lookup, lookup_absent, mask, masq, notrack, number, of_family,
-    other, payload, port, rule, translated, verdict,
+    self, LINK_HEADER, MAC_BYTES, PORT_BYTES, Rule, TRANSPORT_HEADER, UDP, accept, compare, drop,
+    established, ifname, load, lookup, lookup_absent, masq, notrack, number, of_family, other,
+    payload, port, rule, translated, verdict,
 };
 use crate::family::{End, Family, IPV4, IPV6};
 use crate::skeleton::{ANY_SOURCE_PORT, FROM_CONTAINERS, TO_TUNNELS, TOGETHER};
@@ -124,23 +124,12 @@ pub(crate) fn from_containers(bridge: &str, links: &[&str]) -> Vec<Rule> {
     let [v4, v6] = [&IPV4, &IPV6].map(to_tunnel);
     // These have no route by a link to a segment. They leave no link, and the sandbox knows which container has which.
     let mut link_local = of_family(&IPV6).to_vec();
-    link_local.extend([
-        address(Register::Reg1, &IPV6, End::Source),
-        mask(ten_bits(0xff, 0xc0)),
-        compare(Operator::Equal, ten_bits(0xfe, 0x80)),
-        accept(),
-    ]);
+    link_local.extend(expr::link_local(IPV6.source_offset, Operator::Equal));
+    link_local.push(accept());
     let rules = [v4, v6, link_local, back, of_bridge]
         .into_iter()
         .chain(beside);
     rules.chain([vec![drop()]]).map(rule).collect()
-}
-
-/// An address of IPv6 whose first ten bits these are.
-fn ten_bits(first: u8, second: u8) -> Vec<u8> {
-    let mut address = vec![0; 16];
-    address[..2].copy_from_slice(&[first, second]);
-    address
 }
 
 /// Leads what comes by the containers' links to a chain of its own.

@@ -6,8 +6,8 @@ use netlink_packet_netfilter::nftables::{
 
 use super::GUARD;
 use crate::expr::{
-    LINK_HEADER, MAC_BYTES, NETWORK_HEADER, NF_ACCEPT, NF_DROP, PORT_BYTES, Rule, TRANSPORT_HEADER,
-    UDP, compare, ifname, load, lookup, lookup_absent, mask, payload, verdict,
+    LINK_HEADER, MAC_BYTES, NETWORK_HEADER, PORT_BYTES, Rule, TRANSPORT_HEADER, UDP, accept,
+    compare, drop, ifname, link_local, load, lookup, lookup_absent, mask, payload, verdict,
 };
 use crate::skeleton::{Chain, IFNAME, IFNAME_TYPE, Skeleton, TYPE_BITS, of_keys};
 
@@ -274,16 +274,7 @@ fn loopback(operator: Operator) -> Vec<Expressions> {
 
 /// `ip6 daddr != fe80::/10`: a client of DHCP for IPv6 is answered at its link-local address.
 fn to_no_link_local() -> Vec<Expressions> {
-    let ten_bits = |first: u8, second: u8| {
-        let mut address = vec![0; 16];
-        address[..2].copy_from_slice(&[first, second]);
-        address
-    };
-    vec![
-        payload(Register::Reg1, NETWORK_HEADER, IP6_DESTINATION, 16),
-        mask(ten_bits(0xff, 0xc0)),
-        compare(Operator::NotEqual, ten_bits(0xfe, 0x80)),
-    ]
+    link_local(IP6_DESTINATION, Operator::NotEqual).into()
 }
 
 /// `meta l4proto ipv6-icmp`
@@ -339,14 +330,6 @@ fn from_nobody() -> Vec<Expressions> {
         payload(Register::Reg1, NETWORK_HEADER, IP6_SOURCE, 16),
         compare(Operator::Equal, vec![0; 16]),
     ]
-}
-
-fn accept() -> Expressions {
-    verdict(Verdict::Other(NF_ACCEPT), None)
-}
-
-fn drop() -> Expressions {
-    verdict(Verdict::Other(NF_DROP), None)
 }
 
 fn rule<const N: usize>(parts: [Vec<Expressions>; N]) -> Rule {
