@@ -206,6 +206,19 @@ impl Host {
         self.namespace.write(path, config.to_string());
     }
 
+    /// Lets the host keep a conflist of each network where CNI runtimes look for it; `network` is the rest of that section of
+    /// `/etc/crosshost/config.json`.
+    #[track_caller]
+    pub fn keep_conflists(&self, network: &Value) {
+        let path = "/etc/crosshost/config.json";
+        let mut config = self.namespace.run(&["cat", path]).ok().json();
+        config["network"] = json!({ "conflistDirs": ["/etc/cni/net.d"] });
+        for (key, value) in network.as_object().expect("an object") {
+            config["network"][key] = value.clone();
+        }
+        self.namespace.write(path, config.to_string());
+    }
+
     /// Puts a network configuration where CNI runtimes look for it.
     #[track_caller]
     pub fn install(&self, conflist: &Value) {

@@ -29,6 +29,7 @@ mod error;
 pub mod forwarder;
 pub mod keys;
 mod layout;
+mod macvlan;
 mod node_view;
 mod operations;
 mod records;
@@ -43,17 +44,20 @@ pub use allocator::{
 };
 pub use config::conflist::{Conflist, Segment, unique};
 pub use config::data_dir::DataDir;
+pub use config::network_defaults::NetworkDefaults;
 pub use config::settings::{CONFIG_FILE, NodeSettings, Resolved, Settings, StoreSettings};
 pub use config::store_ref::StoreRef;
 pub use error::{Error, ErrorKind};
 pub use layout::Layout;
+pub use macvlan::Macvlan;
 pub use node_view::NodeView;
 pub use operations::blocks::Claim;
 pub use operations::leases::{LeaseGuard, Published};
-pub use operations::networks::{Created, NetworkSpec};
+pub use operations::networks::{Created, NetworkSpec, Removed};
 pub use operations::nodes::no_tunnel_address;
 pub use operations::ownership::{BlockRecord, BlockState, Exclusion, ExclusionState};
 pub use operations::requested_macs::MacRecord;
+pub use operations::subnet_choice::SubnetChoice;
 pub use operations::vnis::UnclaimedVni;
 pub use records::{
     Acknowledgement, Egress, EgressMode, Lease, LedgerRecord, Network, NetworkState, Node,

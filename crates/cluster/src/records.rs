@@ -13,7 +13,7 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use store::Entry;
 
-use crate::{Error, Stored};
+use crate::{Error, Macvlan, Stored};
 
 /// The schema that this version writes, and the newest that it reads.
 pub(crate) const SCHEMA: u32 = 1;
@@ -150,6 +150,15 @@ pub struct Network {
     /// Seconds after which a silent node loses its blocks; absent: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reclaim_after: Option<u64>,
+    /// The device of its containers, if the network is no segment of ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub macvlan: Option<Macvlan>,
+    /// Whether each host writes a conflist for it: it was created by command.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub conflist: bool,
+    /// The operator's words about it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
     /// Whether it takes attachments.
     #[serde(default)]
     pub state: NetworkState,
@@ -234,6 +243,11 @@ impl Network {
                 node: restoring.node.clone(),
             }),
         }
+    }
+
+    /// Whether it is whole: neither being created, nor removed, nor written again.
+    pub fn is_ready(&self) -> bool {
+        self.state == NetworkState::Ready && self.restoring.is_none()
     }
 
     /// Whether an operator is removing it.
@@ -331,6 +345,11 @@ pub(crate) struct RemovedRecord {
 }
 
 impl RemovedRecord {
+    /// Whether the network with this id was removed.
+    pub(crate) fn has_id(&self, id: &str) -> bool {
+        self.ids.contains_key(id)
+    }
+
     /// Whether this very network was removed.
     pub(crate) fn has(&self, network: &Network) -> bool {
         let id = network.id.as_ref();

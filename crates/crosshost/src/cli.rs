@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnetwork::IpNetwork;
 
+use crate::commands::network::Filter;
+
 /// One network for the containers of several hosts.
 #[derive(Debug, Parser)]
 #[command(
@@ -62,7 +64,8 @@ pub enum Network {
     /// Create a network for all hosts.
     Create(Box<Create>),
     /// List all networks.
-    Ls(Output),
+    #[command(visible_alias = "list")]
+    Ls(Listing),
     /// Show one network with its blocks and endpoints.
     Inspect {
         /// A network; NAME@DIRECTORY if its conflist names a data directory (ipam.dataDir).
@@ -70,11 +73,42 @@ pub enum Network {
         #[command(flatten)]
         output: Output,
     },
-    /// Remove a network that has no endpoints.
+    /// Remove networks that have no endpoints.
+    #[command(visible_alias = "remove")]
     Rm {
-        /// A network; NAME@DIRECTORY if its conflist names a data directory (ipam.dataDir).
-        name: String,
+        /// Networks; NAME@DIRECTORY if a conflist names a data directory (ipam.dataDir).
+        #[arg(value_name = "NAME", required = true)]
+        names: Vec<String>,
     },
+    /// Remove all networks that network create made and that have no endpoints on any host.
+    Prune(Prune),
+}
+
+/// `crosshost network ls`.
+#[derive(Debug, Args)]
+pub struct Listing {
+    /// Print the names alone.
+    #[arg(long, short, conflicts_with = "json")]
+    pub quiet: bool,
+    /// Only networks with name=PART, label=KEY[=VALUE], label!=KEY[=VALUE], driver=DRIVER or scope=SCOPE; may be repeated.
+    #[arg(long, short, value_name = "FILTER")]
+    pub filter: Vec<Filter>,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// `crosshost network prune`.
+#[derive(Debug, Args)]
+pub struct Prune {
+    /// Do not ask.
+    #[arg(long, short)]
+    pub force: bool,
+    /// Only list what would be removed.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// As of network ls.
+    #[arg(long, value_name = "FILTER")]
+    pub filter: Vec<Filter>,
 }
 
 /// `crosshost network create`.
@@ -82,13 +116,26 @@ pub enum Network {
 pub struct Create {
     /// Name of the network, as in a conflist.
     pub name: cni::NetworkName,
-    /// A subnet of the network; one for each IP version.
-    #[arg(long, value_name = "CIDR", required = true)]
+    /// What makes it: VXLAN tunnels between the hosts, or the reference plugin macvlan on the hosts' own segment.
+    #[arg(long, short, value_name = "DRIVER", default_value = "overlay")]
+    pub driver: Driver,
+    /// An option of the driver; may be repeated. overlay: mtu, vni; macvlan: mtu, parent, mode.
+    #[arg(long, short, value_name = "KEY=VALUE")]
+    pub opt: Vec<String>,
+    /// A subnet of the network; one for each IP version. Default: the first free one of network.defaultAddressPools in
+    /// /etc/crosshost/config.json, or of 10.0.0.0/8 in pieces of /24.
+    #[arg(long, value_name = "CIDR")]
     pub subnet: Vec<IpNetwork>,
-    /// The gateway's address. Default: the first address of the subnet.
+    /// Also have IPv6, with a unique local subnet if no --subnet is one of IPv6.
+    #[arg(long)]
+    pub ipv6: bool,
+    /// A gateway's address; one for each subnet. Default: the first address of the subnet.
     #[arg(long, value_name = "ADDRESS")]
-    pub gateway: Option<IpAddr>,
-    /// The addresses for containers. Default: the whole subnet.
+    pub gateway: Vec<IpAddr>,
+    /// The part of a subnet from which containers get addresses; one for each subnet. Default: the whole subnet.
+    #[arg(long, value_name = "CIDR", conflicts_with = "range")]
+    pub ip_range: Vec<IpNetwork>,
+    /// The same by first and last address, for a network with one subnet.
     #[arg(long, value_name = "START-END", value_parser = bounds)]
     pub range: Option<(IpAddr, IpAddr)>,
     /// The VXLAN network identifier. Default: the next free one from 4097 on.
@@ -103,6 +150,9 @@ pub struct Create {
     /// How containers reach the outside. Default: gwbridge.
     #[arg(long)]
     pub egress: Option<Egress>,
+    /// Without a way out, as --egress none.
+    #[arg(long, conflicts_with = "egress")]
+    pub internal: bool,
     /// Subnet of the egress bridge, with --egress gwbridge.
     #[arg(long, value_name = "CIDR")]
     pub egress_subnet: Option<IpNetwork>,
@@ -115,9 +165,24 @@ pub struct Create {
     /// Addresses that no container gets; may be repeated.
     #[arg(long, value_name = "CIDR")]
     pub exclude: Vec<IpNetwork>,
+    /// An address that no container gets, because something else has it; may be repeated.
+    #[arg(long, value_name = "NAME=ADDRESS")]
+    pub aux_address: Vec<String>,
+    /// A word about the network, which network ls and inspect show; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub label: Vec<String>,
     /// Seconds without contact after which a host's blocks go to other hosts. Default: never.
     #[arg(long, value_name = "SECONDS")]
     pub reclaim_after: Option<u64>,
+}
+
+/// `--driver`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Driver {
+    /// VXLAN tunnels between the hosts.
+    Overlay,
+    /// The reference plugin macvlan with our addresses.
+    Macvlan,
 }
 
 /// `--egress`.
@@ -205,7 +270,6 @@ mod tests {
         assert_eq!((create.name.as_str(), create.vni), ("n", Some(7)));
         assert_eq!(create.subnet.len(), 2);
         for (bad, named) in [
-            ("network create n", "--subnet"),
             ("network create n --subnet 10.0.0.0/33", "10.0.0.0/33"),
             ("network create n --subnet 10.0.0.0/24 --vni x", "--vni"),
             (
@@ -222,7 +286,6 @@ mod tests {
             ),
             ("network create a/b --subnet 10.0.0.0/24", "a/b"),
             ("network rm", "NAME"),
-            ("network rm a b", "'b'"),
             ("network destroy", "destroy"),
             ("node inspect", "inspect"),
         ] {

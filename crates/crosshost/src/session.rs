@@ -91,17 +91,23 @@ pub fn run(command: Command) -> Result<String> {
         Command::Doctor(output) => plugin::run(doctor::examine(output)),
         Command::Network(Network::Create(options)) => {
             // The options are checked before the store is opened, because that may create its directory.
-            let spec = network::spec(*options)?;
-            with_store(async |session| network::create(session, &spec).await)
+            plugin::run(async {
+                let settings = settings()?;
+                let spec = network::spec(*options, &settings.network)?;
+                network::create(&Session::with(settings)?, &spec).await
+            })
         }
-        Command::Network(Network::Ls(output)) => {
-            with_store(async |session| network::list(session, output).await)
+        Command::Network(Network::Ls(asked)) => {
+            with_store(async |session| network::list(session, &asked).await)
         }
         Command::Network(Network::Inspect { name, output }) => {
             with_store(async |session| network::inspect(session, &name, output).await)
         }
-        Command::Network(Network::Rm { name }) => {
-            with_store(async |session| network::remove(session, &name).await)
+        Command::Network(Network::Rm { names }) => {
+            with_store(async |session| network::remove(session, &names).await)
+        }
+        Command::Network(Network::Prune(asked)) => {
+            with_store(async |session| network::prune(session, &asked).await)
         }
         Command::Node(Node::Ls(output)) => {
             with_store(async |session| node::list(session, output).await)
@@ -114,7 +120,9 @@ pub fn run(command: Command) -> Result<String> {
             output,
         }) => with_store(async |session| endpoint::list(session, output).await),
         Command::Sync { watch: false } => with_store(sync::sync),
-        Command::Gc { dry_run } => with_store(async |session| gc::sweep(session, dry_run).await),
+        Command::Gc { dry_run } => {
+            with_store(async |session| Box::pin(gc::sweep(session, dry_run)).await)
+        }
     }
 }
 

@@ -15,6 +15,7 @@
 //! replay any order of events.
 
 mod address;
+mod address_pool;
 mod block;
 mod check;
 mod mac;
@@ -27,6 +28,7 @@ mod size;
 mod used;
 
 pub use address::{host_bits, is_network, nth, offset};
+pub use address_pool::AddressPool;
 pub use block::{BadBlock, Block};
 pub use check::{RangeError, overlapping};
 pub use mac::{BadMac, Mac};

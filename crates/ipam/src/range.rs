@@ -63,6 +63,18 @@ impl Range {
         .check()
     }
 
+    /// The range, of which only addresses in `part` are given out: Docker's `--ip-range`.
+    #[must_use]
+    pub fn narrowed(self, part: IpNetwork) -> Self {
+        let (first, last) = usable(self.subnet);
+        let (start, end) = (part.network(), part.broadcast());
+        Self {
+            range_start: Some(start.max(first)),
+            range_end: Some(end.min(last)),
+            ..self
+        }
+    }
+
     /// First address that may be given out.
     pub fn start(&self) -> IpAddr {
         self.range_start.unwrap_or_else(|| usable(self.subnet).0)

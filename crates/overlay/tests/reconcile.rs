@@ -84,6 +84,9 @@ fn network(subnets: &[&str]) -> Network {
         egress: None,
         reaches: None,
         reclaim_after: None,
+        macvlan: None,
+        conflist: false,
+        labels: std::collections::BTreeMap::new(),
         state: NetworkState::Ready,
         restoring: None,
     }

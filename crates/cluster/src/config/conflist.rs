@@ -103,6 +103,7 @@ impl Conflist {
         let settings = Settings {
             store: self.store.clone(),
             node: self.node.clone(),
+            ..Settings::default()
         };
         let data_dir = self.data_dir();
         let named = data_dir.directory().unwrap_or_default();

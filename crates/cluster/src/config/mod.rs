@@ -3,5 +3,6 @@
 pub(crate) mod conflist;
 pub(crate) mod data_dir;
 pub(crate) mod environment;
+pub(crate) mod network_defaults;
 pub(crate) mod settings;
 pub(crate) mod store_ref;

@@ -12,14 +12,17 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::{DataDir, Error, Layout, config::environment::Environment};
+use crate::{
+    DataDir, Error, Layout,
+    config::{environment::Environment, network_defaults::NetworkDefaults},
+};
 
 /// The host's own settings; the variable `CROSSHOST_CONFIG` names another file.
 pub const CONFIG_FILE: &str = "/etc/crosshost/config.json";
 const DEFAULT_STORE: &str = "dir:///var/lib/crosshost";
 pub(crate) const DEFAULT_PREFIX: &str = "crosshost";
 
-/// The keys `store` and `node`, as a conflist or the configuration file has them.
+/// The keys `store` and `node`, as a conflist or the configuration file has them, and `network`, which the file alone has.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Settings {
@@ -29,6 +32,9 @@ pub struct Settings {
     /// This host.
     #[serde(default)]
     pub node: NodeSettings,
+    /// What the commands for networks do by default.
+    #[serde(default)]
+    pub network: NetworkDefaults,
 }
 
 /// How to reach the store.
@@ -78,6 +84,8 @@ pub struct Resolved {
     pub underlay: Option<String>,
     /// Tunnel address, if named.
     pub vtep: Option<IpAddr>,
+    /// What the commands for networks do by default.
+    pub network: NetworkDefaults,
     /// Whether a setting names the store; else it is the default one.
     pub names_store: bool,
     /// Why an ADD is refused: the conflist names another store than the host's configuration file.
@@ -188,6 +196,7 @@ impl Settings {
             node,
             underlay,
             vtep,
+            network: host.network.check()?,
             names_store,
             another_store,
         })
@@ -386,7 +395,7 @@ mod tests {
         for (json, what) in [
             (
                 r#"{"stroe": {"url": "consul://h"}}"#,
-                "stroe: unknown key; want one of node, store",
+                "stroe: unknown key; want one of network, node, store",
             ),
             (
                 r#"{"store": {"token": "t"}}"#,

@@ -126,6 +126,7 @@ mod tests {
             node: "n".to_owned(),
             underlay: None,
             vtep: None,
+            network: crate::NetworkDefaults::default(),
             names_store: true,
             another_store: None,
         };

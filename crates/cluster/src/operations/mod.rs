@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `nodes` | a node's record: registration, contact |
 //! | `networks`, `vnis` | a network: creation with its VNI, its subnets and a block for each node |
+//! | `subnet_choice` | the subnet of a network that is created without one |
 //! | `preallocation` | the blocks that nodes get when a network is created |
 //! | `blocks`, `ownership` | claims of blocks; the states of a block's record, without I/O |
 //! | `exclusions` | single addresses that another host gets in a block |
@@ -27,4 +28,5 @@ pub(crate) mod preallocation;
 pub(crate) mod reclaim;
 pub(crate) mod removal;
 pub(crate) mod requested_macs;
+pub(crate) mod subnet_choice;
 pub(crate) mod vnis;

@@ -3,7 +3,10 @@
 //! Each creation and removal swaps one record, `subnets`, so two hosts cannot create overlapping networks at the same moment.
 //! Networks are created rarely, and attachments never touch that record.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use ipam::RangeSet;
 use ipnetwork::IpNetwork;
@@ -11,8 +14,10 @@ use serde::Serialize;
 use store::{Entry, Key, Op, Outcome};
 
 use crate::{
-    ATTEMPTS, CHUNK, Cluster, Egress, Error, Network, NetworkState, Records, Stored, Versioned,
+    ATTEMPTS, CHUNK, Cluster, Egress, Error, Macvlan, Network, NetworkState, Records, Stored,
+    Versioned,
     config::settings::DEFAULT_PREFIX,
+    operations::subnet_choice::SubnetChoice,
     records::{RemovedRecord, SubnetsRecord, VXLAN_PORT, VniRecord, decode, encode, subnets},
     stored,
 };
@@ -33,6 +38,8 @@ pub struct NetworkSpec {
     pub segment: bool,
     /// Checked ranges; empty: those in the store.
     pub ranges: Vec<RangeSet>,
+    /// How further ranges are found for a new network.
+    pub choice: Option<SubnetChoice>,
     /// VXLAN network identifier.
     pub vni: Option<u32>,
     /// Block length in bits.
@@ -47,6 +54,12 @@ pub struct NetworkSpec {
     pub reaches: Option<BTreeSet<String>>,
     /// Seconds after which a silent node loses its blocks.
     pub reclaim_after: Option<u64>,
+    /// The device of its containers, if it is a network of the reference plugin `macvlan`.
+    pub macvlan: Option<Macvlan>,
+    /// Whether each host writes a conflist for it.
+    pub conflist: bool,
+    /// The operator's words about it.
+    pub labels: BTreeMap<String, String>,
     /// VNIs of other networks on this host, which the store may have lost. They are not chosen.
     pub in_use: BTreeSet<u32>,
 }
@@ -58,6 +71,17 @@ pub enum Created {
     New(Versioned<Network>),
     /// The store has it, and it agrees with the spec.
     Present(Versioned<Network>),
+}
+
+/// The networks that were removed, by name.
+#[derive(Debug, Clone, Default)]
+pub struct Removed(BTreeMap<String, RemovedRecord>);
+
+impl Removed {
+    /// Whether the network of this name with this id was removed. Not if what is noted of that name cannot be read.
+    pub fn has(&self, name: &str, id: &str) -> bool {
+        self.0.get(name).is_some_and(|removed| removed.has_id(id))
+    }
 }
 
 impl NetworkSpec {
@@ -140,6 +164,9 @@ impl NetworkSpec {
             egress,
             reaches,
             reclaim_after,
+            macvlan,
+            conflist,
+            labels,
             ..
         } = self;
         Network {
@@ -153,6 +180,9 @@ impl NetworkSpec {
             egress,
             reaches,
             reclaim_after,
+            macvlan,
+            conflist,
+            labels,
             state: NetworkState::Ready,
             restoring: None,
         }
@@ -184,6 +214,25 @@ impl Cluster<'_> {
             .iter()
             .filter_map(|it| stored::network(it, &networks));
         Ok(all.collect())
+    }
+
+    /// Waits until a network was written or removed after `index`, at most for `wait`; the index to go on from. Index 0 returns at once.
+    pub async fn watch_networks(&self, index: u64, wait: Duration) -> Result<u64, Error> {
+        let all = self.layout.networks()?;
+        let heard = self.store.watch(&all, index, wait).await?;
+        Ok(heard.index)
+    }
+
+    /// Which networks were removed.
+    pub async fn removed(&self) -> Result<Removed, Error> {
+        let all = self.layout.all_removed()?;
+        let entries = self.store.read(std::slice::from_ref(&all)).await?;
+        let records = entries.iter().filter_map(|entry| {
+            let name = stored::name_below(entry, &all)?;
+            let removed = Stored::<RemovedRecord>::of(entry);
+            Some((name.to_owned(), removed.readable()?.record.clone()))
+        });
+        Ok(Removed(records.collect()))
     }
 
     /// The subnets of all networks.
@@ -221,7 +270,7 @@ impl Cluster<'_> {
                 spec.agree(&present.record)?;
                 return Ok(Created::Present(present));
             }
-            if spec.ranges.is_empty() {
+            if !spec.has_ranges() {
                 return Err(Error::NoRanges(name.clone()));
             }
             let leftovers = self.leftovers_of(name, &entries, &|_| false)?;
@@ -234,13 +283,16 @@ impl Cluster<'_> {
             } else {
                 None
             };
+            let mut chosen = spec.clone();
             let (subnets_op, _) = self.swap_subnets(find(&all), |record| {
                 self.add_subnets(record, &entries)?;
-                refuse_overlap(spec, record)?;
-                record.networks.insert(name.clone(), subnets(&spec.ranges));
+                chosen.choose(record)?;
+                refuse_overlap(&chosen, record)?;
+                let subnets = subnets(&chosen.ranges);
+                record.networks.insert(name.clone(), subnets);
                 Ok(())
             })?;
-            let mut network = spec.clone().into_network(vni);
+            let mut network = chosen.into_network(vni);
             // If the network with this id was removed while this verb was at work, the new one needs another id. If the record
             // of removals cannot be read, no host restores a network of this name, so any id will do.
             let noted = find(&removed).map(Stored::<RemovedRecord>::of);

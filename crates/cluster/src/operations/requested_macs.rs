@@ -246,6 +246,9 @@ mod tests {
             egress: None,
             reaches: None,
             reclaim_after: None,
+            macvlan: None,
+            conflist: false,
+            labels: std::collections::BTreeMap::new(),
             state: crate::NetworkState::Ready,
             restoring: None,
         }

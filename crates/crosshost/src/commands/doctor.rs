@@ -152,6 +152,9 @@ async fn examine_store(settings: &Resolved, findings: &mut Findings) -> Result<(
     if let Err(error) = store_access::examine(settings, &cluster, &nodes, findings).await {
         findings.wrong(Check::StoreAccess, format!("store {here}: {error}"), "");
     }
+    if let Err(error) = conflists::examine_kept(session, findings).await {
+        findings.wrong(Check::Conflist, error.to_string(), "");
+    }
     examine_tunnel_addresses(&nodes, findings);
     examine_broadcast_addresses(&nodes, findings).await?;
     match nodes.get(node) {

@@ -96,7 +96,7 @@ async fn heard_of(clusters: &[Cluster<'_>], name: &str) -> Result<Option<u64>> {
 }
 
 /// A span of time in a suitable unit.
-fn ago(seconds: u64) -> String {
+pub fn ago(seconds: u64) -> String {
     match seconds {
         0..120 => format!("{seconds} s ago"),
         120..7200 => format!("{} min ago", seconds / 60),

@@ -6,7 +6,10 @@ use cluster::Node;
 use journal::clock;
 use overlay::maintain::sync::Synced;
 
-use crate::session::{Result, Session};
+use crate::{
+    conflists::{self, Brought},
+    session::{Result, Session},
+};
 
 /// The message after published ports were repaired.
 pub const PORTS: &str = "published ports: mended";
@@ -17,6 +20,8 @@ pub struct Done {
     pub networks: Vec<Synced>,
     /// Whether published ports were missing from the kernel's table.
     pub ports: bool,
+    /// What became of this host's conflists.
+    pub conflists: Brought,
     /// What of these could not be brought there.
     behind: Vec<plugin::Error>,
     /// Other failures, with what they are about.
@@ -28,7 +33,9 @@ impl Done {
     pub fn late(&self) -> Option<String> {
         let named = |(what, failure): &(String, cluster::Error)| failure.about(what);
         let behind = self.behind.iter().map(ToString::to_string);
-        let mut late: Vec<_> = behind.chain(self.late.iter().map(named)).collect();
+        let conflists = self.conflists.failures.iter().cloned();
+        let named = self.late.iter().map(named).chain(conflists);
+        let mut late: Vec<_> = behind.chain(named).collect();
         late.dedup();
         (!late.is_empty()).then(|| late.join("; "))
     }
@@ -51,6 +58,7 @@ pub async fn sync(session: &Session) -> Result<String> {
     }
     let mut lines: Vec<_> = done.networks.iter().map(line).collect();
     lines.extend(done.ports.then(|| PORTS.to_owned()));
+    lines.extend(done.conflists.lines);
     lines.push(format!("node {}: in sync\n", session.settings.node));
     Ok(lines.join("\n"))
 }
@@ -118,6 +126,7 @@ pub async fn once(session: &Session, contact: bool) -> Result<Done> {
         };
         cluster.register(&node).await?;
     }
+    let conflists = conflists::bring(session).await?;
     let ports = ports.unwrap_or_else(|error| {
         behind.push(error);
         false
@@ -125,6 +134,7 @@ pub async fn once(session: &Session, contact: bool) -> Result<Done> {
     Ok(Done {
         networks,
         ports,
+        conflists,
         behind,
         late,
     })

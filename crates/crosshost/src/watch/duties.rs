@@ -10,7 +10,7 @@ use super::{
     line::{Heard, Records},
     log::Log,
 };
-use crate::{commands::sync, session::Session};
+use crate::{commands::sync, conflists, session::Session};
 
 /// What the watcher has to do with the store.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub struct Duties {
     pub whole: bool,
     /// Also to write this host's contact.
     pub contact: bool,
+    /// To bring the conflists up to date.
+    pub conflists: bool,
     /// Networks whose forwarding has to change.
     pub sandboxes: BTreeSet<String>,
     /// Pools of which another host wants something.
@@ -28,12 +30,12 @@ pub struct Duties {
 impl Duties {
     /// Whether nothing is due.
     pub fn is_empty(&self) -> bool {
-        !self.whole && self.sandboxes.is_empty() && self.pools.is_empty()
+        !self.whole && !self.conflists && self.sandboxes.is_empty() && self.pools.is_empty()
     }
 
-    /// How many networks and pools wait for something.
+    /// How many things wait to be done, beside a sync of everything.
     pub fn len(&self) -> usize {
-        self.sandboxes.len() + self.pools.len()
+        usize::from(self.conflists) + self.sandboxes.len() + self.pools.len()
     }
 
     /// Adds the duties that follow from an answer.
@@ -54,6 +56,7 @@ impl Duties {
                     self.whole = true;
                 }
             }
+            Records::Networks => self.conflists = true,
             Records::Blocks(pool, snapshot) => {
                 let network = &pool.network;
                 let is_sandbox = pool.data_dir.is_default()
@@ -72,10 +75,26 @@ impl Duties {
     /// Does the duties until the store is away; returns whether all were done. A duty that fails for another reason does not stop
     /// the others.
     pub async fn work_off(&mut self, session: &Session, log: &mut Log) -> bool {
-        if self.whole && !self.sync(session, log).await {
+        if self.whole && !Box::pin(self.sync(session, log)).await {
             return false;
         }
         let mut all = true;
+        if self.conflists {
+            match conflists::bring(session).await {
+                Ok(brought) => {
+                    self.conflists = false;
+                    brought.lines.iter().for_each(|line| Log::note(line));
+                    match brought.failures.first() {
+                        None => log.right("conflists"),
+                        Some(failure) => log.wrong("conflists", failure),
+                    }
+                }
+                Err(error) => {
+                    log.wrong("conflists", &error.to_string());
+                    all = false;
+                }
+            }
+        }
         for network in self.sandboxes.clone() {
             let about = format!("network {network}");
             let (cluster, settings) = (session.cluster(), &session.settings);
@@ -129,6 +148,7 @@ impl Duties {
             }
         };
         changed(done.networks.iter());
+        done.conflists.lines.iter().for_each(|line| Log::note(line));
         // A failure that is not the store's stays until something changes on this host.
         match done.late() {
             None => log.right("sync"),

@@ -40,6 +40,8 @@ const LONG_REST: Duration = Duration::from_secs(1);
 pub enum Subject {
     /// All hosts.
     Nodes,
+    /// All networks.
+    Networks,
     /// The blocks of a network.
     Blocks(Pool),
 }
@@ -48,6 +50,7 @@ impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Nodes => f.write_str("watch of nodes"),
+            Self::Networks => f.write_str("watch of networks"),
             Self::Blocks(pool) => write!(f, "watch of network {pool}"),
         }
     }
@@ -57,6 +60,8 @@ impl fmt::Display for Subject {
 pub enum Records {
     /// Hosts by name.
     Nodes(cluster::Records<String, Node>),
+    /// Some network changed. Its records are read with those of removed ones.
+    Networks,
     /// Blocks of a network.
     Blocks(Pool, Box<NetworkSnapshot>),
 }
@@ -229,7 +234,7 @@ async fn ask(subject: &Subject, end: &End, session: &Session, backoff: &mut Back
         index = next;
         sleep(match subject {
             Subject::Nodes => LONG_REST,
-            Subject::Blocks(_) => REST,
+            Subject::Networks | Subject::Blocks(_) => REST,
         })
         .await;
     }
@@ -244,6 +249,10 @@ async fn query(
         Subject::Nodes => {
             let (nodes, next) = session.cluster().watch_nodes(index, WAIT).await?;
             Ok((Records::Nodes(nodes), next))
+        }
+        Subject::Networks => {
+            let next = session.cluster().watch_networks(index, WAIT).await?;
+            Ok((Records::Networks, next))
         }
         Subject::Blocks(pool) => {
             let cluster = session.cluster().within(&pool.data_dir)?;

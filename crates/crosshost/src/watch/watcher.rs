@@ -47,6 +47,8 @@ pub struct Watcher {
     backoff: Backoff,
     repair: Instant,
     whole: Instant,
+    /// Whether this host keeps conflists of all networks.
+    conflists: bool,
     /// When this node's contact is due on a network with `reclaimAfter`, in seconds since boot.
     contact: Option<u64>,
 }
@@ -74,6 +76,7 @@ impl Watcher {
             backoff: pauses(),
             repair: now + REPAIR,
             whole: now + WHOLE,
+            conflists: false,
             contact: None,
         }
     }
@@ -107,7 +110,12 @@ impl Watcher {
     /// Checks this host's documents and the clock.
     pub fn look(&mut self) {
         match subjects(&mut self.pools) {
-            Ok(subjects) => self.line.listen_to(subjects),
+            Ok(mut subjects) => {
+                if self.conflists {
+                    subjects.insert(Subject::Networks);
+                }
+                self.line.listen_to(subjects);
+            }
             Err(error) => self.log.wrong("this host's documents", &error.msg),
         }
         self.listen();
@@ -274,7 +282,8 @@ impl Watcher {
             let done = match Session::open() {
                 Ok(session) => {
                     self.log.right("settings");
-                    self.duties.work_off(&session, &mut self.log).await
+                    self.conflists = !session.settings.network.conflist_dirs.is_empty();
+                    Box::pin(self.duties.work_off(&session, &mut self.log)).await
                 }
                 Err(error) => {
                     self.log.wrong("settings", &error.to_string());

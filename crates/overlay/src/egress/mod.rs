@@ -33,7 +33,7 @@ pub(crate) use bridge::{forward, refuse_forwarding, switches};
 use inside::Inside;
 pub(crate) use inside::open;
 pub use ledger::{Lease, Ledger, Nic, Nic6};
-pub(crate) use subnet::taken;
+pub use subnet::taken;
 
 /// The document's name, and its lock's.
 const NAME: &str = "egress";

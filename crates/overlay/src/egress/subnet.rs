@@ -76,7 +76,7 @@ fn unique_local(identity: &str, attempt: u32) -> Option<Ipv6Network> {
 }
 
 /// What this host has a route to, but for everything, and its own addresses.
-pub(crate) async fn taken(host: &Host) -> Result<Vec<IpNetwork>, Error> {
+pub async fn taken(host: &Host) -> Result<Vec<IpNetwork>, Error> {
     let routes = host.rtnl.routes().await?;
     let addresses = host.rtnl.addresses(None).await?;
     let taken = routes.iter().map(|route| route.dst);

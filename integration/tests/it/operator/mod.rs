@@ -5,4 +5,5 @@ mod doctor_of_settings;
 mod doctor_waiting;
 mod foreign_firewalls;
 mod gc_command;
+mod networks_everywhere;
 mod upgrade;

@@ -4,4 +4,5 @@ mod cri;
 pub(crate) mod lifecycle;
 mod nerdctl;
 mod nerdctl_ends;
+mod networks_by_command;
 mod podman;

@@ -1,4 +1,4 @@
-//! The network configurations of this host, in the folders of the runtimes.
+//! What is wrong with the network configurations of this host, in the folders of the runtimes.
 
 use std::{
     fs, io,
@@ -92,6 +92,12 @@ fn entries() -> (Vec<Entry>, Vec<String>) {
     (found, failures)
 }
 
+/// Whether runtimes read a file of this name.
+pub fn is_configuration(path: &Path) -> bool {
+    let extension = path.extension();
+    extension.is_some_and(|it| it == "conflist" || it == "conf" || it == "json")
+}
+
 /// The configurations in a folder, and in its folders, by name.
 fn files(folder: &Path, deeper: bool, failures: &mut Vec<String>) -> Vec<PathBuf> {
     let entries = match fs::read_dir(folder) {
@@ -110,10 +116,7 @@ fn files(folder: &Path, deeper: bool, failures: &mut Vec<String>) -> Vec<PathBuf
             if deeper {
                 found.extend(files(&path, false, failures));
             }
-        } else if path
-            .extension()
-            .is_some_and(|it| it == "conflist" || it == "conf" || it == "json")
-        {
+        } else if is_configuration(&path) {
             found.push(path);
         }
     }
