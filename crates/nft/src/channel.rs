@@ -214,19 +214,36 @@ impl Channel {
         generation: Generation,
         changes: Vec<Change>,
     ) -> Result<(), Error> {
+        if !changes.is_empty() {
+            return self.submit(Some(generation), changes);
+        }
+        match self.generation()? {
+            now if now == generation => Ok(()),
+            _ => Err(Error::Busy {
+                what: "compare the rules".to_owned(),
+            }),
+        }
+    }
+
+    /// Makes all changes or none, whatever was committed before. For changes that do not follow from anything that was read.
+    pub(crate) fn commit_blindly(&mut self, changes: Vec<Change>) -> Result<(), Error> {
+        self.submit(None, changes)
+    }
+
+    fn submit(
+        &mut self,
+        generation: Option<Generation>,
+        changes: Vec<Change>,
+    ) -> Result<(), Error> {
         let Some(batch) = changes.last().map(|last| last.what.clone()) else {
-            return match self.generation()? {
-                now if now == generation => Ok(()),
-                _ => Err(Error::Busy {
-                    what: "compare the rules".to_owned(),
-                }),
-            };
+            return Ok(());
         };
         let begin = self.next_sequence();
-        let id = DefaultNla::new(NFNL_BATCH_GENID, generation.0.to_be_bytes().to_vec());
+        let id =
+            generation.map(|it| DefaultNla::new(NFNL_BATCH_GENID, it.0.to_be_bytes().to_vec()));
         let head = ControlMessage::Other {
             message_type: NFNL_MSG_BATCH_BEGIN,
-            attributes: vec![id],
+            attributes: id.into_iter().collect(),
         };
         let none = NetfilterProtoFamily::Unspec;
         let mut bytes = vec![];

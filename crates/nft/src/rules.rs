@@ -51,13 +51,9 @@ pub(crate) fn drop_strangers(family: &Family) -> Rule {
     rule(expressions)
 }
 
-/// `th sport >= 1024 meta skuid != 4294967295 th dport != @any-source-port drop`: a program's packet has a user, and no user has that number (`INVALID_UID`).
-/// What a program of this host sends through a tunnel has one as well, but goes from a port of the tunnel's.
+/// `meta skuid != 4294967295 th dport != @any-source-port drop`: a program's packet has a user, and no user has that number (`INVALID_UID`).
 pub(crate) fn drop_of_users() -> Rule {
-    let (_, end) = TUNNEL_SOURCE_PORTS;
     rule(vec![
-        payload(Register::Reg1, TRANSPORT_HEADER, 0, PORT_BYTES),
-        compare(Operator::GreatherThanEqual, end.to_be_bytes().to_vec()),
         load(MetaKey::SocketUserId),
         compare(Operator::NotEqual, vec![u8::MAX; 4]),
         port(Register::Reg1),
@@ -73,10 +69,21 @@ pub(crate) fn untracked(family: &Family) -> Rule {
     rule
 }
 
-/// `ip daddr . udp dport @all-tunnels4 goto to-tunnels`
+/// `udp sport >= 1024 ip daddr . udp dport @all-tunnels4 goto to-tunnels`: what this host sends through a tunnel has the user of the program
+/// that sent it, but goes from a port of the tunnel's, and so costs no lookup here.
 pub(crate) fn to_tunnels(family: &Family) -> Rule {
-    let mut expressions = udp(family, socket(family, End::Destination), family.all_tunnels);
-    expressions.push(verdict(Verdict::Goto, Some(TO_TUNNELS)));
+    let (_, end) = TUNNEL_SOURCE_PORTS;
+    let mut expressions = of_udp().to_vec();
+    expressions.extend([
+        payload(Register::Reg1, TRANSPORT_HEADER, 0, PORT_BYTES),
+        compare(Operator::GreatherThanEqual, end.to_be_bytes().to_vec()),
+    ]);
+    expressions.extend(of_family(family));
+    expressions.extend(socket(family, End::Destination).expressions);
+    expressions.extend([
+        lookup(family.all_tunnels),
+        verdict(Verdict::Goto, Some(TO_TUNNELS)),
+    ]);
     rule(expressions)
 }
 
@@ -178,10 +185,14 @@ fn socket(family: &Family, end: End) -> Tuple {
 /// UDP packets whose tuple is in a set.
 pub(crate) fn udp(family: &Family, tuple: Tuple, set: &str) -> Vec<Expressions> {
     let mut expressions = of_family(family).to_vec();
-    expressions.extend([load(MetaKey::L4Proto), compare(Operator::Equal, vec![UDP])]);
+    expressions.extend(of_udp());
     expressions.extend(tuple.expressions);
     expressions.push(lookup(set));
     expressions
+}
+
+fn of_udp() -> [Expressions; 2] {
+    [load(MetaKey::L4Proto), compare(Operator::Equal, vec![UDP])]
 }
 
 /// `ether daddr FROM ether daddr set TO`

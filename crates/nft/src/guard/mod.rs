@@ -77,11 +77,10 @@ impl Guard {
     /// Puts in the elements of a new port; false, and nothing is changed, if the table is not there, or has elements of a port of that
     /// name.
     pub fn admit(&mut self, port: &Port) -> Result<bool, Error> {
-        let elements = port.elements();
-        let done = self.nft.decide(|_| {
-            let changes = element::additions(&elements, NLM_F_EXCL);
-            Ok((changes, ()))
-        });
+        let additions = || element::additions(&port.elements(), NLM_F_EXCL);
+        let done = self
+            .nft
+            .patiently(|channel| channel.commit_blindly(additions()));
         match done {
             Ok(()) => Ok(true),
             Err(error) if is(&error, ENOENT) || is(&error, EEXIST) => Ok(false),
@@ -92,8 +91,10 @@ impl Guard {
     /// Takes out all elements of a port; `known` are those that it should have. Fine if there are none.
     pub fn release(&mut self, name: &str, known: Option<&Port>) -> Result<(), Error> {
         if let Some(known) = known {
-            let elements = known.elements();
-            let done = self.nft.decide(|_| Ok((element::removals(&elements), ())));
+            let removals = || element::removals(&known.elements());
+            let done = self
+                .nft
+                .patiently(|channel| channel.commit_blindly(removals()));
             match done {
                 Err(error) if is(&error, ENOENT) => {}
                 done => return done,
