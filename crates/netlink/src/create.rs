@@ -142,7 +142,7 @@ impl Rtnl {
         }
     }
 
-    /// Makes a veth pair. [`Error::is_exists`] if a name is taken.
+    /// Makes a veth pair. [`Error::is_exists`] if a name, or the index, is taken.
     pub async fn create_veth(&self, veth: &Veth, peer_ns: &Netns) -> Result<(), Error> {
         let what = format!(
             "veth {} with {} into {}",

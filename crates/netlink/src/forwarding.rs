@@ -142,7 +142,7 @@ impl Rtnl {
         let changes: Vec<Change> = changes.iter().filter(needed).copied().collect();
         let requests = changes
             .iter()
-            .map(|change| request(*change, bridge, vxlan))
+            .map(|change| change.request(bridge, vxlan))
             .collect();
         let results = self
             .request_all(requests)
@@ -175,6 +175,63 @@ impl Change {
             Self::Remove(_) => None,
         }
     }
+
+    /// The request that makes this change, with its flags.
+    pub(crate) fn request(self, bridge: u32, vxlan: u32) -> (Message, u16) {
+        let (entry, adds) = match self {
+            Self::Add(entry) => (entry, true),
+            Self::Remove(entry) => (entry, false),
+        };
+        let mut message = NeighbourMessage::default();
+        message.header.family = AddressFamily::Bridge;
+        message.header.ifindex = vxlan;
+        let (mac, dst) = match entry {
+            Forward::Flood { vtep } => (ALL_ZERO, Some(vtep)),
+            Forward::Fdb { mac, vtep } => (mac, Some(vtep)),
+            Forward::Port { mac } | Forward::Loose { mac } => (mac, None),
+            Forward::Neigh { addr, mac } => (mac, Some(addr)),
+        };
+        match entry {
+            Forward::Flood { .. } | Forward::Fdb { .. } => {
+                message.header.flags = NeighbourFlags::Own;
+                message.header.state = VXLAN_STATIC;
+            }
+            Forward::Port { .. } => {
+                message.header.flags = NeighbourFlags::Controller | NeighbourFlags::Sticky;
+                message.header.state = NeighbourState::Noarp;
+            }
+            Forward::Loose { .. } => {
+                message.header.flags = NeighbourFlags::Controller;
+                message.header.state = NeighbourState::Noarp;
+            }
+            Forward::Neigh { addr, .. } => {
+                message.header.family = if addr.is_ipv4() {
+                    AddressFamily::Inet
+                } else {
+                    AddressFamily::Inet6
+                };
+                message.header.ifindex = bridge;
+                message.header.state = NeighbourState::Permanent;
+            }
+        }
+        message
+            .attributes
+            .push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
+        message
+            .attributes
+            .extend(dst.map(|dst| NeighbourAttribute::Destination(dst.into())));
+        // The all-zero MAC has a list of destinations; the kernel refuses to replace it and appends a known one only once.
+        let how = if matches!(entry, Forward::Flood { .. }) {
+            NLM_F_APPEND
+        } else {
+            NLM_F_REPLACE
+        };
+        if adds {
+            (Message::NewNeighbour(message), NLM_F_CREATE | how)
+        } else {
+            (Message::DelNeighbour(message), 0)
+        }
+    }
 }
 
 /// The kernel's key of an entry: a second entry with the same key replaces the first.
@@ -190,62 +247,6 @@ fn key(entry: Forward) -> Forward {
         },
         Forward::Loose { mac } => Forward::Port { mac },
         Forward::Flood { .. } | Forward::Port { .. } => entry,
-    }
-}
-
-fn request(change: Change, bridge: u32, vxlan: u32) -> (Message, u16) {
-    let (entry, adds) = match change {
-        Change::Add(entry) => (entry, true),
-        Change::Remove(entry) => (entry, false),
-    };
-    let mut message = NeighbourMessage::default();
-    message.header.family = AddressFamily::Bridge;
-    message.header.ifindex = vxlan;
-    let (mac, dst) = match entry {
-        Forward::Flood { vtep } => (ALL_ZERO, Some(vtep)),
-        Forward::Fdb { mac, vtep } => (mac, Some(vtep)),
-        Forward::Port { mac } | Forward::Loose { mac } => (mac, None),
-        Forward::Neigh { addr, mac } => (mac, Some(addr)),
-    };
-    match entry {
-        Forward::Flood { .. } | Forward::Fdb { .. } => {
-            message.header.flags = NeighbourFlags::Own;
-            message.header.state = VXLAN_STATIC;
-        }
-        Forward::Port { .. } => {
-            message.header.flags = NeighbourFlags::Controller | NeighbourFlags::Sticky;
-            message.header.state = NeighbourState::Noarp;
-        }
-        Forward::Loose { .. } => {
-            message.header.flags = NeighbourFlags::Controller;
-            message.header.state = NeighbourState::Noarp;
-        }
-        Forward::Neigh { addr, .. } => {
-            message.header.family = if addr.is_ipv4() {
-                AddressFamily::Inet
-            } else {
-                AddressFamily::Inet6
-            };
-            message.header.ifindex = bridge;
-            message.header.state = NeighbourState::Permanent;
-        }
-    }
-    message
-        .attributes
-        .push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
-    message
-        .attributes
-        .extend(dst.map(|dst| NeighbourAttribute::Destination(dst.into())));
-    // The all-zero MAC has a list of destinations; the kernel refuses to replace it and appends a known one only once.
-    let how = if matches!(entry, Forward::Flood { .. }) {
-        NLM_F_APPEND
-    } else {
-        NLM_F_REPLACE
-    };
-    if adds {
-        (Message::NewNeighbour(message), NLM_F_CREATE | how)
-    } else {
-        (Message::DelNeighbour(message), 0)
     }
 }
 

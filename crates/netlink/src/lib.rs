@@ -37,7 +37,7 @@ pub use conntrack::{End, Flows, forget};
 pub use create::{Bridge, Veth, VethEnd, Vxlan};
 pub use error::Error;
 pub use forwarding::{Change, Forward, Forwarding};
-pub use link::{Link, LinkChange, Port, VxlanInfo, index_of, name_of};
+pub use link::{Link, LinkChange, Port, RaisedPort, VxlanInfo, index_of, name_of};
 pub use listeners::{Listener, SocketOwner, bound_to_udp, listeners, socket_owners};
 pub use mac::Mac;
 pub use mounts::{Elsewhere, sees_all_processes};

@@ -16,7 +16,7 @@ use rustix::net::netdevice::{index_to_name, name_to_index};
 use rustix::net::{AddressFamily, SocketType};
 
 use crate::error::Refusal;
-use crate::{Error, Mac, Rtnl};
+use crate::{Change, Error, Forwarding, Mac, Rtnl};
 
 /// A network interface, as the kernel shows it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -96,6 +96,52 @@ pub struct Port {
     pub hairpin: Option<bool>,
     /// Send frames for unknown receivers out of this port.
     pub flood: Option<bool>,
+}
+
+impl Port {
+    /// The request that changes a port to this.
+    fn message(&self, mut message: LinkMessageBuilder<LinkBridgePort>) -> Message {
+        if let Some(on) = self.neigh_suppress {
+            message = message.neigh_suppress(on);
+        }
+        if let Some(on) = self.learning {
+            message = message.learning(on);
+        }
+        if let Some(on) = self.isolated {
+            message = message.isolated(on);
+        }
+        if let Some(on) = self.hairpin {
+            message = message.hairpin(on);
+        }
+        if let Some(on) = self.flood {
+            message = message.flood(on);
+        }
+        // NEWLINK: SETLINK ignores a port's data.
+        Message::NewLink(message.build())
+    }
+}
+
+/// A port of a bridge that is to come up, and what it should have before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RaisedPort {
+    /// Its index.
+    pub index: u32,
+    /// Index of its bridge.
+    pub bridge: u32,
+    /// Static entries of the bridge for this port.
+    pub entries: Forwarding,
+    /// Its settings.
+    pub settings: Port,
+}
+
+impl RaisedPort {
+    /// The requests, in their order.
+    pub(crate) fn requests(&self) -> impl Iterator<Item = (Message, u16)> {
+        let entries = self.entries.iter();
+        let entries = entries.map(|it| Change::Add(*it).request(self.bridge, self.index));
+        let up = LinkBridgePort::new(self.index).up();
+        entries.chain([(self.settings.message(up), 0)])
+    }
 }
 
 /// The name of a link of the namespace in which the calling thread is.
@@ -183,40 +229,20 @@ impl Rtnl {
 
     /// Changes the bridge port of that name.
     pub async fn set_port(&self, name: &str, port: &Port) -> Result<(), Error> {
-        self.change_port(LinkBridgePort::new(0), name, port).await
-    }
-
-    /// Changes the bridge port of that name, and then brings it up, in one step.
-    pub async fn raise_port(&self, name: &str, port: &Port) -> Result<(), Error> {
-        self.change_port(LinkBridgePort::new(0).up(), name, port)
-            .await
-    }
-
-    async fn change_port(
-        &self,
-        message: LinkMessageBuilder<LinkBridgePort>,
-        name: &str,
-        port: &Port,
-    ) -> Result<(), Error> {
-        let mut message = message.name(name);
-        if let Some(on) = port.neigh_suppress {
-            message = message.neigh_suppress(on);
-        }
-        if let Some(on) = port.learning {
-            message = message.learning(on);
-        }
-        if let Some(on) = port.isolated {
-            message = message.isolated(on);
-        }
-        if let Some(on) = port.hairpin {
-            message = message.hairpin(on);
-        }
-        if let Some(on) = port.flood {
-            message = message.flood(on);
-        }
-        // NEWLINK: SETLINK ignores a port's data.
-        let done = self.request(Message::NewLink(message.build()), 0).await;
+        let message = port.message(LinkBridgePort::new(0).name(name));
+        let done = self.request(message, 0).await;
         done.map_err(|refusal| refusal.on(format_args!("bridge port {name}: {port:?}")))
+    }
+
+    /// Gives the port what it should have and then brings it up, in one send.
+    pub async fn raise_port(&self, port: &RaisedPort) -> Result<(), Error> {
+        let what = || format!("bridge port {}", port.index);
+        let answers = self.request_all(port.requests().collect()).await;
+        let answers = answers.map_err(|refusal| refusal.on(what()))?;
+        for answer in answers {
+            answer.map_err(|refusal| refusal.on(what()))?;
+        }
+        Ok(())
     }
 
     /// Removes the link of that name; false if there was none.

@@ -70,9 +70,13 @@ pub fn port_of(hash: &str) -> String {
 /// The index of that port in the sandbox, from 2^30 on. No link of the host has one like it: the container's end names it as that
 /// of its peer, and a program that looks for the peer among the host's links, as the reference `bandwidth` does, must find none.
 pub fn port_index(attachment: &Attachment) -> u32 {
+    index_of(&attachment.hash())
+}
+
+fn index_of(hash: &str) -> u32 {
     const FROM: u32 = 1 << 30;
-    let bits = u32::from_str_radix(&attachment.hash()[..8], 16).unwrap_or_default();
-    FROM | (bits & (FROM - 1))
+    let bits = hash.get(..8).map(|bits| u32::from_str_radix(bits, 16));
+    FROM | (bits.and_then(Result::ok).unwrap_or_default() & (FROM - 1))
 }
 
 /// The host-side end of a container's egress NIC, a port of the egress bridge.
@@ -80,7 +84,12 @@ pub fn egress_port(attachment: &Attachment) -> String {
     egress_port_of(&attachment.container_hash())
 }
 
-/// The same by the container's hash.
+/// The index of that port where the egress bridge has a namespace of its own.
+pub fn egress_port_index(attachment: &Attachment) -> u32 {
+    index_of(&attachment.container_hash())
+}
+
+/// The name of that port by the container's hash.
 pub fn egress_port_of(container: &str) -> String {
     short(EGRESS_PORT, container)
 }

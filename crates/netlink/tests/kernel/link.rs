@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use netlink::{LinkChange, Port, Rtnl};
+use netlink::{Forward, LinkChange, Mac, Port, RaisedPort, Rtnl, Veth};
 
 use crate::kit::{Lab, bridge, mac, run, shown, veth};
 
@@ -122,6 +122,53 @@ fn a_bridge_port_can_be_changed() {
         .await
         .unwrap();
         assert_eq!(flags(), [true, false, false, true, false]);
+    });
+}
+
+#[test]
+fn a_port_is_raised_with_its_entries_and_settings() {
+    let lab = Lab::new();
+    let ns = lab.netns("a");
+    run(async {
+        let nl = Rtnl::open(&ns).unwrap();
+        let br = nl.create_bridge(&bridge("br0")).await.unwrap();
+        let down = Veth {
+            up: false,
+            ..veth("p0", "p1", Some(br.index), 0)
+        };
+        nl.create_veth(&down, &ns).await.unwrap();
+        let end = nl.link("p0").await.unwrap().unwrap();
+        assert!(!end.up);
+        let entry = Forward::Port {
+            mac: Mac([2, 0x42, 10, 0, 0, 2]),
+        };
+        let raised = RaisedPort {
+            index: end.index,
+            bridge: br.index,
+            entries: [entry].into(),
+            settings: Port {
+                learning: Some(false),
+                flood: Some(false),
+                ..Port::default()
+            },
+        };
+        nl.raise_port(&raised).await.unwrap();
+        let end = nl.link("p0").await.unwrap().unwrap();
+        assert!(end.up);
+        assert_eq!(
+            (end.port.learning, end.port.flood),
+            (Some(false), Some(false))
+        );
+        let there = nl.fdb(br.index, end.index).await.unwrap();
+        assert_eq!(there, raised.entries);
+
+        let nobodys = RaisedPort {
+            index: end.index + 100,
+            ..raised
+        };
+        let error = nl.raise_port(&nobodys).await.unwrap_err().to_string();
+        let says = format!("bridge port {}: ", nobodys.index);
+        assert!(error.starts_with(&says), "{error}");
     });
 }
 

@@ -16,7 +16,7 @@ use std::{
 };
 
 use journal::Attachment;
-use netlink::{Change, Link, Netns, Rtnl, Veth, VethEnd};
+use netlink::{Forwarding, Link, Netns, RaisedPort, Rtnl, Veth, VethEnd};
 
 use super::{Ledger, MTU, bridge::Look, desired};
 use crate::{
@@ -295,13 +295,13 @@ impl Inside {
         container: &Netns,
     ) -> Result<(), Error> {
         let name = names::egress_port(attachment);
-        self.rtnl.remove_link(&name).await?;
         let permitted = desired::permitted(ledger, address);
         if self.form == Form::Apart {
             self.admit(host, ledger, &name, &permitted).await?;
         }
+        let of_apart = names::egress_port_index(attachment);
         let veth = Veth {
-            index: None,
+            index: Some(of_apart).filter(|_| self.form == Form::Apart),
             name,
             mac: None,
             mtu: MTU,
@@ -310,19 +310,34 @@ impl Inside {
             up: false,
             peer,
         };
-        let made = self.rtnl.create_veth(&veth, container).await;
-        made.map_err(|error| Error::new(code::KERNEL, format!("{EGRESS_BRIDGE}: {error}")))?;
-        if self.form == Form::OnHost {
-            let raised = self.rtnl.raise_port(&veth.name, &desired::ISOLATED).await;
-            return raised.map_err(Error::from);
+        let failed = |error| Error::new(code::KERNEL, format!("{EGRESS_BRIDGE}: {error}"));
+        let mut made = self.rtnl.create_veth(&veth, container).await;
+        let is_taken = made.as_ref().is_err_and(netlink::Error::is_exists);
+        if is_taken && self.rtnl.remove_link(&veth.name).await? {
+            made = self.rtnl.create_veth(&veth, container).await;
         }
-        let port = self.rtnl.link(&veth.name).await?;
-        let port = port.ok_or_else(|| vanished(&veth.name))?;
-        let entries = permitted.entries().into_iter().map(Change::Add);
-        let entries: Vec<_> = entries.collect();
-        self.rtnl.change(self.bridge, port.index, &entries).await?;
-        let raised = self.rtnl.raise_port(&veth.name, &desired::GUARDED).await;
+        made.map_err(failed)?;
+        let port = match self.form {
+            Form::OnHost => RaisedPort {
+                index: self.index_of(&veth.name).await?,
+                bridge: self.bridge,
+                entries: Forwarding::new(),
+                settings: desired::ISOLATED,
+            },
+            Form::Apart => RaisedPort {
+                index: of_apart,
+                bridge: self.bridge,
+                entries: permitted.entries(),
+                settings: desired::GUARDED,
+            },
+        };
+        let raised = self.rtnl.raise_port(&port).await;
         raised.map_err(Error::from)
+    }
+
+    async fn index_of(&self, name: &str) -> Result<u32, Error> {
+        let link = self.rtnl.link(name).await?;
+        Ok(link.ok_or_else(|| vanished(name))?.index)
     }
 
     /// Lets the port of that name send what it may, before it is made.

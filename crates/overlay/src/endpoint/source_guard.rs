@@ -11,7 +11,7 @@ use std::{
 
 use ipam::Mac;
 use journal::{Attachment, Found};
-use netlink::{Forward, Forwarding, Netns, Port};
+use netlink::{Forward, Forwarding, Netns, Port, RaisedPort};
 use nft::guard::{self, Elements, Guard, Seen, Sources};
 use plugin::{Error, readable};
 use serde::{Deserialize, Serialize};
@@ -181,7 +181,7 @@ impl NewPort {
         attachment: &Attachment,
         permitted: &Permitted,
     ) -> Result<(), Error> {
-        let (name, index) = (names::port(attachment), names::port_index(attachment));
+        let name = names::port(attachment);
         let network = &attachment.network;
         if !self.0.admit(&permitted.on(&name))? {
             // The table is new, or was damaged, or knows the port from a removal that was killed.
@@ -193,10 +193,13 @@ impl NewPort {
             let mut nothing = Observed::default();
             host_state::apply(&sandbox.space(host), &table, &mut nothing).await?;
         }
-        let entries = permitted.entries();
-        let entries: Vec<_> = entries.into_iter().map(netlink::Change::Add).collect();
-        sandbox.rtnl.change(sandbox.bridge, index, &entries).await?;
-        let raised = sandbox.rtnl.raise_port(&name, &permitted.flags()).await;
+        let port = RaisedPort {
+            index: names::port_index(attachment),
+            bridge: sandbox.bridge,
+            entries: permitted.entries(),
+            settings: permitted.flags(),
+        };
+        let raised = sandbox.rtnl.raise_port(&port).await;
         raised.map_err(Error::from)
     }
 }
