@@ -46,13 +46,13 @@ demo: build ## show three hosts and one network on this machine, in under a minu
 	$(DEPS) demo-packages cnitool $(STORE:dir=)
 	cargo run --quiet --locked -p integration --bin demo -- $(STORE)
 
-bench: deps build ## time ADD and DEL beside the reference plugins; table and plot in target/bench/; ROUNDS=40
+bench: deps build ## time ADD and DEL beside the reference plugins; table and plot in target/bench/; ROUNDS=40, AGAINST=folder of earlier binaries
 	RUSTFLAGS="$(STATIC)" cargo build --release --locked --target $(HOST) -p integration --bin bench -p netlink --example floor
-	$(RELEASE)/bench $(ROUNDS)
+	AGAINST=$(AGAINST) $(RELEASE)/bench $(ROUNDS)
 
-scale: deps build ## time many leases, hosts, and ADDs at once; tables in target/bench/; PART=growth|burst|traffic|news|many|path|ports|herd ROUNDS=60
+scale: deps build ## time many leases, hosts, and ADDs at once; tables in target/bench/; PART=growth|burst|traffic|news|many|path|ports|herd ROUNDS=60, for path AGAINST=folder
 	RUSTFLAGS="$(STATIC)" cargo build --release --locked --target $(HOST) -p integration --bin bench -p store --example bare_write
-	$(RELEASE)/bench scale $(PART) $(ROUNDS)
+	AGAINST=$(AGAINST) $(RELEASE)/bench scale $(PART) $(ROUNDS)
 
 soak: ## simulate the allocation protocol with a million seeds (hours); SEEDS=1000000 FIRST=0
 	SEEDS=$(or $(SEEDS),1000000) cargo test --locked -p cluster --test simulation -- seeds_keep --nocapture

@@ -52,6 +52,14 @@ pub struct Contender<'lab> {
 /// The contenders' names by which the targets refer to them.
 pub const OURS: &str = "overlay + ipam-kv, Consul";
 pub const REFERENCE: &str = "bridge + host-local";
+/// An [`earlier`] build, beside which a change is measured.
+pub const EARLIER: &str = "overlay + ipam-kv of AGAINST, Consul";
+
+/// The folder of the environment variable `AGAINST`, which has the binaries of an earlier `make build`.
+pub fn earlier() -> Option<PathBuf> {
+    let folder = std::env::var_os("AGAINST").filter(|folder| !folder.is_empty());
+    folder.map(PathBuf::from)
+}
 
 /// All contenders, unprepared. `plain` has four hosts, the others three.
 pub fn line_up<'lab>(
@@ -76,11 +84,14 @@ pub fn line_up<'lab>(
         file: Path::new(Programs::REFERENCE).join("bridge"),
         conf: reference_conf(masquerade),
     };
-    let ours = || Work::Plugin {
-        file: Programs::product("overlay"),
+    let ours_in = |folder: PathBuf| Work::Plugin {
+        file: folder.join("overlay"),
         conf: netconf(NETWORK, SUBNET, "1.0.0"),
     };
-    vec![
+    let ours = || ours_in(Programs::product_folder());
+    let earlier =
+        earlier().map(|folder| contender(EARLIER, consul.host(3), false, ours_in(folder)));
+    let mut all = vec![
         contender(OURS, consul.host(1), false, ours()),
         contender("overlay + ipam-kv, dir", dir.host(1), false, ours()),
         contender(REFERENCE, plain.host(1), false, reference(false)),
@@ -120,7 +131,9 @@ pub fn line_up<'lab>(
             true,
             reference(false),
         ),
-    ]
+    ];
+    all.extend(earlier);
+    all
 }
 
 /// What Debian's users of containerd and podman have, with or without masquerading.

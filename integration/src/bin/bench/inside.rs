@@ -52,12 +52,14 @@ impl Order {
         netns: String,
         conf: &Value,
     ) -> Order {
+        // A plugin finds the others of its own build first.
+        let path = Programs::cni_path_of(program.parent().unwrap_or(program));
         let variables = [
             ("CNI_COMMAND", verb.to_owned()),
             ("CNI_CONTAINERID", container.to_owned()),
             ("CNI_NETNS", netns),
             ("CNI_IFNAME", "eth0".to_owned()),
-            ("CNI_PATH", Programs::cni_path()),
+            ("CNI_PATH", path),
         ];
         let variables = variables.map(|(name, value)| (name.to_owned(), value));
         Order {

@@ -9,6 +9,7 @@
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ use integration::{Backend, Container, Host, Lab, Net, Programs, netconf};
 use serde_json::Value;
 
 use super::{Found, report::cell};
+use crate::contender;
 use crate::inside::{Order, Runner};
 use crate::spread::Spread;
 use crate::table::{markdown, verdict};
@@ -32,8 +34,10 @@ const ONE_BY_ONE: u32 = 4_000;
 /// What is wanted: our throughput over that of the hand-made tunnel.
 const LEAST_OF_FLOOR: f64 = 0.97;
 
-const WAYS: usize = 4;
+const OURS: &str = "ours";
 const FLOOR: &str = "VXLAN and bridge by hand";
+/// Ours, of an earlier build.
+const EARLIER: &str = "ours of AGAINST";
 /// The way out of containers on a subnet that nobody has, as any runtime with a bridge makes it.
 const NAT: &str = "nft add table ip nat
     nft add chain ip nat postrouting '{ type nat hook postrouting priority srcnat; }'
@@ -78,21 +82,22 @@ struct Way {
 
 /// `rounds` rounds of each load on each way.
 pub fn run(rounds: usize, say: &dyn Fn(&str)) -> Found {
-    let lab = Lab::new(6, Backend::Dir);
+    let lab = Lab::new(8, Backend::Dir);
     say("two hosts with containers on our segment, four with a bridge and a VXLAN made by hand");
-    let ways = [
-        ours(&lab),
+    let mut ways = vec![
+        ours(&lab, OURS, &Programs::product_folder(), [1, 2]),
         by_hand(&lab, FLOOR, [3, 4], "true"),
         by_hand(&lab, "the same beside NAT", [5, 6], NAT),
         underlay(&lab),
     ];
+    ways.extend(contender::earlier().map(|folder| ours(&lab, EARLIER, &folder, [7, 8])));
     say(&format!(
         "{rounds} rounds of {} loads on {} ways",
         LOADS.len(),
         ways.len()
     ));
     // By load, then by way.
-    let mut samples = LOADS.map(|_| [(); WAYS].map(|()| Vec::new()));
+    let mut samples = LOADS.map(|_| vec![Vec::new(); ways.len()]);
     for round in 0..rounds {
         for (load, samples) in LOADS.iter().zip(&mut samples) {
             for turn in 0..ways.len() {
@@ -104,11 +109,14 @@ pub fn run(rounds: usize, say: &dyn Fn(&str)) -> Found {
     told(&ways, &samples, rounds)
 }
 
-fn ours(lab: &Lab) -> Way {
-    let conf = netconf("path", "10.8.0.0/24", "1.0.0");
-    let program = Programs::product("overlay");
-    for host in &lab.hosts()[..2] {
-        host.sync();
+/// By the binaries of a folder.
+fn ours(lab: &Lab, name: &'static str, folder: &Path, pair: [usize; 2]) -> Way {
+    let (network, subnet) = (format!("path{}", pair[0]), format!("10.8.{}.0/24", pair[0]));
+    let conf = netconf(&network, &subnet, "1.0.0");
+    let program = folder.join("overlay");
+    for number in pair {
+        let sync = folder.join("crosshost").display().to_string();
+        lab.host(number).run(&[&sync, "sync"]).ok();
     }
     let add = |number| {
         let host = lab.host(number);
@@ -122,9 +130,9 @@ fn ours(lab: &Lab) -> Way {
         });
         (container, address.expect("an address"))
     };
-    let ((from, _), (to, address)) = (add(1), add(2));
+    let ((from, _), (to, address)) = (add(pair[0]), add(pair[1]));
     assert_eq!(mtu(&from), 1450, "as the hand-made one");
-    way("ours", &from, &to, address)
+    way(name, &from, &to, address)
 }
 
 fn by_hand(lab: &Lab, name: &'static str, pair: [usize; 2], before: &str) -> Way {
@@ -277,7 +285,7 @@ fn rate(arrived: &AtomicU64, over: &AtomicBool) -> f64 {
     f64::from(counted) * 64.0 / took.as_secs_f64()
 }
 
-fn told(ways: &[Way; WAYS], samples: &[[Vec<f64>; WAYS]; LOADS.len()], rounds: usize) -> Found {
+fn told(ways: &[Way], samples: &[Vec<Vec<f64>>; LOADS.len()], rounds: usize) -> Found {
     let mut rows = vec![vec![String::new()]];
     rows[0].extend(LOADS.map(Load::name));
     for (number, way) in ways.iter().enumerate() {
@@ -297,8 +305,7 @@ fn told(ways: &[Way; WAYS], samples: &[[Vec<f64>; WAYS]; LOADS.len()], rounds: u
             let pairs = samples[0].iter().zip(other);
             Spread::of(pairs.map(|(ours, other)| ours / other).collect())
         };
-        let [_, floor, nat, plain] = samples;
-        let (floor, nat, plain) = (of(floor), of(nat), of(plain));
+        let [floor, nat, plain] = [1, 2, 3].map(|way| of(&samples[way]));
         let _ = writeln!(
             text,
             "{} {}: {:.3} ({:.3}-{:.3}) of the hand-made one's in the same round, at least {LEAST_OF_FLOOR}; \
@@ -313,6 +320,17 @@ fn told(ways: &[Way; WAYS], samples: &[[Vec<f64>; WAYS]; LOADS.len()], rounds: u
             nat.three_quarters,
             plain.median,
         );
+        if let Some(earlier) = samples.get(4).map(|earlier| of(earlier)) {
+            let _ = writeln!(
+                text,
+                "{} {}: {:.3} ({:.3}-{:.3}) of the earlier build's in the same round, at least {LEAST_OF_FLOOR}",
+                verdict(earlier.median >= LEAST_OF_FLOOR),
+                load.name(),
+                earlier.median,
+                earlier.quarter,
+                earlier.three_quarters,
+            );
+        }
         for (way, values) in ways.iter().zip(samples) {
             for (round, value) in values.iter().enumerate() {
                 let (load, way) = (load.name(), way.name);
