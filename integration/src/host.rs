@@ -238,6 +238,11 @@ impl Host {
         Container::existing(self, name)
     }
 
+    /// What `CNI_PATH` is on this host: the product's plugins, then the reference ones.
+    pub fn cni_path(&self) -> String {
+        Programs::cni_path_of(&self.programs())
+    }
+
     /// The operator's command, run to its end.
     #[track_caller]
     pub fn crosshost(&self, words: &(impl Words + ?Sized)) -> Finished {
@@ -303,7 +308,7 @@ impl Host {
         command
             .args([verb, network, &format!("/run/netns/{container}")])
             .env("NETCONFPATH", "/etc/cni/net.d")
-            .env("CNI_PATH", Programs::cni_path_of(&self.programs()))
+            .env("CNI_PATH", self.cni_path())
             .env("CNI_IFNAME", ifname);
         command
     }

@@ -52,6 +52,7 @@ pub use layout::Layout;
 pub use macvlan::Macvlan;
 pub use node_view::NodeView;
 pub use operations::blocks::Claim;
+pub use operations::change::NetworkChange;
 pub use operations::leases::{LeaseGuard, Published};
 pub use operations::networks::{Created, NetworkSpec, Removed};
 pub use operations::nodes::no_tunnel_address;

@@ -73,6 +73,17 @@ pub enum Network {
         #[command(flatten)]
         output: Output,
     },
+    /// Change a network in place: labels, a lower MTU, a further subnet.
+    Update(Update),
+    /// Attach a running container of this host to a network.
+    Connect(Connect),
+    /// Detach a container of this host from a network.
+    Disconnect {
+        /// A network.
+        network: cni::NetworkName,
+        /// As of network connect; the whole id if the container is gone.
+        container: String,
+    },
     /// Remove networks that have no endpoints.
     #[command(visible_alias = "remove")]
     Rm {
@@ -95,6 +106,46 @@ pub struct Listing {
     pub filter: Vec<Filter>,
     #[command(flatten)]
     pub output: Output,
+}
+
+/// `crosshost network update`.
+#[derive(Debug, Args)]
+pub struct Update {
+    /// A network; NAME@DIRECTORY if its conflist names a data directory (ipam.dataDir).
+    pub name: String,
+    /// A further subnet, for containers that find no free address in the others; may be repeated.
+    #[arg(long, value_name = "CIDR")]
+    pub subnet: Vec<IpNetwork>,
+    /// The gateway's address of a further subnet. Default: its first address.
+    #[arg(long, value_name = "ADDRESS")]
+    pub gateway: Vec<IpAddr>,
+    /// A lower MTU, also of running containers.
+    #[arg(long, value_name = "BYTES")]
+    pub mtu: Option<u32>,
+    /// A label to set; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub label: Vec<String>,
+    /// A label to remove; may be repeated.
+    #[arg(long, value_name = "KEY")]
+    pub label_rm: Vec<String>,
+}
+
+/// `crosshost network connect`.
+#[derive(Debug, Args)]
+pub struct Connect {
+    /// A network.
+    pub network: cni::NetworkName,
+    /// A running container of this host: name, id, the beginning of an id, or the path of its network namespace.
+    pub container: String,
+    /// An address that it is to have; one for each IP version.
+    #[arg(long, visible_alias = "ip6", value_name = "ADDRESS")]
+    pub ip: Vec<IpAddr>,
+    /// The MAC that it is to have.
+    #[arg(long, visible_alias = "mac-address", value_name = "MAC")]
+    pub mac: Option<ipam::Mac>,
+    /// The interface's name in the container. Default: the first free one of eth0, eth1, ...
+    #[arg(long, value_name = "NAME")]
+    pub interface: Option<cni::IfName>,
 }
 
 /// `crosshost network prune`.

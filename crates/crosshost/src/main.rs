@@ -3,6 +3,7 @@
 mod cli;
 mod commands;
 mod conflists;
+mod connect;
 mod output;
 mod permissions;
 mod session;

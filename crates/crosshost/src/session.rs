@@ -8,7 +8,7 @@ use store::Store;
 use crate::{
     cli::{Command, Endpoint, Network, Node, Port},
     commands::{doctor, endpoint, gc, network, node, port, sync},
-    watch,
+    connect, watch,
 };
 
 /// Errors have no backtraces: with `RUST_BACKTRACE` set, to capture one would walk the unwind tables that a released binary does not
@@ -105,6 +105,17 @@ pub fn run(command: Command) -> Result<String> {
         }
         Command::Network(Network::Rm { names }) => {
             with_store(async |session| network::remove(session, &names).await)
+        }
+        Command::Network(Network::Update(asked)) => {
+            with_store(async |session| Box::pin(network::update(session, &asked)).await)
+        }
+        Command::Network(Network::Connect(asked)) => {
+            with_store(async |session| connect::connect(session, &asked).await)
+        }
+        Command::Network(Network::Disconnect { network, container }) => {
+            with_store(async |session| {
+                connect::disconnect(session, network.as_str(), &container).await
+            })
         }
         Command::Network(Network::Prune(asked)) => {
             with_store(async |session| network::prune(session, &asked).await)

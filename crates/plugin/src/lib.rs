@@ -1,9 +1,10 @@
-//! What the plugins have in common beyond the specification: the runtime of a verb, the reading of a local document, and
-//! [`Error`], which gives every error of the libraries its CNI error code.
+//! What the plugins have in common beyond the specification: the runtime of a verb, the reading of a local document, the attachments
+//! that no runtime knows ([`connected`]), and [`Error`], which gives every error of the libraries its CNI error code.
 //!
 //! The libraries do not know CNI, and `cni` does not know them. They meet here, once for all plugins and the operator's
 //! command. A plugin enables the features whose libraries it uses, so that none gets a dependency that it does not need.
 
+pub mod connected;
 mod error;
 
 use std::future::Future;

@@ -13,7 +13,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use ipam::{Block, Range};
+use ipam::{Block, Range, RangeSet};
 
 use super::{
     Allocator, Request,
@@ -98,6 +98,12 @@ impl Allocator<'_> {
             > 0)
     }
 
+    /// The ranges of the network by the ledger.
+    async fn ranges(&self) -> Result<Option<Vec<RangeSet>>, Error> {
+        let open = self.open().await?;
+        Ok(open.map(|open| open.ledger.network.record.ranges))
+    }
+
     async fn provide_capacity(
         &self,
         request: &Request<'_>,
@@ -132,7 +138,9 @@ impl Allocator<'_> {
 
     /// Claims a block from which an address of `set` can be given.
     async fn claim_capacity(&self, set: &[Range]) -> Result<(), Error> {
-        if self.look_again(set).await? {
+        let before = self.ranges().await?;
+        // With a further subnet the choice begins anew: `set` is of the network as it was.
+        if self.look_again(set).await? || self.ranges().await? != before {
             return Ok(());
         }
         let mut snapshot = self.local_store.memory(self.network)?.snapshot;

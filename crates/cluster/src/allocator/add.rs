@@ -25,7 +25,17 @@ impl Allocator<'_> {
     pub async fn add(&self, request: &Request<'_>) -> Result<Leased, Error> {
         let mut tried = Tried::default();
         for _ in 0..ATTEMPTS {
-            let (addresses, guard, network, lease) = match self.choose(request, &tried).await? {
+            let chosen = match self.choose(request, &tried).await {
+                // The network may have got a further subnet since this host read its record.
+                Err(Error::BadAddress { .. }) if !tried.renewed => {
+                    tried.renewed = true;
+                    // If the store is away, the address is refused as before.
+                    let _ = self.renew(request).await;
+                    continue;
+                }
+                chosen => chosen?,
+            };
+            let (addresses, guard, network, lease) = match chosen {
                 Chosen::Noted(addresses, guard, network, lease) => {
                     (addresses, guard, *network, lease)
                 }

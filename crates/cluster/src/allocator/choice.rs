@@ -31,6 +31,8 @@ pub(super) struct Tried {
     pub(super) away: bool,
     /// Creating the network, which the store has lost.
     pub(super) created: bool,
+    /// Reading the network's record again, because it does not have a requested address.
+    pub(super) renewed: bool,
 }
 
 impl Allocator<'_> {

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `nodes` | a node's record: registration, contact |
 //! | `networks`, `vnis` | a network: creation with its VNI, its subnets and a block for each node |
+//! | `change` | a network in place: a further subnet, a lower MTU, labels |
 //! | `subnet_choice` | the subnet of a network that is created without one |
 //! | `preallocation` | the blocks that nodes get when a network is created |
 //! | `blocks`, `ownership` | claims of blocks; the states of a block's record, without I/O |
@@ -18,6 +19,7 @@
 pub(crate) mod acknowledgement;
 pub(crate) mod admission;
 pub(crate) mod blocks;
+pub(crate) mod change;
 pub(crate) mod exclusions;
 pub(crate) mod leases;
 pub(crate) mod leftovers;

@@ -15,6 +15,7 @@ macro_rules! err {
     };
 }
 
+mod changes;
 mod exclusions;
 mod handover;
 mod leases;

@@ -10,12 +10,13 @@ use overlay::{maintain::stale, state::host::Host};
 
 use crate::{
     commands::sync,
+    connect,
     output::ReportFailed,
     session::{Result, Session},
 };
 
 /// Removes what a DEL of the other plugins of the chain would have removed.
-async fn release(attachment: &Attachment) -> std::result::Result<(), plugin::Error> {
+pub async fn release(attachment: &Attachment) -> std::result::Result<(), plugin::Error> {
     portmap::forget(attachment)?;
     ipam_kv::forget(attachment).await
 }
@@ -83,6 +84,13 @@ pub async fn sweep(session: &Session, dry: bool) -> Result<String> {
             }
         };
         said.push(format!("{}\n", cni::line(line)));
+    }
+    if !dry {
+        // Those under other interface plugins: overlay has a record of the others.
+        let (lines, failed) = Box::pin(connect::sweep()).await?;
+        failures |= !failed.is_empty();
+        let failed = failed.into_iter().map(cni::line);
+        said.extend(lines.into_iter().chain(failed).map(|line| line + "\n"));
     }
     for network in stale::lone(&host).map_err(failed)? {
         let done = if dry {

@@ -7,9 +7,9 @@ use std::{
 
 use cluster::Settings;
 use overlay::maintain::findings::{Check, Findings};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::session::environment;
+use crate::session::{Session, environment};
 
 /// Where runtimes look, and in folders there (nerdctl has one for each namespace of containerd).
 const FOLDER: &str = "/etc/cni/net.d";
@@ -57,6 +57,29 @@ pub fn paths() -> Vec<PathBuf> {
     let folder = PathBuf::from(FOLDER);
     let files = files(&folder, true, &mut Vec::new());
     std::iter::once(folder).chain(files).collect()
+}
+
+/// The conflist of a network that a runtime of this host would use, in the form with a list of plugins.
+pub fn of_network(session: &Session, network: &str) -> Option<Value> {
+    let mut folders = vec![PathBuf::from(FOLDER)];
+    folders.extend(session.settings.network.conflist_dirs.iter().cloned());
+    for file in folders
+        .iter()
+        .flat_map(|it| files(it, true, &mut Vec::new()))
+    {
+        // What cannot be read is doctor's business.
+        let text = fs::read(&file).unwrap_or_default();
+        let list: Value = serde_json::from_slice(&text).unwrap_or_default();
+        if list["name"] != network {
+            continue;
+        }
+        return Some(if list["plugins"].is_array() {
+            list
+        } else {
+            json!({ "cniVersion": list["cniVersion"], "name": network, "plugins": [list] })
+        });
+    }
+    None
 }
 
 /// All entries that are ours or use `ipam-kv`, and what could not be read.

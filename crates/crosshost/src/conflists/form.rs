@@ -15,6 +15,11 @@ pub fn is_wanted(network: &Network) -> bool {
     network.conflist && network.id.is_some() && network.is_ready()
 }
 
+/// The same as a value.
+pub fn written(network: &Network) -> serde_json::Result<Value> {
+    serde_json::from_slice(&text(network))
+}
+
 /// The text of a network's conflist.
 pub fn text(network: &Network) -> Vec<u8> {
     let mut labels: Map<String, Value> = Map::new();

@@ -24,7 +24,8 @@ use overlay::{
     state::host::Host,
 };
 
-pub use examine::{examine, paths};
+pub use examine::{examine, of_network, paths};
+pub use form::written;
 use plan::{Action, Plan};
 
 use crate::session::{Result, Session};

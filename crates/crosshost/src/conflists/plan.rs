@@ -59,7 +59,14 @@ pub fn plan(
             }
             continue;
         }
-        let path = folder.join(format!("{name}.conflist"));
+        // Somebody may have given it another name, for example one that comes first.
+        let ours = |(_, _, (named, owner)): &&(_, _, (_, Owner))| {
+            of_it(named) && matches!(owner, Owner::Ours(_))
+        };
+        let path = known.iter().find(ours).map_or_else(
+            || folder.join(format!("{name}.conflist")),
+            |(path, _, _)| (*path).clone(),
+        );
         if path.file_name().is_none_or(|name| name.len() > 255) {
             let why = "no conflist is written: its name is too long for a file";
             plan.conflicts.push(format!("network {name}: {why}"));
@@ -161,6 +168,20 @@ mod tests {
                 true,
                 vec![("n.conflist", &before[..])],
                 vec![write],
+                None,
+            ),
+            (
+                "it is there under another name",
+                true,
+                vec![("10-n.conflist", &ours[..])],
+                vec![],
+                None,
+            ),
+            (
+                "an earlier one under another name",
+                true,
+                vec![("10-n.conflist", &before[..])],
+                vec!["write /d/10-n.conflist"],
                 None,
             ),
             (

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     commands::sync::{PORTS, admitted},
+    connect,
     session::Session,
 };
 
@@ -301,6 +302,24 @@ impl Watcher {
         self.vouch();
     }
 
+    /// Removes what a command has connected and whose container is gone: no runtime sends its DEL.
+    async fn sweep(&mut self) {
+        match Box::pin(connect::sweep()).await {
+            Ok((lines, failures)) => {
+                for line in &lines {
+                    Log::note(line);
+                }
+                // The store is told.
+                self.duties.whole |= !lines.is_empty();
+                match failures.first() {
+                    None => self.log.right("connected containers"),
+                    Some(failure) => self.log.wrong("connected containers", failure),
+                }
+            }
+            Err(error) => self.log.wrong("connected containers", &error.to_string()),
+        }
+    }
+
     /// Repairs our objects; returns whether something was wrong, `None` if it could not be repaired.
     async fn repair(&mut self) -> Option<bool> {
         let mut ports = None;
@@ -314,6 +333,7 @@ impl Watcher {
             }
             Err(error) => self.log.wrong("published ports", &error.msg),
         }
+        self.sweep().await;
         let session = match Session::open() {
             Ok(session) => session,
             Err(error) => {

@@ -1,4 +1,5 @@
-//! GC: what this node holds of this network and nobody lists is given back. Other nodes' leases are never touched.
+//! GC: what this node holds of this network and nobody lists is given back, but for what a command has connected. Other nodes' leases
+//! are never touched.
 
 use cluster::LeaseOwner;
 use cni::{Call, ContainerId, IfName};
@@ -11,8 +12,9 @@ pub(crate) async fn gc(call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(
     let context = Context::new(conf.settings.clone())?;
     let open = context.open();
     let allocator = open.allocator(&conf.spec.name);
+    let connected = plugin::connected::on(&conf.spec.name)?;
     let listed = |owner: &LeaseOwner| {
-        valid.iter().any(|(container, ifname)| {
+        valid.iter().chain(&connected).any(|(container, ifname)| {
             container.as_str() == owner.container && ifname.as_str() == owner.ifname
         })
     };

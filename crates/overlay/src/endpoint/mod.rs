@@ -5,3 +5,4 @@ pub(crate) mod container;
 pub(crate) mod desired;
 pub(crate) mod nic;
 pub mod source_guard;
+pub(crate) mod subnet_routes;

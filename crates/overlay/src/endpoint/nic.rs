@@ -28,7 +28,7 @@ const EVERYWHERE6: Ipv6Network = match Ipv6Network::new_checked(Ipv6Addr::UNSPEC
 };
 
 /// The kernel's number of the scope of what is on a link (`RT_SCOPE_LINK`).
-const LINK_SCOPE: u8 = 253;
+pub(crate) const LINK_SCOPE: u8 = 253;
 
 /// Makes the veth pair between sandbox and container. The container's end stays down until it has its addresses, and the other one until
 /// it is known what may come from it.

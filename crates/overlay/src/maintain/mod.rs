@@ -2,6 +2,8 @@
 
 pub mod diagnose;
 pub mod findings;
+pub(crate) mod in_place;
+pub mod live_namespace;
 pub(crate) mod network;
 pub mod repair;
 pub mod stale;

@@ -18,7 +18,7 @@ use crate::{
         membership,
     },
     host_link,
-    maintain::teardown,
+    maintain::{in_place, teardown},
     segment::{forwarding::peers, path_mtu, sandbox},
     state::{host::Host, removed, underlay::Underlay},
 };
@@ -189,7 +189,8 @@ async fn follow(
     let was_off = host_link::repair(host, network, &sandbox).await?;
     let changes = follower.sync(&sandbox, reading).await?;
     let unlimited = bandwidth::repair(host, network, &sandbox.rtnl).await?;
-    let mended = usize::from(was_off) + usize::from(unlimited);
+    let behind = in_place::follow(host, &record).await?;
+    let mended = usize::from(was_off) + usize::from(unlimited) + behind;
     Ok(Some(sandbox.changes + changes + mended))
 }
 

@@ -198,5 +198,6 @@ pub(crate) async fn farewell(host: &Host, call: &Call) {
 
 /// Removes the record, after everything that it spoke of.
 pub(crate) fn forget(host: &Host, attachment: &Attachment) -> Result<(), Error> {
+    plugin::connected::documents().remove(&attachment.hash())?;
     host.records.remove(&attachment.hash()).map_err(Error::from)
 }

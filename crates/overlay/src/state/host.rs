@@ -114,6 +114,7 @@ impl Host {
             self.paths.all().map(|it| it.unreadable),
             self.following.all().map(|it| it.unreadable),
             watcher_lease::heard().all().map(|it| it.unreadable),
+            plugin::connected::documents().all().map(|it| it.unreadable),
             journal::tunnel::unreadable(),
         ];
         let mut lost = Vec::new();

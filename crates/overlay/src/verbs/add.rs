@@ -18,6 +18,7 @@ use crate::{
     endpoint::{
         bandwidth, container, nic,
         source_guard::{NewPort, Permitted},
+        subnet_routes,
     },
     firewall::table,
     follow::follower::Follower,
@@ -223,6 +224,8 @@ impl Work<'_> {
         let by_gateway = self.conf.host_link(record).gateway;
         if by_gateway {
             nic::leave_by_gateway(&mut given)?;
+        } else {
+            subnet_routes::add(&mut given, record);
         }
         let computed = nic::computed_mac(&given.ips)?;
         let asked = self.conf.mac.filter(|mac| mac.0 != computed.0);

@@ -31,10 +31,12 @@ pub(crate) async fn gc(call: &Call, valid: &[(ContainerId, IfName)]) -> Result<(
     };
     let network = call.conf.name.as_str();
     let _peace = host.lock(&name(network))?;
-    let (mut errors, mut at_work) = (Vec::new(), Vec::new());
+    // No runtime lists these: they go with their containers, or by command.
+    let (mut errors, mut at_work) = (Vec::new(), plugin::connected::on(network)?);
     for record in all_readable(&host.records)? {
         let attachment = &record.attachment;
-        if attachment.network != network || listed(attachment) {
+        let spared = listed(attachment) || plugin::connected::has(attachment)?;
+        if attachment.network != network || spared {
             continue;
         }
         let Some(_alone) = host.lock_idle_container(attachment)? else {

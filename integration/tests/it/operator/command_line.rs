@@ -55,7 +55,7 @@ fn nomad_finds_a_version_that_it_takes_for_portmap() {
 }
 
 /// The commands, each with names that it takes and the options that it has.
-const COMMANDS: [(&str, &[&str]); 14] = [
+const COMMANDS: [(&str, &[&str]); 17] = [
     (
         "network create X --subnet 10.9.0.0/24",
         &[
@@ -82,6 +82,15 @@ const COMMANDS: [(&str, &[&str]); 14] = [
     ("network ls", &["--json", "--quiet", "--filter"]),
     ("network inspect ov_net1", &["--json"]),
     ("network rm ov_net1", &[]),
+    (
+        "network update ov_net1",
+        &["--subnet", "--gateway", "--mtu", "--label", "--label-rm"],
+    ),
+    (
+        "network connect ov_net1 c1",
+        &["--ip", "--mac", "--interface"],
+    ),
+    ("network disconnect ov_net1 c1", &[]),
     ("network prune", &["--force", "--dry-run", "--filter"]),
     ("node ls", &["--json"]),
     ("node rm docker01", &["--force"]),
@@ -95,7 +104,11 @@ const COMMANDS: [(&str, &[&str]); 14] = [
 ];
 
 /// All options with a value that each would take.
-const OPTIONS: [&str; 26] = [
+const OPTIONS: [&str; 30] = [
+    "--label-rm a",
+    "--ip 10.9.0.7",
+    "--mac 02:00:00:00:00:07",
+    "--interface eth7",
     "--driver overlay",
     "--opt mtu=1400",
     "--ipv6",

@@ -5,5 +5,8 @@ mod doctor_of_settings;
 mod doctor_waiting;
 mod foreign_firewalls;
 mod gc_command;
+mod network_connect;
+mod network_update;
 mod networks_everywhere;
 mod upgrade;
+mod upgrade_networks;

@@ -99,6 +99,25 @@ fn inspect_shows_to_a_person_what_it_says_in_json() {
 }
 
 #[test]
+fn a_host_keeps_conflists_in_each_folder_that_it_names() {
+    let lab = Lab::registered(1, Backend::Dir);
+    let host = lab.host(1);
+    let folders = [FOLDER, "/opt/cni/config"];
+    host.keep_conflists(&json!({ "conflistDirs": folders }));
+    // Nomad looks for names in lower case.
+    host.crosshost("network create Ov_Net1")
+        .ok()
+        .warns(&["Nomad", "lower case"]);
+    let there = |folder: &str| {
+        let file = format!("{folder}/Ov_Net1.conflist");
+        host.run(&["test", "-e", &file]).status.success()
+    };
+    assert!(folders.iter().all(|it| there(it)));
+    host.crosshost("network rm Ov_Net1").ok();
+    assert!(!folders.iter().any(|it| there(it)));
+}
+
+#[test]
 fn hosts_that_create_at_the_same_moment_choose_different_subnets() {
     let lab = Lab::registered(2, Backend::Consul);
     std::thread::scope(|scope| {
@@ -153,6 +172,10 @@ fn a_network_is_there_on_every_host_until_it_is_removed() {
     two.sync();
     let doctor = two.crosshost("doctor").stdout;
     assert!(doctor.contains("the conflists of all networks"), "{doctor}");
+    one.crosshost("network update missed --label team=red").ok();
+    said(&format!(
+        "wrong  {missed}: is out of date; run: crosshost sync"
+    ));
     one.crosshost("network rm missed").ok();
     said(&format!("wrong  {missed}: its network was removed"));
     let _watcher = two.watch();

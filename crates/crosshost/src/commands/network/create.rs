@@ -211,7 +211,7 @@ fn egress(options: &Create) -> Result<Option<Egress>> {
 }
 
 /// `KEY=VALUE`, or a key alone.
-fn labels(given: &[String]) -> Result<BTreeMap<String, String>> {
+pub(super) fn labels(given: &[String]) -> Result<BTreeMap<String, String>> {
     let mut labels = BTreeMap::new();
     for label in given {
         let (key, value) = label.split_once('=').unwrap_or((label, ""));

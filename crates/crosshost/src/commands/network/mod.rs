@@ -1,10 +1,11 @@
-//! `crosshost network`: create, ls, inspect, rm, prune.
+//! `crosshost network`: create, ls, inspect, update, rm, prune. `connect` and `disconnect` are in `connect/`.
 
 mod create;
 mod feasible;
 mod inspect;
 mod list;
 mod remove;
+mod update;
 
 use cluster::{DataDir, Network, NetworkSpec, NetworkState};
 use serde_json::json;
@@ -14,6 +15,7 @@ pub use self::{
     inspect::inspect,
     list::{Filter, list},
     remove::{prune, remove},
+    update::update,
 };
 use crate::{
     conflists,

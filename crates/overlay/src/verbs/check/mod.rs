@@ -18,6 +18,7 @@ use crate::{
     egress,
     endpoint::{container, desired, nic},
     host_state::{Space, deviations},
+    maintain::in_place,
     names::{self, EGRESS_NIC},
     state::{attachment::Stage, host::Host},
 };
@@ -73,7 +74,8 @@ pub(crate) async fn check(call: &Call) -> Result<(), Error> {
         put_back("way out", egress::repair(&host).await);
     }
     let space = Space::of_container(&host, &container, &inside);
-    let wanted = desired::inside(&attachment.ifname, previous);
+    let expected = in_place::expected(&host, &attachment, &inside, previous).await?;
+    let wanted = desired::inside(&attachment.ifname, &expected);
     let seen = nic::look(&space, &wanted).await?;
     deviation(deviations(&wanted, &seen).next().map(|first| first.what))?;
     let mtu = seen.link(&attachment.ifname).map_or(0, |own| own.mtu);
