@@ -173,6 +173,9 @@ pub struct Create {
     /// An option of the driver; may be repeated. overlay: mtu, vni; macvlan: mtu, parent, mode.
     #[arg(long, short, value_name = "KEY=VALUE")]
     pub opt: Vec<String>,
+    /// Accepted because Docker's command has it: each network takes any container.
+    #[arg(long = "attachable")]
+    pub _attachable: bool,
     /// A subnet of the network; one for each IP version. Default: the first free one of network.defaultAddressPools in
     /// /etc/crosshost/config.json, or of 10.0.0.0/8 in pieces of /24.
     #[arg(long, value_name = "CIDR")]

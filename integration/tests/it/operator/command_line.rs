@@ -60,6 +60,7 @@ const COMMANDS: [(&str, &[&str]); 17] = [
         "network create X --subnet 10.9.0.0/24",
         &[
             "--driver",
+            "--attachable",
             "--opt",
             "--subnet",
             "--ipv6",
@@ -104,7 +105,8 @@ const COMMANDS: [(&str, &[&str]); 17] = [
 ];
 
 /// All options with a value that each would take.
-const OPTIONS: [&str; 30] = [
+const OPTIONS: [&str; 31] = [
+    "--attachable",
     "--label-rm a",
     "--ip 10.9.0.7",
     "--mac 02:00:00:00:00:07",

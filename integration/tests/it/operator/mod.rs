@@ -6,6 +6,7 @@ mod doctor_waiting;
 mod foreign_firewalls;
 mod gc_command;
 mod network_connect;
+mod network_macvlan;
 mod network_update;
 mod networks_everywhere;
 mod upgrade;

@@ -10,7 +10,7 @@ const SOON: Duration = Duration::from_secs(30);
 
 /// `crosshost network WORDS` where the plugins are found.
 #[track_caller]
-fn network(host: &Host, words: &str) -> Finished {
+pub fn network(host: &Host, words: &str) -> Finished {
     let path = format!("CNI_PATH={}", host.cni_path());
     let crosshost = host.program("crosshost");
     let crosshost = crosshost.to_str().expect("a path");
@@ -42,7 +42,7 @@ fn interfaces(container: &Container<'_>) -> Vec<String> {
 }
 
 /// What the host's containers hold: interface and address.
-fn held(host: &Host) -> Vec<(String, String)> {
+pub fn held(host: &Host) -> Vec<(String, String)> {
     let held = host.listed("endpoint ls --local");
     let text = |it: &Value| it.as_str().unwrap_or_default().to_owned();
     let held = held.as_array().expect("a list").iter();

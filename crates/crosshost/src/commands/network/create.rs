@@ -278,7 +278,7 @@ mod tests {
     #[test]
     fn the_words_of_docker_mean_the_same() {
         let spec = spec_of(
-            "-d overlay --subnet 10.0.0.0/24 --subnet fd00::/64 --gateway fd00::9 --gateway 10.0.0.254 \
+            "-d overlay --attachable --subnet 10.0.0.0/24 --subnet fd00::/64 --gateway fd00::9 --gateway 10.0.0.254 \
              --ip-range 10.0.0.128/25 --aux-address printer=10.0.0.200 --internal --label a=b=c --label d \
              -o com.docker.network.driver.mtu=1400",
         )

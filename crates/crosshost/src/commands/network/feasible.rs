@@ -86,6 +86,15 @@ fn judge(here: &Here, spec: &NetworkSpec) -> std::result::Result<Vec<String>, St
             "--mtu {mtu}: {why}, so no container of this host could join"
         ));
     }
+    let egress = spec.egress.as_ref().and_then(|egress| egress.subnet);
+    if let Some(egress) = egress
+        && let Some((_, subnet)) = ipam::overlapping(&[egress], &subnets)
+    {
+        let why = "the containers would not reach their way out";
+        return Err(format!(
+            "--egress-subnet {egress}: overlaps the network's own {subnet}; {why}"
+        ));
+    }
     let by_gateway = (spec.egress.as_ref()).is_some_and(|it| it.mode == EgressMode::Gateway);
     for subnet in subnets {
         let Some((_, other)) = ipam::overlapping(&[subnet], &here.taken) else {
@@ -137,6 +146,10 @@ mod tests {
             (
                 "--mtu 1200 --subnet fd00::/64",
                 "--mtu 1200: IPv6 needs 1280",
+            ),
+            (
+                "--subnet 172.19.0.0/24 --egress-subnet 172.19.0.0/16",
+                "--egress-subnet 172.19.0.0/16: overlaps the network's own 172.19.0.0/24",
             ),
             (
                 "--subnet 10.1.2.0/24 --egress gateway",
