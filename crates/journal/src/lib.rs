@@ -11,6 +11,7 @@
 //! The directory is a tmpfs: after a reboot there are no containers, and no journal.
 
 mod attachment;
+mod changes;
 pub mod clock;
 mod disk_space;
 mod document;
@@ -20,6 +21,7 @@ mod lock;
 pub mod tunnel;
 
 pub use attachment::{Attachment, digest};
+pub use changes::{Changed, Changes};
 pub use disk_space::has_room;
 pub use document::{All, Error, Found, Journal, Unreadable};
 pub use lock::Lock;

@@ -1,7 +1,7 @@
 //! Sockets of this host that receive packets to a port, and the processes that own them.
 //!
 //! The kernel lists TCP and UDP sockets by `sock_diag(7)`, without connections. For SCTP it does so only with a module that is
-//! rarely loaded; the file in `/proc` has the same list.
+//! rarely loaded; the file in `/proc` has the same list. A [`ReservedPort`](crate::ReservedPort) receives nothing, and is not listed.
 
 use std::fs;
 use std::net::{IpAddr, Ipv6Addr};
@@ -11,6 +11,7 @@ use std::path::Path;
 use crate::Error;
 use crate::attribute::find;
 use crate::dialogue::Dialogue;
+use crate::reserved_port::NO_INTERFACE;
 
 const NETLINK_SOCK_DIAG: isize = 4;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
@@ -23,10 +24,11 @@ const SCTP: u8 = 132;
 const LISTENS: u32 = 1 << 10;
 const UNCONNECTED: u32 = 1 << 7;
 const CONNECTED: u32 = 1 << 1;
-/// Length of `struct inet_diag_msg`, and where in it are family, port, address and inode.
+/// Length of `struct inet_diag_msg`, and where in it are family, port, address, interface and inode.
 const MESSAGE: usize = 72;
 const PORT: usize = 4;
 const ADDRESS: usize = 8;
+const INTERFACE: usize = 40;
 const INODE: usize = 68;
 /// `INET_DIAG_SKV6ONLY`
 const V6_ONLY: u16 = 11;
@@ -110,6 +112,9 @@ fn diagnosed(protocol: u8, states: u32) -> Result<Vec<Listener>, Error> {
 fn listener(message: &[u8]) -> Option<Listener> {
     let (fixed, attributes) = message.split_at_checked(MESSAGE)?;
     let bytes = &fixed[ADDRESS..];
+    if u32::from_ne_bytes(*fixed[INTERFACE..].first_chunk()?) == NO_INTERFACE {
+        return None;
+    }
     let v6 = fixed[0] == AF_INET6;
     // An IPv6 socket may be bound to an IPv4 address (`::ffff:192.0.2.1`): then it receives only packets to that.
     let address = if v6 {

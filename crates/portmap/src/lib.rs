@@ -5,8 +5,8 @@
 //! the same with none and with twenty thousand, and a second container that asks for the same port is refused, as a map has a
 //! key once. `docs/portmap.md` lists the differences from the reference, and why.
 //!
-//! Nothing runs between the verbs. A document for each attachment lists what is published for it, and is written before the
-//! first element ([`record`]). So a DEL knows what to remove, and a flushed ruleset can be restored ([`repair()`]). A lock of
+//! No port needs a program that runs between the verbs. A document for each attachment lists what is published for it, and is
+//! written before the first element ([`record`]). So a DEL knows what to remove, and a flushed ruleset can be restored ([`repair()`]). A lock of
 //! the host serializes this plugin's verbs for the milliseconds that they take.
 //!
 //! | file | what |
@@ -19,6 +19,7 @@
 //! | `listener_owner` | whether a listener holds a port for this container |
 //! | `conntrack` | removes connections to a port's previous owner |
 //! | `ingress` | interfaces by which clients arrive, and whether the kernel forwards their packets |
+//! | [`reservation`] | sockets that the watcher keeps, so that other programs see the ports |
 //! | `route_localnet` | ports on 127.0.0.1 |
 //! | [`table`] | lock, documents and table of one verb |
 //! | `verbs`, `repair` | the CNI verbs; what `crosshost sync` and `doctor` do |
@@ -32,6 +33,7 @@ pub mod mapping;
 mod port_alloc;
 pub mod record;
 mod repair;
+pub mod reservation;
 mod route_localnet;
 pub mod table;
 pub mod target;

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The folder of the documents, below the journal's root.
-const KIND: &str = "journal/portmap";
+pub const KIND: &str = "journal/portmap";
 /// A file in that folder, which is lost with the documents. While it exists, everything that is published has a document.
 const COMPLETE: &str = "complete";
 /// The lock's name. It is held for some milliseconds.

@@ -29,6 +29,8 @@
 //! The kernel notifies the watcher of changes on this host ([`kernel`]). It checks the host soon after one, but not all the time
 //! ([`pace`]); and also twice a minute, because notifications may get lost.
 //!
+//! A thread of its own reserves the published ports of this host by sockets ([`reserved_ports`]).
+//!
 //! The watcher writes the host's last contact at its start, on SIGHUP, and where a network with `reclaimAfter` needs it, but not
 //! regularly: each such write wakes the watchers of all hosts.
 
@@ -37,6 +39,7 @@ mod kernel;
 mod line;
 mod log;
 mod pace;
+mod reserved_ports;
 mod service;
 mod signals;
 mod watcher;
@@ -65,6 +68,7 @@ pub async fn watch() -> Result<String> {
     let watch = WatcherLease::begin().map_err(taken)?;
     let signals = Signals::open()?;
     open_files();
+    reserved_ports::start()?;
     LocalSet::new()
         .run_until(Box::pin(keep(watch, &signals)))
         .await;

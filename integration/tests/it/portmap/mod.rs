@@ -9,5 +9,6 @@ mod listeners;
 pub(crate) mod published;
 mod reach;
 mod reference_plugins;
-mod requested_ports;
+pub(crate) mod requested_ports;
+pub(crate) mod reserved;
 mod verbs;

@@ -3,7 +3,8 @@
 
 use crate::portmap::published;
 use crate::portmap::published::{Published, UNDER, fetch, fetch_at, network, port, rules, with};
-use integration::{Backend, Container, Host, Lab, OUTSIDE, OUTSIDE6};
+use crate::portmap::reserved::reserved;
+use integration::{Backend, Container, Host, LIMIT, Lab, OUTSIDE, OUTSIDE6, Watching, until};
 use serde_json::json;
 
 fn name_of(address: &str) -> &str {
@@ -26,15 +27,29 @@ fn of_both(host: &Host) -> [(bool, String); 2] {
 
 #[test]
 fn from_everywhere_to_the_container_and_as_whom() {
+    from_everywhere(|_| None);
+}
+
+/// Then each port has a socket on the host.
+#[test]
+fn from_everywhere_the_same_while_a_watcher_reserves_the_ports() {
+    from_everywhere(|host| Some(host.watch()));
+}
+
+fn from_everywhere(watch: impl Fn(&Host) -> Option<Watching>) {
     let lab = Lab::new(2, Backend::Dir);
     let before = lab.footprints();
     let (host, far) = (lab.host(1), lab.host(2));
+    let watcher = watch(host);
     for (number, under) in (1..).zip(UNDER) {
         let (one, other) = (format!("{under}1"), format!("{under}2"));
         host.install(&network(under, &one, number));
         host.install(&network(under, &other, number + 10));
         let web = Published::new(host, "web", &one, &json!([port(8080, 80)]));
         let _server = web.serves(80);
+        if watcher.is_some() {
+            until(LIMIT, "reserved", || reserved(host).len() == 2);
+        }
         let beside = Published::new(host, "beside", &one, &json!([]));
         let apart = Published::new(host, "apart", &other, &json!([]));
         web.again("check").ok();
@@ -82,6 +97,7 @@ fn from_everywhere_to_the_container_and_as_whom() {
         assert!(!rules(host).contains("ports"), "{under}: {}", rules(host));
         host.script("for b in br2 br12; do ip link delete $b 2> /dev/null || true; done");
     }
+    drop(watcher);
     lab.assert_same_as(&before, "after the last");
 }
 
@@ -141,8 +157,18 @@ fn by_the_address_that_was_asked_for_and_no_other() {
 
 #[test]
 fn with_snat_off_masq_all_on_and_conditions() {
+    snat_masq_and_conditions(|_| None);
+}
+
+#[test]
+fn with_snat_off_masq_all_on_and_conditions_while_a_watcher_reserves_the_ports() {
+    snat_masq_and_conditions(|host| Some(host.watch()));
+}
+
+fn snat_masq_and_conditions(watch: impl Fn(&Host) -> Option<Watching>) {
     let lab = Lab::new(2, Backend::Dir);
     let (host, far) = (lab.host(1), lab.host(2));
+    let watcher = watch(host);
     let install = |name: &str, number, keys| {
         host.install(&with(network("bridge", name, number), &keys));
     };
@@ -161,6 +187,9 @@ fn with_snat_off_masq_all_on_and_conditions() {
     let all = Published::new(host, "all", "all", &json!([port(8002, 80)]));
     let few = Published::new(host, "few", "few", &json!([port(8003, 80)]));
     let _servers = [&plain, &all, &few].map(|one| one.serves(80));
+    if watcher.is_some() {
+        until(LIMIT, "reserved", || reserved(host).len() == 6);
+    }
     let from = |namespace, address: &str, port| fetch_at(namespace, address, port);
 
     assert_eq!(from(lab.outside(), host.vtep(), 8001), "plain 203.0.113.9");

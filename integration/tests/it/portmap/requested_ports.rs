@@ -94,7 +94,7 @@ fn told(host: &Host, container: &str) -> Vec<(u16, u16)> {
 }
 
 /// What cnitool makes of a namespace's path.
-fn id_of(container: &str) -> String {
+pub(crate) fn id_of(container: &str) -> String {
     let sum = std::process::Command::new("sh")
         .args([
             "-c",

@@ -50,9 +50,15 @@ pub fn run<'lab, R: Runtime<'lab>>(runtime: &R, name: &str, words: &[&str]) {
 /// `ip WORDS` in a container's network namespace. Not by `exec`: nerdctl's now and then ends before all that was said is through.
 #[track_caller]
 pub fn ip_in<'lab>(runtime: &impl Runtime<'lab>, name: &str, words: &[&str]) -> String {
+    said_in(runtime, name, &[&["ip"], words].concat())
+}
+
+/// What a program of this machine prints in a container's network namespace.
+#[track_caller]
+pub fn said_in<'lab>(runtime: &impl Runtime<'lab>, name: &str, words: &[&str]) -> String {
     let known = runtime.client(&["inspect", name]).ok().json();
     let pid = known[0]["State"]["Pid"].to_string();
-    let inside = ["nsenter", "-t", &pid, "-n", "ip"];
+    let inside = ["nsenter", "-t", &pid, "-n"];
     let said = runtime.processes().run(&[&inside, words].concat());
     said.ok().stdout
 }

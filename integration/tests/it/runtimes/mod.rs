@@ -4,5 +4,6 @@ mod cri;
 pub(crate) mod lifecycle;
 mod nerdctl;
 mod nerdctl_ends;
+mod nerdctl_ports;
 mod networks_by_command;
 mod podman;
