@@ -21,6 +21,7 @@
 //! | `ingress` | interfaces by which clients arrive, and whether the kernel forwards their packets |
 //! | [`reservation`] | sockets that the watcher keeps, so that other programs see the ports |
 //! | `route_localnet` | ports on 127.0.0.1 |
+//! | [`stale`] | ports of containers that are gone without a DEL |
 //! | [`table`] | lock, documents and table of one verb |
 //! | `verbs`, `repair` | the CNI verbs; what `crosshost sync` and `doctor` do |
 
@@ -35,6 +36,7 @@ pub mod record;
 mod repair;
 pub mod reservation;
 mod route_localnet;
+pub mod stale;
 pub mod table;
 pub mod target;
 mod verbs;

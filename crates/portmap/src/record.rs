@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     config::conditions_of,
     mapping::{Protocol, ports},
+    stale::Life,
 };
 
 /// The journal's record of one attachment, written before its first element.
@@ -30,6 +31,9 @@ pub struct Record {
     pub hidden: bool,
     /// `conditionsV4`, `conditionsV6`.
     pub conditions: [Vec<String>; 2],
+    /// By what it is known whether the container lives; absent if nothing tells, and in records of versions up to 1.0.0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub life: Option<Life>,
 }
 
 /// Consecutive ports of the host that lead to a container.

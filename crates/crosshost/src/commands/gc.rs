@@ -1,12 +1,16 @@
 //! `crosshost gc`: for runtimes that call neither DEL nor GC. On all networks it removes what belongs to containers that are gone,
 //! as their DEL would have done.
 //!
-//! An address that `ipam-kv` gave out under another interface plugin stays: nothing here tells whether its container runs.
+//! An address that `ipam-kv` gave out under another interface plugin stays: nothing here tells whether its container runs. The ports
+//! of such a container go if the result of that plugin named the host's end of a veth pair.
 
 use cluster::LocalStore as _;
 use ipam_kv::local_store::FsLocalStore;
 use journal::Attachment;
-use overlay::{maintain::stale, state::host::Host};
+use overlay::{
+    maintain::stale,
+    state::{attachment::Record, host::Host},
+};
 
 use crate::{
     commands::sync,
@@ -19,6 +23,54 @@ use crate::{
 pub async fn release(attachment: &Attachment) -> std::result::Result<(), plugin::Error> {
     portmap::forget(attachment)?;
     ipam_kv::forget(attachment).await
+}
+
+/// What is left of a container that is gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Orphan {
+    /// An attachment of `overlay`, with all that the other plugins of the chain did for it.
+    Attached(Box<Record>),
+    /// Published ports of an attachment of another interface plugin.
+    Published(Box<portmap::record::Record>),
+}
+
+impl Orphan {
+    /// All orphans of this host. `told` hears of what cannot be judged.
+    pub async fn all(
+        host: &Host,
+        told: &dyn Fn(String),
+    ) -> std::result::Result<Vec<Self>, plugin::Error> {
+        let attached = stale::all(host, told).await?.into_iter();
+        let mut all: Vec<_> = attached.map(|it| Self::Attached(Box::new(it))).collect();
+        let published = portmap::stale::all().await?.into_iter();
+        all.extend(published.map(|it| Self::Published(Box::new(it))));
+        Ok(all)
+    }
+
+    /// Removes it like a DEL; false if a verb of its container was quicker.
+    pub async fn take_down(&self, host: &Host) -> std::result::Result<bool, plugin::Error> {
+        match self {
+            Self::Attached(record) => stale::take_down(host, record, release).await,
+            Self::Published(record) => portmap::stale::take_down(record),
+        }
+    }
+
+    /// What it is of.
+    pub fn attachment(&self) -> &Attachment {
+        match self {
+            Self::Attached(record) => &record.attachment,
+            Self::Published(record) => &record.attachment,
+        }
+    }
+
+    /// The path of the namespace that is gone.
+    fn netns(&self) -> String {
+        let path = match self {
+            Self::Attached(record) => Some(&record.netns),
+            Self::Published(record) => record.life.as_ref().map(|life| &life.netns),
+        };
+        path.map_or_else(String::new, |path| path.display().to_string())
+    }
 }
 
 /// Removes from the store what is left of networks of which it has no record, or lists it.
@@ -65,16 +117,16 @@ pub async fn sweep(session: &Session, dry: bool) -> Result<String> {
     let failed = |error: plugin::Error| error.to_string();
     let host = Host::open().map_err(failed)?;
     let (mut said, mut failures) = (Vec::new(), false);
-    for record in stale::all(&host, &|why| cni::log(&why))
+    for orphan in Orphan::all(&host, &|why| cni::log(&why))
         .await
         .map_err(failed)?
     {
         let done = if dry {
             Ok(true)
         } else {
-            stale::take_down(&host, &record, release).await
+            orphan.take_down(&host).await
         };
-        let (attachment, netns) = (&record.attachment, record.netns.display());
+        let (attachment, netns) = (orphan.attachment(), orphan.netns());
         let line = match done {
             Ok(true) => format!("{attachment}: {netns} is gone"),
             Ok(false) => continue,

@@ -4,7 +4,8 @@
 //!
 //! - An answer to a blocking query of the store: a node or a block has changed ([`line`]).
 //! - A notification of this host's kernel: a link, address, route or table has changed ([`kernel`]).
-//! - Time: every second it looks at the host's documents, twice a minute it checks the kernel, every ten minutes it syncs everything.
+//! - Time: every second it looks at the host's documents, twice a minute it checks the kernel, three times whether containers are gone
+//!   without a DEL ([`orphans`]), and every ten minutes it syncs everything.
 //! - SIGHUP and SIGTERM ([`signals`]).
 //!
 //! # Why it looks like this
@@ -38,6 +39,7 @@ mod duties;
 mod kernel;
 mod line;
 mod log;
+mod orphans;
 mod pace;
 mod reserved_ports;
 mod service;

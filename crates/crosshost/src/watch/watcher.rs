@@ -15,6 +15,7 @@ use super::{
     kernel::Kernel,
     line::{DEAF, Line, Subject},
     log::Log,
+    orphans::Orphans,
     pace::Pace,
 };
 use crate::{
@@ -34,6 +35,7 @@ pub struct Watcher {
     line: Line,
     kernel: Kernel,
     pace: Pace,
+    orphans: Orphans,
     log: Log,
     duties: Duties,
     pools: BTreeSet<Pool>,
@@ -63,6 +65,7 @@ impl Watcher {
             line: Line::new(),
             kernel: Kernel::default(),
             pace: Pace::new(),
+            orphans: Orphans::new(),
             log: Log::default(),
             duties: Duties {
                 whole: true,
@@ -242,7 +245,7 @@ impl Watcher {
 
     /// Whether there is work that can be done now.
     pub fn has_work(&self) -> bool {
-        self.must_repair() || self.can_sync()
+        self.must_repair() || self.orphans.is_due() || self.can_sync()
     }
 
     fn must_repair(&self) -> bool {
@@ -261,6 +264,7 @@ impl Watcher {
             let now = Instant::now();
             self.repair = now + REPAIR;
             self.not_before = self.repair;
+            self.orphans = Orphans::new();
             self.kernel.take();
             self.pace.looked(now, false);
             self.tried = true;
@@ -278,6 +282,10 @@ impl Watcher {
                 Some(was_wrong) => self.pace.looked(now, was_wrong),
                 None => self.pace.failed(now),
             }
+        }
+        if self.orphans.is_due() && self.orphans.sweep(&mut self.log).await {
+            // The store has to hear which addresses are free.
+            self.duties.whole = true;
         }
         if self.can_sync() {
             let done = match Session::open() {

@@ -23,6 +23,7 @@ fn record(network: &str, container: &str, since: u64, port: u16, to: &str) -> Re
         hairpin: true,
         hidden: false,
         conditions: [vec!["ip saddr 10.0.0.1".to_owned()], vec![]],
+        life: None,
     }
 }
 

@@ -20,6 +20,7 @@ use crate::{
     port_alloc::{self, PortAllocator},
     record::{Record, Run},
     route_localnet,
+    stale::Life,
     table::PortTable,
     target::{self, Target},
 };
@@ -65,7 +66,8 @@ pub(crate) fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
     let asked = earlier.as_ref().map(|it| reuse_ports(&conf.mappings, it));
     let asked = asked.as_ref().unwrap_or(&conf.mappings);
     let chosen = PortAllocator::new(&mut ports, &local).choose(asked)?;
-    let record = record(attachment, &conf, &chosen, &targets);
+    let mut record = record(attachment, &conf, &chosen, &targets);
+    record.life = run(Life::of(call, &previous.result))?;
     warn(&record, &local);
     let listened = port_alloc::refuse_listened(&record, conf.listeners);
     // A program may hold the port for the container that has it; then the error names that container. And if this ADD is
@@ -221,6 +223,7 @@ pub(crate) fn record(
         hairpin: conf.snat,
         hidden: conf.masq_all,
         conditions: conf.words.clone(),
+        life: None,
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::portmap::reserved::reserved;
-use crate::runtimes::lifecycle::{assert_nothing_left, page_at, prepared, run, said_in};
+use crate::runtimes::lifecycle::{assert_nothing_left, held_by, page_at, prepared, run, said_in};
 use integration::{Backend, Containerd, Host, Lab, Runtime, Watching};
 
 /// What the web server of a container answers.
@@ -138,5 +138,25 @@ fn ports_by_number_and_ranges_of_them() {
     runtime.nerdctl("rm -f number udp range first second").ok();
     watcher.stop().ok();
     runtime.processes().crosshost("gc").ok();
+    assert_nothing_left(&lab, &runtimes, &before);
+}
+
+/// nerdctl sends no DEL for a container whose ports were refused, not even at `rm -f`.
+#[test]
+fn what_nerdctl_does_not_remove_is_swept_within_a_minute() {
+    let lab = Lab::new(1, Backend::Consul);
+    let (runtimes, before) = prepared::<Containerd>(&lab);
+    let runtime = &runtimes[0];
+    let mut watcher = runtime.host().watch();
+    run(runtime, "first", &["--net", "ov_net1", "-p", "90:80"]);
+    let line = "run -d --name late --net ov_net1 -p 90:80 busybox";
+    runtime.nerdctl(line).failed().warns(&["has it"]);
+    runtime.nerdctl("rm -f late").ok();
+    let held = || held_by(runtime.host()).len();
+    assert_eq!(held(), 4, "two of IPv4, two of IPv6");
+    watcher.until(Duration::from_mins(1), "swept", || held() == 2);
+    assert_page(runtime.host(), "127.0.0.1", 90);
+    runtime.nerdctl("rm -f first").ok();
+    watcher.stop().ok();
     assert_nothing_left(&lab, &runtimes, &before);
 }

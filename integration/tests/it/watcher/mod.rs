@@ -2,6 +2,7 @@
 
 mod adds;
 mod one_broken_network;
+mod orphans;
 mod repairs;
 mod resident;
 mod store_connection;
