@@ -346,7 +346,7 @@ fn one_that_does_not_end_is_killed_at_the_limit() {
         error.msg
     );
     assert!(!lives(&dir.path().join("pid")));
-    // One that takes a while and ends is none.
+    // A plugin that is slow, but ends within its limit, is not killed.
     let dir = plugin("sleep 0.3; echo null");
     let call = crate::call(&path(&dir), &json!({}));
     let slow = Delegate::find(&call, "ipam").unwrap();

@@ -120,7 +120,7 @@ pub fn gateway_link(network: &str) -> String {
     of_network(GATEWAY_LINK, network)
 }
 
-/// Whether a link of the host is one by which containers send.
+/// Whether this host receives packets of containers on this link.
 pub fn is_facing(link: &str) -> bool {
     link == EGRESS_BRIDGE || SEGMENT_LINKS.iter().any(|prefix| link.starts_with(prefix))
 }

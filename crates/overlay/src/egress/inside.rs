@@ -205,8 +205,8 @@ impl Inside {
         desired::bridge(self.form, mac_of(ledger.gateway().into()))
     }
 
-    /// What holds the containers to their own addresses: the bridge's entries of the host and of these ports, and the table. Among the
-    /// host's interfaces there is none of it.
+    /// What holds the containers to their own addresses: the bridge's entries of the host and of these ports, and the table. A bridge of
+    /// an earlier version, among the host's interfaces, has no guard.
     fn guard(&self, ledger: &Ledger, standing: &BTreeSet<&str>) -> Vec<Object> {
         if self.form == Form::OnHost {
             return Vec::new();

@@ -175,7 +175,7 @@ impl Table {
             let others = hosts.filter(|host| **host != tunnel.end.ip());
             let remotes = others.map(|host| SocketAddr::new(*host, port));
             permitted.remotes.extend(remotes);
-            // This host's own tunnel sends nothing to itself: what has its address is of a program.
+            // A tunnel sends nothing to its own host, so a program sent what comes from this host's own address.
             let nonmembers = tunnel.vni.into_iter().flat_map(|vni| {
                 let hosts = tunnel.nonmembers.iter();
                 hosts.map(move |host| Nonmember {
@@ -338,7 +338,8 @@ mod tests {
         }
     }
 
-    /// Two networks: the one's hosts are all members; the other's tunnel is of an earlier version, and has a host more that is not.
+    /// Two networks. All hosts of the first are members. An earlier version made the tunnel of the second, which has one more host, and not
+    /// all of its hosts are members.
     fn two_networks() -> Table {
         let mut table = Table::default();
         let hosts = ["192.168.1.11", "192.168.1.12", "192.168.1.13"];

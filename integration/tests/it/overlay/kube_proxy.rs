@@ -45,13 +45,8 @@ fn services(near: IpAddr, far: IpAddr) -> [Service; 3] {
 /// The rules of the iptables mode, for `iptables-nft-restore`.
 fn iptables(services: &[Service], _: &Host) -> String {
     let (mut chains, mut rules) = (vec![], vec![]);
-    for Service {
-        name,
-        address,
-        node_port,
-        pods,
-    } in services
-    {
+    for service in services {
+        let (name, address, node_port) = (service.name, service.address, service.node_port);
         let name_upper = name.to_uppercase();
         let of = format!("-m comment --comment \"default/{name}:http\"");
         chains.push(format!(
@@ -65,9 +60,9 @@ fn iptables(services: &[Service], _: &Host) -> String {
 -A KUBE-EXT-{name_upper} -j KUBE-SVC-{name_upper}
 -A KUBE-SVC-{name_upper} ! -s {PODS} -d {address}/32 -p tcp {of} -m tcp --dport 80 -j KUBE-MARK-MASQ\n"
         ));
-        for (number, pod) in pods.iter().enumerate() {
+        for (number, pod) in service.pods.iter().enumerate() {
             // Of two, the first by a throw of dice and the second otherwise.
-            let chosen = if number + 1 < pods.len() {
+            let chosen = if number + 1 < service.pods.len() {
                 "-m statistic --mode random --probability 0.5000000000 "
             } else {
                 ""
@@ -116,20 +111,15 @@ COMMIT
 fn nftables(services: &[Service], host: &Host) -> String {
     let mut chains: Vec<String> = vec![];
     let (mut addresses, mut by_address, mut by_port) = (vec![], vec![], vec![]);
-    for Service {
-        name,
-        address,
-        node_port,
-        pods,
-    } in services
-    {
-        addresses.push((*address).to_owned());
+    for service in services {
+        let (name, address, node_port) = (service.name, service.address, service.node_port);
+        addresses.push(address.to_owned());
         by_address.push(format!("{address} . tcp . 80 : goto service-{name}"));
         by_port.push(format!("tcp . {node_port} : goto external-{name}"));
-        let ends =
-            (0..pods.len()).map(|number| format!("{number} : goto endpoint-{name}-{number}"));
+        let ends = (0..service.pods.len())
+            .map(|number| format!("{number} : goto endpoint-{name}-{number}"));
         let ends: Vec<_> = ends.collect();
-        for (number, pod) in pods.iter().enumerate() {
+        for (number, pod) in service.pods.iter().enumerate() {
             chains.push(format!(
                 "chain endpoint-{name}-{number} {{
                     ip saddr {pod} jump mark-for-masquerade
@@ -146,7 +136,7 @@ fn nftables(services: &[Service], host: &Host) -> String {
                 jump mark-for-masquerade
                 goto service-{name}
             }}\n",
-            pods.len(),
+            service.pods.len(),
             ends.join(", ")
         ));
     }

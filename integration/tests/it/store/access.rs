@@ -55,6 +55,13 @@ fn guarded(hosts: u8, title: &str) -> (Lab, Vec<String>) {
     (lab, tokens)
 }
 
+/// Registers all hosts, and makes the network with the operator's token.
+fn with_network(lab: &Lab) {
+    lab.sync();
+    operator(lab, &format!("network create {NETWORK} --subnet {SUBNET}")).ok();
+    lab.install(&conflist(NETWORK, SUBNET));
+}
+
 /// Writes the operator's configuration on docker01, with a token of this policy.
 fn operate(lab: &Lab, title: &str) {
     let (host, file) = (
@@ -120,9 +127,7 @@ fn a_host_does_all_its_work_by_the_policy_of_the_page_and_changes_no_record_of_a
     for title in ["host on one network", "host on all networks"] {
         let (lab, tokens) = guarded(3, title);
         let untouched = lab.footprints();
-        lab.sync();
-        operator(&lab, &format!("network create {NETWORK} --subnet {SUBNET}")).ok();
-        lab.install(&conflist(NETWORK, SUBNET));
+        with_network(&lab);
         let (one, two) = (lab.host(1), lab.host(2));
         let attached = Attachment::on_each(&lab, NETWORK);
         let [t1, t2, t3]: &[Attachment<'_>; 3] = &attached;
@@ -317,9 +322,7 @@ fn attack_by_an_agent(attached: &Attachment<'_>, lab: &Lab) -> Finished {
 #[test]
 fn a_container_reaches_the_store_and_is_let_in_nowhere_without_a_token() {
     let (lab, _) = guarded(2, "host on one network");
-    lab.sync();
-    operator(&lab, &format!("network create {NETWORK} --subnet {SUBNET}")).ok();
-    lab.install(&conflist(NETWORK, SUBNET));
+    with_network(&lab);
     let attached = Attachment::on_each(&lab, NETWORK);
     let [t1, t2]: &[Attachment<'_>; 2] = &attached;
     assert_eq!(attack(&t1.container, &lab), "403");
@@ -409,9 +412,7 @@ fn a_token_that_may_change_the_records_of_other_hosts_is_told() {
 #[test]
 fn a_network_that_the_store_lost_comes_back_by_the_operators_token() {
     let (lab, _) = guarded(2, "host on all networks");
-    lab.sync();
-    operator(&lab, &format!("network create {NETWORK} --subnet {SUBNET}")).ok();
-    lab.install(&conflist(NETWORK, SUBNET));
+    with_network(&lab);
     let attached = Attachment::on_each(&lab, NETWORK);
     let [t1, t2]: &[Attachment<'_>; 2] = &attached;
     lab.consul()
