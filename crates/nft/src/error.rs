@@ -9,6 +9,7 @@ const EINTR: i32 = 4;
 const EAGAIN: i32 = 11;
 const EBUSY: i32 = 16;
 pub(crate) const EEXIST: i32 = 17;
+pub(crate) const EOPNOTSUPP: i32 = 95;
 /// nfnetlink's answer to a batch with a stale generation id. Not in errno(3), as no system call returns it.
 pub(crate) const ERESTART: i32 = 85;
 
@@ -37,6 +38,14 @@ pub enum Error {
     #[error("{what}: other programs keep changing the rules of this host")]
     Busy {
         /// The object and what was tried.
+        what: String,
+    },
+    /// The kernel was built without nftables for bridges.
+    #[error(
+        "{what}: this host's kernel has no nftables of family bridge (CONFIG_NF_TABLES_BRIDGE)"
+    )]
+    NoBridgeFamily {
+        /// The table and what was tried.
         what: String,
     },
     /// The netlink socket itself failed.

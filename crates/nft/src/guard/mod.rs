@@ -13,17 +13,22 @@ mod skeleton;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use netlink_packet_core::NLM_F_EXCL;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_netfilter::NetfilterProtoFamily;
+use netlink_packet_netfilter::nftables::NfTablesMessage;
 
 use crate::channel::{Change, Channel};
-use crate::error::{EEXIST, ENOENT, Error};
+use crate::error::{EEXIST, ENOENT, EOPNOTSUPP, Error};
+use crate::skeleton::{on_table, table};
 use crate::{Nft, Status};
 
 pub use element::Element;
 
 /// The name of the table.
 pub const GUARD: &str = "crosshost-guard";
+
+/// A table that no host has.
+const NO_TABLE: &str = "crosshost-no-table";
 
 /// What may come from a container's port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +79,11 @@ impl Guard {
         })
     }
 
+    /// Whether this host's kernel makes such tables; if not, an error that names what is missing. Changes nothing.
+    pub fn probe() -> Result<(), Error> {
+        probe(NetfilterProtoFamily::Bridge)
+    }
+
     /// Puts in the elements of a new port; false, and nothing is changed, if the table is not there, or has elements of a port of that
     /// name.
     pub fn admit(&mut self, port: &Port) -> Result<bool, Error> {
@@ -122,7 +132,8 @@ impl Guard {
 
     /// Makes the table complete, with exactly these elements of each of these ports; other ports keep theirs if they are `spared`.
     pub fn set(&mut self, wanted: &Elements, spared: &BTreeSet<String>) -> Result<(), Error> {
-        self.nft.make(&skeleton::of(self.trusted), &[])?;
+        let made = self.nft.make(&skeleton::of(self.trusted), &[]);
+        made.map_err(named)?;
         let nothing = BTreeSet::new();
         self.nft.decide(|channel| {
             let there = element::all(channel)?;
@@ -144,5 +155,40 @@ impl Guard {
 }
 
 fn is(error: &Error, errno: i32) -> bool {
-    matches!(error, Error::Refused { reason, .. } if reason.errno == errno)
+    error.errno() == Some(errno)
+}
+
+/// Tries to make a table of a family, in a batch whose second step the kernel refuses: so nothing of it is done.
+pub(crate) fn probe(family: NetfilterProtoFamily) -> Result<(), Error> {
+    let channel = Channel::open_for(family)?;
+    let mut nft = Nft { channel };
+    let tried = nft.decide(|_| {
+        let steps = [
+            Change {
+                what: on_table("make", GUARD),
+                flags: NLM_F_CREATE,
+                message: NfTablesMessage::NewTable(table(GUARD, vec![])),
+            },
+            Change {
+                what: on_table("remove", NO_TABLE),
+                flags: 0,
+                message: NfTablesMessage::DeleteTable(table(NO_TABLE, vec![])),
+            },
+        ];
+        Ok((steps.into(), ()))
+    });
+    match tried {
+        Err(error) if is(&error, ENOENT) => Ok(()),
+        tried => tried.map_err(named),
+    }
+}
+
+/// The kernel's "not supported" says nothing of what is missing. It knows all else that the table has wherever it knows the family.
+fn named(error: Error) -> Error {
+    match error {
+        Error::Refused { what, reason } if reason.errno == EOPNOTSUPP => {
+            Error::NoBridgeFamily { what }
+        }
+        error => error,
+    }
 }

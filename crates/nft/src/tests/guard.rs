@@ -2,11 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use crate::guard::{Elements, Guard, Port, Sources};
+use netlink_packet_netfilter::NetfilterProtoFamily;
+
+use crate::guard::{Elements, Guard, Port, Sources, probe};
 
 use super::kit::Namespace;
 
 const FILE: &str = include_str!("../guard/guard.nft");
+const LIST_RULESET: &str = "nft list ruleset";
 const LIST: &str = "list table bridge crosshost-guard";
 
 fn port(name: &str, last: u8) -> Port {
@@ -144,4 +147,28 @@ fn what_is_damaged_is_mended_and_what_is_spared_stays() {
         guard.set(&elements(&both[..1]), &spared).unwrap();
         assert_eq!(guard.look().unwrap().elements, elements(&both));
     });
+}
+
+/// This kernel has the family, so one that no kernel has any more stands for it.
+#[test]
+fn a_kernel_without_the_family_is_told_and_a_probe_changes_nothing() {
+    let namespace = Namespace::new();
+    let (has, lacks) = namespace.run(|| {
+        let generation = || crate::Nft::open().unwrap().generation().unwrap();
+        let before = generation();
+        let probed = (Guard::probe(), probe(NetfilterProtoFamily::DECNet));
+        assert_eq!(generation(), before);
+        probed
+    });
+    has.unwrap();
+    assert_eq!(
+        lacks.unwrap_err().to_string(),
+        "make table crosshost-guard: this host's kernel has no nftables of family bridge (CONFIG_NF_TABLES_BRIDGE)"
+    );
+    assert_eq!(namespace.sh("nft list tables"), "");
+    // Nor where the table is.
+    set(&namespace, &[port("chp1", 2)]);
+    let before = namespace.sh(LIST_RULESET);
+    namespace.run(|| Guard::probe().unwrap());
+    assert_eq!(namespace.sh(LIST_RULESET), before);
 }

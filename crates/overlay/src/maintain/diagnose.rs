@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use cluster::{Network, NetworkSnapshot, Resolved, StoreRef};
 use ipnetwork::IpNetwork;
 use netlink::{Mac, Netns, Sysctl};
+use nft::guard::Guard;
 use plugin::Error;
 
 use crate::{
@@ -48,6 +49,9 @@ pub async fn examine(settings: Option<&Resolved>, findings: &mut Findings) -> Re
             "modprobe vxlan",
         ),
         Err(error) => findings.wrong(Check::Vxlan, error.to_string(), ""),
+    }
+    if let Err(error) = Guard::probe() {
+        findings.wrong(Check::SourceGuard, error.to_string(), "");
     }
     if let Some(settings) = settings {
         examine_networks(&host, settings, findings).await?;

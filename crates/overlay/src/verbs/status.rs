@@ -9,6 +9,7 @@ use std::{path::Path, time::Duration};
 use cluster::{Cluster, EgressMode, Network};
 use cni::{Call, Command, Delegate};
 use ipnetwork::IpNetwork;
+use nft::guard::Guard;
 use plugin::{Error, code, code_of};
 
 use crate::{
@@ -47,6 +48,7 @@ async fn ready(conf: &Conf) -> Result<(), Error> {
     }
     let nft = nft::Nft::open().and_then(|mut nft| nft.generation());
     nft.map_err(|error| Error::new(code::KERNEL, format!("nftables: {error}")))?;
+    Guard::probe()?;
 
     let network = admitted(conf, &host, &underlay).await?;
     let (name, record) = (&conf.spec.name, network.as_ref());
