@@ -53,6 +53,17 @@ impl Permitted {
         }
     }
 
+    /// Why nothing of an interface with this MAC passes the port; `None` if it does.
+    pub(crate) fn mutes(&self, mac: netlink::Mac) -> Option<String> {
+        let own = netlink::Mac(self.mac.0);
+        let is_muted = self.addresses.is_some() && mac != own;
+        is_muted.then(|| {
+            format!(
+                "the interface has MAC {mac}, and its port lets {own} alone pass: no other plugin may set its MAC (tuning: mac)"
+            )
+        })
+    }
+
     /// As rules know it, for the port of this name.
     pub(crate) fn on(&self, port: &str) -> guard::Port {
         let only = self.addresses.as_ref().map(|addresses| Sources {

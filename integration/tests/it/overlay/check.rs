@@ -7,6 +7,8 @@ use integration::{
 };
 use serde_json::{Value, json};
 
+use crate::doctor_report::ask;
+
 const NETWORK: &str = "ov_net1";
 const SUBNET: &str = "10.0.0.0/24";
 
@@ -307,7 +309,6 @@ fn what_later_plugins_added_is_none_of_its_business() {
          $C ip link set other0 up
          $C tc qdisc add dev eth0 root tbf rate 1mbit burst 32kbit latency 400ms
          $C ip link set eth0 mtu 1400
-         $C ip link set eth0 address 02:11:22:33:44:55
          nft add table inet other",
     );
     // `tuning` says what it changed in the result, and a plugin may list an interface, an address and a route of its own.
@@ -315,7 +316,6 @@ fn what_later_plugins_added_is_none_of_its_business() {
     let result = &mut conf["prevResult"];
     let [eth0, gw0] = ["eth0", "gw0"].map(|name| position_of(result, name));
     result["interfaces"][eth0]["mtu"] = 1400.into();
-    result["interfaces"][eth0]["mac"] = "02:11:22:33:44:55".into();
     let list = |value: &mut Value, more: Value| value.as_array_mut().expect("a list").push(more);
     list(
         &mut result["interfaces"],
@@ -331,7 +331,7 @@ fn what_later_plugins_added_is_none_of_its_business() {
     );
     bench.check_of(&conf).ok();
     // Without their words it is a deviation; an older result has none about the MTU.
-    bench.check().refused(110, &["eth0: has M"]);
+    bench.check().refused(110, &["eth0: has MTU"]);
     conf["cniVersion"] = "1.0.0".into();
     conf["prevResult"]["cniVersion"] = "1.0.0".into();
     bench.check_of(&conf).ok();
@@ -339,6 +339,37 @@ fn what_later_plugins_added_is_none_of_its_business() {
     bench
         .check_of(&conf)
         .refused(110, &["carries 1450 bytes, the container sends 1500"]);
+}
+
+/// `tuning` with `mac`, whose result says so. Nothing that the container sends gets past the guard of its port.
+#[test]
+fn a_mac_that_a_later_plugin_set_makes_the_container_mute() {
+    const OTHER: &str = "02:11:22:33:44:55";
+    let lab = lab();
+    let far = Attachment::new(lab.host(2), "far", NETWORK);
+    let bench = Bench::new(&lab);
+    let of_result = |mac: &str| {
+        let mut conf = bench.conf.clone();
+        let eth0 = position_of(&conf["prevResult"], "eth0");
+        let own = conf["prevResult"]["interfaces"][eth0]["mac"]
+            .as_str()
+            .expect("a MAC")
+            .to_owned();
+        conf["prevResult"]["interfaces"][eth0]["mac"] = mac.into();
+        (conf, own)
+    };
+    let (conf, own) = of_result(OTHER);
+    assert!(bench.container.pings(far.address, &[]), "before");
+    bench.does(&format!("$C ip link set eth0 address {OTHER}"));
+    let words = [OTHER, own.as_str(), "tuning: mac"];
+    bench.check_of(&conf).refused(110, &words);
+    assert!(!bench.container.pings(far.address, &[]), "mute");
+    // The doctor knows no result, and says it as well.
+    ask(bench.container.host()).wrong(&["eth0", OTHER]);
+    bench.does(&format!("$C ip link set eth0 address {own}"));
+    bench.check().ok();
+    assert!(bench.container.pings(far.address, &[]), "again");
+    far.end();
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! CHECK: the container is as the result of its chain says, and this host's side as the newest snapshot says. It reports the first
-//! deviation. What later plugins of the chain changed is in the result; what they added is ignored.
+//! deviation. What later plugins of the chain changed is in the result; what they added is ignored. But a MAC that the source guard does
+//! not know is one, whoever set it: no frame of the container passes.
 //!
 //! A runtime that is told of a deviation destroys the container. So what belongs to the host as a whole is repaired first, as each
 //! verb does: the nftables table, the egress bridge, the host's own links to the segment. The rules of other programs and the path
@@ -55,20 +56,24 @@ pub(crate) async fn check(call: &Call) -> Result<(), Error> {
         Some(what) => Err(Error::new(code::DEVIATION, format!("{attachment}: {what}"))),
     };
     let found = host.records.load(&attachment.hash());
-    match found? {
+    let port = match found? {
         Document::Readable(record) if record.stage == Stage::Made => {
             if record.netns_id != container.id() {
                 let made = record.netns.display();
                 let what = format!("CNI_NETNS is another namespace than it was made in ({made})");
                 return deviation(Some(what));
             }
+            record.port
         }
         // It would only say that the ADD was finished, which the result says, too.
-        Document::Unreadable(unreadable) => cni::log(&unreadable.to_string()),
+        Document::Unreadable(unreadable) => {
+            cni::log(&unreadable.to_string());
+            None
+        }
         Document::Absent | Document::Readable(_) => {
             return deviation(Some("this host has no finished record of it".to_owned()));
         }
-    }
+    };
     let has_egress = previous.interfaces.iter().any(|i| i.name == EGRESS_NIC);
     if has_egress {
         put_back("way out", egress::repair(&host).await);
@@ -78,6 +83,8 @@ pub(crate) async fn check(call: &Call) -> Result<(), Error> {
     let wanted = desired::inside(&attachment.ifname, &expected);
     let seen = nic::look(&space, &wanted).await?;
     deviation(deviations(&wanted, &seen).next().map(|first| first.what))?;
+    let mac = seen.link(&attachment.ifname).and_then(|own| own.mac);
+    deviation(port.zip(mac).and_then(|(port, mac)| port.mutes(mac)))?;
     let mtu = seen.link(&attachment.ifname).map_or(0, |own| own.mtu);
     deviation(segment::look(&host, &conf, &attachment, mtu).await?)?;
     if has_egress {
