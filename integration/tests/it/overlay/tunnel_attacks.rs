@@ -1,16 +1,19 @@
 //! Nothing that a container, a program of a host, or a host that has no part in a network sends reaches its tunnel: VXLAN made by hand
-//! brings no frame into a network. Each attack has a control: the same datagram to a port that is no tunnel, or to a network in which the
-//! sender has a part, arrives.
+//! brings no frame into a network, over an underlay of IPv4 or IPv6. Each attack has a control: the same datagram to a port that is no
+//! tunnel, or to a network in which the sender has a part, arrives.
 
 use std::{
-    net::{IpAddr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket},
     time::Duration,
 };
 
 use integration::{Attachment, Backend, Host, Lab, Net, conflist, end_all};
+use serde_json::Value;
 
 /// Where the victim listens, and where a host does.
 const PORT: u16 = 9999;
+/// Where tunnels end.
+const TUNNEL: u16 = 4789;
 /// How often each attack is tried.
 const TRIES: usize = 5;
 
@@ -41,6 +44,39 @@ fn forged(vni: u32, victim: IpAddr) -> Vec<u8> {
     [&[8, 0, 0, 0][..], &vni, &ethernet, &ip, &udp].concat()
 }
 
+/// All addresses of the version of IP that this one has.
+fn any(of: IpAddr) -> IpAddr {
+    if of.is_ipv4() {
+        [0; 4].into()
+    } else {
+        [0; 16].into()
+    }
+}
+
+/// How many datagrams come.
+fn count(listener: &UdpSocket) -> usize {
+    std::iter::from_fn(|| listener.recv(&mut [0; 64]).ok()).count()
+}
+
+/// Datagrams of a user of the host who has no rights.
+fn sends_as_nobody(host: &Host, content: &[u8], to: SocketAddr) {
+    // In one piece, which a shell's own words are not.
+    host.namespace().write("/run/datagram", content);
+    let (address, port) = (to.ip(), to.port());
+    let send = format!(
+        "test $(id -u) = 65534
+         for _ in $(seq {TRIES}); do cat /run/datagram >/dev/udp/{address}/{port} || true; done"
+    );
+    let nobody = [
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+    ];
+    let bash = ["bash", "-euc", &send];
+    host.run(&[&nobody[..], &bash].concat()).ok();
+}
+
 fn listener(net: &Net, at: SocketAddr) -> UdpSocket {
     let socket = net.run(|| UdpSocket::bind(at).expect("a socket"));
     let patience = Some(Duration::from_millis(400));
@@ -57,24 +93,31 @@ struct Target<'lab> {
 impl Target<'_> {
     /// How many of the frames arrive that are sent from `net` to the tunnel of `host`, with the source address `from`.
     fn frames(&self, net: &Net, from: Option<IpAddr>, host: IpAddr) -> usize {
+        self.frames_at(net, from, (host, TUNNEL).into())
+    }
+
+    fn frames_at(&self, net: &Net, from: Option<IpAddr>, at: SocketAddr) -> usize {
         let address = self.victim.address;
         let listener = listener(&self.victim.container.net(), (address, PORT).into());
         let content = forged(self.vni, address);
         net.run(|| {
-            let any: IpAddr = if host.is_ipv4() {
-                [0; 4].into()
-            } else {
-                [0; 16].into()
-            };
-            let socket = UdpSocket::bind((from.unwrap_or(any), 0)).expect("a socket");
+            let from = from.unwrap_or(any(at.ip()));
+            let socket = UdpSocket::bind((from, 0)).expect("a socket");
             socket.set_broadcast(true).expect("an option");
             for _ in 0..TRIES {
                 // What the sender's own host refuses is not sent.
-                let _ = socket.send_to(&content, (host, 4789));
+                let _ = socket.send_to(&content, at);
             }
         });
-        let heard = std::iter::from_fn(|| listener.recv(&mut [0; 64]).ok());
-        heard.count()
+        count(&listener)
+    }
+
+    /// The same of a user of the host who has no rights.
+    fn frames_of_nobody(&self, host: &Host, to: IpAddr) -> usize {
+        let address = self.victim.address;
+        let listener = listener(&self.victim.container.net(), (address, PORT).into());
+        sends_as_nobody(host, &forged(self.vni, address), (to, TUNNEL).into());
+        count(&listener)
     }
 }
 
@@ -86,19 +129,37 @@ fn is_heard(net: &Net, host: &Host, at: IpAddr) -> bool {
 fn is_heard_now(net: &Net, host: &Host, at: IpAddr) -> bool {
     let listener = listener(&host.namespace().net(), (at, PORT).into());
     net.run(|| {
-        let any: IpAddr = if at.is_ipv4() {
-            [0; 4].into()
-        } else {
-            [0; 16].into()
-        };
-        let socket = UdpSocket::bind((any, 0)).expect("a socket");
+        let socket = UdpSocket::bind((any(at), 0)).expect("a socket");
         socket.send_to(b"honest", (at, PORT)).expect("sent");
     });
     listener.recv(&mut [0; 16]).is_ok()
 }
 
-fn address(host: &Host) -> IpAddr {
-    host.vtep().parse().expect("an address")
+/// The tunnel address of a host.
+fn address(host: &Host, over6: bool) -> IpAddr {
+    let address6 = host.address6();
+    let address = if over6 { &address6 } else { host.vtep() };
+    address.parse().expect("an address")
+}
+
+/// Hosts whose tunnels go over IPv4 or IPv6.
+fn lab(hosts: u8, over6: bool) -> Lab {
+    let lab = Lab::new(hosts, Backend::Dir);
+    for host in lab.hosts().iter().filter(|_| over6) {
+        host.tunnel_from(&host.address6());
+    }
+    lab
+}
+
+/// Networks of both versions of IP: one whose way out is NAT, one with a gateway, and the one that is attacked.
+fn networks() -> [Value; 3] {
+    let mut gateway = conflist("gw", "10.0.7.0/24 fd00:7::/64");
+    gateway["plugins"][0]["egress"] = "gateway".into();
+    [
+        conflist("nat", "10.0.6.0/24 fd00:6::/64"),
+        gateway,
+        conflist("secret", "10.0.5.0/24 fd00:5::/64"),
+    ]
 }
 
 fn target<'lab>(host: &'lab Host, network: &str) -> Target<'lab> {
@@ -110,21 +171,12 @@ fn target<'lab>(host: &'lab Host, network: &str) -> Target<'lab> {
 }
 
 /// By NAT of the egress NIC, by the gateway, and to the tunnel of its own host; the victim is on a network of its own.
-#[test]
-fn a_container_reaches_no_tunnel() {
-    let lab = Lab::registered(2, Backend::Dir);
+fn by_a_container(over6: bool) {
+    let lab = lab(2, over6);
+    lab.sync();
     let (one, two) = (lab.host(1), lab.host(2));
-    let mut gateway = conflist("gw", "10.0.7.0/24");
-    gateway["plugins"][0]["egress"] = "gateway".into();
-    gateway["plugins"][0]["ipam"]["gateway"] = "10.0.7.1".into();
-    for host in lab.hosts() {
-        for conflist in [
-            &conflist("nat", "10.0.6.0/24"),
-            &gateway,
-            &conflist("secret", "10.0.5.0/24"),
-        ] {
-            host.install(conflist);
-        }
+    for conflist in &networks() {
+        lab.install(conflist);
     }
     let target = target(two, "secret");
     let by_nat = Attachment::new(one, "nat", "nat");
@@ -132,7 +184,7 @@ fn a_container_reaches_no_tunnel() {
     // A member of the network, whose address is that of the host from which the attack comes.
     let member = Attachment::new(one, "member", "secret");
     assert!(member.container.pings(target.victim.address, &[]));
-    let there = address(two);
+    let there = address(two, over6);
     for attacker in [&by_nat, &by_gateway] {
         let (name, net) = (attacker.container.name(), attacker.container.net());
         assert!(is_heard(&net, two, there), "{name}: another port");
@@ -144,16 +196,20 @@ fn a_container_reaches_no_tunnel() {
         victim: own,
         vni: target.vni,
     };
-    for filter in ["0", "2"] {
+    let add = if over6 {
+        format!("ip address replace {there}/128 dev lo nodad")
+    } else {
+        format!("ip address replace {there}/32 dev lo")
+    };
+    // IPv6 has no such filter.
+    let filters: &[_] = if over6 { &["0"] } else { &["0", "2"] };
+    for filter in filters {
         one.script(&format!(
             "for key in all ch-egress; do echo {filter} > /proc/sys/net/ipv4/conf/$key/rp_filter; done"
         ));
-        by_nat
-            .container
-            .run(&format!("ip address replace {there}/32 dev lo"))
-            .ok();
+        by_nat.container.run(&add).ok();
         let net = by_nat.container.net();
-        let frames = target.frames(&net, Some(there), address(one));
+        let frames = target.frames(&net, Some(there), address(one, over6));
         assert_eq!(frames, 0, "rp_filter {filter}");
     }
     assert!(member.container.pings(target.victim.address, &[]));
@@ -161,27 +217,45 @@ fn a_container_reaches_no_tunnel() {
 }
 
 #[test]
-fn a_program_of_a_host_reaches_no_tunnel() {
-    let lab = Lab::with_network(2, Backend::Dir, &conflist("net1", "10.0.0.0/24"));
+fn a_container_reaches_no_tunnel() {
+    by_a_container(false);
+}
+
+#[test]
+fn a_container_reaches_no_tunnel_over_ipv6() {
+    by_a_container(true);
+}
+
+fn by_a_program(over6: bool) {
+    let lab = lab(2, over6);
+    lab.sync();
+    lab.install(&conflist("net1", "10.0.0.0/24"));
     let (one, two) = (lab.host(1), lab.host(2));
+    let [here, there] = [one, two].map(|host| address(host, over6));
     let target = target(two, "net1");
     let member = Attachment::new(one, "member", "net1");
     let net = one.namespace().net();
-    assert!(is_heard(&net, two, address(two)), "another port");
-    assert_eq!(target.frames(&net, None, address(two)), 0);
+    assert!(is_heard(&net, two, there), "another port");
+    assert_eq!(target.frames(&net, None, there), 0);
+    // Without rights as well, whose datagrams arrive at another port.
+    assert_eq!(target.frames_of_nobody(one, there), 0, "of nobody");
+    let other = listener(&two.namespace().net(), (there, PORT).into());
+    sends_as_nobody(one, b"honest", (there, PORT).into());
+    assert!(count(&other) > 0, "of nobody, to another port");
     assert!(member.container.pings(target.victim.address, &[]));
     // It is the guard of the sender's host: without it the frames arrive.
     one.script("nft flush chain inet crosshost to-tunnels");
-    assert_eq!(target.frames(&net, None, address(two)), TRIES);
+    assert_eq!(target.frames(&net, None, there), TRIES);
+    assert_eq!(target.frames_of_nobody(one, there), TRIES);
     one.sync();
-    assert_eq!(target.frames(&net, None, address(two)), 0);
+    assert_eq!(target.frames(&net, None, there), 0);
     // To the tunnel of its own host, from the address that this has.
     let own = Target {
         victim: member,
         vni: target.vni,
     };
-    let here = address(one);
     assert_eq!(own.frames(&net, Some(here), here), 0);
+    assert_eq!(own.frames_of_nobody(one, here), 0);
     one.script("nft flush chain inet crosshost to-tunnels");
     assert_eq!(own.frames(&net, Some(here), here), 0);
     one.script("nft flush chain inet crosshost arriving");
@@ -189,22 +263,66 @@ fn a_program_of_a_host_reaches_no_tunnel() {
     end_all([own.victim, target.victim]);
 }
 
-/// The socket of a tunnel hears on all addresses of its host.
 #[test]
-fn no_other_address_of_a_host_leads_to_its_tunnels() {
-    let lab = Lab::registered(2, Backend::Dir);
-    let (one, two) = (lab.host(1), lab.host(2));
-    let mut gateway = conflist("gw", "10.0.7.0/24");
-    gateway["plugins"][0]["egress"] = "gateway".into();
-    for (host, n) in lab.hosts().iter().zip(11..) {
-        for conflist in [
-            &conflist("nat", "10.0.6.0/24"),
-            &gateway,
-            &conflist("secret", "10.0.5.0/24"),
-        ] {
-            host.install(conflist);
+fn a_program_of_a_host_reaches_no_tunnel() {
+    by_a_program(false);
+}
+
+#[test]
+fn a_program_of_a_host_reaches_no_tunnel_over_ipv6() {
+    by_a_program(true);
+}
+
+/// All that a host has as its own by one version of IP, and the groups that it hears.
+fn own_addresses(host: &Host, over6: bool) -> Vec<SocketAddr> {
+    let words = if over6 {
+        "ip -json -6 address show"
+    } else {
+        "ip -json -4 address show"
+    };
+    let links = host.run(words).ok().json();
+    let at = |address: IpAddr, link: &Value| match address {
+        IpAddr::V4(_) => SocketAddr::new(address, TUNNEL),
+        IpAddr::V6(address) => {
+            let index = link["ifindex"]
+                .as_u64()
+                .and_then(|it| u32::try_from(it).ok());
+            let is_near = address.is_unicast_link_local() || address.is_multicast();
+            let scope = index.filter(|_| is_near).unwrap_or_default();
+            SocketAddrV6::new(address, TUNNEL, 0, scope).into()
         }
-        host.script(&format!("ip address add 10.77.0.{n}/24 dev ens3"));
+    };
+    let mut found = vec![];
+    for link in links.as_array().expect("links") {
+        let its = link["addr_info"].as_array().into_iter().flatten();
+        let its = its.flat_map(|it| [it["local"].as_str(), it["broadcast"].as_str()]);
+        let its = its.flatten().filter_map(|it| it.parse().ok());
+        found.extend(its.map(|address| at(address, link)));
+        if over6 {
+            let all_nodes = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+            found.push(at(all_nodes.into(), link));
+        }
+    }
+    if !over6 {
+        let more = ["127.3.2.1", "255.255.255.255"].map(|it| it.parse().expect("one"));
+        found.extend(more.map(|it: IpAddr| SocketAddr::new(it, TUNNEL)));
+    }
+    found
+}
+
+/// The socket of a tunnel hears on all addresses of its host.
+fn by_another_address(over6: bool) {
+    let lab = lab(2, over6);
+    lab.sync();
+    let (one, two) = (lab.host(1), lab.host(2));
+    for conflist in &networks() {
+        lab.install(conflist);
+    }
+    for (host, n) in lab.hosts().iter().zip(11..) {
+        host.script(&format!(
+            "ip address add 10.77.0.{n}/24 dev ens3
+             ip address add fd77::{n}/64 dev ens3 nodad"
+        ));
     }
     let by_nat = Attachment::new(one, "nat", "nat");
     let by_gateway = Attachment::new(one, "gw", "gw");
@@ -219,27 +337,26 @@ fn no_other_address_of_a_host_leads_to_its_tunnels() {
         ("one with a gateway", by_gateway.container.net()),
         ("a program", host),
     ];
-    let own = one.run("ip -json -4 address show").ok().json();
-    let own = own.as_array().expect("links").iter();
-    let own = own.flat_map(|link| link["addr_info"].as_array().cloned().unwrap_or_default());
-    let mut own: Vec<IpAddr> = own
-        .flat_map(|it| [it["local"].clone(), it["broadcast"].clone()])
-        .filter_map(|it| it.as_str()?.parse().ok())
-        .collect();
-    own.extend(["127.3.2.1", "255.255.255.255"].map(|it| it.parse::<IpAddr>().expect("one")));
+    let own = own_addresses(one, over6);
     assert!(own.len() > 6, "{own:?}");
-    let beside: IpAddr = "10.77.0.12".parse().expect("one");
-    let all = "192.168.1.255".parse().expect("one");
+    let beside: IpAddr = if over6 { "fd77::12" } else { "10.77.0.12" }
+        .parse()
+        .expect("one");
     for (name, net) in &senders {
         assert!(is_heard(net, two, beside), "{name}: another port");
         assert_eq!(far.frames(net, None, beside), 0, "{name} to {beside}");
-        assert_eq!(far.frames(net, None, all), 0, "{name} to all hosts");
+        if !over6 {
+            let all = "192.168.1.255".parse().expect("one");
+            assert_eq!(far.frames(net, None, all), 0, "{name} to all hosts");
+        }
         for at in &own {
-            assert_eq!(near.frames(net, None, *at), 0, "{name} to {at} of its host");
+            let frames = near.frames_at(net, None, *at);
+            assert_eq!(frames, 0, "{name} to {at} of its host");
         }
     }
     // It is the guard of the receiver: without it the frames arrive.
-    for (host, target, at) in [(two, &far, beside), (one, &near, own[0])] {
+    let first = own.iter().find(|at| at.ip().is_loopback()).expect("one");
+    for (host, target, at) in [(two, &far, beside), (one, &near, first.ip())] {
         host.script("nft flush chain inet crosshost input");
         let (_, program) = &senders[2];
         assert_eq!(target.frames(program, None, at), TRIES, "{at}");
@@ -247,11 +364,21 @@ fn no_other_address_of_a_host_leads_to_its_tunnels() {
     end_all([by_nat, by_gateway, near.victim, far.victim]);
 }
 
-/// A host of the cluster that has no address of a network, and whose own rules stop nothing, as its operator may see to.
 #[test]
-fn a_host_that_has_no_part_in_a_network_sends_nothing_to_it() {
-    let lab = Lab::new(3, Backend::Dir);
+fn no_other_address_of_a_host_leads_to_its_tunnels() {
+    by_another_address(false);
+}
+
+#[test]
+fn no_other_address_of_a_host_leads_to_its_tunnels_over_ipv6() {
+    by_another_address(true);
+}
+
+/// A host of the cluster that has no address of a network, and whose own rules stop nothing, as its operator may see to.
+fn by_a_host_without_part(over6: bool) {
+    let lab = lab(3, over6);
     let (one, third) = (lab.host(1), lab.host(3));
+    let here = address(one, over6);
     let networks = [("secret", "10.0.5.0/24"), ("shared", "10.0.6.0/24")];
     lab.install(&conflist("secret", "10.0.5.0/24"));
     lab.install(&conflist("shared", "10.0.6.0/24"));
@@ -267,8 +394,8 @@ fn a_host_that_has_no_part_in_a_network_sends_nothing_to_it() {
     open();
     let net = third.namespace().net();
     let [secret, shared] = &targets;
-    assert_eq!(secret.frames(&net, None, address(one)), 0);
-    assert_eq!(shared.frames(&net, None, address(one)), TRIES);
+    assert_eq!(secret.frames(&net, None, here), 0);
+    assert_eq!(shared.frames(&net, None, here), TRIES);
     for (member, target) in members.iter().zip(&targets) {
         assert!(member.container.pings(target.victim.address, &[]));
     }
@@ -277,7 +404,17 @@ fn a_host_that_has_no_part_in_a_network_sends_nothing_to_it() {
     one.sync();
     assert!(late.container.pings(secret.victim.address, &[]));
     open();
-    assert_eq!(secret.frames(&net, None, address(one)), TRIES);
+    assert_eq!(secret.frames(&net, None, here), TRIES);
     end_all(members.into_iter().chain([other, late]));
     end_all(targets.map(|target| target.victim));
+}
+
+#[test]
+fn a_host_that_has_no_part_in_a_network_sends_nothing_to_it() {
+    by_a_host_without_part(false);
+}
+
+#[test]
+fn a_host_that_has_no_part_in_a_network_sends_nothing_to_it_over_ipv6() {
+    by_a_host_without_part(true);
 }
