@@ -1,6 +1,6 @@
 //! Removes connections from conntrack, over ctnetlink, the protocol of conntrack(8).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -67,50 +67,80 @@ struct Tracked {
     id: Option<Vec<u8>>,
 }
 
+/// What tells which connection it is.
+struct Ends {
+    protocol: u8,
+    /// The original destination port, where the protocol has ports.
+    port: Option<u16>,
+    /// The original source and destination, and the source of replies.
+    source: IpAddr,
+    destination: IpAddr,
+    answering: IpAddr,
+}
+
 /// Removes these connections of the default zone in the calling thread's network namespace; returns how many there were. A
 /// kernel without conntrack has none.
 pub fn forget(flows: &[Flows]) -> Result<usize, Error> {
+    let mut forgotten = 0;
+    for v6 in [false, true] {
+        let mut ends = BTreeMap::<_, Vec<_>>::new();
+        for flow in flows.iter().filter(|flow| flow.v6 == v6) {
+            for port in flow.ports.clone() {
+                let ends = ends.entry((flow.protocol, port)).or_default();
+                ends.push(&flow.end);
+            }
+        }
+        if ends.is_empty() {
+            continue;
+        }
+        forgotten += forget_where(v6, |it| {
+            let is_end = |end: &&End| match end {
+                End::To(addresses) => addresses.contains(&it.destination),
+                End::AnsweredBy(address) => *address == it.answering,
+            };
+            let ends = it.port.and_then(|port| ends.get(&(it.protocol, port)));
+            ends.is_some_and(|ends| ends.iter().any(is_end))
+        })?;
+    }
+    Ok(forgotten)
+}
+
+/// The same of all connections that one of these addresses began or answers.
+pub fn forget_all_of(addresses: &BTreeSet<IpAddr>) -> Result<usize, Error> {
+    let mut forgotten = 0;
+    for v6 in [false, true] {
+        if addresses.iter().any(|address| address.is_ipv6() == v6) {
+            forgotten += forget_where(v6, |it| {
+                addresses.contains(&it.source) || addresses.contains(&it.answering)
+            })?;
+        }
+    }
+    Ok(forgotten)
+}
+
+/// Removes the connections of one version of IP for which `wanted` is true.
+fn forget_where(v6: bool, wanted: impl Fn(&Ends) -> bool) -> Result<usize, Error> {
     let forgot = || {
         let mut dialogue = Dialogue::open(NETLINK_NETFILTER)?;
         let mut forgotten = 0;
-        for v6 in [false, true] {
-            let mut ends = BTreeMap::<_, Vec<_>>::new();
-            for flow in flows.iter().filter(|flow| flow.v6 == v6) {
-                for port in flow.ports.clone() {
-                    let ends = ends.entry((flow.protocol, port)).or_default();
-                    ends.push(&flow.end);
-                }
+        let mut found = Vec::new();
+        let family = if v6 { AF_INET6 } else { AF_INET };
+        let listed = dialogue.dump(GET, &[family, 0, 0, 0], |message| {
+            found.extend(tracked(message, v6, &wanted));
+        });
+        match listed {
+            // The kernel has no conntrack.
+            Err(refusal) if refusal.is(Errno::INVAL) || refusal.is(Errno::OPNOTSUPP) => {
+                return Ok(0);
             }
-            if ends.is_empty() {
-                continue;
-            }
-            let mut found = Vec::new();
-            let family = if v6 { AF_INET6 } else { AF_INET };
-            let listed = dialogue.dump(GET, &[family, 0, 0, 0], |message| {
-                let tracked = tracked(message, v6, |protocol, port, to, from| {
-                    let is_end = |end: &&End| match end {
-                        End::To(addresses) => addresses.contains(&to),
-                        End::AnsweredBy(address) => *address == from,
-                    };
-                    let ends = ends.get(&(protocol, port));
-                    ends.is_some_and(|ends| ends.iter().any(is_end))
-                });
-                found.extend(tracked);
-            });
-            match listed {
-                // The kernel has no conntrack.
-                Err(refusal) if refusal.is(Errno::INVAL) || refusal.is(Errno::OPNOTSUPP) => {
-                    continue;
-                }
-                listed => listed?,
-            }
-            for one in &found {
-                match dialogue.request(DELETE, &one.message()) {
-                    Err(refusal) if refusal.is(Errno::NOENT) => {}
-                    told => {
-                        told?;
-                        forgotten += 1;
-                    }
+            listed => listed?,
+        }
+        for one in &found {
+            match dialogue.request(DELETE, &one.message()) {
+                Err(refusal) if refusal.is(Errno::NOENT) => {}
+                told => {
+                    told?;
+                    forgotten += 1;
                 }
             }
         }
@@ -119,13 +149,8 @@ pub fn forget(flows: &[Flows]) -> Result<usize, Error> {
     forgot().map_err(|refusal: Refusal| refusal.on("tracked connections"))
 }
 
-/// The connection of a message, if it is of the default zone and `wanted` for its protocol, port, original destination and
-/// reply source.
-fn tracked(
-    message: &[u8],
-    v6: bool,
-    wanted: impl Fn(u8, u16, IpAddr, IpAddr) -> bool,
-) -> Option<Tracked> {
+/// The connection of a message, if it is of the default zone and `wanted`.
+fn tracked(message: &[u8], v6: bool, wanted: impl Fn(&Ends) -> bool) -> Option<Tracked> {
     let attributes = message.get(HEADER..)?;
     let original = find(attributes, ORIGINAL)?;
     // Only other zones than the default one are sent: a zone for both directions beside the tuples, one for this direction in
@@ -135,12 +160,16 @@ fn tracked(
         return None;
     }
     let proto = find(original, PROTOCOL)?;
-    let end = |tuple, kind| address(find(find(tuple, IP)?, kind)?);
-    let to = end(original, DESTINATIONS[usize::from(v6)])?;
-    let from = end(find(attributes, REPLY)?, SOURCES[usize::from(v6)])?;
-    let protocol = *find(proto, NUMBER)?.first()?;
-    let port = u16::from_be_bytes(*find(proto, PORT)?.first_chunk()?);
-    wanted(protocol, port, to, from).then(|| Tracked {
+    let end = |tuple, kinds: [u16; 2]| address(find(find(tuple, IP)?, kinds[usize::from(v6)])?);
+    let port = find(proto, PORT).and_then(<[u8]>::first_chunk);
+    let ends = Ends {
+        protocol: *find(proto, NUMBER)?.first()?,
+        port: port.map(|port| u16::from_be_bytes(*port)),
+        source: end(original, SOURCES)?,
+        destination: end(original, DESTINATIONS)?,
+        answering: end(find(attributes, REPLY)?, SOURCES)?,
+    };
+    wanted(&ends).then(|| Tracked {
         v6,
         original: original.to_vec(),
         id: find(attributes, ID).map(<[u8]>::to_vec),

@@ -34,7 +34,7 @@ mod rtnl;
 mod sysctl;
 mod traffic;
 
-pub use conntrack::{End, Flows, forget};
+pub use conntrack::{End, Flows, forget, forget_all_of};
 pub use create::{Bridge, Veth, VethEnd, Vxlan};
 pub use error::Error;
 pub use forwarding::{Change, Forward, Forwarding};

@@ -29,6 +29,10 @@ const CT_STATE: [(u16, u32); 2] = [(1, 1), (2, 0)];
 const CT_STATUS: [(u16, u32); 2] = [(1, 1), (2, 2)];
 /// `established,related`, of `ct state`.
 const ESTABLISHED: u32 = 1 << 1 | 1 << 2;
+/// `NFTA_MASQ_FLAGS` with `NF_NAT_RANGE_PROTO_SPECIFIED`; `NFTA_MASQ_REG_PROTO_MIN`, `_MAX`.
+const MASQ_FLAGS: (u16, u32) = (1, 1 << 1);
+const MASQ_FROM: u16 = 2;
+const MASQ_TO: u16 = 3;
 /// The verdict that drops a packet.
 pub const NF_DROP: u32 = 0;
 /// The verdict that accepts a packet.
@@ -86,6 +90,27 @@ pub(crate) fn masq() -> Expressions {
         expression_type: "masq".to_owned(),
         attributes: vec![],
     }
+}
+
+/// `masquerade to :FIRST-LAST`: the source port is one of these.
+pub(crate) fn masq_to((first, last): (u16, u16)) -> [Expressions; 3] {
+    let bound = |register, port: u16| {
+        Expressions::Immediate(vec![
+            Immediate::DestinationRegister(register),
+            Immediate::Data(DataAttribute::Value(port.to_be_bytes().to_vec())),
+        ])
+    };
+    let registers = [Register::Reg1, Register::Reg2];
+    let attributes = [
+        MASQ_FLAGS,
+        (MASQ_FROM, registers[0].into()),
+        (MASQ_TO, registers[1].into()),
+    ];
+    [
+        bound(registers[0], first),
+        bound(registers[1], last),
+        other("masq", attributes.map(number).to_vec()),
+    ]
 }
 
 /// A verdict; `chain` is the target of a jump.

@@ -67,7 +67,8 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(4);
 pub struct Config<'a> {
     /// The host's NAT bridge. Traffic that leaves through it stays among containers and keeps its source address.
     pub egress_bridge: &'a str,
-    /// How the names begin of the host's links to segments. Only what may be is forwarded to these and the bridge.
+    /// How the names begin of the host's links to segments: of those by which it is the gateway, and of others. Only what may be is
+    /// forwarded to these and the bridge.
     pub segment_links: [&'a str; 2],
 }
 

@@ -8,8 +8,8 @@ use netlink_packet_netfilter::nftables::{
 
 use crate::expr::{
     self, LINK_HEADER, MAC_BYTES, PORT_BYTES, Rule, TRANSPORT_HEADER, UDP, accept, compare, drop,
-    established, ifname, load, lookup, lookup_absent, masq, notrack, number, of_family, other,
-    payload, port, rule, translated, verdict,
+    established, ifname, load, lookup, lookup_absent, masq, masq_to, notrack, number, of_family,
+    other, payload, port, rule, translated, verdict,
 };
 use crate::family::{End, Family, IPV4, IPV6};
 use crate::skeleton::{ANY_SOURCE_PORT, FROM_CONTAINERS, TO_TUNNELS, TOGETHER};
@@ -18,6 +18,11 @@ use crate::tuple::{Tuple, address};
 /// The UDP ports from which our tunnels send, the last one excluded: a process without rights cannot send from these
 /// (`ip_unprivileged_port_start`).
 pub const TUNNEL_SOURCE_PORTS: (u16, u16) = (512, 1024);
+/// The ports that connections of containers have at the host's address. Others, on which services of hosts listen and most published
+/// ports are, must not be theirs: what a client sends to such a port from the port that it has in such a connection would go to that container.
+const CLIENT_PORTS: (u16, u16) = (32768, 65535);
+const TCP: u8 = 6;
+const SCTP: u8 = 132;
 /// `NFTA_FIB_DREG`, `_RESULT`, `_FLAGS`; `NFT_FIB_RESULT_OIF`, `_OIFNAME`; `NFTA_FIB_F_SADDR`, `_IIF`, `_PRESENT`.
 const BACK_BY_THE_SAME: [(u16, u32); 3] = [(1, 1), (2, 1), (3, 1 << 0 | 1 << 3 | 1 << 5)];
 const BACK_BY: [(u16, u32); 3] = [(1, 1), (2, 2), (3, 1 << 0)];
@@ -33,6 +38,45 @@ pub(crate) fn masquerade(family: &Family, bridge: &str) -> Rule {
         masq(),
     ]);
     rule(expressions)
+}
+
+/// `meta l4proto tcp iifname "bridge" oifname != "bridge" masquerade to :32768-65535`, for each protocol with ports and each link by which
+/// containers have a way out. It uses no set: versions up to 1.0.0 could not remove one that they know from their own rules.
+pub(crate) fn masquerade_apart(bridge: &str, gateways: &[&str]) -> Vec<Rule> {
+    let of = |protocol: u8, from: Vec<u8>| {
+        let mut expressions = vec![
+            load(MetaKey::L4Proto),
+            compare(Operator::Equal, vec![protocol]),
+            load(MetaKey::Iifname),
+            compare(Operator::Equal, from),
+            load(MetaKey::Oifname),
+            compare(Operator::NotEqual, ifname(bridge)),
+        ];
+        expressions.extend(masq_to(CLIENT_PORTS));
+        rule(expressions)
+    };
+    let each = facing(bridge, gateways);
+    each.flat_map(|from| [TCP, UDP, SCTP].map(|protocol| of(protocol, from.clone())))
+        .collect()
+}
+
+/// What comes by no link of containers and has the address of one, whatever it is for.
+pub(crate) fn drop_forged(bridge: &str, links: &[&str]) -> Vec<Rule> {
+    let own = facing(bridge, links).map(|name| {
+        vec![
+            load(MetaKey::Iifname),
+            compare(Operator::Equal, name),
+            accept(),
+        ]
+    });
+    let forged = facing(bridge, links).map(|name| {
+        vec![
+            other("fib", BACK_BY.map(number).to_vec()),
+            compare(Operator::Equal, name),
+            drop(),
+        ]
+    });
+    own.chain(forged).map(rule).collect()
 }
 
 /// `ip saddr . ip daddr . udp dport @peers4 notrack accept`: one lookup for a packet that may pass.

@@ -12,8 +12,9 @@ use crate::expr::{NF_ACCEPT, PORT_BYTES, Rule, expressions};
 use crate::family::{Family, IPV4, IPV6};
 use crate::nonmembers::{self, drop_nonmembers};
 use crate::rules::{
-    admit_peers, admit_tunnels, by_containers, drop_forwarded, drop_of_users, drop_strangers,
-    from_containers, masquerade, to_containers, to_tunnels, untracked,
+    admit_peers, admit_tunnels, by_containers, drop_forged, drop_forwarded, drop_of_users,
+    drop_strangers, from_containers, masquerade, masquerade_apart, to_containers, to_tunnels,
+    untracked,
 };
 use crate::segments::{self, drop_misdirected};
 
@@ -35,6 +36,9 @@ pub(crate) const SRCNAT: i32 = 100;
 pub(crate) const RAW: i32 = -300;
 /// Before the chains that versions up to 1.0.0 have as well: these compare them as they know them.
 const BEFORE_RAW: i32 = RAW - 1;
+/// Before the chains of this table, and of others, that translate: the first translation of a connection holds.
+const BEFORE_DSTNAT: i32 = -101;
+const BEFORE_SRCNAT: i32 = SRCNAT - 1;
 /// nft's `filter`.
 const FILTER: i32 = 0;
 /// nft's number of the data type of a port, and the bits by which it concatenates type numbers.
@@ -70,7 +74,7 @@ pub(crate) struct Found {
 }
 
 impl Skeleton {
-    /// `bridge` is the egress bridge, `links` how the names of a host's links to segments begin; at most 15 bytes each.
+    /// `bridge` is the egress bridge, `links` how the names of a host's links to segments begin, of gateways first; at most 15 bytes each.
     pub(crate) fn new(bridge: &str, links: &[&str]) -> Self {
         let families = [&IPV4, &IPV6];
         let each = |rule: fn(&Family) -> Rule| families.map(rule).into_iter();
@@ -141,6 +145,19 @@ impl Skeleton {
                     each(drop_forwarded)
                         .chain(to_containers(bridge, links))
                         .collect(),
+                ),
+                Chain::new(
+                    ("forged", "nat", InetHookNumber::PreRouting, BEFORE_DSTNAT),
+                    drop_forged(bridge, links),
+                ),
+                Chain::new(
+                    (
+                        "client-ports",
+                        "nat",
+                        InetHookNumber::PostRouting,
+                        BEFORE_SRCNAT,
+                    ),
+                    masquerade_apart(bridge, links.get(..1).unwrap_or_default()),
                 ),
             ],
         }

@@ -45,8 +45,8 @@ fn equals_what_nft_makes_of_the_file() {
     // Of each version of IP: two of prerouting, one of output, of postrouting, of from-containers, of arriving, of input, of programs,
     // of forward.
     let each = 10 + 8 + 8 + 7 + 8 + 10 + 8 + 10 + 11;
-    // to-tunnels; from-containers; arriving; input; forward.
-    let others = 5 + (6 + 4 * 3 + 1) + 3 * 3 + 6 + (4 + 4 + 4 + 3 * 3);
+    // to-tunnels; from-containers; arriving; input; forward; forged; client-ports.
+    let others = 5 + (6 + 4 * 3 + 1) + 3 * 3 + 6 + (4 + 4 + 4 + 3 * 3) + 6 * 3 + 6 * 9;
     assert_eq!(bytecode(&ours).len(), 2 * each + others);
 
     let text = ours.sh("nft list table inet crosshost");

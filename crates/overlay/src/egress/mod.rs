@@ -374,10 +374,11 @@ pub async fn leave(host: &Host, attachment: &Attachment) -> Result<(), Error> {
         }
         inside.release(&port, leased.as_ref().map(|(permitted, _)| permitted))?;
     }
-    if let Some((_, neighbours)) = leased.filter(|_| gone)
-        && let Some(outside) = inside::outside(host).await?
-    {
-        host.rtnl.change(outside.index, 0, &neighbours).await?;
+    if let Some((permitted, neighbours)) = leased.filter(|_| gone) {
+        if let Some(outside) = inside::outside(host).await? {
+            host.rtnl.change(outside.index, 0, &neighbours).await?;
+        }
+        permitted.forget_connections();
     }
     let save = |ledger: &Ledger| {
         let saved = host.egress.save(NAME, ledger);

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{names, segment::forwarding::peers};
 
 /// The form of our chains and sets, counted up with each change of them: what was seen in another form is looked at again.
-pub(super) const FORM: u32 = 3;
+pub(super) const FORM: u32 = 4;
 
 /// What the table should have.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

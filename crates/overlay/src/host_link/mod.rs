@@ -290,10 +290,15 @@ pub(crate) async fn meet(
 /// Lets it forget one.
 pub(crate) async fn part(host: &Host, network: &str, permitted: &Permitted) -> Result<(), Error> {
     let known: Vec<_> = permitted.neighbours().map(Change::Remove).collect();
+    let mut has_any = false;
     for name in [names::host_link(network), names::gateway_link(network)] {
         if let Some(link) = host.rtnl.link(&name).await? {
+            has_any = true;
             host.rtnl.change(link.index, 0, &known).await?;
         }
+    }
+    if has_any {
+        permitted.forget_connections();
     }
     Ok(())
 }

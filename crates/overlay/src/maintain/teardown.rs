@@ -92,17 +92,18 @@ pub(crate) async fn host_side(host: &Host, attachment: &Attachment) -> Result<()
 async fn leave_segment(host: &Host, attachment: &Attachment) -> Result<(), Error> {
     let (network, hash) = (&attachment.network, attachment.hash());
     let _lock = host.lock_network(network)?;
+    let record = readable(&host.records, &hash)?;
+    let known = record.and_then(|record| record.port);
+    // Before the link goes, which may be with this attachment.
+    if let Some(permitted) = &known {
+        host_link::part(host, network, permitted).await?;
+    }
     if sandbox::leave(host, network, &hash)? {
         remove_unused(host, network).await?;
     }
     let Some((netns, _)) = sandbox::open_netns(network)? else {
         return Ok(());
     };
-    let record = readable(&host.records, &hash)?;
-    let known = record.and_then(|record| record.port);
-    if let Some(permitted) = &known {
-        host_link::part(host, network, permitted).await?;
-    }
     let port = names::port(attachment);
     source_guard::release(&netns, VXLAN, &port, known.as_ref())
 }

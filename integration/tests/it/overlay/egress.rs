@@ -247,9 +247,9 @@ fn sync_mends_what_somebody_broke() {
     let bridge = |does: &str| format!("{INSIDE} {does}");
     for damage in [
         "nft flush ruleset",
-        "nft flush set inet crosshost egress4",
+        "nft flush set inet crosshost egress4; nft flush chain inet crosshost client-ports",
         "nft delete table inet crosshost",
-        "nft flush chain inet crosshost postrouting",
+        "nft flush chain inet crosshost postrouting; nft flush chain inet crosshost client-ports",
         "ip link delete ch-egress",
         "ip link set ch-egress down",
         "ip address flush dev ch-egress",

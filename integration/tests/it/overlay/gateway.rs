@@ -160,7 +160,7 @@ fn what_somebody_broke_is_put_back_by_check_and_by_sync() {
     }
     for damage in [
         "nft flush ruleset",
-        "nft flush set inet crosshost egress4",
+        "nft flush set inet crosshost egress4; nft flush chain inet crosshost client-ports",
         "echo 0 > /proc/sys/net/ipv4/ip_forward",
         "echo 0 > /proc/sys/net/ipv6/conf/all/forwarding",
     ] {

@@ -35,6 +35,7 @@ mod source_guard;
 mod status;
 mod table_damage;
 mod three_hosts_one_network;
+mod tracked_connections;
 mod tunnel_attacks;
 mod tunnel_guard;
 mod two_networks_apart;
