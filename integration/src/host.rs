@@ -264,11 +264,11 @@ impl Host {
         self.crosshost(&words).ok();
     }
 
-    /// The JSON answer of a listing command.
+    /// The JSON answer of a command, without its schema and the word above it.
     #[track_caller]
     pub fn listed(&self, words: &(impl Words + ?Sized)) -> Value {
         let words = [&words.words()[..], &["--json"]].concat();
-        self.crosshost(&words).ok().json()
+        self.crosshost(&words).ok().answer()
     }
 
     /// `cnitool VERB NETWORK NETNS` with the configurations of this host, run to its end.

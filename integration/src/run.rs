@@ -220,6 +220,18 @@ impl Finished {
         serde_json::from_str(&self.stdout)
             .unwrap_or_else(|cause| panic!("not one JSON document ({cause}): {self}"))
     }
+
+    /// What a command of `crosshost` answers with `--json`, without the schema and the word above it.
+    #[track_caller]
+    pub fn answer(&self) -> Value {
+        let answer = self.json();
+        let answer = answer.as_object().expect("an object");
+        let keys: Vec<_> = answer.keys().map(String::as_str).collect();
+        let ["schema", word] = keys[..] else {
+            panic!("a schema and one word: {self}")
+        };
+        answer[word].clone()
+    }
 }
 
 impl std::fmt::Display for Finished {

@@ -332,7 +332,7 @@ fn boot_id(guest: &Guest) -> String {
 /// The hosts that have leases.
 #[track_caller]
 fn holders(guest: &Guest) -> BTreeSet<String> {
-    let listed = guest.run("crosshost endpoint ls --json").ok().json();
+    let listed = guest.run("crosshost endpoint ls --json").ok().answer();
     let nodes = listed.as_array().expect("a list").iter();
     let names = nodes.filter_map(|one| one["node"].as_str());
     names.map(str::to_owned).collect()

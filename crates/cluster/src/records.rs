@@ -304,6 +304,9 @@ pub struct Lease {
     /// The container id that the runtime passed.
     #[serde(rename = "containerID")]
     pub container: String,
+    /// The container's name, as far as its runtime told one. Versions up to 1.0.0 do not write it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container_name: Option<String>,
     /// The interface's name in the container.
     pub ifname: String,
     /// When it was given, in seconds since 1970.
@@ -314,11 +317,12 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Whether both are of the same attachment in the same boot of the node; time and MAC may differ.
+    /// Whether both are of the same attachment in the same boot of the node; time, MAC and the container's name may differ.
     pub fn same_owner(&self, other: &Self) -> bool {
         Self {
             since: other.since,
             mac: other.mac,
+            container_name: other.container_name.clone(),
             ..self.clone()
         } == *other
     }

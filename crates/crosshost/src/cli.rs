@@ -1,12 +1,12 @@
 //! The command line: each command has its own options and no others. Anything else is refused with exit code 2, before anything is
 //! read or written.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, path::PathBuf, str::FromStr};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnetwork::IpNetwork;
 
-use crate::commands::network::Filter;
+use crate::commands::{endpoint, network, node, port};
 
 /// One network for the containers of several hosts.
 #[derive(Debug, Parser)]
@@ -16,7 +16,8 @@ use crate::commands::network::Filter;
     disable_help_subcommand = true,
     after_help = "Settings come from /etc/crosshost/config.json (or the file that CROSSHOST_CONFIG names), then from \
                   CONSUL_HTTP_ADDR and its like.\n\
-                  Exit codes: 0 done; 1 failed, or doctor found something wrong; 2 wrong usage."
+                  Exit codes: 0 done, and nothing is wrong; 1 something is wrong, or refused as things are; 2 wrong usage, and \
+                  nothing was touched; 3 settings, store or kernel could not be read or written."
 )]
 pub struct Arguments {
     /// `None` prints the help.
@@ -53,6 +54,18 @@ pub enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Print a script that completes commands and options in a shell.
+    Completion {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Write the man pages.
+    #[command(hide = true)]
+    Man {
+        /// Folder for the pages; it is made if it is missing.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
     /// Print the version, as --version does.
     #[command(hide = true)]
     Version,
@@ -65,11 +78,14 @@ pub enum Network {
     Create(Box<Create>),
     /// List all networks.
     #[command(visible_alias = "list")]
-    Ls(Listing),
+    Ls(Listing<network::Filter>),
     /// Show one network with its blocks and endpoints.
     Inspect {
         /// A network; NAME@DIRECTORY if its conflist names a data directory (ipam.dataDir).
         name: String,
+        /// Print container ids whole, not their first 12 characters.
+        #[arg(long)]
+        no_trunc: bool,
         #[command(flatten)]
         output: Output,
     },
@@ -93,19 +109,6 @@ pub enum Network {
     },
     /// Remove all networks that network create made and that have no endpoints on any host.
     Prune(Prune),
-}
-
-/// `crosshost network ls`.
-#[derive(Debug, Args)]
-pub struct Listing {
-    /// Print the names alone.
-    #[arg(long, short, conflicts_with = "json")]
-    pub quiet: bool,
-    /// Only networks with name=PART, label=KEY[=VALUE], label!=KEY[=VALUE], driver=DRIVER or scope=SCOPE; may be repeated.
-    #[arg(long, short, value_name = "FILTER")]
-    pub filter: Vec<Filter>,
-    #[command(flatten)]
-    pub output: Output,
 }
 
 /// `crosshost network update`.
@@ -157,9 +160,8 @@ pub struct Prune {
     /// Only list what would be removed.
     #[arg(long)]
     pub dry_run: bool,
-    /// As of network ls.
-    #[arg(long, value_name = "FILTER")]
-    pub filter: Vec<Filter>,
+    #[arg(long, value_name = "KEY=VALUE", help = network::Filter::HELP)]
+    pub filter: Vec<network::Filter>,
 }
 
 /// `crosshost network create`.
@@ -254,8 +256,10 @@ pub enum Egress {
 #[derive(Debug, Subcommand)]
 pub enum Node {
     /// List all hosts.
-    Ls(Output),
+    #[command(visible_alias = "list")]
+    Ls(Listing<node::Filter>),
     /// Remove a host that will not come back.
+    #[command(visible_alias = "remove")]
     Rm {
         /// Name of the host.
         name: String,
@@ -269,12 +273,16 @@ pub enum Node {
 #[derive(Debug, Subcommand)]
 pub enum Endpoint {
     /// List which container has which address, on all networks.
+    #[command(visible_alias = "list")]
     Ls {
         /// List what this host holds, without the store.
         #[arg(long)]
         local: bool,
+        /// Print container ids whole, not their first 12 characters.
+        #[arg(long)]
+        no_trunc: bool,
         #[command(flatten)]
-        output: Output,
+        listing: Listing<endpoint::Filter>,
     },
 }
 
@@ -282,7 +290,14 @@ pub enum Endpoint {
 #[derive(Debug, Subcommand)]
 pub enum Port {
     /// List which ports of this host lead to which containers, without the store.
-    Ls(Output),
+    #[command(visible_alias = "list")]
+    Ls {
+        /// Print container ids whole, not their first 12 characters.
+        #[arg(long)]
+        no_trunc: bool,
+        #[command(flatten)]
+        listing: Listing<port::Filter>,
+    },
 }
 
 /// How an answer is printed.
@@ -291,6 +306,36 @@ pub struct Output {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// A condition on the rows of a list: `KEY=VALUE`.
+pub trait Filter: FromStr<Err = String> + Clone + Send + Sync + 'static {
+    /// What the help says of `--filter`.
+    const HELP: &'static str;
+    /// What the help says of `--quiet`.
+    const QUIET: &'static str;
+}
+
+/// Which rows of a list are printed, and how.
+#[derive(Debug, Clone, Args)]
+pub struct Listing<F: Filter> {
+    #[arg(long, short, value_name = "KEY=VALUE", help = F::HELP)]
+    pub filter: Vec<F>,
+    #[arg(long, short, conflicts_with = "json", help = F::QUIET)]
+    pub quiet: bool,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// The shells for which there is a completion script.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Shell {
+    /// GNU Bash.
+    Bash,
+    /// Z shell.
+    Zsh,
+    /// The friendly interactive shell.
+    Fish,
 }
 
 /// The ends of `--range`.
@@ -312,6 +357,72 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         Arguments::command().debug_assert();
+    }
+
+    /// Commands with the words that lead to them.
+    fn commands(command: &clap::Command, words: &str, found: &mut Vec<(String, clap::Command)>) {
+        let words = format!("{words} {}", command.get_name());
+        for subcommand in command.get_subcommands() {
+            commands(subcommand, &words, found);
+        }
+        found.push((words, command.clone()));
+    }
+
+    #[test]
+    fn help_explains_each_command_option_and_value() {
+        let mut all = Vec::new();
+        let mut definition = Arguments::command();
+        definition.build();
+        commands(&definition, "", &mut all);
+        let mut seen = 0;
+        for (words, command) in all {
+            let says = |help: Option<&clap::builder::StyledStr>, what: &str| {
+                let help = help.map(ToString::to_string).unwrap_or_default();
+                assert!(help.len() > 5, "{words}: {what} is not explained: {help:?}");
+            };
+            says(command.get_about(), "the command");
+            for argument in command.get_arguments() {
+                seen += 1;
+                says(argument.get_help(), argument.get_id().as_str());
+                for value in argument.get_possible_values() {
+                    // Of an option without a value clap gives true and false.
+                    if argument.get_action().takes_values() {
+                        says(value.get_help(), value.get_name());
+                    }
+                }
+            }
+        }
+        assert!(seen > 50, "the definition was walked: {seen}");
+    }
+
+    #[test]
+    fn the_commands_of_other_programs_mean_the_same() {
+        for (typed, meant) in [
+            ("node list", "node ls"),
+            ("node remove docker02", "node rm docker02"),
+            ("endpoint list --local", "endpoint ls --local"),
+            ("port list -q", "port ls --quiet"),
+            ("port ls -f network=n", "port ls --filter network=n"),
+        ] {
+            let words = |line: &str| format!("crosshost {line}");
+            let parse = |line: &str| Arguments::try_parse_from(words(line).split(' '));
+            let [typed, meant] = [typed, meant].map(|line| format!("{:?}", parse(line).unwrap()));
+            assert_eq!(typed, meant);
+        }
+    }
+
+    #[test]
+    fn a_slip_gets_a_suggestion() {
+        for (typed, meant) in [
+            ("netwrok ls", "'network'"),
+            ("node lst", "'list'"),
+            ("node rm docker02 --forse", "'--force'"),
+            ("completion bsh", "'bash'"),
+        ] {
+            let line = format!("crosshost {typed}");
+            let error = Arguments::try_parse_from(line.split(' ')).unwrap_err();
+            assert!(error.to_string().contains(meant), "{typed}: {error}");
+        }
     }
 
     #[test]

@@ -8,6 +8,8 @@
 
 use std::{io::Write as _, process::ExitCode};
 
+use crate::exit::{Exit, ReportFailed};
+
 /// Columns under headings, each as wide as its widest cell. Cells come from the store, the kernel or a file, so everything that a
 /// terminal would act on is escaped.
 pub fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> String {
@@ -36,15 +38,30 @@ pub fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> Strin
     std::iter::once(line(headings)).chain(body).collect()
 }
 
-/// A JSON value as text for a person or a pipe. JSON only escapes C0; here everything else that a terminal acts on is escaped, too.
-pub fn json(value: &serde_json::Value) -> String {
-    let text = format!("{value:#}\n");
+/// The schema of the answers in JSON: `docs/json.md`. It changes when a key goes or changes its meaning, not when one is added.
+const SCHEMA: u32 = 1;
+
+/// An answer in JSON as text for a person or a pipe, below the word for what it is. JSON only escapes C0; here everything else that
+/// a terminal acts on is escaped, too.
+pub fn json(what: &str, value: serde_json::Value) -> String {
+    let mut answer = serde_json::json!({ "schema": SCHEMA });
+    answer[what] = value;
+    let text = format!("{answer:#}\n");
     let escaped = |c: char| match c {
         '\n' => c.to_string(),
         _ if cni::acts(c) => format!("\\u{:04x}", u32::from(c)),
         _ => c.to_string(),
     };
     text.chars().map(escaped).collect()
+}
+
+/// One item a line, for a pipe.
+pub fn lines(items: impl IntoIterator<Item = impl ToString>) -> String {
+    let line = |item: String| cni::plain(&item).into_owned() + "\n";
+    items
+        .into_iter()
+        .map(|item| line(item.to_string()))
+        .collect()
 }
 
 /// Prints the answer. It is no error if the reader is gone (`crosshost network ls | head -1`).
@@ -55,33 +72,6 @@ pub fn print(text: &str) -> ExitCode {
     }
 }
 
-/// A report of something wrong. It is printed like an answer, and the command fails.
-#[derive(Debug)]
-pub struct ReportFailed(pub String);
-
-impl std::fmt::Display for ReportFailed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for ReportFailed {}
-
-/// Wrong usage: nothing was read or written.
-#[derive(Debug)]
-pub struct Usage(pub String);
-
-impl std::fmt::Display for Usage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Usage {}
-
-/// The exit code of wrong usage.
-const USAGE: u8 = 2;
-
 /// Prints an error, a failed report, or the help that was asked for.
 pub fn print_error(error: &(dyn std::error::Error + 'static)) -> ExitCode {
     if let Some(error) = error.downcast_ref::<clap::Error>() {
@@ -90,17 +80,12 @@ pub fn print_error(error: &(dyn std::error::Error + 'static)) -> ExitCode {
             return print(&text);
         }
         eprint!("{}", cni::plain_lines(&text));
-        return ExitCode::from(USAGE);
-    }
-    if let Some(ReportFailed(answer)) = error.downcast_ref() {
+    } else if let Some(ReportFailed(answer)) = error.downcast_ref() {
         print(answer);
-        return ExitCode::FAILURE;
+    } else {
+        eprintln!("crosshost: {}", cni::line(error.to_string()));
     }
-    eprintln!("crosshost: {}", cni::line(error.to_string()));
-    match error.downcast_ref() {
-        Some(Usage(_)) => ExitCode::from(USAGE),
-        None => ExitCode::FAILURE,
-    }
+    Exit::of(error).into()
 }
 
 #[cfg(test)]
@@ -117,9 +102,13 @@ mod tests {
             table(["N", "VALUE"], &rows),
             "N      VALUE\ngröße  x\na\\nb   \\u{1b}[2J\\u{202e}\n"
         );
-        let value = serde_json::json!({"name": "a\u{9b}\u{202e}\n\u{1b}ö"});
-        let text = json(&value);
-        assert_eq!(text, "{\n  \"name\": \"a\\u009b\\u202e\\n\\u001bö\"\n}\n");
+        let value = serde_json::json!({"schema": 1, "name": "a\u{9b}\u{202e}\n\u{1b}ö"});
+        let text = json("name", value["name"].clone());
+        let escaped = "a\\u009b\\u202e\\n\\u001bö";
+        assert_eq!(
+            text,
+            format!("{{\n  \"schema\": 1,\n  \"name\": \"{escaped}\"\n}}\n")
+        );
         assert_eq!(
             serde_json::from_str::<serde_json::Value>(&text).unwrap(),
             value

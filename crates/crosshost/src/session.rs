@@ -8,7 +8,7 @@ use store::Store;
 use crate::{
     cli::{Command, Endpoint, Network, Node, Port},
     commands::{doctor, endpoint, gc, network, node, port, sync},
-    connect, watch,
+    connect, manual, watch,
 };
 
 /// Errors have no backtraces: with `RUST_BACKTRACE` set, to capture one would walk the unwind tables that a released binary does not
@@ -82,11 +82,14 @@ impl Session {
 pub fn run(command: Command) -> Result<String> {
     match command {
         Command::Version => Ok(format!("crosshost {}\n", cni::build::BUILD)),
+        Command::Completion { shell } => manual::completion(shell),
+        Command::Man { out } => manual::pages(&out),
         Command::Endpoint(Endpoint::Ls {
             local: true,
-            output,
-        }) => endpoint::local(output),
-        Command::Port(Port::Ls(output)) => port::list(output),
+            no_trunc,
+            listing,
+        }) => endpoint::local(&listing, no_trunc),
+        Command::Port(Port::Ls { no_trunc, listing }) => port::list(&listing, no_trunc),
         Command::Sync { watch: true } => plugin::run(watch::watch()),
         Command::Doctor(output) => plugin::run(doctor::examine(output)),
         Command::Network(Network::Create(options)) => {
@@ -100,9 +103,11 @@ pub fn run(command: Command) -> Result<String> {
         Command::Network(Network::Ls(asked)) => {
             with_store(async |session| network::list(session, &asked).await)
         }
-        Command::Network(Network::Inspect { name, output }) => {
-            with_store(async |session| network::inspect(session, &name, output).await)
-        }
+        Command::Network(Network::Inspect {
+            name,
+            no_trunc,
+            output,
+        }) => with_store(async |session| network::inspect(session, &name, no_trunc, output).await),
         Command::Network(Network::Rm { names }) => {
             with_store(async |session| network::remove(session, &names).await)
         }
@@ -120,16 +125,17 @@ pub fn run(command: Command) -> Result<String> {
         Command::Network(Network::Prune(asked)) => {
             with_store(async |session| network::prune(session, &asked).await)
         }
-        Command::Node(Node::Ls(output)) => {
-            with_store(async |session| node::list(session, output).await)
+        Command::Node(Node::Ls(listing)) => {
+            with_store(async |session| node::list(session, &listing).await)
         }
         Command::Node(Node::Rm { name, force }) => {
             with_store(async |session| node::remove(session, &name, force).await)
         }
         Command::Endpoint(Endpoint::Ls {
             local: false,
-            output,
-        }) => with_store(async |session| endpoint::list(session, output).await),
+            no_trunc,
+            listing,
+        }) => with_store(async |session| endpoint::list(session, &listing, no_trunc).await),
         Command::Sync { watch: false } => with_store(sync::sync),
         Command::Gc { dry_run } => {
             with_store(async |session| Box::pin(gc::sweep(session, dry_run)).await)

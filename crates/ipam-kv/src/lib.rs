@@ -8,12 +8,14 @@
 //! | file | what |
 //! |---|---|
 //! | [`config`] | the configuration: `host-local`'s words |
+//! | `container_name` | what people call the container |
 //! | [`local_store`] | the host's documents, below `/run/crosshost` |
 //! | [`context`] | settings, store and documents of one verb |
 //! | `add`, `del`, `check`, `gc`, `status` | the verbs |
 //! | `sync` | what is owed to others, verb or no verb |
 
 pub mod config;
+mod container_name;
 pub mod context;
 pub mod local_store;
 mod sync;

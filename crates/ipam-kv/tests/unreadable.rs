@@ -130,6 +130,7 @@ impl Site {
         let request = Request {
             spec: &spec(network),
             owner: owner(container),
+            name: None,
             requested: &[],
             mac: None,
             narrow: &[],

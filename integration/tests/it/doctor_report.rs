@@ -12,7 +12,7 @@ pub(crate) struct Findings {
 #[track_caller]
 pub(crate) fn ask(host: &Host) -> Findings {
     let said = host.crosshost("doctor --json");
-    let all = said.json().as_array().expect("a list").clone();
+    let all = said.answer().as_array().expect("a list").clone();
     let is_wrong = all.iter().any(|it| it["state"] == "wrong");
     assert_eq!(!said.status.success(), is_wrong, "{said}");
     Findings { all }

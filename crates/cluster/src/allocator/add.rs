@@ -160,7 +160,10 @@ impl Allocator<'_> {
             revision: None,
             mac,
         };
-        let lease = self.lease(&request.owner, mac);
+        let lease = Lease {
+            container_name: request.name.clone(),
+            ..self.lease(&request.owner, mac)
+        };
         let local_lease = LocalLease {
             lease: lease.clone(),
             stage: Stage::Chosen,

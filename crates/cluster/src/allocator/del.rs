@@ -30,6 +30,7 @@ pub async fn note_gone(
                 node: String::new(),
                 boot_id: String::new(),
                 container: owner.container.clone(),
+                container_name: None,
                 ifname: owner.ifname.clone(),
                 since: 0,
                 mac: None,

@@ -75,6 +75,8 @@ pub struct Request<'r> {
     pub spec: &'r NetworkSpec,
     /// The attachment that gets the addresses.
     pub owner: LeaseOwner,
+    /// The container's name, for people; absent if its runtime tells none.
+    pub name: Option<String>,
     /// Addresses that the answer must contain.
     pub requested: &'r [IpAddr],
     /// The MAC that the attachment must have; absent: the MAC that follows from its address.
@@ -111,6 +113,7 @@ impl Allocator<'_> {
             node: self.host.node.clone(),
             boot_id: self.host.boot_id.clone(),
             container: owner.container.clone(),
+            container_name: None,
             ifname: owner.ifname.clone(),
             since: self.clock.unix(),
             mac,

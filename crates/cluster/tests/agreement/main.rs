@@ -72,6 +72,7 @@ fn lease(node: &str, container: &str) -> Lease {
         node: node.into(),
         boot_id: "boot-1".into(),
         container: container.into(),
+        container_name: None,
         ifname: "eth0".into(),
         mac: None,
         since: 5,

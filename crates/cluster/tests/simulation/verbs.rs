@@ -159,6 +159,7 @@ async fn attempt(
     let request = Request {
         spec: &spec,
         owner: owner.clone(),
+        name: None,
         requested,
         mac: asked_mac(w, owner),
         narrow: &[],

@@ -21,7 +21,8 @@ use serde_json::json;
 use crate::{
     cli::Output,
     conflists,
-    output::{ReportFailed, json},
+    exit::ReportFailed,
+    output::json,
     permissions,
     session::{self, Result, Session},
     store_access, store_check,
@@ -65,7 +66,8 @@ pub async fn examine(output: Output) -> Result<String> {
     }
     let text = if output.json {
         json(
-            &findings
+            "findings",
+            findings
                 .0
                 .iter()
                 .map(|it| json!({"id": it.check.id(), "state": word(it.state), "says": it.says, "mend": it.mend}))

@@ -15,7 +15,7 @@ use overlay::{
 use crate::{
     commands::sync,
     connect,
-    output::ReportFailed,
+    exit::ReportFailed,
     session::{Result, Session},
 };
 

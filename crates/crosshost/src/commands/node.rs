@@ -1,22 +1,60 @@
 //! `crosshost node`: ls, rm.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, str::FromStr};
 
 use cluster::{Cluster, Error, Node, Stored};
 use journal::clock;
 use serde_json::json;
 
 use crate::{
-    cli::Output,
-    output::{json, table},
+    cli::{self, Listing},
+    exit::Refused,
+    output::{json, lines, table},
     session::{Result, Session},
 };
 
 /// A host whose last contact is younger than this, in seconds, is removed only with `--force`.
 const YOUNG: u64 = 600;
 
+/// A condition on hosts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Filter {
+    /// Part of the name.
+    Name(String),
+    /// Registered by this version.
+    Version(String),
+}
+
+impl cli::Filter for Filter {
+    const HELP: &'static str =
+        "Only hosts with name=PART of it or version=VERSION; may be repeated, and all must hold";
+    const QUIET: &'static str = "Print the names alone";
+}
+
+impl FromStr for Filter {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        match text.split_once('=') {
+            Some(("name", part)) => Ok(Self::Name(part.to_owned())),
+            Some(("version", version)) => Ok(Self::Version(version.to_owned())),
+            _ => Err("want name= or version=".to_owned()),
+        }
+    }
+}
+
+impl Filter {
+    /// Whether a host fulfils it. Of a record that cannot be read only the name is known.
+    fn admits(&self, name: &str, node: Option<&Node>) -> bool {
+        match self {
+            Self::Name(part) => name.contains(part),
+            Self::Version(wanted) => node.is_some_and(|node| node.version.as_ref() == Some(wanted)),
+        }
+    }
+}
+
 /// All hosts.
-pub async fn list(session: &Session, output: Output) -> Result<String> {
+pub async fn list(session: &Session, listing: &Listing<Filter>) -> Result<String> {
     // A host whose networks all have data directories may be registered only there.
     let mut nodes: BTreeMap<String, Node> = BTreeMap::new();
     let mut skipped: BTreeMap<String, String> = BTreeMap::new();
@@ -38,14 +76,27 @@ pub async fn list(session: &Session, output: Output) -> Result<String> {
         node.vtep
             .map_or_else(|| "-".to_owned(), |vtep| vtep.to_string())
     };
-    if output.json {
-        let described = |node: &Node| json!({"name": node.name, "vtep": node.vtep, "bootId": node.boot_id, "machineId": node.machine_id, "lastContact": node.last_contact, "version": node.version, "commit": node.commit});
+    let admits = |name: &str, node: Option<&Node>| {
+        let mut filters = listing.filter.iter();
+        filters.all(|filter| filter.admits(name, node))
+    };
+    nodes.retain(|name, node| admits(name, Some(node)));
+    skipped.retain(|name, _| admits(name, None));
+    if listing.quiet {
+        return Ok(lines(nodes.keys().chain(skipped.keys())));
+    }
+    if listing.output.json {
+        let described = |node: &Node| {
+            json!({
+                "name": node.name, "vtep": node.vtep, "bootID": node.boot_id, "machineID": node.machine_id,
+                "lastContact": node.last_contact, "version": node.version, "commit": node.commit,
+            })
+        };
         let unreadable = skipped
             .iter()
             .map(|(name, why)| json!({"name": name, "unreadable": why}));
-        return Ok(json(
-            &nodes.values().map(described).chain(unreadable).collect(),
-        ));
+        let all = nodes.values().map(described).chain(unreadable);
+        return Ok(json("nodes", all.collect()));
     }
     let now = clock::unix();
     let rows: Vec<_> = nodes
@@ -122,7 +173,8 @@ pub async fn remove(session: &Session, name: &str, force: bool) -> Result<String
     if !force && let Some(seconds) = heard_of(&clusters, name).await? {
         let why = "it lives, and registers anew with its next verb or sync; to remove it for good, end its containers and \
                    its watcher (systemctl stop crosshost-sync) first; --force removes it all the same";
-        return Err(format!("node {name}: heard of {}: {why}", ago(seconds)).into());
+        let says = format!("node {name}: heard of {}: {why}", ago(seconds));
+        return Err(Refused(says).into());
     }
     let mut known = false;
     for cluster in &clusters {

@@ -93,7 +93,7 @@ pub async fn once(session: &Session, contact: bool) -> Result<Done> {
     ))
     .await
     .map_err(failed)?;
-    let late = ipam_kv::sync(settings, node_view, data_dirs)
+    let late = Box::pin(ipam_kv::sync(settings, node_view, data_dirs))
         .await
         .map_err(failed)?;
     // Networks that the store had lost may have been written again a moment ago.

@@ -9,6 +9,7 @@ use plugin::Error;
 
 use crate::{
     config::Conf,
+    container_name,
     context::{Context, owner},
 };
 
@@ -31,6 +32,7 @@ pub(crate) async fn add(call: &Call, tell: Tell<'_>) -> Result<(), Error> {
     let request = Request {
         spec: &conf.spec,
         owner: owner(&attachment),
+        name: container_name::of(call),
         requested: &conf.requested,
         mac: conf.mac,
         narrow: &conf.narrow,

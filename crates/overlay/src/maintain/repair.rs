@@ -274,6 +274,7 @@ mod tests {
             node: "docker02".to_owned(),
             boot_id: "b".to_owned(),
             container: "c".to_owned(),
+            container_name: None,
             ifname: "eth0".to_owned(),
             since: 0,
             mac: None,

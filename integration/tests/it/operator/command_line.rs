@@ -55,7 +55,7 @@ fn nomad_finds_a_version_that_it_takes_for_portmap() {
 }
 
 /// The commands, each with names that it takes and the options that it has.
-const COMMANDS: [(&str, &[&str]); 17] = [
+const COMMANDS: [(&str, &[&str]); 18] = [
     (
         "network create X --subnet 10.9.0.0/24",
         &[
@@ -81,7 +81,7 @@ const COMMANDS: [(&str, &[&str]); 17] = [
         ],
     ),
     ("network ls", &["--json", "--quiet", "--filter"]),
-    ("network inspect ov_net1", &["--json"]),
+    ("network inspect ov_net1", &["--json", "--no-trunc"]),
     ("network rm ov_net1", &[]),
     (
         "network update ov_net1",
@@ -93,19 +93,23 @@ const COMMANDS: [(&str, &[&str]); 17] = [
     ),
     ("network disconnect ov_net1 c1", &[]),
     ("network prune", &["--force", "--dry-run", "--filter"]),
-    ("node ls", &["--json"]),
+    ("node ls", &["--json", "--filter", "--quiet"]),
     ("node rm docker01", &["--force"]),
-    ("endpoint ls", &["--json", "--local"]),
-    ("port ls", &["--json"]),
+    (
+        "endpoint ls",
+        &["--json", "--local", "--filter", "--quiet", "--no-trunc"],
+    ),
+    ("port ls", &["--json", "--filter", "--quiet", "--no-trunc"]),
     ("sync", &["--watch"]),
     ("doctor", &["--json"]),
     ("gc", &["--dry-run"]),
+    ("completion bash", &[]),
     ("version", &[]),
     ("", &["--version", "--help"]),
 ];
 
 /// All options with a value that each would take.
-const OPTIONS: [&str; 31] = [
+const OPTIONS: [&str; 32] = [
     "--attachable",
     "--label-rm a",
     "--ip 10.9.0.7",
@@ -118,8 +122,6 @@ const OPTIONS: [&str; 31] = [
     "--internal",
     "--aux-address a=10.9.0.9",
     "--label a=b",
-    "--quiet",
-    "--filter name=x",
     "--subnet 10.8.0.0/24",
     "--gateway 10.9.0.1",
     "--range 10.9.0.2-10.9.0.9",
@@ -136,6 +138,9 @@ const OPTIONS: [&str; 31] = [
     "--force",
     "--watch",
     "--dry-run",
+    "--filter name=x",
+    "--quiet",
+    "--no-trunc",
     "--version",
 ];
 

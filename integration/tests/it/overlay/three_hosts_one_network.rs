@@ -67,7 +67,7 @@ fn hosts_register(lab: &Lab) {
     {
         assert_eq!(node["name"], host.name());
         assert_eq!(node["vtep"], host.vtep());
-        assert_eq!(node["bootId"], host.boot_id());
+        assert_eq!(node["bootID"], host.boot_id());
         assert!(!node["lastContact"].is_null(), "{node:#}");
     }
     let table = lab.host(3).crosshost("node ls").ok().stdout;

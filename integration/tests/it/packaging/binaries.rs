@@ -118,6 +118,6 @@ fn say_what_is_wrong_whatever_the_environment_asks_for() {
         .output()
         .expect("crosshost");
     let text = String::from_utf8_lossy(&said.stderr);
-    assert_eq!(said.status.code(), Some(1), "{text}");
+    assert_eq!(said.status.code(), Some(3), "{text}");
     assert!(text.contains("/nonexistent/config.json"), "{text}");
 }

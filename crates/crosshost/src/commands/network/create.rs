@@ -8,7 +8,7 @@ use ipnetwork::IpNetwork;
 
 use crate::{
     cli::{self, Create, Driver},
-    output::Usage,
+    exit::Usage,
     session::Result,
 };
 

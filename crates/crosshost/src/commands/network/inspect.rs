@@ -29,7 +29,12 @@ struct Seen<'a> {
 }
 
 /// One network with its blocks and endpoints.
-pub async fn inspect(session: &Session, called: &str, output: Output) -> Result<String> {
+pub async fn inspect(
+    session: &Session,
+    called: &str,
+    no_trunc: bool,
+    output: Output,
+) -> Result<String> {
     let (cluster, name) = session.cluster_of(called)?;
     let snapshot = cluster.snapshot(name).await?;
     let network = &snapshot
@@ -48,9 +53,9 @@ pub async fn inspect(session: &Session, called: &str, output: Output) -> Result<
         reaches: reaches(&cluster, network).await?,
     };
     Ok(if output.json {
-        json(&seen.described())
+        json("network", seen.described())
     } else {
-        seen.shown()
+        seen.shown(no_trunc)
     })
 }
 
@@ -75,10 +80,19 @@ impl Seen<'_> {
             .unreadable()
             .map(|(block, it)| json!({ "block": spelled(block), "unreadable": it.why }));
         let blocks = snapshot.blocks.readable().map(|(block, owner)| {
-            let mut value = json!(owner.record);
-            value["block"] = json!(spelled(block));
-            value["used"] = json!(self.used(block));
-            value
+            let BlockRecord {
+                node,
+                state,
+                exclusions,
+                ..
+            } = &owner.record;
+            let exclusions = exclusions.iter().map(|(address, exclusion)| {
+                json!({ "address": address, "node": exclusion.node, "state": exclusion.state })
+            });
+            json!({
+                "block": spelled(block), "node": node, "state": state, "used": self.used(block),
+                "exclusions": exclusions.collect::<Vec<_>>(),
+            })
         });
         described["gateway"] = json!(self.gateways().first());
         described["ranges"] = json!(network.ranges);
@@ -105,7 +119,7 @@ impl Seen<'_> {
         described
     }
 
-    fn shown(&self) -> String {
+    fn shown(&self, whole: bool) -> String {
         let (network, snapshot) = (self.network, self.snapshot);
         let [_, vni, subnets, scope] = summary(network, self.session.scope());
         let state = match state(network) {
@@ -143,23 +157,25 @@ impl Seen<'_> {
             .collect();
         let blocks = table(["BLOCK", "NODE", "USED"], &blocks);
         let (head, exclusions) = (head.join("\n"), exclusions(snapshot));
-        format!("{head}\n\n{blocks}{exclusions}\n{}", self.endpoints())
+        format!("{head}\n\n{blocks}{exclusions}\n{}", self.endpoints(whole))
     }
 
-    fn endpoints(&self) -> String {
+    fn endpoints(&self, whole: bool) -> String {
         let now = journal::clock::unix();
         let rows = self.leases.iter().map(|(address, lease)| {
-            let [address, node, container, ifname, mac] = endpoint::row(*address, lease);
+            let row = endpoint::row(*address, lease, whole);
+            let [address, node, container, name, ifname, mac] = row;
             let since = lease.readable().map(|lease| lease.record.since);
             let since = since.map_or_else(|| "-".to_owned(), |at| ago(now.saturating_sub(at)));
-            [address, node, container, ifname, mac, since]
+            [address, node, container, name, ifname, mac, since]
         });
         let rows: Vec<_> = rows.collect();
         if rows.is_empty() {
             return "no endpoints\n".to_owned();
         }
-        let [address, node, container, ifname, mac] = endpoint::HEADINGS;
-        table([address, node, container, ifname, mac, "SINCE"], &rows)
+        let [address, node, container, name, ifname, mac] = endpoint::HEADINGS;
+        let headings = [address, node, container, name, ifname, mac, "SINCE"];
+        table(headings, &rows)
     }
 }
 

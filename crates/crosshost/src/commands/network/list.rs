@@ -7,8 +7,8 @@ use serde_json::json;
 
 use super::{described, driver, state, summary};
 use crate::{
-    cli::{Listing, Output},
-    output::{json, table},
+    cli::{self, Listing},
+    output::{json, lines, table},
     session::{Result, Session},
 };
 
@@ -25,6 +25,12 @@ pub enum Filter {
     Driver(String),
     /// `global` or `local`.
     Scope(String),
+}
+
+impl cli::Filter for Filter {
+    const HELP: &'static str = "Only networks with name=PART of it, label=KEY[=VALUE], label!=KEY[=VALUE], driver=DRIVER or \
+                                scope=SCOPE; may be repeated, and all must hold";
+    const QUIET: &'static str = "Print the names alone";
 }
 
 impl FromStr for Filter {
@@ -73,8 +79,7 @@ impl Filter {
 }
 
 /// All networks.
-pub async fn list(session: &Session, asked: &Listing) -> Result<String> {
-    let Output { json: as_json } = asked.output;
+pub async fn list(session: &Session, asked: &Listing<Filter>) -> Result<String> {
     let (mut values, mut listed, mut unreadable) = (Vec::new(), Vec::new(), Vec::new());
     for cluster in session.clusters().await? {
         let networks = cluster.networks().await?;
@@ -97,10 +102,10 @@ pub async fn list(session: &Session, asked: &Listing) -> Result<String> {
     }
     if asked.quiet {
         let names = listed.iter().map(|(called, _)| called).chain(&unreadable);
-        return Ok(names.map(|name| cni::plain(name) + "\n").collect());
+        return Ok(lines(names));
     }
-    if as_json {
-        return Ok(json(&values.into()));
+    if asked.output.json {
+        return Ok(json("networks", values.into()));
     }
     Ok(shown(&listed, &unreadable, session.scope()))
 }

@@ -87,9 +87,7 @@ fn described(network: &Network, scope: &str, data_dir: &DataDir) -> serde_json::
         "name": network.name, "driver": driver(network), "vni": network.vni, "subnets": subnets(network), "scope": scope,
         "state": state, "labels": network.labels,
     });
-    if let Some(directory) = data_dir.directory() {
-        value["dataDir"] = json!(directory);
-    }
+    value["dataDir"] = json!(data_dir.directory());
     value
 }
 

@@ -8,7 +8,7 @@ use ipam_kv::local_store::FsLocalStore;
 use super::keep_conflists;
 use crate::{
     cli::Prune,
-    output::{ReportFailed, Usage},
+    exit::{ReportFailed, Usage},
     session::{Result, Session},
 };
 

@@ -8,7 +8,7 @@ use ipam::Range;
 use super::{create::labels, feasible, keep_conflists, summary};
 use crate::{
     cli::Update,
-    output::Usage,
+    exit::Usage,
     session::{Result, Session},
 };
 

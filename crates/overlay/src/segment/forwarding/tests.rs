@@ -332,6 +332,7 @@ fn a_mac_that_was_asked_for_is_known_and_answers_for_its_address_itself() {
         node: "docker02".to_owned(),
         boot_id: "b".to_owned(),
         container: "c".to_owned(),
+        container_name: None,
         ifname: "eth0".to_owned(),
         since: 0,
         mac: Some(ipam::Mac(asked.0)),
