@@ -17,6 +17,7 @@ impl Ledger {
             network,
             blocks: [].into(),
             freed: Vec::new(),
+            former: Vec::new(),
             foreign: BTreeSet::new(),
             pending: None,
             leaving: BTreeSet::new(),
@@ -109,6 +110,7 @@ impl Ledger {
                 self.freed.push((*address, now));
             }
         }
+        self.remember(owner, addresses);
         self.pending = Some(pending(owner, addresses));
     }
 
@@ -125,6 +127,7 @@ impl Ledger {
         let Some(pending) = self.pending.take() else {
             return;
         };
+        let mut freed = Vec::new();
         for address in pending.addresses {
             if local_lease.may_hold(address) {
                 self.freed.retain(|(freed, _)| *freed != address);
@@ -132,7 +135,11 @@ impl Ledger {
             } else if self.uses(address) && !self.foreign.contains(&address) {
                 self.mark(address, false);
                 self.freed.push((address, now));
+                freed.push(address);
             }
+        }
+        if !freed.is_empty() {
+            self.remember(&pending.owner, &freed);
         }
     }
 
