@@ -7,10 +7,7 @@ use netlink::{Forward, Forwarding, Mac, Port, Sysctl};
 
 use super::{Ledger, MTU, inside::Form};
 use crate::{
-    endpoint::{
-        desired::link_local_of,
-        source_guard::{GROUP_RATE, Permitted, Ports},
-    },
+    endpoint::source_guard::{GROUP_RATE, Permitted, Ports},
     host_state::{Kind, LinkSpec, Mtu, Object},
     names::{self, BRIDGE, EGRESS_BRIDGE, UPLINK},
     segment::forwarding::mac_of,
@@ -38,18 +35,9 @@ const fn isolated(isolated: bool) -> Port {
 
 /// What may come from the container that has this address.
 pub(super) fn permitted(ledger: &Ledger, address: Ipv4Addr) -> Permitted {
-    let mac = mac_of(address.into());
     let v6 = ledger.counterpart(address).map(IpAddr::V6);
-    let link_local = link_local_of(mac).filter(|_| v6.is_some());
-    let addresses = [IpAddr::V4(address)]
-        .into_iter()
-        .chain(v6)
-        .chain(link_local.map(|it| it.ip()));
-    Permitted {
-        mac: ipam::Mac(mac.0),
-        addresses: Some(addresses.collect()),
-        group_rate: GROUP_RATE,
-    }
+    let addresses = [IpAddr::V4(address)].into_iter().chain(v6);
+    Permitted::itself(mac_of(address.into()), addresses, v6.is_some(), GROUP_RATE)
 }
 
 /// What may come from the ports of all containers.
@@ -88,23 +76,13 @@ fn entries(port: &str, entries: Forwarding) -> Object {
 /// What the host knows of its neighbours on the bridge: all that they are, so that it asks, and believes, nobody.
 pub(super) fn neighbours(ledger: &Ledger) -> Object {
     let all = ledger.leases.keys();
-    let entries = all.flat_map(|address| neighbours_of(ledger, *address));
     Object::Neighbours {
         link: EGRESS_BRIDGE.to_owned(),
-        entries: entries.collect(),
+        entries: all
+            .flat_map(|address| permitted(ledger, *address).neighbours())
+            .collect(),
         only: true,
     }
-}
-
-/// The same of the container that has this address.
-pub(super) fn neighbours_of(
-    ledger: &Ledger,
-    address: Ipv4Addr,
-) -> impl Iterator<Item = Forward> + use<> {
-    let mac = mac_of(address.into());
-    let v6 = ledger.counterpart(address).map(IpAddr::V6);
-    let all = [IpAddr::V4(address)].into_iter().chain(v6);
-    all.map(move |addr| Forward::Neigh { addr, mac })
 }
 
 /// No address that the host did not give, and no firewall for frames, whatever is the default of new namespaces.

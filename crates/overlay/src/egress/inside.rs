@@ -11,7 +11,6 @@
 
 use std::{
     collections::BTreeSet,
-    net::Ipv4Addr,
     time::{Duration, Instant},
 };
 
@@ -284,20 +283,19 @@ impl Inside {
         Ok(deviations(&all, &seen).collect())
     }
 
-    /// Makes the container's pair in the place of what a killed ADD left of it: a port that lets the container's address send, and the
-    /// NIC, down.
+    /// Makes the container's pair in the place of what a killed ADD left of it: a port from which may come what is permitted, and the NIC,
+    /// down.
     pub(super) async fn plug(
         &self,
         host: &Host,
-        (ledger, address): (&Ledger, Ipv4Addr),
+        (ledger, permitted): (&Ledger, &Permitted),
         attachment: &Attachment,
         peer: VethEnd,
         container: &Netns,
     ) -> Result<(), Error> {
         let name = names::egress_port(attachment);
-        let permitted = desired::permitted(ledger, address);
         if self.form == Form::Apart {
-            self.admit(host, ledger, &name, &permitted).await?;
+            self.admit(host, ledger, &name, permitted).await?;
         }
         let of_apart = names::egress_port_index(attachment);
         let veth = Veth {

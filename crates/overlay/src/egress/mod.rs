@@ -174,11 +174,10 @@ pub async fn ensure(
         group: names::group(attachment),
         up: false,
     };
-    let address = nic.address.ip();
-    let known = desired::neighbours_of(&ledger, address).map(Change::Add);
-    let known: Vec<_> = known.collect();
+    let permitted = desired::permitted(&ledger, nic.address.ip());
+    let known: Vec<_> = permitted.neighbours().map(Change::Add).collect();
     host.rtnl.change(inside.outside, 0, &known).await?;
-    let lease = (&ledger, address);
+    let lease = (&ledger, &permitted);
     inside
         .plug(host, lease, attachment, peer, container)
         .await?;
@@ -359,9 +358,7 @@ pub async fn leave(host: &Host, attachment: &Attachment) -> Result<(), Error> {
     let leased = known.as_ref().and_then(|ledger| {
         let mut leases = ledger.leases.iter();
         let (address, _) = leases.find(|(_, lease)| lease.container == container)?;
-        let neighbours = desired::neighbours_of(ledger, *address).map(Change::Remove);
-        let neighbours: Vec<_> = neighbours.collect();
-        Some((desired::permitted(ledger, *address), neighbours))
+        Some(desired::permitted(ledger, *address))
     });
     let gone = known
         .as_mut()
@@ -372,10 +369,11 @@ pub async fn leave(host: &Host, attachment: &Attachment) -> Result<(), Error> {
         for link in [&names::ifb(&port), &port] {
             inside.rtnl.remove_link(link).await?;
         }
-        inside.release(&port, leased.as_ref().map(|(permitted, _)| permitted))?;
+        inside.release(&port, leased.as_ref())?;
     }
-    if let Some((permitted, neighbours)) = leased.filter(|_| gone) {
+    if let Some(permitted) = leased.filter(|_| gone) {
         if let Some(outside) = inside::outside(host).await? {
+            let neighbours: Vec<_> = permitted.neighbours().map(Change::Remove).collect();
             host.rtnl.change(outside.index, 0, &neighbours).await?;
         }
         permitted.forget_connections();

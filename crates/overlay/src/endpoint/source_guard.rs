@@ -44,12 +44,26 @@ pub struct Permitted {
 impl Permitted {
     /// What a new attachment with this MAC and these addresses may send; with `has_v6` also from the link-local address.
     pub(crate) fn of(conf: &Conf, mac: netlink::Mac, ips: &[IpAddr], has_v6: bool) -> Self {
+        let ips = ips.iter().copied();
+        let itself = Self::itself(mac, ips, has_v6, conf.group_rate);
+        Self {
+            addresses: itself.addresses.filter(|_| conf.spoofchk),
+            ..itself
+        }
+    }
+
+    /// To send as itself only, by this MAC and these addresses; with `has_v6` also by the link-local address.
+    pub(crate) fn itself(
+        mac: netlink::Mac,
+        addresses: impl Iterator<Item = IpAddr>,
+        has_v6: bool,
+        group_rate: u32,
+    ) -> Self {
         let link_local = link_local_of(mac).filter(|_| has_v6);
-        let addresses = ips.iter().copied().chain(link_local.map(|it| it.ip()));
         Self {
             mac: Mac(mac.0),
-            addresses: conf.spoofchk.then(|| addresses.collect()),
-            group_rate: conf.group_rate,
+            addresses: Some(addresses.chain(link_local.map(|it| it.ip())).collect()),
+            group_rate,
         }
     }
 
@@ -91,9 +105,9 @@ impl Permitted {
     }
 
     /// What the host knows of it as a neighbour, so that it asks, and believes, nobody; nothing of one that may send anything.
-    pub(crate) fn neighbours(&self) -> impl Iterator<Item = Forward> {
+    pub(crate) fn neighbours(&self) -> impl Iterator<Item = Forward> + use<> {
         let mac = netlink::Mac(self.mac.0);
-        let addresses = self.addresses.iter().flatten().copied();
+        let addresses = self.addresses.clone().unwrap_or_default().into_iter();
         let of_host = |it: &IpAddr| !matches!(it, IpAddr::V6(it) if it.is_unicast_link_local());
         addresses
             .filter(of_host)
