@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
@@ -11,6 +11,9 @@ use netlink::Mac;
 use serde::{Deserialize, Serialize};
 
 use crate::segment::forwarding::mac_of;
+
+/// After so many addresses that were given back, connections of all of them are ended.
+const MANY_SPENT: usize = 64;
 
 /// The host's egress addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +28,10 @@ pub struct Ledger {
     /// Whether the bridge was found without this document, with containers that only they themselves know.
     #[serde(default)]
     pub adopted: bool,
+    /// Addresses that were given back, and whose connections this host may still track. To end connections costs a look at all that a
+    /// host tracks, so it is done for many addresses at once, before any of them is given again.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(super) spent: BTreeSet<Ipv4Addr>,
 }
 
 /// A container on the egress bridge.
@@ -86,6 +93,7 @@ impl Ledger {
             subnet6,
             leases: BTreeMap::new(),
             adopted: false,
+            spent: BTreeSet::new(),
         }
     }
 
@@ -108,7 +116,7 @@ impl Ledger {
     }
 
     /// The container's address, the lowest free one that is not in a subnet `beside` if it has none, and with `v6` its counterpart
-    /// of IPv6 where there is a subnet of it; `None` if all are taken.
+    /// of IPv6 where there is a subnet of it; `None` if all are taken or [`spent`](Ledger::renew).
     pub(super) fn enter(
         &mut self,
         container: &str,
@@ -128,7 +136,8 @@ impl Ledger {
         let free = |n: &u32| {
             let address = Ipv4Addr::from(*n);
             let is_elsewhere = beside.iter().any(|subnet| subnet.contains(address.into()));
-            !self.leases.contains_key(&address) && !is_elsewhere
+            let is_taken = self.leases.contains_key(&address) || self.spent.contains(&address);
+            !is_taken && !is_elsewhere
         };
         // Addresses are given from the lowest on. On an adopted bridge the highest are surely free.
         let mut all = first..last;
@@ -219,8 +228,26 @@ impl Ledger {
         for lease in self.leases.values_mut() {
             lease.attachments.remove(attachment);
         }
-        self.leases.retain(|_, lease| !lease.attachments.is_empty());
+        let ended = |lease: &Lease| lease.attachments.is_empty();
+        let given_back = self.leases.iter().filter(|(_, lease)| ended(lease));
+        self.spent.extend(given_back.map(|(address, _)| *address));
+        self.leases.retain(|_, lease| !ended(lease));
         self.leases.len() < before
+    }
+
+    /// Whether so many addresses were given back that their connections should be ended now.
+    pub(super) fn has_many_spent(&self) -> bool {
+        self.spent.len() >= MANY_SPENT
+    }
+
+    /// Lets the addresses that were given back be given again; the caller ends their connections, which are those of the returned ones.
+    pub(super) fn renew(&mut self) -> BTreeSet<IpAddr> {
+        let spent = std::mem::take(&mut self.spent);
+        let v6 = spent
+            .iter()
+            .filter_map(|address| self.counterpart(*address));
+        let v6: BTreeSet<_> = v6.map(IpAddr::V6).collect();
+        spent.into_iter().map(IpAddr::V4).chain(v6).collect()
     }
 
     /// Whether no other attachment keeps the container's NIC.
@@ -253,6 +280,7 @@ mod tests {
             subnet6: None,
             leases: BTreeMap::new(),
             adopted: false,
+            spent: BTreeSet::new(),
         };
         let (eth0, eth1) = (attachment("c1", "eth0"), attachment("c1", "eth1"));
         let first = ledger
@@ -283,6 +311,7 @@ mod tests {
             subnet6: Some("fd12:3456:789a::/64".parse().unwrap()),
             leases: BTreeMap::new(),
             adopted: false,
+            spent: BTreeSet::new(),
         };
         assert_eq!(ledger.enter("c1", "a1", false, &[]).unwrap().v6, None);
         ledger.leases.values_mut().next().unwrap().open = true;
@@ -302,6 +331,7 @@ mod tests {
             subnet6: Some("fd12:3456:789a::/64".parse().unwrap()),
             leases: BTreeMap::new(),
             adopted: false,
+            spent: BTreeSet::new(),
         };
         let address = |text: &str| -> IpNetwork { text.parse().unwrap() };
         let (one, two) = (attachment("c1", "eth0"), attachment("c1", "eth1"));
@@ -329,9 +359,41 @@ mod tests {
             subnet6: None,
             leases: BTreeMap::new(),
             adopted: false,
+            spent: BTreeSet::new(),
         };
         assert!(ledger.enter("c1", "a1", false, &[]).is_some());
         assert_eq!(ledger.enter("c2", "a2", false, &[]), None);
+    }
+
+    #[test]
+    fn an_address_that_was_given_back_rests_until_its_connections_are_ended() {
+        let mut ledger = Ledger {
+            subnet: "172.18.0.0/24".parse().unwrap(),
+            subnet6: Some("fd12:3456:789a::/64".parse().unwrap()),
+            leases: BTreeMap::new(),
+            adopted: false,
+            spent: BTreeSet::new(),
+        };
+        let enter = |ledger: &mut Ledger, name: &str| {
+            let nic = ledger.enter(name, name, false, &[]).unwrap();
+            nic.address.ip().to_string()
+        };
+        assert_eq!(enter(&mut ledger, "c1"), "172.18.0.2");
+        assert!(ledger.leave("c1"));
+        assert_eq!(enter(&mut ledger, "c2"), "172.18.0.3");
+        let text = serde_json::to_string(&ledger).unwrap();
+        ledger = serde_json::from_str(&text).unwrap();
+        let ended: Vec<_> = ledger.renew().iter().map(ToString::to_string).collect();
+        assert_eq!(ended, ["172.18.0.2", "fd12:3456:789a::2"]);
+        assert_eq!(enter(&mut ledger, "c3"), "172.18.0.2");
+
+        for number in 0..MANY_SPENT {
+            assert!(!ledger.has_many_spent());
+            let name = format!("d{number}");
+            enter(&mut ledger, &name);
+            assert!(ledger.leave(&name));
+        }
+        assert!(ledger.has_many_spent());
     }
 
     #[test]
@@ -341,6 +403,7 @@ mod tests {
             subnet6: None,
             leases: BTreeMap::new(),
             adopted: false,
+            spent: BTreeSet::new(),
         };
         let beside = ["172.18.0.0/29".parse().unwrap()];
         let nic = ledger.enter("c1", "a1", false, &beside).unwrap();

@@ -143,22 +143,21 @@ pub async fn ensure(
         look = Look::AtAll;
     }
     refuse_overlap(&ledger, ledger.gateway(), &wanted.beside)?;
-    let nic = ledger
-        .enter(
-            &attachment.container_hash(),
-            &attachment.hash(),
-            v6,
-            &wanted.beside,
+    let (container_hash, hash) = (attachment.container_hash(), attachment.hash());
+    let mut nic = ledger.enter(&container_hash, &hash, v6, &wanted.beside);
+    if nic.is_none() {
+        end_connections(&ledger.renew());
+        nic = ledger.enter(&container_hash, &hash, v6, &wanted.beside);
+    }
+    let nic = nic.ok_or_else(|| {
+        Error::new(
+            code::POOL,
+            format!(
+                "egress subnet {}: no address is left on this host",
+                ledger.subnet
+            ),
         )
-        .ok_or_else(|| {
-            Error::new(
-                code::POOL,
-                format!(
-                    "egress subnet {}: no address is left on this host",
-                    ledger.subnet
-                ),
-            )
-        })?;
+    })?;
     refuse_overlap(&ledger, nic.address.ip(), &wanted.beside)?;
     host.egress.save(NAME, &ledger)?;
     let inside = bridge::ensure(host, &ledger, look).await?;
@@ -349,6 +348,14 @@ pub fn opened(host: &Host, attachment: &Attachment, v6: bool) -> Result<(), Erro
     host.egress.save(NAME, &ledger).map_err(Error::from)
 }
 
+/// Ends all connections of these addresses by this host, before other containers have the addresses: who goes on with one of these would
+/// reach that container, past all that guards it. If it fails, they last as long as the other end goes on.
+pub(crate) fn end_connections(addresses: &BTreeSet<IpAddr>) {
+    if let Err(error) = netlink::forget_all_of(addresses) {
+        cni::log(&error.to_string());
+    }
+}
+
 /// Takes the attachment off the egress bridge; the bridge and the table go with the last container of the host.
 pub async fn leave(host: &Host, attachment: &Attachment) -> Result<(), Error> {
     let _lock = host.lock(NAME)?;
@@ -371,18 +378,21 @@ pub async fn leave(host: &Host, attachment: &Attachment) -> Result<(), Error> {
         }
         inside.release(&port, leased.as_ref())?;
     }
-    if let Some(permitted) = leased.filter(|_| gone) {
-        if let Some(outside) = inside::outside(host).await? {
-            let neighbours: Vec<_> = permitted.neighbours().map(Change::Remove).collect();
-            host.rtnl.change(outside.index, 0, &neighbours).await?;
-        }
-        permitted.forget_connections();
+    if let Some(permitted) = leased.filter(|_| gone)
+        && let Some(outside) = inside::outside(host).await?
+    {
+        let neighbours: Vec<_> = permitted.neighbours().map(Change::Remove).collect();
+        host.rtnl.change(outside.index, 0, &neighbours).await?;
     }
     let save = |ledger: &Ledger| {
         let saved = host.egress.save(NAME, ledger);
         saved.map_err(Error::from)
     };
-    if let Some(ledger) = known.as_ref().filter(|ledger| !ledger.leases.is_empty()) {
+    let is_last = known.as_ref().is_none_or(|it| it.leases.is_empty());
+    if let Some(ledger) = known.as_mut().filter(|it| is_last || it.has_many_spent()) {
+        end_connections(&ledger.renew());
+    }
+    if let Some(ledger) = known.as_ref().filter(|_| !is_last) {
         save(ledger)?;
         return match bridge.filter(|_| !gone) {
             Some(inside) => {

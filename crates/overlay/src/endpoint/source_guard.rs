@@ -114,15 +114,6 @@ impl Permitted {
             .map(move |addr| Forward::Neigh { addr, mac })
     }
 
-    /// Ends its connections by this host, before another container has its addresses: who goes on with one of these would reach that
-    /// container, past all that guards it. If it fails, they last as long as the other end goes on.
-    pub(crate) fn forget_connections(&self) {
-        let addresses = self.addresses.clone().unwrap_or_default();
-        if let Err(error) = netlink::forget_all_of(&addresses) {
-            cni::log(&error.to_string());
-        }
-    }
-
     /// The bridge's entry for it.
     pub(crate) fn entries(&self) -> Forwarding {
         let mac = netlink::Mac(self.mac.0);

@@ -298,7 +298,7 @@ pub(crate) async fn part(host: &Host, network: &str, permitted: &Permitted) -> R
         }
     }
     if has_any {
-        permitted.forget_connections();
+        egress::end_connections(permitted.addresses.as_ref().unwrap_or(&BTreeSet::new()));
     }
     Ok(())
 }
