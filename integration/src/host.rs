@@ -264,11 +264,17 @@ impl Host {
         self.crosshost(&words).ok();
     }
 
-    /// The JSON answer of a command, without its schema and the word above it.
+    /// The JSON answer of a command, without its schema and the word above it, which the versions before lack.
     #[track_caller]
     pub fn listed(&self, words: &(impl Words + ?Sized)) -> Value {
         let words = [&words.words()[..], &["--json"]].concat();
-        self.crosshost(&words).ok().answer()
+        let said = self.crosshost(&words).ok();
+        let programs = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
+        if programs.is_some() {
+            said.json()
+        } else {
+            said.answer()
+        }
     }
 
     /// `cnitool VERB NETWORK NETNS` with the configurations of this host, run to its end.
