@@ -270,7 +270,7 @@ impl Host {
         let words = [&words.words()[..], &["--json"]].concat();
         let said = self.crosshost(&words).ok();
         let programs = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
-        if programs.is_some() {
+        if programs.is_some() && said.json()["schema"].is_null() {
             said.json()
         } else {
             said.answer()
