@@ -43,13 +43,13 @@ impl Allocator<'_> {
         match need {
             Need::Capacity(set) => self.provide_capacity(request, &set, tried).await,
             Need::Address(address) => self.provide_address(address).await,
-            Need::Preferred(preferred) => {
-                tried.preferred.push(preferred);
+            Need::Twin(twin) => {
+                tried.twins.push(twin);
                 // Another address will do, so a failure to read the snapshot or to claim the block is not an error.
                 let snapshot = self.cluster.snapshot(self.network).await;
                 if let Ok(mut snapshot) = snapshot
-                    && let Some(block) = block_of(&snapshot, preferred)
-                    && self.is_to_be_had_at_once(&snapshot, block)
+                    && let Some(block) = block_of(&snapshot, twin)
+                    && !snapshot.blocks.contains(&block)
                 {
                     let claimed = self
                         .cluster
@@ -66,18 +66,6 @@ impl Allocator<'_> {
                     }
                 }
                 Ok(())
-            }
-        }
-    }
-
-    /// Whether a block never had an owner, or this host was its last one: then no other host sends to its addresses.
-    fn is_to_be_had_at_once(&self, snapshot: &NetworkSnapshot, block: Block) -> bool {
-        match snapshot.blocks.get(&block) {
-            None => true,
-            Some(Stored::Unreadable(_)) => false,
-            Some(Stored::Readable(present)) => {
-                let record = &present.record;
-                record.state == BlockState::Returned && record.node == self.host.node
             }
         }
     }

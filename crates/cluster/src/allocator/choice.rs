@@ -3,9 +3,9 @@
 
 use std::net::IpAddr;
 
-use ipam::{Choice, OwnBlocks, Range, RangeSet};
+use ipam::{Choice, Range, RangeSet};
 
-use super::{Allocator, LeaseOwner, Ledger, Request};
+use super::{Allocator, Ledger, Request};
 use crate::Error;
 
 /// What has to be acquired before a choice is possible.
@@ -15,9 +15,9 @@ pub(super) enum Need {
     Capacity(RangeSet),
     /// This very address.
     Address(IpAddr),
-    /// This address, if its block has no owner. Another one will do. It is the one that the attachment had last, or the *twin* of the
-    /// address already chosen: the one with the same host part in the other family ([`ipam::twin`]).
-    Preferred(IpAddr),
+    /// The *twin* of the address already chosen: the one with the same host part in the other family ([`ipam::twin`]). Another one
+    /// will do.
+    Twin(IpAddr),
 }
 
 /// What was tried without success; the choice does not ask for it again.
@@ -25,20 +25,14 @@ pub(super) enum Need {
 pub(super) struct Tried {
     /// Acquiring more addresses in these ranges: only resting addresses are left.
     pub(super) sets: Vec<RangeSet>,
-    /// Preferred addresses.
-    pub(super) preferred: Vec<IpAddr>,
+    /// Twins.
+    pub(super) twins: Vec<IpAddr>,
     /// Publishing: the store is away, so on a network that reclaims only addresses of kept blocks may be chosen.
     pub(super) away: bool,
     /// Creating the network, which the store has lost.
     pub(super) created: bool,
     /// Reading the network's record again, because it does not have a requested address.
     pub(super) renewed: bool,
-}
-
-impl Tried {
-    fn may_prefer(&self, address: IpAddr) -> bool {
-        !self.away && !self.preferred.contains(&address)
-    }
 }
 
 impl Allocator<'_> {
@@ -67,46 +61,12 @@ impl Allocator<'_> {
             let first = addresses
                 .first()
                 .and_then(|a| Some((*a, ledger.network.record.range_of(*a)?)));
-            let set = narrowed(set, request.narrow);
-            let picked = match self.pick_former(ledger, &set, &request.owner, tried) {
-                Some(former) => former,
-                None => self.pick(ledger, &set, first, tried),
-            };
-            match picked {
+            match self.pick(ledger, &narrowed(set, request.narrow), first, tried) {
                 Ok(address) => addresses.push(address),
                 Err(need) => return Ok(Err(need)),
             }
         }
         Ok(Ok(addresses))
-    }
-
-    /// The address of the set that the attachment had last, if nobody else has it.
-    fn pick_former(
-        &self,
-        ledger: &Ledger,
-        set: &[Range],
-        owner: &LeaseOwner,
-        tried: &Tried,
-    ) -> Option<Result<IpAddr, Need>> {
-        let view = self.view(ledger, tried);
-        for former in ledger.former(owner) {
-            let Some(range) = set.iter().find(|range| range.offers(former)) else {
-                continue;
-            };
-            // It rests for others only.
-            if view.is_free(range, former, self.clock.uptime(), 0) {
-                return Some(Ok(former));
-            }
-            if !ledger.is_ours(former, &self.host.node) && tried.may_prefer(former) {
-                return Some(Err(Need::Preferred(former)));
-            }
-        }
-        None
-    }
-
-    fn view<'l>(&self, ledger: &'l Ledger, tried: &Tried) -> OwnBlocks<'l> {
-        let kept_only = tried.away && ledger.network.record.reclaim_after.is_some();
-        ledger.view(&self.host.node, kept_only)
     }
 
     /// Chooses an address from one set.
@@ -117,7 +77,13 @@ impl Allocator<'_> {
         first: Option<(IpAddr, &Range)>,
         tried: &Tried,
     ) -> Result<IpAddr, Need> {
-        let (view, now) = (self.view(ledger, tried), self.clock.uptime());
+        let (view, now) = (
+            ledger.view(
+                &self.host.node,
+                tried.away && ledger.network.record.reclaim_after.is_some(),
+            ),
+            self.clock.uptime(),
+        );
         let mut cooling = None;
         // In the order of the ranges: a later range is used only when those before it have no address left.
         for (at, range) in set.iter().enumerate() {
@@ -132,8 +98,8 @@ impl Allocator<'_> {
                 // As far as this host knows, its block has no owner, so it may be claimed. Only for the first range: with a
                 // later range, the first may still have addresses.
                 let unknown = at == 0 && !ledger.is_ours(twin, &self.host.node);
-                if unknown && tried.may_prefer(twin) {
-                    return Err(Need::Preferred(twin));
+                if unknown && !tried.twins.contains(&twin) && !tried.away {
+                    return Err(Need::Twin(twin));
                 }
             }
             match view.choose(range, now, self.cool_down) {

@@ -17,7 +17,6 @@ impl Ledger {
             network,
             blocks: [].into(),
             freed: Vec::new(),
-            former: Vec::new(),
             foreign: BTreeSet::new(),
             pending: None,
             leaving: BTreeSet::new(),
@@ -110,7 +109,6 @@ impl Ledger {
                 self.freed.push((*address, now));
             }
         }
-        self.remember(owner, addresses);
         self.pending = Some(pending(owner, addresses));
     }
 
@@ -127,7 +125,6 @@ impl Ledger {
         let Some(pending) = self.pending.take() else {
             return;
         };
-        let mut freed = Vec::new();
         for address in pending.addresses {
             if local_lease.may_hold(address) {
                 self.freed.retain(|(freed, _)| *freed != address);
@@ -135,11 +132,7 @@ impl Ledger {
             } else if self.uses(address) && !self.foreign.contains(&address) {
                 self.mark(address, false);
                 self.freed.push((address, now));
-                freed.push(address);
             }
-        }
-        if !freed.is_empty() {
-            self.remember(&pending.owner, &freed);
         }
     }
 

@@ -39,9 +39,6 @@ pub struct Ledger {
     pub blocks: BTreeMap<Block, Own>,
     /// Addresses that were given back, and when on [`Clock::uptime`]; oldest first.
     pub freed: Vec<(IpAddr, u64)>,
-    /// Addresses that were given back, and a digest of the attachment that had each last; oldest first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub former: Vec<(IpAddr, String)>,
     /// Addresses in use without a local lease: leases of other nodes in this host's blocks.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub foreign: BTreeSet<IpAddr>,

@@ -18,7 +18,7 @@
 //! | `capacity` | `refusal`: the error with which an ADD would end, for STATUS |
 //! | `rebuild` | `ensure_ledger`: builds a lost ledger again from the store |
 //!
-//! What these use: `choice` chooses, `former` remembers what an attachment had last, `acquire` gets a block or a single address if no address is free, `ledger` and
+//! What these use: `choice` chooses, `acquire` gets a block or a single address if no address is free, `ledger` and
 //! `local_store` are the host's documents, `refresh` brings the ledger up to date and answers requests of other hosts,
 //! and `foreign_store` refuses a ledger of another store. After the store has lost data, `crate::recovery` restores what this
 //! host's containers need.
@@ -29,7 +29,6 @@ mod capacity;
 mod choice;
 mod del;
 mod foreign_store;
-mod former;
 mod housekeeping;
 mod ledger;
 mod local_store;

@@ -4,7 +4,7 @@
 //! must ask it. A snapshot is taken into the ledger under the ledger's lock, so an older one cannot undo what a quicker verb of
 //! this host did.
 
-use std::{any::Any, collections::BTreeMap, net::IpAddr};
+use std::{any::Any, net::IpAddr};
 
 use super::{Allocator, LeasedAddress, Ledger, LocalLease, Noted, Stage};
 use crate::{Created, Error, Lease, NetworkSpec, Records, Stored, Versioned};
@@ -214,16 +214,6 @@ impl Allocator<'_> {
             }
         }
         self.release_leases(&gone).await?;
-        let mut former: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for (address, lease) in &gone {
-            former
-                .entry(lease.record.owner())
-                .or_default()
-                .push(*address);
-        }
-        for (owner, addresses) in &former {
-            ledger.remember(owner, addresses);
-        }
         for local_lease in self.local_store.leases(self.network)?.readable {
             if local_lease.release_all
                 && local_lease.addresses.is_empty()

@@ -3,8 +3,6 @@
 
 use std::{net::IpAddr, rc::Rc};
 
-use cluster::LeaseOwner;
-
 use crate::{
     executor::slot,
     model::Model,
@@ -179,7 +177,7 @@ fn verb(world: &Rc<World>, host: usize) {
     }
     let network = any_network(world);
     let number = world.below(world.scenario.containers);
-    let owner = container(world, host, network, number);
+    let owner = owner(network, format!("c{host}{number}"));
     if world.host(host).busy.contains_key(&owner) {
         return;
     }
@@ -194,24 +192,6 @@ fn verb(world: &Rc<World>, host: usize) {
         Vec::new()
     };
     verbs::add(world, host, owner, requested, None);
-}
-
-/// The container of this number. In some runs it is another one, with another id, when a DEL has removed the last; in others it comes
-/// back.
-fn container(world: &World, host: usize, network: &'static str, number: u64) -> LeaseOwner {
-    let of_life = |life| match life {
-        0 => owner(network, format!("c{host}{number}")),
-        life => owner(network, format!("c{host}-{life}-{number}")),
-    };
-    let mut state = world.host_mut(host);
-    let life = state.lives.get(&number).copied().unwrap_or(0);
-    let last = of_life(life);
-    let is_removed = !state.owed.contains(&last) && !state.busy.contains_key(&last);
-    if !world.scenario.renews || !is_removed {
-        return last;
-    }
-    state.lives.insert(number, life + 1);
-    of_life(life + 1)
 }
 
 /// Addresses that a container asks for: anywhere in the pool.

@@ -40,8 +40,6 @@ pub struct Scenario {
     pub pause: u64,
     /// Containers of a host.
     pub containers: u64,
-    /// Whether a container that was removed never comes back under its id.
-    pub renews: bool,
     /// The longest delay of a message in one direction, in ms.
     pub delay: u64,
     /// How long a verb waits for other hosts, in ms.
@@ -100,8 +98,6 @@ impl Scenario {
             acts: random.between(20, 70),
             pause: *random.pick(&[50, 500, 5_000, 30_000]),
             containers: random.between(3, 8),
-            // One that comes back takes its own address again, and so hides what happens when another gets it.
-            renews: planted.is_some() || random.chance(500),
             delay: *random.pick(&[2, 20, 500]),
             patience: *random.pick(&[0, 2_000, 20_000]),
             cool_down: *random.pick(&[0, 5, 60]),

@@ -86,8 +86,6 @@ pub struct Host {
     pub parts: BTreeMap<&'static str, Part>,
     /// Attachments for which the runtime owes a DEL, running or not.
     pub owed: BTreeSet<LeaseOwner>,
-    /// How many containers each number has had before, where ids are not used again.
-    pub lives: BTreeMap<u64, u64>,
     /// Attachments with a verb at work: the lock on the attachment.
     pub busy: BTreeMap<LeaseOwner, u64>,
 }

