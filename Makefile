@@ -15,7 +15,7 @@ LEAN_x86_64 = -C link-arg=-Wl,--icf=all,--pack-dyn-relocs=relr,--no-eh-frame-hdr
 STATIC = -C target-feature=+crt-static $(LEAN_$(firstword $(subst -, ,$(HOST))))
 
 .DEFAULT_GOAL := help
-.PHONY: deps build check test test-vm guests demo bench scale soak fuzz lint fmt install install-dist dist deb image clean help
+.PHONY: deps build check test test-vm guests demo bench scale soak fuzz lint fmt install install-dist dist clean help
 
 deps: ## install what tests need: Debian packages, cnitool, Consul, containerd, podman, their clients, upstream's portmap, our own earlier binaries, cargo-nextest (instant when nothing is missing)
 	$(DEPS) packages cnitool consul oldest-consul containerd podman nerdctl crictl upstream-portmap previous cargo-nextest
@@ -84,12 +84,6 @@ install-dist:
 
 dist: build ## pack a reproducible archive for this architecture into target/dist, with the licences of everything linked
 	$(DEPS:deps.sh=dist.sh) $(BIN) $(HOST) $(DIST)
-
-deb: build ## make the Debian package for this architecture, reproducibly, into target/dist (docs/decisions/0033-packages.md)
-	$(DEPS:deps.sh=deb.sh) $(BIN) $(HOST) $(DIST)
-
-image: build ## make the image for Kubernetes nodes, an OCI archive of our binaries alone, into target/dist
-	$(DEPS:deps.sh=image.sh) $(BIN) $(HOST) $(DIST)
 
 clean: ## remove everything that was built, including the tools
 	rm -rf bin target

@@ -54,8 +54,6 @@ pub enum Command {
         #[arg(long)]
         dry_run: bool,
     },
-    /// Copy the plugins into a runtime's folder, and configurations into others, each by a rename.
-    Install(Install),
     /// Print a script that completes commands and options in a shell.
     Completion {
         /// The shell.
@@ -308,28 +306,6 @@ pub struct Output {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
-}
-
-/// `crosshost install`.
-#[derive(Debug, Args)]
-#[command(group = clap::ArgGroup::new("what").required(true).multiple(true).args(["bin_dir", "conf_dir", "remove"]))]
-pub struct Install {
-    /// The runtime's folder of CNI plugins, such as /opt/cni/bin, into which overlay, ipam-kv and portmap are copied.
-    #[arg(long, value_name = "DIR")]
-    pub bin_dir: Option<PathBuf>,
-    /// The folder that has our plugins. Default: that of this program.
-    #[arg(long, value_name = "DIR")]
-    pub from: Option<PathBuf>,
-    /// The folder into which the files are copied, such as /etc/cni/net.d.
-    #[arg(long, value_name = "DIR")]
-    pub conf_dir: Option<PathBuf>,
-    /// Files for --conf-dir, such as conflists. They keep name and mode.
-    #[arg(value_name = "FILE", requires = "conf_dir", conflicts_with = "remove")]
-    pub files: Vec<PathBuf>,
-    /// Take away instead: our plugins from --bin-dir, and from --conf-dir (default: network.conflistDirs of /etc/crosshost/config.json)
-    /// the conflists that this host wrote of networks and nobody changed.
-    #[arg(long)]
-    pub remove: bool,
 }
 
 /// A condition on the rows of a list: `KEY=VALUE`.

@@ -7,7 +7,7 @@ use store::Store;
 
 use crate::{
     cli::{Command, Endpoint, Network, Node, Port},
-    commands::{doctor, endpoint, gc, install, network, node, port, sync},
+    commands::{doctor, endpoint, gc, network, node, port, sync},
     connect, manual, watch,
 };
 
@@ -82,7 +82,6 @@ impl Session {
 pub fn run(command: Command) -> Result<String> {
     match command {
         Command::Version => Ok(format!("crosshost {}\n", cni::build::BUILD)),
-        Command::Install(asked) => install::install(&asked),
         Command::Completion { shell } => manual::completion(shell),
         Command::Man { out } => manual::pages(&out),
         Command::Endpoint(Endpoint::Ls {

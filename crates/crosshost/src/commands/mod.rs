@@ -3,7 +3,6 @@
 pub(crate) mod doctor;
 pub(crate) mod endpoint;
 pub(crate) mod gc;
-pub(crate) mod install;
 pub(crate) mod network;
 pub(crate) mod node;
 pub(crate) mod port;

@@ -58,22 +58,6 @@ pub async fn bring(session: &Session) -> Result<Brought> {
     Ok(brought)
 }
 
-/// Removes the files of a folder that this host wrote and nobody changed, and says which. For a host that leaves: its watcher is stopped.
-pub fn remove_ours(folder: &Path) -> Result<Vec<PathBuf>> {
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |error: io::Error| format!("{}: {error}", path.display())
-    };
-    let mut removed = Vec::new();
-    for (path, text) in look(folder).map_err(failed(folder))? {
-        if let (_, form::Owner::Ours(_)) = form::owner(&text) {
-            fs::remove_file(&path).map_err(failed(&path))?;
-            removed.push(path);
-        }
-    }
-    Ok(removed)
-}
-
 /// Reports what a sync would do in the folders, and what it would leave.
 pub async fn examine_kept(session: &Session, findings: &mut Findings) -> Result<()> {
     let folders = &session.settings.network.conflist_dirs;

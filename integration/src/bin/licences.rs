@@ -1,6 +1,5 @@
-//! Puts the licence texts of all that is linked into our two binaries into a folder, and a list of it (SBOM) into a file:
-//! `licences FOLDER SBOM "NAME VERSION" ["NAME VERSION: LICENCE"...]`, with our own name first and then what is linked besides crates.
-//! What is linked and where its sources are `cargo metadata` says; the texts are the crates' own files. Asks no network.
+//! Puts the licence texts of all that is linked into our two binaries into a folder: `licences FOLDER`. What is linked and where
+//! its sources are `cargo metadata` says; the texts are the crates' own files. Asks no network.
 //!
 //! A procedural macro runs in the compiler and is not linked, nor is what only it uses. A crate without any text of its own is an
 //! error: somebody has to look at it.
@@ -8,8 +7,6 @@
     clippy::print_stderr,
     reason = "a program for the one who makes an archive"
 )]
-
-mod sbom;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -23,18 +20,11 @@ use serde_json::Value;
 const SHIPPED: [&str; 2] = ["crosshost-cni", "crosshost"];
 
 fn main() -> ExitCode {
-    let arguments: Vec<_> = std::env::args().skip(1).collect();
-    let [folder, list, own, others @ ..] = &arguments[..] else {
-        eprintln!("usage: licences FOLDER SBOM 'NAME VERSION' ['NAME VERSION: LICENCE'...]");
+    let Some(folder) = std::env::args_os().nth(1) else {
+        eprintln!("usage: licences FOLDER");
         return ExitCode::from(2);
     };
-    let done = metadata().and_then(|metadata| {
-        let linked = linked(&metadata);
-        write_all(Path::new(folder), &linked)?;
-        let bom = sbom::bom(&linked, own, others)?;
-        fs::write(list, bom).map_err(|error| format!("{list}: {error}"))
-    });
-    match done {
+    match write_all(Path::new(&folder)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             eprintln!("licences: {why}");
@@ -43,9 +33,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn write_all(folder: &Path, linked: &[&Value]) -> Result<(), String> {
+fn write_all(folder: &Path) -> Result<(), String> {
     let mut lines = Vec::new();
-    for package in linked {
+    for package in linked(&metadata()?) {
         let word = |key: &str| package[key].as_str().unwrap_or_default();
         let name = format!("{}-{}", word("name"), word("version"));
         let manifest = PathBuf::from(word("manifest_path"));
